@@ -1,0 +1,150 @@
+package tidings
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// TimeLayout is how the timestamp of an event is written: RFC 3339 in UTC with
+// up to microseconds, trailing zeros left out.
+const TimeLayout = "2006-01-02T15:04:05.999999Z07:00"
+
+// Event tells that one resource was created, updated or deleted. The JSON form
+// of an Event is the body of a webhook: exactly six members, in a fixed order.
+type Event struct {
+	// ID is the same in every attempt and for every endpoint: the webhook-id
+	// header. A UUIDv7 unless the application chose another.
+	ID string
+	// Sequence is the position in the log, from 1; 0 before it has one.
+	Sequence int64
+
+	Type        ResourceType
+	Action      Action
+	ResourceID  string
+	ResourceURL string
+	// UserID is whoever caused the change; empty where nobody did.
+	UserID string
+	// Time is when the change was made, to the microsecond.
+	Time time.Time
+
+	// ResourceVersion is the version of the resource after the change.
+	ResourceVersion int64
+}
+
+// Name is the event as patterns and receivers know it, such as
+// "provider.created".
+func (e Event) Name() string { return string(e.Type) + "." + string(e.Action) }
+
+// Resource identifies the resource within the log; events of one resource are
+// delivered in order.
+func (e Event) Resource() string { return string(e.Type) + "/" + e.ResourceID }
+
+// AppendJSON appends the six members of the contract to b.
+func (e Event) AppendJSON(b []byte) []byte {
+	b = append(b, `{"event":`...)
+	b = AppendString(b, e.Name())
+	b = append(b, `,"resource_type":`...)
+	b = AppendString(b, string(e.Type))
+	b = append(b, `,"resource_id":`...)
+	b = AppendString(b, e.ResourceID)
+	b = append(b, `,"resource_url":`...)
+	b = AppendString(b, e.ResourceURL)
+	b = append(b, `,"user_id":`...)
+	if e.UserID == "" {
+		b = append(b, "null"...)
+	} else {
+		b = AppendString(b, e.UserID)
+	}
+	b = append(b, `,"timestamp":"`...)
+	b = e.Time.UTC().AppendFormat(b, TimeLayout)
+	return append(b, `"}`...)
+}
+
+// MarshalJSON returns the six members of the contract.
+func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(make([]byte, 0, 320)), nil }
+
+// UnmarshalJSON reads the six members of the contract. A member that is
+// missing, unknown, of the wrong type or repeated in a contradiction (an event
+// whose name does not begin with its resource type) is an error.
+func (e *Event) UnmarshalJSON(data []byte) error {
+	var body struct {
+		Event        *string `json:"event"`
+		ResourceType *string `json:"resource_type"`
+		ResourceID   *string `json:"resource_id"`
+		ResourceURL  *string `json:"resource_url"`
+		UserID       *string `json:"user_id"`
+		Timestamp    *string `json:"timestamp"`
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&body); err != nil {
+		return fmt.Errorf("event body: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("event body: more follows the JSON object")
+	}
+	required := []struct {
+		name  string
+		value *string
+	}{
+		{"event", body.Event},
+		{"resource_type", body.ResourceType},
+		{"resource_id", body.ResourceID},
+		{"resource_url", body.ResourceURL},
+		{"timestamp", body.Timestamp},
+	}
+	for _, member := range required {
+		if member.value == nil || *member.value == "" {
+			return fmt.Errorf("event body: member %q is missing", member.name)
+		}
+	}
+	action, ok := strings.CutPrefix(*body.Event, *body.ResourceType+".")
+	if !ok || !validAction(Action(action)) {
+		return fmt.Errorf("event body: event %q is not created, updated or deleted of resource type %q",
+			*body.Event, *body.ResourceType)
+	}
+	at, err := time.Parse(time.RFC3339Nano, *body.Timestamp)
+	if err != nil {
+		return fmt.Errorf("event body: timestamp: %w", err)
+	}
+	*e = Event{
+		Type: ResourceType(*body.ResourceType), Action: Action(action),
+		ResourceID: *body.ResourceID, ResourceURL: *body.ResourceURL, Time: at.UTC(),
+	}
+	if body.UserID != nil {
+		e.UserID = *body.UserID
+	}
+	return nil
+}
+
+func validAction(a Action) bool { return a == Created || a == Updated || a == Deleted }
+
+// AppendString appends s to b as a JSON string. Unlike [json.Marshal] it leaves
+// <, > and & as they are, so a URL reads as it was written.
+func AppendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c >= utf8.RuneSelf:
+			r, size := utf8.DecodeRuneInString(s[i:])
+			b = utf8.AppendRune(b, r)
+			i += size
+			continue
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < 0x20:
+			b = fmt.Appendf(b, `\u%04x`, c)
+		default:
+			b = append(b, c)
+		}
+		i++
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,155 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
+
+func open(t *testing.T) (*postgres.Log, *sql.DB) {
+	t.Helper()
+	db, err := sql.Open("pgx", testdb.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	for range 2 { // a second time changes nothing
+		if err := postgres.Migrate(t.Context(), db); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return postgres.New(db), db
+}
+
+func TestLog(t *testing.T) {
+	eventlogtest.Run(t, func(t *testing.T) eventlogtest.Home {
+		log, db := open(t)
+		transact := func(t *testing.T, end func(*sql.Tx) error, events ...tidings.Event) {
+			if err := end(appendIn(t, log, db, events...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return eventlogtest.Home{
+			Log:      log,
+			Append:   func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Commit, events...) },
+			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
+		}
+	})
+}
+
+func appendIn(t *testing.T, log *postgres.Log, db *sql.DB, events ...tidings.Event) *sql.Tx {
+	t.Helper()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Append(t.Context(), tx, events...); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// A transaction that commits late must not be skipped by a reader that has gone
+// on to later ones.
+func TestLateCommitIsNotSkipped(t *testing.T) {
+	log, db := open(t)
+	late := appendIn(t, log, db, eventlogtest.Sample(1, 1))
+	early := appendIn(t, log, db, eventlogtest.Sample(2, 1))
+	if err := early.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if head, err := log.Advance(t.Context()); err != nil || head != 1 {
+		t.Fatalf("head = %d, %v; want 1", head, err)
+	}
+	if err := late.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if head, err := log.Advance(t.Context()); err != nil || head != 2 {
+		t.Fatalf("head = %d, %v; want 2", head, err)
+	}
+	events, err := log.Read(t.Context(), 1, 10)
+	if err != nil || len(events) != 1 || events[0].ID != "evt-1-1" {
+		t.Errorf("after 1: %v, %v; want the late event", events, err)
+	}
+}
+
+// Several replicas number the outbox at once while others write to it: every
+// event once, no gap, and in commit order for each resource.
+func TestConcurrentAdvance(t *testing.T) {
+	log, db := open(t)
+	if _, err := db.Exec("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL); INSERT INTO counters SELECT g, 0 FROM generate_series(0, 4) g"); err != nil {
+		t.Fatal(err)
+	}
+	const writers, writes = 8, 60
+	var writing, moving sync.WaitGroup
+	done := make(chan struct{})
+	for range 3 {
+		moving.Go(func() {
+			for {
+				if _, err := log.Advance(t.Context()); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for w := range writers {
+		writing.Go(func() {
+			for i := range writes {
+				if err := increment(t, log, db, (w+i)%5); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	close(done)
+	moving.Wait()
+	head, err := log.Advance(t.Context())
+	if err != nil || head != writers*writes {
+		t.Fatalf("head = %d, %v; want %d", head, err, writers*writes)
+	}
+	events, err := log.Read(t.Context(), 0, writers*writes+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := make(map[string]int64)
+	for i, e := range events {
+		if e.Sequence != int64(i)+1 {
+			t.Fatalf("event %d has position %d", i, e.Sequence)
+		}
+		if e.ResourceVersion != version[e.ResourceID]+1 {
+			t.Fatalf("resource %s: version %d after %d", e.ResourceID, e.ResourceVersion, version[e.ResourceID])
+		}
+		version[e.ResourceID] = e.ResourceVersion
+	}
+}
+
+func increment(t *testing.T, log *postgres.Log, db *sql.DB, id int) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var n int
+	if err := tx.QueryRow("UPDATE counters SET n = n + 1 WHERE id = $1 RETURNING n", id).Scan(&n); err != nil {
+		return fmt.Errorf("increment: %w", err)
+	}
+	if err := log.Append(t.Context(), tx, eventlogtest.Sample(id, n)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

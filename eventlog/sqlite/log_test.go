@@ -1,0 +1,47 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"path/filepath"
+	"testing"
+
+	_ "modernc.org/sqlite"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/eventlog/sqlite"
+)
+
+func TestLog(t *testing.T) {
+	eventlogtest.Run(t, func(t *testing.T) eventlogtest.Home {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db")+"?_pragma=journal_mode(WAL)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		db.SetMaxOpenConns(1)
+		for range 2 { // a second time changes nothing
+			if err := sqlite.Migrate(t.Context(), db); err != nil {
+				t.Fatal(err)
+			}
+		}
+		log := sqlite.New(db, db)
+		transact := func(t *testing.T, end func(*sql.Tx) error, events ...tidings.Event) {
+			tx, err := db.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := log.Append(t.Context(), tx, events...); err != nil {
+				t.Fatal(err)
+			}
+			if err := end(tx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return eventlogtest.Home{
+			Log:      log,
+			Append:   func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Commit, events...) },
+			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
+		}
+	})
+}

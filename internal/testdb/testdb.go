@@ -1,0 +1,241 @@
+// Package testdb gives any test a throw-away database: a SQLite file, or a
+// database in a PostgreSQL server that is started once per test binary and ends
+// with it.
+package testdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
+)
+
+// Server is a PostgreSQL server in a temporary folder, listening on loopback.
+type Server struct {
+	folder string
+	port   int
+	binary string
+	cmd    *exec.Cmd
+}
+
+// StartPostgres starts a server. Durability is as in production: fsync is on.
+func StartPostgres() (*Server, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	folder, err := os.MkdirTemp("", "tidings-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{folder: folder, binary: bin}
+	if s.port, err = freePort(); err != nil {
+		return nil, err
+	}
+	if err := s.init(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	if err := s.Start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(folder))
+	}
+	return s, nil
+}
+
+func (s *Server) init() error {
+	uid, gid, err := account()
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(s.folder, uid, gid); err != nil {
+		return err
+	}
+	cmd := s.command("initdb", "--pgdata", s.data(), "--username", "tidings", "--auth", "trust",
+		"--encoding", "UTF8", "--no-locale", "--no-sync")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Start starts the server again after [Server.Kill].
+func (s *Server) Start() error {
+	log, err := os.OpenFile(filepath.Join(s.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.cmd = s.command("postgres", "-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.folder,
+		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "max_wal_size=2GB")
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := s.ping()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(log.Name())
+			return fmt.Errorf("postgres is not ready: %w; its log:\n%s", err, text)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+func (s *Server) ping() error {
+	db, err := sql.Open("pgx", s.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return db.PingContext(ctx)
+}
+
+// URL returns the address of a database in the server.
+func (s *Server) URL(database string) string {
+	return fmt.Sprintf("postgres://tidings@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
+}
+
+// Create creates an empty database and returns its URL.
+func (s *Server) Create(database string) (string, error) {
+	db, err := sql.Open("pgx", s.URL("postgres"))
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	if _, err := db.Exec("CREATE DATABASE " + database); err != nil {
+		return "", fmt.Errorf("create database %s: %w", database, err)
+	}
+	return s.URL(database), nil
+}
+
+// Kill ends the server at once, as a power cut would end its process.
+func (s *Server) Kill() error { return s.signal(syscall.SIGQUIT) }
+
+// Close stops the server and removes its folder.
+func (s *Server) Close() error {
+	return errors.Join(s.signal(syscall.SIGINT), os.RemoveAll(s.folder))
+}
+
+func (s *Server) signal(sig syscall.Signal) error {
+	if s.cmd == nil {
+		return nil
+	}
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		return err
+	}
+	var exit *exec.ExitError
+	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	s.cmd = nil
+	return nil
+}
+
+func (s *Server) data() string { return filepath.Join(s.folder, "data") }
+
+// command runs a PostgreSQL program; as root it takes another account, because
+// PostgreSQL refuses to run as root. The server ends with the test binary.
+func (s *Server) command(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(s.binary, program), args...)
+	cmd.Dir = s.folder
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
+	if uid, gid, err := account(); err == nil && os.Getuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	return cmd
+}
+
+func account() (uid, gid int, err error) {
+	if os.Getuid() != 0 {
+		return os.Getuid(), os.Getgid(), nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		if u, err := user.Lookup(name); err == nil {
+			uid, _ = strconv.Atoi(u.Uid)
+			gid, _ = strconv.Atoi(u.Gid)
+			return uid, gid, nil
+		}
+	}
+	return 0, 0, errors.New("postgres refuses to run as root and there is no account postgres or nobody")
+}
+
+func binaries() (string, error) {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil {
+		return "", err
+	}
+	if len(found) > 0 {
+		slices.Sort(found)
+		return filepath.Dir(found[len(found)-1]), nil
+	}
+	path, err := exec.LookPath("initdb")
+	if err != nil {
+		return "", errors.New("no PostgreSQL server on this machine; 'make tools' installs it")
+	}
+	return filepath.Dir(path), nil
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+var (
+	shared    = sync.OnceValues(StartPostgres)
+	databases atomic.Int64
+	started   atomic.Bool
+)
+
+// Postgres returns the URL of a new, empty database. Packages whose tests use it
+// call [Main] from TestMain.
+func Postgres(tb testing.TB) string {
+	tb.Helper()
+	started.Store(true)
+	server, err := shared()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	url, err := server.Create(fmt.Sprintf("test_%d", databases.Add(1)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return url
+}
+
+// Main runs the tests and stops the server that [Postgres] started, if it did.
+// It returns the exit code.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if started.Load() {
+		if server, err := shared(); err == nil {
+			if err := server.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, "stop postgres:", err)
+				return 1
+			}
+		}
+	}
+	return code
+}

@@ -1,0 +1,190 @@
+package relay
+
+import (
+	"container/heap"
+	"context"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// lane holds the events of one resource that wait in memory, oldest first. The
+// first one may be under way.
+type lane struct{ items []item }
+
+// queue is a first-in, first-out queue of lanes.
+type queue struct {
+	lanes []*lane
+	front int
+}
+
+func (q *queue) push(l *lane) { q.lanes = append(q.lanes, l) }
+
+func (q *queue) pop() (*lane, bool) {
+	if q.front == len(q.lanes) {
+		return nil, false
+	}
+	l := q.lanes[q.front]
+	q.lanes[q.front] = nil
+	if q.front++; q.front > 64 && q.front > len(q.lanes)/2 {
+		q.lanes = append(q.lanes[:0], q.lanes[q.front:]...)
+		q.front = 0
+	}
+	return l, true
+}
+
+// parkedLane is a resource whose oldest unsettled event is in the retries table,
+// with all later ones behind it.
+type parkedLane struct {
+	event tidings.Event // names the resource
+	next  time.Time
+}
+
+// parkedHeap orders parked lanes by when they are due.
+type parkedHeap []*parkedLane
+
+func (h parkedHeap) Len() int           { return len(h) }
+func (h parkedHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
+func (h parkedHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+
+// Push implements [heap.Interface].
+func (h *parkedHeap) Push(x any) { *h = append(*h, x.(*parkedLane)) }
+
+// Pop implements [heap.Interface].
+func (h *parkedHeap) Pop() any {
+	last := len(*h) - 1
+	l := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return l
+}
+
+func (h parkedHeap) next() (time.Time, bool) {
+	if len(h) == 0 {
+		return time.Time{}, false
+	}
+	return h[0].next, true
+}
+
+// loadParked finds the resources that were parked when the program stopped.
+func (c *consumer) loadParked(ctx context.Context) {
+	c.persist(ctx, func(ctx context.Context) error {
+		lanes, err := c.log.ParkedLanes(ctx, c.endpoint.Name, 2*parkedLimit)
+		for _, r := range lanes {
+			c.addParked(r.Event, r.Next)
+		}
+		return err
+	})
+}
+
+func (c *consumer) addParked(e tidings.Event, next time.Time) {
+	l := &parkedLane{event: e, next: next}
+	c.parked[e.Resource()] = l
+	heap.Push(&c.due, l)
+}
+
+// nextDue takes the oldest event of a parked lane that is due.
+func (c *consumer) nextDue(ctx context.Context, now time.Time) (item, bool) {
+	for {
+		if at, ok := c.due.next(); !ok || at.After(now) {
+			return item{}, false
+		}
+		l := heap.Pop(&c.due).(*parkedLane)
+		if r, ok := c.oldest(ctx, l); ok {
+			return item{event: r.Event, parked: true, attempts: r.Attempts, first: r.First}, true
+		}
+	}
+}
+
+// oldest reads the event that a parked lane waits for; false, and the lane is
+// no more, if there is none left.
+func (c *consumer) oldest(ctx context.Context, l *parkedLane) (retry eventlog.Retry, found bool) {
+	read := c.persist(ctx, func(ctx context.Context) (err error) {
+		retry, found, err = c.log.NextParked(ctx, c.endpoint.Name, l.event)
+		return err
+	})
+	if read && !found {
+		delete(c.parked, l.event.Resource())
+	}
+	return retry, read && found
+}
+
+// delivered settles an event and lets the next of its resource go.
+func (c *consumer) delivered(ctx context.Context, it item) {
+	if !it.parked {
+		c.settleFirst(it)
+		return
+	}
+	c.persist(ctx, func(ctx context.Context) error {
+		return c.log.Unpark(ctx, c.endpoint.Name, it.event.Sequence)
+	})
+	c.resume(it.event, time.Time{})
+}
+
+// settleFirst takes the first event of a lane in memory off it.
+func (c *consumer) settleFirst(it item) {
+	c.window.settle(it.place)
+	key := it.event.Resource()
+	l := c.lanes[key]
+	if l.items = l.items[1:]; len(l.items) == 0 {
+		delete(c.lanes, key)
+		return
+	}
+	c.ready.push(l)
+}
+
+// resume makes a parked lane that was under way due again.
+func (c *consumer) resume(e tidings.Event, next time.Time) {
+	l := c.parked[e.Resource()]
+	l.next = next
+	heap.Push(&c.due, l)
+}
+
+// putBack returns an event that used up no attempt; its lane goes behind the
+// others.
+func (c *consumer) putBack(it item, now time.Time) {
+	if it.parked {
+		c.resume(it.event, now)
+		return
+	}
+	c.ready.push(c.lanes[it.event.Resource()])
+}
+
+// parkFirst parks the first event of a lane in memory and all behind it. If it
+// is given up, those behind it go on.
+func (c *consumer) parkFirst(ctx context.Context, retry eventlog.Retry) {
+	key := retry.Event.Resource()
+	l := c.lanes[key]
+	if !retry.Dead.IsZero() {
+		if c.park(ctx, []eventlog.Retry{retry}) {
+			c.settleFirst(l.items[0])
+		}
+		return
+	}
+	rows := []eventlog.Retry{retry}
+	for _, behind := range l.items[1:] {
+		rows = append(rows, eventlog.Retry{Endpoint: c.endpoint.Name, Event: behind.event})
+	}
+	if !c.park(ctx, rows) {
+		return
+	}
+	for _, it := range l.items {
+		c.window.settle(it.place)
+	}
+	delete(c.lanes, key)
+	c.addParked(retry.Event, retry.Next)
+}
+
+// parkAgain updates an event that was parked before.
+func (c *consumer) parkAgain(ctx context.Context, retry eventlog.Retry) {
+	c.park(ctx, []eventlog.Retry{retry})
+	c.resume(retry.Event, retry.Next) // at once for those behind a dead letter
+}
+
+func (c *consumer) park(ctx context.Context, rows []eventlog.Retry) bool {
+	if len(rows) == 0 {
+		return true
+	}
+	return c.persist(ctx, func(ctx context.Context) error { return c.log.Park(ctx, rows) })
+}

@@ -1,0 +1,526 @@
+package relay_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// receiver is a sender with scripted answers that remembers what arrived.
+type receiver struct {
+	answer func(a tidings.Attempt) tidings.Outcome // nil: delivered
+	delay  time.Duration
+
+	mu        sync.Mutex
+	attempts  []attempt
+	delivered []string // event ids
+	now, most int      // requests at once
+}
+
+type attempt struct {
+	id     string
+	number int
+	at     time.Duration // since the receiver's first attempt
+}
+
+var (
+	delivered   = tidings.Outcome{Verdict: tidings.Delivered, Status: 200}
+	failed      = tidings.Outcome{Verdict: tidings.Failed, Reason: "http_500", Status: 500}
+	refused     = tidings.Outcome{Verdict: tidings.Refused, Reason: "http_400", Status: 400}
+	rejected    = tidings.Outcome{Verdict: tidings.Rejected, Reason: "http_413", Status: 413}
+	unreachable = tidings.Outcome{Verdict: tidings.Unreachable, Reason: "connect"}
+	gone        = tidings.Outcome{Verdict: tidings.Gone, Reason: "http_410", Status: 410}
+)
+
+func (r *receiver) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+	r.mu.Lock()
+	r.attempts = append(r.attempts, attempt{a.Event.ID, a.Number, time.Duration(time.Now().UnixNano())})
+	r.now++
+	r.most = max(r.most, r.now)
+	r.mu.Unlock()
+	select {
+	case <-time.After(r.delay):
+	case <-ctx.Done():
+		r.mu.Lock()
+		r.now--
+		r.mu.Unlock()
+		return tidings.Outcome{Verdict: tidings.Interrupted}
+	}
+	outcome := delivered
+	if r.answer != nil {
+		outcome = r.answer(a)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now--
+	if outcome.Verdict == tidings.Delivered {
+		r.delivered = append(r.delivered, a.Event.ID)
+	}
+	return outcome
+}
+
+func (r *receiver) got() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.delivered)
+}
+
+func (r *receiver) tries() []attempt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.attempts)
+}
+
+func endpoint(name string, s relay.Sender) relay.Endpoint {
+	return relay.Endpoint{Endpoint: tidings.Endpoint{Name: name, MaxInFlight: 4}, Sender: s}
+}
+
+// start runs a relay until stop is called.
+func start(t *testing.T, log *eventlogtest.Memory, options relay.Options, endpoints ...relay.Endpoint) (stop func()) {
+	t.Helper()
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := relay.New(ctx, log, endpoints, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func event(resource, version int) tidings.Event { return eventlogtest.Sample(resource, version) }
+
+func cursor(t *testing.T, log *eventlogtest.Memory, name string) int64 {
+	t.Helper()
+	cursors, err := log.Cursors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cursors[name].Sequence
+}
+
+func TestDeliversMatchingEventsOnceAndMovesCursor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		all, deletions := &receiver{}, &receiver{}
+		pattern, err := tidings.ParsePattern("*.deleted", tidings.ServerTypes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		some := endpoint("deletions", deletions)
+		some.Patterns = []tidings.Pattern{pattern}
+		log.Append(event(9, 1)) // before the endpoints exist
+		stop := start(t, log, relay.Options{}, endpoint("all", all), some)
+		removed := event(1, 2)
+		removed.Action = tidings.Deleted
+		log.Append(event(1, 1), removed, event(2, 1))
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"evt-1-1", "evt-1-2", "evt-2-1"}, slices.Sorted(slices.Values(all.got()))); diff != "" {
+			t.Errorf("all (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"evt-1-2"}, deletions.got()); diff != "" {
+			t.Errorf("deletions (-want +got):\n%s", diff)
+		}
+		time.Sleep(time.Second)
+		for _, name := range []string{"all", "deletions"} {
+			if got := cursor(t, log, name); got != 4 {
+				t.Errorf("cursor of %s = %d, want 4", name, got)
+			}
+		}
+		stop()
+	})
+}
+
+func TestOneResourceInOrderOthersInParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{delay: time.Second}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for version := range 5 {
+			for resource := range 8 {
+				log.Append(event(resource, version))
+			}
+		}
+		time.Sleep(time.Minute)
+		stop()
+		last := make(map[string]int)
+		for _, id := range r.got() {
+			var resource, version int
+			fmt.Sscanf(id, "evt-%d-%d", &resource, &version)
+			if key := fmt.Sprint(resource); version != last[key] {
+				t.Errorf("resource %d: version %d, want %d", resource, version, last[key])
+			} else {
+				last[key]++
+			}
+		}
+		if len(r.got()) != 40 || r.most != 4 {
+			t.Errorf("%d delivered, %d at once; want 40 and max_in_flight 4", len(r.got()), r.most)
+		}
+	})
+}
+
+func TestFailedEventIsParkedAndLaterOnesOfItsResourceWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.ID == "evt-1-1" && a.Number < 3 {
+				return refused
+			}
+			return delivered
+		}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		log.Append(event(1, 1), event(1, 2), event(2, 1))
+		synctest.Wait()
+		log.Append(event(1, 3), event(2, 2))
+		time.Sleep(time.Second)
+		if diff := cmp.Diff([]string{"evt-2-1", "evt-2-2"}, r.got()); diff != "" {
+			t.Errorf("while parked (-want +got):\n%s", diff)
+		}
+		if got := cursor(t, log, "a"); got != 5 {
+			t.Errorf("cursor = %d, want 5: parked is settled", got)
+		}
+		time.Sleep(10 * time.Minute) // 5 s and 5 min, jittered
+		if diff := cmp.Diff([]string{"evt-2-1", "evt-2-2", "evt-1-1", "evt-1-2", "evt-1-3"}, r.got()); diff != "" {
+			t.Errorf("after retries (-want +got):\n%s", diff)
+		}
+		if n := log.RetryRows(); n != 0 {
+			t.Errorf("%d parked rows left", n)
+		}
+		stop()
+	})
+}
+
+func TestScheduleEndsInDeadLetterAndNextEventGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.ID == "evt-1-1" {
+				return refused
+			}
+			return delivered
+		}
+		e := endpoint("a", r)
+		e.Retry.Delays = []time.Duration{time.Second, time.Minute}
+		stop := start(t, log, relay.Options{}, e)
+		log.Append(event(1, 1), event(1, 2))
+		time.Sleep(time.Hour)
+		stop()
+		tries := r.tries()
+		if len(tries) != 4 {
+			t.Fatalf("attempts = %v, want three of the first event and one of the second", tries)
+		}
+		for i, want := range []time.Duration{time.Second, time.Minute} {
+			got := tries[i+1].at - tries[i].at
+			if got < want*8/10 || got > want*12/10+time.Millisecond {
+				t.Errorf("pause %d = %v, want %v ± 20 %%", i, got, want)
+			}
+		}
+		if diff := cmp.Diff([]string{"evt-1-2"}, r.got()); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		dead, err := log.DeadLetters(t.Context(), "a", 0, 10)
+		if err != nil || len(dead) != 1 || dead[0].Attempts != 3 || dead[0].Reason != "http_400" {
+			t.Errorf("dead letters = %+v, %v", dead, err)
+		}
+	})
+}
+
+func TestRejectedEventIsADeadLetterAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.ID == "evt-1-1" {
+				return rejected
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		log.Append(event(1, 1), event(1, 2))
+		synctest.Wait()
+		stop()
+		if diff := cmp.Diff([]string{"evt-1-2"}, r.got()); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		if dead, _ := log.DeadLetters(t.Context(), "a", 0, 10); len(dead) != 1 {
+			t.Errorf("dead letters = %v", dead)
+		}
+	})
+}
+
+// An outage is probed with few requests, uses up no attempt, parks a constant
+// number of events, and is followed by everything in order.
+func TestOutage(t *testing.T) {
+	for name, down := range map[string]tidings.Outcome{
+		"unreachable":  unreachable,
+		"500s":         failed,
+		"unauthorized": {Verdict: tidings.Unauthorized, Reason: "http_401", Status: 401},
+		"blocked":      {Verdict: tidings.Blocked, Reason: tidings.ReasonBlockedAddress},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := eventlogtest.NewMemory()
+				back := time.Now().Add(10 * time.Minute)
+				r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
+					if time.Now().Before(back) {
+						return down
+					}
+					return delivered
+				}}
+				var lines bytes.Buffer
+				logger := slog.New(slog.NewTextHandler(&lines, nil))
+				stop := start(t, log, relay.Options{Logger: logger}, endpoint("a", r))
+				const resources, versions = 100, 20
+				for version := range versions {
+					for resource := range resources {
+						log.Append(event(resource, version))
+					}
+				}
+				time.Sleep(time.Until(back))
+				if n := len(r.tries()); n > 40 {
+					t.Errorf("%d requests in an outage of ten minutes", n)
+				}
+				if n := log.RetryRows(); n > 4+4*versions {
+					t.Errorf("%d parked rows in an outage", n)
+				}
+				time.Sleep(80 * time.Second) // the slowest probe, jittered
+				stop()
+				if n := len(r.got()); n != resources*versions {
+					t.Errorf("%d delivered, want %d", n, resources*versions)
+				}
+				expectOrder(t, r.got())
+				for _, a := range r.tries() {
+					if a.number > 3 {
+						t.Fatalf("%v: an outage used up attempts", a)
+					}
+				}
+				if n := strings.Count(lines.String(), "\n"); n > 20 {
+					t.Errorf("%d log lines for an outage:\n%s", n, lines.String())
+				}
+			})
+		})
+	}
+}
+
+// expectOrder checks that each resource's events arrived in order and once.
+func expectOrder(t *testing.T, ids []string) {
+	t.Helper()
+	last := make(map[int]int)
+	for _, id := range ids {
+		var resource, version int
+		fmt.Sscanf(id, "evt-%d-%d", &resource, &version)
+		if want := last[resource]; version != want {
+			t.Fatalf("resource %d: version %d arrived, want %d", resource, version, want)
+		}
+		last[resource] = version + 1
+	}
+}
+
+// One event that the receiver chokes on can't hold the endpoint down.
+func TestProbesTakeResourcesInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		up := false
+		r := &receiver{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			if !up || strings.HasPrefix(a.Event.ID, "evt-0-") {
+				return failed
+			}
+			return delivered
+		}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for resource := range 30 {
+			log.Append(event(resource, 0))
+		}
+		time.Sleep(time.Minute)
+		up = true
+		time.Sleep(10 * time.Minute)
+		stop()
+		if n := len(r.got()); n != 29 {
+			t.Errorf("%d delivered, want all but the one that fails", n)
+		}
+	})
+}
+
+func TestThrottledEndpointIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		until := time.Now().Add(30 * time.Second)
+		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
+			if time.Now().Before(until) {
+				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_429", RetryAfter: 30 * time.Second}
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for resource := range 20 {
+			log.Append(event(resource, 0))
+		}
+		time.Sleep(29 * time.Second)
+		if n := len(r.tries()); n > 4 {
+			t.Errorf("%d requests while throttled, want those under way at the most", n)
+		}
+		time.Sleep(5 * time.Second)
+		stop()
+		if n := len(r.got()); n != 20 {
+			t.Errorf("%d delivered, want 20", n)
+		}
+		for _, a := range r.tries() {
+			if a.number != 1 {
+				t.Errorf("%v: a pause used up an attempt", a)
+			}
+		}
+	})
+}
+
+func TestGoneDisablesUntilConfigurationChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome { return gone }}
+		e := endpoint("a", r)
+		e.Fingerprint = "1"
+		stop := start(t, log, relay.Options{}, e)
+		log.Append(event(1, 0), event(1, 1))
+		time.Sleep(time.Hour)
+		stop()
+		r.answer = nil
+		stop = start(t, log, relay.Options{}, e)
+		time.Sleep(time.Hour)
+		stop()
+		if n := len(r.tries()); n != 1 {
+			t.Errorf("%d requests, want 1: disabled outlives a restart", n)
+		}
+		e.Fingerprint = "2"
+		stop = start(t, log, relay.Options{}, e)
+		time.Sleep(time.Second)
+		stop()
+		if diff := cmp.Diff([]string{"evt-1-0", "evt-1-1"}, r.got()); diff != "" {
+			t.Errorf("after a change (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestHangingEndpointDoesNotSlowAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		hanging, well := &receiver{delay: time.Hour}, &receiver{}
+		stop := start(t, log, relay.Options{DrainTimeout: time.Second}, endpoint("hanging", hanging), endpoint("well", well))
+		for i := range 20_000 {
+			log.Append(event(i, 0))
+		}
+		synctest.Wait() // no time passes
+		if n := len(well.got()); n != 20_000 {
+			t.Errorf("%d delivered, want all", n)
+		}
+		if n := len(hanging.tries()); n != 4 {
+			t.Errorf("%d requests to the hanging endpoint, want max_in_flight", n)
+		}
+		stop()
+	})
+}
+
+// The cursor goes past one slow event no further than the window.
+func TestWindowBoundsWhatIsReadPastASlowEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		release := make(chan struct{})
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.ID == "evt-0-0" {
+				<-release
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 5000 {
+			log.Append(event(i, 0))
+		}
+		synctest.Wait()
+		if n := len(r.got()); n < 1000 || n > 1600 {
+			t.Errorf("%d delivered past a slow event, want about the window of 1024", n)
+		}
+		close(release)
+		synctest.Wait()
+		if n := len(r.got()); n != 5000 {
+			t.Errorf("%d delivered, want 5000", n)
+		}
+		stop()
+	})
+}
+
+func TestStopLetsAttemptsFinishWithinTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		quick, slow := &receiver{delay: 2 * time.Second}, &receiver{delay: time.Hour}
+		stop := start(t, log, relay.Options{DrainTimeout: 5 * time.Second}, endpoint("quick", quick), endpoint("slow", slow))
+		log.Append(event(1, 0))
+		synctest.Wait()
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took != 5*time.Second {
+			t.Errorf("stopping took %v, want the deadline", took)
+		}
+		if got := cursor(t, log, "quick"); got != 1 {
+			t.Errorf("cursor of quick = %d, want 1: its attempt finished", got)
+		}
+		if got := cursor(t, log, "slow"); got != 0 {
+			t.Errorf("cursor of slow = %d, want 0: its attempt was interrupted", got)
+		}
+	})
+}
+
+func TestManyEndpointsShareReadsNearTheHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		receivers := make([]*receiver, 1000)
+		endpoints := make([]relay.Endpoint, len(receivers))
+		for i := range receivers {
+			receivers[i] = &receiver{}
+			endpoints[i] = endpoint(fmt.Sprint("e", i), receivers[i])
+		}
+		stop := start(t, log, relay.Options{}, endpoints...)
+		before := log.Reads()
+		for i := range 10 {
+			log.Append(event(i, 0))
+			synctest.Wait()
+		}
+		if n := log.Reads() - before; n > 30 {
+			t.Errorf("%d reads of the log for 10 batches and 1000 endpoints", n)
+		}
+		for i, r := range receivers {
+			if len(r.got()) != 10 {
+				t.Fatalf("endpoint %d got %d of 10", i, len(r.got()))
+			}
+		}
+		stop()
+	})
+}
+
+func TestTwoEndpointsOfOneNameAreRefused(t *testing.T) {
+	log := eventlogtest.NewMemory()
+	_, err := relay.New(t.Context(), log, []relay.Endpoint{endpoint("a", nil), endpoint("a", nil)}, relay.Options{})
+	if err == nil || !strings.Contains(err.Error(), `"a"`) {
+		t.Errorf("error = %v", err)
+	}
+}

@@ -1,0 +1,84 @@
+package relay
+
+import (
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// report writes a consumer's log lines: one for each event that failed on its
+// own; for an endpoint that is down one when it goes down, one a minute while it
+// is, and one when it is back.
+type report struct {
+	out  bool // the last line said that the endpoint takes nothing
+	line time.Time
+}
+
+const reminderInterval = time.Minute
+
+func (r *report) started(c *consumer) {
+	if c.health.state == Disabled {
+		c.logger.Warn("endpoint is disabled; change its configuration to enable it", "reason", c.health.reason)
+	}
+}
+
+// failed tells of an event that used up an attempt.
+func (r *report) failed(c *consumer, retry eventlog.Retry, o tidings.Outcome, delay time.Duration) {
+	args := []any{"event", retry.Event.Name(), "outcome", o.Reason, "attempt", retry.Attempts}
+	if o.Detail != "" {
+		args = append(args, "detail", o.Detail)
+	}
+	if retry.Dead.IsZero() {
+		c.logger.Warn("delivery failed", append(args, "next", delay.Round(100*time.Millisecond))...)
+		return
+	}
+	c.logger.Error("delivery given up, kept as dead letter",
+		append(args, "webhook_id", retry.Event.ID, "resource_id", retry.Event.ResourceID)...)
+}
+
+// changed tells of a new state of the endpoint, and reminds of an old one.
+func (r *report) changed(c *consumer, now time.Time) {
+	h := c.health
+	switch h.state {
+	case Down, Throttled, Disabled:
+		if !r.out {
+			r.out, r.line = true, now
+			r.wentDown(c)
+		}
+	case Healthy, Ramping:
+		if r.out {
+			r.out = false
+			c.logger.Info("endpoint is back")
+		}
+	}
+	if at, ok := r.nextLine(h); ok && !now.Before(at) {
+		r.line = now
+		c.logger.Warn("endpoint is still "+string(h.state), "outcome", h.reason,
+			"for", now.Sub(h.since).Round(time.Second), "cursor", c.window.cursor())
+	}
+}
+
+func (r *report) wentDown(c *consumer) {
+	h := c.health
+	switch {
+	case h.state == Disabled:
+		c.logger.Error("endpoint wants no more webhooks and is disabled; change its configuration to enable it", "outcome", h.reason)
+	case h.state == Throttled:
+		c.logger.Warn("endpoint asked for a pause", "outcome", h.reason, "until", h.resume.UTC().Format(time.RFC3339))
+	case h.reason == tidings.ReasonBlockedAddress:
+		c.logger.Error("endpoint's address is refused by the egress rule; see egress.deny_networks and egress.allow_networks", "outcome", h.reason)
+	case h.reason == "http_401" || h.reason == "http_403":
+		c.logger.Error("endpoint refuses our credentials; see its headers or http settings", "outcome", h.reason)
+	default:
+		c.logger.Warn("endpoint is down, its events wait in the log", "outcome", h.reason)
+	}
+}
+
+// nextLine returns when the next reminder is due.
+func (r *report) nextLine(h *health) (time.Time, bool) {
+	if !r.out || h.state == Disabled {
+		return time.Time{}, false
+	}
+	return r.line.Add(reminderInterval), true
+}

@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+const (
+	readBatch = 512
+	tailSize  = 4096 // events kept at the least; twice as many at the most
+	// pollInterval is the backstop of the wake-up signal.
+	pollInterval = time.Second
+)
+
+// tail keeps the newest events of the log in memory, so that a thousand
+// endpoints near the head do not mean a thousand reads. It is also what makes
+// committed events readable, by calling Advance.
+type tail struct {
+	log    eventlog.Log
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	events  []tidings.Event // consecutive; the last one is at head
+	head    int64
+	changed chan struct{} // closed, and replaced, when head moves
+}
+
+func newTail(log eventlog.Log, logger *slog.Logger) *tail {
+	return &tail{log: log, logger: logger, changed: make(chan struct{})}
+}
+
+// start sets the head to the end of the log as it is.
+func (t *tail) start(ctx context.Context) error {
+	head, err := t.log.Advance(ctx)
+	t.head = head
+	return err
+}
+
+// run follows the log until the context ends.
+func (t *tail) run(ctx context.Context) {
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	failing := false
+	for {
+		err := t.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !failing {
+			t.logger.Error("event log cannot be read, trying again every second", "error", err)
+		} else if err == nil && failing {
+			t.logger.Info("event log can be read again")
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.log.Woken():
+		case <-poll.C:
+		}
+	}
+}
+
+// follow reads what was added to the log.
+func (t *tail) follow(ctx context.Context) error {
+	end, err := t.log.Advance(ctx)
+	if err != nil {
+		return err
+	}
+	for after := t.position(); after < end; after = t.position() {
+		events, err := t.log.Read(ctx, after, readBatch)
+		if err != nil {
+			return err
+		}
+		if len(events) == 0 {
+			return nil
+		}
+		t.add(events)
+	}
+	return nil
+}
+
+func (t *tail) position() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.head
+}
+
+func (t *tail) add(events []tidings.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// Readers hold parts of the old array, so it is left behind, not shifted;
+	// only every tailSize events, so that a copy is cheap for each.
+	if len(t.events)+len(events) > 2*tailSize {
+		t.events = append(make([]tidings.Event, 0, 2*tailSize), t.events[len(t.events)-tailSize:]...)
+	}
+	t.events = append(t.events, events...)
+	t.head = events[len(events)-1].Sequence
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// read returns events after a position: from memory near the head, from the log
+// behind it. Callers share the events and must not change them.
+func (t *tail) read(ctx context.Context, after int64) ([]tidings.Event, error) {
+	t.mu.Lock()
+	head, events := t.head, t.events
+	t.mu.Unlock()
+	if after >= head {
+		return nil, nil
+	}
+	if len(events) > 0 && after >= events[0].Sequence-1 {
+		from := int(after - (events[0].Sequence - 1))
+		return events[from:min(from+readBatch, len(events))], nil
+	}
+	return t.log.Read(ctx, after, readBatch)
+}
+
+// more returns a channel that is closed once there are events after a position.
+func (t *tail) more(after int64) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if after < t.head {
+		return closedChannel
+	}
+	return t.changed
+}
+
+var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
