@@ -38,6 +38,7 @@ type consumer struct {
 	ready  queue                  // those of them whose first event may be sent
 	parked map[string]*parkedLane // resources with events in the retries table
 	due    parkedHeap             // those of them that are not under way
+	buried map[int64]bool         // dead letters that the log will yield again
 	frozen bool                   // the cursor must not move: a write was given up
 
 	batches  chan []tidings.Event
@@ -80,6 +81,7 @@ func newConsumer(e Endpoint, cursor eventlog.Cursor, r *Relay) *consumer {
 		window:   window{read: cursor.Sequence},
 		lanes:    make(map[string]*lane),
 		parked:   make(map[string]*parkedLane),
+		buried:   make(map[int64]bool),
 		batches:  make(chan []tidings.Event),
 		work:     make(chan item, e.MaxInFlight),
 		results:  make(chan result, e.MaxInFlight),
@@ -94,7 +96,7 @@ func newConsumer(e Endpoint, cursor eventlog.Cursor, r *Relay) *consumer {
 // run delivers until ctx ends, then waits for the attempts under way, which end
 // with the context attempts.
 func (c *consumer) run(ctx, attempts context.Context) {
-	c.timer = time.NewTimer(0)
+	c.timer = time.NewTimer(time.Hour)
 	defer c.timer.Stop()
 	c.report.started(c)
 	c.loadParked(ctx)
@@ -165,7 +167,7 @@ func (c *consumer) room() <-chan []tidings.Event {
 func (c *consumer) take(ctx context.Context, batch []tidings.Event) {
 	var waiting []eventlog.Retry
 	for _, e := range batch {
-		if !c.endpoint.Matches(e) {
+		if !c.endpoint.Matches(e) || c.buried[e.Sequence] {
 			continue
 		}
 		key := e.Resource()

@@ -67,8 +67,17 @@ func (h parkedHeap) next() (time.Time, bool) {
 	return h[0].next, true
 }
 
-// loadParked finds the resources that were parked when the program stopped.
+// loadParked finds the resources that were parked when the program stopped, and
+// the dead letters that the cursor has not passed: those may not be sent again,
+// for later events of their resource went out.
 func (c *consumer) loadParked(ctx context.Context) {
+	c.persist(ctx, func(ctx context.Context) error {
+		dead, err := c.log.DeadLetters(ctx, c.endpoint.Name, c.window.read, 2*windowLimit)
+		for _, r := range dead {
+			c.buried[r.Event.Sequence] = true
+		}
+		return err
+	})
 	c.persist(ctx, func(ctx context.Context) error {
 		lanes, err := c.log.ParkedLanes(ctx, c.endpoint.Name, 2*parkedLimit)
 		for _, r := range lanes {
