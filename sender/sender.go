@@ -1,0 +1,220 @@
+// Package sender makes one attempt to deliver an event: it builds the request,
+// signs it, sends it, and says what the answer means. When to try again is not
+// its business.
+package sender
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+)
+
+const (
+	defaultTimeout = 15 * time.Second
+
+	// A response is read to responseLimit, so that its connection can be used
+	// again; responseKept of it is remembered.
+	responseLimit = 64 << 10
+	responseKept  = 1 << 10
+)
+
+// Options of a sender; the zero value works.
+type Options struct {
+	// UserAgent; empty means "Tidings".
+	UserAgent string
+	// Source is the CloudEvents source; empty means "/".
+	Source string
+	// Now is the clock; nil means [time.Now].
+	Now func() time.Time
+}
+
+// Sender sends events to one endpoint. It may be used by several goroutines.
+type Sender struct {
+	endpoint tidings.Endpoint
+	client   http.Client
+	options  Options
+	request  *http.Request // what all requests have in common
+	signers  []signer
+	body     encoder
+}
+
+// New returns a sender. The client brings connections, TLS, authentication and
+// proxy; redirects are not followed, whatever it says.
+func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, error) {
+	if options.UserAgent == "" {
+		options.UserAgent = "Tidings"
+	}
+	if options.Source == "" {
+		options.Source = "/"
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if e.Timeout <= 0 {
+		e.Timeout = defaultTimeout
+	}
+	s := &Sender{endpoint: e, client: *client, options: options}
+	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	var err error
+	if s.body, err = encoderFor(e, options); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
+	}
+	if s.signers, err = newSigners(e.Secrets); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
+	}
+	if s.request, err = newRequest(e, s.body.contentType, options.UserAgent); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
+	}
+	return s, nil
+}
+
+// CheckURL returns an error for a URL that can't be an endpoint. The error does
+// not repeat the URL, which may hold a password.
+func CheckURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		var parse *url.Error
+		if errors.As(err, &parse) {
+			err = parse.Err
+		}
+		return nil, fmt.Errorf("not a URL: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("the URL must begin with http:// or https://")
+	}
+	if u.Hostname() == "" {
+		return nil, errors.New("the URL has no host")
+	}
+	return u, nil
+}
+
+func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Request, error) {
+	u, err := CheckURL(e.URL)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{
+		"Content-Type": {contentType},
+		"User-Agent":   {userAgent},
+		// An empty value is not sent. It tells net/http that the request may be
+		// sent again on a new connection if a reused one dies before any answer.
+		"X-Idempotency-Key": {},
+	}
+	for name, values := range e.Headers {
+		if err := CheckHeader(name, values); err != nil {
+			return nil, err
+		}
+		header[textproto.CanonicalMIMEHeaderKey(name)] = slices.Clone(values)
+	}
+	return &http.Request{
+		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}, nil
+}
+
+// CheckHeader returns an error for a header that an endpoint can't have: those
+// that HTTP itself needs, and values that would break the request. The error
+// does not repeat the value.
+func CheckHeader(name string, values []string) error {
+	switch textproto.CanonicalMIMEHeaderKey(name) {
+	case "Content-Length", "Host", "Connection", "Transfer-Encoding":
+		return fmt.Errorf("header %s can't be configured: it belongs to the connection", name)
+	}
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}) {
+		return fmt.Errorf("header name %q has a character that is not allowed", name)
+	}
+	for _, value := range values {
+		if strings.ContainsFunc(value, func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }) {
+			return fmt.Errorf("the value of header %s holds a line break or another control character", name)
+		}
+	}
+	return nil
+}
+
+// Send makes one attempt. If ctx ends first, the outcome is
+// [tidings.Interrupted].
+func (s *Sender) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+	began := time.Now()
+	attempt, cancel := context.WithTimeout(ctx, s.endpoint.Timeout)
+	defer cancel()
+	outcome := s.exchange(attempt, a)
+	if ctx.Err() != nil && outcome.Status == 0 {
+		outcome = tidings.Outcome{Verdict: tidings.Interrupted}
+	}
+	outcome.Duration = time.Since(began)
+	return outcome
+}
+
+func (s *Sender) exchange(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+	body := s.body.encode(make([]byte, 0, 512), a.Event)
+	request := s.request.WithContext(ctx)
+	request.Header = s.header(a, body)
+	request.ContentLength = int64(len(body))
+	request.Body = io.NopCloser(bytes.NewReader(body))
+	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	response, err := s.client.Do(request)
+	if err != nil {
+		return failure(err)
+	}
+	defer response.Body.Close()
+	kept, err := readResponse(response.Body)
+	outcome := Classify(response.StatusCode, response.Header.Get("Retry-After"), s.options.Now())
+	if err != nil && (errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil) {
+		outcome = tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonResponseTooSlow, Status: response.StatusCode}
+	}
+	outcome.Response = kept
+	return outcome
+}
+
+// header returns the headers of one attempt; those of the operator win.
+func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
+	header := make(http.Header, len(s.request.Header)+6)
+	for name, values := range s.request.Header {
+		header[name] = values
+	}
+	set := func(name, value string) {
+		if _, configured := header[name]; !configured {
+			header[name] = []string{value}
+		}
+	}
+	now := s.options.Now()
+	set("Webhook-Id", a.Event.ID)
+	set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
+	if len(s.signers) > 0 {
+		set("Webhook-Signature", sign(s.signers, a.Event.ID, now, body))
+	}
+	if !s.endpoint.NoInfoHeaders {
+		set("Tidings-Sequence", strconv.FormatInt(a.Event.Sequence, 10))
+		set("Tidings-Attempt", strconv.Itoa(a.Number))
+		set("Tidings-Resource-Version", strconv.FormatInt(a.Event.ResourceVersion, 10))
+	}
+	return header
+}
+
+func readResponse(body io.Reader) ([]byte, error) {
+	var buffer [responseKept]byte
+	n, err := io.ReadFull(body, buffer[:])
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return bytes.Clone(buffer[:n]), nil
+	}
+	if err == nil {
+		_, err = io.CopyN(io.Discard, body, responseLimit-responseKept)
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	return bytes.Clone(buffer[:n]), err
+}

@@ -1,0 +1,81 @@
+package sender
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// signer returns one entry of the webhook-signature header.
+type signer func(id string, at time.Time, body []byte) string
+
+// CheckSecret returns an error for a text that is not a signing secret of
+// Standard Webhooks 1.0.0: "whsec_" and base64 of 24 to 64 bytes (HMAC-SHA256),
+// or "whsk_" and base64 of the 64 bytes of an Ed25519 private key. The error
+// does not repeat the secret.
+func CheckSecret(secret string) error {
+	_, err := newSigner(secret)
+	return err
+}
+
+func newSigners(secrets []string) ([]signer, error) {
+	signers := make([]signer, len(secrets))
+	for i, secret := range secrets {
+		var err error
+		if signers[i], err = newSigner(secret); err != nil {
+			return nil, fmt.Errorf("secret %d: %w", i+1, err)
+		}
+	}
+	return signers, nil
+}
+
+func newSigner(secret string) (signer, error) {
+	if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
+		key, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil || len(key) < 24 || len(key) > 64 {
+			return nil, errors.New(`a secret that begins with "whsec_" goes on with standard base64 of 24 to 64 bytes`)
+		}
+		return hmacSigner(key)
+	}
+	if encoded, ok := strings.CutPrefix(secret, "whsk_"); ok {
+		key, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil || len(key) != ed25519.PrivateKeySize {
+			return nil, errors.New(`a secret that begins with "whsk_" goes on with standard base64 of 64 bytes, an Ed25519 private key`)
+		}
+		return ed25519Signer(key), nil
+	}
+	return nil, errors.New(`a secret begins with "whsec_" (HMAC-SHA256) or "whsk_" (Ed25519)`)
+}
+
+func hmacSigner(key []byte) (signer, error) {
+	webhook, err := standardwebhooks.NewWebhookRaw(key)
+	if err != nil {
+		return nil, err
+	}
+	return func(id string, at time.Time, body []byte) string {
+		// Sign has no case in which it fails.
+		entry, _ := webhook.Sign(id, at, body)
+		return entry
+	}, nil
+}
+
+func ed25519Signer(key ed25519.PrivateKey) signer {
+	return func(id string, at time.Time, body []byte) string {
+		content := append([]byte(id+"."+strconv.FormatInt(at.Unix(), 10)+"."), body...)
+		return "v1a," + base64.StdEncoding.EncodeToString(ed25519.Sign(key, content))
+	}
+}
+
+func sign(signers []signer, id string, at time.Time, body []byte) string {
+	entries := make([]string, len(signers))
+	for i, s := range signers {
+		entries[i] = s(id, at, body)
+	}
+	return strings.Join(entries, " ")
+}
