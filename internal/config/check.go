@@ -1,0 +1,185 @@
+package config
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// check notes what is wrong with settings that have the right types.
+func (d *decoder) check(cfg *Config) {
+	d.checkServer(cfg)
+	d.checkAuth(cfg)
+	names := make(map[string]int)
+	for i := range cfg.Webhook.Endpoints {
+		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i))
+		d.checkName(&cfg.Webhook.Endpoints[i], i, names)
+	}
+	for i, p := range cfg.Connectors.Presets {
+		key := fmt.Sprintf("connectors.presets[%d]", i)
+		if _, err := sender.CheckURL(p.URL); err != nil {
+			d.at(key+".url", "%v", err)
+		}
+		d.readable(key+".client_secret", p.ClientSecret)
+	}
+}
+
+func (d *decoder) checkServer(cfg *Config) {
+	host, _, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		d.at("listen", `expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"`)
+	}
+	if cfg.Auth.Disabled && err == nil && !isLoopback(host) {
+		d.at("auth.disabled", "without authentication the server listens on loopback only; set listen to 127.0.0.1:8333, or configure auth.tokens")
+	}
+	if cfg.DataDir == "" {
+		d.at("data_dir", "must name a folder")
+	}
+	if text := d.readable("database_url", cfg.DatabaseURL); text != "" {
+		u, err := url.Parse(text)
+		if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Host == "" {
+			d.at("database_url", `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`)
+		}
+	}
+	if text := d.readable("encryption_key", cfg.EncryptionKey); text != "" {
+		if key, err := base64.StdEncoding.DecodeString(text); err != nil || len(key) != 32 {
+			d.at("encryption_key", `expected 32 bytes in base64; "openssl rand -base64 32" makes a key`)
+		}
+	}
+	d.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
+	d.oneOf("log.format", cfg.Log.Format, "text", "json")
+	for key, interval := range map[string]Duration{"providers.check_interval": cfg.Providers.CheckInterval, "shutdown_timeout": cfg.ShutdownTimeout} {
+		if interval <= 0 {
+			d.at(key, "must be more than 0")
+		}
+	}
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	address, err := netip.ParseAddr(host)
+	return err == nil && address.IsLoopback()
+}
+
+func (d *decoder) checkAuth(cfg *Config) {
+	for i, email := range cfg.Auth.AdminEmails {
+		d.email(fmt.Sprintf("auth.admin_emails[%d]", i), email)
+	}
+	for i, t := range cfg.Auth.Tokens {
+		key := fmt.Sprintf("auth.tokens[%d]", i)
+		if hash, err := hex.DecodeString(t.SHA256); err != nil || len(hash) != 32 {
+			d.at(key+".sha256", `expected the SHA-256 hash of the token in hexadecimal; "tidings token" makes both`)
+		}
+		d.email(key+".user", t.User)
+		d.oneOf(key+".role", t.Role, "user", "developer", "admin")
+	}
+}
+
+func (d *decoder) email(key, text string) {
+	if address, err := mail.ParseAddress(text); err != nil || address.Address != text {
+		d.at(key, "expected an e-mail address")
+	}
+}
+
+func (d *decoder) oneOf(key, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		d.at(key, "expected one of %s", strings.Join(allowed, ", "))
+	}
+}
+
+// readable returns a secret, or notes why it can't be read.
+func (d *decoder) readable(key string, s SecretSource) string {
+	text, err := s.Read()
+	if err != nil {
+		d.at(key, "%v", err)
+	} else if text == "" && s.Set() {
+		d.at(key, "is empty")
+	}
+	return text
+}
+
+func (d *decoder) checkEndpoint(e *Endpoint, key string) {
+	if e.URL == "" {
+		d.at(key, "url is missing")
+	} else if _, err := sender.CheckURL(e.URL); err != nil {
+		d.at(key+".url", "%v", err)
+	}
+	for i, text := range e.Events {
+		if _, err := tidings.ParsePattern(text, tidings.ServerTypes()); err != nil {
+			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%v", err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		value := d.readable(key+".headers."+name, e.Headers[name])
+		if err := sender.CheckHeader(name, []string{value}); err != nil {
+			d.at(key+".headers."+name, "%v", err)
+		}
+	}
+	d.checkSecret(key+".secret", e.Secret)
+	for i, s := range e.Secrets {
+		d.checkSecret(fmt.Sprintf("%s.secrets[%d]", key, i), s)
+	}
+	d.oneOf(key+".format", e.Format, "thin", "standard", "cloudevents")
+	if e.Timeout <= 0 {
+		d.at(key+".timeout", "must be more than 0")
+	}
+	if e.MaxInFlight < 1 || e.MaxInFlight > 1000 {
+		d.at(key+".max_in_flight", "must be from 1 to 1000")
+	}
+	if err := e.HTTP.check(); err != nil {
+		d.at(key+".http", "%v", err)
+	}
+}
+
+func (d *decoder) checkSecret(key string, s SecretSource) {
+	if !s.Set() {
+		return
+	}
+	if text := d.readable(key, s); text != "" {
+		if err := sender.CheckSecret(text); err != nil {
+			d.at(key, "%v", err)
+		}
+	}
+}
+
+// checkName gives the endpoint its name and notes one that is taken.
+func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
+	key := fmt.Sprintf("webhook.endpoints[%d]", i)
+	named := e.Name != ""
+	if !named {
+		e.Name = nameFromURL(e.URL)
+	}
+	first, taken := names[e.Name]
+	switch {
+	case e.Name == "": // the URL has been noted already
+	case strings.ContainsFunc(e.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) || len(e.Name) > 200:
+		d.at(key+".name", "a name has no spaces or control characters and at most 200 bytes")
+	case taken && named:
+		d.at(key+".name", "webhook.endpoints[%d] has the name %q too; names must differ", first, e.Name)
+	case taken:
+		d.at(key+".url", "webhook.endpoints[%d] has the same URL; give one of them a name", first)
+	default:
+		names[e.Name] = i
+	}
+}
+
+// nameFromURL returns host and path, which hold no password.
+func nameFromURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(u.Host+u.EscapedPath(), "/")
+}

@@ -1,0 +1,147 @@
+// Package config reads the settings: a YAML file, then the environment, then
+// flags, the later winning. It is strict: a key it does not know, a wrong type
+// or a value that can't work is a [Problem] with line and column, and all of
+// them are reported at once.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is every setting. The zero value is not usable; see [Default].
+type Config struct {
+	// Listen is the address of the HTTP server.
+	Listen string `yaml:"listen"`
+	// DataDir holds the SQLite database, file contents and the admin token.
+	DataDir string `yaml:"data_dir"`
+	// DatabaseURL is a PostgreSQL URL; empty means SQLite in DataDir.
+	DatabaseURL SecretSource `yaml:"database_url"`
+	// ShutdownTimeout is how long requests and webhooks under way may take to
+	// finish when the server stops.
+	ShutdownTimeout Duration `yaml:"shutdown_timeout"`
+	// EncryptionKey is 32 bytes in base64: the key that encrypts API keys,
+	// client secrets and variables in the database.
+	EncryptionKey SecretSource `yaml:"encryption_key"`
+
+	Log        Log        `yaml:"log"`
+	Auth       Auth       `yaml:"auth"`
+	Webhook    Webhook    `yaml:"webhook"`
+	Egress     Egress     `yaml:"egress"`
+	Contexts   Contexts   `yaml:"contexts"`
+	Files      Files      `yaml:"files"`
+	Providers  Providers  `yaml:"providers"`
+	Connectors Connectors `yaml:"connectors"`
+}
+
+// Log is what is logged and how.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level"`
+	// Format is text or json.
+	Format string `yaml:"format"`
+}
+
+// Auth is who may do what.
+type Auth struct {
+	// Disabled makes everybody an admin; the server then listens on loopback only.
+	Disabled bool `yaml:"disabled"`
+	// AdminEmails become admins when they are first seen.
+	AdminEmails []string `yaml:"admin_emails"`
+	// Tokens are API tokens.
+	Tokens []Token `yaml:"tokens"`
+}
+
+// Token is an API token. "tidings token" makes one.
+type Token struct {
+	// SHA256 is the hash of the token, in hexadecimal.
+	SHA256 string `yaml:"sha256"`
+	// User is the e-mail address of whoever uses it.
+	User string `yaml:"user"`
+	// Role is the most that the token may do: user, developer or admin.
+	Role string `yaml:"role"`
+}
+
+// Webhook is where events go.
+type Webhook struct {
+	Endpoints []Endpoint `yaml:"endpoints"`
+	// Source is the source of events in the CloudEvents format.
+	Source string `yaml:"source"`
+}
+
+// Endpoint is one receiver of webhooks. Only URL is required.
+type Endpoint struct {
+	URL     string                  `yaml:"url"`
+	Name    string                  `yaml:"name"`
+	Headers map[string]SecretSource `yaml:"headers"`
+	// Events are patterns; left out, every event.
+	Events  []string       `yaml:"events"`
+	Secret  SecretSource   `yaml:"secret"`
+	Secrets []SecretSource `yaml:"secrets"`
+	Timeout Duration       `yaml:"timeout"`
+	// MaxInFlight is how many requests may be under way at once.
+	MaxInFlight int    `yaml:"max_in_flight"`
+	Format      string `yaml:"format"`
+	// EventPrefix comes before the event's name in the CloudEvents type.
+	EventPrefix string `yaml:"event_prefix"`
+	// InfoHeaders sends tidings-sequence and the like.
+	InfoHeaders *bool `yaml:"info_headers"`
+	Enabled     *bool `yaml:"enabled"`
+	HTTP        HTTP  `yaml:"http"`
+}
+
+// Egress says which addresses webhooks may go to.
+type Egress struct {
+	DenyNetworks  []netip.Prefix `yaml:"deny_networks"`
+	AllowNetworks []netip.Prefix `yaml:"allow_networks"`
+}
+
+// Contexts is about conversations.
+type Contexts struct {
+	// ExpireAfter is how long a context may be idle before it loses its files and
+	// vector stores; 0 keeps them.
+	ExpireAfter Duration `yaml:"expire_after"`
+}
+
+// Files limits uploads.
+type Files struct {
+	MaxSize   Size `yaml:"max_size"`
+	UserQuota Size `yaml:"user_quota"`
+}
+
+// Providers is about agents.
+type Providers struct {
+	// CheckInterval is how often agents are asked for their card.
+	CheckInterval Duration `yaml:"check_interval"`
+}
+
+// Connectors is about MCP servers.
+type Connectors struct {
+	Presets []Preset `yaml:"presets"`
+}
+
+// Preset is an MCP server that users are offered.
+type Preset struct {
+	URL          string            `yaml:"url"`
+	ClientID     string            `yaml:"client_id"`
+	ClientSecret SecretSource      `yaml:"client_secret"`
+	Metadata     map[string]string `yaml:"metadata"`
+}
+
+// Default returns the settings of a server that nobody configured.
+func Default() Config {
+	return Config{
+		Listen:          "127.0.0.1:8333",
+		DataDir:         "./tidings-data",
+		ShutdownTimeout: Duration(20 * time.Second),
+		Log:             Log{Level: "info", Format: "text"},
+		Webhook:         Webhook{Source: "/tidings"},
+		Contexts:        Contexts{ExpireAfter: Duration(7 * 24 * time.Hour)},
+		Files:           Files{MaxSize: 100 << 20, UserQuota: 1 << 30},
+		Providers:       Providers{CheckInterval: Duration(30 * time.Second)},
+	}
+}
+
+func defaultEndpoint() Endpoint {
+	return Endpoint{Timeout: Duration(15 * time.Second), MaxInFlight: 16, Format: "thin"}
+}

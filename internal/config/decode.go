@@ -1,0 +1,198 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// decoder fills a value from a YAML tree. It notes every problem and goes on,
+// and remembers where each setting stands, for the checks that come after.
+type decoder struct {
+	problems Problems
+	sources  map[*yaml.Node]string // of nodes that are not from the file
+	file     string
+	nodes    map[string]*yaml.Node // by key
+}
+
+func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
+	p := Problem{Source: d.file, Key: key, Message: fmt.Sprintf(format, args...)}
+	if source, ok := d.sources[node]; ok {
+		p.Source = source
+	} else if node != nil {
+		p.Line, p.Column = node.Line, node.Column
+	}
+	d.problems = append(d.problems, p)
+}
+
+// at notes a problem with a setting, where it or what holds it stands.
+func (d *decoder) at(key, format string, args ...any) {
+	for at := key; ; {
+		if node, ok := d.nodes[at]; ok || at == "" {
+			d.problem(node, key, format, args...)
+			return
+		}
+		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
+	}
+}
+
+var (
+	nodeUnmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
+	for node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	d.nodes[key] = node
+	switch {
+	case isNull(node):
+		return
+	case v.Type() == reflect.TypeFor[HTTP]():
+		d.decodeHTTP(node, v.Addr().Interface().(*HTTP), key)
+	case v.Addr().Type().Implements(nodeUnmarshaler), v.Addr().Type().Implements(textUnmarshaler):
+		d.decodeOwn(node, v, key)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.decode(node, v.Elem(), key)
+	case v.Kind() == reflect.Struct:
+		d.decodeStruct(node, v, key)
+	case v.Kind() == reflect.Slice:
+		d.decodeSlice(node, v, key)
+	case v.Kind() == reflect.Map:
+		d.decodeMap(node, v, key)
+	default:
+		d.decodeScalar(node, v, key)
+	}
+}
+
+func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.Tag == "!!null" }
+
+func (d *decoder) decodeOwn(node *yaml.Node, v reflect.Value, key string) {
+	var err error
+	switch own := v.Addr().Interface().(type) {
+	case yaml.Unmarshaler:
+		err = own.UnmarshalYAML(node)
+	case encoding.TextUnmarshaler:
+		if node.Kind != yaml.ScalarNode {
+			d.problem(node, key, "expected a single value")
+			return
+		}
+		err = own.UnmarshalText([]byte(node.Value))
+	}
+	if err != nil {
+		d.problem(node, key, "%v", err)
+	}
+}
+
+// scalarNames says what is expected, by kind.
+var scalarNames = map[reflect.Kind]string{
+	reflect.String: "a text", reflect.Bool: "true or false", reflect.Int: "a whole number",
+}
+
+func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {
+	expected := scalarNames[v.Kind()]
+	if node.Kind != yaml.ScalarNode {
+		d.problem(node, key, "expected %s", expected)
+		return
+	}
+	if v.Kind() == reflect.String {
+		v.SetString(node.Value)
+		return
+	}
+	if err := node.Decode(v.Addr().Interface()); err != nil {
+		d.problem(node, key, "expected %s", expected)
+	}
+}
+
+func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
+	if node.Kind != yaml.SequenceNode {
+		d.problem(node, key, "expected a list")
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
+	for i, item := range node.Content {
+		if v.Type().Elem() == reflect.TypeFor[Endpoint]() {
+			v.Index(i).Set(reflect.ValueOf(defaultEndpoint()))
+		}
+		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
+	}
+}
+
+func (d *decoder) decodeMap(node *yaml.Node, v reflect.Value, key string) {
+	v.Set(reflect.MakeMap(v.Type()))
+	d.eachKey(node, key, func(name string, _, value *yaml.Node) {
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.decode(value, item, join(key, name))
+		v.SetMapIndex(reflect.ValueOf(name), item)
+	})
+}
+
+func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
+	fields := fieldsOf(v.Type())
+	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
+		index, ok := fields[name]
+		if !ok {
+			d.unknownKey(at, key, name, fields)
+			return
+		}
+		d.decode(value, v.FieldByIndex(index), join(key, name))
+	})
+}
+
+func (d *decoder) unknownKey(at *yaml.Node, key, name string, fields map[string][]int) {
+	known := slices.Sorted(maps.Keys(fields))
+	d.problem(at, key, "unknown key %q; did you mean %q? The keys are %s",
+		name, tidings.Nearest(name, known), strings.Join(known, ", "))
+}
+
+// eachKey calls do for the members of a mapping.
+func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, value *yaml.Node)) {
+	if node.Kind != yaml.MappingNode {
+		d.problem(node, key, "expected keys with values")
+		return
+	}
+	seen := make(map[string]bool)
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		at := node.Content[i]
+		if seen[at.Value] {
+			d.problem(at, key, "key %q stands here a second time", at.Value)
+			continue
+		}
+		seen[at.Value] = true
+		do(at.Value, at, node.Content[i+1])
+	}
+}
+
+// fieldsOf returns the fields of a struct by their YAML names, inlined ones
+// included.
+func fieldsOf(t reflect.Type) map[string][]int {
+	fields := make(map[string][]int)
+	for f := range t.Fields() {
+		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case option == "inline":
+			for inner, index := range fieldsOf(f.Type) {
+				fields[inner] = append(slices.Clone(f.Index), index...)
+			}
+		case name != "" && name != "-":
+			fields[name] = f.Index
+		}
+	}
+	return fields
+}
+
+func join(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}

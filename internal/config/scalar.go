@@ -1,0 +1,113 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+)
+
+// Duration is written as in Prometheus: "30s", "5m", "7d".
+type Duration time.Duration
+
+// UnmarshalText reads a duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := model.ParseDuration(string(text))
+	if err != nil {
+		return errors.New(`expected a duration such as "30s", "5m" or "7d"`)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// Size is a number of bytes, written "512KiB", "100MiB", "1GiB" or plain.
+type Size int64
+
+// UnmarshalText reads a size.
+func (s *Size) UnmarshalText(text []byte) error {
+	number, factor := string(text), int64(1)
+	for unit, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40} {
+		if n, ok := strings.CutSuffix(number, unit); ok {
+			number, factor = strings.TrimSpace(n), bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 1 || n > math.MaxInt64/factor {
+		return errors.New(`expected a size such as "512KiB", "100MiB" or "1GiB"`)
+	}
+	*s = Size(n * factor)
+	return nil
+}
+
+// Secret is a text that never shows: it prints as "<secret>".
+type Secret string
+
+// String hides the secret.
+func (Secret) String() string { return "<secret>" }
+
+// GoString hides the secret.
+func (Secret) GoString() string { return "<secret>" }
+
+// MarshalText hides the secret.
+func (Secret) MarshalText() ([]byte, error) { return []byte("<secret>"), nil }
+
+// SecretSource is a secret given as text, or as {file: PATH} or {env: NAME}.
+type SecretSource struct {
+	Value Secret
+	File  string
+	Env   string
+}
+
+// Set reports whether the secret was configured at all.
+func (s SecretSource) Set() bool { return s.Value != "" || s.File != "" || s.Env != "" }
+
+// UnmarshalYAML reads a text, or a mapping with the key file or env.
+func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode {
+		s.Value = Secret(node.Value)
+		return nil
+	}
+	const expected = "expected a text, or {file: PATH}, or {env: NAME}"
+	if node.Kind != yaml.MappingNode || len(node.Content) != 2 || node.Content[1].Kind != yaml.ScalarNode {
+		return errors.New(expected)
+	}
+	value := node.Content[1].Value
+	if value == "" {
+		return errors.New(expected)
+	}
+	switch node.Content[0].Value {
+	case "file":
+		s.File = value
+	case "env":
+		s.Env = value
+	default:
+		return errors.New(expected)
+	}
+	return nil
+}
+
+// Read returns the secret. A file's trailing line break does not count.
+func (s SecretSource) Read() (string, error) {
+	switch {
+	case s.File != "":
+		data, err := os.ReadFile(s.File)
+		if err != nil {
+			return "", fmt.Errorf("secret file: %w", err)
+		}
+		return strings.TrimRight(string(data), "\r\n"), nil
+	case s.Env != "":
+		value, ok := os.LookupEnv(s.Env)
+		if !ok {
+			return "", fmt.Errorf("environment variable %s is not set", s.Env)
+		}
+		return value, nil
+	}
+	return string(s.Value), nil
+}
