@@ -1,0 +1,26 @@
+# Tidings. "make" lists what there is.
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+tools: ## install what the tests need: PostgreSQL from Debian's packages, where it is missing
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+		{ if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+		$$sudo apt-get update -q && $$sudo apt-get install -q -y --no-install-recommends postgresql; }
+
+test: tools ## run all tests, race detector on
+	go test -race ./...
+
+vet: ## go vet and formatting
+	go vet ./...
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+
+fuzz: ## run each fuzz target for 20 seconds
+	go test -run '^$$' -fuzz '^FuzzPattern$$' -fuzztime 20s .
+	go test -run '^$$' -fuzz '^FuzzEvent$$' -fuzztime 20s .
+	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
+	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
+
+.PHONY: help tools test vet fuzz

@@ -1,0 +1,133 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+func write(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tidings.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestContractIsAllThatAnyoneNeeds(t *testing.T) {
+	path := write(t, `
+webhook:
+  endpoints:
+    - url: https://user:pw@example.com/webhook?token=x
+      headers:
+        Authorization: Bearer my-secret-token
+      events: ["*"]
+`)
+	cfg, err := config.Load(config.Input{File: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	receivers, err := cfg.Receivers("Tidings")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := receivers[0]
+	if r.Name != "example.com/webhook" || r.Headers.Get("Authorization") != "Bearer my-secret-token" || !r.Enabled {
+		t.Errorf("receiver = %q, enabled %v", r.Name, r.Enabled)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLaterSourcesWin(t *testing.T) {
+	path := write(t, "listen: 127.0.0.1:1\ndata_dir: a\nlog: {level: warn}\n")
+	cfg, err := config.Load(config.Input{
+		File:    path,
+		Environ: []string{"TIDINGS_LISTEN=127.0.0.1:2", "TIDINGS_DATA_DIR=b", "TIDINGS_PORT=tcp://10.0.0.1:80"},
+		Flags:   map[string]string{"listen": "127.0.0.1:3"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{cfg.Listen, cfg.DataDir, cfg.Log.Level}
+	if diff := cmp.Diff([]string{"127.0.0.1:3", "b", "warn"}, got); diff != "" {
+		t.Errorf("settings (-want +got):\n%s", diff)
+	}
+}
+
+func TestAllProblemsAtOnceWithTheirPlaces(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text string
+		want []string
+	}{
+		"shape": {"listne: x\nlog: loud\nfiles:\n  max_size: big\n", []string{
+			`:1:1: unknown key "listne"; did you mean "listen"?`,
+			`:2:6: log: expected keys with values`,
+			`:4:13: files.max_size: expected a size`,
+		}},
+		"meaning": {`auth: {disabled: true}
+listen: 0.0.0.0:8333
+webhook:
+  endpoints:
+    - url: ftp://user:hunter2@example.com
+    - url: https://example.com/a
+      events: [provider.create]
+      secret: whsec_hunter2
+    - url: https://example.com/a
+      headers: {Host: hunter2, X-A: "hunter2\nb"}
+    - name: nowhere
+`, []string{
+			`:1:18: auth.disabled: without authentication`,
+			`:5:12: webhook.endpoints[0].url: the URL must begin with http:// or https://`,
+			`:7:16: webhook.endpoints[1].events[0]: pattern "provider.create" matches no event; did you mean "provider.created"?`,
+			`:8:15: webhook.endpoints[1].secret: a secret that begins with "whsec_"`,
+			`:9:12: webhook.endpoints[2].url: webhook.endpoints[1] has the same URL; give one of them a name`,
+			`:10:23: webhook.endpoints[2].headers.Host: header Host can't be configured`,
+			`:10:37: webhook.endpoints[2].headers.X-A: the value of header X-A holds a line break`,
+			`:11:7: webhook.endpoints[3]: url is missing`,
+		}},
+		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n          ca_fil: x\n", []string{
+			`:6:11: webhook.endpoints[0].http.tls_config: unknown key "ca_fil"; did you mean "ca_file"?`,
+		}},
+		"syntax": {"a: [", []string{`:1:1: not valid YAML`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, tt.text)
+			_, err := config.Load(config.Input{File: path})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("a secret shows: %v", err)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tt.want) {
+				t.Fatalf("problems:\n%v\nwant %d", err, len(tt.want))
+			}
+			for i, want := range tt.want {
+				if !strings.HasPrefix(lines[i], path+want) {
+					t.Errorf("problem %d:\n got %s\nwant %s", i, lines[i], want)
+				}
+			}
+		})
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("webhook: {endpoints: [{url: 'https://a', events: ['*']}]}")
+	f.Add("a: &a [*a]")
+	f.Add("log: {level: debug}\nlisten: :1\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := config.Load(config.Input{File: write(t, text)})
+		if err == nil && cfg.Listen == "" {
+			t.Error("accepted without an address")
+		}
+	})
+}
