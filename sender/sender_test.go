@@ -1,0 +1,266 @@
+package sender_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/receive"
+	"github.com/tidings-dev/tidings/sender"
+)
+
+const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+func newSender(t *testing.T, e tidings.Endpoint, egress sender.Egress) *sender.Sender {
+	t.Helper()
+	e.MaxInFlight = max(e.MaxInFlight, 1)
+	dialer := sender.NewDialer(egress, e.MaxInFlight, time.Second)
+	t.Cleanup(func() { dialer.Close() })
+	s, err := sender.New(e, &http.Client{Transport: &http.Transport{
+		DialContext: dialer.DialContext, MaxIdleConnsPerHost: e.MaxInFlight,
+	}}, sender.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func event() tidings.Event {
+	return tidings.Event{
+		ID: "evt-1", Sequence: 7, Type: tidings.Provider, Action: tidings.Created,
+		ResourceID: "p", ResourceURL: "/api/v1/providers/p", UserID: "u",
+		Time: time.Date(2026, 3, 26, 12, 0, 0, 0, time.UTC), ResourceVersion: 3,
+	}
+}
+
+func TestRequest(t *testing.T) {
+	var header http.Header
+	var body []byte
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		header = r.Header
+		body, _ = io.ReadAll(r.Body)
+	}))
+	defer server.Close()
+	s := newSender(t, tidings.Endpoint{
+		URL: server.URL, Secrets: []string{secret},
+		Headers: http.Header{"Authorization": {"Bearer x"}, "user-agent": {"mine"}, "tidings-attempt": {"configured"}},
+	}, sender.Egress{})
+	if o := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 2}); o.Verdict != tidings.Delivered || o.Status != 200 {
+		t.Fatalf("outcome = %+v", o)
+	}
+	if diff := cmp.Diff(string(event().AppendJSON(nil)), string(body)); diff != "" {
+		t.Errorf("body (-want +got):\n%s", diff)
+	}
+	verifier, err := receive.NewVerifier(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := verifier.Verify(header, body); err != nil {
+		t.Errorf("signature: %v", err)
+	}
+	for name, want := range map[string]string{
+		"Content-Type": "application/json", "User-Agent": "mine", "Authorization": "Bearer x",
+		"Webhook-Id": "evt-1", "Tidings-Sequence": "7", "Tidings-Attempt": "configured",
+		"Tidings-Resource-Version": "3", "X-Idempotency-Key": "",
+	} {
+		if got := header.Get(name); got != want {
+			t.Errorf("%s = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestClassifyEveryStatus(t *testing.T) {
+	special := map[int]tidings.Verdict{
+		401: tidings.Unauthorized, 403: tidings.Unauthorized, 410: tidings.Gone,
+		413: tidings.Rejected, 415: tidings.Rejected, 429: tidings.Throttled,
+	}
+	classes := map[int]tidings.Verdict{1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused, 4: tidings.Refused, 5: tidings.Failed}
+	for status := 100; status < 600; status++ {
+		want, ok := special[status]
+		if !ok {
+			want = classes[status/100]
+		}
+		reason := "http_" + strconv.Itoa(status)
+		switch status / 100 {
+		case 2:
+			reason = ""
+		case 3:
+			reason = tidings.ReasonRedirect
+		}
+		if got := sender.Classify(status, "", time.Now()); got.Verdict != want || got.Reason != reason {
+			t.Errorf("%d = %v %q, want %v %q", status, got.Verdict, got.Reason, want, reason)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 3, 26, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		status  int
+		text    string
+		verdict tidings.Verdict
+		pause   time.Duration
+	}{
+		{429, "30", tidings.Throttled, 30 * time.Second},
+		{503, "30", tidings.Throttled, 30 * time.Second},
+		{503, "Thu, 26 Mar 2026 12:02:00 GMT", tidings.Throttled, 2 * time.Minute},
+		{503, "Thu, 26 Mar 2026 11:00:00 GMT", tidings.Throttled, 0},
+		{503, "86400", tidings.Throttled, time.Hour},
+		{503, "soon", tidings.Failed, 0},
+		{503, "-1", tidings.Failed, 0},
+		{500, "30", tidings.Failed, 0},
+	} {
+		got := sender.Classify(tt.status, tt.text, now)
+		if got.Verdict != tt.verdict || got.RetryAfter != tt.pause {
+			t.Errorf("%d, %q = %v %v, want %v %v", tt.status, tt.text, got.Verdict, got.RetryAfter, tt.verdict, tt.pause)
+		}
+	}
+}
+
+// serve answers each connection by hand.
+func serve(t *testing.T, answer func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var handling sync.WaitGroup
+	t.Cleanup(func() { l.Close(); handling.Wait() })
+	handling.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			handling.Go(func() { defer c.Close(); answer(c) })
+		}
+	})
+	return "http://" + l.Addr().String()
+}
+
+func TestFailures(t *testing.T) {
+	hang := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
+	reset := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		_ = c.(*net.TCPConn).SetLinger(0)
+	}
+	stream := func(c net.Conn) {
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
+		hang(c)
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for name, tt := range map[string]struct {
+		url     string
+		verdict tidings.Verdict
+		reason  string
+	}{
+		"nobody listens": {"http://" + closed.Addr().String(), tidings.Unreachable, tidings.ReasonConnect},
+		"no such host":   {"http://nowhere.invalid", tidings.Unreachable, tidings.ReasonDNS},
+		"no TLS":         {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:], tidings.Unreachable, tidings.ReasonTLS},
+		"hangs":          {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
+		"resets":         {serve(t, reset), tidings.Failed, tidings.ReasonReset},
+		"slow response":  {serve(t, stream), tidings.Failed, tidings.ReasonResponseTooSlow},
+		"metadata":       {"http://169.254.169.254/", tidings.Blocked, tidings.ReasonBlockedAddress},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSender(t, tidings.Endpoint{URL: tt.url, Timeout: 300 * time.Millisecond}, sender.Egress{})
+			o := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 1})
+			if o.Verdict != tt.verdict || o.Reason != tt.reason {
+				t.Errorf("outcome = %v %q, want %v %q", o.Verdict, o.Reason, tt.verdict, tt.reason)
+			}
+		})
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	arrived := make(chan struct{})
+	url := serve(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		close(arrived)
+		_, _ = io.Copy(io.Discard, c)
+	})
+	go func() { <-arrived; cancel() }()
+	s := newSender(t, tidings.Endpoint{URL: url}, sender.Egress{})
+	if o := s.Send(ctx, tidings.Attempt{Event: event(), Number: 1}); o.Verdict != tidings.Interrupted {
+		t.Errorf("outcome = %+v", o)
+	}
+}
+
+func TestConnectionsStayWithinMaxInFlight(t *testing.T) {
+	const limit, deliveries = 8, 10_000
+	var opened atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	s := newSender(t, tidings.Endpoint{URL: server.URL, MaxInFlight: limit}, sender.Egress{})
+	var sending sync.WaitGroup
+	for range limit {
+		sending.Go(func() {
+			for range deliveries / limit {
+				if o := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 1}); o.Verdict != tidings.Delivered {
+					t.Errorf("outcome = %+v", o)
+					return
+				}
+			}
+		})
+	}
+	sending.Wait()
+	if n := opened.Load(); n > limit {
+		t.Errorf("%d connections opened, want at most %d", n, limit)
+	}
+}
+
+func TestEgress(t *testing.T) {
+	e := sender.Egress{
+		Deny:  []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")},
+		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16")},
+	}
+	for address, allowed := range map[string]bool{
+		"10.2.0.1": true, "::ffff:10.2.0.1": true, "10.1.0.1": false, "::ffff:10.1.0.1": false, "192.0.2.1": false,
+		"169.254.169.254": false, "fe80::1%eth0": false, "fd00:ec2::254": false, "168.63.129.16": false,
+	} {
+		if err := e.Check(netip.MustParseAddr(address)); (err == nil) != allowed {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+func TestFormats(t *testing.T) {
+	const data = `"data":{"id":"evt-1","sequence":7,"resource_version":3,"resource_type":"provider","resource_id":"p","resource_url":"/api/v1/providers/p","user_id":"u"}}`
+	for format, want := range map[tidings.Format]string{
+		tidings.Standard: `{"type":"provider.created","timestamp":"2026-03-26T12:00:00Z",` + data,
+		tidings.CloudEvents: `{"specversion":"1.0","id":"evt-1","type":"com.example.provider.created","source":"/","subject":"provider/p",` +
+			`"time":"2026-03-26T12:00:00Z","sequence":"00000000000000000007","partitionkey":"provider/p","datacontenttype":"application/json",` + data,
+	} {
+		var body []byte
+		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { body, _ = io.ReadAll(r.Body) }))
+		s := newSender(t, tidings.Endpoint{URL: server.URL, Format: format, EventPrefix: "com.example."}, sender.Egress{})
+		s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 1})
+		server.Close()
+		if diff := cmp.Diff(want, string(body)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", format, diff)
+		}
+	}
+}
