@@ -1,0 +1,55 @@
+package tidings_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tidings-dev/tidings"
+
+// The public packages stay light, and imports point one way.
+func TestImports(t *testing.T) {
+	heavy := map[string]string{
+		module + "/internal":            "embedders can't have it",
+		"github.com/danielgtaylor/huma": "the HTTP API is the server's",
+		"github.com/uptrace/bun":        "queries for resources are the server's",
+		"github.com/spf13/cobra":        "the command line is the server's",
+		"github.com/prometheus":         "embedders bring their own metrics",
+		"github.com/jackc/pgx":          "the driver is the program's choice",
+		"modernc.org/sqlite":            "the driver is the program's choice",
+		"github.com/google/go-cmp":      "it is for tests",
+	}
+	forbidden := map[string]map[string]string{
+		".": {
+			"github.com/": "the words import the standard library only",
+			"golang.org/": "the words import the standard library only",
+		},
+		"./sender": heavy, "./receive": heavy, "./eventlog": heavy, "./eventlog/sqllog": heavy,
+		"./eventlog/sqlite": heavy, "./eventlog/postgres": heavy,
+		"./relay": merge(heavy, map[string]string{module + "/sender": "the relay declares the interface it calls"}),
+	}
+	for pkg, banned := range forbidden {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", pkg, err) // a package that no longer exists
+		}
+		for dep := range strings.FieldsSeq(string(out)) {
+			for prefix, reason := range banned {
+				if dep != module && strings.HasPrefix(dep, prefix) {
+					t.Errorf("%s imports %s: %s", pkg, dep, reason)
+				}
+			}
+		}
+	}
+}
+
+func merge(a, b map[string]string) map[string]string {
+	all := make(map[string]string, len(a)+len(b))
+	for _, m := range []map[string]string{a, b} {
+		for k, v := range m {
+			all[k] = v
+		}
+	}
+	return all
+}
