@@ -63,6 +63,7 @@ func TestVerify(t *testing.T) {
 		"too late":             {late: 5*time.Minute + time.Second, want: receive.ErrTimestamp},
 		"too early":            {late: -5*time.Minute - time.Second, want: receive.ErrTimestamp},
 		"no timestamp":         {change: func(h http.Header) { h.Set("webhook-timestamp", "soon") }, want: receive.ErrTimestamp},
+		"timestamp rewritten":  {change: func(h http.Header) { h.Set("webhook-timestamp", "+"+vectorStamp) }, want: receive.ErrTimestamp},
 		"header missing":       {change: func(h http.Header) { h.Del("webhook-id") }, want: receive.ErrMissingHeader},
 		"other id":             {change: func(h http.Header) { h.Set("webhook-id", "x") }, want: receive.ErrSignature},
 		"other body":           {body: "{}", want: receive.ErrSignature},

@@ -98,7 +98,7 @@ func (v *Verifier) Verify(header http.Header, body []byte) error {
 
 func (v *Verifier) checkTimestamp(stamp string) error {
 	seconds, err := strconv.ParseInt(stamp, 10, 64)
-	if err != nil {
+	if err != nil || strconv.FormatInt(seconds, 10) != stamp { // "+1" and "01" are not what was signed
 		return ErrTimestamp
 	}
 	now, tolerance := time.Now, v.Tolerance
