@@ -1,0 +1,65 @@
+// Package cli is the command line: one file a command.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+// Main runs the command line of this process and returns its exit code: 0, 1
+// after a failure, 2 where the command line itself was wrong.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := root().ExecuteContext(ctx)
+	var problems config.Problems
+	var usage *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &problems):
+		fmt.Fprintln(os.Stderr, problems)
+		return 1
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "tidings: %v\nSee 'tidings --help'.\n", err)
+		return 2
+	default:
+		fmt.Fprintf(os.Stderr, "tidings: %v\n", err)
+		return 1
+	}
+}
+
+// usageError says that the command line was wrong.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "tidings",
+		Short:         "Tells every other system whenever a resource changes",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	cmd.AddCommand(checkCommand(), tokenCommand(), versionCommand())
+	return cmd
+}
+
+// exactly wants so many arguments.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return &usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+		}
+		return nil
+	}
+}
