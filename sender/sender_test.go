@@ -157,6 +157,7 @@ func TestFailures(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0)
 	}
 	stream := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1)) // an answer before the request would be none
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
 		hang(c)
 	}
