@@ -1,0 +1,118 @@
+// Package store is the SQL of the server: SQLite or PostgreSQL through one code
+// path. A change of a resource and the event that tells of it are one call, in
+// one transaction; there is no other way to write a resource.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	_ "modernc.org/sqlite" // registers the driver "sqlite"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/sqlite"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
+)
+
+// Store is an open database. Make one with [OpenSQLite] or [OpenPostgres].
+type Store struct {
+	reader, writer *bun.DB
+	log            appendLog
+	migrate        func(context.Context) error
+	closers        []func() error
+}
+
+// appendLog is an event log that can be written to.
+type appendLog interface {
+	eventlog.Log
+	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
+}
+
+// Connections to PostgreSQL; SQLite has as many readers and one writer.
+const maxConnections = 16
+
+// OpenSQLite opens the database in a folder, which it creates if need be. An
+// acknowledged write survives a power cut.
+func OpenSQLite(folder string) (*Store, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	pragmas := url.Values{
+		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
+		"_txlock": {"immediate"},
+	}
+	dsn := (&url.URL{Scheme: "file", Path: filepath.Join(folder, "tidings.db"), RawQuery: pragmas.Encode()}).String()
+	if !filepath.IsAbs(folder) {
+		dsn = "file:" + filepath.Join(folder, "tidings.db") + "?" + pragmas.Encode()
+	}
+	writer, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	writer.SetMaxOpenConns(1) // SQLite has one writer; waiting for it is ours to bound
+	reader, err := sql.Open("sqlite", dsn+"&"+url.Values{"_pragma": {"query_only(1)"}}.Encode())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open database: %w", err), writer.Close())
+	}
+	reader.SetMaxOpenConns(maxConnections)
+	return &Store{
+		reader: bun.NewDB(reader, sqlitedialect.New()), writer: bun.NewDB(writer, sqlitedialect.New()),
+		log:     sqlite.New(reader, writer),
+		migrate: func(ctx context.Context) error { return sqlite.Migrate(ctx, writer) },
+		closers: []func() error{reader.Close, writer.Close},
+	}, nil
+}
+
+// OpenPostgres opens the database behind a URL. It does not connect yet.
+func OpenPostgres(databaseURL string) (*Store, error) {
+	cfg, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		// The text of the error may hold the URL with its password.
+		return nil, errors.New(`database_url is no PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`)
+	}
+	// bun puts arguments into the text, so that a statement prepared for one
+	// query is of no use to the next.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(maxConnections)
+	db.SetMaxIdleConns(maxConnections)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	wrapped := bun.NewDB(db, pgdialect.New())
+	return &Store{
+		reader: wrapped, writer: wrapped,
+		log:     postgres.New(db),
+		migrate: func(ctx context.Context) error { return postgres.Migrate(ctx, db) },
+		closers: []func() error{db.Close},
+	}, nil
+}
+
+// Log returns the event log in this database.
+func (s *Store) Log() eventlog.Log { return s.log }
+
+// Migrate creates or updates the tables. It may be called at every start.
+func (s *Store) Migrate(ctx context.Context) error { return s.migrate(ctx) }
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error { return s.reader.PingContext(ctx) }
+
+// Close closes the connections.
+func (s *Store) Close() error {
+	var errs []error
+	for _, c := range s.closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}

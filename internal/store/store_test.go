@@ -1,0 +1,88 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
+
+// cursor stands in for a resource: a table that every log has.
+type cursor struct {
+	bun.BaseModel `bun:"table:tidings_cursors"`
+
+	Endpoint    string `bun:",pk"`
+	Seq         int64
+	Disabled    string
+	Fingerprint string
+	SavedAt     int64
+}
+
+func event(a tidings.Action) tidings.Event {
+	return tidings.Event{Type: tidings.Provider, Action: a, ResourceID: "p", ResourceURL: "/p", ResourceVersion: 1}
+}
+
+func TestRowAndEventAreOneTransaction(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) (*store.Store, error){
+		"SQLite":     func(t *testing.T) (*store.Store, error) { return store.OpenSQLite(t.TempDir()) },
+		"PostgreSQL": func(t *testing.T) (*store.Store, error) { return store.OpenPostgres(testdb.Postgres(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := open(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			if err := s.Migrate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			testTransactions(t, s)
+		})
+	}
+}
+
+func testTransactions(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	veto := errors.New("veto")
+	steps := []struct {
+		name   string
+		do     func(*store.Tx) error
+		err    error
+		events int64 // in the log afterwards
+	}{
+		{"insert", func(tx *store.Tx) error { return tx.Insert(ctx, &cursor{Endpoint: "a"}, event(tidings.Created)) }, nil, 1},
+		{"rolled back", func(tx *store.Tx) error {
+			return errors.Join(veto, tx.Update(ctx, &cursor{Endpoint: "a", Seq: 9}, event(tidings.Updated)))
+		}, veto, 1},
+		{"update of nothing", func(tx *store.Tx) error {
+			return tx.Update(ctx, &cursor{Endpoint: "b"}, event(tidings.Updated))
+		}, store.ErrNotFound, 1},
+		{"update and delete", func(tx *store.Tx) error {
+			return errors.Join(
+				tx.Update(ctx, &cursor{Endpoint: "a", Seq: 1}, event(tidings.Updated)),
+				tx.Delete(ctx, &cursor{Endpoint: "a"}, event(tidings.Deleted)))
+		}, nil, 3},
+		{"delete of nothing", func(tx *store.Tx) error {
+			return tx.Delete(ctx, &cursor{Endpoint: "a"}, event(tidings.Deleted))
+		}, store.ErrNotFound, 3},
+	}
+	for _, step := range steps {
+		if err := s.InTx(ctx, step.do); !errors.Is(err, step.err) {
+			t.Fatalf("%s: error = %v, want %v", step.name, err, step.err)
+		}
+		if head, err := s.Log().Advance(ctx); err != nil || head != step.events {
+			t.Fatalf("%s: %d events, %v; want %d", step.name, head, err, step.events)
+		}
+	}
+	events, err := s.Log().Read(ctx, 1, 10)
+	if err != nil || len(events) != 2 || !events[0].Time.Equal(events[1].Time) || events[1].Action != tidings.Deleted {
+		t.Errorf("events = %+v, %v; want an update and a deletion of one time", events, err)
+	}
+}
