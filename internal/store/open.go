@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
@@ -70,8 +71,10 @@ func OpenSQLite(folder string) (*Store, error) {
 	reader.SetMaxOpenConns(maxConnections)
 	return &Store{
 		reader: bun.NewDB(reader, sqlitedialect.New()), writer: bun.NewDB(writer, sqlitedialect.New()),
-		log:     sqlite.New(reader, writer),
-		migrate: func(ctx context.Context) error { return sqlite.Migrate(ctx, writer) },
+		log: sqlite.New(reader, writer),
+		migrate: func(ctx context.Context) error {
+			return errors.Join(sqlite.Migrate(ctx, writer), migrateResources(ctx, writer, goose.DialectSQLite3))
+		},
 		closers: []func() error{reader.Close, writer.Close},
 	}, nil
 }
@@ -93,8 +96,10 @@ func OpenPostgres(databaseURL string) (*Store, error) {
 	wrapped := bun.NewDB(db, pgdialect.New())
 	return &Store{
 		reader: wrapped, writer: wrapped,
-		log:     postgres.New(db),
-		migrate: func(ctx context.Context) error { return postgres.Migrate(ctx, db) },
+		log: postgres.New(db),
+		migrate: func(ctx context.Context) error {
+			return errors.Join(postgres.Migrate(ctx, db), migrateResources(ctx, db, goose.DialectPostgres))
+		},
 		closers: []func() error{db.Close},
 	}, nil
 }

@@ -40,8 +40,10 @@ func TestRowAndEventAreOneTransaction(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { s.Close() })
-			if err := s.Migrate(t.Context()); err != nil {
-				t.Fatal(err)
+			for range 2 { // a second time changes nothing
+				if err := s.Migrate(t.Context()); err != nil {
+					t.Fatal(err)
+				}
 			}
 			testTransactions(t, s)
 		})
