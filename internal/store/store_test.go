@@ -29,7 +29,7 @@ func event(a tidings.Action) tidings.Event {
 	return tidings.Event{Type: tidings.Provider, Action: a, ResourceID: "p", ResourceURL: "/p", ResourceVersion: 1}
 }
 
-func TestRowAndEventAreOneTransaction(t *testing.T) {
+func TestStore(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) (*store.Store, error){
 		"SQLite":     func(t *testing.T) (*store.Store, error) { return store.OpenSQLite(t.TempDir()) },
 		"PostgreSQL": func(t *testing.T) (*store.Store, error) { return store.OpenPostgres(testdb.Postgres(t)) },
@@ -46,6 +46,7 @@ func TestRowAndEventAreOneTransaction(t *testing.T) {
 				}
 			}
 			testTransactions(t, s)
+			testReads(t, s)
 		})
 	}
 }
