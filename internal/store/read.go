@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
@@ -30,15 +31,37 @@ const (
 	AtLeast  Op = ">="
 	// Contains finds a text in a column, whatever the case.
 	Contains Op = "contains"
+	// In finds a column's value in a slice, which must not be empty.
+	In Op = "in"
+	// IsNull finds rows without a value.
+	IsNull Op = "is null"
 )
 
 var likeEscape = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
-func (f Filter) apply(q *bun.SelectQuery) *bun.SelectQuery {
-	if f.Op == Contains {
-		return q.Where("lower(?) LIKE ? ESCAPE '!'", bun.Ident(f.Column), "%"+likeEscape.Replace(strings.ToLower(fmt.Sprint(f.Value)))+"%")
+func (f Filter) expression() string {
+	switch f.Op {
+	case Contains:
+		return "lower(?) LIKE ? ESCAPE '!'"
+	case In:
+		return "? IN (?)"
+	case IsNull:
+		return "? IS NULL"
 	}
-	return q.Where("? "+string(f.Op)+" ?", bun.Ident(f.Column), f.Value)
+	return "? " + string(f.Op) + " ?"
+}
+
+func (f Filter) arguments() []any {
+	column := bun.Ident(f.Column)
+	switch f.Op {
+	case Contains:
+		return []any{column, "%" + likeEscape.Replace(strings.ToLower(fmt.Sprint(f.Value))) + "%"}
+	case In:
+		return []any{column, bun.List(f.Value)}
+	case IsNull:
+		return []any{column}
+	}
+	return []any{column, f.Value}
 }
 
 // Order is how a list is sorted; the id decides between equals.
@@ -87,15 +110,64 @@ func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filt
 	return total, nil
 }
 
+// Each reads rows that pass the filters one by one into row, and calls do after
+// each.
+func (s *Store) Each(ctx context.Context, row any, do func() error, filters ...Filter) error {
+	rows, err := where(s.reader.NewSelect().Model(row), filters).Rows(ctx)
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := s.reader.ScanRow(ctx, rows, row); err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// IdleContexts returns ids of contexts that were last active before a time and
+// still have files or vector stores.
+func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (ids []string, err error) {
+	err = s.reader.NewRaw(`SELECT id FROM contexts WHERE last_active_at < ? AND (
+		EXISTS (SELECT 1 FROM files WHERE context_id = contexts.id) OR
+		EXISTS (SELECT 1 FROM vector_stores WHERE context_id = contexts.id)
+	) ORDER BY last_active_at LIMIT ?`, before, limit).Scan(ctx, &ids)
+	if err != nil {
+		return nil, fmt.Errorf("find idle contexts: %w", err)
+	}
+	return ids, nil
+}
+
 // Lock reads the row whose primary key is set and holds it until the end of the
 // transaction; [ErrNotFound] if there is none.
 func (tx *Tx) Lock(ctx context.Context, row any) error {
 	return notFound(tx.lock(tx.tx.NewSelect().Model(row).WherePK()).Scan(ctx))
 }
 
-// Find reads all rows that pass the filters, by id, and holds them.
-func (tx *Tx) Find(ctx context.Context, rows any, filters ...Filter) error {
-	return notFound(tx.lock(where(tx.tx.NewSelect().Model(rows), filters).Order("id")).Scan(ctx))
+// Find reads at most limit rows that pass the filters, by id, and holds them.
+func (tx *Tx) Find(ctx context.Context, rows any, limit int64, filters ...Filter) error {
+	return notFound(tx.lock(where(tx.tx.NewSelect().Model(rows), filters).Order("id").Limit(limit)).Scan(ctx))
+}
+
+// Read reads all rows that pass the filters, in the order of a column.
+func (tx *Tx) Read(ctx context.Context, rows any, order string, filters ...Filter) error {
+	return notFound(where(tx.tx.NewSelect().Model(rows), filters).Order(order).Scan(ctx))
+}
+
+// Sum adds up a column of the rows that pass the filters.
+func (tx *Tx) Sum(ctx context.Context, row any, column string, filters ...Filter) (sum int64, err error) {
+	err = where(tx.tx.NewSelect().Model(row), filters).ColumnExpr("coalesce(sum(?), 0)", bun.Ident(column)).Scan(ctx, &sum)
+	return sum, err
+}
+
+// CountDistinct counts the values of a column in the rows that pass the filters.
+func (tx *Tx) CountDistinct(ctx context.Context, row any, column string, filters ...Filter) (count int64, err error) {
+	err = where(tx.tx.NewSelect().Model(row), filters).ColumnExpr("count(DISTINCT ?)", bun.Ident(column)).Scan(ctx, &count)
+	return count, err
 }
 
 // lock makes PostgreSQL hold what is read; SQLite's one writer holds everything.
@@ -108,7 +180,7 @@ func (tx *Tx) lock(q *bun.SelectQuery) *bun.SelectQuery {
 
 func where(q *bun.SelectQuery, filters []Filter) *bun.SelectQuery {
 	for _, f := range filters {
-		q = f.apply(q)
+		q = q.Where(f.expression(), f.arguments()...)
 	}
 	return q
 }

@@ -5,15 +5,28 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/uptrace/bun"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tidings-dev/tidings"
 )
 
-// ErrNotFound says that a row is not there.
-var ErrNotFound = errors.New("no such row")
+// What a write can meet.
+var (
+	// ErrNotFound says that a row is not there.
+	ErrNotFound = errors.New("no such row")
+	// ErrDuplicate says that another row has what must be unique.
+	ErrDuplicate = errors.New("duplicate")
+	// ErrReference says that a row that another refers to is not there.
+	ErrReference = errors.New("no such row to refer to")
+	// ErrText says that the database can't hold a text, such as one with a zero byte.
+	ErrText = errors.New("text that the database can't hold")
+)
 
 // Tx is a transaction. It fixes one time for everything in it, and appends its
 // events last, so that whoever changes a row holds it until they are numbered.
@@ -23,11 +36,24 @@ type Tx struct {
 
 	tx     bun.Tx
 	events []tidings.Event
+	after  []func()
 }
 
+// Transactions that deadlocked are run again, so many times.
+const deadlockRetries = 5
+
 // InTx runs do in a transaction: all of it is committed, events included, or
-// none.
+// none. After a deadlock it runs do again, on a new transaction.
 func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
+	for try := 0; ; try++ {
+		err := s.once(ctx, do)
+		if try == deadlockRetries || !isDeadlock(err) {
+			return err
+		}
+	}
+}
+
+func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	begun, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -49,13 +75,20 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	if len(tx.events) > 0 {
 		s.log.Wake()
 	}
+	for _, do := range tx.after {
+		do()
+	}
 	return nil
 }
 
-// Insert writes a new row and the event that tells of it.
+// After runs do once the transaction is committed, and not if it is rolled back.
+func (tx *Tx) After(do func()) { tx.after = append(tx.after, do) }
+
+// Insert writes a new row and the event that tells of it. The error may be
+// [ErrDuplicate] or [ErrReference].
 func (tx *Tx) Insert(ctx context.Context, row any, e tidings.Event) error {
 	if _, err := tx.tx.NewInsert().Model(row).Exec(ctx); err != nil {
-		return fmt.Errorf("insert %s: %w", e.Type, err)
+		return fmt.Errorf("insert %s: %w", e.Type, known(err))
 	}
 	tx.tell(e)
 	return nil
@@ -77,7 +110,7 @@ func (tx *Tx) Delete(ctx context.Context, row any, e tidings.Event) error {
 
 func (tx *Tx) changed(result sql.Result, err error, verb string, e tidings.Event) error {
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, e.Type, err)
+		return fmt.Errorf("%s %s: %w", verb, e.Type, known(err))
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
 		return fmt.Errorf("%s %s %s: %w", verb, e.Type, e.ResourceID, errors.Join(ErrNotFound, err))
@@ -89,4 +122,85 @@ func (tx *Tx) changed(result sql.Result, err error, verb string, e tidings.Event
 func (tx *Tx) tell(e tidings.Event) {
 	e.Time = tx.Now
 	tx.events = append(tx.events, e)
+}
+
+// Touch sets the column last_active_at of a row, of which no event tells.
+func (tx *Tx) Touch(ctx context.Context, row any) error {
+	_, err := tx.tx.NewUpdate().Model(row).Set("last_active_at = ?", tx.Now).WherePK().Exec(ctx)
+	if err != nil {
+		return fmt.Errorf("touch: %w", err)
+	}
+	return nil
+}
+
+// InsertDetails writes rows that are part of a resource, and no resources of
+// their own; the resource's event tells of them.
+func (tx *Tx) InsertDetails(ctx context.Context, rows any) error {
+	q := tx.tx.NewInsert().Model(rows)
+	if err := refuseResource(q.GetModel().Value(), tx.tx); err != nil {
+		return err
+	}
+	if _, err := q.Exec(ctx); err != nil {
+		return fmt.Errorf("insert details: %w", known(err))
+	}
+	return nil
+}
+
+// DeleteDetails removes rows that are part of a resource, and says how many.
+func (tx *Tx) DeleteDetails(ctx context.Context, row any, filters ...Filter) (int64, error) {
+	q := tx.tx.NewDelete().Model(row)
+	if err := refuseResource(row, tx.tx); err != nil {
+		return 0, err
+	}
+	for _, f := range filters {
+		q = q.Where(f.expression(), f.arguments()...)
+	}
+	result, err := q.Exec(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("delete details: %w", err)
+	}
+	return result.RowsAffected()
+}
+
+// refuseResource returns an error for a row with a version: a resource, which
+// can't change without an event.
+func refuseResource(row any, tx bun.Tx) error {
+	t := reflect.TypeOf(row)
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if tx.Dialect().Tables().Get(t).HasField("version") {
+		return fmt.Errorf("%s is a resource: it can't be written without an event", t)
+	}
+	return nil
+}
+
+// known turns the errors of the two databases into those of this package.
+func known(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code {
+		case "23505":
+			return ErrDuplicate
+		case "23503":
+			return ErrReference
+		case "22021", "22P05":
+			return ErrText
+		}
+	}
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		switch lite.Code() {
+		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+			return ErrDuplicate
+		case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+			return ErrReference
+		}
+	}
+	return err
+}
+
+func isDeadlock(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001")
 }

@@ -18,8 +18,8 @@ CREATE TABLE providers (
 	type text NOT NULL,
 	source text NOT NULL UNIQUE,
 	origin text NOT NULL,
-	version_info jsonb NOT NULL,
-	agent_card jsonb NOT NULL,
+	version_info json NOT NULL,
+	agent_card json NOT NULL,
 	state text NOT NULL,
 	auto_stop_timeout_sec bigint NOT NULL,
 	last_active_at timestamptz
@@ -33,9 +33,9 @@ CREATE TABLE provider_builds (
 	updated_at timestamptz NOT NULL,
 	created_by uuid NOT NULL REFERENCES users,
 	status text NOT NULL,
-	source jsonb NOT NULL,
-	on_complete jsonb NOT NULL,
-	build_configuration jsonb NOT NULL,
+	source json NOT NULL,
+	on_complete json NOT NULL,
+	build_configuration json NOT NULL,
 	provider_id uuid REFERENCES providers,
 	error_message text
 );
@@ -49,7 +49,7 @@ CREATE TABLE contexts (
 	updated_at timestamptz NOT NULL,
 	created_by uuid NOT NULL REFERENCES users,
 	provider_id uuid REFERENCES providers,
-	metadata jsonb NOT NULL,
+	metadata json NOT NULL,
 	last_active_at timestamptz NOT NULL,
 	history_count bigint NOT NULL
 );
@@ -63,7 +63,7 @@ CREATE TABLE context_history (
 	position bigint NOT NULL,
 	created_at timestamptz NOT NULL,
 	kind text NOT NULL,
-	data jsonb NOT NULL,
+	data json NOT NULL,
 	UNIQUE (context_id, position)
 );
 
@@ -79,7 +79,7 @@ CREATE TABLE files (
 	file_type text NOT NULL,
 	parent_file_id uuid REFERENCES files,
 	context_id uuid REFERENCES contexts,
-	extraction jsonb
+	extraction json
 );
 CREATE INDEX files_created_by ON files (created_by);
 CREATE INDEX files_context ON files (context_id);
@@ -94,6 +94,8 @@ CREATE TABLE vector_stores (
 	name text NOT NULL,
 	dimension bigint NOT NULL,
 	model_id text NOT NULL,
+	usage_bytes bigint NOT NULL,
+	num_documents bigint NOT NULL,
 	context_id uuid REFERENCES contexts,
 	last_active_at timestamptz NOT NULL
 );
@@ -108,7 +110,7 @@ CREATE TABLE vector_store_items (
 	created_at timestamptz NOT NULL,
 	text text NOT NULL,
 	embedding bytea NOT NULL,
-	metadata jsonb,
+	metadata json,
 	PRIMARY KEY (vector_store_id, id)
 );
 CREATE INDEX vector_store_items_document ON vector_store_items (vector_store_id, document_id);
@@ -139,6 +141,10 @@ CREATE TABLE configurations (
 	default_embedding_model text
 );
 
+-- The system configuration is always there, with one id.
+INSERT INTO configurations (id, version, created_at, updated_at, kind)
+VALUES (gen_random_uuid(), 1, now(), now(), 'system');
+
 CREATE TABLE connectors (
 	id uuid PRIMARY KEY,
 	version bigint NOT NULL,
@@ -150,7 +156,7 @@ CREATE TABLE connectors (
 	client_secret bytea,
 	state text NOT NULL,
 	disconnect_reason text,
-	metadata jsonb NOT NULL,
+	metadata json NOT NULL,
 	UNIQUE (created_by, url)
 );
 
@@ -166,7 +172,7 @@ CREATE TABLE user_feedback (
 	rating bigint NOT NULL,
 	message text NOT NULL,
 	comment text,
-	comment_tags jsonb
+	comment_tags json
 );
 CREATE INDEX user_feedback_created_by ON user_feedback (created_by);
 CREATE INDEX user_feedback_provider ON user_feedback (provider_id);

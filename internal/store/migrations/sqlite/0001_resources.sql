@@ -94,6 +94,8 @@ CREATE TABLE vector_stores (
 	name TEXT NOT NULL,
 	dimension INTEGER NOT NULL,
 	model_id TEXT NOT NULL,
+	usage_bytes INTEGER NOT NULL,
+	num_documents INTEGER NOT NULL,
 	context_id TEXT REFERENCES contexts,
 	last_active_at TIMESTAMP NOT NULL
 );
@@ -138,6 +140,12 @@ CREATE TABLE configurations (
 	default_llm_model TEXT,
 	default_embedding_model TEXT
 );
+
+-- The system configuration is always there, with one id.
+INSERT INTO configurations (id, version, created_at, updated_at, kind)
+SELECT lower(substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-4' || substr(h, 14, 3) || '-a' || substr(h, 18, 3) || '-' || substr(h, 21, 12)),
+	1, now, now, 'system'
+FROM (SELECT hex(randomblob(16)) AS h, strftime('%Y-%m-%d %H:%M:%f+00:00', 'now') AS now);
 
 CREATE TABLE connectors (
 	id TEXT PRIMARY KEY,
