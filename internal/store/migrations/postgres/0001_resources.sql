@@ -110,6 +110,7 @@ CREATE TABLE vector_store_items (
 	created_at timestamptz NOT NULL,
 	text text NOT NULL,
 	embedding bytea NOT NULL,
+	usage_bytes bigint NOT NULL,
 	metadata json,
 	PRIMARY KEY (vector_store_id, id)
 );

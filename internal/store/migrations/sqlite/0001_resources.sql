@@ -110,6 +110,7 @@ CREATE TABLE vector_store_items (
 	created_at TIMESTAMP NOT NULL,
 	text TEXT NOT NULL,
 	embedding BLOB NOT NULL,
+	usage_bytes INTEGER NOT NULL,
 	metadata TEXT,
 	PRIMARY KEY (vector_store_id, id)
 );

@@ -1,0 +1,145 @@
+// Package blob keeps file contents in a folder.
+package blob
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// Folder keeps each content as a file, named by its id, in a subfolder of the
+// id's first two letters; what is still being written is in "incoming".
+type Folder struct{ root *os.Root }
+
+const incoming = "incoming"
+
+// OpenFolder opens a folder, which it creates if need be.
+func OpenFolder(folder string) (*Folder, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("folder of file contents: %w", err)
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("folder of file contents: %w", err)
+	}
+	if err := root.MkdirAll(incoming, 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("folder of file contents: %w", err), root.Close())
+	}
+	return &Folder{root: root}, nil
+}
+
+// Close closes the folder.
+func (f *Folder) Close() error { return f.root.Close() }
+
+func name(id string) string {
+	if len(id) < 2 {
+		return path.Join("_", id)
+	}
+	return path.Join(id[:2], id)
+}
+
+// Write streams a content into the folder; it is on the disk when Write returns.
+func (f *Folder) Write(_ context.Context, content io.Reader) (resource.Blob, error) {
+	w := &written{folder: f, temporary: path.Join(incoming, rand.Text())}
+	file, err := f.root.OpenFile(w.temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("write content: %w", err)
+	}
+	w.size, err = io.Copy(file, content)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, errors.Join(fmt.Errorf("write content: %w", err), w.Discard())
+	}
+	return w, nil
+}
+
+type written struct {
+	folder    *Folder
+	temporary string
+	size      int64
+}
+
+func (w *written) Size() int64 { return w.size }
+
+// Keep makes the content that of an id.
+func (w *written) Keep(id string) error {
+	if err := w.folder.root.MkdirAll(path.Dir(name(id)), 0o700); err != nil {
+		return fmt.Errorf("keep content: %w", err)
+	}
+	if err := w.folder.root.Rename(w.temporary, name(id)); err != nil {
+		return fmt.Errorf("keep content: %w", err)
+	}
+	return errors.Join(w.folder.sync(path.Dir(name(id))), w.folder.sync("."))
+}
+
+// Discard removes a content that was not kept.
+func (w *written) Discard() error { return ifThere(w.folder.root.Remove(w.temporary)) }
+
+// sync makes the names in a folder survive a power cut.
+func (f *Folder) sync(folder string) error {
+	d, err := f.root.Open(folder)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Open opens a content.
+func (f *Folder) Open(id string) (io.ReadSeekCloser, error) {
+	file, err := f.root.Open(name(id))
+	if err != nil {
+		return nil, fmt.Errorf("open content: %w", err)
+	}
+	return file, nil
+}
+
+// Remove removes a content; one that is not there is no error.
+func (f *Folder) Remove(id string) error { return ifThere(f.root.Remove(name(id))) }
+
+func ifThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// An upload that takes longer is given up.
+const uploadTime = 24 * time.Hour
+
+// Each calls do with every content that was written before a time. On the way it
+// removes what was never finished.
+func (f *Folder) Each(ctx context.Context, before time.Time, do func(id string) error) error {
+	return fs.WalkDir(f.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return ifThere(err)
+		}
+		if ctx.Err() != nil || d.IsDir() {
+			return ctx.Err()
+		}
+		info, err := d.Info()
+		if err != nil {
+			return ifThere(err) // gone meanwhile
+		}
+		if strings.HasPrefix(p, incoming+"/") {
+			if info.ModTime().Before(time.Now().Add(-uploadTime)) {
+				return ifThere(f.root.Remove(p))
+			}
+			return nil
+		}
+		if info.ModTime().Before(before) {
+			return do(d.Name())
+		}
+		return nil
+	})
+}

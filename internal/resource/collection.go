@@ -1,0 +1,248 @@
+package resource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// Collection is all resources of one type, and the verbs that every type has.
+type Collection[R Row] struct {
+	kind  Kind[R]
+	store *store.Store
+}
+
+func collection[R Row](s *store.Store, k Kind[R]) *Collection[R] {
+	if k.Guard == nil {
+		k.Guard = func(context.Context, *store.Tx, Verb, R) error { return nil }
+	}
+	return &Collection[R]{kind: k, store: s}
+}
+
+// Type returns the type of its resources.
+func (c *Collection[R]) Type() tidings.ResourceType { return c.kind.Type }
+
+// Create makes a resource from a row without id, times and owner.
+func (c *Collection[R]) Create(ctx context.Context, who Caller, row R) (R, error) {
+	err := c.store.InTx(ctx, func(tx *store.Tx) error { return c.insert(ctx, tx, who, row) })
+	return row, err
+}
+
+func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, row R) error {
+	b := row.base()
+	if err := c.kind.Allow(who, Creating, b); err != nil {
+		return err
+	}
+	if b.ID == "" {
+		b.ID = uuid.NewString()
+	}
+	b.Version, b.CreatedAt, b.UpdatedAt = 1, tx.Now, tx.Now
+	if !c.kind.Unowned {
+		b.CreatedBy = &who.UserID
+	}
+	if err := c.kind.Guard(ctx, tx, Creating, row); err != nil {
+		return err
+	}
+	return known(tx.Insert(ctx, row, c.kind.event(who, row, tidings.Created)), c.kind.name())
+}
+
+// Get returns a resource that the caller may read.
+func (c *Collection[R]) Get(ctx context.Context, who Caller, id string) (R, error) {
+	row := c.withID(id)
+	if err := c.store.Get(ctx, row); err != nil {
+		return row, known(err, c.kind.name())
+	}
+	return row, c.kind.Allow(who, Reading, row.base())
+}
+
+// Update changes a resource with a function, which is given the row and may run
+// more than once. If nothing changes that a client can see, nothing is written
+// and no event fires. ifMatch is the version the caller knows, 0 for any.
+func (c *Collection[R]) Update(ctx context.Context, who Caller, id string, ifMatch int64, change func(R) error) (R, error) {
+	return c.update(ctx, who, id, ifMatch, func(_ *store.Tx, row R) error { return change(row) })
+}
+
+// update is [Collection.Update] for a change that also writes other rows.
+func (c *Collection[R]) update(ctx context.Context, who Caller, id string, ifMatch int64, change func(*store.Tx, R) error) (row R, err error) {
+	err = c.store.InTx(ctx, func(tx *store.Tx) error {
+		if row, err = c.lock(ctx, tx, id, ifMatch); err != nil {
+			return err
+		}
+		if err := c.kind.Allow(who, Updating, row.base()); err != nil {
+			return err
+		}
+		return c.change(ctx, tx, who, row, func(row R) error { return change(tx, row) })
+	})
+	return row, err
+}
+
+// change applies a change to a row that is held.
+func (c *Collection[R]) change(ctx context.Context, tx *store.Tx, who Caller, row R, change func(R) error) error {
+	before, err := snapshot(row)
+	if err != nil {
+		return err
+	}
+	if err := change(row); err != nil {
+		return err
+	}
+	after, err := snapshot(row)
+	if err != nil {
+		return err
+	}
+	b := row.base()
+	if !b.touched && bytes.Equal(before, after) {
+		return nil
+	}
+	if err := c.kind.Guard(ctx, tx, Updating, row); err != nil {
+		return err
+	}
+	b.Version++
+	b.UpdatedAt = tx.Now
+	return known(tx.Update(ctx, row, c.kind.event(who, row, tidings.Updated)), c.kind.name())
+}
+
+// Delete removes a resource and all that goes with it.
+func (c *Collection[R]) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return c.store.InTx(ctx, func(tx *store.Tx) error {
+		row, err := c.lock(ctx, tx, id, ifMatch)
+		if err != nil {
+			return err
+		}
+		if err := c.kind.Allow(who, Deleting, row.base()); err != nil {
+			return err
+		}
+		return c.remove(ctx, tx, who, row)
+	})
+}
+
+// remove deletes a row that is held, children first.
+func (c *Collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, row R) error {
+	if err := c.kind.Guard(ctx, tx, Deleting, row); err != nil {
+		return err
+	}
+	for _, owned := range c.kind.Owns {
+		if err := owned(ctx, tx, who, row.base().ID); err != nil {
+			return err
+		}
+	}
+	row.base().Version++
+	return known(tx.Delete(ctx, row, c.kind.event(who, row, tidings.Deleted)), c.kind.name())
+}
+
+// lock reads a row and holds it until the end of the transaction.
+func (c *Collection[R]) lock(ctx context.Context, tx *store.Tx, id string, ifMatch int64) (R, error) {
+	row := c.withID(id)
+	if err := tx.Lock(ctx, row); err != nil {
+		return row, known(err, c.kind.name())
+	}
+	if v := row.base().Version; ifMatch != 0 && ifMatch != v {
+		return row, fail(Changed, "If-Match", "the %s has changed: it is at version %d", c.kind.name(), v)
+	}
+	return row, nil
+}
+
+// lockOwn reads a row that must be the caller's, and holds it.
+func (c *Collection[R]) lockOwn(ctx context.Context, tx *store.Tx, who Caller, id string) (R, error) {
+	row, err := c.lock(ctx, tx, id, 0)
+	if err == nil && !owns(who, row.base()) {
+		err = fail(NotFound, "", "there is no such %s", c.kind.name())
+	}
+	return row, err
+}
+
+func (c *Collection[R]) withID(id string) R {
+	row := c.kind.New()
+	row.base().ID = strings.ToLower(id)
+	return row
+}
+
+// Page says which part of a list is wanted.
+type Page struct {
+	Limit int64
+	// Token is the id of the last item of the page before; empty for the first.
+	Token      string
+	OrderBy    string
+	Descending bool
+}
+
+// Items is a part of a list.
+type Items[R any] struct {
+	Items         []R     `json:"items" nullable:"false"`
+	TotalCount    int64   `json:"total_count" doc:"How many there are on all pages."`
+	HasMore       bool    `json:"has_more"`
+	NextPageToken *string `json:"next_page_token" doc:"The page_token of the next page; null on the last."`
+}
+
+// List returns a part of the resources that the caller may read.
+func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters ...store.Filter) (*Items[R], error) {
+	if err := c.kind.Allow(who, Reading, &Base{CreatedBy: &who.UserID}); err != nil {
+		return nil, err
+	}
+	filters = append(c.kind.Sees(who), filters...)
+	order := store.Order{Column: page.OrderBy, Descending: page.Descending, Limit: page.Limit + 1}
+	if page.Token != "" {
+		last, err := c.Get(ctx, who, page.Token)
+		if isCode(err, NotFound) {
+			return nil, fail(Invalid, "page_token", "there is no such item any more; begin with the first page")
+		} else if err != nil {
+			return nil, err
+		}
+		order.After = &store.Position{ID: last.base().ID, Value: last.base().CreatedAt}
+		if page.OrderBy == "updated_at" {
+			order.After.Value = last.base().UpdatedAt
+		}
+	}
+	rows := []R{}
+	total, err := c.store.List(ctx, &rows, order, filters...)
+	if err != nil {
+		return nil, err
+	}
+	return cut(rows, total, page.Limit, func(row R) *string { return &row.base().ID }), nil
+}
+
+// cut makes a page of rows, of which one more than the limit was asked for.
+func cut[R any](rows []R, total, limit int64, id func(R) *string) *Items[R] {
+	list := &Items[R]{Items: rows, TotalCount: total}
+	if int64(len(rows)) > limit {
+		list.Items, list.HasMore = rows[:limit], true
+		list.NextPageToken = id(rows[limit-1])
+	}
+	return list
+}
+
+// all calls do with every resource, page by page.
+func (c *Collection[R]) all(ctx context.Context, do func(R) error, filters ...store.Filter) error {
+	const limit = 100
+	order := store.Order{Column: "created_at", Limit: limit}
+	for {
+		var rows []R
+		if _, err := c.store.List(ctx, &rows, order, filters...); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			if err := do(row); err != nil {
+				return err
+			}
+		}
+		if len(rows) < limit {
+			return nil
+		}
+		last := rows[limit-1].base()
+		order.After = &store.Position{Value: last.CreatedAt, ID: last.ID}
+	}
+}
+
+// exists reports whether a resource is there.
+func (c *Collection[R]) exists(ctx context.Context, id string) (bool, error) {
+	err := c.store.Get(ctx, c.withID(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}

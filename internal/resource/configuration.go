@@ -1,0 +1,82 @@
+package resource
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// Configuration is the system-wide defaults: one row, which is always there.
+type Configuration struct {
+	bun.BaseModel `bun:"table:configurations"`
+	Base
+
+	Kind                  string  `json:"-"`
+	DefaultLLMModel       *string `bun:"default_llm_model" json:"default_llm_model"`
+	DefaultEmbeddingModel *string `bun:"default_embedding_model" json:"default_embedding_model"`
+}
+
+func configurationKind() Kind[*Configuration] {
+	return Kind[*Configuration]{
+		Type:   tidings.Configuration,
+		URL:    "/api/v1/configurations/system",
+		New:    func() *Configuration { return new(Configuration) },
+		Policy: administered(RoleUser),
+	}
+}
+
+// SystemConfiguration replaces the system configuration: what is left out is
+// reset.
+type SystemConfiguration struct {
+	DefaultLLMModel       *string `json:"default_llm_model" required:"false" maxLength:"256"`
+	DefaultEmbeddingModel *string `json:"default_embedding_model" required:"false" maxLength:"256"`
+}
+
+// SystemConfiguration returns the defaults.
+func (r *Resources) SystemConfiguration(ctx context.Context, who Caller) (*Configuration, error) {
+	row := new(Configuration)
+	if err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"}); err != nil {
+		return nil, known(err, "configuration")
+	}
+	return row, r.Configurations.kind.Allow(who, Reading, &row.Base)
+}
+
+// PutSystemConfiguration sets the defaults. A model that no model provider
+// offers is an error.
+func (r *Resources) PutSystemConfiguration(ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration) (*Configuration, error) {
+	now, err := r.SystemConfiguration(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Configurations.kind.Allow(who, Updating, &now.Base); err != nil {
+		return nil, err
+	}
+	for _, m := range []struct {
+		field     string
+		now, want *string
+	}{
+		{"default_llm_model", now.DefaultLLMModel, in.DefaultLLMModel},
+		{"default_embedding_model", now.DefaultEmbeddingModel, in.DefaultEmbeddingModel},
+	} {
+		if m.want == nil || (m.now != nil && *m.now == *m.want) {
+			continue
+		}
+		if err := r.needModel(ctx, m.field, *m.want); err != nil {
+			return nil, err
+		}
+	}
+	return r.Configurations.Update(ctx, who, now.ID, ifMatch, func(row *Configuration) error {
+		if !same(row.DefaultLLMModel, in.DefaultLLMModel) || !same(row.DefaultEmbeddingModel, in.DefaultEmbeddingModel) {
+			row.DefaultLLMModel, row.DefaultEmbeddingModel = in.DefaultLLMModel, in.DefaultEmbeddingModel
+			row.CreatedBy = &who.UserID
+		}
+		return nil
+	})
+}
+
+func same[T comparable](a, b *T) bool {
+	return a == b || (a != nil && b != nil && *a == *b)
+}

@@ -1,0 +1,152 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"net/url"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// The states of a connector.
+const (
+	connectorCreated      = "created"
+	connectorConnected    = "connected"
+	connectorDisconnected = "disconnected"
+)
+
+// Connector is a user's link to an MCP server.
+type Connector struct {
+	bun.BaseModel `bun:"table:connectors"`
+	Base
+
+	URL              string   `json:"url" format:"uri"`
+	ClientID         *string  `json:"-"`
+	ClientSecret     []byte   `json:"-"`
+	State            string   `json:"state" enum:"created,connected,disconnected"`
+	DisconnectReason *string  `json:"disconnect_reason"`
+	Metadata         Metadata `bun:"type:json" json:"metadata"`
+}
+
+func connectorKind() Kind[*Connector] {
+	return Kind[*Connector]{
+		Type:   tidings.Connector,
+		URL:    "/api/v1/connectors/{id}",
+		New:    func() *Connector { return new(Connector) },
+		Policy: private,
+	}
+}
+
+// Why an MCP server could not be reached, for [MCP].
+var (
+	ErrMCPUnreachable = errors.New("the MCP server does not answer")
+	ErrMCPUnusable    = errors.New("the MCP server refuses")
+)
+
+// MCP talks to MCP servers.
+type MCP interface {
+	// Initialize does the protocol's initialize. The error is [ErrMCPUnreachable]
+	// or [ErrMCPUnusable], with the reason in words for the user.
+	Initialize(ctx context.Context, url string) error
+}
+
+// Preset is an MCP server that users are offered.
+type Preset struct {
+	URL          string   `json:"url" format:"uri"`
+	Metadata     Metadata `json:"metadata"`
+	ClientID     string   `json:"-"`
+	ClientSecret string   `json:"-"`
+}
+
+// Presets returns the MCP servers that users are offered.
+func (r *Resources) Presets() *Items[Preset] {
+	return &Items[Preset]{Items: append([]Preset{}, r.presets...), TotalCount: int64(len(r.presets))}
+}
+
+// NewConnector asks for a link to an MCP server.
+type NewConnector struct {
+	URL          string   `json:"url" maxLength:"2048"`
+	ClientID     *string  `json:"client_id" required:"false" minLength:"1" maxLength:"256"`
+	ClientSecret *string  `json:"client_secret" required:"false" minLength:"1" maxLength:"10000" doc:"Only with a client id."`
+	Metadata     Metadata `json:"metadata" required:"false" nullable:"true"`
+	MatchPreset  bool     `json:"match_preset" required:"false" default:"true" doc:"Take what is left out from the preset of this URL."`
+}
+
+// CreateConnector keeps a link to an MCP server.
+func (r *Resources) CreateConnector(ctx context.Context, who Caller, in NewConnector) (*Connector, error) {
+	u, err := url.Parse(in.URL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
+		return nil, fail(Invalid, "url", "expected the http(s) URL of an MCP server, without a user or a password")
+	}
+	if in.ClientSecret != nil && in.ClientID == nil {
+		return nil, fail(Invalid, "client_secret", "needs a client_id")
+	}
+	if err := in.Metadata.check(); err != nil {
+		return nil, err
+	}
+	if in.MatchPreset {
+		r.applyPreset(&in)
+	}
+	row := &Connector{
+		Base: Base{ID: newID()}, URL: in.URL, ClientID: in.ClientID,
+		State: connectorCreated, Metadata: in.Metadata.orEmpty(),
+	}
+	if in.ClientSecret != nil {
+		if row.ClientSecret, err = r.box.Seal(*in.ClientSecret, row.ID); err != nil {
+			return nil, err
+		}
+	}
+	return r.Connectors.Create(ctx, who, row)
+}
+
+func (r *Resources) applyPreset(in *NewConnector) {
+	for i := range r.presets {
+		p := &r.presets[i]
+		if p.URL != in.URL {
+			continue
+		}
+		if in.ClientID == nil && p.ClientID != "" {
+			in.ClientID = &p.ClientID
+			if p.ClientSecret != "" {
+				in.ClientSecret = &p.ClientSecret
+			}
+		}
+		if in.Metadata == nil {
+			in.Metadata = p.Metadata
+		}
+		return
+	}
+}
+
+// Connect reaches the MCP server; if it can't be reached, nothing changes.
+func (r *Resources) Connect(ctx context.Context, who Caller, id string) (*Connector, error) {
+	now, err := r.Connectors.Get(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.mcp.Initialize(ctx, now.URL); err != nil {
+		code := RemoteFailed
+		if errors.Is(err, ErrMCPUnreachable) {
+			code = RemoteTimeout
+		}
+		return nil, &Error{Code: code, Field: "url", Message: err.Error(), Cause: err}
+	}
+	return r.Connectors.Update(ctx, who, id, 0, func(c *Connector) error {
+		c.State, c.DisconnectReason = connectorConnected, nil
+		return nil
+	})
+}
+
+// Disconnect ends a connection.
+func (r *Resources) Disconnect(ctx context.Context, who Caller, id string) (*Connector, error) {
+	return r.Connectors.Update(ctx, who, id, 0, func(c *Connector) error {
+		if c.State == connectorCreated {
+			return fail(Conflict, "", "this connector was never connected")
+		}
+		reason := "Client request"
+		c.State, c.DisconnectReason = connectorDisconnected, &reason
+		return nil
+	})
+}

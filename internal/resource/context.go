@@ -1,0 +1,138 @@
+package resource
+
+import (
+	"context"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// Context is a conversation, and what belongs to it.
+type Context struct {
+	bun.BaseModel `bun:"table:contexts"`
+	Base
+
+	ProviderID   *string   `json:"provider_id" format:"uuid"`
+	Metadata     Metadata  `bun:"type:json" json:"metadata"`
+	LastActiveAt time.Time `json:"last_active_at"`
+	HistoryCount int64     `json:"-"`
+}
+
+func contextKind(owns ...Owned) Kind[*Context] {
+	return Kind[*Context]{
+		Type:   tidings.Context,
+		URL:    "/api/v1/contexts/{id}",
+		New:    func() *Context { return new(Context) },
+		Policy: private,
+		Owns:   owns,
+	}
+}
+
+// NewContext asks for a conversation.
+type NewContext struct {
+	Metadata   Metadata `json:"metadata" required:"false" nullable:"true"`
+	ProviderID *string  `json:"provider_id" required:"false" format:"uuid"`
+}
+
+// CreateContext begins a conversation.
+func (r *Resources) CreateContext(ctx context.Context, who Caller, in NewContext) (*Context, error) {
+	if err := in.Metadata.check(); err != nil {
+		return nil, err
+	}
+	row := &Context{Metadata: in.Metadata.orEmpty(), ProviderID: in.ProviderID}
+	err := r.store.InTx(ctx, func(tx *store.Tx) error {
+		if in.ProviderID != nil {
+			if err := r.needProvider(ctx, tx, *in.ProviderID); err != nil {
+				return err
+			}
+		}
+		row.LastActiveAt = tx.Now
+		return r.Contexts.insert(ctx, tx, who, row)
+	})
+	return row, err
+}
+
+// ContextUpdate replaces a context's metadata; left out or null, it clears it.
+type ContextUpdate struct {
+	Metadata Metadata `json:"metadata" required:"false" nullable:"true"`
+}
+
+// PutContext replaces a context's metadata.
+func (r *Resources) PutContext(ctx context.Context, who Caller, id string, ifMatch int64, in ContextUpdate) (*Context, error) {
+	if err := in.Metadata.check(); err != nil {
+		return nil, err
+	}
+	return r.Contexts.Update(ctx, who, id, ifMatch, func(row *Context) error {
+		row.Metadata = in.Metadata.orEmpty()
+		return nil
+	})
+}
+
+// MetadataPatch merges into metadata; null removes a key.
+type MetadataPatch struct {
+	Metadata map[string]*string `json:"metadata"`
+}
+
+// PatchContextMetadata merges changes into a context's metadata.
+func (r *Resources) PatchContextMetadata(ctx context.Context, who Caller, id string, ifMatch int64, in MetadataPatch) (*Context, error) {
+	return r.Contexts.Update(ctx, who, id, ifMatch, func(row *Context) error {
+		row.Metadata = row.Metadata.merge(in.Metadata)
+		return row.Metadata.check()
+	})
+}
+
+// enter holds a context of the caller's for something that is done in it, and
+// notes that it is active. An empty id is no context.
+func (r *Resources) enter(ctx context.Context, tx *store.Tx, who Caller, id *string) error {
+	if id == nil {
+		return nil
+	}
+	row, err := r.Contexts.lockOwn(ctx, tx, who, *id)
+	if isCode(err, NotFound) {
+		return fail(NotFound, "context_id", "there is no such context")
+	} else if err != nil {
+		return err
+	}
+	return tx.Touch(ctx, row)
+}
+
+// Contexts whose things expire, at a time.
+const expiryBatch = 100
+
+// ExpireContexts deletes the files and vector stores of contexts that were idle
+// for so long, and says of how many contexts.
+func (r *Resources) ExpireContexts(ctx context.Context, idle time.Duration) (expired int, err error) {
+	for {
+		before := r.now().Add(-idle)
+		ids, err := r.store.IdleContexts(ctx, before, expiryBatch)
+		if err != nil || len(ids) == 0 {
+			return expired, err
+		}
+		for _, id := range ids {
+			if err := r.expireContext(ctx, id, before); err != nil {
+				return expired, err
+			}
+			expired++
+		}
+	}
+}
+
+func (r *Resources) expireContext(ctx context.Context, id string, before time.Time) error {
+	return r.store.InTx(ctx, func(tx *store.Tx) error {
+		row, err := r.Contexts.lock(ctx, tx, id, 0)
+		if isCode(err, NotFound) || (err == nil && !row.LastActiveAt.Before(before)) {
+			return nil // deleted, or active again
+		} else if err != nil {
+			return err
+		}
+		for _, owned := range r.expires {
+			if err := owned(ctx, tx, owner(row), row.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,254 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// The types of files.
+const (
+	userUpload    = "user_upload"
+	extractedText = "extracted_text"
+)
+
+// File is content that a user uploaded, or text extracted from it.
+type File struct {
+	bun.BaseModel `bun:"table:files"`
+	Base
+
+	Filename      string      `json:"filename"`
+	ContentType   string      `json:"content_type"`
+	FileSizeBytes int64       `json:"file_size_bytes"`
+	FileType      string      `json:"file_type" enum:"user_upload,extracted_text"`
+	ParentFileID  *string     `json:"parent_file_id" format:"uuid" doc:"The file that this text was extracted from."`
+	ContextID     *string     `json:"context_id" format:"uuid"`
+	Extraction    *Extraction `bun:",nullzero,type:json" json:"-"`
+}
+
+func fileKind(owns ...Owned) Kind[*File] {
+	return Kind[*File]{
+		Type:   tidings.File,
+		URL:    "/api/v1/files/{id}",
+		New:    func() *File { return new(File) },
+		Policy: private,
+		Owns:   owns,
+	}
+}
+
+// Blobs keeps file contents, by the file's id.
+type Blobs interface {
+	// Write reads all of content into a blob that can't be seen yet.
+	Write(ctx context.Context, content io.Reader) (Blob, error)
+	Open(id string) (io.ReadSeekCloser, error)
+	// Remove removes a blob; one that is not there is no error.
+	Remove(id string) error
+	// Each calls do with every blob that was kept before a time.
+	Each(ctx context.Context, before time.Time, do func(id string) error) error
+}
+
+// Blob is a content that was written. One that is not kept is discarded.
+type Blob interface {
+	Size() int64
+	Keep(id string) error
+	Discard() error
+}
+
+// FileLimits are how much may be kept, in bytes.
+type FileLimits struct {
+	MaxSize   int64
+	UserQuota int64
+}
+
+// contentOf removes a file's content once its row is gone.
+func (r *Resources) contentOf(_ context.Context, tx *store.Tx, _ Caller, id string) error {
+	tx.After(func() {
+		if err := r.blobs.Remove(id); err != nil {
+			r.logger.Warn("the content of a deleted file stays until the next sweep", "file", id, "error", err)
+		}
+	})
+	return nil
+}
+
+// NewFile is a file to be kept.
+type NewFile struct {
+	Filename    string
+	ContentType string
+	ContextID   *string
+	Content     io.Reader
+}
+
+var errTooLarge = errors.New("content is larger than allowed")
+
+// limited reads at most so many bytes; more is [errTooLarge].
+type limited struct {
+	from io.Reader
+	left int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.from.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+const maxFileText = 256
+
+// CreateFile streams a content into the store. Row and content appear together
+// or not at all.
+func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*File, error) {
+	if in.Filename == "" || len(in.Filename) > maxFileText {
+		return nil, fail(Invalid, "file", "the file needs a name of 1 to %d bytes", maxFileText)
+	}
+	if in.ContentType == "" || len(in.ContentType) > maxFileText {
+		return nil, fail(Invalid, "file", "the file needs a content type of 1 to %d bytes", maxFileText)
+	}
+	if in.ContextID != nil { // before anything is read
+		if _, err := r.Contexts.Get(ctx, who, *in.ContextID); err != nil {
+			return nil, err
+		}
+	}
+	row := &File{Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: in.ContextID}
+	blob, err := r.write(ctx, in.Content)
+	if err != nil {
+		return nil, err
+	}
+	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, in.ContextID); err != nil {
+			return err
+		}
+		return r.insertFile(ctx, tx, who, row, blob)
+	})
+	return row, errors.Join(err, r.settle(blob, row, err))
+}
+
+func (r *Resources) write(ctx context.Context, content io.Reader) (Blob, error) {
+	blob, err := r.blobs.Write(ctx, &limited{from: content, left: r.limits.MaxSize})
+	if errors.Is(err, errTooLarge) {
+		return nil, fail(TooLarge, "file", "a file may have %d bytes at most", r.limits.MaxSize)
+	}
+	return blob, err
+}
+
+// insertFile writes the row of a file and keeps its content, just before the
+// transaction is committed.
+func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, row *File, blob Blob) error {
+	// Held, so that two uploads can't both take what is left of the quota.
+	if err := tx.Lock(ctx, r.Users.withID(who.UserID)); err != nil {
+		return known(err, "user")
+	}
+	used, err := tx.Sum(ctx, new(File), "file_size_bytes", store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID})
+	if err != nil {
+		return fmt.Errorf("sum of file sizes: %w", err)
+	}
+	if used+blob.Size() > r.limits.UserQuota {
+		return fail(TooLarge, "file", "your files would have %d bytes; %d are allowed", used+blob.Size(), r.limits.UserQuota)
+	}
+	row.ID, row.FileSizeBytes = newID(), blob.Size()
+	if err := r.Files.insert(ctx, tx, who, row); err != nil {
+		return err
+	}
+	return blob.Keep(row.ID)
+}
+
+// settle leaves nothing behind of a content whose row was not written.
+func (r *Resources) settle(blob Blob, row *File, err error) error {
+	if err == nil {
+		return nil
+	}
+	if row.ID == "" {
+		return blob.Discard()
+	}
+	return errors.Join(blob.Discard(), r.blobs.Remove(row.ID))
+}
+
+// DeleteFile removes a file and the text extracted from it. Where the file is
+// such a text itself, the extraction of its source is gone, too.
+func (r *Resources) DeleteFile(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	now, err := r.Files.Get(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	return r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
+			return err
+		}
+		if now.ParentFileID != nil {
+			if err := r.forgetExtraction(ctx, tx, who, *now.ParentFileID); err != nil {
+				return err
+			}
+		}
+		row, err := r.Files.lock(ctx, tx, id, ifMatch)
+		if err != nil {
+			return err
+		}
+		return r.Files.remove(ctx, tx, who, row)
+	})
+}
+
+// Content opens the content of a file. Whoever calls it closes it.
+func (r *Resources) Content(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
+	row, err := r.Files.Get(ctx, who, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if row.ContextID != nil {
+		if err := r.store.InTx(ctx, func(tx *store.Tx) error { return r.enter(ctx, tx, who, row.ContextID) }); err != nil {
+			return nil, nil, err
+		}
+	}
+	content, err := r.blobs.Open(row.ID)
+	return row, content, err
+}
+
+// Uploads take a while between content and row; what is older has no row coming.
+const orphanAge = time.Hour
+
+// SweepBlobs removes contents without a file, as a crash leaves them, and says
+// how many.
+func (r *Resources) SweepBlobs(ctx context.Context) (swept int, err error) {
+	err = r.blobs.Each(ctx, time.Now().Add(-orphanAge), func(id string) error {
+		there, err := r.Files.exists(ctx, id)
+		if err != nil || there {
+			return err
+		}
+		swept++
+		return r.blobs.Remove(id)
+	})
+	return swept, err
+}
+
+// FileFilter narrows a list of files.
+type FileFilter struct {
+	ContextID      string
+	ContentType    string
+	FilenameSearch string
+}
+
+// ListFiles returns a part of the caller's files.
+func (r *Resources) ListFiles(ctx context.Context, who Caller, page Page, in FileFilter) (*Items[*File], error) {
+	var filters []store.Filter
+	if in.ContextID != "" {
+		if _, err := r.Contexts.Get(ctx, who, in.ContextID); err != nil {
+			return nil, err
+		}
+		filters = append(filters, ofContext(strings.ToLower(in.ContextID)))
+	}
+	if in.ContentType != "" {
+		filters = append(filters, store.Filter{Column: "content_type", Op: store.Equal, Value: in.ContentType})
+	}
+	if in.FilenameSearch != "" {
+		filters = append(filters, store.Filter{Column: "filename", Op: store.Contains, Value: in.FilenameSearch})
+	}
+	return r.Files.List(ctx, who, page, filters...)
+}

@@ -1,0 +1,211 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// Extraction is how a file becomes text.
+type Extraction struct {
+	ID             string          `json:"id" format:"uuid"`
+	FileID         string          `json:"file_id" format:"uuid"`
+	Status         string          `json:"status" enum:"pending,in_progress,completed,failed,cancelled"`
+	ErrorMessage   *string         `json:"error_message"`
+	ExtractedFiles []ExtractedFile `json:"extracted_files" nullable:"false"`
+	CreatedAt      time.Time       `json:"created_at"`
+	StartedAt      *time.Time      `json:"started_at"`
+	FinishedAt     *time.Time      `json:"finished_at"`
+}
+
+// ExtractedFile is a file that an extraction made.
+type ExtractedFile struct {
+	FileID string  `json:"file_id" format:"uuid"`
+	Format *string `json:"format"`
+}
+
+const (
+	extractionCompleted = "completed"
+	extractionFailed    = "failed"
+)
+
+var textTypes = []string{
+	"application/json", "application/xml", "application/yaml", "application/x-yaml",
+	"application/javascript", "application/toml", "application/sql", "application/x-ndjson",
+}
+
+// isText reports whether a content type is text already.
+func isText(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (strings.HasPrefix(kind, "text/") || slices.Contains(textTypes, kind) ||
+		strings.HasSuffix(kind, "+json") || strings.HasSuffix(kind, "+xml"))
+}
+
+// source returns a file that text may be extracted from.
+func (r *Resources) source(ctx context.Context, who Caller, id string) (*File, error) {
+	row, err := r.Files.Get(ctx, who, id)
+	if err == nil && row.FileType == extractedText {
+		return nil, fail(NotFound, "", "this file is extracted text itself")
+	}
+	return row, err
+}
+
+// Extract turns a file into text, as a second file. One that was extracted
+// already is left as it is; one that failed is tried again.
+func (r *Resources) Extract(ctx context.Context, who Caller, id string) (*Extraction, error) {
+	row, err := r.source(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	if row.Extraction != nil && row.Extraction.Status == extractionCompleted {
+		return row.Extraction, nil
+	}
+	if !isText(row.ContentType) {
+		return nil, fail(NotConfigured, "", "text is extracted from text formats only; this file is %s", row.ContentType)
+	}
+	text, why, err := r.readText(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	child := &File{
+		Filename: row.Filename, ContentType: "text/plain; charset=utf-8", FileType: extractedText,
+		ParentFileID: &row.ID, ContextID: row.ContextID,
+	}
+	source := row
+	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
+			return err
+		}
+		if source, err = r.Files.lock(ctx, tx, row.ID, 0); err != nil {
+			return err
+		}
+		if source.Extraction != nil && source.Extraction.Status == extractionCompleted {
+			return nil // somebody else was faster
+		}
+		extraction := &Extraction{
+			ID: newID(), FileID: row.ID, Status: extractionFailed, ErrorMessage: why,
+			CreatedAt: tx.Now, StartedAt: &tx.Now, FinishedAt: &tx.Now, ExtractedFiles: []ExtractedFile{},
+		}
+		if why == nil {
+			if err := r.insertFile(ctx, tx, who, child, text); err != nil {
+				return err
+			}
+			extraction.Status = extractionCompleted
+			extraction.ExtractedFiles = []ExtractedFile{{FileID: child.ID}}
+		}
+		return r.Files.change(ctx, tx, who, source, func(f *File) error {
+			f.Extraction, f.touched = extraction, true
+			return nil
+		})
+	})
+	if text != nil && (err != nil || child.ID == "") {
+		err = errors.Join(err, r.settle(text, child, errors.New("not kept")))
+	}
+	return source.Extraction, err
+}
+
+// readText copies the content of a text file; where it is no text after all, it
+// says why.
+func (r *Resources) readText(ctx context.Context, row *File) (text Blob, why *string, err error) {
+	content, err := r.blobs.Open(row.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer content.Close()
+	text, err = r.write(ctx, &utf8Reader{from: content})
+	if errors.Is(err, errNotUTF8) {
+		message := "the content is not UTF-8"
+		return nil, &message, nil
+	}
+	return text, nil, err
+}
+
+var errNotUTF8 = errors.New("not UTF-8")
+
+// utf8Reader passes on text and refuses what is none.
+type utf8Reader struct {
+	from io.Reader
+	rest []byte // the beginning of a character that goes on
+}
+
+func (u *utf8Reader) Read(p []byte) (int, error) {
+	n, err := u.from.Read(p)
+	text := append(u.rest, p[:n]...)
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		if r == utf8.RuneError && size == 1 {
+			if utf8.FullRune(text) || (err != nil && errors.Is(err, io.EOF)) {
+				return 0, errNotUTF8
+			}
+			break
+		}
+		text = text[size:]
+	}
+	if errors.Is(err, io.EOF) && len(text) > 0 {
+		return 0, errNotUTF8
+	}
+	u.rest = slices.Clone(text)
+	return n, err
+}
+
+// Extraction returns the extraction of a file.
+func (r *Resources) Extraction(ctx context.Context, who Caller, id string) (*Extraction, error) {
+	row, err := r.source(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	if row.Extraction == nil {
+		return nil, fail(NotFound, "", "no text was extracted from this file")
+	}
+	return row.Extraction, nil
+}
+
+// DeleteExtraction removes the text that was extracted from a file.
+func (r *Resources) DeleteExtraction(ctx context.Context, who Caller, id string) error {
+	row, err := r.source(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	return r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
+			return err
+		}
+		if err := deletes(r.Files, "parent_file_id")(ctx, tx, who, row.ID); err != nil {
+			return err
+		}
+		return r.forgetExtraction(ctx, tx, who, row.ID)
+	})
+}
+
+func (r *Resources) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, id string) error {
+	source, err := r.Files.lock(ctx, tx, id, 0)
+	if err != nil {
+		return err
+	}
+	if source.Extraction == nil {
+		return fail(NotFound, "", "no text was extracted from this file")
+	}
+	return r.Files.change(ctx, tx, who, source, func(f *File) error {
+		f.Extraction, f.touched = nil, true
+		return nil
+	})
+}
+
+// TextContent opens the text of a file.
+func (r *Resources) TextContent(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
+	extraction, err := r.Extraction(ctx, who, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if extraction.Status != extractionCompleted {
+		return nil, nil, fail(Unusable, "", "the extraction is %s", extraction.Status)
+	}
+	return r.Content(ctx, who, extraction.ExtractedFiles[0].FileID)
+}

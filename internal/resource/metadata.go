@@ -1,0 +1,54 @@
+package resource
+
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// Metadata is what clients note on a resource.
+type Metadata map[string]string
+
+const (
+	maxMetadata      = 16
+	maxMetadataKey   = 64
+	maxMetadataValue = 512
+)
+
+func (m Metadata) check() error {
+	if len(m) > maxMetadata {
+		return fail(Invalid, "metadata", "would have %d keys; %d are allowed", len(m), maxMetadata)
+	}
+	for key, value := range m {
+		if key == "" || utf8.RuneCountInString(key) > maxMetadataKey {
+			return fail(Invalid, "metadata", "a key has 1 to %d characters", maxMetadataKey)
+		}
+		if utf8.RuneCountInString(value) > maxMetadataValue {
+			return fail(Invalid, fmt.Sprintf("metadata.%s", key), "a value has at most %d characters", maxMetadataValue)
+		}
+	}
+	return nil
+}
+
+// orEmpty is never null.
+func (m Metadata) orEmpty() Metadata {
+	if m == nil {
+		return Metadata{}
+	}
+	return m
+}
+
+// merge applies changes; nil removes a key.
+func (m Metadata) merge(changes map[string]*string) Metadata {
+	merged := make(Metadata, len(m)+len(changes))
+	for key, value := range m {
+		merged[key] = value
+	}
+	for key, value := range changes {
+		if value == nil {
+			delete(merged, key)
+		} else {
+			merged[key] = *value
+		}
+	}
+	return merged
+}

@@ -1,0 +1,171 @@
+package resource
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// The statuses of a build.
+//
+//	missing ──► in_progress ──► build_completed ──► completed
+//	   └──────────────┴────────────────┴──► failed
+const (
+	buildMissing    = "missing"
+	buildInProgress = "in_progress"
+	buildCompleted  = "build_completed"
+	buildDone       = "completed"
+	buildFailed     = "failed"
+)
+
+var buildSteps = map[string][]string{
+	buildMissing:    {buildInProgress, buildFailed},
+	buildInProgress: {buildCompleted, buildFailed},
+	buildCompleted:  {buildDone, buildFailed},
+}
+
+// ProviderBuild is the record of a Git repository being turned into an image, by
+// a builder elsewhere, which reports its status.
+type ProviderBuild struct {
+	bun.BaseModel `bun:"table:provider_builds"`
+	Base
+
+	Status             string             `json:"status" enum:"missing,in_progress,build_completed,completed,failed"`
+	Source             BuildSource        `bun:"type:json" json:"source"`
+	OnComplete         OnComplete         `bun:"type:json" json:"on_complete"`
+	BuildConfiguration BuildConfiguration `bun:"type:json" json:"build_configuration"`
+	ProviderID         *string            `json:"provider_id" format:"uuid"`
+	ErrorMessage       *string            `json:"error_message"`
+}
+
+// BuildSource is a Git repository, perhaps with a version and a path in it.
+type BuildSource struct {
+	Host    string  `json:"host"`
+	Org     string  `json:"org"`
+	Repo    string  `json:"repo"`
+	Version *string `json:"version"`
+	Path    *string `json:"path"`
+}
+
+// OnComplete is what happens after the build.
+type OnComplete struct {
+	Type string `json:"type" enum:"no_action"`
+}
+
+// BuildConfiguration is how to build.
+type BuildConfiguration struct {
+	DockerfilePath *string `json:"dockerfile_path" required:"false" maxLength:"1024"`
+}
+
+func providerBuildKind() Kind[*ProviderBuild] {
+	return Kind[*ProviderBuild]{
+		Type:        tidings.ProviderBuild,
+		URL:         "/api/v1/provider_builds/{id}",
+		New:         func() *ProviderBuild { return new(ProviderBuild) },
+		Policy:      published(RoleDeveloper),
+		ToldAsOwner: true,
+	}
+}
+
+// NewProviderBuild asks for a build.
+type NewProviderBuild struct {
+	Location           string              `json:"location" maxLength:"2048" doc:"A Git URL: https://github.com/org/repo, then optionally @version and #path=folder."`
+	OnComplete         *OnComplete         `json:"on_complete" required:"false"`
+	BuildConfiguration *BuildConfiguration `json:"build_configuration" required:"false"`
+}
+
+// PreviewProviderBuild returns the build that [Resources.CreateProviderBuild]
+// would record.
+func (r *Resources) PreviewProviderBuild(who Caller, in NewProviderBuild) (*ProviderBuild, error) {
+	if err := r.ProviderBuilds.kind.Allow(who, Creating, nil); err != nil {
+		return nil, err
+	}
+	source, err := parseBuildSource(in.Location)
+	if err != nil {
+		return nil, err
+	}
+	row := &ProviderBuild{
+		Base:   Base{ID: newID(), CreatedBy: &who.UserID, CreatedAt: r.now(), UpdatedAt: r.now()},
+		Status: buildMissing, Source: source, OnComplete: OnComplete{Type: "no_action"},
+	}
+	if in.BuildConfiguration != nil {
+		row.BuildConfiguration = *in.BuildConfiguration
+	}
+	return row, nil
+}
+
+// CreateProviderBuild records a build.
+func (r *Resources) CreateProviderBuild(ctx context.Context, who Caller, in NewProviderBuild) (*ProviderBuild, error) {
+	row, err := r.PreviewProviderBuild(who, in)
+	if err != nil {
+		return nil, err
+	}
+	return r.ProviderBuilds.Create(ctx, who, row)
+}
+
+func parseBuildSource(location string) (BuildSource, error) {
+	wrong := fail(Invalid, "location", "expected a Git URL such as https://github.com/org/repo, with @version and #path=folder where needed")
+	u, err := url.Parse(strings.TrimPrefix(location, "git+"))
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+		return BuildSource{}, wrong
+	}
+	org, repo, _ := strings.Cut(strings.Trim(u.Path, "/"), "/")
+	source := BuildSource{Host: u.Host, Org: org}
+	repo, version, versioned := strings.Cut(repo, "@")
+	source.Repo = strings.TrimSuffix(repo, ".git")
+	if versioned {
+		source.Version = &version
+	}
+	if u.Fragment != "" {
+		path, ok := strings.CutPrefix(u.Fragment, "path=")
+		if !ok || path == "" {
+			return BuildSource{}, wrong
+		}
+		source.Path = &path
+	}
+	if org == "" || source.Repo == "" || strings.Contains(source.Repo, "/") || (versioned && version == "") {
+		return BuildSource{}, wrong
+	}
+	return source, nil
+}
+
+// ProviderBuildPatch is what a builder reports; what is left out or null stays.
+type ProviderBuildPatch struct {
+	Status       *string `json:"status" required:"false" enum:"in_progress,build_completed,completed,failed"`
+	ErrorMessage *string `json:"error_message" required:"false" maxLength:"10000" doc:"Only with the status failed."`
+	ProviderID   *string `json:"provider_id" required:"false" format:"uuid" doc:"The provider that came of it."`
+}
+
+// PatchProviderBuild notes what a builder reports.
+func (r *Resources) PatchProviderBuild(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderBuildPatch) (*ProviderBuild, error) {
+	return r.ProviderBuilds.update(ctx, who, id, ifMatch, func(tx *store.Tx, b *ProviderBuild) error {
+		if in.Status != nil && *in.Status != b.Status {
+			if !slices.Contains(buildSteps[b.Status], *in.Status) {
+				return fail(Conflict, "status", "a build that is %s can't become %s", b.Status, *in.Status)
+			}
+			b.Status = *in.Status
+		}
+		if in.ErrorMessage != nil {
+			if b.Status != buildFailed {
+				return fail(Invalid, "error_message", "only a build that failed has one; this is %s", b.Status)
+			}
+			b.ErrorMessage = in.ErrorMessage
+		}
+		if b.Status == buildFailed && b.ErrorMessage == nil {
+			return fail(Invalid, "error_message", "a build that failed needs one")
+		}
+		if in.ProviderID != nil && !same(b.ProviderID, in.ProviderID) {
+			if err := r.needProvider(ctx, tx, *in.ProviderID); err != nil {
+				return err
+			}
+			b.ProviderID = in.ProviderID
+		}
+		return nil
+	})
+}

@@ -1,0 +1,97 @@
+package resource
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// Outside is what the resources need of the world outside the database.
+type Outside struct {
+	Agents AgentCards
+	Models ModelAPI
+	MCP    MCP
+	Blobs  Blobs
+	Box    Box
+}
+
+// Options are settings; Logger is required.
+type Options struct {
+	Limits  FileLimits
+	Presets []Preset
+	Logger  *slog.Logger
+}
+
+// Resources is all ten types.
+type Resources struct {
+	Configurations *Collection[*Configuration]
+	Connectors     *Collection[*Connector]
+	Contexts       *Collection[*Context]
+	Files          *Collection[*File]
+	ModelProviders *Collection[*ModelProvider]
+	Providers      *Collection[*Provider]
+	ProviderBuilds *Collection[*ProviderBuild]
+	Users          *Collection[*User]
+	UserFeedback   *Collection[*UserFeedback]
+	VectorStores   *Collection[*VectorStore]
+
+	store   *store.Store
+	agents  AgentCards
+	models  ModelAPI
+	mcp     MCP
+	blobs   Blobs
+	box     Box
+	limits  FileLimits
+	presets []Preset
+	logger  *slog.Logger
+	// expires goes from contexts that are idle.
+	expires []Owned
+}
+
+// New puts the types together, leaves first, so that the cascades read from top
+// to bottom.
+func New(s *store.Store, o Outside, options Options) *Resources {
+	r := &Resources{
+		store: s, agents: o.Agents, models: o.Models, mcp: o.MCP, blobs: o.Blobs, box: o.Box,
+		limits: options.Limits, presets: options.Presets, logger: options.Logger,
+	}
+	r.Configurations = collection(s, configurationKind())
+	r.ModelProviders = collection(s, modelProviderKind())
+	r.Connectors = collection(s, connectorKind())
+	r.UserFeedback = collection(s, userFeedbackKind())
+	r.ProviderBuilds = collection(s, providerBuildKind())
+	r.Files = collection(s, fileKind(r.textOf, r.contentOf))
+	r.VectorStores = collection(s, vectorStoreKind(details(new(vectorStoreItem), "vector_store_id")))
+	r.expires = []Owned{deletes(r.Files, "context_id"), deletes(r.VectorStores, "context_id")}
+	r.Contexts = collection(s, contextKind(append(r.expires, details(new(HistoryItem), "context_id"))...))
+	r.Providers = collection(s, providerKind(
+		deletes(r.UserFeedback, "provider_id"),
+		clears(r.Contexts, "provider_id", func(c *Context) { c.ProviderID = nil }),
+		clears(r.ProviderBuilds, "provider_id", func(b *ProviderBuild) { b.ProviderID = nil }),
+		details(new(variable), "owner_id"),
+	))
+	r.Users = collection(s, userKind(
+		deletes(r.Contexts, "created_by"),
+		deletes(r.Files, "created_by"),
+		deletes(r.VectorStores, "created_by"),
+		deletes(r.Connectors, "created_by"),
+		deletes(r.UserFeedback, "created_by"),
+		deletes(r.ProviderBuilds, "created_by"),
+		deletes(r.Providers, "created_by"),
+		details(new(variable), "owner_id"),
+	))
+	return r
+}
+
+// textOf removes the text that was extracted from a file.
+func (r *Resources) textOf(ctx context.Context, tx *store.Tx, who Caller, id string) error {
+	return deletes(r.Files, "parent_file_id")(ctx, tx, who, id)
+}
+
+func newID() string { return uuid.NewString() }
+
+func (r *Resources) now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

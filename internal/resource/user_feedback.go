@@ -1,0 +1,59 @@
+package resource
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// UserFeedback is what a user thought of an agent's answer.
+type UserFeedback struct {
+	bun.BaseModel `bun:"table:user_feedback"`
+	Base
+
+	ProviderID  string   `json:"provider_id" format:"uuid"`
+	TaskID      string   `json:"task_id" format:"uuid"`
+	ContextID   string   `json:"context_id" format:"uuid"`
+	Rating      int      `json:"rating" enum:"1,-1"`
+	Message     string   `json:"message"`
+	Comment     *string  `json:"comment"`
+	CommentTags []string `bun:",nullzero,type:json" json:"comment_tags"`
+}
+
+func userFeedbackKind() Kind[*UserFeedback] {
+	return Kind[*UserFeedback]{
+		Type:   tidings.UserFeedback,
+		URL:    "/api/v1/user_feedback/{id}",
+		New:    func() *UserFeedback { return new(UserFeedback) },
+		Policy: personal,
+	}
+}
+
+// NewUserFeedback asks for feedback to be kept.
+type NewUserFeedback struct {
+	ProviderID  string   `json:"provider_id" format:"uuid"`
+	TaskID      string   `json:"task_id" format:"uuid"`
+	ContextID   string   `json:"context_id" format:"uuid"`
+	Rating      int      `json:"rating" enum:"1,-1"`
+	Message     string   `json:"message" maxLength:"100000"`
+	Comment     *string  `json:"comment" required:"false" maxLength:"100000"`
+	CommentTags []string `json:"comment_tags" required:"false" nullable:"true" maxItems:"100"`
+}
+
+// CreateUserFeedback keeps what the caller thought of an agent.
+func (r *Resources) CreateUserFeedback(ctx context.Context, who Caller, in NewUserFeedback) (*UserFeedback, error) {
+	row := &UserFeedback{
+		ProviderID: in.ProviderID, TaskID: in.TaskID, ContextID: in.ContextID, Rating: in.Rating,
+		Message: in.Message, Comment: in.Comment, CommentTags: in.CommentTags,
+	}
+	err := r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.needProvider(ctx, tx, in.ProviderID); err != nil {
+			return err
+		}
+		return r.UserFeedback.insert(ctx, tx, who, row)
+	})
+	return row, err
+}

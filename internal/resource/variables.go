@@ -1,0 +1,122 @@
+package resource
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// VariableChanges are changes to variables; nil removes one.
+type VariableChanges map[string]*string
+
+// variable is a part of a user or a provider. Its value is encrypted.
+type variable struct {
+	bun.BaseModel `bun:"table:variables"`
+
+	OwnerID string `bun:",pk"`
+	Name    string `bun:",pk"`
+	Value   []byte
+}
+
+const (
+	maxVariables     = 100
+	maxVariableName  = 256
+	maxVariableValue = 10_000
+)
+
+// Box encrypts what must not lie open in the database. bound is where the secret
+// belongs: it can't be opened elsewhere. Without a key, errors say which setting
+// is missing.
+type Box interface {
+	Seal(plain, bound string) ([]byte, error)
+	Open(sealed []byte, bound string) (string, error)
+}
+
+func ofOwner(id string) store.Filter {
+	return store.Filter{Column: "owner_id", Op: store.Equal, Value: id}
+}
+
+func (r *Resources) variables(ctx context.Context, owner string) (map[string]string, error) {
+	values := make(map[string]string)
+	row := new(variable)
+	err := r.store.Each(ctx, row, func() (err error) {
+		values[row.Name], err = r.box.Open(row.Value, owner+"/"+row.Name)
+		return err
+	}, ofOwner(owner))
+	return values, err
+}
+
+// setVariables merges changes into the variables of a row that is held, and
+// reports whether any changed.
+func (r *Resources) setVariables(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
+	if err := checkVariables(changes); err != nil {
+		return false, err
+	}
+	var rows []*variable
+	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
+		return false, err
+	}
+	now := make(map[string][]byte, len(rows))
+	for _, row := range rows {
+		now[row.Name] = row.Value
+	}
+	for _, name := range slices.Sorted(maps.Keys(changes)) {
+		did, err := r.setVariable(ctx, tx, owner, name, now[name], changes[name])
+		if err != nil {
+			return false, err
+		}
+		changed = changed || did
+	}
+	rows = nil
+	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
+		return false, err
+	}
+	if len(rows) > maxVariables {
+		return false, fail(Invalid, "variables", "there would be %d; %d are allowed", len(rows), maxVariables)
+	}
+	return changed, nil
+}
+
+func (r *Resources) setVariable(ctx context.Context, tx *store.Tx, owner, name string, sealed []byte, value *string) (changed bool, err error) {
+	bound := owner + "/" + name
+	if value != nil && sealed != nil {
+		now, err := r.box.Open(sealed, bound)
+		if err != nil || now == *value {
+			return false, err
+		}
+	}
+	if sealed != nil {
+		if _, err := tx.DeleteDetails(ctx, new(variable), ofOwner(owner), store.Filter{Column: "name", Op: store.Equal, Value: name}); err != nil {
+			return false, err
+		}
+	}
+	if value == nil {
+		return sealed != nil, nil
+	}
+	if sealed, err = r.box.Seal(*value, bound); err != nil {
+		return false, err
+	}
+	return true, known(tx.InsertDetails(ctx, &variable{OwnerID: owner, Name: name, Value: sealed}), "variable")
+}
+
+func checkVariables(changes VariableChanges) error {
+	if len(changes) > maxVariables {
+		return fail(Invalid, "variables", "holds %d; %d are allowed", len(changes), maxVariables)
+	}
+	for name, value := range changes {
+		field := fmt.Sprintf("variables.%s", name)
+		if name == "" || utf8.RuneCountInString(name) > maxVariableName {
+			return fail(Invalid, "variables", "a name has 1 to %d characters", maxVariableName)
+		}
+		if value != nil && utf8.RuneCountInString(*value) > maxVariableValue {
+			return fail(Invalid, field, "a value has at most %d characters", maxVariableValue)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+package resource
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// VectorStore is embeddings of documents.
+type VectorStore struct {
+	bun.BaseModel `bun:"table:vector_stores"`
+	Base
+
+	Name         string           `json:"name"`
+	ModelID      string           `json:"model_id"`
+	Dimension    int              `json:"dimension"`
+	ContextID    *string          `json:"context_id" format:"uuid"`
+	LastActiveAt time.Time        `json:"last_active_at"`
+	Stats        VectorStoreStats `bun:"embed:" json:"stats"`
+}
+
+// VectorStoreStats is what is in a vector store.
+type VectorStoreStats struct {
+	UsageBytes   int64 `json:"usage_bytes"`
+	NumDocuments int64 `json:"num_documents"`
+}
+
+func vectorStoreKind(owns ...Owned) Kind[*VectorStore] {
+	return Kind[*VectorStore]{
+		Type:   tidings.VectorStore,
+		URL:    "/api/v1/vector_stores/{id}",
+		New:    func() *VectorStore { return new(VectorStore) },
+		Policy: private,
+		Owns:   owns,
+	}
+}
+
+// NewVectorStore asks for a vector store.
+type NewVectorStore struct {
+	Name      string `json:"name" minLength:"1" maxLength:"256"`
+	Dimension int    `json:"dimension" minimum:"1" maximum:"9999"`
+	ModelID   string `json:"model_id" minLength:"1" maxLength:"256"`
+}
+
+// CreateVectorStore makes a vector store, in a context unless that is nil.
+func (r *Resources) CreateVectorStore(ctx context.Context, who Caller, contextID *string, in NewVectorStore) (*VectorStore, error) {
+	row := &VectorStore{Name: in.Name, Dimension: in.Dimension, ModelID: in.ModelID, ContextID: contextID}
+	err := r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, contextID); err != nil {
+			return err
+		}
+		row.LastActiveAt = tx.Now
+		return r.VectorStores.insert(ctx, tx, who, row)
+	})
+	return row, err
+}
+
+// DeleteVectorStore removes a vector store.
+func (r *Resources) DeleteVectorStore(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	now, err := r.VectorStores.Get(ctx, who, id)
+	if err != nil {
+		return err
+	}
+	return r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
+			return err
+		}
+		row, err := r.VectorStores.lock(ctx, tx, id, ifMatch)
+		if err != nil {
+			return err
+		}
+		return r.VectorStores.remove(ctx, tx, who, row)
+	})
+}
+
+// ListVectorStores returns a part of the caller's vector stores.
+func (r *Resources) ListVectorStores(ctx context.Context, who Caller, page Page, contextID string) (*Items[*VectorStore], error) {
+	var filters []store.Filter
+	if contextID != "" {
+		if _, err := r.Contexts.Get(ctx, who, contextID); err != nil {
+			return nil, err
+		}
+		filters = append(filters, ofContext(strings.ToLower(contextID)))
+	}
+	return r.VectorStores.List(ctx, who, page, filters...)
+}
+
+// vectorStoreItem is a piece of a document and its embedding.
+type vectorStoreItem struct {
+	bun.BaseModel `bun:"table:vector_store_items"`
+
+	ID            string `bun:",pk"`
+	VectorStoreID string `bun:",pk"`
+	DocumentID    string
+	DocumentType  string
+	CreatedAt     time.Time
+	Text          string
+	Embedding     []byte
+	UsageBytes    int64
+	Metadata      Metadata `bun:",nullzero,type:json"`
+}
+
+// VectorStoreItem is a piece of a document and its embedding.
+type VectorStoreItem struct {
+	ID           *string   `json:"id" required:"false" format:"uuid"`
+	DocumentID   string    `json:"document_id" minLength:"1" maxLength:"256"`
+	DocumentType string    `json:"document_type" required:"false" enum:"platform_file,external" default:"platform_file"`
+	ModelID      string    `json:"model_id" doc:"The model that made the embedding: that of the vector store."`
+	Text         string    `json:"text"`
+	Embedding    []float32 `json:"embedding" nullable:"false"`
+	Metadata     Metadata  `json:"metadata" required:"false" nullable:"true"`
+}
+
+const platformFile = "platform_file"
+
+// row checks an item and turns it into a row.
+func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vectorStoreItem, error) {
+	switch {
+	case len(i.Embedding) != s.Dimension:
+		return nil, fail(Invalid, field+".embedding", "has %d numbers; this vector store has %d dimensions", len(i.Embedding), s.Dimension)
+	case i.ModelID != s.ModelID:
+		return nil, fail(Invalid, field+".model_id", "differs from the vector store's, which is %q", s.ModelID)
+	}
+	if i.DocumentType == platformFile {
+		if _, err := uuid.Parse(i.DocumentID); err != nil {
+			return nil, fail(Invalid, field+".document_id", "must be the id of a file, or document_type must be external")
+		}
+	}
+	if err := i.Metadata.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", field, err)
+	}
+	row := &vectorStoreItem{
+		ID: newID(), VectorStoreID: s.ID, DocumentID: i.DocumentID, DocumentType: i.DocumentType, CreatedAt: now,
+		Text: i.Text, Embedding: encodeVector(i.Embedding), Metadata: i.Metadata,
+	}
+	row.UsageBytes = int64(len(row.Text) + len(row.Embedding))
+	if i.ID != nil {
+		row.ID = strings.ToLower(*i.ID)
+	}
+	return row, nil
+}
+
+func encodeVector(v []float32) []byte {
+	b := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+func ofVectorStore(id string) store.Filter {
+	return store.Filter{Column: "vector_store_id", Op: store.Equal, Value: id}
+}
+
+// AddItems adds items to a vector store: all of them or none.
+func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem) (*VectorStore, error) {
+	return r.changeVectorStore(ctx, who, id, ifMatch, func(tx *store.Tx, s *VectorStore) error {
+		if len(items) == 0 {
+			return nil
+		}
+		rows := make([]*vectorStoreItem, len(items))
+		for i := range items {
+			var err error
+			if rows[i], err = items[i].row(fmt.Sprintf("[%d]", i), s, tx.Now); err != nil {
+				return err
+			}
+		}
+		s.touched = true
+		return known(tx.InsertDetails(ctx, &rows), "item")
+	})
+}
+
+// changeVectorStore changes what is in a vector store.
+func (r *Resources) changeVectorStore(ctx context.Context, who Caller, id string, ifMatch int64, change func(*store.Tx, *VectorStore) error) (row *VectorStore, err error) {
+	now, err := r.VectorStores.Get(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
+			return err
+		}
+		if row, err = r.VectorStores.lock(ctx, tx, id, ifMatch); err != nil {
+			return err
+		}
+		return r.VectorStores.change(ctx, tx, who, row, func(s *VectorStore) error {
+			if err := change(tx, s); err != nil || !s.touched {
+				return err
+			}
+			s.LastActiveAt = tx.Now
+			if s.Stats.UsageBytes, err = tx.Sum(ctx, new(vectorStoreItem), "usage_bytes", ofVectorStore(s.ID)); err != nil {
+				return err
+			}
+			s.Stats.NumDocuments, err = tx.CountDistinct(ctx, new(vectorStoreItem), "document_id", ofVectorStore(s.ID))
+			return err
+		})
+	})
+	return row, err
+}
+
+// DeleteDocument removes all items of a document.
+func (r *Resources) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
+	_, err := r.changeVectorStore(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) error {
+		n, err := tx.DeleteDetails(ctx, new(vectorStoreItem), ofVectorStore(s.ID),
+			store.Filter{Column: "document_id", Op: store.Equal, Value: document})
+		if err == nil && n == 0 {
+			err = fail(NotFound, "document_id", "there is no such document in this vector store")
+		}
+		s.touched = true
+		return err
+	})
+	return err
+}
+
+// Document is what a vector store holds of a document.
+type Document struct {
+	ID            string    `json:"id"`
+	VectorStoreID string    `json:"vector_store_id" format:"uuid"`
+	FileID        *string   `json:"file_id" format:"uuid"`
+	UsageBytes    int64     `json:"usage_bytes"`
+	CreatedAt     time.Time `json:"created_at"`
+}
+
+// Documents returns what documents a vector store holds.
+func (r *Resources) Documents(ctx context.Context, who Caller, id string) (*Items[*Document], error) {
+	s, err := r.VectorStores.Get(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	list, byID := []*Document{}, make(map[string]*Document)
+	row := new(vectorStoreItem)
+	err = r.store.Each(ctx, row, func() error {
+		d := byID[row.DocumentID]
+		if d == nil {
+			d = &Document{ID: row.DocumentID, VectorStoreID: s.ID, CreatedAt: row.CreatedAt}
+			if row.DocumentType == platformFile {
+				d.FileID = &d.ID
+			}
+			byID[d.ID], list = d, append(list, d)
+		}
+		d.UsageBytes += row.UsageBytes
+		if row.CreatedAt.Before(d.CreatedAt) {
+			d.CreatedAt = row.CreatedAt
+		}
+		return nil
+	}, ofVectorStore(s.ID))
+	slices.SortFunc(list, func(a, b *Document) int {
+		if order := a.CreatedAt.Compare(b.CreatedAt); order != 0 {
+			return order
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return &Items[*Document]{Items: list, TotalCount: int64(len(list))}, err
+}
+
+// Search asks for the items nearest to a vector.
+type Search struct {
+	QueryVector []float32 `json:"query_vector" nullable:"false"`
+	Limit       int       `json:"limit" required:"false" minimum:"1" maximum:"10" default:"5"`
+}
+
+// Found is an item and how near it is.
+type Found struct {
+	Item  FoundItem `json:"item"`
+	Score float64   `json:"score" doc:"Cosine similarity: 1 is the same direction."`
+}
+
+// FoundItem is an item without its embedding.
+type FoundItem struct {
+	ID            string   `json:"id" format:"uuid"`
+	VectorStoreID string   `json:"vector_store_id" format:"uuid"`
+	DocumentID    string   `json:"document_id"`
+	DocumentType  string   `json:"document_type"`
+	ModelID       string   `json:"model_id"`
+	Text          string   `json:"text"`
+	Metadata      Metadata `json:"metadata"`
+}
+
+// SearchVectorStore returns the items nearest to a vector, best first. It reads
+// the rows one by one.
+func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string, in Search) (*Items[*Found], error) {
+	s, err := r.VectorStores.Get(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.QueryVector) != s.Dimension {
+		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions", len(in.QueryVector), s.Dimension)
+	}
+	best := []*Found{}
+	row := new(vectorStoreItem)
+	err = r.store.Each(ctx, row, func() error {
+		score := cosine(in.QueryVector, row.Embedding)
+		at, _ := slices.BinarySearchFunc(best, score, func(f *Found, score float64) int {
+			if f.Score >= score {
+				return -1
+			}
+			return 1
+		})
+		if at < in.Limit {
+			best = slices.Insert(best[:min(len(best), in.Limit-1)], min(at, len(best)), &Found{Score: score, Item: FoundItem{
+				ID: row.ID, VectorStoreID: s.ID, DocumentID: row.DocumentID, DocumentType: row.DocumentType,
+				ModelID: s.ModelID, Text: row.Text, Metadata: row.Metadata.orEmpty(),
+			}})
+		}
+		return nil
+	}, ofVectorStore(s.ID))
+	if err != nil {
+		return nil, err
+	}
+	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := r.enter(ctx, tx, who, s.ContextID); err != nil {
+			return err
+		}
+		return tx.Touch(ctx, s)
+	})
+	return &Items[*Found]{Items: best, TotalCount: int64(len(best))}, err
+}
+
+// cosine is the cosine similarity of a vector and an encoded one; 0 where one
+// has no direction.
+func cosine(a []float32, encoded []byte) float64 {
+	var dot, aa, bb float64
+	for i, x := range a {
+		y := float64(math.Float32frombits(binary.LittleEndian.Uint32(encoded[4*i:])))
+		dot += float64(x) * y
+		aa += float64(x) * float64(x)
+		bb += y * y
+	}
+	if aa == 0 || bb == 0 {
+		return 0
+	}
+	return dot / (math.Sqrt(aa) * math.Sqrt(bb))
+}
