@@ -1,12 +1,11 @@
 package cli
 
 import (
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/internal/auth"
 )
 
 func tokenCommand() *cobra.Command {
@@ -15,8 +14,7 @@ func tokenCommand() *cobra.Command {
 		Short: "Make an API token and the hash that the configuration holds of it",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			token := "tdg_" + rand.Text()
-			hash := sha256.Sum256([]byte(token))
+			secret, hash := auth.NewToken()
 			fmt.Fprintf(cmd.OutOrStdout(), `token, shown only here: %s
 
 auth:
@@ -24,7 +22,7 @@ auth:
     - sha256: %s
       user: you@example.com
       role: user
-`, token, hex.EncodeToString(hash[:]))
+`, secret, hash)
 			return nil
 		},
 	}

@@ -1,0 +1,163 @@
+// Package auth finds out who makes a request. API tokens are kept as hashes and
+// compared in constant time.
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// Token is an API token: its SHA-256 hash in hexadecimal, whose it is, and the
+// most that it may do.
+type Token struct {
+	SHA256 string
+	User   string
+	Role   resource.Role
+}
+
+// LocalAdmin is the user of the first start's admin token, and everybody where
+// authentication is disabled.
+const LocalAdmin = "admin@localhost"
+
+// Users finds the user behind an identity; the first time, it makes one.
+type Users interface {
+	Seen(ctx context.Context, id resource.Identity) (resource.Caller, error)
+}
+
+// Authenticator finds out who makes a request.
+type Authenticator struct {
+	users    Users
+	tokens   []token
+	disabled bool
+}
+
+type token struct {
+	hash     [sha256.Size]byte
+	identity resource.Identity
+}
+
+// Options say who may come in.
+type Options struct {
+	Tokens []Token
+	// AdminEmails become admins when they are seen.
+	AdminEmails []string
+	// Disabled makes everybody [LocalAdmin].
+	Disabled bool
+}
+
+// New returns an authenticator.
+func New(users Users, o Options) (*Authenticator, error) {
+	a := &Authenticator{users: users, disabled: o.Disabled}
+	for i, t := range o.Tokens {
+		raw, err := hex.DecodeString(t.SHA256)
+		if err != nil || len(raw) != sha256.Size {
+			return nil, fmt.Errorf("token %d: not a SHA-256 hash in hexadecimal", i)
+		}
+		id := resource.Identity{Email: t.User, Role: t.Role, NewRole: highest(o.Tokens, t.User)}
+		if slices.ContainsFunc(o.AdminEmails, func(e string) bool { return strings.EqualFold(e, t.User) }) {
+			id.NewRole, id.Promote = resource.RoleAdmin, true
+		}
+		a.tokens = append(a.tokens, token{hash: [sha256.Size]byte(raw), identity: id})
+	}
+	return a, nil
+}
+
+// highest is the role of a new user: the most that any of their tokens allows.
+func highest(tokens []Token, user string) resource.Role {
+	role := resource.RoleUser
+	for _, t := range tokens {
+		if strings.EqualFold(t.User, user) && resource.Lower(role, t.Role) == role {
+			role = t.Role
+		}
+	}
+	return role
+}
+
+var errUnauthenticated = &resource.Error{
+	Code: resource.Unauthenticated, Field: "Authorization", Message: `expected "Bearer" and an API token that this server knows`,
+}
+
+// Authenticate returns the caller behind an Authorization header.
+func (a *Authenticator) Authenticate(ctx context.Context, header string) (resource.Caller, error) {
+	if a.disabled {
+		return a.users.Seen(ctx, resource.Identity{Email: LocalAdmin, Role: resource.RoleAdmin, NewRole: resource.RoleAdmin})
+	}
+	scheme, secret, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
+		return resource.Caller{}, errUnauthenticated
+	}
+	hash := sha256.Sum256([]byte(strings.TrimSpace(secret)))
+	found := -1
+	for i := range a.tokens { // all of them, so that the time says nothing
+		if subtle.ConstantTimeCompare(hash[:], a.tokens[i].hash[:]) == 1 {
+			found = i
+		}
+	}
+	if found < 0 {
+		return resource.Caller{}, errUnauthenticated
+	}
+	return a.users.Seen(ctx, a.tokens[found].identity)
+}
+
+// NewToken returns a new API token and its hash in hexadecimal.
+func NewToken() (secret, hash string) {
+	secret = "tdg_" + rand.Text()
+	return secret, Hash(secret)
+}
+
+// Hash is the hash of a token, in hexadecimal.
+func Hash(secret string) string {
+	hash := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(hash[:])
+}
+
+// AdminToken is the token of a server for which none is configured: it reads the
+// file "admin-token" in a folder, or makes it, readable by its owner only.
+func AdminToken(folder string) (t Token, file string, created bool, err error) {
+	file = filepath.Join(folder, "admin-token")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret, _ := NewToken()
+		text, created = []byte(secret+"\n"), true
+		err = createFile(file, text)
+	}
+	if err != nil {
+		return Token{}, file, false, fmt.Errorf("admin token: %w", err)
+	}
+	secret := strings.TrimSpace(string(text))
+	if secret == "" {
+		return Token{}, file, false, fmt.Errorf("admin token: %s is empty; remove it, and the next start makes a new one", file)
+	}
+	return Token{SHA256: Hash(secret), User: LocalAdmin, Role: resource.RoleAdmin}, file, created, nil
+}
+
+// createFile writes a new file whole or not at all.
+func createFile(file string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	part, err := os.CreateTemp(filepath.Dir(file), ".admin-token-")
+	if err != nil {
+		return err
+	}
+	_, err = part.Write(text)
+	if err = errors.Join(err, part.Sync(), part.Close()); err == nil {
+		err = os.Rename(part.Name(), file) // CreateTemp made it 0600
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(part.Name()))
+	}
+	return nil
+}

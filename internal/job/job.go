@@ -1,0 +1,105 @@
+// Package job is what the server does on its own: it asks agents whether they
+// are there, lets what is idle expire, and sweeps up. It goes through resource,
+// the same door as HTTP.
+package job
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// Job is something to be done again and again.
+type Job struct {
+	Name  string
+	Every time.Duration
+	Run   func(context.Context) error
+}
+
+// Settings of the jobs.
+type Settings struct {
+	// CheckInterval is how often agents are asked for their card.
+	CheckInterval time.Duration
+	// ExpireAfter is how long a context may be idle; 0 is for ever.
+	ExpireAfter time.Duration
+}
+
+const (
+	expiryInterval = 5 * time.Minute
+	sweepInterval  = time.Hour
+	agentsAtOnce   = 16
+)
+
+// All returns the server's jobs.
+func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
+	jobs := []Job{
+		{"check agents", s.CheckInterval, func(ctx context.Context) error { return CheckAgents(ctx, r) }},
+		{"sweep file contents", sweepInterval, func(ctx context.Context) error {
+			n, err := r.SweepBlobs(ctx)
+			if n > 0 {
+				logger.InfoContext(ctx, "removed file contents that belong to no file", "count", n)
+			}
+			return err
+		}},
+	}
+	if s.ExpireAfter > 0 {
+		jobs = append(jobs, Job{"expire contexts", min(expiryInterval, s.ExpireAfter), func(ctx context.Context) error {
+			n, err := r.ExpireContexts(ctx, s.ExpireAfter)
+			if n > 0 {
+				logger.InfoContext(ctx, "idle contexts lost their files and vector stores", "contexts", n)
+			}
+			return err
+		}})
+	}
+	return jobs
+}
+
+// CheckAgents asks all agents for their card, several at once.
+func CheckAgents(ctx context.Context, r *resource.Resources) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(agentsAtOnce)
+	err := r.EachAgent(ctx, func(p *resource.Provider) error {
+		group.Go(func() error {
+			if err := r.CheckAgent(ctx, p); err != nil {
+				return fmt.Errorf("provider %s: %w", p.ID, err)
+			}
+			return nil
+		})
+		return ctx.Err()
+	})
+	if failed := group.Wait(); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// Run does the jobs, each at once and then in its interval, until the context
+// ends. A job that fails is logged and done again.
+func Run(ctx context.Context, logger *slog.Logger, jobs []Job) {
+	var wg sync.WaitGroup
+	for _, j := range jobs {
+		wg.Go(func() { j.repeat(ctx, logger) })
+	}
+	wg.Wait()
+}
+
+func (j Job) repeat(ctx context.Context, logger *slog.Logger) {
+	ticker := time.NewTicker(j.Every)
+	defer ticker.Stop()
+	for {
+		if err := j.Run(ctx); err != nil && ctx.Err() == nil {
+			logger.ErrorContext(ctx, "job failed", "job", j.Name, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
