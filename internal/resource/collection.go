@@ -246,3 +246,15 @@ func (c *Collection[R]) exists(ctx context.Context, id string) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// ownedFilter narrows a list to the caller's resources, or to those of others.
+func ownedFilter(who Caller, owned *bool) []store.Filter {
+	if owned == nil {
+		return nil
+	}
+	op := store.NotEqual
+	if *owned {
+		op = store.Equal
+	}
+	return []store.Filter{{Column: "created_by", Op: op, Value: who.UserID}}
+}

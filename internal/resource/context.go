@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -135,4 +136,27 @@ func (r *Resources) expireContext(ctx context.Context, id string, before time.Ti
 		}
 		return nil
 	})
+}
+
+// ContextFilter narrows a list of contexts.
+type ContextFilter struct {
+	ProviderID string
+	// NotEmpty leaves out contexts without history.
+	NotEmpty bool
+}
+
+// ListContexts returns a part of the caller's contexts.
+func (r *Resources) ListContexts(ctx context.Context, who Caller, page Page, in ContextFilter) (*Items[*Context], error) {
+	var filters []store.Filter
+	if in.ProviderID != "" {
+		filters = append(filters, ofProvider(in.ProviderID))
+	}
+	if in.NotEmpty {
+		filters = append(filters, store.Filter{Column: "history_count", Op: store.Greater, Value: 0})
+	}
+	return r.Contexts.List(ctx, who, page, filters...)
+}
+
+func ofProvider(id string) store.Filter {
+	return store.Filter{Column: "provider_id", Op: store.Equal, Value: strings.ToLower(id)}
 }

@@ -271,3 +271,19 @@ func (r *Resources) needProvider(ctx context.Context, tx *store.Tx, id string) e
 	}
 	return err
 }
+
+// ProviderFilter narrows a list of providers. UserOwned: true is the caller's,
+// false those of others.
+type ProviderFilter struct {
+	Origin    string
+	UserOwned *bool
+}
+
+// ListProviders returns a part of the providers.
+func (r *Resources) ListProviders(ctx context.Context, who Caller, page Page, in ProviderFilter) (*Items[*Provider], error) {
+	filters := ownedFilter(who, in.UserOwned)
+	if in.Origin != "" {
+		filters = append(filters, store.Filter{Column: "origin", Op: store.Equal, Value: in.Origin})
+	}
+	return r.Providers.List(ctx, who, page, filters...)
+}

@@ -169,3 +169,19 @@ func (r *Resources) PatchProviderBuild(ctx context.Context, who Caller, id strin
 		return nil
 	})
 }
+
+// ProviderBuildFilter narrows a list of builds. UserOwned: true is the caller's,
+// false those of others.
+type ProviderBuildFilter struct {
+	Status    string
+	UserOwned *bool
+}
+
+// ListProviderBuilds returns a part of the builds.
+func (r *Resources) ListProviderBuilds(ctx context.Context, who Caller, page Page, in ProviderBuildFilter) (*Items[*ProviderBuild], error) {
+	filters := ownedFilter(who, in.UserOwned)
+	if in.Status != "" {
+		filters = append(filters, store.Filter{Column: "status", Op: store.Equal, Value: in.Status})
+	}
+	return r.ProviderBuilds.List(ctx, who, page, filters...)
+}

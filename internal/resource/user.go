@@ -141,3 +141,13 @@ func (r *Resources) PutMyVariables(ctx context.Context, who Caller, changes Vari
 	}
 	return r.variables(ctx, who.UserID)
 }
+
+// ListUsers returns a part of the users, those whose e-mail address holds a text
+// if one is given.
+func (r *Resources) ListUsers(ctx context.Context, who Caller, page Page, email string) (*Items[*User], error) {
+	var filters []store.Filter
+	if email != "" {
+		filters = append(filters, store.Filter{Column: "email", Op: store.Contains, Value: email})
+	}
+	return r.Users.List(ctx, who, page, filters...)
+}

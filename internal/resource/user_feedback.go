@@ -57,3 +57,13 @@ func (r *Resources) CreateUserFeedback(ctx context.Context, who Caller, in NewUs
 	})
 	return row, err
 }
+
+// ListUserFeedback returns a part of the feedback, of one provider if it is
+// named.
+func (r *Resources) ListUserFeedback(ctx context.Context, who Caller, page Page, providerID string) (*Items[*UserFeedback], error) {
+	var filters []store.Filter
+	if providerID != "" {
+		filters = append(filters, ofProvider(providerID))
+	}
+	return r.UserFeedback.List(ctx, who, page, filters...)
+}

@@ -125,6 +125,9 @@ const platformFile = "platform_file"
 
 // row checks an item and turns it into a row.
 func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vectorStoreItem, error) {
+	if i.DocumentType == "" {
+		i.DocumentType = platformFile
+	}
 	switch {
 	case len(i.Embedding) != s.Dimension:
 		return nil, fail(Invalid, field+".embedding", "has %d numbers; this vector store has %d dimensions", len(i.Embedding), s.Dimension)

@@ -1,0 +1,133 @@
+// Package httpapi is the HTTP API: it decodes requests, finds out who makes
+// them, calls resource, and writes answers and problems. The OpenAPI document is
+// made from the same code.
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// Authenticator finds out who makes a request.
+type Authenticator interface {
+	Authenticate(ctx context.Context, authorization string) (resource.Caller, error)
+}
+
+// Options of the API; all are required.
+type Options struct {
+	Resources     *resource.Resources
+	Authenticator Authenticator
+	Logger        *slog.Logger
+	Version       string
+	// MaxFileSize is the largest upload, in bytes.
+	MaxFileSize int64
+	// Ready returns why the server is not ready; nil if it is.
+	Ready func(context.Context) error
+	// Metrics serves /metrics.
+	Metrics http.Handler
+}
+
+// api is what the operations share.
+type api struct {
+	Options
+	huma huma.API
+	mux  *http.ServeMux
+}
+
+const root = "/api/v1"
+
+// New returns the handler of all requests.
+func New(o Options) http.Handler {
+	a := &api{Options: o, mux: http.NewServeMux()}
+	a.huma = humago.New(a.mux, configuration(o.Version))
+	a.huma.UseMiddleware(a.authenticate)
+	a.routes()
+	a.health()
+	a.mux.HandleFunc("/", a.noSuchRoute)
+	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
+	return http.NewCrossOriginProtection().Handler(refuseZeroBytes(escapeLocation(a.recoverPanics(a.mux))))
+}
+
+func configuration(version string) huma.Config {
+	config := huma.DefaultConfig("Tidings", version)
+	config.CreateHooks = nil // bodies hold the resource and no $schema
+	config.OpenAPIPath = root + "/openapi"
+	config.DocsPath, config.SchemasPath = "", ""
+	config.Info.Description = "Resources of an AI-agent platform. Every change is told by webhook."
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"token": {Type: "http", Scheme: "bearer", Description: "An API token."},
+	}
+	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
+	config.Transformers = []huma.Transformer{hideValues}
+	return config
+}
+
+var errZeroByte = errors.New("a text holds a zero byte, which can't be kept")
+
+var jsonFormat = huma.Format{
+	Marshal: huma.DefaultJSONFormat.Marshal,
+	Unmarshal: func(data []byte, v any) error {
+		if bytes.Contains(data, []byte(`\u0000`)) {
+			return errZeroByte
+		}
+		return json.Unmarshal(data, v)
+	},
+}
+
+type callerKey struct{}
+
+func caller(ctx context.Context) resource.Caller {
+	who, _ := ctx.Value(callerKey{}).(resource.Caller)
+	return who
+}
+
+func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
+	who, err := a.Authenticator.Authenticate(ctx.Context(), ctx.Header("Authorization"))
+	if err != nil {
+		p := a.problem(ctx.Context(), err)
+		if p.Status == http.StatusUnauthorized {
+			ctx.SetHeader("WWW-Authenticate", "Bearer")
+		}
+		_, w := humago.Unwrap(ctx)
+		writeProblem(w, p)
+		return
+	}
+	next(huma.WithValue(ctx, callerKey{}, who))
+}
+
+const (
+	bodyLimit = 1 << 20
+	bodyTime  = 30 * time.Second
+)
+
+// register adds an operation, with what all have in common.
+func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, who resource.Caller, in *I) (*O, error)) {
+	op.Path = root + op.Path
+	op.Security = []map[string][]string{{"token": {}}}
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = bodyLimit
+	}
+	op.BodyReadTimeout = bodyTime
+	if strings.Contains(op.Path, "{id}") {
+		op.Errors = append(op.Errors, http.StatusNotFound)
+	}
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := do(ctx, caller(ctx), in)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return out, nil
+	})
+}

@@ -1,0 +1,162 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+func (a *api) fileRoutes() {
+	r := a.Resources
+	upload := operation(http.MethodPost, "/files", "createFile", "Upload a file")
+	upload.DefaultStatus = http.StatusCreated
+	upload.Errors = []int{http.StatusRequestEntityTooLarge}
+	upload.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"multipart/form-data": {Schema: &huma.Schema{
+			Type: huma.TypeObject, Required: []string{"file"},
+			Properties: map[string]*huma.Schema{"file": {Type: huma.TypeString, Format: "binary"}},
+		}},
+	}}
+	register(a, upload, a.createFile)
+	list(a, "/files", "listFiles", "List your files", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		inContext
+		ContentType    string `query:"content_type"`
+		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
+	}) (*resource.Items[*resource.File], error) {
+		return r.ListFiles(ctx, who, in.page(), resource.FileFilter{
+			ContextID: in.ContextID, ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
+		})
+	})
+	get(a, "/files/{id}", "getFile", "Read what a file is", r.Files.Get)
+	remove(a, "/files/{id}", "deleteFile", "Delete a file and its extracted text", r.DeleteFile)
+	content(a, "/files/{id}/content", "getFileContent", "Read a file's content", r.Content)
+	content(a, "/files/{id}/text_content", "getFileText", "Read the text extracted from a file", r.TextContent)
+
+	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
+	extract.DefaultStatus = http.StatusCreated
+	register(a, extract, func(ctx context.Context, who resource.Caller, in *byID) (*plain[*resource.Extraction], error) {
+		return answerPlain(r.Extract(ctx, who, in.ID))
+	})
+	register(a, operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
+		func(ctx context.Context, who resource.Caller, in *byID) (*plain[*resource.Extraction], error) {
+			return answerPlain(r.Extraction(ctx, who, in.ID))
+		})
+	register(a, operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete the extracted text"),
+		func(ctx context.Context, who resource.Caller, in *byID) (*nothing, error) {
+			return nil, r.DeleteExtraction(ctx, who, in.ID)
+		})
+}
+
+// upload is a request whose body is streamed, not read beforehand.
+type upload struct {
+	inContext
+
+	request *http.Request
+	writer  http.ResponseWriter
+}
+
+// Resolve keeps the request for the handler.
+func (u *upload) Resolve(ctx huma.Context) []error {
+	u.request, u.writer = humago.Unwrap(ctx)
+	return nil
+}
+
+// More than the file in an upload: other parts and the lines between them.
+const uploadOverhead = 1 << 20
+
+func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (*one[*resource.File], error) {
+	in.request.Body = http.MaxBytesReader(in.writer, &patient{in.request.Body, http.NewResponseController(in.writer)}, a.MaxFileSize+uploadOverhead)
+	part, err := filePart(in.request)
+	if err != nil {
+		return nil, err
+	}
+	return answer(a.Resources.CreateFile(ctx, who, resource.NewFile{
+		Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"),
+		ContextID: optional(in.ContextID), Content: &explained{part},
+	}))
+}
+
+// filePart finds the part "file" of a multipart body.
+func filePart(r *http.Request) (*multipart.Part, error) {
+	missing := &resource.Error{Code: resource.Invalid, Field: "file", Message: `expected multipart/form-data with a part "file"`}
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return nil, missing
+	}
+	for {
+		part, err := parts.NextPart()
+		if err != nil {
+			return nil, missing
+		}
+		if part.FormName() == "file" {
+			return part, nil
+		}
+	}
+}
+
+// An upload may take long, but not stand still for longer.
+const uploadPause = 30 * time.Second
+
+// patient gives each read of a body a deadline of its own.
+type patient struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	if err := p.control.SetReadDeadline(time.Now().Add(uploadPause)); err != nil {
+		return 0, err
+	}
+	return p.ReadCloser.Read(b)
+}
+
+// explained tells an upload that broke off from a failure of ours.
+type explained struct{ from io.Reader }
+
+func (e *explained) Read(b []byte) (int, error) {
+	n, err := e.from.Read(b)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
+		return n, err
+	case errors.As(err, &tooLarge):
+		return n, &resource.Error{Code: resource.TooLarge, Field: "file", Message: "the upload is larger than allowed", Cause: err}
+	}
+	return n, &resource.Error{Code: resource.Unusable, Field: "file", Message: "the upload broke off", Cause: err}
+}
+
+// content streams a file, or a range of it.
+func content(a *api, path, id, summary string, open func(context.Context, resource.Caller, string) (*resource.File, io.ReadSeekCloser, error)) {
+	op := operation(http.MethodGet, path, id, summary)
+	op.Responses = map[string]*huma.Response{"200": {
+		Description: "The content",
+		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+	}}
+	register(a, op, func(ctx context.Context, who resource.Caller, in *byID) (*huma.StreamResponse, error) {
+		file, reader, err := open(ctx, who, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &huma.StreamResponse{Body: func(ctx huma.Context) {
+			defer reader.Close()
+			r, w := humago.Unwrap(ctx)
+			h := w.Header()
+			h.Set("Content-Type", file.ContentType)
+			h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": file.Filename}))
+			h.Set("X-Content-Type-Options", "nosniff")
+			h.Set("Content-Security-Policy", "sandbox") // it is a user's, not ours
+			h.Set("ETag", `"`+file.ID+`"`)              // a content never changes
+			http.ServeContent(w, r, "", file.CreatedAt, reader)
+		}}, nil
+	})
+}

@@ -1,0 +1,47 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+)
+
+const readyTime = 2 * time.Second
+
+// health adds the paths for those who watch the server.
+func (a *api) health() {
+	alive := func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, `"OK"`) }
+	a.mux.HandleFunc("GET /healthz", alive)
+	a.mux.HandleFunc("GET /healthcheck", alive)
+	a.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTime)
+		defer cancel()
+		if err := a.Ready(ctx); err != nil {
+			writeProblem(w, newProblem(http.StatusServiceUnavailable, err.Error()))
+			return
+		}
+		writeText(w, http.StatusOK, `"OK"`)
+	})
+	a.mux.Handle("GET /metrics", a.Metrics)
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n")) // whoever asked may be gone
+}
+
+const byLocation = "/providers/by-location/"
+
+// escapeLocation takes a location that was not percent-encoded as it was meant:
+// all that follows is one.
+func escapeLocation(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		location, ok := strings.CutPrefix(r.URL.EscapedPath(), root+byLocation)
+		if ok && strings.Contains(location, "/") {
+			r.URL.RawPath = root + byLocation + strings.ReplaceAll(location, "/", "%2F")
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,110 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+var statuses = map[resource.Code]int{
+	resource.Invalid:         http.StatusUnprocessableEntity,
+	resource.Unusable:        http.StatusBadRequest,
+	resource.Unauthenticated: http.StatusUnauthorized,
+	resource.Forbidden:       http.StatusForbidden,
+	resource.NotFound:        http.StatusNotFound,
+	resource.Conflict:        http.StatusConflict,
+	resource.Changed:         http.StatusPreconditionFailed,
+	resource.TooLarge:        http.StatusRequestEntityTooLarge,
+	resource.NotConfigured:   http.StatusNotImplemented,
+	resource.RemoteFailed:    http.StatusBadGateway,
+	resource.RemoteTimeout:   http.StatusGatewayTimeout,
+}
+
+func newProblem(status int, detail string) *huma.ErrorModel {
+	return &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: detail}
+}
+
+// problem turns an error into a problem document (RFC 9457). Only errors with a
+// code are shown; the text of any other stays in the log.
+func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
+	var e *resource.Error
+	if errors.As(err, &e) {
+		p := newProblem(statuses[e.Code], e.Error())
+		if e.Field != "" {
+			p.Errors = []*huma.ErrorDetail{{Location: e.Field, Message: e.Message}}
+		}
+		return p
+	}
+	if ctx.Err() != nil { // whoever asked is gone, or the server stops
+		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
+	}
+	a.Logger.ErrorContext(ctx, "request failed", "error", err)
+	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
+}
+
+func writeProblem(w http.ResponseWriter, p *huma.ErrorModel) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // whoever asked may be gone
+}
+
+// hideValues takes the values out of validation errors: they may be secrets.
+func hideValues(_ huma.Context, _ string, v any) (any, error) {
+	if p, ok := v.(*huma.ErrorModel); ok {
+		for _, e := range p.Errors {
+			e.Value = nil
+		}
+	}
+	return v, nil
+}
+
+func (a *api) noSuchRoute(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := a.mux.Handler(other); pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	if allowed == nil {
+		writeProblem(w, newProblem(http.StatusNotFound, "there is no such path; "+root+"/docs lists those there are"))
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeProblem(w, newProblem(http.StatusMethodNotAllowed, "this path takes "+strings.Join(allowed, ", ")))
+}
+
+func (a *api) recoverPanics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p)
+			default:
+				a.Logger.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				writeProblem(w, newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what"))
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refuseZeroBytes refuses URLs that hold one; PostgreSQL keeps no such text.
+func refuseZeroBytes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.EscapedPath()+"?"+r.URL.RawQuery, "%00") {
+			writeProblem(w, newProblem(http.StatusUnprocessableEntity, errZeroByte.Error()))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,273 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// routes is every path under /api/v1, a type at a time.
+func (a *api) routes() {
+	a.providerRoutes()
+	a.providerBuildRoutes()
+	a.contextRoutes()
+	a.fileRoutes()
+	a.vectorStoreRoutes()
+	a.modelProviderRoutes()
+	a.configurationRoutes()
+	a.connectorRoutes()
+	a.userRoutes()
+	a.userFeedbackRoutes()
+}
+
+type variables struct {
+	Variables map[string]string `json:"variables" nullable:"false"`
+}
+
+type variableChanges struct {
+	Variables resource.VariableChanges `json:"variables" doc:"Merged into those there are; null removes one."`
+}
+
+func asVariables(values map[string]string, err error) (*plain[variables], error) {
+	return answerPlain(variables{values}, err)
+}
+
+func (a *api) providerRoutes() {
+	r := a.Resources
+	create(a, "/providers", "createProvider", "Make an agent known", r.CreateProvider)
+	list(a, "/providers", "listProviders", "List agents", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		Origin    string `query:"origin"`
+		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
+	}) (*resource.Items[*resource.Provider], error) {
+		return r.ListProviders(ctx, who, in.page(), resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
+	})
+	get(a, "/providers/{id}", "getProvider", "Read an agent", r.Providers.Get)
+	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Change an agent", r.PatchProvider)
+	remove(a, "/providers/{id}", "deleteProvider", "Forget an agent", r.Providers.Delete)
+	register(a, operation(http.MethodPost, "/providers/preview", "previewProvider", "See what an agent would be, without keeping it"),
+		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewProvider]) (*plain[*resource.Provider], error) {
+			return answerPlain(r.PreviewProvider(ctx, who, in.Body))
+		})
+	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation", "Find the agent at a location"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			Location string `path:"location" doc:"The location, percent-encoded."`
+		}) (*one[*resource.Provider], error) {
+			return answer(r.ProviderByLocation(ctx, who, in.Location))
+		})
+	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables", "Read an agent's variables"),
+		func(ctx context.Context, who resource.Caller, in *byID) (*plain[variables], error) {
+			return asVariables(r.ProviderVariables(ctx, who, in.ID))
+		})
+	register(a, operation(http.MethodPut, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			byID
+			Body variableChanges
+		}) (*plain[variables], error) {
+			return asVariables(r.PutProviderVariables(ctx, who, in.ID, in.Body.Variables))
+		})
+}
+
+func (a *api) providerBuildRoutes() {
+	r := a.Resources
+	create(a, "/provider_builds", "createProviderBuild", "Record a build", r.CreateProviderBuild)
+	list(a, "/provider_builds", "listProviderBuilds", "List builds", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
+		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
+	}) (*resource.Items[*resource.ProviderBuild], error) {
+		return r.ListProviderBuilds(ctx, who, in.page(), resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
+	})
+	get(a, "/provider_builds/{id}", "getProviderBuild", "Read a build", r.ProviderBuilds.Get)
+	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild", "Report how a build goes", r.PatchProviderBuild)
+	remove(a, "/provider_builds/{id}", "deleteProviderBuild", "Forget a build", r.ProviderBuilds.Delete)
+	register(a, operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild", "See what a build would be, without recording it"),
+		func(_ context.Context, who resource.Caller, in *withBody[resource.NewProviderBuild]) (*plain[*resource.ProviderBuild], error) {
+			return answerPlain(r.PreviewProviderBuild(who, in.Body))
+		})
+}
+
+func (a *api) contextRoutes() {
+	r := a.Resources
+	create(a, "/contexts", "createContext", "Begin a conversation", r.CreateContext)
+	list(a, "/contexts", "listContexts", "List your conversations", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		ProviderID   string `query:"provider_id" format:"uuid"`
+		IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
+	}) (*resource.Items[*resource.Context], error) {
+		return r.ListContexts(ctx, who, in.page(), resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
+	})
+	get(a, "/contexts/{id}", "getContext", "Read a conversation", r.Contexts.Get)
+	change(a, http.MethodPut, "/contexts/{id}", "replaceContext", "Replace a conversation's metadata", r.PutContext)
+	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Change a conversation's metadata", r.PatchContextMetadata)
+	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores", r.Contexts.Delete)
+
+	add := operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
+	add.DefaultStatus = http.StatusCreated
+	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
+		byID
+		Body json.RawMessage
+	}) (*plain[*resource.HistoryItem], error) {
+		return answerPlain(r.AddHistory(ctx, who, in.ID, in.Body))
+	})
+	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts", func(ctx context.Context, who resource.Caller, in *struct {
+		byID
+		paging
+	}) (*resource.Items[*resource.HistoryItem], error) {
+		return r.History(ctx, who, in.ID, in.page())
+	})
+	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			byID
+			FromID string `query:"from_id" format:"uuid" required:"true"`
+		}) (*nothing, error) {
+			return nil, r.DeleteHistory(ctx, who, in.ID, in.FromID)
+		})
+}
+
+func (a *api) vectorStoreRoutes() {
+	r := a.Resources
+	make := operation(http.MethodPost, "/vector_stores", "createVectorStore", "Make a vector store")
+	make.DefaultStatus = http.StatusCreated
+	register(a, make, func(ctx context.Context, who resource.Caller, in *struct {
+		inContext
+		Body resource.NewVectorStore
+	}) (*one[*resource.VectorStore], error) {
+		return answer(r.CreateVectorStore(ctx, who, optional(in.ContextID), in.Body))
+	})
+	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		inContext
+	}) (*resource.Items[*resource.VectorStore], error) {
+		return r.ListVectorStores(ctx, who, in.page(), in.ContextID)
+	})
+	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
+	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.DeleteVectorStore)
+
+	add := operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
+	add.MaxBodyBytes = itemsLimit
+	register(a, add, func(ctx context.Context, who resource.Caller, in *changeOf[[]resource.VectorStoreItem]) (*one[*resource.VectorStore], error) {
+		return answer(r.AddItems(ctx, who, in.ID, in.version(), in.Body))
+	})
+	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore", "Find the nearest items, best first"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			byID
+			Body resource.Search
+		}) (*plain[*resource.Items[*resource.Found]], error) {
+			return answerPlain(r.SearchVectorStore(ctx, who, in.ID, in.Body))
+		})
+	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", func(ctx context.Context, who resource.Caller, in *byID) (*resource.Items[*resource.Document], error) {
+		return r.Documents(ctx, who, in.ID)
+	})
+	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}", "deleteDocument", "Remove a document"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			byID
+			DocumentID string `path:"document_id"`
+		}) (*nothing, error) {
+			return nil, r.DeleteDocument(ctx, who, in.ID, in.DocumentID)
+		})
+}
+
+// Items of a vector store are sent many at once.
+const itemsLimit = 16 << 20
+
+type inContext struct {
+	ContextID string `query:"context_id" format:"uuid"`
+}
+
+func (a *api) modelProviderRoutes() {
+	r := a.Resources
+	create(a, "/model_providers", "createModelProvider", "Add a source of models", r.CreateModelProvider)
+	list(a, "/model_providers", "listModelProviders", "List sources of models", func(ctx context.Context, who resource.Caller, in *paging) (*resource.Items[*resource.ModelProvider], error) {
+		return r.ModelProviders.List(ctx, who, in.page())
+	})
+	get(a, "/model_providers/{id}", "getModelProvider", "Read a source of models", r.ModelProviders.Get)
+	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider", "Change a source of models", r.PatchModelProvider)
+	remove(a, "/model_providers/{id}", "deleteModelProvider", "Remove a source of models", r.ModelProviders.Delete)
+	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels", "Find models like those suggested, best first"),
+		func(ctx context.Context, who resource.Caller, in *withBody[resource.ModelMatch]) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+			return answerPlain(r.MatchModels(ctx, who, in.Body))
+		})
+}
+
+func (a *api) configurationRoutes() {
+	r := a.Resources
+	register(a, operation(http.MethodGet, "/configurations/system", "getConfiguration", "Read the system-wide defaults"),
+		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
+			return answer(r.SystemConfiguration(ctx, who))
+		})
+	register(a, operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			ifMatch
+			Body resource.SystemConfiguration
+		}) (*one[*resource.Configuration], error) {
+			return answer(r.PutSystemConfiguration(ctx, who, in.version(), in.Body))
+		})
+}
+
+func (a *api) connectorRoutes() {
+	r := a.Resources
+	create(a, "/connectors", "createConnector", "Link an MCP server", r.CreateConnector)
+	list(a, "/connectors", "listConnectors", "List your MCP servers", func(ctx context.Context, who resource.Caller, in *paging) (*resource.Items[*resource.Connector], error) {
+		return r.Connectors.List(ctx, who, in.page())
+	})
+	get(a, "/connectors/{id}", "getConnector", "Read a link", r.Connectors.Get)
+	remove(a, "/connectors/{id}", "deleteConnector", "Remove a link", r.Connectors.Delete)
+	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered", func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
+		return r.Presets(), nil
+	})
+	for _, do := range []struct {
+		path, id, summary string
+		do                func(context.Context, resource.Caller, string) (*resource.Connector, error)
+	}{
+		{"/connectors/{id}/connect", "connect", "Connect to the MCP server", r.Connect},
+		{"/connectors/{id}/disconnect", "disconnect", "End the connection", r.Disconnect},
+	} {
+		register(a, operation(http.MethodPost, do.path, do.id, do.summary), func(ctx context.Context, who resource.Caller, in *byID) (*one[*resource.Connector], error) {
+			return answer(do.do(ctx, who, in.ID))
+		})
+	}
+}
+
+func (a *api) userRoutes() {
+	r := a.Resources
+	for path, id := range map[string]string{"/users/me": "getMe", "/user": "getUser"} {
+		op := operation(http.MethodGet, path, id, "Who you are")
+		op.Tags = []string{"users"}
+		register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.User], error) {
+			return answer(r.Me(ctx, who))
+		})
+	}
+	list(a, "/users", "listUsers", "List users", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		Email string `query:"email" doc:"A part of the e-mail address."`
+	}) (*resource.Items[*resource.User], error) {
+		return r.ListUsers(ctx, who, in.page(), in.Email)
+	})
+	get(a, "/users/{id}", "getUserByID", "Read a user", r.Users.Get)
+	change(a, http.MethodPatch, "/users/{id}", "updateUser", "Change a user's role", r.PatchUser)
+	remove(a, "/users/{id}", "deleteUser", "Delete a user and all that they own", r.Users.Delete)
+	register(a, operation(http.MethodGet, "/variables", "getVariables", "Read your variables"),
+		func(ctx context.Context, who resource.Caller, _ *struct{}) (*plain[variables], error) {
+			return asVariables(r.MyVariables(ctx, who))
+		})
+	register(a, operation(http.MethodPut, "/variables", "updateVariables", "Change your variables"),
+		func(ctx context.Context, who resource.Caller, in *withBody[variableChanges]) (*plain[variables], error) {
+			return asVariables(r.PutMyVariables(ctx, who, in.Body.Variables))
+		})
+}
+
+func (a *api) userFeedbackRoutes() {
+	r := a.Resources
+	create(a, "/user_feedback", "createUserFeedback", "Say what you think of an answer", r.CreateUserFeedback)
+	list(a, "/user_feedback", "listUserFeedback", "List feedback", func(ctx context.Context, who resource.Caller, in *struct {
+		paging
+		ProviderID string `query:"provider_id" format:"uuid"`
+	}) (*resource.Items[*resource.UserFeedback], error) {
+		return r.ListUserFeedback(ctx, who, in.page(), in.ProviderID)
+	})
+	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)
+	remove(a, "/user_feedback/{id}", "deleteUserFeedback", "Delete feedback", r.UserFeedback.Delete)
+}

@@ -1,0 +1,153 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// The verbs: what the routes of all types have in common. A route is one line
+// with one of them.
+
+type byID struct {
+	ID string `path:"id" format:"uuid"`
+}
+
+type ifMatch struct {
+	IfMatch string `header:"If-Match" doc:"The ETag of the version that the change is meant for."`
+}
+
+// version is the version that If-Match names: 0 for any, and one that no
+// resource has for what is no version.
+func (m ifMatch) version() int64 {
+	if m.IfMatch == "" || m.IfMatch == "*" {
+		return 0
+	}
+	text, quoted := strings.CutPrefix(m.IfMatch, `"`)
+	text, closed := strings.CutSuffix(text, `"`)
+	version, err := strconv.ParseInt(text, 10, 64)
+	if !quoted || !closed || err != nil || version < 1 {
+		return -1
+	}
+	return version
+}
+
+type withBody[B any] struct {
+	Body B
+}
+
+type changeOf[B any] struct {
+	byID
+	ifMatch
+	Body B
+}
+
+type removal struct {
+	byID
+	ifMatch
+}
+
+type nothing struct{}
+
+// one answers with a resource.
+type one[R any] struct {
+	ETag string `header:"ETag"`
+	Body R
+}
+
+func answer[R resource.Row](row R, err error) (*one[R], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &one[R]{ETag: row.ETag(), Body: row}, nil
+}
+
+// plain answers with something that has no version.
+type plain[B any] struct {
+	Body B
+}
+
+func answerPlain[B any](b B, err error) (*plain[B], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &plain[B]{Body: b}, nil
+}
+
+// operation describes a route: id, summary and tag.
+func operation(method, path, id, summary string) huma.Operation {
+	tag, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}}
+}
+
+func create[B any, R resource.Row](a *api, path, id, summary string, do func(context.Context, resource.Caller, B) (R, error)) {
+	op := operation(http.MethodPost, path, id, summary)
+	op.DefaultStatus = http.StatusCreated
+	op.Errors = []int{http.StatusConflict}
+	register(a, op, func(ctx context.Context, who resource.Caller, in *withBody[B]) (*one[R], error) {
+		return answer(do(ctx, who, in.Body))
+	})
+}
+
+func get[R resource.Row](a *api, path, id, summary string, do func(context.Context, resource.Caller, string) (R, error)) {
+	register(a, operation(http.MethodGet, path, id, summary), func(ctx context.Context, who resource.Caller, in *byID) (*one[R], error) {
+		return answer(do(ctx, who, in.ID))
+	})
+}
+
+func change[B any, R resource.Row](a *api, method, path, id, summary string, do func(context.Context, resource.Caller, string, int64, B) (R, error)) {
+	op := operation(method, path, id, summary)
+	op.Errors = []int{http.StatusConflict, http.StatusPreconditionFailed}
+	register(a, op, func(ctx context.Context, who resource.Caller, in *changeOf[B]) (*one[R], error) {
+		return answer(do(ctx, who, in.ID, in.version(), in.Body))
+	})
+}
+
+func remove(a *api, path, id, summary string, do func(context.Context, resource.Caller, string, int64) error) {
+	op := operation(http.MethodDelete, path, id, summary)
+	op.Errors = []int{http.StatusConflict, http.StatusPreconditionFailed}
+	register(a, op, func(ctx context.Context, who resource.Caller, in *removal) (*nothing, error) {
+		return nil, do(ctx, who, in.ID, in.version())
+	})
+}
+
+// paging is the query of every list.
+type paging struct {
+	Limit     int64  `query:"limit" minimum:"1" maximum:"100" default:"40"`
+	PageToken string `query:"page_token" format:"uuid" doc:"The id of the last item of the page before."`
+	Order     string `query:"order" enum:"asc,desc" default:"desc"`
+	OrderBy   string `query:"order_by" enum:"created_at,updated_at" default:"created_at"`
+}
+
+func (p paging) page() resource.Page {
+	return resource.Page{Limit: p.Limit, Token: strings.ToLower(p.PageToken), OrderBy: p.OrderBy, Descending: p.Order == "desc"}
+}
+
+// list answers with a part of a list; I is [paging] and filters.
+func list[I, R any](a *api, path, id, summary string, do func(context.Context, resource.Caller, *I) (*resource.Items[R], error)) {
+	register(a, operation(http.MethodGet, path, id, summary), func(ctx context.Context, who resource.Caller, in *I) (*plain[*resource.Items[R]], error) {
+		return answerPlain(do(ctx, who, in))
+	})
+}
+
+// optional is nil for a text that was not given.
+func optional(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// choice is nil for a choice that was not made.
+func choice(text string) *bool {
+	if text == "" {
+		return nil
+	}
+	yes := text == "true"
+	return &yes
+}
