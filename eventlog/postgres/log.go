@@ -103,21 +103,38 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 // Migrate creates or updates the log's tables. It may be called at every start,
 // by several replicas at once.
 func Migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations")
+	provider, err := migrator(db)
 	if err != nil {
-		return fmt.Errorf("open log migrations: %w", err)
-	}
-	locker, err := lock.NewPostgresSessionLocker()
-	if err != nil {
-		return fmt.Errorf("lock log migrations: %w", err)
-	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
-		goose.WithTableName("tidings_log_version"), goose.WithSessionLocker(locker))
-	if err != nil {
-		return fmt.Errorf("read log migrations: %w", err)
+		return err
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrate log: %w", err)
 	}
 	return nil
+}
+
+// Pending reports whether [Migrate] has something to do.
+func Pending(ctx context.Context, db *sql.DB) (bool, error) {
+	provider, err := migrator(db)
+	if err != nil {
+		return false, err
+	}
+	return provider.HasPending(ctx)
+}
+
+func migrator(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, fmt.Errorf("open log migrations: %w", err)
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return nil, fmt.Errorf("lock log migrations: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithTableName("tidings_log_version"), goose.WithSessionLocker(locker))
+	if err != nil {
+		return nil, fmt.Errorf("read log migrations: %w", err)
+	}
+	return provider, nil
 }

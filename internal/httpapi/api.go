@@ -42,21 +42,21 @@ type Options struct {
 type api struct {
 	Options
 	huma huma.API
-	mux  *http.ServeMux
+	mux  *router
 }
 
 const root = "/api/v1"
 
 // New returns the handler of all requests.
 func New(o Options) http.Handler {
-	a := &api{Options: o, mux: http.NewServeMux()}
+	a := &api{Options: o, mux: newRouter()}
 	a.huma = humago.New(a.mux, configuration(o.Version))
 	a.huma.UseMiddleware(a.authenticate)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
-	return http.NewCrossOriginProtection().Handler(refuseZeroBytes(escapeLocation(a.recoverPanics(a.mux))))
+	return http.NewCrossOriginProtection().Handler(refuseZeroBytes(a.recoverPanics(a.mux)))
 }
 
 func configuration(version string) huma.Config {

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -30,18 +29,4 @@ func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write([]byte(text + "\n")) // whoever asked may be gone
-}
-
-const byLocation = "/providers/by-location/"
-
-// escapeLocation takes a location that was not percent-encoded as it was meant:
-// all that follows is one.
-func escapeLocation(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		location, ok := strings.CutPrefix(r.URL.EscapedPath(), root+byLocation)
-		if ok && strings.Contains(location, "/") {
-			r.URL.RawPath = root + byLocation + strings.ReplaceAll(location, "/", "%2F")
-		}
-		next.ServeHTTP(w, r)
-	})
 }

@@ -33,7 +33,7 @@ import (
 type Store struct {
 	reader, writer *bun.DB
 	log            appendLog
-	migrate        func(context.Context) error
+	migrations     migrations
 	closers        []func() error
 }
 
@@ -72,11 +72,9 @@ func OpenSQLite(folder string) (*Store, error) {
 	reader.SetMaxOpenConns(maxConnections)
 	return &Store{
 		reader: bun.NewDB(reader, sqlitedialect.New()), writer: bun.NewDB(writer, sqlitedialect.New()),
-		log: sqlite.New(reader, writer),
-		migrate: func(ctx context.Context) error {
-			return errors.Join(sqlite.Migrate(ctx, writer), migrateResources(ctx, writer, goose.DialectSQLite3))
-		},
-		closers: []func() error{reader.Close, writer.Close},
+		log:        sqlite.New(reader, writer),
+		migrations: migrations{writer, goose.DialectSQLite3, sqlite.Migrate, sqlite.Pending},
+		closers:    []func() error{reader.Close, writer.Close},
 	}, nil
 }
 
@@ -102,19 +100,14 @@ func OpenPostgres(databaseURL string) (*Store, error) {
 	wrapped := bun.NewDB(db, pgdialect.New())
 	return &Store{
 		reader: wrapped, writer: wrapped,
-		log: postgres.New(db),
-		migrate: func(ctx context.Context) error {
-			return errors.Join(postgres.Migrate(ctx, db), migrateResources(ctx, db, goose.DialectPostgres))
-		},
-		closers: []func() error{db.Close},
+		log:        postgres.New(db),
+		migrations: migrations{db, goose.DialectPostgres, postgres.Migrate, postgres.Pending},
+		closers:    []func() error{db.Close},
 	}, nil
 }
 
 // Log returns the event log in this database.
 func (s *Store) Log() eventlog.Log { return s.log }
-
-// Migrate creates or updates the tables. It may be called at every start.
-func (s *Store) Migrate(ctx context.Context) error { return s.migrate(ctx) }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error { return s.reader.PingContext(ctx) }

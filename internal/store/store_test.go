@@ -40,7 +40,10 @@ func TestStore(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { s.Close() })
-			for range 2 { // a second time changes nothing
+			for _, want := range []bool{true, false} { // a second time changes nothing
+				if pending, err := s.Pending(t.Context()); err != nil || pending != want {
+					t.Fatalf("pending = %v, %v; want %v", pending, err, want)
+				}
 				if err := s.Migrate(t.Context()); err != nil {
 					t.Fatal(err)
 				}

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tidings-dev/tidings/internal/app"
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+// settings are the flags that serve and migrate have in common.
+type settings struct {
+	file  string
+	flags *pflag.FlagSet
+}
+
+func settingsOf(cmd *cobra.Command) *settings {
+	s := &settings{flags: pflag.NewFlagSet("", pflag.ContinueOnError)}
+	cmd.Flags().StringVar(&s.file, "config", "", "configuration `FILE` (YAML)")
+	s.flags.String("data-dir", "", "`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
+	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
+	s.flags.String("log-level", "", "debug, info, warn or error (default info)")
+	return s
+}
+
+// addTo makes them flags of a command, once all are there.
+func (s *settings) addTo(cmd *cobra.Command) { cmd.Flags().AddFlagSet(s.flags) }
+
+// keys are the flags whose setting is not their own name.
+var keys = map[string]string{"data-dir": "data_dir", "database-url": "database_url", "log-level": "log.level"}
+
+func (s *settings) load() (config.Config, error) {
+	flags := make(map[string]string)
+	s.flags.Visit(func(f *pflag.Flag) {
+		key := f.Name
+		if k, ok := keys[f.Name]; ok {
+			key = k
+		}
+		flags[key] = f.Value.String()
+	})
+	return config.Load(config.Input{File: s.file, Environ: os.Environ(), Flags: flags})
+}
+
+func logger(w io.Writer, l config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.Level)) // config checked it
+	options := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func serveCommand() *cobra.Command {
+	var s *settings
+	var noMigrate bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Run the server. Settings come from the file, then from the environment
+(TIDINGS_LISTEN for listen), then from flags, the later winning.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			log := logger(cmd.ErrOrStderr(), cfg.Log)
+			defer surviveHangup(log)()
+			server, err := app.New(cmd.Context(), cfg, app.Options{Logger: log, Version: version, NoMigrate: noMigrate})
+			if err != nil {
+				return err
+			}
+			return server.Run(cmd.Context())
+		},
+	}
+	s = settingsOf(cmd)
+	s.flags.String("listen", "", "`ADDRESS` to listen on (default 127.0.0.1:8333)")
+	s.addTo(cmd)
+	cmd.Flags().BoolVar(&noMigrate, "no-migrate", false, "leave the database as it is; fail if it needs migrations")
+	return cmd
+}
+
+// surviveHangup keeps SIGHUP, which reloads other servers, from ending this one.
+func surviveHangup(log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				log.Warn("the configuration is read at the start only: restart the server to change it")
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(done)
+	}
+}
+
+func migrateCommand() *cobra.Command {
+	var s *settings
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Create or update the tables of the database, and end",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			return migrate(cmd.Context(), cmd.OutOrStdout(), cfg)
+		},
+	}
+	s = settingsOf(cmd)
+	s.addTo(cmd)
+	return cmd
+}
+
+func migrate(ctx context.Context, out io.Writer, cfg config.Config) (err error) {
+	store, err := app.OpenStore(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if failed := store.Close(); err == nil {
+			err = failed
+		}
+	}()
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "the database is up to date")
+	return nil
+}
