@@ -28,8 +28,8 @@ func (a *api) fileRoutes() {
 	}}
 	register(a, upload, a.createFile)
 	list(a, "/files", "listFiles", "List your files", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
-		inContext
+		Paging
+		InContext
 		ContentType    string `query:"content_type"`
 		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
 	}) (*resource.Items[*resource.File], error) {
@@ -44,22 +44,22 @@ func (a *api) fileRoutes() {
 
 	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
-	register(a, extract, func(ctx context.Context, who resource.Caller, in *byID) (*plain[*resource.Extraction], error) {
+	register(a, extract, func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {
 		return answerPlain(r.Extract(ctx, who, in.ID))
 	})
 	register(a, operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
-		func(ctx context.Context, who resource.Caller, in *byID) (*plain[*resource.Extraction], error) {
+		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {
 			return answerPlain(r.Extraction(ctx, who, in.ID))
 		})
 	register(a, operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete the extracted text"),
-		func(ctx context.Context, who resource.Caller, in *byID) (*nothing, error) {
+		func(ctx context.Context, who resource.Caller, in *ByID) (*nothing, error) {
 			return nil, r.DeleteExtraction(ctx, who, in.ID)
 		})
 }
 
 // upload is a request whose body is streamed, not read beforehand.
 type upload struct {
-	inContext
+	InContext
 
 	request *http.Request
 	writer  http.ResponseWriter
@@ -142,7 +142,7 @@ func content(a *api, path, id, summary string, open func(context.Context, resour
 		Description: "The content",
 		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}}
-	register(a, op, func(ctx context.Context, who resource.Caller, in *byID) (*huma.StreamResponse, error) {
+	register(a, op, func(ctx context.Context, who resource.Caller, in *ByID) (*huma.StreamResponse, error) {
 		file, reader, err := open(ctx, who, in.ID)
 		if err != nil {
 			return nil, err

@@ -38,7 +38,7 @@ func (a *api) providerRoutes() {
 	r := a.Resources
 	create(a, "/providers", "createProvider", "Make an agent known", r.CreateProvider)
 	list(a, "/providers", "listProviders", "List agents", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
+		Paging
 		Origin    string `query:"origin"`
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
 	}) (*resource.Items[*resource.Provider], error) {
@@ -58,12 +58,12 @@ func (a *api) providerRoutes() {
 			return answer(r.ProviderByLocation(ctx, who, in.Location))
 		})
 	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables", "Read an agent's variables"),
-		func(ctx context.Context, who resource.Caller, in *byID) (*plain[variables], error) {
+		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[variables], error) {
 			return asVariables(r.ProviderVariables(ctx, who, in.ID))
 		})
 	register(a, operation(http.MethodPut, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			byID
+			ByID
 			Body variableChanges
 		}) (*plain[variables], error) {
 			return asVariables(r.PutProviderVariables(ctx, who, in.ID, in.Body.Variables))
@@ -74,7 +74,7 @@ func (a *api) providerBuildRoutes() {
 	r := a.Resources
 	create(a, "/provider_builds", "createProviderBuild", "Record a build", r.CreateProviderBuild)
 	list(a, "/provider_builds", "listProviderBuilds", "List builds", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
+		Paging
 		Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
 	}) (*resource.Items[*resource.ProviderBuild], error) {
@@ -93,7 +93,7 @@ func (a *api) contextRoutes() {
 	r := a.Resources
 	create(a, "/contexts", "createContext", "Begin a conversation", r.CreateContext)
 	list(a, "/contexts", "listContexts", "List your conversations", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
+		Paging
 		ProviderID   string `query:"provider_id" format:"uuid"`
 		IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
 	}) (*resource.Items[*resource.Context], error) {
@@ -107,20 +107,20 @@ func (a *api) contextRoutes() {
 	add := operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
-		byID
+		ByID
 		Body json.RawMessage
 	}) (*plain[*resource.HistoryItem], error) {
 		return answerPlain(r.AddHistory(ctx, who, in.ID, in.Body))
 	})
 	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts", func(ctx context.Context, who resource.Caller, in *struct {
-		byID
-		paging
+		ByID
+		Paging
 	}) (*resource.Items[*resource.HistoryItem], error) {
 		return r.History(ctx, who, in.ID, in.page())
 	})
 	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			byID
+			ByID
 			FromID string `query:"from_id" format:"uuid" required:"true"`
 		}) (*nothing, error) {
 			return nil, r.DeleteHistory(ctx, who, in.ID, in.FromID)
@@ -132,14 +132,14 @@ func (a *api) vectorStoreRoutes() {
 	make := operation(http.MethodPost, "/vector_stores", "createVectorStore", "Make a vector store")
 	make.DefaultStatus = http.StatusCreated
 	register(a, make, func(ctx context.Context, who resource.Caller, in *struct {
-		inContext
+		InContext
 		Body resource.NewVectorStore
 	}) (*one[*resource.VectorStore], error) {
 		return answer(r.CreateVectorStore(ctx, who, optional(in.ContextID), in.Body))
 	})
 	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
-		inContext
+		Paging
+		InContext
 	}) (*resource.Items[*resource.VectorStore], error) {
 		return r.ListVectorStores(ctx, who, in.page(), in.ContextID)
 	})
@@ -153,17 +153,17 @@ func (a *api) vectorStoreRoutes() {
 	})
 	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore", "Find the nearest items, best first"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			byID
+			ByID
 			Body resource.Search
 		}) (*plain[*resource.Items[*resource.Found]], error) {
 			return answerPlain(r.SearchVectorStore(ctx, who, in.ID, in.Body))
 		})
-	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", func(ctx context.Context, who resource.Caller, in *byID) (*resource.Items[*resource.Document], error) {
+	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", func(ctx context.Context, who resource.Caller, in *ByID) (*resource.Items[*resource.Document], error) {
 		return r.Documents(ctx, who, in.ID)
 	})
 	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}", "deleteDocument", "Remove a document"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			byID
+			ByID
 			DocumentID string `path:"document_id"`
 		}) (*nothing, error) {
 			return nil, r.DeleteDocument(ctx, who, in.ID, in.DocumentID)
@@ -173,14 +173,15 @@ func (a *api) vectorStoreRoutes() {
 // Items of a vector store are sent many at once.
 const itemsLimit = 16 << 20
 
-type inContext struct {
+// InContext is the query of what may belong to a context.
+type InContext struct {
 	ContextID string `query:"context_id" format:"uuid"`
 }
 
 func (a *api) modelProviderRoutes() {
 	r := a.Resources
 	create(a, "/model_providers", "createModelProvider", "Add a source of models", r.CreateModelProvider)
-	list(a, "/model_providers", "listModelProviders", "List sources of models", func(ctx context.Context, who resource.Caller, in *paging) (*resource.Items[*resource.ModelProvider], error) {
+	list(a, "/model_providers", "listModelProviders", "List sources of models", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.ModelProvider], error) {
 		return r.ModelProviders.List(ctx, who, in.page())
 	})
 	get(a, "/model_providers/{id}", "getModelProvider", "Read a source of models", r.ModelProviders.Get)
@@ -200,7 +201,7 @@ func (a *api) configurationRoutes() {
 		})
 	register(a, operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ifMatch
+			Precondition
 			Body resource.SystemConfiguration
 		}) (*one[*resource.Configuration], error) {
 			return answer(r.PutSystemConfiguration(ctx, who, in.version(), in.Body))
@@ -210,7 +211,7 @@ func (a *api) configurationRoutes() {
 func (a *api) connectorRoutes() {
 	r := a.Resources
 	create(a, "/connectors", "createConnector", "Link an MCP server", r.CreateConnector)
-	list(a, "/connectors", "listConnectors", "List your MCP servers", func(ctx context.Context, who resource.Caller, in *paging) (*resource.Items[*resource.Connector], error) {
+	list(a, "/connectors", "listConnectors", "List your MCP servers", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.Connector], error) {
 		return r.Connectors.List(ctx, who, in.page())
 	})
 	get(a, "/connectors/{id}", "getConnector", "Read a link", r.Connectors.Get)
@@ -225,7 +226,7 @@ func (a *api) connectorRoutes() {
 		{"/connectors/{id}/connect", "connect", "Connect to the MCP server", r.Connect},
 		{"/connectors/{id}/disconnect", "disconnect", "End the connection", r.Disconnect},
 	} {
-		register(a, operation(http.MethodPost, do.path, do.id, do.summary), func(ctx context.Context, who resource.Caller, in *byID) (*one[*resource.Connector], error) {
+		register(a, operation(http.MethodPost, do.path, do.id, do.summary), func(ctx context.Context, who resource.Caller, in *ByID) (*one[*resource.Connector], error) {
 			return answer(do.do(ctx, who, in.ID))
 		})
 	}
@@ -241,7 +242,7 @@ func (a *api) userRoutes() {
 		})
 	}
 	list(a, "/users", "listUsers", "List users", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
+		Paging
 		Email string `query:"email" doc:"A part of the e-mail address."`
 	}) (*resource.Items[*resource.User], error) {
 		return r.ListUsers(ctx, who, in.page(), in.Email)
@@ -263,7 +264,7 @@ func (a *api) userFeedbackRoutes() {
 	r := a.Resources
 	create(a, "/user_feedback", "createUserFeedback", "Say what you think of an answer", r.CreateUserFeedback)
 	list(a, "/user_feedback", "listUserFeedback", "List feedback", func(ctx context.Context, who resource.Caller, in *struct {
-		paging
+		Paging
 		ProviderID string `query:"provider_id" format:"uuid"`
 	}) (*resource.Items[*resource.UserFeedback], error) {
 		return r.ListUserFeedback(ctx, who, in.page(), in.ProviderID)

@@ -14,17 +14,21 @@ import (
 // The verbs: what the routes of all types have in common. A route is one line
 // with one of them.
 
-type byID struct {
+// The types that requests embed are exported because huma reads no others.
+
+// ByID is the path of a resource.
+type ByID struct {
 	ID string `path:"id" format:"uuid"`
 }
 
-type ifMatch struct {
+// Precondition is the header of a change.
+type Precondition struct {
 	IfMatch string `header:"If-Match" doc:"The ETag of the version that the change is meant for."`
 }
 
 // version is the version that If-Match names: 0 for any, and one that no
 // resource has for what is no version.
-func (m ifMatch) version() int64 {
+func (m Precondition) version() int64 {
 	if m.IfMatch == "" || m.IfMatch == "*" {
 		return 0
 	}
@@ -42,14 +46,14 @@ type withBody[B any] struct {
 }
 
 type changeOf[B any] struct {
-	byID
-	ifMatch
+	ByID
+	Precondition
 	Body B
 }
 
 type removal struct {
-	byID
-	ifMatch
+	ByID
+	Precondition
 }
 
 type nothing struct{}
@@ -95,7 +99,7 @@ func create[B any, R resource.Row](a *api, path, id, summary string, do func(con
 }
 
 func get[R resource.Row](a *api, path, id, summary string, do func(context.Context, resource.Caller, string) (R, error)) {
-	register(a, operation(http.MethodGet, path, id, summary), func(ctx context.Context, who resource.Caller, in *byID) (*one[R], error) {
+	register(a, operation(http.MethodGet, path, id, summary), func(ctx context.Context, who resource.Caller, in *ByID) (*one[R], error) {
 		return answer(do(ctx, who, in.ID))
 	})
 }
@@ -116,19 +120,19 @@ func remove(a *api, path, id, summary string, do func(context.Context, resource.
 	})
 }
 
-// paging is the query of every list.
-type paging struct {
+// Paging is the query of every list.
+type Paging struct {
 	Limit     int64  `query:"limit" minimum:"1" maximum:"100" default:"40"`
 	PageToken string `query:"page_token" format:"uuid" doc:"The id of the last item of the page before."`
 	Order     string `query:"order" enum:"asc,desc" default:"desc"`
 	OrderBy   string `query:"order_by" enum:"created_at,updated_at" default:"created_at"`
 }
 
-func (p paging) page() resource.Page {
+func (p Paging) page() resource.Page {
 	return resource.Page{Limit: p.Limit, Token: strings.ToLower(p.PageToken), OrderBy: p.OrderBy, Descending: p.Order == "desc"}
 }
 
-// list answers with a part of a list; I is [paging] and filters.
+// list answers with a part of a list; I is [Paging] and filters.
 func list[I, R any](a *api, path, id, summary string, do func(context.Context, resource.Caller, *I) (*resource.Items[R], error)) {
 	register(a, operation(http.MethodGet, path, id, summary), func(ctx context.Context, who resource.Caller, in *I) (*plain[*resource.Items[R]], error) {
 		return answerPlain(do(ctx, who, in))
