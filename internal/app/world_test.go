@@ -1,0 +1,355 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/tidings-dev/tidings/internal/app"
+	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+// databases runs a test on SQLite and on PostgreSQL.
+func databases(t *testing.T, test func(t *testing.T, settings map[string]any)) {
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		test(t, map[string]any{})
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		test(t, map[string]any{"database_url": testdb.Postgres(t)})
+	})
+}
+
+// The users of a world, each with a token of the same name.
+var roles = map[string]string{
+	"admin": "admin", "developer": "developer", "ann": "user", "bob": "user", "newcomer": "user",
+	"newcomer2": "user", "sentinel": "user",
+}
+
+// world is a running server, a receiver of its webhooks, and what it talks to.
+type world struct {
+	*testing.T
+	url   string
+	agent *agent
+	log   *syncBuffer
+	stop  func() error
+
+	mu       sync.Mutex
+	arrived  map[int64]arrival // by position in the log
+	answered chan struct{}     // told of each arrival
+	marked   int64
+	begun    time.Time
+}
+
+type arrival struct {
+	header http.Header
+	body   []byte
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// newWorld starts a server; settings are added to its configuration.
+func newWorld(t *testing.T, settings map[string]any) *world {
+	t.Helper()
+	w := &world{T: t, log: new(syncBuffer), arrived: make(map[int64]arrival), answered: make(chan struct{}, 1), begun: time.Now()}
+	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
+	t.Cleanup(receiver.Close)
+	w.agent = newAgent(t)
+	tokens := []any{}
+	for user, role := range roles {
+		tokens = append(tokens, map[string]any{"sha256": auth.Hash(user), "user": user + "@example.com", "role": role})
+	}
+	all := map[string]any{
+		"listen": "127.0.0.1:0", "data_dir": t.TempDir(), "encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+		"auth": map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"}, "shutdown_timeout": "5s",
+		"webhook": map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL, "secret": webhookSecret}}},
+		"log":     map[string]any{"level": "debug"},
+	}
+	maps.Copy(all, settings)
+	w.start(all)
+	return w
+}
+
+func (w *world) start(settings map[string]any) {
+	w.Helper()
+	text, err := json.Marshal(settings)
+	if err != nil {
+		w.Fatal(err)
+	}
+	file := filepath.Join(w.TempDir(), "tidings.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		w.Fatal(err)
+	}
+	cfg, err := config.Load(config.Input{File: file})
+	if err != nil {
+		w.Fatal(err)
+	}
+	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	server, err := app.New(w.Context(), cfg, app.Options{Logger: logger, Version: "test"})
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.url = "http://" + server.Addr()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	w.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	w.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			w.Errorf("stop: %v", err)
+		}
+		if w.Failed() {
+			w.Logf("log:\n%s", w.log)
+		}
+	})
+}
+
+func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	position, err2 := strconv.ParseInt(r.Header.Get("tidings-sequence"), 10, 64)
+	if err != nil || err2 != nil {
+		rw.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.mu.Lock()
+	w.arrived[position] = arrival{r.Header, body}
+	w.mu.Unlock()
+	select {
+	case w.answered <- struct{}{}:
+	default:
+	}
+}
+
+// answer is what the server said.
+type answer struct {
+	status int
+	header http.Header
+	text   string
+	body   map[string]any
+}
+
+func (a answer) id() string { return fmt.Sprint(a.body["id"]) }
+
+const patience = 20 * time.Second
+
+func (w *world) request(as, method, path string, body io.Reader, header map[string]string) answer {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, w.url+path, body)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if as != "" {
+		r.Header.Set("Authorization", "Bearer "+as)
+	}
+	for name, value := range header {
+		r.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		w.Fatal(err)
+	}
+	a := answer{status: response.StatusCode, header: response.Header, text: string(text)}
+	_ = json.Unmarshal(text, &a.body) // not everything is an object
+	return a
+}
+
+// try makes a request with a JSON body, and says what came of it.
+func (w *world) try(as, method, path string, body any, header ...string) answer {
+	w.Helper()
+	var reader io.Reader
+	headers := map[string]string{}
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			w.Fatal(err)
+		}
+		reader, headers["Content-Type"] = bytes.NewReader(text), "application/json"
+	}
+	for i := 0; i < len(header); i += 2 {
+		headers[header[i]] = header[i+1]
+	}
+	return w.request(as, method, "/api/v1"+path, reader, headers)
+}
+
+// call makes a request that must succeed.
+func (w *world) call(as, method, path string, body any) answer {
+	w.Helper()
+	a := w.try(as, method, path, body)
+	if a.status >= 300 {
+		w.Fatalf("%s %s as %s: %d %s", method, path, as, a.status, a.text)
+	}
+	return a
+}
+
+func (w *world) tryUpload(as, query, name, contentType string, content io.Reader) answer {
+	w.Helper()
+	var b bytes.Buffer
+	form := multipart.NewWriter(&b)
+	part, err := form.CreatePart(textproto.MIMEHeader{
+		"Content-Disposition": {fmt.Sprintf(`form-data; name="file"; filename=%q`, name)}, "Content-Type": {contentType},
+	})
+	if err == nil {
+		_, err = io.Copy(part, content)
+	}
+	if err != nil || form.Close() != nil {
+		w.Fatal(err)
+	}
+	return w.request(as, http.MethodPost, "/api/v1/files"+query, &b, map[string]string{"Content-Type": form.FormDataContentType()})
+}
+
+func (w *world) upload(as, query string) answer {
+	w.Helper()
+	a := w.tryUpload(as, query, "notes.md", "text/markdown", strings.NewReader("# Notes"))
+	if a.status != http.StatusCreated {
+		w.Fatalf("upload: %d %s", a.status, a.text)
+	}
+	return a
+}
+
+func (w *world) user(name string) string {
+	w.Helper()
+	return w.call(name, "GET", "/users/me", nil).id()
+}
+
+// since returns what was delivered since [world.mark], in the order of the log,
+// once all of it is there.
+func (w *world) since() []arrival {
+	w.Helper()
+	from := w.marked
+	to := w.mark()
+	var arrivals []arrival
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for position := from + 1; position < to; position++ {
+		arrivals = append(arrivals, w.arrived[position])
+	}
+	return arrivals
+}
+
+// mark waits until all that was done was delivered: it makes a change and waits
+// for its webhook and for all before it.
+func (w *world) mark() int64 {
+	w.Helper()
+	id := w.call("sentinel", "POST", "/contexts", map[string]any{}).id()
+	deadline := time.After(patience)
+	for {
+		if position := w.delivered(id); position > 0 {
+			w.marked = position
+			return position
+		}
+		select {
+		case <-w.answered:
+		case <-deadline:
+			w.Fatalf("not all webhooks arrived; log:\n%s", w.log)
+		}
+	}
+}
+
+// delivered is the position of an event of a resource, if all before it arrived.
+func (w *world) delivered(id string) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for position := w.marked + 1; ; position++ {
+		a, ok := w.arrived[position]
+		if !ok {
+			return 0
+		}
+		if bytes.Contains(a.body, []byte(id)) {
+			return position
+		}
+	}
+}
+
+// agent is a server that is an A2A agent, a model provider and an MCP server.
+type agent struct {
+	url string
+	// away makes it answer 503 to everything.
+	away atomic.Bool
+	// keys are the API keys that it was shown.
+	mu   sync.Mutex
+	keys []string
+}
+
+func newAgent(t *testing.T) *agent {
+	a := new(agent)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/.well-known/agent-card.json") {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, `{"name":"Echo","description":"Says it again.","version":"1.0.0","url":"http://echo"}`)
+	})
+	mux.HandleFunc("/v1/models", func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		a.keys = append(a.keys, r.Header.Get("Authorization"))
+		a.mu.Unlock()
+		if r.Header.Get("Authorization") == "Bearer wrong-key" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		fmt.Fprint(w, `{"data":[{"id":"gpt-4o"},{"id":"text-embedding-3"}]}`)
+	})
+	server := mcp.NewServer(&mcp.Implementation{Name: "tools", Version: "1"}, nil)
+	handler := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil)
+	mux.Handle("/mcp", handler)
+	mux.HandleFunc("/locked", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	a.url = s.URL
+	return a
+}
