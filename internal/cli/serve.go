@@ -23,30 +23,27 @@ type settings struct {
 }
 
 func settingsOf(cmd *cobra.Command) *settings {
-	s := &settings{flags: pflag.NewFlagSet("", pflag.ContinueOnError)}
-	cmd.Flags().StringVar(&s.file, "config", "", "configuration `FILE` (YAML)")
+	s := &settings{flags: cmd.Flags()}
+	s.flags.StringVar(&s.file, "config", "", "configuration `FILE` (YAML)")
 	s.flags.String("data-dir", "", "`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
 	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
 	s.flags.String("log-level", "", "debug, info, warn or error (default info)")
 	return s
 }
 
-// addTo makes them flags of a command, once all are there.
-func (s *settings) addTo(cmd *cobra.Command) { cmd.Flags().AddFlagSet(s.flags) }
-
-// keys are the flags whose setting is not their own name.
-var keys = map[string]string{"data-dir": "data_dir", "database-url": "database_url", "log-level": "log.level"}
+// keys are the settings behind flags.
+var keys = map[string]string{
+	"data-dir": "data_dir", "database-url": "database_url", "listen": "listen", "log-level": "log.level",
+}
 
 func (s *settings) load() (config.Config, error) {
-	flags := make(map[string]string)
+	given := make(map[string]string)
 	s.flags.Visit(func(f *pflag.Flag) {
-		key := f.Name
-		if k, ok := keys[f.Name]; ok {
-			key = k
+		if key, ok := keys[f.Name]; ok {
+			given[key] = f.Value.String()
 		}
-		flags[key] = f.Value.String()
 	})
-	return config.Load(config.Input{File: s.file, Environ: os.Environ(), Flags: flags})
+	return config.Load(config.Input{File: s.file, Environ: os.Environ(), Flags: given})
 }
 
 func logger(w io.Writer, l config.Log) *slog.Logger {
@@ -83,8 +80,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	s = settingsOf(cmd)
-	s.flags.String("listen", "", "`ADDRESS` to listen on (default 127.0.0.1:8333)")
-	s.addTo(cmd)
+	cmd.Flags().String("listen", "", "`ADDRESS` to listen on (default 127.0.0.1:8333)")
 	cmd.Flags().BoolVar(&noMigrate, "no-migrate", false, "leave the database as it is; fail if it needs migrations")
 	return cmd
 }
@@ -125,7 +121,6 @@ func migrateCommand() *cobra.Command {
 		},
 	}
 	s = settingsOf(cmd)
-	s.addTo(cmd)
 	return cmd
 }
 
