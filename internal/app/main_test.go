@@ -1,10 +1,44 @@
 package app_test
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"testing"
 
+	"github.com/tidings-dev/tidings/internal/app"
+	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
+// serveFile makes this test binary a server: a process of its own that can be
+// killed.
+const serveFile = "TIDINGS_TEST_SERVE"
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(serveFile); file != "" {
+		if err := serve(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(testdb.Main(m))
+}
+
+func serve(file string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cfg, err := config.Load(config.Input{File: file})
+	if err != nil {
+		return err
+	}
+	server, err := app.New(ctx, cfg, app.Options{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Version: "test"})
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx)
+}

@@ -1,0 +1,284 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/auth"
+)
+
+const (
+	kills    = 30
+	writers  = 4
+	contexts = 5 // of each writer
+)
+
+// record is what a receiver got.
+type record struct {
+	mu         sync.Mutex
+	bodies     map[string][]byte  // by webhook-id
+	versions   map[string][]int64 // of each resource, in the order of first arrival
+	duplicates int
+	different  []string // ids whose bytes changed
+}
+
+func (r *record) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	body, err := io.ReadAll(request.Body)
+	var event struct {
+		ResourceID string `json:"resource_id"`
+	}
+	version, err2 := strconv.ParseInt(request.Header.Get("tidings-resource-version"), 10, 64)
+	if err != nil || err2 != nil || json.Unmarshal(body, &event) != nil {
+		w.WriteHeader(http.StatusBadRequest) // cut off by a kill
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := request.Header.Get("webhook-id")
+	if known, ok := r.bodies[id]; ok {
+		r.duplicates++
+		if !bytes.Equal(known, body) {
+			r.different = append(r.different, id)
+		}
+		return
+	}
+	r.bodies[id] = body
+	r.versions[event.ResourceID] = append(r.versions[event.ResourceID], version)
+}
+
+// missing is how many versions of a resource have not arrived.
+func (r *record) missing(id string, version int64) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return version - int64(len(r.versions[id]))
+}
+
+// process is a server of its own, which is started again on the same address.
+type process struct {
+	*testing.T
+	file, address string
+	cmd           *exec.Cmd
+	log           *syncBuffer
+}
+
+func newProcess(t *testing.T, settings map[string]any) *process {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	all := map[string]any{
+		"listen": address, "data_dir": filepath.Join(t.TempDir(), "data"), "shutdown_timeout": "10s",
+		"auth": map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("token"), "user": "crash@example.com", "role": "admin"}}},
+	}
+	maps.Copy(all, settings)
+	text, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{T: t, file: filepath.Join(t.TempDir(), "tidings.yaml"), address: address, log: new(syncBuffer)}
+	if err := os.WriteFile(p.file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.end(syscall.SIGKILL) })
+	return p
+}
+
+func (p *process) start() {
+	p.Helper()
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append(os.Environ(), serveFile+"="+p.file)
+	p.cmd.Stderr = p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		p.Fatal(err)
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		response, err := http.Get("http://" + p.address + "/readyz")
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			p.Fatalf("not ready: %v; log:\n%s", err, p.log)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// end ends the process with a signal and returns how it ended.
+func (p *process) end(signal os.Signal) error {
+	if p.cmd == nil {
+		return nil
+	}
+	err := p.cmd.Process.Signal(signal)
+	if err == nil {
+		err = p.cmd.Wait()
+	}
+	p.cmd = nil
+	return err
+}
+
+// call makes a request; the process may die on the way.
+func (p *process) call(method, path string, body any) (status int, answer map[string]any, err error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return 0, nil, err
+	}
+	r, err := http.NewRequest(method, "http://"+p.address+"/api/v1"+path, bytes.NewReader(text))
+	if err != nil {
+		return 0, nil, err
+	}
+	r.Header.Set("Authorization", "Bearer token")
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	err = json.NewDecoder(response.Body).Decode(&answer)
+	return response.StatusCode, answer, err
+}
+
+// write changes contexts of its own until it is told to stop, and returns the
+// version of each that the server acknowledged last.
+func (p *process) write(stop <-chan struct{}) map[string]int64 {
+	acknowledged := make(map[string]int64)
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return acknowledged
+		default:
+		}
+		method, path, body := "POST", "/contexts", map[string]any{"metadata": map[string]any{"n": "0"}}
+		if ids := slices.Sorted(maps.Keys(acknowledged)); len(ids) == contexts {
+			method, path = "PUT", "/contexts/"+ids[n%contexts]
+			body["metadata"] = map[string]any{"n": strconv.Itoa(n)}
+		}
+		status, answer, err := p.call(method, path, body)
+		if err != nil {
+			<-time.After(2 * time.Millisecond) // killed; it comes back
+			continue
+		}
+		if status >= 300 {
+			p.Errorf("%s %s: %d %v", method, path, status, answer)
+			return acknowledged
+		}
+		acknowledged[answer["id"].(string)] = int64(answer["version"].(float64))
+	}
+}
+
+// After any number of kills every committed change was delivered, nothing else
+// was, and each resource's changes arrived in order.
+func TestKilledAtRandom(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
+		receiver := httptest.NewServer(got)
+		defer receiver.Close()
+		settings["webhook"] = map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}}
+		p := newProcess(t, settings)
+		p.start()
+		stop := make(chan struct{})
+		results := make(chan map[string]int64, writers)
+		for range writers {
+			go func() { results <- p.write(stop) }()
+		}
+		for range kills {
+			<-time.After(time.Duration(10+rand.IntN(150)) * time.Millisecond)
+			p.end(syscall.SIGKILL)
+			p.start()
+		}
+		close(stop)
+		for range writers {
+			for id, version := range <-results {
+				status, answer, err := p.call("GET", "/contexts/"+id, nil)
+				if err != nil || status != http.StatusOK || int64(answer["version"].(float64)) < version {
+					t.Errorf("context %s was acknowledged at version %d and is %v, %v", id, version, answer, err)
+				}
+			}
+		}
+		events := p.checkDelivered(got)
+		if err := p.end(syscall.SIGTERM); err != nil {
+			t.Errorf("SIGTERM: %v; want exit code 0; log:\n%s", err, p.log)
+		}
+		t.Logf("%d kills, %d events, %d duplicates", kills, events, got.duplicates)
+	})
+}
+
+// checkDelivered compares what arrived with what is in the database: each
+// context at version n was changed n times.
+func (p *process) checkDelivered(got *record) (events int64) {
+	p.Helper()
+	final := p.contexts()
+	deadline := time.Now().Add(3 * patience)
+	for id, version := range final {
+		for got.missing(id, version) > 0 {
+			if time.Now().After(deadline) {
+				p.Fatalf("context %s: %d of %d versions never arrived; log:\n%s", id, got.missing(id, version), version, p.log)
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+	}
+	got.mu.Lock()
+	defer got.mu.Unlock()
+	for id, version := range final {
+		want := make([]int64, version)
+		for i := range want {
+			want[i] = int64(i + 1)
+		}
+		if !slices.Equal(got.versions[id], want) {
+			p.Errorf("context %s is at version %d; arrived in this order: %v", id, version, got.versions[id])
+		}
+		delete(got.versions, id)
+		events += version
+	}
+	if len(got.versions) > 1 { // the user remains
+		p.Errorf("webhooks of resources that are not there: %v", got.versions)
+	}
+	if len(got.different) > 0 {
+		p.Errorf("other bytes under the same webhook-id: %v", got.different)
+	}
+	return events
+}
+
+// contexts are all contexts in the database and their versions.
+func (p *process) contexts() map[string]int64 {
+	p.Helper()
+	all := make(map[string]int64)
+	token := ""
+	for {
+		status, page, err := p.call("GET", "/contexts?limit=100"+token, nil)
+		if err != nil || status != http.StatusOK {
+			p.Fatalf("list contexts: %d %v %v", status, page, err)
+		}
+		for _, item := range page["items"].([]any) {
+			c := item.(map[string]any)
+			all[c["id"].(string)] = int64(c["version"].(float64))
+		}
+		if page["has_more"] != true {
+			return all
+		}
+		token = fmt.Sprintf("&page_token=%s", page["next_page_token"])
+	}
+}
