@@ -50,6 +50,7 @@ type consumer struct {
 	timer    *time.Timer
 
 	cursor atomic.Pointer[eventlog.Cursor]
+	moved  func() // tells whoever saves it
 }
 
 // item is an event to be sent.
@@ -74,6 +75,7 @@ func newConsumer(e Endpoint, cursor eventlog.Cursor, r *Relay) *consumer {
 	c := &consumer{
 		endpoint: e,
 		log:      r.log,
+		moved:    r.wakeSaver,
 		tail:     r.tail,
 		logger:   r.logger.With("endpoint", e.Name),
 		observer: r.options.Observer,
@@ -290,6 +292,7 @@ func (c *consumer) publish() {
 	}
 	if old := c.cursor.Load(); old == nil || *old != next {
 		c.cursor.Store(&next)
+		c.moved()
 	}
 }
 

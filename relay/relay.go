@@ -72,6 +72,7 @@ type Relay struct {
 	tail      *tail
 	consumers []*consumer
 	saved     map[string]eventlog.Cursor
+	moved     chan struct{} // a cursor did
 }
 
 // New prepares a relay: it reads the cursors, and saves one at the end of the
@@ -87,7 +88,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	if options.CursorInterval == 0 {
 		options.CursorInterval = 250 * time.Millisecond
 	}
-	r := &Relay{log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger)}
+	r := &Relay{log: log, options: options, logger: options.Logger, moved: make(chan struct{}, 1), tail: newTail(log, options.Logger)}
 	if err := r.tail.start(ctx); err != nil {
 		return nil, err
 	}
@@ -145,21 +146,38 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
+// saveRegularly saves cursors once they move, and then no more often than the
+// interval says. After a start it is more eager, so that a process that is
+// killed again and again still gets ahead.
 func (r *Relay) saveRegularly(ctx context.Context) {
-	tick := time.NewTicker(r.options.CursorInterval)
-	defer tick.Stop()
+	pause := r.options.CursorInterval / 16
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-r.moved:
 		}
 		err := r.saveCursors(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
 			r.logger.Error("cursors cannot be saved, trying again", "error", err)
 		}
-		failing = err != nil
+		if failing = err != nil; failing {
+			r.wakeSaver()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, r.options.CursorInterval)
+	}
+}
+
+func (r *Relay) wakeSaver() {
+	select {
+	case r.moved <- struct{}{}:
+	default:
 	}
 }
 
