@@ -89,6 +89,12 @@ const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 // newWorld starts a server; settings are added to its configuration.
 func newWorld(t *testing.T, settings map[string]any) *world {
 	t.Helper()
+	return newWorldWith(t, settings)
+}
+
+// newWorldWith has more endpoints.
+func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
+	t.Helper()
 	w := &world{T: t, log: new(syncBuffer), arrived: make(map[int64]arrival), answered: make(chan struct{}, 1), begun: time.Now()}
 	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
 	t.Cleanup(receiver.Close)
@@ -100,7 +106,7 @@ func newWorld(t *testing.T, settings map[string]any) *world {
 	all := map[string]any{
 		"listen": "127.0.0.1:0", "data_dir": t.TempDir(), "encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 		"auth": map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"}, "shutdown_timeout": "5s",
-		"webhook": map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL, "secret": webhookSecret}}},
+		"webhook": map[string]any{"endpoints": append([]any{map[string]any{"name": "receiver", "url": receiver.URL, "secret": webhookSecret}}, more...)},
 		"log":     map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)

@@ -1,0 +1,179 @@
+package app_test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// silent accepts connections and never answers.
+func silent(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var conns []net.Conn
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	return "http://" + l.Addr().String()
+}
+
+// A write never waits for an endpoint: with one that never answers, one that
+// refuses connections and one that fails, every write is answered while not a
+// single one of their webhooks is, and the endpoint that is well gets them all.
+func TestWritesDoNotWaitForEndpoints(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		var failing atomic.Int64
+		fails := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			failing.Add(1)
+			w.WriteHeader(http.StatusInternalServerError)
+		}))
+		defer fails.Close()
+		hang := make(chan struct{})
+		defer close(hang)
+		var waiting atomic.Int64
+		hangs := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			waiting.Add(1)
+			<-hang
+		}))
+		w := newWorldWith(t, settings,
+			object{"name": "silent", "url": silent(t), "timeout": "1h"}, object{"name": "hangs", "url": hangs.URL, "timeout": "1h"},
+			object{"name": "refuses", "url": "http://127.0.0.1:1"}, object{"name": "fails", "url": fails.URL})
+		t.Cleanup(hangs.CloseClientConnections)
+		id := w.call("ann", "POST", "/contexts", object{}).id()
+		for n := range 200 {
+			w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": fmt.Sprint(n)}})
+		}
+		w.mark() // the endpoint that is well has them all, while the others hang
+		if waiting.Load() == 0 || failing.Load() == 0 {
+			t.Errorf("nothing was sent to the others: %d hang, %d failed", waiting.Load(), failing.Load())
+		}
+		if n := waiting.Load(); n > 16 {
+			t.Errorf("%d requests hang at once, more than max_in_flight", n)
+		}
+	})
+}
+
+// No secret shows in the log at any level, in metrics, or in answers.
+func TestSecretsNeverShow(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		status := new(atomic.Int64)
+		receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(int(status.Load()))
+			fmt.Fprint(w, "no")
+		}))
+		defer receiver.Close()
+		status.Store(http.StatusInternalServerError)
+		withUser := strings.Replace(receiver.URL, "http://", "http://someone:hidden-password@", 1) + "?key=hidden-query"
+		headers := object{"X-Api-Key": "hidden-header"}
+		w := newWorldWith(t, settings,
+			object{"name": "fails", "url": withUser, "headers": headers, "secret": webhookSecret},
+			object{"name": "closed", "url": "http://someone:hidden-password@127.0.0.1:1/?key=hidden-query", "headers": headers},
+			object{"name": "slow", "url": "http://someone:hidden-password@" + strings.TrimPrefix(silent(t), "http://"), "headers": headers, "timeout": "50ms"},
+			object{"name": "unknown", "url": "http://someone:hidden-password@name.invalid/hidden-path?key=hidden-query", "http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}}},
+		)
+		w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "hidden-key"})
+		w.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": "http://127.0.0.1:1", "api_key": "hidden-key"})
+		w.call("ann", "PUT", "/variables", object{"variables": object{"A": "hidden-variable"}})
+		w.try("hidden-token", "GET", "/users/me", nil)
+		for _, s := range []int64{401, 403, 404, 410, 429, 503} {
+			status.Store(s)
+			w.call("ann", "POST", "/contexts", object{})
+			w.mark()
+		}
+		w.logged("endpoint=closed", "endpoint=fails", "endpoint=slow", "endpoint=unknown")
+		metrics := w.request("", "GET", "/metrics", nil, nil)
+		if !strings.Contains(metrics.text, `tidings_webhook_attempts_total{endpoint="closed"`) {
+			t.Errorf("metrics lack the attempts:\n%s", metrics.text)
+		}
+		if err := w.stop(); err != nil {
+			t.Error(err)
+		}
+		secrets := []string{"hidden-", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
+		for _, secret := range secrets {
+			if strings.Contains(metrics.text, secret) {
+				t.Errorf("metrics show %q", secret)
+			}
+			for line := range strings.Lines(w.log.String()) {
+				if strings.Contains(line, secret) {
+					t.Errorf("the log shows %q: %s", secret, line)
+				}
+			}
+		}
+		for line := range strings.Lines(w.log.String()) {
+			if strings.Contains(line, "goroutine ") {
+				t.Errorf("a stack trace for what was to be expected: %s", line)
+			}
+		}
+	})
+}
+
+// logged waits until the log holds texts.
+func (w *world) logged(texts ...string) {
+	w.Helper()
+	deadline := time.After(patience)
+	for {
+		log := w.log.String()
+		texts = slices.DeleteFunc(texts, func(text string) bool { return strings.Contains(log, text) })
+		if len(texts) == 0 {
+			return
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-deadline:
+			w.Fatalf("the log lacks %q:\n%s", texts, log)
+		}
+	}
+}
+
+// Requests under way when the server stops are answered; later ones are not, and
+// the server says that it is not ready.
+func TestStopDrainsRequests(t *testing.T) {
+	w := newWorld(t, map[string]any{})
+	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// A body of which the rest is still to come.
+	fmt.Fprintf(c, "POST /api/v1/contexts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{")
+	w.call("bob", "GET", "/users/me", nil) // the server has read the beginning
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop() }()
+	w.logged("stopping")
+	fmt.Fprint(c, "}")
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil || !strings.Contains(line, "201") {
+		t.Errorf("the request under way: %q, %v", line, err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
