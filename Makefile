@@ -23,6 +23,9 @@ lint: ## golangci-lint and, where its database can be reached, govulncheck
 		if [ $$code = 3 ]; then exit 3; fi; \
 		echo "govulncheck did not run: its database can't be reached"; fi
 
+bench: tools ## measure what docs/performance.md reports; about ten minutes
+	go run ./bench
+
 client: ## a stock generator makes a client from the OpenAPI document
 	@folder=$$(mktemp -d) && go tool -modfile=tools/go.mod ogen -loglevel error -target $$folder -package client -clean internal/httpapi/testdata/openapi.json && \
 		ls $$folder | wc -l && rm -r $$folder
@@ -33,4 +36,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools test vet lint client fuzz
+.PHONY: help tools test vet lint bench client fuzz

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/tidings-dev/tidings"
+)
+
+type appender interface {
+	BeginTx(ctx context.Context, o *sql.TxOptions) (*sql.Tx, error)
+}
+
+const fillBatch = 500
+
+// fill logs events and waits until they have their numbers.
+func fill(ctx context.Context, log log, db appender, events int) error {
+	for events > 0 {
+		n := min(events, fillBatch)
+		batch := make([]tidings.Event, n)
+		for i := range batch {
+			batch[i] = sampleEvent()
+		}
+		if err := appendBatch(ctx, log, db, batch); err != nil {
+			return err
+		}
+		events -= n
+	}
+	_, err := log.Advance(ctx)
+	return err
+}
+
+func appendBatch(ctx context.Context, log log, db appender, batch []tidings.Event) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	if err := log.Append(ctx, tx, batch...); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

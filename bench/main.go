@@ -1,0 +1,112 @@
+// Command bench measures what docs/performance.md reports: each figure as a
+// ratio within one run, on both databases. "make bench" runs it all.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/tidings-dev/tidings/internal/store"
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// database is one of the two, with the tables in it.
+type database struct {
+	name string
+	// url is of PostgreSQL; empty for SQLite in the folder.
+	url, folder string
+}
+
+func (d database) open() (*store.Store, error) {
+	if d.url != "" {
+		return store.OpenPostgres(d.url)
+	}
+	return store.OpenSQLite(d.folder)
+}
+
+// measurement is one row of the report, for each database.
+type measurement struct {
+	name string
+	run  func(ctx context.Context, d database) error
+}
+
+func run(ctx context.Context) (err error) {
+	var only string
+	events := flag.Int("events", 100_000, "events to drain")
+	backlog := flag.Int("backlog", 1_000_000, "events of the backlog whose memory is measured")
+	flag.StringVar(&only, "only", "", "writes, drain, latency or memory")
+	flag.Parse()
+	measurements := []measurement{
+		{"writes", writes},
+		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},
+		{"latency", latency},
+		{"memory", func(ctx context.Context, d database) error { return memory(ctx, d, *backlog) }},
+	}
+	server, err := testdb.StartPostgres()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	folder, err := os.MkdirTemp("", "tidings-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	fmt.Printf("%s, %d CPUs\n", runtime.Version(), runtime.NumCPU())
+	for _, m := range measurements {
+		if only != "" && m.name != only {
+			continue
+		}
+		for _, name := range []string{"SQLite", "PostgreSQL"} {
+			d := database{name: name, folder: filepath.Join(folder, m.name+name)}
+			if name == "PostgreSQL" {
+				if d.url, err = server.Create(strings.ToLower("bench_" + m.name)); err != nil {
+					return err
+				}
+			}
+			if err := prepare(ctx, d); err != nil {
+				return err
+			}
+			if err := m.run(ctx, d); err != nil {
+				return fmt.Errorf("%s on %s: %w", m.name, d.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func prepare(ctx context.Context, d database) error {
+	s, err := d.open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Migrate(ctx), s.Close())
+}
+
+// report prints one figure.
+func (d database) report(format string, args ...any) {
+	fmt.Printf("%-11s %s\n", d.name, fmt.Sprintf(format, args...))
+}
+
+// median of figures.
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}

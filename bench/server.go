@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/auth"
+)
+
+// server is a tidings process of its own, with one endpoint.
+type server struct {
+	url string
+	cmd *exec.Cmd
+}
+
+// startServer builds the server and runs it until it is ready.
+func startServer(ctx context.Context, d database, receiver string) (*server, error) {
+	binary := filepath.Join(d.folder, "tidings")
+	if err := os.MkdirAll(d.folder, 0o700); err != nil {
+		return nil, err
+	}
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/tidings").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build: %w: %s", err, out)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	settings := map[string]any{
+		"listen": address, "data_dir": d.folder,
+		"auth":    map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"}}},
+		"webhook": map[string]any{"endpoints": []any{map[string]any{"name": "bench", "url": receiver}}},
+	}
+	if d.url != "" {
+		settings["database_url"] = d.url
+	}
+	text, err := json.Marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(d.folder, "tidings.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{url: "http://" + address, cmd: exec.Command(binary, "serve", "--config", file)}
+	s.cmd.Stderr = os.Stderr
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.cmd.Env = append(os.Environ(), "TIDINGS_LOG_LEVEL=warn")
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for {
+		response, err := http.Get(s.url + "/readyz")
+		if err == nil {
+			err = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return s, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func (s *server) stop() error {
+	return errors.Join(s.cmd.Process.Signal(syscall.SIGTERM), s.cmd.Wait())
+}
+
+// peakMiB is the most memory that the process ever held.
+func (s *server) peakMiB() (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseFloat(strings.Fields(text)[0], 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, errors.New("no VmHWM in /proc")
+}
+
+const (
+	writeRate   = 200
+	latencyTime = 15 * time.Second
+)
+
+// latency measures from the time in the event, which is when its transaction
+// began, to the arrival of the webhook, at a steady rate of API writes.
+func latency(ctx context.Context, d database) (err error) {
+	var mu sync.Mutex
+	var delays []float64
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := time.Now()
+		body, err := io.ReadAll(r.Body)
+		var event tidings.Event
+		if err == nil && event.UnmarshalJSON(body) == nil {
+			mu.Lock()
+			delays = append(delays, now.Sub(event.Time).Seconds()*1000)
+			mu.Unlock()
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer receiver.Close()
+	s, err := startServer(ctx, d, receiver.URL)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	idle, err := s.peakMiB()
+	if err != nil {
+		return err
+	}
+	var failed atomic.Int64
+	var wg sync.WaitGroup
+	ticker := time.NewTicker(time.Second / writeRate)
+	defer ticker.Stop()
+	for range int(latencyTime.Seconds() * writeRate) {
+		<-ticker.C
+		wg.Go(func() {
+			if err := s.createContext(ctx); err != nil {
+				failed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	<-time.After(time.Second) // the last webhooks
+	mu.Lock()
+	defer mu.Unlock()
+	if len(delays) == 0 || failed.Load() > 0 {
+		return fmt.Errorf("%d writes failed, %d webhooks arrived", failed.Load(), len(delays))
+	}
+	p50 := median(delays) // sorts
+	d.report("latency at %d writes/s: p50 %.1f ms, p99 %.1f ms (%d webhooks); memory idle %.0f MiB",
+		writeRate, p50, delays[len(delays)*99/100], len(delays), idle)
+	return nil
+}
+
+func (s *server) createContext(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/api/v1/contexts", bytes.NewReader([]byte("{}")))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer bench")
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	if response.StatusCode != http.StatusCreated {
+		err = fmt.Errorf("status %d", response.StatusCode)
+	}
+	return errors.Join(err, response.Body.Close())
+}
+
+// memory measures the most memory that the server holds while a backlog drains.
+func memory(ctx context.Context, d database, events int) (err error) {
+	var arrived atomic.Int64
+	all := make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		swallow(w, r)
+		if arrived.Add(1) == int64(events) {
+			close(all)
+		}
+	}))
+	defer receiver.Close()
+	first, err := startServer(ctx, d, receiver.URL) // gives the endpoint its cursor
+	if err != nil {
+		return err
+	}
+	if err := first.stop(); err != nil {
+		return err
+	}
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(fill(ctx, log, db, events), db.Close()); err != nil {
+		return err
+	}
+	s, err := startServer(ctx, d, receiver.URL)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	select {
+	case <-all:
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), s.stop())
+	}
+	peak, err := s.peakMiB()
+	d.report("memory while a backlog of %d events drains: %.0f MiB at most (%.0f events/s)",
+		events, peak, float64(events)/time.Since(begun).Seconds())
+	return errors.Join(err, s.stop())
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
+	_ "modernc.org/sqlite"             // registers the driver "sqlite"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/sqlite"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/relay"
+	"github.com/tidings-dev/tidings/sender"
+)
+
+const (
+	writers     = 16
+	writeRounds = 9
+	roundTime   = time.Second
+)
+
+// log is an event log and the database that resources are written to.
+type log interface {
+	eventlog.Log
+	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
+}
+
+// sqlDatabase opens the database as the server does.
+func (d database) sqlDatabase() (*sql.DB, log, error) {
+	if d.url != "" {
+		db, err := sql.Open("pgx", d.url)
+		if err != nil {
+			return nil, nil, err
+		}
+		db.SetMaxOpenConns(writers)
+		db.SetMaxIdleConns(writers)
+		return db, postgres.New(db), nil
+	}
+	dsn := "file:" + filepath.Join(d.folder, "tidings.db") +
+		"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"
+	writer, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	writer.SetMaxOpenConns(1)
+	reader, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, nil, errors.Join(err, writer.Close())
+	}
+	return writer, sqlite.New(reader, writer), nil
+}
+
+// writes measures transactions that insert a context: without an event, with
+// one, and with one while three endpoints are told of each. There is no HTTP in
+// it, which would hide a part of the difference.
+func writes(ctx context.Context, d database) (err error) {
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	owner := uuid.NewString()
+	if _, err := db.ExecContext(ctx, `INSERT INTO users (id, version, created_at, updated_at, email, role) VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
+		return err
+	}
+	var without, with, told []float64
+	for range writeRounds { // in turns, so that all meet the same weather
+		n, err := writeRound(ctx, db, owner, nil)
+		if err != nil {
+			return err
+		}
+		without = append(without, n)
+		if n, err = writeRound(ctx, db, owner, log); err != nil {
+			return err
+		}
+		with = append(with, n)
+	}
+	stop, err := threeEndpoints(ctx, log)
+	if err != nil {
+		return err
+	}
+	for range writeRounds / 2 {
+		n, err := writeRound(ctx, db, owner, log)
+		if err != nil {
+			return errors.Join(err, stop())
+		}
+		told = append(told, n)
+	}
+	d.report("writes: %.0f/s without events; with events %.2f of that; with three live endpoints too %.2f",
+		median(without), median(with)/median(without), median(told)/median(without))
+	return stop()
+}
+
+// writeRound writes for a while and returns transactions a second.
+func writeRound(ctx context.Context, db *sql.DB, owner string, log log) (float64, error) {
+	var done atomic.Int64
+	var wg sync.WaitGroup
+	errs := make(chan error, writers)
+	begun := time.Now()
+	for range writers {
+		wg.Go(func() {
+			for time.Since(begun) < roundTime {
+				if err := write(ctx, db, owner, log); err != nil {
+					errs <- err
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
+}
+
+func write(ctx context.Context, db *sql.DB, owner string, log log) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	id, now := uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond)
+	_, err = tx.ExecContext(ctx, `INSERT INTO contexts (id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
+		VALUES ($1, 1, $2, $2, $3, '{"title":"A trip to Delft"}', $2, 0)`, id, now, owner)
+	if err != nil {
+		return err
+	}
+	if log != nil {
+		event := tidings.Event{
+			Type: tidings.Context, Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
+			UserID: owner, Time: now, ResourceVersion: 1,
+		}
+		if err := log.Append(ctx, tx, event); err != nil {
+			return err
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	if log != nil {
+		log.Wake()
+	}
+	return nil
+}
+
+// threeEndpoints delivers to three receivers in this process.
+func threeEndpoints(ctx context.Context, log eventlog.Log) (stop func() error, err error) {
+	receiver := httptest.NewServer(http.HandlerFunc(swallow))
+	var endpoints []relay.Endpoint
+	for n := range 3 {
+		e, err := endpoint(fmt.Sprint("bench", n), receiver.URL)
+		if err != nil {
+			return nil, err
+		}
+		endpoints = append(endpoints, e)
+	}
+	r, err := relay.New(ctx, log, endpoints, relay.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	running, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(running) }()
+	return func() error {
+		cancel()
+		err := <-ended
+		receiver.CloseClientConnections()
+		receiver.Close()
+		return err
+	}, nil
+}
+
+const inFlight = 16
+
+// endpoint sends with the client that the server uses.
+func endpoint(name, url string) (relay.Endpoint, error) {
+	e := tidings.Endpoint{Name: name, URL: url, Timeout: 15 * time.Second, MaxInFlight: inFlight}
+	s, err := sender.New(e, client(), sender.Options{})
+	return relay.Endpoint{Endpoint: e, Sender: s}, err
+}
+
+func client() *http.Client {
+	dialer := sender.NewDialer(sender.Egress{}, inFlight, 5*time.Second)
+	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: inFlight, MaxConnsPerHost: inFlight}}
+}
+
+func swallow(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body) // a body that is cut off counts as sent
+	w.WriteHeader(http.StatusNoContent)
+}
