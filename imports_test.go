@@ -1,6 +1,7 @@
 package tidings_test
 
 import (
+	"maps"
 	"os/exec"
 	"strings"
 	"testing"
@@ -47,9 +48,7 @@ func TestImports(t *testing.T) {
 func merge(a, b map[string]string) map[string]string {
 	all := make(map[string]string, len(a)+len(b))
 	for _, m := range []map[string]string{a, b} {
-		for k, v := range m {
-			all[k] = v
-		}
+		maps.Copy(all, m)
 	}
 	return all
 }

@@ -78,7 +78,7 @@ func (v *Verifier) Verify(header http.Header, body []byte) error {
 		}
 	}
 	content := append([]byte(id+"."+stamp+"."), body...)
-	for _, entry := range strings.Fields(signatures) {
+	for entry := range strings.FieldsSeq(signatures) {
 		encoded, ok := strings.CutPrefix(entry, "v1a,")
 		if !ok {
 			continue // another version

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -84,8 +85,7 @@ func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, err
 func CheckURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		var parse *url.Error
-		if errors.As(err, &parse) {
+		if parse, ok := errors.AsType[*url.Error](err); ok {
 			err = parse.Err
 		}
 		return nil, fmt.Errorf("not a URL: %w", err)
@@ -182,9 +182,7 @@ func (s *Sender) exchange(ctx context.Context, a tidings.Attempt) tidings.Outcom
 // header returns the headers of one attempt; those of the operator win.
 func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
 	header := make(http.Header, len(s.request.Header)+6)
-	for name, values := range s.request.Header {
-		header[name] = values
-	}
+	maps.Copy(header, s.request.Header)
 	set := func(name, value string) {
 		if _, configured := header[name]; !configured {
 			header[name] = []string{value}

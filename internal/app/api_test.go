@@ -41,7 +41,7 @@ func TestAPI(t *testing.T) {
 			})
 			w.T = t
 		}
-		w.T.Run("what is deleted leaves no content", func(t *testing.T) {
+		w.Run("what is deleted leaves no content", func(t *testing.T) {
 			w.T = t
 			for _, user := range []string{"ann", "bob"} {
 				w.call("admin", "DELETE", "/users/"+w.user(user), nil)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -273,9 +274,9 @@ func (a *App) Run(ctx context.Context) error {
 // Close closes everything, the last opened first.
 func (a *App) Close() error {
 	var errs []error
-	for i := len(a.closers) - 1; i >= 0; i-- {
-		if err := a.closers[i].close(); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", a.closers[i].name, err))
+	for _, v := range slices.Backward(a.closers) {
+		if err := v.close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", v.name, err))
 		}
 	}
 	a.closers = nil

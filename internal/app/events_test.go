@@ -118,9 +118,13 @@ var ways = []struct {
 		w.mark()
 		w.call("admin", "DELETE", "/users/"+bob, nil)
 		return []told{
-			{"file.deleted", inContext, admin}, {"context.deleted", context, admin}, {"file.deleted", file, admin},
-			{"vector_store.deleted", store, admin}, {"connector.deleted", connector, admin},
-			{"user_feedback.deleted", feedback, admin}, {"user.deleted", bob, admin},
+			{"file.deleted", inContext, admin},
+			{"context.deleted", context, admin},
+			{"file.deleted", file, admin},
+			{"vector_store.deleted", store, admin},
+			{"connector.deleted", connector, admin},
+			{"user_feedback.deleted", feedback, admin},
+			{"user.deleted", bob, admin},
 		}
 	}},
 	{"provider: created", func(w *world) []told {
@@ -160,8 +164,10 @@ var ways = []struct {
 		w.mark()
 		w.call("admin", "DELETE", "/providers/"+id, nil)
 		return []told{
-			{"user_feedback.deleted", feedback, admin}, {"context.updated", context, admin},
-			{"provider_build.updated", build, dev}, {"provider.deleted", id, admin},
+			{"user_feedback.deleted", feedback, admin},
+			{"context.updated", context, admin},
+			{"provider_build.updated", build, dev},
+			{"provider.deleted", id, admin},
 		}
 	}},
 	{"provider_build: created, each status, deleted", func(w *world) []told {
@@ -177,8 +183,11 @@ var ways = []struct {
 		}
 		w.call("admin", "DELETE", "/provider_builds/"+id, nil)
 		return []told{
-			{"provider_build.created", id, dev}, {"provider_build.updated", id, dev}, {"provider_build.updated", id, dev},
-			{"provider_build.updated", id, dev}, {"provider_build.deleted", id, admin},
+			{"provider_build.created", id, dev},
+			{"provider_build.updated", id, dev},
+			{"provider_build.updated", id, dev},
+			{"provider_build.updated", id, dev},
+			{"provider_build.deleted", id, admin},
 		}
 	}},
 	{"provider_build: failed", func(w *world) []told {
@@ -221,8 +230,10 @@ var ways = []struct {
 		w.mark()
 		w.call("ann", "DELETE", "/contexts/"+id, nil)
 		return []told{
-			{"file.deleted", text, ann}, {"file.deleted", file, ann},
-			{"vector_store.deleted", store, ann}, {"context.deleted", id, ann},
+			{"file.deleted", text, ann},
+			{"file.deleted", file, ann},
+			{"vector_store.deleted", store, ann},
+			{"context.deleted", id, ann},
 		}
 	}},
 	{"file: uploaded, deleted", func(w *world) []told {
@@ -240,8 +251,10 @@ var ways = []struct {
 		w.call("ann", "POST", "/files/"+id+"/extraction", nil) // it is there already
 		w.call("ann", "DELETE", "/files/"+id+"/extraction", nil)
 		return []told{
-			{"file.created", text, ann}, {"file.updated", id, ann},
-			{"file.deleted", text, ann}, {"file.updated", id, ann},
+			{"file.created", text, ann},
+			{"file.updated", id, ann},
+			{"file.deleted", text, ann},
+			{"file.updated", id, ann},
 		}
 	}},
 	{"file: extracted text deleted, source deleted", func(w *world) []told {
@@ -253,9 +266,12 @@ var ways = []struct {
 		again := extracted(w.call("ann", "POST", "/files/"+id+"/extraction", nil))
 		w.call("ann", "DELETE", "/files/"+id, nil)
 		return []told{
-			{"file.updated", id, ann}, {"file.deleted", text, ann},
-			{"file.created", again, ann}, {"file.updated", id, ann},
-			{"file.deleted", again, ann}, {"file.deleted", id, ann},
+			{"file.updated", id, ann},
+			{"file.deleted", text, ann},
+			{"file.created", again, ann},
+			{"file.updated", id, ann},
+			{"file.deleted", again, ann},
+			{"file.deleted", id, ann},
 		}
 	}},
 	{"vector_store: created, items, document, search, deleted", func(w *world) []told {
@@ -273,8 +289,10 @@ var ways = []struct {
 		w.call("ann", "DELETE", "/vector_stores/"+id+"/documents/d", nil)
 		w.call("ann", "DELETE", "/vector_stores/"+id, nil)
 		return []told{
-			{"vector_store.created", id, ann}, {"vector_store.updated", id, ann},
-			{"vector_store.updated", id, ann}, {"vector_store.deleted", id, ann},
+			{"vector_store.created", id, ann},
+			{"vector_store.updated", id, ann},
+			{"vector_store.updated", id, ann},
+			{"vector_store.deleted", id, ann},
 		}
 	}},
 	{"model_provider: created, patched, deleted", func(w *world) []told {
@@ -289,8 +307,10 @@ var ways = []struct {
 		}
 		w.call("admin", "DELETE", "/model_providers/"+id, nil)
 		return []told{
-			{"model_provider.created", id, admin}, {"model_provider.updated", id, admin},
-			{"model_provider.updated", id, admin}, {"model_provider.deleted", id, admin},
+			{"model_provider.created", id, admin},
+			{"model_provider.updated", id, admin},
+			{"model_provider.updated", id, admin},
+			{"model_provider.deleted", id, admin},
 		}
 	}},
 	{"configuration: put", func(w *world) []told {
@@ -312,8 +332,10 @@ var ways = []struct {
 		}
 		w.call("ann", "DELETE", "/connectors/"+id, nil)
 		return []told{
-			{"connector.created", id, ann}, {"connector.updated", id, ann},
-			{"connector.updated", id, ann}, {"connector.deleted", id, ann},
+			{"connector.created", id, ann},
+			{"connector.updated", id, ann},
+			{"connector.updated", id, ann},
+			{"connector.deleted", id, ann},
 		}
 	}},
 	{"connector: can't connect", func(w *world) []told {

@@ -33,7 +33,8 @@ func (a *api) fileRoutes() {
 		InContext
 		ContentType    string `query:"content_type"`
 		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
-	}) (*resource.Items[*resource.File], error) {
+	},
+	) (*resource.Items[*resource.File], error) {
 		return r.ListFiles(ctx, who, in.page(), resource.FileFilter{
 			ContextID: in.ContextID, ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
 		})

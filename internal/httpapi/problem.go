@@ -34,8 +34,7 @@ func newProblem(status int, detail string) *huma.ErrorModel {
 // problem turns an error into a problem document (RFC 9457). Only errors with a
 // code are shown; the text of any other stays in the log.
 func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
-	var e *resource.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*resource.Error](err); ok {
 		p := newProblem(statuses[e.Code], e.Error())
 		if e.Field != "" {
 			p.Errors = []*huma.ErrorDetail{{Location: e.Field, Message: e.Message}}

@@ -41,7 +41,8 @@ func (a *api) providerRoutes() {
 		Paging
 		Origin    string `query:"origin"`
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
-	}) (*resource.Items[*resource.Provider], error) {
+	},
+	) (*resource.Items[*resource.Provider], error) {
 		return r.ListProviders(ctx, who, in.page(), resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
 	})
 	get(a, "/providers/{id}", "getProvider", "Read an agent", r.Providers.Get)
@@ -54,7 +55,8 @@ func (a *api) providerRoutes() {
 	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation", "Find the agent at a location"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Location string `path:"location" doc:"The location, percent-encoded."`
-		}) (*one[*resource.Provider], error) {
+		},
+		) (*one[*resource.Provider], error) {
 			return answer(r.ProviderByLocation(ctx, who, in.Location))
 		})
 	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables", "Read an agent's variables"),
@@ -65,7 +67,8 @@ func (a *api) providerRoutes() {
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			Body variableChanges
-		}) (*plain[variables], error) {
+		},
+		) (*plain[variables], error) {
 			return asVariables(r.PutProviderVariables(ctx, who, in.ID, in.Body.Variables))
 		})
 }
@@ -77,7 +80,8 @@ func (a *api) providerBuildRoutes() {
 		Paging
 		Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
-	}) (*resource.Items[*resource.ProviderBuild], error) {
+	},
+	) (*resource.Items[*resource.ProviderBuild], error) {
 		return r.ListProviderBuilds(ctx, who, in.page(), resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
 	})
 	get(a, "/provider_builds/{id}", "getProviderBuild", "Read a build", r.ProviderBuilds.Get)
@@ -96,7 +100,8 @@ func (a *api) contextRoutes() {
 		Paging
 		ProviderID   string `query:"provider_id" format:"uuid"`
 		IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
-	}) (*resource.Items[*resource.Context], error) {
+	},
+	) (*resource.Items[*resource.Context], error) {
 		return r.ListContexts(ctx, who, in.page(), resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
 	})
 	get(a, "/contexts/{id}", "getContext", "Read a conversation", r.Contexts.Get)
@@ -109,20 +114,23 @@ func (a *api) contextRoutes() {
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
 		Body json.RawMessage
-	}) (*plain[*resource.HistoryItem], error) {
+	},
+	) (*plain[*resource.HistoryItem], error) {
 		return answerPlain(r.AddHistory(ctx, who, in.ID, in.Body))
 	})
 	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts", func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
 		Paging
-	}) (*resource.Items[*resource.HistoryItem], error) {
+	},
+	) (*resource.Items[*resource.HistoryItem], error) {
 		return r.History(ctx, who, in.ID, in.page())
 	})
 	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			FromID string `query:"from_id" format:"uuid" required:"true"`
-		}) (*nothing, error) {
+		},
+		) (*nothing, error) {
 			return nil, r.DeleteHistory(ctx, who, in.ID, in.FromID)
 		})
 }
@@ -134,13 +142,15 @@ func (a *api) vectorStoreRoutes() {
 	register(a, make, func(ctx context.Context, who resource.Caller, in *struct {
 		InContext
 		Body resource.NewVectorStore
-	}) (*one[*resource.VectorStore], error) {
+	},
+	) (*one[*resource.VectorStore], error) {
 		return answer(r.CreateVectorStore(ctx, who, optional(in.ContextID), in.Body))
 	})
 	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		InContext
-	}) (*resource.Items[*resource.VectorStore], error) {
+	},
+	) (*resource.Items[*resource.VectorStore], error) {
 		return r.ListVectorStores(ctx, who, in.page(), in.ContextID)
 	})
 	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
@@ -155,7 +165,8 @@ func (a *api) vectorStoreRoutes() {
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			Body resource.Search
-		}) (*plain[*resource.Items[*resource.Found]], error) {
+		},
+		) (*plain[*resource.Items[*resource.Found]], error) {
 			return answerPlain(r.SearchVectorStore(ctx, who, in.ID, in.Body))
 		})
 	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", func(ctx context.Context, who resource.Caller, in *ByID) (*resource.Items[*resource.Document], error) {
@@ -165,7 +176,8 @@ func (a *api) vectorStoreRoutes() {
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			DocumentID string `path:"document_id"`
-		}) (*nothing, error) {
+		},
+		) (*nothing, error) {
 			return nil, r.DeleteDocument(ctx, who, in.ID, in.DocumentID)
 		})
 }
@@ -203,7 +215,8 @@ func (a *api) configurationRoutes() {
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Precondition
 			Body resource.SystemConfiguration
-		}) (*one[*resource.Configuration], error) {
+		},
+		) (*one[*resource.Configuration], error) {
 			return answer(r.PutSystemConfiguration(ctx, who, in.version(), in.Body))
 		})
 }
@@ -244,7 +257,8 @@ func (a *api) userRoutes() {
 	list(a, "/users", "listUsers", "List users", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		Email string `query:"email" doc:"A part of the e-mail address."`
-	}) (*resource.Items[*resource.User], error) {
+	},
+	) (*resource.Items[*resource.User], error) {
 		return r.ListUsers(ctx, who, in.page(), in.Email)
 	})
 	get(a, "/users/{id}", "getUserByID", "Read a user", r.Users.Get)
@@ -266,7 +280,8 @@ func (a *api) userFeedbackRoutes() {
 	list(a, "/user_feedback", "listUserFeedback", "List feedback", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		ProviderID string `query:"provider_id" format:"uuid"`
-	}) (*resource.Items[*resource.UserFeedback], error) {
+	},
+	) (*resource.Items[*resource.UserFeedback], error) {
 		return r.ListUserFeedback(ctx, who, in.page(), in.ProviderID)
 	})
 	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"maps"
 	"unicode/utf8"
 )
 
@@ -40,9 +41,7 @@ func (m Metadata) orEmpty() Metadata {
 // merge applies changes; nil removes a key.
 func (m Metadata) merge(changes map[string]*string) Metadata {
 	merged := make(Metadata, len(m)+len(changes))
-	for key, value := range m {
-		merged[key] = value
-	}
+	maps.Copy(merged, m)
 	for key, value := range changes {
 		if value == nil {
 			delete(merged, key)

@@ -177,8 +177,7 @@ func refuseResource(row any, tx bun.Tx) error {
 
 // known turns the errors of the two databases into those of this package.
 func known(err error) error {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case "23505":
 			return ErrDuplicate
@@ -188,8 +187,7 @@ func known(err error) error {
 			return ErrText
 		}
 	}
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch lite.Code() {
 		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
 			return ErrDuplicate
