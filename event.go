@@ -129,22 +129,28 @@ func validAction(a Action) bool { return a == Created || a == Updated || a == De
 // <, > and & as they are, so a URL reads as it was written.
 func AppendString(b []byte, s string) []byte {
 	b = append(b, '"')
+	plain := 0 // where what can be copied as it is begins
 	for i := 0; i < len(s); {
 		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		b = append(b, s[plain:i]...)
+		size := 1
 		switch {
 		case c >= utf8.RuneSelf:
-			r, size := utf8.DecodeRuneInString(s[i:])
+			var r rune
+			r, size = utf8.DecodeRuneInString(s[i:])
 			b = utf8.AppendRune(b, r)
-			i += size
-			continue
 		case c == '"' || c == '\\':
 			b = append(b, '\\', c)
-		case c < 0x20:
-			b = fmt.Appendf(b, `\u%04x`, c)
 		default:
-			b = append(b, c)
+			b = fmt.Appendf(b, `\u%04x`, c)
 		}
-		i++
+		i += size
+		plain = i
 	}
+	b = append(b, s[plain:]...)
 	return append(b, '"')
 }

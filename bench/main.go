@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 
@@ -52,7 +53,19 @@ func run(ctx context.Context) (err error) {
 	events := flag.Int("events", 100_000, "events to drain")
 	backlog := flag.Int("backlog", 1_000_000, "events of the backlog whose memory is measured")
 	flag.StringVar(&only, "only", "", "writes, drain, latency or memory")
+	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	measurements := []measurement{
 		{"writes", writes},
 		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},

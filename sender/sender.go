@@ -203,6 +203,9 @@ func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
 }
 
 func readResponse(body io.Reader) ([]byte, error) {
+	if body == http.NoBody {
+		return nil, nil
+	}
 	var buffer [responseKept]byte
 	n, err := io.ReadFull(body, buffer[:])
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

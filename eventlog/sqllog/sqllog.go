@@ -40,10 +40,11 @@ const eventColumns = `id, resource_type, action, resource_id, resource_url, user
 
 const eventColumnCount = 8
 
-// InsertEvents writes events into a table that has the event columns, in one
-// statement per few hundred. An event without an id gets a UUIDv7, in place.
+// InsertEvents writes events into a table that has the event columns, in
+// statements of no more than 64: SQLite takes ever longer to prepare more. An
+// event without an id gets a UUIDv7, in place.
 func InsertEvents(ctx context.Context, tx Execer, table string, events []tidings.Event) error {
-	const batch = 256
+	const batch = 64
 	for len(events) > 0 {
 		n := min(batch, len(events))
 		args := make([]any, 0, n*eventColumnCount)
@@ -201,7 +202,7 @@ func (t *Tables) Park(ctx context.Context, retries []eventlog.Retry) error {
 // inBatches calls do for slices of n rows small enough for one statement, all
 // in one transaction.
 func (t *Tables) inBatches(ctx context.Context, n int, do func(tx *sql.Tx, from, to int) error) error {
-	const batch = 256
+	const batch = 64
 	if n == 0 {
 		return nil
 	}
