@@ -24,6 +24,7 @@ lint: ## golangci-lint and, where its database can be reached, govulncheck
 		echo "govulncheck did not run: its database can't be reached"; fi
 
 bench: tools ## measure what docs/performance.md reports; about ten minutes
+	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./bench
 
 client: ## a stock generator makes a client from the OpenAPI document

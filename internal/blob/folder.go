@@ -68,18 +68,24 @@ type written struct {
 	folder    *Folder
 	temporary string
 	size      int64
+	kept      string // the id
 }
 
 func (w *written) Size() int64 { return w.size }
 
-// Keep makes the content that of an id.
+// Keep makes the content that of an id. It may be called again with the same id,
+// as a transaction that is run again does.
 func (w *written) Keep(id string) error {
+	if w.kept == id {
+		return nil
+	}
 	if err := w.folder.root.MkdirAll(path.Dir(name(id)), 0o700); err != nil {
 		return fmt.Errorf("keep content: %w", err)
 	}
 	if err := w.folder.root.Rename(w.temporary, name(id)); err != nil {
 		return fmt.Errorf("keep content: %w", err)
 	}
+	w.kept = id
 	return errors.Join(w.folder.sync(path.Dir(name(id))), w.folder.sync("."))
 }
 

@@ -58,6 +58,7 @@ type Blobs interface {
 // Blob is a content that was written. One that is not kept is discarded.
 type Blob interface {
 	Size() int64
+	// Keep makes it the content of an id; a second time does no harm.
 	Keep(id string) error
 	Discard() error
 }
@@ -154,7 +155,10 @@ func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, ro
 	if used+blob.Size() > r.limits.UserQuota {
 		return fail(TooLarge, "file", "your files would have %d bytes; %d are allowed", used+blob.Size(), r.limits.UserQuota)
 	}
-	row.ID, row.FileSizeBytes = newID(), blob.Size()
+	if row.ID == "" { // not in a transaction that is run again
+		row.ID = newID()
+	}
+	row.FileSizeBytes = blob.Size()
 	if err := r.Files.insert(ctx, tx, who, row); err != nil {
 		return err
 	}

@@ -1,0 +1,65 @@
+package app_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Without authentication everybody is an admin, but only under a local name.
+func TestAuthenticationDisabled(t *testing.T) {
+	w := newWorld(t, map[string]any{"auth": object{"disabled": true}})
+	w.wants(w.try("", "GET", "/users/me", nil), 200, "admin@localhost", `"role":"admin"`)
+	request, err := http.NewRequestWithContext(t.Context(), "GET", w.url+"/api/v1/users/me", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Host = "attacker.example"
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusForbidden {
+		t.Errorf("under the name of a page elsewhere: %d, want 403", response.StatusCode)
+	}
+	if !strings.Contains(w.log.String(), "authentication is disabled") {
+		t.Error("the log does not say so")
+	}
+}
+
+// Contents that a crash left without a file are removed; others stay.
+func TestSweepContents(t *testing.T) {
+	dataDir := t.TempDir()
+	settings := map[string]any{"data_dir": dataDir}
+	first := newWorld(t, settings)
+	kept := first.upload("ann", "").id()
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	const orphan = "0rphan"
+	old := time.Now().Add(-2 * time.Hour)
+	for _, id := range []string{kept, orphan} {
+		path := filepath.Join(dataDir, "files", id[:2], id)
+		if id == orphan {
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte("left"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := newWorld(t, settings)
+	second.logged("removed file contents that belong to no file")
+	if left := contents(t, dataDir); len(left) != 1 || !strings.HasSuffix(left[0], kept) {
+		t.Errorf("contents: %q, want only %s", left, kept)
+	}
+	second.wants(second.try("ann", "GET", "/files/"+kept+"/content", nil), 200, "# Notes")
+}
