@@ -11,8 +11,6 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"fmt"
-	"io/fs"
 
 	"github.com/pressly/goose/v3"
 
@@ -22,7 +20,7 @@ import (
 )
 
 //go:embed migrations/*.sql
-var migrations embed.FS
+var files embed.FS
 
 var _ eventlog.Log = (*Log)(nil)
 
@@ -46,34 +44,11 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 }
 
 // Migrate creates or updates the log's tables. It may be called at every start.
-func Migrate(ctx context.Context, db *sql.DB) error {
-	provider, err := migrator(db)
-	if err != nil {
-		return err
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate log: %w", err)
-	}
-	return nil
-}
+func Migrate(ctx context.Context, db *sql.DB) error { return migrations().Run(ctx, db) }
 
 // Pending reports whether [Migrate] has something to do.
-func Pending(ctx context.Context, db *sql.DB) (bool, error) {
-	provider, err := migrator(db)
-	if err != nil {
-		return false, err
-	}
-	return provider.HasPending(ctx)
-}
+func Pending(ctx context.Context, db *sql.DB) (bool, error) { return migrations().Pending(ctx, db) }
 
-func migrator(db *sql.DB) (*goose.Provider, error) {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return nil, fmt.Errorf("open log migrations: %w", err)
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithTableName("tidings_log_version"))
-	if err != nil {
-		return nil, fmt.Errorf("read log migrations: %w", err)
-	}
-	return provider, nil
+func migrations() sqllog.Migrations {
+	return sqllog.Migrations{Dialect: goose.DialectSQLite3, Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}
 }

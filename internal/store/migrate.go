@@ -4,39 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"fmt"
-	"io/fs"
 
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
+
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 //go:embed migrations
 var files embed.FS
 
-// migrator moves the tables of the resources forward: the same list of
-// migrations for both databases.
-func migrator(db *sql.DB, dialect goose.Dialect) (*goose.Provider, error) {
-	folder, options := "migrations/sqlite", []goose.ProviderOption{goose.WithTableName("tidings_version")}
-	if dialect == goose.DialectPostgres {
-		locker, err := lock.NewPostgresSessionLocker()
-		if err != nil {
-			return nil, fmt.Errorf("lock migrations: %w", err)
-		}
-		folder, options = "migrations/postgres", append(options, goose.WithSessionLocker(locker))
-	}
-	folders, err := fs.Sub(files, folder)
-	if err != nil {
-		return nil, fmt.Errorf("open migrations: %w", err)
-	}
-	provider, err := goose.NewProvider(dialect, db, folders, options...)
-	if err != nil {
-		return nil, fmt.Errorf("read migrations: %w", err)
-	}
-	return provider, nil
-}
-
-// migrations of a database: of its log, and of the resources.
+// migrations of a database: of its log, and of the resources, the same list for
+// both databases.
 type migrations struct {
 	db      *sql.DB
 	dialect goose.Dialect
@@ -44,19 +22,20 @@ type migrations struct {
 	pending func(context.Context, *sql.DB) (bool, error)
 }
 
+func (m migrations) resources() sqllog.Migrations {
+	folder := "migrations/sqlite"
+	if m.dialect == goose.DialectPostgres {
+		folder = "migrations/postgres"
+	}
+	return sqllog.Migrations{Dialect: m.dialect, Files: sqllog.Folder(files, folder), Table: "tidings_version"}
+}
+
 // Migrate creates or updates the tables. It may be called at every start.
 func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.migrations.log(ctx, s.migrations.db); err != nil {
 		return err
 	}
-	provider, err := migrator(s.migrations.db, s.migrations.dialect)
-	if err != nil {
-		return err
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	return nil
+	return s.migrations.resources().Run(ctx, s.migrations.db)
 }
 
 // Pending reports whether [Store.Migrate] has something to do.
@@ -64,9 +43,5 @@ func (s *Store) Pending(ctx context.Context) (bool, error) {
 	if pending, err := s.migrations.pending(ctx, s.migrations.db); pending || err != nil {
 		return pending, err
 	}
-	provider, err := migrator(s.migrations.db, s.migrations.dialect)
-	if err != nil {
-		return false, err
-	}
-	return provider.HasPending(ctx)
+	return s.migrations.resources().Pending(ctx, s.migrations.db)
 }
