@@ -74,7 +74,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		}
 	}()
 	userAgent := "Tidings/" + o.Version
-	if a.store, err = OpenStore(cfg); err != nil {
+	if a.store, err = OpenStore(ctx, cfg); err != nil {
 		return nil, err
 	}
 	a.onClose("database", a.store.Close)
@@ -115,8 +115,19 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	return a, nil
 }
 
-// OpenStore opens the configured database.
-func OpenStore(cfg config.Config) (*store.Store, error) {
+// OpenStore opens the configured database and finds out whether it answers.
+func OpenStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
+	s, err := openStore(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the database does not answer: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func openStore(cfg config.Config) (*store.Store, error) {
 	if !cfg.DatabaseURL.Set() {
 		return store.OpenSQLite(cfg.DataDir)
 	}

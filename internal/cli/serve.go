@@ -125,7 +125,7 @@ func migrateCommand() *cobra.Command {
 }
 
 func migrate(ctx context.Context, out io.Writer, cfg config.Config) (err error) {
-	store, err := app.OpenStore(cfg)
+	store, err := app.OpenStore(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func New(o Options) http.Handler {
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
-	return http.NewCrossOriginProtection().Handler(refuseZeroBytes(a.recoverPanics(a.mux)))
+	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.mux)))
 }
 
 func configuration(version string) huma.Config {

@@ -97,6 +97,15 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 	})
 }
 
+// sameOrigin refuses changes that a browser makes on behalf of a page elsewhere.
+func sameOrigin(next http.Handler) http.Handler {
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, newProblem(http.StatusForbidden, "a page elsewhere can't make changes here"))
+	}))
+	return protection.Handler(next)
+}
+
 // refuseZeroBytes refuses URLs that hold one; PostgreSQL keeps no such text.
 func refuseZeroBytes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

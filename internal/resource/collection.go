@@ -25,9 +25,6 @@ func collection[R Row](s *store.Store, k Kind[R]) *Collection[R] {
 	return &Collection[R]{kind: k, store: s}
 }
 
-// Type returns the type of its resources.
-func (c *Collection[R]) Type() tidings.ResourceType { return c.kind.Type }
-
 // Create makes a resource from a row without id, times and owner.
 func (c *Collection[R]) Create(ctx context.Context, who Caller, row R) (R, error) {
 	err := c.store.InTx(ctx, func(tx *store.Tx) error { return c.insert(ctx, tx, who, row) })

@@ -106,6 +106,24 @@ func OpenPostgres(databaseURL string) (*Store, error) {
 	}, nil
 }
 
+// execer is how the log writes in a transaction: not through bun, which has
+// placeholders of its own.
+func (s *Store) execer(tx *sql.Tx) sqllog.Execer {
+	if s.migrations.dialect == goose.DialectPostgres {
+		return preparing{tx}
+	}
+	return tx
+}
+
+// preparing makes PostgreSQL prepare a statement once for each connection, which
+// pays for the few that write events.
+type preparing struct{ *sql.Tx }
+
+// ExecContext implements [sqllog.Execer].
+func (p preparing) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return p.Tx.ExecContext(ctx, query, append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
+}
+
 // Log returns the event log in this database.
 func (s *Store) Log() eventlog.Log { return s.log }
 

@@ -31,35 +31,21 @@ const (
 	AtLeast  Op = ">="
 	// Contains finds a text in a column, whatever the case.
 	Contains Op = "contains"
-	// In finds a column's value in a slice, which must not be empty.
-	In Op = "in"
-	// IsNull finds rows without a value.
-	IsNull Op = "is null"
 )
 
 var likeEscape = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 func (f Filter) expression() string {
-	switch f.Op {
-	case Contains:
+	if f.Op == Contains {
 		return "lower(?) LIKE ? ESCAPE '!'"
-	case In:
-		return "? IN (?)"
-	case IsNull:
-		return "? IS NULL"
 	}
 	return "? " + string(f.Op) + " ?"
 }
 
 func (f Filter) arguments() []any {
 	column := bun.Ident(f.Column)
-	switch f.Op {
-	case Contains:
+	if f.Op == Contains {
 		return []any{column, "%" + likeEscape.Replace(strings.ToLower(fmt.Sprint(f.Value))) + "%"}
-	case In:
-		return []any{column, bun.List(f.Value)}
-	case IsNull:
-		return []any{column}
 	}
 	return []any{column, f.Value}
 }

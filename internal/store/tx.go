@@ -64,8 +64,7 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 		return err
 	}
 	if len(tx.events) > 0 {
-		// Not through bun, which has placeholders of its own.
-		if err := s.log.Append(ctx, begun.Tx, tx.events...); err != nil {
+		if err := s.log.Append(ctx, s.execer(begun.Tx), tx.events...); err != nil {
 			return err
 		}
 	}
