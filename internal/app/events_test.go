@@ -127,6 +127,20 @@ var ways = []struct {
 			{"user.deleted", bob, admin},
 		}
 	}},
+	{"user: a developer deleted, with providers and builds", func(w *world) []told {
+		id, admin := w.user("leaver"), w.user("admin")
+		provider := w.call("leaver", "POST", "/providers", object{"location": w.agent.url + "/leaver"}).id()
+		build := w.call("leaver", "POST", "/provider_builds", object{"location": "https://github.com/org/leaver"}).id()
+		w.call("leaver", "PATCH", "/provider_builds/"+build, object{"provider_id": provider})
+		w.call("leaver", "PUT", "/variables", object{"variables": object{"A": "1"}})
+		context := w.call("ann", "POST", "/contexts", object{"provider_id": provider}).id()
+		w.mark()
+		w.call("admin", "DELETE", "/users/"+id, nil)
+		return []told{
+			{"provider_build.deleted", build, admin}, {"context.updated", context, admin},
+			{"provider.deleted", provider, admin}, {"user.deleted", id, admin},
+		}
+	}},
 	{"provider: created", func(w *world) []told {
 		dev := w.user("developer")
 		w.mark()
@@ -425,10 +439,10 @@ func TestJobsFireTheirEvents(t *testing.T) {
 		settings["contexts"] = object{"expire_after": "200ms"}
 		w := newWorld(t, settings)
 		ann, dev := w.user("ann"), w.user("developer")
+		w.mark()
 		provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url}).id()
 		context := w.call("ann", "POST", "/contexts", object{}).id()
 		file := w.upload("ann", "?context_id="+context).id()
-		w.mark()
 		w.agent.away.Store(true)
 		w.eventually("provider.updated", provider)
 		w.agent.away.Store(false)
@@ -450,7 +464,7 @@ func TestJobsFireTheirEvents(t *testing.T) {
 		if n := got["provider.updated "+provider+" "+dev]; n < 1 || n > 2 {
 			t.Errorf("the agent went away and came back: %d events as its owner, want 1 or 2: %v", n, got)
 		}
-		if len(got) != 2 {
+		if len(got) != 5 { // these and what was created
 			t.Errorf("other events: %v", got)
 		}
 	})

@@ -43,7 +43,7 @@ func databases(t *testing.T, test func(t *testing.T, settings map[string]any)) {
 
 // The users of a world, each with a token of the same name.
 var roles = map[string]string{
-	"admin": "admin", "developer": "developer", "ann": "user", "bob": "user", "newcomer": "user",
+	"admin": "admin", "developer": "developer", "leaver": "developer", "ann": "user", "bob": "user", "newcomer": "user",
 	"newcomer2": "user", "sentinel": "user",
 }
 
