@@ -55,11 +55,14 @@ type Blobs interface {
 	Each(ctx context.Context, before time.Time, do func(id string) error) error
 }
 
-// Blob is a content that was written. One that is not kept is discarded.
+// Blob is a content that was written.
 type Blob interface {
 	Size() int64
 	// Keep makes it the content of an id; a second time does no harm.
 	Keep(id string) error
+	// Discard removes it unless it was kept. One that was kept stays even if the
+	// commit after it failed, of which nobody knows whether it happened: without
+	// a row, it is swept up.
 	Discard() error
 }
 
@@ -119,7 +122,10 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 			return nil, err
 		}
 	}
-	row := &File{Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: in.ContextID}
+	row := &File{
+		Base:     Base{ID: newID()},
+		Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: in.ContextID,
+	}
 	blob, err := r.write(ctx, in.Content)
 	if err != nil {
 		return nil, err
@@ -130,7 +136,7 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 		}
 		return r.insertFile(ctx, tx, who, row, blob)
 	})
-	return row, errors.Join(err, r.settle(blob, row, err))
+	return row, errors.Join(err, blob.Discard())
 }
 
 func (r *Resources) write(ctx context.Context, content io.Reader) (Blob, error) {
@@ -155,25 +161,11 @@ func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, ro
 	if used+blob.Size() > r.limits.UserQuota {
 		return fail(TooLarge, "file", "your files would have %d bytes; %d are allowed", used+blob.Size(), r.limits.UserQuota)
 	}
-	if row.ID == "" { // not in a transaction that is run again
-		row.ID = newID()
-	}
 	row.FileSizeBytes = blob.Size()
 	if err := r.Files.insert(ctx, tx, who, row); err != nil {
 		return err
 	}
 	return blob.Keep(row.ID)
-}
-
-// settle leaves nothing behind of a content whose row was not written.
-func (r *Resources) settle(blob Blob, row *File, err error) error {
-	if err == nil {
-		return nil
-	}
-	if row.ID == "" {
-		return blob.Discard()
-	}
-	return errors.Join(blob.Discard(), r.blobs.Remove(row.ID))
 }
 
 // DeleteFile removes a file and the text extracted from it. Where the file is
@@ -211,8 +203,19 @@ func (r *Resources) Content(ctx context.Context, who Caller, id string) (*File, 
 			return nil, nil, err
 		}
 	}
-	content, err := r.blobs.Open(row.ID)
+	content, err := r.open(ctx, who, row.ID)
 	return row, content, err
+}
+
+// open opens the content of a file; one that was deleted meanwhile is not there.
+func (r *Resources) open(ctx context.Context, who Caller, id string) (io.ReadSeekCloser, error) {
+	content, err := r.blobs.Open(id)
+	if err != nil {
+		if _, gone := r.Files.Get(ctx, who, id); isCode(gone, NotFound) {
+			return nil, gone
+		}
+	}
+	return content, err
 }
 
 // Uploads take a while between content and row; what is older has no row coming.

@@ -70,26 +70,32 @@ func (r *Resources) Extract(ctx context.Context, who Caller, id string) (*Extrac
 	if !isText(row.ContentType) {
 		return nil, fail(NotConfigured, "", "text is extracted from text formats only; this file is %s", row.ContentType)
 	}
-	text, why, err := r.readText(ctx, row)
+	text, why, err := r.readText(ctx, who, row)
 	if err != nil {
 		return nil, err
 	}
+	return r.keepExtraction(ctx, who, row, text, why)
+}
+
+// keepExtraction writes what came of an extraction: a text, or why there is none.
+func (r *Resources) keepExtraction(ctx context.Context, who Caller, row *File, text Blob, why *string) (extraction *Extraction, err error) {
 	child := &File{
+		Base:     Base{ID: newID()},
 		Filename: row.Filename, ContentType: "text/plain; charset=utf-8", FileType: extractedText,
 		ParentFileID: &row.ID, ContextID: row.ContextID,
 	}
-	source := row
 	err = r.store.InTx(ctx, func(tx *store.Tx) error {
 		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
-		if source, err = r.Files.lock(ctx, tx, row.ID, 0); err != nil {
+		source, err := r.Files.lock(ctx, tx, row.ID, 0)
+		if err != nil {
 			return err
 		}
-		if source.Extraction != nil && source.Extraction.Status == extractionCompleted {
+		if extraction = source.Extraction; extraction != nil && extraction.Status == extractionCompleted {
 			return nil // somebody else was faster
 		}
-		extraction := &Extraction{
+		extraction = &Extraction{
 			ID: newID(), FileID: row.ID, Status: extractionFailed, ErrorMessage: why,
 			CreatedAt: tx.Now, StartedAt: &tx.Now, FinishedAt: &tx.Now, ExtractedFiles: []ExtractedFile{},
 		}
@@ -97,24 +103,23 @@ func (r *Resources) Extract(ctx context.Context, who Caller, id string) (*Extrac
 			if err := r.insertFile(ctx, tx, who, child, text); err != nil {
 				return err
 			}
-			extraction.Status = extractionCompleted
-			extraction.ExtractedFiles = []ExtractedFile{{FileID: child.ID}}
+			extraction.Status, extraction.ExtractedFiles = extractionCompleted, []ExtractedFile{{FileID: child.ID}}
 		}
 		return r.Files.change(ctx, tx, who, source, func(f *File) error {
 			f.Extraction, f.touched = extraction, true
 			return nil
 		})
 	})
-	if text != nil && (err != nil || child.ID == "") {
-		err = errors.Join(err, r.settle(text, child, errors.New("not kept")))
+	if text != nil {
+		err = errors.Join(err, text.Discard())
 	}
-	return source.Extraction, err
+	return extraction, err
 }
 
 // readText copies the content of a text file; where it is no text after all, it
 // says why.
-func (r *Resources) readText(ctx context.Context, row *File) (text Blob, why *string, err error) {
-	content, err := r.blobs.Open(row.ID)
+func (r *Resources) readText(ctx context.Context, who Caller, row *File) (text Blob, why *string, err error) {
+	content, err := r.open(ctx, who, row.ID)
 	if err != nil {
 		return nil, nil, err
 	}
