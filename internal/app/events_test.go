@@ -137,8 +137,10 @@ var ways = []struct {
 		w.mark()
 		w.call("admin", "DELETE", "/users/"+id, nil)
 		return []told{
-			{"provider_build.deleted", build, admin}, {"context.updated", context, admin},
-			{"provider.deleted", provider, admin}, {"user.deleted", id, admin},
+			{"provider_build.deleted", build, admin},
+			{"context.updated", context, admin},
+			{"provider.deleted", provider, admin},
+			{"user.deleted", id, admin},
 		}
 	}},
 	{"provider: created", func(w *world) []told {
