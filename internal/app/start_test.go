@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 // Without authentication everybody is an admin, but only under a local name.
@@ -62,4 +64,52 @@ func TestSweepContents(t *testing.T) {
 		t.Errorf("contents: %q, want only %s", left, kept)
 	}
 	second.wants(second.try("ann", "GET", "/files/"+kept+"/content", nil), 200, "# Notes")
+}
+
+// A database that goes away and comes back: meanwhile the server says that it is
+// not ready and answers with problems; afterwards it goes on by itself, and every
+// change that was committed arrives.
+func TestDatabaseRestarts(t *testing.T) {
+	database, err := testdb.StartPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	url, err := database.Create("restarts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, map[string]any{"database_url": url})
+	w.call("ann", "POST", "/contexts", object{})
+	w.mark()
+	ready := func() int { return w.request("", "GET", "/readyz", nil, nil).status }
+	if status := ready(); status != http.StatusOK {
+		t.Errorf("ready: %d", status)
+	}
+	if err := database.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if status := ready(); status != http.StatusServiceUnavailable {
+		t.Errorf("without a database: %d, want 503", status)
+	}
+	failed := w.try("ann", "POST", "/contexts", object{})
+	w.wants(failed, 500, "the server's log says what")
+	if strings.Contains(failed.text, "127.0.0.1") {
+		t.Errorf("the answer tells where the database is: %s", failed.text)
+	}
+	if err := database.Start(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(patience)
+	for ready() != http.StatusOK {
+		if time.Now().After(deadline) {
+			t.Fatal("not ready again")
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	w.call("ann", "POST", "/contexts", object{})
+	w.mark()
+	if err := w.stop(); err != nil { // before the database
+		t.Error(err)
+	}
 }
