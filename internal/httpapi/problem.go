@@ -45,6 +45,12 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)
+	if away, ok := errors.AsType[interface {
+		error
+		Unavailable() bool
+	}](err); ok && away.Unavailable() {
+		return newProblem(http.StatusServiceUnavailable, "the database does not answer; try again")
+	}
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }
 

@@ -78,7 +78,7 @@ func (s *Store) First(ctx context.Context, row any, filters ...Filter) error {
 // List reads rows that pass the filters, and counts all that do.
 func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filter) (total int64, err error) {
 	if total, err = where(s.reader.NewSelect().Model(rows), filters).Count(ctx); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
+		return 0, fmt.Errorf("count: %w", known(err))
 	}
 	direction, compare := "ASC", ">"
 	if order.Descending {
@@ -91,7 +91,7 @@ func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filt
 	}
 	err = q.OrderExpr("? "+direction+", id "+direction, column).Limit(order.Limit).Scan(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("list: %w", err)
+		return 0, fmt.Errorf("list: %w", known(err))
 	}
 	return total, nil
 }
@@ -101,18 +101,18 @@ func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filt
 func (s *Store) Each(ctx context.Context, row any, do func() error, filters ...Filter) error {
 	rows, err := where(s.reader.NewSelect().Model(row), filters).Rows(ctx)
 	if err != nil {
-		return fmt.Errorf("read: %w", err)
+		return fmt.Errorf("read: %w", known(err))
 	}
 	defer rows.Close()
 	for rows.Next() {
 		if err := s.reader.ScanRow(ctx, rows, row); err != nil {
-			return fmt.Errorf("read: %w", err)
+			return fmt.Errorf("read: %w", known(err))
 		}
 		if err := do(); err != nil {
 			return err
 		}
 	}
-	return rows.Err()
+	return known(rows.Err())
 }
 
 // IdleContexts returns ids of contexts that were last active before a time and
@@ -123,7 +123,7 @@ func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (
 		EXISTS (SELECT 1 FROM vector_stores WHERE context_id = contexts.id)
 	) ORDER BY last_active_at LIMIT ?`, before, limit).Scan(ctx, &ids)
 	if err != nil {
-		return nil, fmt.Errorf("find idle contexts: %w", err)
+		return nil, fmt.Errorf("find idle contexts: %w", known(err))
 	}
 	return ids, nil
 }
@@ -175,5 +175,5 @@ func notFound(err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
-	return err
+	return known(err)
 }

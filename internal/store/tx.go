@@ -3,9 +3,13 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -56,7 +60,7 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	begun, err := s.writer.BeginTx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", known(err))
 	}
 	defer begun.Rollback() //nolint:errcheck // after a commit it does nothing
 	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun}
@@ -69,7 +73,7 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 		}
 	}
 	if err := begun.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("commit: %w", known(err))
 	}
 	if len(tx.events) > 0 {
 		s.log.Wake()
@@ -127,7 +131,7 @@ func (tx *Tx) tell(e tidings.Event) {
 func (tx *Tx) Touch(ctx context.Context, row any) error {
 	_, err := tx.tx.NewUpdate().Model(row).Set("last_active_at = ?", tx.Now).WherePK().Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("touch: %w", err)
+		return fmt.Errorf("touch: %w", known(err))
 	}
 	return nil
 }
@@ -156,7 +160,7 @@ func (tx *Tx) DeleteDetails(ctx context.Context, row any, filters ...Filter) (in
 	}
 	result, err := q.Exec(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("delete details: %w", err)
+		return 0, fmt.Errorf("delete details: %w", known(err))
 	}
 	return result.RowsAffected()
 }
@@ -194,7 +198,35 @@ func known(err error) error {
 			return ErrReference
 		}
 	}
+	if isAway(err) {
+		return &UnavailableError{err}
+	}
 	return err
+}
+
+// UnavailableError says that the database does not answer, or not now.
+type UnavailableError struct{ cause error }
+
+// Error returns the cause.
+func (e *UnavailableError) Error() string {
+	return "the database does not answer: " + e.cause.Error()
+}
+
+// Unwrap returns the cause.
+func (e *UnavailableError) Unwrap() error { return e.cause }
+
+// Unavailable tells this error from others to those who don't know the store.
+func (e *UnavailableError) Unavailable() bool { return true }
+
+// isAway reports whether a connection could not be made or broke, or whether
+// PostgreSQL starts or stops (class 57P).
+func isAway(err error) bool {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return strings.HasPrefix(pg.Code, "57P")
+	}
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[*net.OpError](err)
+	return connecting || network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func isDeadlock(err error) bool {
