@@ -267,7 +267,7 @@ func (c *consumer) failed(ctx context.Context, it item, o tidings.Outcome, now t
 	if retry.First.IsZero() {
 		retry.First = now
 	}
-	delay, more := c.endpoint.Retry.next(retry.Attempts)
+	delay, more := c.endpoint.Retry.next(retry.Attempts, now.Sub(retry.First))
 	if !more || o.Verdict == tidings.Rejected {
 		retry.Dead = now
 	} else {

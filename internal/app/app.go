@@ -220,7 +220,7 @@ func (a *App) deliver(ctx context.Context, userAgent string, observer relay.Obse
 		if err != nil {
 			return fmt.Errorf("endpoint %s: %w", r.Name, err)
 		}
-		endpoints = append(endpoints, relay.Endpoint{Endpoint: r.Endpoint, Sender: s, Fingerprint: r.Fingerprint})
+		endpoints = append(endpoints, relay.Endpoint{Endpoint: r.Endpoint, Sender: s, Retry: r.Retry, Fingerprint: r.Fingerprint})
 	}
 	a.relay, err = relay.New(ctx, a.store.Log(), endpoints, relay.Options{
 		Logger: a.logger, Observer: observer, DrainTimeout: time.Duration(a.config.ShutdownTimeout),

@@ -3,6 +3,7 @@ package app_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -176,4 +177,35 @@ func TestStopDrainsRequests(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// An event that fails is tried again on the configured schedule, and given up
+// after as many attempts as were configured; others are delivered meanwhile.
+func TestRetrySchedule(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		var poison atomic.Pointer[string]
+		var tried atomic.Int64
+		receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if id := poison.Load(); err != nil || id != nil && strings.Contains(string(body), *id) {
+				tried.Add(1)
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}))
+		defer receiver.Close()
+		w := newWorldWith(t, settings, object{
+			"name": "chokes", "url": receiver.URL, "events": []any{"context.updated"},
+			"retry": object{"schedule": []any{"10ms", "20ms"}, "max_attempts": 4},
+		})
+		bad, good := w.call("ann", "POST", "/contexts", object{}).id(), w.call("ann", "POST", "/contexts", object{}).id()
+		poison.Store(&bad)
+		for n := range 3 { // the endpoint is otherwise well
+			w.call("ann", "PUT", "/contexts/"+good, object{"metadata": object{"n": fmt.Sprint(n)}})
+		}
+		w.call("ann", "PUT", "/contexts/"+bad, object{"metadata": object{"n": "x"}})
+		w.logged("delivery given up, kept as dead letter")
+		if n := tried.Load(); n != 4 {
+			t.Errorf("tried %d times, want 4", n)
+		}
+	})
 }

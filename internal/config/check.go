@@ -138,8 +138,25 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	if e.MaxInFlight < 1 || e.MaxInFlight > 1000 {
 		d.at(key+".max_in_flight", "must be from 1 to 1000")
 	}
+	d.checkRetry(key+".retry", e.Retry)
 	if err := e.HTTP.check(); err != nil {
 		d.at(key+".http", "%v", err)
+	}
+}
+
+const maxAttempts = 100
+
+func (d *decoder) checkRetry(key string, r Retry) {
+	for i, delay := range r.Schedule {
+		if delay <= 0 {
+			d.at(fmt.Sprintf("%s.schedule[%d]", key, i), "must be more than 0")
+		}
+	}
+	if len(r.Schedule) >= maxAttempts {
+		d.at(key+".schedule", "must have fewer than %d pauses", maxAttempts)
+	}
+	if r.MaxAttempts < 0 || r.MaxAttempts > maxAttempts {
+		d.at(key+".max_attempts", "must be from 1 to %d", maxAttempts)
 	}
 }
 

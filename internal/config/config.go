@@ -87,7 +87,20 @@ type Endpoint struct {
 	// InfoHeaders sends tidings-sequence and the like.
 	InfoHeaders *bool `yaml:"info_headers"`
 	Enabled     *bool `yaml:"enabled"`
-	HTTP        HTTP  `yaml:"http"`
+	// Retry says when an event that failed is tried again.
+	Retry Retry `yaml:"retry"`
+	HTTP  HTTP  `yaml:"http"`
+}
+
+// Retry says when an event that failed is tried again; what is left out is as in
+// protocol.md.
+type Retry struct {
+	// Schedule are the pauses after the first, second, … attempt.
+	Schedule []Duration `yaml:"schedule"`
+	// MaxAttempts is how many there are before the event is given up.
+	MaxAttempts int `yaml:"max_attempts"`
+	// MaxAge is how long after the first attempt the last one may be.
+	MaxAge Duration `yaml:"max_age"`
 }
 
 // Egress says which addresses webhooks may go to.

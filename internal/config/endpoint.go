@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -103,6 +104,7 @@ type Receiver struct {
 	tidings.Endpoint
 	Enabled bool
 	Client  *http.Client
+	Retry   relay.Schedule
 	// Fingerprint changes with the endpoint's settings.
 	Fingerprint string
 
@@ -135,7 +137,11 @@ func (e *Endpoint) receiver(egress sender.Egress, userAgent string) (*Receiver, 
 			NoInfoHeaders: e.InfoHeaders != nil && !*e.InfoHeaders,
 		},
 		Enabled: e.Enabled == nil || *e.Enabled,
+		Retry:   relay.Schedule{MaxAttempts: e.Retry.MaxAttempts, MaxAge: time.Duration(e.Retry.MaxAge)},
 		dialer:  sender.NewDialer(egress, e.MaxInFlight, connectTimeout),
+	}
+	for _, delay := range e.Retry.Schedule {
+		r.Retry.Delays = append(r.Retry.Delays, time.Duration(delay))
 	}
 	for name, source := range e.Headers {
 		value, err := source.Read()

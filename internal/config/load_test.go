@@ -96,6 +96,14 @@ webhook:
 		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n          ca_fil: x\n", []string{
 			`:6:11: webhook.endpoints[0].http.tls_config: unknown key "ca_fil"; did you mean "ca_file"?`,
 		}},
+		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
+			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
+			`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,
+		}},
+		"retry limits": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101}\n", []string{
+			`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
+			`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
+		}},
 		"syntax": {"a: [", []string{`:1:1: not valid YAML`}},
 	} {
 		t.Run(name, func(t *testing.T) {
