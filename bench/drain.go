@@ -97,16 +97,21 @@ func post(ctx context.Context, c *http.Client, url string, body []byte) error {
 	return errors.Join(err, response.Body.Close())
 }
 
-// drainOnce logs events behind an endpoint's cursor and lets it catch up.
-func drainOnce(ctx context.Context, log log, db appender, name string, events int) (seconds float64, err error) {
+// countingReceiver takes webhooks and closes all after so many.
+func countingReceiver(events int) (receiver *httptest.Server, all <-chan struct{}) {
 	var arrived atomic.Int64
-	all := make(chan struct{})
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	done := make(chan struct{})
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		swallow(w, r)
 		if arrived.Add(1) == int64(events) {
-			close(all)
+			close(done)
 		}
-	}))
+	})), done
+}
+
+// drainOnce logs events behind an endpoint's cursor and lets it catch up.
+func drainOnce(ctx context.Context, log log, db appender, name string, events int) (seconds float64, err error) {
+	receiver, all := countingReceiver(events)
 	defer receiver.Close()
 	e, err := endpoint(name, receiver.URL)
 	if err != nil {

@@ -181,14 +181,7 @@ func (s *server) createContext(ctx context.Context) error {
 
 // memory measures the most memory that the server holds while a backlog drains.
 func memory(ctx context.Context, d database, events int) (err error) {
-	var arrived atomic.Int64
-	all := make(chan struct{})
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		swallow(w, r)
-		if arrived.Add(1) == int64(events) {
-			close(all)
-		}
-	}))
+	receiver, all := countingReceiver(events)
 	defer receiver.Close()
 	first, err := startServer(ctx, d, receiver.URL) // gives the endpoint its cursor
 	if err != nil {

@@ -241,9 +241,6 @@ func testFiles(w *world) {
 	if text := w.try("ann", "GET", path+"/text_content", nil); text.text != "0123456789" {
 		w.Errorf("text = %d %q", text.status, text.text)
 	}
-	if found := items(w.call("ann", "GET", "/files?filename_search=NA%C3%8FVE", nil)); len(found) != 0 && len(found) != 2 {
-		w.Errorf("found %d files", len(found))
-	}
 	if found := items(w.call("ann", "GET", "/files?content_type=text/markdown&filename_search=NOTES", nil)); len(found) != 2 {
 		w.Errorf("found %d markdown files with notes in their name, want 2", len(found))
 	}

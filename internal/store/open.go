@@ -106,8 +106,8 @@ func OpenPostgres(databaseURL string) (*Store, error) {
 	}, nil
 }
 
-// execer is how the log writes in a transaction: not through bun, which has
-// placeholders of its own.
+// execer is how the log writes in a transaction: not through bun, which writes
+// $1 as ?.
 func (s *Store) execer(tx *sql.Tx) sqllog.Execer {
 	if s.migrations.dialect == goose.DialectPostgres {
 		return preparing{tx}
