@@ -8,6 +8,10 @@ type Attempt struct {
 	// Number counts the attempts that used up a place in the retry schedule,
 	// from 1.
 	Number int
+	// Replay says that an operator sends it again.
+	Replay bool
+	// Trace is the traceparent to send; empty for the event's own.
+	Trace string
 }
 
 // Verdict says what an answer means for the event and for its endpoint.
@@ -73,9 +77,20 @@ type Outcome struct {
 	RetryAfter time.Duration
 	// Duration is how long the attempt took.
 	Duration time.Duration
+	// Timing is what the time was spent on.
+	Timing Timing
+	// Address is the one that was connected to; empty where there was none.
+	Address string
 	// Response is the beginning of the response body, at most 1 KiB.
 	Response []byte
 	// Detail is a sentence for the log where the reason needs one, such as the
 	// setting that blocked an address. It holds no URL, header or secret.
 	Detail string
+}
+
+// Timing is when the steps of an attempt were over: how long each took, except
+// for FirstByte, which counts from the beginning. A step that was not needed,
+// since a connection was used again, is 0.
+type Timing struct {
+	DNS, Connect, TLS, FirstByte time.Duration
 }

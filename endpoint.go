@@ -21,6 +21,21 @@ const (
 // Formats returns the body formats, the default first.
 func Formats() []Format { return []Format{Thin, Standard, CloudEvents} }
 
+// Coalesce says which waiting events of one resource become one: thin news says
+// "look again", and saying it once is enough.
+type Coalesce string
+
+// The ways to coalesce. Only events that were never attempted are merged.
+const (
+	// CoalesceOff sends every event.
+	CoalesceOff Coalesce = "off"
+	// CoalesceUpdates makes several updates the last one.
+	CoalesceUpdates Coalesce = "updates"
+	// CoalesceLatest also lets created take in updates, and deleted what came
+	// before it; nothing merges across deleted and created again.
+	CoalesceLatest Coalesce = "latest"
+)
+
 // Endpoint is where webhooks go and which ones.
 type Endpoint struct {
 	// Name identifies the endpoint: its cursor, its log lines, its metrics.
@@ -51,13 +66,20 @@ type Endpoint struct {
 
 // Matches reports whether the endpoint wants the event.
 func (e *Endpoint) Matches(event Event) bool {
+	_, ok := e.MatchedBy(event)
+	return ok
+}
+
+// MatchedBy returns the first pattern that selects the event, "*" where the
+// endpoint has none.
+func (e *Endpoint) MatchedBy(event Event) (pattern string, ok bool) {
 	if len(e.Patterns) == 0 {
-		return true
+		return "*", true
 	}
 	for _, p := range e.Patterns {
 		if p.Match(event.Type, event.Action) {
-			return true
+			return p.String(), true
 		}
 	}
-	return false
+	return "", false
 }

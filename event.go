@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -35,6 +36,13 @@ type Event struct {
 
 	// ResourceVersion is the version of the resource after the change.
 	ResourceVersion int64
+
+	// OwnerID is whose resource it is; empty for nobody's. It decides who may read
+	// the event in the catch-up feed, and is never sent.
+	OwnerID string
+	// Trace is the W3C traceparent of the change, which attempts carry on; empty
+	// for none.
+	Trace string
 }
 
 // Name is the event as patterns and receivers know it, such as
@@ -105,7 +113,8 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		}
 	}
 	action, ok := strings.CutPrefix(*body.Event, *body.ResourceType+".")
-	if !ok || !validAction(Action(action)) {
+	ping := *body.Event == PingEvent
+	if !ok || (!validAction(Action(action)) && !ping) {
 		return fmt.Errorf("event body: event %q is not created, updated or deleted of resource type %q",
 			*body.Event, *body.ResourceType)
 	}
@@ -121,6 +130,24 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		e.UserID = *body.UserID
 	}
 	return nil
+}
+
+// PingEvent is the name of the event that an operator sends to try an endpoint.
+// It tells of no change and is in no log.
+const PingEvent = string(webhookType) + "." + string(ping)
+
+const (
+	webhookType ResourceType = "webhook"
+	ping        Action       = "ping"
+)
+
+// Ping returns the event that tries an endpoint.
+func Ping(id, endpoint, userID string, at time.Time) Event {
+	return Event{
+		ID: id, Type: webhookType, Action: ping, ResourceID: endpoint,
+		ResourceURL: "/api/v1/webhooks/endpoints/" + url.PathEscape(endpoint), UserID: userID,
+		Time: at.UTC().Truncate(time.Microsecond),
+	}
 }
 
 func validAction(a Action) bool { return a == Created || a == Updated || a == Deleted }

@@ -37,7 +37,7 @@ type database struct {
 
 func (d database) open() (*store.Store, error) {
 	if d.url != "" {
-		return store.OpenPostgres(d.url)
+		return store.OpenPostgres(d.url, store.PostgresOptions{})
 	}
 	return store.OpenSQLite(d.folder)
 }

@@ -48,7 +48,7 @@ func (d database) sqlDatabase() (*sql.DB, log, error) {
 		}
 		db.SetMaxOpenConns(writers)
 		db.SetMaxIdleConns(writers)
-		return db, postgres.New(db), nil
+		return db, postgres.New(db, postgres.Options{}), nil
 	}
 	dsn := "file:" + filepath.Join(d.folder, "tidings.db") +
 		"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"

@@ -5,12 +5,16 @@
 // each resource; every endpoint is a [Cursor] into it. Events that failed on
 // their own are parked as [Retry] rows, so that the cursor can go on.
 //
+// Several processes may share a log: each [Lease] is held by one [Replica] at a
+// time, and what a reader writes about a lease that it has lost is refused.
+//
 // The homes of a log are eventlog/sqlite and eventlog/postgres;
 // eventlog/eventlogtest has the suite that both pass and a log in memory.
 package eventlog
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -20,10 +24,20 @@ import (
 // methods may be called from several goroutines at once.
 type Log interface {
 	Reader
+	Finder
+	Expirer
+	Leases
 	Cursors
 	Retries
+	Controls
+	Replays
+	History
 	Waker
 }
+
+// ErrLeaseLost says that a write was refused because another replica holds the
+// lease now.
+var ErrLeaseLost = errors.New("the lease was lost to another replica")
 
 // Reader reads the log.
 type Reader interface {
@@ -33,87 +47,66 @@ type Reader interface {
 	// Read returns at most limit events after a position, in order. There are
 	// none at the end of the log; events still unnumbered are not there yet.
 	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)
+	// Oldest returns the position of the oldest event that has not expired; in a
+	// log without events, the position that the next one gets.
+	Oldest(ctx context.Context) (int64, error)
+	// Unnumbered returns how many committed events have no position yet.
+	Unnumbered(ctx context.Context) (int64, error)
 }
 
-// Cursor is how far an endpoint has come.
-type Cursor struct {
-	Endpoint string
-	// Sequence is the highest position below which everything is settled:
-	// delivered, not matched, or parked.
-	Sequence int64
-	// Disabled says why nothing is sent, such as "http_410"; empty when enabled.
-	Disabled string
-	// Fingerprint changes with the endpoint's configuration.
-	Fingerprint string
+// Finder finds events.
+type Finder interface {
+	// SequenceAt returns a position at or before that of every event that was
+	// made at a time or later, as long as no transaction took longer than
+	// [TimeSlack].
+	SequenceAt(ctx context.Context, at time.Time) (int64, error)
+	// Find returns the event with an id; false if the log does not hold it.
+	Find(ctx context.Context, id string) (tidings.Event, bool, error)
 }
 
-// Cursors keeps the cursors.
-type Cursors interface {
-	// Cursors returns those saved, by endpoint.
-	Cursors(ctx context.Context) (map[string]Cursor, error)
-	// SaveCursors writes all or none. A cursor never moves back: the higher
-	// position of the saved and the given one stays.
-	SaveCursors(ctx context.Context, cursors []Cursor) error
+// TimeSlack is how far the times of events may be out of the log's order: an
+// event has the time at which its transaction began.
+const TimeSlack = 10 * time.Minute
+
+// Expirer removes what is past its retention.
+type Expirer interface {
+	// ExpireEvents removes events logged before a time, or some of them later,
+	// where that is cheaper.
+	ExpireEvents(ctx context.Context, before time.Time) error
+	// ExpireHistory removes history written before a time.
+	ExpireHistory(ctx context.Context, before time.Time) error
+	// ExpireCursors removes cursors that were saved last before a time, that no
+	// replica holds, and whose endpoint is not one of those to keep.
+	ExpireCursors(ctx context.Context, before time.Time, keep []string) error
 }
 
-// Retry is an event parked for an endpoint: one that failed, one that waits
-// behind such an event of the same resource, or a dead letter.
-type Retry struct {
-	Endpoint string
-	Event    tidings.Event
-	// Attempts counts those that used up a place in the schedule; 0 for an event
-	// that only waits.
-	Attempts int
-	// First is when the first attempt was made; zero before it.
-	First time.Time
-	// Next is when to try again; zero for an event that only waits.
-	Next time.Time
-	// Dead is when it was given up; zero for a live one.
-	Dead time.Time
-	// Reason is why the last attempt failed.
-	Reason string
-}
-
-// Retries keeps the parked events. They are independent of the log's retention.
-type Retries interface {
-	// Park writes retries, replacing those of the same endpoint and sequence,
-	// except that an event that only waits never replaces another row. All or
-	// none.
-	Park(ctx context.Context, retries []Retry) error
-	// Unpark removes one that was delivered.
-	Unpark(ctx context.Context, endpoint string, sequence int64) error
-	// ParkedLanes returns the oldest live retry of each resource of an endpoint,
-	// at most limit.
-	ParkedLanes(ctx context.Context, endpoint string, limit int) ([]Retry, error)
-	// NextParked returns the oldest live retry of one resource; false if it has
-	// none.
-	NextParked(ctx context.Context, endpoint string, e tidings.Event) (Retry, bool, error)
-	// DeadLetters returns an endpoint's dead letters after a position, in order.
-	DeadLetters(ctx context.Context, endpoint string, after int64, limit int) ([]Retry, error)
-}
-
-// Waker tells a reader in this process of new events. A missed signal costs
-// latency, never an event: readers poll as well.
+// Waker tells readers of news. A missed signal costs latency, never an event:
+// readers poll as well.
 type Waker interface {
 	// Wake says that events were committed. It never blocks.
 	Wake()
 	// Woken yields after Wake; several calls may yield once.
 	Woken() <-chan struct{}
+	// Nudge says to the readers of all replicas that controls, leases or replays
+	// changed.
+	Nudge(ctx context.Context) error
+	// Nudged yields after Nudge; several calls may yield once.
+	Nudged() <-chan struct{}
 }
 
-// Signal is a [Waker]; make one with [NewSignal].
+// Signal is what a [Waker] wakes with; make one with [NewSignal].
 type Signal struct{ ch chan struct{} }
 
 // NewSignal returns a signal that has not been given.
 func NewSignal() Signal { return Signal{ch: make(chan struct{}, 1)} }
 
-// Wake gives the signal without blocking.
-func (s Signal) Wake() {
+// Give gives the signal without blocking.
+func (s Signal) Give() {
 	select {
 	case s.ch <- struct{}{}:
 	default:
 	}
 }
 
-// Woken yields once the signal was given.
-func (s Signal) Woken() <-chan struct{} { return s.ch }
+// Given yields once the signal was given.
+func (s Signal) Given() <-chan struct{} { return s.ch }

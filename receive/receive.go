@@ -54,7 +54,8 @@ type Handler struct {
 }
 
 // NewHandler returns a handler that calls handle for each genuine webhook that
-// it has not handled before. It answers 204 when handle returns nil, 500 when it
+// it has not handled before, but for the one that only tries the endpoint
+// ([tidings.PingEvent]). It answers 204 when handle returns nil, 500 when it
 // returns an error, so that Tidings tries again, 401 to a bad signature and 400
 // to anything else that is no webhook. A nil verifier takes unsigned webhooks.
 func NewHandler(v *Verifier, handle func(context.Context, tidings.Event) error) *Handler {
@@ -88,7 +89,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	if event.ID == "" || !h.recent.Has(event.ID) {
+	if event.Name() != tidings.PingEvent && (event.ID == "" || !h.recent.Has(event.ID)) {
 		if err := h.handle(r.Context(), event); err != nil {
 			http.Error(w, "the event could not be handled", http.StatusInternalServerError)
 			return

@@ -2,10 +2,13 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -18,92 +21,174 @@ const (
 	// parkedLimit bounds the resources with parked events that a consumer holds
 	// in memory; beyond it, it stops reading until some are delivered or dead.
 	parkedLimit = 10_000
+	// All consumers of a process together hold no more than so many events; one
+	// of very many holds fewer than the limits above, but leastWindow.
+	totalWindow = 64 * windowLimit
+	totalParked = 10 * parkedLimit
+	leastWindow = 64
 
 	defaultMaxInFlight = 16
 )
 
-// consumer delivers to one endpoint. All its fields but the channels and cursor
-// belong to the goroutine of run.
+// consumer delivers the events of one partition. All its fields but the channels
+// and what is atomic belong to the goroutine of run.
 type consumer struct {
-	endpoint Endpoint
+	*configured
+	endpoint Endpoint // with this partition's share of the limits
+	lease    eventlog.Lease
+	relay    *Relay
 	log      eventlog.Log
-	tail     *tail
 	logger   *slog.Logger
-	observer Observer
+	alive    *lifetime
 
-	health *health
-	report report
-	window window
-	lanes  map[string]*lane       // resources with events in memory
-	ready  queue                  // those of them whose first event may be sent
-	parked map[string]*parkedLane // resources with events in the retries table
-	due    parkedHeap             // those of them that are not under way
-	buried map[int64]bool         // dead letters that the log will yield again
-	frozen bool                   // the cursor must not move: a write was given up
+	health  *health
+	report  report
+	limiter *rate.Limiter
+	window  window
+	lanes   map[string]*lane       // resources with events in memory
+	ready   queue                  // those of them whose first event may be sent
+	parked  map[string]*parkedLane // resources with events in the retries table
+	due     parkedHeap             // those of them that are not under way
+	buried  map[int64]bool         // dead letters that the log will yield again
+	frozen  bool                   // the cursor must not move: a write was given up
+	paced   time.Time              // when the rate limit lets the next one go
 
-	batches  chan []tidings.Event
-	work     chan item
-	results  chan result
-	workers  sync.WaitGroup
-	started  int // workers
-	inFlight int
-	timer    *time.Timer
+	windowLimit, parkedLimit int
 
-	cursor atomic.Pointer[eventlog.Cursor]
-	moved  func() // tells whoever saves it
+	batches   chan batch
+	work      chan *item
+	results   chan result
+	workers   sync.WaitGroup
+	started   int // workers
+	inFlight  int
+	replaying int // of those in flight
+	timer     *time.Timer
+	poke      chan struct{}
+
+	heard    atomic.Pointer[eventlog.Control]
+	said     eventlog.Control
+	replays  atomic.Pointer[[]eventlog.Replay]
+	again    chan *item    // events to be sent again, as the replay goes on
+	replayed chan struct{} // a replay ended
+	runs     bool          // one does
+	// replayedIDs are those that began here.
+	replayedIDs map[string]bool
+
+	lost   atomic.Bool
+	abort  atomic.Pointer[context.CancelFunc]
+	cursor atomic.Int64
+	status atomic.Pointer[Status]
+	counts counts
+}
+
+// batch is what was read from the log: events, and a range of positions before
+// them that had expired.
+type batch struct {
+	events []tidings.Event
+	gap    *eventlog.Gap
 }
 
 // item is an event to be sent.
 type item struct {
-	event    tidings.Event
-	place    int // in the window, unless parked
-	parked   bool
-	attempts int // used up before
-	first    time.Time
+	event     tidings.Event
+	parked    bool
+	attempted bool // its id is a promise about its bytes
+	settled   bool
+	merged    bool
+	attempts  int // used up before
+	first     time.Time
+	replay    chan<- result // who wants to know; nil for a live event
 }
 
 type result struct {
-	item    item
+	item    *item
 	outcome tidings.Outcome
+	// spent says that the outcome is the event's, not the endpoint's.
+	spent bool
 }
 
-func newConsumer(e Endpoint, cursor eventlog.Cursor, r *Relay) *consumer {
-	if e.MaxInFlight <= 0 {
-		e.MaxInFlight = defaultMaxInFlight
-	}
+// newConsumer makes a consumer that is one of total in this process.
+func newConsumer(e *configured, cursor eventlog.Cursor, r *Relay, alive *lifetime, control eventlog.Control, total int) *consumer {
 	now := time.Now()
 	c := &consumer{
-		endpoint: e,
-		log:      r.log,
-		moved:    r.wakeSaver,
-		tail:     r.tail,
-		logger:   r.logger.With("endpoint", e.Name),
-		observer: r.options.Observer,
-		health:   newHealth(e.MaxInFlight, now),
-		window:   window{read: cursor.Sequence},
-		lanes:    make(map[string]*lane),
-		parked:   make(map[string]*parkedLane),
-		buried:   make(map[int64]bool),
-		batches:  make(chan []tidings.Event),
-		work:     make(chan item, e.MaxInFlight),
-		results:  make(chan result, e.MaxInFlight),
+		configured: e,
+		endpoint:   e.share(),
+		lease:      cursor.Lease,
+		relay:      r,
+		log:        r.log,
+		logger:     r.logger.With("endpoint", e.Name),
+		alive:      alive,
+		window:     window{read: cursor.Sequence},
+		lanes:      make(map[string]*lane),
+		parked:     make(map[string]*parkedLane),
+		buried:     make(map[int64]bool),
+		batches:    make(chan batch),
+		poke:       make(chan struct{}, 1),
+		again:      make(chan *item),
+
+		replayedIDs: make(map[string]bool),
+		replayed:    make(chan struct{}, 1),
+		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
+		parkedLimit: min(max(totalParked/total, leastWindow), parkedLimit),
 	}
-	if cursor.Disabled != "" {
-		c.health.disable(cursor.Disabled, now)
-	}
-	c.publish()
+	c.health = newHealth(c.endpoint.MaxInFlight, now)
+	c.limiter = c.endpoint.limiter()
+	c.work = make(chan *item, c.endpoint.MaxInFlight)
+	c.results = make(chan result, c.endpoint.MaxInFlight)
+	c.cursor.Store(cursor.Sequence)
+	c.control(control)
+	c.obey(now)
+	c.observe()
 	return c
 }
 
-// run delivers until ctx ends, then waits for the attempts under way, which end
-// with the context attempts.
-func (c *consumer) run(ctx, attempts context.Context) {
+// control hands over what was said about the endpoint, and wakes the consumer.
+func (c *consumer) control(control eventlog.Control) {
+	c.heard.Store(&control)
+	give(c.poke)
+}
+
+// obey does what was said last about the endpoint.
+func (c *consumer) obey(now time.Time) {
+	if heard := c.heard.Load(); !heard.Since.Before(c.said.Since) {
+		c.said = *heard
+	}
+	// What the receiver said is about the settings of then.
+	stands := c.said.Disabled == PausedReason || c.said.Fingerprint == c.endpoint.Fingerprint
+	switch disabled := c.said.Disabled != "" && stands; {
+	case disabled && (c.health.state != Disabled || c.health.reason != c.said.Disabled):
+		c.health.disable(c.said.Disabled, now)
+	case !disabled && c.health.state == Disabled:
+		c.health.enable(now)
+	}
+}
+
+// lose ends all that is done under a lease that another replica has now.
+func (c *consumer) lose() {
+	c.lost.Store(true)
+	if abort := c.abort.Load(); abort != nil {
+		(*abort)()
+	}
+}
+
+// run delivers until ctx ends or the lease is lost, then waits for the attempts
+// under way, for as long as the relay's drain timeout says.
+func (c *consumer) run(ctx context.Context) {
+	attempts, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	end := context.CancelFunc(func() { stop(); abort() })
+	c.abort.Store(&end)
+	if c.lost.Load() {
+		end()
+	}
 	c.timer = time.NewTimer(time.Hour)
 	defer c.timer.Stop()
 	c.report.started(c)
 	c.loadParked(ctx)
-	var reading sync.WaitGroup
-	reading.Go(func() { c.read(ctx, c.window.read) })
+	var helpers sync.WaitGroup
+	helpers.Go(func() { c.read(ctx, c.window.read) })
 	for ctx.Err() == nil {
 		c.dispatch(ctx, attempts)
 		c.publish()
@@ -114,18 +199,30 @@ func (c *consumer) run(ctx, attempts context.Context) {
 			for len(c.results) > 0 {
 				c.finish(ctx, <-c.results)
 			}
-		case batch := <-c.room():
-			c.take(ctx, batch)
+		case b := <-c.room():
+			c.take(ctx, b)
+		case it := <-c.spare():
+			c.limiter.Allow()
+			c.replaying++
+			c.launch(attempts, it)
+		case <-c.poke:
+			c.obey(time.Now())
+			c.beginReplay(ctx, &helpers)
+		case <-c.replayed:
+			c.runs = false
+			c.beginReplay(ctx, &helpers)
 		case <-c.timer.C:
 		case <-ctx.Done():
 		}
 	}
+	deadline := time.AfterFunc(c.relay.options.DrainTimeout, abort)
+	defer deadline.Stop()
 	for c.inFlight > 0 {
 		c.finish(attempts, <-c.results)
 	}
 	close(c.work)
 	c.workers.Wait()
-	reading.Wait()
+	helpers.Wait()
 	c.publish()
 }
 
@@ -133,7 +230,7 @@ func (c *consumer) run(ctx, attempts context.Context) {
 func (c *consumer) read(ctx context.Context, after int64) {
 	failing := false
 	for ctx.Err() == nil {
-		events, err := c.tail.read(ctx, after)
+		events, missed, err := c.relay.tail.read(ctx, after, min(readBatch, c.windowLimit))
 		switch {
 		case err != nil:
 			if !failing && ctx.Err() == nil {
@@ -141,88 +238,131 @@ func (c *consumer) read(ctx context.Context, after int64) {
 			}
 			failing = true
 			wait(ctx, time.Second)
-		case len(events) == 0:
+			continue
+		case len(events) == 0 && missed == after:
 			select {
-			case <-c.tail.more(after):
+			case <-c.relay.tail.more(after):
 			case <-ctx.Done():
 			}
-		default:
-			failing = false
-			select {
-			case c.batches <- events:
-				after = events[len(events)-1].Sequence
-			case <-ctx.Done():
-			}
+			continue
+		}
+		failing = false
+		b := batch{events: events}
+		if missed > after {
+			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease.Index, From: after + 1, To: missed, At: time.Now()}
+			after = missed
+		}
+		if n := len(events); n > 0 {
+			after = events[n-1].Sequence
+		}
+		select {
+		case c.batches <- b:
+		case <-ctx.Done():
 		}
 	}
 }
 
 // room returns the channel of batches while there is room for one.
-func (c *consumer) room() <-chan []tidings.Event {
-	if c.window.len() >= windowLimit || len(c.parked) >= parkedLimit || c.health.state == Disabled {
+func (c *consumer) room() <-chan batch {
+	if c.window.len() >= c.windowLimit || len(c.parked) >= c.parkedLimit || c.health.state == Disabled {
 		return nil
 	}
 	return c.batches
 }
 
 // take puts events into their lanes.
-func (c *consumer) take(ctx context.Context, batch []tidings.Event) {
+func (c *consumer) take(ctx context.Context, b batch) {
+	if b.gap != nil {
+		c.miss(ctx, *b.gap)
+	}
 	var waiting []eventlog.Retry
-	for _, e := range batch {
-		if !c.endpoint.Matches(e) || c.buried[e.Sequence] {
+	for _, e := range b.events {
+		if !c.lease.Has(e) || !c.endpoint.Matches(e) || c.buried[e.Sequence] {
 			continue
 		}
-		key := e.Resource()
-		if c.parked[key] != nil {
+		if c.parked[e.Resource()] != nil {
 			waiting = append(waiting, eventlog.Retry{Endpoint: c.endpoint.Name, Event: e})
 			continue
 		}
-		l := c.lanes[key]
-		if l == nil {
-			l = &lane{}
-			c.lanes[key] = l
-			c.ready.push(l)
-		}
-		l.items = append(l.items, item{event: e, place: c.window.add(e.Sequence)})
+		c.enqueue(e)
 	}
-	c.window.read = batch[len(batch)-1].Sequence
-	c.park(ctx, waiting)
+	if n := len(b.events); n > 0 && c.park(ctx, waiting) {
+		c.window.read = b.events[n-1].Sequence
+	}
+}
+
+// miss tells of events that expired before they could be sent.
+func (c *consumer) miss(ctx context.Context, g eventlog.Gap) {
+	c.logger.Error("events expired before the endpoint could get them; it goes on with the oldest there is",
+		"from", g.From, "to", g.To, "count", g.To-g.From+1)
+	c.relay.options.Observer.Missed(g)
+	if c.persist(ctx, func(ctx context.Context) error { return c.log.SaveGap(ctx, g) }) {
+		c.window.read = g.To
+	}
+}
+
+func (c *consumer) tellMerged(gone, into tidings.Event) {
+	c.relay.options.Observer.Merged(c.endpoint.Name, gone, into)
+	c.relay.history.merged(&c.endpoint, gone, into)
 }
 
 // dispatch starts as many attempts as may be under way now.
 func (c *consumer) dispatch(ctx, attempts context.Context) {
 	now := time.Now()
+	c.paced = time.Time{}
 	limit := c.health.limit(now)
-	for c.inFlight < limit {
+	for c.inFlight < limit && c.alive.has(now) {
+		if c.ready.empty() && !c.isDue(now) {
+			break
+		}
+		if pass := c.limiter.ReserveN(now, 1); pass.DelayFrom(now) > 0 {
+			c.paced = now.Add(pass.DelayFrom(now))
+			pass.CancelAt(now)
+			break
+		}
 		next, ok := c.next(ctx, now)
 		if !ok {
 			break
 		}
-		if c.started == c.inFlight {
-			c.started++
-			c.workers.Go(func() { c.send(attempts) })
-		}
-		c.inFlight++
-		c.work <- next
+		c.launch(attempts, next)
 	}
 	c.report.changed(c, now)
+	c.observe()
 }
 
-// send is a worker: it makes attempts until there is no more work.
+func (c *consumer) isDue(now time.Time) bool {
+	at, ok := c.due.next()
+	return ok && !at.After(now)
+}
+
+func (c *consumer) launch(attempts context.Context, it *item) {
+	if c.started == c.inFlight {
+		c.started++
+		c.workers.Go(func() { c.send(attempts) })
+	}
+	it.attempted = true
+	c.inFlight++
+	c.counts.inFlight.Store(int64(c.inFlight))
+	c.work <- it
+}
+
+// send is a worker: it makes attempts until there is no more work. The process
+// may have been stopped since the item was handed over: then others may deliver
+// by now.
 func (c *consumer) send(ctx context.Context) {
 	for it := range c.work {
-		attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1}
-		outcome := c.endpoint.Sender.Send(ctx, attempt)
-		if c.observer != nil {
-			c.observer.Attempted(c.endpoint.Name, attempt, outcome)
+		outcome := tidings.Outcome{Verdict: tidings.Interrupted}
+		if c.alive.has(time.Now()) && ctx.Err() == nil {
+			attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil}
+			outcome = c.relay.attempt(ctx, &c.endpoint, attempt)
 		}
-		c.results <- result{it, outcome}
+		c.results <- result{item: it, outcome: outcome}
 	}
 }
 
 // next takes the item to send next. Parked events that are due come first, for
 // they are the oldest; a probe prefers the others, which it takes in turn.
-func (c *consumer) next(ctx context.Context, now time.Time) (item, bool) {
+func (c *consumer) next(ctx context.Context, now time.Time) (*item, bool) {
 	if c.health.state == Probing {
 		if it, ok := c.nextReady(); ok {
 			return it, true
@@ -234,10 +374,10 @@ func (c *consumer) next(ctx context.Context, now time.Time) (item, bool) {
 	return c.nextReady()
 }
 
-func (c *consumer) nextReady() (item, bool) {
+func (c *consumer) nextReady() (*item, bool) {
 	l, ok := c.ready.pop()
 	if !ok {
-		return item{}, false
+		return nil, false
 	}
 	return l.items[0], true
 }
@@ -245,21 +385,39 @@ func (c *consumer) nextReady() (item, bool) {
 // finish deals with the outcome of an attempt.
 func (c *consumer) finish(ctx context.Context, r result) {
 	c.inFlight--
+	c.counts.add(r.outcome, r.item.event, c.inFlight)
 	now := time.Now()
 	c.health.observe(r.outcome, r.item.event.Resource(), now)
+	if r.outcome.Verdict == tidings.Gone {
+		c.disabled(ctx, r.outcome.Reason, now)
+	}
+	r.spent = r.outcome.Verdict == tidings.Delivered || c.health.spends(r.outcome)
 	switch {
+	case r.item.replay != nil:
+		c.replaying--
+		r.item.replay <- r
 	case r.outcome.Verdict == tidings.Delivered:
 		c.delivered(ctx, r.item)
-	case c.health.spends(r.outcome):
+	case r.spent:
 		c.failed(ctx, r.item, r.outcome, now)
 	default:
 		c.putBack(r.item, now)
 	}
 	c.report.changed(c, now)
+	c.observe()
+}
+
+// disabled keeps what the receiver said: it wants no more.
+func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
+	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason, Fingerprint: c.endpoint.Fingerprint, Since: now}
+	c.said = control
+	c.persist(ctx, func(ctx context.Context) error {
+		return errors.Join(c.log.SaveControl(ctx, control), c.log.Nudge(ctx))
+	})
 }
 
 // failed parks an event that used up an attempt, or gives it up.
-func (c *consumer) failed(ctx context.Context, it item, o tidings.Outcome, now time.Time) {
+func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now time.Time) {
 	retry := eventlog.Retry{
 		Endpoint: c.endpoint.Name, Event: it.event,
 		Attempts: it.attempts + 1, First: it.first, Reason: o.Reason,
@@ -286,13 +444,9 @@ func (c *consumer) publish() {
 	if c.frozen {
 		return
 	}
-	next := eventlog.Cursor{Endpoint: c.endpoint.Name, Sequence: c.window.cursor(), Fingerprint: c.endpoint.Fingerprint}
-	if c.health.state == Disabled {
-		next.Disabled = c.health.reason
-	}
-	if old := c.cursor.Load(); old == nil || *old != next {
-		c.cursor.Store(&next)
-		c.moved()
+	if next := c.window.cursor(); next != c.cursor.Load() {
+		c.cursor.Store(next)
+		give(c.relay.moved)
 	}
 }
 
@@ -302,39 +456,39 @@ func (c *consumer) arm() {
 	now := time.Now()
 	if at, ok := c.health.wake(); ok {
 		until = min(until, at.Sub(now))
-	} else if at, ok := c.due.next(); ok && c.health.state != Disabled && c.inFlight < c.health.limit(now) {
+	} else if at, ok := c.due.next(); ok && c.health.state != Disabled && c.inFlight < c.health.limit(now) && c.alive.has(now) {
 		until = min(until, at.Sub(now))
+	}
+	if !c.paced.IsZero() {
+		until = c.paced.Sub(now)
 	}
 	if at, ok := c.report.nextLine(c.health); ok {
 		until = min(until, at.Sub(now))
 	}
-	c.timer.Reset(max(until, 0))
+	c.timer.Reset(max(until, time.Nanosecond))
 }
 
-// persist does a write that may not be given up, until it succeeds or the
-// context ends; then the cursor stays where it is.
+// persist does a write that may not be given up, until it succeeds, the lease is
+// lost or the context ends; then the cursor stays where it is.
 func (c *consumer) persist(ctx context.Context, write func(context.Context) error) bool {
 	for failing := false; ; failing = true {
-		err := write(ctx)
-		if err == nil {
-			return true
+		err := errLost
+		if !c.lost.Load() {
+			err = write(ctx)
 		}
-		if ctx.Err() != nil {
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, eventlog.ErrLeaseLost), errors.Is(err, errLost):
+			c.frozen = true
+			c.lose()
+			return false
+		case ctx.Err() != nil:
 			c.frozen = true
 			return false
-		}
-		if !failing {
+		case !failing:
 			c.logger.Error("delivery waits for the database, trying again every second", "error", err)
 		}
 		wait(ctx, time.Second)
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }

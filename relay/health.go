@@ -16,7 +16,7 @@ type State string
 //	   └────── max_in_flight reached ── ramping ◄─┘
 //
 // Throttled is a pause that the receiver asked for; it ends in ramping. Disabled
-// ends when the operator changes the endpoint.
+// ends when the operator resumes, enables or changes the endpoint.
 const (
 	Healthy   State = "healthy"
 	Down      State = "down"
@@ -59,6 +59,14 @@ func newHealth(limit int, now time.Time) *health {
 
 // disable stops all sending.
 func (h *health) disable(reason string, now time.Time) { h.enter(Disabled, reason, now) }
+
+// enable ends that.
+func (h *health) enable(now time.Time) {
+	h.pause, h.failures = 0, 0
+	clear(h.resources)
+	h.ramp(now)
+	h.reason = ""
+}
 
 // limit returns how many requests may be under way now.
 func (h *health) limit(now time.Time) int {

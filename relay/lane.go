@@ -11,7 +11,7 @@ import (
 
 // lane holds the events of one resource that wait in memory, oldest first. The
 // first one may be under way.
-type lane struct{ items []item }
+type lane struct{ items []*item }
 
 // queue is a first-in, first-out queue of lanes.
 type queue struct {
@@ -21,8 +21,10 @@ type queue struct {
 
 func (q *queue) push(l *lane) { q.lanes = append(q.lanes, l) }
 
+func (q *queue) empty() bool { return q.front == len(q.lanes) }
+
 func (q *queue) pop() (*lane, bool) {
-	if q.front == len(q.lanes) {
+	if q.empty() {
 		return nil, false
 	}
 	l := q.lanes[q.front]
@@ -32,6 +34,35 @@ func (q *queue) pop() (*lane, bool) {
 		q.front = 0
 	}
 	return l, true
+}
+
+// enqueue puts an event at the end of its lane, or merges it with the one there.
+func (c *consumer) enqueue(e tidings.Event) {
+	key := e.Resource()
+	l := c.lanes[key]
+	if l == nil {
+		l = &lane{}
+		c.lanes[key] = l
+		c.ready.push(l)
+	}
+	it := &item{event: e}
+	if n := len(l.items); n > 0 && !l.items[n-1].attempted {
+		last := l.items[n-1]
+		keepLater, merged := merge(c.endpoint.Coalesce, last.event.Action, e.Action)
+		switch {
+		case merged && keepLater:
+			c.tellMerged(last.event, e)
+			l.items[n-1] = it
+			c.window.add(it)
+			c.window.merge(last)
+			return
+		case merged:
+			c.tellMerged(e, last.event)
+			return
+		}
+	}
+	l.items = append(l.items, it)
+	c.window.add(it)
 }
 
 // parkedLane is a resource whose oldest unsettled event is in the retries table,
@@ -67,19 +98,22 @@ func (h parkedHeap) next() (time.Time, bool) {
 	return h[0].next, true
 }
 
-// loadParked finds the resources that were parked when the program stopped, and
-// the dead letters that the cursor has not passed: those may not be sent again,
-// for later events of their resource went out.
+// allRows is more than a consumer ever parks.
+const allRows = 1 << 20
+
+// loadParked finds the resources that were parked when the last owner stopped,
+// and the dead letters that the cursor has not passed: those may not be sent
+// again, for later events of their resource went out.
 func (c *consumer) loadParked(ctx context.Context) {
 	c.persist(ctx, func(ctx context.Context) error {
-		dead, err := c.log.DeadLetters(ctx, c.endpoint.Name, c.window.read, 2*windowLimit)
+		dead, err := c.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: c.endpoint.Name, Dead: true, After: c.window.read, Limit: allRows})
 		for _, r := range dead {
 			c.buried[r.Event.Sequence] = true
 		}
 		return err
 	})
 	c.persist(ctx, func(ctx context.Context) error {
-		lanes, err := c.log.ParkedLanes(ctx, c.endpoint.Name, 2*parkedLimit)
+		lanes, err := c.log.ParkedLanes(ctx, c.lease.Partition, allRows)
 		for _, r := range lanes {
 			c.addParked(r.Event, r.Next)
 		}
@@ -94,48 +128,78 @@ func (c *consumer) addParked(e tidings.Event, next time.Time) {
 }
 
 // nextDue takes the oldest event of a parked lane that is due.
-func (c *consumer) nextDue(ctx context.Context, now time.Time) (item, bool) {
+func (c *consumer) nextDue(ctx context.Context, now time.Time) (*item, bool) {
 	for {
 		if at, ok := c.due.next(); !ok || at.After(now) {
-			return item{}, false
+			return nil, false
 		}
 		l := heap.Pop(&c.due).(*parkedLane)
 		if r, ok := c.oldest(ctx, l); ok {
-			return item{event: r.Event, parked: true, attempts: r.Attempts, first: r.First}, true
+			return &item{event: r.Event, parked: true, attempts: r.Attempts, first: r.First}, true
 		}
 	}
 }
 
+// mergeRows is how many parked events of a resource are looked at to be merged.
+const mergeRows = 100
+
 // oldest reads the event that a parked lane waits for; false, and the lane is
-// no more, if there is none left.
+// no more, if there is none left. Those that wait behind it without an attempt
+// are merged when their turn comes.
 func (c *consumer) oldest(ctx context.Context, l *parkedLane) (retry eventlog.Retry, found bool) {
+	var rows []eventlog.Retry
+	limit := 1
+	if c.endpoint.Coalesce != "" && c.endpoint.Coalesce != tidings.CoalesceOff {
+		limit = mergeRows
+	}
 	read := c.persist(ctx, func(ctx context.Context) (err error) {
-		retry, found, err = c.log.NextParked(ctx, c.endpoint.Name, l.event)
+		rows, err = c.log.NextParked(ctx, c.endpoint.Name, l.event, limit)
 		return err
 	})
-	if read && !found {
-		delete(c.parked, l.event.Resource())
+	if !read || len(rows) == 0 {
+		if read {
+			delete(c.parked, l.event.Resource())
+		}
+		return eventlog.Retry{}, false
 	}
-	return retry, read && found
+	retry = rows[0]
+	var superseded []int64
+	for _, r := range rows[1:] {
+		keepLater, merged := merge(c.endpoint.Coalesce, retry.Event.Action, r.Event.Action)
+		if retry.Attempts > 0 || r.Attempts > 0 || !merged {
+			break
+		}
+		gone, into := r, retry
+		if keepLater {
+			gone, into = retry, r
+		}
+		c.tellMerged(gone.Event, into.Event)
+		superseded = append(superseded, gone.Event.Sequence)
+		retry = into
+	}
+	return retry, len(superseded) == 0 || c.persist(ctx, func(ctx context.Context) error {
+		return c.log.Unpark(ctx, c.lease, superseded...)
+	})
 }
 
 // delivered settles an event and lets the next of its resource go.
-func (c *consumer) delivered(ctx context.Context, it item) {
+func (c *consumer) delivered(ctx context.Context, it *item) {
 	if !it.parked {
 		c.settleFirst(it)
 		return
 	}
 	c.persist(ctx, func(ctx context.Context) error {
-		return c.log.Unpark(ctx, c.endpoint.Name, it.event.Sequence)
+		return c.log.Unpark(ctx, c.lease, it.event.Sequence)
 	})
 	c.resume(it.event, time.Time{})
 }
 
 // settleFirst takes the first event of a lane in memory off it.
-func (c *consumer) settleFirst(it item) {
-	c.window.settle(it.place)
+func (c *consumer) settleFirst(it *item) {
+	c.window.settle(it)
 	key := it.event.Resource()
 	l := c.lanes[key]
+	l.items[0] = nil
 	if l.items = l.items[1:]; len(l.items) == 0 {
 		delete(c.lanes, key)
 		return
@@ -152,7 +216,7 @@ func (c *consumer) resume(e tidings.Event, next time.Time) {
 
 // putBack returns an event that used up no attempt; its lane goes behind the
 // others.
-func (c *consumer) putBack(it item, now time.Time) {
+func (c *consumer) putBack(it *item, now time.Time) {
 	if it.parked {
 		c.resume(it.event, now)
 		return
@@ -179,7 +243,7 @@ func (c *consumer) parkFirst(ctx context.Context, retry eventlog.Retry) {
 		return
 	}
 	for _, it := range l.items {
-		c.window.settle(it.place)
+		c.window.settle(it)
 	}
 	delete(c.lanes, key)
 	c.addParked(retry.Event, retry.Next)
@@ -195,5 +259,5 @@ func (c *consumer) park(ctx context.Context, rows []eventlog.Retry) bool {
 	if len(rows) == 0 {
 		return true
 	}
-	return c.persist(ctx, func(ctx context.Context) error { return c.log.Park(ctx, rows) })
+	return c.persist(ctx, func(ctx context.Context) error { return c.log.Park(ctx, c.lease, rows) })
 }

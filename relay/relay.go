@@ -10,14 +10,21 @@
 // An event that fails while its endpoint is otherwise well is parked with a
 // retry schedule, and later events of its resource wait behind it. An endpoint
 // that fails as a whole is probed until it is back, and uses up no attempts.
+//
+// Several processes may run a relay on one log: each endpoint, or each of its
+// partitions, is leased by one of them at a time, and they share them evenly.
 package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -39,15 +46,68 @@ type Endpoint struct {
 	tidings.Endpoint
 	Sender Sender
 	Retry  Schedule
+	// RateLimit is how many requests may begin in a second, and Burst how many of
+	// them at once; 0 means no limit, and a burst of one second's requests.
+	RateLimit float64
+	Burst     int
+	// Coalesce says which waiting events become one; empty means none.
+	Coalesce tidings.Coalesce
+	// Partitions is how many replicas may deliver to it at once, each the events
+	// of other resources; 0 means 1.
+	Partitions int
+	// History says which attempts are kept; empty means all.
+	History HistoryMode
 	// Fingerprint changes with the endpoint's configuration: one that answered
-	// 410 stays disabled until it does.
+	// 410 stays disabled until it does, and [Relay.Update] leaves an endpoint
+	// alone whose fingerprint stays.
 	Fingerprint string
+	// Closed is called once nothing is sent to it any more; may be nil.
+	Closed func()
 }
 
-// Observer is told of every attempt. It is called from many goroutines and must
-// not block.
+func (e *Endpoint) partitions() []eventlog.Partition {
+	all := make([]eventlog.Partition, max(e.Partitions, 1))
+	for i := range all {
+		all[i] = eventlog.Partition{Endpoint: e.Name, Index: i, Of: len(all)}
+	}
+	return all
+}
+
+// share is the endpoint as one partition has it: its part of the limits.
+func (e Endpoint) share() Endpoint {
+	n := max(e.Partitions, 1)
+	if e.MaxInFlight <= 0 {
+		e.MaxInFlight = defaultMaxInFlight
+	}
+	e.MaxInFlight = max(e.MaxInFlight/n, 1)
+	e.RateLimit /= float64(n)
+	e.Burst = max(e.Burst/n, 1, int(e.RateLimit)*truth(e.Burst == 0))
+	return e
+}
+
+func truth(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (e *Endpoint) limiter() *rate.Limiter {
+	if e.RateLimit <= 0 {
+		return rate.NewLimiter(rate.Inf, 1)
+	}
+	return rate.NewLimiter(rate.Limit(e.RateLimit), e.Burst)
+}
+
+// Observer is told of what happens to events. It is called from many goroutines
+// and must not block.
 type Observer interface {
+	// Attempted tells of an attempt.
 	Attempted(endpoint string, a tidings.Attempt, o tidings.Outcome)
+	// Merged tells that an event is not sent, because another one tells of it.
+	Merged(endpoint string, gone, into tidings.Event)
+	// Missed tells that events expired before the endpoint got them.
+	Missed(g eventlog.Gap)
 }
 
 // Options of a relay; the zero value works.
@@ -56,144 +116,243 @@ type Options struct {
 	Logger *slog.Logger
 	// Observer; nil means none.
 	Observer Observer
+	// Trace begins a trace of an attempt and may set its Trace; what it returns is
+	// called when the attempt is over. Nil means none.
+	Trace func(endpoint string, a *tidings.Attempt) (end func(tidings.Outcome))
 	// DrainTimeout is how long attempts under way may take to finish when the
 	// relay stops; 0 means 10 seconds.
 	DrainTimeout time.Duration
 	// CursorInterval is how often cursors are saved; 0 means 250 ms. What was
 	// delivered since is delivered again after a crash.
 	CursorInterval time.Duration
+	// LeaseTime is how long a replica that was killed keeps its endpoints; 0 means
+	// 10 seconds. It says that it is alive three times as often.
+	LeaseTime time.Duration
 }
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
+	for option, value := range map[*time.Duration]time.Duration{
+		&o.DrainTimeout: 10 * time.Second, &o.CursorInterval: 250 * time.Millisecond, &o.LeaseTime: 10 * time.Second,
+	} {
+		if *option == 0 {
+			*option = value
+		}
+	}
+}
+
+type nobody struct{}
+
+func (nobody) Attempted(string, tidings.Attempt, tidings.Outcome) {}
+func (nobody) Merged(string, tidings.Event, tidings.Event)        {}
+func (nobody) Missed(eventlog.Gap)                                {}
 
 // Relay delivers events. Make one with [New].
 type Relay struct {
-	log       eventlog.Log
-	options   Options
-	logger    *slog.Logger
-	tail      *tail
-	consumers []*consumer
-	saved     map[string]eventlog.Cursor
-	moved     chan struct{} // a cursor did
+	log     eventlog.Log
+	options Options
+	logger  *slog.Logger
+	tail    *tail
+	history *history
+
+	mu        sync.Mutex
+	endpoints map[string]*configured
+	retired   []*configured          // in use no longer than their consumers
+	running   map[*consumer]struct{} // written by the replica, read by all
+	saved     map[*consumer]eventlog.Cursor
+	updated   chan struct{} // the endpoints were
+	moved     chan struct{} // a cursor was
+	saving    sync.Mutex
 }
 
-// New prepares a relay: it reads the cursors, and saves one at the end of the
-// log for each endpoint that has none. Events committed after New returns reach
-// every endpoint. Endpoint names must differ.
+// configured is an endpoint that consumers may be using.
+type configured struct {
+	Endpoint
+	users int // consumers
+}
+
+// New prepares a relay: it saves a cursor at the end of the log for each
+// endpoint that has none. Events committed after New returns reach every
+// endpoint. Endpoint names must differ.
 func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Options) (*Relay, error) {
-	if options.Logger == nil {
-		options.Logger = slog.Default()
+	options.setDefaults()
+	r := &Relay{
+		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger), history: newHistory(log, options.Logger),
+		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}), saved: make(map[*consumer]eventlog.Cursor),
+		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}
-	if options.DrainTimeout == 0 {
-		options.DrainTimeout = 10 * time.Second
-	}
-	if options.CursorInterval == 0 {
-		options.CursorInterval = 250 * time.Millisecond
-	}
-	r := &Relay{log: log, options: options, logger: options.Logger, moved: make(chan struct{}, 1), tail: newTail(log, options.Logger)}
 	if err := r.tail.start(ctx); err != nil {
 		return nil, err
 	}
-	var err error
-	if r.saved, err = log.Cursors(ctx); err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool)
-	for _, e := range endpoints {
-		if seen[e.Name] {
-			return nil, fmt.Errorf("two endpoints are named %q", e.Name)
-		}
-		seen[e.Name] = true
-		r.consumers = append(r.consumers, r.newConsumer(e))
-	}
-	return r, r.saveCursors(ctx)
+	return r, r.Update(ctx, endpoints)
 }
 
-func (r *Relay) newConsumer(e Endpoint) *consumer {
-	cursor, known := r.saved[e.Name]
-	if !known {
-		cursor.Sequence = r.tail.head
+// Update replaces the endpoints. All that can fail comes first; then those that
+// are new begin at the end of the log, or where they stopped before, those that
+// changed go on with their new settings once what is under way is finished, and
+// those that did not change go on as though nothing happened.
+func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
+	next := make(map[string]*configured)
+	var partitions []eventlog.Partition
+	for _, e := range endpoints {
+		if next[e.Name] != nil {
+			return fmt.Errorf("two endpoints are named %q", e.Name)
+		}
+		next[e.Name] = &configured{Endpoint: e}
+		partitions = append(partitions, e.partitions()...)
 	}
-	if cursor.Fingerprint != e.Fingerprint {
-		cursor.Disabled = ""
+	head, err := r.log.Advance(ctx)
+	if err != nil {
+		return err
 	}
-	return newConsumer(e, cursor, r)
+	if err := r.log.Prepare(ctx, partitions, head); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	var unused []*configured
+	for name, old := range r.endpoints {
+		if now := next[name]; now != nil && now.Fingerprint != "" && now.Fingerprint == old.Fingerprint {
+			unused = append(unused, now)
+			next[name] = old
+			continue
+		}
+		r.retired = append(r.retired, old)
+	}
+	r.endpoints = next
+	unused = append(unused, r.unused()...)
+	r.mu.Unlock()
+	for _, c := range unused {
+		c.close()
+	}
+	give(r.updated)
+	return nil
+}
+
+// unused takes out the retired endpoints that no consumer uses; r.mu is held.
+func (r *Relay) unused() (unused []*configured) {
+	r.retired = slices.DeleteFunc(r.retired, func(c *configured) bool {
+		if c.users == 0 {
+			unused = append(unused, c)
+		}
+		return c.users == 0
+	})
+	return unused
+}
+
+func (c *configured) close() {
+	if c.Closed != nil {
+		c.Closed()
+	}
+}
+
+// Endpoints returns the endpoints as they are configured now, by name.
+func (r *Relay) Endpoints() []Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Endpoint, 0, len(r.endpoints))
+	for _, c := range r.endpoints {
+		all = append(all, c.Endpoint)
+	}
+	slices.SortFunc(all, func(a, b Endpoint) int { return compare(a.Name, b.Name) })
+	return all
+}
+
+// ErrNoEndpoint says that no endpoint of a name is configured.
+var ErrNoEndpoint = errors.New("no endpoint of this name is configured")
+
+// Send sends an event to an endpoint at once, past its lanes and whatever its
+// state, and returns what came of it; [tidings.Ping] is made for it.
+func (r *Relay) Send(ctx context.Context, endpoint string, e tidings.Event) (tidings.Outcome, error) {
+	r.mu.Lock()
+	c := r.endpoints[endpoint]
+	if c != nil {
+		c.users++
+	}
+	r.mu.Unlock()
+	if c == nil {
+		return tidings.Outcome{}, ErrNoEndpoint
+	}
+	defer r.release(c)
+	return r.attempt(ctx, &c.Endpoint, tidings.Attempt{Event: e, Number: 1}), nil
+}
+
+// release ends a use of an endpoint.
+func (r *Relay) release(c *configured) {
+	r.mu.Lock()
+	c.users--
+	unused := r.unused()
+	r.mu.Unlock()
+	for _, c := range unused {
+		c.close()
+	}
+}
+
+// attempt makes an attempt and tells of it.
+func (r *Relay) attempt(ctx context.Context, e *Endpoint, a tidings.Attempt) tidings.Outcome {
+	end := func(tidings.Outcome) {}
+	if r.options.Trace != nil {
+		end = r.options.Trace(e.Name, &a)
+	}
+	o := e.Sender.Send(ctx, a)
+	end(o)
+	r.options.Observer.Attempted(e.Name, a, o)
+	r.history.attempted(e, a, o)
+	return o
 }
 
 // Run delivers until the context ends; then it lets the attempts under way
-// finish, saves the cursors, and returns. It returns an error only if the
-// cursors could not be saved at the end. Call it once.
+// finish, saves the cursors, gives its leases back, and returns. It returns an
+// error only if the cursors could not be saved at the end. Call it once.
 func (r *Relay) Run(ctx context.Context) error {
-	attempts, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	var tailing, consuming, saving sync.WaitGroup
+	var tailing, saving sync.WaitGroup
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	tailing.Go(func() { r.tail.run(ctx) })
-	for _, c := range r.consumers {
-		consuming.Go(func() { c.run(ctx, attempts) })
-	}
-	saving.Go(func() { r.saveRegularly(ctx) })
+	saving.Go(func() { r.saveRegularly(background) })
+	saving.Go(func() { r.history.run(background) })
 
-	<-ctx.Done()
-	deadline := time.AfterFunc(r.options.DrainTimeout, cancel)
-	consuming.Wait()
-	deadline.Stop()
+	err := newReplica(r).run(ctx)
+
 	tailing.Wait()
+	stop()
 	saving.Wait()
-
-	final, cancelFinal := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancelFinal()
-	if err := r.saveCursors(final); err != nil {
-		return fmt.Errorf("save cursors at the end: %w", err)
+	r.mu.Lock()
+	for _, c := range r.endpoints {
+		r.retired = append(r.retired, c)
 	}
-	return nil
+	unused := r.unused()
+	r.mu.Unlock()
+	for _, c := range unused {
+		c.close()
+	}
+	return err
 }
 
-// saveRegularly saves cursors once they move, and then no more often than the
-// interval says. After a start it is more eager, so that a process that is
-// killed again and again still gets ahead.
-func (r *Relay) saveRegularly(ctx context.Context) {
-	pause := r.options.CursorInterval / 16
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-r.moved:
-		}
-		err := r.saveCursors(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			r.logger.Error("cursors cannot be saved, trying again", "error", err)
-		}
-		if failing = err != nil; failing {
-			r.wakeSaver()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, r.options.CursorInterval)
-	}
+// Read returns at most limit events after a position, from memory where they are
+// new. [eventlog.Log.Oldest] says where there are any.
+func (r *Relay) Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error) {
+	events, _, err := r.tail.read(ctx, after, limit)
+	return events, err
 }
 
-func (r *Relay) wakeSaver() {
+// Head returns the position of the newest event.
+func (r *Relay) Head() int64 { return r.tail.position() }
+
+// More returns a channel that is closed once there are events after a position.
+func (r *Relay) More(after int64) <-chan struct{} { return r.tail.more(after) }
+
+// HistoryDropped returns how many records of the history were given up, because
+// the database did not take them in time.
+func (r *Relay) HistoryDropped() int64 { return r.history.dropped.Load() }
+
+func give(signal chan struct{}) {
 	select {
-	case r.moved <- struct{}{}:
+	case signal <- struct{}{}:
 	default:
 	}
-}
-
-// saveCursors writes the cursors that moved, all in one statement.
-func (r *Relay) saveCursors(ctx context.Context) error {
-	var moved []eventlog.Cursor
-	for _, c := range r.consumers {
-		if cursor := *c.cursor.Load(); cursor != r.saved[cursor.Endpoint] {
-			moved = append(moved, cursor)
-		}
-	}
-	if err := r.log.SaveCursors(ctx, moved); err != nil {
-		return err
-	}
-	for _, c := range moved {
-		r.saved[c.Endpoint] = c
-	}
-	return nil
 }

@@ -77,7 +77,8 @@ func (t *tail) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(events) == 0 {
+		if len(events) == 0 { // they have expired while nobody looked
+			t.skip(end)
 			return nil
 		}
 		t.add(events)
@@ -94,31 +95,55 @@ func (t *tail) position() int64 {
 func (t *tail) add(events []tidings.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if n := len(t.events); n > 0 && events[0].Sequence != t.events[n-1].Sequence+1 {
+		t.events = nil // some expired in between
+	}
 	// Readers hold parts of the old array, so it is left behind, not shifted;
 	// only every tailSize events, so that a copy is cheap for each.
 	if len(t.events)+len(events) > 2*tailSize {
 		t.events = append(make([]tidings.Event, 0, 2*tailSize), t.events[len(t.events)-tailSize:]...)
 	}
 	t.events = append(t.events, events...)
-	t.head = events[len(events)-1].Sequence
+	t.moveTo(events[len(events)-1].Sequence)
+}
+
+func (t *tail) skip(head int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events = nil
+	t.moveTo(head)
+}
+
+// moveTo sets the head and wakes those who wait for it to move.
+func (t *tail) moveTo(head int64) {
+	t.head = head
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// read returns events after a position: from memory near the head, from the log
-// behind it. Callers share the events and must not change them.
-func (t *tail) read(ctx context.Context, after int64) ([]tidings.Event, error) {
+// read returns at most limit events after a position: from memory near the head,
+// from the log behind it. Callers share the events and must not change them.
+// Where the events after the position have expired, those that come next follow,
+// and missed is the position before them: more than after.
+func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidings.Event, missed int64, err error) {
 	t.mu.Lock()
-	head, events := t.head, t.events
+	head, near := t.head, t.events
 	t.mu.Unlock()
 	if after >= head {
-		return nil, nil
+		return nil, after, nil
 	}
-	if len(events) > 0 && after >= events[0].Sequence-1 {
-		from := int(after - (events[0].Sequence - 1))
-		return events[from:min(from+readBatch, len(events))], nil
+	if len(near) > 0 && after >= near[0].Sequence-1 {
+		from := int(after - (near[0].Sequence - 1))
+		return near[from:min(from+limit, len(near))], after, nil
 	}
-	return t.log.Read(ctx, after, readBatch)
+	events, err = t.log.Read(ctx, after, limit)
+	switch {
+	case err != nil:
+		return nil, after, err
+	case len(events) == 0: // all up to the head have expired
+		return nil, head, nil
+	}
+	return events, events[0].Sequence - 1, nil
 }
 
 // more returns a channel that is closed once there are events after a position.

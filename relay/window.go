@@ -1,46 +1,59 @@
 package relay
 
 // window tracks which of the events read from the log are settled, and so how
-// far the cursor may go. Filtered events need no place in it.
+// far the cursor may go. Filtered and merged events need no place in it.
 type window struct {
-	entries []windowEntry // in order of sequence, from first on
-	first   int           // how many entries were dropped before entries[0]
-	read    int64         // the position up to which the log was read
+	items []*item // in order of sequence
+	gone  int     // how many of them were merged into others
+	read  int64   // the position up to which the log was read
 }
 
-type windowEntry struct {
-	sequence int64
-	settled  bool
+// add notes an event that is to be settled.
+func (w *window) add(it *item) { w.items = append(w.items, it) }
+
+// settle marks an event.
+func (w *window) settle(it *item) {
+	it.settled = true
+	w.trim()
 }
 
-// add notes an event that is to be settled and returns its place.
-func (w *window) add(sequence int64) int {
-	w.entries = append(w.entries, windowEntry{sequence: sequence})
-	return w.first + len(w.entries) - 1
+// merge takes an event out that another one tells of.
+func (w *window) merge(it *item) {
+	it.settled, it.merged = true, true
+	w.gone++
+	w.trim()
+	if w.gone > len(w.items)/2+windowLimit/8 {
+		kept := make([]*item, 0, len(w.items)-w.gone)
+		for _, other := range w.items {
+			if !other.merged {
+				kept = append(kept, other)
+			}
+		}
+		w.items, w.gone = kept, 0
+	}
 }
 
-// settle marks the event at a place and drops the settled ones at the front.
-func (w *window) settle(place int) {
-	w.entries[place-w.first].settled = true
+// trim drops the settled events at the front.
+func (w *window) trim() {
 	n := 0
-	for n < len(w.entries) && w.entries[n].settled {
+	for n < len(w.items) && w.items[n].settled {
+		if w.items[n].merged {
+			w.gone--
+		}
+		w.items[n] = nil
 		n++
 	}
-	if n == 0 {
-		return
-	}
-	w.first += n
-	w.entries = w.entries[n:]
+	w.items = w.items[n:]
 }
 
 // cursor is the highest position below which all is settled.
 func (w *window) cursor() int64 {
-	if len(w.entries) == 0 {
+	if len(w.items) == 0 {
 		return w.read
 	}
-	return w.entries[0].sequence - 1
+	return w.items[0].event.Sequence - 1
 }
 
-// len is how many places the window spans, settled ones behind an unsettled one
+// len is how many events the window spans, settled ones behind an unsettled one
 // included.
-func (w *window) len() int { return len(w.entries) }
+func (w *window) len() int { return len(w.items) - w.gone }

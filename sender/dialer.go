@@ -110,7 +110,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		<-slot
 		return nil, err
 	}
-	c := &conn{Conn: raw, dialer: d, slot: slot}
+	c := &conn{Conn: raw, dialer: d, slot: slot, address: raw.RemoteAddr().String()}
 	d.mu.Lock()
 	d.open[c] = struct{}{}
 	closed := d.closed
@@ -152,7 +152,9 @@ type conn struct {
 	net.Conn
 	dialer *Dialer
 	slot   chan struct{}
-	once   sync.Once
+	// address is the other side's.
+	address string
+	once    sync.Once
 }
 
 // Close closes the connection and makes room for another.

@@ -150,11 +150,13 @@ func (s *Sender) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 	began := time.Now()
 	attempt, cancel := context.WithTimeout(ctx, s.endpoint.Timeout)
 	defer cancel()
-	outcome := s.exchange(attempt, a)
+	steps := &steps{began: began}
+	outcome := s.exchange(steps.trace(attempt), a)
 	if ctx.Err() != nil && outcome.Status == 0 {
 		outcome = tidings.Outcome{Verdict: tidings.Interrupted}
 	}
 	outcome.Duration = time.Since(began)
+	outcome.Timing, outcome.Address = steps.result()
 	return outcome
 }
 
@@ -193,6 +195,14 @@ func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
 	set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
 	if len(s.signers) > 0 {
 		set("Webhook-Signature", sign(s.signers, a.Event.ID, now, body))
+	}
+	if trace := a.Trace; trace != "" {
+		set("Traceparent", trace)
+	} else if a.Event.Trace != "" {
+		set("Traceparent", a.Event.Trace)
+	}
+	if a.Replay {
+		set("Tidings-Replay", "1")
 	}
 	if !s.endpoint.NoInfoHeaders {
 		set("Tidings-Sequence", strconv.FormatInt(a.Event.Sequence, 10))

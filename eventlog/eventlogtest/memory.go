@@ -4,12 +4,12 @@
 package eventlogtest
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -19,13 +19,24 @@ var _ eventlog.Log = (*Memory)(nil)
 
 // Memory is an event log that ends with the process. Make one with [NewMemory].
 type Memory struct {
-	eventlog.Signal
+	woken, nudged eventlog.Signal
 
-	mu      sync.Mutex
-	events  []tidings.Event
-	cursors map[string]eventlog.Cursor
-	retries map[retryKey]eventlog.Retry
-	reads   int
+	mu       sync.Mutex
+	events   []tidings.Event
+	expired  int // how many were removed from the beginning
+	cursors  map[cursorKey]eventlog.Cursor
+	replicas map[string]replica
+	retries  map[retryKey]eventlog.Retry
+	controls map[string]eventlog.Control
+	gaps     []eventlog.Gap
+	replays  []eventlog.Replay
+	history  []historyBlock
+	reads    int
+}
+
+type cursorKey struct {
+	endpoint string
+	index    int
 }
 
 type retryKey struct {
@@ -33,12 +44,24 @@ type retryKey struct {
 	sequence int64
 }
 
+type replica struct {
+	eventlog.Replica
+	expires time.Time
+}
+
+type historyBlock struct {
+	*eventlog.HistoryBlock
+	written time.Time
+}
+
 // NewMemory returns an empty log.
 func NewMemory() *Memory {
 	return &Memory{
-		Signal:  eventlog.NewSignal(),
-		cursors: make(map[string]eventlog.Cursor),
-		retries: make(map[retryKey]eventlog.Retry),
+		woken: eventlog.NewSignal(), nudged: eventlog.NewSignal(),
+		cursors:  make(map[cursorKey]eventlog.Cursor),
+		replicas: make(map[string]replica),
+		retries:  make(map[retryKey]eventlog.Retry),
+		controls: make(map[string]eventlog.Control),
 	}
 }
 
@@ -46,7 +69,7 @@ func NewMemory() *Memory {
 func (m *Memory) Append(events ...tidings.Event) {
 	m.mu.Lock()
 	for _, e := range events {
-		e.Sequence = int64(len(m.events)) + 1
+		e.Sequence = int64(m.expired+len(m.events)) + 1
 		if e.ID == "" {
 			e.ID = fmt.Sprintf("event-%d", e.Sequence)
 		}
@@ -70,11 +93,26 @@ func (m *Memory) RetryRows() int {
 	return len(m.retries)
 }
 
+// Wake implements [eventlog.Waker].
+func (m *Memory) Wake() { m.woken.Give() }
+
+// Woken implements [eventlog.Waker].
+func (m *Memory) Woken() <-chan struct{} { return m.woken.Given() }
+
+// Nudge implements [eventlog.Waker].
+func (m *Memory) Nudge(context.Context) error {
+	m.nudged.Give()
+	return nil
+}
+
+// Nudged implements [eventlog.Waker].
+func (m *Memory) Nudged() <-chan struct{} { return m.nudged.Given() }
+
 // Advance implements [eventlog.Reader].
 func (m *Memory) Advance(context.Context) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return int64(len(m.events)), nil
+	return int64(m.expired + len(m.events)), nil
 }
 
 // Read implements [eventlog.Reader].
@@ -82,94 +120,195 @@ func (m *Memory) Read(_ context.Context, after int64, limit int) ([]tidings.Even
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reads++
-	from := min(max(after, 0), int64(len(m.events)))
+	from := min(max(after-int64(m.expired), 0), int64(len(m.events)))
 	to := min(from+int64(limit), int64(len(m.events)))
 	return slices.Clone(m.events[from:to]), nil
 }
 
-// Cursors implements [eventlog.Cursors].
-func (m *Memory) Cursors(context.Context) (map[string]eventlog.Cursor, error) {
+// Oldest implements [eventlog.Reader].
+func (m *Memory) Oldest(context.Context) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return maps.Clone(m.cursors), nil
+	return int64(m.expired) + 1, nil
 }
 
-// SaveCursors implements [eventlog.Cursors].
-func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) error {
+// Unnumbered implements [eventlog.Reader].
+func (m *Memory) Unnumbered(context.Context) (int64, error) { return 0, nil }
+
+// SequenceAt implements [eventlog.Finder].
+func (m *Memory) SequenceAt(_ context.Context, at time.Time) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, c := range cursors {
-		c.Sequence = max(c.Sequence, m.cursors[c.Endpoint].Sequence)
-		m.cursors[c.Endpoint] = c
+	for i, e := range m.events {
+		if !e.Time.Before(at.Add(-eventlog.TimeSlack)) {
+			return int64(m.expired+i) + 1, nil
+		}
+	}
+	return int64(m.expired+len(m.events)) + 1, nil
+}
+
+// Find implements [eventlog.Finder].
+func (m *Memory) Find(_ context.Context, id string) (tidings.Event, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
+		if e.ID == id {
+			return e, true, nil
+		}
+	}
+	return tidings.Event{}, false, nil
+}
+
+// ExpireEvents implements [eventlog.Expirer].
+func (m *Memory) ExpireEvents(_ context.Context, before time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.events) > 0 && m.events[0].Time.Before(before) {
+		m.events, m.expired = m.events[1:], m.expired+1
 	}
 	return nil
 }
 
-// Park implements [eventlog.Retries].
-func (m *Memory) Park(_ context.Context, retries []eventlog.Retry) error {
+// ExpireHistory implements [eventlog.Expirer].
+func (m *Memory) ExpireHistory(_ context.Context, before time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range retries {
-		key := retryKey{r.Endpoint, r.Event.Sequence}
-		if _, exists := m.retries[key]; exists && r.Attempts == 0 {
+	m.history = slices.DeleteFunc(m.history, func(b historyBlock) bool { return b.written.Before(before) })
+	return nil
+}
+
+// Controls implements [eventlog.Controls].
+func (m *Memory) Controls(context.Context) (map[string]eventlog.Control, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	controls := make(map[string]eventlog.Control)
+	for name, c := range m.controls {
+		controls[name] = c
+	}
+	return controls, nil
+}
+
+// SaveControl implements [eventlog.Controls].
+func (m *Memory) SaveControl(_ context.Context, c eventlog.Control) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last := m.controls[c.Endpoint].Since; !c.Since.After(last) {
+		c.Since = last.Add(time.Microsecond)
+	}
+	m.controls[c.Endpoint] = c
+	return nil
+}
+
+// AddReplay implements [eventlog.Replays].
+func (m *Memory) AddReplay(_ context.Context, r eventlog.Replay) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.replays = append(m.replays, r)
+	return nil
+}
+
+// SaveReplay implements [eventlog.Replays].
+func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Replay) (eventlog.ReplayState, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.held(l) {
+		return "", eventlog.ErrLeaseLost
+	}
+	for i := range m.replays {
+		saved := &m.replays[i]
+		if saved.ID != r.ID {
 			continue
 		}
-		m.retries[key] = r
+		saved.Position, saved.Delivered, saved.Failed, saved.Reason, saved.Updated = r.Position, r.Delivered, r.Failed, r.Reason, time.Now()
+		if saved.State == eventlog.ReplayRunning {
+			saved.State = r.State
+		}
+		return saved.State, nil
 	}
-	return nil
+	return eventlog.ReplayCanceled, nil
 }
 
-// Unpark implements [eventlog.Retries].
-func (m *Memory) Unpark(_ context.Context, endpoint string, sequence int64) error {
+// CancelReplay implements [eventlog.Replays].
+func (m *Memory) CancelReplay(_ context.Context, id string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.retries, retryKey{endpoint, sequence})
-	return nil
-}
-
-// ParkedLanes implements [eventlog.Retries].
-func (m *Memory) ParkedLanes(_ context.Context, endpoint string, limit int) ([]eventlog.Retry, error) {
-	var lanes []eventlog.Retry
-	seen := make(map[string]bool)
-	for _, r := range m.sorted(endpoint) {
-		if r.Dead.IsZero() && !seen[r.Event.Resource()] && len(lanes) < limit {
-			seen[r.Event.Resource()] = true
-			lanes = append(lanes, r)
+	for i := range m.replays {
+		if m.replays[i].ID == id && m.replays[i].State == eventlog.ReplayRunning {
+			m.replays[i].State = eventlog.ReplayCanceled
+			return true, nil
 		}
 	}
-	return lanes, nil
+	return false, nil
 }
 
-// NextParked implements [eventlog.Retries].
-func (m *Memory) NextParked(_ context.Context, endpoint string, e tidings.Event) (eventlog.Retry, bool, error) {
-	for _, r := range m.sorted(endpoint) {
-		if r.Dead.IsZero() && r.Event.Resource() == e.Resource() {
-			return r, true, nil
-		}
-	}
-	return eventlog.Retry{}, false, nil
-}
-
-// DeadLetters implements [eventlog.Retries].
-func (m *Memory) DeadLetters(_ context.Context, endpoint string, after int64, limit int) ([]eventlog.Retry, error) {
-	var dead []eventlog.Retry
-	for _, r := range m.sorted(endpoint) {
-		if !r.Dead.IsZero() && r.Event.Sequence > after && len(dead) < limit {
-			dead = append(dead, r)
-		}
-	}
-	return dead, nil
-}
-
-func (m *Memory) sorted(endpoint string) []eventlog.Retry {
+// Replays implements [eventlog.Replays].
+func (m *Memory) Replays(_ context.Context, running bool, limit int) ([]eventlog.Replay, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var found []eventlog.Retry
-	for key, r := range m.retries {
-		if key.endpoint == endpoint {
+	var found []eventlog.Replay
+	for _, r := range m.replays {
+		if !running || r.State == eventlog.ReplayRunning {
 			found = append(found, r)
 		}
 	}
-	slices.SortFunc(found, func(a, b eventlog.Retry) int { return cmp.Compare(a.Event.Sequence, b.Event.Sequence) })
-	return found
+	if !running {
+		slices.Reverse(found)
+	}
+	return found[:min(limit, len(found))], nil
+}
+
+// Replay implements [eventlog.Replays].
+func (m *Memory) Replay(_ context.Context, id string) (eventlog.Replay, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.replays {
+		if r.ID == id {
+			return r, true, nil
+		}
+	}
+	return eventlog.Replay{}, false, nil
+}
+
+// ExpireReplays implements [eventlog.Replays].
+func (m *Memory) ExpireReplays(_ context.Context, before time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.replays = slices.DeleteFunc(m.replays, func(r eventlog.Replay) bool {
+		return r.State != eventlog.ReplayRunning && r.Updated.Before(before)
+	})
+	return nil
+}
+
+// AppendHistory implements [eventlog.History].
+func (m *Memory) AppendHistory(_ context.Context, blocks []*eventlog.HistoryBlock) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range blocks {
+		b.ID = int64(len(m.history)) + 1
+		m.history = append(m.history, historyBlock{b, time.Now()})
+	}
+	return nil
+}
+
+// ReadHistory implements [eventlog.History].
+func (m *Memory) ReadHistory(_ context.Context, f eventlog.HistoryFilter) (records []eventlog.Record, oldest int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range slices.Backward(m.history) {
+		if f.Limit == 0 {
+			break
+		}
+		if (f.Endpoint != "" && b.Endpoint != f.Endpoint) || (f.Sequence != 0 && (f.Sequence < b.Lowest || f.Sequence > b.Highest)) ||
+			(!f.Since.IsZero() && b.Last.Before(f.Since)) || (!f.Until.IsZero() && !b.First.Before(f.Until)) ||
+			(f.Failures && b.Failures == 0) || (f.Before != 0 && b.ID >= f.Before) {
+			continue
+		}
+		parsed, err := eventlog.ParseHistory(b.Endpoint, strings.Clone(b.Text()))
+		if err != nil {
+			return nil, 0, err
+		}
+		records, oldest = append(records, parsed...), b.ID
+		f.Limit--
+	}
+	return records, oldest, nil
 }

@@ -2,19 +2,22 @@ package eventlogtest_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 )
 
-func TestMemoryLog(t *testing.T) {
+func TestMemory(t *testing.T) {
 	eventlogtest.Run(t, func(*testing.T) eventlogtest.Home {
 		log := eventlogtest.NewMemory()
 		return eventlogtest.Home{
-			Log: log,
-			Append: func(_ *testing.T, events ...tidings.Event) {
-				log.Append(events...)
-				<-log.Woken()
+			Log:    log,
+			Append: func(_ *testing.T, events ...tidings.Event) { log.Append(events...) },
+			Expire: func(t *testing.T) {
+				if err := log.ExpireEvents(t.Context(), time.Now().Add(time.Hour)); err != nil {
+					t.Fatal(err)
+				}
 			},
 		}
 	})

@@ -20,6 +20,8 @@ type Home struct {
 	// Rollback appends events in a transaction that is rolled back; nil where
 	// the log has no transactions.
 	Rollback func(t *testing.T, events ...tidings.Event)
+	// Expire removes all events that there are.
+	Expire func(t *testing.T)
 }
 
 // Run checks that a log keeps the promises of [eventlog.Log]. The function
@@ -29,6 +31,14 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a rollback leaves neither event nor gap", func(t *testing.T) { testRollback(t, open(t)) })
 	t.Run("the reader is woken", func(t *testing.T) { testWake(t, open(t)) })
 	t.Run("a cursor never moves back", func(t *testing.T) { testCursors(t, open(t)) })
+	t.Run("a lease has one owner, and a lost one writes nothing", func(t *testing.T) { testLeases(t, open(t)) })
+	t.Run("a replica that was declared dead has lost its leases", func(t *testing.T) { testDeadReplica(t, open(t)) })
+	t.Run("partitions begin at the lowest cursor of those before", func(t *testing.T) { testPartitions(t, open(t)) })
+	t.Run("what was said about an endpoint is kept", func(t *testing.T) { testControls(t, open(t)) })
+	t.Run("what expired is gone, and where the log begins is known", func(t *testing.T) { testExpiry(t, open(t)) })
+	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })
+	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
+	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })
 	t.Run("parked events keep the order of their resource", func(t *testing.T) { testRetries(t, open(t)) })
 	t.Run("many rows are written at once", func(t *testing.T) { testManyRows(t, open(t)) })
 }
@@ -41,7 +51,7 @@ func Sample(n, version int) tidings.Event {
 		Type: tidings.Provider, Action: tidings.Updated,
 		ResourceID: id, ResourceURL: "/api/v1/providers/" + id, UserID: "somebody",
 		Time:            time.Date(2026, 3, 26, 12, 0, version, 123456000, time.UTC),
-		ResourceVersion: int64(version),
+		ResourceVersion: int64(version), OwnerID: "owner", Trace: "00-trace",
 	}
 }
 
@@ -112,30 +122,6 @@ func testWake(t *testing.T, home Home) {
 	}
 }
 
-func testCursors(t *testing.T, home Home) {
-	ctx := t.Context()
-	save := func(cursors ...eventlog.Cursor) {
-		t.Helper()
-		if err := home.Log.SaveCursors(ctx, cursors); err != nil {
-			t.Fatal(err)
-		}
-	}
-	save()
-	save(eventlog.Cursor{Endpoint: "a", Sequence: 5}, eventlog.Cursor{Endpoint: "b", Sequence: 7, Fingerprint: "f"})
-	save(eventlog.Cursor{Endpoint: "a", Sequence: 3, Disabled: "http_410"})
-	got, err := home.Log.Cursors(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]eventlog.Cursor{
-		"a": {Endpoint: "a", Sequence: 5, Disabled: "http_410"},
-		"b": {Endpoint: "b", Sequence: 7, Fingerprint: "f"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("cursors (-want +got):\n%s", diff)
-	}
-}
-
 func testRetries(t *testing.T, home Home) {
 	ctx := t.Context()
 	log := home.Log
@@ -149,10 +135,11 @@ func testRetries(t *testing.T, home Home) {
 	waiting := eventlog.Retry{Endpoint: "a", Event: event(3, 1)}
 	other := eventlog.Retry{Endpoint: "a", Event: event(2, 2), Attempts: 2, First: at, Next: at, Reason: "timeout"}
 	foreign := eventlog.Retry{Endpoint: "b", Event: event(1, 1), Attempts: 1, First: at, Next: at, Reason: "dns"}
-	park(t, log, failed, waiting, other, foreign)
-	park(t, log, eventlog.Retry{Endpoint: "a", Event: event(1, 1)}) // a waiting row replaces nothing
+	held := hold(t, log, "a")
+	park(t, log, held, failed, waiting, other, foreign)
+	park(t, log, held, eventlog.Retry{Endpoint: "a", Event: event(1, 1)}) // a waiting row replaces nothing
 
-	lanes, err := log.ParkedLanes(ctx, "a", 10)
+	lanes, err := log.ParkedLanes(ctx, held.Partition, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,13 +149,13 @@ func testRetries(t *testing.T, home Home) {
 	expectNext(t, log, waiting.Event, failed)
 
 	failed.Attempts, failed.Reason = 2, "http_503"
-	park(t, log, failed)
+	park(t, log, held, failed)
 	expectNext(t, log, waiting.Event, failed)
 
 	failed.Dead = at.Add(time.Hour)
-	park(t, log, failed)
+	park(t, log, held, failed)
 	expectNext(t, log, waiting.Event, waiting)
-	dead, err := log.DeadLetters(ctx, "a", 0, 10)
+	dead, err := log.Parked(ctx, eventlog.ParkedFilter{Endpoint: "a", Dead: true, Limit: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,11 +163,15 @@ func testRetries(t *testing.T, home Home) {
 		t.Errorf("dead letters (-want +got):\n%s", diff)
 	}
 
-	if err := log.Unpark(ctx, "a", waiting.Event.Sequence); err != nil {
+	counts, err := log.ParkedCounts(ctx)
+	if diff := cmp.Diff(map[string]eventlog.ParkedCount{"a": {Live: 2, Dead: 1}, "b": {Live: 1}}, counts); diff != "" || err != nil {
+		t.Errorf("counts, %v (-want +got):\n%s", err, diff)
+	}
+	if err := log.Unpark(ctx, held, waiting.Event.Sequence, 12345); err != nil {
 		t.Fatal(err)
 	}
-	if r, ok, err := log.NextParked(ctx, "a", waiting.Event); ok || err != nil {
-		t.Errorf("next parked = %v, %v, %v; want none", r, ok, err)
+	if r, err := log.NextParked(ctx, "a", waiting.Event, 5); len(r) > 0 || err != nil {
+		t.Errorf("next parked = %v, %v; want none", r, err)
 	}
 }
 
@@ -188,38 +179,45 @@ func testManyRows(t *testing.T, home Home) {
 	const n = 1500 // more than one statement holds
 	events := make([]tidings.Event, n)
 	retries := make([]eventlog.Retry, n)
-	cursors := make([]eventlog.Cursor, n)
+	partitions := make([]eventlog.Partition, n)
 	for i := range n {
 		events[i] = Sample(i, 1)
 		retries[i] = eventlog.Retry{Endpoint: "a", Event: Sample(i, 1), Attempts: 1, Next: time.Unix(1, 0)}
 		retries[i].Event.Sequence = int64(i) + 1
-		cursors[i] = eventlog.Cursor{Endpoint: fmt.Sprint("e", i), Sequence: 1}
+		partitions[i] = eventlog.Partition{Endpoint: fmt.Sprint("e", i), Of: 1}
 	}
 	home.Append(t, events...)
 	if head := advance(t, home.Log); head != n {
 		t.Errorf("head = %d, want %d", head, n)
 	}
-	park(t, home.Log, retries...)
-	if err := home.Log.SaveCursors(t.Context(), cursors); err != nil {
-		t.Fatal(err)
-	}
-	lanes, err := home.Log.ParkedLanes(t.Context(), "a", n+1)
+	held := hold(t, home.Log, "a")
+	park(t, home.Log, held, retries...)
+	lanes, err := home.Log.ParkedLanes(t.Context(), held.Partition, n+1)
 	if err != nil || len(lanes) != n {
 		t.Errorf("%d lanes, %v; want %d", len(lanes), err, n)
 	}
+	if err := home.Log.Prepare(t.Context(), partitions, 0); err != nil {
+		t.Fatal(err)
+	}
+	join(t, home.Log, "many")
+	cursors := acquire(t, home.Log, "many", partitions...)
+	for i := range cursors {
+		cursors[i].Sequence = 1
+	}
+	save(t, home.Log, cursors...)
 	saved, err := home.Log.Cursors(t.Context())
-	if err != nil || len(saved) != n {
-		t.Errorf("%d cursors, %v; want %d", len(saved), err, n)
+	if err != nil || len(cursors) != n || len(saved) != n+1 {
+		t.Errorf("%d cursors acquired, %d saved, %v; want %d", len(cursors), len(saved), err, n)
 	}
 }
 
 func expectNext(t *testing.T, log eventlog.Log, e tidings.Event, want eventlog.Retry) {
 	t.Helper()
-	got, ok, err := log.NextParked(t.Context(), "a", e)
-	if err != nil || !ok {
-		t.Fatalf("next parked: %v, %v", ok, err)
+	got, err := log.NextParked(t.Context(), "a", e, 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff([]eventlog.Retry{want}, got); diff != "" {
 		t.Errorf("next parked (-want +got):\n%s", diff)
 	}
 }
@@ -242,9 +240,9 @@ func read(t *testing.T, log eventlog.Log, after int64, limit int) []tidings.Even
 	return events
 }
 
-func park(t *testing.T, log eventlog.Log, retries ...eventlog.Retry) {
+func park(t *testing.T, log eventlog.Log, held eventlog.Lease, retries ...eventlog.Retry) {
 	t.Helper()
-	if err := log.Park(t.Context(), retries); err != nil {
+	if err := log.Park(t.Context(), held, retries); err != nil {
 		t.Fatal(err)
 	}
 }

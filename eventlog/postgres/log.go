@@ -6,13 +6,18 @@
 // to an outbox, and [Log.Advance] moves what is committed into the log and
 // numbers it, in a short transaction of its own. Any replica may do that, one at
 // a time; a crash at any point loses nothing.
+//
+// The log and the history are partitioned by time: what is past its retention
+// goes with its partition.
 package postgres
 
 import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -26,15 +31,47 @@ var files embed.FS
 
 var _ eventlog.Log = (*Log)(nil)
 
+// Channel is the channel of LISTEN and NOTIFY. A program that listens calls
+// [Log.Notified] with each payload; one that does not polls, and hears of other
+// replicas' events within a second.
+const Channel = "tidings"
+
+// The payloads.
+const (
+	notifyEvents  = "events"
+	notifyChanges = "changes"
+)
+
+const now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
 // Log is an event log in PostgreSQL.
 type Log struct {
 	sqllog.Tables
-	db *sql.DB
+	db              *sql.DB
+	events, history *partitioned
+}
+
+// Options of a log; the zero value works.
+type Options struct {
+	// PartitionWidth is how much time one partition of the log and of the history
+	// covers, and so how much longer than its retention an event may stay; 0 means
+	// a day.
+	PartitionWidth time.Duration
 }
 
 // New returns the log in a database that [Migrate] has prepared, reached
 // through github.com/jackc/pgx/v5/stdlib.
-func New(db *sql.DB) *Log { return &Log{Tables: sqllog.New(db, db), db: db} }
+func New(db *sql.DB, o Options) *Log {
+	if o.PartitionWidth <= 0 {
+		o.PartitionWidth = 24 * time.Hour
+	}
+	dialect := sqllog.Dialect{Now: now, LockReplicas: "LOCK TABLE tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE"}
+	return &Log{
+		Tables: sqllog.New(db, db, dialect), db: db,
+		events:  &partitioned{db: db, table: "tidings_events", column: "logged_at", width: o.PartitionWidth},
+		history: &partitioned{db: db, table: "tidings_history", column: "written_at", width: o.PartitionWidth},
+	}
+}
 
 // Append writes events in the transaction that makes the changes they tell of.
 // Call it after the changes: whoever changes a row holds it until commit, so the
@@ -50,23 +87,41 @@ const moveBatch = 2000
 // Advance implements [eventlog.Reader]: it moves committed events from the
 // outbox into the log until none is left.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
+	late := 0
 	for {
 		head, moved, err := l.move(ctx)
-		if err != nil {
+		switch {
+		case hasCode(err, checkViolation) && late < 3:
+			late++ // the last partition ended meanwhile; the next move adds one
+		case err != nil:
 			return 0, fmt.Errorf("number committed events: %w", err)
-		}
-		if moved < moveBatch {
+		case moved < moveBatch:
 			return head, nil
 		}
 	}
 }
 
+// checkViolation is what PostgreSQL says of a row that no partition takes.
+const checkViolation = "23514"
+
+func hasCode(err error, code string) bool {
+	state, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && state.SQLState() == code
+}
+
 func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	// Nothing to move is the usual answer of a poll; it should not write.
-	err = l.db.QueryRowContext(ctx, `SELECT (SELECT seq FROM tidings_head), CASE WHEN EXISTS (SELECT 1 FROM tidings_outbox) THEN 1 ELSE 0 END`).
-		Scan(&head, &moved)
+	var clock int64
+	err = l.db.QueryRowContext(ctx, `SELECT (SELECT seq FROM tidings_head), CASE WHEN EXISTS (SELECT 1 FROM tidings_outbox) THEN 1 ELSE 0 END, `+now).
+		Scan(&head, &moved, &clock)
 	if err != nil || moved == 0 {
 		return head, 0, err
+	}
+	if err := l.events.ensure(ctx, clock); err != nil {
+		return 0, 0, err
 	}
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {
@@ -84,8 +139,8 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 			WHERE position IN (SELECT position FROM tidings_outbox ORDER BY position LIMIT $1)
 			RETURNING *
 		), numbered AS (
-			INSERT INTO tidings_events (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version)
-			SELECT $2 + row_number() OVER (ORDER BY position), id, resource_type, action, resource_id, resource_url, user_id, at, resource_version
+			INSERT INTO tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
+			SELECT $2 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
 			FROM moved
 			RETURNING 1
 		), counted AS (
@@ -95,7 +150,69 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	if moved > 0 {
+		if err := notify(ctx, tx, notifyEvents); err != nil {
+			return 0, 0, err
+		}
+	}
 	return head, moved, tx.Commit()
+}
+
+// Unnumbered implements [eventlog.Reader]; it counts no more than 100,000.
+func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
+	return l.Number(ctx, "SELECT count(*) FROM (SELECT 1 FROM tidings_outbox LIMIT 100000) o")
+}
+
+// Oldest implements [eventlog.Reader].
+func (l *Log) Oldest(ctx context.Context) (int64, error) {
+	head, err := l.Number(ctx, "SELECT seq FROM tidings_head")
+	if err != nil {
+		return 0, err
+	}
+	return l.OldestOr(ctx, head)
+}
+
+func notify(ctx context.Context, db sqllog.Execer, payload string) error {
+	_, err := db.ExecContext(ctx, "SELECT pg_notify('"+Channel+"', $1)", payload)
+	return err
+}
+
+// Nudge implements [eventlog.Waker].
+func (l *Log) Nudge(ctx context.Context) error {
+	if err := notify(ctx, l.db, notifyChanges); err != nil {
+		return fmt.Errorf("tell other replicas: %w", err)
+	}
+	return l.Tables.Nudge(ctx)
+}
+
+// Notified wakes this process' readers as a notification on [Channel] says; with
+// an empty payload, as after a connection that broke, all of them.
+func (l *Log) Notified(payload string) {
+	if payload != notifyChanges {
+		l.Wake()
+	}
+	if payload != notifyEvents {
+		_ = l.Tables.Nudge(context.Background()) // within this process it can't fail
+	}
+}
+
+// AppendHistory implements [eventlog.History].
+func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
+	if err := l.history.ensure(ctx, time.Now().UnixMicro()); err != nil {
+		return err
+	}
+	return l.Tables.AppendHistory(ctx, blocks)
+}
+
+// ExpireEvents implements [eventlog.Expirer]: it drops the partitions that end
+// before a time.
+func (l *Log) ExpireEvents(ctx context.Context, before time.Time) error {
+	return l.events.dropBefore(ctx, before)
+}
+
+// ExpireHistory implements [eventlog.Expirer] in the same way.
+func (l *Log) ExpireHistory(ctx context.Context, before time.Time) error {
+	return l.history.dropBefore(ctx, before)
 }
 
 // Migrate creates or updates the log's tables. It may be called at every start,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
@@ -27,7 +28,7 @@ func open(t *testing.T) (*postgres.Log, *sql.DB) {
 			t.Fatal(err)
 		}
 	}
-	return postgres.New(db), db
+	return postgres.New(db, postgres.Options{PartitionWidth: width}), db
 }
 
 func TestLog(t *testing.T) {
@@ -42,8 +43,42 @@ func TestLog(t *testing.T) {
 			Log:      log,
 			Append:   func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Commit, events...) },
 			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
+			Expire:   func(t *testing.T) { expireAll(t, log) },
 		}
 	})
+}
+
+// width is short, so that a test need not wait long for a partition to end.
+const width = time.Second
+
+// expireAll lets events go as time does: with their partition, once it is over.
+func expireAll(t *testing.T, log *postgres.Log) {
+	t.Helper()
+	head, err := log.Advance(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		// The last partition stays, so there must be a next one.
+		if err := log.EnsurePartitions(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if err := log.ExpireEvents(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		oldest, err := log.Oldest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if oldest > head {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("events from %d on are still there", oldest)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 func appendIn(t *testing.T, log *postgres.Log, db *sql.DB, events ...tidings.Event) *sql.Tx {

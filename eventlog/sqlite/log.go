@@ -1,6 +1,7 @@
 // Package sqlite keeps the event log in a SQLite database, the one that holds
 // the program's own tables. SQLite has one writer, so appending inside a
-// transaction gives commit order directly.
+// transaction gives commit order directly. One process at a time may deliver
+// from it: the one that started last.
 //
 // The driver is the program's choice; Tidings uses modernc.org/sqlite. The
 // database should be in WAL mode with synchronous=FULL, so that an acknowledged
@@ -11,6 +12,8 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"fmt"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -25,12 +28,20 @@ var files embed.FS
 var _ eventlog.Log = (*Log)(nil)
 
 // Log is an event log in SQLite.
-type Log struct{ sqllog.Tables }
+type Log struct {
+	sqllog.Tables
+	writer *sql.DB
+}
 
 // New returns the log in a database that [Migrate] has prepared. The pools may
 // be the same; a pool of one connection for the writer keeps SQLite from
 // refusing a second one with "database is locked".
-func New(reader, writer *sql.DB) *Log { return &Log{sqllog.New(reader, writer)} }
+func New(reader, writer *sql.DB) *Log {
+	return &Log{
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}),
+		writer: writer,
+	}
+}
 
 // Append writes events in the transaction that makes the changes they tell of.
 // Call it last in the transaction, and [Log.Wake] after the commit.
@@ -40,7 +51,54 @@ func (l *Log) Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Ev
 
 // Advance implements [eventlog.Reader]: what is committed has its number.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
-	return l.Head(ctx, "SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'")
+	return l.Number(ctx, "SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'")
+}
+
+// Unnumbered implements [eventlog.Reader].
+func (l *Log) Unnumbered(context.Context) (int64, error) { return 0, nil }
+
+// Oldest implements [eventlog.Reader].
+func (l *Log) Oldest(ctx context.Context) (int64, error) {
+	head, err := l.Advance(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return l.OldestOr(ctx, head)
+}
+
+// Join implements [eventlog.Leases]: whatever delivered from the database before
+// has ended, or has to.
+func (l *Log) Join(ctx context.Context, r eventlog.Replica, ttl time.Duration) error {
+	return l.JoinAfter(ctx, "DELETE FROM tidings_replicas", r, ttl)
+}
+
+// expireBatch is how many rows go at once: writers wait for no more.
+const expireBatch = 1000
+
+// ExpireEvents implements [eventlog.Expirer].
+func (l *Log) ExpireEvents(ctx context.Context, before time.Time) error {
+	end, err := l.FirstSince(ctx, before)
+	if err != nil {
+		return err
+	}
+	return l.expire(ctx, "DELETE FROM tidings_events WHERE seq IN (SELECT seq FROM tidings_events WHERE seq < $1 ORDER BY seq LIMIT $2)", end)
+}
+
+// ExpireHistory implements [eventlog.Expirer].
+func (l *Log) ExpireHistory(ctx context.Context, before time.Time) error {
+	return l.expire(ctx, "DELETE FROM tidings_history WHERE id IN (SELECT id FROM tidings_history WHERE written_at < $1 LIMIT $2)", before.UnixMicro())
+}
+
+func (l *Log) expire(ctx context.Context, statement string, end int64) error {
+	for {
+		result, err := l.writer.ExecContext(ctx, statement, end, expireBatch)
+		if err != nil {
+			return fmt.Errorf("remove what is past its retention: %w", err)
+		}
+		if n, err := result.RowsAffected(); err != nil || n < expireBatch {
+			return err
+		}
+	}
 }
 
 // Migrate creates or updates the log's tables. It may be called at every start.

@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/blob"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/httpapi"
@@ -24,6 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/secretbox"
 	"github.com/tidings-dev/tidings/internal/store"
+	"github.com/tidings-dev/tidings/internal/webhook"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -34,6 +35,10 @@ type Options struct {
 	Version string
 	// NoMigrate leaves the database as it is; if it needs migrations, [New] fails.
 	NoMigrate bool
+	// Level is the level of the logger, which a reload sets; may be nil.
+	Level *slog.LevelVar
+	// Load reads the settings again; nil where they can't change.
+	Load func() (config.Config, error)
 }
 
 // App is the server: a listener that is open, and everything behind it.
@@ -41,15 +46,22 @@ type Options struct {
 //	requests ─► http ─► resources ─► store ─► event log ─► relay ─► endpoints
 //	            jobs ───────┘
 type App struct {
-	config   config.Config
-	logger   *slog.Logger
-	listener net.Listener
-	server   *http.Server
-	relay    *relay.Relay
-	jobs     []job.Job
-	store    *store.Store
-	draining atomic.Bool
-	closers  []closer // the last first
+	options   Options
+	logger    *slog.Logger
+	userAgent string
+	listener  net.Listener
+	server    *http.Server
+	relay     *relay.Relay
+	auth      *authenticator
+	metrics   *metrics
+	tracer    *tracer
+	jobs      []job.Job
+	store     *store.Store
+	draining  chan struct{}
+	closers   []closer // the last first
+
+	reloading sync.Mutex
+	config    atomic.Pointer[config.Config]
 }
 
 type closer struct {
@@ -67,13 +79,13 @@ const (
 // New opens everything that can fail to open. What it returns answers requests
 // once [App.Run] is called; without that, call [App.Close].
 func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) {
-	a := &App{config: cfg, logger: o.Logger}
+	a := &App{options: o, logger: o.Logger, userAgent: "Tidings/" + o.Version, draining: make(chan struct{})}
+	a.config.Store(&cfg)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	userAgent := "Tidings/" + o.Version
 	if a.store, err = OpenStore(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -81,34 +93,40 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := a.migrate(ctx, o.NoMigrate); err != nil {
 		return nil, err
 	}
-	resources, err := a.resources(userAgent)
+	if a.tracer, err = newTracer(ctx, cfg.Tracing, o.Version); err != nil {
+		return nil, err
+	}
+	a.onClose("traces", a.tracer.close)
+	resources, err := a.resources(&cfg)
 	if err != nil {
 		return nil, err
 	}
-	authenticator, err := a.authenticator(resources)
-	if err != nil {
+	a.auth = &authenticator{users: resources, logger: a.logger}
+	if err := a.auth.set(&cfg); err != nil {
 		return nil, err
 	}
-	metrics := newMetrics(a.store.Log())
+	a.metrics = newMetrics()
 	// The relay first: an event that is committed after this reaches every endpoint.
-	if err := a.deliver(ctx, userAgent, metrics); err != nil {
+	if err := a.deliver(ctx, &cfg); err != nil {
 		return nil, err
 	}
+	webhooks := webhook.New(a.store.Log(), a.relay)
+	a.metrics.watch(a.store.Log(), a.relay, webhooks)
 	handler := httpapi.New(httpapi.Options{
-		Resources: resources, Authenticator: authenticator, Logger: a.logger, Version: o.Version,
-		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: metrics.handler(),
+		Resources: resources, Webhooks: webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
+		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload, Stopping: a.draining,
 	})
 	if cfg.Auth.Disabled {
 		handler = onlyLocalHosts(handler)
 	}
-	a.jobs = job.All(resources, a.logger, job.Settings{
+	a.jobs = append(job.All(resources, a.logger, job.Settings{
 		CheckInterval: time.Duration(cfg.Providers.CheckInterval), ExpireAfter: time.Duration(cfg.Contexts.ExpireAfter),
-	})
+	}), a.expiry())
 	if a.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	a.server = &http.Server{
-		Handler: metrics.observe(handler), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
+		Handler: a.metrics.observe(a.tracer.observe(handler)), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
 	a.onClose("listener", func() error { return ignoreClosed(a.listener.Close()) })
@@ -135,7 +153,15 @@ func openStore(cfg config.Config) (*store.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	return store.OpenPostgres(url)
+	return store.OpenPostgres(url, store.PostgresOptions{
+		PollOnly: cfg.PollOnly, PartitionWidth: partitionWidth(time.Duration(cfg.Webhook.Retention)),
+	})
+}
+
+// partitionWidth lets events stay a seventh longer than their retention, or a
+// day.
+func partitionWidth(retention time.Duration) time.Duration {
+	return min(max(retention/7, time.Second), 24*time.Hour)
 }
 
 func (a *App) migrate(ctx context.Context, not bool) error {
@@ -149,13 +175,13 @@ func (a *App) migrate(ctx context.Context, not bool) error {
 	return err
 }
 
-func (a *App) resources(userAgent string) (*resource.Resources, error) {
-	blobs, err := blob.OpenFolder(filepath.Join(a.config.DataDir, "files"))
+func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
+	blobs, err := blob.OpenFolder(filepath.Join(cfg.DataDir, "files"))
 	if err != nil {
 		return nil, err
 	}
 	a.onClose("file contents", blobs.Close)
-	key, err := a.config.EncryptionKey.Read()
+	key, err := cfg.EncryptionKey.Read()
 	if err != nil {
 		return nil, fmt.Errorf("encryption_key: %w", err)
 	}
@@ -163,10 +189,10 @@ func (a *App) resources(userAgent string) (*resource.Resources, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := remote.New(sender.Egress{Deny: a.config.Egress.DenyNetworks, Allow: a.config.Egress.AllowNetworks}, userAgent)
+	client := remote.New(sender.Egress{Deny: cfg.Egress.DenyNetworks, Allow: cfg.Egress.AllowNetworks}, a.userAgent)
 	a.onClose("connections to agents", client.Close)
 	var presets []resource.Preset
-	for _, p := range a.config.Connectors.Presets {
+	for _, p := range cfg.Connectors.Presets {
 		secret, err := p.ClientSecret.Read()
 		if err != nil {
 			return nil, fmt.Errorf("connector preset %s: %w", p.URL, err)
@@ -174,58 +200,9 @@ func (a *App) resources(userAgent string) (*resource.Resources, error) {
 		presets = append(presets, resource.Preset{URL: p.URL, Metadata: p.Metadata, ClientID: p.ClientID, ClientSecret: secret})
 	}
 	return resource.New(a.store, resource.Outside{Agents: client, Models: client, MCP: client, Blobs: blobs, Box: box}, resource.Options{
-		Limits:  resource.FileLimits{MaxSize: int64(a.config.Files.MaxSize), UserQuota: int64(a.config.Files.UserQuota)},
+		Limits:  resource.FileLimits{MaxSize: int64(cfg.Files.MaxSize), UserQuota: int64(cfg.Files.UserQuota)},
 		Presets: presets, Logger: a.logger,
 	}), nil
-}
-
-func (a *App) authenticator(users auth.Users) (*auth.Authenticator, error) {
-	o := auth.Options{AdminEmails: a.config.Auth.AdminEmails, Disabled: a.config.Auth.Disabled}
-	for _, t := range a.config.Auth.Tokens {
-		o.Tokens = append(o.Tokens, auth.Token{SHA256: t.SHA256, User: t.User, Role: resource.Role(t.Role)})
-	}
-	switch {
-	case o.Disabled:
-		a.logger.Warn("authentication is disabled: whoever reaches this server is an admin; it listens on loopback only")
-	case len(o.Tokens) == 0:
-		token, file, created, err := auth.AdminToken(a.config.DataDir)
-		if err != nil {
-			return nil, err
-		}
-		if created {
-			a.logger.Info("made an admin token, because none is configured", "file", file)
-		}
-		o.Tokens = append(o.Tokens, token)
-	}
-	return auth.New(users, o)
-}
-
-// deliver prepares the relay and the endpoints.
-func (a *App) deliver(ctx context.Context, userAgent string, observer relay.Observer) error {
-	receivers, err := a.config.Receivers(userAgent)
-	if err != nil {
-		return err
-	}
-	var endpoints []relay.Endpoint
-	for i, r := range receivers {
-		a.onClose("connections to "+r.Name, r.Close)
-		if !r.Enabled {
-			a.logger.Info("endpoint is not enabled", "endpoint", r.Name)
-			continue
-		}
-		if a.config.Webhook.Endpoints[i].UsesProxy() {
-			a.logger.Warn("endpoint is reached through a proxy: the egress rule sees only the proxy's address", "endpoint", r.Name)
-		}
-		s, err := sender.New(r.Endpoint, r.Client, sender.Options{UserAgent: userAgent, Source: a.config.Webhook.Source})
-		if err != nil {
-			return fmt.Errorf("endpoint %s: %w", r.Name, err)
-		}
-		endpoints = append(endpoints, relay.Endpoint{Endpoint: r.Endpoint, Sender: s, Retry: r.Retry, Fingerprint: r.Fingerprint})
-	}
-	a.relay, err = relay.New(ctx, a.store.Log(), endpoints, relay.Options{
-		Logger: a.logger, Observer: observer, DrainTimeout: time.Duration(a.config.ShutdownTimeout),
-	})
-	return err
 }
 
 func (a *App) onClose(name string, do func() error) {
@@ -236,8 +213,10 @@ func (a *App) onClose(name string, do func() error) {
 func (a *App) Addr() string { return a.listener.Addr().String() }
 
 func (a *App) ready(ctx context.Context) error {
-	if a.draining.Load() {
+	select {
+	case <-a.draining:
 		return errors.New("the server is stopping")
+	default:
 	}
 	if err := a.store.Ping(ctx); err != nil {
 		a.logger.WarnContext(ctx, "not ready: the database does not answer", "error", err)
@@ -250,15 +229,23 @@ func (a *App) ready(ctx context.Context) error {
 // then the webhooks under way, saves the cursors and closes everything; each
 // within the shutdown timeout.
 func (a *App) Run(ctx context.Context) error {
-	a.logger.Info("ready", "address", a.Addr(), "endpoints", len(a.config.Webhook.Endpoints))
+	cfg := a.config.Load()
+	timeout := time.Duration(cfg.ShutdownTimeout)
+	a.logger.Info("ready", "address", a.Addr(), "endpoints", len(cfg.Webhook.Endpoints))
 	var group errgroup.Group
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group.Go(func() error { return a.relay.Run(background) })
-	group.Go(func() error {
-		job.Run(background, a.logger, a.jobs)
-		return nil
-	})
+	for _, do := range []func(){
+		func() { a.store.Listen(background) },
+		func() { job.Run(background, a.logger, a.jobs) },
+		func() { a.watch(background) },
+	} {
+		group.Go(func() error {
+			do()
+			return nil
+		})
+	}
 	served := make(chan error, 1)
 	go func() { served <- a.server.Serve(a.listener) }()
 
@@ -269,8 +256,8 @@ func (a *App) Run(ctx context.Context) error {
 	case failure = <-served:
 		failure = fmt.Errorf("serve: %w", failure)
 	}
-	a.draining.Store(true)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(a.config.ShutdownTimeout))
+	close(a.draining)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if err := a.server.Shutdown(drain); err != nil {
 		a.logger.Warn("requests still under way were cut off", "error", err)

@@ -13,45 +13,97 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/relay"
 )
 
-// metrics is what Prometheus sees. It observes the relay.
+// metrics is what Prometheus sees. It observes the relay. Labels are endpoints,
+// events and reasons, all of which are lists that end.
 type metrics struct {
 	registry *prometheus.Registry
 	attempts *prometheus.CounterVec
 	delay    *prometheus.HistogramVec
+	duration *prometheus.HistogramVec
+	merged   *prometheus.CounterVec
+	missed   *prometheus.CounterVec
+	reloads  *prometheus.CounterVec
+	reload   prometheus.Gauge
 	requests *prometheus.HistogramVec
 }
 
-func newMetrics(log eventlog.Log) *metrics {
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tidings_webhook_attempts_total", Help: "Attempts to deliver, by what came of them.",
-		}, []string{"endpoint", "verdict", "reason"}),
-		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tidings_webhook_delay_seconds", Help: "Time from the change to its delivery.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 300, 3600},
-		}, []string{"endpoint"}),
-		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tidings_http_request_seconds", Help: "Time to answer a request.", Buckets: prometheus.DefBuckets,
-		}, []string{"method", "route", "status"}),
+		attempts: counter("tidings_webhook_attempts_total", "Attempts to deliver, by what came of them.", "endpoint", "event", "verdict", "reason"),
+		delay: histogram("tidings_webhook_delay_seconds", "Time from the change to its delivery.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 300, 3600}, "endpoint"),
+		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.", prometheus.DefBuckets, "endpoint"),
+		merged:   counter("tidings_webhook_merged_total", "Events that were not sent, because another one tells of them.", "endpoint"),
+		missed:   counter("tidings_webhook_missed_total", "Events that expired before their endpoint could get them.", "endpoint"),
+		reloads:  counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
+		reload: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tidings_config_last_reload_success", Help: "1 if the last reload was taken, 0 if the configuration was bad and the one before stays.",
+		}),
+		requests: histogram("tidings_http_request_seconds", "Time to answer a request.", prometheus.DefBuckets, "method", "route", "status"),
 	}
-	m.registry.MustRegister(m.attempts, m.delay, m.requests, &logCollector{log},
+	m.reload.Set(1)
+	for _, result := range []string{"success", "failure"} {
+		m.reloads.WithLabelValues(result)
+	}
+	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.missed, m.reloads, m.reload, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
+// watch adds what is asked for when Prometheus asks.
+func (m *metrics) watch(log eventlog.Log, r *relay.Relay, w *webhook.Service) {
+	m.registry.MustRegister(&collector{log, r, w}, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tidings_history_dropped_total", Help: "Attempts that were not kept, because the database did not take them in time.",
+	}, func() float64 { return float64(r.HistoryDropped()) }))
+}
+
+// handler serves what there is: that the database is away is a metric, and no
+// reason to have none.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
 // Attempted implements relay.Observer.
 func (m *metrics) Attempted(endpoint string, a tidings.Attempt, o tidings.Outcome) {
-	m.attempts.WithLabelValues(endpoint, o.Verdict.String(), o.Reason).Inc()
-	if o.Verdict == tidings.Delivered {
+	m.attempts.WithLabelValues(endpoint, a.Event.Name(), o.Verdict.String(), o.Reason).Inc()
+	if o.Verdict == tidings.Interrupted {
+		return
+	}
+	m.duration.WithLabelValues(endpoint).Observe(o.Duration.Seconds())
+	if o.Verdict == tidings.Delivered && !a.Replay && a.Event.Sequence > 0 {
 		m.delay.WithLabelValues(endpoint).Observe(time.Since(a.Event.Time).Seconds())
 	}
+}
+
+// Merged implements relay.Observer.
+func (m *metrics) Merged(endpoint string, _, _ tidings.Event) {
+	m.merged.WithLabelValues(endpoint).Inc()
+}
+
+// Missed implements relay.Observer.
+func (m *metrics) Missed(g eventlog.Gap) {
+	m.missed.WithLabelValues(g.Endpoint).Add(float64(g.To - g.From + 1))
+}
+
+func (m *metrics) reloaded(taken bool) {
+	if taken {
+		m.reloads.WithLabelValues("success").Inc()
+		m.reload.Set(1)
+		return
+	}
+	m.reloads.WithLabelValues("failure").Inc()
+	m.reload.Set(0)
 }
 
 // observe times requests, by route: a label for every path would never end.
@@ -60,9 +112,13 @@ func (m *metrics) observe(next http.Handler) http.Handler {
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		begun := time.Now()
 		next.ServeHTTP(seen, r)
-		_, route, _ := strings.Cut(r.Pattern, " ")
-		m.requests.WithLabelValues(knownMethod(r.Method), route, strconv.Itoa(seen.status)).Observe(time.Since(begun).Seconds())
+		m.requests.WithLabelValues(knownMethod(r.Method), routeOf(r), strconv.Itoa(seen.status)).Observe(time.Since(begun).Seconds())
 	})
+}
+
+func routeOf(r *http.Request) string {
+	_, route, _ := strings.Cut(r.Pattern, " ")
+	return route
 }
 
 func knownMethod(method string) string {
@@ -87,38 +143,114 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// logCollector asks the event log when it is asked itself.
-type logCollector struct{ log eventlog.Log }
+// collector asks the log and the relay when it is asked itself.
+type collector struct {
+	log      eventlog.Log
+	relay    *relay.Relay
+	webhooks *webhook.Service
+}
+
+// gauge is a metric that the collector fills.
+type gauge struct{ desc *prometheus.Desc }
+
+func newGauge(name, help string, labels ...string) gauge {
+	return gauge{prometheus.NewDesc(name, help, labels, nil)}
+}
+
+func (g gauge) send(ch chan<- prometheus.Metric, value float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, value, labels...)
+}
 
 var (
-	headMetric   = prometheus.NewDesc("tidings_log_head", "Position of the last event in the log.", nil, nil)
-	cursorMetric = prometheus.NewDesc("tidings_endpoint_cursor", "Position below which everything is settled for an endpoint.", []string{"endpoint"}, nil)
+	databaseUp    = newGauge("tidings_database_up", "1 if the database answers; otherwise what is in it is not shown.")
+	logHead       = newGauge("tidings_log_head", "Position of the last event in the log.")
+	logOldest     = newGauge("tidings_log_oldest", "Position of the oldest event that has not expired.")
+	outboxDepth   = newGauge("tidings_outbox_depth", "Committed events that have no position yet.")
+	replicaCount  = newGauge("tidings_replicas", "Replicas that share the endpoints.")
+	leasesHeld    = newGauge("tidings_leases_held", "Leases of endpoints, or their partitions, that this replica holds.")
+	leasesFree    = newGauge("tidings_leases_free", "Leases of configured endpoints that nobody holds.")
+	replays       = newGauge("tidings_replays_running", "Replays that run or wait.")
+	endpointState = newGauge("tidings_endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
+	endpointGauge = []struct {
+		gauge
+		value func(e *webhook.Endpoint) float64
+	}{
+		{newGauge("tidings_endpoint_cursor", "Position below which everything is settled.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Cursor) }},
+		{newGauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.LagEvents) }},
+		{newGauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"), func(e *webhook.Endpoint) float64 { return e.LagSeconds }},
+		{newGauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.InFlight) }},
+		{newGauge("tidings_endpoint_parked", "Events that failed on their own, and those behind them.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Parked) }},
+		{newGauge("tidings_endpoint_dead_letters", "Events that were given up.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Dead) }},
+	}
 )
 
 const collectTime = 5 * time.Second
 
 // Describe implements prometheus.Collector.
-func (*logCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- headMetric
-	ch <- cursorMetric
+func (*collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, g := range []gauge{databaseUp, logHead, logOldest, outboxDepth, replicaCount, leasesHeld, leasesFree, replays, endpointState} {
+		ch <- g.desc
+	}
+	for _, g := range endpointGauge {
+		ch <- g.desc
+	}
 }
 
 // Collect implements prometheus.Collector.
-func (c *logCollector) Collect(ch chan<- prometheus.Metric) {
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), collectTime)
 	defer cancel()
-	head, err := c.log.Advance(ctx)
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(headMetric, err)
+	if err := c.collect(ctx, ch); err != nil {
+		databaseUp.send(ch, 0)
 		return
 	}
-	ch <- prometheus.MustNewConstMetric(headMetric, prometheus.GaugeValue, float64(head))
-	cursors, err := c.log.Cursors(ctx)
+	databaseUp.send(ch, 1)
+}
+
+// maxReplays is more than can run.
+const maxReplays = 1000
+
+func (c *collector) collect(ctx context.Context, ch chan<- prometheus.Metric) error {
+	for _, n := range []struct {
+		gauge
+		read func(context.Context) (int64, error)
+	}{{logHead, c.log.Advance}, {logOldest, c.log.Oldest}, {outboxDepth, c.log.Unnumbered}} {
+		value, err := n.read(ctx)
+		if err != nil {
+			return err
+		}
+		n.send(ch, float64(value))
+	}
+	fellows, err := c.log.Replicas(ctx)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(cursorMetric, err)
-		return
+		return err
 	}
-	for endpoint, cursor := range cursors {
-		ch <- prometheus.MustNewConstMetric(cursorMetric, prometheus.GaugeValue, float64(cursor.Sequence), endpoint)
+	replicaCount.send(ch, float64(len(fellows)))
+	running, err := c.log.Replays(ctx, true, maxReplays)
+	if err != nil {
+		return err
 	}
+	replays.send(ch, float64(len(running)))
+	endpoints, err := c.webhooks.Endpoints(ctx)
+	if err != nil {
+		return err
+	}
+	free := 0
+	for _, e := range endpoints {
+		if !e.Configured {
+			continue
+		}
+		for _, p := range e.Partitions {
+			if p.Replica == "" {
+				free++
+			}
+		}
+		endpointState.send(ch, 1, e.Name, e.State)
+		for _, g := range endpointGauge {
+			g.send(ch, g.value(e), e.Name)
+		}
+	}
+	leasesFree.send(ch, float64(free))
+	leasesHeld.send(ch, float64(c.relay.Held()))
+	return nil
 }

@@ -27,13 +27,14 @@ func settingsOf(cmd *cobra.Command) *settings {
 	s.flags.StringVar(&s.file, "config", "", "configuration `FILE` (YAML)")
 	s.flags.String("data-dir", "", "`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
 	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
+	s.flags.Bool("poll-only", false, "ask PostgreSQL for nothing that lasts longer than a transaction, for poolers without sessions")
 	s.flags.String("log-level", "", "debug, info, warn or error (default info)")
 	return s
 }
 
 // keys are the settings behind flags.
 var keys = map[string]string{
-	"data-dir": "data_dir", "database-url": "database_url", "listen": "listen", "log-level": "log.level",
+	"data-dir": "data_dir", "database-url": "database_url", "poll-only": "poll_only", "listen": "listen", "log-level": "log.level",
 }
 
 func (s *settings) load() (config.Config, error) {
@@ -46,14 +47,14 @@ func (s *settings) load() (config.Config, error) {
 	return config.Load(config.Input{File: s.file, Environ: os.Environ(), Flags: given})
 }
 
-func logger(w io.Writer, l config.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(l.Level)) // config checked it
+func logger(w io.Writer, l config.Log) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(l.SlogLevel())
 	options := &slog.HandlerOptions{Level: level}
 	if l.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(w, options)), level
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(slog.NewTextHandler(w, options)), level
 }
 
 func serveCommand() *cobra.Command {
@@ -63,19 +64,26 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the server",
 		Long: `Run the server. Settings come from the file, then from the environment
-(TIDINGS_LISTEN for listen), then from flags, the later winning.`,
+(TIDINGS_LISTEN for listen), then from flags, the later winning.
+
+A change of the file takes effect by itself within seconds; SIGHUP and
+'tidings reload' say so at once.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {
 				return err
 			}
-			log := logger(cmd.ErrOrStderr(), cfg.Log)
-			defer surviveHangup(log)()
-			server, err := app.New(cmd.Context(), cfg, app.Options{Logger: log, Version: version, NoMigrate: noMigrate})
+			log, level := logger(cmd.ErrOrStderr(), cfg.Log)
+			options := app.Options{Logger: log, Version: version, NoMigrate: noMigrate, Level: level}
+			if s.file != "" {
+				options.Load = s.load
+			}
+			server, err := app.New(cmd.Context(), cfg, options)
 			if err != nil {
 				return err
 			}
+			defer reloadOnHangup(cmd.Context(), server)()
 			return server.Run(cmd.Context())
 		},
 	}
@@ -85,16 +93,17 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
-// surviveHangup keeps SIGHUP, which reloads other servers, from ending this one.
-func surviveHangup(log *slog.Logger) (stop func()) {
+// reloadOnHangup reads the configuration again at each SIGHUP.
+func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
-	done := make(chan struct{})
+	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(ended)
 		for {
 			select {
 			case <-hangups:
-				log.Warn("the configuration is read at the start only: restart the server to change it")
+				_ = server.Reload(ctx) // it logs what was wrong
 			case <-done:
 				return
 			}
@@ -103,6 +112,7 @@ func surviveHangup(log *slog.Logger) (stop func()) {
 	return func() {
 		signal.Stop(hangups)
 		close(done)
+		<-ended
 	}
 }
 

@@ -58,10 +58,22 @@ func (d *decoder) checkServer(cfg *Config) {
 	}
 	d.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	d.oneOf("log.format", cfg.Log.Format, "text", "json")
-	for key, interval := range map[string]Duration{"providers.check_interval": cfg.Providers.CheckInterval, "shutdown_timeout": cfg.ShutdownTimeout} {
+	for key, interval := range map[string]Duration{
+		"providers.check_interval": cfg.Providers.CheckInterval, "shutdown_timeout": cfg.ShutdownTimeout,
+		"webhook.retention": cfg.Webhook.Retention, "webhook.history_retention": cfg.Webhook.HistoryRetention,
+	} {
 		if interval <= 0 {
 			d.at(key, "must be more than 0")
 		}
+	}
+	if cfg.PollOnly && !cfg.DatabaseURL.Set() {
+		d.at("poll_only", "is for PostgreSQL; set database_url, too")
+	}
+	if u, err := url.Parse(cfg.Tracing.Endpoint); cfg.Tracing.Endpoint != "" && (err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https")) {
+		d.at("tracing.endpoint", `expected the URL of a collector, such as "http://localhost:4318"`)
+	}
+	if ratio := cfg.Tracing.SampleRatio; ratio < 0 || ratio > 1 {
+		d.at("tracing.sample_ratio", "must be from 0 to 1")
 	}
 }
 
@@ -139,6 +151,14 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 		d.at(key+".max_in_flight", "must be from 1 to 1000")
 	}
 	d.checkRetry(key+".retry", e.Retry)
+	d.oneOf(key+".coalesce", e.Coalesce, "off", "updates", "latest")
+	d.oneOf(key+".history", e.History, "all", "failures", "off")
+	if e.Partitions < 1 || e.Partitions > 64 {
+		d.at(key+".partitions", "must be from 1 to 64")
+	}
+	if e.RateLimit.PerSecond < 0 || e.RateLimit.Burst < 0 || e.RateLimit.PerSecond == 0 && e.RateLimit.Burst > 0 {
+		d.at(key+".rate_limit", "per_second must be more than 0, and burst at least 1")
+	}
 	if err := e.HTTP.check(); err != nil {
 		d.at(key+".http", "%v", err)
 	}

@@ -17,6 +17,9 @@ type Config struct {
 	DataDir string `yaml:"data_dir"`
 	// DatabaseURL is a PostgreSQL URL; empty means SQLite in DataDir.
 	DatabaseURL SecretSource `yaml:"database_url"`
+	// PollOnly asks PostgreSQL for nothing that lasts longer than a transaction,
+	// for poolers that have no sessions.
+	PollOnly bool `yaml:"poll_only"`
 	// ShutdownTimeout is how long requests and webhooks under way may take to
 	// finish when the server stops.
 	ShutdownTimeout Duration `yaml:"shutdown_timeout"`
@@ -25,6 +28,7 @@ type Config struct {
 	EncryptionKey SecretSource `yaml:"encryption_key"`
 
 	Log        Log        `yaml:"log"`
+	Tracing    Tracing    `yaml:"tracing"`
 	Auth       Auth       `yaml:"auth"`
 	Webhook    Webhook    `yaml:"webhook"`
 	Egress     Egress     `yaml:"egress"`
@@ -32,6 +36,8 @@ type Config struct {
 	Files      Files      `yaml:"files"`
 	Providers  Providers  `yaml:"providers"`
 	Connectors Connectors `yaml:"connectors"`
+
+	file string // where it was read from; may be empty
 }
 
 // Log is what is logged and how.
@@ -40,6 +46,15 @@ type Log struct {
 	Level string `yaml:"level"`
 	// Format is text or json.
 	Format string `yaml:"format"`
+}
+
+// Tracing is where traces go.
+type Tracing struct {
+	// Endpoint is the URL of an OpenTelemetry collector (OTLP over HTTP), such as
+	// "http://localhost:4318"; empty means that traces are passed on, not made.
+	Endpoint string `yaml:"endpoint"`
+	// SampleRatio is how many of the traces that begin here are kept, from 0 to 1.
+	SampleRatio float64 `yaml:"sample_ratio"`
 }
 
 // Auth is who may do what.
@@ -67,6 +82,10 @@ type Webhook struct {
 	Endpoints []Endpoint `yaml:"endpoints"`
 	// Source is the source of events in the CloudEvents format.
 	Source string `yaml:"source"`
+	// Retention is how long events stay in the log.
+	Retention Duration `yaml:"retention"`
+	// HistoryRetention is how long attempts are kept.
+	HistoryRetention Duration `yaml:"history_retention"`
 }
 
 // Endpoint is one receiver of webhooks. Only URL is required.
@@ -89,7 +108,26 @@ type Endpoint struct {
 	Enabled     *bool `yaml:"enabled"`
 	// Retry says when an event that failed is tried again.
 	Retry Retry `yaml:"retry"`
-	HTTP  HTTP  `yaml:"http"`
+	// RateLimit bounds how many requests begin in a second.
+	RateLimit RateLimit `yaml:"rate_limit"`
+	// Coalesce says which waiting events become one: off, updates or latest.
+	Coalesce string `yaml:"coalesce"`
+	// Partitions is how many replicas may deliver to it at once.
+	Partitions int `yaml:"partitions"`
+	// History says which attempts are kept: all, failures or off.
+	History string `yaml:"history"`
+	HTTP    HTTP   `yaml:"http"`
+
+	// text is all of it as it was written, in a form that can be compared.
+	text string
+}
+
+// RateLimit bounds how many requests begin in a second.
+type RateLimit struct {
+	// PerSecond may be a fraction; 0 means no limit.
+	PerSecond float64 `yaml:"per_second"`
+	// Burst is how many may begin at once; 0 means one second's.
+	Burst int `yaml:"burst"`
 }
 
 // Retry says when an event that failed is tried again; what is left out is as in
@@ -141,6 +179,8 @@ type Preset struct {
 	Metadata     map[string]string `yaml:"metadata"`
 }
 
+const week = 7 * 24 * time.Hour
+
 // Default returns the settings of a server that nobody configured.
 func Default() Config {
 	return Config{
@@ -148,13 +188,14 @@ func Default() Config {
 		DataDir:         "./tidings-data",
 		ShutdownTimeout: Duration(20 * time.Second),
 		Log:             Log{Level: "info", Format: "text"},
-		Webhook:         Webhook{Source: "/tidings"},
-		Contexts:        Contexts{ExpireAfter: Duration(7 * 24 * time.Hour)},
+		Tracing:         Tracing{SampleRatio: 1},
+		Webhook:         Webhook{Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week)},
+		Contexts:        Contexts{ExpireAfter: Duration(week)},
 		Files:           Files{MaxSize: 100 << 20, UserQuota: 1 << 30},
 		Providers:       Providers{CheckInterval: Duration(30 * time.Second)},
 	}
 }
 
 func defaultEndpoint() Endpoint {
-	return Endpoint{Timeout: Duration(15 * time.Second), MaxInFlight: 16, Format: "thin"}
+	return Endpoint{Timeout: Duration(15 * time.Second), MaxInFlight: 16, Format: "thin", Coalesce: "off", Partitions: 1, History: "all"}
 }

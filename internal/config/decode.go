@@ -95,7 +95,7 @@ func (d *decoder) decodeOwn(node *yaml.Node, v reflect.Value, key string) {
 
 // scalarNames says what is expected, by kind.
 var scalarNames = map[reflect.Kind]string{
-	reflect.String: "a text", reflect.Bool: "true or false", reflect.Int: "a whole number",
+	reflect.String: "a text", reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Float64: "a number",
 }
 
 func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {
@@ -121,7 +121,9 @@ func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 	v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
 	for i, item := range node.Content {
 		if v.Type().Elem() == reflect.TypeFor[Endpoint]() {
-			v.Index(i).Set(reflect.ValueOf(defaultEndpoint()))
+			e := defaultEndpoint()
+			e.text = canonical(item)
+			v.Index(i).Set(reflect.ValueOf(e))
 		}
 		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
 	}

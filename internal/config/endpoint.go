@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -99,14 +100,11 @@ func (d *decoder) checkKeys(node *yaml.Node, t reflect.Type, key string) {
 
 const connectTimeout = 5 * time.Second
 
-// Receiver is an endpoint with the client that reaches it.
+// Receiver is an endpoint with the client that reaches it. It lacks a sender.
 type Receiver struct {
-	tidings.Endpoint
+	relay.Endpoint
 	Enabled bool
 	Client  *http.Client
-	Retry   relay.Schedule
-	// Fingerprint changes with the endpoint's settings.
-	Fingerprint string
 
 	dialer *sender.Dialer
 }
@@ -121,23 +119,29 @@ func (c *Config) Receivers(userAgent string) ([]*Receiver, error) {
 	receivers := make([]*Receiver, len(c.Webhook.Endpoints))
 	for i := range c.Webhook.Endpoints {
 		var err error
-		if receivers[i], err = c.Webhook.Endpoints[i].receiver(egress, userAgent); err != nil {
-			return nil, fmt.Errorf("endpoint %s: %w", c.Webhook.Endpoints[i].Name, err)
+		e := &c.Webhook.Endpoints[i]
+		if receivers[i], err = e.receiver(egress, userAgent); err != nil {
+			return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
 		}
+		receivers[i].Fingerprint = e.fingerprint(c.Webhook, egress)
 	}
 	return receivers, nil
 }
 
 func (e *Endpoint) receiver(egress sender.Egress, userAgent string) (*Receiver, error) {
 	r := &Receiver{
-		Endpoint: tidings.Endpoint{
-			Name: e.Name, URL: e.URL, Headers: make(http.Header),
-			Timeout: time.Duration(e.Timeout), MaxInFlight: e.MaxInFlight,
-			Format: tidings.Format(e.Format), EventPrefix: e.EventPrefix,
-			NoInfoHeaders: e.InfoHeaders != nil && !*e.InfoHeaders,
+		Endpoint: relay.Endpoint{
+			Endpoint: tidings.Endpoint{
+				Name: e.Name, URL: e.URL, Headers: make(http.Header),
+				Timeout: time.Duration(e.Timeout), MaxInFlight: e.MaxInFlight,
+				Format: tidings.Format(e.Format), EventPrefix: e.EventPrefix,
+				NoInfoHeaders: e.InfoHeaders != nil && !*e.InfoHeaders,
+			},
+			Retry:     relay.Schedule{MaxAttempts: e.Retry.MaxAttempts, MaxAge: time.Duration(e.Retry.MaxAge)},
+			RateLimit: e.RateLimit.PerSecond, Burst: e.RateLimit.Burst,
+			Coalesce: tidings.Coalesce(e.Coalesce), Partitions: e.Partitions, History: relay.HistoryMode(e.History),
 		},
 		Enabled: e.Enabled == nil || *e.Enabled,
-		Retry:   relay.Schedule{MaxAttempts: e.Retry.MaxAttempts, MaxAge: time.Duration(e.Retry.MaxAge)},
 		dialer:  sender.NewDialer(egress, e.MaxInFlight, connectTimeout),
 	}
 	for _, delay := range e.Retry.Schedule {
@@ -177,7 +181,6 @@ func (e *Endpoint) receiver(egress sender.Egress, userAgent string) (*Receiver, 
 		promconfig.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
 			return r.dialer.DialContext(ctx, network, address)
 		}), promconfig.WithUserAgent(userAgent))
-	r.Fingerprint = fingerprint(e)
 	return r, err
 }
 
@@ -188,18 +191,42 @@ func (e *Endpoint) UsesProxy() bool {
 	return c != nil && (c.ProxyURL.URL != nil || c.ProxyFromEnvironment)
 }
 
-// fingerprint is a hash of what the operator wrote, so that an endpoint that was
-// disabled comes back when it changes.
-func fingerprint(e *Endpoint) string {
-	hash := sha256.New()
-	fmt.Fprintln(hash, e.URL, e.Name, e.Events, e.Format, e.EventPrefix, e.Timeout, e.MaxInFlight, e.HTTP.config != nil)
-	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
-		value, _ := e.Headers[name].Read()
-		fmt.Fprintln(hash, name, value)
+// canonical is what a node holds, whatever its style and comments.
+func canonical(node *yaml.Node) string {
+	var value any
+	if err := node.Decode(&value); err != nil {
+		return ""
 	}
-	for _, source := range append([]SecretSource{e.Secret}, e.Secrets...) {
-		value, _ := source.Read()
+	text, err := json.Marshal(value)
+	if err != nil { // keys that are no texts
+		return fmt.Sprint(value)
+	}
+	return string(text)
+}
+
+// fingerprint is a hash of all that decides how the endpoint is reached: what
+// the operator wrote for it, what the files and variables hold that it names,
+// and the settings that all endpoints share.
+func (e *Endpoint) fingerprint(w Webhook, egress sender.Egress) string {
+	hash := sha256.New()
+	fmt.Fprintln(hash, e.text, w.Source, egress.Deny, egress.Allow)
+	for _, source := range e.secrets() {
+		value, _ := source.Read() // that it can be read was checked
 		fmt.Fprintln(hash, value)
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:8])
+}
+
+// secrets are all that the endpoint reads from elsewhere.
+func (e *Endpoint) secrets() []SecretSource {
+	sources := append([]SecretSource{e.Secret}, e.Secrets...)
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		sources = append(sources, e.Headers[name])
+	}
+	if e.HTTP.config != nil {
+		for _, file := range e.HTTP.files() {
+			sources = append(sources, SecretSource{File: file})
+		}
+	}
+	return sources
 }

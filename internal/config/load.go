@@ -57,6 +57,7 @@ func parse(text []byte, in Input) (Config, error) {
 	}
 	d.overlay(root, in)
 	cfg := Default()
+	cfg.file = in.File
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
 	if len(d.problems) == 0 {
 		d.check(&cfg)
@@ -150,6 +151,8 @@ func (d *decoder) set(root *yaml.Node, key, value, source string) {
 	}
 	if _, err := strconv.Atoi(value); err == nil {
 		node.Tag = "!!int"
+	} else if _, err := strconv.ParseFloat(value, 64); err == nil {
+		node.Tag = "!!float"
 	}
 	d.mark(node, source)
 	path := strings.Split(key, ".")

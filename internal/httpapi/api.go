@@ -17,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/webhook"
 )
 
 // Authenticator finds out who makes a request.
@@ -26,7 +27,13 @@ type Authenticator interface {
 
 // Options of the API; all are required.
 type Options struct {
-	Resources     *resource.Resources
+	Resources *resource.Resources
+	Webhooks  *webhook.Service
+	Feed      Feed
+	Log       interface {
+		Oldest
+		Advance(ctx context.Context) (int64, error)
+	}
 	Authenticator Authenticator
 	Logger        *slog.Logger
 	Version       string
@@ -36,6 +43,10 @@ type Options struct {
 	Ready func(context.Context) error
 	// Metrics serves /metrics.
 	Metrics http.Handler
+	// Reload reads the configuration again.
+	Reload func(context.Context) error
+	// Stopping is closed once the server stops; requests that wait end then.
+	Stopping <-chan struct{}
 }
 
 // api is what the operations share.
@@ -43,20 +54,22 @@ type api struct {
 	Options
 	huma huma.API
 	mux  *router
+	// readers has a place for each request that waits for events.
+	readers chan struct{}
 }
 
 const root = "/api/v1"
 
 // New returns the handler of all requests.
 func New(o Options) http.Handler {
-	a := &api{Options: o, mux: newRouter()}
+	a := &api{Options: o, mux: newRouter(), readers: make(chan struct{}, feedReaders)}
 	a.huma = humago.New(a.mux, configuration(o.Version))
 	a.huma.UseMiddleware(a.authenticate)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
-	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.mux)))
+	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.streams(a.mux))))
 }
 
 func configuration(version string) huma.Config {
@@ -100,7 +113,7 @@ func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 			ctx.SetHeader("WWW-Authenticate", "Bearer")
 		}
 		_, w := humago.Unwrap(ctx)
-		writeProblem(w, p)
+		writeProblem(w, p.Status, p)
 		return
 	}
 	next(huma.WithValue(ctx, callerKey{}, who))
@@ -125,6 +138,9 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, caller(ctx), in)
+		if gone, ok := err.(*expiredProblem); ok {
+			return nil, gone
+		}
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}

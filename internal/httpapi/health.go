@@ -17,7 +17,7 @@ func (a *api) health() {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTime)
 		defer cancel()
 		if err := a.Ready(ctx); err != nil {
-			writeProblem(w, newProblem(http.StatusServiceUnavailable, err.Error()))
+			refuse(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
 		writeText(w, http.StatusOK, `"OK"`)

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/webhook"
 )
 
 var statuses = map[resource.Code]int{
@@ -25,6 +26,7 @@ var statuses = map[resource.Code]int{
 	resource.NotConfigured:   http.StatusNotImplemented,
 	resource.RemoteFailed:    http.StatusBadGateway,
 	resource.RemoteTimeout:   http.StatusGatewayTimeout,
+	resource.Busy:            http.StatusServiceUnavailable,
 }
 
 func newProblem(status int, detail string) *huma.ErrorModel {
@@ -41,6 +43,12 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		}
 		return p
 	}
+	if e, ok := errors.AsType[*webhook.Error](err); ok {
+		if e.NotFound {
+			return newProblem(http.StatusNotFound, e.Message)
+		}
+		return newProblem(http.StatusConflict, e.Message)
+	}
 	if ctx.Err() != nil { // whoever asked is gone, or the server stops
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
@@ -54,9 +62,13 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }
 
-func writeProblem(w http.ResponseWriter, p *huma.ErrorModel) {
+func refuse(w http.ResponseWriter, status int, detail string) {
+	writeProblem(w, status, newProblem(status, detail))
+}
+
+func writeProblem(w http.ResponseWriter, status int, p any) {
 	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(p.Status)
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(p) // whoever asked may be gone
 }
 
@@ -80,11 +92,11 @@ func (a *api) noSuchRoute(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if allowed == nil {
-		writeProblem(w, newProblem(http.StatusNotFound, "there is no such path; "+root+"/docs lists those there are"))
+		refuse(w, http.StatusNotFound, "there is no such path; "+root+"/docs lists those there are")
 		return
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	writeProblem(w, newProblem(http.StatusMethodNotAllowed, "this path takes "+strings.Join(allowed, ", ")))
+	refuse(w, http.StatusMethodNotAllowed, "this path takes "+strings.Join(allowed, ", "))
 }
 
 func (a *api) recoverPanics(next http.Handler) http.Handler {
@@ -96,7 +108,7 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 				panic(p)
 			default:
 				a.Logger.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-				writeProblem(w, newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what"))
+				refuse(w, http.StatusInternalServerError, "something went wrong here; the server's log says what")
 			}
 		}()
 		next.ServeHTTP(w, r)
@@ -107,7 +119,7 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 func sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeProblem(w, newProblem(http.StatusForbidden, "a page elsewhere can't make changes here"))
+		refuse(w, http.StatusForbidden, "a page elsewhere can't make changes here")
 	}))
 	return protection.Handler(next)
 }
@@ -116,7 +128,7 @@ func sameOrigin(next http.Handler) http.Handler {
 func refuseZeroBytes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.EscapedPath()+"?"+r.URL.RawQuery, "%00") {
-			writeProblem(w, newProblem(http.StatusUnprocessableEntity, errZeroByte.Error()))
+			refuse(w, http.StatusUnprocessableEntity, errZeroByte.Error())
 			return
 		}
 		next.ServeHTTP(w, r)

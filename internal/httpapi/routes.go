@@ -20,6 +20,8 @@ func (a *api) routes() {
 	a.connectorRoutes()
 	a.userRoutes()
 	a.userFeedbackRoutes()
+	a.feedRoutes()
+	a.webhookRoutes()
 }
 
 type variables struct {

@@ -30,8 +30,8 @@ type Caller struct {
 
 func (c Caller) is(r Role) bool { return ranks[c.Role] >= ranks[r] }
 
-// need returns an error unless the caller has a role.
-func (c Caller) need(r Role) error {
+// Need returns an error unless the caller has a role.
+func (c Caller) Need(r Role) error {
 	if c.is(r) {
 		return nil
 	}
@@ -111,9 +111,9 @@ func published(readers Role) Policy {
 	return Policy{
 		Allow: func(who Caller, do Verb, b *Base) error {
 			if do == Reading {
-				return who.need(readers)
+				return who.Need(readers)
 			}
-			if err := who.need(RoleDeveloper); err != nil {
+			if err := who.Need(RoleDeveloper); err != nil {
 				return err
 			}
 			if do == Creating || owns(who, b) || who.is(RoleAdmin) {
@@ -130,9 +130,9 @@ func administered(readers Role) Policy {
 	return Policy{
 		Allow: func(who Caller, do Verb, _ *Base) error {
 			if do == Reading {
-				return who.need(readers)
+				return who.Need(readers)
 			}
-			return who.need(RoleAdmin)
+			return who.Need(RoleAdmin)
 		},
 		Sees: seesAll,
 	}

@@ -23,6 +23,7 @@ const (
 	NotConfigured   Code = "not_configured"  // the server lacks a setting for it
 	RemoteFailed    Code = "remote_failed"   // the other side answered with an error
 	RemoteTimeout   Code = "remote_timeout"  // the other side did not answer
+	Busy            Code = "busy"            // too many at once
 )
 
 // Error is an error for whoever made the request. Its text is shown to them;

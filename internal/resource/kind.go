@@ -48,6 +48,8 @@ type Kind[R Row] struct {
 	Owns []Owned
 	// Unowned resources have no created_by.
 	Unowned bool
+	// Self means that a resource is its own owner.
+	Self bool
 	// ToldAsOwner makes updates carry the owner, whoever made them.
 	ToldAsOwner bool
 }
@@ -61,9 +63,19 @@ func (k *Kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
 		user = owner(row).UserID
 	}
 	return tidings.Event{
-		Type: k.Type, Action: a, ResourceID: b.ID, ResourceVersion: b.Version, UserID: user,
+		Type: k.Type, Action: a, ResourceID: b.ID, ResourceVersion: b.Version, UserID: user, OwnerID: owner(row).UserID,
 		ResourceURL: strings.Replace(k.URL, "{id}", b.ID, 1),
 	}
+}
+
+// mayRead reports whether a caller may hear of an event of this type: one that
+// may read the resource, its owner, and admins, who are told everything.
+func (k *Kind[R]) mayRead(who Caller, e tidings.Event) bool {
+	owned := &Base{ID: e.ResourceID}
+	if e.OwnerID != "" {
+		owned.CreatedBy = &e.OwnerID
+	}
+	return who.is(RoleAdmin) || k.Self && who.UserID == e.ResourceID || k.Allow(who, Reading, owned) == nil
 }
 
 // snapshot is what a client can see of a row, in a form that can be compared.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -50,6 +51,8 @@ type Resources struct {
 	logger  *slog.Logger
 	// expires goes from contexts that are idle.
 	expires []Owned
+	// mayRead says who may hear of the events of a type.
+	mayRead map[tidings.ResourceType]func(Caller, tidings.Event) bool
 }
 
 // New puts the types together, leaves first, so that the cascades read from top
@@ -84,7 +87,25 @@ func New(s *store.Store, o Outside, options Options) *Resources {
 		deletes(r.Providers, "created_by"),
 		details(new(variable), "owner_id"),
 	))
+	r.mayRead = map[tidings.ResourceType]func(Caller, tidings.Event) bool{
+		tidings.Configuration: r.Configurations.kind.mayRead,
+		tidings.Connector:     r.Connectors.kind.mayRead,
+		tidings.Context:       r.Contexts.kind.mayRead,
+		tidings.File:          r.Files.kind.mayRead,
+		tidings.ModelProvider: r.ModelProviders.kind.mayRead,
+		tidings.Provider:      r.Providers.kind.mayRead,
+		tidings.ProviderBuild: r.ProviderBuilds.kind.mayRead,
+		tidings.User:          r.Users.kind.mayRead,
+		tidings.UserFeedback:  r.UserFeedback.kind.mayRead,
+		tidings.VectorStore:   r.VectorStores.kind.mayRead,
+	}
 	return r
+}
+
+// MayRead reports whether a caller may hear of an event.
+func (r *Resources) MayRead(who Caller, e tidings.Event) bool {
+	may := r.mayRead[e.Type]
+	return may != nil && may(who, e)
 }
 
 // textOf removes the text that was extracted from a file.

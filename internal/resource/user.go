@@ -26,6 +26,7 @@ func userKind(owns ...Owned) Kind[*User] {
 		URL:     "/api/v1/users/{id}",
 		New:     func() *User { return new(User) },
 		Policy:  Policy{Allow: administered(RoleAdmin).Allow, Sees: seesAll},
+		Self:    true,
 		Unowned: true,
 		Owns:    owns,
 		Guard: func(ctx context.Context, tx *store.Tx, do Verb, row *User) error {

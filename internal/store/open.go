@@ -33,8 +33,11 @@ import (
 type Store struct {
 	reader, writer *bun.DB
 	log            appendLog
-	migrations     migrations
-	closers        []func() error
+	// Statements that write events are prepared once for each connection.
+	prepare    bool
+	migrations migrations
+	listen     *listener // nil where nobody has to be listened to
+	closers    []func() error
 }
 
 // appendLog is an event log that can be written to.
@@ -43,8 +46,12 @@ type appendLog interface {
 	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
 }
 
-// Connections to PostgreSQL; SQLite has as many readers and one writer.
-const maxConnections = 16
+// Connections to PostgreSQL, for requests and for the delivery of events, which
+// can't take them from each other. SQLite has as many readers and one writer.
+const (
+	maxConnections    = 16
+	maxLogConnections = 8
+)
 
 // OpenSQLite opens the database in a folder, which it creates if need be. An
 // acknowledged write survives a power cut.
@@ -78,38 +85,64 @@ func OpenSQLite(folder string) (*Store, error) {
 	}, nil
 }
 
+// PostgresOptions are what a PostgreSQL database may need.
+type PostgresOptions struct {
+	// PollOnly asks for nothing that lasts longer than a transaction, for poolers
+	// that have no sessions: no LISTEN, no prepared statements.
+	PollOnly bool
+	// PartitionWidth is how much time a partition of the log covers; 0 means a day.
+	PartitionWidth time.Duration
+}
+
 // OpenPostgres opens the database behind a URL. It does not connect yet.
-func OpenPostgres(databaseURL string) (*Store, error) {
+func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	cfg, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
 		// The text of the error may hold the URL with its password.
 		return nil, errors.New(`database_url is no PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`)
 	}
+	// A server that is gone without a word is noticed in time to give way to others.
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	delivery := cfg.Copy()
 	// bun puts arguments into the text, so that a statement prepared for one
 	// query is of no use to the next.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if o.PollOnly {
+		delivery.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	db, deliveryDB := openPool(cfg, maxConnections), openPool(delivery, maxLogConnections)
+	wrapped := bun.NewDB(db, pgdialect.New())
+	log := postgres.New(deliveryDB, postgres.Options{PartitionWidth: o.PartitionWidth})
+	s := &Store{
+		reader: wrapped, writer: wrapped, log: log, prepare: !o.PollOnly,
+		migrations: migrations{db, goose.DialectPostgres, postgres.Migrate, postgres.Pending},
+		closers:    []func() error{db.Close, deliveryDB.Close},
+	}
+	if !o.PollOnly {
+		s.listen = &listener{config: delivery, log: log}
+	}
+	return s, nil
+}
+
+func openPool(cfg *pgx.ConnConfig, connections int) *sql.DB {
 	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
 		return nil
 	}))
-	db.SetMaxOpenConns(maxConnections)
-	db.SetMaxIdleConns(maxConnections)
+	db.SetMaxOpenConns(connections)
+	db.SetMaxIdleConns(connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	wrapped := bun.NewDB(db, pgdialect.New())
-	return &Store{
-		reader: wrapped, writer: wrapped,
-		log:        postgres.New(db),
-		migrations: migrations{db, goose.DialectPostgres, postgres.Migrate, postgres.Pending},
-		closers:    []func() error{db.Close},
-	}, nil
+	return db
 }
 
 // execer is how the log writes in a transaction: not through bun, which writes
 // $1 as ?.
 func (s *Store) execer(tx *sql.Tx) sqllog.Execer {
-	if s.migrations.dialect == goose.DialectPostgres {
+	if s.prepare {
 		return preparing{tx}
 	}
 	return tx

@@ -18,11 +18,14 @@ func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 type cursor struct {
 	bun.BaseModel `bun:"table:tidings_cursors"`
 
-	Endpoint    string `bun:",pk"`
-	Seq         int64
-	Disabled    string
-	Fingerprint string
-	SavedAt     int64
+	Endpoint   string `bun:",pk"`
+	Part       int64
+	Parts      int64
+	Seq        int64
+	Owner      string
+	Generation int64
+	Status     string
+	SavedAt    int64
 }
 
 func event(a tidings.Action) tidings.Event {
@@ -31,8 +34,10 @@ func event(a tidings.Action) tidings.Event {
 
 func TestStore(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) (*store.Store, error){
-		"SQLite":     func(t *testing.T) (*store.Store, error) { return store.OpenSQLite(t.TempDir()) },
-		"PostgreSQL": func(t *testing.T) (*store.Store, error) { return store.OpenPostgres(testdb.Postgres(t)) },
+		"SQLite": func(t *testing.T) (*store.Store, error) { return store.OpenSQLite(t.TempDir()) },
+		"PostgreSQL": func(t *testing.T) (*store.Store, error) {
+			return store.OpenPostgres(testdb.Postgres(t), store.PostgresOptions{})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := open(t)

@@ -39,8 +39,27 @@ type Tx struct {
 	Now time.Time
 
 	tx     bun.Tx
+	trace  func(tidings.Event) string
 	events []tidings.Event
 	after  []func()
+}
+
+type traceKey struct{}
+
+// WithTrace has the events of changes carry the W3C traceparent that a function
+// returns for each.
+func WithTrace(ctx context.Context, trace func(context.Context, tidings.Event) string) context.Context {
+	return context.WithValue(ctx, traceKey{}, trace)
+}
+
+func traceOf(ctx context.Context) func(tidings.Event) string {
+	trace, ok := ctx.Value(traceKey{}).(func(context.Context, tidings.Event) string)
+	return func(e tidings.Event) string {
+		if !ok {
+			return ""
+		}
+		return trace(ctx, e)
+	}
 }
 
 // Transactions that deadlocked are run again, so many times.
@@ -63,7 +82,7 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", known(err))
 	}
 	defer begun.Rollback() //nolint:errcheck // after a commit it does nothing
-	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun}
+	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun, trace: traceOf(ctx)}
 	if err := do(tx); err != nil {
 		return err
 	}
@@ -123,7 +142,7 @@ func (tx *Tx) changed(result sql.Result, err error, verb string, e tidings.Event
 }
 
 func (tx *Tx) tell(e tidings.Event) {
-	e.Time = tx.Now
+	e.Time, e.Trace = tx.Now, tx.trace(e)
 	tx.events = append(tx.events, e)
 }
 

@@ -30,7 +30,7 @@ const (
 func BenchmarkAPIWrites(b *testing.B) {
 	open := map[string]func() (*store.Store, error){
 		"SQLite":     func() (*store.Store, error) { return store.OpenSQLite(b.TempDir()) },
-		"PostgreSQL": func() (*store.Store, error) { return store.OpenPostgres(testdb.Postgres(b)) },
+		"PostgreSQL": func() (*store.Store, error) { return store.OpenPostgres(testdb.Postgres(b), store.PostgresOptions{}) },
 	}
 	for _, name := range []string{"SQLite", "PostgreSQL"} {
 		b.Run(name, func(b *testing.B) {

@@ -1,0 +1,279 @@
+package eventlogtest
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// Join implements [eventlog.Leases].
+func (m *Memory) Join(_ context.Context, r eventlog.Replica, ttl time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.replicas[r.ID] = replica{r, time.Now().Add(ttl)}
+	return nil
+}
+
+// KeepAlive implements [eventlog.Leases].
+func (m *Memory) KeepAlive(_ context.Context, r eventlog.Replica, ttl time.Duration) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.replicas[r.ID]; !known {
+		return false, nil
+	}
+	m.replicas[r.ID] = replica{r, time.Now().Add(ttl)}
+	return true, nil
+}
+
+// Leave implements [eventlog.Leases].
+func (m *Memory) Leave(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.replicas, id)
+	return nil
+}
+
+// Replicas implements [eventlog.Leases].
+func (m *Memory) Replicas(context.Context) ([]eventlog.Replica, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var live []eventlog.Replica
+	for _, r := range m.replicas {
+		if r.expires.After(time.Now()) {
+			live = append(live, r.Replica)
+		}
+	}
+	slices.SortFunc(live, func(a, b eventlog.Replica) int { return cmp.Compare(a.ID, b.ID) })
+	return live, nil
+}
+
+// Acquire implements [eventlog.Leases].
+func (m *Memory) Acquire(_ context.Context, owner string, want []eventlog.Partition) ([]eventlog.Cursor, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, r := range m.replicas {
+		if !r.expires.After(time.Now()) {
+			delete(m.replicas, id)
+		}
+	}
+	var got []eventlog.Cursor
+	for _, p := range want {
+		key := cursorKey{p.Endpoint, p.Index}
+		c, known := m.cursors[key]
+		if _, taken := m.replicas[c.Owner]; !known || taken || c.Partition != p {
+			continue
+		}
+		c.Owner = owner
+		c.Generation++
+		m.cursors[key] = c
+		got = append(got, c)
+	}
+	return got, nil
+}
+
+// Release implements [eventlog.Leases].
+func (m *Memory) Release(_ context.Context, leases []eventlog.Lease) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range leases {
+		if m.held(l) {
+			c := m.cursors[cursorKey{l.Endpoint, l.Index}]
+			c.Owner = ""
+			m.cursors[cursorKey{l.Endpoint, l.Index}] = c
+		}
+	}
+	return nil
+}
+
+func (m *Memory) held(l eventlog.Lease) bool {
+	c, known := m.cursors[cursorKey{l.Endpoint, l.Index}]
+	return known && c.Partition == l.Partition && c.Generation == l.Generation
+}
+
+// Prepare implements [eventlog.Cursors].
+func (m *Memory) Prepare(_ context.Context, partitions []eventlog.Partition, head int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := make(map[string]eventlog.Cursor) // what the old partitions have in common
+	for key, c := range m.cursors {
+		old, seen := before[key.endpoint]
+		if seen {
+			c.Sequence, c.Generation, c.Owner = min(c.Sequence, old.Sequence), max(c.Generation, old.Generation), max(c.Owner, old.Owner)
+		}
+		before[key.endpoint] = c
+	}
+	for _, p := range partitions {
+		old, known := before[p.Endpoint]
+		if known && old.Of == p.Of {
+			continue
+		}
+		if p.Index == 0 {
+			for i := range old.Of {
+				delete(m.cursors, cursorKey{p.Endpoint, i})
+			}
+		}
+		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: head, Saved: time.Now()}
+		if known {
+			c.Sequence, c.Owner, c.Generation = old.Sequence, old.Owner, old.Generation+1
+		}
+		m.cursors[cursorKey{p.Endpoint, p.Index}] = c
+	}
+	return nil
+}
+
+// Cursors implements [eventlog.Cursors].
+func (m *Memory) Cursors(context.Context) ([]eventlog.Cursor, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []eventlog.Cursor
+	for _, c := range m.cursors {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b eventlog.Cursor) int {
+		return cmp.Or(cmp.Compare(a.Endpoint, b.Endpoint), cmp.Compare(a.Index, b.Index))
+	})
+	return all, nil
+}
+
+// SaveCursors implements [eventlog.Cursors].
+func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) (lost []eventlog.Lease, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range cursors {
+		if !m.held(c.Lease) {
+			lost = append(lost, c.Lease)
+			continue
+		}
+		saved := m.cursors[cursorKey{c.Endpoint, c.Index}]
+		saved.Sequence, saved.Status, saved.Saved = max(saved.Sequence, c.Sequence), c.Status, time.Now()
+		m.cursors[cursorKey{c.Endpoint, c.Index}] = saved
+	}
+	return lost, nil
+}
+
+// ExpireCursors implements [eventlog.Expirer].
+func (m *Memory) ExpireCursors(_ context.Context, before time.Time, keep []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, c := range m.cursors {
+		if _, taken := m.replicas[c.Owner]; !taken && c.Saved.Before(before) && !slices.Contains(keep, key.endpoint) {
+			delete(m.cursors, key)
+		}
+	}
+	return nil
+}
+
+// SaveGap implements [eventlog.Cursors].
+func (m *Memory) SaveGap(_ context.Context, g eventlog.Gap) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gaps = append(m.gaps, g)
+	return nil
+}
+
+// Gaps implements [eventlog.Cursors].
+func (m *Memory) Gaps(_ context.Context, limit int) ([]eventlog.Gap, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gaps := slices.Clone(m.gaps)
+	slices.SortFunc(gaps, func(a, b eventlog.Gap) int { return b.At.Compare(a.At) })
+	return gaps[:min(limit, len(gaps))], nil
+}
+
+// Park implements [eventlog.Retries].
+func (m *Memory) Park(_ context.Context, l eventlog.Lease, retries []eventlog.Retry) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.held(l) {
+		return eventlog.ErrLeaseLost
+	}
+	for _, r := range retries {
+		key := retryKey{r.Endpoint, r.Event.Sequence}
+		if _, exists := m.retries[key]; exists && r.Attempts == 0 {
+			continue
+		}
+		m.retries[key] = r
+	}
+	return nil
+}
+
+// Unpark implements [eventlog.Retries].
+func (m *Memory) Unpark(_ context.Context, l eventlog.Lease, sequences ...int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held(l) {
+		for _, s := range sequences {
+			delete(m.retries, retryKey{l.Endpoint, s})
+		}
+	}
+	return nil
+}
+
+// ParkedLanes implements [eventlog.Retries].
+func (m *Memory) ParkedLanes(_ context.Context, p eventlog.Partition, limit int) ([]eventlog.Retry, error) {
+	seen := make(map[string]bool)
+	return m.sorted(limit, func(r eventlog.Retry) bool {
+		if r.Endpoint != p.Endpoint || !r.Dead.IsZero() || !p.Has(r.Event) || seen[r.Event.Resource()] {
+			return false
+		}
+		seen[r.Event.Resource()] = true
+		return true
+	}), nil
+}
+
+// NextParked implements [eventlog.Retries].
+func (m *Memory) NextParked(_ context.Context, endpoint string, e tidings.Event, limit int) ([]eventlog.Retry, error) {
+	return m.sorted(limit, func(r eventlog.Retry) bool {
+		return r.Endpoint == endpoint && r.Dead.IsZero() && r.Event.Resource() == e.Resource()
+	}), nil
+}
+
+// Parked implements [eventlog.Retries].
+func (m *Memory) Parked(_ context.Context, f eventlog.ParkedFilter) ([]eventlog.Retry, error) {
+	return m.sorted(f.Limit, func(r eventlog.Retry) bool {
+		return (f.Endpoint == "" || r.Endpoint == f.Endpoint) && (f.Sequence == 0 || r.Event.Sequence == f.Sequence) &&
+			(!f.Dead || !r.Dead.IsZero()) && r.Event.Sequence > f.After
+	}), nil
+}
+
+// ParkedCounts implements [eventlog.Retries].
+func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counts := make(map[string]eventlog.ParkedCount)
+	for key, r := range m.retries {
+		c := counts[key.endpoint]
+		if r.Dead.IsZero() {
+			c.Live++
+		} else {
+			c.Dead++
+		}
+		counts[key.endpoint] = c
+	}
+	return counts, nil
+}
+
+// sorted returns the parked events that are wanted, which are asked for in the
+// order of the log.
+func (m *Memory) sorted(limit int, want func(eventlog.Retry) bool) []eventlog.Retry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]eventlog.Retry, 0, len(m.retries))
+	for _, r := range m.retries {
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b eventlog.Retry) int {
+		return cmp.Or(cmp.Compare(a.Event.Sequence, b.Event.Sequence), cmp.Compare(a.Endpoint, b.Endpoint))
+	})
+	var found []eventlog.Retry
+	for _, r := range all {
+		if len(found) < limit && want(r) {
+			found = append(found, r)
+		}
+	}
+	return found
+}

@@ -1,0 +1,110 @@
+package eventlog
+
+import (
+	"context"
+	"hash/fnv"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// Partition is a share of an endpoint's events: those of some resources. An
+// endpoint has one unless it is configured to have more.
+type Partition struct {
+	Endpoint string
+	// Index is from 0 to Of-1.
+	Index, Of int
+}
+
+// Lane is a number for a resource, the same in every process.
+func Lane(e tidings.Event) int64 {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(e.Type)) // a hash takes everything
+	_, _ = hash.Write([]byte{'/'})
+	_, _ = hash.Write([]byte(e.ResourceID))
+	return int64(hash.Sum32())
+}
+
+// Has reports whether an event is in the partition.
+func (p Partition) Has(e tidings.Event) bool {
+	return p.Of <= 1 || Lane(e)%int64(p.Of) == int64(p.Index)
+}
+
+// Lease is the right to deliver a partition's events. It ends when its replica
+// leaves or is declared dead, and its generation grows with each new owner.
+type Lease struct {
+	Partition
+	// Owner is the id of a replica; empty or that of a dead one if it is free.
+	Owner      string
+	Generation int64
+}
+
+// Cursor is how far a partition has come, and who may move it.
+type Cursor struct {
+	Lease
+	// Sequence is the highest position below which everything is settled:
+	// delivered, not matched, merged or parked.
+	Sequence int64
+	// Status is how the endpoint was doing when the cursor was saved, in the
+	// owner's words, for those who ask another replica.
+	Status string
+	// Saved is when it was saved, set by the log.
+	Saved time.Time
+}
+
+// Replica is a process that delivers from the log.
+type Replica struct {
+	// ID is one that no other process has or had.
+	ID string
+	// Group is the same for replicas with the same endpoints; they share them
+	// evenly.
+	Group string
+}
+
+// Leases share the endpoints among replicas. Times are the database's: a replica
+// lives until the time to live has passed since it was last kept alive, and then
+// until another removes it.
+type Leases interface {
+	// Join makes a replica known.
+	Join(ctx context.Context, r Replica, ttl time.Duration) error
+	// KeepAlive prolongs the life of a replica and sets its group. It returns
+	// false if the replica was removed: then it has lost all its leases and must
+	// join under another id.
+	KeepAlive(ctx context.Context, r Replica, ttl time.Duration) (bool, error)
+	// Leave removes a replica, which frees all its leases.
+	Leave(ctx context.Context, id string) error
+	// Replicas returns those that live.
+	Replicas(ctx context.Context) ([]Replica, error)
+	// Acquire takes those of the partitions that are free and returns their
+	// cursors. It removes dead replicas.
+	Acquire(ctx context.Context, owner string, want []Partition) ([]Cursor, error)
+	// Release frees leases; those that were lost already stay as they are.
+	Release(ctx context.Context, leases []Lease) error
+}
+
+// Cursors keeps the cursors.
+type Cursors interface {
+	// Prepare makes cursors for endpoints that have none, at a position. Where an
+	// endpoint has another number of partitions than before, the new ones begin
+	// at the lowest cursor of the old ones, and stay with the old owner until it
+	// has ended.
+	Prepare(ctx context.Context, partitions []Partition, head int64) error
+	// Cursors returns all of them.
+	Cursors(ctx context.Context) ([]Cursor, error)
+	// SaveCursors writes cursors whose lease is held, and returns the leases that
+	// were lost. A cursor never moves back: the higher position of the saved and
+	// the given one stays.
+	SaveCursors(ctx context.Context, cursors []Cursor) (lost []Lease, err error)
+	// SaveGap notes that a cursor fell off the end of the log.
+	SaveGap(ctx context.Context, g Gap) error
+	// Gaps returns the newest gaps.
+	Gaps(ctx context.Context, limit int) ([]Gap, error)
+}
+
+// Gap is a range of positions that expired before an endpoint got them.
+type Gap struct {
+	Endpoint string
+	Index    int // of the partition
+	From, To int64
+	At       time.Time
+}

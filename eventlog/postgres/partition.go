@@ -1,0 +1,125 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// partitioned is a table that is partitioned by time, in microseconds. The names
+// of its partitions hold their bounds, and each begins where the last one ends.
+type partitioned struct {
+	db     *sql.DB
+	table  string
+	column string
+	width  time.Duration
+
+	mu    sync.Mutex
+	until int64 // up to where there are partitions
+}
+
+// lockTime bounds how long a change of partitions may keep others waiting.
+const lockTime = "SET LOCAL lock_timeout = '3s'"
+
+// ensure makes sure that there is a partition for what is written at a time and
+// some while after it.
+func (p *partitioned) ensure(ctx context.Context, clock int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ahead := clock + p.width.Microseconds()/2
+	if ahead < p.until {
+		return nil
+	}
+	return p.change(ctx, func(tx *sql.Tx, partitions []partition) error {
+		for _, existing := range partitions {
+			p.until = max(p.until, existing.to)
+		}
+		if ahead < p.until {
+			return nil // another replica was faster
+		}
+		next := partition{from: p.until, to: max(p.until, clock) + p.width.Microseconds()}
+		name := next.name(p.table)
+		// Attached, not created in its place: that keeps no reader waiting.
+		_, err := tx.ExecContext(ctx, fmt.Sprintf(`CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL, CHECK (%[5]s >= %[3]d AND %[5]s < %[4]d));
+			ALTER TABLE %[2]s ATTACH PARTITION %[1]s FOR VALUES FROM (%[3]d) TO (%[4]d)`, name, p.table, next.from, next.to, p.column))
+		if err != nil {
+			return fmt.Errorf("add partition %s: %w", name, err)
+		}
+		p.until = next.to
+		return nil
+	})
+}
+
+// dropBefore drops partitions that end before a time, except for the last one.
+func (p *partitioned) dropBefore(ctx context.Context, before time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.change(ctx, func(tx *sql.Tx, partitions []partition) error {
+		for _, existing := range partitions {
+			if existing.to > before.UnixMicro() || len(partitions) == 1 {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, "DROP TABLE "+existing.name(p.table)); err != nil {
+				return fmt.Errorf("drop partition %s: %w", existing.name(p.table), err)
+			}
+		}
+		return nil
+	})
+}
+
+type partition struct{ from, to int64 }
+
+func (p partition) name(table string) string { return fmt.Sprintf("%s_%d_%d", table, p.from, p.to) }
+
+// change runs do with the partitions that there are; nobody else changes them
+// meanwhile.
+func (p *partitioned) change(ctx context.Context, do func(*sql.Tx, []partition) error) error {
+	tx, err := p.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("partitions of %s: %w", p.table, err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	if _, err := tx.ExecContext(ctx, lockTime+"; SELECT pg_advisory_xact_lock(hashtext('"+p.table+"'))"); err != nil {
+		return fmt.Errorf("partitions of %s: %w", p.table, err)
+	}
+	partitions, err := p.list(ctx, tx)
+	if err != nil {
+		return fmt.Errorf("partitions of %s: %w", p.table, err)
+	}
+	if err := do(tx, partitions); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("partitions of %s: %w", p.table, err)
+	}
+	return nil
+}
+
+func (p *partitioned) list(ctx context.Context, tx *sql.Tx) ([]partition, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = '"+p.table+"'::regclass")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var partitions []partition
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		bounds := strings.Split(strings.TrimPrefix(name[strings.LastIndex(name, ".")+1:], p.table+"_"), "_")
+		if len(bounds) != 2 {
+			continue // somebody else's
+		}
+		from, err1 := strconv.ParseInt(bounds[0], 10, 64)
+		to, err2 := strconv.ParseInt(bounds[1], 10, 64)
+		if err1 == nil && err2 == nil {
+			partitions = append(partitions, partition{from, to})
+		}
+	}
+	return partitions, rows.Err()
+}

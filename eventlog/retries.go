@@ -1,0 +1,61 @@
+package eventlog
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// Retry is an event parked for an endpoint: one that failed, one that waits
+// behind such an event of the same resource, or a dead letter.
+type Retry struct {
+	Endpoint string
+	Event    tidings.Event
+	// Attempts counts those that used up a place in the schedule; 0 for an event
+	// that only waits.
+	Attempts int
+	// First is when the first attempt was made; zero before it.
+	First time.Time
+	// Next is when to try again; zero for an event that only waits.
+	Next time.Time
+	// Dead is when it was given up; zero for a live one.
+	Dead time.Time
+	// Reason is why the last attempt failed.
+	Reason string
+}
+
+// Retries keeps the parked events. They are independent of the log's retention.
+// Writes need the lease of a partition of the endpoint; the error of one that
+// was lost is [ErrLeaseLost].
+type Retries interface {
+	// Park writes retries, replacing those of the same endpoint and sequence,
+	// except that an event that only waits never replaces another row. All or
+	// none.
+	Park(ctx context.Context, l Lease, retries []Retry) error
+	// Unpark removes events that were delivered, or merged into others.
+	Unpark(ctx context.Context, l Lease, sequences ...int64) error
+	// ParkedLanes returns the oldest live retry of each resource of a partition,
+	// at most limit.
+	ParkedLanes(ctx context.Context, p Partition, limit int) ([]Retry, error)
+	// NextParked returns the oldest live retries of one resource, at most limit.
+	NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]Retry, error)
+	// Parked returns parked events, in the order of the log.
+	Parked(ctx context.Context, f ParkedFilter) ([]Retry, error)
+	// ParkedCounts returns how many there are, by endpoint.
+	ParkedCounts(ctx context.Context) (map[string]ParkedCount, error)
+}
+
+// ParkedFilter narrows a list of parked events; its zero value is all of them.
+type ParkedFilter struct {
+	Endpoint string
+	Sequence int64
+	// Dead is dead letters only.
+	Dead bool
+	// After is the position before the first.
+	After int64
+	Limit int
+}
+
+// ParkedCount is how many events of an endpoint are parked.
+type ParkedCount struct{ Live, Dead int64 }

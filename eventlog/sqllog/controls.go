@@ -1,0 +1,127 @@
+package sqllog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// Controls implements [eventlog.Controls].
+func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, error) {
+	controls := make(map[string]eventlog.Control)
+	err := query(ctx, t.writer, "controls", func(rows *sql.Rows) error {
+		var c eventlog.Control
+		var since int64
+		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since)
+		c.Since = fromMicros(since)
+		controls[c.Endpoint] = c
+		return err
+	}, "SELECT endpoint, disabled, fingerprint, since FROM tidings_controls")
+	return controls, err
+}
+
+// SaveControl implements [eventlog.Controls].
+func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
+	_, err := t.writer.ExecContext(ctx, `INSERT INTO tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (endpoint) DO UPDATE SET disabled = excluded.disabled, fingerprint = excluded.fingerprint,
+			since = CASE WHEN excluded.since > tidings_controls.since THEN excluded.since ELSE tidings_controls.since + 1 END`,
+		c.Endpoint, c.Disabled, c.Fingerprint, micros(c.Since))
+	if err != nil {
+		return fmt.Errorf("save control of endpoint %s: %w", c.Endpoint, err)
+	}
+	return nil
+}
+
+const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patterns, resource, position,
+	delivered, failed, reason, state, created_at, updated_at, created_by`
+
+// AddReplay implements [eventlog.Replays].
+func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
+	_, err := t.writer.ExecContext(ctx, "INSERT INTO tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
+		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
+		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy)
+	if err != nil {
+		return fmt.Errorf("add replay: %w", err)
+	}
+	return nil
+}
+
+// SaveReplay implements [eventlog.Replays].
+func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Replay) (state eventlog.ReplayState, err error) {
+	err = t.inTx(ctx, func(tx *sql.Tx) error {
+		if err := t.held(ctx, tx, l); err != nil {
+			return err
+		}
+		err := tx.QueryRowContext(ctx, `UPDATE tidings_replays SET position = $2, delivered = $3, failed = $4, reason = $5, updated_at = $6,
+				state = CASE WHEN state = 'running' THEN $7 ELSE state END
+			WHERE id = $1 RETURNING state`,
+			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State)).Scan((*string)(&state))
+		if errors.Is(err, sql.ErrNoRows) {
+			state, err = eventlog.ReplayCanceled, nil
+		}
+		if err != nil {
+			return fmt.Errorf("save replay %s: %w", r.ID, err)
+		}
+		return nil
+	})
+	return state, err
+}
+
+// CancelReplay implements [eventlog.Replays].
+func (t *Tables) CancelReplay(ctx context.Context, id string) (bool, error) {
+	result, err := t.writer.ExecContext(ctx, "UPDATE tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
+		id, time.Now().UnixMicro())
+	if err != nil {
+		return false, fmt.Errorf("cancel replay %s: %w", id, err)
+	}
+	n, err := result.RowsAffected()
+	return n == 1, err
+}
+
+// Replays implements [eventlog.Replays].
+func (t *Tables) Replays(ctx context.Context, running bool, limit int) ([]eventlog.Replay, error) {
+	where := " ORDER BY created_at DESC LIMIT $1"
+	if running {
+		where = " WHERE state = 'running' ORDER BY created_at LIMIT $1"
+	}
+	return t.replays(ctx, where, limit)
+}
+
+// Replay implements [eventlog.Replays].
+func (t *Tables) Replay(ctx context.Context, id string) (eventlog.Replay, bool, error) {
+	found, err := t.replays(ctx, " WHERE id = $1", id)
+	return first(found), len(found) > 0, err
+}
+
+func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]eventlog.Replay, error) {
+	var found []eventlog.Replay
+	err := query(ctx, t.writer, "replays", func(rows *sql.Rows) error {
+		var r eventlog.Replay
+		var dead, since, until, created, updated int64
+		var patterns string
+		err := rows.Scan(&r.ID, &r.Endpoint, &dead, &r.From, &r.To, &since, &until, &patterns, &r.Resource, &r.Position,
+			&r.Delivered, &r.Failed, &r.Reason, (*string)(&r.State), &created, &updated, &r.CreatedBy)
+		r.Dead, r.Since, r.Until = dead != 0, fromMicros(since), fromMicros(until)
+		r.Created, r.Updated = fromMicros(created), fromMicros(updated)
+		if patterns != "" {
+			r.Patterns = strings.Split(patterns, ",")
+		}
+		found = append(found, r)
+		return err
+	}, "SELECT "+replayColumns+" FROM tidings_replays"+where, args...)
+	return found, err
+}
+
+// ExpireReplays implements [eventlog.Replays].
+func (t *Tables) ExpireReplays(ctx context.Context, before time.Time) error {
+	_, err := t.writer.ExecContext(ctx, "DELETE FROM tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
+	if err != nil {
+		return fmt.Errorf("remove old replays: %w", err)
+	}
+	return nil
+}

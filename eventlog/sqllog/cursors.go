@@ -1,0 +1,210 @@
+package sqllog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+const cursorColumns = `tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts, tidings_cursors.seq,
+	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.saved_at`
+
+func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
+	var c eventlog.Cursor
+	var saved int64
+	err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &saved)
+	c.Saved = fromMicros(saved)
+	return c, err
+}
+
+// Prepare implements [eventlog.Cursors].
+func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, head int64) error {
+	return t.inTx(ctx, func(tx *sql.Tx) error {
+		if t.dialect.LockReplicas != "" {
+			if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
+				return fmt.Errorf("prepare cursors: %w", err)
+			}
+		}
+		existing, err := existingPartitions(ctx, tx)
+		if err != nil {
+			return err
+		}
+		missing := slices.DeleteFunc(slices.Clone(partitions), func(p eventlog.Partition) bool { return existing[p.Endpoint].of == p.Of })
+		for _, p := range missing {
+			if old, known := existing[p.Endpoint]; known && p.Index == 0 {
+				// The new ones stay with an old owner, which does not know them, until
+				// it has ended all it does for the old ones.
+				_, err := tx.ExecContext(ctx, "DELETE FROM tidings_cursors WHERE endpoint = $1 AND parts = $2", p.Endpoint, old.of)
+				if err != nil {
+					return fmt.Errorf("prepare cursors: %w", err)
+				}
+			}
+		}
+		return inBatches(len(missing), func(from, to int) error {
+			args := make([]any, 0, 8*(to-from))
+			for _, p := range missing[from:to] {
+				c := existingCursor{seq: head}
+				if old, known := existing[p.Endpoint]; known {
+					c = old
+				}
+				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", time.Now().UnixMicro())
+			}
+			_, err := tx.ExecContext(ctx, `INSERT INTO tidings_cursors (endpoint, part, parts, seq, owner, generation, status, saved_at)
+				VALUES `+Placeholders(to-from, 8)+` ON CONFLICT DO NOTHING`, args...)
+			if err != nil {
+				return fmt.Errorf("prepare cursors: %w", err)
+			}
+			return nil
+		})
+	})
+}
+
+// existingCursor is what the partitions of an endpoint have in common: the
+// lowest position, the highest generation, and one of their owners.
+type existingCursor struct {
+	of         int
+	seq        int64
+	owner      string
+	generation int64
+}
+
+func existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT endpoint, min(parts), min(seq), max(owner), max(generation) FROM tidings_cursors GROUP BY endpoint")
+	if err != nil {
+		return nil, fmt.Errorf("prepare cursors: %w", err)
+	}
+	defer rows.Close()
+	existing := make(map[string]existingCursor)
+	for rows.Next() {
+		var endpoint string
+		var c existingCursor
+		if err := rows.Scan(&endpoint, &c.of, &c.seq, &c.owner, &c.generation); err != nil {
+			return nil, fmt.Errorf("prepare cursors: %w", err)
+		}
+		existing[endpoint] = c
+	}
+	return existing, rows.Err()
+}
+
+// Cursors implements [eventlog.Cursors].
+func (t *Tables) Cursors(ctx context.Context) ([]eventlog.Cursor, error) {
+	var cursors []eventlog.Cursor
+	err := query(ctx, t.writer, "cursors", func(rows *sql.Rows) error {
+		c, err := scanCursor(rows)
+		cursors = append(cursors, c)
+		return err
+	}, "SELECT "+cursorColumns+" FROM tidings_cursors ORDER BY endpoint, part")
+	return cursors, err
+}
+
+// SaveCursors implements [eventlog.Cursors].
+func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lost []eventlog.Lease, err error) {
+	if len(cursors) == 0 {
+		return nil, nil
+	}
+	err = t.inTx(ctx, func(tx *sql.Tx) error {
+		lost = nil
+		return inBatches(len(cursors), func(from, to int) error {
+			args := make([]any, 0, 6*(to-from)+1)
+			left := make(map[eventlog.Partition]eventlog.Lease)
+			for _, c := range cursors[from:to] {
+				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status)
+				left[c.Partition] = c.Lease
+			}
+			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text")+
+				fmt.Sprintf(`UPDATE tidings_cursors SET
+					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, saved_at = $%d
+				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
+					AND tidings_cursors.parts = v.parts AND tidings_cursors.generation = v.generation
+				RETURNING tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts`, len(args)+1),
+				append(args, time.Now().UnixMicro())...)
+			if err != nil {
+				return fmt.Errorf("save cursors: %w", err)
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var p eventlog.Partition
+				if err := rows.Scan(&p.Endpoint, &p.Index, &p.Of); err != nil {
+					return fmt.Errorf("save cursors: %w", err)
+				}
+				delete(left, p)
+			}
+			for _, l := range left {
+				lost = append(lost, l)
+			}
+			if err := rows.Err(); err != nil {
+				return fmt.Errorf("save cursors: %w", err)
+			}
+			return nil
+		})
+	})
+	return lost, err
+}
+
+// ExpireCursors implements [eventlog.Expirer].
+func (t *Tables) ExpireCursors(ctx context.Context, before time.Time, keep []string) error {
+	cursors, err := t.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range cursors {
+		if c.Saved.Before(before) && !slices.Contains(keep, c.Endpoint) {
+			_, err := t.writer.ExecContext(ctx, `DELETE FROM tidings_cursors WHERE endpoint = $1 AND part = $2 AND saved_at < $3
+				AND owner NOT IN (SELECT id FROM tidings_replicas)`, c.Endpoint, c.Index, before.UnixMicro())
+			if err != nil {
+				return fmt.Errorf("remove cursor of endpoint %s: %w", c.Endpoint, err)
+			}
+		}
+	}
+	return nil
+}
+
+// SaveGap implements [eventlog.Cursors].
+func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
+	_, err := t.writer.ExecContext(ctx, `INSERT INTO tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (endpoint, part, from_seq) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
+		g.Endpoint, g.Index, g.From, g.To, micros(g.At))
+	if err != nil {
+		return fmt.Errorf("note what endpoint %s missed: %w", g.Endpoint, err)
+	}
+	return nil
+}
+
+// Gaps implements [eventlog.Cursors].
+func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
+	var gaps []eventlog.Gap
+	err := query(ctx, t.reader, "gaps", func(rows *sql.Rows) error {
+		var g eventlog.Gap
+		var at int64
+		err := rows.Scan(&g.Endpoint, &g.Index, &g.From, &g.To, &at)
+		g.At = fromMicros(at)
+		gaps = append(gaps, g)
+		return err
+	}, "SELECT endpoint, part, from_seq, to_seq, at FROM tidings_gaps ORDER BY at DESC LIMIT $1", limit)
+	return gaps, err
+}
+
+// conditions builds the WHERE clause of a query from those that are given.
+type conditions struct {
+	texts []string
+	args  []any
+}
+
+func (c *conditions) add(given bool, text string, arg any) {
+	if given {
+		c.args = append(c.args, arg)
+		c.texts = append(c.texts, fmt.Sprintf(text, len(c.args)))
+	}
+}
+
+func (c *conditions) where() string {
+	if len(c.texts) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(c.texts, " AND ")
+}

@@ -1,0 +1,158 @@
+package sqllog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// EventColumns are the columns of an event, without its position.
+const EventColumns = `id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, owner_id, trace`
+
+const eventColumnCount = 10
+
+// InsertEvents writes events into a table that has the event columns. An event
+// without an id gets a UUIDv7, in place.
+func InsertEvents(ctx context.Context, tx Execer, table string, events []tidings.Event) error {
+	return inBatches(len(events), func(from, to int) error {
+		args := make([]any, 0, (to-from)*eventColumnCount)
+		for i := range events[from:to] {
+			e := &events[from+i]
+			if e.ID == "" {
+				id, err := uuid.NewV7()
+				if err != nil {
+					return fmt.Errorf("make event id: %w", err)
+				}
+				e.ID = id.String()
+			}
+			args = append(args, eventArgs(e)...)
+		}
+		query := "INSERT INTO " + table + " (" + EventColumns + ") VALUES " + Placeholders(to-from, eventColumnCount)
+		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+			return fmt.Errorf("append %s: %w", events[from].Name(), err)
+		}
+		return nil
+	})
+}
+
+func eventArgs(e *tidings.Event) []any {
+	return []any{
+		e.ID, string(e.Type), string(e.Action), e.ResourceID, e.ResourceURL,
+		e.UserID, e.Time.UnixMicro(), e.ResourceVersion, e.OwnerID, e.Trace,
+	}
+}
+
+// eventTargets returns scan targets for the event columns and a function that
+// puts into e what is not scanned directly.
+func eventTargets(e *tidings.Event) (targets []any, finish func()) {
+	at := new(int64)
+	return []any{
+		&e.ID, (*string)(&e.Type), (*string)(&e.Action), &e.ResourceID, &e.ResourceURL,
+		&e.UserID, at, &e.ResourceVersion, &e.OwnerID, &e.Trace,
+	}, func() { e.Time = time.UnixMicro(*at).UTC() }
+}
+
+// Read implements [eventlog.Reader].
+func (t *Tables) Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error) {
+	return t.readEvents(ctx, fmt.Sprintf("log after %d", after), "seq > $1 ORDER BY seq LIMIT $2", after, limit)
+}
+
+func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any) ([]tidings.Event, error) {
+	var events []tidings.Event
+	err := query(ctx, t.reader, what, func(rows *sql.Rows) error {
+		var e tidings.Event
+		targets, finish := eventTargets(&e)
+		if err := rows.Scan(append([]any{&e.Sequence}, targets...)...); err != nil {
+			return err
+		}
+		finish()
+		events = append(events, e)
+		return nil
+	}, "SELECT seq, "+EventColumns+" FROM tidings_events WHERE "+where, args...)
+	return events, err
+}
+
+// OldestOr returns the position of the oldest event, or one more than the head
+// where there is none.
+func (t *Tables) OldestOr(ctx context.Context, head int64) (int64, error) {
+	oldest, err := t.Number(ctx, "SELECT min(seq) FROM tidings_events")
+	if oldest == 0 {
+		oldest = head + 1
+	}
+	return oldest, err
+}
+
+// Number returns the number that a statement selects, 0 where there is none.
+func (t *Tables) Number(ctx context.Context, query string, args ...any) (int64, error) {
+	var n sql.NullInt64
+	err := t.reader.QueryRowContext(ctx, query, args...).Scan(&n)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, fmt.Errorf("read log: %w", err)
+	}
+	return n.Int64, nil
+}
+
+// SequenceAt implements [eventlog.Finder].
+func (t *Tables) SequenceAt(ctx context.Context, at time.Time) (int64, error) {
+	return t.FirstSince(ctx, at.Add(-eventlog.TimeSlack))
+}
+
+// FirstSince returns the position of the first event made at a time or later, or
+// one more than that of the last event, as though their times were in order. It
+// takes a few reads of one row, and needs no index of times.
+func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
+	low, err := t.Number(ctx, "SELECT coalesce(min(seq), 1) FROM tidings_events")
+	if err != nil {
+		return 0, err
+	}
+	high, err := t.Number(ctx, "SELECT coalesce(max(seq), 0) + 1 FROM tidings_events")
+	for err == nil && low < high {
+		middle := low + (high-low)/2
+		var us int64
+		us, err = t.Number(ctx, "SELECT at FROM tidings_events WHERE seq >= $1 ORDER BY seq LIMIT 1", middle)
+		if us >= at.UnixMicro() {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return low, err
+}
+
+// Find implements [eventlog.Finder]. An id is a UUIDv7, which holds its time,
+// unless a program chose another; that takes a look at every event.
+func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, error) {
+	what := "event " + id
+	if parsed, err := uuid.Parse(id); err == nil && parsed.Version() == 7 {
+		seconds, nanos := parsed.Time().UnixTime()
+		at := time.Unix(seconds, nanos)
+		from, err := t.SequenceAt(ctx, at.Add(-eventlog.TimeSlack))
+		if err != nil {
+			return tidings.Event{}, false, err
+		}
+		to, err := t.FirstSince(ctx, at.Add(eventlog.TimeSlack))
+		if err != nil {
+			return tidings.Event{}, false, err
+		}
+		found, err := t.readEvents(ctx, what, "seq >= $1 AND seq <= $2 AND id = $3 LIMIT 1", from, to, id)
+		if err != nil || len(found) > 0 {
+			return first(found), len(found) > 0, err
+		}
+	}
+	found, err := t.readEvents(ctx, what, "id = $1 LIMIT 1", id)
+	return first(found), len(found) > 0, err
+}
+
+func first[T any](found []T) (one T) {
+	if len(found) > 0 {
+		one = found[0]
+	}
+	return one
+}

@@ -1,0 +1,134 @@
+package sqllog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// Join implements [eventlog.Leases].
+func (t *Tables) Join(ctx context.Context, r eventlog.Replica, ttl time.Duration) error {
+	return t.JoinAfter(ctx, "", r, ttl)
+}
+
+// JoinAfter runs a statement, then joins, all in one transaction.
+func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Replica, ttl time.Duration) error {
+	return t.inTx(ctx, func(tx *sql.Tx) error {
+		if statement != "" {
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return fmt.Errorf("join as replica: %w", err)
+			}
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
+			r.ID, r.Group, ttl.Microseconds())
+		if err != nil {
+			return fmt.Errorf("join as replica: %w", err)
+		}
+		return nil
+	})
+}
+
+// KeepAlive implements [eventlog.Leases].
+func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Duration) (bool, error) {
+	result, err := t.writer.ExecContext(ctx, "UPDATE tidings_replicas SET fellows = $2, expires_at = "+t.dialect.Now+" + $3 WHERE id = $1",
+		r.ID, r.Group, ttl.Microseconds())
+	if err != nil {
+		return false, fmt.Errorf("keep replica alive: %w", err)
+	}
+	n, err := result.RowsAffected()
+	return n == 1, err
+}
+
+// Leave implements [eventlog.Leases].
+func (t *Tables) Leave(ctx context.Context, id string) error {
+	if _, err := t.writer.ExecContext(ctx, "DELETE FROM tidings_replicas WHERE id = $1", id); err != nil {
+		return fmt.Errorf("leave as replica: %w", err)
+	}
+	return nil
+}
+
+// Replicas implements [eventlog.Leases].
+func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
+	var replicas []eventlog.Replica
+	err := query(ctx, t.writer, "replicas", func(rows *sql.Rows) error {
+		var r eventlog.Replica
+		err := rows.Scan(&r.ID, &r.Group)
+		replicas = append(replicas, r)
+		return err
+	}, "SELECT id, fellows FROM tidings_replicas WHERE expires_at > "+t.dialect.Now+" ORDER BY id")
+	return replicas, err
+}
+
+// Acquire implements [eventlog.Leases]. Nobody joins, leaves or acquires
+// meanwhile: a replica that is removed here can't go on, and one that goes on is
+// seen here.
+func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Partition) (got []eventlog.Cursor, err error) {
+	err = t.inTx(ctx, func(tx *sql.Tx) error {
+		got = nil
+		for _, statement := range []string{t.dialect.LockReplicas, "DELETE FROM tidings_replicas WHERE expires_at <= " + t.dialect.Now} {
+			if statement == "" {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return fmt.Errorf("acquire leases: %w", err)
+			}
+		}
+		return inBatches(len(want), func(from, to int) error {
+			args := make([]any, 0, 3*(to-from)+1)
+			for _, p := range want[from:to] {
+				args = append(args, p.Endpoint, p.Index, p.Of)
+			}
+			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+fmt.Sprintf(`
+				UPDATE tidings_cursors SET owner = CAST($%d AS text), generation = tidings_cursors.generation + 1
+				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part AND tidings_cursors.parts = v.parts
+					AND tidings_cursors.owner NOT IN (SELECT id FROM tidings_replicas)
+				RETURNING `+cursorColumns, len(args)+1), append(args, owner)...)
+			if err != nil {
+				return fmt.Errorf("acquire leases: %w", err)
+			}
+			defer rows.Close()
+			for rows.Next() {
+				c, err := scanCursor(rows)
+				if err != nil {
+					return fmt.Errorf("acquire leases: %w", err)
+				}
+				got = append(got, c)
+			}
+			return rows.Err()
+		})
+	})
+	return got, err
+}
+
+// Release implements [eventlog.Leases].
+func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
+	return t.inTx(ctx, func(tx *sql.Tx) error {
+		for _, l := range leases {
+			_, err := tx.ExecContext(ctx, "UPDATE tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4",
+				l.Endpoint, l.Index, l.Of, l.Generation)
+			if err != nil {
+				return fmt.Errorf("release leases: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// held returns an error unless the lease is still held; then it stays so until
+// the end of the transaction.
+func (t *Tables) held(ctx context.Context, tx *sql.Tx, l eventlog.Lease) error {
+	var generation int64
+	err := tx.QueryRowContext(ctx, "SELECT generation FROM tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
+		l.Endpoint, l.Index, l.Of).Scan(&generation)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) || (err == nil && generation != l.Generation):
+		return fmt.Errorf("endpoint %s: %w", l.Endpoint, eventlog.ErrLeaseLost)
+	case err != nil:
+		return fmt.Errorf("check lease of endpoint %s: %w", l.Endpoint, err)
+	}
+	return nil
+}

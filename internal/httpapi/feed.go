@@ -1,0 +1,318 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/webhook"
+)
+
+// Feed reads the log, from memory where it is new.
+type Feed interface {
+	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)
+	Head() int64
+	More(after int64) <-chan struct{}
+}
+
+// Oldest tells where the log begins.
+type Oldest interface {
+	Oldest(ctx context.Context) (int64, error)
+}
+
+const (
+	feedBatch = 500
+	// feedScan bounds how many events one request looks at: of those that its
+	// caller may not read, there may be very many.
+	feedScan = 20_000
+	feedWait = 60 * time.Second
+	// feedReaders bounds how many requests may wait for events at once.
+	feedReaders   = 1000
+	keepAliveTime = 15 * time.Second
+	writeTime     = 30 * time.Second
+)
+
+// feedQuery says what is wanted of the feed.
+type feedQuery struct {
+	After string `query:"after" doc:"A position: the next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
+	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s."`
+}
+
+// FeedPage is a part of the feed.
+type FeedPage struct {
+	Items []webhook.Event `json:"items" nullable:"false"`
+	Next  int64           `json:"next" doc:"The after of the next request."`
+	Head  int64           `json:"head" doc:"The position of the newest event."`
+}
+
+// expiredProblem says where to go on after events have expired.
+type expiredProblem struct {
+	huma.ErrorModel
+	After int64 `json:"after" doc:"The after with which to start again: before the oldest event there is."`
+}
+
+func (a *api) feedRoutes() {
+	op := operation(http.MethodGet, "/events", "readEvents", "Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
+	op.Errors = []int{http.StatusGone}
+	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
+		r, err := a.newFeedReader(ctx, who, in.After, in.Types)
+		if err != nil {
+			return nil, err
+		}
+		var wait time.Duration
+		if in.Wait != "" {
+			if wait, err = time.ParseDuration(in.Wait); err != nil || wait < 0 {
+				return nil, &resource.Error{Code: resource.Invalid, Field: "wait", Message: `expected a duration such as "30s"`}
+			}
+		}
+		return answerPlain(r.page(ctx, in.Limit, min(wait, feedWait)))
+	})
+}
+
+// feedReader reads the feed for a caller.
+type feedReader struct {
+	api      *api
+	who      resource.Caller
+	patterns []tidings.Pattern
+	after    int64
+}
+
+func (a *api) newFeedReader(ctx context.Context, who resource.Caller, after, types string) (*feedReader, error) {
+	r := &feedReader{api: a, who: who}
+	var err error
+	if r.patterns, err = parsePatterns("types", types); err != nil {
+		return nil, err
+	}
+	oldest, err := a.Log.Oldest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if after == "" {
+		r.after = oldest - 1
+		return r, nil
+	}
+	if r.after, err = strconv.ParseInt(after, 10, 64); err != nil || r.after < 0 {
+		return nil, &resource.Error{Code: resource.Invalid, Field: "after", Message: "expected a position: a whole number"}
+	}
+	if r.after < oldest-1 {
+		return nil, expired(r.after, oldest)
+	}
+	if head := a.Feed.Head(); r.after > head {
+		// It may come from a replica that is a moment ahead, or from another log.
+		if now, err := a.Log.Advance(ctx); err != nil || r.after > now {
+			return nil, &resource.Error{Code: resource.Invalid, Field: "after", Message: fmt.Sprintf("the log ends at %d", head), Cause: err}
+		}
+	}
+	return r, nil
+}
+
+func expired(after, oldest int64) error {
+	return &expiredProblem{
+		ErrorModel: *newProblem(http.StatusGone, fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again, then start with after=%d", after, oldest, oldest-1)),
+		After:      oldest - 1,
+	}
+}
+
+func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		p, err := tidings.ParsePattern(part, tidings.ServerTypes())
+		if err != nil {
+			return nil, &resource.Error{Code: resource.Invalid, Field: field, Message: err.Error()}
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns, nil
+}
+
+func (r *feedReader) wants(e tidings.Event) bool {
+	if !r.api.Resources.MayRead(r.who, e) {
+		return false
+	}
+	for _, p := range r.patterns {
+		if p.Match(e.Type, e.Action) {
+			return true
+		}
+	}
+	return len(r.patterns) == 0
+}
+
+// read returns at most limit events that are wanted, and moves on.
+func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, error) {
+	found := []webhook.Event{}
+	for looked := 0; looked < feedScan; looked += feedBatch {
+		events, err := r.api.Feed.Read(ctx, r.after, feedBatch)
+		if err != nil {
+			return nil, err
+		}
+		if len(events) == 0 {
+			return found, nil
+		}
+		if events[0].Sequence > r.after+1 { // some expired meanwhile
+			return nil, expired(r.after, events[0].Sequence)
+		}
+		for _, e := range events {
+			if len(found) == limit {
+				return found, nil
+			}
+			r.after = e.Sequence
+			if r.wants(e) {
+				found = append(found, webhook.NewEvent(e))
+			}
+		}
+		if len(found) == limit {
+			return found, nil
+		}
+	}
+	return found, nil
+}
+
+// page waits for events if there are none.
+func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*FeedPage, error) {
+	deadline := time.After(wait)
+	for {
+		before := r.after
+		items, err := r.read(ctx, limit)
+		if err != nil {
+			return nil, err
+		}
+		page := &FeedPage{Items: items, Next: r.after, Head: max(r.api.Feed.Head(), r.after)}
+		if len(items) > 0 || wait == 0 {
+			return page, nil
+		}
+		if r.after-before >= feedScan { // more is there already
+			continue
+		}
+		leave, err := r.api.enter()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-r.api.Feed.More(r.after):
+			leave()
+		case <-deadline:
+			leave()
+			return page, nil
+		case <-r.api.Stopping:
+			leave()
+			return page, nil
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// enter counts a request that waits.
+func (a *api) enter() (leave func(), err error) {
+	select {
+	case a.readers <- struct{}{}:
+		return func() { <-a.readers }, nil
+	default:
+		return nil, &resource.Error{Code: resource.Busy, Message: "too many requests wait for events; try again"}
+	}
+}
+
+// streams serves the feed as server-sent events to those who accept them.
+func (a *api) streams(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.URL.Path != root+"/events" || !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		r.Pattern = "GET " + root + "/events"
+		if err := a.stream(w, r); err != nil {
+			if gone, ok := err.(*expiredProblem); ok {
+				writeProblem(w, gone.Status, gone)
+				return
+			}
+			p := a.problem(r.Context(), err)
+			writeProblem(w, p.Status, p)
+		}
+	})
+}
+
+// stream sends events until the caller goes or the server stops. It returns an
+// error only before it has begun.
+func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	who, err := a.Authenticator.Authenticate(ctx, r.Header.Get("Authorization"))
+	if err != nil {
+		return err
+	}
+	after := r.URL.Query().Get("after")
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		after = last
+	}
+	feed, err := a.newFeedReader(ctx, who, after, r.URL.Query().Get("types"))
+	if err != nil {
+		return err
+	}
+	leave, err := a.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	out := http.NewResponseController(w)
+	alive := time.NewTicker(keepAliveTime)
+	defer alive.Stop()
+	for line := ": events of Tidings\n\n"; ; {
+		if err := out.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
+			return nil //nolint:nilerr // the connection is gone
+		}
+		if _, err := w.Write([]byte(line)); err != nil || out.Flush() != nil {
+			return nil //nolint:nilerr // the same
+		}
+		events, err := feed.read(ctx, feedBatch)
+		if err != nil {
+			a.endStream(ctx, w, out, err)
+			return nil
+		}
+		if line = eventLines(events); line != "" {
+			continue
+		}
+		select {
+		case <-feed.api.Feed.More(feed.after):
+		case <-alive.C:
+			line = fmt.Sprintf(": %d\n\n", feed.after)
+		case <-a.Stopping:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// endStream tells the reader why it is over.
+func (a *api) endStream(ctx context.Context, w http.ResponseWriter, out *http.ResponseController, err error) {
+	var problem any = a.problem(ctx, err)
+	if gone, ok := err.(*expiredProblem); ok {
+		problem = gone
+	}
+	text, _ := json.Marshal(problem)                         // numbers and texts
+	_, _ = fmt.Fprintf(w, "event: problem\ndata: %s\n\n", text) // it may be gone
+	_ = out.Flush()
+}
+
+func eventLines(events []webhook.Event) string {
+	var b strings.Builder
+	for _, e := range events {
+		text, _ := json.Marshal(e) // numbers and texts
+		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.Sequence, e.Event, text)
+	}
+	return b.String()
+}

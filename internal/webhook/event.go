@@ -1,0 +1,359 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// Event is an event as operators and the catch-up feed see it: the body of the
+// webhook, and where it stands.
+type Event struct {
+	ID              string  `json:"id" doc:"The webhook-id."`
+	Sequence        int64   `json:"sequence" doc:"Its position in the log."`
+	ResourceVersion int64   `json:"resource_version"`
+	Event           string  `json:"event"`
+	ResourceType    string  `json:"resource_type"`
+	ResourceID      string  `json:"resource_id"`
+	ResourceURL     string  `json:"resource_url"`
+	UserID          *string `json:"user_id"`
+	Timestamp       string  `json:"timestamp"`
+}
+
+// NewEvent returns an event in this form.
+func NewEvent(e tidings.Event) Event {
+	out := Event{
+		ID: e.ID, Sequence: e.Sequence, ResourceVersion: e.ResourceVersion, Event: e.Name(), ResourceType: string(e.Type),
+		ResourceID: e.ResourceID, ResourceURL: e.ResourceURL, Timestamp: stamp(e.Time),
+	}
+	if e.UserID != "" {
+		out.UserID = &e.UserID
+	}
+	return out
+}
+
+// Filter narrows lists of events and attempts; its zero value wants all.
+type Filter struct {
+	Endpoint string
+	Patterns []tidings.Pattern
+	// Resource is "provider/<id>", or an id alone.
+	Resource string
+	// Outcome is one, or "failures" for all that is neither delivered nor merged.
+	Outcome      string
+	Since, Until time.Time
+	// Event is the id or position of one event.
+	Event string
+	// Before is where the page before ended; 0 for the first page.
+	Before int64
+	Limit  int
+}
+
+func (f *Filter) wants(event, resource string, at time.Time) bool {
+	typ, action, _ := strings.Cut(event, ".")
+	matches := func(p tidings.Pattern) bool { return p.Match(tidings.ResourceType(typ), tidings.Action(action)) }
+	return (len(f.Patterns) == 0 || slices.ContainsFunc(f.Patterns, matches)) &&
+		(f.Resource == "" || f.Resource == resource || strings.HasSuffix(resource, "/"+f.Resource)) &&
+		(f.Since.IsZero() || !at.Before(f.Since)) && (f.Until.IsZero() || at.Before(f.Until))
+}
+
+// Page is a part of a list, newest first.
+type Page[T any] struct {
+	Items []T `json:"items" nullable:"false"`
+	// Next is the before of the next page.
+	Next int64 `json:"next,omitempty" doc:"The before of the next page; left out on the last."`
+}
+
+// A list looks at no more events than that for one page.
+const (
+	eventBatch = 500
+	scanLimit  = 50_000
+)
+
+// Events returns events of the log, newest first.
+func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
+	page := &Page[Event]{Items: []Event{}}
+	oldest, err := s.log.Oldest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	end := f.Before - 1
+	if f.Before == 0 {
+		if end, err = s.log.Advance(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !f.Since.IsZero() {
+		from, err := s.log.SequenceAt(ctx, f.Since)
+		if err != nil {
+			return nil, err
+		}
+		oldest = max(oldest, from)
+	}
+	for looked := 0; end >= oldest && looked < scanLimit; looked += eventBatch {
+		after := max(end-eventBatch, oldest-1)
+		events, err := s.log.Read(ctx, after, int(end-after))
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range slices.Backward(events) {
+			if e.Sequence > end || !f.wants(e.Name(), e.Resource(), e.Time) {
+				continue
+			}
+			page.Items = append(page.Items, NewEvent(e))
+			if len(page.Items) == f.Limit {
+				page.Next = e.Sequence
+				return page, nil
+			}
+		}
+		end = after
+	}
+	if end >= oldest {
+		page.Next = end + 1
+	}
+	return page, nil
+}
+
+// find returns the event with an id or position, from the log or, after it
+// expired there, from what is parked.
+func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
+	sequence, err := strconv.ParseInt(id, 10, 64)
+	if err != nil {
+		e, found, err := s.log.Find(ctx, id)
+		if err == nil && !found {
+			err = notFound("the log holds no event %s: there was none, or it has expired", id)
+		}
+		return e, err
+	}
+	events, err := s.log.Read(ctx, sequence-1, 1)
+	if err == nil && len(events) > 0 && events[0].Sequence == sequence {
+		return events[0], nil
+	}
+	if err == nil {
+		rows, parkedErr := s.log.Parked(ctx, eventlog.ParkedFilter{Sequence: sequence, Limit: 1})
+		if len(rows) > 0 {
+			return rows[0].Event, nil
+		}
+		err = parkedErr
+	}
+	if err == nil {
+		err = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
+	}
+	return tidings.Event{}, err
+}
+
+// Attempt is an attempt, or a merge, as it is shown.
+type Attempt struct {
+	Endpoint string `json:"endpoint"`
+	eventlog.Record
+}
+
+// Attempts returns the history, newest first.
+func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error) {
+	page := &Page[Attempt]{Items: []Attempt{}}
+	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Before: f.Before, Limit: 1}
+	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
+	if f.Event != "" {
+		e, err := s.find(ctx, f.Event)
+		if err != nil {
+			return nil, err
+		}
+		blocks.Sequence = e.Sequence
+	}
+	for looked := 0; len(page.Items) < f.Limit && looked < scanLimit; {
+		records, oldest, err := s.log.ReadHistory(ctx, blocks)
+		if err != nil {
+			return nil, err
+		}
+		if oldest == 0 {
+			return page, nil
+		}
+		looked += len(records)
+		for _, r := range slices.Backward(records) {
+			if f.wantsRecord(r, blocks.Sequence) {
+				page.Items = append(page.Items, Attempt{r.Endpoint, r})
+			}
+		}
+		blocks.Before = oldest
+	}
+	page.Next = blocks.Before
+	return page, nil
+}
+
+func (f *Filter) wantsRecord(r eventlog.Record, sequence int64) bool {
+	failure := r.Outcome != tidings.Delivered.String() && r.Outcome != eventlog.Merged
+	return f.wants(r.Event, r.Resource, r.At) && (sequence == 0 || sequence == r.Sequence) &&
+		(f.Outcome == "" || f.Outcome == r.Outcome || f.Outcome == "failures" && failure)
+}
+
+// Parked is a parked event as it is shown.
+type Parked struct {
+	Event
+	Endpoint string `json:"endpoint"`
+	Attempts int    `json:"attempts"`
+	Next     string `json:"next,omitempty" doc:"When it is tried again; left out for one that waits behind another, and for a dead letter."`
+	Dead     string `json:"dead,omitempty" doc:"When it was given up."`
+	Reason   string `json:"reason,omitempty"`
+}
+
+// Parked returns parked events in the order of the log, dead letters only on
+// demand; before is the position after which they begin.
+func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after int64, limit int) (*Page[Parked], error) {
+	rows, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Dead: dead, After: after, Limit: limit + 1})
+	if err != nil {
+		return nil, err
+	}
+	page := &Page[Parked]{Items: []Parked{}}
+	for i, r := range rows {
+		if i == limit {
+			page.Next = rows[i-1].Event.Sequence
+			break
+		}
+		page.Items = append(page.Items, Parked{
+			Event: NewEvent(r.Event), Endpoint: r.Endpoint, Attempts: r.Attempts, Next: stamp(r.Next), Dead: stamp(r.Dead), Reason: r.Reason,
+		})
+	}
+	return page, nil
+}
+
+// Explanation says for every endpoint what became of an event.
+type Explanation struct {
+	Event     Event       `json:"event"`
+	Endpoints []Explained `json:"endpoints" nullable:"false"`
+}
+
+// Explained is what became of an event for one endpoint.
+type Explained struct {
+	Endpoint string `json:"endpoint"`
+	// Pattern is the one that matched.
+	Pattern string `json:"pattern,omitempty"`
+	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,waiting,expired,settled" doc:"settled: done with before the history that is kept."`
+	// Because says it in a sentence.
+	Because    string    `json:"because"`
+	MergedInto int64     `json:"merged_into,omitempty"`
+	Behind     int64     `json:"behind,omitempty" doc:"The position of the parked event that it waits for."`
+	Until      string    `json:"until,omitempty" doc:"When it is tried again."`
+	Attempts   []Attempt `json:"attempts" nullable:"false" doc:"Oldest first."`
+}
+
+// Explain says for every endpoint what became of the event with an id or
+// position.
+func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) {
+	e, err := s.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &Explanation{Event: NewEvent(e), Endpoints: []Explained{}}
+	states, err := s.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	gaps, err := s.log.Gaps(ctx, gapLimit)
+	if err != nil {
+		return nil, err
+	}
+	for _, endpoint := range s.relay.Endpoints() {
+		x := Explained{Endpoint: endpoint.Name, Attempts: []Attempt{}}
+		var ok bool
+		if x.Pattern, ok = endpoint.MatchedBy(e); !ok {
+			x.Fate, x.Because = "not_matched", fmt.Sprintf("none of its patterns matches %s", e.Name())
+			out.Endpoints = append(out.Endpoints, x)
+			continue
+		}
+		i := slices.IndexFunc(states, func(s *Endpoint) bool { return s.Name == endpoint.Name })
+		if err := s.explain(ctx, e, endpoint, states[i], gaps, &x); err != nil {
+			return nil, err
+		}
+		out.Endpoints = append(out.Endpoints, x)
+	}
+	return out, nil
+}
+
+// attemptLimit bounds the attempts that an explanation shows.
+const attemptLimit = 200
+
+func (s *Service) explain(ctx context.Context, e tidings.Event, endpoint relay.Endpoint, state *Endpoint, gaps []eventlog.Gap, x *Explained) error {
+	attempts, err := s.Attempts(ctx, Filter{Endpoint: endpoint.Name, Event: strconv.FormatInt(e.Sequence, 10), Limit: attemptLimit})
+	if err != nil {
+		return err
+	}
+	x.Attempts = attempts.Items
+	slices.Reverse(x.Attempts)
+	rows, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint.Name, Sequence: e.Sequence, Limit: 1})
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(rows) > 0:
+		return s.explainParked(ctx, rows[0], x)
+	case x.delivered():
+	case settled(e, state):
+		x.Fate, x.Because = "settled", "the cursor has passed it, and no history of it is kept"
+		for _, g := range gaps {
+			if g.Endpoint == endpoint.Name && g.From <= e.Sequence && e.Sequence <= g.To {
+				x.Fate, x.Because = "expired", "it expired before the endpoint could get it"
+			}
+		}
+	default:
+		x.Fate, x.Until = "waiting", state.Until
+		x.Because = fmt.Sprintf("it waits in the log, %d positions after the cursor; the endpoint is %s", e.Sequence-state.Cursor, state.State)
+		if state.Reason != "" {
+			x.Because += " (" + state.Reason + ")"
+		}
+	}
+	return nil
+}
+
+func settled(e tidings.Event, state *Endpoint) bool {
+	for _, p := range state.Partitions {
+		if (eventlog.Partition{Index: p.Index, Of: len(state.Partitions)}).Has(e) {
+			return e.Sequence <= p.Cursor
+		}
+	}
+	return false
+}
+
+// delivered looks for an attempt that did it, or for the event it was merged
+// into.
+func (x *Explained) delivered() bool {
+	for _, a := range x.Attempts {
+		switch a.Outcome {
+		case tidings.Delivered.String():
+			x.Fate, x.Because = "delivered", fmt.Sprintf("delivered at %s, attempt %d", stamp(a.At), a.Attempt)
+			return true
+		case eventlog.Merged:
+			x.Fate, x.MergedInto = "merged", a.MergedInto
+			x.Because = fmt.Sprintf("merged: the event at position %d tells of it, too", a.MergedInto)
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explained) error {
+	switch {
+	case !r.Dead.IsZero():
+		x.Fate = "dead"
+		x.Because = fmt.Sprintf("given up at %s after %d attempts, the last of which failed with %s", stamp(r.Dead), r.Attempts, r.Reason)
+	case r.Attempts > 0:
+		x.Fate, x.Until = "parked", stamp(r.Next)
+		x.Because = fmt.Sprintf("attempt %d failed with %s; it is tried again at %s", r.Attempts, r.Reason, stamp(r.Next))
+	default:
+		x.Fate = "behind"
+		first, err := s.log.NextParked(ctx, r.Endpoint, r.Event, 1)
+		if err != nil {
+			return err
+		}
+		if len(first) > 0 {
+			x.Behind, x.Until = first[0].Event.Sequence, stamp(first[0].Next)
+		}
+		x.Because = fmt.Sprintf("it waits behind the event at position %d of the same resource", x.Behind)
+	}
+	return nil
+}

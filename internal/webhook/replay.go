@@ -1,0 +1,166 @@
+package webhook
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// NewReplay asks for events to be sent again. Without any narrowing, all events
+// of the log are.
+type NewReplay struct {
+	Endpoint string     `json:"endpoint"`
+	Dead     bool       `json:"dead,omitempty" doc:"Its dead letters, instead of events of the log."`
+	Event    string     `json:"event,omitempty" doc:"The id or position of one event."`
+	Events   []string   `json:"events,omitempty" maxItems:"100" doc:"Patterns."`
+	Resource string     `json:"resource,omitempty" doc:"Such as provider/<id>."`
+	Since    *time.Time `json:"since,omitempty" doc:"Events made at that time or later."`
+	Until    *time.Time `json:"until,omitempty" doc:"Events made before."`
+}
+
+// Replay is events being sent again.
+type Replay struct {
+	ID        string   `json:"id"`
+	Endpoint  string   `json:"endpoint"`
+	Dead      bool     `json:"dead,omitempty"`
+	Events    []string `json:"events,omitempty"`
+	Resource  string   `json:"resource,omitempty"`
+	Since     string   `json:"since,omitempty"`
+	Until     string   `json:"until,omitempty"`
+	From      int64    `json:"from" doc:"The first position."`
+	To        int64    `json:"to" doc:"The last position."`
+	Position  int64    `json:"position" doc:"How far it has come."`
+	Progress  float64  `json:"progress" doc:"From 0 to 1."`
+	Delivered int64    `json:"delivered"`
+	Failed    int64    `json:"failed"`
+	Reason    string   `json:"reason,omitempty" doc:"Why the last one that failed did."`
+	State     string   `json:"state" enum:"running,done,canceled"`
+	Created   string   `json:"created_at"`
+	Updated   string   `json:"updated_at"`
+	CreatedBy string   `json:"created_by,omitempty"`
+}
+
+func shownReplay(r eventlog.Replay) *Replay {
+	out := &Replay{
+		ID: r.ID, Endpoint: r.Endpoint, Dead: r.Dead, Events: r.Patterns, Resource: r.Resource, Since: stamp(r.Since), Until: stamp(r.Until),
+		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Delivered: r.Delivered, Failed: r.Failed, Reason: r.Reason,
+		State: string(r.State), Created: stamp(r.Created), Updated: stamp(r.Updated), CreatedBy: r.CreatedBy, Progress: 1,
+	}
+	if span := r.To - r.From + 1; r.State != eventlog.ReplayDone && span > 0 {
+		out.Progress = float64(out.Position-r.From+1) / float64(span)
+	}
+	return out
+}
+
+// runningLimit bounds the replays that wait and run at once.
+const runningLimit = 100
+
+// Replay begins to send events again, as a job that goes on by itself.
+func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
+	if _, err := s.configured(in.Endpoint); err != nil {
+		return nil, err
+	}
+	for _, text := range in.Events {
+		if _, err := tidings.ParsePattern(text, tidings.ServerTypes()); err != nil {
+			return nil, conflict("events: %v", err)
+		}
+	}
+	running, err := s.log.Replays(ctx, true, runningLimit)
+	if err != nil {
+		return nil, err
+	}
+	if len(running) >= runningLimit {
+		return nil, conflict("%d replays run or wait already; cancel one, or wait", len(running))
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	r := eventlog.Replay{
+		ID: uuid.NewString(), Endpoint: in.Endpoint, Dead: in.Dead, Patterns: in.Events, Resource: in.Resource,
+		State: eventlog.ReplayRunning, Created: now, Updated: now, CreatedBy: userID,
+	}
+	if in.Since != nil {
+		r.Since = *in.Since
+	}
+	if in.Until != nil {
+		r.Until = *in.Until
+	}
+	if err := s.bounds(ctx, in, &r); err != nil {
+		return nil, err
+	}
+	r.Position = r.From - 1
+	if err := s.log.AddReplay(ctx, r); err != nil {
+		return nil, err
+	}
+	return shownReplay(r), s.log.Nudge(ctx)
+}
+
+// bounds finds the first and the last position of a replay.
+func (s *Service) bounds(ctx context.Context, in NewReplay, r *eventlog.Replay) error {
+	if in.Event != "" {
+		e, err := s.find(ctx, in.Event)
+		if err != nil {
+			return err
+		}
+		dead, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: in.Endpoint, Sequence: e.Sequence, Dead: true, Limit: 1})
+		r.From, r.To, r.Dead = e.Sequence, e.Sequence, len(dead) > 0
+		return err
+	}
+	var err error
+	if r.To, err = s.log.Advance(ctx); err != nil {
+		return err
+	}
+	if in.Dead {
+		r.From = 1
+		return nil
+	}
+	if r.From, err = s.log.Oldest(ctx); err != nil || r.Since.IsZero() {
+		return err
+	}
+	from, err := s.log.SequenceAt(ctx, r.Since)
+	r.From = max(r.From, from)
+	return err
+}
+
+// Replays returns the newest replays.
+func (s *Service) Replays(ctx context.Context, limit int) (*Page[*Replay], error) {
+	all, err := s.log.Replays(ctx, false, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := &Page[*Replay]{Items: []*Replay{}}
+	for _, r := range all {
+		page.Items = append(page.Items, shownReplay(r))
+	}
+	return page, nil
+}
+
+// GetReplay returns one replay.
+func (s *Service) GetReplay(ctx context.Context, id string) (*Replay, error) {
+	r, found, err := s.log.Replay(ctx, id)
+	if err == nil && !found {
+		err = notFound("there is no replay %s", id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return shownReplay(r), nil
+}
+
+// CancelReplay ends a replay; what is under way is finished.
+func (s *Service) CancelReplay(ctx context.Context, id string) (*Replay, error) {
+	canceled, err := s.log.CancelReplay(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.GetReplay(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if !canceled {
+		return nil, conflict("replay %s is %s already", id, r.State)
+	}
+	return r, s.log.Nudge(ctx)
+}

@@ -1,0 +1,352 @@
+// Package webhook is what an operator can see and do about the delivery of
+// events: how endpoints are doing, what became of an event, pausing, trying and
+// sending again. It puts together what the relay, its log and its history know.
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// Service answers operators. Make one with [New].
+type Service struct {
+	log   eventlog.Log
+	relay *relay.Relay
+}
+
+// New returns the service of a relay and its log.
+func New(log eventlog.Log, r *relay.Relay) *Service { return &Service{log, r} }
+
+// Error is an error that the operator can do something about.
+type Error struct {
+	// NotFound says that what was named is not there; otherwise it is in a state
+	// in which that can't be done.
+	NotFound bool
+	Message  string
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+func notFound(format string, args ...any) error {
+	return &Error{NotFound: true, Message: fmt.Sprintf(format, args...)}
+}
+
+func conflict(format string, args ...any) error { return &Error{Message: fmt.Sprintf(format, args...)} }
+
+// Endpoint is how an endpoint is doing.
+type Endpoint struct {
+	Name string `json:"name"`
+	// URL is without user info and query, which may be secrets.
+	URL        string           `json:"url" doc:"Without user info and query."`
+	Configured bool             `json:"configured" doc:"False for one that was removed and whose cursor is still kept."`
+	Events     []string         `json:"events" nullable:"false" doc:"Its patterns."`
+	State      string           `json:"state" doc:"healthy, down, probing, ramping, throttled or disabled; waiting where no replica has it; removed."`
+	Reason     string           `json:"reason,omitempty"`
+	Since      string           `json:"since,omitempty" doc:"When the state began."`
+	Until      string           `json:"until,omitempty" doc:"When the next request goes out, where it is down or throttled."`
+	Cursor     int64            `json:"cursor" doc:"The position below which everything is settled."`
+	LagEvents  int64            `json:"lag_events" doc:"How many events of the log are behind the cursor, those that it does not want included."`
+	LagSeconds float64          `json:"lag_seconds" doc:"The age of the oldest of them; 0 where there are none."`
+	InFlight   int64            `json:"in_flight"`
+	Delivered  float64          `json:"delivered_per_second"`
+	Failed     float64          `json:"failed_per_second"`
+	Parked     int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
+	Dead       int64            `json:"dead" doc:"Dead letters."`
+	Missed     int64            `json:"missed" doc:"Events that expired before it got them."`
+	LastError  *relay.LastError `json:"last_error,omitempty"`
+	Partitions []Partition      `json:"partitions" nullable:"false"`
+}
+
+// Partition is a part of an endpoint: who delivers to it, and how far.
+type Partition struct {
+	Index      int    `json:"index"`
+	Replica    string `json:"replica" doc:"Who holds its lease; empty for nobody."`
+	Generation int64  `json:"generation" doc:"Grows with each new owner."`
+	State      string `json:"state"`
+	Cursor     int64  `json:"cursor"`
+}
+
+// Endpoints returns all endpoints that are configured or have a cursor, by name.
+func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
+	statuses, err := s.relay.Statuses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	parked, err := s.log.ParkedCounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	gaps, err := s.log.Gaps(ctx, gapLimit)
+	if err != nil {
+		return nil, err
+	}
+	controls, err := s.log.Controls(ctx)
+	if err != nil {
+		return nil, err
+	}
+	head, err := s.log.Advance(ctx)
+	if err != nil {
+		return nil, err
+	}
+	endpoints := make(map[string]*Endpoint)
+	get := func(name string) *Endpoint {
+		if endpoints[name] == nil {
+			endpoints[name] = &Endpoint{Name: name, Events: []string{}, Partitions: []Partition{}, State: "removed"}
+		}
+		return endpoints[name]
+	}
+	for _, e := range s.relay.Endpoints() {
+		known := get(e.Name)
+		known.Configured, known.URL, known.State = true, plainURL(e.URL), "waiting"
+		known.Events = patterns(e.Patterns)
+	}
+	for _, p := range statuses {
+		get(p.Cursor.Endpoint).add(p)
+	}
+	for name, e := range endpoints {
+		e.Parked, e.Dead = parked[name].Live, parked[name].Dead
+		e.LagEvents = max(head-e.Cursor, 0)
+		if c := controls[name]; e.State == "waiting" && c.Disabled != "" {
+			e.State, e.Reason, e.Since = string(relay.Disabled), c.Disabled, stamp(c.Since)
+		}
+	}
+	for _, g := range gaps {
+		if e := endpoints[g.Endpoint]; e != nil {
+			e.Missed += g.To - g.From + 1
+		}
+	}
+	list := make([]*Endpoint, 0, len(endpoints))
+	for _, e := range endpoints {
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b *Endpoint) int { return cmp.Compare(a.Name, b.Name) })
+	return list, s.lags(ctx, list)
+}
+
+const gapLimit = 1000
+
+// lags finds out how old the oldest unsettled event of each endpoint is.
+func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
+	ages := make(map[int64]float64) // many stand at the same place
+	for _, e := range endpoints {
+		if e.LagEvents == 0 {
+			continue
+		}
+		age, known := ages[e.Cursor]
+		if !known {
+			events, err := s.relay.Read(ctx, e.Cursor, 1)
+			if err != nil {
+				return err
+			}
+			if len(events) > 0 {
+				age = max(time.Since(events[0].Time).Seconds(), 0)
+			}
+			ages[e.Cursor] = age
+		}
+		e.LagSeconds = age
+	}
+	return nil
+}
+
+// severity orders states: an endpoint is as well as its worst partition.
+var severity = map[string]int{
+	"waiting": 1, string(relay.Healthy): 2, string(relay.Ramping): 3, string(relay.Throttled): 4,
+	string(relay.Probing): 5, string(relay.Down): 6, string(relay.Disabled): 7,
+}
+
+// add puts a partition into the picture of its endpoint.
+func (e *Endpoint) add(p relay.PartitionStatus) {
+	state := string(p.Status.State)
+	if !p.Held || state == "" {
+		state = "waiting"
+	}
+	if len(e.Partitions) == 0 || p.Cursor.Sequence < e.Cursor {
+		e.Cursor = p.Cursor.Sequence
+	}
+	part := Partition{Index: p.Cursor.Index, Generation: p.Cursor.Generation, State: state, Cursor: p.Cursor.Sequence}
+	if p.Held {
+		part.Replica = p.Cursor.Owner
+	}
+	e.Partitions = append(e.Partitions, part)
+	if !e.Configured {
+		return
+	}
+	if severity[state] > severity[e.State] {
+		e.State, e.Reason, e.Since, e.Until = state, p.Status.Reason, stamp(p.Status.Since), stamp(p.Status.Until)
+	}
+	if !p.Held {
+		return
+	}
+	e.InFlight += p.Status.InFlight
+	e.Delivered += p.Status.DeliveredRate
+	e.Failed += p.Status.FailedRate
+	if last := p.Status.LastError; last != nil && (e.LastError == nil || last.At.After(e.LastError.At)) {
+		e.LastError = last
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(tidings.TimeLayout)
+}
+
+func patterns(all []tidings.Pattern) []string {
+	texts := []string{}
+	for _, p := range all {
+		texts = append(texts, p.String())
+	}
+	if len(texts) == 0 {
+		texts = []string{"*"}
+	}
+	return texts
+}
+
+// plainURL is a URL without what may be a secret.
+func plainURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// Endpoint returns one endpoint.
+func (s *Service) Endpoint(ctx context.Context, name string) (*Endpoint, error) {
+	all, err := s.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range all {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return nil, s.noEndpoint(name)
+}
+
+func (s *Service) noEndpoint(name string) error {
+	var names []string
+	for _, e := range s.relay.Endpoints() {
+		names = append(names, e.Name)
+	}
+	if nearest := tidings.Nearest(name, names); nearest != "" {
+		return notFound("there is no endpoint %q; did you mean %q?", name, nearest)
+	}
+	return notFound("there is no endpoint %q; none is configured", name)
+}
+
+// configured returns an endpoint of the configuration.
+func (s *Service) configured(name string) (relay.Endpoint, error) {
+	for _, e := range s.relay.Endpoints() {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return relay.Endpoint{}, s.noEndpoint(name)
+}
+
+// Pause stops deliveries to an endpoint; its events wait in the log.
+func (s *Service) Pause(ctx context.Context, name string) (*Endpoint, error) {
+	return s.say(ctx, name, func(eventlog.Control) (string, error) { return relay.PausedReason, nil })
+}
+
+// Resume ends a pause.
+func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
+	return s.say(ctx, name, func(c eventlog.Control) (string, error) {
+		if c.Disabled != "" && c.Disabled != relay.PausedReason {
+			return "", conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
+		}
+		return "", nil
+	})
+}
+
+// Enable makes an endpoint deliver again that was paused, or that answered 410.
+func (s *Service) Enable(ctx context.Context, name string) (*Endpoint, error) {
+	return s.say(ctx, name, func(eventlog.Control) (string, error) { return "", nil })
+}
+
+const (
+	sayTime  = 2 * time.Second
+	sayPause = 20 * time.Millisecond
+)
+
+// say changes the control of an endpoint, and waits a moment for the replica
+// that has it to obey, so that the answer shows it.
+func (s *Service) say(ctx context.Context, name string, next func(eventlog.Control) (string, error)) (*Endpoint, error) {
+	e, err := s.configured(name)
+	if err != nil {
+		return nil, err
+	}
+	controls, err := s.log.Controls(ctx)
+	if err != nil {
+		return nil, err
+	}
+	disabled, err := next(controls[name])
+	if err != nil {
+		return nil, err
+	}
+	control := eventlog.Control{Endpoint: name, Disabled: disabled, Fingerprint: e.Fingerprint, Since: time.Now()}
+	if err := s.log.SaveControl(ctx, control); err != nil {
+		return nil, err
+	}
+	if err := s.log.Nudge(ctx); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(sayTime); ; {
+		shown, err := s.Endpoint(ctx, name)
+		obeyed := err == nil && (shown.State == string(relay.Disabled)) == (disabled != "")
+		if err != nil || obeyed || time.Now().After(deadline) {
+			return shown, err
+		}
+		select {
+		case <-ctx.Done():
+			return shown, ctx.Err()
+		case <-time.After(sayPause):
+		}
+	}
+}
+
+// Tried is what came of a try.
+type Tried struct {
+	WebhookID string  `json:"webhook_id"`
+	Outcome   string  `json:"outcome" doc:"delivered, or why not."`
+	Reason    string  `json:"reason,omitempty"`
+	Detail    string  `json:"detail,omitempty"`
+	Status    int     `json:"status,omitempty"`
+	Seconds   float64 `json:"seconds"`
+	Address   string  `json:"address,omitempty" doc:"The address that was reached."`
+	Response  string  `json:"response,omitempty" doc:"The beginning of the response."`
+}
+
+// Test sends a webhook.ping to an endpoint, whatever its state.
+func (s *Service) Test(ctx context.Context, name, userID string) (*Tried, error) {
+	if _, err := s.configured(name); err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("make event id: %w", err)
+	}
+	o, err := s.relay.Send(ctx, name, tidings.Ping(id.String(), name, userID, time.Now()))
+	if err != nil {
+		return nil, err
+	}
+	return &Tried{
+		WebhookID: id.String(), Outcome: o.Verdict.String(), Reason: o.Reason, Detail: o.Detail, Status: o.Status,
+		Seconds: o.Duration.Seconds(), Address: o.Address, Response: string(o.Response),
+	}, nil
+}

@@ -1,0 +1,419 @@
+package relay
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	mathrand "math/rand/v2"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// replica is this process among those that share the log: it says that it is
+// alive, takes its share of the endpoints, and runs their consumers. Its fields
+// belong to the goroutine of run.
+type replica struct {
+	relay  *Relay
+	id     string
+	alive  *lifetime
+	joined bool
+	slots  map[eventlog.Partition]*slot
+	ended  chan *slot
+	failed bool
+}
+
+// slot is a consumer that runs, or finishes what is under way.
+type slot struct {
+	*consumer
+	stop     context.CancelFunc
+	stopping bool
+}
+
+// lifetime is until when this process may deliver what it has leased. It knows
+// no more than what the database said last, and is over earlier here than there.
+type lifetime struct {
+	renewed atomic.Pointer[time.Time]
+	time    time.Duration
+}
+
+func (l *lifetime) renew(at time.Time) { l.renewed.Store(&at) }
+
+func (l *lifetime) end() { l.renewed.Store(nil) }
+
+// has reports whether the time has not run out, by the clock that stands still
+// while the machine sleeps and by the one that does not.
+func (l *lifetime) has(now time.Time) bool {
+	renewed := l.renewed.Load()
+	return renewed != nil && now.Sub(*renewed) < l.time && now.Round(0).Sub(renewed.Round(0)) < l.time
+}
+
+func newReplica(r *Relay) *replica {
+	return &replica{
+		relay: r, slots: make(map[eventlog.Partition]*slot), ended: make(chan *slot),
+		// A tenth earlier than the database says, for clocks that run at other speeds.
+		alive: &lifetime{time: r.options.LeaseTime * 9 / 10},
+	}
+}
+
+// newID is one that no other process has or had, which begins with the name of
+// the machine for those who read it.
+func newID() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:12])
+}
+
+// run takes part until the context ends; then it lets every consumer finish and
+// leaves.
+func (p *replica) run(ctx context.Context) error {
+	interval := p.relay.options.LeaseTime / 3
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			continue
+		case s := <-p.ended:
+			p.finish(ctx, s)
+		case <-timer.C:
+		case <-p.relay.updated:
+		case <-p.relay.log.Nudged():
+		}
+		again := p.step(ctx)
+		timer.Reset(again(interval))
+	}
+	return p.leave(ctx)
+}
+
+// step does what is to be done now, and returns how long to wait before the
+// next one.
+func (p *replica) step(ctx context.Context) func(time.Duration) time.Duration {
+	logger := p.relay.logger
+	err := p.take(ctx)
+	switch {
+	case err != nil && !p.failed && ctx.Err() == nil:
+		logger.Error("leases cannot be kept, trying again", "error", err)
+	case err == nil && p.failed:
+		logger.Info("leases are kept again")
+	}
+	p.failed = err != nil
+	return func(interval time.Duration) time.Duration {
+		if p.failed {
+			interval = min(interval, time.Second)
+		}
+		// Replicas that started together should not ask together.
+		return interval - time.Duration(mathrand.Int64N(int64(interval)/8+1))
+	}
+}
+
+// take renews what this process holds, gives back what is too much, takes what
+// is its share, and starts and stops consumers as it follows from that.
+func (p *replica) take(ctx context.Context) error {
+	endpoints := p.relay.configured()
+	var wanted []eventlog.Partition
+	for _, e := range endpoints {
+		wanted = append(wanted, e.partitions()...)
+	}
+	slices.SortFunc(wanted, comparePartitions)
+	if err := p.keepAlive(ctx, group(wanted)); err != nil {
+		return err
+	}
+	replicas, err := p.relay.log.Replicas(ctx)
+	if err != nil {
+		return err
+	}
+	cursors, err := p.relay.log.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	controls, err := p.relay.log.Controls(ctx)
+	if err != nil {
+		return err
+	}
+	replays, err := p.relay.log.Replays(ctx, true, maxReplays)
+	if err != nil {
+		return err
+	}
+	if err := p.check(ctx, cursors); err != nil {
+		return err
+	}
+	fellows, held := p.fellows(replicas, cursors, wanted)
+	share := quota(len(wanted), fellows, held, p.id)
+	p.stopSurplus(endpoints, share)
+	if err := p.acquire(ctx, endpoints, controls, p.free(replicas, cursors, wanted), share); err != nil {
+		return err
+	}
+	for _, s := range p.slots {
+		s.replay(replays)
+		s.control(controls[s.endpoint.Name])
+	}
+	give(p.relay.moved) // for the rates, which change by themselves
+	return nil
+}
+
+// maxReplays bounds those that wait and run.
+const maxReplays = 1000
+
+// group is the same for replicas that want the same partitions, which are
+// sorted.
+func group(wanted []eventlog.Partition) string {
+	hash := fnv.New64a()
+	for _, w := range wanted {
+		fmt.Fprintf(hash, "%s\x00%d\x00", w.Endpoint, w.Of)
+	}
+	return fmt.Sprintf("%016x", hash.Sum64())
+}
+
+func comparePartitions(a, b eventlog.Partition) int {
+	if c := compare(a.Endpoint, b.Endpoint); c != 0 {
+		return c
+	}
+	return a.Index - b.Index
+}
+
+// keepAlive renews this process' life, or begins a new one after it was declared
+// dead: it was stopped for so long that others took what it had.
+func (p *replica) keepAlive(ctx context.Context, group string) error {
+	now := time.Now()
+	if p.joined {
+		alive, err := p.relay.log.KeepAlive(ctx, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime)
+		if err != nil {
+			return err
+		}
+		if alive {
+			p.alive.renew(now)
+			return nil
+		}
+		p.relay.logger.Warn("this replica was silent for too long: others have taken its endpoints, it begins anew", "replica", p.id)
+		p.die()
+	}
+	p.id = newID()
+	if err := p.relay.log.Join(ctx, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime); err != nil {
+		return err
+	}
+	p.joined = true
+	p.alive = &lifetime{time: p.alive.time}
+	p.alive.renew(now)
+	return p.relay.log.Nudge(ctx)
+}
+
+// die ends all that this process does for what it had leased.
+func (p *replica) die() {
+	p.joined = false
+	p.alive.end()
+	for _, s := range p.slots {
+		s.lose()
+		s.stopping = true
+	}
+}
+
+// check finds consumers that have lost their lease, and leases of this process
+// that no consumer has.
+func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
+	mine := make(map[eventlog.Partition]eventlog.Lease)
+	var orphans []eventlog.Lease
+	for _, c := range cursors {
+		if c.Owner != p.id {
+			continue
+		}
+		mine[c.Partition] = c.Lease
+		if p.slots[c.Partition] == nil && !p.stoppingOf(c.Endpoint) {
+			orphans = append(orphans, c.Lease)
+		}
+	}
+	for partition, s := range p.slots {
+		if mine[partition] != s.lease {
+			s.lose()
+			s.stopping = true
+		}
+	}
+	if len(orphans) == 0 {
+		return nil
+	}
+	return p.relay.log.Release(ctx, orphans)
+}
+
+// stoppingOf reports whether an endpoint has consumers here, of whatever
+// partitions.
+func (p *replica) stoppingOf(endpoint string) bool {
+	for partition := range p.slots {
+		if partition.Endpoint == endpoint {
+			return true
+		}
+	}
+	return false
+}
+
+// fellows are the replicas that share the same endpoints, this one included, and
+// how many of the wanted partitions each holds.
+func (p *replica) fellows(replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) (ids []string, held map[string]int) {
+	mine := group(wanted)
+	for _, other := range replicas {
+		if other.Group == mine {
+			ids = append(ids, other.ID)
+		}
+	}
+	held = make(map[string]int)
+	for _, c := range cursors {
+		if _, found := slices.BinarySearchFunc(wanted, c.Partition, comparePartitions); found {
+			held[c.Owner]++
+		}
+	}
+	return ids, held
+}
+
+// stopSurplus stops consumers of endpoints that are not configured like that any
+// more, and those beyond this process' share.
+func (p *replica) stopSurplus(endpoints map[string]*configured, share int) {
+	var well []*slot
+	for _, s := range p.slots {
+		switch {
+		case s.stopping:
+		case endpoints[s.endpoint.Name] != s.configured:
+			s.halt()
+		default:
+			well = append(well, s)
+		}
+	}
+	slices.SortFunc(well, func(a, b *slot) int { return comparePartitions(a.lease.Partition, b.lease.Partition) })
+	for _, s := range well[min(share, len(well)):] {
+		s.halt()
+	}
+}
+
+// halt lets a consumer finish what is under way.
+func (s *slot) halt() {
+	s.stopping = true
+	s.stop()
+}
+
+// free are the partitions that nobody has.
+func (p *replica) free(replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) []eventlog.Partition {
+	live := make(map[string]bool)
+	for _, other := range replicas {
+		live[other.ID] = true
+	}
+	var free []eventlog.Partition
+	for _, c := range cursors {
+		_, found := slices.BinarySearchFunc(wanted, c.Partition, comparePartitions)
+		if found && !live[c.Owner] && p.slots[c.Partition] == nil {
+			free = append(free, c.Partition)
+		}
+	}
+	mathrand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	return free
+}
+
+// acquire takes what is free up to this process' share, and starts consumers.
+func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured, controls map[string]eventlog.Control, free []eventlog.Partition, share int) error {
+	have := 0
+	for _, s := range p.slots {
+		if !s.stopping {
+			have++
+		}
+	}
+	free = free[:min(len(free), max(share-have, 0))]
+	if len(free) == 0 {
+		return nil
+	}
+	got, err := p.relay.log.Acquire(ctx, p.id, free)
+	if err != nil {
+		return err
+	}
+	total := have + len(got)
+	for _, cursor := range got {
+		p.start(ctx, endpoints[cursor.Endpoint], cursor, controls[cursor.Endpoint], total)
+	}
+	return nil
+}
+
+func (p *replica) start(ctx context.Context, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int) {
+	running, stop := context.WithCancel(ctx)
+	s := &slot{consumer: newConsumer(e, cursor, p.relay, p.alive, control, total), stop: stop}
+	p.relay.mu.Lock()
+	e.users++
+	p.relay.running[s.consumer] = struct{}{}
+	p.relay.mu.Unlock()
+	p.slots[cursor.Partition] = s
+	go func() {
+		s.run(running)
+		p.ended <- s
+	}()
+}
+
+// finish saves the cursor of a consumer that has ended and gives its lease back.
+func (p *replica) finish(ctx context.Context, s *slot) {
+	s.stop()
+	delete(p.slots, s.lease.Partition)
+	if !s.lost.Load() {
+		err := errors.Join(p.relay.saveCursors(ctx, s.consumer), p.relay.log.Release(ctx, []eventlog.Lease{s.lease}))
+		if err == nil {
+			err = p.relay.log.Nudge(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.logger.Error("lease cannot be given back, it ends with this process", "error", err)
+		}
+	}
+	p.relay.forget(s.consumer)
+}
+
+// finalTime bounds the last writes of a process that stops.
+const finalTime = 5 * time.Second
+
+// leave waits for all consumers, saves their cursors, and gives all leases back
+// at once.
+func (p *replica) leave(ctx context.Context) error {
+	// What is under way may take a while, and others must not take over meanwhile.
+	staying, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	renewal := time.NewTicker(p.relay.options.LeaseTime / 3)
+	defer renewal.Stop()
+	var failures []error
+	for len(p.slots) > 0 {
+		select {
+		case s := <-p.ended:
+			s.stop()
+			delete(p.slots, s.lease.Partition)
+			if !s.lost.Load() {
+				final, cancel := context.WithTimeout(staying, finalTime)
+				failures = append(failures, p.relay.saveCursors(final, s.consumer))
+				cancel()
+			}
+			p.relay.forget(s.consumer)
+		case <-renewal.C:
+			now := time.Now()
+			final, cancel := context.WithTimeout(staying, finalTime)
+			alive, err := p.relay.log.KeepAlive(final, eventlog.Replica{ID: p.id}, p.relay.options.LeaseTime)
+			cancel()
+			if err == nil && alive {
+				p.alive.renew(now)
+			} else if err == nil {
+				p.die()
+			}
+		}
+	}
+	final, cancel := context.WithTimeout(staying, finalTime)
+	defer cancel()
+	if p.joined {
+		failures = append(failures, p.relay.log.Leave(final, p.id), p.relay.log.Nudge(final))
+	}
+	if err := errors.Join(failures...); err != nil {
+		return fmt.Errorf("save cursors at the end: %w", err)
+	}
+	return nil
+}
+
+// configured returns the endpoints as they are now.
+func (r *Relay) configured() map[string]*configured {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.endpoints
+}

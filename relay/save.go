@@ -1,0 +1,96 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// saveRegularly saves cursors once they move, and then no more often than the
+// interval says. After a start it is more eager, so that a process that is
+// killed again and again still gets ahead.
+func (r *Relay) saveRegularly(ctx context.Context) {
+	pause := r.options.CursorInterval / 16
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.moved:
+		}
+		err := r.saveCursors(ctx, r.consumers()...)
+		if err != nil && !failing && ctx.Err() == nil {
+			r.logger.Error("cursors cannot be saved, trying again", "error", err)
+		}
+		if failing = err != nil; failing {
+			give(r.moved)
+		}
+		wait(ctx, pause)
+		pause = min(2*pause, r.options.CursorInterval)
+	}
+}
+
+func (r *Relay) consumers() []*consumer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*consumer, 0, len(r.running))
+	for c := range r.running {
+		all = append(all, c)
+	}
+	return all
+}
+
+// saveCursors writes the cursors that moved. A consumer whose lease was lost is
+// told so.
+func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	var moved []eventlog.Cursor
+	var movers []*consumer
+	for _, c := range consumers {
+		cursor := c.save()
+		if cursor != r.saved[c] && !c.lost.Load() {
+			moved, movers = append(moved, cursor), append(movers, c)
+		}
+	}
+	if len(moved) == 0 {
+		return nil
+	}
+	lost, err := r.log.SaveCursors(ctx, moved)
+	if err != nil {
+		return err
+	}
+	for i, c := range movers {
+		r.saved[c] = moved[i]
+		for _, l := range lost {
+			if l == c.lease {
+				c.lose()
+			}
+		}
+	}
+	return nil
+}
+
+// forget drops what is remembered of a consumer that has ended.
+func (r *Relay) forget(c *consumer) {
+	r.saving.Lock()
+	delete(r.saved, c)
+	r.saving.Unlock()
+	r.mu.Lock()
+	delete(r.running, c)
+	r.mu.Unlock()
+	r.release(c.configured)
+}
+
+var errLost = errors.New("the lease was lost")
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,166 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// PausedReason is why an endpoint is disabled that an operator paused.
+const PausedReason = "paused"
+
+// Status is how a partition of an endpoint is doing.
+type Status struct {
+	State State `json:"state"`
+	// Reason is why it is not healthy.
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	// Until is when the next request goes out, where it is down or throttled.
+	Until    time.Time `json:"until,omitzero"`
+	InFlight int64     `json:"in_flight"`
+	// Delivered and Failed count attempts since this process has it; the rates
+	// are per second, over the last seconds.
+	Delivered     int64      `json:"delivered"`
+	Failed        int64      `json:"failed"`
+	DeliveredRate float64    `json:"delivered_per_second"`
+	FailedRate    float64    `json:"failed_per_second"`
+	LastError     *LastError `json:"last_error,omitempty"`
+}
+
+// LastError is the last attempt that failed.
+type LastError struct {
+	At     time.Time `json:"at"`
+	Event  string    `json:"event"`
+	ID     string    `json:"webhook_id"`
+	Reason string    `json:"reason"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// counts is what a status counts. It may be read at any time.
+type counts struct {
+	inFlight, delivered, failed atomic.Int64
+	last                        atomic.Pointer[LastError]
+	rates                       rates
+}
+
+func (n *counts) add(o tidings.Outcome, e tidings.Event, inFlight int) {
+	n.inFlight.Store(int64(inFlight))
+	switch o.Verdict {
+	case tidings.Delivered:
+		n.delivered.Add(1)
+	case tidings.Interrupted:
+	default:
+		n.failed.Add(1)
+		n.last.Store(&LastError{At: time.Now().UTC(), Event: e.Name(), ID: e.ID, Reason: o.Reason, Detail: o.Detail})
+	}
+}
+
+// rates are counts per second between the last two looks.
+type rates struct {
+	at                        time.Time
+	delivered, failed         int64
+	deliveredRate, failedRate float64
+}
+
+const rateTime = 5 * time.Second
+
+func (r *rates) look(now time.Time, delivered, failed int64) {
+	elapsed := now.Sub(r.at)
+	if elapsed < rateTime {
+		return
+	}
+	r.deliveredRate, r.failedRate = 0, 0
+	if !r.at.IsZero() {
+		r.deliveredRate = float64(delivered-r.delivered) / elapsed.Seconds()
+		r.failedRate = float64(failed-r.failed) / elapsed.Seconds()
+	}
+	r.at, r.delivered, r.failed = now, delivered, failed
+}
+
+// observe makes a change of state known.
+func (c *consumer) observe() {
+	h := c.health
+	old := c.status.Load()
+	if old != nil && old.State == h.state && old.Reason == h.reason && old.Since.Equal(h.since) {
+		return
+	}
+	s := &Status{State: h.state, Reason: h.reason, Since: h.since}
+	if at, ok := h.wake(); ok {
+		s.Until = at
+	}
+	c.status.Store(s)
+	give(c.relay.moved)
+}
+
+// Status is how the partition is doing now.
+func (c *consumer) current() Status {
+	s := *c.status.Load()
+	s.InFlight, s.Delivered, s.Failed = c.counts.inFlight.Load(), c.counts.delivered.Load(), c.counts.failed.Load()
+	s.DeliveredRate, s.FailedRate = c.counts.rates.deliveredRate, c.counts.rates.failedRate
+	s.LastError = c.counts.last.Load()
+	return s
+}
+
+// save is the cursor as it is to be saved. The saving lock is held.
+func (c *consumer) save() eventlog.Cursor {
+	c.counts.rates.look(time.Now(), c.counts.delivered.Load(), c.counts.failed.Load())
+	cursor := eventlog.Cursor{Lease: c.lease, Sequence: c.cursor.Load()}
+	status := c.current()
+	status.InFlight = 0 // it changes all the time, and that is not worth a write
+	text, err := json.Marshal(status)
+	if err == nil { // numbers and texts: it can't fail
+		cursor.Status = string(text)
+	}
+	return cursor
+}
+
+// PartitionStatus is a partition of an endpoint: who holds it, how far it has
+// come, and how it is doing.
+type PartitionStatus struct {
+	Cursor eventlog.Cursor
+	Status Status
+	// Held says that its owner lives.
+	Held bool
+}
+
+// Statuses returns all partitions that have a cursor: those of this process as
+// they are, others as their owner saved them last.
+func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
+	cursors, err := r.log.Cursors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	replicas, err := r.log.Replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live := make(map[string]bool)
+	for _, other := range replicas {
+		live[other.ID] = true
+	}
+	own := make(map[eventlog.Lease]Status)
+	position := make(map[eventlog.Lease]int64)
+	r.saving.Lock() // the rates are read
+	for _, c := range r.consumers() {
+		own[c.lease], position[c.lease] = c.current(), c.cursor.Load()
+	}
+	r.saving.Unlock()
+	all := make([]PartitionStatus, 0, len(cursors))
+	for _, c := range cursors {
+		p := PartitionStatus{Cursor: c, Held: live[c.Owner]}
+		if status, ok := own[c.Lease]; ok {
+			p.Status, p.Cursor.Sequence = status, max(position[c.Lease], c.Sequence)
+		} else if c.Status != "" {
+			_ = json.Unmarshal([]byte(c.Status), &p.Status) // an older version's is as good as none
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// Held returns how many leases this process holds.
+func (r *Relay) Held() int { return len(r.consumers()) }
