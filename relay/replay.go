@@ -30,10 +30,11 @@ func (c *consumer) replay(all []eventlog.Replay) {
 // free for live ones.
 func (c *consumer) spare() <-chan *item {
 	now := time.Now()
+	well := c.health.state == Healthy || c.health.state == Ramping
 	switch {
-	case !c.runs, c.health.state != Healthy, !c.ready.empty(), c.isDue(now), !c.alive.has(now):
+	case !c.runs, !well, !c.ready.empty(), c.isDue(now), !c.alive.has(now):
 		return nil
-	case c.inFlight >= c.endpoint.MaxInFlight, c.replaying >= max(c.endpoint.MaxInFlight/2, 1):
+	case c.inFlight >= c.health.limit(now), c.replaying >= max(c.health.limit(now)/2, 1):
 		return nil
 	case c.limiter.TokensAt(now) < 1:
 		c.timer.Reset(replayPause)

@@ -19,7 +19,8 @@ const reminderInterval = time.Minute
 
 func (r *report) started(c *consumer) {
 	if c.health.state == Disabled {
-		c.logger.Warn("endpoint is disabled; change its configuration to enable it", "reason", c.health.reason)
+		r.out = true
+		r.wentDown(c)
 	}
 }
 
@@ -62,8 +63,10 @@ func (r *report) changed(c *consumer, now time.Time) {
 func (r *report) wentDown(c *consumer) {
 	h := c.health
 	switch {
+	case h.state == Disabled && h.reason == PausedReason:
+		c.logger.Warn("endpoint is paused by an operator, its events wait in the log")
 	case h.state == Disabled:
-		c.logger.Error("endpoint wants no more webhooks and is disabled; change its configuration to enable it", "outcome", h.reason)
+		c.logger.Error("endpoint wants no more webhooks and is disabled; enable it, or change its configuration", "outcome", h.reason)
 	case h.state == Throttled:
 		c.logger.Warn("endpoint asked for a pause", "outcome", h.reason, "until", h.resume.UTC().Format(time.RFC3339))
 	case h.reason == tidings.ReasonBlockedAddress:

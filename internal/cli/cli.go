@@ -50,7 +50,11 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	cmd.AddCommand(serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand())
+	cmd.AddCommand(
+		serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand(),
+		endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(),
+		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(),
+	)
 	return cmd
 }
 

@@ -37,8 +37,8 @@ func (b *byName) name() string {
 	return b.Name
 }
 
-// webhookFilter is the query of lists of events and attempts.
-type webhookFilter struct {
+// WebhookFilter is the query of lists of events and attempts.
+type WebhookFilter struct {
 	Types    string    `query:"types" doc:"Patterns, separated by commas."`
 	Resource string    `query:"resource" doc:"An id, or a type and an id such as provider/<id>."`
 	Since    time.Time `query:"since"`
@@ -47,7 +47,7 @@ type webhookFilter struct {
 	Limit    int       `query:"limit" minimum:"1" maximum:"1000" default:"40"`
 }
 
-func (f *webhookFilter) filter() (webhook.Filter, error) {
+func (f *WebhookFilter) filter() (webhook.Filter, error) {
 	patterns, err := parsePatterns("types", f.Types)
 	return webhook.Filter{
 		Patterns: patterns, Resource: f.Resource, Since: f.Since, Until: f.Until, Before: f.Before, Limit: f.Limit,
@@ -103,7 +103,7 @@ type reloaded struct {
 func (a *api) webhookEventRoutes() {
 	w := a.Webhooks
 	admin(a, operation(http.MethodGet, "/webhooks/events", "listWebhookEvents", "List events, newest first"),
-		func(ctx context.Context, _ resource.Caller, in *webhookFilter) (*webhook.Page[webhook.Event], error) {
+		func(ctx context.Context, _ resource.Caller, in *WebhookFilter) (*webhook.Page[webhook.Event], error) {
 			f, err := in.filter()
 			if err != nil {
 				return nil, err
@@ -119,7 +119,7 @@ func (a *api) webhookEventRoutes() {
 		})
 	admin(a, operation(http.MethodGet, "/webhooks/attempts", "listAttempts", "List attempts, newest first"),
 		func(ctx context.Context, _ resource.Caller, in *struct {
-			webhookFilter
+			WebhookFilter
 			Endpoint string `query:"endpoint"`
 			Outcome  string `query:"outcome" enum:"failures,delivered,merged,gone,throttled,unauthorized,rejected,refused,failed,unreachable,blocked"`
 			Event    string `query:"event" doc:"The webhook-id or position of one event."`

@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// client talks to a running server as an operator.
+type client struct {
+	url     string
+	token   string
+	dataDir string
+	json    bool
+	out     io.Writer
+	errOut  io.Writer
+}
+
+// operatorCommand is a command that talks to a running server; its flags say
+// which and how.
+func operatorCommand(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, c *client, args []string) error) *cobra.Command {
+	c := &client{}
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.out, c.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			return run(cmd.Context(), c, args)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.url, "url", env("TIDINGS_URL", "http://127.0.0.1:8333"), "`URL` of the server (TIDINGS_URL)")
+	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"), "an admin's API `TOKEN` (TIDINGS_TOKEN); else the admin-token in the data folder")
+	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token")
+	f.BoolVar(&c.json, "json", false, "print what the server answers")
+	f.Lookup("token").DefValue = "" // help must not show it
+	return cmd
+}
+
+func env(name, otherwise string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+const (
+	clientTime  = 2 * time.Minute
+	answerLimit = 64 << 20
+)
+
+// call makes a request of the API and decodes the answer into it; with --json it
+// prints it instead, and returns true.
+func (c *client) call(ctx context.Context, method, path string, query url.Values, body, into any) (printed bool, err error) {
+	text, err := c.request(ctx, method, path, query, body)
+	if err != nil {
+		return false, err
+	}
+	if c.json {
+		_, err := c.out.Write(append(bytes.TrimSpace(text), '\n'))
+		return true, err
+	}
+	return false, json.Unmarshal(text, into)
+}
+
+func (c *client) request(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, clientTime)
+	defer cancel()
+	var reader io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		reader = bytes.NewReader(text)
+	}
+	target := strings.TrimSuffix(c.url, "/") + "/api/v1" + path
+	if len(query) > 0 {
+		target += "?" + query.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, reader)
+	if err != nil {
+		return nil, fmt.Errorf("--url: %w", err)
+	}
+	token, err := c.credentials()
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("no answer from the server; is it running, and is --url right? %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode >= http.StatusBadRequest {
+		return nil, c.refused(response, text)
+	}
+	return text, nil
+}
+
+// credentials are the token given, or that of a server on this machine.
+func (c *client) credentials() (string, error) {
+	if c.token != "" {
+		return c.token, nil
+	}
+	text, err := os.ReadFile(filepath.Join(c.dataDir, "admin-token"))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil // the server may want none
+	}
+	if err != nil {
+		return "", fmt.Errorf("admin token: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+func (c *client) refused(response *http.Response, text []byte) error {
+	var problem struct{ Detail string }
+	if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
+		return fmt.Errorf("the server answered %s", response.Status)
+	}
+	if response.StatusCode == http.StatusUnauthorized {
+		problem.Detail += "; give --token, or --data-dir with an admin-token in it"
+	}
+	return errors.New(problem.Detail)
+}

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/internal/webhook"
+)
+
+func endpointsCommand() *cobra.Command {
+	cmd := operatorCommand("endpoints", "How the endpoints of a running server are doing", exactly(0), listEndpoints)
+	cmd.AddCommand(
+		operatorCommand("show NAME", "How an endpoint is doing, in full", exactly(1), func(ctx context.Context, c *client, args []string) error {
+			return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
+		}),
+		operatorCommand("test NAME", "Send a webhook.ping, and see what comes of it", exactly(1), testEndpoint),
+	)
+	for verb, short := range map[string]string{
+		"pause":  "Stop deliveries; events wait in the log",
+		"resume": "End a pause",
+		"enable": "Deliver again to an endpoint that answered 410",
+	} {
+		cmd.AddCommand(operatorCommand(verb+" NAME", short, exactly(1), func(ctx context.Context, c *client, args []string) error {
+			return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
+		}))
+	}
+	return cmd
+}
+
+func endpointPath(name string) string { return "/webhooks/endpoints/" + url.PathEscape(name) }
+
+func listEndpoints(ctx context.Context, c *client, _ []string) error {
+	var page webhook.Page[*webhook.Endpoint]
+	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil, &page); printed || err != nil {
+		return err
+	}
+	rows := make([][]string, len(page.Items))
+	for i, e := range page.Items {
+		rows[i] = []string{
+			e.Name, e.State, e.Reason, strconv.FormatInt(e.LagEvents, 10), seconds(e.LagSeconds), strconv.FormatInt(e.InFlight, 10),
+			fmt.Sprintf("%.1f", e.Delivered), strconv.FormatInt(e.Parked, 10), strconv.FormatInt(e.Dead, 10),
+		}
+	}
+	return printTable(c.out, []string{"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second", "parked", "dead"}, rows)
+}
+
+func showEndpoint(ctx context.Context, c *client, method, path string) error {
+	var e webhook.Endpoint
+	if printed, err := c.call(ctx, method, path, nil, nil, &e); printed || err != nil {
+		return err
+	}
+	fields := [][2]string{
+		{"endpoint", e.Name},
+		{"url", e.URL},
+		{"events", strings.Join(e.Events, ", ")},
+		{"state", e.State},
+		{"reason", e.Reason},
+		{"since", e.Since},
+		{"until", e.Until},
+		{"cursor", strconv.FormatInt(e.Cursor, 10)},
+		{"lag", fmt.Sprintf("%d events, %s", e.LagEvents, seconds(e.LagSeconds))},
+		{"in flight", strconv.FormatInt(e.InFlight, 10)},
+		{"per second", fmt.Sprintf("%.1f delivered, %.1f failed", e.Delivered, e.Failed)},
+		{"parked", strconv.FormatInt(e.Parked, 10)},
+		{"dead letters", strconv.FormatInt(e.Dead, 10)},
+	}
+	if e.Missed > 0 {
+		fields = append(fields, [2]string{"missed", fmt.Sprintf("%d events expired before it got them", e.Missed)})
+	}
+	if last := e.LastError; last != nil {
+		fields = append(fields, [2]string{"last error", strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event, last.At.Format("2006-01-02T15:04:05Z07:00")))})
+	}
+	for _, p := range e.Partitions {
+		holder := p.Replica
+		if holder == "" {
+			holder = "nobody"
+		}
+		fields = append(fields, [2]string{fmt.Sprintf("partition %d", p.Index), fmt.Sprintf("%s at %d, held by %s (generation %d)", p.State, p.Cursor, holder, p.Generation)})
+	}
+	return printFields(c.out, fields)
+}
+
+func testEndpoint(ctx context.Context, c *client, args []string) error {
+	var t webhook.Tried
+	printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/test", nil, nil, &t)
+	if printed || err != nil {
+		return err
+	}
+	status := ""
+	if t.Status != 0 {
+		status = strconv.Itoa(t.Status)
+	}
+	if err := printFields(c.out, [][2]string{
+		{"outcome", t.Outcome}, {"reason", t.Reason}, {"detail", t.Detail}, {"status", status}, {"took", seconds(t.Seconds)},
+		{"address", t.Address}, {"webhook-id", t.WebhookID}, {"response", t.Response},
+	}); err != nil {
+		return err
+	}
+	if t.Outcome != "delivered" {
+		return fmt.Errorf("endpoint %s did not take the webhook", args[0])
+	}
+	return nil
+}
+
+func reloadCommand() *cobra.Command {
+	return operatorCommand("reload", "Have a running server read its configuration again", exactly(0), func(ctx context.Context, c *client, _ []string) error {
+		var done struct{ Reloaded bool }
+		if printed, err := c.call(ctx, http.MethodPost, "/webhooks/reload", nil, nil, &done); printed || err != nil {
+			return err
+		}
+		fmt.Fprintln(c.out, "reloaded")
+		return nil
+	})
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/internal/webhook"
+)
+
+func redeliverCommand() *cobra.Command {
+	var endpoint string
+	var detach bool
+	cmd := operatorCommand("redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position", exactly(1),
+		func(ctx context.Context, c *client, args []string) error {
+			return replay(ctx, c, webhook.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
+		})
+	replayFlags(cmd, &endpoint, &detach)
+	return cmd
+}
+
+func replayFlags(cmd *cobra.Command, endpoint *string, detach *bool) {
+	cmd.Flags().StringVar(endpoint, "endpoint", "", "the endpoint's `NAME`")
+	_ = cmd.MarkFlagRequired("endpoint") // it is there
+	cmd.Flags().BoolVar(detach, "detach", false, "do not wait for the end")
+}
+
+func replayCommand() *cobra.Command {
+	var in webhook.NewReplay
+	var since, until string
+	var detach bool
+	cmd := operatorCommand("replay", "Send events to an endpoint again: a range of time, some, or its dead letters", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			for flag, target := range map[string]struct {
+				text string
+				at   **time.Time
+			}{"since": {since, &in.Since}, "until": {until, &in.Until}} {
+				text, err := pointInTime(flag, target.text)
+				if err != nil {
+					return err
+				}
+				if at, err := time.Parse(time.RFC3339, text); err == nil {
+					*target.at = &at
+				}
+			}
+			return replay(ctx, c, in, detach)
+		})
+	replayFlags(cmd, &in.Endpoint, &detach)
+	f := cmd.Flags()
+	f.BoolVar(&in.Dead, "dead", false, "its dead letters, instead of events of the log")
+	f.StringSliceVar(&in.Events, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
+	f.StringVar(&in.Resource, "resource", "", "`TYPE/ID` of a resource")
+	f.StringVar(&since, "since", "", "events made at that `TIME` or later (RFC 3339, or how long ago: 2h)")
+	f.StringVar(&until, "until", "", "events made before that `TIME`")
+	return cmd
+}
+
+const replayPoll = 200 * time.Millisecond
+
+// replay begins a replay and follows it to its end.
+func replay(ctx context.Context, c *client, in webhook.NewReplay, detach bool) error {
+	quiet := *c
+	quiet.json = false
+	var r webhook.Replay
+	if _, err := quiet.call(ctx, http.MethodPost, "/webhooks/replays", nil, in, &r); err != nil {
+		return err
+	}
+	for !detach && r.State == "running" {
+		if isTerminal(c.errOut) {
+			bar(c.errOut, r.Progress, fmt.Sprintf("%d delivered, %d failed", r.Delivered, r.Failed))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stopped watching; replay %s goes on ('tidings replays cancel %s' ends it)", r.ID, r.ID)
+		case <-time.After(replayPoll):
+		}
+		if _, err := quiet.call(ctx, http.MethodGet, "/webhooks/replays/"+r.ID, nil, nil, &r); err != nil {
+			return err
+		}
+	}
+	if isTerminal(c.errOut) && !detach {
+		bar(c.errOut, r.Progress, "\n")
+	}
+	if err := showReplay(ctx, c, r.ID); err != nil {
+		return err
+	}
+	if r.Failed > 0 {
+		return errors.New("not all were delivered; 'tidings attempts --outcome failures' says why")
+	}
+	return nil
+}
+
+func showReplay(ctx context.Context, c *client, id string) error {
+	var r webhook.Replay
+	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays/"+url.PathEscape(id), nil, nil, &r); printed || err != nil {
+		return err
+	}
+	return printReplay(c, &r)
+}
+
+func printReplay(c *client, r *webhook.Replay) error {
+	return printFields(c.out, [][2]string{
+		{"replay", r.ID},
+		{"endpoint", r.Endpoint},
+		{"state", r.State},
+		{"progress", fmt.Sprintf("%.0f %%, at %d of %d to %d", r.Progress*100, r.Position, r.From, r.To)},
+		{"delivered", strconv.FormatInt(r.Delivered, 10)},
+		{"failed", strconv.FormatInt(r.Failed, 10)},
+		{"reason", r.Reason},
+		{"began", r.Created},
+	})
+}
+
+func replaysCommand() *cobra.Command {
+	cmd := operatorCommand("replays", "List replays, newest first", exactly(0), func(ctx context.Context, c *client, _ []string) error {
+		var page webhook.Page[*webhook.Replay]
+		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays", nil, nil, &page); printed || err != nil {
+			return err
+		}
+		rows := make([][]string, len(page.Items))
+		for i, r := range page.Items {
+			rows[i] = []string{
+				r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f %%", r.Progress*100),
+				strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), r.Created,
+			}
+		}
+		return printTable(c.out, []string{"replay", "endpoint", "state", "progress", "delivered", "failed", "began"}, rows)
+	})
+	cmd.AddCommand(
+		operatorCommand("show ID", "How far a replay has come", exactly(1), func(ctx context.Context, c *client, args []string) error {
+			return showReplay(ctx, c, args[0])
+		}),
+		operatorCommand("cancel ID", "End a replay", exactly(1), func(ctx context.Context, c *client, args []string) error {
+			var r webhook.Replay
+			if printed, err := c.call(ctx, http.MethodPost, "/webhooks/replays/"+url.PathEscape(args[0])+"/cancel", nil, nil, &r); printed || err != nil {
+				return err
+			}
+			return printReplay(c, &r)
+		}),
+	)
+	return cmd
+}
