@@ -15,7 +15,8 @@ type Retry struct {
 	// Attempts counts those that used up a place in the schedule; 0 for an event
 	// that only waits.
 	Attempts int
-	// First is when the first attempt was made; zero before it.
+	// First is when the first attempt was made that used up a place, or when it was
+	// parked after one that used up none; zero before any.
 	First time.Time
 	// Next is when to try again; zero for an event that only waits.
 	Next time.Time

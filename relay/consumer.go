@@ -77,6 +77,7 @@ type consumer struct {
 	lost   atomic.Bool
 	abort  atomic.Pointer[context.CancelFunc]
 	cursor atomic.Int64
+	saved  eventlog.Cursor // by whoever holds the relay's saving
 	status atomic.Pointer[Status]
 	counts counts
 }
@@ -223,7 +224,36 @@ func (c *consumer) run(ctx context.Context) {
 	close(c.work)
 	c.workers.Wait()
 	helpers.Wait()
+	c.parkRest()
 	c.publish()
+}
+
+// parkRest parks what is not settled before the last event that is, so that the
+// next owner sends nothing again: only a crash makes duplicates.
+func (c *consumer) parkRest() {
+	last := c.window.lastSettled()
+	var rows []eventlog.Retry
+	for _, it := range c.window.items[:max(last, 0)] {
+		if it.settled {
+			continue
+		}
+		r := eventlog.Retry{Endpoint: c.endpoint.Name, Event: it.event}
+		if it.attempted {
+			r.First = time.Now()
+		}
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 || c.frozen || c.lost.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), finalTime)
+	defer cancel()
+	if c.park(ctx, rows) {
+		for _, it := range c.window.items[:last] {
+			it.settled = true
+		}
+		c.window.trim()
+	}
 }
 
 // read fetches batches ahead of the consumer, one at a time.

@@ -166,7 +166,7 @@ func (c *consumer) oldest(ctx context.Context, l *parkedLane) (retry eventlog.Re
 	var superseded []int64
 	for _, r := range rows[1:] {
 		keepLater, merged := merge(c.endpoint.Coalesce, retry.Event.Action, r.Event.Action)
-		if retry.Attempts > 0 || r.Attempts > 0 || !merged {
+		if !retry.First.IsZero() || !r.First.IsZero() || !merged {
 			break
 		}
 		gone, into := r, retry

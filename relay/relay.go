@@ -164,10 +164,9 @@ type Relay struct {
 	endpoints map[string]*configured
 	retired   []*configured          // in use no longer than their consumers
 	running   map[*consumer]struct{} // written by the replica, read by all
-	saved     map[*consumer]eventlog.Cursor
-	updated   chan struct{} // the endpoints were
-	moved     chan struct{} // a cursor was
-	saving    sync.Mutex
+	updated   chan struct{}          // the endpoints were
+	moved     chan struct{}          // a cursor was
+	saving    chan struct{}          // held while cursors are saved; a lock that can be given up
 }
 
 // configured is an endpoint that consumers may be using.
@@ -183,8 +182,8 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	options.setDefaults()
 	r := &Relay{
 		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger), history: newHistory(log, options.Logger),
-		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}), saved: make(map[*consumer]eventlog.Cursor),
-		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
+		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 	}
 	if err := r.tail.start(ctx); err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type replica struct {
 	slots  map[eventlog.Partition]*slot
 	ended  chan *slot
 	failed bool
+	raced  bool // another replica was faster; there may be more to take
 }
 
 // slot is a consumer that runs, or finishes what is under way.
@@ -93,6 +94,9 @@ func (p *replica) run(ctx context.Context) error {
 	return p.leave(ctx)
 }
 
+// raceTime is how long it takes for the others to have what they took.
+const raceTime = 50 * time.Millisecond
+
 // step does what is to be done now, and returns how long to wait before the
 // next one.
 func (p *replica) step(ctx context.Context) func(time.Duration) time.Duration {
@@ -106,8 +110,11 @@ func (p *replica) step(ctx context.Context) func(time.Duration) time.Duration {
 	}
 	p.failed = err != nil
 	return func(interval time.Duration) time.Duration {
-		if p.failed {
+		switch {
+		case p.failed:
 			interval = min(interval, time.Second)
+		case p.raced:
+			interval = min(interval, raceTime)
 		}
 		// Replicas that started together should not ask together.
 		return interval - time.Duration(mathrand.Int64N(int64(interval)/8+1))
@@ -225,7 +232,7 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 			continue
 		}
 		mine[c.Partition] = c.Lease
-		if p.slots[c.Partition] == nil && !p.stoppingOf(c.Endpoint) {
+		if p.slots[c.Partition] == nil && !p.dividesOtherwise(c.Partition) {
 			orphans = append(orphans, c.Lease)
 		}
 	}
@@ -241,11 +248,11 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	return p.relay.log.Release(ctx, orphans)
 }
 
-// stoppingOf reports whether an endpoint has consumers here, of whatever
-// partitions.
-func (p *replica) stoppingOf(endpoint string) bool {
+// dividesOtherwise reports whether consumers here still finish what is under way
+// for the endpoint as it was divided before.
+func (p *replica) dividesOtherwise(now eventlog.Partition) bool {
 	for partition := range p.slots {
-		if partition.Endpoint == endpoint {
+		if partition.Endpoint == now.Endpoint && partition.Of != now.Of {
 			return true
 		}
 	}
@@ -321,6 +328,7 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 		}
 	}
 	free = free[:min(len(free), max(share-have, 0))]
+	p.raced = false
 	if len(free) == 0 {
 		return nil
 	}
@@ -328,6 +336,7 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 	if err != nil {
 		return err
 	}
+	p.raced = len(got) < len(free)
 	total := have + len(got)
 	for _, cursor := range got {
 		p.start(ctx, endpoints[cursor.Endpoint], cursor, controls[cursor.Endpoint], total)

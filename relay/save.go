@@ -45,13 +45,17 @@ func (r *Relay) consumers() []*consumer {
 // saveCursors writes the cursors that moved. A consumer whose lease was lost is
 // told so.
 func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
-	r.saving.Lock()
-	defer r.saving.Unlock()
+	select {
+	case r.saving <- struct{}{}:
+		defer func() { <-r.saving }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	var moved []eventlog.Cursor
 	var movers []*consumer
 	for _, c := range consumers {
 		cursor := c.save()
-		if cursor != r.saved[c] && !c.lost.Load() {
+		if cursor != c.saved && !c.lost.Load() {
 			moved, movers = append(moved, cursor), append(movers, c)
 		}
 	}
@@ -63,7 +67,7 @@ func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 		return err
 	}
 	for i, c := range movers {
-		r.saved[c] = moved[i]
+		c.saved = moved[i]
 		for _, l := range lost {
 			if l == c.lease {
 				c.lose()
@@ -75,9 +79,6 @@ func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 
 // forget drops what is remembered of a consumer that has ended.
 func (r *Relay) forget(c *consumer) {
-	r.saving.Lock()
-	delete(r.saved, c)
-	r.saving.Unlock()
 	r.mu.Lock()
 	delete(r.running, c)
 	r.mu.Unlock()

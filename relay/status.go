@@ -44,7 +44,7 @@ type LastError struct {
 type counts struct {
 	inFlight, delivered, failed atomic.Int64
 	last                        atomic.Pointer[LastError]
-	rates                       rates
+	rates                       atomic.Pointer[rates]
 }
 
 func (n *counts) add(o tidings.Outcome, e tidings.Event, inFlight int) {
@@ -68,17 +68,18 @@ type rates struct {
 
 const rateTime = 5 * time.Second
 
-func (r *rates) look(now time.Time, delivered, failed int64) {
-	elapsed := now.Sub(r.at)
-	if elapsed < rateTime {
-		return
+// look takes a look, if the last one was long enough ago.
+func (n *counts) look(now time.Time) {
+	next := &rates{at: now, delivered: n.delivered.Load(), failed: n.failed.Load()}
+	if old := n.rates.Load(); old != nil {
+		elapsed := now.Sub(old.at)
+		if elapsed < rateTime {
+			return
+		}
+		next.deliveredRate = float64(next.delivered-old.delivered) / elapsed.Seconds()
+		next.failedRate = float64(next.failed-old.failed) / elapsed.Seconds()
 	}
-	r.deliveredRate, r.failedRate = 0, 0
-	if !r.at.IsZero() {
-		r.deliveredRate = float64(delivered-r.delivered) / elapsed.Seconds()
-		r.failedRate = float64(failed-r.failed) / elapsed.Seconds()
-	}
-	r.at, r.delivered, r.failed = now, delivered, failed
+	n.rates.Store(next)
 }
 
 // observe makes a change of state known.
@@ -100,14 +101,16 @@ func (c *consumer) observe() {
 func (c *consumer) current() Status {
 	s := *c.status.Load()
 	s.InFlight, s.Delivered, s.Failed = c.counts.inFlight.Load(), c.counts.delivered.Load(), c.counts.failed.Load()
-	s.DeliveredRate, s.FailedRate = c.counts.rates.deliveredRate, c.counts.rates.failedRate
+	if r := c.counts.rates.Load(); r != nil {
+		s.DeliveredRate, s.FailedRate = r.deliveredRate, r.failedRate
+	}
 	s.LastError = c.counts.last.Load()
 	return s
 }
 
 // save is the cursor as it is to be saved. The saving lock is held.
 func (c *consumer) save() eventlog.Cursor {
-	c.counts.rates.look(time.Now(), c.counts.delivered.Load(), c.counts.failed.Load())
+	c.counts.look(time.Now())
 	cursor := eventlog.Cursor{Lease: c.lease, Sequence: c.cursor.Load()}
 	status := c.current()
 	status.InFlight = 0 // it changes all the time, and that is not worth a write
@@ -144,11 +147,9 @@ func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
 	}
 	own := make(map[eventlog.Lease]Status)
 	position := make(map[eventlog.Lease]int64)
-	r.saving.Lock() // the rates are read
 	for _, c := range r.consumers() {
 		own[c.lease], position[c.lease] = c.current(), c.cursor.Load()
 	}
-	r.saving.Unlock()
 	all := make([]PartitionStatus, 0, len(cursors))
 	for _, c := range cursors {
 		p := PartitionStatus{Cursor: c, Held: live[c.Owner]}

@@ -46,6 +46,17 @@ func (w *window) trim() {
 	w.items = w.items[n:]
 }
 
+// lastSettled is the index of the last event that was settled by itself; -1 for
+// none.
+func (w *window) lastSettled() int {
+	for i := len(w.items) - 1; i >= 0; i-- {
+		if w.items[i].settled && !w.items[i].merged {
+			return i
+		}
+	}
+	return -1
+}
+
 // cursor is the highest position below which all is settled.
 func (w *window) cursor() int64 {
 	if len(w.items) == 0 {

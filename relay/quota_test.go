@@ -1,0 +1,40 @@
+package relay
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// All replicas that see the same come to shares that add up, differ by no more
+// than one, and leave alone what is even already.
+func TestQuotasAddUp(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		partitions := rapid.IntRange(0, 50).Draw(rt, "partitions")
+		var replicas []string
+		held := make(map[string]int)
+		for i := range rapid.IntRange(1, 7).Draw(rt, "replicas") {
+			id := fmt.Sprint("replica", i)
+			replicas = append(replicas, id)
+			held[id] = rapid.IntRange(0, 10).Draw(rt, "held")
+		}
+		sum, least, most := 0, partitions, 0
+		for _, id := range replicas {
+			n := quota(partitions, replicas, held, id)
+			sum, least, most = sum+n, min(least, n), max(most, n)
+		}
+		if sum != partitions || most-least > 1 {
+			rt.Fatalf("shares from %d to %d add up to %d of %d", least, most, sum, partitions)
+		}
+		even := make(map[string]int)
+		for _, id := range replicas {
+			even[id] = quota(partitions, replicas, held, id)
+		}
+		for _, id := range replicas {
+			if n := quota(partitions, replicas, even, id); n != even[id] {
+				rt.Fatalf("what was even moves: %s has %d and should have %d", id, even[id], n)
+			}
+		}
+	})
+}
