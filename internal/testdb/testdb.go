@@ -130,9 +130,12 @@ func (s *Server) Create(database string) (string, error) {
 // Kill ends the server at once, as a power cut would end its process.
 func (s *Server) Kill() error { return s.signal(syscall.SIGQUIT) }
 
+// Stop ends the server in good order, but does not wait for its clients.
+func (s *Server) Stop() error { return s.signal(syscall.SIGINT) }
+
 // Close stops the server and removes its folder.
 func (s *Server) Close() error {
-	return errors.Join(s.signal(syscall.SIGINT), os.RemoveAll(s.folder))
+	return errors.Join(s.Stop(), os.RemoveAll(s.folder))
 }
 
 func (s *Server) signal(sig syscall.Signal) error {

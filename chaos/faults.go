@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// drivenFault is something done to the servers or what they stand on; undo ends
+// it.
+type drivenFault struct {
+	name string
+	do   func(s *server) error
+	undo func(s *server) error
+	most time.Duration // how long it lasts at most
+}
+
+func (w *world) drivenFaults() []drivenFault {
+	signal := func(sig syscall.Signal) func(*server) error {
+		return func(s *server) error { return s.signal(sig) }
+	}
+	again := func(s *server) error { return s.start() }
+	faults := []drivenFault{
+		{"kill -9", signal(syscall.SIGKILL), again, 2 * time.Second},
+		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second},
+		{"SIGSTOP, SIGCONT", signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second},
+		{"receiver down", func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
+			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second},
+		{"receiver gone (410), then enabled", func(*server) error { return w.named("outages", func(r *receiver) { r.gone.Store(true) }) }, func(*server) error {
+			return errors.Join(w.named("outages", func(r *receiver) { r.gone.Store(false) }), w.enable("outages"))
+		}, 2 * time.Second},
+		{"receiver's clock jumps", func(*server) error {
+			return w.named("flaky", func(r *receiver) { r.skew.Store(int64(time.Hour)) })
+		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) }, 2 * time.Second},
+		{"bad TLS", func(*server) error { return w.named("encrypted", (*receiver).closeTLS) },
+			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second},
+	}
+	if w.postgres != nil {
+		start := func(*server) error { return w.postgres.Start() }
+		faults = append(faults,
+			drivenFault{"PostgreSQL restarts (fast)", func(*server) error { return w.postgres.Stop() }, start, 2 * time.Second},
+			drivenFault{"PostgreSQL restarts (immediate)", func(*server) error { return w.postgres.Kill() }, start, 2 * time.Second},
+			drivenFault{"replica cut off from the database", func(s *server) error { s.proxy.setCut(true); return nil },
+				func(s *server) error { s.proxy.setCut(false); return nil }, 15 * time.Second},
+		)
+	}
+	if w.disk {
+		full := filepath.Join(w.folder, "full")
+		faults = append(faults, drivenFault{"disk is full", func(*server) error { return fillDisk(full) },
+			func(*server) error { return os.Remove(full) }, 4 * time.Second})
+	}
+	return faults
+}
+
+// fillDisk writes a file until there is no room.
+func fillDisk(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 64<<10)
+	for err == nil {
+		_, err = f.Write(block)
+	}
+	_ = f.Close()
+	if errors.Is(err, syscall.ENOSPC) {
+		return nil
+	}
+	return err
+}
+
+func (w *world) named(name string, do func(*receiver)) error {
+	for _, r := range w.receivers {
+		if r.name == name {
+			do(r)
+			return nil
+		}
+	}
+	return fmt.Errorf("no receiver %s", name)
+}
+
+// enable has any server enable an endpoint; all of them may be away just now.
+func (w *world) enable(name string) error {
+	for range 100 {
+		for _, s := range w.servers {
+			if status, _, err := w.call(s, http.MethodPost, "/webhooks/endpoints/"+name+"/enable", nil); err == nil && status == http.StatusOK {
+				return nil
+			}
+		}
+		pause(context.Background(), 200*time.Millisecond)
+	}
+	return fmt.Errorf("no server enabled endpoint %s", name)
+}
+
+// driveFaults does one fault after another until the context ends, and undoes
+// each.
+func (w *world) driveFaults(ctx context.Context, random *rand.Rand) {
+	faults := w.drivenFaults()
+	for ctx.Err() == nil {
+		f := faults[random.IntN(len(faults))]
+		s := w.servers[random.IntN(len(w.servers))]
+		if err := f.do(s); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", f.name, err)
+		}
+		pause(ctx, time.Duration(random.Int64N(int64(f.most))))
+		if err := f.undo(s); err != nil {
+			fmt.Fprintf(os.Stderr, "after %s: %v\n", f.name, err)
+		}
+		w.mu.Lock()
+		w.faults[f.name]++
+		w.mu.Unlock()
+		pause(ctx, time.Duration(300+random.IntN(1500))*time.Millisecond)
+		for _, s := range w.servers { // one may have given up while its database was away
+			if s.ended() {
+				_ = s.signal(syscall.SIGKILL)
+				if err := s.start(); err != nil {
+					fmt.Fprintf(os.Stderr, "start %s again: %v\n", s.name, err)
+				}
+			}
+		}
+	}
+}
+
+// heal makes everything well.
+func (w *world) heal() error {
+	for _, r := range w.receivers {
+		r.well.Store(true)
+		r.skew.Store(0)
+	}
+	for _, s := range w.servers {
+		if s.ended() {
+			if err := s.start(); err != nil {
+				return err
+			}
+		}
+	}
+	return w.enable("outages")
+}

@@ -1,0 +1,99 @@
+// Command chaos runs real servers under load while it kills, stops and cuts
+// them off, restarts their database, fills their disk and has their receivers
+// misbehave. Then it lets everything be well and compares what is in the
+// database with what arrived. "make chaos" runs it; docs/reliability.md says what
+// came of it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+// settings of a run.
+type settings struct {
+	time time.Duration
+	keep bool
+	seed uint64
+}
+
+func run(ctx context.Context) (err error) {
+	var s settings
+	flag.DurationVar(&s.time, "time", time.Minute, "how long faults go on, on each database")
+	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "decides which faults there are; not when exactly")
+	flag.BoolVar(&s.keep, "keep", false, "keep the folder with logs and data")
+	only := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
+	flag.Parse()
+	folder, err := os.MkdirTemp("", "tidings-chaos-")
+	if err != nil {
+		return err
+	}
+	if s.keep {
+		fmt.Println("logs and data are in", folder)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	}
+	binary := filepath.Join(folder, "tidings")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/tidings").CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w: %s", err, out)
+	}
+	for _, name := range []string{"SQLite", "PostgreSQL"} {
+		if *only != "" && !strings.EqualFold(*only, name) {
+			continue
+		}
+		if err := runOn(ctx, s, name, filepath.Join(folder, strings.ToLower(name)), binary); err != nil {
+			return fmt.Errorf("%s, seed %d: %w", name, s.seed, err)
+		}
+	}
+	return nil
+}
+
+// patience is how long everything may take to settle once all is well.
+const patience = 3 * time.Minute
+
+func runOn(ctx context.Context, s settings, database, folder, binary string) (err error) {
+	w, err := newWorld(ctx, database, folder, binary)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	faulty, stop := context.WithTimeout(ctx, s.time)
+	defer stop()
+	var group sync.WaitGroup
+	for i := range writers {
+		group.Go(func() { w.write(faulty, rand.New(rand.NewPCG(s.seed, uint64(i)))) })
+	}
+	w.driveFaults(faulty, rand.New(rand.NewPCG(s.seed, 1000)))
+	group.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := w.heal(); err != nil {
+		return err
+	}
+	settling := time.Now()
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	return w.check(ctx, s, time.Since(settling))
+}

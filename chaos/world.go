@@ -1,0 +1,391 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+const (
+	writers  = 4
+	token    = "chaos"
+	diskSize = "64m"
+)
+
+// world is everything that runs.
+type world struct {
+	database    string
+	folder      string
+	postgres    *testdb.Server
+	databaseURL string
+	disk        bool // the folder is a disk of its own
+	receivers   []*receiver
+	servers     []*server
+	client      *http.Client
+
+	mu     sync.Mutex
+	faults map[string]int
+	writes atomic.Int64
+	failed atomic.Int64 // writes that were not acknowledged
+	slow   atomic.Int64 // the slowest write that was, in nanoseconds
+}
+
+// server is a process and the connection to the database that it alone uses.
+type server struct {
+	name, binary, file, address string
+	proxy                       *proxy
+	log                         *os.File
+
+	mu  sync.Mutex
+	cmd *exec.Cmd
+}
+
+func newWorld(ctx context.Context, database, folder, binary string) (w *world, err error) {
+	w = &world{database: database, folder: folder, faults: make(map[string]int), client: &http.Client{Timeout: 5 * time.Second}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	for _, r := range []struct {
+		name   string
+		faults []fault
+		tls    bool
+	}{
+		{"steady", nil, false}, {"flaky", allFaults(), false}, {"outages", nil, false},
+		{"partitioned", allFaults()[:4], false}, {"coalescing", allFaults()[:4], false}, {"encrypted", nil, true},
+	} {
+		receiver, err := newReceiver(r.name, r.faults, r.tls)
+		if err != nil {
+			return nil, err
+		}
+		w.receivers = append(w.receivers, receiver)
+	}
+	replicas := 1
+	if database == "PostgreSQL" {
+		replicas = 3
+		if w.postgres, err = testdb.StartPostgres(); err != nil {
+			return nil, err
+		}
+		if w.databaseURL, err = w.postgres.Create("chaos"); err != nil {
+			return nil, err
+		}
+	} else {
+		w.disk = exec.Command("mount", "-t", "tmpfs", "-o", "size="+diskSize, "tmpfs", folder).Run() == nil
+		if !w.disk {
+			fmt.Println("no disk of its own can be mounted here: it will not be filled")
+		}
+	}
+	for i := range replicas {
+		s, err := w.newServer(fmt.Sprint("server", i+1), binary)
+		if err != nil {
+			return nil, err
+		}
+		w.servers = append(w.servers, s)
+		if err := s.start(); err != nil {
+			return nil, err
+		}
+		if err := w.ready(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *world) newServer(name, binary string) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{name: name, binary: binary, address: l.Addr().String(), file: filepath.Join(w.folder, name+".yaml")}
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	certificate := filepath.Join(w.folder, "ca.pem")
+	var endpoints []any
+	for _, r := range w.receivers {
+		e := map[string]any{
+			"name": r.name, "url": r.server.URL, "secret": secret, "timeout": "1s",
+			"retry": map[string]any{"schedule": []string{"200ms", "1s", "2s"}, "max_attempts": 100},
+		}
+		switch r.name {
+		case "partitioned":
+			e["partitions"] = 2
+		case "coalescing":
+			e["coalesce"] = "latest"
+		case "encrypted":
+			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.server.Certificate().Raw})
+			if err := os.WriteFile(certificate, text, 0o600); err != nil {
+				return nil, err
+			}
+			e["http"] = map[string]any{"tls_config": map[string]any{"ca_file": certificate}}
+		}
+		endpoints = append(endpoints, e)
+	}
+	all := map[string]any{
+		"listen": s.address, "data_dir": filepath.Join(w.folder, "data"), "shutdown_timeout": "5s",
+		"auth":    map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash(token), "user": "chaos@example.com", "role": "admin"}}},
+		"webhook": map[string]any{"endpoints": endpoints},
+	}
+	if w.databaseURL != "" {
+		u, err := url.Parse(w.databaseURL)
+		if err != nil {
+			return nil, err
+		}
+		if s.proxy, err = newProxy(u.Host); err != nil {
+			return nil, err
+		}
+		u.Host = s.proxy.address()
+		all["database_url"] = u.String()
+		all["data_dir"] = filepath.Join(w.folder, name)
+	}
+	text, err := json.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	if s.log, err = os.OpenFile(w.folder+"-"+name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return nil, err
+	}
+	return s, os.WriteFile(s.file, text, 0o600)
+}
+
+func (s *server) start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cmd = exec.Command(s.binary, "serve", "--config", s.file)
+	s.cmd.Stderr = s.log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return s.cmd.Start()
+}
+
+// signal sends a signal; one that ends the process is waited for.
+func (s *server) signal(sig syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return nil
+	}
+	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	if sig == syscall.SIGKILL || sig == syscall.SIGTERM {
+		err := s.cmd.Wait()
+		s.cmd = nil
+		var exit *exec.ExitError
+		if err != nil && (sig == syscall.SIGTERM || !errors.As(err, &exit)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// ended reports whether the process ended by itself.
+func (s *server) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cmd != nil && s.cmd.Process.Signal(syscall.Signal(0)) != nil
+}
+
+func (w *world) ready(ctx context.Context, s *server) error {
+	deadline := time.Now().Add(time.Minute)
+	for {
+		response, err := w.client.Get("http://" + s.address + "/readyz")
+		if err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Errorf("%s is not ready: %w", s.name, errors.Join(err, ctx.Err()))
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// call makes a request of a server.
+func (w *world) call(s *server, method, path string, body any) (status int, answer map[string]any, err error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return 0, nil, err
+	}
+	r, err := http.NewRequest(method, "http://"+s.address+"/api/v1"+path, bytes.NewReader(text))
+	if err != nil {
+		return 0, nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	response, err := w.client.Do(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	answerText, err := io.ReadAll(response.Body)
+	if err == nil && len(answerText) > 0 {
+		err = json.Unmarshal(answerText, &answer)
+	}
+	return response.StatusCode, answer, err
+}
+
+// write changes contexts of its own until the context ends.
+func (w *world) write(ctx context.Context, random *rand.Rand) {
+	known := make(map[string]bool)
+	for ctx.Err() == nil {
+		s := w.servers[random.IntN(len(w.servers))]
+		method, path := http.MethodPost, "/contexts"
+		var body any = map[string]any{"metadata": map[string]any{"n": fmt.Sprint(random.IntN(1000))}}
+		id := ""
+		if ids := slices.Sorted(maps.Keys(known)); len(ids) > 0 && (len(ids) > 20 || random.IntN(5) > 0) {
+			id = ids[random.IntN(len(ids))]
+			method, path = http.MethodPut, "/contexts/"+id
+			if random.IntN(10) == 0 {
+				method, body = http.MethodDelete, nil
+			}
+		}
+		begun := time.Now()
+		status, answer, err := w.call(s, method, path, body)
+		switch {
+		case err != nil, status >= http.StatusInternalServerError, status == http.StatusNotFound:
+			w.failed.Add(1) // it may have been done all the same
+			if method == http.MethodDelete || status == http.StatusNotFound {
+				delete(known, id)
+			}
+			pause(ctx, 50*time.Millisecond)
+			continue
+		case status >= http.StatusBadRequest:
+			fmt.Fprintf(os.Stderr, "%s %s: %d %v\n", method, path, status, answer)
+		case method == http.MethodPost:
+			known[fmt.Sprint(answer["id"])] = true
+		case method == http.MethodDelete:
+			delete(known, id)
+		}
+		w.writes.Add(1)
+		if took := int64(time.Since(begun)); took > w.slow.Load() {
+			w.slow.Store(took)
+		}
+		pause(ctx, time.Duration(random.IntN(20))*time.Millisecond)
+	}
+}
+
+func (w *world) close() error {
+	var errs []error
+	for _, s := range w.servers {
+		errs = append(errs, s.signal(syscall.SIGCONT), s.signal(syscall.SIGKILL))
+		if s.proxy != nil {
+			s.proxy.close()
+		}
+		errs = append(errs, s.log.Close())
+	}
+	for _, r := range w.receivers {
+		r.server.CloseClientConnections()
+		r.server.Close()
+	}
+	if w.postgres != nil {
+		errs = append(errs, w.postgres.Close())
+	}
+	if w.disk {
+		errs = append(errs, exec.Command("umount", w.folder).Run())
+	}
+	return errors.Join(errs...)
+}
+
+// proxy stands between a server and its database.
+type proxy struct {
+	listener net.Listener
+	target   string
+	cut      atomic.Bool
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func newProxy(target string) (*proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{listener: l, target: target, conns: make(map[net.Conn]bool)}
+	go p.serve()
+	return p, nil
+}
+
+func (p *proxy) address() string { return p.listener.Addr().String() }
+
+func (p *proxy) serve() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		if p.cut.Load() {
+			_ = c.Close()
+			continue
+		}
+		to, err := net.Dial("tcp", p.target)
+		if err != nil {
+			_ = c.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns[c], p.conns[to] = true, true
+		p.mu.Unlock()
+		for _, pair := range [][2]net.Conn{{c, to}, {to, c}} {
+			go func() {
+				_, _ = io.Copy(pair[0], pair[1])
+				_ = c.Close()
+				_ = to.Close()
+				p.mu.Lock()
+				delete(p.conns, c)
+				delete(p.conns, to)
+				p.mu.Unlock()
+			}()
+		}
+	}
+}
+
+// setCut closes all connections and makes no new ones, or makes them again.
+func (p *proxy) setCut(cut bool) {
+	p.cut.Store(cut)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if cut {
+		for c := range p.conns {
+			_ = c.Close()
+		}
+	}
+}
+
+func (p *proxy) close() {
+	_ = p.listener.Close()
+	p.setCut(true)
+}
