@@ -5,10 +5,14 @@
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-tools: ## install what the tests need: PostgreSQL from Debian's packages, where it is missing
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
-		{ if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
-		$$sudo apt-get update -q && $$sudo apt-get install -q -y --no-install-recommends postgresql; }
+tools: ## bring what the tests need from Debian's packages: PostgreSQL, and Prometheus without starting it
+	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	postgres() { ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; }; \
+	prometheus() { command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; }; \
+	if postgres && prometheus; then exit 0; fi; \
+	$$sudo apt-get update -q; \
+	postgres || $$sudo apt-get install -q -y --no-install-recommends postgresql; \
+	prometheus || { mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb; }
 
 test: tools ## run all tests, race detector on
 	go test -race ./...
@@ -27,6 +31,9 @@ bench: tools ## measure what docs/performance.md reports; about ten minutes
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./bench
 
+chaos: tools ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
+	go run ./chaos -time $(or $(TIME),10m)
+
 client: ## a stock generator makes a client from the OpenAPI document
 	@folder=$$(mktemp -d) && go tool -modfile=tools/go.mod ogen -loglevel error -target $$folder -package client -clean internal/httpapi/testdata/openapi.json && \
 		ls $$folder | wc -l && rm -r $$folder
@@ -37,4 +44,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools test vet lint bench client fuzz
+.PHONY: help tools test vet lint bench chaos client fuzz

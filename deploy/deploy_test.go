@@ -1,0 +1,239 @@
+// Package deploy_test checks the alert rules and the dashboard with promtool,
+// and their queries with a Prometheus that watches a running server.
+package deploy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/internal/app"
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+const patience = 30 * time.Second
+
+// tool finds a program that "make tools" brings.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	local, err := filepath.Abs(filepath.Join("..", "bin", "prometheus", "usr", "bin", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(local); err == nil {
+		return local
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%s is not on this machine; 'make tools' brings it", name)
+	}
+	return path
+}
+
+func promtool(t *testing.T, stdin io.Reader, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(tool(t, "promtool"), args...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func TestAlertRules(t *testing.T) {
+	promtool(t, nil, "check", "rules", "alerts.yaml")
+	promtool(t, nil, "test", "rules", "alerts_test.yaml")
+}
+
+// queries are the expressions of the alert rules and of the dashboard.
+func queries(t *testing.T) []string {
+	t.Helper()
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Expr string }
+		}
+	}
+	text, err := os.ReadFile("alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &rules); err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Targets []struct{ Expr string }
+		}
+	}
+	if text, err = os.ReadFile("dashboard.json"); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, g := range rules.Groups {
+		for _, r := range g.Rules {
+			all = append(all, r.Expr)
+		}
+	}
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			all = append(all, target.Expr)
+		}
+	}
+	if len(all) < 20 {
+		t.Fatalf("%d queries; some were not read", len(all))
+	}
+	return all
+}
+
+// startServer runs a server with a receiver that is well and one that is not.
+func startServer(t *testing.T) (address string) {
+	t.Helper()
+	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	t.Cleanup(well.Close)
+	file := filepath.Join(t.TempDir(), "tidings.yaml")
+	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %s\nauth: {disabled: true}\nwebhook: {endpoints: [{name: well, url: %q}, {name: down, url: 'http://127.0.0.1:1'}]}\n", t.TempDir(), well.URL)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Input{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler), Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return server.Addr()
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+var metricName = regexp.MustCompile(`(?:tidings|process)_\w+`)
+
+func TestQueriesAgainstARunningServer(t *testing.T) {
+	address := startServer(t)
+	response, err := http.Post("http://"+address+"/api/v1/contexts", "application/json", strings.NewReader("{}"))
+	if err != nil || response.StatusCode != http.StatusCreated {
+		t.Fatalf("create a context: %v, %v", response, err)
+	}
+	response.Body.Close()
+	deadline := time.Now().Add(patience)
+	metrics := ""
+	for !strings.Contains(metrics, `tidings_webhook_delay_seconds_count{endpoint="well"}`) || !strings.Contains(metrics, `state="down"`) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing was delivered:\n%s", metrics)
+		}
+		<-time.After(20 * time.Millisecond)
+		metrics = get(t, "http://"+address+"/metrics")
+	}
+	if out := promtool(t, strings.NewReader(metrics), "check", "metrics"); strings.Contains(out, "tidings_") {
+		t.Errorf("promtool check metrics:\n%s", out)
+	}
+	unseen := []string{"tidings_webhook_merged_total", "tidings_webhook_missed_total"} // until there is one
+	for _, q := range queries(t) {
+		for _, name := range metricName.FindAllString(q, -1) {
+			if !strings.Contains(metrics, "\n"+name) && !strings.Contains(strings.Join(unseen, " "), name) {
+				t.Errorf("%s asks for %s, which the server does not have", q, name)
+			}
+		}
+	}
+	prometheus := startPrometheus(t, address)
+	for !strings.Contains(get(t, prometheus+"/api/v1/query?query=max(tidings_endpoint_state)"), `"1"`) {
+		if time.Now().After(deadline) {
+			t.Fatal("prometheus has not seen the server")
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	for _, q := range queries(t) {
+		promtool(t, nil, "query", "instant", prometheus, q)
+	}
+}
+
+func startPrometheus(t *testing.T, target string) (url string) {
+	t.Helper()
+	folder := t.TempDir()
+	rules, err := filepath.Abs("alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, "prometheus.yaml")
+	text := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 1s}\nrule_files: [%s]\nscrape_configs: [{job_name: tidings, static_configs: [{targets: ['%s']}]}]\n", rules, target)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	var log bytes.Buffer
+	cmd := exec.Command(tool(t, "prometheus"), "--config.file", file, "--storage.tsdb.path", filepath.Join(folder, "data"), "--web.listen-address", address)
+	cmd.Stderr = &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("prometheus:\n%s", log.String())
+		}
+	})
+	deadline := time.Now().Add(patience)
+	for {
+		response, err := http.Get("http://" + address + "/-/ready")
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return "http://" + address
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("prometheus is not ready: %v\n%s", err, log.String())
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
