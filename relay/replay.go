@@ -77,6 +77,7 @@ type replaying struct {
 	results  chan result
 	underway map[string]bool // resources
 	waiting  map[int64]bool  // positions that are not done
+	handed   int             // events that the consumer has
 	dead     map[int64]bool  // those of dead letters
 	read     int64           // up to which it was read
 	saved    time.Time
@@ -87,7 +88,23 @@ const (
 	replayInterval = time.Second
 )
 
+// run sends the events, or those that it can before the context ends; then it
+// notes how far it came.
 func (p *replaying) run(ctx context.Context) {
+	p.sendAll(ctx)
+	if ctx.Err() == nil || p.State != eventlog.ReplayRunning {
+		return
+	}
+	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.relay.options.DrainTimeout+finalTime)
+	defer cancel()
+	for p.handed > 0 && p.settle(final) {
+	}
+	if !p.lost.Load() {
+		p.save(final, true)
+	}
+}
+
+func (p *replaying) sendAll(ctx context.Context) {
 	p.results = make(chan result, p.endpoint.MaxInFlight)
 	p.underway, p.waiting, p.dead = make(map[string]bool), make(map[int64]bool), make(map[int64]bool)
 	p.read = max(p.Position, p.From-1)
@@ -176,6 +193,7 @@ func (p *replaying) hand(ctx context.Context, it *item) bool {
 	for {
 		select {
 		case p.again <- it:
+			p.handed++
 			return true
 		case r := <-p.results:
 			if !p.done(ctx, r) {
@@ -205,6 +223,10 @@ func (p *replaying) settle(ctx context.Context) bool {
 // done counts a result; an event that failed because of its endpoint is sent
 // again when that is well.
 func (p *replaying) done(ctx context.Context, r result) bool {
+	p.handed--
+	if r.outcome.Verdict == tidings.Interrupted {
+		return true // it waits for the next owner
+	}
 	if !r.spent {
 		return p.hand(ctx, &item{event: r.item.event, replay: p.results})
 	}

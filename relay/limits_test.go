@@ -1,0 +1,262 @@
+package relay_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+func TestRateLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		limited, free := &receiver{}, &receiver{}
+		e := endpoint("a", limited)
+		e.RateLimit, e.Burst = 10, 5
+		stop := start(t, log, relay.Options{}, e, endpoint("b", free))
+		for i := range 100 {
+			log.Append(event(i, 0))
+		}
+		synctest.Wait()
+		if n := len(limited.tries()); n != 5 {
+			t.Errorf("%d requests at once, want the burst of 5", n)
+		}
+		time.Sleep(5 * time.Second)
+		if n := len(limited.tries()); n < 54 || n > 56 {
+			t.Errorf("%d requests in 5 s, want 5 and 10 a second", n)
+		}
+		if n := len(free.got()); n != 100 {
+			t.Errorf("the other endpoint got %d of 100", n)
+		}
+		time.Sleep(5 * time.Second)
+		stop()
+		if n := len(limited.got()); n != 100 {
+			t.Errorf("%d delivered, want 100", n)
+		}
+	})
+}
+
+// records are the history's, by what became of an event.
+func records(t *testing.T, log *eventlogtest.Memory) map[string][]eventlog.Record {
+	t.Helper()
+	all, _, err := log.ReadHistory(t.Context(), eventlog.HistoryFilter{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string][]eventlog.Record)
+	for _, r := range all {
+		found[r.Outcome] = append(found[r.Outcome], r)
+	}
+	return found
+}
+
+// What waits through an outage is merged: each resource is told once, and the
+// history says what was merged into what, so that counts add up.
+func TestCoalescingAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		back := time.Now().Add(time.Minute)
+		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
+			if time.Now().Before(back) {
+				return unreachable
+			}
+			return delivered
+		}}
+		e := endpoint("a", r)
+		e.Coalesce = tidings.CoalesceLatest
+		stop := start(t, log, relay.Options{}, e)
+		const resources, versions = 50, 200
+		log.Append(event(0, 0))
+		time.Sleep(100 * time.Millisecond)
+		for version := range versions {
+			for resource := range resources {
+				if version > 0 || resource > 0 {
+					log.Append(event(resource, version))
+				}
+			}
+		}
+		time.Sleep(3 * time.Minute)
+		stop()
+		if n := len(r.got()); n < resources || n > resources+5 {
+			t.Errorf("%d delivered of %d, want about one for each of %d resources", n, resources*versions, resources)
+		}
+		last := make(map[string]bool)
+		for _, id := range r.got() {
+			last[id] = true
+		}
+		for resource := range resources {
+			if id := fmt.Sprintf("evt-%d-%d", resource, versions-1); !last[id] {
+				t.Errorf("the newest news of resource %d was not delivered", resource)
+			}
+		}
+		found := records(t, log)
+		if n := len(found["merged"]) + len(found["delivered"]); n != resources*versions {
+			t.Errorf("%d merged and %d delivered in the history, want %d together", len(found["merged"]), len(found["delivered"]), resources*versions)
+		}
+		for _, m := range found["merged"] {
+			if m.MergedInto <= m.Sequence || m.Sequence == 1 {
+				t.Fatalf("position %d was merged into %d; the first one was attempted", m.Sequence, m.MergedInto)
+			}
+		}
+		if got := cursor(t, log, "a"); got != resources*versions {
+			t.Errorf("cursor = %d, want %d", got, resources*versions)
+		}
+	})
+}
+
+// Those that wait behind a parked event are merged, too; the parked one is not.
+func TestCoalescingBehindAParkedEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.ID == "evt-1-0" && a.Number == 1 {
+				return refused
+			}
+			return delivered
+		}}
+		e := endpoint("a", r)
+		e.Coalesce = tidings.CoalesceUpdates
+		stop := start(t, log, relay.Options{}, e)
+		log.Append(event(1, 0))
+		time.Sleep(time.Second)
+		for version := range 20 {
+			log.Append(event(1, version+1))
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		stop()
+		if diff := cmp.Diff([]string{"evt-1-0", "evt-1-20"}, r.got()); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+		if n := log.RetryRows(); n != 0 {
+			t.Errorf("%d parked rows left", n)
+		}
+	})
+}
+
+func say(t *testing.T, log *eventlogtest.Memory, disabled string) {
+	t.Helper()
+	if err := log.SaveControl(t.Context(), eventlog.Control{Endpoint: "a", Disabled: disabled, Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Nudge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func TestPauseAndResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		log.Append(event(1, 0))
+		time.Sleep(time.Second)
+		say(t, log, relay.PausedReason)
+		log.Append(event(1, 1), event(2, 0))
+		time.Sleep(time.Hour)
+		stop() // a pause outlives a restart
+		stop = start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Hour)
+		if n := len(r.tries()); n != 1 {
+			t.Errorf("%d requests, want none while paused", n)
+		}
+		say(t, log, "")
+		time.Sleep(time.Second)
+		stop()
+		if diff := cmp.Diff([]string{"evt-1-0", "evt-1-1", "evt-2-0"}, r.got()); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// An endpoint that was disabled by its own answer is enabled by an operator.
+func TestEnableAfterGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome { return gone }}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		log.Append(event(1, 0))
+		time.Sleep(time.Hour)
+		if n := len(r.tries()); n != 1 {
+			t.Errorf("%d requests, want 1", n)
+		}
+		r.mu.Lock()
+		r.answer = nil
+		r.mu.Unlock()
+		say(t, log, "")
+		time.Sleep(time.Second)
+		stop()
+		if diff := cmp.Diff([]string{"evt-1-0"}, r.got()); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A cursor that falls off the end of the log is told of, with the range, and
+// goes on with the oldest event there is; what is parked stays.
+func TestCursorThatFallsOffTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Number == 1 && a.Event.ID == "evt-1-0" {
+				return refused
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		log.Append(event(1, 0))
+		time.Sleep(time.Second)
+		stop()
+		for i := range 10 {
+			log.Append(event(2, i))
+		}
+		if err := log.ExpireEvents(t.Context(), event(2, 7).Time); err != nil {
+			t.Fatal(err)
+		}
+		stop = start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Minute)
+		stop()
+		gaps, err := log.Gaps(t.Context(), 10)
+		if err != nil || len(gaps) != 1 || gaps[0].From != 2 || gaps[0].To != 8 {
+			t.Errorf("gaps = %+v, %v; want positions 2 to 8", gaps, err)
+		}
+		if diff := cmp.Diff([]string{"evt-2-7", "evt-2-8", "evt-2-9", "evt-1-0"}, r.got()); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestHistoryModes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for mode, want := range map[relay.HistoryMode]int{relay.HistoryAll: 3, relay.HistoryFailures: 1, relay.HistoryOff: 0} {
+			log := eventlogtest.NewMemory()
+			r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+				if a.Number == 1 && a.Event.ID == "evt-1-0" {
+					return refused
+				}
+				return delivered
+			}}
+			e := endpoint("a", r)
+			e.History = mode
+			stop := start(t, log, relay.Options{}, e)
+			log.Append(event(1, 0), event(2, 0))
+			time.Sleep(time.Minute)
+			stop()
+			n := 0
+			for _, found := range records(t, log) {
+				n += len(found)
+			}
+			if n != want {
+				t.Errorf("%s keeps %d records, want %d", mode, n, want)
+			}
+		}
+	})
+}

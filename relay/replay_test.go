@@ -1,0 +1,287 @@
+package relay_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// replayed is a receiver that tells what was sent again from what was not.
+type replayed struct {
+	receiver
+	again []string // under mu
+}
+
+func (r *replayed) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+	o := r.receiver.Send(ctx, a)
+	if a.Replay && o.Verdict == tidings.Delivered {
+		r.mu.Lock()
+		r.again = append(r.again, a.Event.ID)
+		r.mu.Unlock()
+	}
+	return o
+}
+
+func (r *replayed) sentAgain() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.again...)
+}
+
+func begin(t *testing.T, log *eventlogtest.Memory, r eventlog.Replay) {
+	t.Helper()
+	r.Endpoint, r.State = "a", eventlog.ReplayRunning
+	if err := log.AddReplay(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Nudge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func replayOf(t *testing.T, log *eventlogtest.Memory, id string) eventlog.Replay {
+	t.Helper()
+	r, found, err := log.Replay(t.Context(), id)
+	if err != nil || !found {
+		t.Fatalf("replay %s: %v, %v", id, found, err)
+	}
+	return r
+}
+
+func TestReplayOfARangeOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &replayed{receiver: receiver{delay: 100 * time.Millisecond}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 300 {
+			log.Append(event(i%7, i))
+		}
+		time.Sleep(time.Minute)
+		begin(t, log, eventlog.Replay{ID: "1", From: 101, To: 200})
+		time.Sleep(3 * time.Second)
+		stop()
+		before := len(r.sentAgain())
+		if state := replayOf(t, log, "1").State; before == 0 || before > 90 || state != eventlog.ReplayRunning {
+			t.Fatalf("%d sent again, %s; want some of 100", before, state)
+		}
+		stop = start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Minute)
+		stop()
+		got := replayOf(t, log, "1")
+		if got.State != eventlog.ReplayDone || got.Position != 200 || got.Failed != 0 {
+			t.Errorf("replay = %+v", got)
+		}
+		unique := make(map[string]bool)
+		for _, id := range r.sentAgain() {
+			unique[id] = true
+		}
+		if len(unique) != 100 || len(r.sentAgain()) > 130 {
+			t.Errorf("%d events sent again, %d times; want 100, and few twice", len(unique), len(r.sentAgain()))
+		}
+	})
+}
+
+// Live events go first, whatever is being sent again.
+func TestReplayDoesNotDelayLiveEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &replayed{receiver: receiver{delay: 100 * time.Millisecond}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 1000 {
+			log.Append(event(i, 0))
+		}
+		time.Sleep(time.Minute)
+		begin(t, log, eventlog.Replay{ID: "1", From: 1, To: 1000})
+		time.Sleep(time.Second)
+		for i := range 20 {
+			began := time.Now()
+			log.Append(event(2000+i, 0))
+			for len(r.got()) == 0 || !contains(r.got(), fmt.Sprintf("evt-%d-0", 2000+i)) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if took := time.Since(began); took > 120*time.Millisecond {
+				t.Errorf("a live event took %v while others are sent again, want its own 100 ms", took)
+			}
+		}
+		if n := len(r.sentAgain()); n == 0 || n == 1000 {
+			t.Errorf("%d sent again meanwhile; the test is about the time when some are", n)
+		}
+		time.Sleep(10 * time.Minute)
+		stop()
+		if r.most > 4 {
+			t.Errorf("%d requests at once, more than max_in_flight", r.most)
+		}
+		if n := len(r.sentAgain()); n != 1000 {
+			t.Errorf("%d sent again, want 1000", n)
+		}
+	})
+}
+
+func contains(all []string, one string) bool {
+	for _, s := range all {
+		if s == one {
+			return true
+		}
+	}
+	return false
+}
+
+func TestReplayOfDeadLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		broken := true
+		r := &replayed{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			if broken && a.Event.ID != "evt-9-0" || a.Event.ID == "evt-3-0" {
+				return rejected
+			}
+			return delivered
+		}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 6 {
+			log.Append(event(i, 0))
+		}
+		log.Append(event(9, 0))
+		time.Sleep(time.Second)
+		if n := len(deadLetters(t, log)); n != 6 {
+			t.Fatalf("%d dead letters, want 6", n)
+		}
+		broken = false
+		begin(t, log, eventlog.Replay{ID: "1", Dead: true, From: 1, To: 7})
+		time.Sleep(10 * time.Second)
+		stop()
+		got := replayOf(t, log, "1")
+		if got.State != eventlog.ReplayDone || got.Delivered != 5 || got.Failed != 1 || got.Reason != "http_413" {
+			t.Errorf("replay = %+v", got)
+		}
+		dead := deadLetters(t, log)
+		if len(dead) != 1 || dead[0].Event.ID != "evt-3-0" {
+			t.Errorf("dead letters = %v, want the one that failed again", dead)
+		}
+	})
+}
+
+func TestCanceledReplayEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &replayed{receiver: receiver{delay: time.Second}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 200 {
+			log.Append(event(i, 0))
+		}
+		time.Sleep(2 * time.Minute)
+		begin(t, log, eventlog.Replay{ID: "1", From: 1, To: 200})
+		begin(t, log, eventlog.Replay{ID: "2", From: 1, To: 1})
+		time.Sleep(10 * time.Second)
+		if canceled, err := log.CancelReplay(t.Context(), "1"); !canceled || err != nil {
+			t.Fatal(canceled, err)
+		}
+		time.Sleep(5 * time.Second)
+		before := len(r.sentAgain())
+		time.Sleep(time.Minute)
+		stop()
+		if n := len(r.sentAgain()) - before; n > 1 || before > 60 {
+			t.Errorf("%d sent again before it was canceled, %d after", before, n)
+		}
+		if got := replayOf(t, log, "2"); got.State != eventlog.ReplayDone {
+			t.Errorf("the next replay is %s", got.State)
+		}
+	})
+}
+
+// A reload stops and starts what changed and nothing else: not an event is lost,
+// none is sent twice, and endpoints that stay do not notice.
+func TestUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		stays, changes, added := &receiver{delay: 50 * time.Millisecond}, &receiver{delay: 50 * time.Millisecond}, &receiver{}
+		configured := func(name, fingerprint string, r relay.Sender) relay.Endpoint {
+			e := endpoint(name, r)
+			e.Fingerprint = fingerprint
+			return e
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		r, err := relay.New(ctx, log, []relay.Endpoint{configured("stays", "1", stays), configured("changes", "1", changes)},
+			relay.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := background(func() error { return r.Run(ctx) })
+		time.Sleep(time.Second)
+		version := 0
+		load := func() {
+			for range 40 {
+				log.Append(event(version%5, version/5))
+				version++
+			}
+		}
+		closed := 0
+		for round := range 5 {
+			load()
+			time.Sleep(120 * time.Millisecond)
+			next := configured("changes", fmt.Sprint("new", round), changes)
+			next.Closed = func() { closed++ }
+			unused := configured("stays", "1", stays)
+			unused.Closed = func() { closed += 100 }
+			endpoints := []relay.Endpoint{unused, next}
+			if round == 2 {
+				endpoints = append(endpoints, configured("added", "1", added))
+			}
+			if err := r.Update(ctx, endpoints); err != nil {
+				t.Fatal(err)
+			}
+		}
+		load()
+		time.Sleep(time.Minute)
+		if err := r.Update(ctx, []relay.Endpoint{configured("a", "1", added), configured("a", "1", added)}); err == nil {
+			t.Error("two endpoints of one name were taken")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		for name, got := range map[string][]string{"stays": stays.got(), "changes": changes.got()} {
+			if len(got) != version {
+				t.Errorf("%s: %d delivered, want %d, each once", name, len(got), version)
+			}
+			expectOrder(t, firstDeliveries(got))
+		}
+		if n := len(added.got()); n != 40 {
+			t.Errorf("an endpoint that was there for one round got %d events, want 40", n)
+		}
+		if closed != 505 {
+			t.Errorf("closed = %d, want what is used no more, once each", closed)
+		}
+		if diff := cmp.Diff([]string{"added", "changes", "stays"}, cursorNames(t, log)); diff != "" {
+			t.Errorf("cursors (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func background(do func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	return done
+}
+
+func cursorNames(t *testing.T, log *eventlogtest.Memory) (names []string) {
+	t.Helper()
+	cursors, err := log.Cursors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cursors {
+		names = append(names, c.Endpoint)
+	}
+	return names
+}
