@@ -29,7 +29,7 @@ import (
 const (
 	writers  = 4
 	token    = "chaos"
-	diskSize = "64m"
+	diskSize = "768m"
 )
 
 // world is everything that runs.

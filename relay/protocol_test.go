@@ -3,6 +3,7 @@ package relay_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,13 +57,13 @@ func TestProtocolUnderRandomFaults(t *testing.T) {
 
 func checkProtocol(t *testing.T, steps []step, partitions int, outcomes []tidings.Outcome, delay time.Duration) (broken error) {
 	c := &cluster{Memory: eventlogtest.NewMemory()}
-	well := false
+	var well atomic.Bool
 	n := 0
 	r := &receiver{delay: delay}
 	r.answer = func(tidings.Attempt) tidings.Outcome {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if n++; well {
+		if n++; well.Load() {
 			return delivered
 		}
 		return outcomes[n%len(outcomes)]
@@ -105,7 +106,7 @@ func checkProtocol(t *testing.T, steps []step, partitions int, outcomes []tiding
 			processes[s.process] = start()
 		}
 	}
-	well = true
+	well.Store(true)
 	last := start() // whatever became of the others
 	for _, p := range processes {
 		p.goOn()

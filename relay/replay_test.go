@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,10 +140,11 @@ func contains(all []string, one string) bool {
 func TestReplayOfDeadLetters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		r := &replayed{}
 		r.answer = func(a tidings.Attempt) tidings.Outcome {
-			if broken && a.Event.ID != "evt-9-0" || a.Event.ID == "evt-3-0" {
+			if broken.Load() && a.Event.ID != "evt-9-0" || a.Event.ID == "evt-3-0" {
 				return rejected
 			}
 			return delivered
@@ -156,7 +158,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 		if n := len(deadLetters(t, log)); n != 6 {
 			t.Fatalf("%d dead letters, want 6", n)
 		}
-		broken = false
+		broken.Store(false)
 		begin(t, log, eventlog.Replay{ID: "1", Dead: true, From: 1, To: 7})
 		time.Sleep(10 * time.Second)
 		stop()
