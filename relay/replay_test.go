@@ -258,8 +258,8 @@ func TestUpdate(t *testing.T) {
 			}
 			expectOrder(t, firstDeliveries(got))
 		}
-		if n := len(added.got()); n != 40 {
-			t.Errorf("an endpoint that was there for one round got %d events, want 40", n)
+		if n := len(added.got()); n < 40 || n > 80 { // until the removal is noticed
+			t.Errorf("an endpoint that was there for one round got %d events, want 40 or a few more", n)
 		}
 		if closed != 505 {
 			t.Errorf("closed = %d, want what is used no more, once each", closed)

@@ -32,13 +32,21 @@ func TestMain(m *testing.M) {
 func serve(file string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg, err := config.Load(config.Input{File: file})
+	load := func() (config.Config, error) { return config.Load(config.Input{File: file}) }
+	cfg, err := load()
 	if err != nil {
 		return err
 	}
-	server, err := app.New(ctx, cfg, app.Options{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Version: "test"})
+	server, err := app.New(ctx, cfg, app.Options{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), Version: "test", Load: load})
 	if err != nil {
 		return err
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			_ = server.Reload(ctx) // it logs what was wrong
+		}
+	}()
 	return server.Run(ctx)
 }

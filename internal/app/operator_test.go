@@ -1,0 +1,257 @@
+package app_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// until waits until a request is answered as it should be.
+func (w *world) until(as, method, path string, body any, want func(answer) bool) answer {
+	w.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		a := w.try(as, method, path, body)
+		if want(a) {
+			return a
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("%s %s: %d %s", method, path, a.status, a.text)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func has(texts ...string) func(answer) bool {
+	return func(a answer) bool {
+		for _, text := range texts {
+			if !strings.Contains(a.text, text) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// What an operator sees and does, on both databases.
+func TestOperator(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		status := new(atomic.Int64)
+		status.Store(http.StatusNoContent)
+		var again atomic.Int64
+		receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("tidings-replay") == "1" {
+				again.Add(1)
+			}
+			rw.WriteHeader(int(status.Load()))
+			fmt.Fprint(rw, "said")
+		}))
+		defer receiver.Close()
+		w := newWorldWith(t, settings, object{
+			"name": "crm/eu", "url": strings.Replace(receiver.URL, "http://", "http://me:hidden@", 1) + "/hook?key=hidden", "events": []any{"context.*"},
+			"headers": object{"X-Key": "hidden"}, "retry": object{"schedule": []any{"1h"}, "max_attempts": 3},
+		})
+		crm := "/webhooks/endpoints/" + url.PathEscape("crm/eu")
+		for _, as := range []string{"ann", "developer"} {
+			w.wants(w.try(as, "GET", "/webhooks/endpoints", nil), 403, "admin")
+		}
+		id := w.call("ann", "POST", "/contexts", object{}).id()
+		w.mark()
+		a := w.until("admin", "GET", crm, nil, has(`"state":"healthy"`, `"lag_events":0`))
+		if strings.Contains(a.text, "hidden") || a.body["url"] != receiver.URL+"/hook" {
+			t.Errorf("endpoint shows %v", a.body["url"])
+		}
+		w.wants(w.try("admin", "GET", "/webhooks/endpoints/crm", nil), 404, `did you mean \"crm/eu\"?`)
+
+		// One that fails is parked, with those that wait behind it.
+		status.Store(http.StatusBadRequest)
+		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "1"}})
+		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "2"}})
+		w.until("admin", "GET", "/webhooks/parked?endpoint=crm/eu", nil, has(`"reason":"http_400"`, `"attempts":0`))
+		attempts := w.until("admin", "GET", "/webhooks/attempts?endpoint=crm/eu&outcome=failures", nil, has(`"outcome":"refused"`, `"response":"said"`, `"status":400`, `"address":"127.0.0.1:`))
+		if strings.Contains(attempts.text, "hidden") {
+			t.Errorf("attempts show a secret: %s", attempts.text)
+		}
+		event := attempts.body["items"].([]any)[0].(map[string]any)
+		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", event["event_id"]), nil), 200,
+			`"endpoint":"crm/eu","pattern":"context.*","fate":"parked"`, "attempt 1 failed with http_400", `"endpoint":"receiver","pattern":"*","fate":"delivered"`)
+		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", event["sequence"].(float64)+1), nil), 200,
+			fmt.Sprintf("it waits behind the event at position %v of the same resource", event["sequence"]))
+		w.wants(w.try("admin", "GET", "/webhooks/events/nonsense", nil), 404, "holds no event")
+
+		// Paused, tried all the same, and resumed.
+		w.wants(w.call("admin", "POST", crm+"/pause", nil), 200, `"state":"disabled"`, `"reason":"paused"`)
+		other := w.call("ann", "POST", "/contexts", object{}).id()
+		w.wants(w.call("admin", "POST", crm+"/test", nil), 200, `"outcome":"refused"`, `"reason":"http_400"`)
+		status.Store(http.StatusNoContent)
+		w.wants(w.call("admin", "POST", crm+"/test", nil), 200, `"outcome":"delivered"`)
+		w.mark()
+		waiting := w.until("admin", "GET", "/webhooks/events?resource="+other, nil, has(other))
+		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", waiting.body["items"].([]any)[0].(map[string]any)["id"]), nil), 200,
+			`"fate":"waiting"`, "the endpoint is disabled (paused)")
+		w.wants(w.call("admin", "POST", crm+"/resume", nil), 200, `"configured":true`)
+		w.until("admin", "GET", "/webhooks/attempts?endpoint=crm/eu&resource="+other, nil, has(`"outcome":"delivered"`))
+
+		// 410 disables; resume is not the word for it, enable is.
+		status.Store(http.StatusGone)
+		w.call("ann", "POST", "/contexts", object{})
+		w.until("admin", "GET", crm, nil, has(`"state":"disabled"`, `"reason":"http_410"`))
+		w.wants(w.try("admin", "POST", crm+"/resume", nil), 409, "enable it")
+		status.Store(http.StatusNoContent)
+		w.call("admin", "POST", crm+"/enable", nil)
+		w.until("admin", "GET", crm, nil, has(`"lag_events":0`))
+
+		// Sent again: one, then a range; the parked one is due in an hour.
+		one := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "crm/eu", "event": fmt.Sprint(event["sequence"])})
+		w.until("admin", "GET", "/webhooks/replays/"+one.id(), nil, has(`"state":"done"`, `"delivered":1`))
+		all := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "crm/eu", "events": []any{"context.created"}, "since": w.begun.UTC().Format(time.RFC3339Nano)})
+		done := w.until("admin", "GET", "/webhooks/replays/"+all.id(), nil, has(`"state":"done"`, `"failed":0`))
+		if n := done.body["delivered"].(float64) + 1; int64(n) != again.Load() || n < 4 {
+			t.Errorf("%v delivered, %d were marked as sent again", n, again.Load())
+		}
+		w.wants(w.try("admin", "POST", "/webhooks/replays/"+all.id()+"/cancel", nil), 409, "done already")
+		w.wants(w.try("admin", "POST", "/webhooks/replays", object{"endpoint": "crm/eu", "events": []any{"context.made"}}), 409, "did you mean")
+		w.wants(w.call("admin", "GET", "/webhooks/replays", nil), 200, one.id(), all.id())
+		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422, "without a configuration file")
+	})
+}
+
+// What a receiver missed it reads from the feed; everybody is told what they may
+// know.
+func TestFeed(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorld(t, settings)
+		ann := w.user("ann")
+		annContext := w.call("ann", "POST", "/contexts", object{}).id()
+		bobContext := w.call("bob", "POST", "/contexts", object{}).id()
+		provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url}).id()
+		w.mark()
+		feed := func(as, query string) answer { return w.call(as, "GET", "/events"+query, nil) }
+		all := feed("admin", "")
+		for _, id := range []string{ann, annContext, bobContext, provider} {
+			if !strings.Contains(all.text, id) {
+				t.Errorf("an admin is not told of %s", id)
+			}
+		}
+		own := feed("ann", "")
+		for id, want := range map[string]bool{ann: true, annContext: true, provider: true, bobContext: false} {
+			if strings.Contains(own.text, `"resource_id":"`+id) != want {
+				t.Errorf("ann is told of %s: %v, want %v", id, !want, want)
+			}
+		}
+		some := feed("admin", "?types=provider.*&limit=1")
+		w.wants(some, 200, `"event":"provider.created"`, `"sequence":`, `"resource_version":1`)
+		w.wants(w.try("admin", "GET", "/events?types=provider.made", nil), 422, "did you mean")
+		w.wants(w.try("admin", "GET", "/events?after=x", nil), 422, "a whole number")
+		w.wants(w.try("admin", "GET", "/events?after=1000000", nil), 422, "the log ends at")
+		w.wants(w.try("", "GET", "/events", nil), 401)
+
+		// It waits, and is told at once.
+		head := int64(all.body["next"].(float64))
+		waited := make(chan answer, 1)
+		begun := time.Now()
+		go func() { waited <- feed("ann", fmt.Sprintf("?after=%d&types=context.*&wait=30s", head)) }()
+		w.call("bob", "POST", "/contexts", object{}) // not for ann
+		mine := w.call("ann", "POST", "/contexts", object{}).id()
+		w.wants(<-waited, 200, mine)
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("the wait took %v", took)
+		}
+		begun = time.Now()
+		none := feed("ann", fmt.Sprintf("?after=%d&types=*.deleted&wait=300ms", head))
+		if items := none.body["items"].([]any); len(items) != 0 || time.Since(begun) < 300*time.Millisecond {
+			t.Errorf("waited %v for %v", time.Since(begun), items)
+		}
+	})
+}
+
+// The feed as server-sent events ends when the server stops, and goes on where
+// it was.
+func TestFeedStream(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorld(t, settings)
+		first := w.call("ann", "POST", "/contexts", object{}).id()
+		w.mark()
+		open := func(header ...string) *http.Response {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", w.url+"/api/v1/events?types=context.*", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer ann")
+			r.Header.Set("Accept", "text/event-stream")
+			for i := 0; i < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+			}
+			response, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { response.Body.Close() })
+			return response
+		}
+		stream := open()
+		if got := stream.Header.Get("Content-Type"); got != "text/event-stream" {
+			t.Fatalf("%d %s", stream.StatusCode, got)
+		}
+		until := func(text string) string {
+			var b strings.Builder
+			buffer := make([]byte, 4096)
+			for !strings.Contains(b.String(), text) {
+				n, err := stream.Body.Read(buffer)
+				b.Write(buffer[:n])
+				if err != nil {
+					t.Fatalf("the stream ended before %q: %v\n%s", text, err, b.String())
+				}
+			}
+			return b.String()
+		}
+		until(first)
+		second := w.call("ann", "POST", "/contexts", object{}).id()
+		got := until(second)
+		if !strings.Contains(got, "event: context.created\ndata: {") {
+			t.Errorf("stream:\n%s", got)
+		}
+		id := strings.Fields(got[strings.LastIndex(got, "id: "):])[1]
+		third := w.call("ann", "POST", "/contexts", object{}).id()
+		stream = open("Last-Event-ID", id)
+		if got := until(third); strings.Contains(got, second) {
+			t.Errorf("after position %s comes what was told before:\n%s", id, got)
+		}
+		stopped := make(chan error, 1)
+		begun := time.Now()
+		go func() { stopped <- w.stop() }()
+		if err := <-stopped; err != nil || time.Since(begun) > 4*time.Second {
+			t.Errorf("stopping took %v, %v", time.Since(begun), err)
+		}
+	})
+}
+
+// Events expire; a cursor that is older is told where to start again.
+func TestExpiredEvents(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		settings["webhook"] = object{"retention": "1s", "history_retention": "1s", "endpoints": []any{}}
+		w := newWorld(t, settings)
+		w.call("ann", "POST", "/contexts", object{})
+		var gone answer
+		deadline := time.Now().Add(patience)
+		for gone.status != http.StatusGone {
+			w.call("ann", "POST", "/contexts", object{})
+			if gone = w.try("ann", "GET", "/events?after=0", nil); time.Now().After(deadline) {
+				t.Fatalf("after=0 is answered %d %s", gone.status, gone.text)
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+		after := int64(gone.body["after"].(float64))
+		if after < 1 {
+			t.Fatalf("start again after %d", after)
+		}
+		w.until("ann", "GET", fmt.Sprintf("/events?after=%d", after), nil, func(a answer) bool {
+			return a.status == http.StatusOK || a.status == http.StatusGone // more may have expired
+		})
+	})
+}

@@ -1,0 +1,266 @@
+package app_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	trace "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+// holders are the replicas that hold leases, and how many each.
+func (p *process) holders() map[string]int {
+	p.Helper()
+	status, page, err := p.call("GET", "/webhooks/endpoints", nil)
+	if err != nil || status != http.StatusOK {
+		return nil
+	}
+	held := make(map[string]int)
+	for _, e := range page["items"].([]any) {
+		for _, part := range e.(map[string]any)["partitions"].([]any) {
+			held[fmt.Sprint(part.(map[string]any)["replica"])]++
+		}
+	}
+	return held
+}
+
+// Three processes on one PostgreSQL share the endpoints; one that is killed is
+// replaced within 15 seconds, one that is stopped has lost what it had when it
+// goes on, and everything arrives in order.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
+	receiver := httptest.NewServer(got)
+	defer receiver.Close()
+	var others []any
+	for i := range 5 {
+		others = append(others, map[string]any{"name": fmt.Sprint("other", i), "url": receiver.URL, "events": []any{"provider.*"}})
+	}
+	database := testdb.Postgres(t)
+	start := func(pollOnly bool) *process {
+		p := newProcess(t, map[string]any{
+			"database_url": database, "poll_only": pollOnly,
+			"webhook": map[string]any{"endpoints": append(others, map[string]any{"name": "receiver", "url": receiver.URL})},
+		})
+		p.start()
+		return p
+	}
+	processes := []*process{start(false), start(false), start(true)}
+	even := func(replicas int) {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for {
+			held := processes[0].holders()
+			most, least := 0, 6
+			for _, n := range held {
+				most, least = max(most, n), min(least, n)
+			}
+			if len(held) == replicas && most-least <= 1 && held[""] == 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("6 endpoints are held like this by %d replicas: %v", replicas, held)
+			}
+			<-time.After(50 * time.Millisecond)
+		}
+	}
+	even(3)
+	stop := make(chan struct{})
+	results := make(chan map[string]int64, writers)
+	for range writers {
+		go func() { results <- processes[0].write(stop) }()
+	}
+	<-time.After(500 * time.Millisecond)
+	killed := time.Now()
+	processes[1].end(syscall.SIGKILL)
+	even(2)
+	if took := time.Since(killed); took > 15*time.Second {
+		t.Errorf("the endpoints of the one that was killed were taken over after %v", took)
+	}
+	if err := processes[2].cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	even(1)
+	if err := processes[2].cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	even(2)
+	left := time.Now()
+	if err := processes[2].end(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	even(1)
+	if took := time.Since(left); took > 3*time.Second {
+		t.Errorf("the endpoints of the one that left were taken over after %v", took)
+	}
+	close(stop)
+	for range writers {
+		<-results
+	}
+	events := processes[0].checkDelivered(got)
+	t.Logf("%d events, %d duplicates", events, got.duplicates)
+}
+
+// A configuration that is mounted and changes by symlink, as a ConfigMap does,
+// takes effect by itself; a bad one changes nothing and is told of.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	var mu sync.Mutex
+	arrived := map[string]int{}
+	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		arrived[r.URL.Path+" "+r.Header.Get("X-Key")]++
+	}))
+	defer receiver.Close()
+	p := newProcess(t, map[string]any{})
+	text, err := os.ReadFile(p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := strings.TrimSuffix(string(text), "}")
+	mounts := 0
+	mount := func(endpoints, key string) {
+		t.Helper()
+		mounts++
+		next := filepath.Join(folder, fmt.Sprint("..", mounts))
+		for name, content := range map[string]string{"tidings.yaml": base + `,"webhook":{"endpoints":[` + endpoints + `]}}`, "key": key} {
+			if err := os.MkdirAll(next, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(next, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		link := filepath.Join(folder, "..data_tmp")
+		if err := os.Symlink(next, link); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(link, filepath.Join(folder, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	endpoint := func(path string) string {
+		return fmt.Sprintf(`{"name":%q,"url":%q,"headers":{"X-Key":{"file":%q}}}`, path, receiver.URL+"/"+path, filepath.Join(folder, "..data", "key"))
+	}
+	mount(endpoint("a"), "one")
+	p.file = filepath.Join(folder, "..data", "tidings.yaml")
+	p.start()
+	tell := func(want string, not ...string) {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for {
+			mu.Lock()
+			clear(arrived)
+			mu.Unlock()
+			if _, _, err := p.call("POST", "/contexts", map[string]any{}); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(100 * time.Millisecond)
+			mu.Lock()
+			done := arrived[want] > 0
+			for _, other := range not {
+				done = done && arrived[other] == 0
+			}
+			seen := fmt.Sprint(arrived)
+			mu.Unlock()
+			if done {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s never arrived without %v: %s; log:\n%s", want, not, seen, p.log)
+			}
+		}
+	}
+	tell("/a one")
+	mount(endpoint("a")+","+endpoint("b"), "one")
+	tell("/b one")
+	mount(endpoint("b"), "two")
+	tell("/b two", "/a one", "/a two", "/b one")
+	mount(`{"name":"c","url":"nonsense"}`, "two")
+	deadline := time.Now().Add(patience)
+	for !strings.Contains(p.log.String(), "the configuration was not reloaded") {
+		if time.Now().After(deadline) {
+			t.Fatalf("a bad configuration was not told of; log:\n%s", p.log)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	tell("/b two")
+	if status, answer, err := p.call("POST", "/webhooks/reload", nil); err != nil || status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(answer), "the URL must begin with") {
+		t.Errorf("reload: %d %v %v", status, answer, err)
+	}
+	mount(endpoint("a")+","+endpoint("b"), "three")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	tell("/a three")
+}
+
+// A request, the event it writes and the attempt to deliver it are one trace.
+func TestTrace(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		spans := make(chan *trace.Span, 100)
+		otel := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			var body bytes.Buffer
+			var export collector.ExportTraceServiceRequest
+			if _, err := body.ReadFrom(r.Body); err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body.Bytes(), &export) != nil {
+				return
+			}
+			for _, resource := range export.ResourceSpans {
+				for _, scope := range resource.ScopeSpans {
+					for _, s := range scope.Spans {
+						spans <- s
+					}
+				}
+			}
+		}))
+		defer otel.Close()
+		settings["tracing"] = object{"endpoint": otel.URL}
+		w := newWorld(t, settings)
+		w.user("ann")
+		const parent = "0af7651916cd43dd8448eb211c80319c"
+		w.wants(w.try("ann", "POST", "/contexts", object{}, "traceparent", "00-"+parent+"-b7ad6b7169203331-01"), 201)
+		w.mark()
+		if err := w.stop(); err != nil { // sends what is left
+			t.Error(err)
+		}
+		close(spans)
+		found := map[string]*trace.Span{}
+		for s := range spans {
+			if fmt.Sprintf("%x", s.TraceId) == parent {
+				found[s.Name] = s
+			}
+		}
+		request, event, attempt := found["POST /api/v1/contexts"], found["event context.created"], found["deliver context.created"]
+		if request == nil || event == nil || attempt == nil {
+			t.Fatalf("spans: %v", found)
+		}
+		if !bytes.Equal(event.ParentSpanId, request.SpanId) || !bytes.Equal(attempt.ParentSpanId, event.SpanId) {
+			t.Error("the attempt is no child of the event, or that none of the request")
+		}
+		sent := ""
+		w.mu.Lock()
+		for _, a := range w.arrived {
+			if strings.Contains(a.header.Get("traceparent"), parent) {
+				sent = a.header.Get("traceparent")
+			}
+		}
+		w.mu.Unlock()
+		if want := fmt.Sprintf("00-%s-%x-01", parent, attempt.SpanId); sent != want {
+			t.Errorf("traceparent = %q, want %q", sent, want)
+		}
+	})
+}
