@@ -14,6 +14,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/testdb"
@@ -52,7 +53,9 @@ func run(ctx context.Context) (err error) {
 	var only string
 	events := flag.Int("events", 100_000, "events to drain")
 	backlog := flag.Int("backlog", 1_000_000, "events of the backlog whose memory is measured")
-	flag.StringVar(&only, "only", "", "writes, drain, latency or memory")
+	long := flag.Duration("outage", 10*time.Minute, "how long the outage is")
+	on := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
+	flag.StringVar(&only, "only", "", "one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	flag.Parse()
 	if *profile != "" {
@@ -71,6 +74,12 @@ func run(ctx context.Context) (err error) {
 		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},
 		{"latency", latency},
 		{"memory", func(ctx context.Context, d database) error { return memory(ctx, d, *backlog) }},
+		{"fanout", func(ctx context.Context, d database) error { return fanout(ctx, d, *events) }},
+		{"neighbor", func(ctx context.Context, d database) error { return neighbor(ctx, d, *events) }},
+		{"outage", func(ctx context.Context, d database) error { return outage(ctx, d, *events, *long) }},
+		{"history", func(ctx context.Context, d database) error { return history(ctx, d, *events) }},
+		{"replicas", func(ctx context.Context, d database) error { return replicas(ctx, d, *events/replicaEndpoints) }},
+		{"growth", growth},
 	}
 	server, err := testdb.StartPostgres()
 	if err != nil {
@@ -88,6 +97,9 @@ func run(ctx context.Context) (err error) {
 			continue
 		}
 		for _, name := range []string{"SQLite", "PostgreSQL"} {
+			if *on != "" && !strings.EqualFold(*on, name) {
+				continue
+			}
 			d := database{name: name, folder: filepath.Join(folder, m.name+name)}
 			if name == "PostgreSQL" {
 				if d.url, err = server.Create(strings.ToLower("bench_" + m.name)); err != nil {

@@ -24,14 +24,14 @@ import (
 	"github.com/tidings-dev/tidings/internal/auth"
 )
 
-// server is a tidings process of its own, with one endpoint.
+// server is a tidings process of its own.
 type server struct {
 	url string
 	cmd *exec.Cmd
 }
 
 // startServer builds the server and runs it until it is ready.
-func startServer(ctx context.Context, d database, receiver string) (*server, error) {
+func startServer(ctx context.Context, d database, receivers ...string) (*server, error) {
 	binary := filepath.Join(d.folder, "tidings")
 	if err := os.MkdirAll(d.folder, 0o700); err != nil {
 		return nil, err
@@ -47,10 +47,14 @@ func startServer(ctx context.Context, d database, receiver string) (*server, err
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
+	var endpoints []any
+	for _, url := range receivers {
+		endpoints = append(endpoints, map[string]any{"url": url})
+	}
 	settings := map[string]any{
 		"listen": address, "data_dir": d.folder,
 		"auth":    map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"}}},
-		"webhook": map[string]any{"endpoints": []any{map[string]any{"name": "bench", "url": receiver}}},
+		"webhook": map[string]any{"endpoints": endpoints},
 	}
 	if d.url != "" {
 		settings["database_url"] = d.url

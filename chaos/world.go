@@ -175,10 +175,14 @@ func (w *world) newServer(name, binary string) (*server, error) {
 func (s *server) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cmd = exec.Command(s.binary, "serve", "--config", s.file)
-	s.cmd.Stderr = s.log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return s.cmd.Start()
+	cmd := exec.Command(s.binary, "serve", "--config", s.file)
+	cmd.Stderr = s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.cmd = cmd
+	return nil
 }
 
 // signal sends a signal; one that ends the process is waited for.

@@ -49,9 +49,13 @@ type consumer struct {
 	ready   queue                  // those of them whose first event may be sent
 	parked  map[string]*parkedLane // resources with events in the retries table
 	due     parkedHeap             // those of them that are not under way
-	buried  map[int64]bool         // dead letters that the log will yield again
-	frozen  bool                   // the cursor must not move: a write was given up
-	paced   time.Time              // when the rate limit lets the next one go
+	rows    int                    // parked events in memory
+
+	unparked []int64        // delivered, and still in the retries table
+	unparkAt time.Time      // when they have to go
+	buried   map[int64]bool // dead letters that the log will yield again
+	frozen   bool           // the cursor must not move: a write was given up
+	paced    time.Time      // when the rate limit lets the next one go
 
 	windowLimit, parkedLimit int
 
@@ -215,6 +219,9 @@ func (c *consumer) run(ctx context.Context) {
 		case <-c.timer.C:
 		case <-ctx.Done():
 		}
+		if len(c.unparked) > 0 && !time.Now().Before(c.unparkAt) {
+			c.unpark(ctx)
+		}
 	}
 	deadline := time.AfterFunc(c.relay.options.DrainTimeout, abort)
 	defer deadline.Stop()
@@ -224,13 +231,16 @@ func (c *consumer) run(ctx context.Context) {
 	close(c.work)
 	c.workers.Wait()
 	helpers.Wait()
-	c.parkRest()
+	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTime)
+	defer cancel()
+	c.unpark(final)
+	c.parkRest(final)
 	c.publish()
 }
 
 // parkRest parks what is not settled before the last event that is, so that the
 // next owner sends nothing again: only a crash makes duplicates.
-func (c *consumer) parkRest() {
+func (c *consumer) parkRest(ctx context.Context) {
 	last := c.window.lastSettled()
 	var rows []eventlog.Retry
 	for _, it := range c.window.items[:max(last, 0)] {
@@ -246,8 +256,6 @@ func (c *consumer) parkRest() {
 	if len(rows) == 0 || c.frozen || c.lost.Load() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), finalTime)
-	defer cancel()
 	if c.park(ctx, rows) {
 		for _, it := range c.window.items[:last] {
 			it.settled = true
@@ -493,6 +501,9 @@ func (c *consumer) arm() {
 	}
 	if !c.paced.IsZero() {
 		until = c.paced.Sub(now)
+	}
+	if len(c.unparked) > 0 {
+		until = min(until, c.unparkAt.Sub(now))
 	}
 	if at, ok := c.report.nextLine(c.health); ok {
 		until = min(until, at.Sub(now))

@@ -70,6 +70,7 @@ func (c *consumer) enqueue(e tidings.Event) {
 type parkedLane struct {
 	event tidings.Event // names the resource
 	next  time.Time
+	rows  []eventlog.Retry // the oldest of them, as far as they were read
 }
 
 // parkedHeap orders parked lanes by when they are due.
@@ -140,46 +141,80 @@ func (c *consumer) nextDue(ctx context.Context, now time.Time) (*item, bool) {
 	}
 }
 
-// mergeRows is how many parked events of a resource are looked at to be merged.
-const mergeRows = 100
+const (
+	// laneRows is how many parked events of a resource are read at once: after an
+	// hour of retries there may be very many.
+	laneRows = 64
+	// rowsLimit bounds those of all resources together.
+	rowsLimit = 4096
+	// unparkLimit and unparkInterval bound what was delivered and is still in the
+	// retries table, and so what is sent again after a crash.
+	unparkLimit    = 256
+	unparkInterval = 250 * time.Millisecond
+)
 
-// oldest reads the event that a parked lane waits for; false, and the lane is
+// oldest returns the event that a parked lane waits for; false, and the lane is
 // no more, if there is none left. Those that wait behind it without an attempt
 // are merged when their turn comes.
 func (c *consumer) oldest(ctx context.Context, l *parkedLane) (retry eventlog.Retry, found bool) {
-	var rows []eventlog.Retry
-	limit := 1
-	if c.endpoint.Coalesce != "" && c.endpoint.Coalesce != tidings.CoalesceOff {
-		limit = mergeRows
-	}
-	read := c.persist(ctx, func(ctx context.Context) (err error) {
-		rows, err = c.log.NextParked(ctx, c.endpoint.Name, l.event, limit)
-		return err
-	})
-	if !read || len(rows) == 0 {
-		if read {
-			delete(c.parked, l.event.Resource())
-		}
+	if len(l.rows) == 0 && !c.readLane(ctx, l) {
 		return eventlog.Retry{}, false
 	}
-	retry = rows[0]
-	var superseded []int64
-	for _, r := range rows[1:] {
-		keepLater, merged := merge(c.endpoint.Coalesce, retry.Event.Action, r.Event.Action)
-		if !retry.First.IsZero() || !r.First.IsZero() || !merged {
+	for len(l.rows) > 1 {
+		first, second := l.rows[0], l.rows[1]
+		keepLater, merged := merge(c.endpoint.Coalesce, first.Event.Action, second.Event.Action)
+		if !first.First.IsZero() || !second.First.IsZero() || !merged {
 			break
 		}
-		gone, into := r, retry
+		gone, into := second, first
 		if keepLater {
-			gone, into = retry, r
+			gone, into = first, second
 		}
 		c.tellMerged(gone.Event, into.Event)
-		superseded = append(superseded, gone.Event.Sequence)
-		retry = into
+		c.drop(l)
+		l.rows[0] = into
+		c.unparked = append(c.unparked, gone.Event.Sequence)
 	}
-	return retry, len(superseded) == 0 || c.persist(ctx, func(ctx context.Context) error {
-		return c.log.Unpark(ctx, c.lease, superseded...)
+	return l.rows[0], true
+}
+
+// readLane reads the oldest events of a parked lane. If there are none, the lane
+// is no more.
+func (c *consumer) readLane(ctx context.Context, l *parkedLane) bool {
+	if !c.unpark(ctx) { // or it would read what was delivered
+		return false
+	}
+	limit := laneRows
+	if c.rows >= rowsLimit {
+		limit = 1
+	}
+	read := c.persist(ctx, func(ctx context.Context) (err error) {
+		l.rows, err = c.log.NextParked(ctx, c.endpoint.Name, l.event, limit)
+		return err
 	})
+	c.rows += len(l.rows)
+	if read && len(l.rows) == 0 {
+		delete(c.parked, l.event.Resource())
+	}
+	return read && len(l.rows) > 0
+}
+
+// drop takes the first event off a parked lane.
+func (c *consumer) drop(l *parkedLane) {
+	l.rows = l.rows[1:]
+	c.rows--
+}
+
+// unpark removes what was delivered from the retries table.
+func (c *consumer) unpark(ctx context.Context) bool {
+	if len(c.unparked) == 0 {
+		return true
+	}
+	done := c.persist(ctx, func(ctx context.Context) error { return c.log.Unpark(ctx, c.lease, c.unparked...) })
+	if done {
+		c.unparked = c.unparked[:0]
+	}
+	return done
 }
 
 // delivered settles an event and lets the next of its resource go.
@@ -188,9 +223,14 @@ func (c *consumer) delivered(ctx context.Context, it *item) {
 		c.settleFirst(it)
 		return
 	}
-	c.persist(ctx, func(ctx context.Context) error {
-		return c.log.Unpark(ctx, c.lease, it.event.Sequence)
-	})
+	if len(c.unparked) == 0 {
+		c.unparkAt = time.Now().Add(unparkInterval)
+	}
+	c.unparked = append(c.unparked, it.event.Sequence)
+	c.drop(c.parked[it.event.Resource()])
+	if len(c.unparked) >= unparkLimit {
+		c.unpark(ctx)
+	}
 	c.resume(it.event, time.Time{})
 }
 
@@ -252,6 +292,11 @@ func (c *consumer) parkFirst(ctx context.Context, retry eventlog.Retry) {
 // parkAgain updates an event that was parked before.
 func (c *consumer) parkAgain(ctx context.Context, retry eventlog.Retry) {
 	c.park(ctx, []eventlog.Retry{retry})
+	if l := c.parked[retry.Event.Resource()]; retry.Dead.IsZero() {
+		l.rows[0] = retry
+	} else {
+		c.drop(l)
+	}
 	c.resume(retry.Event, retry.Next) // at once for those behind a dead letter
 }
 

@@ -53,7 +53,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand(),
 		endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(),
-		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(),
+		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(), benchCommand(),
 	)
 	return cmd
 }

@@ -303,7 +303,7 @@ func (a *api) endStream(ctx context.Context, w http.ResponseWriter, out *http.Re
 	if gone, ok := err.(*expiredProblem); ok {
 		problem = gone
 	}
-	text, _ := json.Marshal(problem)                         // numbers and texts
+	text, _ := json.Marshal(problem)                            // numbers and texts
 	_, _ = fmt.Fprintf(w, "event: problem\ndata: %s\n\n", text) // it may be gone
 	_ = out.Flush()
 }

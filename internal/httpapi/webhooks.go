@@ -164,7 +164,11 @@ func (a *api) replayRoutes() {
 			return w.Replays(ctx, in.Limit)
 		})
 	admin(a, operation(http.MethodGet, "/webhooks/replays/{id}", "getReplay", "How far a replay has come"),
-		func(ctx context.Context, _ resource.Caller, in *ByID) (*webhook.Replay, error) { return w.GetReplay(ctx, in.ID) })
+		func(ctx context.Context, _ resource.Caller, in *ByID) (*webhook.Replay, error) {
+			return w.GetReplay(ctx, in.ID)
+		})
 	admin(a, operation(http.MethodPost, "/webhooks/replays/{id}/cancel", "cancelReplay", "End a replay"),
-		func(ctx context.Context, _ resource.Caller, in *ByID) (*webhook.Replay, error) { return w.CancelReplay(ctx, in.ID) })
+		func(ctx context.Context, _ resource.Caller, in *ByID) (*webhook.Replay, error) {
+			return w.CancelReplay(ctx, in.ID)
+		})
 }

@@ -1,0 +1,396 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// running is a relay that runs.
+type running struct {
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func start(ctx context.Context, r *relay.Relay) running {
+	ctx, stop := context.WithCancel(ctx)
+	it := running{stop, make(chan error, 1)}
+	go func() { it.ended <- r.Run(ctx) }()
+	return it
+}
+
+func (r running) end() error {
+	r.stop()
+	return <-r.ended
+}
+
+func newRelay(ctx context.Context, log log, endpoints ...relay.Endpoint) (*relay.Relay, error) {
+	return relay.New(ctx, log, endpoints, relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
+}
+
+// drainWith logs events behind the cursors of endpoints, and measures how long
+// those that count take to get them.
+func drainWith(ctx context.Context, log log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint) (seconds float64, err error) {
+	r, err := newRelay(ctx, log, endpoints...)
+	if err != nil {
+		return 0, err
+	}
+	if err := fill(ctx, log, db, events); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	it := start(ctx, r)
+	select {
+	case <-all:
+	case <-ctx.Done():
+	}
+	seconds = time.Since(begun).Seconds()
+	return seconds, errors.Join(it.end(), ctx.Err())
+}
+
+// fanout measures deliveries to 1, 10 and 1,000 endpoints that are all well,
+// against a bare client that posts as often.
+func fanout(ctx context.Context, d database, deliveries int) (err error) {
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	for _, n := range []int{1, 10, 1000} {
+		var bare, ours []float64
+		for round := range drainRounds {
+			seconds, err := bareLoop(ctx, deliveries)
+			if err != nil {
+				return err
+			}
+			bare = append(bare, float64(deliveries)/seconds)
+			receiver, all := countingReceiver(deliveries / n * n)
+			endpoints := make([]relay.Endpoint, n)
+			for i := range endpoints {
+				if endpoints[i], err = endpoint(fmt.Sprintf("fanout-%d-%d-%d", n, round, i), receiver.URL); err != nil {
+					return err
+				}
+				if n > 100 { // both ends of all connections are in this process
+					endpoints[i].MaxInFlight = 2
+				}
+			}
+			seconds, err = drainWith(ctx, log, db, deliveries/n, all, endpoints...)
+			receiver.CloseClientConnections()
+			receiver.Close()
+			if err != nil {
+				return err
+			}
+			ours = append(ours, float64(deliveries/n*n)/seconds)
+		}
+		d.report("%d endpoints: %.0f deliveries/s, %.2f of a bare client's %.0f/s", n, median(ours), median(ours)/median(bare), median(bare))
+	}
+	return nil
+}
+
+// silentServer accepts connections and never answers.
+func silentServer() (url string, stop func(), err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	var mu sync.Mutex
+	var conns []net.Conn
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+		}
+	}()
+	return "http://" + l.Addr().String(), func() {
+		_ = l.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}, nil
+}
+
+const neighborTime = 8 * time.Second
+
+// neighbor measures an endpoint that is well, alone and beside one that never
+// answers.
+func neighbor(ctx context.Context, d database, events int) (err error) {
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	silent, stop, err := silentServer()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	rates, delays := map[bool][]float64{}, map[bool][]float64{}
+	for round := range drainRounds {
+		for _, beside := range []bool{false, true} {
+			name := fmt.Sprint("neighbor", round, beside)
+			receiver, all := countingReceiver(events)
+			endpoints, err := besideSilent(name, receiver.URL, silent, beside)
+			if err != nil {
+				return err
+			}
+			seconds, err := drainWith(ctx, log, db, events, all, endpoints...)
+			receiver.Close()
+			if err != nil {
+				return err
+			}
+			rates[beside] = append(rates[beside], float64(events)/seconds)
+			p99, err := steadyDelay(ctx, log, db, name, silent, beside)
+			if err != nil {
+				return err
+			}
+			delays[beside] = append(delays[beside], p99)
+		}
+	}
+	d.report("beside an endpoint that never answers: throughput %.2f of alone (%.0f/s), p99 %.2f times (%.2f ms alone)",
+		median(rates[true])/median(rates[false]), median(rates[false]), median(delays[true])/median(delays[false]), median(delays[false]))
+	return nil
+}
+
+func besideSilent(name, url, silent string, beside bool) ([]relay.Endpoint, error) {
+	e, err := endpoint(name, url)
+	endpoints := []relay.Endpoint{e}
+	if beside && err == nil {
+		var other relay.Endpoint
+		other, err = endpoint(name+"-silent", silent)
+		endpoints = append(endpoints, other)
+	}
+	return endpoints, err
+}
+
+// steadyDelay is the 99th percentile of the time from an event to its arrival,
+// in milliseconds, at a steady rate.
+func steadyDelay(ctx context.Context, log log, db appender, name, silent string, beside bool) (float64, error) {
+	var mu sync.Mutex
+	var delays []float64
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := time.Now()
+		var e tidings.Event
+		body := make([]byte, 2048)
+		n, _ := r.Body.Read(body)
+		if e.UnmarshalJSON(body[:n]) == nil {
+			mu.Lock()
+			delays = append(delays, now.Sub(e.Time).Seconds()*1000)
+			mu.Unlock()
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer receiver.Close()
+	endpoints, err := besideSilent(name+"-steady", receiver.URL, silent, beside)
+	if err != nil {
+		return 0, err
+	}
+	r, err := newRelay(ctx, log, endpoints...)
+	if err != nil {
+		return 0, err
+	}
+	it := start(ctx, r)
+	tick := time.NewTicker(time.Second / writeRate)
+	defer tick.Stop()
+	for begun := time.Now(); time.Since(begun) < neighborTime && err == nil; <-tick.C {
+		if err = appendBatch(ctx, log, db, []tidings.Event{sampleEvent()}); err == nil {
+			log.Wake()
+		}
+	}
+	<-time.After(200 * time.Millisecond)
+	if err := errors.Join(err, it.end()); err != nil {
+		return 0, err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(delays) == 0 {
+		return 0, errors.New("nothing arrived")
+	}
+	slices.Sort(delays)
+	return delays[len(delays)*99/100], nil
+}
+
+// outage measures an endpoint that comes back after it was down for a while,
+// and one beside it that coalesces: requests meanwhile, and from its return on.
+func outage(ctx context.Context, d database, events int, long time.Duration) (err error) {
+	const resources = 1000
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var up atomic.Bool
+	type arrivals struct {
+		during, after atomic.Int64
+		mu            sync.Mutex
+		first, last   time.Time
+		seconds       []int64 // deliveries in each second since the first
+	}
+	watch := func(a *arrivals) *httptest.Server {
+		return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !up.Load() {
+				a.during.Add(1)
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			swallow(w, r)
+			a.after.Add(1)
+			now := time.Now()
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.first.IsZero() {
+				a.first = now
+			}
+			a.last = now
+			for int(now.Sub(a.first)/time.Second) >= len(a.seconds) {
+				a.seconds = append(a.seconds, 0)
+			}
+			a.seconds[int(now.Sub(a.first)/time.Second)]++
+		}))
+	}
+	var plain, coalescing arrivals
+	plainReceiver, coalescingReceiver := watch(&plain), watch(&coalescing)
+	defer plainReceiver.Close()
+	defer coalescingReceiver.Close()
+	one, err := endpoint("plain", plainReceiver.URL)
+	if err != nil {
+		return err
+	}
+	other, err := endpoint("coalescing", coalescingReceiver.URL)
+	if err != nil {
+		return err
+	}
+	other.Coalesce = tidings.CoalesceLatest
+	r, err := newRelay(ctx, log, one, other)
+	if err != nil {
+		return err
+	}
+	it := start(ctx, r)
+	down := time.Now()
+	batch := make([]tidings.Event, 0, fillBatch)
+	for i := range events {
+		e := sampleEvent()
+		e.ResourceID, e.Action, e.ResourceVersion = fmt.Sprint("resource", i%resources), tidings.Updated, int64(i/resources)
+		if batch = append(batch, e); len(batch) == fillBatch || i == events-1 {
+			if err := appendBatch(ctx, log, db, batch); err != nil {
+				return errors.Join(err, it.end())
+			}
+			log.Wake()
+			batch = batch[:0]
+		}
+	}
+	select {
+	case <-time.After(long - time.Since(down)):
+	case <-ctx.Done():
+	}
+	up.Store(true)
+	returned := time.Now()
+	for ctx.Err() == nil && (plain.after.Load() < int64(events) || !settledAt(ctx, log, "coalescing")) {
+		<-time.After(20 * time.Millisecond)
+	}
+	if err := errors.Join(it.end(), ctx.Err()); err != nil {
+		return err
+	}
+	plain.mu.Lock()
+	defer plain.mu.Unlock()
+	coalescing.mu.Lock()
+	defer coalescing.mu.Unlock()
+	most := slices.Max(plain.seconds)
+	full := slices.IndexFunc(plain.seconds, func(n int64) bool { return n >= most*8/10 })
+	d.report("outage of %v, %d events behind: %d requests meanwhile; noticed %.1f s after its return, then full speed in second %d and drained in %.1f s",
+		long, events, plain.during.Load(), plain.first.Sub(returned).Seconds(), full+1, plain.last.Sub(plain.first).Seconds())
+	d.report("the same with coalesce: latest and %d resources: %d requests meanwhile; noticed after %.1f s, then %d requests in %.2f s",
+		resources, coalescing.during.Load(), coalescing.first.Sub(returned).Seconds(), coalescing.after.Load(), coalescing.last.Sub(coalescing.first).Seconds())
+	return nil
+}
+
+// settledAt reports whether an endpoint's saved cursor is at the end.
+func settledAt(ctx context.Context, log log, endpoint string) bool {
+	head, err := log.Advance(ctx)
+	if err != nil {
+		return false
+	}
+	cursors, err := log.Cursors(ctx)
+	if err != nil {
+		return false
+	}
+	for _, c := range cursors {
+		if c.Endpoint == endpoint {
+			return c.Sequence == head
+		}
+	}
+	return false
+}
+
+// history measures a drain with the history on, against one with it off.
+func history(ctx context.Context, d database, events int) (err error) {
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rates := map[relay.HistoryMode][]float64{}
+	for round := range 2*drainRounds - 1 {
+		for _, mode := range []relay.HistoryMode{relay.HistoryOff, relay.HistoryAll} {
+			receiver, all := countingReceiver(events)
+			e, err := endpoint(fmt.Sprint("history-", mode, round), receiver.URL)
+			if err != nil {
+				return err
+			}
+			e.History = mode
+			seconds, err := drainWith(ctx, log, db, events, all, e)
+			receiver.Close()
+			if err != nil {
+				return err
+			}
+			rates[mode] = append(rates[mode], float64(events)/seconds)
+		}
+	}
+	d.report("history on: %.2f of the throughput without (%.0f/s)", median(rates[relay.HistoryAll])/median(rates[relay.HistoryOff]), median(rates[relay.HistoryOff]))
+	return nil
+}
+
+// growth measures what an event costs as there are more of them.
+func growth(ctx context.Context, d database) (err error) {
+	db, log, err := d.sqlDatabase()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	first := 0.0
+	for _, events := range []int{10_000, 100_000, 1_000_000} {
+		receiver, all := countingReceiver(events)
+		e, err := endpoint(fmt.Sprint("growth", events), receiver.URL)
+		if err != nil {
+			return err
+		}
+		seconds, err := drainWith(ctx, log, db, events, all, e)
+		receiver.Close()
+		if err != nil {
+			return err
+		}
+		cost := seconds / float64(events) * 1e6
+		if first == 0 {
+			first = cost
+		}
+		d.report("%d events: %.1f µs an event, %.2f times that of 10,000", events, cost, cost/first)
+	}
+	return nil
+}

@@ -1,0 +1,316 @@
+// Package bench measures how fast events reach endpoints, beside a client that
+// posts as often and does nothing else. The receiver is a process of its own.
+package bench
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
+	_ "modernc.org/sqlite"             // registers the driver "sqlite"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/sqlite"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/relay"
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// Options of a measurement.
+type Options struct {
+	Events, Endpoints, InFlight int
+	Format                      tidings.Format
+	// Delay and Failures are the receiver's: how long it takes to answer, and the
+	// share of requests that it answers with 500.
+	Delay    time.Duration
+	Failures float64
+	// Rate and Steady are of the second part: events a second, and how long.
+	Rate        int
+	Steady      time.Duration
+	DatabaseURL string
+	NoHistory   bool
+	// Receiver is the URL of one that [Receive] runs.
+	Receiver string
+	Logger   *slog.Logger
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Events < 1, o.Endpoints < 1, o.InFlight < 1, o.Rate < 1:
+		return errors.New("events, endpoints, in-flight and rate must be at least 1")
+	case o.Failures < 0, o.Failures >= 1:
+		return errors.New("failures must be from 0 to less than 1")
+	}
+	return nil
+}
+
+// Result is what was measured.
+type Result struct {
+	DeliveredPerSecond float64 `json:"delivered_per_second"`
+	BarePerSecond      float64 `json:"bare_client_per_second"`
+	OfBareClient       float64 `json:"of_bare_client"`
+	// CPU times are in microseconds.
+	CPUPerDelivery    float64 `json:"cpu_us_per_delivery"`
+	BareCPUPerRequest float64 `json:"bare_client_cpu_us_per_request"`
+	Failed            int64   `json:"failed_attempts"`
+	// Steady is how many events the steady part had; P50 and P99 are from commit
+	// to arrival, in milliseconds.
+	Steady     int     `json:"steady_events,omitempty"`
+	P50        float64 `json:"p50_ms,omitempty"`
+	P99        float64 `json:"p99_ms,omitempty"`
+	PeakMemory float64 `json:"peak_memory_mib"`
+}
+
+// home is a log and the database that it is in.
+type home struct {
+	eventlog.Log
+	db     *sql.DB
+	append func(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
+	close  func() error
+}
+
+func open(ctx context.Context, o Options) (*home, error) {
+	if o.DatabaseURL != "" {
+		db, err := sql.Open("pgx", o.DatabaseURL)
+		if err != nil {
+			return nil, err
+		}
+		if err := postgres.Migrate(ctx, db); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		log := postgres.New(db, postgres.Options{})
+		return &home{log, db, log.Append, db.Close}, nil
+	}
+	folder, err := os.MkdirTemp("", "tidings-bench-")
+	if err != nil {
+		return nil, err
+	}
+	dsn := "file:" + filepath.Join(folder, "bench.db") + "?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)"
+	writer, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, err
+	}
+	writer.SetMaxOpenConns(1)
+	reader, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, errors.Join(err, writer.Close())
+	}
+	log := sqlite.New(reader, writer)
+	h := &home{log, writer, log.Append, func() error { return errors.Join(reader.Close(), writer.Close(), os.RemoveAll(folder)) }}
+	if err := sqlite.Migrate(ctx, writer); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, nil
+}
+
+// Run measures.
+func Run(ctx context.Context, o Options) (_ *Result, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	h, err := open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	result := &Result{}
+	deliveries := o.Events * o.Endpoints
+	cpu := cpuTime()
+	seconds, err := bare(ctx, o, deliveries)
+	if err != nil {
+		return nil, err
+	}
+	result.BarePerSecond = float64(deliveries) / seconds
+	result.BareCPUPerRequest = (cpuTime() - cpu).Seconds() * 1e6 / float64(deliveries)
+	if err := drain(ctx, o, h, result, deliveries); err != nil {
+		return nil, err
+	}
+	result.OfBareClient = result.DeliveredPerSecond / result.BarePerSecond
+	result.PeakMemory = peakMemory()
+	return result, nil
+}
+
+func (o *Options) client() *http.Client {
+	dialer := sender.NewDialer(sender.Egress{}, o.InFlight, 5*time.Second)
+	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: o.InFlight, MaxConnsPerHost: o.InFlight}}
+}
+
+func sampleEvent() tidings.Event {
+	id := uuid.NewString()
+	return tidings.Event{
+		Type: tidings.Context, Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
+		UserID: uuid.NewString(), Time: time.Now().UTC().Truncate(time.Microsecond), ResourceVersion: 1,
+	}
+}
+
+// bare posts with a client of net/http and nothing else.
+func bare(ctx context.Context, o Options, requests int) (seconds float64, err error) {
+	body := sampleEvent().AppendJSON(nil)
+	c := o.client()
+	defer c.CloseIdleConnections()
+	var left atomic.Int64
+	left.Store(int64(requests))
+	var wg sync.WaitGroup
+	errs := make(chan error, o.InFlight*o.Endpoints)
+	begun := time.Now()
+	for range o.InFlight {
+		wg.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := post(ctx, c, o.Receiver, body); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return time.Since(begun).Seconds(), <-errs
+}
+
+func post(ctx context.Context, c *http.Client, url string, body []byte) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/bare", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := c.Do(request)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return errors.Join(err, response.Body.Close())
+}
+
+// failures counts attempts that failed.
+type failures struct{ n atomic.Int64 }
+
+func (f *failures) Attempted(_ string, _ tidings.Attempt, o tidings.Outcome) {
+	if o.Verdict != tidings.Delivered {
+		f.n.Add(1)
+	}
+}
+func (*failures) Merged(string, tidings.Event, tidings.Event) {}
+func (*failures) Missed(eventlog.Gap)                         {}
+
+func drain(ctx context.Context, o Options, h *home, result *Result, deliveries int) error {
+	var endpoints []relay.Endpoint
+	for i := range o.Endpoints {
+		e := tidings.Endpoint{Name: fmt.Sprint("bench", i), URL: o.Receiver + "/webhook", Timeout: 15 * time.Second, MaxInFlight: o.InFlight, Format: o.Format}
+		s, err := sender.New(e, o.client(), sender.Options{})
+		if err != nil {
+			return err
+		}
+		to := relay.Endpoint{Endpoint: e, Sender: s, Retry: relay.Schedule{Delays: []time.Duration{100 * time.Millisecond}, MaxAttempts: 100}}
+		if o.NoHistory {
+			to.History = relay.HistoryOff
+		}
+		endpoints = append(endpoints, to)
+	}
+	var failed failures
+	r, err := relay.New(ctx, h.Log, endpoints, relay.Options{Logger: o.Logger, Observer: &failed})
+	if err != nil {
+		return err
+	}
+	for left := o.Events; left > 0; left -= fillBatch {
+		if err := h.commit(ctx, min(left, fillBatch)); err != nil {
+			return err
+		}
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	cpu, begun := cpuTime(), time.Now()
+	go func() { ended <- r.Run(running) }()
+	defer func() { stop(); err = errors.Join(err, <-ended) }()
+	if _, err := arrived(ctx, o, deliveries); err != nil {
+		return err
+	}
+	result.DeliveredPerSecond = float64(deliveries) / time.Since(begun).Seconds()
+	result.CPUPerDelivery = (cpuTime() - cpu).Seconds() * 1e6 / float64(deliveries)
+	if o.Steady > 0 {
+		if err := steady(ctx, o, h, result, deliveries); err != nil {
+			return err
+		}
+	}
+	result.Failed = failed.n.Load()
+	return nil
+}
+
+const fillBatch = 500
+
+func (h *home) commit(ctx context.Context, events int) error {
+	batch := make([]tidings.Event, events)
+	for i := range batch {
+		batch[i] = sampleEvent()
+	}
+	tx, err := h.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	if err := h.append(ctx, tx, batch...); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// steady commits events one by one and has the receiver say how long each took.
+func steady(ctx context.Context, o Options, h *home, result *Result, before int) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, o.Receiver+"/reset", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	if err := response.Body.Close(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Second / time.Duration(o.Rate))
+	defer tick.Stop()
+	for begun := time.Now(); time.Since(begun) < o.Steady; <-tick.C {
+		if err := h.commit(ctx, 1); err != nil {
+			return err
+		}
+		h.Wake()
+		result.Steady++
+	}
+	stats, err := arrived(ctx, o, result.Steady*o.Endpoints)
+	result.P50, result.P99 = stats.P50, stats.P99
+	return err
+}
+
+// arrived waits until so many webhooks were taken.
+func arrived(ctx context.Context, o Options, deliveries int) (s stats, err error) {
+	for {
+		response, err := http.Get(o.Receiver + "/stats")
+		if err != nil {
+			return s, err
+		}
+		err = errors.Join(json.NewDecoder(response.Body).Decode(&s), response.Body.Close())
+		if err != nil || s.Arrived >= deliveries {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}

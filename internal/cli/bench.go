@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/bench"
+)
+
+func benchCommand() *cobra.Command {
+	o := bench.Options{Logger: slog.New(slog.DiscardHandler)}
+	var format string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure how fast events reach endpoints on this machine",
+		Long: `Measure how fast events reach endpoints on this machine: logged events drain to
+receivers in a process of their own, beside a client that posts as often and does
+nothing else. Then events are committed at a steady rate, to see how long each
+takes to arrive.
+
+It uses a SQLite database in a temporary folder, or an empty PostgreSQL database.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Format = tidings.Format(format)
+			receiver, err := startReceiver(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			defer receiver.stop()
+			o.Receiver = receiver.url
+			result, err := bench.Run(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(result)
+			}
+			return printBench(cmd.OutOrStdout(), o, result)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Events, "events", 50_000, "events to drain")
+	f.IntVar(&o.Endpoints, "endpoints", 1, "endpoints that each event goes to")
+	f.IntVar(&o.InFlight, "in-flight", 16, "requests at once to each endpoint")
+	f.StringVar(&format, "format", "thin", "thin, standard or cloudevents")
+	f.DurationVar(&o.Delay, "delay", 0, "how long the receiver takes to answer")
+	f.Float64Var(&o.Failures, "failures", 0, "share of requests that the receiver answers with 500, from 0 to 1")
+	f.IntVar(&o.Rate, "rate", 200, "events a second of the steady part")
+	f.DurationVar(&o.Steady, "steady", 10*time.Second, "how long the steady part takes; 0 leaves it out")
+	f.StringVar(&o.DatabaseURL, "database-url", "", "an empty PostgreSQL database's `URL`; left out, SQLite")
+	f.BoolVar(&o.NoHistory, "no-history", false, "keep no history of attempts")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(receiverCommand())
+	return cmd
+}
+
+func printBench(out io.Writer, o bench.Options, r *bench.Result) error {
+	database := "SQLite"
+	if o.DatabaseURL != "" {
+		database = "PostgreSQL"
+	}
+	fields := [][2]string{
+		{"what", fmt.Sprintf("%d events to %d endpoints, %d in flight, %s, on %s; %s, %d CPUs", o.Events, o.Endpoints, o.InFlight, o.Format, database, runtime.Version(), runtime.NumCPU())},
+		{"delivered", fmt.Sprintf("%.0f per second, %.2f of a bare client's %.0f", r.DeliveredPerSecond, r.OfBareClient, r.BarePerSecond)},
+		{"CPU", fmt.Sprintf("%.1f µs a delivery, bare client %.1f", r.CPUPerDelivery, r.BareCPUPerRequest)},
+		{"failed attempts", fmt.Sprint(r.Failed)},
+	}
+	if r.Steady > 0 {
+		fields = append(fields, [2]string{"commit to arrival", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, of %d at %d a second", r.P50, r.P99, r.Steady, o.Rate)})
+	}
+	return printFields(out, append(fields, [2]string{"memory", fmt.Sprintf("%.0f MiB at most", r.PeakMemory)}))
+}
+
+// receiverProcess is a receiver in a process of its own, whose CPU time and
+// memory are not those of the sender.
+type receiverProcess struct {
+	url  string
+	stop func()
+}
+
+func startReceiver(ctx context.Context, o bench.Options) (*receiverProcess, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return runReceiver(ctx, program, "bench", "receiver", fmt.Sprintf("--delay=%s", o.Delay), fmt.Sprintf("--failures=%g", o.Failures))
+}
+
+func receiverCommand() *cobra.Command {
+	var delay time.Duration
+	var failures float64
+	cmd := &cobra.Command{
+		Use: "receiver", Short: "The receiver of bench; ends with its standard input", Args: exactly(0), Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return bench.Receive(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), delay, failures)
+		},
+	}
+	cmd.Flags().DurationVar(&delay, "delay", 0, "")
+	cmd.Flags().Float64Var(&failures, "failures", 0, "")
+	return cmd
+}
+
+// waitFor waits until a receiver answers.
+func waitFor(ctx context.Context, url string) error {
+	for {
+		response, err := http.Get(url + "/stats")
+		if err == nil {
+			return response.Body.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
