@@ -287,3 +287,30 @@ func cursorNames(t *testing.T, log *eventlogtest.Memory) (names []string) {
 	}
 	return names
 }
+
+// A removed endpoint keeps its cursor: added back, it gets what it missed, while
+// one that is new begins at the end of the log.
+func TestRemovedEndpointGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		back, added := &receiver{}, &receiver{}
+		stop := start(t, log, relay.Options{}, endpoint("back", back))
+		log.Append(event(1, 0))
+		time.Sleep(time.Second)
+		stop()
+		stop = start(t, log, relay.Options{})
+		log.Append(event(1, 1), event(1, 2))
+		time.Sleep(time.Second)
+		stop()
+		stop = start(t, log, relay.Options{}, endpoint("back", back), endpoint("added", added))
+		log.Append(event(1, 3))
+		time.Sleep(time.Second)
+		stop()
+		if diff := cmp.Diff([]string{"evt-1-0", "evt-1-1", "evt-1-2", "evt-1-3"}, back.got()); diff != "" {
+			t.Errorf("added back (-want +got):\n%s", diff)
+		}
+		if diff := cmp.Diff([]string{"evt-1-3"}, added.got()); diff != "" {
+			t.Errorf("new (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
+
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/internal/testdb"
@@ -187,4 +190,32 @@ func increment(t *testing.T, log *postgres.Log, db *sql.DB, id int) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+func TestUpgrade(t *testing.T) {
+	db, err := sql.Open("pgx", testdb.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	eventlogtest.Upgrade(t, db, goose.DialectPostgres, postgres.Migrate, func() eventlog.Log { return postgres.New(db, postgres.Options{}) })
+}
+
+// A signal from another replica wakes the readers that it is meant for.
+func TestNotified(t *testing.T) {
+	log, _ := open(t)
+	given := func(signal <-chan struct{}) bool {
+		select {
+		case <-signal:
+			return true
+		default:
+			return false
+		}
+	}
+	for payload, want := range map[string][2]bool{"events": {true, false}, "changes": {false, true}, "": {true, true}} {
+		log.Notified(payload)
+		if got := [2]bool{given(log.Woken()), given(log.Nudged())}; got != want {
+			t.Errorf("%q wakes %v, want %v", payload, got, want)
+		}
+	}
 }

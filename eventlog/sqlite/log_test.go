@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
@@ -50,4 +52,14 @@ func TestLog(t *testing.T) {
 			},
 		}
 	})
+}
+
+func TestUpgrade(t *testing.T) {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	db.SetMaxOpenConns(1)
+	eventlogtest.Upgrade(t, db, goose.DialectSQLite3, sqlite.Migrate, func() eventlog.Log { return sqlite.New(db, db) })
 }
