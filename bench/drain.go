@@ -1,21 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/bench"
 	"github.com/tidings-dev/tidings/relay"
 )
 
@@ -45,56 +40,13 @@ func drain(ctx context.Context, d database, events int) (err error) {
 	return nil
 }
 
-func sampleEvent() tidings.Event {
-	id := uuid.NewString()
-	return tidings.Event{
-		Type: tidings.Context, Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
-		UserID: uuid.NewString(), Time: time.Now().UTC().Truncate(time.Microsecond), ResourceVersion: 1,
-	}
-}
-
-// bareLoop posts bodies with a client of net/http and nothing else.
+// bareLoop posts with a client of net/http and nothing else.
 func bareLoop(ctx context.Context, events int) (seconds float64, err error) {
 	receiver := httptest.NewServer(http.HandlerFunc(swallow))
 	defer receiver.Close()
-	body, err := sampleEvent().MarshalJSON()
-	if err != nil {
-		return 0, err
-	}
 	c := client()
 	defer c.CloseIdleConnections()
-	var left atomic.Int64
-	left.Store(int64(events))
-	var wg sync.WaitGroup
-	errs := make(chan error, inFlight)
-	begun := time.Now()
-	for range inFlight {
-		wg.Go(func() {
-			for left.Add(-1) >= 0 {
-				if err := post(ctx, c, receiver.URL, body); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	close(errs)
-	return time.Since(begun).Seconds(), <-errs
-}
-
-func post(ctx context.Context, c *http.Client, url string, body []byte) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := c.Do(request)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, response.Body)
-	return errors.Join(err, response.Body.Close())
+	return bench.PostLoop(ctx, c, receiver.URL, inFlight, events)
 }
 
 // countingReceiver takes webhooks and closes all after so many.

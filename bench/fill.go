@@ -5,6 +5,7 @@ import (
 	"database/sql"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/bench"
 )
 
 type appender interface {
@@ -19,7 +20,7 @@ func fill(ctx context.Context, log log, db appender, events int) error {
 		n := min(events, fillBatch)
 		batch := make([]tidings.Event, n)
 		for i := range batch {
-			batch[i] = sampleEvent()
+			batch[i] = bench.SampleEvent()
 		}
 		if err := appendBatch(ctx, log, db, batch); err != nil {
 			return err

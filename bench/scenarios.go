@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/bench"
 	"github.com/tidings-dev/tidings/relay"
 )
 
@@ -210,7 +211,7 @@ func steadyDelay(ctx context.Context, log log, db appender, name, silent string,
 	tick := time.NewTicker(time.Second / writeRate)
 	defer tick.Stop()
 	for begun := time.Now(); time.Since(begun) < neighborTime && err == nil; <-tick.C {
-		if err = appendBatch(ctx, log, db, []tidings.Event{sampleEvent()}); err == nil {
+		if err = appendBatch(ctx, log, db, []tidings.Event{bench.SampleEvent()}); err == nil {
 			log.Wake()
 		}
 	}
@@ -286,7 +287,7 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 	down := time.Now()
 	batch := make([]tidings.Event, 0, fillBatch)
 	for i := range events {
-		e := sampleEvent()
+		e := bench.SampleEvent()
 		e.ResourceID, e.Action, e.ResourceVersion = fmt.Sprint("resource", i%resources), tidings.Updated, int64(i/resources)
 		if batch = append(batch, e); len(batch) == fillBatch || i == events-1 {
 			if err := appendBatch(ctx, log, db, batch); err != nil {

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -238,114 +237,6 @@ func (c *consumer) run(ctx context.Context) {
 	c.publish()
 }
 
-// parkRest parks what is not settled before the last event that is, so that the
-// next owner sends nothing again: only a crash makes duplicates.
-func (c *consumer) parkRest(ctx context.Context) {
-	last := c.window.lastSettled()
-	var rows []eventlog.Retry
-	for _, it := range c.window.items[:max(last, 0)] {
-		if it.settled {
-			continue
-		}
-		r := eventlog.Retry{Endpoint: c.endpoint.Name, Event: it.event}
-		if it.attempted {
-			r.First = time.Now()
-		}
-		rows = append(rows, r)
-	}
-	if len(rows) == 0 || c.frozen || c.lost.Load() {
-		return
-	}
-	if c.park(ctx, rows) {
-		for _, it := range c.window.items[:last] {
-			it.settled = true
-		}
-		c.window.trim()
-	}
-}
-
-// read fetches batches ahead of the consumer, one at a time.
-func (c *consumer) read(ctx context.Context, after int64) {
-	failing := false
-	for ctx.Err() == nil {
-		events, missed, err := c.relay.tail.read(ctx, after, min(readBatch, c.windowLimit))
-		switch {
-		case err != nil:
-			if !failing && ctx.Err() == nil {
-				c.logger.Error("event log cannot be read, trying again every second", "error", err)
-			}
-			failing = true
-			wait(ctx, time.Second)
-			continue
-		case len(events) == 0 && missed == after:
-			select {
-			case <-c.relay.tail.more(after):
-			case <-ctx.Done():
-			}
-			continue
-		}
-		failing = false
-		b := batch{events: events}
-		if missed > after {
-			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease.Index, From: after + 1, To: missed, At: time.Now()}
-			after = missed
-		}
-		if n := len(events); n > 0 {
-			after = events[n-1].Sequence
-		}
-		select {
-		case c.batches <- b:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// room returns the channel of batches while there is room for one.
-func (c *consumer) room() <-chan batch {
-	if c.window.len() >= c.windowLimit || len(c.parked) >= c.parkedLimit || c.health.state == Disabled {
-		return nil
-	}
-	return c.batches
-}
-
-// take puts events into their lanes.
-func (c *consumer) take(ctx context.Context, b batch) {
-	if b.gap != nil {
-		c.miss(ctx, *b.gap)
-	}
-	var waiting []eventlog.Retry
-	for _, e := range b.events {
-		if !c.lease.Has(e) || !c.endpoint.Matches(e) || c.buried[e.Sequence] {
-			continue
-		}
-		if c.parked[e.Resource()] != nil {
-			waiting = append(waiting, eventlog.Retry{Endpoint: c.endpoint.Name, Event: e})
-			c.window.add(&item{event: e, settled: true})
-			continue
-		}
-		c.enqueue(e)
-	}
-	if n := len(b.events); n > 0 && c.park(ctx, waiting) {
-		c.window.read = b.events[n-1].Sequence
-		c.window.trim()
-	}
-}
-
-// miss tells of events that expired before they could be sent.
-func (c *consumer) miss(ctx context.Context, g eventlog.Gap) {
-	c.logger.Error("events expired before the endpoint could get them; it goes on with the oldest there is",
-		"from", g.From, "to", g.To, "count", g.To-g.From+1)
-	c.relay.options.Observer.Missed(g)
-	if c.persist(ctx, func(ctx context.Context) error { return c.log.SaveGap(ctx, g) }) {
-		c.window.read = g.To
-	}
-}
-
-func (c *consumer) tellMerged(gone, into tidings.Event) {
-	c.relay.options.Observer.Merged(c.endpoint.Name, gone, into)
-	c.relay.history.merged(&c.endpoint, gone, into)
-}
-
 // dispatch starts as many attempts as may be under way now.
 func (c *consumer) dispatch(ctx, attempts context.Context) {
 	now := time.Now()
@@ -422,63 +313,6 @@ func (c *consumer) nextReady() (*item, bool) {
 	return l.items[0], true
 }
 
-// finish deals with the outcome of an attempt.
-func (c *consumer) finish(ctx context.Context, r result) {
-	c.inFlight--
-	c.counts.add(r.outcome, r.item.event, c.inFlight)
-	now := time.Now()
-	c.health.observe(r.outcome, r.item.event.Resource(), now)
-	if r.outcome.Verdict == tidings.Gone {
-		c.disabled(ctx, r.outcome.Reason, now)
-	}
-	r.spent = r.outcome.Verdict == tidings.Delivered || c.health.spends(r.outcome)
-	switch {
-	case r.item.replay != nil:
-		c.replaying--
-		r.item.replay <- r
-	case r.outcome.Verdict == tidings.Delivered:
-		c.delivered(ctx, r.item)
-	case r.spent:
-		c.failed(ctx, r.item, r.outcome, now)
-	default:
-		c.putBack(r.item, now)
-	}
-	c.report.changed(c, now)
-	c.observe()
-}
-
-// disabled keeps what the receiver said: it wants no more.
-func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
-	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason, Fingerprint: c.endpoint.Fingerprint, Since: now}
-	c.said = control
-	c.persist(ctx, func(ctx context.Context) error {
-		return errors.Join(c.log.SaveControl(ctx, control), c.log.Nudge(ctx))
-	})
-}
-
-// failed parks an event that used up an attempt, or gives it up.
-func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now time.Time) {
-	retry := eventlog.Retry{
-		Endpoint: c.endpoint.Name, Event: it.event,
-		Attempts: it.attempts + 1, First: it.first, Reason: o.Reason,
-	}
-	if retry.First.IsZero() {
-		retry.First = now
-	}
-	delay, more := c.endpoint.Retry.next(retry.Attempts, now.Sub(retry.First))
-	if !more || o.Verdict == tidings.Rejected {
-		retry.Dead = now
-	} else {
-		retry.Next = now.Add(delay)
-	}
-	c.report.failed(c, retry, o, delay)
-	if it.parked {
-		c.parkAgain(ctx, retry)
-	} else {
-		c.parkFirst(ctx, retry)
-	}
-}
-
 // publish makes the cursor known to whoever saves it.
 func (c *consumer) publish() {
 	if c.frozen {
@@ -509,29 +343,4 @@ func (c *consumer) arm() {
 		until = min(until, at.Sub(now))
 	}
 	c.timer.Reset(max(until, time.Nanosecond))
-}
-
-// persist does a write that may not be given up, until it succeeds, the lease is
-// lost or the context ends; then the cursor stays where it is.
-func (c *consumer) persist(ctx context.Context, write func(context.Context) error) bool {
-	for failing := false; ; failing = true {
-		err := errLost
-		if !c.lost.Load() {
-			err = write(ctx)
-		}
-		switch {
-		case err == nil:
-			return true
-		case errors.Is(err, eventlog.ErrLeaseLost), errors.Is(err, errLost):
-			c.frozen = true
-			c.lose()
-			return false
-		case ctx.Err() != nil:
-			c.frozen = true
-			return false
-		case !failing:
-			c.logger.Error("delivery waits for the database, trying again every second", "error", err)
-		}
-		wait(ctx, time.Second)
-	}
 }

@@ -131,7 +131,9 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 	result := &Result{}
 	deliveries := o.Events * o.Endpoints
 	cpu := cpuTime()
-	seconds, err := bare(ctx, o, deliveries)
+	c := o.client()
+	seconds, err := PostLoop(ctx, c, o.Receiver+"/bare", o.InFlight, deliveries)
+	c.CloseIdleConnections()
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +152,8 @@ func (o *Options) client() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: o.InFlight, MaxConnsPerHost: o.InFlight}}
 }
 
-func sampleEvent() tidings.Event {
+// SampleEvent returns an event of a resource of its own.
+func SampleEvent() tidings.Event {
 	id := uuid.NewString()
 	return tidings.Event{
 		Type: tidings.Context, Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
@@ -158,20 +161,19 @@ func sampleEvent() tidings.Event {
 	}
 }
 
-// bare posts with a client of net/http and nothing else.
-func bare(ctx context.Context, o Options, requests int) (seconds float64, err error) {
-	body := sampleEvent().AppendJSON(nil)
-	c := o.client()
-	defer c.CloseIdleConnections()
+// PostLoop posts the body of a webhook so often, with so many requests at once
+// and nothing else: what any sender can be measured against.
+func PostLoop(ctx context.Context, c *http.Client, url string, inFlight, requests int) (seconds float64, err error) {
+	body := SampleEvent().AppendJSON(nil)
 	var left atomic.Int64
 	left.Store(int64(requests))
 	var wg sync.WaitGroup
-	errs := make(chan error, o.InFlight*o.Endpoints)
+	errs := make(chan error, inFlight)
 	begun := time.Now()
-	for range o.InFlight {
+	for range inFlight {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := post(ctx, c, o.Receiver, body); err != nil {
+				if err := post(ctx, c, url, body); err != nil {
 					errs <- err
 					return
 				}
@@ -184,7 +186,7 @@ func bare(ctx context.Context, o Options, requests int) (seconds float64, err er
 }
 
 func post(ctx context.Context, c *http.Client, url string, body []byte) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/bare", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -256,7 +258,7 @@ const fillBatch = 500
 func (h *home) commit(ctx context.Context, events int) error {
 	batch := make([]tidings.Event, events)
 	for i := range batch {
-		batch[i] = sampleEvent()
+		batch[i] = SampleEvent()
 	}
 	tx, err := h.db.BeginTx(ctx, nil)
 	if err != nil {
