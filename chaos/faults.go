@@ -30,30 +30,38 @@ func (w *world) drivenFaults() []drivenFault {
 		{"kill -9", signal(syscall.SIGKILL), again, 2 * time.Second},
 		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second},
 		{"SIGSTOP, SIGCONT", signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second},
-		{"receiver down", func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
-			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second},
+		{
+			"receiver down", func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
+			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second,
+		},
 		{"receiver gone (410), then enabled", func(*server) error { return w.named("outages", func(r *receiver) { r.gone.Store(true) }) }, func(*server) error {
 			return errors.Join(w.named("outages", func(r *receiver) { r.gone.Store(false) }), w.enable("outages"))
 		}, 2 * time.Second},
 		{"receiver's clock jumps", func(*server) error {
 			return w.named("flaky", func(r *receiver) { r.skew.Store(int64(time.Hour)) })
 		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) }, 2 * time.Second},
-		{"bad TLS", func(*server) error { return w.named("encrypted", (*receiver).closeTLS) },
-			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second},
+		{
+			"bad TLS", func(*server) error { return w.named("encrypted", (*receiver).closeTLS) },
+			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second,
+		},
 	}
 	if w.postgres != nil {
 		start := func(*server) error { return w.postgres.Start() }
 		faults = append(faults,
 			drivenFault{"PostgreSQL restarts (fast)", func(*server) error { return w.postgres.Stop() }, start, 2 * time.Second},
 			drivenFault{"PostgreSQL restarts (immediate)", func(*server) error { return w.postgres.Kill() }, start, 2 * time.Second},
-			drivenFault{"replica cut off from the database", func(s *server) error { s.proxy.setCut(true); return nil },
-				func(s *server) error { s.proxy.setCut(false); return nil }, 15 * time.Second},
+			drivenFault{
+				"replica cut off from the database", func(s *server) error { s.proxy.setCut(true); return nil },
+				func(s *server) error { s.proxy.setCut(false); return nil }, 15 * time.Second,
+			},
 		)
 	}
 	if w.disk {
 		full := filepath.Join(w.folder, "full")
-		faults = append(faults, drivenFault{"disk is full", func(*server) error { return fillDisk(full) },
-			func(*server) error { return os.Remove(full) }, 4 * time.Second})
+		faults = append(faults, drivenFault{
+			"disk is full", func(*server) error { return fillDisk(full) },
+			func(*server) error { return os.Remove(full) }, 4 * time.Second,
+		})
 	}
 	return faults
 }

@@ -75,8 +75,12 @@ func newWorld(ctx context.Context, database, folder, binary string) (w *world, e
 		faults []fault
 		tls    bool
 	}{
-		{"steady", nil, false}, {"flaky", allFaults(), false}, {"outages", nil, false},
-		{"partitioned", allFaults()[:4], false}, {"coalescing", allFaults()[:4], false}, {"encrypted", nil, true},
+		{"steady", nil, false},
+		{"flaky", allFaults(), false},
+		{"outages", nil, false},
+		{"partitioned", allFaults()[:4], false},
+		{"coalescing", allFaults()[:4], false},
+		{"encrypted", nil, true},
 	} {
 		receiver, err := newReceiver(r.name, r.faults, r.tls)
 		if err != nil {

@@ -64,14 +64,13 @@ func (c *consumer) take(ctx context.Context, b batch) {
 		}
 		if c.parked[e.Resource()] != nil {
 			waiting = append(waiting, eventlog.Retry{Endpoint: c.endpoint.Name, Event: e})
-			c.window.add(&item{event: e, settled: true})
+			c.window.parked = e.Sequence
 			continue
 		}
 		c.enqueue(e)
 	}
 	if n := len(b.events); n > 0 && c.park(ctx, waiting) {
 		c.window.read = b.events[n-1].Sequence
-		c.window.trim()
 	}
 }
 

@@ -72,7 +72,7 @@ func TestCoalescingAfterAnOutage(t *testing.T) {
 		e := endpoint("a", r)
 		e.Coalesce = tidings.CoalesceLatest
 		stop := start(t, log, relay.Options{}, e)
-		const resources, versions = 50, 200
+		const resources, versions = 900, 30
 		log.Append(event(0, 0))
 		time.Sleep(100 * time.Millisecond)
 		for version := range versions {

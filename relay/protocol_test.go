@@ -148,7 +148,7 @@ func checkProtocol(t *testing.T, steps []step, partitions int, outcomes []tiding
 func (c *cluster) state(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	head, _ := c.Memory.Advance(t.Context())
+	head, _ := c.Advance(t.Context())
 	fmt.Fprintf(&b, "head %d", head)
 	cursors, _ := c.Cursors(t.Context())
 	for _, cursor := range cursors {

@@ -145,7 +145,7 @@ func (p *replaying) sendAll(ctx context.Context) {
 // wants reports whether the replay sends an event: one that the endpoint wants,
 // unless it is the only one that was asked for.
 func (p *replaying) wants(e tidings.Event) bool {
-	return p.Replay.Matches(e, p.patterns) && (p.From == p.To || p.Dead || p.endpoint.Matches(e))
+	return p.Matches(e, p.patterns) && (p.From == p.To || p.Dead || p.endpoint.Matches(e))
 }
 
 // next reads the events that come next.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -107,7 +108,7 @@ func TestReplayDoesNotDelayLiveEvents(t *testing.T) {
 		for i := range 20 {
 			began := time.Now()
 			log.Append(event(2000+i, 0))
-			for len(r.got()) == 0 || !contains(r.got(), fmt.Sprintf("evt-%d-0", 2000+i)) {
+			for len(r.got()) == 0 || !slices.Contains(r.got(), fmt.Sprintf("evt-%d-0", 2000+i)) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if took := time.Since(began); took > 120*time.Millisecond {
@@ -126,15 +127,6 @@ func TestReplayDoesNotDelayLiveEvents(t *testing.T) {
 			t.Errorf("%d sent again, want 1000", n)
 		}
 	})
-}
-
-func contains(all []string, one string) bool {
-	for _, s := range all {
-		if s == one {
-			return true
-		}
-	}
-	return false
 }
 
 func TestReplayOfDeadLetters(t *testing.T) {

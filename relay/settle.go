@@ -69,27 +69,21 @@ func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now 
 // parkRest parks what is not settled before the last event that is, so that the
 // next owner sends nothing again: only a crash makes duplicates.
 func (c *consumer) parkRest(ctx context.Context) {
-	last := c.window.lastSettled()
-	var rows []eventlog.Retry
-	for _, it := range c.window.items[:max(last, 0)] {
-		if it.settled {
-			continue
-		}
-		r := eventlog.Retry{Endpoint: c.endpoint.Name, Event: it.event}
+	items := c.window.overtaken()
+	rows := make([]eventlog.Retry, len(items))
+	for i, it := range items {
+		rows[i] = eventlog.Retry{Endpoint: c.endpoint.Name, Event: it.event}
 		if it.attempted {
-			r.First = time.Now()
+			rows[i].First = time.Now()
 		}
-		rows = append(rows, r)
 	}
-	if len(rows) == 0 || c.frozen || c.lost.Load() {
+	if c.frozen || c.lost.Load() || !c.park(ctx, rows) {
 		return
 	}
-	if c.park(ctx, rows) {
-		for _, it := range c.window.items[:last] {
-			it.settled = true
-		}
-		c.window.trim()
+	for _, it := range items {
+		it.settled = true
 	}
+	c.window.trim()
 }
 
 // persist does a write that may not be given up, until it succeeds, the lease is

@@ -1,11 +1,16 @@
 package relay
 
+import "slices"
+
 // window tracks which of the events read from the log are settled, and so how
 // far the cursor may go. Filtered and merged events need no place in it.
 type window struct {
 	items []*item // in order of sequence
 	gone  int     // how many of them were merged into others
 	read  int64   // the position up to which the log was read
+	// parked is the highest position of an event that was parked behind another:
+	// it may be delivered while earlier ones are not.
+	parked int64
 }
 
 // add notes an event that is to be settled.
@@ -46,15 +51,21 @@ func (w *window) trim() {
 	w.items = w.items[n:]
 }
 
-// lastSettled is the index of the last event that was settled by itself; -1 for
-// none.
-func (w *window) lastSettled() int {
-	for i := len(w.items) - 1; i >= 0; i-- {
-		if w.items[i].settled && !w.items[i].merged {
-			return i
+// overtaken are the events that are not settled although later ones are.
+func (w *window) overtaken() (items []*item) {
+	last := w.parked
+	for _, it := range slices.Backward(w.items) {
+		if it.settled && !it.merged {
+			last = max(last, it.event.Sequence)
+			break
 		}
 	}
-	return -1
+	for _, it := range w.items {
+		if !it.settled && it.event.Sequence < last {
+			items = append(items, it)
+		}
+	}
+	return items
 }
 
 // cursor is the highest position below which all is settled.

@@ -6,6 +6,7 @@ package eventlogtest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -181,11 +182,7 @@ func (m *Memory) ExpireHistory(_ context.Context, before time.Time) error {
 func (m *Memory) Controls(context.Context) (map[string]eventlog.Control, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	controls := make(map[string]eventlog.Control)
-	for name, c := range m.controls {
-		controls[name] = c
-	}
-	return controls, nil
+	return maps.Clone(m.controls), nil
 }
 
 // SaveControl implements [eventlog.Controls].

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -50,12 +51,12 @@ func (t *Tables) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.
 func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int64) error {
 	return inBatches(len(sequences), func(from, to int) error {
 		args := []any{l.Endpoint, l.Index, l.Of, l.Generation}
-		list := ""
+		var list []string
 		for _, s := range sequences[from:to] {
 			args = append(args, s)
-			list += fmt.Sprintf(",$%d", len(args))
+			list = append(list, fmt.Sprintf("$%d", len(args)))
 		}
-		_, err := t.writer.ExecContext(ctx, `DELETE FROM tidings_retries WHERE endpoint = $1 AND seq IN (`+list[1:]+`) AND EXISTS (
+		_, err := t.writer.ExecContext(ctx, `DELETE FROM tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
 			SELECT 1 FROM tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4)`, args...)
 		if err != nil {
 			return fmt.Errorf("unpark events of endpoint %s: %w", l.Endpoint, err)

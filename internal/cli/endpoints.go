@@ -97,8 +97,14 @@ func testEndpoint(ctx context.Context, c *client, args []string) error {
 		status = strconv.Itoa(t.Status)
 	}
 	if err := printFields(c.out, [][2]string{
-		{"outcome", t.Outcome}, {"reason", t.Reason}, {"detail", t.Detail}, {"status", status}, {"took", seconds(t.Seconds)},
-		{"address", t.Address}, {"webhook-id", t.WebhookID}, {"response", t.Response},
+		{"outcome", t.Outcome},
+		{"reason", t.Reason},
+		{"detail", t.Detail},
+		{"status", status},
+		{"took", seconds(t.Seconds)},
+		{"address", t.Address},
+		{"webhook-id", t.WebhookID},
+		{"response", t.Response},
 	}); err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, caller(ctx), in)
-		if gone, ok := err.(*expiredProblem); ok {
+		if gone, ok := errors.AsType[*expiredProblem](err); ok {
 			return nil, gone
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -234,7 +235,7 @@ func (a *api) streams(next http.Handler) http.Handler {
 		}
 		r.Pattern = "GET " + root + "/events"
 		if err := a.stream(w, r); err != nil {
-			if gone, ok := err.(*expiredProblem); ok {
+			if gone, ok := errors.AsType[*expiredProblem](err); ok {
 				writeProblem(w, gone.Status, gone)
 				return
 			}
@@ -300,7 +301,7 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 // endStream tells the reader why it is over.
 func (a *api) endStream(ctx context.Context, w http.ResponseWriter, out *http.ResponseController, err error) {
 	var problem any = a.problem(ctx, err)
-	if gone, ok := err.(*expiredProblem); ok {
+	if gone, ok := errors.AsType[*expiredProblem](err); ok {
 		problem = gone
 	}
 	text, _ := json.Marshal(problem)                            // numbers and texts
