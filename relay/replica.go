@@ -88,8 +88,8 @@ func (p *replica) run(ctx context.Context) error {
 		case <-p.relay.updated:
 		case <-p.relay.log.Nudged():
 		}
-		again := p.step(ctx)
-		timer.Reset(again(interval))
+		p.step(ctx)
+		timer.Reset(p.pause(interval))
 	}
 	return p.leave(ctx)
 }
@@ -97,28 +97,28 @@ func (p *replica) run(ctx context.Context) error {
 // raceTime is how long it takes for the others to have what they took.
 const raceTime = 50 * time.Millisecond
 
-// step does what is to be done now, and returns how long to wait before the
-// next one.
-func (p *replica) step(ctx context.Context) func(time.Duration) time.Duration {
-	logger := p.relay.logger
+// step does what is to be done now; what fails is tried again.
+func (p *replica) step(ctx context.Context) {
 	err := p.take(ctx)
 	switch {
 	case err != nil && !p.failed && ctx.Err() == nil:
-		logger.Error("leases cannot be kept, trying again", "error", err)
+		p.relay.logger.Error("leases cannot be kept, trying again", "error", err)
 	case err == nil && p.failed:
-		logger.Info("leases are kept again")
+		p.relay.logger.Info("leases are kept again")
 	}
 	p.failed = err != nil
-	return func(interval time.Duration) time.Duration {
-		switch {
-		case p.failed:
-			interval = min(interval, time.Second)
-		case p.raced:
-			interval = min(interval, raceTime)
-		}
-		// Replicas that started together should not ask together.
-		return interval - time.Duration(mathrand.Int64N(int64(interval)/8+1))
+}
+
+// pause returns how long to wait before the next step.
+func (p *replica) pause(interval time.Duration) time.Duration {
+	switch {
+	case p.failed:
+		interval = min(interval, time.Second)
+	case p.raced:
+		interval = min(interval, raceTime)
 	}
+	// Replicas that started together should not ask together.
+	return interval - time.Duration(mathrand.Int64N(int64(interval)/8+1))
 }
 
 // take renews what this process holds, gives back what is too much, takes what
