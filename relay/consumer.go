@@ -55,6 +55,7 @@ type consumer struct {
 	buried   map[int64]bool // dead letters that the log will yield again
 	frozen   bool           // the cursor must not move: a write was given up
 	paced    time.Time      // when the rate limit lets the next one go
+	hold     int64          // nothing goes before the log was read up to there
 
 	windowLimit, parkedLimit int
 
@@ -134,6 +135,11 @@ func newConsumer(e *configured, cursor eventlog.Cursor, r *Relay, alive *lifetim
 		replayed:    make(chan struct{}, 1),
 		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
 		parkedLimit: min(max(totalParked/total, leastWindow), parkedLimit),
+	}
+	if c.coalesces() {
+		// The last owner may have sent news that tells of what comes first here; to
+		// merge the same again, all of it has to be there.
+		c.hold = r.tail.position()
 	}
 	c.health = newHealth(c.endpoint.MaxInFlight, now)
 	c.limiter = c.endpoint.limiter()
@@ -242,7 +248,7 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 	now := time.Now()
 	c.paced = time.Time{}
 	limit := c.health.limit(now)
-	for c.inFlight < limit && c.alive.has(now) {
+	for c.inFlight < limit && c.alive.has(now) && !c.holds() {
 		if c.ready.empty() && !c.isDue(now) {
 			break
 		}
@@ -260,6 +266,13 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 	c.report.changed(c, now)
 	c.observe()
 }
+
+func (c *consumer) coalesces() bool {
+	return c.endpoint.Coalesce != "" && c.endpoint.Coalesce != tidings.CoalesceOff
+}
+
+// holds reports whether the log has to be read on before anything goes out.
+func (c *consumer) holds() bool { return c.window.read < c.hold && c.window.len() < totalWindow }
 
 func (c *consumer) isDue(now time.Time) bool {
 	at, ok := c.due.next()

@@ -46,7 +46,8 @@ func (c *consumer) read(ctx context.Context, after int64) {
 
 // room returns the channel of batches while there is room for one.
 func (c *consumer) room() <-chan batch {
-	if c.window.len() >= c.windowLimit || len(c.parked) >= c.parkedLimit || c.health.state == Disabled {
+	full := c.window.len() >= c.windowLimit || len(c.parked) >= c.parkedLimit
+	if (full && !c.holds()) || c.health.state == Disabled {
 		return nil
 	}
 	return c.batches

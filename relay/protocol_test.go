@@ -38,7 +38,7 @@ func drawSteps(rt *rapid.T) []step {
 // The log, the cursors and the leases together: whatever happens to three
 // processes that share an endpoint, and whenever, every event is delivered or
 // a dead letter, none is made up, and each resource's first deliveries come in
-// commit order.
+// commit order. Where updates are merged, the last one counts for those before.
 func TestProtocolUnderRandomFaults(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := drawSteps(rt)
@@ -46,16 +46,17 @@ func TestProtocolUnderRandomFaults(t *testing.T) {
 		outcomes := rapid.SliceOfN(rapid.SampledFrom([]tidings.Outcome{
 			delivered, delivered, delivered, delivered, failed, refused, unreachable,
 		}), 1, 20).Draw(rt, "outcomes")
+		coalesce := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates}).Draw(rt, "coalesce")
 		delay := time.Duration(rapid.IntRange(0, 2000).Draw(rt, "delay")) * time.Millisecond
 		var broken error // told outside of the bubble, where rapid can make it smaller
-		synctest.Test(t, func(t *testing.T) { broken = checkProtocol(t, steps, partitions, outcomes, delay) })
+		synctest.Test(t, func(t *testing.T) { broken = checkProtocol(t, steps, partitions, coalesce, outcomes, delay) })
 		if broken != nil {
 			rt.Fatal(broken)
 		}
 	})
 }
 
-func checkProtocol(t *testing.T, steps []step, partitions int, outcomes []tidings.Outcome, delay time.Duration) (broken error) {
+func checkProtocol(t *testing.T, steps []step, partitions int, coalesce tidings.Coalesce, outcomes []tidings.Outcome, delay time.Duration) (broken error) {
 	c := &cluster{Memory: eventlogtest.NewMemory()}
 	var well atomic.Bool
 	n := 0
@@ -70,7 +71,7 @@ func checkProtocol(t *testing.T, steps []step, partitions int, outcomes []tiding
 	}
 	start := func() *process {
 		e := endpoint("a", nil)
-		e.Partitions = partitions
+		e.Partitions, e.Coalesce = partitions, coalesce
 		e.Retry.Delays = []time.Duration{time.Second, 10 * time.Second}
 		return c.start(t, r, e)
 	}
@@ -133,7 +134,11 @@ func checkProtocol(t *testing.T, steps []step, partitions int, outcomes []tiding
 	}
 	for resource, count := range versions {
 		for version := range count {
-			if id := fmt.Sprintf("evt-%d-%d", resource, version); !seen[id] {
+			told := false
+			for later := version; later < count && (later == version || coalesce != tidings.CoalesceOff); later++ {
+				told = told || seen[fmt.Sprintf("evt-%d-%d", resource, later)]
+			}
+			if id := fmt.Sprintf("evt-%d-%d", resource, version); !told {
 				broken = fmt.Errorf("%s was lost; %s", id, c.state(t))
 			}
 		}

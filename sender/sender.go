@@ -174,8 +174,11 @@ func (s *Sender) exchange(ctx context.Context, a tidings.Attempt) tidings.Outcom
 	defer response.Body.Close()
 	kept, err := readResponse(response.Body)
 	outcome := Classify(response.StatusCode, response.Header.Get("Retry-After"), s.options.Now())
-	if err != nil && (errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil) {
-		outcome = tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonResponseTooSlow, Status: response.StatusCode}
+	if err != nil { // whether it took the webhook is not known
+		outcome = tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonReset, Status: response.StatusCode}
+		if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			outcome.Reason = tidings.ReasonResponseTooSlow
+		}
 	}
 	outcome.Response = kept
 	return outcome
@@ -216,16 +219,9 @@ func readResponse(body io.Reader) ([]byte, error) {
 	if body == http.NoBody {
 		return nil, nil
 	}
-	var buffer [responseKept]byte
-	n, err := io.ReadFull(body, buffer[:])
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return bytes.Clone(buffer[:n]), nil
+	kept, err := io.ReadAll(io.LimitReader(body, responseKept))
+	if err == nil && len(kept) == responseKept {
+		_, err = io.Copy(io.Discard, io.LimitReader(body, responseLimit-responseKept))
 	}
-	if err == nil {
-		_, err = io.CopyN(io.Discard, body, responseLimit-responseKept)
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-	}
-	return bytes.Clone(buffer[:n]), err
+	return kept, err
 }

@@ -161,6 +161,10 @@ func TestFailures(t *testing.T) {
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
 		hang(c)
 	}
+	cut := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nthe beginning")
+	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +180,7 @@ func TestFailures(t *testing.T) {
 		"no TLS":         {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:], tidings.Unreachable, tidings.ReasonTLS},
 		"hangs":          {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
 		"resets":         {serve(t, reset), tidings.Failed, tidings.ReasonReset},
+		"cut response":   {serve(t, cut), tidings.Failed, tidings.ReasonReset},
 		"slow response":  {serve(t, stream), tidings.Failed, tidings.ReasonResponseTooSlow},
 		"metadata":       {"http://169.254.169.254/", tidings.Blocked, tidings.ReasonBlockedAddress},
 	} {
