@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,5 +259,43 @@ func TestHistoryModes(t *testing.T) {
 				t.Errorf("%s keeps %d records, want %d", mode, n, want)
 			}
 		}
+	})
+}
+
+// After a crash, what was merged before is merged again, and not sent after the
+// news that told of it.
+func TestCoalescingAfterACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{Memory: eventlogtest.NewMemory()}
+		back := time.Now().Add(time.Minute)
+		r := &receiver{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			switch {
+			case time.Now().Before(back):
+				return unreachable
+			case a.Event.ID == "evt-9-0" && time.Since(back) < 10*time.Minute:
+				time.Sleep(10 * time.Minute) // it holds the cursor
+			}
+			return delivered
+		}
+		e := endpoint("a", nil)
+		e.Coalesce = tidings.CoalesceUpdates
+		first := c.start(t, r, e)
+		c.append(event(9, 0), event(1, 0))
+		for i := range 700 { // more than is read at once
+			c.append(event(100+i, 0))
+		}
+		c.append(event(1, 1))
+		time.Sleep(5 * time.Minute)
+		if ids := r.got(); !slices.Contains(ids, "evt-1-1") || slices.Contains(ids, "evt-1-0") {
+			t.Fatalf("%d delivered; want the second news of resource 1 and not the first", len(ids))
+		}
+		first.kill()
+		second := c.start(t, r, e)
+		time.Sleep(20 * time.Minute)
+		if slices.Contains(r.got(), "evt-1-0") {
+			t.Error("the first news of resource 1 was sent after the second")
+		}
+		second.exit()
 	})
 }
