@@ -281,7 +281,11 @@ func TestCoalescingAfterACrash(t *testing.T) {
 		e := endpoint("a", nil)
 		e.Coalesce = tidings.CoalesceUpdates
 		first := c.start(t, r, e)
-		c.append(event(9, 0), event(1, 0))
+		c.append(event(9, 0))
+		for i := range 30 { // these are tried during the outage
+			c.append(event(1000+i, 0))
+		}
+		c.append(event(1, 0))
 		for i := range 700 { // more than is read at once
 			c.append(event(100+i, 0))
 		}
