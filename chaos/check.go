@@ -101,8 +101,11 @@ func (w *world) truth(ctx context.Context) (events []logged, contexts map[string
 	return events, contexts, found.Err()
 }
 
+// coalescing is the name of the receiver whose endpoint merges.
+const coalescing = "coalescing"
+
 // verdict is what the check found.
-type verdict struct{ lost, phantom, disordered, different, duplicates, delivered, merged int }
+type verdict struct{ lost, phantom, disordered, late, different, duplicates, delivered, merged int }
 
 // check compares the database with what arrived.
 func (w *world) check(ctx context.Context, s settings, settled time.Duration) error {
@@ -117,6 +120,7 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 		v, found := r.check(events)
 		problems = append(problems, found...)
 		total.lost, total.phantom, total.disordered = total.lost+v.lost, total.phantom+v.phantom, total.disordered+v.disordered
+		total.late += v.late
 		total.different, total.duplicates = total.different+v.different, total.duplicates+v.duplicates
 		total.delivered, total.merged = total.delivered+v.delivered, total.merged+v.merged
 	}
@@ -136,15 +140,29 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 	for _, name := range slices.Sorted(maps.Keys(answers)) {
 		fmt.Printf("  %5d  receiver %s\n", answers[name], name)
 	}
-	fmt.Printf("%-36s%d\n%-36s%d\n%-36s%d acknowledged, %d not; the slowest took %v\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%v\n",
+	fmt.Printf("%-36s%d\n%-36s%d\n%-36s%d acknowledged, %d not; the slowest took %v\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%v\n",
 		"faults done", faults, "requests answered badly", met,
 		"writes", w.writes.Load(), w.failed.Load(), time.Duration(w.slow.Load()).Round(time.Millisecond),
 		"events", len(events), "deliveries", total.delivered, "lost", total.lost, "phantom", total.phantom, "out of order", total.disordered,
-		"duplicates", total.duplicates, "merged (coalescing endpoint)", total.merged, "settled after the last fault", settled.Round(100*time.Millisecond))
+		"late, were under way (coalescing)", total.late, "duplicates", total.duplicates, "merged (coalescing endpoint)", total.merged, "settled after the last fault", settled.Round(100*time.Millisecond))
+	if most := inFlight * w.interrupted(); total.late > most {
+		problems = append(problems, fmt.Sprintf("%d came late at the coalescing endpoint; no more than %d can have been under way", total.late, most))
+	}
 	if len(problems) > 0 {
 		return errors.New(strings.Join(problems[:min(len(problems), 20)], "\n"))
 	}
 	return nil
+}
+
+// inFlight is max_in_flight, unless configured.
+const inFlight = 16
+
+// interrupted counts the faults that leave requests under way without an owner.
+func (w *world) interrupted() (n int) {
+	for _, name := range []string{faultKill, faultStop, faultCut} {
+		n += w.faults[name]
+	}
+	return n
 }
 
 // checkLog checks promise 1: each change and its event, or neither.
@@ -193,7 +211,11 @@ func (r *receiver) check(events []logged) (v verdict, problems []string) {
 			problems = append(problems, fmt.Sprintf("%s got %s, which is not in the log", r.name, a.id))
 			continue
 		}
-		if a.sequence < last[a.resource] {
+		switch {
+		case a.sequence >= last[a.resource]:
+		case r.name == coalescing:
+			v.late++ // it was under way when its sender was stopped, and another owner merged it
+		default:
 			v.disordered++
 			problems = append(problems, fmt.Sprintf("%s got position %d of %s after %d", r.name, a.sequence, a.resource, last[a.resource]))
 		}
@@ -207,7 +229,7 @@ func (r *receiver) check(events []logged) (v verdict, problems []string) {
 		if _, ok := r.bodies[e.id]; ok {
 			continue
 		}
-		if r.name == "coalescing" && r.toldOtherwise(e, known, last[e.resource]) {
+		if r.name == coalescing && r.toldOtherwise(e, known, last[e.resource]) {
 			v.merged++
 			continue
 		}

@@ -21,15 +21,22 @@ type drivenFault struct {
 	most time.Duration // how long it lasts at most
 }
 
+// Faults that leave requests under way without an owner.
+const (
+	faultKill = "kill -9"
+	faultStop = "SIGSTOP, SIGCONT"
+	faultCut  = "replica cut off from the database"
+)
+
 func (w *world) drivenFaults() []drivenFault {
 	signal := func(sig syscall.Signal) func(*server) error {
 		return func(s *server) error { return s.signal(sig) }
 	}
 	again := func(s *server) error { return s.start() }
 	faults := []drivenFault{
-		{"kill -9", signal(syscall.SIGKILL), again, 2 * time.Second},
+		{faultKill, signal(syscall.SIGKILL), again, 2 * time.Second},
 		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second},
-		{"SIGSTOP, SIGCONT", signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second},
+		{faultStop, signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second},
 		{
 			"receiver down", func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
 			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second,

@@ -145,6 +145,9 @@ const (
 	// laneRows is how many parked events of a resource are read at once: after an
 	// hour of retries there may be very many.
 	laneRows = 64
+	// mergeRows is how many where updates are merged: what comes of them must not
+	// depend on how far they were read.
+	mergeRows = 10_000
 	// rowsLimit bounds those of all resources together.
 	rowsLimit = 4096
 	// unparkLimit and unparkInterval bound what was delivered and is still in the
@@ -185,7 +188,10 @@ func (c *consumer) readLane(ctx context.Context, l *parkedLane) bool {
 		return false
 	}
 	limit := laneRows
-	if c.rows >= rowsLimit {
+	switch {
+	case c.coalesces():
+		limit = mergeRows
+	case c.rows >= rowsLimit:
 		limit = 1
 	}
 	read := c.persist(ctx, func(ctx context.Context) (err error) {
