@@ -38,7 +38,8 @@ func drawSteps(rt *rapid.T) []step {
 // The log, the cursors and the leases together: whatever happens to three
 // processes that share an endpoint, and whenever, every event is delivered or
 // a dead letter, none is made up, and each resource's first deliveries come in
-// commit order. Where updates are merged, the last one counts for those before.
+// commit order. Where updates are merged, the last one counts for those before,
+// and the order of what was under way is nobody's.
 func TestProtocolUnderRandomFaults(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := drawSteps(rt)
@@ -126,7 +127,9 @@ func checkProtocol(t *testing.T, steps []step, partitions int, coalesce tidings.
 		if version >= versions[resource] {
 			broken = fmt.Errorf("%s was never committed", id)
 		}
-		if !seen[id] && version < first[resource] {
+		// What was under way when its owner was stopped may come late where another
+		// owner merges it.
+		if !seen[id] && version < first[resource] && coalesce == tidings.CoalesceOff {
 			broken = fmt.Errorf("first delivery of %s came after version %d", id, first[resource]-1)
 		}
 		seen[id] = true
