@@ -115,7 +115,7 @@ func startServer(t *testing.T) (address string) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := config.Load(config.Input{File: file})
+	cfg, err := config.Load(config.Input{Files: []string{file}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,8 +57,9 @@ type App struct {
 	tracer    *tracer
 	jobs      []job.Job
 	store     *store.Store
-	draining  chan struct{}
-	closers   []closer // the last first
+	leaving   atomic.Bool   // not ready any more
+	draining  chan struct{} // closed once no more requests are taken
+	closers   []closer      // the last first
 
 	reloading sync.Mutex
 	config    atomic.Pointer[config.Config]
@@ -213,10 +214,8 @@ func (a *App) onClose(name string, do func() error) {
 func (a *App) Addr() string { return a.listener.Addr().String() }
 
 func (a *App) ready(ctx context.Context) error {
-	select {
-	case <-a.draining:
+	if a.leaving.Load() {
 		return errors.New("the server is stopping")
-	default:
 	}
 	if err := a.store.Ping(ctx); err != nil {
 		a.logger.WarnContext(ctx, "not ready: the database does not answer", "error", err)
@@ -225,9 +224,9 @@ func (a *App) ready(ctx context.Context) error {
 	return nil
 }
 
-// Run serves until the context ends. Then it lets the requests under way finish,
-// then the webhooks under way, saves the cursors and closes everything; each
-// within the shutdown timeout.
+// Run serves until the context ends, and for the shutdown delay. Then it lets the
+// requests under way finish, then the webhooks under way, saves the cursors and
+// closes everything; each within the shutdown timeout.
 func (a *App) Run(ctx context.Context) error {
 	cfg := a.config.Load()
 	timeout := time.Duration(cfg.ShutdownTimeout)
@@ -252,8 +251,15 @@ func (a *App) Run(ctx context.Context) error {
 	var failure error
 	select {
 	case <-ctx.Done():
-		a.logger.Info("stopping: finishing what is under way")
+		a.leaving.Store(true)
+		a.logger.Info("stopping: finishing what is under way", "after", time.Duration(cfg.ShutdownDelay))
+		select {
+		case <-time.After(time.Duration(cfg.ShutdownDelay)):
+		case failure = <-served:
+		}
 	case failure = <-served:
+	}
+	if failure != nil {
 		failure = fmt.Errorf("serve: %w", failure)
 	}
 	close(a.draining)

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 func serve(file string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	load := func() (config.Config, error) { return config.Load(config.Input{File: file}) }
+	load := func() (config.Config, error) { return config.Load(config.Input{Files: []string{file}}) }
 	cfg, err := load()
 	if err != nil {
 		return err

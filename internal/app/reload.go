@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -40,7 +41,14 @@ func (a *authenticator) set(cfg *config.Config) error {
 
 func (a *authenticator) prepare(cfg *config.Config) (*auth.Authenticator, error) {
 	o := auth.Options{AdminEmails: cfg.Auth.AdminEmails, Disabled: cfg.Auth.Disabled}
-	for _, t := range cfg.Auth.Tokens {
+	for i, t := range cfg.Auth.Tokens {
+		if t.Token.Set() {
+			secret, err := t.Token.Read()
+			if err != nil {
+				return nil, fmt.Errorf("auth.tokens[%d]: %w", i, err)
+			}
+			t.SHA256 = auth.Hash(strings.TrimSpace(secret))
+		}
 		o.Tokens = append(o.Tokens, auth.Token{SHA256: t.SHA256, User: t.User, Role: resource.Role(t.Role)})
 	}
 	switch {

@@ -113,3 +113,33 @@ func TestDatabaseRestarts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A token that is kept as a secret of its own, in a file.
+func TestTokenFromAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("a-token-of-some-length\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, map[string]any{"auth": object{"tokens": []any{object{"token": object{"file": file}, "user": "ops@example.com", "role": "admin"}}}})
+	w.wants(w.try("a-token-of-some-length", "GET", "/users/me", nil), 200, "ops@example.com", `"role":"admin"`)
+	w.wants(w.try("another", "GET", "/users/me", nil), 401)
+}
+
+// While those who send requests have not heard yet that it stops, it answers.
+func TestShutdownDelay(t *testing.T) {
+	w := newWorld(t, map[string]any{"shutdown_delay": "2s"})
+	stopped := make(chan error, 1)
+	go func() { stopped <- w.stop() }()
+	deadline := time.Now().Add(patience)
+	for w.request("", "GET", "/readyz", nil, nil).status != http.StatusServiceUnavailable {
+		if time.Now().After(deadline) {
+			t.Fatal("it still says that it is ready")
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	w.call("ann", "POST", "/contexts", object{})
+	w.mark()
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}

@@ -124,7 +124,7 @@ func (w *world) start(settings map[string]any) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		w.Fatal(err)
 	}
-	cfg, err := config.Load(config.Input{File: file})
+	cfg, err := config.Load(config.Input{Files: []string{file}})
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,15 +11,15 @@ import (
 
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check FILE",
-		Short: "Check a configuration file; every problem with line and column",
-		Args:  exactly(1),
+		Use:   "check FILE...",
+		Short: "Check configuration files; every problem with line and column",
+		Args:  atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(config.Input{File: args[0]})
+			cfg, err := config.Load(config.Input{Files: args})
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %d webhook endpoints\n", args[0], len(cfg.Webhook.Endpoints))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "), len(cfg.Webhook.Endpoints))
 			for _, e := range cfg.Webhook.Endpoints {
 				fmt.Fprintf(cmd.OutOrStdout(), "  %s\n", e.Name)
 			}

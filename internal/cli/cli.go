@@ -59,9 +59,16 @@ func root() *cobra.Command {
 }
 
 // exactly wants so many arguments.
-func exactly(n int) cobra.PositionalArgs {
+func exactly(n int) cobra.PositionalArgs { return wanted(cobra.ExactArgs(n)) }
+
+func atLeast(n int) cobra.PositionalArgs { return wanted(cobra.MinimumNArgs(n)) }
+
+func atMost(n int) cobra.PositionalArgs { return wanted(cobra.MaximumNArgs(n)) }
+
+// wanted makes wrong arguments a wrong command line.
+func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+		if err := check(cmd, args); err != nil {
 			return &usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
 		}
 		return nil

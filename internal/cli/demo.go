@@ -140,7 +140,7 @@ func demoConfig(folder, receiver, secret, hash string) (config.Config, error) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return config.Config{}, err
 	}
-	return config.Load(config.Input{File: file})
+	return config.Load(config.Input{Files: []string{file}})
 }
 
 // demonstration makes changes over HTTP and waits for their webhooks.

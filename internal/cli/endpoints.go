@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -19,7 +21,12 @@ func endpointsCommand() *cobra.Command {
 		operatorCommand("show NAME", "How an endpoint is doing, in full", exactly(1), func(ctx context.Context, c *client, args []string) error {
 			return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
 		}),
-		operatorCommand("test NAME", "Send a webhook.ping, and see what comes of it", exactly(1), testEndpoint),
+		operatorCommand("test [NAME]", "Send a webhook.ping to one endpoint, or to each, and see what comes of it", atMost(1), func(ctx context.Context, c *client, args []string) error {
+			if len(args) == 0 {
+				return testEndpoints(ctx, c)
+			}
+			return testEndpoint(ctx, c, args[0])
+		}),
 	)
 	for verb, short := range map[string]string{
 		"pause":  "Stop deliveries; events wait in the log",
@@ -86,9 +93,31 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 	return printFields(c.out, fields)
 }
 
-func testEndpoint(ctx context.Context, c *client, args []string) error {
+// testEndpoints tests all that are configured.
+func testEndpoints(ctx context.Context, c *client) error {
+	var page webhook.Page[*webhook.Endpoint]
+	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &page); err != nil {
+		return err
+	}
+	var failures []error
+	for _, e := range page.Items {
+		if e.Configured {
+			failures = append(failures, testEndpoint(ctx, c, e.Name))
+		}
+	}
+	if len(failures) == 0 {
+		fmt.Fprintln(c.errOut, "no endpoint is configured")
+	}
+	return errors.Join(failures...)
+}
+
+func testEndpoint(ctx context.Context, c *client, name string) error {
 	var t webhook.Tried
-	printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/test", nil, nil, &t)
+	printed, err := c.call(ctx, http.MethodPost, endpointPath(name)+"/test", nil, nil, &t)
 	if printed || err != nil {
 		return err
 	}
@@ -97,6 +126,7 @@ func testEndpoint(ctx context.Context, c *client, args []string) error {
 		status = strconv.Itoa(t.Status)
 	}
 	if err := printFields(c.out, [][2]string{
+		{"endpoint", name},
 		{"outcome", t.Outcome},
 		{"reason", t.Reason},
 		{"detail", t.Detail},
@@ -109,7 +139,7 @@ func testEndpoint(ctx context.Context, c *client, args []string) error {
 		return err
 	}
 	if t.Outcome != "delivered" {
-		return fmt.Errorf("endpoint %s did not take the webhook", args[0])
+		return fmt.Errorf("endpoint %s did not take the webhook", name)
 	}
 	return nil
 }

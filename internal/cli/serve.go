@@ -18,13 +18,13 @@ import (
 
 // settings are the flags that serve and migrate have in common.
 type settings struct {
-	file  string
+	files []string
 	flags *pflag.FlagSet
 }
 
 func settingsOf(cmd *cobra.Command) *settings {
 	s := &settings{flags: cmd.Flags()}
-	s.flags.StringVar(&s.file, "config", "", "configuration `FILE` (YAML)")
+	s.flags.StringArrayVar(&s.files, "config", nil, "configuration `FILE` (YAML); given several times, the later wins")
 	s.flags.String("data-dir", "", "`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
 	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
 	s.flags.Bool("poll-only", false, "ask PostgreSQL for nothing that lasts longer than a transaction, for poolers without sessions")
@@ -44,7 +44,7 @@ func (s *settings) load() (config.Config, error) {
 			given[key] = f.Value.String()
 		}
 	})
-	return config.Load(config.Input{File: s.file, Environ: os.Environ(), Flags: given})
+	return config.Load(config.Input{Files: s.files, Environ: os.Environ(), Flags: given})
 }
 
 func logger(w io.Writer, l config.Log) (*slog.Logger, *slog.LevelVar) {
@@ -63,10 +63,10 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: `Run the server. Settings come from the file, then from the environment
+		Long: `Run the server. Settings come from the files, then from the environment
 (TIDINGS_LISTEN for listen), then from flags, the later winning.
 
-A change of the file takes effect by itself within seconds; SIGHUP and
+A change of a file takes effect by itself within seconds; SIGHUP and
 'tidings reload' say so at once.`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,7 +76,7 @@ A change of the file takes effect by itself within seconds; SIGHUP and
 			}
 			log, level := logger(cmd.ErrOrStderr(), cfg.Log)
 			options := app.Options{Logger: log, Version: version, NoMigrate: noMigrate, Level: level}
-			if s.file != "" {
+			if len(s.files) > 0 {
 				options.Load = s.load
 			}
 			server, err := app.New(cmd.Context(), cfg, options)

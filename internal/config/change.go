@@ -43,11 +43,14 @@ func setting(cfg *Config, key string) any {
 	return v.Interface()
 }
 
-// Digest is a hash of what the settings' file holds, and of what the files hold
-// that it names, as they are now.
+// Digest is a hash of what the settings' files hold, and of what the files hold
+// that they name, as they are now.
 func (c *Config) Digest() string {
 	hash := sha256.New()
-	files := []string{c.file}
+	files := slices.Clone(c.files)
+	for _, t := range c.Auth.Tokens {
+		files = append(files, t.Token.File)
+	}
 	for i := range c.Webhook.Endpoints {
 		e := &c.Webhook.Endpoints[i]
 		for _, source := range e.secrets() {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -66,6 +67,9 @@ func (d *decoder) checkServer(cfg *Config) {
 			d.at(key, "must be more than 0")
 		}
 	}
+	if cfg.ShutdownDelay < 0 {
+		d.at("shutdown_delay", "must not be less than 0")
+	}
 	if cfg.PollOnly && !cfg.DatabaseURL.Set() {
 		d.at("poll_only", "is for PostgreSQL; set database_url, too")
 	}
@@ -91,13 +95,29 @@ func (d *decoder) checkAuth(cfg *Config) {
 	}
 	for i, t := range cfg.Auth.Tokens {
 		key := fmt.Sprintf("auth.tokens[%d]", i)
-		if hash, err := hex.DecodeString(t.SHA256); err != nil || len(hash) != 32 {
-			d.at(key+".sha256", `expected the SHA-256 hash of the token in hexadecimal; "tidings token" makes both`)
-		}
+		d.checkToken(key, t)
 		d.email(key+".user", t.User)
 		d.oneOf(key+".role", t.Role, "user", "developer", "admin")
 	}
 }
+
+func (d *decoder) checkToken(key string, t Token) {
+	if t.Token.Set() {
+		if t.SHA256 != "" {
+			d.at(key+".sha256", "stands beside token; one of them is enough")
+		}
+		if text := d.readable(key+".token", t.Token); text != "" && len(text) < minToken {
+			d.at(key+".token", `is shorter than %d bytes; "tidings token" makes one`, minToken)
+		}
+		return
+	}
+	if hash, err := hex.DecodeString(t.SHA256); err != nil || len(hash) != sha256.Size {
+		d.at(key+".sha256", `expected the SHA-256 hash of the token in hexadecimal; "tidings token" makes both`)
+	}
+}
+
+// minToken is the length below which a token could be guessed.
+const minToken = 16
 
 func (d *decoder) email(key, text string) {
 	if address, err := mail.ParseAddress(text); err != nil || address.Address != text {

@@ -20,6 +20,10 @@ type Config struct {
 	// PollOnly asks PostgreSQL for nothing that lasts longer than a transaction,
 	// for poolers that have no sessions.
 	PollOnly bool `yaml:"poll_only"`
+	// ShutdownDelay is how long the server goes on answering after it was told to
+	// stop, while it says that it is not ready: those who send it requests may need
+	// a while to hear of that.
+	ShutdownDelay Duration `yaml:"shutdown_delay"`
 	// ShutdownTimeout is how long requests and webhooks under way may take to
 	// finish when the server stops.
 	ShutdownTimeout Duration `yaml:"shutdown_timeout"`
@@ -37,7 +41,7 @@ type Config struct {
 	Providers  Providers  `yaml:"providers"`
 	Connectors Connectors `yaml:"connectors"`
 
-	file string // where it was read from; may be empty
+	files []string // that it was read from
 }
 
 // Log is what is logged and how.
@@ -67,10 +71,13 @@ type Auth struct {
 	Tokens []Token `yaml:"tokens"`
 }
 
-// Token is an API token. "tidings token" makes one.
+// Token is an API token: its hash or, where it is kept as a secret of its own,
+// itself. "tidings token" makes one.
 type Token struct {
 	// SHA256 is the hash of the token, in hexadecimal.
 	SHA256 string `yaml:"sha256"`
+	// Token is the token itself.
+	Token SecretSource `yaml:"token"`
 	// User is the e-mail address of whoever uses it.
 	User string `yaml:"user"`
 	// Role is the most that the token may do: user, developer or admin.

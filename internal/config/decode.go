@@ -17,16 +17,21 @@ import (
 // and remembers where each setting stands, for the checks that come after.
 type decoder struct {
 	problems Problems
-	sources  map[*yaml.Node]string // of nodes that are not from the file
-	file     string
+	origins  map[*yaml.Node]origin
 	nodes    map[string]*yaml.Node // by key
 }
 
+// origin is where a node was read: a file, whose lines count, or a variable or
+// a flag.
+type origin struct {
+	name   string
+	isFile bool
+}
+
 func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
-	p := Problem{Source: d.file, Key: key, Message: fmt.Sprintf(format, args...)}
-	if source, ok := d.sources[node]; ok {
-		p.Source = source
-	} else if node != nil {
+	from := d.origins[node]
+	p := Problem{Source: from.name, Key: key, Message: fmt.Sprintf(format, args...)}
+	if from.isFile {
 		p.Line, p.Column = node.Line, node.Column
 	}
 	d.problems = append(d.problems, p)

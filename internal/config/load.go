@@ -18,8 +18,9 @@ import (
 
 // Input is where settings come from, the later winning.
 type Input struct {
-	// File is the path of a YAML file; empty for none.
-	File string
+	// Files are the paths of YAML files. Mappings of several files become one; a
+	// list or a value replaces that of the file before.
+	Files []string
 	// Environ is the environment, as from os.Environ. The setting log.level is
 	// the variable TIDINGS_LOG_LEVEL; lists and mappings are written as YAML.
 	Environ []string
@@ -29,35 +30,30 @@ type Input struct {
 
 const fileLimit = 4 << 20
 
-// Load reads the settings. The error is [Problems], or says that the file can't
-// be read.
+// Load reads the settings. The error is [Problems], or says which file can't be
+// read.
 func Load(in Input) (Config, error) {
-	var text []byte
-	if in.File != "" {
-		f, err := os.Open(in.File)
+	d := &decoder{origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node)}
+	root := &yaml.Node{Kind: yaml.MappingNode}
+	for i, file := range in.Files {
+		text, err := readFile(file)
 		if err != nil {
-			return Config{}, fmt.Errorf("configuration file: %w", err)
+			return Config{}, err
 		}
-		defer f.Close()
-		if text, err = io.ReadAll(io.LimitReader(f, fileLimit+1)); err != nil {
-			return Config{}, fmt.Errorf("configuration file: %w", err)
-		}
-		if len(text) > fileLimit {
-			return Config{}, fmt.Errorf("configuration file %s is larger than 4 MiB", in.File)
+		switch tree := d.tree(file, text); {
+		case tree == nil:
+		case i == 0:
+			root = tree
+		default:
+			merge(root, tree)
 		}
 	}
-	return parse(text, in)
-}
-
-func parse(text []byte, in Input) (Config, error) {
-	d := &decoder{file: in.File, sources: make(map[*yaml.Node]string), nodes: make(map[string]*yaml.Node)}
-	root := d.tree(text)
-	if root == nil {
+	if len(d.problems) > 0 {
 		return Config{}, d.problems
 	}
 	d.overlay(root, in)
 	cfg := Default()
-	cfg.file = in.File
+	cfg.files = in.Files
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
 	if len(d.problems) == 0 {
 		d.check(&cfg)
@@ -69,23 +65,66 @@ func parse(text []byte, in Input) (Config, error) {
 	return cfg, nil
 }
 
-// tree parses the file; nil after a syntax error.
-func (d *decoder) tree(text []byte) *yaml.Node {
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	if len(text) > fileLimit {
+		return nil, fmt.Errorf("configuration file %s is larger than 4 MiB", path)
+	}
+	return text, nil
+}
+
+// merge puts a later file's tree into that of the files before.
+func merge(into, from *yaml.Node) {
+	if from.Kind != yaml.MappingNode || into.Kind != yaml.MappingNode {
+		*into = *from
+		return
+	}
+	before := len(into.Content)
+	replaced := make(map[int]bool) // a key that a file holds twice must stay twice
+	for i := 0; i+1 < len(from.Content); i += 2 {
+		key, value := from.Content[i], from.Content[i+1]
+		at := slices.IndexFunc(into.Content[:before], func(n *yaml.Node) bool { return n.Value == key.Value })
+		switch {
+		case at < 0 || at%2 != 0 || replaced[at]:
+			into.Content = append(into.Content, key, value)
+			continue
+		case value.Kind == yaml.MappingNode && into.Content[at+1].Kind == yaml.MappingNode:
+			merge(into.Content[at+1], value)
+		default:
+			into.Content[at], into.Content[at+1] = key, value
+		}
+		replaced[at] = true
+	}
+}
+
+// tree parses a file; nil after a syntax error.
+func (d *decoder) tree(file string, text []byte) *yaml.Node {
 	var document yaml.Node
 	reader := yaml.NewDecoder(bytes.NewReader(text))
 	err := reader.Decode(&document)
 	switch {
 	case errors.Is(err, io.EOF):
-		return &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1}
+		empty := &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1}
+		d.mark(empty, origin{file, true})
+		return empty
 	case err != nil:
-		d.syntaxError(err)
+		d.syntaxError(file, err)
 		return nil
 	}
 	if err := reader.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		d.problem(nil, "", "the file holds more than one YAML document")
+		d.problems = append(d.problems, Problem{Source: file, Message: "the file holds more than one YAML document"})
 		return nil
 	}
 	root := document.Content[0]
+	d.mark(root, origin{file, true})
 	if isNull(root) {
 		root.Kind, root.Tag = yaml.MappingNode, "!!map"
 	}
@@ -94,9 +133,9 @@ func (d *decoder) tree(text []byte) *yaml.Node {
 
 var syntaxLine = regexp.MustCompile(`^yaml: line (\d+): `)
 
-func (d *decoder) syntaxError(err error) {
+func (d *decoder) syntaxError(file string, err error) {
 	message := err.Error()
-	p := Problem{Source: d.file}
+	p := Problem{Source: file}
 	if found := syntaxLine.FindStringSubmatch(message); found != nil {
 		p.Line, _ = strconv.Atoi(found[1])
 		p.Column = 1
@@ -154,7 +193,7 @@ func (d *decoder) set(root *yaml.Node, key, value, source string) {
 	} else if _, err := strconv.ParseFloat(value, 64); err == nil {
 		node.Tag = "!!float"
 	}
-	d.mark(node, source)
+	d.mark(node, origin{source, false})
 	path := strings.Split(key, ".")
 	parent := root
 	for _, name := range path[:len(path)-1] {
@@ -175,14 +214,14 @@ func (d *decoder) member(parent *yaml.Node, name string, value *yaml.Node, sourc
 		return parent.Content[i+1]
 	}
 	key := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}
-	d.sources[key] = source
+	d.origins[key] = origin{source, false}
 	parent.Content = append(parent.Content, key, value)
 	return value
 }
 
-func (d *decoder) mark(node *yaml.Node, source string) {
-	d.sources[node] = source
+func (d *decoder) mark(node *yaml.Node, from origin) {
+	d.origins[node] = from
 	for _, child := range node.Content {
-		d.mark(child, source)
+		d.mark(child, from)
 	}
 }

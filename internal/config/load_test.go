@@ -29,7 +29,7 @@ webhook:
         Authorization: Bearer my-secret-token
       events: ["*"]
 `)
-	cfg, err := config.Load(config.Input{File: path})
+	cfg, err := config.Load(config.Input{Files: []string{path}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ webhook:
 func TestLaterSourcesWin(t *testing.T) {
 	path := write(t, "listen: 127.0.0.1:1\ndata_dir: a\nlog: {level: warn}\n")
 	cfg, err := config.Load(config.Input{
-		File:    path,
+		Files:   []string{path},
 		Environ: []string{"TIDINGS_LISTEN=127.0.0.1:2", "TIDINGS_DATA_DIR=b", "TIDINGS_PORT=tcp://10.0.0.1:80"},
 		Flags:   map[string]string{"listen": "127.0.0.1:3"},
 	})
@@ -108,7 +108,7 @@ webhook:
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, tt.text)
-			_, err := config.Load(config.Input{File: path})
+			_, err := config.Load(config.Input{Files: []string{path}})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -133,9 +133,29 @@ func FuzzLoad(f *testing.F) {
 	f.Add("a: &a [*a]")
 	f.Add("log: {level: debug}\nlisten: :1\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		cfg, err := config.Load(config.Input{File: write(t, text)})
+		cfg, err := config.Load(config.Input{Files: []string{write(t, text)}})
 		if err == nil && cfg.Listen == "" {
 			t.Error("accepted without an address")
 		}
 	})
+}
+
+func TestLaterFilesWin(t *testing.T) {
+	first := write(t, "listen: 127.0.0.1:1\nlog: {level: warn, format: json}\nwebhook: {source: /a, endpoints: [{url: 'https://example.com/a'}]}\n")
+	second := write(t, "log: {level: debug}\nwebhook: {endpoints: [{url: 'https://example.com/b'}]}\n")
+	cfg, err := config.Load(config.Input{Files: []string{first, second}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{cfg.Listen, cfg.Log.Level, cfg.Log.Format, cfg.Webhook.Source, cfg.Webhook.Endpoints[0].Name}
+	if diff := cmp.Diff([]string{"127.0.0.1:1", "debug", "json", "/a", "example.com/b"}, got); diff != "" {
+		t.Error(diff)
+	}
+	before := cfg.Digest()
+	if err := os.WriteFile(second, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Digest() == before {
+		t.Error("a change of the second file is not seen")
+	}
 }
