@@ -5,7 +5,9 @@
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-tools: ## bring what the tests need from Debian's packages: PostgreSQL, and Prometheus without starting it
+tools: debian bin/helm bin/helm3 bin/helm-docs ## bring what the tests need: PostgreSQL, Prometheus, and Helm
+
+debian: # Debian's packages; Prometheus without starting it
 	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
 	postgres() { ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; }; \
 	prometheus() { command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; }; \
@@ -13,6 +15,15 @@ tools: ## bring what the tests need from Debian's packages: PostgreSQL, and Prom
 	$$sudo apt-get update -q; \
 	postgres || $$sudo apt-get install -q -y --no-install-recommends postgresql; \
 	prometheus || { mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb; }
+
+bin/helm: tools/helm/go.sum
+	cd tools/helm && go build -o ../../$@ helm.sh/helm/v4/cmd/helm
+
+bin/helm3: tools/helm3/go.sum # the oldest that the chart promises to work with
+	cd tools/helm3 && go build -o ../../$@ helm.sh/helm/v3/cmd/helm
+
+bin/helm-docs: tools/helm/go.sum
+	cd tools/helm && go build -o ../../$@ github.com/norwoodj/helm-docs/cmd/helm-docs
 
 test: tools ## run all tests, race detector on
 	go test -race ./...
@@ -44,4 +55,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools test vet lint bench chaos client fuzz
+.PHONY: help tools debian test vet lint bench chaos client fuzz

@@ -180,13 +180,13 @@ func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, 
 }
 
 // fieldsOf returns the fields of a struct by their YAML names, inlined ones
-// included.
+// included; none where it takes any key.
 func fieldsOf(t reflect.Type) map[string][]int {
 	fields := make(map[string][]int)
 	for f := range t.Fields() {
 		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		switch {
-		case option == "inline":
+		case option == "inline" && f.Type.Kind() == reflect.Struct: // a mapping takes any key
 			for inner, index := range fieldsOf(f.Type) {
 				fields[inner] = append(slices.Clone(f.Index), index...)
 			}

@@ -58,6 +58,11 @@ func (h *HTTP) files() []string {
 	if o := h.config.OAuth2; o != nil {
 		files = append(files, o.ClientSecretFile)
 	}
+	if h.config.HTTPHeaders != nil {
+		for _, name := range slices.Sorted(maps.Keys(h.config.HTTPHeaders.Headers)) {
+			files = append(files, h.config.HTTPHeaders.Headers[name].Files...)
+		}
+	}
 	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
 }
 

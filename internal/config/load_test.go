@@ -96,6 +96,9 @@ webhook:
 		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n          ca_fil: x\n", []string{
 			`:6:11: webhook.endpoints[0].http.tls_config: unknown key "ca_fil"; did you mean "ca_file"?`,
 		}},
+		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
+			`:5:9: webhook.endpoints[0].http: secret file: open /nowhere: no such file or directory`,
+		}},
 		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
 			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
 			`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,

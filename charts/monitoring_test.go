@@ -1,6 +1,7 @@
-// Package deploy_test checks the alert rules and the dashboard with promtool,
-// and their queries with a Prometheus that watches a running server.
-package deploy_test
+package charts_test
+
+// The alert rules and the dashboard are checked with promtool, and their queries
+// with a Prometheus that watches a running server.
 
 import (
 	"bytes"
@@ -27,7 +28,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/config"
 )
 
-const patience = 30 * time.Second
+const (
+	patience = 30 * time.Second
+	alerts   = "tidings/files/alerts.yaml"
+)
 
 // tool finds a program that "make tools" brings.
 func tool(t *testing.T, name string) string {
@@ -58,8 +62,8 @@ func promtool(t *testing.T, stdin io.Reader, args ...string) string {
 }
 
 func TestAlertRules(t *testing.T) {
-	promtool(t, nil, "check", "rules", "alerts.yaml")
-	promtool(t, nil, "test", "rules", "alerts_test.yaml")
+	promtool(t, nil, "check", "rules", alerts)
+	promtool(t, nil, "test", "rules", "testdata/alerts_test.yaml")
 }
 
 // queries are the expressions of the alert rules and of the dashboard.
@@ -70,7 +74,7 @@ func queries(t *testing.T) []string {
 			Rules []struct{ Expr string }
 		}
 	}
-	text, err := os.ReadFile("alerts.yaml")
+	text, err := os.ReadFile(alerts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +86,7 @@ func queries(t *testing.T) []string {
 			Targets []struct{ Expr string }
 		}
 	}
-	if text, err = os.ReadFile("dashboard.json"); err != nil {
+	if text, err = os.ReadFile("tidings/files/dashboard.json"); err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(text, &dashboard); err != nil {
@@ -193,7 +197,7 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 func startPrometheus(t *testing.T, target string) (url string) {
 	t.Helper()
 	folder := t.TempDir()
-	rules, err := filepath.Abs("alerts.yaml")
+	rules, err := filepath.Abs(alerts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,438 @@
+// Package charts_test renders the chart with the oldest Helm that it promises to
+// work with and with a current one.
+package charts_test
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+var update = flag.Bool("update", false, "write the golden files, the schema and the README")
+
+// helms are the programs that "make tools" builds.
+var helms = []string{"helm3", "helm"}
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "bin", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s is missing; 'make tools' builds it", path)
+	}
+	return path
+}
+
+// run returns what a program printed on its two outputs.
+func run(t *testing.T, name string, args ...string) (out, problem string, err error) {
+	t.Helper()
+	home := t.TempDir() // no settings of whoever runs the tests
+	cmd := exec.CommandContext(t.Context(), program(t, name), args...)
+	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "none")}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	return stdout.String(), stderr.String(), err
+}
+
+// valuesFiles are the files in ci, by name.
+func valuesFiles(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob("tidings/ci/*-values.yaml")
+	if err != nil || len(paths) < 5 {
+		t.Fatalf("values files: %q, %v", paths, err)
+	}
+	files := make(map[string]string)
+	for _, path := range paths {
+		files[strings.TrimSuffix(filepath.Base(path), "-values.yaml")] = path
+	}
+	return files
+}
+
+// render returns the objects of a release, the hooks included.
+func render(t *testing.T, helm string, args ...string) []object {
+	t.Helper()
+	out, problem, err := run(t, helm, append([]string{"template", "release", "tidings", "--namespace", "tidings"}, args...)...)
+	if err != nil {
+		t.Fatalf("%s template %q: %v\n%s", helm, args, err, problem)
+	}
+	var objects []object
+	documents := yaml.NewDecoder(strings.NewReader(out))
+	for {
+		var o object
+		err := documents.Decode(&o)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", helm, err, out)
+		}
+		if len(o) > 0 {
+			objects = append(objects, o)
+		}
+	}
+	slices.SortFunc(objects, func(a, b object) int {
+		return cmp.Or(cmp.Compare(kind(a), kind(b)), cmp.Compare(objectName(a), objectName(b)))
+	})
+	return objects
+}
+
+func kind(o object) string       { return o["kind"].(string) }
+func objectName(o object) string { return o["metadata"].(object)["name"].(string) }
+
+func find(t *testing.T, objects []object, kindWanted, suffix string) object {
+	t.Helper()
+	for _, o := range objects {
+		if kind(o) == kindWanted && strings.HasSuffix(objectName(o), suffix) {
+			return o
+		}
+	}
+	t.Fatalf("no %s %s", kindWanted, suffix)
+	return nil
+}
+
+// secretData decodes what a Secret holds.
+func secretData(t *testing.T, secret object) map[string]string {
+	t.Helper()
+	data := make(map[string]string)
+	for key, value := range secret["data"].(object) {
+		text, err := base64.StdEncoding.DecodeString(value.(string))
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		data[key] = string(text)
+	}
+	return data
+}
+
+func TestLint(t *testing.T) {
+	for name, file := range valuesFiles(t) {
+		for _, helm := range helms {
+			t.Run(name+"/"+helm, func(t *testing.T) {
+				t.Parallel()
+				if out, problem, err := run(t, helm, "lint", "--strict", "tidings", "--values", file); err != nil {
+					t.Errorf("%v\n%s%s", err, out, problem)
+				}
+			})
+		}
+	}
+}
+
+// What both Helms make of each values file, with Secrets decoded.
+func TestRenderedObjects(t *testing.T) {
+	for name, file := range valuesFiles(t) {
+		for _, helm := range helms {
+			t.Run(name+"/"+helm, func(t *testing.T) {
+				var out bytes.Buffer
+				encoder := yaml.NewEncoder(&out)
+				encoder.SetIndent(2)
+				for _, o := range render(t, helm, "--values", file) {
+					if kind(o) == "Secret" {
+						data := secretData(t, o)
+						if _, made := data["admin-token"]; made {
+							data["admin-token"] = "made at random"
+						}
+						o["data"] = data
+					}
+					if err := encoder.Encode(o); err != nil {
+						t.Fatal(err)
+					}
+				}
+				golden(t, name+".yaml", out.Bytes())
+			})
+		}
+	}
+}
+
+func TestNotes(t *testing.T) { // Helm 3 makes them with a cluster only
+	for name, file := range valuesFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			out, problem, err := run(t, "helm", "install", "release", "tidings", "--namespace", "tidings", "--dry-run=client", "--values", file)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, problem)
+			}
+			_, notes, _ := strings.Cut(out, "NOTES:\n")
+			golden(t, name+"-notes.txt", []byte(strings.TrimSpace(notes)+"\n"))
+		})
+	}
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s; 'go test ./charts -update' writes it anew:\n%s", path, diff)
+	}
+}
+
+// elsewhere are the Secrets that the values files refer to.
+var elsewhere = map[string]map[string]string{
+	"tidings-endpoints":  {"webhook.yaml": "webhook: {endpoints: [{url: 'https://example.com/webhook'}]}"},
+	"tidings-database":   {"url": "postgres://tidings@postgres.example.com/tidings"},
+	"tidings-admin":      {"token": "tdg_0123456789abcdef"},
+	"tidings-encryption": {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
+	"crm":                {"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "password": "x"},
+	"mcp":                {"key": "x", "secret": "x"},
+}
+
+// mount writes the volumes of a pod into a folder, as a kubelet does, and returns
+// the configuration files that a container reads. Paths in them lead into the
+// folder.
+func mount(t *testing.T, objects []object, podSpec object, args []any) (files []string) {
+	t.Helper()
+	secrets := maps.Clone(elsewhere)
+	for _, o := range objects {
+		if kind(o) == "Secret" {
+			secrets[objectName(o)] = secretData(t, o)
+		}
+	}
+	root := t.TempDir()
+	volumes := make(map[string]map[string]string)
+	for _, v := range podSpec["volumes"].([]any) {
+		volume := v.(object)
+		files := make(map[string]string)
+		if secret, ok := volume["secret"].(object); ok {
+			files = secrets[secret["secretName"].(string)]
+		}
+		if projected, ok := volume["projected"].(object); ok {
+			for _, s := range projected["sources"].([]any) {
+				source := s.(object)["secret"].(object)
+				data := secrets[source["name"].(string)]
+				items, ok := source["items"].([]any)
+				if !ok {
+					maps.Copy(files, data)
+				}
+				for _, i := range items {
+					item := i.(object)
+					files[item["path"].(string)] = data[item["key"].(string)]
+				}
+			}
+		}
+		volumes[volume["name"].(string)] = files
+	}
+	container := podSpec["containers"].([]any)[0].(object)
+	for _, m := range container["volumeMounts"].([]any) {
+		at := m.(object)
+		folder := filepath.Join(root, at["mountPath"].(string))
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range volumes[at["name"].(string)] {
+			text = strings.ReplaceAll(text, `"/etc/`, `"`+root+`/etc/`)
+			if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, a := range args {
+		if path, ok := strings.CutPrefix(a.(string), "--config="); ok || strings.HasPrefix(path, "/") {
+			files = append(files, filepath.Join(root, path))
+		}
+	}
+	return files
+}
+
+// What the pods and the check before them read, is right.
+func TestRenderedConfigurationIsValid(t *testing.T) {
+	t.Setenv("TIDINGS_ENCRYPTION", elsewhere["tidings-encryption"]["key"])
+	for name, file := range valuesFiles(t) {
+		objects := render(t, "helm", "--values", file)
+		for _, workload := range []string{"Deployment", "Job"} {
+			t.Run(name+"/"+workload, func(t *testing.T) {
+				spec := find(t, objects, workload, "")["spec"].(object)["template"].(object)["spec"].(object)
+				args := spec["containers"].([]any)[0].(object)["args"].([]any)
+				files := mount(t, objects, spec, args)
+				if len(files) == 0 {
+					t.Fatalf("no configuration files in %q", args)
+				}
+				cfg, err := config.Load(config.Input{Files: files})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, want := len(cfg.Webhook.Endpoints) > 0, name != "default"; got != want {
+					t.Errorf("endpoints: %v, want %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+// Secrets stand in Secrets only.
+func TestSecretsAreInSecretsOnly(t *testing.T) {
+	for _, name := range []string{"endpoints", "external-database"} {
+		seen := false
+		for _, o := range render(t, "helm", "--values", valuesFiles(t)[name]) {
+			if kind(o) == "Secret" {
+				o["data"] = secretData(t, o)
+			}
+			text := fmt.Sprint(o)
+			for _, secret := range []string{"my-secret-token", "whsec_", "hunter2"} {
+				if !strings.Contains(text, secret) {
+					continue
+				}
+				if seen = kind(o) == "Secret"; !seen {
+					t.Errorf("%s: the %s %s has a secret in it", name, kind(o), objectName(o))
+				}
+			}
+		}
+		if !seen {
+			t.Errorf("%s: no secret was seen at all", name)
+		}
+	}
+}
+
+// A change of what is reloaded leaves the pods alone; another replaces them.
+func TestWhatReplacesPods(t *testing.T) {
+	pods := func(args ...string) any {
+		return find(t, render(t, "helm", append([]string{"--values", valuesFiles(t)["endpoints"]}, args...)...), "Deployment", "")["spec"].(object)["template"]
+	}
+	before := pods()
+	for _, setting := range []string{
+		"webhook.endpoints[1].url=https://example.com/other", "webhook.retention=3d", "config.log.level=debug",
+		"config.auth.admin_emails[1]=you@example.com",
+	} {
+		if diff := gocmp.Diff(before, pods("--set", setting)); diff != "" {
+			t.Errorf("%s replaces the pods:\n%s", setting, diff)
+		}
+	}
+	for _, setting := range []string{"config.log.format=text", "config.listen=:9000", "config.files.max_size=1GiB", "database.url=postgres://a/b"} {
+		if gocmp.Equal(before, pods("--set", setting)) {
+			t.Errorf("%s does not replace the pods", setting)
+		}
+	}
+}
+
+func TestWrongValuesAreRefused(t *testing.T) {
+	for name, tt := range map[string]struct {
+		set  string   // as --set takes it
+		want []string // of Helm 3.14, of Helm 4; one for both
+	}{
+		"unknown value": {"replica=2", []string{`Additional property replica is not allowed`, `additional properties 'replica' not allowed`}},
+		"unknown setting": {"config.lisen=x", []string{
+			`config: Additional property lisen is not allowed`, `at '/config': additional properties 'lisen' not allowed`,
+		}},
+		"unknown key of an endpoint": {"webhook.endpoints[0].ulr=https://example.com", []string{
+			`webhook.endpoints.0: Additional property ulr is not allowed`, `at '/webhook/endpoints/0': additional properties 'ulr' not allowed`,
+		}},
+		"endpoint without a URL": {"webhook.endpoints[0].name=crm", []string{
+			`webhook.endpoints.0: url is required`, `at '/webhook/endpoints/0': missing property 'url'`,
+		}},
+		"wrong type": {"webhook.endpoints[0].url=https://example.com,webhook.endpoints[0].events=all", []string{
+			`webhook.endpoints.0.events: Invalid type. Expected: array, given: string`, `at '/webhook/endpoints/0/events': got string, want array`,
+		}},
+		"unknown key of the HTTP client": {"webhook.endpoints[0].url=https://example.com,webhook.endpoints[0].http.tls_config.ca=x,webhook.endpoints[0].http.proxy=x", []string{
+			`webhook.endpoints.0.http: Additional property proxy is not allowed`, `at '/webhook/endpoints/0/http': additional properties 'proxy' not allowed`,
+		}},
+		"secretRef without a key": {"config.encryption_key.secretRef.name=x", []string{
+			`config.encryption_key: Must validate at least one schema (anyOf)`, `at '/config/encryption_key/secretRef': missing property 'key'`,
+		}},
+		"replicas on SQLite": {"replicas=2", []string{
+			"replicas, autoscaling: SQLite has one process. For several pods set database.url or database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false",
+		}},
+		"autoscaling on SQLite": {"autoscaling.enabled=true", []string{"replicas, autoscaling: SQLite has one process."}},
+		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
+			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Set [ReadWriteMany], or replicas: 1`,
+		}},
+		"replicas without a volume": {"replicas=2,database.url=postgres://a/b,persistence.enabled=false", []string{
+			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or replicas: 1",
+		}},
+		"two databases": {"database.url=postgres://a/b,database.existingSecret=x", []string{"database: url and existingSecret are both set; one of them is enough"}},
+		"two places of endpoints": {"webhook.existingSecret=x,webhook.endpoints[0].url=https://example.com", []string{
+			"webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them in one place",
+		}},
+		"webhook in config":          {"config.webhook.source=/x", []string{"config.webhook: the key webhook has a place of its own. Move it out of config"}},
+		"database in config":         {"config.database_url=x", []string{"config.database_url: set database.url or database.existingSecret instead"}},
+		"ingress without a host":     {"ingress.enabled=true", []string{"ingress.hosts: name at least one host"}},
+		"route without a gateway":    {"httpRoute.enabled=true", []string{"httpRoute.parentRefs: name at least one gateway"}},
+		"digest that is none":        {"image.digest=latest", []string{`image.digest: Does not match pattern`, `at '/image/digest': 'latest' does not match pattern`}},
+		"service of an unknown kind": {"service.type=External", []string{`service.type: service.type must be one of the following`, `at '/service/type': value must be one of`}},
+	} {
+		for i, helm := range helms {
+			t.Run(name+"/"+helm, func(t *testing.T) {
+				t.Parallel()
+				_, problem, err := run(t, helm, "template", "release", "tidings", "--set", tt.set)
+				if err == nil {
+					t.Fatal("accepted")
+				}
+				if want := tt.want[min(i, len(tt.want)-1)]; !strings.Contains(problem, want) {
+					t.Errorf("got:\n%s\nwant: %s", problem, want)
+				}
+			})
+		}
+	}
+}
+
+// What the schema can't see, the check before an upgrade says.
+func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
+	objects := render(t, "helm", "--set", "webhook.endpoints[0].url=ftp://example.com,webhook.endpoints[0].events={provider.create}")
+	spec := find(t, objects, "Job", "-check")["spec"].(object)["template"].(object)["spec"].(object)
+	_, err := config.Load(config.Input{Files: mount(t, objects, spec, spec["containers"].([]any)[0].(object)["args"].([]any))})
+	for _, want := range []string{"webhook.endpoints[0].url: the URL must begin with", `did you mean "provider.created"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// README.md is made from the comments in values.yaml.
+func TestReadmeIsUpToDate(t *testing.T) {
+	out, problem, err := run(t, "helm-docs", "--chart-search-root", "tidings", "--dry-run", "--log-level", "warning", "--sort-values-order", "file")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, problem)
+	}
+	const file = "tidings/README.md"
+	if *update {
+		if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(string(text), out); diff != "" {
+		t.Errorf("%s; 'go test ./charts -update' writes it anew:\n%s", file, diff)
+	}
+}
+
+var undocumented = regexp.MustCompile(`(?m)^\| [^|]+ \| [^|]* \| [^|]* \|\s*\|$`)
+
+func TestEveryValueIsDescribed(t *testing.T) {
+	text, err := os.ReadFile("tidings/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := undocumented.FindAllString(string(text), -1); len(lines) > 0 {
+		t.Errorf("values without a comment:\n%s", strings.Join(lines, "\n"))
+	}
+}

@@ -1,0 +1,135 @@
+package charts_test
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"maps"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	promconfig "github.com/prometheus/common/config"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+type object = map[string]any
+
+// The schema's definitions of the settings are made from the types that the
+// server reads them with, so that the chart knows exactly the same keys.
+func TestSchemaKnowsAllSettings(t *testing.T) {
+	const file = "tidings/values.schema.json"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema object
+	if err := json.Unmarshal(before, &schema); err != nil {
+		t.Fatal(err)
+	}
+	schema["definitions"] = definitions()
+	var after bytes.Buffer
+	encoder := json.NewEncoder(&after)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(schema); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(before, after.Bytes()) {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s is not what the settings are; 'go test ./charts -update' writes it", file)
+	}
+	if err := os.WriteFile(file, after.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func definitions() object {
+	text := object{"type": "string"}
+	ref := closed(object{"secretRef": closed(object{"name": text, "key": text}, "name", "key")}, "secretRef")
+	settings := schemaOf(reflect.TypeFor[config.Config](), "")
+	properties := settings["properties"].(object)
+	webhook := properties["webhook"].(object)
+	webhook["properties"].(object)["existingSecret"] = text
+	webhook["properties"].(object)["existingSecretKey"] = text
+	endpoint := webhook["properties"].(object)["endpoints"].(object)["items"].(object)
+	endpoint["required"] = []string{"url"}
+	// The templates say where these belong.
+	properties["webhook"], properties["database_url"] = object{}, object{}
+	return object{
+		"config": settings, "webhook": webhook,
+		"secret": object{"anyOf": []any{
+			text, closed(object{"file": text}, "file"), closed(object{"env": text}, "env"), ref,
+		}},
+		"file": object{"anyOf": []any{text, ref}},
+	}
+}
+
+func closed(properties object, required ...string) object {
+	o := object{"type": "object", "additionalProperties": false, "properties": properties}
+	if len(required) > 0 {
+		o["required"] = required
+	}
+	return o
+}
+
+var (
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+	nodeUnmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+)
+
+// schemaOf is the schema of a setting, given its type and its name.
+func schemaOf(t reflect.Type, name string) object {
+	switch {
+	case t == reflect.TypeFor[config.SecretSource]():
+		return object{"$ref": "#/definitions/secret"}
+	case t == reflect.TypeFor[config.Size]():
+		return object{"type": []string{"string", "integer"}}
+	case t == reflect.TypeFor[config.HTTP]():
+		return schemaOf(reflect.TypeFor[promconfig.HTTPClientConfig](), name)
+	case strings.HasSuffix(name, "_file"):
+		return object{"$ref": "#/definitions/file"}
+	case t.Kind() == reflect.Pointer:
+		return schemaOf(t.Elem(), name)
+	case reflect.PointerTo(t).Implements(textUnmarshaler) || reflect.PointerTo(t).Implements(nodeUnmarshaler) && t.Kind() != reflect.Struct:
+		return object{"type": "string"}
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return object{"type": "boolean"}
+	case reflect.Int, reflect.Int64:
+		return object{"type": "integer"}
+	case reflect.Float64:
+		return object{"type": "number"}
+	case reflect.String:
+		return object{"type": "string"}
+	case reflect.Slice:
+		return object{"type": "array", "items": schemaOf(t.Elem(), name)}
+	case reflect.Map:
+		return object{"type": "object", "additionalProperties": schemaOf(t.Elem(), name)}
+	case reflect.Struct:
+		if properties := propertiesOf(t); len(properties) > 0 {
+			return closed(properties)
+		}
+	}
+	return object{} // what the server reads by itself
+}
+
+func propertiesOf(t reflect.Type) object {
+	properties := object{}
+	for f := range t.Fields() {
+		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case option == "inline" && f.Type.Kind() == reflect.Struct: // a mapping takes any key
+			maps.Copy(properties, propertiesOf(f.Type))
+		case name != "" && name != "-":
+			properties[name] = schemaOf(f.Type, name)
+		}
+	}
+	return properties
+}

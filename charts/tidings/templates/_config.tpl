@@ -1,0 +1,134 @@
+{{/*
+The configuration file. It is written as JSON, which is YAML, too: toYaml would write
+large numbers as 1e+08.
+*/}}
+{{- define "tidings.config" -}}
+{{- include "tidings.settings" . | fromJson | toPrettyJson -}}
+{{- end -}}
+
+{{/* The settings as JSON, with files in place of references to Secrets. */}}
+{{- define "tidings.settings" -}}
+{{- $text := include "tidings.settingsWithRefs" . -}}
+{{- $text = regexReplaceAll (printf `"([a-z_]+_file)":%s` (include "tidings.ref" .)) $text `"${1}":"/etc/tidings-secrets/${3}/${2}"` -}}
+{{- $text = regexReplaceAll (include "tidings.ref" .) $text `{"file":"/etc/tidings-secrets/${2}/${1}"}` -}}
+{{- if contains `"secretRef":` $text -}}
+{{- fail "secretRef: expected {name: SECRET, key: KEY}, and nothing beside them" -}}
+{{- end -}}
+{{- $text -}}
+{{- end -}}
+
+{{/* A reference to a Secret, as JSON: key, name. */}}
+{{- define "tidings.ref" -}}
+\{"secretRef":\{"key":"([-._a-zA-Z0-9]+)","name":"([-.a-z0-9]+)"\}\}
+{{- end -}}
+
+{{/* The names of all Secrets that are referred to, as a JSON list. */}}
+{{- define "tidings.secrets" -}}
+{{- $names := list -}}
+{{- range regexFindAll (include "tidings.ref" .) (include "tidings.settingsWithRefs" .) -1 -}}
+{{- $names = append $names (regexReplaceAll (include "tidings.ref" $) . "${2}") -}}
+{{- end -}}
+{{- $names | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- define "tidings.settingsWithRefs" -}}
+{{- $config := mergeOverwrite (dict "listen" ":8333" "data_dir" "/var/lib/tidings" "shutdown_delay" "5s") (deepCopy .Values.config) -}}
+{{- $webhook := omit .Values.webhook "existingSecret" "existingSecretKey" -}}
+{{- if .Values.webhook.existingSecret -}}
+{{- $webhook = omit $webhook "endpoints" -}}
+{{- end -}}
+{{- $_ := set $config "webhook" $webhook -}}
+{{- if .Values.database.existingSecret -}}
+{{- $_ := set $config "database_url" (dict "file" "/etc/tidings/database-url") -}}
+{{- else if .Values.database.url -}}
+{{- $_ := set $config "database_url" .Values.database.url -}}
+{{- end -}}
+{{- $admin := dict "token" (dict "file" "/etc/tidings/admin-token") "user" .Values.admin.user "role" "admin" -}}
+{{- $auth := $config.auth | default dict -}}
+{{- if not $auth.disabled -}}
+{{- $_ := set $auth "tokens" (append ($auth.tokens | default list) $admin) -}}
+{{- end -}}
+{{- $_ := set $config "auth" $auth -}}
+{{- toJson $config -}}
+{{- end -}}
+
+{{/* What takes effect after a restart only: its change must replace the pods. */}}
+{{- define "tidings.restartSettings" -}}
+{{- $config := include "tidings.settings" . | fromJson -}}
+{{- $_ := set $config "auth" (omit $config.auth "tokens" "admin_emails") -}}
+{{- $_ := set $config "log" (omit ($config.log | default dict) "level") -}}
+{{- omit $config "webhook" | toJson -}}
+{{- end -}}
+
+{{- define "tidings.port" -}}
+{{- (include "tidings.settings" . | fromJson).listen | regexFind "[0-9]+$" | default "8333" -}}
+{{- end -}}
+
+{{- define "tidings.dataDir" -}}
+{{- (include "tidings.settings" . | fromJson).data_dir -}}
+{{- end -}}
+
+{{/* The arguments that name the files. */}}
+{{- define "tidings.configArgs" -}}
+- --config=/etc/tidings/tidings.yaml
+{{- if .Values.webhook.existingSecret }}
+- --config=/etc/tidings/webhook.yaml
+{{- end }}
+{{- end -}}
+
+{{/* The data of the Secret; the check has a copy, for it comes before. */}}
+{{- define "tidings.secretData" -}}
+tidings.yaml: {{ include "tidings.config" . | b64enc }}
+{{- if not .Values.admin.existingSecret }}
+admin-token: {{ include "tidings.adminToken" . | b64enc }}
+{{- end }}
+{{- end -}}
+
+{{/* The token that was made before, or a new one. */}}
+{{- define "tidings.adminToken" -}}
+{{- $old := lookup "v1" "Secret" .Release.Namespace (include "tidings.fullname" .) | default dict -}}
+{{- with dig "data" "admin-token" "" $old -}}
+{{- b64dec . -}}
+{{- else -}}
+{{- printf "tdg_%s" (randAlphaNum 32) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The volumes that hold the configuration, given the name of its Secret. */}}
+{{- define "tidings.configVolumes" -}}
+{{- $values := .root.Values -}}
+- name: config
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ .secret }}
+      {{- with $values.webhook.existingSecret }}
+      - secret:
+          name: {{ . }}
+          items: [{key: {{ $values.webhook.existingSecretKey | quote }}, path: webhook.yaml}]
+      {{- end }}
+      {{- with $values.database.existingSecret }}
+      - secret:
+          name: {{ . }}
+          items: [{key: {{ $values.database.existingSecretKey | quote }}, path: database-url}]
+      {{- end }}
+      {{- with $values.admin.existingSecret }}
+      - secret:
+          name: {{ . }}
+          items: [{key: {{ $values.admin.existingSecretKey | quote }}, path: admin-token}]
+      {{- end }}
+{{- range $i, $name := include "tidings.secrets" .root | fromJsonArray }}
+- name: secret-{{ $i }}
+  secret:
+    secretName: {{ $name }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
+
+{{- define "tidings.configMounts" -}}
+- {name: config, mountPath: /etc/tidings, readOnly: true}
+{{- range $i, $name := include "tidings.secrets" . | fromJsonArray }}
+- {name: secret-{{ $i }}, mountPath: /etc/tidings-secrets/{{ $name }}, readOnly: true}
+{{- end }}
+{{- end -}}
