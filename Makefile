@@ -2,6 +2,15 @@
 
 .DEFAULT_GOAL := help
 
+# The chart and the server have one version.
+VERSION := $(shell sed -n 's/^version: //p' charts/tidings/Chart.yaml 2>/dev/null)
+COMMIT := $(shell git describe --always --dirty --abbrev=40 --exclude="*" 2>/dev/null)
+CLI := github.com/tidings-dev/tidings/internal/cli
+OUT := bin/tidings
+BUILDER := buildah
+PLATFORM := linux/amd64
+IMAGE := tidings-dev/tidings:$(VERSION)
+
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -27,6 +36,16 @@ bin/helm-docs: tools/helm/go.sum
 
 test: tools ## run all tests, race detector on
 	go test -race ./...
+
+binary: ## build tidings for GOOS and GOARCH into OUT; the same commit makes the same binary
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(OUT) \
+		-ldflags "-s -w -buildid= -X $(CLI).version=$(VERSION) -X $(CLI).commit=$(COMMIT)" ./cmd/tidings
+
+sbom: # what is in BINARY, in CycloneDX
+	go tool -modfile=tools/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -version v$(VERSION) -output $(OUT) $(BINARY)
+
+image: ## build the image as IMAGE for PLATFORM with buildah, or with BUILDER=docker
+	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
 vet: ## go vet and formatting
 	go vet ./...
@@ -55,4 +74,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools debian test vet lint bench chaos client fuzz
+.PHONY: help tools debian binary sbom image test vet lint bench chaos client fuzz

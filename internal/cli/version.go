@@ -8,8 +8,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the release build.
-var version = "dev"
+// Set by "make binary", for a build that has no repository around it.
+var (
+	version = "dev"
+	commit  = ""
+)
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -17,12 +20,16 @@ func versionCommand() *cobra.Command {
 		Short: "Print version, commit and Go version",
 		Args:  exactly(0),
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "tidings %s, commit %s, %s\n", version, commit(), runtime.Version())
+			fmt.Fprintf(cmd.OutOrStdout(), "tidings %s, commit %s, %s\n", version, builtFrom(), runtime.Version())
 		},
 	}
 }
 
-func commit() string {
+// builtFrom is the commit.
+func builtFrom() string {
+	if commit != "" {
+		return commit
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
