@@ -47,6 +47,16 @@ sbom: # what is in BINARY, in CycloneDX
 image: ## build the image as IMAGE for PLATFORM with buildah, or with BUILDER=docker
 	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
+container-check: tools ## build the image without a registry or a daemon, and run it as the chart does; needs root
+	@for p in buildah podman runc debootstrap; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; fi
+	deploy/build-image.sh
+	@for arch in amd64 arm64; do tag=check; if [ $$arch != amd64 ]; then tag=check-$$arch; fi; \
+		$(MAKE) image PLATFORM=linux/$$arch IMAGE=tidings-dev/tidings:$$tag IMAGE_FLAGS="--quiet --isolation chroot --pull=never \
+			--timestamp $$(git log -1 --format=%ct) --build-arg BUILD_IMAGE=localhost/tidings-build \
+			--build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH) --volume $$(go env GOMODCACHE):/go/pkg/mod --env GOPROXY=off" || exit; done
+	go test -tags container -count=1 -run 'Image|Container' ./charts
+
 vet: ## go vet and formatting
 	go vet ./...
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
@@ -74,4 +84,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools debian binary sbom image test vet lint bench chaos client fuzz
+.PHONY: help tools debian binary sbom image container-check test vet lint bench chaos client fuzz

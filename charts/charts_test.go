@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -194,73 +193,6 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// elsewhere are the Secrets that the values files refer to.
-var elsewhere = map[string]map[string]string{
-	"tidings-endpoints":  {"webhook.yaml": "webhook: {endpoints: [{url: 'https://example.com/webhook'}]}"},
-	"tidings-database":   {"url": "postgres://tidings@postgres.example.com/tidings"},
-	"tidings-admin":      {"token": "tdg_0123456789abcdef"},
-	"tidings-encryption": {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
-	"crm":                {"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "password": "x"},
-	"mcp":                {"key": "x", "secret": "x"},
-}
-
-// mount writes the volumes of a pod into a folder, as a kubelet does, and returns
-// the configuration files that a container reads. Paths in them lead into the
-// folder.
-func mount(t *testing.T, objects []object, podSpec object, args []any) (files []string) {
-	t.Helper()
-	secrets := maps.Clone(elsewhere)
-	for _, o := range objects {
-		if kind(o) == "Secret" {
-			secrets[objectName(o)] = secretData(t, o)
-		}
-	}
-	root := t.TempDir()
-	volumes := make(map[string]map[string]string)
-	for _, v := range podSpec["volumes"].([]any) {
-		volume := v.(object)
-		files := make(map[string]string)
-		if secret, ok := volume["secret"].(object); ok {
-			files = secrets[secret["secretName"].(string)]
-		}
-		if projected, ok := volume["projected"].(object); ok {
-			for _, s := range projected["sources"].([]any) {
-				source := s.(object)["secret"].(object)
-				data := secrets[source["name"].(string)]
-				items, ok := source["items"].([]any)
-				if !ok {
-					maps.Copy(files, data)
-				}
-				for _, i := range items {
-					item := i.(object)
-					files[item["path"].(string)] = data[item["key"].(string)]
-				}
-			}
-		}
-		volumes[volume["name"].(string)] = files
-	}
-	container := podSpec["containers"].([]any)[0].(object)
-	for _, m := range container["volumeMounts"].([]any) {
-		at := m.(object)
-		folder := filepath.Join(root, at["mountPath"].(string))
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		for name, text := range volumes[at["name"].(string)] {
-			text = strings.ReplaceAll(text, `"/etc/`, `"`+root+`/etc/`)
-			if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, a := range args {
-		if path, ok := strings.CutPrefix(a.(string), "--config="); ok || strings.HasPrefix(path, "/") {
-			files = append(files, filepath.Join(root, path))
-		}
-	}
-	return files
-}
-
 // What the pods and the check before them read, is right.
 func TestRenderedConfigurationIsValid(t *testing.T) {
 	t.Setenv("TIDINGS_ENCRYPTION", elsewhere["tidings-encryption"]["key"])
@@ -270,7 +202,7 @@ func TestRenderedConfigurationIsValid(t *testing.T) {
 			t.Run(name+"/"+workload, func(t *testing.T) {
 				spec := find(t, objects, workload, "")["spec"].(object)["template"].(object)["spec"].(object)
 				args := spec["containers"].([]any)[0].(object)["args"].([]any)
-				files := mount(t, objects, spec, args)
+				files := readable(t, volumeFiles(t, objects, spec), spec, args)
 				if len(files) == 0 {
 					t.Fatalf("no configuration files in %q", args)
 				}
@@ -395,7 +327,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
 	objects := render(t, "helm", "--set", "webhook.endpoints[0].url=ftp://example.com,webhook.endpoints[0].events={provider.create}")
 	spec := find(t, objects, "Job", "-check")["spec"].(object)["template"].(object)["spec"].(object)
-	_, err := config.Load(config.Input{Files: mount(t, objects, spec, spec["containers"].([]any)[0].(object)["args"].([]any))})
+	files := readable(t, volumeFiles(t, objects, spec), spec, spec["containers"].([]any)[0].(object)["args"].([]any))
+	_, err := config.Load(config.Input{Files: files})
 	for _, want := range []string{"webhook.endpoints[0].url: the URL must begin with", `did you mean "provider.created"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
