@@ -1,6 +1,7 @@
 # Tidings. "make" lists what there is.
 
 .DEFAULT_GOAL := help
+SHELL := bash
 
 # The chart and the server have one version.
 VERSION := $(shell sed -n 's/^version: //p' charts/tidings/Chart.yaml 2>/dev/null)
@@ -47,15 +48,32 @@ sbom: # what is in BINARY, in CycloneDX
 image: ## build the image as IMAGE for PLATFORM with buildah, or with BUILDER=docker
 	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
-container-check: tools ## build the image without a registry or a daemon, and run it as the chart does; needs root
+container-image: # without a registry or a daemon; needs root
 	@for p in buildah podman runc debootstrap; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; fi
 	deploy/build-image.sh
 	@for arch in amd64 arm64; do tag=check; if [ $$arch != amd64 ]; then tag=check-$$arch; fi; \
-		$(MAKE) image PLATFORM=linux/$$arch IMAGE=tidings-dev/tidings:$$tag IMAGE_FLAGS="--quiet --isolation chroot --pull=never \
-			--timestamp $$(git log -1 --format=%ct) --build-arg BUILD_IMAGE=localhost/tidings-build \
-			--build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH) --volume $$(go env GOMODCACHE):/go/pkg/mod --env GOPROXY=off" || exit; done
+		$(MAKE) --no-print-directory image PLATFORM=linux/$$arch IMAGE=tidings-dev/tidings:$$tag IMAGE_FLAGS="--quiet --isolation chroot --pull=never \
+			--timestamp $$(git log -1 --format=%ct) --build-arg BUILD_IMAGE=localhost/tidings-build --build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH) \
+			--volume $$(go env GOMODCACHE):/go/pkg/mod --env GOPROXY=off" || exit; done
+
+container-check: tools container-image ## build the image without a registry or a daemon, and run it as the chart does; needs root
 	go test -tags container -count=1 -run 'Image|Container' ./charts
+
+chart-e2e: tools container-image bin/kube-apiserver bin/crds ## install, upgrade, roll back and uninstall the chart on a real Kubernetes API server; needs root
+	@command -v etcd >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends etcd-server; }
+	go test -tags cluster -count=1 -timeout 30m -v -run 'Release' ./charts
+
+bin/kube-apiserver: tools/kube/go.sum
+	cd tools/kube && version=$$(go list -m -f "{{.Version}}" k8s.io/kubernetes) && \
+		go build -o ../../$@ -ldflags "-X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/kube-apiserver
+
+bin/crds: # of the kinds that the chart makes and Kubernetes does not have
+	@mkdir -p $@.new && cd tools/kube && for file in \
+		github.com/prometheus-operator/prometheus-operator@v0.85.0/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml \
+		sigs.k8s.io/gateway-api@v1.6.3/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml; do \
+		go mod download "$$(echo $$file | sed -E 's#(@v[^/]*)/.*#\1#')" && cp "$$(go env GOMODCACHE)/$$file" ../../$@.new/ || exit; done
+	@mv $@.new $@
 
 vet: ## go vet and formatting
 	go vet ./...
@@ -84,4 +102,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools debian binary sbom image container-check test vet lint bench chaos client fuzz
+.PHONY: help tools debian binary sbom image container-image container-check chart-e2e test vet lint bench chaos client fuzz

@@ -5,43 +5,15 @@ package charts_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
-
-// image is what "make container-check" builds, for this machine and for arm64.
-const image = "localhost/tidings-dev/tidings"
-
-func podman(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := podmanCommand(args...).Output()
-	if err != nil {
-		problem := err.Error()
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			problem += "\n" + string(exit.Stderr)
-		}
-		t.Fatalf("podman %s: %s\n%s", strings.Join(args, " "), problem, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// podmanCommand uses runc: crun knows no mixed control groups.
-func podmanCommand(args ...string) *exec.Cmd {
-	return exec.Command("podman", append([]string{"--runtime", "runc"}, args...)...)
-}
 
 func TestImage(t *testing.T) {
 	var inspected []struct {
@@ -112,190 +84,6 @@ func output(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// limits are below those of whoever runs this, which podman would raise.
-func limits() []string {
-	return []string{"run", "--rm", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=1000:1000", "--network", "host"}
-}
-
-// pod starts the containers of a rendered Deployment as a kubelet would: user,
-// capabilities, file system, volumes and limits are those of the chart.
-type pod struct {
-	*testing.T
-	spec    object
-	volumes string // their folder
-}
-
-func newPod(t *testing.T, objects []object) *pod {
-	p := &pod{T: t, volumes: t.TempDir()}
-	p.spec = find(t, objects, "Deployment", "")["spec"].(object)["template"].(object)["spec"].(object)
-	if err := os.Chmod(p.volumes, 0o755); err != nil { //nolint:gosec // the container's user goes through it
-		t.Fatal(err)
-	}
-	for _, v := range p.spec["volumes"].([]any) {
-		folder := filepath.Join(p.volumes, v.(object)["name"].(string))
-		if err := os.Mkdir(folder, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		p.own(folder)
-	}
-	p.update(objects)
-	return p
-}
-
-func (p *pod) own(path string) {
-	p.Helper()
-	security := p.spec["securityContext"].(object)
-	if err := os.Chown(path, security["runAsUser"].(int), security["fsGroup"].(int)); err != nil {
-		p.Fatal(err)
-	}
-}
-
-// update swaps what the volumes hold at once, as a kubelet does: "..data" leads to
-// a new folder.
-func (p *pod) update(objects []object) {
-	p.Helper()
-	for name, files := range volumeFiles(p.T, objects, p.spec) {
-		if len(files) == 0 {
-			continue
-		}
-		volume := filepath.Join(p.volumes, name)
-		folder, err := os.MkdirTemp(volume, "..version")
-		if err != nil {
-			p.Fatal(err)
-		}
-		p.own(folder)
-		for file, text := range files {
-			path := filepath.Join(folder, file)
-			if err := os.WriteFile(path, []byte(text), 0o440); err != nil { //nolint:gosec // as the chart's defaultMode
-				p.Fatal(err)
-			}
-			p.own(path)
-			_ = os.Symlink(filepath.Join("..data", file), filepath.Join(volume, file)) // may be there
-		}
-		if err := os.Symlink(filepath.Base(folder), filepath.Join(volume, "..next")); err != nil {
-			p.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(volume, "..next"), filepath.Join(volume, "..data")); err != nil {
-			p.Fatal(err)
-		}
-	}
-}
-
-// args turn a container into those of podman.
-func (p *pod) args(container object) []string {
-	p.Helper()
-	of, on := p.spec["securityContext"].(object), container["securityContext"].(object)
-	if of["runAsNonRoot"] != true || of["seccompProfile"].(object)["type"] != "RuntimeDefault" || on["allowPrivilegeEscalation"] != false {
-		p.Fatalf("not what podman is told below: %v, %v", of, on)
-	}
-	args := append(limits(), "--user", fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"]), "--security-opt", "no-new-privileges")
-	for _, c := range on["capabilities"].(object)["drop"].([]any) {
-		args = append(args, "--cap-drop", c.(string))
-	}
-	if on["readOnlyRootFilesystem"] == true {
-		args = append(args, "--read-only", "--read-only-tmpfs=false")
-	}
-	memory := container["resources"].(object)["limits"].(object)["memory"].(string)
-	args = append(args, "--memory", strings.ToLower(strings.TrimSuffix(memory, "i")))
-	for _, m := range container["volumeMounts"].([]any) {
-		at := m.(object)
-		mode := "rw"
-		if at["readOnly"] == true {
-			mode = "ro"
-		}
-		args = append(args, "--volume", fmt.Sprintf("%s/%s:%s:%s", p.volumes, at["name"], at["mountPath"], mode))
-	}
-	args = append(args, image+":check")
-	for _, a := range container["args"].([]any) {
-		args = append(args, a.(string))
-	}
-	return args
-}
-
-func (p *pod) containers(key string) []object {
-	var all []object
-	for _, c := range p.spec[key].([]any) {
-		all = append(all, c.(object))
-	}
-	return all
-}
-
-// receiver keeps the requests that it gets; it answers when it is let go.
-type receiver struct {
-	*httptest.Server
-	mu   sync.Mutex
-	got  []string
-	slow chan struct{}
-}
-
-func newReceiver(t *testing.T) *receiver {
-	r := &receiver{}
-	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		body, _ := io.ReadAll(request.Body)
-		r.mu.Lock()
-		r.got = append(r.got, request.URL.Path+" "+request.Header.Get("Authorization")+" "+string(body))
-		slow := r.slow
-		r.mu.Unlock()
-		if slow != nil {
-			<-slow
-		}
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	t.Cleanup(r.Close)
-	return r
-}
-
-func (r *receiver) hold() (letGo func()) {
-	slow := make(chan struct{})
-	r.mu.Lock()
-	r.slow = slow
-	r.mu.Unlock()
-	return func() { close(slow) }
-}
-
-// wait waits for a request that holds all texts.
-func (r *receiver) wait(t *testing.T, texts ...string) {
-	t.Helper()
-	var got []string
-	within(t, func() string {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		got = slices.Clone(r.got)
-		for _, g := range got {
-			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(g, text) }) {
-				return ""
-			}
-		}
-		return fmt.Sprintf("no webhook with %q arrived, but %q", texts, got)
-	})
-}
-
-// within asks until nothing is wrong any more.
-func within(t *testing.T, wrong func() string) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		problem := wrong()
-		if problem == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(problem)
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // The container as the chart starts it, with the configuration that the chart
 // renders: it serves, delivers, reads its configuration again once the mount is
 // swapped, and finishes what is under way when it is told to stop.
@@ -311,7 +99,8 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 		}, more...)
 		return render(t, "helm", "--set", strings.Join(set, ","))
 	}
-	p := newPod(t, rendered())
+	objects := rendered()
+	p := newPod(t, find(t, objects, "Deployment", "")["spec"].(object)["template"].(object)["spec"].(object), objects)
 	for _, c := range p.containers("initContainers") {
 		if out := podman(t, p.args(c)...); !strings.Contains(out, "up to date") {
 			t.Errorf("%s: %s", c["name"], out)
@@ -319,9 +108,8 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 	}
 	const name = "tidings-container-test"
 	_ = podmanCommand("rm", "--force", name).Run() // of a run before
-	var log bytes.Buffer
-	args := slices.Insert(p.args(p.containers("containers")[0]), 1, "--name", name)
-	server := podmanCommand(args...)
+	var log syncBuffer
+	server := podmanCommand(p.args(p.containers("containers")[0], "--name", name)...)
 	server.Stdout, server.Stderr = &log, &log
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
@@ -334,17 +122,7 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 			t.Logf("log:\n%s", log.String())
 		}
 	}()
-	within(t, func() string {
-		response, err := http.Get("http://" + address + "/readyz")
-		if err != nil {
-			return err.Error()
-		}
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return response.Status
-		}
-		return ""
-	})
+	ready(t, address)
 	inspected := podman(t, "inspect", name)
 	for _, secret := range []string{elsewhere["crm"]["authorization"], elsewhere["tidings-admin"]["token"]} {
 		if strings.Contains(inspected, secret) {
@@ -416,15 +194,4 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 	if first.times(last) != 1 {
 		t.Errorf("the webhook under way was sent %d times", first.times(last))
 	}
-}
-
-func (r *receiver) times(text string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, g := range r.got {
-		if strings.Contains(g, text) {
-			n++
-		}
-	}
-	return n
 }

@@ -18,9 +18,8 @@ var elsewhere = map[string]map[string]string{
 	"mcp":                {"key": "x", "secret": "x"},
 }
 
-// volumeFiles are the files in the volumes of a pod, by volume and by name, as a
-// kubelet makes them of Secrets.
-func volumeFiles(t *testing.T, objects []object, podSpec object) map[string]map[string]string {
+// secretsOf are the Secrets among some objects, and those from elsewhere.
+func secretsOf(t *testing.T, objects []object) map[string]map[string]string {
 	t.Helper()
 	secrets := maps.Clone(elsewhere)
 	for _, o := range objects {
@@ -28,6 +27,14 @@ func volumeFiles(t *testing.T, objects []object, podSpec object) map[string]map[
 			secrets[objectName(o)] = secretData(t, o)
 		}
 	}
+	return secrets
+}
+
+// volumeFiles are the files in the volumes of a pod, by volume and by name, as a
+// kubelet makes them of Secrets.
+func volumeFiles(t *testing.T, objects []object, podSpec object) map[string]map[string]string {
+	t.Helper()
+	secrets := secretsOf(t, objects)
 	volumes := make(map[string]map[string]string)
 	for _, v := range podSpec["volumes"].([]any) {
 		volume := v.(object)

@@ -1,0 +1,178 @@
+//go:build cluster
+
+package charts_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Every values file is installed, upgraded, rolled back and uninstalled with both
+// Helms: a real API server takes every object, and nothing is left behind.
+func TestLifeOfARelease(t *testing.T) {
+	c := startCluster(t)
+	for name, file := range valuesFiles(t) {
+		for _, helm := range helms {
+			t.Run(name+"/"+helm, func(t *testing.T) {
+				c := &cluster{T: t, url: c.url, kubeconfig: c.kubeconfig, client: c.client}
+				namespace := name + "-" + helm
+				before := c.namespace(namespace)
+				n := c.startNode(namespace)
+				defer n.stop()
+				on := []string{"--namespace", namespace}
+				t.Log(c.must(helm, append([]string{"install", "release", "tidings", "--values", file}, on...)...))
+				installed := c.everything(namespace)
+				deployment := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]
+				n.accepts(deployment["spec"].(object)["template"].(object))
+				c.must(helm, append([]string{"upgrade", "release", "tidings", "--values", file, "--set", "podLabels.changed=yes"}, on...)...)
+				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]; !strings.Contains(text(now), "changed") {
+					t.Error("the upgrade changed nothing")
+				}
+				c.must(helm, append([]string{"rollback", "release", "1"}, on...)...)
+				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]; strings.Contains(text(now["spec"].(object)), "changed") {
+					t.Error("the rollback changed nothing")
+				}
+				c.must(helm, append([]string{"uninstall", "release"}, on...)...)
+				c.same(namespace, before)
+				t.Logf("%d objects came and went", strings.Count(installed, "\n")-strings.Count(before, "\n"))
+			})
+		}
+	}
+}
+
+// same waits until a namespace holds what it held before.
+func (c *cluster) same(namespace, before string) {
+	c.Helper()
+	within(c.T, func() string {
+		if after := c.everything(namespace); after != before {
+			return fmt.Sprintf("left behind; before:\n%s\nafter:\n%s", before, after)
+		}
+		return ""
+	})
+}
+
+func text(o object) string {
+	delete(o, "status")
+	return strings.Join(strings.Fields(fmt.Sprint(o)), " ")
+}
+
+// A release from its first day on: "helm test" sends a webhook; a new endpoint
+// takes effect without a restart; a wrong one is refused and changes nothing; a
+// rollback takes the new one back.
+func TestReleaseServes(t *testing.T) {
+	c := startCluster(t)
+	for _, helm := range helms {
+		t.Run(helm, func(t *testing.T) {
+			c := &cluster{T: t, url: c.url, kubeconfig: c.kubeconfig, client: c.client}
+			namespace := "serves-" + helm
+			before := c.namespace(namespace)
+			n := c.startNode(namespace, "release-tidings:127.0.0.1")
+			defer n.stop()
+			first, second := newReceiver(t), newReceiver(t)
+			address := freeAddress(t)
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			on := []string{
+				"--namespace", namespace, "--set", "config.listen=" + address, "--set", "service.port=" + port,
+				"--set", "webhook.endpoints[0].name=first", "--set", "webhook.endpoints[0].url=" + first.URL,
+			}
+			c.must(helm, append([]string{"install", "release", "tidings"}, on...)...)
+			server, pods := n.serve(address)
+			defer server.kill()
+			token := n.token("release-tidings")
+
+			c.must(helm, "test", "release", "--namespace", namespace)
+			first.wait(t, "webhook.ping")
+
+			// Another endpoint.
+			more := append(on, "--set", "webhook.endpoints[1].name=second", "--set", "webhook.endpoints[1].url="+second.URL)
+			c.must(helm, append([]string{"upgrade", "release", "tidings"}, more...)...)
+			pods.update(n.secrets())
+			server.logs("configuration reloaded", 1)
+			c.must(helm, "test", "release", "--namespace", namespace)
+			second.wait(t, "webhook.ping")
+
+			// A wrong one.
+			out, err := c.helm(helm, append([]string{"upgrade", "release", "tidings", "--set", "webhook.endpoints[2].url=ftp://x"}, more...)...)
+			if err == nil || !strings.Contains(out, "release-tidings-check") {
+				t.Errorf("a wrong configuration was taken: %v\n%s", err, out)
+			}
+			pods.update(n.secrets())
+			c.must(helm, "test", "release", "--namespace", namespace)
+
+			c.must(helm, "rollback", "release", "1", "--namespace", namespace)
+			pods.update(n.secrets())
+			server.logs("configuration reloaded", 2)
+			if strings.Contains(server.log.String(), "was not reloaded") {
+				t.Error("a wrong configuration reached the server")
+			}
+			if got := n.token("release-tidings"); got != token {
+				t.Error("the admin's token did not stay")
+			}
+			deployment := c.get("/apis/apps/v1/namespaces/" + namespace + "/deployments/release-tidings")
+			if generation := deployment["metadata"].(object)["generation"]; generation != 1 {
+				t.Errorf("the pods were replaced: generation %v", generation)
+			}
+			server.kill()
+			c.must(helm, "uninstall", "release", "--namespace", namespace)
+			// What refused the wrong configuration stays for an hour, for its log.
+			job := "/apis/batch/v1/namespaces/" + namespace + "/jobs/release-tidings-check"
+			if c.get(job)["spec"].(object)["ttlSecondsAfterFinished"] == nil {
+				t.Error("the check stays for ever")
+			}
+			c.do(http.MethodDelete, job+"?propagationPolicy=Background", "", "")
+			c.same(namespace, before)
+		})
+	}
+}
+
+// server is the container that a Deployment's pod runs.
+type server struct {
+	*testing.T
+	name string
+	log  syncBuffer
+	kill func()
+}
+
+// serve runs the pod of the release's Deployment.
+func (n *node) serve(address string) (*server, *pod) {
+	n.Helper()
+	deployment := n.items("/apis/apps/v1/namespaces/"+n.namespace+"/deployments", "Deployment")[0]
+	p := newPod(n.T, deployment["spec"].(object)["template"].(object)["spec"].(object), n.secrets())
+	for _, c := range p.containers("initContainers") {
+		podman(n.T, p.args(c)...)
+	}
+	s := &server{T: n.T, name: "tidings-cluster-" + n.namespace}
+	_ = podmanCommand("rm", "--force", s.name).Run() // of a run before
+	cmd := podmanCommand(p.args(p.containers("containers")[0], "--name", s.name)...)
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	if err := cmd.Start(); err != nil {
+		n.Fatal(err)
+	}
+	s.kill = sync.OnceFunc(func() {
+		_ = podmanCommand("kill", s.name).Run()
+		_ = cmd.Wait()
+		if n.Failed() {
+			n.Logf("log:\n%s", s.log.String())
+		}
+	})
+	ready(n.T, address)
+	return s, p
+}
+
+// logs waits until a text stands so often in the log.
+func (s *server) logs(text string, times int) {
+	s.Helper()
+	within(s.T, func() string {
+		if strings.Count(s.log.String(), text) < times {
+			return "not in the log: " + text + "\n" + s.log.String()
+		}
+		return ""
+	})
+}

@@ -1,0 +1,283 @@
+//go:build container || cluster
+
+package charts_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// image is what "make container-check" builds, for this machine and for arm64.
+const image = "localhost/tidings-dev/tidings"
+
+func podman(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := podmanCommand(args...).Output()
+	if err != nil {
+		problem := err.Error()
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			problem += "\n" + string(exit.Stderr)
+		}
+		t.Fatalf("podman %s: %s\n%s", strings.Join(args, " "), problem, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// podmanCommand uses runc: crun knows no mixed control groups.
+func podmanCommand(args ...string) *exec.Cmd {
+	return exec.Command("podman", append([]string{"--runtime", "runc"}, args...)...)
+}
+
+// limits are below those of whoever runs this, which podman would raise.
+func limits() []string {
+	return []string{"run", "--rm", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=1000:1000", "--network", "host"}
+}
+
+// pod starts the containers of a rendered Deployment as a kubelet would: user,
+// capabilities, file system, volumes and limits are those of the chart.
+type pod struct {
+	*testing.T
+	spec    object
+	secrets map[string]map[string]string
+	volumes string // their folder
+}
+
+func newPod(t *testing.T, spec object, objects []object) *pod {
+	t.Helper()
+	p := &pod{T: t, spec: spec, volumes: t.TempDir()}
+	if err := os.Chmod(p.volumes, 0o755); err != nil { //nolint:gosec // the container's user goes through it
+		t.Fatal(err)
+	}
+	for _, v := range p.spec["volumes"].([]any) {
+		folder := filepath.Join(p.volumes, v.(object)["name"].(string))
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		p.own(folder)
+	}
+	p.update(objects)
+	return p
+}
+
+func (p *pod) own(path string) {
+	p.Helper()
+	security := p.spec["securityContext"].(object)
+	if err := os.Chown(path, security["runAsUser"].(int), security["fsGroup"].(int)); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// update swaps what the volumes hold at once, as a kubelet does: "..data" leads to
+// a new folder.
+func (p *pod) update(objects []object) {
+	p.Helper()
+	p.secrets = secretsOf(p.T, objects)
+	for name, files := range volumeFiles(p.T, objects, p.spec) {
+		if len(files) == 0 {
+			continue
+		}
+		volume := filepath.Join(p.volumes, name)
+		folder, err := os.MkdirTemp(volume, "..version")
+		if err != nil {
+			p.Fatal(err)
+		}
+		p.own(folder)
+		for file, text := range files {
+			path := filepath.Join(folder, file)
+			if err := os.WriteFile(path, []byte(text), 0o440); err != nil { //nolint:gosec // as the chart's defaultMode
+				p.Fatal(err)
+			}
+			p.own(path)
+			_ = os.Symlink(filepath.Join("..data", file), filepath.Join(volume, file)) // may be there
+		}
+		if err := os.Symlink(filepath.Base(folder), filepath.Join(volume, "..next")); err != nil {
+			p.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(volume, "..next"), filepath.Join(volume, "..data")); err != nil {
+			p.Fatal(err)
+		}
+	}
+}
+
+// list is what a key holds that may not be there.
+func list(value any) []any {
+	all, _ := value.([]any)
+	return all
+}
+
+// args turn a container into those of podman.
+func (p *pod) args(container object, more ...string) []string {
+	p.Helper()
+	of, on := p.spec["securityContext"].(object), container["securityContext"].(object)
+	if of["runAsNonRoot"] != true || of["seccompProfile"].(object)["type"] != "RuntimeDefault" || on["allowPrivilegeEscalation"] != false {
+		p.Fatalf("not what podman is told below: %v, %v", of, on)
+	}
+	args := append(limits(), "--user", fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"]), "--security-opt", "no-new-privileges")
+	for _, c := range on["capabilities"].(object)["drop"].([]any) {
+		args = append(args, "--cap-drop", c.(string))
+	}
+	if on["readOnlyRootFilesystem"] == true {
+		args = append(args, "--read-only", "--read-only-tmpfs=false")
+	}
+	memory := container["resources"].(object)["limits"].(object)["memory"].(string)
+	args = append(args, "--memory", strings.ToLower(strings.TrimSuffix(memory, "i")))
+	for _, m := range container["volumeMounts"].([]any) {
+		at := m.(object)
+		mode := "rw"
+		if at["readOnly"] == true {
+			mode = "ro"
+		}
+		args = append(args, "--volume", fmt.Sprintf("%s/%s:%s:%s", p.volumes, at["name"], at["mountPath"], mode))
+	}
+	for _, e := range list(container["env"]) {
+		variable := e.(object)
+		ref := variable["valueFrom"].(object)["secretKeyRef"].(object)
+		args = append(args, "--env", fmt.Sprintf("%s=%s", variable["name"], p.secrets[ref["name"].(string)][ref["key"].(string)]))
+	}
+	args = append(append(args, more...), image+":check")
+	for _, a := range container["args"].([]any) {
+		args = append(args, a.(string))
+	}
+	return args
+}
+
+func (p *pod) containers(key string) []object {
+	var all []object
+	for _, c := range p.spec[key].([]any) {
+		all = append(all, c.(object))
+	}
+	return all
+}
+
+// receiver keeps the requests that it gets; it answers when it is let go.
+type receiver struct {
+	*httptest.Server
+	mu   sync.Mutex
+	got  []string
+	slow chan struct{}
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, _ := io.ReadAll(request.Body)
+		r.mu.Lock()
+		r.got = append(r.got, request.URL.Path+" "+request.Header.Get("Authorization")+" "+string(body))
+		slow := r.slow
+		r.mu.Unlock()
+		if slow != nil {
+			<-slow
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) hold() (letGo func()) {
+	slow := make(chan struct{})
+	r.mu.Lock()
+	r.slow = slow
+	r.mu.Unlock()
+	return func() { close(slow) }
+}
+
+// wait waits for a request that holds all texts.
+func (r *receiver) wait(t *testing.T, texts ...string) {
+	t.Helper()
+	var got []string
+	within(t, func() string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		got = slices.Clone(r.got)
+		for _, g := range got {
+			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(g, text) }) {
+				return ""
+			}
+		}
+		return fmt.Sprintf("no webhook with %q arrived, but %q", texts, got)
+	})
+}
+
+// within asks until nothing is wrong any more.
+func within(t *testing.T, wrong func() string) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		problem := wrong()
+		if problem == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(problem)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// ready waits until a server says that it is.
+func ready(t *testing.T, address string) {
+	t.Helper()
+	within(t, func() string {
+		response, err := http.Get("http://" + address + "/readyz")
+		if err != nil {
+			return err.Error()
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return response.Status
+		}
+		return ""
+	})
+}
+
+// syncBuffer keeps what a program prints.
+type syncBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (r *receiver) times(text string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.got {
+		if strings.Contains(g, text) {
+			n++
+		}
+	}
+	return n
+}
