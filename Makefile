@@ -49,16 +49,18 @@ image: ## build the image as IMAGE for PLATFORM with buildah, or with BUILDER=do
 	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
 container-image: # without a registry or a daemon; needs root
-	@for p in buildah podman runc debootstrap; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	@for p in buildah podman podman-compose runc debootstrap netavark:/usr/lib/podman/netavark iptables; do \
+		command -v $${p#*:} >/dev/null || missing="$$missing $${p%:*}"; done; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; fi
 	deploy/build-image.sh
+	deploy/debian-image.sh localhost/tidings-systemd systemd-sysv,dbus,procps
 	@for arch in amd64 arm64; do tag=check; if [ $$arch != amd64 ]; then tag=check-$$arch; fi; \
 		$(MAKE) --no-print-directory image PLATFORM=linux/$$arch IMAGE=tidings-dev/tidings:$$tag IMAGE_FLAGS="--quiet --isolation chroot --pull=never \
 			--timestamp $$(git log -1 --format=%ct) --build-arg BUILD_IMAGE=localhost/tidings-build --build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH) \
 			--volume $$(go env GOMODCACHE):/go/pkg/mod --env GOPROXY=off" || exit; done
 
-container-check: tools container-image ## build the image without a registry or a daemon, and run it as the chart does; needs root
-	go test -tags container -count=1 -run 'Image|Container' ./charts
+container-check: tools container-image ## build the image without a registry or a daemon; run it as the chart does, under systemd and Compose; needs root
+	go test -tags container -count=1 -run 'Image|Container|Systemd|Compose' ./charts ./deploy
 
 chart-e2e: tools container-image bin/kube-apiserver bin/crds ## install, upgrade, roll back and uninstall the chart on a real Kubernetes API server; needs root
 	@command -v etcd >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends etcd-server; }

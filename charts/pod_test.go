@@ -35,14 +35,10 @@ func podman(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// podmanCommand uses runc: crun knows no mixed control groups.
 func podmanCommand(args ...string) *exec.Cmd {
-	return exec.Command("podman", append([]string{"--runtime", "runc"}, args...)...)
-}
-
-// limits are below those of whoever runs this, which podman would raise.
-func limits() []string {
-	return []string{"run", "--rm", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=1000:1000", "--network", "host"}
+	cmd := exec.Command("podman", args...)
+	cmd.Env = append(os.Environ(), "CONTAINERS_CONF=../deploy/containers.conf")
+	return cmd
 }
 
 // pod starts the containers of a rendered Deployment as a kubelet would: user,
@@ -124,7 +120,7 @@ func (p *pod) args(container object, more ...string) []string {
 	if of["runAsNonRoot"] != true || of["seccompProfile"].(object)["type"] != "RuntimeDefault" || on["allowPrivilegeEscalation"] != false {
 		p.Fatalf("not what podman is told below: %v, %v", of, on)
 	}
-	args := append(limits(), "--user", fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"]), "--security-opt", "no-new-privileges")
+	args := []string{"run", "--rm", "--network", "host", "--security-opt", "no-new-privileges", "--user", fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"])}
 	for _, c := range on["capabilities"].(object)["drop"].([]any) {
 		args = append(args, "--cap-drop", c.(string))
 	}

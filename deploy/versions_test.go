@@ -1,0 +1,45 @@
+// Package deploy_test tries what is in this folder as the pages in docs say.
+package deploy_test
+
+import (
+	"os"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// version is the chart's.
+func version(t *testing.T) string {
+	t.Helper()
+	var chart struct{ Version string }
+	read(t, "../charts/tidings/Chart.yaml", &chart)
+	return chart.Version
+}
+
+func read(t *testing.T, file string, into any) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The chart, the server and the Compose file have one version.
+func TestVersionsAgree(t *testing.T) {
+	var chart struct {
+		AppVersion string `yaml:"appVersion"`
+	}
+	var compose struct {
+		Services struct {
+			Tidings struct{ Image string }
+		}
+	}
+	read(t, "../charts/tidings/Chart.yaml", &chart)
+	read(t, "compose.yaml", &compose)
+	if want := version(t); chart.AppVersion != want || compose.Services.Tidings.Image != "tidings-dev/tidings:"+want {
+		t.Errorf("chart %s, server %s, image of Compose %s", want, chart.AppVersion, compose.Services.Tidings.Image)
+	}
+}
