@@ -77,6 +77,9 @@ bin/crds: # of the kinds that the chart makes and Kubernetes does not have
 		go mod download "$$(echo $$file | sed -E 's#(@v[^/]*)/.*#\1#')" && cp "$$(go env GOMODCACHE)/$$file" ../../$@.new/ || exit; done
 	@mv $@.new $@
 
+dist: bin/helm ## build a release into dist: programs, completions, man pages, the chart, checksums
+	go run ./release -version $(VERSION) -time $$(git log -1 --format=%ct) -folder dist
+
 vet: ## go vet and formatting
 	go vet ./...
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
@@ -104,4 +107,4 @@ fuzz: ## run each fuzz target for 20 seconds
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
 
-.PHONY: help tools debian binary sbom image container-image container-check chart-e2e test vet lint bench chaos client fuzz
+.PHONY: help tools debian binary sbom image container-image container-check chart-e2e dist test vet lint bench chaos client fuzz

@@ -10,12 +10,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -25,6 +27,17 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the golden files, the schema and the README")
+
+// openChart opens every file of the chart, which Helm reads in another process, so
+// that cached results do not outlive a change.
+var openChart = sync.OnceValue(func() error {
+	return fs.WalkDir(os.DirFS("tidings"), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			_, err = os.ReadFile(filepath.Join("tidings", path))
+		}
+		return err
+	})
+})
 
 // helms are the programs that "make tools" builds.
 var helms = []string{"helm3", "helm"}
@@ -44,6 +57,9 @@ func program(t *testing.T, name string) string {
 // run returns what a program printed on its two outputs.
 func run(t *testing.T, name string, args ...string) (out, problem string, err error) {
 	t.Helper()
+	if err := openChart(); err != nil {
+		t.Fatal(err)
+	}
 	home := t.TempDir() // no settings of whoever runs the tests
 	cmd := exec.CommandContext(t.Context(), program(t, name), args...)
 	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "none")}

@@ -19,7 +19,7 @@ import (
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := root().ExecuteContext(ctx)
+	err := Command().ExecuteContext(ctx)
 	var problems config.Problems
 	var usage *usageError
 	switch {
@@ -42,7 +42,8 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-func root() *cobra.Command {
+// Command is the command line: what [Main] runs, and what manuals are made of.
+func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "tidings",
 		Short:         "Tells every other system whenever a resource changes",

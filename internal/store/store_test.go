@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"database/sql"
 	"errors"
 	"os"
 	"testing"
@@ -56,6 +57,40 @@ func TestStore(t *testing.T) {
 			testTransactions(t, s)
 			testReads(t, s)
 		})
+	}
+}
+
+// Replicas that start at once migrate one database once.
+func TestMigrateTogether(t *testing.T) {
+	url := testdb.Postgres(t)
+	const replicas = 5
+	migrated := make(chan error, replicas)
+	for range replicas {
+		s, err := store.OpenPostgres(url, store.PostgresOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		go func() { migrated <- s.Migrate(t.Context()) }()
+	}
+	for range replicas {
+		if err := <-migrated; err != nil {
+			t.Error(err)
+		}
+	}
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, table := range []string{"tidings_version", "tidings_log_version"} {
+		var rows, versions int
+		if err := db.QueryRowContext(t.Context(), "SELECT count(*), count(DISTINCT version_id) FROM "+table).Scan(&rows, &versions); err != nil {
+			t.Fatal(err)
+		}
+		if rows != versions || rows < 2 {
+			t.Errorf("%s: %d rows, %d versions", table, rows, versions)
+		}
 	}
 }
 
