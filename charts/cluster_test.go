@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,6 +54,28 @@ func (c *cluster) same(namespace, before string) {
 		}
 		return ""
 	})
+}
+
+// The volume of SQLite stays as it is: several pods on it are refused before
+// anything is changed, and one pod on PostgreSQL goes on with it.
+func TestFromSQLiteToPostgreSQLRelease(t *testing.T) {
+	c := startCluster(t)
+	const namespace = "moves"
+	c.namespace(namespace)
+	n := c.startNode(namespace)
+	defer n.stop()
+	on := []string{"--namespace", namespace, "--set", "config.log.level=info"}
+	postgres := append(slices.Clone(on), "--set", "database.existingSecret=tidings-database")
+	c.must("helm", append([]string{"install", "release", "tidings"}, on...)...)
+	out, err := c.helm("helm", append([]string{"upgrade", "release", "tidings", "--set", "replicas=2"}, postgres...)...)
+	if err == nil || !strings.Contains(out, `which ["ReadWriteOnce"] does not allow`) {
+		t.Errorf("several pods on one volume: %v\n%s", err, out)
+	}
+	c.must("helm", append([]string{"upgrade", "release", "tidings"}, postgres...)...)
+	deployment := c.get("/apis/apps/v1/namespaces/" + namespace + "/deployments/release-tidings")
+	if kind := deployment["spec"].(object)["strategy"].(object)["type"]; kind != "Recreate" {
+		t.Errorf("strategy %v, for a volume that one pod has", kind)
+	}
 }
 
 func text(o object) string {

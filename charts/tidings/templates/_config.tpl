@@ -32,7 +32,7 @@ large numbers as 1e+08.
 {{- end -}}
 
 {{- define "tidings.settingsWithRefs" -}}
-{{- $config := mergeOverwrite (dict "listen" ":8333" "data_dir" "/var/lib/tidings" "shutdown_delay" "5s") (deepCopy .Values.config) -}}
+{{- $config := mergeOverwrite (dict "listen" ":8333" "data_dir" "/var/lib/tidings" "shutdown_delay" "5s") (deepCopy (.Values.config | default dict)) -}}
 {{- $webhook := omit .Values.webhook "existingSecret" "existingSecretKey" -}}
 {{- if .Values.webhook.existingSecret -}}
 {{- $webhook = omit $webhook "endpoints" -}}

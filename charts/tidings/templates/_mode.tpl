@@ -9,9 +9,15 @@
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}true{{- end -}}
 {{- end -}}
 
+{{- define "tidings.claim" -}}
+{{- .Values.persistence.existingClaim | default (include "tidings.fullname" .) -}}
+{{- end -}}
+
+{{/* What a claim that is there allows can't be changed. */}}
 {{- define "tidings.accessModes" -}}
+{{- $claim := lookup "v1" "PersistentVolumeClaim" .Release.Namespace (include "tidings.claim" .) | default dict -}}
 {{- $default := ternary "ReadWriteMany" "ReadWriteOnce" (eq (include "tidings.postgres" .) "true") -}}
-{{- .Values.persistence.accessModes | default (list $default) | toJson -}}
+{{- .Values.persistence.accessModes | default (dig "spec" "accessModes" (list) $claim) | default (list $default) | toJson -}}
 {{- end -}}
 
 {{/* Whether two pods can have the data folder at once, so that an update has no gap. */}}
@@ -21,13 +27,22 @@
 {{- if and (include "tidings.postgres" .) (or $many (not $claimed)) -}}true{{- end -}}
 {{- end -}}
 
+{{/* A section whose lines are all commented out is null; what comes of that is hard to read. */}}
+{{- define "tidings.sections" -}}
+{{- range list "webhook" "database" "admin" "persistence" "autoscaling" "image" "service" -}}
+{{- if not (kindIs "map" (index $.Values .)) -}}
+{{- fail (printf "%s: nothing stands below it. Leave the line out, or fill it in" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Values that are right one by one, and wrong together. */}}
 {{- define "tidings.validate" -}}
 {{- if and (include "tidings.several" .) (not (include "tidings.postgres" .)) -}}
 {{- fail "replicas, autoscaling: SQLite has one process. For several pods set database.url or database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false" -}}
 {{- end -}}
 {{- if and (include "tidings.several" .) .Values.persistence.enabled (not (include "tidings.shared" .)) -}}
-{{- fail (printf "persistence.accessModes: several pods read the file contents, which %s does not allow. Set [ReadWriteMany], or replicas: 1" (include "tidings.accessModes" .)) -}}
+{{- fail (printf "persistence.accessModes: several pods read the file contents, which %s does not allow. Have a volume that is [ReadWriteMany], or replicas: 1" (include "tidings.accessModes" .)) -}}
 {{- end -}}
 {{- if and (include "tidings.several" .) (not .Values.persistence.enabled) -}}
 {{- fail "persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or replicas: 1" -}}
@@ -38,10 +53,11 @@
 {{- if and .Values.webhook.endpoints .Values.webhook.existingSecret -}}
 {{- fail "webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them in one place" -}}
 {{- end -}}
-{{- if .Values.config.webhook -}}
+{{- $config := .Values.config | default dict -}}
+{{- if $config.webhook -}}
 {{- fail "config.webhook: the key webhook has a place of its own. Move it out of config" -}}
 {{- end -}}
-{{- if .Values.config.database_url -}}
+{{- if $config.database_url -}}
 {{- fail "config.database_url: set database.url or database.existingSecret instead" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}

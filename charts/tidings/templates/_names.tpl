@@ -4,6 +4,7 @@
 
 {{/* 50 letters leave room for what is appended to it. */}}
 {{- define "tidings.fullname" -}}
+{{- include "tidings.sections" . -}}
 {{- $name := include "tidings.name" . -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
