@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 )
 
@@ -155,47 +154,10 @@ func TestReleaseServes(t *testing.T) {
 	}
 }
 
-// server is the container that a Deployment's pod runs.
-type server struct {
-	*testing.T
-	name string
-	log  syncBuffer
-	kill func()
-}
-
 // serve runs the pod of the release's Deployment.
 func (n *node) serve(address string) (*server, *pod) {
 	n.Helper()
 	deployment := n.items("/apis/apps/v1/namespaces/"+n.namespace+"/deployments", "Deployment")[0]
 	p := newPod(n.T, deployment["spec"].(object)["template"].(object)["spec"].(object), n.secrets())
-	for _, c := range p.containers("initContainers") {
-		podman(n.T, p.args(c)...)
-	}
-	s := &server{T: n.T, name: "tidings-cluster-" + n.namespace}
-	_ = podmanCommand("rm", "--force", s.name).Run() // of a run before
-	cmd := podmanCommand(p.args(p.containers("containers")[0], "--name", s.name)...)
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	if err := cmd.Start(); err != nil {
-		n.Fatal(err)
-	}
-	s.kill = sync.OnceFunc(func() {
-		_ = podmanCommand("kill", s.name).Run()
-		_ = cmd.Wait()
-		if n.Failed() {
-			n.Logf("log:\n%s", s.log.String())
-		}
-	})
-	ready(n.T, address)
-	return s, p
-}
-
-// logs waits until a text stands so often in the log.
-func (s *server) logs(text string, times int) {
-	s.Helper()
-	within(s.T, func() string {
-		if strings.Count(s.log.String(), text) < times {
-			return "not in the log: " + text + "\n" + s.log.String()
-		}
-		return ""
-	})
+	return p.serve("tidings-cluster-"+n.namespace, address), p
 }

@@ -4,6 +4,7 @@ package charts_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -11,8 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 func TestImage(t *testing.T) {
@@ -84,6 +88,12 @@ func output(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
+// template is the pod of a rendered Deployment.
+func template(t *testing.T, objects []object) object {
+	t.Helper()
+	return find(t, objects, "Deployment", "")["spec"].(object)["template"].(object)["spec"].(object)
+}
+
 // The container as the chart starts it, with the configuration that the chart
 // renders: it serves, delivers, reads its configuration again once the mount is
 // swapped, and finishes what is under way when it is told to stop.
@@ -100,60 +110,27 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 		return render(t, "helm", "--set", strings.Join(set, ","))
 	}
 	objects := rendered()
-	p := newPod(t, find(t, objects, "Deployment", "")["spec"].(object)["template"].(object)["spec"].(object), objects)
-	for _, c := range p.containers("initContainers") {
-		if out := podman(t, p.args(c)...); !strings.Contains(out, "up to date") {
-			t.Errorf("%s: %s", c["name"], out)
-		}
-	}
-	const name = "tidings-container-test"
-	_ = podmanCommand("rm", "--force", name).Run() // of a run before
-	var log syncBuffer
-	server := podmanCommand(p.args(p.containers("containers")[0], "--name", name)...)
-	server.Stdout, server.Stderr = &log, &log
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }()
-	defer func() {
-		_ = podmanCommand("kill", name).Run() // if it still runs
-		if t.Failed() {
-			t.Logf("log:\n%s", log.String())
-		}
-	}()
-	ready(t, address)
-	inspected := podman(t, "inspect", name)
+	p := newPod(t, template(t, objects), objects)
+	s := p.serve("tidings-container-test", address)
+	inspected := podman(t, "inspect", s.name)
 	for _, secret := range []string{elsewhere["crm"]["authorization"], elsewhere["tidings-admin"]["token"]} {
 		if strings.Contains(inspected, secret) {
 			t.Errorf("the container's arguments or environment hold a secret")
 		}
 	}
-
 	create := func() string {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+"/api/v1/contexts", strings.NewReader("{}"))
+		id, err := create(t.Context(), address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("Authorization", "Bearer "+elsewhere["tidings-admin"]["token"])
-		request.Header.Set("Content-Type", "application/json")
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		var made struct{ ID string }
-		if err := json.NewDecoder(response.Body).Decode(&made); err != nil || response.StatusCode != http.StatusCreated {
-			t.Fatalf("create a context: %s, %v", response.Status, err)
-		}
-		return made.ID
+		return id
 	}
 	first.wait(t, "/first", "Bearer x", create(), "context.created")
 
 	p.update(rendered("webhook.endpoints[1].url=" + second.URL + "/second"))
 	within(t, func() string {
-		out := podman(t, "exec", name, "/tidings", "endpoints", "--data-dir", "/etc/tidings", "--url", "http://"+address)
+		out := podman(t, "exec", s.name, "/tidings", "endpoints", "--data-dir", "/etc/tidings", "--url", "http://"+address)
 		if !strings.Contains(out, "/second\thealthy") {
 			return "after the mount was swapped: " + out
 		}
@@ -164,10 +141,7 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 	letGo := first.hold()
 	last := create()
 	first.wait(t, last) // it is under way
-	stop := podmanCommand("kill", "--signal", "TERM", name)
-	if out, err := stop.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	s.terminate()
 	within(t, func() string {
 		response, err := http.Get("http://" + address + "/readyz")
 		if err != nil {
@@ -180,18 +154,69 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 		return ""
 	})
 	letGo()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("it ended with %v", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("it does not end")
-	}
-	if !strings.Contains(log.String(), "msg=stopped") {
-		t.Error("it did not say that it stopped in order")
-	}
+	s.stopped()
 	if first.times(last) != 1 {
 		t.Errorf("the webhook under way was sent %d times", first.times(last))
 	}
+}
+
+// A rolling update on PostgreSQL has no gap: the new pod serves before the old one
+// stops, which answers until those who send it requests have heard of that; and
+// each change is told once, by whichever pod.
+func TestContainersRollingUpdate(t *testing.T) {
+	database, err := testdb.StartPostgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	url, err := database.Create("rolling")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReceiver(t)
+	serve := func(name string) *server {
+		address := freeAddress(t)
+		objects := render(t, "helm", "--set-string", strings.Join([]string{
+			"config.listen=" + address, "config.shutdown_delay=2s", "database.url=" + url, "webhook.endpoints[0].url=" + r.URL,
+			"admin.existingSecret=tidings-admin", "admin.existingSecretKey=token",
+		}, ","))
+		if strategy := find(t, objects, "Deployment", "")["spec"].(object)["strategy"].(object); strategy["rollingUpdate"].(object)["maxUnavailable"] != 0 {
+			t.Fatalf("strategy %v", strategy)
+		}
+		return newPod(t, template(t, objects), objects).serve(name, address)
+	}
+	old := serve("tidings-rolling-old")
+	var service atomic.Value // what a Service leads to
+	service.Store(old.address)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	made := make(chan []string)
+	go func() {
+		var ids []string
+		for ctx.Err() == nil {
+			id, err := create(t.Context(), service.Load().(string))
+			if err != nil {
+				t.Errorf("a request failed during the update: %v", err)
+				break
+			}
+			ids = append(ids, id)
+		}
+		made <- ids
+	}()
+	next := serve("tidings-rolling-new")
+	old.terminate()
+	<-time.After(time.Second) // until every node has heard of it
+	service.Store(next.address)
+	old.stopped()
+	stop()
+	ids := <-made
+	for _, id := range ids {
+		r.wait(t, id)
+	}
+	for _, id := range ids {
+		if n := r.times(id); n != 1 {
+			t.Errorf("%s was sent %d times", id, n)
+		}
+	}
+	t.Logf("%d changes during the update", len(ids))
 }

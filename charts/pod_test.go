@@ -3,6 +3,8 @@
 package charts_test
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -276,4 +278,94 @@ func (r *receiver) times(text string) (n int) {
 		}
 	}
 	return n
+}
+
+// server is the container that a Deployment's pod runs.
+type server struct {
+	*testing.T
+	name, address string
+	log           syncBuffer
+	kill          func()
+	ended         chan error // how it ended
+}
+
+// serve runs the init containers of a pod, and then its container until the test
+// ends.
+func (p *pod) serve(name, address string) *server {
+	p.Helper()
+	for _, c := range p.containers("initContainers") {
+		if out := podman(p.T, p.args(c)...); !strings.Contains(out, "up to date") {
+			p.Errorf("%s: %s", c["name"], out)
+		}
+	}
+	_ = podmanCommand("rm", "--force", name).Run() // of a run before
+	s := &server{T: p.T, name: name, address: address, ended: make(chan error, 1)}
+	cmd := podmanCommand(p.args(p.containers("containers")[0], "--name", name)...)
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	if err := cmd.Start(); err != nil {
+		p.Fatal(err)
+	}
+	go func() { s.ended <- cmd.Wait() }()
+	s.kill = sync.OnceFunc(func() {
+		_ = podmanCommand("kill", name).Run() // if it still runs
+		if p.Failed() {
+			p.Logf("log:\n%s", s.log.String())
+		}
+	})
+	p.Cleanup(s.kill)
+	ready(p.T, address)
+	return s
+}
+
+// terminate tells the container to stop, as a kubelet does.
+func (s *server) terminate() {
+	s.Helper()
+	podman(s.T, "kill", "--signal", "TERM", s.name)
+}
+
+// stopped waits until it ended, in order.
+func (s *server) stopped() {
+	s.Helper()
+	select {
+	case err := <-s.ended:
+		if err != nil {
+			s.Errorf("it ended with %v", err)
+		}
+	case <-time.After(patience):
+		s.Fatal("it does not end")
+	}
+	if !strings.Contains(s.log.String(), "msg=stopped") {
+		s.Error("it did not say that it stopped in order")
+	}
+}
+
+// create makes a context and returns its id.
+func create(ctx context.Context, address string) (id string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v1/contexts", strings.NewReader("{}"))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+elsewhere["tidings-admin"]["token"])
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	var made struct{ ID string }
+	if err := json.NewDecoder(response.Body).Decode(&made); err != nil || response.StatusCode != http.StatusCreated {
+		return "", fmt.Errorf("create a context: %s, %w", response.Status, err)
+	}
+	return made.ID, nil
+}
+
+// logs waits until a text stands so often in the log.
+func (s *server) logs(text string, times int) {
+	s.Helper()
+	within(s.T, func() string {
+		if strings.Count(s.log.String(), text) < times {
+			return "not in the log: " + text + "\n" + s.log.String()
+		}
+		return ""
+	})
 }

@@ -127,7 +127,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	a.server = &http.Server{
-		Handler: a.metrics.observe(a.tracer.observe(handler)), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
+		Handler: a.closeWhenLeaving(a.metrics.observe(a.tracer.observe(handler))), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
 	a.onClose("listener", func() error { return ignoreClosed(a.listener.Close()) })
@@ -273,6 +273,17 @@ func (a *App) Run(ctx context.Context) error {
 	failure = errors.Join(failure, group.Wait(), a.Close())
 	a.logger.Info("stopped")
 	return failure
+}
+
+// closeWhenLeaving has clients come back on another connection, which leads them
+// to another replica, before this one closes theirs.
+func (a *App) closeWhenLeaving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Close closes everything, the last opened first.

@@ -137,7 +137,9 @@ func TestShutdownDelay(t *testing.T) {
 		}
 		<-time.After(10 * time.Millisecond)
 	}
-	w.call("ann", "POST", "/contexts", object{})
+	if a := w.call("ann", "POST", "/contexts", object{}); !a.closes {
+		t.Error("the client may keep a connection that is closed soon")
+	}
 	w.mark()
 	if err := <-stopped; err != nil {
 		t.Error(err)

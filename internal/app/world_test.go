@@ -171,6 +171,7 @@ func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
 type answer struct {
 	status int
 	header http.Header
+	closes bool // the connection
 	text   string
 	body   map[string]any
 }
@@ -202,7 +203,7 @@ func (w *world) request(as, method, path string, body io.Reader, header map[stri
 	if err != nil {
 		w.Fatal(err)
 	}
-	a := answer{status: response.StatusCode, header: response.Header, text: string(text)}
+	a := answer{status: response.StatusCode, header: response.Header, closes: response.Close, text: string(text)}
 	_ = json.Unmarshal(text, &a.body) // not everything is an object
 	return a
 }
