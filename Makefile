@@ -15,7 +15,7 @@ IMAGE := tidings-dev/tidings:$(VERSION)
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-tools: debian bin/helm bin/helm3 bin/helm-docs ## bring what the tests need: PostgreSQL, Prometheus, and Helm
+tools: debian bin/helm bin/helm3 bin/helm-docs bin/versitygw ## bring what the tests need: PostgreSQL, Prometheus, Helm, and an S3 store
 
 debian: # Debian's packages; Prometheus without starting it
 	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
@@ -31,6 +31,9 @@ bin/helm: tools/helm/go.sum
 
 bin/helm3: tools/helm3/go.sum # the oldest that the chart promises to work with
 	cd tools/helm3 && go build -o ../../$@ helm.sh/helm/v3/cmd/helm
+
+bin/versitygw: tools/s3/go.sum # S3 on a folder
+	cd tools/s3 && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
 
 bin/helm-docs: tools/helm/go.sum
 	cd tools/helm && go build -o ../../$@ github.com/norwoodj/helm-docs/cmd/helm-docs

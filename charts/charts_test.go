@@ -308,10 +308,10 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		}},
 		"autoscaling on SQLite": {"autoscaling.enabled=true", []string{"replicas, autoscaling: SQLite has one process."}},
 		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
-			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Have a volume that is [ReadWriteMany], or replicas: 1`,
+			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Have a volume that is [ReadWriteMany], or set config.files.s3, or replicas: 1`,
 		}},
 		"replicas without a volume": {"replicas=2,database.url=postgres://a/b,persistence.enabled=false", []string{
-			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or replicas: 1",
+			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or config.files.s3, or replicas: 1",
 		}},
 		"empty section": {"webhook=null", []string{"webhook: nothing stands below it. Leave the line out, or fill it in"}},
 		"two databases": {"database.url=postgres://a/b,database.existingSecret=x", []string{"database: url and existingSecret are both set; one of them is enough"}},

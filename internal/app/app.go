@@ -177,7 +177,7 @@ func (a *App) migrate(ctx context.Context, not bool) error {
 }
 
 func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
-	blobs, err := blob.OpenFolder(filepath.Join(cfg.DataDir, "files"))
+	blobs, err := openBlobs(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +204,29 @@ func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
 		Limits:  resource.FileLimits{MaxSize: int64(cfg.Files.MaxSize), UserQuota: int64(cfg.Files.UserQuota)},
 		Presets: presets, Logger: a.logger,
 	}), nil
+}
+
+type blobs interface {
+	resource.Blobs
+	Close() error
+}
+
+func openBlobs(cfg *config.Config) (blobs, error) {
+	s := cfg.Files.S3
+	if s.Bucket == "" {
+		return blob.OpenFolder(filepath.Join(cfg.DataDir, "files"))
+	}
+	access, err := s.AccessKey.Read()
+	if err != nil {
+		return nil, fmt.Errorf("files.s3.access_key: %w", err)
+	}
+	secret, err := s.SecretKey.Read()
+	if err != nil {
+		return nil, fmt.Errorf("files.s3.secret_key: %w", err)
+	}
+	return blob.NewBucket(blob.BucketOptions{
+		Endpoint: s.Endpoint, Region: s.Region, Name: s.Bucket, Prefix: s.Prefix, AccessKey: access, SecretKey: secret,
+	})
 }
 
 func (a *App) onClose(name string, do func() error) {

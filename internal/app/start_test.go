@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
@@ -144,4 +146,34 @@ func TestShutdownDelay(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// Replicas that keep file contents in an S3 store see each other's; one that is
+// away is said to be, and stands in the way of nothing else.
+func TestReplicasShareFileContents(t *testing.T) {
+	s3 := testdb.S3(t)
+	settings := map[string]any{
+		"database_url": testdb.Postgres(t),
+		"files": object{"s3": object{
+			"endpoint": s3.Endpoint, "region": s3.Region, "bucket": s3.Name, "access_key": s3.AccessKey, "secret_key": s3.SecretKey,
+		}},
+	}
+	one, two := newWorld(t, settings), newWorld(t, settings)
+	id := one.upload("ann", "").id()
+	path := "/files/" + id + "/content"
+	two.wants(two.try("ann", "GET", path, nil), 200, "# Notes")
+	two.wants(two.try("ann", "GET", path, nil, "Range", "bytes=2-4"), 206, "Not")
+	two.wants(two.try("ann", "DELETE", "/files/"+id, nil), 204)
+	for found := range s3.Client.ListObjects(t.Context(), s3.Name, minio.ListObjectsOptions{Recursive: true}) {
+		t.Errorf("left in the store: %s %v", found.Key, found.Err)
+	}
+
+	id = one.upload("ann", "").id()
+	s3.Stop()
+	away := two.try("ann", "GET", "/files/"+id+"/content", nil)
+	two.wants(away, 503, "try again")
+	if strings.Contains(away.text, s3.Endpoint) || strings.Contains(two.log.String(), s3.SecretKey) {
+		t.Error("the answer tells where the store is, or the log its key")
+	}
+	two.call("ann", "POST", "/contexts", object{})
 }

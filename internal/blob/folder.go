@@ -1,4 +1,4 @@
-// Package blob keeps file contents in a folder.
+// Package blob keeps file contents, in a folder or in an S3-compatible store.
 package blob
 
 import (
@@ -48,7 +48,7 @@ func name(id string) string {
 }
 
 // Write streams a content into the folder; it is on the disk when Write returns.
-func (f *Folder) Write(_ context.Context, content io.Reader) (resource.Blob, error) {
+func (f *Folder) Write(ctx context.Context, content io.Reader) (resource.Blob, error) {
 	w := &written{folder: f, temporary: path.Join(incoming, rand.Text())}
 	file, err := f.root.OpenFile(w.temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -59,7 +59,7 @@ func (f *Folder) Write(_ context.Context, content io.Reader) (resource.Blob, err
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, errors.Join(fmt.Errorf("write content: %w", err), w.Discard())
+		return nil, errors.Join(fmt.Errorf("write content: %w", err), w.Discard(ctx))
 	}
 	return w, nil
 }
@@ -75,7 +75,7 @@ func (w *written) Size() int64 { return w.size }
 
 // Keep makes the content that of an id. It may be called again with the same id,
 // as a transaction that is run again does.
-func (w *written) Keep(id string) error {
+func (w *written) Keep(_ context.Context, id string) error {
 	if w.kept == id {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (w *written) Keep(id string) error {
 }
 
 // Discard removes a content that was not kept.
-func (w *written) Discard() error { return ifThere(w.folder.root.Remove(w.temporary)) }
+func (w *written) Discard(context.Context) error { return ifThere(w.folder.root.Remove(w.temporary)) }
 
 // sync makes the names in a folder survive a power cut.
 func (f *Folder) sync(folder string) error {
@@ -102,7 +102,7 @@ func (f *Folder) sync(folder string) error {
 }
 
 // Open opens a content.
-func (f *Folder) Open(id string) (io.ReadSeekCloser, error) {
+func (f *Folder) Open(_ context.Context, id string) (io.ReadSeekCloser, error) {
 	file, err := f.root.Open(name(id))
 	if err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
@@ -111,7 +111,7 @@ func (f *Folder) Open(id string) (io.ReadSeekCloser, error) {
 }
 
 // Remove removes a content; one that is not there is no error.
-func (f *Folder) Remove(id string) error { return ifThere(f.root.Remove(name(id))) }
+func (f *Folder) Remove(_ context.Context, id string) error { return ifThere(f.root.Remove(name(id))) }
 
 func ifThere(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

@@ -33,40 +33,7 @@ func TestFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	b, err := f.Write(t.Context(), strings.NewReader("content"))
-	if err != nil || b.Size() != 7 {
-		t.Fatalf("write: %v, %v", b, err)
-	}
-	if _, err := f.Open("abc"); err == nil {
-		t.Error("a content that was not kept can be read")
-	}
-	for range 2 { // a transaction may run twice
-		if err := b.Keep("abc"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r, err := f.Open("abc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text, err := io.ReadAll(r); err != nil || string(text) != "content" {
-		t.Errorf("read %q, %v", text, err)
-	}
-	r.Close()
-
-	var seen []string
-	see := func(id string) error { seen = append(seen, id); return nil }
-	if err := f.Each(t.Context(), time.Now().Add(time.Hour), see); err != nil || len(seen) != 1 || seen[0] != "abc" {
-		t.Errorf("each: %q, %v", seen, err)
-	}
-	if err := f.Each(t.Context(), time.Now().Add(-time.Hour), see); err != nil || len(seen) != 1 {
-		t.Errorf("what is new is seen, too: %q, %v", seen, err)
-	}
-	for range 2 { // what is gone may be removed again
-		if err := f.Remove("abc"); err != nil {
-			t.Error(err)
-		}
-	}
+	testBlobs(t, f)
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}
@@ -100,11 +67,7 @@ func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}
-	if _, err := f.Open("../secret"); err == nil {
+	if _, err := f.Open(t.Context(), "../secret"); err == nil {
 		t.Error("a name leads out of the folder")
 	}
 }
-
-type errorReader struct{ err error }
-
-func (e errorReader) Read([]byte) (int, error) { return 0, e.err }

@@ -67,6 +67,7 @@ func (d *decoder) checkServer(cfg *Config) {
 			d.at(key, "must be more than 0")
 		}
 	}
+	d.checkS3(cfg)
 	if cfg.ShutdownDelay < 0 {
 		d.at("shutdown_delay", "must not be less than 0")
 	}
@@ -78,6 +79,31 @@ func (d *decoder) checkServer(cfg *Config) {
 	}
 	if ratio := cfg.Tracing.SampleRatio; ratio < 0 || ratio > 1 {
 		d.at("tracing.sample_ratio", "must be from 0 to 1")
+	}
+}
+
+// s3Limit is the largest object that S3 copies at once.
+const s3Limit = 5 << 30
+
+func (d *decoder) checkS3(cfg *Config) {
+	s := cfg.Files.S3
+	if s == (S3{}) {
+		return
+	}
+	if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "" {
+		d.at("files.s3.endpoint", `expected the URL of a store, such as "https://s3.example.com"`)
+	}
+	if s.Bucket == "" {
+		d.at("files.s3", "bucket is missing")
+	}
+	if d.readable("files.s3.access_key", s.AccessKey) == "" || d.readable("files.s3.secret_key", s.SecretKey) == "" {
+		d.at("files.s3", "access_key and secret_key are both needed")
+	}
+	if cfg.Files.MaxSize > s3Limit {
+		d.at("files.max_size", "an S3 store keeps 5GiB at most")
+	}
+	if !cfg.DatabaseURL.Set() {
+		d.at("files.s3", "is for PostgreSQL, whose replicas share it; set database_url, too")
 	}
 }
 

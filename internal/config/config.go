@@ -161,10 +161,24 @@ type Contexts struct {
 	ExpireAfter Duration `yaml:"expire_after"`
 }
 
-// Files limits uploads.
+// Files limits uploads, and says where contents are kept.
 type Files struct {
 	MaxSize   Size `yaml:"max_size"`
 	UserQuota Size `yaml:"user_quota"`
+	// S3 is where contents are kept; without it, in DataDir.
+	S3 S3 `yaml:"s3"`
+}
+
+// S3 is a bucket of an S3-compatible store.
+type S3 struct {
+	// Endpoint is the URL of the store.
+	Endpoint string `yaml:"endpoint"`
+	Region   string `yaml:"region"`
+	Bucket   string `yaml:"bucket"`
+	// Prefix begins the names of all objects.
+	Prefix    string       `yaml:"prefix"`
+	AccessKey SecretSource `yaml:"access_key"`
+	SecretKey SecretSource `yaml:"secret_key"`
 }
 
 // Providers is about agents.

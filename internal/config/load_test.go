@@ -99,6 +99,13 @@ webhook:
 		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
 			`:5:9: webhook.endpoints[0].http: secret file: open /nowhere: no such file or directory`,
 		}},
+		"s3": {"files:\n  max_size: 6GiB\n  s3:\n    endpoint: s3.example.com\n    access_key: x\n", []string{
+			`:2:13: files.max_size: an S3 store keeps 5GiB at most`,
+			`:4:5: files.s3: bucket is missing`,
+			`:4:5: files.s3: access_key and secret_key are both needed`,
+			`:4:5: files.s3: is for PostgreSQL`,
+			`:4:15: files.s3.endpoint: expected the URL of a store`,
+		}},
 		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
 			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
 			`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,

@@ -57,7 +57,7 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		error
 		Unavailable() bool
 	}](err); ok && away.Unavailable() {
-		return newProblem(http.StatusServiceUnavailable, "the database does not answer; try again")
+		return newProblem(http.StatusServiceUnavailable, "the server's storage does not answer; try again")
 	}
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }

@@ -48,9 +48,10 @@ func fileKind(owns ...Owned) Kind[*File] {
 type Blobs interface {
 	// Write reads all of content into a blob that can't be seen yet.
 	Write(ctx context.Context, content io.Reader) (Blob, error)
-	Open(id string) (io.ReadSeekCloser, error)
+	// Open opens a blob, to be read while the context lasts.
+	Open(ctx context.Context, id string) (io.ReadSeekCloser, error)
 	// Remove removes a blob; one that is not there is no error.
-	Remove(id string) error
+	Remove(ctx context.Context, id string) error
 	// Each calls do with every blob that was kept before a time.
 	Each(ctx context.Context, before time.Time, do func(id string) error) error
 }
@@ -59,11 +60,11 @@ type Blobs interface {
 type Blob interface {
 	Size() int64
 	// Keep makes it the content of an id; a second time does no harm.
-	Keep(id string) error
+	Keep(ctx context.Context, id string) error
 	// Discard removes it unless it was kept. One that was kept stays even if the
 	// commit after it failed, of which nobody knows whether it happened: without
 	// a row, it is swept up.
-	Discard() error
+	Discard(ctx context.Context) error
 }
 
 // FileLimits are how much may be kept, in bytes.
@@ -73,9 +74,9 @@ type FileLimits struct {
 }
 
 // contentOf removes a file's content once its row is gone.
-func (r *Resources) contentOf(_ context.Context, tx *store.Tx, _ Caller, id string) error {
+func (r *Resources) contentOf(ctx context.Context, tx *store.Tx, _ Caller, id string) error {
 	tx.After(func() {
-		if err := r.blobs.Remove(id); err != nil {
+		if err := r.blobs.Remove(context.WithoutCancel(ctx), id); err != nil {
 			r.logger.Warn("the content of a deleted file stays until the next sweep", "file", id, "error", err)
 		}
 	})
@@ -136,7 +137,7 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 		}
 		return r.insertFile(ctx, tx, who, row, blob)
 	})
-	return row, errors.Join(err, blob.Discard())
+	return row, errors.Join(err, blob.Discard(context.WithoutCancel(ctx)))
 }
 
 func (r *Resources) write(ctx context.Context, content io.Reader) (Blob, error) {
@@ -165,7 +166,7 @@ func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, ro
 	if err := r.Files.insert(ctx, tx, who, row); err != nil {
 		return err
 	}
-	return blob.Keep(row.ID)
+	return blob.Keep(ctx, row.ID)
 }
 
 // DeleteFile removes a file and the text extracted from it. Where the file is
@@ -209,7 +210,7 @@ func (r *Resources) Content(ctx context.Context, who Caller, id string) (*File, 
 
 // open opens the content of a file; one that was deleted meanwhile is not there.
 func (r *Resources) open(ctx context.Context, who Caller, id string) (io.ReadSeekCloser, error) {
-	content, err := r.blobs.Open(id)
+	content, err := r.blobs.Open(ctx, id)
 	if err != nil {
 		if _, gone := r.Files.Get(ctx, who, id); isCode(gone, NotFound) {
 			return nil, gone
@@ -230,7 +231,7 @@ func (r *Resources) SweepBlobs(ctx context.Context) (swept int, err error) {
 			return err
 		}
 		swept++
-		return r.blobs.Remove(id)
+		return r.blobs.Remove(ctx, id)
 	})
 	return swept, err
 }

@@ -111,7 +111,7 @@ func (r *Resources) keepExtraction(ctx context.Context, who Caller, row *File, t
 		})
 	})
 	if text != nil {
-		err = errors.Join(err, text.Discard())
+		err = errors.Join(err, text.Discard(context.WithoutCancel(ctx)))
 	}
 	return extraction, err
 }

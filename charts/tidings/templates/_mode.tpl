@@ -9,6 +9,16 @@
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}true{{- end -}}
 {{- end -}}
 
+{{/* Whether file contents are in an S3 store, so that the data folder holds nothing that lasts. */}}
+{{- define "tidings.s3" -}}
+{{- if and (include "tidings.postgres" .) (dig "files" "s3" "bucket" "" (.Values.config | default dict)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether the data folder is on a volume. */}}
+{{- define "tidings.claimed" -}}
+{{- if and .Values.persistence.enabled (not (include "tidings.s3" .)) -}}true{{- end -}}
+{{- end -}}
+
 {{- define "tidings.claim" -}}
 {{- .Values.persistence.existingClaim | default (include "tidings.fullname" .) -}}
 {{- end -}}
@@ -22,9 +32,8 @@
 
 {{/* Whether two pods can have the data folder at once, so that an update has no gap. */}}
 {{- define "tidings.shared" -}}
-{{- $claimed := .Values.persistence.enabled -}}
 {{- $many := has "ReadWriteMany" (include "tidings.accessModes" . | fromJsonArray) -}}
-{{- if and (include "tidings.postgres" .) (or $many (not $claimed)) -}}true{{- end -}}
+{{- if and (include "tidings.postgres" .) (or $many (not (include "tidings.claimed" .))) -}}true{{- end -}}
 {{- end -}}
 
 {{/* A section whose lines are all commented out is null; what comes of that is hard to read. */}}
@@ -41,11 +50,12 @@
 {{- if and (include "tidings.several" .) (not (include "tidings.postgres" .)) -}}
 {{- fail "replicas, autoscaling: SQLite has one process. For several pods set database.url or database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false" -}}
 {{- end -}}
-{{- if and (include "tidings.several" .) .Values.persistence.enabled (not (include "tidings.shared" .)) -}}
-{{- fail (printf "persistence.accessModes: several pods read the file contents, which %s does not allow. Have a volume that is [ReadWriteMany], or replicas: 1" (include "tidings.accessModes" .)) -}}
+{{- if and (include "tidings.several" .) (not (include "tidings.s3" .)) -}}
+{{- if not .Values.persistence.enabled -}}
+{{- fail "persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or config.files.s3, or replicas: 1" -}}
+{{- else if not (include "tidings.shared" .) -}}
+{{- fail (printf "persistence.accessModes: several pods read the file contents, which %s does not allow. Have a volume that is [ReadWriteMany], or set config.files.s3, or replicas: 1" (include "tidings.accessModes" .)) -}}
 {{- end -}}
-{{- if and (include "tidings.several" .) (not .Values.persistence.enabled) -}}
-{{- fail "persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or replicas: 1" -}}
 {{- end -}}
 {{- if and .Values.database.url .Values.database.existingSecret -}}
 {{- fail "database: url and existingSecret are both set; one of them is enough" -}}

@@ -1,0 +1,200 @@
+package blob
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// Bucket keeps each content as an object of an S3-compatible store, named by its
+// id; what is not kept yet is under "incoming".
+type Bucket struct {
+	client *minio.Client
+	name   string
+	prefix string
+}
+
+// BucketOptions say where a bucket is.
+type BucketOptions struct {
+	// Endpoint is the URL of the store.
+	Endpoint string
+	Region   string
+	Name     string
+	// Prefix begins the names of all objects; may be empty.
+	Prefix               string
+	AccessKey, SecretKey string
+}
+
+const (
+	bucketTime = 30 * time.Second // for an answer to begin
+	keepTime   = time.Minute      // a transaction waits for it
+	partSize   = 16 << 20         // of an upload, kept in memory
+)
+
+// NewBucket returns a bucket. It does not find out whether the bucket is there.
+func NewBucket(o BucketOptions) (*Bucket, error) {
+	u, err := url.Parse(o.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("store of file contents: %w", err)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = bucketTime
+	client, err := minio.New(u.Host, &minio.Options{
+		Creds: credentials.NewStaticV4(o.AccessKey, o.SecretKey, ""), Secure: u.Scheme == "https",
+		Region: o.Region, Transport: transport, MaxRetries: 3,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store of file contents: %w", err)
+	}
+	return &Bucket{client: client, name: o.Name, prefix: o.Prefix}, nil
+}
+
+// Close does nothing: connections that are idle close by themselves.
+func (b *Bucket) Close() error { return nil }
+
+func (b *Bucket) key(id string) string { return b.prefix + name(id) }
+
+// Write streams a content into the bucket.
+func (b *Bucket) Write(ctx context.Context, content io.Reader) (resource.Blob, error) {
+	o := &object{bucket: b, key: b.prefix + path.Join(incoming, rand.Text())}
+	source := &sourceReader{from: content}
+	info, err := b.client.PutObject(ctx, b.name, o.key, source, -1, minio.PutObjectOptions{PartSize: partSize})
+	if source.err != nil { // it is the content that failed
+		return nil, source.err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write content: %w", outage(err))
+	}
+	o.size = info.Size
+	return o, nil
+}
+
+// sourceReader remembers why a content could not be read.
+type sourceReader struct {
+	from io.Reader
+	err  error
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.from.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// object is a content that was written.
+type object struct {
+	bucket *Bucket
+	key    string
+	size   int64
+	kept   string // the id
+}
+
+func (o *object) Size() int64 { return o.size }
+
+// Keep copies it, within the store, to its place.
+func (o *object) Keep(ctx context.Context, id string) error {
+	if o.kept == id {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
+	b := o.bucket
+	_, err := b.client.CopyObject(ctx, minio.CopyDestOptions{Bucket: b.name, Object: b.key(id)}, minio.CopySrcOptions{Bucket: b.name, Object: o.key})
+	if err != nil {
+		return fmt.Errorf("keep content: %w", outage(err))
+	}
+	o.kept = id
+	return nil
+}
+
+// Discard removes what was uploaded; a content that was kept has a copy. What can't
+// be removed now, [Bucket.Each] removes later.
+func (o *object) Discard(ctx context.Context) error {
+	_ = o.bucket.remove(ctx, o.key)
+	return nil
+}
+
+// Open opens a content, which is read while the context lasts.
+func (b *Bucket) Open(ctx context.Context, id string) (io.ReadSeekCloser, error) {
+	content, err := b.client.GetObject(ctx, b.name, b.key(id), minio.GetObjectOptions{})
+	if err == nil {
+		_, err = content.Stat() // only this asks the store
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open content: %w", outage(err))
+	}
+	return content, nil
+}
+
+// Remove removes a content; one that is not there is no error.
+func (b *Bucket) Remove(ctx context.Context, id string) error { return b.remove(ctx, b.key(id)) }
+
+func (b *Bucket) remove(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, bucketTime)
+	defer cancel()
+	if err := b.client.RemoveObject(ctx, b.name, key, minio.RemoveObjectOptions{}); err != nil {
+		return fmt.Errorf("remove content: %w", outage(err))
+	}
+	return nil
+}
+
+// Each calls do with every content that was kept before a time. On the way it
+// removes what was never kept.
+func (b *Bucket) Each(ctx context.Context, before time.Time, do func(id string) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the listing
+	for found := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix, Recursive: true}) {
+		if found.Err != nil {
+			return fmt.Errorf("list contents: %w", outage(found.Err))
+		}
+		var err error
+		switch key := strings.TrimPrefix(found.Key, b.prefix); {
+		case strings.HasPrefix(key, incoming+"/"):
+			if found.LastModified.Before(time.Now().Add(-uploadTime)) {
+				err = b.remove(ctx, found.Key)
+			}
+		case found.LastModified.Before(before) && isOurs(key):
+			err = do(path.Base(key))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// isOurs reports whether an object can be a content: a bucket may hold others, too.
+func isOurs(key string) bool {
+	id := path.Base(key)
+	return uuid.Validate(id) == nil && name(id) == key
+}
+
+// outage marks the errors of a store that does not answer, or not now.
+func outage(err error) error {
+	if status := minio.ToErrorResponse(err).StatusCode; status == 0 || status >= http.StatusInternalServerError {
+		return &unavailable{err}
+	}
+	return err
+}
+
+type unavailable struct{ error }
+
+func (u *unavailable) Unwrap() error { return u.error }
+
+// Unavailable reports that trying again may help.
+func (*unavailable) Unavailable() bool { return true }
