@@ -52,7 +52,7 @@ image: ## build the image as IMAGE for PLATFORM with buildah, or with BUILDER=do
 	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
 container-image: # without a registry or a daemon; needs root
-	@for p in buildah podman podman-compose runc debootstrap netavark:/usr/lib/podman/netavark iptables; do \
+	@for p in buildah podman podman-compose runc debootstrap netavark:/usr/lib/podman/netavark aardvark-dns:/usr/lib/podman/aardvark-dns iptables; do \
 		command -v $${p#*:} >/dev/null || missing="$$missing $${p%:*}"; done; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; fi
 	deploy/build-image.sh
