@@ -55,12 +55,12 @@ container-image: # without a registry or a daemon; needs root
 	@for p in buildah podman podman-compose runc debootstrap netavark:/usr/lib/podman/netavark aardvark-dns:/usr/lib/podman/aardvark-dns iptables; do \
 		command -v $${p#*:} >/dev/null || missing="$$missing $${p%:*}"; done; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; fi
+	deploy/debian-image.sh
 	deploy/build-image.sh
-	deploy/debian-image.sh localhost/tidings-systemd systemd-sysv,dbus,procps
 	@for arch in amd64 arm64; do tag=check; if [ $$arch != amd64 ]; then tag=check-$$arch; fi; \
 		$(MAKE) --no-print-directory image PLATFORM=linux/$$arch IMAGE=tidings-dev/tidings:$$tag IMAGE_FLAGS="--quiet --isolation chroot --pull=never \
 			--timestamp $$(git log -1 --format=%ct) --build-arg BUILD_IMAGE=localhost/tidings-build --build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH) \
-			--volume $$(go env GOMODCACHE):/go/pkg/mod --env GOPROXY=off" || exit; done
+			--volume $$(go env GOMODCACHE):/go/pkg/mod --volume $$(go env GOCACHE):/go/cache" || exit; done
 
 container-check: tools container-image ## build the image without a registry or a daemon; run it as the chart does, under systemd and Compose; needs root
 	go test -tags container -count=1 -run 'Image|Container|Systemd|Compose' ./charts ./deploy
@@ -104,10 +104,10 @@ client: ## a stock generator makes a client from the OpenAPI document
 	@folder=$$(mktemp -d) && go tool -modfile=tools/go.mod ogen -loglevel error -target $$folder -package client -clean internal/httpapi/testdata/openapi.json && \
 		ls $$folder | wc -l && rm -r $$folder
 
-fuzz: ## run each fuzz target for 20 seconds
-	go test -run '^$$' -fuzz '^FuzzPattern$$' -fuzztime 20s .
-	go test -run '^$$' -fuzz '^FuzzEvent$$' -fuzztime 20s .
-	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime 20s ./receive
-	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime 20s ./internal/config
+fuzz: ## run each fuzz target for TIME (20s)
+	go test -run '^$$' -fuzz '^FuzzPattern$$' -fuzztime $(or $(TIME),20s) .
+	go test -run '^$$' -fuzz '^FuzzEvent$$' -fuzztime $(or $(TIME),20s) .
+	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(or $(TIME),20s) ./receive
+	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(or $(TIME),20s) ./internal/config
 
 .PHONY: help tools debian binary sbom image container-image container-check chart-e2e dist test vet lint bench chaos client fuzz

@@ -5,6 +5,7 @@ package charts_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -19,73 +20,94 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
+// commit is what the image was built from.
+func commit(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 func TestImage(t *testing.T) {
-	var inspected []struct {
-		Architecture string
-		Config       struct {
-			User       string
-			Labels     map[string]string
-			Entrypoint []string
-			Cmd        []string
-		}
-	}
-	commit := strings.TrimSpace(output(t, "git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"))
-	for tag, arch := range map[string]string{"check": "amd64", "check-arm64": "arm64"} {
-		if err := json.Unmarshal([]byte(podman(t, "image", "inspect", image+":"+tag)), &inspected); err != nil {
-			t.Fatal(err)
-		}
-		i := inspected[0]
-		if i.Architecture != arch || i.Config.User != "65532:65532" || !slices.Equal(i.Config.Entrypoint, []string{"/tidings"}) {
-			t.Errorf("%s: %+v", tag, i)
-		}
-		if l := i.Config.Labels; l["org.opencontainers.image.revision"] != commit || l["org.opencontainers.image.licenses"] != "Apache-2.0" {
-			t.Errorf("%s: labels %q, want the commit %s", tag, l, commit)
-		}
-		root := podman(t, "image", "mount", image+":"+tag)
-		defer podman(t, "image", "unmount", image+":"+tag)
-		for _, file := range []string{"etc/ssl/certs/ca-certificates.crt", "usr/share/zoneinfo.zip", "tmp", "var/lib/tidings"} {
-			if _, err := os.Stat(filepath.Join(root, file)); err != nil {
-				t.Error(err)
+	for _, tt := range []struct {
+		tag, arch string
+		machine   elf.Machine
+	}{{"check", "amd64", elf.EM_X86_64}, {"check-arm64", "arm64", elf.EM_AARCH64}} {
+		t.Run(tt.arch, func(t *testing.T) {
+			var inspected []struct {
+				Architecture string
+				Config       struct {
+					User       string
+					Labels     map[string]string
+					Entrypoint []string
+				}
 			}
-		}
-		for _, file := range []string{"bin", "lib", "usr/bin"} {
-			if _, err := os.Stat(filepath.Join(root, file)); err == nil {
-				t.Errorf("%s: the image is not empty: %s", tag, file)
+			if err := json.Unmarshal([]byte(podman(t, "image", "inspect", image+":"+tt.tag)), &inspected); err != nil {
+				t.Fatal(err)
 			}
-		}
-		// The same commit makes the same binary here, without a container.
-		here := filepath.Join(t.TempDir(), "tidings")
-		output(t, "make", "-C", "..", "binary", "GOARCH="+arch, "OUT="+here)
-		inImage, err := os.ReadFile(filepath.Join(root, "tidings"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if built, err := os.ReadFile(here); err != nil || !bytes.Equal(built, inImage) {
-			t.Errorf("%s: the binary differs from one that was built here, %v", tag, err)
-		}
-		var sbom struct {
-			Components []struct{ Name string }
-		}
-		text, err := os.ReadFile(filepath.Join(root, "sbom.cdx.json"))
-		if err == nil {
-			err = json.Unmarshal(text, &sbom)
-		}
-		if err != nil || !slices.ContainsFunc(sbom.Components, func(c struct{ Name string }) bool { return c.Name == "modernc.org/sqlite" }) {
-			t.Errorf("%s: sbom.cdx.json: %v, %d components", tag, err, len(sbom.Components))
-		}
-	}
-	if got := podman(t, "run", "--rm", image+":check", "version"); !strings.Contains(got, "commit "+commit) {
-		t.Errorf("version: %s, want the commit %s", got, commit)
+			i := inspected[0]
+			if i.Architecture != tt.arch || i.Config.User != "65532:65532" || !slices.Equal(i.Config.Entrypoint, []string{"/tidings"}) {
+				t.Errorf("image: %+v", i)
+			}
+			if l := i.Config.Labels; l["org.opencontainers.image.revision"] != commit(t) || l["org.opencontainers.image.licenses"] != "Apache-2.0" {
+				t.Errorf("labels %q, want the commit %s", l, commit(t))
+			}
+			testImageFiles(t, podman(t, "image", "mount", image+":"+tt.tag), tt.machine)
+			podman(t, "image", "unmount", image+":"+tt.tag)
+		})
 	}
 }
 
-func output(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+// testImageFiles looks at what is in an image, and what is not.
+func testImageFiles(t *testing.T, root string, machine elf.Machine) {
+	for file, there := range map[string]bool{
+		"etc/ssl/certs/ca-certificates.crt": true, "usr/share/zoneinfo.zip": true, "tmp": true, "var/lib/tidings": true,
+		"bin": false, "lib": false, "usr/bin": false, "root": false,
+	} {
+		if _, err := os.Stat(filepath.Join(root, file)); (err == nil) != there {
+			t.Errorf("%s: %v, want it there: %v", file, err, there)
+		}
 	}
-	return string(out)
+	program, err := elf.Open(filepath.Join(root, "tidings"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	if program.Machine != machine || program.Section(".interp") != nil {
+		t.Errorf("the program is for %v, or not static", program.Machine)
+	}
+	var sbom struct {
+		Components []struct{ Name string }
+	}
+	text, err := os.ReadFile(filepath.Join(root, "sbom.cdx.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &sbom)
+	}
+	if err != nil || !slices.ContainsFunc(sbom.Components, func(c struct{ Name string }) bool { return c.Name == "modernc.org/sqlite" }) {
+		t.Errorf("sbom.cdx.json: %v, %d components", err, len(sbom.Components))
+	}
+}
+
+// The same commit makes the same program here, without a container.
+func TestImageHasTheProgramOfItsCommit(t *testing.T) {
+	here := filepath.Join(t.TempDir(), "tidings")
+	if out, err := exec.Command("make", "-C", "..", "binary", "OUT="+here).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	built, err := os.ReadFile(here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := podman(t, "image", "mount", image+":check")
+	defer podman(t, "image", "unmount", image+":check")
+	if inImage, err := os.ReadFile(filepath.Join(root, "tidings")); err != nil || !bytes.Equal(built, inImage) {
+		t.Errorf("the program in the image differs from one that was built here, %v", err)
+	}
+	if got := podman(t, "run", "--rm", image+":check", "version"); !strings.Contains(got, "commit "+commit(t)) {
+		t.Errorf("version: %s, want the commit %s", got, commit(t))
+	}
 }
 
 // template is the pod of a rendered Deployment.

@@ -93,7 +93,7 @@ func TestSystemd(t *testing.T) {
 	const machine = "tidings-systemd-test"
 	_ = command("podman", "rm", "--force", machine).Run() // of a run before
 	output(t, "podman", "run", "--detach", "--name", machine, "--systemd=always", "--privileged", "--network", "host",
-		"--workdir", "/root", "localhost/tidings-systemd", "/sbin/init")
+		"--workdir", "/root", "localhost/tidings-debian", "/sbin/init")
 	defer func() {
 		if t.Failed() {
 			log, _ := command("podman", "exec", machine, "journalctl", "--no-pager", "--unit", "tidings").CombinedOutput()

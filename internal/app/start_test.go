@@ -129,7 +129,7 @@ func TestTokenFromAFile(t *testing.T) {
 
 // While those who send requests have not heard yet that it stops, it answers.
 func TestShutdownDelay(t *testing.T) {
-	w := newWorld(t, map[string]any{"shutdown_delay": "2s"})
+	w := newWorld(t, map[string]any{"shutdown_delay": "5s"})
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.stop() }()
 	deadline := time.Now().Add(patience)
