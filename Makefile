@@ -13,7 +13,7 @@ PLATFORM := linux/amd64
 IMAGE := tidings-dev/tidings:$(VERSION)
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 tools: debian bin/helm bin/helm3 bin/helm-docs bin/versitygw ## bring what the tests need: PostgreSQL, Prometheus, Helm, and an S3 store
 
