@@ -10,5 +10,5 @@ if [ "$(buildah inspect --type image --format "$label" $image 2>/dev/null)" = "$
 container=$(buildah from --pull-never localhost/tidings-debian)
 buildah copy -q "$container" "$(go env GOROOT)" /usr/local/go
 buildah config --label go="$version" --env PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-	--env GOPATH=/go --env GOCACHE=/go/cache --env GOPROXY=off --env GOTOOLCHAIN=local "$container"
+	--env GOPATH=/go --env GOCACHE=/go/cache --env GOTOOLCHAIN=local "$container"
 buildah commit -q --rm "$container" $image
