@@ -19,11 +19,12 @@ const drainRounds = 3
 // drain measures how fast a backlog reaches one endpoint, against a bare client
 // that posts the same body with the same concurrency.
 func drain(ctx context.Context, d database, events int) (err error) {
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	var bare, ours []float64
 	for round := range drainRounds {
 		seconds, err := bareLoop(ctx, events)
@@ -62,7 +63,7 @@ func countingReceiver(events int) (receiver *httptest.Server, all <-chan struct{
 }
 
 // drainOnce logs events behind an endpoint's cursor and lets it catch up.
-func drainOnce(ctx context.Context, log log, db appender, name string, events int) (seconds float64, err error) {
+func drainOnce(ctx context.Context, log bench.Log, db appender, name string, events int) (seconds float64, err error) {
 	receiver, all := countingReceiver(events)
 	defer receiver.Close()
 	e, err := endpoint(name, receiver.URL)

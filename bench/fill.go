@@ -15,7 +15,7 @@ type appender interface {
 const fillBatch = 500
 
 // fill logs events and waits until they have their numbers.
-func fill(ctx context.Context, log log, db appender, events int) error {
+func fill(ctx context.Context, log bench.Log, db appender, events int) error {
 	for events > 0 {
 		n := min(events, fillBatch)
 		batch := make([]tidings.Event, n)
@@ -31,7 +31,7 @@ func fill(ctx context.Context, log log, db appender, events int) error {
 	return err
 }
 
-func appendBatch(ctx context.Context, log log, db appender, batch []tidings.Event) error {
+func appendBatch(ctx context.Context, log bench.Log, db appender, batch []tidings.Event) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err

@@ -65,11 +65,11 @@ func (d database) replicasOnce(ctx context.Context, name string, servers int, ki
 	if err := seed.stop(); err != nil {
 		return 0, 0, err
 	}
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := errors.Join(fill(ctx, log, db, events), db.Close()); err != nil {
+	if err := errors.Join(fill(ctx, h.Log, h.DB, events), h.Close()); err != nil {
 		return 0, 0, err
 	}
 	var all []*server

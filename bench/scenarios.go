@@ -36,13 +36,13 @@ func (r running) end() error {
 	return <-r.ended
 }
 
-func newRelay(ctx context.Context, log log, endpoints ...relay.Endpoint) (*relay.Relay, error) {
+func newRelay(ctx context.Context, log bench.Log, endpoints ...relay.Endpoint) (*relay.Relay, error) {
 	return relay.New(ctx, log, endpoints, relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
 }
 
 // drainWith logs events behind the cursors of endpoints, and measures how long
 // those that count take to get them.
-func drainWith(ctx context.Context, log log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint) (seconds float64, err error) {
+func drainWith(ctx context.Context, log bench.Log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint) (seconds float64, err error) {
 	r, err := newRelay(ctx, log, endpoints...)
 	if err != nil {
 		return 0, err
@@ -63,11 +63,12 @@ func drainWith(ctx context.Context, log log, db appender, events int, all <-chan
 // fanout measures deliveries to 1, 10 and 1,000 endpoints that are all well,
 // against a bare client that posts as often.
 func fanout(ctx context.Context, d database, deliveries int) (err error) {
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	for _, n := range []int{1, 10, 1000} {
 		var bare, ours []float64
 		for round := range drainRounds {
@@ -133,11 +134,12 @@ const neighborTime = 8 * time.Second
 // neighbor measures an endpoint that is well, alone and beside one that never
 // answers.
 func neighbor(ctx context.Context, d database, events int) (err error) {
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	silent, stop, err := silentServer()
 	if err != nil {
 		return err
@@ -183,7 +185,7 @@ func besideSilent(name, url, silent string, beside bool) ([]relay.Endpoint, erro
 
 // steadyDelay is the 99th percentile of the time from an event to its arrival,
 // in milliseconds, at a steady rate.
-func steadyDelay(ctx context.Context, log log, db appender, name, silent string, beside bool) (float64, error) {
+func steadyDelay(ctx context.Context, log bench.Log, db appender, name, silent string, beside bool) (float64, error) {
 	var mu sync.Mutex
 	var delays []float64
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -232,11 +234,12 @@ func steadyDelay(ctx context.Context, log log, db appender, name, silent string,
 // and one beside it that coalesces: requests meanwhile, and from its return on.
 func outage(ctx context.Context, d database, events int, long time.Duration) (err error) {
 	const resources = 1000
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	var up atomic.Bool
 	type arrivals struct {
 		during, after atomic.Int64
@@ -323,7 +326,7 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 }
 
 // settledAt reports whether an endpoint's saved cursor is at the end.
-func settledAt(ctx context.Context, log log, endpoint string) bool {
+func settledAt(ctx context.Context, log bench.Log, endpoint string) bool {
 	head, err := log.Advance(ctx)
 	if err != nil {
 		return false
@@ -342,11 +345,12 @@ func settledAt(ctx context.Context, log log, endpoint string) bool {
 
 // history measures a drain with the history on, against one with it off.
 func history(ctx context.Context, d database, events int) (err error) {
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	rates := map[relay.HistoryMode][]float64{}
 	for round := range 2*drainRounds - 1 {
 		for _, mode := range []relay.HistoryMode{relay.HistoryOff, relay.HistoryAll} {
@@ -370,11 +374,12 @@ func history(ctx context.Context, d database, events int) (err error) {
 
 // growth measures what an event costs as there are more of them.
 func growth(ctx context.Context, d database) (err error) {
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	first := 0.0
 	for _, events := range []int{10_000, 100_000, 1_000_000} {
 		receiver, all := countingReceiver(events)

@@ -194,11 +194,11 @@ func memory(ctx context.Context, d database, events int) (err error) {
 	if err := first.stop(); err != nil {
 		return err
 	}
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(fill(ctx, log, db, events), db.Close()); err != nil {
+	if err := errors.Join(fill(ctx, h.Log, h.DB, events), h.Close()); err != nil {
 		return err
 	}
 	s, err := startServer(ctx, d, receiver.URL)

@@ -15,14 +15,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
-	_ "modernc.org/sqlite"             // registers the driver "sqlite"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/postgres"
-	"github.com/tidings-dev/tidings/eventlog/sqlite"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/internal/bench"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -33,46 +29,26 @@ const (
 	roundTime   = time.Second
 )
 
-// log is an event log and the database that resources are written to.
-type log interface {
-	eventlog.Log
-	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
-}
-
-// sqlDatabase opens the database as the server does.
-func (d database) sqlDatabase() (*sql.DB, log, error) {
-	if d.url != "" {
-		db, err := sql.Open("pgx", d.url)
-		if err != nil {
-			return nil, nil, err
-		}
-		db.SetMaxOpenConns(writers)
-		db.SetMaxIdleConns(writers)
-		return db, postgres.New(db, postgres.Options{}), nil
+// home opens the database as the server does.
+func (d database) home() (*bench.Home, error) {
+	h, err := bench.Open(d.url, filepath.Join(d.folder, "tidings.db"))
+	if err == nil && d.url != "" {
+		h.DB.SetMaxOpenConns(writers)
+		h.DB.SetMaxIdleConns(writers)
 	}
-	dsn := "file:" + filepath.Join(d.folder, "tidings.db") +
-		"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"
-	writer, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, nil, err
-	}
-	writer.SetMaxOpenConns(1)
-	reader, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, nil, errors.Join(err, writer.Close())
-	}
-	return writer, sqlite.New(reader, writer), nil
+	return h, err
 }
 
 // writes measures transactions that insert a context: without an event, with
 // one, and with one while three endpoints are told of each. There is no HTTP in
 // it, which would hide a part of the difference.
 func writes(ctx context.Context, d database) (err error) {
-	db, log, err := d.sqlDatabase()
+	h, err := d.home()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, h.Close()) }()
+	db, log := h.DB, h.Log
 	owner := uuid.NewString()
 	if _, err := db.ExecContext(ctx, `INSERT INTO users (id, version, created_at, updated_at, email, role) VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
@@ -106,7 +82,7 @@ func writes(ctx context.Context, d database) (err error) {
 }
 
 // writeRound writes for a while and returns transactions a second.
-func writeRound(ctx context.Context, db *sql.DB, owner string, log log) (float64, error) {
+func writeRound(ctx context.Context, db *sql.DB, owner string, log bench.Log) (float64, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, writers)
@@ -127,7 +103,7 @@ func writeRound(ctx context.Context, db *sql.DB, owner string, log log) (float64
 	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
 }
 
-func write(ctx context.Context, db *sql.DB, owner string, log log) error {
+func write(ctx context.Context, db *sql.DB, owner string, log bench.Log) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err

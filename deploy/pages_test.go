@@ -93,7 +93,7 @@ func TestSystemd(t *testing.T) {
 	const machine = "tidings-systemd-test"
 	_ = command("podman", "rm", "--force", machine).Run() // of a run before
 	output(t, "podman", "run", "--detach", "--name", machine, "--systemd=always", "--privileged", "--network", "host",
-		"--workdir", "/root", "localhost/tidings-debian", "/sbin/init")
+		"--workdir", "/srv", "localhost/tidings-debian", "/sbin/init")
 	defer func() {
 		if t.Failed() {
 			log, _ := command("podman", "exec", machine, "journalctl", "--no-pager", "--unit", "tidings").CombinedOutput()
@@ -114,8 +114,8 @@ func TestSystemd(t *testing.T) {
 	})
 	binary := filepath.Join(t.TempDir(), "tidings")
 	output(t, "make", "-C", "..", "binary", "OUT="+binary)
-	output(t, "podman", "cp", binary, machine+":/root/tidings")
-	output(t, "podman", "cp", ".", machine+":/root/deploy")
+	output(t, "podman", "cp", binary, machine+":/srv/tidings")
+	output(t, "podman", "cp", ".", machine+":/srv/deploy")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

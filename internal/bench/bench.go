@@ -5,7 +5,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,14 +18,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
-	_ "modernc.org/sqlite"             // registers the driver "sqlite"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/postgres"
-	"github.com/tidings-dev/tidings/eventlog/sqlite"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -76,58 +70,24 @@ type Result struct {
 	PeakMemory float64 `json:"peak_memory_mib"`
 }
 
-// home is a log and the database that it is in.
-type home struct {
-	eventlog.Log
-	db     *sql.DB
-	append func(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
-	close  func() error
-}
-
-func open(ctx context.Context, o Options) (*home, error) {
-	if o.DatabaseURL != "" {
-		db, err := sql.Open("pgx", o.DatabaseURL)
-		if err != nil {
-			return nil, err
-		}
-		if err := postgres.Migrate(ctx, db); err != nil {
-			return nil, errors.Join(err, db.Close())
-		}
-		log := postgres.New(db, postgres.Options{})
-		return &home{log, db, log.Append, db.Close}, nil
-	}
-	folder, err := os.MkdirTemp("", "tidings-bench-")
-	if err != nil {
-		return nil, err
-	}
-	dsn := "file:" + filepath.Join(folder, "bench.db") + "?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)"
-	writer, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, err
-	}
-	writer.SetMaxOpenConns(1)
-	reader, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, errors.Join(err, writer.Close())
-	}
-	log := sqlite.New(reader, writer)
-	h := &home{log, writer, log.Append, func() error { return errors.Join(reader.Close(), writer.Close(), os.RemoveAll(folder)) }}
-	if err := sqlite.Migrate(ctx, writer); err != nil {
-		return nil, errors.Join(err, h.close())
-	}
-	return h, nil
-}
-
 // Run measures.
 func Run(ctx context.Context, o Options) (_ *Result, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	h, err := open(ctx, o)
+	folder, err := os.MkdirTemp("", "tidings-bench-")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	h, err := Open(o.DatabaseURL, filepath.Join(folder, "bench.db"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	if err := h.migrate(ctx); err != nil {
+		return nil, err
+	}
 	result := &Result{}
 	deliveries := o.Events * o.Endpoints
 	cpu := cpuTime()
@@ -210,7 +170,7 @@ func (f *failures) Attempted(_ string, _ tidings.Attempt, o tidings.Outcome) {
 func (*failures) Merged(string, tidings.Event, tidings.Event) {}
 func (*failures) Missed(eventlog.Gap)                         {}
 
-func drain(ctx context.Context, o Options, h *home, result *Result, deliveries int) error {
+func drain(ctx context.Context, o Options, h *Home, result *Result, deliveries int) error {
 	var endpoints []relay.Endpoint
 	for i := range o.Endpoints {
 		e := tidings.Endpoint{Name: fmt.Sprint("bench", i), URL: o.Receiver + "/webhook", Timeout: 15 * time.Second, MaxInFlight: o.InFlight, Format: o.Format}
@@ -255,24 +215,24 @@ func drain(ctx context.Context, o Options, h *home, result *Result, deliveries i
 
 const fillBatch = 500
 
-func (h *home) commit(ctx context.Context, events int) error {
+func (h *Home) commit(ctx context.Context, events int) error {
 	batch := make([]tidings.Event, events)
 	for i := range batch {
 		batch[i] = SampleEvent()
 	}
-	tx, err := h.db.BeginTx(ctx, nil)
+	tx, err := h.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-	if err := h.append(ctx, tx, batch...); err != nil {
+	if err := h.Append(ctx, tx, batch...); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
 // steady commits events one by one and has the receiver say how long each took.
-func steady(ctx context.Context, o Options, h *home, result *Result, before int) error {
+func steady(ctx context.Context, o Options, h *Home, result *Result, before int) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, o.Receiver+"/reset", nil)
 	if err != nil {
 		return err

@@ -1,0 +1,67 @@
+package bench
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
+	_ "modernc.org/sqlite"             // registers the driver "sqlite"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/sqlite"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
+)
+
+// Log is an event log that takes events in a transaction of the database it is in.
+type Log interface {
+	eventlog.Log
+	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
+}
+
+// Home is a log and the database that it is in.
+type Home struct {
+	Log
+	DB     *sql.DB // the one that writes
+	reader *sql.DB // of SQLite
+}
+
+// Open opens a database as the server does: PostgreSQL where there is a URL, SQLite
+// in a file otherwise. It makes no tables.
+func Open(url, file string) (*Home, error) {
+	if url != "" {
+		db, err := sql.Open("pgx", url)
+		if err != nil {
+			return nil, err
+		}
+		return &Home{Log: postgres.New(db, postgres.Options{}), DB: db}, nil
+	}
+	dsn := "file:" + file + "?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"
+	writer, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, err
+	}
+	writer.SetMaxOpenConns(1)
+	reader, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, errors.Join(err, writer.Close())
+	}
+	return &Home{Log: sqlite.New(reader, writer), DB: writer, reader: reader}, nil
+}
+
+func (h *Home) migrate(ctx context.Context) error {
+	if h.reader != nil {
+		return sqlite.Migrate(ctx, h.DB)
+	}
+	return postgres.Migrate(ctx, h.DB)
+}
+
+// Close closes the database.
+func (h *Home) Close() error {
+	if h.reader != nil {
+		return errors.Join(h.reader.Close(), h.DB.Close())
+	}
+	return h.DB.Close()
+}
