@@ -125,6 +125,9 @@ func TestReleaseServes(t *testing.T) {
 			if err == nil || !strings.Contains(out, "release-tidings-check") {
 				t.Errorf("a wrong configuration was taken: %v\n%s", err, out)
 			}
+			if !strings.Contains(n.log.String(), "webhook.endpoints[2].url: the URL must begin with") {
+				t.Error("the check did not say what was wrong")
+			}
 			pods.update(n.secrets())
 			c.must(helm, "test", "release", "--namespace", namespace)
 

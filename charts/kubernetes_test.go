@@ -13,7 +13,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -244,6 +243,7 @@ type node struct {
 	*cluster
 	namespace string
 	hosts     []string // as podman's --add-host takes them
+	log       syncBuffer
 	done      map[string]bool
 	cancel    context.CancelFunc
 	ended     chan struct{}
@@ -265,6 +265,7 @@ func (c *cluster) startNode(namespace string, hosts ...string) *node {
 func (n *node) stop() {
 	n.cancel()
 	<-n.ended
+	n.Logf("containers:\n%s", n.log.String())
 }
 
 // secrets are the Secrets of the namespace.
@@ -323,7 +324,7 @@ func (n *node) run(spec object) error {
 	}
 	for _, container := range p.containers("containers") {
 		out, err := podmanCommand(p.args(container, hosts...)...).CombinedOutput()
-		n.Logf("%v: %s(%v)", container["args"], out, err)
+		fmt.Fprintf(&n.log, "%v: %s(%v)\n", container["args"], out, err)
 		if err != nil {
 			return err
 		}
@@ -362,7 +363,7 @@ func jobStatus(failure error) object {
 		}
 		return all
 	}
-	if exit, ok := errors.AsType[*exec.ExitError](failure); failure != nil && ok && exit.ExitCode() == 1 {
+	if failure != nil {
 		return object{"startTime": now, "failed": 1, "conditions": conditions("FailureTarget", "Failed")}
 	}
 	return object{"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions("SuccessCriteriaMet", "Complete")}
