@@ -42,6 +42,13 @@ const (
 	notifyChanges = "changes"
 )
 
+// idleTime is how long a process that stands still, or is cut off, keeps what it
+// has locked: so short that the others don't lose their leases over it.
+const (
+	idleTime  = "3s"
+	boundIdle = "SET LOCAL idle_in_transaction_session_timeout = '" + idleTime + "'"
+)
+
 const now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 // Log is an event log in PostgreSQL.
@@ -65,7 +72,7 @@ func New(db *sql.DB, o Options) *Log {
 	if o.PartitionWidth <= 0 {
 		o.PartitionWidth = 24 * time.Hour
 	}
-	dialect := sqllog.Dialect{Now: now, LockReplicas: "LOCK TABLE tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE"}
+	dialect := sqllog.Dialect{Begin: boundIdle, Now: now, LockReplicas: "LOCK TABLE tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE"}
 	return &Log{
 		Tables: sqllog.New(db, db, dialect), db: db,
 		events:  &partitioned{db: db, table: "tidings_events", column: "logged_at", width: o.PartitionWidth},
@@ -130,7 +137,10 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
 	// The lock comes in a statement of its own: the next one must see all that
 	// the previous holder moved.
-	if err := tx.QueryRowContext(ctx, "SELECT seq FROM tidings_head FOR UPDATE").Scan(&head); err != nil {
+	var bound string // boundIdle, without a statement of its own
+	err = tx.QueryRowContext(ctx, "SELECT seq, set_config('idle_in_transaction_session_timeout', '"+idleTime+"', true) FROM tidings_head FOR UPDATE").
+		Scan(&head, &bound)
+	if err != nil {
 		return 0, 0, err
 	}
 	err = tx.QueryRowContext(ctx, `

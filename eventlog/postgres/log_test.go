@@ -21,7 +21,12 @@ func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 func open(t *testing.T) (*postgres.Log, *sql.DB) {
 	t.Helper()
-	db, err := sql.Open("pgx", testdb.Postgres(t))
+	return openURL(t, testdb.Postgres(t))
+}
+
+func openURL(t *testing.T, url string) (*postgres.Log, *sql.DB) {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
 	if err != nil {
 		t.Fatal(err)
 	}

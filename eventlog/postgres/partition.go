@@ -83,7 +83,7 @@ func (p *partitioned) change(ctx context.Context, do func(*sql.Tx, []partition) 
 		return fmt.Errorf("partitions of %s: %w", p.table, err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-	if _, err := tx.ExecContext(ctx, lockTime+"; SELECT pg_advisory_xact_lock(hashtext('"+p.table+"'))"); err != nil {
+	if _, err := tx.ExecContext(ctx, boundIdle+"; "+lockTime+"; SELECT pg_advisory_xact_lock(hashtext('"+p.table+"'))"); err != nil {
 		return fmt.Errorf("partitions of %s: %w", p.table, err)
 	}
 	partitions, err := p.list(ctx, tx)

@@ -22,6 +22,8 @@ type Execer interface {
 
 // Dialect is where the statements of the two databases differ.
 type Dialect struct {
+	// Begin is the first statement of every transaction; may be empty.
+	Begin string
 	// Now is an expression: the database's clock, in microseconds since 1970.
 	Now string
 	// LockReplicas is a statement that keeps others from joining, leaving and
@@ -114,6 +116,11 @@ func (t *Tables) inTx(ctx context.Context, do func(tx *sql.Tx) error) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	if t.dialect.Begin != "" {
+		if _, err := tx.ExecContext(ctx, t.dialect.Begin); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+	}
 	if err := do(tx); err != nil {
 		return err
 	}

@@ -69,6 +69,9 @@ func (r *record) missing(id string, version int64) int64 {
 	return version - int64(len(r.versions[id]))
 }
 
+// client gives up on a server that does not answer.
+var client = &http.Client{Timeout: patience}
+
 // process is a server of its own, which is started again on the same address.
 type process struct {
 	*testing.T
@@ -113,7 +116,7 @@ func (p *process) start() {
 	}
 	deadline := time.Now().Add(patience)
 	for {
-		response, err := http.Get("http://" + p.address + "/readyz")
+		response, err := client.Get("http://" + p.address + "/readyz")
 		if err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusOK {
@@ -127,14 +130,17 @@ func (p *process) start() {
 	}
 }
 
-// end ends the process with a signal and returns how it ended.
+// end ends the process with a signal and returns how it ended. One that does not
+// end is killed, and tells where it stands.
 func (p *process) end(signal os.Signal) error {
 	if p.cmd == nil {
 		return nil
 	}
 	err := p.cmd.Process.Signal(signal)
 	if err == nil {
+		quit := time.AfterFunc(2*patience, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
 		err = p.cmd.Wait()
+		quit.Stop()
 	}
 	p.cmd = nil
 	return err
@@ -152,7 +158,7 @@ func (p *process) call(method, path string, body any) (status int, answer map[st
 	}
 	r.Header.Set("Authorization", "Bearer token")
 	r.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(r)
+	response, err := client.Do(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -195,7 +201,7 @@ func TestKilledAtRandom(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 		receiver := httptest.NewServer(got)
-		defer receiver.Close()
+		t.Cleanup(receiver.Close) // after its clients
 		settings["webhook"] = map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}}
 		p := newProcess(t, settings)
 		p.start()

@@ -43,7 +43,7 @@ func TestReplicas(t *testing.T) {
 	t.Parallel()
 	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 	receiver := httptest.NewServer(got)
-	defer receiver.Close()
+	t.Cleanup(receiver.Close) // after its clients
 	var others []any
 	for i := range 5 {
 		others = append(others, map[string]any{"name": fmt.Sprint("other", i), "url": receiver.URL, "events": []any{"provider.*"}})
@@ -125,7 +125,7 @@ func TestReload(t *testing.T) {
 		defer mu.Unlock()
 		arrived[r.URL.Path+" "+r.Header.Get("X-Key")]++
 	}))
-	defer receiver.Close()
+	t.Cleanup(receiver.Close) // after its clients
 	p := newProcess(t, map[string]any{})
 	text, err := os.ReadFile(p.file)
 	if err != nil {

@@ -19,3 +19,9 @@ type silentLog struct{ appendLog }
 func (silentLog) Append(context.Context, sqllog.Execer, ...tidings.Event) error { return nil }
 
 func (silentLog) Wake() {}
+
+// Setting is what a setting of PostgreSQL is in the transaction.
+func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error) {
+	err = tx.tx.QueryRowContext(ctx, "SHOW "+name).Scan(&value)
+	return value, err
+}

@@ -35,6 +35,7 @@ type Store struct {
 	log            appendLog
 	// Statements that write events are prepared once for each connection.
 	prepare    bool
+	begin      string // the first statement of a transaction; may be empty
 	migrations migrations
 	listen     *listener // nil where nobody has to be listened to
 	closers    []func() error
@@ -85,6 +86,15 @@ func OpenSQLite(folder string) (*Store, error) {
 	}, nil
 }
 
+// The database ends a transaction in which nothing happened for this long, so
+// that a process that stands still, or is cut off, does not keep what it has
+// locked from the others. It is longer than what a transaction may wait for: the
+// store of file contents.
+const (
+	idleSetting = "idle_in_transaction_session_timeout"
+	idleTime    = "90s"
+)
+
 // PostgresOptions are what a PostgreSQL database may need.
 type PostgresOptions struct {
 	// PollOnly asks for nothing that lasts longer than a transaction, for poolers
@@ -106,6 +116,12 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		cfg.ConnectTimeout = 5 * time.Second
 	}
 	delivery := cfg.Copy()
+	begin := ""
+	if o.PollOnly { // poolers take no such settings when they connect
+		begin = "SET LOCAL " + idleSetting + " = '" + idleTime + "'"
+	} else if cfg.RuntimeParams[idleSetting] == "" {
+		cfg.RuntimeParams[idleSetting] = idleTime
+	}
 	// bun puts arguments into the text, so that a statement prepared for one
 	// query is of no use to the next.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
@@ -116,7 +132,7 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	wrapped := bun.NewDB(db, pgdialect.New())
 	log := postgres.New(deliveryDB, postgres.Options{PartitionWidth: o.PartitionWidth})
 	s := &Store{
-		reader: wrapped, writer: wrapped, log: log, prepare: !o.PollOnly,
+		reader: wrapped, writer: wrapped, log: log, prepare: !o.PollOnly, begin: begin,
 		migrations: migrations{db, goose.DialectPostgres, postgres.Migrate, postgres.Pending},
 		closers:    []func() error{db.Close, deliveryDB.Close},
 	}

@@ -94,6 +94,37 @@ func TestMigrateTogether(t *testing.T) {
 	}
 }
 
+// A server that stands still within a transaction keeps nothing locked for good,
+// behind a pooler neither; what the URL says goes before.
+func TestIdleTransactionsEnd(t *testing.T) {
+	url := testdb.Postgres(t)
+	for _, test := range []struct {
+		name, url string
+		o         store.PostgresOptions
+		want      string
+	}{
+		{"sessions", url, store.PostgresOptions{}, "90s"},
+		{"a pooler", url, store.PostgresOptions{PollOnly: true}, "90s"},
+		{"set in the URL", url + "&idle_in_transaction_session_timeout=7s", store.PostgresOptions{}, "7s"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s, err := store.OpenPostgres(test.url, test.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			var got string
+			err = s.InTx(t.Context(), func(tx *store.Tx) (err error) {
+				got, err = tx.Setting(t.Context(), "idle_in_transaction_session_timeout")
+				return err
+			})
+			if err != nil || got != test.want {
+				t.Errorf("a transaction may be idle for %s, %v; want %s", got, err, test.want)
+			}
+		})
+	}
+}
+
 func testTransactions(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	veto := errors.New("veto")

@@ -82,6 +82,11 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 		return fmt.Errorf("begin: %w", known(err))
 	}
 	defer begun.Rollback() //nolint:errcheck // after a commit it does nothing
+	if s.begin != "" {
+		if _, err := begun.ExecContext(ctx, s.begin); err != nil {
+			return fmt.Errorf("begin: %w", known(err))
+		}
+	}
 	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun, trace: traceOf(ctx)}
 	if err := do(tx); err != nil {
 		return err
