@@ -268,13 +268,16 @@ func TestCoalescingAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory()}
 		back := time.Now().Add(time.Minute)
+		const hold = 20 * time.Minute
 		r := &receiver{}
 		r.answer = func(a tidings.Attempt) tidings.Outcome {
 			switch {
 			case time.Now().Before(back):
 				return unreachable
-			case a.Event.ID == "evt-9-0" && time.Since(back) < 10*time.Minute:
-				time.Sleep(10 * time.Minute) // it holds the cursor
+			case a.Event.ID == "evt-9-0" && len(r.got()) < 10:
+				return unreachable // as the probe it would hold up all others
+			case a.Event.ID == "evt-9-0" && time.Since(back) < hold:
+				time.Sleep(hold) // and with it the cursor
 			}
 			return delivered
 		}
@@ -290,13 +293,13 @@ func TestCoalescingAfterACrash(t *testing.T) {
 			c.append(event(100+i, 0))
 		}
 		c.append(event(1, 1))
-		time.Sleep(5 * time.Minute)
+		time.Sleep(hold / 2)
 		if ids := r.got(); !slices.Contains(ids, "evt-1-1") || slices.Contains(ids, "evt-1-0") {
 			t.Fatalf("%d delivered; want the second news of resource 1 and not the first", len(ids))
 		}
 		first.kill()
 		second := c.start(t, r, e)
-		time.Sleep(20 * time.Minute)
+		time.Sleep(2 * hold)
 		if slices.Contains(r.got(), "evt-1-0") {
 			t.Error("the first news of resource 1 was sent after the second")
 		}
