@@ -266,7 +266,7 @@ func TestHistoryModes(t *testing.T) {
 // news that told of it.
 func TestCoalescingAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{Memory: eventlogtest.NewMemory()}
+		c := &cluster{Memory: eventlogtest.NewMemory(), readTime: 10 * time.Millisecond}
 		back := time.Now().Add(time.Minute)
 		const hold = 20 * time.Minute
 		r := &receiver{}

@@ -19,8 +19,9 @@ import (
 // cluster is a log that several processes share.
 type cluster struct {
 	*eventlogtest.Memory
-	mu    sync.Mutex
-	views []*view
+	readTime time.Duration // how long a batch takes
+	mu       sync.Mutex
+	views    []*view
 }
 
 // view is the log as one process sees it, which can be killed, stopped, or cut
@@ -125,6 +126,7 @@ func (v *view) Read(ctx context.Context, after int64, limit int) ([]tidings.Even
 	if err := v.pass(ctx); err != nil {
 		return nil, err
 	}
+	time.Sleep(v.cluster.readTime)
 	return v.Memory.Read(ctx, after, limit)
 }
 
@@ -222,6 +224,7 @@ func (c *cluster) start(t *testing.T, to relay.Sender, endpoints ...relay.Endpoi
 		defer close(p.done)
 		_ = r.Run(ctx) // it may be cut off
 	}()
+	t.Cleanup(p.exit) // one that was killed waits in vain for its last writes
 	return p
 }
 
