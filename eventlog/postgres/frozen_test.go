@@ -24,7 +24,7 @@ type freezer struct {
 	after  string
 	said   atomic.Bool
 	frozen chan struct{} // closed when it would say more
-	once   atomic.Bool
+	once   sync.Once
 	end    <-chan struct{}
 }
 
@@ -40,9 +40,7 @@ func (f *freezer) dial(ctx context.Context, network, address string) (net.Conn, 
 
 func (c freezingConn) Write(p []byte) (int, error) {
 	if c.f.said.Load() {
-		if c.f.once.CompareAndSwap(false, true) {
-			close(c.f.frozen)
-		}
+		c.f.once.Do(func() { close(c.f.frozen) })
 		<-c.f.end
 	}
 	if bytes.Contains(p, []byte(c.f.after)) {

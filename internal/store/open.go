@@ -117,9 +117,11 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	}
 	delivery := cfg.Copy()
 	begin := ""
-	if o.PollOnly { // poolers take no such settings when they connect
+	switch {
+	case cfg.RuntimeParams[idleSetting] != "": // the URL decides
+	case o.PollOnly: // poolers take no such settings when they connect
 		begin = "SET LOCAL " + idleSetting + " = '" + idleTime + "'"
-	} else if cfg.RuntimeParams[idleSetting] == "" {
+	default:
 		cfg.RuntimeParams[idleSetting] = idleTime
 	}
 	// bun puts arguments into the text, so that a statement prepared for one

@@ -106,6 +106,7 @@ func TestIdleTransactionsEnd(t *testing.T) {
 		{"sessions", url, store.PostgresOptions{}, "90s"},
 		{"a pooler", url, store.PostgresOptions{PollOnly: true}, "90s"},
 		{"set in the URL", url + "&idle_in_transaction_session_timeout=7s", store.PostgresOptions{}, "7s"},
+		{"set in the URL, a pooler", url + "&idle_in_transaction_session_timeout=7s", store.PostgresOptions{PollOnly: true}, "7s"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s, err := store.OpenPostgres(test.url, test.o)
