@@ -10,6 +10,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -68,6 +69,7 @@ func (d *decoder) checkServer(cfg *Config) {
 		}
 	}
 	d.checkS3(cfg)
+	d.checkLimits(&cfg.Limits)
 	if cfg.ShutdownDelay < 0 {
 		d.at("shutdown_delay", "must not be less than 0")
 	}
@@ -104,6 +106,28 @@ func (d *decoder) checkS3(cfg *Config) {
 	}
 	if !cfg.DatabaseURL.Set() {
 		d.at("files.s3", "is for PostgreSQL, whose replicas share it; set database_url, too")
+	}
+}
+
+// LargestBody is the largest request body that is decoded as a whole, in bytes;
+// the memory for bodies must hold at least one.
+const LargestBody = 16 << 20
+
+func (d *decoder) checkLimits(l *Limits) {
+	if !(l.RequestsPerSecond > 0) { // NaN, too
+		d.at("limits.requests_per_second", "must be more than 0")
+	}
+	v := reflect.ValueOf(*l)
+	for name, index := range fieldsOf(v.Type()) {
+		if f := v.FieldByIndex(index); f.CanInt() && f.Int() < 1 {
+			d.at("limits."+name, "must be at least 1")
+		}
+	}
+	if l.UserBodyMemory < LargestBody {
+		d.at("limits.user_body_memory", "must be at least 16MiB, the largest request body")
+	}
+	if l.BodyMemory < l.UserBodyMemory {
+		d.at("limits.body_memory", "must not be less than limits.user_body_memory")
 	}
 }
 

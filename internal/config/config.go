@@ -40,6 +40,7 @@ type Config struct {
 	Files      Files      `yaml:"files"`
 	Providers  Providers  `yaml:"providers"`
 	Connectors Connectors `yaml:"connectors"`
+	Limits     Limits     `yaml:"limits"`
 
 	files []string // that it was read from
 }
@@ -200,6 +201,34 @@ type Preset struct {
 	Metadata     map[string]string `yaml:"metadata"`
 }
 
+// Limits bound what one caller can make the server do, and what all of them can
+// together. docs/limits.md lists them with those that have no setting.
+type Limits struct {
+	// RequestsPerSecond is how many requests one caller may make in a second on
+	// average, and Burst how many at once.
+	RequestsPerSecond float64 `yaml:"requests_per_second"`
+	Burst             int     `yaml:"burst"`
+	// BodyMemory is how many bytes of large request bodies may be held at once,
+	// and UserBodyMemory how many of them may be one user's.
+	BodyMemory     Size `yaml:"body_memory"`
+	UserBodyMemory Size `yaml:"user_body_memory"`
+
+	// What one user may own.
+	Contexts         int  `yaml:"contexts"`
+	HistoryItems     int  `yaml:"history_items"`
+	HistoryBytes     Size `yaml:"history_bytes"`
+	Files            int  `yaml:"files"`
+	VectorStores     int  `yaml:"vector_stores"`
+	VectorStoreItems int  `yaml:"vector_store_items"`
+	VectorStoreBytes Size `yaml:"vector_store_bytes"`
+	Connectors       int  `yaml:"connectors"`
+	UserFeedback     int  `yaml:"user_feedback"`
+	Providers        int  `yaml:"providers"`
+	ProviderBuilds   int  `yaml:"provider_builds"`
+	// ModelProviders is how many there may be in all: they have no owner.
+	ModelProviders int `yaml:"model_providers"`
+}
+
 const week = 7 * 24 * time.Hour
 
 // Default returns the settings of a server that nobody configured.
@@ -214,6 +243,13 @@ func Default() Config {
 		Contexts:        Contexts{ExpireAfter: Duration(week)},
 		Files:           Files{MaxSize: 100 << 20, UserQuota: 1 << 30},
 		Providers:       Providers{CheckInterval: Duration(30 * time.Second)},
+		Limits: Limits{
+			RequestsPerSecond: 100, Burst: 200,
+			BodyMemory: 64 << 20, UserBodyMemory: 16 << 20,
+			Contexts: 10_000, HistoryItems: 1_000_000, HistoryBytes: 1 << 30, Files: 10_000,
+			VectorStores: 1000, VectorStoreItems: 200_000, VectorStoreBytes: 1 << 30,
+			Connectors: 100, UserFeedback: 10_000, Providers: 1000, ProviderBuilds: 10_000, ModelProviders: 100,
+		},
 	}
 }
 
