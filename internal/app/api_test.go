@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestAPI is what the API promises beside its events.
@@ -303,7 +305,11 @@ func testHistory(w *world) {
 func testVectorStores(w *world) {
 	id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
 	item := func(document string, x, y float64) object {
-		return object{"document_id": document, "document_type": "external", "model_id": "m", "text": document, "embedding": []float64{x, y}}
+		made := object{"document_id": document, "document_type": "external", "model_id": "m", "text": document, "embedding": []float64{x, y}}
+		if document != "east" {
+			made["metadata"] = object{"of " + document: document}
+		}
+		return made
 	}
 	w.wants(w.try("ann", "PUT", "/vector_stores/"+id, []any{
 		item("east", 1, 0), item("north", 0, 1), item("west", -1, 0), item("nowhere", 0, 0), item("north", 0.1, 1), item("northeast", 5, 5),
@@ -315,6 +321,16 @@ func testVectorStores(w *world) {
 	}
 	if got := strings.Join(order, " "); got != "northeast east north" {
 		w.Errorf("nearest: %s", got)
+	}
+	for _, f := range found { // each with its own metadata, or none
+		item := f["item"].(object)
+		want := object{}
+		if document := item["document_id"]; document != "east" {
+			want["of "+document.(string)] = document
+		}
+		if diff := cmp.Diff(want, item["metadata"]); diff != "" {
+			w.Errorf("metadata of %v (-want +got):\n%s", item["document_id"], diff)
+		}
 	}
 	if score := found[0]["score"].(float64); score < 0.998 || score > 1 {
 		w.Errorf("score = %v", score)

@@ -44,8 +44,7 @@ func ofOwner(id string) store.Filter {
 
 func (r *Resources) variables(ctx context.Context, owner string) (map[string]string, error) {
 	values := make(map[string]string)
-	row := new(variable)
-	err := r.store.Each(ctx, row, func() (err error) {
+	err := store.Each(ctx, r.store, func(row *variable) (err error) {
 		values[row.Name], err = r.box.Open(row.Value, owner+"/"+row.Name)
 		return err
 	}, ofOwner(owner))
@@ -73,7 +72,6 @@ func (r *Resources) setVariables(ctx context.Context, tx *store.Tx, owner string
 		}
 		changed = changed || did
 	}
-	rows = nil
 	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
 		return false, err
 	}

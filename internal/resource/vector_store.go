@@ -241,8 +241,7 @@ func (r *Resources) Documents(ctx context.Context, who Caller, id string) (*Item
 		return nil, err
 	}
 	list, byID := []*Document{}, make(map[string]*Document)
-	row := new(vectorStoreItem)
-	err = r.store.Each(ctx, row, func() error {
+	err = store.Each(ctx, r.store, func(row *vectorStoreItem) error {
 		d := byID[row.DocumentID]
 		if d == nil {
 			d = &Document{ID: row.DocumentID, VectorStoreID: s.ID, CreatedAt: row.CreatedAt}
@@ -300,8 +299,7 @@ func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string
 		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions", len(in.QueryVector), s.Dimension)
 	}
 	best := []*Found{}
-	row := new(vectorStoreItem)
-	err = r.store.Each(ctx, row, func() error {
+	err = store.Each(ctx, r.store, func(row *vectorStoreItem) error {
 		score := cosine(in.QueryVector, row.Embedding)
 		at, _ := slices.BinarySearchFunc(best, score, func(f *Found, score float64) int {
 			if f.Score >= score {

@@ -2,6 +2,9 @@ package store
 
 import (
 	"context"
+	"testing"
+
+	"github.com/uptrace/bun/dialect"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog/sqllog"
@@ -24,4 +27,15 @@ func (silentLog) Wake() {}
 func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error) {
 	err = tx.tx.QueryRowContext(ctx, "SHOW "+name).Scan(&value)
 	return value, err
+}
+
+// SQLite reports whether the database is SQLite.
+func (s *Store) SQLite() bool { return s.writer.Dialect().Name() == dialect.SQLite }
+
+// Exec runs a statement of a test.
+func (s *Store) Exec(t *testing.T, text string) {
+	t.Helper()
+	if _, err := s.writer.DB.ExecContext(t.Context(), text); err != nil {
+		t.Fatal(err)
+	}
 }

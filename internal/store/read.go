@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -75,8 +76,9 @@ func (s *Store) First(ctx context.Context, row any, filters ...Filter) error {
 	return notFound(where(s.reader.NewSelect().Model(row), filters).Limit(1).Scan(ctx))
 }
 
-// List reads rows that pass the filters, and counts all that do.
+// List reads rows that pass the filters into a new slice, and counts all that do.
 func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filter) (total int64, err error) {
+	renew(rows)
 	if total, err = where(s.reader.NewSelect().Model(rows), filters).Count(ctx); err != nil {
 		return 0, fmt.Errorf("count: %w", known(err))
 	}
@@ -96,23 +98,32 @@ func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filt
 	return total, nil
 }
 
-// Each reads rows that pass the filters one by one into row, and calls do after
-// each.
-func (s *Store) Each(ctx context.Context, row any, do func() error, filters ...Filter) error {
-	rows, err := where(s.reader.NewSelect().Model(row), filters).Rows(ctx)
+// Each reads the rows that pass the filters one by one and calls do with each. A
+// row shares nothing with the others, so do may keep it or parts of it.
+func Each[R any](ctx context.Context, s *Store, do func(*R) error, filters ...Filter) error {
+	rows, err := where(s.reader.NewSelect().Model((*R)(nil)), filters).Rows(ctx)
 	if err != nil {
 		return fmt.Errorf("read: %w", known(err))
 	}
 	defer rows.Close()
 	for rows.Next() {
+		// A row of its own each time: bun merges JSON into the map that a row has.
+		row := new(R)
 		if err := s.reader.ScanRow(ctx, rows, row); err != nil {
 			return fmt.Errorf("read: %w", known(err))
 		}
-		if err := do(); err != nil {
+		if err := do(row); err != nil {
 			return err
 		}
 	}
 	return known(rows.Err())
+}
+
+// renew makes rows point to a new, empty slice: bun reads into the elements that a
+// slice already has, which somebody may have kept.
+func renew(rows any) {
+	slice := reflect.ValueOf(rows).Elem()
+	slice.Set(reflect.MakeSlice(slice.Type(), 0, 0))
 }
 
 // IdleContexts returns ids of contexts that were last active before a time and
@@ -134,13 +145,17 @@ func (tx *Tx) Lock(ctx context.Context, row any) error {
 	return notFound(tx.lock(tx.tx.NewSelect().Model(row).WherePK()).Scan(ctx))
 }
 
-// Find reads at most limit rows that pass the filters, by id, and holds them.
+// Find reads at most limit rows that pass the filters into a new slice, by id, and
+// holds them.
 func (tx *Tx) Find(ctx context.Context, rows any, limit int64, filters ...Filter) error {
+	renew(rows)
 	return notFound(tx.lock(where(tx.tx.NewSelect().Model(rows), filters).Order("id").Limit(limit)).Scan(ctx))
 }
 
-// Read reads all rows that pass the filters, in the order of a column.
+// Read reads all rows that pass the filters into a new slice, in the order of a
+// column.
 func (tx *Tx) Read(ctx context.Context, rows any, order string, filters ...Filter) error {
+	renew(rows)
 	return notFound(where(tx.tx.NewSelect().Model(rows), filters).Order(order).Scan(ctx))
 }
 

@@ -56,6 +56,7 @@ func TestStore(t *testing.T) {
 			}
 			testTransactions(t, s)
 			testReads(t, s)
+			testRows(t, s)
 		})
 	}
 }

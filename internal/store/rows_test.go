@@ -1,0 +1,98 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// mixed has a column of every kind whose Go value two rows could share.
+type mixed struct {
+	bun.BaseModel `bun:"table:mixed"`
+
+	ID     string            `bun:",pk"`
+	Map    map[string]string `bun:"type:json"`
+	Slice  []string          `bun:"type:json"`
+	Struct struct {
+		A, B *string
+		Deep map[string][]int
+	} `bun:"type:json"`
+	Nested  *nested `bun:"type:json"`
+	Pointer *string
+	Number  *int64
+	Time    *time.Time
+	Bytes   []byte
+	Raw     json.RawMessage `bun:"type:json"`
+}
+
+type nested struct{ Tags map[string]string }
+
+// testRows checks that rows read in one go share nothing: each is what it would be
+// if it were the only one.
+func testRows(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	bytes := "BYTEA"
+	if s.SQLite() {
+		bytes = "BLOB"
+	}
+	s.Exec(t, `CREATE TABLE mixed (id TEXT PRIMARY KEY, map TEXT, slice TEXT, struct TEXT, nested TEXT, pointer TEXT,
+		number BIGINT, time TIMESTAMP, bytes `+bytes+`, raw TEXT)`)
+	s.Exec(t, `INSERT INTO mixed VALUES
+		('1', '{"a":"1","b":"1"}', '["a","b","c"]', '{"A":"1","Deep":{"x":[1,2]}}', '{"Tags":{"t":"1"}}', 'one', 1, '2026-01-01 00:00:00', 'aaaa', '{"r":1}'),
+		('2', '{"c":"2"}', '["d"]', '{"B":"2","Deep":{"y":[3]}}', '{"Tags":{"u":"2"}}', 'two', 2, '2026-01-02 00:00:00', 'bb', '[2]'),
+		('3', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+		('4', '{}', '[]', '{}', '{}', 'four', 4, '2026-01-04 00:00:00', 'c', '"4"')`)
+	var want []*mixed
+	for _, id := range []string{"1", "2", "3", "4"} {
+		row := &mixed{ID: id}
+		if err := s.Get(ctx, row); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, row)
+	}
+	var first []*mixed // what an earlier read returned and somebody kept
+	for name, read := range map[string]func(context.Context) ([]*mixed, error){
+		"Each": func(ctx context.Context) (rows []*mixed, err error) {
+			err = store.Each(ctx, s, func(row *mixed) error {
+				rows = append(rows, row)
+				return nil
+			})
+			return rows, err
+		},
+		"List into rows that were read before": func(ctx context.Context) (rows []*mixed, err error) {
+			_, err = s.List(ctx, &rows, store.Order{Column: "id", Limit: 9})
+			first = append(first, rows...)
+			_, err2 := s.List(ctx, &rows, store.Order{Column: "id", Limit: 9, Descending: true})
+			slices.Reverse(rows)
+			return rows, errors.Join(err, err2)
+		},
+		"Read and Find into rows that were read before": func(ctx context.Context) (rows []*mixed, err error) {
+			err = s.InTx(ctx, func(tx *store.Tx) error {
+				if err := tx.Read(ctx, &rows, "number", store.Filter{Column: "number", Op: store.Greater, Value: 0}); err != nil {
+					return err
+				}
+				return tx.Find(ctx, &rows, 9)
+			})
+			return rows, err
+		},
+	} {
+		got, err := read(ctx)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: rows share what they hold (-want +got):\n%s", name, diff)
+		}
+	}
+	if diff := cmp.Diff(want, first); diff != "" {
+		t.Errorf("a second read changed the rows of the first (-want +got):\n%s", diff)
+	}
+}
