@@ -1,0 +1,169 @@
+package limit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/limit"
+)
+
+func streams(total, perUser int64) *limit.Places {
+	return limit.NewPlaces(limit.Options{What: "event streams", Total: total, PerUser: perUser, Wait: 2 * time.Second})
+}
+
+func enter(t *testing.T, p *limit.Places, user string, n int64) (leave func()) {
+	t.Helper()
+	leave, err := p.Enter(t.Context(), user, n)
+	if err != nil {
+		t.Fatalf("%s: %v", user, err)
+	}
+	return leave
+}
+
+// refused is how long a user had to wait for a refusal, and what it says.
+func refused(t *testing.T, p *limit.Places, user string, n int64) (time.Duration, *limit.BusyError) {
+	t.Helper()
+	begun := time.Now()
+	_, err := p.Enter(t.Context(), user, n)
+	busy, ok := errors.AsType[*limit.BusyError](err)
+	if !ok {
+		t.Fatalf("%s: %v", user, err)
+	}
+	return time.Since(begun), busy
+}
+
+func TestPlacesOfOneUserAndOfAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := streams(3, 2)
+		leave := enter(t, p, "ann", 1)
+		enter(t, p, "ann", 1)
+		wait, err := refused(t, p, "ann", 1)
+		if want := "one user may have 2 event streams at once"; wait != 2*time.Second || !strings.Contains(err.Error(), want) {
+			t.Errorf("after %v: %v", wait, err)
+		}
+		if err.RetryAfter != 2*time.Second {
+			t.Errorf("try again after %v", err.RetryAfter)
+		}
+		enter(t, p, "bob", 1)
+		if wait, err := refused(t, p, "bob", 1); wait != 2*time.Second || !strings.Contains(err.Error(), "this server takes 3 event streams") {
+			t.Errorf("after %v: %v", wait, err)
+		}
+		leave()
+		leave() // does nothing
+		enter(t, p, "bob", 1)
+		refused(t, p, "cid", 1)
+	})
+}
+
+func TestPlacesOfSeveralAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := streams(100, 60)
+		leave := enter(t, p, "ann", 50)
+		refused(t, p, "ann", 11)
+		enter(t, p, "ann", 10)
+		refused(t, p, "bob", 41)
+		leave()
+		enter(t, p, "bob", 60)
+	})
+}
+
+// A place that becomes free goes to whoever has the fewest, however many requests
+// of others wait longer; and a large request isn't overtaken for ever.
+func TestPlacesAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := streams(2, 2)
+		first, second := enter(t, p, "ann", 1), enter(t, p, "ann", 1)
+		var mu sync.Mutex
+		var order []string
+		var wg sync.WaitGroup
+		for i, user := range []string{"ann", "ann", "bob", "cid"} {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond) // they arrive in this order
+				leave := enter(t, p, user, 1)
+				defer leave()
+				mu.Lock()
+				order = append(order, user)
+				mu.Unlock()
+				time.Sleep(10 * time.Millisecond)
+			})
+		}
+		time.Sleep(time.Second)
+		first()
+		wg.Wait()
+		second()
+		if got := fmt.Sprint(order); got != "[bob cid ann ann]" {
+			t.Errorf("they entered in the order %v", got)
+		}
+
+		leave := enter(t, p, "ann", 1)
+		var large func()
+		wg.Go(func() { large = enter(t, p, "bob", 2) })
+		synctest.Wait()
+		wg.Go(func() { enter(t, p, "cid", 1)() }) // would fit
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		if large == nil {
+			t.Fatal("the small request went before the large one")
+		}
+		large()
+		wg.Wait()
+	})
+}
+
+func TestWaitingForAPlaceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := streams(1, 1)
+		leave := enter(t, p, "ann", 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 64 {
+			go func() {
+				if _, err := p.Enter(ctx, "ann", 1); !errors.Is(err, context.Canceled) {
+					t.Errorf("after the caller left: %v", err)
+				}
+			}()
+		}
+		synctest.Wait()
+		if wait, _ := refused(t, p, "ann", 1); wait != 0 {
+			t.Errorf("the 65th request waited for %v", wait)
+		}
+		cancel()
+		synctest.Wait()
+		leave()
+		enter(t, p, "ann", 1)
+	})
+}
+
+func TestPlacesUnderLoad(t *testing.T) {
+	p := limit.NewPlaces(limit.Options{What: "scans", Total: 3, PerUser: 2, Wait: time.Minute})
+	var mu sync.Mutex
+	all, most := 0, 0
+	users := map[string]int{}
+	note := func(user string, n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		all, users[user] = all+n, users[user]+n
+		if most = max(most, all); all > 3 || users[user] > 2 {
+			t.Errorf("%d at once, %d of %s", all, users[user], user)
+		}
+	}
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			user := fmt.Sprint(i % 3)
+			for range 50 {
+				leave := enter(t, p, user, 1)
+				note(user, 1)
+				note(user, -1)
+				leave()
+			}
+		})
+	}
+	wg.Wait()
+}
