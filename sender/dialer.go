@@ -3,71 +3,10 @@ package sender
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"net/netip"
-	"slices"
 	"sync"
-	"syscall"
 	"time"
 )
-
-// Egress says which addresses may be dialled. The zero value allows all but the
-// link-local and metadata addresses of clouds, which are always refused.
-type Egress struct {
-	// Deny refuses these networks.
-	Deny []netip.Prefix
-	// Allow, if not empty, refuses all other networks.
-	Allow []netip.Prefix
-}
-
-// alwaysRefused are link-local networks and the metadata services of clouds.
-var alwaysRefused = []netip.Prefix{
-	netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("fe80::/10"),
-	netip.MustParsePrefix("fd00:ec2::254/128"),
-	netip.MustParsePrefix("168.63.129.16/32"),
-}
-
-// BlockedError says that the egress rule refuses an address.
-type BlockedError struct {
-	Address netip.Addr
-	// Setting is the configuration that refuses it; empty for an address that is
-	// always refused.
-	Setting string
-}
-
-// Error names the address and the setting.
-func (e *BlockedError) Error() string {
-	if e.Setting == "" {
-		return fmt.Sprintf("%s is a link-local or metadata address, which is always refused", e.Address)
-	}
-	return fmt.Sprintf("%s is refused by %s", e.Address, e.Setting)
-}
-
-// Check returns a [BlockedError] for an address that may not be dialled.
-func (e Egress) Check(address netip.Addr) error {
-	address = address.Unmap().WithZone("")
-	contains := func(p netip.Prefix) bool { return p.Contains(address) }
-	switch {
-	case slices.ContainsFunc(alwaysRefused, contains):
-		return &BlockedError{Address: address}
-	case slices.ContainsFunc(e.Deny, contains):
-		return &BlockedError{Address: address, Setting: "egress.deny_networks"}
-	case len(e.Allow) > 0 && !slices.ContainsFunc(e.Allow, contains):
-		return &BlockedError{Address: address, Setting: "egress.allow_networks"}
-	}
-	return nil
-}
-
-// control checks the address that is really dialled, after DNS.
-func (e Egress) control(_, address string, _ syscall.RawConn) error {
-	target, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("egress rule: %w", err)
-	}
-	return e.Check(target.Addr())
-}
 
 // Dialer opens connections under an egress rule, no more than a limit at once
 // to one address, and can close them all. Give its DialContext to an
@@ -104,7 +43,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	case <-ctx.Done():
 		return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no free connection")}
 	}
-	dialer := net.Dialer{Control: d.egress.control}
+	dialer := net.Dialer{Control: d.egress.Control}
 	raw, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		<-slot
