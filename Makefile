@@ -11,20 +11,28 @@ OUT := bin/tidings
 BUILDER := buildah
 PLATFORM := linux/amd64
 IMAGE := tidings-dev/tidings:$(VERSION)
+APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-tools: debian bin/helm bin/helm3 bin/helm-docs bin/versitygw ## bring what the tests need: PostgreSQL, Prometheus, Helm, and an S3 store
+test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian's packages
+	TIDINGS_TEST_REQUIRE=postgresql go test ./...
 
-debian: # Debian's packages; Prometheus without starting it
-	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
-	postgres() { ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; }; \
-	prometheus() { command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; }; \
-	if postgres && prometheus; then exit 0; fi; \
-	$$sudo apt-get update -q; \
-	postgres || $$sudo apt-get install -q -y --no-install-recommends postgresql; \
-	prometheus || { mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb; }
+test-all: tools ## the same with the race detector, the chart, an S3 store, Prometheus and the container image
+	TIDINGS_TEST_REQUIRE=all go test -race ./...
+	$(MAKE) container-check
+
+tools: postgresql prometheus bin/helm bin/helm3 bin/helm-docs bin/versitygw # what make test-all needs
+
+postgresql:
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
+	$(APT) update -q && $(APT) install -q -y --no-install-recommends postgresql
+
+prometheus: # unpacked, so that no service starts
+	@if command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; then exit 0; fi; \
+	$(APT) update -q && mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && \
+		dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
 bin/helm: tools/helm/go.sum
 	cd tools/helm && go build -o ../../$@ helm.sh/helm/v4/cmd/helm
@@ -37,9 +45,6 @@ bin/versitygw: tools/s3/go.sum # S3 on a folder
 
 bin/helm-docs: tools/helm/go.sum
 	cd tools/helm && go build -o ../../$@ github.com/norwoodj/helm-docs/cmd/helm-docs
-
-test: tools ## run all tests, race detector on
-	go test -race ./...
 
 binary: ## build tidings for GOOS and GOARCH into OUT; the same commit makes the same binary
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(OUT) \
@@ -93,11 +98,11 @@ lint: ## golangci-lint and, where its database can be reached, govulncheck
 		if [ $$code = 3 ]; then exit 3; fi; \
 		echo "govulncheck did not run: its database can't be reached"; fi
 
-bench: tools ## measure what docs/performance.md reports; about ten minutes
+bench: postgresql ## measure what docs/performance.md reports; about ten minutes
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./bench
 
-chaos: tools ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
+chaos: postgresql ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
 	go run ./chaos -time $(or $(TIME),10m)
 
 client: ## a stock generator makes a client from the OpenAPI document
@@ -110,4 +115,4 @@ fuzz: ## run each fuzz target for TIME (20s)
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(or $(TIME),20s) ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(or $(TIME),20s) ./internal/config
 
-.PHONY: help tools debian binary sbom image container-image container-check chart-e2e dist test vet lint bench chaos client fuzz
+.PHONY: help test test-all tools postgresql prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos client fuzz

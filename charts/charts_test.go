@@ -24,6 +24,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 var update = flag.Bool("update", false, "write the golden files, the schema and the README")
@@ -39,20 +40,8 @@ var openChart = sync.OnceValue(func() error {
 	})
 })
 
-// helms are the programs that "make tools" builds.
+// helms are the programs that render the chart.
 var helms = []string{"helm3", "helm"}
-
-func program(t *testing.T, name string) string {
-	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "bin", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%s is missing; 'make tools' builds it", path)
-	}
-	return path
-}
 
 // run returns what a program printed on its two outputs.
 func run(t *testing.T, name string, args ...string) (out, problem string, err error) {
@@ -61,7 +50,7 @@ func run(t *testing.T, name string, args ...string) (out, problem string, err er
 		t.Fatal(err)
 	}
 	home := t.TempDir() // no settings of whoever runs the tests
-	cmd := exec.CommandContext(t.Context(), program(t, name), args...)
+	cmd := exec.CommandContext(t.Context(), testtool.Path(t, name), args...)
 	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "none")}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

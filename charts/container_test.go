@@ -186,11 +186,7 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 // stops, which answers until those who send it requests have heard of that; and
 // each change is told once, by whichever pod.
 func TestContainersRollingUpdate(t *testing.T) {
-	database, err := testdb.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer database.Close()
+	database := testdb.OwnServer(t)
 	url, err := database.Create("rolling")
 	if err != nil {
 		t.Fatal(err)

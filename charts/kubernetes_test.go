@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // cluster is a real Kubernetes API server with its etcd, on loopback. It has no
@@ -62,7 +64,7 @@ func startCluster(t *testing.T) *cluster {
 	keyFile := write("service-accounts.pem", pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
 	tokens := write("tokens.csv", []byte(clusterToken+",admin,admin,system:masters\n"))
 	host, port, _ := strings.Cut(address, ":")
-	start(t, "kube-apiserver", exec.Command(program(t, "kube-apiserver"), "--etcd-servers", "http://"+etcd,
+	start(t, "kube-apiserver", exec.Command(testtool.Path(t, "kube-apiserver"), "--etcd-servers", "http://"+etcd,
 		"--bind-address", host, "--secure-port", port, "--cert-dir", filepath.Join(folder, "certificates"), "--token-auth-file", tokens,
 		"--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
 		"--service-account-issuer", "https://"+address, "--service-account-key-file", keyFile, "--service-account-signing-key-file", keyFile))
@@ -221,7 +223,7 @@ func (c *cluster) everything(namespace string) string {
 // helm runs a Helm on the cluster, and returns what it printed.
 func (c *cluster) helm(helm string, args ...string) (string, error) {
 	c.Helper()
-	cmd := exec.Command(program(c.T, helm), args...)
+	cmd := exec.Command(testtool.Path(c.T, helm), args...)
 	cmd.Env = []string{"HOME=" + c.TempDir(), "KUBECONFIG=" + c.kubeconfig}
 	out, err := cmd.CombinedOutput()
 	return string(out), err

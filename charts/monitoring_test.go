@@ -26,6 +26,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/app"
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 const (
@@ -33,26 +34,9 @@ const (
 	alerts   = "tidings/files/alerts.yaml"
 )
 
-// tool finds a program that "make tools" brings.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	local, err := filepath.Abs(filepath.Join("..", "bin", "prometheus", "usr", "bin", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(local); err == nil {
-		return local
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%s is not on this machine; 'make tools' brings it", name)
-	}
-	return path
-}
-
 func promtool(t *testing.T, stdin io.Reader, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(tool(t, "promtool"), args...)
+	cmd := exec.Command(testtool.Path(t, "promtool"), args...)
 	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -213,7 +197,7 @@ func startPrometheus(t *testing.T, target string) (url string) {
 	address := l.Addr().String()
 	l.Close()
 	var log bytes.Buffer
-	cmd := exec.Command(tool(t, "prometheus"), "--config.file", file, "--storage.tsdb.path", filepath.Join(folder, "data"), "--web.listen-address", address)
+	cmd := exec.Command(testtool.Path(t, "prometheus"), "--config.file", file, "--storage.tsdb.path", filepath.Join(folder, "data"), "--web.listen-address", address)
 	cmd.Stderr = &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

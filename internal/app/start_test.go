@@ -72,11 +72,7 @@ func TestSweepContents(t *testing.T) {
 // not ready and answers with problems; afterwards it goes on by itself, and every
 // change that was committed arrives.
 func TestDatabaseRestarts(t *testing.T) {
-	database, err := testdb.StartPostgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer database.Close()
+	database := testdb.OwnServer(t)
 	url, err := database.Create("restarts")
 	if err != nil {
 		t.Fatal(err)

@@ -2,11 +2,7 @@ package testdb
 
 import (
 	"context"
-	"errors"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -15,6 +11,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // Bucket is an empty bucket of a throw-away S3 store.
@@ -28,11 +26,10 @@ type Bucket struct {
 
 const s3Time = 20 * time.Second
 
-// S3 starts a store on a folder: the program that "make tools" builds.
+// S3 starts a store on a folder. A test without the program for it is left out.
 func S3(tb testing.TB) *Bucket {
 	tb.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	program := filepath.Join(filepath.Dir(here), "..", "..", "bin", "versitygw")
+	program := testtool.Path(tb, "versitygw")
 	port, err := freePort()
 	if err != nil {
 		tb.Fatal(err)
@@ -42,9 +39,6 @@ func S3(tb testing.TB) *Bucket {
 	cmd := exec.Command(program, "--access", b.AccessKey, "--secret", b.SecretKey, "--region", b.Region, "--port", address, "posix", tb.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			tb.Fatalf("%s is missing; 'make tools' builds it", program)
-		}
 		tb.Fatal(err)
 	}
 	b.Stop = sync.OnceFunc(func() {

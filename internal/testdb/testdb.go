@@ -22,6 +22,8 @@ import (
 	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // Server is a PostgreSQL server in a temporary folder, listening on loopback.
@@ -181,6 +183,8 @@ func account() (uid, gid int, err error) {
 	return 0, 0, errors.New("postgres refuses to run as root and there is no account postgres or nobody")
 }
 
+var errNoPostgres = errors.New("there is no PostgreSQL server")
+
 func binaries() (string, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil {
@@ -192,7 +196,7 @@ func binaries() (string, error) {
 	}
 	path, err := exec.LookPath("initdb")
 	if err != nil {
-		return "", errors.New("no PostgreSQL server on this machine; 'make tools' installs it")
+		return "", fmt.Errorf("%w on this machine; 'make postgresql' installs it", errNoPostgres)
 	}
 	return filepath.Dir(path), nil
 }
@@ -213,19 +217,39 @@ var (
 )
 
 // Postgres returns the URL of a new, empty database. Packages whose tests use it
-// call [Main] from TestMain.
+// call [Main] from TestMain. Where PostgreSQL is not installed the test is left out.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
 	started.Store(true)
 	server, err := shared()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	need(tb, err)
 	url, err := server.Create(fmt.Sprintf("test_%d", databases.Add(1)))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return url
+}
+
+// OwnServer starts a server for one test, which may kill it. It ends with the test.
+func OwnServer(tb testing.TB) *Server {
+	tb.Helper()
+	server, err := StartPostgres()
+	need(tb, err)
+	tb.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			tb.Errorf("stop postgres: %v", err)
+		}
+	})
+	return server
+}
+
+func need(tb testing.TB, err error) {
+	tb.Helper()
+	if errors.Is(err, errNoPostgres) {
+		testtool.Missing(tb, testtool.PostgreSQL)
+	} else if err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Main runs the tests and stops the server that [Postgres] started, if it did.

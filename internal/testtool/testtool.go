@@ -1,0 +1,56 @@
+// Package testtool finds the programs, other than Go, that tests run. A test whose
+// program is missing is skipped, unless the make target that runs it promises to
+// install the program: then it fails.
+package testtool
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// requireEnv lists the programs, separated by commas, without which tests fail
+// instead of being skipped. "all" is all of them. The Makefile sets it.
+const requireEnv = "TIDINGS_TEST_REQUIRE"
+
+// PostgreSQL is the one program that "make test" installs.
+const PostgreSQL = "postgresql"
+
+// Missing skips the test, or fails it if the program is required.
+func Missing(tb testing.TB, name string) {
+	tb.Helper()
+	target := "make test-all"
+	if name == PostgreSQL {
+		target = "make test"
+	}
+	required := strings.Split(os.Getenv(requireEnv), ",")
+	if slices.Contains(required, name) || slices.Contains(required, "all") {
+		tb.Fatalf("%s is missing; %q installs it", name, target)
+	}
+	tb.Skipf("left out: %s is missing; %q installs it", name, target)
+}
+
+// folders are where the Makefile puts programs, below the root of the repository.
+var folders = []string{"bin", "bin/prometheus/usr/bin"}
+
+// Path returns the path of a program that the Makefile built or that is on PATH.
+// Without one it calls [Missing].
+func Path(tb testing.TB, name string) string {
+	tb.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	for _, folder := range folders {
+		path := filepath.Join(filepath.Dir(here), "..", "..", folder, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		Missing(tb, name)
+	}
+	return path
+}
