@@ -55,11 +55,21 @@ const (
 )
 
 // OpenSQLite opens the database in a folder, which it creates if need be. An
-// acknowledged write survives a power cut.
-func OpenSQLite(folder string) (*Store, error) {
+// acknowledged write survives a power cut. Until it is closed no other process
+// can open the folder: the error names the one that has it.
+func OpenSQLite(folder string) (_ *Store, err error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
+	lock, err := lockFolder(folder)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.close())
+		}
+	}()
 	pragmas := url.Values{
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
 		"_txlock": {"immediate"},
@@ -82,7 +92,7 @@ func OpenSQLite(folder string) (*Store, error) {
 		reader: bun.NewDB(reader, sqlitedialect.New()), writer: bun.NewDB(writer, sqlitedialect.New()),
 		log:        sqlite.New(reader, writer),
 		migrations: migrations{writer, goose.DialectSQLite3, sqlite.Migrate, sqlite.Pending},
-		closers:    []func() error{reader.Close, writer.Close},
+		closers:    []func() error{reader.Close, writer.Close, lock.close},
 	}, nil
 }
 

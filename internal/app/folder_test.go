@@ -1,0 +1,78 @@
+package app_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// refused starts a server that must not start, and returns what it said.
+func (p *process) refused(cloneflags uintptr) string {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), serveFile+"="+p.file)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: cloneflags}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) {
+		p.Skip("this account may not make PID namespaces")
+	}
+	if _, exited := errors.AsType[*exec.ExitError](err); !exited || ctx.Err() != nil {
+		p.Fatalf("a second server on the folder: %v; want it to exit with an error; it said:\n%s", err, out)
+	}
+	return string(out)
+}
+
+// One process owns a data folder. Another one is told which, whatever name it
+// has for the folder, in another container too; a killed one leaves nothing that
+// is in the way.
+func TestOneOwnerOfAFolder(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	first := newProcess(t, map[string]any{"data_dir": folder})
+	first.start()
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, folder string
+		cloneflags   uintptr
+	}{
+		{"same name", folder, 0},
+		{"symbolic link", link, 0},
+		{"another container", folder, syscall.CLONE_NEWPID},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			second := newProcess(t, map[string]any{"data_dir": test.folder})
+			want := fmt.Sprintf("data folder %s is in use by process %d on host %s", test.folder, first.cmd.Process.Pid, host)
+			if said := second.refused(test.cloneflags); !strings.Contains(said, want) {
+				t.Errorf("it said %q, want %q", said, want)
+			}
+		})
+	}
+	if status, _, err := first.call("GET", "/users/me", nil); err != nil || status != 200 {
+		t.Errorf("the owner answers %d, %v", status, err)
+	}
+	first.end(syscall.SIGKILL)
+	second := newProcess(t, map[string]any{"data_dir": link})
+	second.start()
+	if said := first.refused(0); !strings.Contains(said, fmt.Sprintf("process %d ", second.cmd.Process.Pid)) {
+		t.Errorf("after a kill: it said %q, want the process id of the new owner", said)
+	}
+	if err := second.end(syscall.SIGTERM); err != nil {
+		t.Errorf("the new owner stopped with %v", err)
+	}
+	first.start()
+}

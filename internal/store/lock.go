@@ -1,0 +1,79 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// lockFile is locked by the process that owns the folder, and says which one
+// that is. It stays there: whoever removed it could not tell whether another
+// process has just opened it.
+const lockFile = "tidings.lock"
+
+// The operating system's lock is on the first byte, which Windows then lets
+// nobody else read; who holds it is written behind that, in a record of a fixed
+// length.
+const (
+	holderOffset = 1
+	holderLength = 255
+)
+
+// folderLock is the lock on a data folder. It ends with its process, however that
+// ends.
+type folderLock struct {
+	lock *flock.Flock
+	path string
+}
+
+// lockFolder makes this process the only one that has the SQLite database in a
+// folder open. The error names the process that has it.
+func lockFolder(folder string) (*folderLock, error) {
+	path := filepath.Join(folder, lockFile)
+	l := &folderLock{flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)), path}
+	locked, err := l.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder %s: %w", folder, err)
+	}
+	if !locked {
+		return nil, fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder, l.holder())
+	}
+	host, _ := os.Hostname() // it only explains
+	me := fmt.Sprintf("process %d on host %s, which opened it at %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	if err := l.write(me); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock data folder %s: %w", folder, err), l.lock.Close())
+	}
+	return l, nil
+}
+
+// close lets another process have the folder.
+func (l *folderLock) close() error { return errors.Join(l.write(""), l.lock.Close()) }
+
+func (l *folderLock) write(holder string) error {
+	file, err := os.OpenFile(l.path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(fmt.Appendf(nil, "%-*.*s\n", holderLength, holderLength, holder), holderOffset)
+	return errors.Join(err, file.Close())
+}
+
+func (l *folderLock) holder() string {
+	const unknown = "another process"
+	file, err := os.Open(l.path)
+	if err != nil {
+		return unknown
+	}
+	defer file.Close()
+	text := make([]byte, holderLength)
+	n, _ := file.ReadAt(text, holderOffset) // what is not there yet is about to be written
+	if holder := strings.TrimSpace(string(text[:n])); holder != "" {
+		return holder
+	}
+	return unknown
+}
