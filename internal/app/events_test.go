@@ -114,7 +114,7 @@ var ways = []struct {
 		store := w.call("bob", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
 		connector := w.call("bob", "POST", "/connectors", object{"url": w.agent.url + "/mcp"}).id()
 		provider := w.call("admin", "POST", "/providers", object{"location": w.agent.url + "/bob"}).id()
-		feedback := w.call("bob", "POST", "/user_feedback", opinion(provider)).id()
+		feedback := w.call("bob", "POST", "/user_feedback", opinion(provider, context)).id()
 		w.mark()
 		w.call("admin", "DELETE", "/users/"+bob, nil)
 		return []told{
@@ -176,7 +176,7 @@ var ways = []struct {
 		context := w.call("ann", "POST", "/contexts", object{"provider_id": id}).id()
 		build := w.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/org/deleted"}).id()
 		w.call("developer", "PATCH", "/provider_builds/"+build, object{"provider_id": id})
-		feedback := w.call("ann", "POST", "/user_feedback", opinion(id)).id()
+		feedback := w.call("ann", "POST", "/user_feedback", opinion(id, context)).id()
 		w.mark()
 		w.call("admin", "DELETE", "/providers/"+id, nil)
 		return []told{
@@ -369,8 +369,9 @@ var ways = []struct {
 	{"user_feedback: created, deleted", func(w *world) []told {
 		ann := w.user("ann")
 		provider := w.call("admin", "POST", "/providers", object{"location": w.agent.url + "/feedback"}).id()
+		context := w.call("ann", "POST", "/contexts", object{}).id()
 		w.mark()
-		id := w.call("ann", "POST", "/user_feedback", opinion(provider)).id()
+		id := w.call("ann", "POST", "/user_feedback", opinion(provider, context)).id()
 		w.call("ann", "DELETE", "/user_feedback/"+id, nil)
 		return []told{{"user_feedback.created", id, ann}, {"user_feedback.deleted", id, ann}}
 	}},
@@ -393,9 +394,10 @@ var ways = []struct {
 			{"ann", "POST", "/contexts", object{"provider_id": id}, 404},
 			{"ann", "POST", "/vector_stores?context_id=" + w.user("ann"), object{"name": "s", "dimension": 2, "model_id": "m"}, 404},
 			{"ann", "POST", "/vector_stores", object{"name": "s", "dimension": 10000, "model_id": "m"}, 422},
-			{"ann", "POST", "/user_feedback", opinion(id), 404},
+			{"ann", "POST", "/user_feedback", opinion(id, id), 404},
 			{"admin", "DELETE", "/users/" + w.user("admin"), nil, 409},
 			{"admin", "PATCH", "/users/" + w.user("admin"), object{"role": "user"}, 409},
+			{"admin", "PATCH", "/users/" + strings.ToUpper(w.user("admin")), object{"role": "user"}, 409},
 			{"admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "wrong-key"}, 400},
 		} {
 			if a := w.try(refused.as, refused.method, refused.path, refused.body); a.status != refused.status {
@@ -406,10 +408,10 @@ var ways = []struct {
 	}},
 }
 
-func opinion(provider string) object {
+func opinion(provider, context string) object {
 	return object{
 		"provider_id": provider, "task_id": "00000000-0000-4000-8000-000000000001",
-		"context_id": "00000000-0000-4000-8000-000000000002", "rating": 1, "message": "good",
+		"context_id": context, "rating": 1, "message": "good",
 	}
 }
 

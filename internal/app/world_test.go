@@ -335,7 +335,7 @@ func newAgent(t *testing.T) *agent {
 		}
 		fmt.Fprint(w, `{"name":"Echo","description":"Says it again.","version":"1.0.0","url":"http://echo"}`)
 	})
-	mux.HandleFunc("/v1/models", func(w http.ResponseWriter, r *http.Request) {
+	models := func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		a.keys = append(a.keys, r.Header.Get("Authorization"))
 		a.mu.Unlock()
@@ -344,7 +344,9 @@ func newAgent(t *testing.T) *agent {
 			return
 		}
 		fmt.Fprint(w, `{"data":[{"id":"gpt-4o"},{"id":"text-embedding-3"}]}`)
-	})
+	}
+	mux.HandleFunc("/v1/models", models)
+	mux.HandleFunc("/{tenant}/v1/models", models)
 	server := mcp.NewServer(&mcp.Implementation{Name: "tools", Version: "1"}, nil)
 	handler := mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil)
 	mux.Handle("/mcp", handler)

@@ -47,8 +47,6 @@ func owner(row Row) Caller {
 	return c
 }
 
-func owns(who Caller, b *Base) bool { return b.CreatedBy != nil && *b.CreatedBy == who.UserID }
-
 // Verb is what somebody does with a resource.
 type Verb int
 
@@ -60,80 +58,67 @@ const (
 	Deleting
 )
 
-// Policy says who may do what with resources of one type. Somebody else's
-// resource is one that is not there; only a role that is too low is told so.
+// Policy says who may do what with resources of one type. A role that is too low
+// is refused whatever resource is named; to everybody who may not touch it,
+// somebody else's resource does not exist.
 type Policy struct {
-	// Allow returns an error if the caller may not. When creating, the row is
-	// still without an owner.
-	Allow func(who Caller, do Verb, b *Base) error
-	// Sees narrows a list to what the caller may read.
-	Sees func(who Caller) []store.Filter
+	// Needs is the lowest role that may do it.
+	Needs func(do Verb) Role
+	// Others reports whether a caller may do it with other people's resources.
+	Others func(who Caller, do Verb) bool
 }
 
-var errNotYours = fail(NotFound, "", "there is no such resource")
+// permit returns an error if the caller's role is too low. It comes before any
+// look-up, so that a refusal says nothing about what exists.
+func (p Policy) permit(who Caller, do Verb) error { return who.Need(p.Needs(do)) }
 
-func seesOwn(who Caller) []store.Filter {
+// visible narrows a query to the rows that the caller may do something with. The
+// query decides, so that a stranger's row is neither read nor locked, and
+// answers no later than one that does not exist.
+func (p Policy) visible(who Caller, do Verb) []store.Filter {
+	if p.Others(who, do) {
+		return nil
+	}
 	return []store.Filter{{Column: "created_by", Op: store.Equal, Value: who.UserID}}
 }
 
-func seesAll(Caller) []store.Filter { return nil }
+func anybody(Verb) Role { return RoleUser }
 
-// private resources are their owner's alone, also before admins.
-var private = Policy{
-	Allow: func(who Caller, do Verb, b *Base) error {
-		if do == Creating || owns(who, b) {
-			return nil
+// readersAndWriters needs one role to read and another for everything else.
+func readersAndWriters(readers, writers Role) func(Verb) Role {
+	return func(do Verb) Role {
+		if do == Reading {
+			return readers
 		}
-		return errNotYours
-	},
-	Sees: seesOwn,
+		return writers
+	}
+}
+
+// private resources are their owner's alone, not even admins see them.
+var private = Policy{
+	Needs:  anybody,
+	Others: func(Caller, Verb) bool { return false },
 }
 
 // personal resources are their owner's and the admins'.
 var personal = Policy{
-	Allow: func(who Caller, do Verb, b *Base) error {
-		if do == Creating || owns(who, b) || who.is(RoleAdmin) {
-			return nil
-		}
-		return errNotYours
-	},
-	Sees: func(who Caller) []store.Filter {
-		if who.is(RoleAdmin) {
-			return nil
-		}
-		return seesOwn(who)
-	},
+	Needs:  anybody,
+	Others: func(who Caller, _ Verb) bool { return who.is(RoleAdmin) },
 }
 
 // published resources are read by a role, and written by developers, each their
 // own, and by admins.
 func published(readers Role) Policy {
 	return Policy{
-		Allow: func(who Caller, do Verb, b *Base) error {
-			if do == Reading {
-				return who.Need(readers)
-			}
-			if err := who.Need(RoleDeveloper); err != nil {
-				return err
-			}
-			if do == Creating || owns(who, b) || who.is(RoleAdmin) {
-				return nil
-			}
-			return errNotYours
-		},
-		Sees: seesAll,
+		Needs:  readersAndWriters(readers, RoleDeveloper),
+		Others: func(who Caller, do Verb) bool { return do == Reading || who.is(RoleAdmin) },
 	}
 }
 
 // administered resources are read by a role and written by admins.
 func administered(readers Role) Policy {
 	return Policy{
-		Allow: func(who Caller, do Verb, _ *Base) error {
-			if do == Reading {
-				return who.Need(readers)
-			}
-			return who.Need(RoleAdmin)
-		},
-		Sees: seesAll,
+		Needs:  readersAndWriters(readers, RoleAdmin),
+		Others: func(Caller, Verb) bool { return true },
 	}
 }

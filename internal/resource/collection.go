@@ -33,7 +33,7 @@ func (c *Collection[R]) Create(ctx context.Context, who Caller, row R) (R, error
 
 func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, row R) error {
 	b := row.base()
-	if err := c.kind.Allow(who, Creating, b); err != nil {
+	if err := c.kind.permit(who, Creating); err != nil {
 		return err
 	}
 	if b.ID == "" {
@@ -51,11 +51,16 @@ func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, ro
 
 // Get returns a resource that the caller may read.
 func (c *Collection[R]) Get(ctx context.Context, who Caller, id string) (R, error) {
+	return c.find(ctx, who, Reading, id)
+}
+
+// find reads a resource that the caller may do something with.
+func (c *Collection[R]) find(ctx context.Context, who Caller, do Verb, id string) (R, error) {
 	row := c.withID(id)
-	if err := c.store.Get(ctx, row); err != nil {
-		return row, known(err, c.kind.name())
+	if err := c.kind.permit(who, do); err != nil {
+		return row, err
 	}
-	return row, c.kind.Allow(who, Reading, row.base())
+	return row, known(c.store.Get(ctx, row, c.kind.visible(who, do)...), c.kind.name())
 }
 
 // Update changes a resource with a function, which is given the row and may run
@@ -68,10 +73,7 @@ func (c *Collection[R]) Update(ctx context.Context, who Caller, id string, ifMat
 // update is [Collection.Update] for a change that also writes other rows.
 func (c *Collection[R]) update(ctx context.Context, who Caller, id string, ifMatch int64, change func(*store.Tx, R) error) (row R, err error) {
 	err = c.store.InTx(ctx, func(tx *store.Tx) error {
-		if row, err = c.lock(ctx, tx, id, ifMatch); err != nil {
-			return err
-		}
-		if err := c.kind.Allow(who, Updating, row.base()); err != nil {
+		if row, err = c.lock(ctx, tx, who, Updating, id, ifMatch); err != nil {
 			return err
 		}
 		return c.change(ctx, tx, who, row, func(row R) error { return change(tx, row) })
@@ -107,11 +109,8 @@ func (c *Collection[R]) change(ctx context.Context, tx *store.Tx, who Caller, ro
 // Delete removes a resource and all that goes with it.
 func (c *Collection[R]) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return c.store.InTx(ctx, func(tx *store.Tx) error {
-		row, err := c.lock(ctx, tx, id, ifMatch)
+		row, err := c.lock(ctx, tx, who, Deleting, id, ifMatch)
 		if err != nil {
-			return err
-		}
-		if err := c.kind.Allow(who, Deleting, row.base()); err != nil {
 			return err
 		}
 		return c.remove(ctx, tx, who, row)
@@ -132,25 +131,20 @@ func (c *Collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, ro
 	return known(tx.Delete(ctx, row, c.kind.event(who, row, tidings.Deleted)), c.kind.name())
 }
 
-// lock reads a row and holds it until the end of the transaction.
-func (c *Collection[R]) lock(ctx context.Context, tx *store.Tx, id string, ifMatch int64) (R, error) {
+// lock reads a row that the caller may do something with and holds it until the
+// end of the transaction. ifMatch is the version the caller knows, 0 for any.
+func (c *Collection[R]) lock(ctx context.Context, tx *store.Tx, who Caller, do Verb, id string, ifMatch int64) (R, error) {
 	row := c.withID(id)
-	if err := tx.Lock(ctx, row); err != nil {
+	if err := c.kind.permit(who, do); err != nil {
+		return row, err
+	}
+	if err := tx.Lock(ctx, row, c.kind.visible(who, do)...); err != nil {
 		return row, known(err, c.kind.name())
 	}
 	if v := row.base().Version; ifMatch != 0 && ifMatch != v {
 		return row, fail(Changed, "If-Match", "the %s has changed: it is at version %d", c.kind.name(), v)
 	}
 	return row, nil
-}
-
-// lockOwn reads a row that must be the caller's, and holds it.
-func (c *Collection[R]) lockOwn(ctx context.Context, tx *store.Tx, who Caller, id string) (R, error) {
-	row, err := c.lock(ctx, tx, id, 0)
-	if err == nil && !owns(who, row.base()) {
-		err = fail(NotFound, "", "there is no such %s", c.kind.name())
-	}
-	return row, err
 }
 
 func (c *Collection[R]) withID(id string) R {
@@ -178,10 +172,10 @@ type Items[R any] struct {
 
 // List returns a part of the resources that the caller may read.
 func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters ...store.Filter) (*Items[R], error) {
-	if err := c.kind.Allow(who, Reading, &Base{CreatedBy: &who.UserID}); err != nil {
+	if err := c.kind.permit(who, Reading); err != nil {
 		return nil, err
 	}
-	filters = append(c.kind.Sees(who), filters...)
+	filters = append(c.kind.visible(who, Reading), filters...)
 	order := store.Order{Column: page.OrderBy, Descending: page.Descending, Limit: page.Limit + 1}
 	if page.Token != "" {
 		last, err := c.Get(ctx, who, page.Token)

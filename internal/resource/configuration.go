@@ -37,21 +37,22 @@ type SystemConfiguration struct {
 
 // SystemConfiguration returns the defaults.
 func (r *Resources) SystemConfiguration(ctx context.Context, who Caller) (*Configuration, error) {
-	row := new(Configuration)
-	if err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"}); err != nil {
-		return nil, known(err, "configuration")
+	if err := r.Configurations.kind.permit(who, Reading); err != nil {
+		return nil, err
 	}
-	return row, r.Configurations.kind.Allow(who, Reading, &row.Base)
+	row := new(Configuration)
+	err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"})
+	return row, known(err, "configuration")
 }
 
 // PutSystemConfiguration sets the defaults. A model that no model provider
 // offers is an error.
 func (r *Resources) PutSystemConfiguration(ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration) (*Configuration, error) {
-	now, err := r.SystemConfiguration(ctx, who)
-	if err != nil {
+	if err := r.Configurations.kind.permit(who, Updating); err != nil {
 		return nil, err
 	}
-	if err := r.Configurations.kind.Allow(who, Updating, &now.Base); err != nil {
+	now, err := r.SystemConfiguration(ctx, who)
+	if err != nil {
 		return nil, err
 	}
 	for _, m := range []struct {

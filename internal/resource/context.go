@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func (r *Resources) CreateContext(ctx context.Context, who Caller, in NewContext
 	row := &Context{Metadata: in.Metadata.orEmpty(), ProviderID: in.ProviderID}
 	err := r.store.InTx(ctx, func(tx *store.Tx) error {
 		if in.ProviderID != nil {
-			if err := r.needProvider(ctx, tx, *in.ProviderID); err != nil {
+			if err := r.needProvider(ctx, tx, who, *in.ProviderID); err != nil {
 				return err
 			}
 		}
@@ -85,16 +86,35 @@ func (r *Resources) PatchContextMetadata(ctx context.Context, who Caller, id str
 	})
 }
 
+// inContextID names the parameter or member in the error about a context that
+// does not exist or is not the caller's.
+func inContextID(err error) error {
+	if isCode(err, NotFound) {
+		return fail(NotFound, "context_id", "there is no such context")
+	}
+	return err
+}
+
+// needContext returns an error unless a context is the caller's.
+func (r *Resources) needContext(ctx context.Context, who Caller, id string) error {
+	_, err := r.Contexts.Get(ctx, who, id)
+	return inContextID(err)
+}
+
+// lockContext holds a context of the caller's until the end of the transaction.
+func (r *Resources) lockContext(ctx context.Context, tx *store.Tx, who Caller, id string) (*Context, error) {
+	row, err := r.Contexts.lock(ctx, tx, who, Updating, id, 0)
+	return row, inContextID(err)
+}
+
 // enter holds a context of the caller's for something that is done in it, and
-// notes that it is active. An empty id is no context.
+// notes that it is active. A nil id is no context.
 func (r *Resources) enter(ctx context.Context, tx *store.Tx, who Caller, id *string) error {
 	if id == nil {
 		return nil
 	}
-	row, err := r.Contexts.lockOwn(ctx, tx, who, *id)
-	if isCode(err, NotFound) {
-		return fail(NotFound, "context_id", "there is no such context")
-	} else if err != nil {
+	row, err := r.lockContext(ctx, tx, who, *id)
+	if err != nil {
 		return err
 	}
 	return tx.Touch(ctx, row)
@@ -123,8 +143,9 @@ func (r *Resources) ExpireContexts(ctx context.Context, idle time.Duration) (exp
 
 func (r *Resources) expireContext(ctx context.Context, id string, before time.Time) error {
 	return r.store.InTx(ctx, func(tx *store.Tx) error {
-		row, err := r.Contexts.lock(ctx, tx, id, 0)
-		if isCode(err, NotFound) || (err == nil && !row.LastActiveAt.Before(before)) {
+		row := r.Contexts.withID(id)
+		err := tx.Lock(ctx, row)
+		if errors.Is(err, store.ErrNotFound) || (err == nil && !row.LastActiveAt.Before(before)) {
 			return nil // deleted, or active again
 		} else if err != nil {
 			return err

@@ -119,7 +119,7 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 		return nil, fail(Invalid, "file", "the file needs a content type of 1 to %d bytes", maxFileText)
 	}
 	if in.ContextID != nil { // before anything is read
-		if _, err := r.Contexts.Get(ctx, who, *in.ContextID); err != nil {
+		if err := r.needContext(ctx, who, *in.ContextID); err != nil {
 			return nil, err
 		}
 	}
@@ -172,7 +172,7 @@ func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, ro
 // DeleteFile removes a file and the text extracted from it. Where the file is
 // such a text itself, the extraction of its source is gone, too.
 func (r *Resources) DeleteFile(ctx context.Context, who Caller, id string, ifMatch int64) error {
-	now, err := r.Files.Get(ctx, who, id)
+	now, err := r.Files.find(ctx, who, Deleting, id)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (r *Resources) DeleteFile(ctx context.Context, who Caller, id string, ifMat
 				return err
 			}
 		}
-		row, err := r.Files.lock(ctx, tx, id, ifMatch)
+		row, err := r.Files.lock(ctx, tx, who, Deleting, id, ifMatch)
 		if err != nil {
 			return err
 		}
@@ -247,7 +247,7 @@ type FileFilter struct {
 func (r *Resources) ListFiles(ctx context.Context, who Caller, page Page, in FileFilter) (*Items[*File], error) {
 	var filters []store.Filter
 	if in.ContextID != "" {
-		if _, err := r.Contexts.Get(ctx, who, in.ContextID); err != nil {
+		if err := r.needContext(ctx, who, in.ContextID); err != nil {
 			return nil, err
 		}
 		filters = append(filters, ofContext(strings.ToLower(in.ContextID)))

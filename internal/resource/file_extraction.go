@@ -88,7 +88,7 @@ func (r *Resources) keepExtraction(ctx context.Context, who Caller, row *File, t
 		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
-		source, err := r.Files.lock(ctx, tx, row.ID, 0)
+		source, err := r.Files.lock(ctx, tx, who, Updating, row.ID, 0)
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (r *Resources) DeleteExtraction(ctx context.Context, who Caller, id string)
 }
 
 func (r *Resources) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, id string) error {
-	source, err := r.Files.lock(ctx, tx, id, 0)
+	source, err := r.Files.lock(ctx, tx, who, Updating, id, 0)
 	if err != nil {
 		return err
 	}

@@ -71,11 +71,10 @@ func (k *Kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
 // mayRead reports whether a caller may hear of an event of this type: one that
 // may read the resource, its owner, and admins, who are told everything.
 func (k *Kind[R]) mayRead(who Caller, e tidings.Event) bool {
-	owned := &Base{ID: e.ResourceID}
-	if e.OwnerID != "" {
-		owned.CreatedBy = &e.OwnerID
+	if who.is(RoleAdmin) || k.Self && who.UserID == e.ResourceID {
+		return true
 	}
-	return who.is(RoleAdmin) || k.Self && who.UserID == e.ResourceID || k.Allow(who, Reading, owned) == nil
+	return k.permit(who, Reading) == nil && (k.Others(who, Reading) || e.OwnerID == who.UserID)
 }
 
 // snapshot is what a client can see of a row, in a form that can be compared.

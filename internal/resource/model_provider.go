@@ -94,7 +94,7 @@ func (r *Resources) CreateModelProvider(ctx context.Context, who Caller, in NewM
 		Base: Base{ID: newID()}, Type: in.Type, Name: in.Name, Description: in.Description,
 		BaseURL: in.BaseURL, WatsonxProjectID: in.WatsonxProjectID, WatsonxSpaceID: in.WatsonxSpaceID,
 	}
-	if err := r.ModelProviders.kind.Allow(who, Creating, nil); err != nil {
+	if err := r.ModelProviders.kind.permit(who, Creating); err != nil {
 		return nil, err
 	}
 	if err := row.check(); err != nil {
@@ -139,10 +139,7 @@ func (in *ModelProviderPatch) apply(m *ModelProvider) error {
 
 // PatchModelProvider changes a model provider; a new key or URL is tried first.
 func (r *Resources) PatchModelProvider(ctx context.Context, who Caller, id string, ifMatch int64, in ModelProviderPatch) (*ModelProvider, error) {
-	if err := r.ModelProviders.kind.Allow(who, Updating, nil); err != nil {
-		return nil, err
-	}
-	now, err := r.ModelProviders.Get(ctx, who, id)
+	now, err := r.ModelProviders.find(ctx, who, Updating, id)
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +257,7 @@ type MatchedModel struct {
 // MatchModels returns models that are like those suggested, best first; without
 // suggestions, all that have the capability.
 func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) (*Items[*MatchedModel], error) {
-	if err := r.ModelProviders.kind.Allow(who, Reading, nil); err != nil {
+	if err := r.ModelProviders.kind.permit(who, Reading); err != nil {
 		return nil, err
 	}
 	models, err := r.offeredModels(ctx)

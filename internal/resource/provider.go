@@ -90,7 +90,7 @@ func checkLocation(location string) error {
 
 // PreviewProvider returns the provider that [Resources.CreateProvider] would make.
 func (r *Resources) PreviewProvider(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
-	if err := r.Providers.kind.Allow(who, Creating, nil); err != nil {
+	if err := r.Providers.kind.permit(who, Creating); err != nil {
 		return nil, err
 	}
 	if err := checkLocation(in.Location); err != nil {
@@ -155,11 +155,8 @@ type ProviderPatch struct {
 // PatchProvider changes a provider. A new location keeps the id; unless a card
 // comes with it, the card is fetched from there.
 func (r *Resources) PatchProvider(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderPatch) (*Provider, error) {
-	now, err := r.Providers.Get(ctx, who, id)
+	now, err := r.Providers.find(ctx, who, Updating, id)
 	if err != nil {
-		return nil, err
-	}
-	if err := r.Providers.kind.Allow(who, Updating, &now.Base); err != nil {
 		return nil, err
 	}
 	moves := in.Location != nil && *in.Location != now.Source
@@ -200,24 +197,23 @@ func (r *Resources) PatchProvider(ctx context.Context, who Caller, id string, if
 
 // ProviderByLocation returns the provider at a location.
 func (r *Resources) ProviderByLocation(ctx context.Context, who Caller, location string) (*Provider, error) {
+	if err := r.Providers.kind.permit(who, Reading); err != nil {
+		return nil, err
+	}
 	if err := checkLocation(location); err != nil {
 		return nil, err
 	}
 	row := new(Provider)
-	if err := r.store.First(ctx, row, store.Filter{Column: "source", Op: store.Equal, Value: location}); err != nil {
-		return nil, known(err, "provider")
-	}
-	return row, r.Providers.kind.Allow(who, Reading, &row.Base)
+	at := store.Filter{Column: "source", Op: store.Equal, Value: location}
+	err := r.store.First(ctx, row, append(r.Providers.kind.visible(who, Reading), at)...)
+	return row, known(err, "provider")
 }
 
 // ProviderVariables returns the variables of a provider that the caller may
 // change.
 func (r *Resources) ProviderVariables(ctx context.Context, who Caller, id string) (map[string]string, error) {
-	row, err := r.Providers.Get(ctx, who, id)
+	row, err := r.Providers.find(ctx, who, Updating, id)
 	if err != nil {
-		return nil, err
-	}
-	if err := r.Providers.kind.Allow(who, Updating, &row.Base); err != nil {
 		return nil, err
 	}
 	return r.variables(ctx, row.ID)
@@ -263,9 +259,10 @@ func (r *Resources) CheckAgent(ctx context.Context, p *Provider) error {
 	return err
 }
 
-// needProvider returns an error unless there is such a provider, and holds it.
-func (r *Resources) needProvider(ctx context.Context, tx *store.Tx, id string) error {
-	_, err := r.Providers.lock(ctx, tx, id, 0)
+// needProvider returns an error unless the caller may read a provider, and holds
+// it.
+func (r *Resources) needProvider(ctx context.Context, tx *store.Tx, who Caller, id string) error {
+	_, err := r.Providers.lock(ctx, tx, who, Reading, id, 0)
 	if isCode(err, NotFound) {
 		return fail(NotFound, "provider_id", "there is no such provider")
 	}

@@ -83,7 +83,7 @@ type NewProviderBuild struct {
 // PreviewProviderBuild returns the build that [Resources.CreateProviderBuild]
 // would record.
 func (r *Resources) PreviewProviderBuild(who Caller, in NewProviderBuild) (*ProviderBuild, error) {
-	if err := r.ProviderBuilds.kind.Allow(who, Creating, nil); err != nil {
+	if err := r.ProviderBuilds.kind.permit(who, Creating); err != nil {
 		return nil, err
 	}
 	source, err := parseBuildSource(in.Location)
@@ -161,7 +161,7 @@ func (r *Resources) PatchProviderBuild(ctx context.Context, who Caller, id strin
 			return fail(Invalid, "error_message", "a build that failed needs one")
 		}
 		if in.ProviderID != nil && !same(b.ProviderID, in.ProviderID) {
-			if err := r.needProvider(ctx, tx, *in.ProviderID); err != nil {
+			if err := r.needProvider(ctx, tx, who, *in.ProviderID); err != nil {
 				return err
 			}
 			b.ProviderID = in.ProviderID

@@ -25,7 +25,7 @@ func userKind(owns ...Owned) Kind[*User] {
 		Type:    tidings.User,
 		URL:     "/api/v1/users/{id}",
 		New:     func() *User { return new(User) },
-		Policy:  Policy{Allow: administered(RoleAdmin).Allow, Sees: seesAll},
+		Policy:  administered(RoleAdmin),
 		Self:    true,
 		Unowned: true,
 		Owns:    owns,
@@ -116,7 +116,7 @@ type UserPatch struct {
 func (r *Resources) PatchUser(ctx context.Context, who Caller, id string, ifMatch int64, in UserPatch) (*User, error) {
 	return r.Users.update(ctx, who, id, ifMatch, func(tx *store.Tx, u *User) error {
 		if u.Role == RoleAdmin && in.Role != RoleAdmin {
-			if err := anotherAdmin(ctx, tx, id); err != nil {
+			if err := anotherAdmin(ctx, tx, u.ID); err != nil {
 				return err
 			}
 		}

@@ -50,7 +50,10 @@ func (r *Resources) CreateUserFeedback(ctx context.Context, who Caller, in NewUs
 		Message: in.Message, Comment: in.Comment, CommentTags: in.CommentTags,
 	}
 	err := r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.needProvider(ctx, tx, in.ProviderID); err != nil {
+		if err := r.needProvider(ctx, tx, who, in.ProviderID); err != nil {
+			return err
+		}
+		if _, err := r.lockContext(ctx, tx, who, in.ContextID); err != nil {
 			return err
 		}
 		return r.UserFeedback.insert(ctx, tx, who, row)

@@ -67,7 +67,7 @@ func (r *Resources) CreateVectorStore(ctx context.Context, who Caller, contextID
 
 // DeleteVectorStore removes a vector store.
 func (r *Resources) DeleteVectorStore(ctx context.Context, who Caller, id string, ifMatch int64) error {
-	now, err := r.VectorStores.Get(ctx, who, id)
+	now, err := r.VectorStores.find(ctx, who, Deleting, id)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (r *Resources) DeleteVectorStore(ctx context.Context, who Caller, id string
 		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
 			return err
 		}
-		row, err := r.VectorStores.lock(ctx, tx, id, ifMatch)
+		row, err := r.VectorStores.lock(ctx, tx, who, Deleting, id, ifMatch)
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (r *Resources) DeleteVectorStore(ctx context.Context, who Caller, id string
 func (r *Resources) ListVectorStores(ctx context.Context, who Caller, page Page, contextID string) (*Items[*VectorStore], error) {
 	var filters []store.Filter
 	if contextID != "" {
-		if _, err := r.Contexts.Get(ctx, who, contextID); err != nil {
+		if err := r.needContext(ctx, who, contextID); err != nil {
 			return nil, err
 		}
 		filters = append(filters, ofContext(strings.ToLower(contextID)))
@@ -185,7 +185,7 @@ func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch
 
 // changeVectorStore changes what is in a vector store.
 func (r *Resources) changeVectorStore(ctx context.Context, who Caller, id string, ifMatch int64, change func(*store.Tx, *VectorStore) error) (row *VectorStore, err error) {
-	now, err := r.VectorStores.Get(ctx, who, id)
+	now, err := r.VectorStores.find(ctx, who, Updating, id)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (r *Resources) changeVectorStore(ctx context.Context, who Caller, id string
 		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
 			return err
 		}
-		if row, err = r.VectorStores.lock(ctx, tx, id, ifMatch); err != nil {
+		if row, err = r.VectorStores.lock(ctx, tx, who, Updating, id, ifMatch); err != nil {
 			return err
 		}
 		return r.VectorStores.change(ctx, tx, who, row, func(s *VectorStore) error {

@@ -66,9 +66,10 @@ type Position struct {
 	ID    string
 }
 
-// Get reads the row whose primary key is set; [ErrNotFound] if there is none.
-func (s *Store) Get(ctx context.Context, row any) error {
-	return notFound(s.reader.NewSelect().Model(row).WherePK().Scan(ctx))
+// Get reads the row whose primary key is set; [ErrNotFound] if there is none that
+// passes the filters.
+func (s *Store) Get(ctx context.Context, row any, filters ...Filter) error {
+	return notFound(where(s.reader.NewSelect().Model(row).WherePK(), filters).Scan(ctx))
 }
 
 // First reads the first row that passes the filters; [ErrNotFound] if none does.
@@ -140,9 +141,9 @@ func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (
 }
 
 // Lock reads the row whose primary key is set and holds it until the end of the
-// transaction; [ErrNotFound] if there is none.
-func (tx *Tx) Lock(ctx context.Context, row any) error {
-	return notFound(tx.lock(tx.tx.NewSelect().Model(row).WherePK()).Scan(ctx))
+// transaction; [ErrNotFound] if there is none that passes the filters.
+func (tx *Tx) Lock(ctx context.Context, row any, filters ...Filter) error {
+	return notFound(tx.lock(where(tx.tx.NewSelect().Model(row).WherePK(), filters)).Scan(ctx))
 }
 
 // Find reads at most limit rows that pass the filters into a new slice, by id, and
