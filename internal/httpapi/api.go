@@ -64,7 +64,7 @@ const root = "/api/v1"
 func New(o Options) http.Handler {
 	a := &api{Options: o, mux: newRouter(), readers: make(chan struct{}, feedReaders)}
 	a.huma = humago.New(a.mux, configuration(o.Version))
-	a.huma.UseMiddleware(a.authenticate)
+	a.huma.UseMiddleware(a.authenticate, a.knownQuery)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)

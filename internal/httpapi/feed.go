@@ -253,6 +253,9 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := checkQuery(r.URL.RawQuery, a.huma.OpenAPI().Paths[root+"/events"].Get); err != nil {
+		return err
+	}
 	after := r.URL.Query().Get("after")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		after = last

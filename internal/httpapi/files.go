@@ -29,13 +29,14 @@ func (a *api) fileRoutes() {
 		}},
 	}}
 	list(a, "/files", "listFiles", "List your files", func(ctx context.Context, who resource.Caller, in *struct {
-		Paging
+		Cut
 		InContext
+		OrderBy        string `query:"order_by" enum:"created_at,updated_at,filename,file_size_bytes" default:"created_at"`
 		ContentType    string `query:"content_type"`
 		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
 	},
 	) (*resource.Items[*resource.File], error) {
-		return r.ListFiles(ctx, who, in.page(), resource.FileFilter{
+		return r.ListFiles(ctx, who, in.by(in.OrderBy), resource.FileFilter{
 			ContextID: in.ContextID, ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
 		})
 	})

@@ -122,10 +122,11 @@ func (a *api) contextRoutes() {
 	})
 	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts", func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
-		Paging
+		Cut
+		OrderBy string `query:"order_by" enum:"created_at" default:"created_at"`
 	},
 	) (*resource.Items[*resource.HistoryItem], error) {
-		return r.History(ctx, who, in.ID, in.page())
+		return r.History(ctx, who, in.ID, in.by(in.OrderBy))
 	})
 	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -281,9 +282,18 @@ func (a *api) userFeedbackRoutes() {
 	create(a, "/user_feedback", "createUserFeedback", "Say what you think of an answer", r.CreateUserFeedback)
 	list(a, "/user_feedback", "listUserFeedback", "List feedback", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
-		ProviderID string `query:"provider_id" format:"uuid"`
+		ProviderID  string `query:"provider_id" format:"uuid"`
+		AfterCursor string `query:"after_cursor" format:"uuid" doc:"Another name of page_token."`
 	},
 	) (*resource.Items[*resource.UserFeedback], error) {
+		if in.AfterCursor != "" {
+			if in.PageToken != "" {
+				return nil, &resource.Error{
+					Code: resource.Invalid, Field: "query.after_cursor", Message: "set either after_cursor or page_token, not both",
+				}
+			}
+			in.PageToken = in.AfterCursor
+		}
 		return r.ListUserFeedback(ctx, who, in.page(), in.ProviderID)
 	})
 	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)

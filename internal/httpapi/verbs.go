@@ -120,19 +120,26 @@ func remove(a *api, path, id, summary string, do func(context.Context, resource.
 	})
 }
 
-// Paging is the query of every list.
-type Paging struct {
+// Cut is the part of a list that is wanted.
+type Cut struct {
 	Limit     int64  `query:"limit" minimum:"1" maximum:"100" default:"40"`
 	PageToken string `query:"page_token" format:"uuid" doc:"The id of the last item of the page before."`
 	Order     string `query:"order" enum:"asc,desc" default:"desc"`
-	OrderBy   string `query:"order_by" enum:"created_at,updated_at" default:"created_at"`
 }
 
-func (p Paging) page() resource.Page {
-	return resource.Page{Limit: p.Limit, Token: strings.ToLower(p.PageToken), OrderBy: p.OrderBy, Descending: p.Order == "desc"}
+func (c Cut) by(column string) resource.Page {
+	return resource.Page{Limit: c.Limit, Token: strings.ToLower(c.PageToken), OrderBy: column, Descending: c.Order == "desc"}
 }
 
-// list answers with a part of a list; I is [Paging] and filters.
+// Paging is the query of lists of resources.
+type Paging struct {
+	Cut
+	OrderBy string `query:"order_by" enum:"created_at,updated_at" default:"created_at"`
+}
+
+func (p Paging) page() resource.Page { return p.by(p.OrderBy) }
+
+// list answers with a part of a list; I is [Paging] or the like, and filters.
 func list[I, R any](a *api, path, id, summary string, do func(context.Context, resource.Caller, *I) (*resource.Items[R], error)) {
 	register(a, operation(http.MethodGet, path, id, summary), func(ctx context.Context, who resource.Caller, in *I) (*plain[*resource.Items[R]], error) {
 		return answerPlain(do(ctx, who, in))

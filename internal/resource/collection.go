@@ -184,10 +184,7 @@ func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters
 		} else if err != nil {
 			return nil, err
 		}
-		order.After = &store.Position{ID: last.base().ID, Value: last.base().CreatedAt}
-		if page.OrderBy == "updated_at" {
-			order.After.Value = last.base().UpdatedAt
-		}
+		order.After = &store.Position{ID: last.base().ID, Value: last.sortValue(page.OrderBy)}
 	}
 	rows := []R{}
 	total, err := c.store.List(ctx, &rows, order, filters...)

@@ -34,6 +34,16 @@ type File struct {
 	Extraction    *Extraction `bun:",nullzero,type:json" json:"-"`
 }
 
+func (f *File) sortValue(column string) any {
+	switch column {
+	case "filename":
+		return f.Filename
+	case "file_size_bytes":
+		return f.FileSizeBytes
+	}
+	return f.Base.sortValue(column)
+}
+
 func fileKind(owns ...Owned) Kind[*File] {
 	return Kind[*File]{
 		Type:   tidings.File,

@@ -29,9 +29,18 @@ func (b *Base) base() *Base { return b }
 // ETag is the entity tag of this version.
 func (b *Base) ETag() string { return fmt.Sprintf(`"%d"`, b.Version) }
 
+// sortValue returns the value of a column that lists may be sorted by.
+func (b *Base) sortValue(column string) any {
+	if column == "updated_at" {
+		return b.UpdatedAt
+	}
+	return b.CreatedAt
+}
+
 // Row is a resource: a struct with a [Base]. Its JSON form is what clients see.
 type Row interface {
 	base() *Base
+	sortValue(column string) any
 	ETag() string
 }
 

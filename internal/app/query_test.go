@@ -1,0 +1,135 @@
+package app_test
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestQueries is what the API promises about the query of a request: what is sent
+// has its effect, or is refused.
+func TestQueries(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorld(t, settings)
+		for name, test := range map[string]func(w *world){
+			"unknown, repeated and broken parameters are refused": testUnknownParameters,
+			"files by name and by size, page by page":             testFileOrder,
+			"feedback after a cursor":                             testFeedbackCursor,
+		} {
+			t.Run(name, func(t *testing.T) {
+				w.T = t
+				test(w)
+			})
+			w.T = t
+		}
+	})
+}
+
+func testUnknownParameters(w *world) {
+	id := w.call("ann", "POST", "/contexts", object{}).id()
+	for _, test := range []struct{ as, method, path, text string }{
+		{"ann", "GET", "/contexts?order_bye=created_at", "query.order_bye: unknown parameter: this operation takes limit, page_token"},
+		{"ann", "GET", "/contexts/" + id + "?limit=1", "query.limit: unknown parameter: this operation takes none"},
+		{"ann", "GET", "/contexts?limit=1&limit=2", "query.limit: given more than once"},
+		{"ann", "GET", "/contexts?limit=1;order=asc", "semicolon"},
+		{"ann", "GET", "/contexts?order=%zz", "query"},
+		{"ann", "GET", "/contexts?after_cursor=" + id, "query.after_cursor"},
+		{"ann", "GET", "/contexts?order_by=filename", "order_by"},
+		{"ann", "GET", "/contexts/" + id + "/history?order_by=updated_at", "order_by"},
+		{"ann", "GET", "/files?order_by=content_type", "order_by"},
+		{"ann", "POST", "/contexts?dry_run=true", "query.dry_run"},
+		{"ann", "DELETE", "/contexts/" + id + "?force=true", "query.force"},
+		{"ann", "GET", "/events?from=1", "query.from"},
+		{"admin", "GET", "/webhooks/events?type=provider.*", "query.type: unknown parameter: this operation takes types"},
+		{"ann", "GET", "/user_feedback?page_token=" + id + "&after_cursor=" + id, "not both"},
+	} {
+		w.wants(w.try(test.as, test.method, test.path, nil), 422, test.text)
+	}
+	w.wants(w.try("ann", "GET", "/events?from=1", nil, "Accept", "text/event-stream"), 422, "query.from")
+	w.wants(w.try("", "GET", "/contexts?nonsense=1", nil), 401)
+	w.wants(w.try("ann", "GET", "/contexts/"+id, nil), 200)
+}
+
+// testFileOrder reads lists with many equals, page by page, while files are added
+// and removed before and after the place that it is at.
+func testFileOrder(w *world) {
+	type file struct {
+		id, name string
+		size     int
+	}
+	upload := func(name string, size int) file {
+		a := w.tryUpload("ann", "", name, "text/plain", strings.NewReader(strings.Repeat("x", size)))
+		w.wants(a, 201)
+		return file{a.id(), name, size}
+	}
+	files := make(map[string]file)
+	for n := range 12 {
+		f := upload(fmt.Sprintf("name%d", n%3), n%4)
+		files[f.id] = f
+	}
+	for column, compare := range map[string]func(a, b file) int{
+		"filename":        func(a, b file) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id)) },
+		"file_size_bytes": func(a, b file) int { return cmp.Or(cmp.Compare(a.size, b.size), cmp.Compare(a.id, b.id)) },
+	} {
+		for _, order := range []string{"asc", "desc"} {
+			var got []file
+			query := url.Values{"order_by": {column}, "order": {order}, "limit": {"5"}}
+			for {
+				page := w.call("ann", "GET", "/files?"+query.Encode(), nil)
+				for _, item := range items(page) {
+					if f, ok := files[item["id"].(string)]; ok {
+						got = append(got, f)
+					}
+				}
+				if page.body["has_more"] != true {
+					break
+				}
+				query.Set("page_token", page.body["next_page_token"].(string))
+				for _, name := range []string{"name0", "name1", "name2"} {
+					w.call("ann", "DELETE", "/files/"+upload(name, len(got)%4).id, nil)
+				}
+			}
+			want := make([]file, 0, len(files))
+			for _, f := range files {
+				want = append(want, f)
+			}
+			slices.SortFunc(want, compare)
+			if order == "desc" {
+				slices.Reverse(want)
+			}
+			if !slices.Equal(want, got) {
+				w.Errorf("by %s, %s:\n got %v\nwant %v", column, order, got, want)
+			}
+		}
+	}
+}
+
+func testFeedbackCursor(w *world) {
+	provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/cursor"}).id()
+	context := w.call("bob", "POST", "/contexts", object{}).id()
+	made := make(map[string]bool)
+	for range 5 {
+		made[w.call("bob", "POST", "/user_feedback", opinion(provider, context)).id()] = true
+	}
+	query, seen := "/user_feedback?limit=2&provider_id="+provider, 0
+	for next := query; next != ""; {
+		page := w.call("bob", "GET", next, nil)
+		for _, item := range items(page) {
+			if !made[item["id"].(string)] {
+				w.Errorf("on two pages: %v", item)
+			}
+			delete(made, item["id"].(string))
+			seen++
+		}
+		next = ""
+		if page.body["has_more"] == true {
+			next = query + "&after_cursor=" + page.body["next_page_token"].(string)
+		}
+	}
+	if seen != 5 {
+		w.Errorf("saw %d items, want 5", seen)
+	}
+}
