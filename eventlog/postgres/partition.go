@@ -100,7 +100,7 @@ func (p *partitioned) change(ctx context.Context, do func(*sql.Tx, []partition) 
 }
 
 func (p *partitioned) list(ctx context.Context, tx *sql.Tx) ([]partition, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = '"+p.table+"'::regclass")
+	rows, err := tx.QueryContext(ctx, "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = '"+p.table+"'::regclass")
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (p *partitioned) list(ctx context.Context, tx *sql.Tx) ([]partition, error)
 		if err := rows.Scan(&name); err != nil {
 			return nil, err
 		}
-		bounds := strings.Split(strings.TrimPrefix(name[strings.LastIndex(name, ".")+1:], p.table+"_"), "_")
+		bounds := strings.Split(strings.TrimPrefix(name, p.table+"_"), "_")
 		if len(bounds) != 2 {
 			continue // somebody else's
 		}

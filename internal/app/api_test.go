@@ -13,7 +13,9 @@ import (
 )
 
 // TestAPI is what the API promises beside its events.
-func TestAPI(t *testing.T) {
+func TestAPI(t *testing.T) { databases(t, testAPI) }
+
+func testAPI(t *testing.T, settings map[string]any) {
 	tests := []struct {
 		name string
 		test func(w *world)
@@ -31,29 +33,27 @@ func TestAPI(t *testing.T) {
 		{"connectors: duplicates, presets", testConnectors},
 		{"users: me, list, roles", testUsers},
 	}
-	databases(t, func(t *testing.T, settings map[string]any) {
-		settings["files"] = object{"max_size": "64KiB", "user_quota": "100KiB"}
-		settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com", "client_id": "c", "client_secret": "preset-secret", "metadata": object{"name": "Example"}}}}
-		settings["data_dir"] = t.TempDir()
-		w := newWorld(t, settings)
-		for _, test := range tests {
-			t.Run(test.name, func(t *testing.T) {
-				w.T = t
-				test.test(w)
-			})
+	settings["files"] = object{"max_size": "64KiB", "user_quota": "100KiB"}
+	settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com", "client_id": "c", "client_secret": "preset-secret", "metadata": object{"name": "Example"}}}}
+	settings["data_dir"] = t.TempDir()
+	w := newWorld(t, settings)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
 			w.T = t
-		}
-		w.Run("what is deleted leaves no content", func(t *testing.T) {
-			w.T = t
-			for _, user := range []string{"ann", "bob"} {
-				w.call("admin", "DELETE", "/users/"+w.user(user), nil)
-			}
-			if left := contents(t, settings["data_dir"].(string)); len(left) > 0 {
-				t.Errorf("contents left: %q", left)
-			}
+			test.test(w)
 		})
 		w.T = t
+	}
+	w.Run("what is deleted leaves no content", func(t *testing.T) {
+		w.T = t
+		for _, user := range []string{"ann", "bob"} {
+			w.call("admin", "DELETE", "/users/"+w.user(user), nil)
+		}
+		if left := contents(t, settings["data_dir"].(string)); len(left) > 0 {
+			t.Errorf("contents left: %q", left)
+		}
 	})
+	w.T = t
 }
 
 func contents(t *testing.T, dataDir string) (names []string) {

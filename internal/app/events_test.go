@@ -423,18 +423,18 @@ func extracted(a answer) string {
 	return a.body["extracted_files"].([]any)[0].(object)["file_id"].(string)
 }
 
-func TestEveryWayFiresItsEvents(t *testing.T) {
-	databases(t, func(t *testing.T, settings map[string]any) {
-		w := newWorld(t, settings)
-		for _, way := range ways {
-			t.Run(way.name, func(t *testing.T) {
-				w.T = t
-				w.mark()
-				w.expect(way.do(w)...)
-			})
+func TestEveryWayFiresItsEvents(t *testing.T) { databases(t, testEveryWay) }
+
+func testEveryWay(t *testing.T, settings map[string]any) {
+	w := newWorld(t, settings)
+	for _, way := range ways {
+		t.Run(way.name, func(t *testing.T) {
 			w.T = t
-		}
-	})
+			w.mark()
+			w.expect(way.do(w)...)
+		})
+		w.T = t
+	}
 }
 
 func TestJobsFireTheirEvents(t *testing.T) {

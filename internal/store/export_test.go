@@ -30,12 +30,12 @@ func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error
 }
 
 // SQLite reports whether the database is SQLite.
-func (s *Store) SQLite() bool { return s.writer.Dialect().Name() == dialect.SQLite }
+func (s *Store) SQLite() bool { return s.dialect.Name() == dialect.SQLite }
 
 // Exec runs a statement of a test.
 func (s *Store) Exec(t *testing.T, text string) {
 	t.Helper()
-	if _, err := s.writer.DB.ExecContext(t.Context(), text); err != nil {
+	if _, err := s.writer.ExecContext(t.Context(), text); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
@@ -31,14 +30,13 @@ import (
 
 // Store is an open database. Make one with [OpenSQLite] or [OpenPostgres].
 type Store struct {
-	reader, writer *bun.DB
+	reader, writer *sql.DB
+	dialect        *boundDialect
 	log            appendLog
-	// Statements that write events are prepared once for each connection.
-	prepare    bool
-	begin      string // the first statement of a transaction; may be empty
-	migrations migrations
-	listen     *listener // nil where nobody has to be listened to
-	closers    []func() error
+	begin          string // the first statement of a transaction; may be empty
+	migrations     migrations
+	listen         *listener // nil where nobody has to be listened to
+	closers        []func() error
 }
 
 // appendLog is an event log that can be written to.
@@ -89,7 +87,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	}
 	reader.SetMaxOpenConns(maxConnections)
 	return &Store{
-		reader: bun.NewDB(reader, sqlitedialect.New()), writer: bun.NewDB(writer, sqlitedialect.New()),
+		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New()),
 		log:        sqlite.New(reader, writer),
 		migrations: migrations{writer, goose.DialectSQLite3, sqlite.Migrate, sqlite.Pending},
 		closers:    []func() error{reader.Close, writer.Close, lock.close},
@@ -134,17 +132,14 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	default:
 		cfg.RuntimeParams[idleSetting] = idleTime
 	}
-	// bun puts arguments into the text, so that a statement prepared for one
-	// query is of no use to the next.
-	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	if o.PollOnly {
-		delivery.DefaultQueryExecMode = pgx.QueryExecModeExec
+	if o.PollOnly { // the types of a statement are remembered, but no statement is prepared
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+		delivery.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	db, deliveryDB := openPool(cfg, maxConnections), openPool(delivery, maxLogConnections)
-	wrapped := bun.NewDB(db, pgdialect.New())
 	log := postgres.New(deliveryDB, postgres.Options{PartitionWidth: o.PartitionWidth})
 	s := &Store{
-		reader: wrapped, writer: wrapped, log: log, prepare: !o.PollOnly, begin: begin,
+		reader: db, writer: db, dialect: newDialect(pgdialect.New()), log: log, begin: begin,
 		migrations: migrations{db, goose.DialectPostgres, postgres.Migrate, postgres.Pending},
 		closers:    []func() error{db.Close, deliveryDB.Close},
 	}
@@ -165,24 +160,6 @@ func openPool(cfg *pgx.ConnConfig, connections int) *sql.DB {
 	db.SetMaxIdleConns(connections)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return db
-}
-
-// execer is how the log writes in a transaction: not through bun, which writes
-// $1 as ?.
-func (s *Store) execer(tx *sql.Tx) sqllog.Execer {
-	if s.prepare {
-		return preparing{tx}
-	}
-	return tx
-}
-
-// preparing makes PostgreSQL prepare a statement once for each connection, which
-// pays for the few that write events.
-type preparing struct{ *sql.Tx }
-
-// ExecContext implements [sqllog.Execer].
-func (p preparing) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return p.Tx.ExecContext(ctx, query, append([]any{pgx.QueryExecModeCacheStatement}, args...)...)
 }
 
 // Log returns the event log in this database.

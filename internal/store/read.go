@@ -48,7 +48,7 @@ func (f Filter) arguments() []any {
 	if f.Op == Contains {
 		return []any{column, "%" + likeEscape.Replace(strings.ToLower(fmt.Sprint(f.Value))) + "%"}
 	}
-	return []any{column, f.Value}
+	return []any{column, argument(f.Value)}
 }
 
 // Order is how a list is sorted; the id decides between equals.
@@ -66,31 +66,34 @@ type Position struct {
 	ID    string
 }
 
+// read returns a DB for one statement that reads.
+func (s *Store) read() *bun.DB { return s.statement(s.reader) }
+
 // Get reads the row whose primary key is set; [ErrNotFound] if there is none that
 // passes the filters.
 func (s *Store) Get(ctx context.Context, row any, filters ...Filter) error {
-	return notFound(where(s.reader.NewSelect().Model(row).WherePK(), filters).Scan(ctx))
+	return notFound(where(s.read().NewSelect().Model(row).WherePK(), filters).Scan(ctx))
 }
 
 // First reads the first row that passes the filters; [ErrNotFound] if none does.
 func (s *Store) First(ctx context.Context, row any, filters ...Filter) error {
-	return notFound(where(s.reader.NewSelect().Model(row), filters).Limit(1).Scan(ctx))
+	return notFound(where(s.read().NewSelect().Model(row), filters).Limit(1).Scan(ctx))
 }
 
 // List reads rows that pass the filters into a new slice, and counts all that do.
 func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filter) (total int64, err error) {
 	renew(rows)
-	if total, err = where(s.reader.NewSelect().Model(rows), filters).Count(ctx); err != nil {
+	if total, err = where(s.read().NewSelect().Model(rows), filters).Count(ctx); err != nil {
 		return 0, fmt.Errorf("count: %w", known(err))
 	}
 	direction, compare := "ASC", ">"
 	if order.Descending {
 		direction, compare = "DESC", "<"
 	}
-	q := where(s.reader.NewSelect().Model(rows), filters)
+	q := where(s.read().NewSelect().Model(rows), filters)
 	column := bun.Ident(order.Column)
 	if order.After != nil {
-		q = q.Where("(?, id) "+compare+" (?, ?)", column, order.After.Value, order.After.ID)
+		q = q.Where("(?, id) "+compare+" (?, ?)", column, argument(order.After.Value), order.After.ID)
 	}
 	err = q.OrderExpr("? "+direction+", id "+direction, column).Limit(order.Limit).Scan(ctx)
 	if err != nil {
@@ -102,7 +105,8 @@ func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filt
 // Each reads the rows that pass the filters one by one and calls do with each. A
 // row shares nothing with the others, so do may keep it or parts of it.
 func Each[R any](ctx context.Context, s *Store, do func(*R) error, filters ...Filter) error {
-	rows, err := where(s.reader.NewSelect().Model((*R)(nil)), filters).Rows(ctx)
+	db := s.read()
+	rows, err := where(db.NewSelect().Model((*R)(nil)), filters).Rows(ctx)
 	if err != nil {
 		return fmt.Errorf("read: %w", known(err))
 	}
@@ -110,7 +114,7 @@ func Each[R any](ctx context.Context, s *Store, do func(*R) error, filters ...Fi
 	for rows.Next() {
 		// A row of its own each time: bun merges JSON into the map that a row has.
 		row := new(R)
-		if err := s.reader.ScanRow(ctx, rows, row); err != nil {
+		if err := db.ScanRow(ctx, rows, row); err != nil {
 			return fmt.Errorf("read: %w", known(err))
 		}
 		if err := do(row); err != nil {
@@ -130,10 +134,10 @@ func renew(rows any) {
 // IdleContexts returns ids of contexts that were last active before a time and
 // still have files or vector stores.
 func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (ids []string, err error) {
-	err = s.reader.NewRaw(`SELECT id FROM contexts WHERE last_active_at < ? AND (
+	err = s.read().NewRaw(`SELECT id FROM contexts WHERE last_active_at < ? AND (
 		EXISTS (SELECT 1 FROM files WHERE context_id = contexts.id) OR
 		EXISTS (SELECT 1 FROM vector_stores WHERE context_id = contexts.id)
-	) ORDER BY last_active_at LIMIT ?`, before, limit).Scan(ctx, &ids)
+	) ORDER BY last_active_at LIMIT ?`, before, number(limit)).Scan(ctx, &ids)
 	if err != nil {
 		return nil, fmt.Errorf("find idle contexts: %w", known(err))
 	}
@@ -143,38 +147,38 @@ func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (
 // Lock reads the row whose primary key is set and holds it until the end of the
 // transaction; [ErrNotFound] if there is none that passes the filters.
 func (tx *Tx) Lock(ctx context.Context, row any, filters ...Filter) error {
-	return notFound(tx.lock(where(tx.tx.NewSelect().Model(row).WherePK(), filters)).Scan(ctx))
+	return notFound(tx.lock(where(tx.statement().NewSelect().Model(row).WherePK(), filters)).Scan(ctx))
 }
 
 // Find reads at most limit rows that pass the filters into a new slice, by id, and
 // holds them.
 func (tx *Tx) Find(ctx context.Context, rows any, limit int64, filters ...Filter) error {
 	renew(rows)
-	return notFound(tx.lock(where(tx.tx.NewSelect().Model(rows), filters).Order("id").Limit(limit)).Scan(ctx))
+	return notFound(tx.lock(where(tx.statement().NewSelect().Model(rows), filters).Order("id").Limit(limit)).Scan(ctx))
 }
 
 // Read reads all rows that pass the filters into a new slice, in the order of a
 // column.
 func (tx *Tx) Read(ctx context.Context, rows any, order string, filters ...Filter) error {
 	renew(rows)
-	return notFound(where(tx.tx.NewSelect().Model(rows), filters).Order(order).Scan(ctx))
+	return notFound(where(tx.statement().NewSelect().Model(rows), filters).Order(order).Scan(ctx))
 }
 
 // Sum adds up a column of the rows that pass the filters.
 func (tx *Tx) Sum(ctx context.Context, row any, column string, filters ...Filter) (sum int64, err error) {
-	err = where(tx.tx.NewSelect().Model(row), filters).ColumnExpr("coalesce(sum(?), 0)", bun.Ident(column)).Scan(ctx, &sum)
+	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("coalesce(sum(?), 0)", bun.Ident(column)).Scan(ctx, &sum)
 	return sum, err
 }
 
 // CountDistinct counts the values of a column in the rows that pass the filters.
 func (tx *Tx) CountDistinct(ctx context.Context, row any, column string, filters ...Filter) (count int64, err error) {
-	err = where(tx.tx.NewSelect().Model(row), filters).ColumnExpr("count(DISTINCT ?)", bun.Ident(column)).Scan(ctx, &count)
+	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("count(DISTINCT ?)", bun.Ident(column)).Scan(ctx, &count)
 	return count, err
 }
 
 // lock makes PostgreSQL hold what is read; SQLite's one writer holds everything.
 func (tx *Tx) lock(q *bun.SelectQuery) *bun.SelectQuery {
-	if tx.tx.Dialect().Name() == dialect.PG {
+	if tx.store.dialect.Name() == dialect.PG {
 		return q.For("UPDATE")
 	}
 	return q

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"reflect"
 	"strings"
@@ -38,7 +39,8 @@ type Tx struct {
 	// Now is the time of all changes in the transaction, to the microsecond.
 	Now time.Time
 
-	tx     bun.Tx
+	store  *Store
+	tx     *sql.Tx
 	trace  func(tidings.Event) string
 	events []tidings.Event
 	after  []func()
@@ -87,12 +89,12 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 			return fmt.Errorf("begin: %w", known(err))
 		}
 	}
-	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun, trace: traceOf(ctx)}
+	tx := &Tx{store: s, Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun, trace: traceOf(ctx)}
 	if err := do(tx); err != nil {
 		return err
 	}
 	if len(tx.events) > 0 {
-		if err := s.log.Append(ctx, s.execer(begun.Tx), tx.events...); err != nil {
+		if err := s.log.Append(ctx, begun, tx.events...); err != nil {
 			return err
 		}
 	}
@@ -108,13 +110,16 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	return nil
 }
 
+// statement returns a DB for one statement in the transaction.
+func (tx *Tx) statement() *bun.DB { return tx.store.statement(tx.tx) }
+
 // After runs do once the transaction is committed, and not if it is rolled back.
 func (tx *Tx) After(do func()) { tx.after = append(tx.after, do) }
 
 // Insert writes a new row and the event that tells of it. The error may be
 // [ErrDuplicate] or [ErrReference].
 func (tx *Tx) Insert(ctx context.Context, row any, e tidings.Event) error {
-	if _, err := tx.tx.NewInsert().Model(row).Exec(ctx); err != nil {
+	if _, err := tx.statement().NewInsert().Model(row).Exec(ctx); err != nil {
 		return fmt.Errorf("insert %s: %w", e.Type, known(err))
 	}
 	tx.tell(e)
@@ -124,14 +129,14 @@ func (tx *Tx) Insert(ctx context.Context, row any, e tidings.Event) error {
 // Update writes a changed row, found by its primary key, and the event that
 // tells of it.
 func (tx *Tx) Update(ctx context.Context, row any, e tidings.Event) error {
-	result, err := tx.tx.NewUpdate().Model(row).WherePK().Exec(ctx)
+	result, err := tx.statement().NewUpdate().Model(row).WherePK().Exec(ctx)
 	return tx.changed(result, err, "update", e)
 }
 
 // Delete removes a row, found by its primary key, and writes the event that
 // tells of it.
 func (tx *Tx) Delete(ctx context.Context, row any, e tidings.Event) error {
-	result, err := tx.tx.NewDelete().Model(row).WherePK().Exec(ctx)
+	result, err := tx.statement().NewDelete().Model(row).WherePK().Exec(ctx)
 	return tx.changed(result, err, "delete", e)
 }
 
@@ -153,30 +158,53 @@ func (tx *Tx) tell(e tidings.Event) {
 
 // Touch sets the column last_active_at of a row, of which no event tells.
 func (tx *Tx) Touch(ctx context.Context, row any) error {
-	_, err := tx.tx.NewUpdate().Model(row).Set("last_active_at = ?", tx.Now).WherePK().Exec(ctx)
+	_, err := tx.statement().NewUpdate().Model(row).Set("last_active_at = ?", tx.Now).WherePK().Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("touch: %w", known(err))
 	}
 	return nil
 }
 
-// InsertDetails writes rows that are part of a resource, and no resources of
-// their own; the resource's event tells of them.
+// detailRows is how many rows one statement writes: databases bound how many
+// values a statement may have.
+const detailRows = 64
+
+// InsertDetails writes rows (a pointer to a row or to a slice) that are part of a
+// resource, and no resources of their own; the resource's event tells of them.
 func (tx *Tx) InsertDetails(ctx context.Context, rows any) error {
-	q := tx.tx.NewInsert().Model(rows)
-	if err := refuseResource(q.GetModel().Value(), tx.tx); err != nil {
+	if err := tx.refuseResource(rows); err != nil {
 		return err
 	}
-	if _, err := q.Exec(ctx); err != nil {
-		return fmt.Errorf("insert details: %w", known(err))
+	for batch := range batches(rows) {
+		if _, err := tx.statement().NewInsert().Model(batch).Exec(ctx); err != nil {
+			return fmt.Errorf("insert details: %w", known(err))
+		}
 	}
 	return nil
 }
 
+// batches yields a row, or pointers to slices of no more than detailRows rows.
+func batches(rows any) iter.Seq[any] {
+	return func(yield func(any) bool) {
+		slice := reflect.Indirect(reflect.ValueOf(rows))
+		if slice.Kind() != reflect.Slice {
+			yield(rows)
+			return
+		}
+		for from := 0; from < slice.Len(); from += detailRows {
+			batch := reflect.New(slice.Type())
+			batch.Elem().Set(slice.Slice(from, min(from+detailRows, slice.Len())))
+			if !yield(batch.Interface()) {
+				return
+			}
+		}
+	}
+}
+
 // DeleteDetails removes rows that are part of a resource, and says how many.
 func (tx *Tx) DeleteDetails(ctx context.Context, row any, filters ...Filter) (int64, error) {
-	q := tx.tx.NewDelete().Model(row)
-	if err := refuseResource(row, tx.tx); err != nil {
+	q := tx.statement().NewDelete().Model(row)
+	if err := tx.refuseResource(row); err != nil {
 		return 0, err
 	}
 	for _, f := range filters {
@@ -191,12 +219,12 @@ func (tx *Tx) DeleteDetails(ctx context.Context, row any, filters ...Filter) (in
 
 // refuseResource returns an error for a row with a version: a resource, which
 // can't change without an event.
-func refuseResource(row any, tx bun.Tx) error {
+func (tx *Tx) refuseResource(row any) error {
 	t := reflect.TypeOf(row)
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	if tx.Dialect().Tables().Get(t).HasField("version") {
+	if tx.store.dialect.Tables().Get(t).HasField("version") {
 		return fmt.Errorf("%s is a resource: it can't be written without an event", t)
 	}
 	return nil

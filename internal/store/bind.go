@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect"
+	"github.com/uptrace/bun/schema"
+)
+
+// newDialect returns the dialect that all statements share. It writes numbers in
+// rows by way of the statement's [binder]; bun leaves the dialect no say in them.
+func newDialect(base schema.Dialect) *boundDialect {
+	d := &boundDialect{Dialect: base}
+	d.tables = schema.NewTables(d)
+	return d
+}
+
+type boundDialect struct {
+	schema.Dialect
+	tables *schema.Tables
+}
+
+// Tables implements [schema.Dialect].
+func (d *boundDialect) Tables() *schema.Tables { return d.tables }
+
+// OnTable implements [schema.Dialect].
+func (d *boundDialect) OnTable(table *schema.Table) {
+	d.Dialect.OnTable(table)
+	for _, field := range table.FieldMap {
+		switch field.IndirectType.Kind() {
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+			field.Append = appendInt
+			if field.IsPtr {
+				field.Append = schema.PtrAppender(appendInt)
+			}
+		}
+	}
+}
+
+func appendInt(gen schema.QueryGen, b []byte, v reflect.Value) []byte {
+	return gen.Dialect().(*binder).bind(b, v.Int())
+}
+
+// binder is the dialect of one statement. bun writes values into the text of a
+// statement; a binder writes $1, $2, … in their place and hands the values to the
+// driver beside the text, so that no setting of a database decides where a value
+// ends, and so that statements can be prepared.
+type binder struct {
+	*boundDialect
+	conn bun.IConn
+	args []any
+}
+
+// statement returns a DB for one statement, which runs on a connection.
+func (s *Store) statement(conn bun.IConn) *bun.DB {
+	b := &binder{boundDialect: s.dialect, conn: conn}
+	return bun.NewDB(s.reader, b, bun.WithConnResolver(b))
+}
+
+func (d *binder) bind(b []byte, v any) []byte {
+	d.args = append(d.args, v)
+	return strconv.AppendInt(append(b, '$'), int64(len(d.args)), 10)
+}
+
+// AppendUint32 implements [schema.Dialect].
+func (d *binder) AppendUint32(b []byte, n uint32) []byte { return d.bind(b, int64(n)) }
+
+// AppendUint64 implements [schema.Dialect]. Neither database has numbers beyond
+// an int64.
+func (d *binder) AppendUint64(b []byte, n uint64) []byte { return d.bind(b, int64(n)) }
+
+// AppendTime implements [schema.Dialect]. SQLite has no times; in text they sort
+// as they are compared.
+func (d *binder) AppendTime(b []byte, t time.Time) []byte {
+	if d.Name() == dialect.SQLite {
+		return d.bind(b, t.UTC().Format("2006-01-02 15:04:05.999999-07:00"))
+	}
+	return d.bind(b, t)
+}
+
+// AppendString implements [schema.Dialect].
+func (d *binder) AppendString(b []byte, s string) []byte { return d.bind(b, s) }
+
+// AppendBytes implements [schema.Dialect].
+func (d *binder) AppendBytes(b, bytes []byte) []byte { return d.bind(b, bytes) }
+
+// AppendJSON implements [schema.Dialect].
+func (d *binder) AppendJSON(b, json []byte) []byte { return d.bind(b, string(json)) }
+
+// AppendBool implements [schema.Dialect].
+func (d *binder) AppendBool(b []byte, v bool) []byte { return d.bind(b, v) }
+
+// ResolveConn implements [bun.ConnResolver].
+func (d *binder) ResolveConn(context.Context, bun.Query) bun.IConn { return d }
+
+// Close implements [bun.ConnResolver].
+func (d *binder) Close() error { return nil }
+
+// QueryContext implements [bun.IConn].
+func (d *binder) QueryContext(ctx context.Context, query string, _ ...any) (*sql.Rows, error) {
+	return d.conn.QueryContext(ctx, query, d.args...)
+}
+
+// QueryRowContext implements [bun.IConn].
+func (d *binder) QueryRowContext(ctx context.Context, query string, _ ...any) *sql.Row {
+	return d.conn.QueryRowContext(ctx, query, d.args...)
+}
+
+// ExecContext implements [bun.IConn].
+func (d *binder) ExecContext(ctx context.Context, query string, _ ...any) (sql.Result, error) {
+	return d.conn.ExecContext(ctx, query, d.args...)
+}
+
+// number is an argument that bun would write into the text of a statement.
+type number int64
+
+// AppendQuery implements [schema.QueryAppender].
+func (n number) AppendQuery(gen schema.QueryGen, b []byte) ([]byte, error) {
+	return gen.Dialect().(*binder).bind(b, int64(n)), nil
+}
+
+// argument returns a value as bun must be given it to be bound.
+func argument(v any) any {
+	switch n := v.(type) {
+	case int:
+		return number(n)
+	case int64:
+		return number(n)
+	}
+	return v
+}
