@@ -18,6 +18,7 @@ func TestQueries(t *testing.T) {
 			"unknown, repeated and broken parameters are refused": testUnknownParameters,
 			"files by name and by size, page by page":             testFileOrder,
 			"feedback after a cursor":                             testFeedbackCursor,
+			"context_id limits whatever is done":                  testContextLimit,
 		} {
 			t.Run(name, func(t *testing.T) {
 				w.T = t
@@ -131,5 +132,47 @@ func testFeedbackCursor(w *world) {
 	}
 	if seen != 5 {
 		w.Errorf("saw %d items, want 5", seen)
+	}
+}
+
+// testContextLimit does everything that can be done with a file and a vector store
+// with the context that they belong to, and with others.
+func testContextLimit(w *world) {
+	context, other := w.call("ann", "POST", "/contexts", object{}).id(), w.call("ann", "POST", "/contexts", object{}).id()
+	foreign := w.call("bob", "POST", "/contexts", object{}).id()
+	file := w.upload("ann", "?context_id="+context).id()
+	store := w.call("ann", "POST", "/vector_stores?context_id="+context, object{"name": "s", "dimension": 1, "model_id": "m"}).id()
+	item := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t", "embedding": []int{1}}
+	steps := []struct {
+		method, path string
+		body         any
+		status       int
+	}{
+		{"GET", "/files/" + file, nil, 200},
+		{"GET", "/files/" + file + "/content", nil, 200},
+		{"POST", "/files/" + file + "/extraction", nil, 201},
+		{"GET", "/files/" + file + "/extraction", nil, 200},
+		{"GET", "/files/" + file + "/text_content", nil, 200},
+		{"DELETE", "/files/" + file + "/extraction", nil, 204},
+		{"DELETE", "/files/" + file, nil, 204},
+		{"GET", "/vector_stores/" + store, nil, 200},
+		{"PUT", "/vector_stores/" + store, []any{item}, 200},
+		{"POST", "/vector_stores/" + store + "/search", object{"query_vector": []int{1}}, 200},
+		{"GET", "/vector_stores/" + store + "/documents", nil, 200},
+		{"DELETE", "/vector_stores/" + store + "/documents/d", nil, 204},
+		{"DELETE", "/vector_stores/" + store, nil, 204},
+	}
+	for _, step := range steps {
+		for _, not := range []string{other, foreign, file} {
+			w.wants(w.try("ann", step.method, step.path+"?context_id="+not, step.body), 404)
+		}
+		w.wants(w.try("ann", step.method, step.path+"?context_id=no-id", step.body), 422, "query.context_id")
+		w.wants(w.try("ann", step.method, step.path+"?context_id="+strings.ToUpper(context), step.body), step.status)
+	}
+	for _, list := range []string{"/files", "/vector_stores"} {
+		w.wants(w.try("ann", "GET", list+"?context_id="+foreign, nil), 404, "context_id")
+		if n := len(items(w.call("ann", "GET", list+"?context_id="+other, nil))); n != 0 {
+			w.Errorf("%s of an empty context: %d", list, n)
+		}
 	}
 }

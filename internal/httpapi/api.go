@@ -64,7 +64,7 @@ const root = "/api/v1"
 func New(o Options) http.Handler {
 	a := &api{Options: o, mux: newRouter(), readers: make(chan struct{}, feedReaders)}
 	a.huma = humago.New(a.mux, configuration(o.Version))
-	a.huma.UseMiddleware(a.authenticate, a.knownQuery)
+	a.huma.UseMiddleware(a.authenticate, a.knownQuery, a.limitToContext)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
@@ -132,6 +132,9 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 		op.MaxBodyBytes = bodyLimit
 	}
 	op.BodyReadTimeout = bodyTime
+	if tag := op.Tags[0]; tag == "files" || tag == "vector_stores" {
+		op.Parameters = append(op.Parameters, contextParameter)
+	}
 	if strings.Contains(op.Path, "{id}") {
 		op.Errors = append(op.Errors, http.StatusNotFound)
 	}

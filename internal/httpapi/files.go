@@ -30,14 +30,13 @@ func (a *api) fileRoutes() {
 	}}
 	list(a, "/files", "listFiles", "List your files", func(ctx context.Context, who resource.Caller, in *struct {
 		Cut
-		InContext
 		OrderBy        string `query:"order_by" enum:"created_at,updated_at,filename,file_size_bytes" default:"created_at"`
 		ContentType    string `query:"content_type"`
 		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
 	},
 	) (*resource.Items[*resource.File], error) {
 		return r.ListFiles(ctx, who, in.by(in.OrderBy), resource.FileFilter{
-			ContextID: in.ContextID, ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
+			ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
 		})
 	})
 	get(a, "/files/{id}", "getFile", "Read what a file is", r.Files.Get)
@@ -62,8 +61,6 @@ func (a *api) fileRoutes() {
 
 // upload is a request whose body is streamed, not read beforehand.
 type upload struct {
-	InContext
-
 	request *http.Request
 	writer  http.ResponseWriter
 }
@@ -85,7 +82,7 @@ func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (
 	}
 	return answer(a.Resources.CreateFile(ctx, who, resource.NewFile{
 		Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"),
-		ContextID: optional(in.ContextID), Content: &explained{part},
+		Content: &explained{part},
 	}))
 }
 

@@ -140,21 +140,9 @@ func (a *api) contextRoutes() {
 
 func (a *api) vectorStoreRoutes() {
 	r := a.Resources
-	make := operation(http.MethodPost, "/vector_stores", "createVectorStore", "Make a vector store")
-	make.DefaultStatus = http.StatusCreated
-	register(a, make, func(ctx context.Context, who resource.Caller, in *struct {
-		InContext
-		Body resource.NewVectorStore
-	},
-	) (*one[*resource.VectorStore], error) {
-		return answer(r.CreateVectorStore(ctx, who, optional(in.ContextID), in.Body))
-	})
-	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *struct {
-		Paging
-		InContext
-	},
-	) (*resource.Items[*resource.VectorStore], error) {
-		return r.ListVectorStores(ctx, who, in.page(), in.ContextID)
+	create(a, "/vector_stores", "createVectorStore", "Make a vector store", r.CreateVectorStore)
+	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.VectorStore], error) {
+		return r.ListVectorStores(ctx, who, in.page())
 	})
 	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
 	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.DeleteVectorStore)
@@ -187,11 +175,6 @@ func (a *api) vectorStoreRoutes() {
 
 // Items of a vector store are sent many at once.
 const itemsLimit = 16 << 20
-
-// InContext is the query of what may belong to a context.
-type InContext struct {
-	ContextID string `query:"context_id" format:"uuid"`
-}
 
 func (a *api) modelProviderRoutes() {
 	r := a.Resources

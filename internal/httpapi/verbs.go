@@ -146,14 +146,6 @@ func list[I, R any](a *api, path, id, summary string, do func(context.Context, r
 	})
 }
 
-// optional is nil for a text that was not given.
-func optional(text string) *string {
-	if text == "" {
-		return nil
-	}
-	return &text
-}
-
 // choice is nil for a choice that was not made.
 func choice(text string) *bool {
 	if text == "" {

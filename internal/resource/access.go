@@ -22,10 +22,21 @@ func Lower(a, b Role) Role {
 	return b
 }
 
-// Caller is whoever makes a change.
+// Caller is whoever makes a request.
 type Caller struct {
 	UserID string
 	Role   Role
+	// ContextID limits the request to files and vector stores of one context, in
+	// which it also creates new ones; empty for no limit.
+	ContextID string
+}
+
+// context is the id of the context that the request is limited to; nil for none.
+func (c Caller) context() *string {
+	if c.ContextID == "" {
+		return nil
+	}
+	return &c.ContextID
 }
 
 func (c Caller) is(r Role) bool { return ranks[c.Role] >= ranks[r] }
@@ -66,6 +77,8 @@ type Policy struct {
 	Needs func(do Verb) Role
 	// Others reports whether a caller may do it with other people's resources.
 	Others func(who Caller, do Verb) bool
+	// InContext is set for resources that may belong to a context.
+	InContext bool
 }
 
 // permit returns an error if the caller's role is too low. It comes before any
@@ -76,10 +89,14 @@ func (p Policy) permit(who Caller, do Verb) error { return who.Need(p.Needs(do))
 // query decides, so that a stranger's row is neither read nor locked, and
 // answers no later than one that does not exist.
 func (p Policy) visible(who Caller, do Verb) []store.Filter {
-	if p.Others(who, do) {
-		return nil
+	var filters []store.Filter
+	if !p.Others(who, do) {
+		filters = append(filters, store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID})
 	}
-	return []store.Filter{{Column: "created_by", Op: store.Equal, Value: who.UserID}}
+	if p.InContext && who.ContextID != "" {
+		filters = append(filters, ofContext(who.ContextID))
+	}
+	return filters
 }
 
 func anybody(Verb) Role { return RoleUser }
@@ -99,6 +116,9 @@ var private = Policy{
 	Needs:  anybody,
 	Others: func(Caller, Verb) bool { return false },
 }
+
+// privateInContext resources are private and may belong to a context.
+var privateInContext = Policy{Needs: private.Needs, Others: private.Others, InContext: true}
 
 // personal resources are their owner's and the admins'.
 var personal = Policy{

@@ -95,9 +95,13 @@ func inContextID(err error) error {
 	return err
 }
 
-// needContext returns an error unless a context is the caller's.
-func (r *Resources) needContext(ctx context.Context, who Caller, id string) error {
-	_, err := r.Contexts.Get(ctx, who, id)
+// needContext returns an error if the request is limited to a context that is not
+// the caller's.
+func (r *Resources) needContext(ctx context.Context, who Caller) error {
+	if who.ContextID == "" {
+		return nil
+	}
+	_, err := r.Contexts.Get(ctx, who, who.ContextID)
 	return inContextID(err)
 }
 

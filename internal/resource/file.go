@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -49,7 +48,7 @@ func fileKind(owns ...Owned) Kind[*File] {
 		Type:   tidings.File,
 		URL:    "/api/v1/files/{id}",
 		New:    func() *File { return new(File) },
-		Policy: private,
+		Policy: privateInContext,
 		Owns:   owns,
 	}
 }
@@ -97,7 +96,6 @@ func (r *Resources) contentOf(ctx context.Context, tx *store.Tx, _ Caller, id st
 type NewFile struct {
 	Filename    string
 	ContentType string
-	ContextID   *string
 	Content     io.Reader
 }
 
@@ -120,7 +118,7 @@ func (l *limited) Read(p []byte) (int, error) {
 const maxFileText = 256
 
 // CreateFile streams a content into the store. Row and content appear together
-// or not at all.
+// or not at all. The file belongs to the context that the request is limited to.
 func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*File, error) {
 	if in.Filename == "" || len(in.Filename) > maxFileText {
 		return nil, fail(Invalid, "file", "the file needs a name of 1 to %d bytes", maxFileText)
@@ -128,21 +126,19 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 	if in.ContentType == "" || len(in.ContentType) > maxFileText {
 		return nil, fail(Invalid, "file", "the file needs a content type of 1 to %d bytes", maxFileText)
 	}
-	if in.ContextID != nil { // before anything is read
-		if err := r.needContext(ctx, who, *in.ContextID); err != nil {
-			return nil, err
-		}
+	if err := r.needContext(ctx, who); err != nil { // before anything is read
+		return nil, err
 	}
 	row := &File{
 		Base:     Base{ID: newID()},
-		Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: in.ContextID,
+		Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: who.context(),
 	}
 	blob, err := r.write(ctx, in.Content)
 	if err != nil {
 		return nil, err
 	}
 	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, in.ContextID); err != nil {
+		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
 		return r.insertFile(ctx, tx, who, row, blob)
@@ -248,20 +244,16 @@ func (r *Resources) SweepBlobs(ctx context.Context) (swept int, err error) {
 
 // FileFilter narrows a list of files.
 type FileFilter struct {
-	ContextID      string
 	ContentType    string
 	FilenameSearch string
 }
 
 // ListFiles returns a part of the caller's files.
 func (r *Resources) ListFiles(ctx context.Context, who Caller, page Page, in FileFilter) (*Items[*File], error) {
-	var filters []store.Filter
-	if in.ContextID != "" {
-		if err := r.needContext(ctx, who, in.ContextID); err != nil {
-			return nil, err
-		}
-		filters = append(filters, ofContext(strings.ToLower(in.ContextID)))
+	if err := r.needContext(ctx, who); err != nil {
+		return nil, err
 	}
+	var filters []store.Filter
 	if in.ContentType != "" {
 		filters = append(filters, store.Filter{Column: "content_type", Op: store.Equal, Value: in.ContentType})
 	}

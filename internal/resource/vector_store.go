@@ -40,7 +40,7 @@ func vectorStoreKind(owns ...Owned) Kind[*VectorStore] {
 		Type:   tidings.VectorStore,
 		URL:    "/api/v1/vector_stores/{id}",
 		New:    func() *VectorStore { return new(VectorStore) },
-		Policy: private,
+		Policy: privateInContext,
 		Owns:   owns,
 	}
 }
@@ -52,11 +52,12 @@ type NewVectorStore struct {
 	ModelID   string `json:"model_id" minLength:"1" maxLength:"256"`
 }
 
-// CreateVectorStore makes a vector store, in a context unless that is nil.
-func (r *Resources) CreateVectorStore(ctx context.Context, who Caller, contextID *string, in NewVectorStore) (*VectorStore, error) {
-	row := &VectorStore{Name: in.Name, Dimension: in.Dimension, ModelID: in.ModelID, ContextID: contextID}
+// CreateVectorStore makes a vector store, in the context that the request is
+// limited to.
+func (r *Resources) CreateVectorStore(ctx context.Context, who Caller, in NewVectorStore) (*VectorStore, error) {
+	row := &VectorStore{Name: in.Name, Dimension: in.Dimension, ModelID: in.ModelID, ContextID: who.context()}
 	err := r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, contextID); err != nil {
+		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
 		row.LastActiveAt = tx.Now
@@ -84,15 +85,11 @@ func (r *Resources) DeleteVectorStore(ctx context.Context, who Caller, id string
 }
 
 // ListVectorStores returns a part of the caller's vector stores.
-func (r *Resources) ListVectorStores(ctx context.Context, who Caller, page Page, contextID string) (*Items[*VectorStore], error) {
-	var filters []store.Filter
-	if contextID != "" {
-		if err := r.needContext(ctx, who, contextID); err != nil {
-			return nil, err
-		}
-		filters = append(filters, ofContext(strings.ToLower(contextID)))
+func (r *Resources) ListVectorStores(ctx context.Context, who Caller, page Page) (*Items[*VectorStore], error) {
+	if err := r.needContext(ctx, who); err != nil {
+		return nil, err
 	}
-	return r.VectorStores.List(ctx, who, page, filters...)
+	return r.VectorStores.List(ctx, who, page)
 }
 
 // vectorStoreItem is a piece of a document and its embedding.
