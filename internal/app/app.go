@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -26,7 +27,6 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/webhook"
 	"github.com/tidings-dev/tidings/relay"
-	"github.com/tidings-dev/tidings/sender"
 )
 
 // Options of the server.
@@ -52,6 +52,7 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	relay     *relay.Relay
+	remote    *remote.Client
 	auth      *authenticator
 	metrics   *metrics
 	tracer    *tracer
@@ -150,11 +151,11 @@ func openStore(cfg config.Config) (*store.Store, error) {
 	if !cfg.DatabaseURL.Set() {
 		return store.OpenSQLite(cfg.DataDir)
 	}
-	url, err := cfg.DatabaseURL.Read()
+	databaseURL, err := cfg.DatabaseURL.Read()
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	return store.OpenPostgres(url, store.PostgresOptions{
+	return store.OpenPostgres(databaseURL, store.PostgresOptions{
 		PollOnly: cfg.PollOnly, PartitionWidth: partitionWidth(time.Duration(cfg.Webhook.Retention)),
 	})
 }
@@ -190,8 +191,11 @@ func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := remote.New(sender.Egress{Deny: cfg.Egress.DenyNetworks, Allow: cfg.Egress.AllowNetworks}, a.userAgent)
-	a.onClose("connections to agents", client.Close)
+	a.remote = remote.New(cfg.UserEgress(), a.userAgent)
+	a.onClose("connections to agents", a.remote.Close)
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: "example.com"}}); proxy != nil && err == nil {
+		a.logger.Warn("agents, MCP servers and model providers are reached directly, not through the proxy of the environment, which could reach addresses that users must not")
+	}
 	var presets []resource.Preset
 	for _, p := range cfg.Connectors.Presets {
 		secret, err := p.ClientSecret.Read()
@@ -200,7 +204,7 @@ func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
 		}
 		presets = append(presets, resource.Preset{URL: p.URL, Metadata: p.Metadata, ClientID: p.ClientID, ClientSecret: secret})
 	}
-	return resource.New(a.store, resource.Outside{Agents: client, Models: client, MCP: client, Blobs: blobs, Box: box}, resource.Options{
+	return resource.New(a.store, resource.Outside{Agents: a.remote, Models: a.remote, MCP: a.remote, Blobs: blobs, Box: box}, resource.Options{
 		Limits:  resource.FileLimits{MaxSize: int64(cfg.Files.MaxSize), UserQuota: int64(cfg.Files.UserQuota)},
 		Presets: presets, Logger: a.logger,
 	}), nil

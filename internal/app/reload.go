@@ -151,6 +151,9 @@ func (a *App) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	old := a.config.Load()
+	later := config.NeedRestart(old, &cfg)
+	cfg.Auth.Disabled = old.Auth.Disabled // a listener that others reach must not lose its authentication
 	tokens, err := a.auth.prepare(&cfg)
 	if err != nil {
 		return err
@@ -163,15 +166,14 @@ func (a *App) reload(ctx context.Context) error {
 		closeAll(endpoints)
 		return err
 	}
-	old := a.config.Swap(&cfg)
-	if old.Auth.Disabled == cfg.Auth.Disabled {
-		a.auth.now.Store(tokens)
-	}
+	a.config.Store(&cfg)
+	a.remote.SetEgress(cfg.UserEgress())
+	a.auth.now.Store(tokens)
 	if a.options.Level != nil {
 		a.options.Level.Set(cfg.Log.SlogLevel())
 	}
-	if keys := config.NeedRestart(old, &cfg); len(keys) > 0 {
-		a.logger.Warn("some settings that changed take effect after a restart only", "settings", keys)
+	if len(later) > 0 {
+		a.logger.Warn("some settings that changed take effect after a restart only", "settings", later)
 	}
 	return nil
 }

@@ -15,8 +15,9 @@ import (
 
 // Without authentication everybody is an admin, but only under a local name.
 func TestAuthenticationDisabled(t *testing.T) {
-	w := newWorld(t, map[string]any{"auth": object{"disabled": true}})
+	w := newWorld(t, map[string]any{"auth": object{"disabled": true}, "egress": object{}})
 	w.wants(w.try("", "GET", "/users/me", nil), 200, "admin@localhost", `"role":"admin"`)
+	w.call("", "POST", "/providers", object{"location": w.agent.url}) // on the same machine
 	request, err := http.NewRequestWithContext(t.Context(), "GET", w.url+"/api/v1/users/me", nil)
 	if err != nil {
 		t.Fatal(err)

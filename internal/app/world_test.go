@@ -107,6 +107,7 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 		"listen": "127.0.0.1:0", "data_dir": t.TempDir(), "encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 		"auth": map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"}, "shutdown_timeout": "5s",
 		"webhook": map[string]any{"endpoints": append([]any{map[string]any{"name": "receiver", "url": receiver.URL, "secret": webhookSecret}}, more...)},
+		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
 		"log":     map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)
@@ -319,7 +320,8 @@ func (w *world) delivered(id string) int64 {
 type agent struct {
 	url string
 	// away makes it answer 503 to everything.
-	away atomic.Bool
+	away  atomic.Bool
+	asked atomic.Int32
 	// keys are the API keys that it was shown.
 	mu   sync.Mutex
 	keys []string
@@ -352,6 +354,7 @@ func newAgent(t *testing.T) *agent {
 	mux.Handle("/mcp", handler)
 	mux.HandleFunc("/locked", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.asked.Add(1)
 		if a.away.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return

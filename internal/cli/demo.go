@@ -130,6 +130,7 @@ func demoAgent(w http.ResponseWriter, r *http.Request) {
 func demoConfig(folder, receiver, secret, hash string) (config.Config, error) {
 	text, err := json.Marshal(map[string]any{ // JSON is YAML, too
 		"listen": "127.0.0.1:0", "data_dir": folder, "shutdown_timeout": "5s",
+		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8", "::1/128"}}}, // where the agent is
 		"auth":    map[string]any{"tokens": []any{map[string]any{"sha256": hash, "user": "you@example.com", "role": "admin"}}},
 		"webhook": map[string]any{"endpoints": []any{map[string]any{"name": "demo", "url": receiver, "secret": secret}}},
 	})

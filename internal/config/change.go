@@ -20,7 +20,7 @@ func (l Log) SlogLevel() slog.Level {
 // reloadable are the settings that take effect without a restart.
 var reloadable = []string{
 	"webhook.endpoints", "webhook.source", "webhook.retention", "webhook.history_retention",
-	"egress.deny_networks", "egress.allow_networks", "auth.tokens", "auth.admin_emails", "log.level",
+	"egress.deny_networks", "egress.allow_networks", "egress.user_urls.allow_networks", "auth.tokens", "auth.admin_emails", "log.level",
 }
 
 // NeedRestart returns the keys of settings that differ and take effect after a

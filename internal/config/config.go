@@ -5,7 +5,6 @@
 package config
 
 import (
-	"net/netip"
 	"time"
 )
 
@@ -149,10 +148,20 @@ type Retry struct {
 	MaxAge Duration `yaml:"max_age"`
 }
 
-// Egress says which addresses webhooks may go to.
+// Egress says which addresses may be connected to.
 type Egress struct {
-	DenyNetworks  []netip.Prefix `yaml:"deny_networks"`
-	AllowNetworks []netip.Prefix `yaml:"allow_networks"`
+	// DenyNetworks are never connected to.
+	DenyNetworks []Network `yaml:"deny_networks"`
+	// AllowNetworks, if set, are the only ones that are connected to.
+	AllowNetworks []Network `yaml:"allow_networks"`
+	UserURLs      UserURLs  `yaml:"user_urls"`
+}
+
+// UserURLs is about URLs that users name: agents, MCP servers, model providers.
+type UserURLs struct {
+	// AllowNetworks are the networks off the public Internet that such URLs may
+	// lead to.
+	AllowNetworks []Network `yaml:"allow_networks"`
 }
 
 // Contexts is about conversations.

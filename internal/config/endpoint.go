@@ -120,7 +120,7 @@ func (r *Receiver) Close() error { return r.dialer.Close() }
 // Receivers turns the configured endpoints, which were checked by [Load], into
 // clients and words.
 func (c *Config) Receivers(userAgent string) ([]*Receiver, error) {
-	egress := sender.Egress{Deny: c.Egress.DenyNetworks, Allow: c.Egress.AllowNetworks}
+	egress := c.endpointEgress()
 	receivers := make([]*Receiver, len(c.Webhook.Endpoints))
 	for i := range c.Webhook.Endpoints {
 		var err error

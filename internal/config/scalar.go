@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -43,6 +44,19 @@ func (s *Size) UnmarshalText(text []byte) error {
 		return errors.New(`expected a size such as "512KiB", "100MiB" or "1GiB"`)
 	}
 	*s = Size(n * factor)
+	return nil
+}
+
+// Network is a range of addresses, such as "10.0.0.0/8".
+type Network struct{ netip.Prefix }
+
+// UnmarshalText reads a network.
+func (n *Network) UnmarshalText(text []byte) error {
+	prefix, err := netip.ParsePrefix(string(text))
+	if err != nil {
+		return errors.New(`expected a network, such as "10.0.0.0/8", "192.0.2.1/32" or "fd00::/8"`)
+	}
+	n.Prefix = prefix.Masked()
 	return nil
 }
 

@@ -13,19 +13,22 @@ import (
 
 const agentCardPath = "/.well-known/agent-card.json"
 
-// Fetch returns the card of an agent.
+// Fetch returns the card of an agent. The error is a [resource.RemoteError].
 func (c *Client) Fetch(ctx context.Context, location string) (json.RawMessage, error) {
 	u, err := url.Parse(location)
 	if err != nil {
-		return nil, errors.New("the location is not a URL")
+		return nil, unusable(err)
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/") + agentCardPath
 	u.RawPath, u.RawQuery, u.Fragment = "", "", ""
 	card, err := c.get(ctx, u.String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("no agent card: %w", err)
+		return nil, err
 	}
-	return card, c.Check(card)
+	if err := c.Check(card); err != nil {
+		return nil, unusable(err)
+	}
+	return card, nil
 }
 
 // Check returns an error for a document that is no agent card.

@@ -2,64 +2,101 @@ package remote
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
-
-	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Initialize begins a session with an MCP server and ends it again.
+// sessionRequests is more than it takes to begin a session and end it. A server can
+// cause further requests, by messages of its own.
+const sessionRequests = 16
+
+var errTooManyRequests = errors.New("it caused too many requests")
+
+// Initialize begins a session with an MCP server and ends it again. The error is
+// a [resource.RemoteError].
 func (c *Client) Initialize(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	seen := &observed{next: c.http.Transport}
+	s := &session{client: c, deadline: time.Now().Add(answerTime)}
 	client := mcp.NewClient(&mcp.Implementation{Name: "tidings", Version: "1"}, nil)
-	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
-		Endpoint: url, HTTPClient: &http.Client{Transport: seen}, MaxRetries: -1, DisableStandaloneSSE: true,
+	connection, err := client.Connect(ctx, &mcp.StreamableClientTransport{
+		Endpoint: url, HTTPClient: &http.Client{Transport: s}, MaxRetries: -1, DisableStandaloneSSE: true,
 	}, nil)
 	if err == nil {
-		return session.Close()
+		_ = connection.Close() // that the server was there is all that counts
+		return nil
 	}
-	status, failure := seen.result()
-	switch {
-	case failure != nil:
-		return fmt.Errorf("%w: %w", resource.ErrMCPUnreachable, reason(failure))
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w within %v", resource.ErrMCPUnreachable, answerTime)
-	case status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: it asks for authorization, which connectors can't give", resource.ErrMCPUnusable)
-	case status >= http.StatusBadRequest:
-		return fmt.Errorf("%w: it answers %d %s", resource.ErrMCPUnusable, status, http.StatusText(status))
-	}
-	return fmt.Errorf("%w: it does not speak the protocol", resource.ErrMCPUnusable)
+	return s.reason(err)
 }
 
-// observed remembers how the last request ended, which the session's error does
-// not tell.
-type observed struct {
-	next http.RoundTripper
+// session makes the requests of one session, all of them before its deadline, and
+// remembers how the last one ended, which the SDK's errors do not tell.
+type session struct {
+	client   *Client
+	deadline time.Time
 
 	mu     sync.Mutex
+	count  int
 	status int
-	err    error
+	err    error // why there was no answer
+	broken error // why the answer could not be read
 }
 
-func (o *observed) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := o.next.RoundTrip(request)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.err = err
-	if response != nil {
-		o.status = response.StatusCode
+// RoundTrip makes a request.
+func (s *session) RoundTrip(request *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	s.count++
+	over := s.count > sessionRequests
+	s.mu.Unlock()
+	var response *http.Response
+	err := errTooManyRequests
+	if !over {
+		response, err = s.client.roundTrip(request, s.deadline)
 	}
-	return response, err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.err, s.broken = 0, err, nil
+	if err != nil {
+		return nil, err
+	}
+	s.status = response.StatusCode
+	response.Body = &sessionBody{response.Body, s}
+	return response, nil
 }
 
-func (o *observed) result() (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.status, o.err
+// reason is why the session could not begin, given the error of the SDK.
+func (s *session) reason(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return noAnswer(s.err)
+	case s.broken != nil:
+		return brokenAnswer(s.broken)
+	case s.status >= http.StatusMultipleChoices:
+		return refusal(s.status)
+	}
+	return brokenAnswer(err)
+}
+
+// sessionBody tells its session why it could not be read.
+type sessionBody struct {
+	io.ReadCloser
+	session *session
+}
+
+// Read reads the body.
+func (b *sessionBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.session.mu.Lock()
+		b.session.broken = err
+		b.session.mu.Unlock()
+	}
+	return n, err
 }

@@ -4,34 +4,52 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
+// maxModels is more than any provider offers.
+const maxModels = 10_000
+
 // Models lists the models of a model provider: with the API of OpenAI, which
-// most speak, unless the provider has one of its own.
+// most speak, unless the provider has one of its own. The error is a
+// [resource.RemoteError].
 func (c *Client) Models(ctx context.Context, s resource.ModelSource) ([]string, error) {
-	base, header := strings.TrimSuffix(s.BaseURL, "/"), make(http.Header)
-	path := "/models"
+	base, err := url.Parse(s.BaseURL)
+	if err != nil {
+		return nil, unusable(err)
+	}
+	// What is asked for is the list, whatever the URL holds beside its path.
+	base.RawQuery, base.Fragment = "", ""
+	header := make(http.Header)
+	target := base.JoinPath("models")
 	switch s.Type {
 	case "anthropic":
 		header.Set("x-api-key", s.APIKey)
 		header.Set("anthropic-version", "2023-06-01")
 	case "ollama":
-		base, path = strings.TrimSuffix(base, "/v1"), "/api/tags"
+		base.Path, base.RawPath = strings.TrimSuffix(strings.TrimSuffix(base.Path, "/"), "/v1"), ""
+		target = base.JoinPath("api", "tags")
 		header.Set("Authorization", "Bearer "+s.APIKey)
 	case "watsonx":
-		path = "/ml/v1/foundation_model_specs?version=2024-10-10"
+		target = base.JoinPath("ml", "v1", "foundation_model_specs")
+		target.RawQuery = "version=2024-10-10"
 	default:
 		header.Set("Authorization", "Bearer "+s.APIKey)
 	}
-	document, err := c.get(ctx, base+path, header)
+	document, err := c.get(ctx, target.String(), header)
 	if err != nil {
 		return nil, err
 	}
-	return modelNames(document)
+	names, err := modelNames(document)
+	if err != nil {
+		return nil, unusable(err)
+	}
+	return names, nil
 }
 
 // modelNames reads the lists of OpenAI and Anthropic (data), Ollama (models) and
@@ -49,11 +67,14 @@ func modelNames(document json.RawMessage) ([]string, error) {
 	}
 	if json.Unmarshal(document, &lists.Data) != nil {
 		if err := json.Unmarshal(document, &lists); err != nil {
-			return nil, errors.New("the answer is not a list of models")
+			return nil, errors.New("it answered something that is not a list of models")
 		}
 	}
 	if lists.Data == nil && lists.Models == nil && lists.Resources == nil {
-		return nil, errors.New("the answer is not a list of models")
+		return nil, errors.New("it answered something that is not a list of models")
+	}
+	if n := len(lists.Data) + len(lists.Models) + len(lists.Resources); n > maxModels {
+		return nil, fmt.Errorf("the answer lists %d models, at most %d are read", n, maxModels)
 	}
 	var names []string
 	for _, m := range append(append(lists.Data, lists.Models...), lists.Resources...) {

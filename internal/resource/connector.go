@@ -39,16 +39,9 @@ func connectorKind() Kind[*Connector] {
 	}
 }
 
-// Why an MCP server could not be reached, for [MCP].
-var (
-	ErrMCPUnreachable = errors.New("the MCP server does not answer")
-	ErrMCPUnusable    = errors.New("the MCP server refuses")
-)
-
 // MCP talks to MCP servers.
 type MCP interface {
-	// Initialize does the protocol's initialize. The error is [ErrMCPUnreachable]
-	// or [ErrMCPUnusable], with the reason in words for the user.
+	// Initialize does the protocol's initialize. The error is a [RemoteError].
 	Initialize(ctx context.Context, url string) error
 }
 
@@ -127,16 +120,20 @@ func (r *Resources) Connect(ctx context.Context, who Caller, id string) (*Connec
 		return nil, err
 	}
 	if err := r.mcp.Initialize(ctx, now.URL); err != nil {
-		code := RemoteFailed
-		if errors.Is(err, ErrMCPUnreachable) {
-			code = RemoteTimeout
-		}
-		return nil, &Error{Code: code, Field: "url", Message: err.Error(), Cause: err}
+		return nil, r.remoteFailed(ctx, connectCode(err), "url", "the MCP server can't be used", now.URL, err)
 	}
 	return r.Connectors.Update(ctx, who, id, 0, func(c *Connector) error {
 		c.State, c.DisconnectReason = connectorConnected, nil
 		return nil
 	})
+}
+
+// connectCode tells a server that fails from one that does not answer.
+func connectCode(err error) Code {
+	if e, ok := errors.AsType[*RemoteError](err); ok && (e.Reason == RemoteUnreachable || e.Reason == RemoteSlow) {
+		return RemoteTimeout
+	}
+	return RemoteFailed
 }
 
 // Disconnect ends a connection.

@@ -3,11 +3,13 @@ package resource
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/uptrace/bun"
 	"golang.org/x/sync/errgroup"
@@ -48,8 +50,7 @@ type ModelSource struct {
 
 // ModelAPI asks model providers.
 type ModelAPI interface {
-	// Models lists the models of a provider. The error says, in words for
-	// whoever named it, why that can't be; it does not hold the key.
+	// Models lists the models of a provider. The error is a [RemoteError].
 	Models(ctx context.Context, s ModelSource) ([]string, error)
 }
 
@@ -81,11 +82,18 @@ func (m *ModelProvider) check() error {
 
 // checkKey lists the models once.
 func (r *Resources) checkKey(ctx context.Context, m *ModelProvider, key string) error {
-	_, err := r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key})
-	if err != nil {
-		return &Error{Code: Unusable, Field: "api_key", Message: "the models can't be listed: " + err.Error(), Cause: err}
+	if strings.ContainsFunc(key, unicode.IsControl) {
+		return fail(Invalid, "api_key", "holds a line break or another control character")
 	}
-	return nil
+	_, err := r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key})
+	if err == nil {
+		return nil
+	}
+	field := "base_url"
+	if e, ok := errors.AsType[*RemoteError](err); ok && e.Reason == RemoteUnauthorized {
+		field = "api_key"
+	}
+	return r.remoteFailed(ctx, Unusable, field, "the models can't be listed", m.BaseURL, err)
 }
 
 // CreateModelProvider keeps a source of models, whose key it tries first.
@@ -209,7 +217,9 @@ func (r *Resources) offeredModels(ctx context.Context) ([]offered, error) {
 				return err
 			}
 			if lists[i], err = r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key}); err != nil {
-				r.logger.Info("a model provider does not list its models", "model_provider", m.ID, "error", err)
+				if failed, ok := errors.AsType[*RemoteError](err); ok {
+					r.logRemote(ctx, "a model provider does not list its models", m.BaseURL, failed, "model_provider", m.ID)
+				}
 			}
 			return nil
 		})

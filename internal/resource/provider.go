@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"net/url"
 	"time"
 
@@ -53,8 +54,8 @@ func providerKind(owns ...Owned) Kind[*Provider] {
 
 // AgentCards fetches agent cards.
 type AgentCards interface {
-	// Fetch returns the card of an agent at an http(s) URL. The error says, in
-	// words for whoever named the URL, why there is none.
+	// Fetch returns the card of an agent at an http(s) URL. The error is a
+	// [RemoteError].
 	Fetch(ctx context.Context, location string) (json.RawMessage, error)
 	// Check returns an error for a document that is no agent card.
 	Check(card json.RawMessage) error
@@ -115,7 +116,7 @@ func (r *Resources) PreviewProvider(ctx context.Context, who Caller, in NewProvi
 func (r *Resources) agentCard(ctx context.Context, location string, given json.RawMessage) (card json.RawMessage, state string, err error) {
 	if isNull(given) {
 		if card, err = r.agents.Fetch(ctx, location); err != nil {
-			return nil, "", &Error{Code: Unusable, Field: "location", Message: err.Error(), Cause: err}
+			return nil, "", r.remoteFailed(ctx, Unusable, "location", "no agent card", location, err)
 		}
 		return card, Online, nil
 	}
@@ -241,13 +242,17 @@ func (r *Resources) EachAgent(ctx context.Context, do func(*Provider) error) err
 // state that flips is a change.
 func (r *Resources) CheckAgent(ctx context.Context, p *Provider) error {
 	state := Online
-	if _, err := r.agents.Fetch(ctx, p.Source); err != nil {
+	_, err := r.agents.Fetch(ctx, p.Source)
+	if err != nil {
 		state = Offline
 	}
 	if ctx.Err() != nil || state == p.State {
 		return ctx.Err()
 	}
-	_, err := r.Providers.Update(ctx, owner(p), p.ID, 0, func(now *Provider) error {
+	if failed, ok := errors.AsType[*RemoteError](err); ok {
+		r.logRemote(ctx, "an agent went offline", p.Source, failed, "provider", p.ID)
+	}
+	_, err = r.Providers.Update(ctx, owner(p), p.ID, 0, func(now *Provider) error {
 		if now.Source == p.Source { // it has not moved meanwhile
 			now.State = state
 		}

@@ -1,0 +1,32 @@
+package config
+
+import (
+	"net/netip"
+
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// endpointEgress is the rule for webhook endpoints.
+func (c *Config) endpointEgress() sender.Egress {
+	return sender.Egress{Deny: prefixes(c.Egress.DenyNetworks), Allow: prefixes(c.Egress.AllowNetworks)}
+}
+
+// UserEgress is the rule for URLs that users name. Without authentication the
+// server is on somebody's own machine, so loopback is allowed.
+func (c *Config) UserEgress() sender.Egress {
+	rule := c.endpointEgress()
+	rule.PublicOnly = true
+	rule.Private = prefixes(c.Egress.UserURLs.AllowNetworks)
+	if c.Auth.Disabled {
+		rule.Private = append(rule.Private, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	}
+	return rule
+}
+
+func prefixes(networks []Network) []netip.Prefix {
+	list := make([]netip.Prefix, len(networks))
+	for i, n := range networks {
+		list[i] = n.Prefix
+	}
+	return list
+}
