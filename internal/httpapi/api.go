@@ -4,14 +4,12 @@
 package httpapi
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -81,22 +79,11 @@ func configuration(version string) huma.Config {
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token."},
 	}
-	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
-	config.Transformers = []huma.Transformer{hideValues}
+	config.Transformers = []huma.Transformer{boundProblem}
 	return config
 }
 
 var errZeroByte = errors.New("a text holds a zero byte, which can't be kept")
-
-var jsonFormat = huma.Format{
-	Marshal: huma.DefaultJSONFormat.Marshal,
-	Unmarshal: func(data []byte, v any) error {
-		if bytes.Contains(data, []byte(`\u0000`)) {
-			return errZeroByte
-		}
-		return json.Unmarshal(data, v)
-	},
-}
 
 type callerKey struct{}
 
@@ -119,19 +106,13 @@ func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, callerKey{}, who))
 }
 
-const (
-	bodyLimit = 1 << 20
-	bodyTime  = 30 * time.Second
-)
-
 // register adds an operation, with what all have in common.
 func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, who resource.Caller, in *I) (*O, error)) {
 	op.Path = root + op.Path
 	op.Security = []map[string][]string{{"token": {}}}
-	if op.MaxBodyBytes == 0 {
-		op.MaxBodyBytes = bodyLimit
-	}
-	op.BodyReadTimeout = bodyTime
+	// huma gets bodies that were read and checked: it would decode all of one first.
+	op.Middlewares = huma.Middlewares{a.readBody(cmp.Or(op.MaxBodyBytes, bodyLimit))}
+	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
 	if tag := op.Tags[0]; tag == "files" || tag == "vector_stores" {
 		op.Parameters = append(op.Parameters, contextParameter)
 	}

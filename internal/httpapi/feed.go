@@ -124,7 +124,15 @@ func expired(after, oldest int64) error {
 	}
 }
 
+// maxPatterns bounds what every event that is read is compared with.
+const maxPatterns = 100
+
 func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
+	if n := strings.Count(text, ","); n >= maxPatterns {
+		return nil, &resource.Error{
+			Code: resource.Invalid, Field: field, Message: fmt.Sprintf("expected at most %d patterns", maxPatterns),
+		}
+	}
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" {
 			continue

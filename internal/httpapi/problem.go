@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -67,17 +69,62 @@ func refuse(w http.ResponseWriter, status int, detail string) {
 }
 
 func writeProblem(w http.ResponseWriter, status int, p any) {
+	if model, ok := p.(*huma.ErrorModel); ok {
+		bound(model)
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(p) // whoever asked may be gone
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(p) // whoever asked may be gone
 }
 
-// hideValues takes the values out of validation errors: they may be secrets.
-func hideValues(_ huma.Context, _ string, v any) (any, error) {
-	if p, ok := v.(*huma.ErrorModel); ok {
-		for _, e := range p.Errors {
-			e.Value = nil
+// Bounds of the texts in a problem document, in bytes. With [maxProblems] they
+// keep it below 64 KiB, escapes included.
+const (
+	maxDetail   = 1000
+	maxMessage  = 400
+	maxLocation = 200
+)
+
+// bound takes the values out of validation errors, which may be secrets, and
+// shortens what a request can make long.
+func bound(p *huma.ErrorModel) {
+	if more := len(p.Errors) - maxProblems; more > 0 {
+		p.Errors, p.Detail = p.Errors[:maxProblems], listed(p.Detail, more)
+	}
+	p.Detail = shorten(p.Detail, maxDetail)
+	for _, e := range p.Errors {
+		e.Value, e.Message, e.Location = nil, shorten(e.Message, maxMessage), shorten(e.Location, maxLocation)
+	}
+}
+
+// listed says how many problems an answer does not list.
+func listed(detail string, more int) string {
+	if more == 0 {
+		return detail
+	}
+	return fmt.Sprintf("%s: the first %d problems are listed, and there are %d more", detail, maxProblems, more)
+}
+
+// shorten cuts a text to so many bytes. Control characters, which JSON writes as
+// six bytes each, become question marks.
+func shorten(text string, limit int) string {
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == unicode.ReplacementChar {
+			return '?'
 		}
+		return r
+	}, text)
+}
+
+// boundProblem is [bound] for the problems that huma writes.
+func boundProblem(_ huma.Context, _ string, v any) (any, error) {
+	if p, ok := v.(*huma.ErrorModel); ok {
+		bound(p)
 	}
 	return v, nil
 }
