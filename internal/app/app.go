@@ -19,6 +19,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/blob"
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/datadir"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/job"
 	"github.com/tidings-dev/tidings/internal/remote"
@@ -88,6 +89,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 			err = errors.Join(err, a.Close())
 		}
 	}()
+	a.keepPrivate(&cfg)
 	if a.store, err = OpenStore(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -218,7 +220,7 @@ type blobs interface {
 func openBlobs(cfg *config.Config) (blobs, error) {
 	s := cfg.Files.S3
 	if s.Bucket == "" {
-		return blob.OpenFolder(filepath.Join(cfg.DataDir, "files"))
+		return blob.OpenFolder(filepath.Join(cfg.DataDir, datadir.Files))
 	}
 	access, err := s.AccessKey.Read()
 	if err != nil {

@@ -76,6 +76,7 @@ var client = &http.Client{Timeout: patience}
 type process struct {
 	*testing.T
 	file, address string
+	umask         string // empty for that of the test
 	cmd           *exec.Cmd
 	log           *syncBuffer
 }
@@ -108,6 +109,9 @@ func newProcess(t *testing.T, settings map[string]any) *process {
 func (p *process) start() {
 	p.Helper()
 	p.cmd = exec.Command(os.Args[0])
+	if p.umask != "" {
+		p.cmd = exec.Command("sh", "-c", "umask "+p.umask+` && exec "$0"`, os.Args[0])
+	}
 	p.cmd.Env = append(os.Environ(), serveFile+"="+p.file)
 	p.cmd.Stderr = p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

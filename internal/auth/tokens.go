@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tidings-dev/tidings/internal/datadir"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
@@ -126,12 +127,15 @@ func Hash(secret string) string {
 // AdminToken is the token of a server for which none is configured: it reads the
 // file "admin-token" in a folder, or makes it, readable by its owner only.
 func AdminToken(folder string) (t Token, file string, created bool, err error) {
-	file = filepath.Join(folder, "admin-token")
+	file = filepath.Join(folder, datadir.AdminToken)
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		secret, _ := NewToken()
 		text, created = []byte(secret+"\n"), true
-		err = createFile(file, text)
+		if err = datadir.WriteNew(file, text); errors.Is(err, fs.ErrExist) { // by another process
+			text, err = os.ReadFile(file)
+			created = false
+		}
 	}
 	if err != nil {
 		return Token{}, file, false, fmt.Errorf("admin token: %w", err)
@@ -141,23 +145,4 @@ func AdminToken(folder string) (t Token, file string, created bool, err error) {
 		return Token{}, file, false, fmt.Errorf("admin token: %s is empty; remove it, and the next start makes a new one", file)
 	}
 	return Token{SHA256: Hash(secret), User: LocalAdmin, Role: resource.RoleAdmin}, file, created, nil
-}
-
-// createFile writes a new file whole or not at all.
-func createFile(file string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return err
-	}
-	part, err := os.CreateTemp(filepath.Dir(file), ".admin-token-")
-	if err != nil {
-		return err
-	}
-	_, err = part.Write(text)
-	if err = errors.Join(err, part.Sync(), part.Close()); err == nil {
-		err = os.Rename(part.Name(), file) // CreateTemp made it 0600
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(part.Name()))
-	}
-	return nil
 }

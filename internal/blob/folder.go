@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 	"time"
 
@@ -92,8 +93,12 @@ func (w *written) Keep(_ context.Context, id string) error {
 // Discard removes a content that was not kept.
 func (w *written) Discard(context.Context) error { return ifThere(w.folder.root.Remove(w.temporary)) }
 
-// sync makes the names in a folder survive a power cut.
+// sync makes the names in a folder survive a power cut. Windows can't, and need
+// not.
 func (f *Folder) sync(folder string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	d, err := f.root.Open(folder)
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
@@ -124,18 +129,25 @@ func ifThere(err error) error {
 const uploadTime = 24 * time.Hour
 
 // Each calls do with every content that was written before a time. On the way it
-// removes what was never finished.
+// removes what was never finished, and takes away what others may do with a file,
+// as after a backup was copied back.
 func (f *Folder) Each(ctx context.Context, before time.Time, do func(id string) error) error {
 	return fs.WalkDir(f.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return ifThere(err)
 		}
-		if ctx.Err() != nil || d.IsDir() {
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		info, err := d.Info()
 		if err != nil {
 			return ifThere(err) // gone meanwhile
+		}
+		if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+			_ = f.root.Chmod(p, mode&^0o077) // somebody else's stays as it is
+		}
+		if d.IsDir() {
+			return nil
 		}
 		if strings.HasPrefix(p, incoming+"/") {
 			if info.ModTime().Before(time.Now().Add(-uploadTime)) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
 // client talks to a running server as an operator.
@@ -120,7 +122,7 @@ func (c *client) credentials() (string, error) {
 	if c.token != "" {
 		return c.token, nil
 	}
-	text, err := os.ReadFile(filepath.Join(c.dataDir, "admin-token"))
+	text, err := os.ReadFile(filepath.Join(c.dataDir, datadir.AdminToken))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil // the server may want none
 	}

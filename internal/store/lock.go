@@ -9,12 +9,9 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
-)
 
-// lockFile is locked by the process that owns the folder, and says which one
-// that is. It stays there: whoever removed it could not tell whether another
-// process has just opened it.
-const lockFile = "tidings.lock"
+	"github.com/tidings-dev/tidings/internal/datadir"
+)
 
 // The operating system's lock is on the first byte, which Windows then lets
 // nobody else read; who holds it is written behind that, in a record of a fixed
@@ -34,7 +31,9 @@ type folderLock struct {
 // lockFolder makes this process the only one that has the SQLite database in a
 // folder open. The error names the process that has it.
 func lockFolder(folder string) (*folderLock, error) {
-	path := filepath.Join(folder, lockFile)
+	// The file stays there: whoever removed it could not tell whether another
+	// process has just opened it.
+	path := filepath.Join(folder, datadir.Lock)
 	l := &folderLock{flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)), path}
 	locked, err := l.lock.TryLock()
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
 // Store is an open database. Make one with [OpenSQLite] or [OpenPostgres].
@@ -56,9 +56,10 @@ const (
 // acknowledged write survives a power cut. Until it is closed no other process
 // can open the folder: the error names the one that has it.
 func OpenSQLite(folder string) (_ *Store, err error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("data folder: %w", err)
+	if err := datadir.Create(folder); err != nil {
+		return nil, err
 	}
+	datadir.Tighten(folder)
 	lock, err := lockFolder(folder)
 	if err != nil {
 		return nil, err
@@ -68,13 +69,17 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 			err = errors.Join(err, lock.close())
 		}
 	}()
+	file := filepath.Join(folder, datadir.Database)
+	if err := datadir.Touch(file); err != nil { // SQLite gives -wal and -shm the same mode
+		return nil, fmt.Errorf("create database: %w", err)
+	}
 	pragmas := url.Values{
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
 		"_txlock": {"immediate"},
 	}
-	dsn := (&url.URL{Scheme: "file", Path: filepath.Join(folder, "tidings.db"), RawQuery: pragmas.Encode()}).String()
+	dsn := (&url.URL{Scheme: "file", Path: file, RawQuery: pragmas.Encode()}).String()
 	if !filepath.IsAbs(folder) {
-		dsn = "file:" + filepath.Join(folder, "tidings.db") + "?" + pragmas.Encode()
+		dsn = "file:" + file + "?" + pragmas.Encode()
 	}
 	writer, err := sql.Open("sqlite", dsn)
 	if err != nil {

@@ -1,0 +1,72 @@
+package datadir_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/tidings-dev/tidings/internal/datadir"
+)
+
+// Of several processes that make a file at the same moment, one does; all see it
+// whole.
+func TestWriteNewMakesAFileOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "data", "key")
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			err := datadir.WriteNew(file, []byte("whole"))
+			if err == nil {
+				made.Add(1)
+			} else if !errors.Is(err, fs.ErrExist) {
+				t.Error(err)
+			}
+			if text, err := os.ReadFile(file); err != nil || string(text) != "whole" {
+				t.Errorf("file = %q, %v", text, err)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 {
+		t.Errorf("%d made it", made.Load())
+	}
+	entries, err := os.ReadDir(filepath.Dir(file))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode = %v, %v", info.Mode(), err)
+	}
+}
+
+// Only what is Tidings' own in a folder is tightened.
+func TestTighten(t *testing.T) {
+	folder := t.TempDir()
+	for name, mode := range map[string]fs.FileMode{datadir.Database: 0o644, datadir.AdminToken: 0o640, "somebody-elses": 0o755} {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{folder, filepath.Join(folder, datadir.Database)}; !slices.Equal(datadir.Exposed(folder), want) {
+		t.Errorf("exposed = %q, want %q", datadir.Exposed(folder), want)
+	}
+	datadir.Tighten(folder)
+	for name, want := range map[string]fs.FileMode{datadir.Database: 0o600, datadir.AdminToken: 0o600, "somebody-elses": 0o755, ".": 0o755} {
+		if info, err := os.Stat(filepath.Join(folder, name)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: mode = %v, %v; want %v", name, info.Mode().Perm(), err, want)
+		}
+	}
+}
