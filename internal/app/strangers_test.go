@@ -88,7 +88,7 @@ func (w *world) calls() (list []call) {
 					kind = pathKinds[segments[0]]
 				case name == "page_token" && strings.HasSuffix(path, "/history"):
 					kind = "history"
-				case name == "page_token" || name == "after_cursor":
+				case name == "page_token":
 					kind = pathKinds[segments[0]]
 				case in != "path" && format != "uuid" || external[name]:
 					return
@@ -148,9 +148,7 @@ func (w *world) ask(as string, c call, ids map[slot]string, header ...string) an
 		case "path":
 			path = strings.ReplaceAll(path, "{"+s.name+"}", ids[s])
 		case "query":
-			if ids[s] != "" {
-				query = append(query, s.name+"="+ids[s])
-			}
+			query = append(query, s.name+"="+ids[s])
 		case "body":
 			if ids[s] != "" {
 				body.(object)[s.name] = ids[s]
@@ -305,8 +303,6 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 		switch {
 		case other == s:
 			ids[other] = victim.id(s.kind)
-		case other.in == "query" && other.name != "from_id":
-			ids[other] = "" // left out, so that it does not decide the answer
 		case s.in == "path": // what is in the victim's resource
 			ids[other] = victim.id(other.kind)
 		default:

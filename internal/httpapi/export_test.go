@@ -1,4 +1,0 @@
-package httpapi
-
-// CheckBody is checkBody, for tests.
-var CheckBody = checkBody
