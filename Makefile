@@ -114,5 +114,6 @@ fuzz: ## run each fuzz target for TIME (20s)
 	go test -run '^$$' -fuzz '^FuzzEvent$$' -fuzztime $(or $(TIME),20s) .
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(or $(TIME),20s) ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(or $(TIME),20s) ./internal/config
+	go test -run '^$$' -fuzz '^FuzzCheckBody$$' -fuzztime $(or $(TIME),20s) ./internal/httpapi
 
 .PHONY: help test test-all tools postgresql prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos client fuzz

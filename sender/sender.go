@@ -12,10 +12,8 @@ import (
 	"maps"
 	"net/http"
 	"net/textproto"
-	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -80,25 +78,6 @@ func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, err
 	return s, nil
 }
 
-// CheckURL returns an error for a URL that can't be an endpoint. The error does
-// not repeat the URL, which may hold a password.
-func CheckURL(text string) (*url.URL, error) {
-	u, err := url.Parse(text)
-	if err != nil {
-		if parse, ok := errors.AsType[*url.Error](err); ok {
-			err = parse.Err
-		}
-		return nil, fmt.Errorf("not a URL: %w", err)
-	}
-	if u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errors.New("the URL must begin with http:// or https://")
-	}
-	if u.Hostname() == "" {
-		return nil, errors.New("the URL has no host")
-	}
-	return u, nil
-}
-
 func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Request, error) {
 	u, err := CheckURL(e.URL)
 	if err != nil {
@@ -121,27 +100,6 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}, nil
-}
-
-// CheckHeader returns an error for a header that an endpoint can't have: those
-// that HTTP itself needs, and values that would break the request. The error
-// does not repeat the value.
-func CheckHeader(name string, values []string) error {
-	switch textproto.CanonicalMIMEHeaderKey(name) {
-	case "Content-Length", "Host", "Connection", "Transfer-Encoding":
-		return fmt.Errorf("header %s can't be configured: it belongs to the connection", name)
-	}
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool {
-		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-	}) {
-		return fmt.Errorf("header name %q has a character that is not allowed", name)
-	}
-	for _, value := range values {
-		if strings.ContainsFunc(value, func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }) {
-			return fmt.Errorf("the value of header %s holds a line break or another control character", name)
-		}
-	}
-	return nil
 }
 
 // Send makes one attempt. If ctx ends first, the outcome is

@@ -9,16 +9,11 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // Upgrade checks that a log made by the first migration, in the folder
 // "migrations", keeps its events, cursors and what was said about endpoints.
-func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
-	eventlog.Log
-	Migrate(ctx context.Context, more ...sqllog.Migrations) error
-},
-) {
+func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, migrate func(context.Context, *sql.DB) error, open func() eventlog.Log) {
 	t.Helper()
 	ctx := t.Context()
 	provider, err := goose.NewProvider(dialect, db, os.DirFS("migrations"), goose.WithTableName("tidings_log_version"))
@@ -43,9 +38,10 @@ func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 			t.Fatal(err)
 		}
 	}
-	if err := log.Migrate(ctx); err != nil {
+	if err := migrate(ctx, db); err != nil {
 		t.Fatal(err)
 	}
+	log := open()
 	if head := advance(t, log); head != 1 {
 		t.Errorf("head = %d, want 1", head)
 	}

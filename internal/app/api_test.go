@@ -173,7 +173,7 @@ func testProblems(w *world) {
 		{"ann", "POST", "/users/me", nil, 405, "GET"},
 		{"ann", "POST", "/contexts", object{"metadata": object{"a": strings.Repeat("x", 513)}}, 422, "metadata.a"},
 		{"ann", "POST", "/contexts", object{"surprise": 1}, 422, "surprise"},
-		{"ann", "POST", "/contexts", object{"metadata": object{"a": "\x00"}}, 400, "zero byte"},
+		{"ann", "POST", "/contexts", object{"metadata": object{"a": "\x00"}}, 422, "zero byte"},
 		{"ann", "GET", "/files?filename_search=%00", nil, 422, "zero byte"},
 		{"ann", "POST", "/contexts", object{"metadata": object{"a": strings.Repeat("x", 1<<20)}}, 413, ""},
 		{"admin", "POST", "/model_providers", object{"api_key": []any{"secret-in-a-list"}}, 422, "body.api_key"},
@@ -387,6 +387,7 @@ func testModels(w *world) {
 	w.wants(w.try("admin", "POST", "/model_providers", object{"type": "watsonx", "base_url": w.agent.url, "api_key": "k"}), 422, "watsonx")
 	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": []any{"gpt-4"}}), 200, `"model_id":"openai:gpt-4o"`)
 	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": []any{"claude"}}), 200, `"items":[]`)
+	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": []any{"claude"}, "score_cutoff": 0}), 200, `"score":0`)
 	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "embedding"}), 200, `"openai:text-embedding-3","score":1`)
 	w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:none"}), 404, "default_llm_model")
 	w.wants(w.try("ann", "PUT", "/configurations/system", object{}), 403)
@@ -401,7 +402,10 @@ func testConnectors(w *world) {
 		w.Errorf("the secret is returned: %s", made.text)
 	}
 	w.wants(w.try("ann", "POST", "/connectors", object{"url": "https://mcp.example.com"}), 409)
-	w.wants(w.try("bob", "POST", "/connectors", object{"url": "https://mcp.example.com"}), 201)
+	plain := w.call("bob", "POST", "/connectors", object{"url": "https://mcp.example.com", "match_preset": false})
+	if strings.Contains(plain.text, "Example") {
+		w.Errorf("match_preset: false took the preset: %s", plain.text)
+	}
 	w.wants(w.try("ann", "POST", "/connectors", object{"url": "ftp://x"}), 422, "url")
 	w.wants(w.try("ann", "POST", "/connectors", object{"url": "https://x", "client_secret": "s"}), 422, "client_id")
 	w.wants(w.try("ann", "POST", "/connectors/"+made.id()+"/disconnect", nil), 409)

@@ -21,12 +21,7 @@ import (
 type authenticator struct {
 	users  auth.Users
 	logger *slog.Logger
-	now    atomic.Pointer[credentials]
-}
-
-type credentials struct {
-	*auth.Authenticator
-	replaced chan struct{} // closed once others count
+	now    atomic.Pointer[auth.Authenticator]
 }
 
 // Authenticate implements httpapi.Authenticator.
@@ -34,27 +29,12 @@ func (a *authenticator) Authenticate(ctx context.Context, authorization string) 
 	return a.now.Load().Authenticate(ctx, authorization)
 }
 
-// Recheck implements httpapi.Authenticator.
-func (a *authenticator) Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error) {
-	return a.now.Load().Recheck(ctx, authorization, who)
-}
-
-// Changed implements httpapi.Authenticator.
-func (a *authenticator) Changed() <-chan struct{} { return a.now.Load().replaced }
-
-// replace makes other credentials count.
-func (a *authenticator) replace(next *auth.Authenticator) {
-	if old := a.now.Swap(&credentials{next, make(chan struct{})}); old != nil {
-		close(old.replaced)
-	}
-}
-
 // set makes the tokens of a configuration those that count. Without any, the
 // first start makes one.
 func (a *authenticator) set(cfg *config.Config) error {
 	next, err := a.prepare(cfg)
 	if err == nil {
-		a.replace(next)
+		a.now.Store(next)
 	}
 	return err
 }
@@ -188,7 +168,7 @@ func (a *App) reload(ctx context.Context) error {
 	}
 	a.config.Store(&cfg)
 	a.remote.SetEgress(cfg.UserEgress())
-	a.auth.replace(tokens)
+	a.auth.now.Store(tokens)
 	if a.options.Level != nil {
 		a.options.Level.Set(cfg.Log.SlogLevel())
 	}

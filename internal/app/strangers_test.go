@@ -88,7 +88,7 @@ func (w *world) calls() (list []call) {
 					kind = pathKinds[segments[0]]
 				case name == "page_token" && strings.HasSuffix(path, "/history"):
 					kind = "history"
-				case name == "page_token":
+				case name == "page_token" || name == "after_cursor":
 					kind = pathKinds[segments[0]]
 				case in != "path" && format != "uuid" || external[name]:
 					return
@@ -148,7 +148,9 @@ func (w *world) ask(as string, c call, ids map[slot]string, header ...string) an
 		case "path":
 			path = strings.ReplaceAll(path, "{"+s.name+"}", ids[s])
 		case "query":
-			query = append(query, s.name+"="+ids[s])
+			if ids[s] != "" {
+				query = append(query, s.name+"="+ids[s])
+			}
 		case "body":
 			if ids[s] != "" {
 				body.(object)[s.name] = ids[s]
@@ -303,6 +305,8 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 		switch {
 		case other == s:
 			ids[other] = victim.id(s.kind)
+		case other.in == "query" && other.name != "from_id":
+			ids[other] = "" // left out, so that it does not decide the answer
 		case s.in == "path": // what is in the victim's resource
 			ids[other] = victim.id(other.kind)
 		default:
@@ -367,7 +371,7 @@ func TestStrangersWaitForNoLock(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, table := range []string{"connectors", "contexts", "files", "vector_stores", "user_feedback"} {
-			if _, err := tx.Exec(t.Context(), "SELECT * FROM tidings."+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
+			if _, err := tx.Exec(t.Context(), "SELECT * FROM "+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -30,9 +29,7 @@ func (d *decoder) check(cfg *Config) {
 	}
 	for i, p := range cfg.Connectors.Presets {
 		key := fmt.Sprintf("connectors.presets[%d]", i)
-		if _, err := sender.CheckURL(p.URL); err != nil {
-			d.at(key+".url", "%v", err)
-		}
+		d.checkPlainURL(key+".url", p.URL, "every user sees it")
 		d.readable(key+".client_secret", p.ClientSecret)
 	}
 }
@@ -49,12 +46,10 @@ func (d *decoder) checkServer(cfg *Config) {
 		d.at("data_dir", "must name a folder")
 	}
 	if text := d.readable("database_url", cfg.DatabaseURL); text != "" {
-		u, err := url.Parse(text)
-		if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Host == "" {
-			d.at("database_url", `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`)
+		if err := CheckDatabaseURL(text); err != nil {
+			d.at("database_url", "%v", err)
 		}
 	}
-	d.checkSchema(cfg)
 	if text := d.readable("encryption_key", cfg.EncryptionKey); text != "" {
 		if key, err := base64.StdEncoding.DecodeString(text); err != nil || len(key) != 32 {
 			d.at("encryption_key", `expected 32 bytes in base64; "openssl rand -base64 32" makes a key`)
@@ -78,26 +73,14 @@ func (d *decoder) checkServer(cfg *Config) {
 	if cfg.PollOnly && !cfg.DatabaseURL.Set() {
 		d.at("poll_only", "is for PostgreSQL; set database_url, too")
 	}
-	if u, err := url.Parse(cfg.Tracing.Endpoint); cfg.Tracing.Endpoint != "" && (err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https")) {
-		d.at("tracing.endpoint", `expected the URL of a collector, such as "http://localhost:4318"`)
+	if cfg.Tracing.Endpoint != "" {
+		u := d.checkPlainURL("tracing.endpoint", cfg.Tracing.Endpoint, "set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS")
+		if u != nil && u.RawQuery != "" {
+			d.at("tracing.endpoint", `expected the URL of a collector without a query, such as "http://localhost:4318"`)
+		}
 	}
 	if ratio := cfg.Tracing.SampleRatio; ratio < 0 || ratio > 1 {
 		d.at("tracing.sample_ratio", "must be from 0 to 1")
-	}
-}
-
-// schemaName is how a schema may be named: no name needs more, and fewer surprise
-// those who type them in SQL.
-var schemaName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
-
-func (d *decoder) checkSchema(cfg *Config) {
-	switch name := cfg.DatabaseSchema; {
-	case !schemaName.MatchString(name):
-		d.at("database_schema", "expected the name of a schema: at most 63 ASCII letters, digits and underscores, no digit first")
-	case strings.HasPrefix(strings.ToLower(name), "pg_") || name == "information_schema":
-		d.at("database_schema", "is a schema of PostgreSQL itself; choose another")
-	case name != Default().DatabaseSchema && !cfg.DatabaseURL.Set():
-		d.at("database_schema", "is for PostgreSQL; set database_url, too")
 	}
 }
 
@@ -109,8 +92,9 @@ func (d *decoder) checkS3(cfg *Config) {
 	if s == (S3{}) {
 		return
 	}
-	if u, err := url.Parse(s.Endpoint); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "" {
-		d.at("files.s3.endpoint", `expected the URL of a store, such as "https://s3.example.com"`)
+	u := d.checkPlainURL("files.s3.endpoint", s.Endpoint, "use access_key and secret_key")
+	if u != nil && (strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
+		d.at("files.s3.endpoint", `expected the URL of a store without a path, such as "https://s3.example.com"`)
 	}
 	if s.Bucket == "" {
 		d.at("files.s3", "bucket is missing")
@@ -135,20 +119,26 @@ func (d *decoder) checkLimits(l *Limits) {
 		d.at("limits.requests_per_second", "must be more than 0")
 	}
 	v := reflect.ValueOf(*l)
-	fields := fieldsOf(v.Type())
-	for name, index := range fields {
-		f := v.FieldByIndex(index)
-		if f.CanInt() && f.Int() < 1 {
+	for name, index := range fieldsOf(v.Type()) {
+		if f := v.FieldByIndex(index); f.CanInt() && f.Int() < 1 {
 			d.at("limits."+name, "must be at least 1")
-		}
-		all, perUser := strings.CutPrefix(name, "user_")
-		if of, ok := fields[all]; perUser && ok && f.Int() > v.FieldByIndex(of).Int() {
-			d.at("limits."+name, "must not be more than limits.%s, which is for all users", all)
 		}
 	}
 	if l.UserBodyMemory < LargestBody {
 		d.at("limits.user_body_memory", "must be at least 16MiB, the largest request body")
 	}
+	if l.BodyMemory < l.UserBodyMemory {
+		d.at("limits.body_memory", "must not be less than limits.user_body_memory")
+	}
+}
+
+// CheckDatabaseURL returns an error for a text that is not the URL of a PostgreSQL
+// database. The error does not repeat it.
+func CheckDatabaseURL(text string) error {
+	if _, err := sender.CheckURL(text, "postgres", "postgresql"); err != nil {
+		return fmt.Errorf(`expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": %w`, err)
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {
@@ -293,6 +283,8 @@ func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 	case e.Name == "": // the URL has been noted already
 	case strings.ContainsFunc(e.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) || len(e.Name) > 200:
 		d.at(key+".name", "a name has no spaces or control characters and at most 200 bytes")
+	case named && strings.Contains(e.Name, "://"):
+		d.at(key+".name", "a name is shown in logs and metrics; it must not be a URL, which may hold a password")
 	case taken && named:
 		d.at(key+".name", "webhook.endpoints[%d] has the name %q too; names must differ", first, e.Name)
 	case taken:

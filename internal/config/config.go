@@ -5,6 +5,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"time"
 )
 
@@ -16,8 +17,6 @@ type Config struct {
 	DataDir string `yaml:"data_dir"`
 	// DatabaseURL is a PostgreSQL URL; empty means SQLite in DataDir.
 	DatabaseURL SecretSource `yaml:"database_url"`
-	// DatabaseSchema is the schema of all tables on PostgreSQL.
-	DatabaseSchema string `yaml:"database_schema"`
 	// PollOnly asks PostgreSQL for nothing that lasts longer than a transaction,
 	// for poolers that have no sessions.
 	PollOnly bool `yaml:"poll_only"`
@@ -127,8 +126,8 @@ type Endpoint struct {
 	History string `yaml:"history"`
 	HTTP    HTTP   `yaml:"http"`
 
-	// text is all of it as it was written, in a form that can be compared.
-	text string
+	// digest is a hash of all that was written for it.
+	digest [sha256.Size]byte
 }
 
 // RateLimit bounds how many requests begin in a second.
@@ -223,23 +222,6 @@ type Limits struct {
 	// and UserBodyMemory how many of them may be one user's.
 	BodyMemory     Size `yaml:"body_memory"`
 	UserBodyMemory Size `yaml:"user_body_memory"`
-	// ConcurrentRequests is how many requests may be under way at once, and
-	// UserConcurrentRequests how many of them may be one user's. Those of the next
-	// two kinds don't count.
-	ConcurrentRequests     int `yaml:"concurrent_requests"`
-	UserConcurrentRequests int `yaml:"user_concurrent_requests"`
-	// EventStreams is how many requests may wait for events at once, as streams or
-	// with wait, and UserEventStreams how many of them may be one user's.
-	EventStreams     int `yaml:"event_streams"`
-	UserEventStreams int `yaml:"user_event_streams"`
-	// Uploads is how many contents of files may be written at once, and UserUploads
-	// how many of them may be one user's.
-	Uploads     int `yaml:"uploads"`
-	UserUploads int `yaml:"user_uploads"`
-	// Scans is how many requests may read very many rows at once, such as vector
-	// searches, and UserScans how many of them may be one user's.
-	Scans     int `yaml:"scans"`
-	UserScans int `yaml:"user_scans"`
 
 	// What one user may own.
 	Contexts         int  `yaml:"contexts"`
@@ -264,7 +246,6 @@ func Default() Config {
 	return Config{
 		Listen:          "127.0.0.1:8333",
 		DataDir:         "./tidings-data",
-		DatabaseSchema:  "tidings",
 		ShutdownTimeout: Duration(20 * time.Second),
 		Log:             Log{Level: "info", Format: "text"},
 		Tracing:         Tracing{SampleRatio: 1},
@@ -275,8 +256,6 @@ func Default() Config {
 		Limits: Limits{
 			RequestsPerSecond: 100, Burst: 200,
 			BodyMemory: 64 << 20, UserBodyMemory: 16 << 20,
-			ConcurrentRequests: 512, UserConcurrentRequests: 64, EventStreams: 1000, UserEventStreams: 100,
-			Uploads: 32, UserUploads: 4, Scans: 4, UserScans: 2,
 			Contexts: 10_000, HistoryItems: 1_000_000, HistoryBytes: 1 << 30, Files: 10_000,
 			VectorStores: 1000, VectorStoreItems: 200_000, VectorStoreBytes: 1 << 30,
 			Connectors: 100, UserFeedback: 10_000, Providers: 1000, ProviderBuilds: 10_000, ModelProviders: 100,

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"encoding"
 	"fmt"
 	"maps"
@@ -9,8 +10,10 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/sender"
 )
 
 // decoder fills a value from a YAML tree. It notes every problem and goes on,
@@ -54,9 +57,7 @@ var (
 )
 
 func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
-	for node.Kind == yaml.AliasNode {
-		node = node.Alias
-	}
+	node = resolved(node)
 	d.nodes[key] = node
 	switch {
 	case isNull(node):
@@ -77,6 +78,14 @@ func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
 	default:
 		d.decodeScalar(node, v, key)
 	}
+}
+
+// resolved is the node that an alias stands for.
+func resolved(node *yaml.Node) *yaml.Node {
+	for node.Kind == yaml.AliasNode {
+		node = node.Alias
+	}
+	return node
 }
 
 func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.Tag == "!!null" }
@@ -100,7 +109,7 @@ func (d *decoder) decodeOwn(node *yaml.Node, v reflect.Value, key string) {
 
 // scalarNames says what is expected, by kind.
 var scalarNames = map[reflect.Kind]string{
-	reflect.String: "a text", reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Float64: "a number",
+	reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Float64: "a number",
 }
 
 func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {
@@ -127,7 +136,7 @@ func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 	for i, item := range node.Content {
 		if v.Type().Elem() == reflect.TypeFor[Endpoint]() {
 			e := defaultEndpoint()
-			e.text = canonical(item)
+			e.digest = sha256.Sum256([]byte(canonical(item)))
 			v.Index(i).Set(reflect.ValueOf(e))
 		}
 		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
@@ -136,9 +145,13 @@ func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 
 func (d *decoder) decodeMap(node *yaml.Node, v reflect.Value, key string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	d.eachKey(node, key, func(name string, _, value *yaml.Node) {
+	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
+		if v.Type().Elem() == reflect.TypeFor[SecretSource]() && !isPlain(name) { // headers
+			d.problem(at, key, "%v", sender.CheckHeader(name, nil))
+			return
+		}
 		item := reflect.New(v.Type().Elem()).Elem()
-		d.decode(value, item, join(key, name))
+		d.decode(value, item, member(key, name))
 		v.SetMapIndex(reflect.ValueOf(name), item)
 	})
 }
@@ -155,10 +168,17 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
 	})
 }
 
+// unknownKey notes a key that there is not. It repeats what looks like a misspelled
+// key; something else may be a secret in the wrong place.
 func (d *decoder) unknownKey(at *yaml.Node, key, name string, fields map[string][]int) {
 	known := slices.Sorted(maps.Keys(fields))
-	d.problem(at, key, "unknown key %q; did you mean %q? The keys are %s",
-		name, tidings.Nearest(name, known), strings.Join(known, ", "))
+	halfWrong := strings.Repeat("\x00", (len(name)+1)/2) + name[(len(name)+1)/2:]
+	nearest := tidings.Nearest(name, append([]string{halfWrong}, known...))
+	if nearest == halfWrong || len(name) > 64 {
+		d.problem(at, key, "unknown key; the keys are %s", strings.Join(known, ", "))
+		return
+	}
+	d.problem(at, key, "unknown key %q; did you mean %q? The keys are %s", name, nearest, strings.Join(known, ", "))
 }
 
 // eachKey calls do for the members of a mapping.
@@ -171,7 +191,7 @@ func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, 
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		at := node.Content[i]
 		if seen[at.Value] {
-			d.problem(at, key, "key %q stands here a second time", at.Value)
+			d.problem(at, key, "duplicate key")
 			continue
 		}
 		seen[at.Value] = true
@@ -203,3 +223,15 @@ func join(key, name string) string {
 	}
 	return key + "." + name
 }
+
+// member is the key of a member of a mapping that takes any name. A name that is
+// none, such as "X-Secret: value", is left out: it may hold a secret.
+func member(key, name string) string {
+	if !isPlain(name) {
+		return key + "[]"
+	}
+	return join(key, name)
+}
+
+// isPlain reports whether a text may be the name of a header.
+func isPlain(name string) bool { return httpguts.ValidHeaderFieldName(name) }

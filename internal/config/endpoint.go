@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"reflect"
 	"slices"
 	"time"
 
@@ -64,43 +63,6 @@ func (h *HTTP) files() []string {
 		}
 	}
 	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
-}
-
-// decodeHTTP checks the keys, with their places, and leaves the rest to
-// Prometheus.
-func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
-	before := len(d.problems)
-	d.checkKeys(node, reflect.TypeFor[promconfig.HTTPClientConfig](), key)
-	if len(d.problems) > before {
-		return
-	}
-	cfg := promconfig.DefaultHTTPClientConfig
-	if err := node.Decode(&cfg); err != nil {
-		d.problem(node, key, "%v", err)
-		return
-	}
-	h.config = &cfg
-}
-
-// checkKeys notes keys of a mapping that a struct does not have.
-func (d *decoder) checkKeys(node *yaml.Node, t reflect.Type, key string) {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	if t.Kind() != reflect.Struct || isNull(node) || node.Kind == yaml.ScalarNode {
-		return
-	}
-	fields := fieldsOf(t)
-	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
-		index, ok := fields[name]
-		if !ok {
-			if len(fields) > 0 {
-				d.unknownKey(at, key, name, fields)
-			}
-			return
-		}
-		d.checkKeys(value, t.FieldByIndex(index).Type, join(key, name))
-	})
 }
 
 const connectTimeout = 5 * time.Second
@@ -214,7 +176,7 @@ func canonical(node *yaml.Node) string {
 // and the settings that all endpoints share.
 func (e *Endpoint) fingerprint(w Webhook, egress sender.Egress) string {
 	hash := sha256.New()
-	fmt.Fprintln(hash, e.text, w.Source, egress.Deny, egress.Allow)
+	fmt.Fprintln(hash, e.digest, w.Source, egress.Deny, egress.Allow)
 	for _, source := range e.secrets() {
 		value, _ := source.Read() // that it can be read was checked
 		fmt.Fprintln(hash, value)

@@ -116,7 +116,7 @@ func (d *decoder) tree(file string, text []byte) *yaml.Node {
 		d.mark(empty, origin{file, true})
 		return empty
 	case err != nil:
-		d.syntaxError(file, err)
+		d.syntaxError(file, text, err)
 		return nil
 	}
 	if err := reader.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
@@ -131,15 +131,25 @@ func (d *decoder) tree(file string, text []byte) *yaml.Node {
 	return root
 }
 
-var syntaxLine = regexp.MustCompile(`^yaml: line (\d+): `)
+var (
+	syntaxLine    = regexp.MustCompile(`^yaml: line (\d+): `)
+	unknownAnchor = regexp.MustCompile(`unknown anchor '(.+)' referenced`)
+)
 
-func (d *decoder) syntaxError(file string, err error) {
+// syntaxError notes why a file is not YAML, without the text in it.
+func (d *decoder) syntaxError(file string, text []byte, err error) {
 	message := err.Error()
 	p := Problem{Source: file}
 	if found := syntaxLine.FindStringSubmatch(message); found != nil {
 		p.Line, _ = strconv.Atoi(found[1])
 		p.Column = 1
 		message = message[len(found[0]):]
+	}
+	if found := unknownAnchor.FindStringSubmatch(message); found != nil {
+		message = `a value that begins with "*" stands for another one, and there is none of this name; quote the value if that is not meant`
+		if at := bytes.Index(text, []byte("*"+found[1])); at >= 0 {
+			p.Line, p.Column = bytes.Count(text[:at], []byte("\n"))+1, at-bytes.LastIndexByte(text[:at], '\n')
+		}
 	}
 	p.Message = "not valid YAML: " + strings.TrimPrefix(message, "yaml: ")
 	d.problems = append(d.problems, p)

@@ -93,33 +93,60 @@ webhook:
 			`:10:37: webhook.endpoints[2].headers.X-A: the value of header X-A holds a line break`,
 			`:11:7: webhook.endpoints[3]: url is missing`,
 		}},
+		"secrets": {`# as they are often written wrongly
+
+webhook:
+  endpoints:
+    - url: https://user:p@ss/hunter2@example.com
+      name: https://user:hunter2@example.com
+      headers: {"X-Secret: hunter2": ""}
+      http: {proxy_url: "http://user:hunter2%zz@proxy:3128", basic_auth: hunter2}
+    - url: https://example.com
+      http: {http_headers: {"X-Secret: hunter2": {values: [x]}, X-A: {secrets: ["hunter2\n"]}}}
+      secret: {env: "whsec_hunter2="}
+`, []string{
+			`:7:17: webhook.endpoints[0].headers: a header name has a character that is not allowed, such as a space or a colon; write the name as the key`,
+			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or password must be percent-encoded: %40 for "@"`,
+			`:8:74: webhook.endpoints[0].http.basic_auth: expected keys with values`,
+			`:10:29: webhook.endpoints[1].http.http_headers[]: a header name has`,
+			`:10:65: webhook.endpoints[1].http.http_headers.X-A: the value of header X-A holds a line break`,
+			`:11:15: webhook.endpoints[1].secret: env expects the name of an environment variable, not its value`,
+		}},
+		"passwords in URLs": {`database_url: "postgres://u:p@ss/w#rd@h/hunter2"
+tracing: {endpoint: "http://u:hunter2@localhost:4318"}
+files: {s3: {endpoint: "https://u:hunter2@localhost", bucket: b, access_key: hunter2, secret_key: hunter2}}
+connectors: {presets: [{url: "https://u:hunter2@mcp.example.com"}]}
+webhook:
+  endpoints:
+    - url: https://user:p@ss/hunter2@example.com
+    - url: https://example.com
+      name: https://user:hunter2@example.com
+`, []string{
+			`:1:15: database_url: expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": the URL has an "@" or a "#" after its host: if it belongs to a password, special characters there must be percent-encoded (%40 for "@"`,
+			`:2:21: tracing.endpoint: must not hold a user name or password; set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS`,
+			`:3:24: files.s3.endpoint: must not hold a user name or password; use access_key and secret_key`,
+			`:4:30: connectors.presets[0].url: must not hold a user name or password; every user sees it`,
+			`:7:12: webhook.endpoints[0].url: the URL has an "@" or a "#" after its host`,
+			`:9:13: webhook.endpoints[1].name: a name is shown in logs and metrics`,
+		}},
 		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n          ca_fil: x\n", []string{
 			`:6:11: webhook.endpoints[0].http.tls_config: unknown key "ca_fil"; did you mean "ca_file"?`,
 		}},
 		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
 			`:5:9: webhook.endpoints[0].http: secret file: open /nowhere: no such file or directory`,
 		}},
-		"schema": {"database_schema: my-hooks\ndatabase_url: postgres://db/x\n", []string{
-			`:1:18: database_schema: expected the name of a schema: at most 63 ASCII letters`,
-		}},
-		"schema of PostgreSQL": {"database_schema: pg_hooks\ndatabase_url: postgres://db/x\n", []string{
-			`:1:18: database_schema: is a schema of PostgreSQL itself`,
-		}},
-		"schema without PostgreSQL": {"database_schema: hooks\n", []string{
-			`:1:18: database_schema: is for PostgreSQL; set database_url, too`,
-		}},
 		"s3": {"files:\n  max_size: 6GiB\n  s3:\n    endpoint: s3.example.com\n    access_key: x\n", []string{
 			`:2:13: files.max_size: an S3 store keeps 5GiB at most`,
 			`:4:5: files.s3: bucket is missing`,
 			`:4:5: files.s3: access_key and secret_key are both needed`,
 			`:4:5: files.s3: is for PostgreSQL`,
-			`:4:15: files.s3.endpoint: expected the URL of a store`,
+			`:4:15: files.s3.endpoint: the URL must begin with http:// or https://`,
 		}},
-		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n", []string{
-			`:2:3: limits.user_scans: must not be more than limits.scans, which is for all users`,
+		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  body_memory: 512KiB\n", []string{
 			`:2:24: limits.requests_per_second: must be more than 0`,
 			`:3:10: limits.burst: must be at least 1`,
 			`:4:21: limits.user_body_memory: must be at least 16MiB`,
+			`:5:16: limits.body_memory: must not be less than limits.user_body_memory`,
 		}},
 		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
 			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
@@ -130,6 +157,7 @@ webhook:
 			`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
 		}},
 		"syntax": {"a: [", []string{`:1:1: not valid YAML`}},
+		"anchor": {"webhook:\n  source: *hunter2\n", []string{`:2:11: not valid YAML: a value that begins with "*" stands for another one`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, tt.text)

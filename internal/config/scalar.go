@@ -6,9 +6,11 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
@@ -82,13 +84,15 @@ type SecretSource struct {
 // Set reports whether the secret was configured at all.
 func (s SecretSource) Set() bool { return s.Value != "" || s.File != "" || s.Env != "" }
 
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
 // UnmarshalYAML reads a text, or a mapping with the key file or env.
 func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind == yaml.ScalarNode {
 		s.Value = Secret(node.Value)
 		return nil
 	}
-	const expected = "expected a text, or {file: PATH}, or {env: NAME}"
+	const expected = "expected a string, or {file: PATH}, or {env: NAME}"
 	if node.Kind != yaml.MappingNode || len(node.Content) != 2 || node.Content[1].Kind != yaml.ScalarNode {
 		return errors.New(expected)
 	}
@@ -98,8 +102,14 @@ func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	}
 	switch node.Content[0].Value {
 	case "file":
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return errors.New("file expects the path of a file, not what the file holds")
+		}
 		s.File = value
 	case "env":
+		if !variableName.MatchString(value) {
+			return errors.New("env expects the name of an environment variable, not its value")
+		}
 		s.Env = value
 	default:
 		return errors.New(expected)

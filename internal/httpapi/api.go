@@ -4,20 +4,16 @@
 package httpapi
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
-	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
 )
@@ -25,14 +21,9 @@ import (
 // Authenticator finds out who makes a request.
 type Authenticator interface {
 	Authenticate(ctx context.Context, authorization string) (resource.Caller, error)
-	// Recheck returns what a caller may do now. It is an error if the credentials
-	// count no longer or the user is gone; no user is made.
-	Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error)
-	// Changed returns a channel that is closed when other credentials count.
-	Changed() <-chan struct{}
 }
 
-// Options of the API; all are required that say nothing else.
+// Options of the API; all are required.
 type Options struct {
 	Resources *resource.Resources
 	Webhooks  *webhook.Service
@@ -54,14 +45,6 @@ type Options struct {
 	Reload func(context.Context) error
 	// Stopping is closed once the server stops; requests that wait end then.
 	Stopping <-chan struct{}
-	// Limits are what requests hold; what is nil is unlimited.
-	Limits Limits
-	// BodyPace is how long a client may take for a step of a body, see [limit.Body];
-	// 0 is as in [limit.DefaultPace].
-	BodyPace time.Duration
-	// KeepAlive is how often a request that waits for events shows that it is alive,
-	// and checks its caller; 0 means 15 s.
-	KeepAlive time.Duration
 }
 
 // api is what the operations share.
@@ -69,21 +52,22 @@ type api struct {
 	Options
 	huma huma.API
 	mux  *router
+	// readers has a place for each request that waits for events.
+	readers chan struct{}
 }
 
 const root = "/api/v1"
 
 // New returns the handler of all requests.
 func New(o Options) http.Handler {
-	o.BodyPace, o.KeepAlive = cmp.Or(o.BodyPace, limit.DefaultPace.Body), cmp.Or(o.KeepAlive, keepAliveTime)
-	a := &api{Options: o, mux: newRouter()}
+	a := &api{Options: o, mux: newRouter(), readers: make(chan struct{}, feedReaders)}
 	a.huma = humago.New(a.mux, configuration(o.Version))
-	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.limitToContext)
+	a.huma.UseMiddleware(a.authenticate, a.knownQuery, a.limitToContext)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
-	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.paced(a.streams(a.mux)))))
+	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.streams(a.mux))))
 }
 
 func configuration(version string) huma.Config {
@@ -95,22 +79,11 @@ func configuration(version string) huma.Config {
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token."},
 	}
-	config.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
-	config.Transformers = []huma.Transformer{hideValues}
+	config.Transformers = []huma.Transformer{boundProblem}
 	return config
 }
 
 var errZeroByte = errors.New("a text holds a zero byte, which can't be kept")
-
-var jsonFormat = huma.Format{
-	Marshal: huma.DefaultJSONFormat.Marshal,
-	Unmarshal: func(data []byte, v any) error {
-		if bytes.Contains(data, []byte(`\u0000`)) {
-			return errZeroByte
-		}
-		return json.Unmarshal(data, v)
-	},
-}
 
 type callerKey struct{}
 
@@ -122,23 +95,24 @@ func caller(ctx context.Context) resource.Caller {
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	who, err := a.Authenticator.Authenticate(ctx.Context(), ctx.Header("Authorization"))
 	if err != nil {
+		p := a.problem(ctx.Context(), err)
+		if p.Status == http.StatusUnauthorized {
+			ctx.SetHeader("WWW-Authenticate", "Bearer")
+		}
 		_, w := humago.Unwrap(ctx)
-		a.fail(ctx.Context(), w, err)
+		writeProblem(w, p.Status, p)
 		return
 	}
 	next(huma.WithValue(ctx, callerKey{}, who))
 }
 
-const bodyLimit = 1 << 20
-
 // register adds an operation, with what all have in common.
 func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, who resource.Caller, in *I) (*O, error)) {
 	op.Path = root + op.Path
 	op.Security = []map[string][]string{{"token": {}}}
-	if op.MaxBodyBytes == 0 {
-		op.MaxBodyBytes = bodyLimit
-	}
-	op.BodyReadTimeout = -1 // see paced
+	// huma gets bodies that were read and checked: it would decode all of one first.
+	op.Middlewares = huma.Middlewares{a.readBody(cmp.Or(op.MaxBodyBytes, bodyLimit))}
+	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
 	if tag := op.Tags[0]; tag == "files" || tag == "vector_stores" {
 		op.Parameters = append(op.Parameters, contextParameter)
 	}
@@ -152,8 +126,7 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 			return nil, gone
 		}
 		if err != nil {
-			p := a.problem(ctx, err)
-			return nil, huma.ErrorWithHeaders(p, failureHeader(p.Status, err))
+			return nil, a.problem(ctx, err)
 		}
 		return out, nil
 	})

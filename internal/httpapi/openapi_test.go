@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,5 +79,71 @@ func TestDocs(t *testing.T) {
 		if strings.Contains(page, elsewhere) {
 			t.Errorf("the page needs something from elsewhere: %s", elsewhere)
 		}
+	}
+}
+
+// Every list and every map that a request may hold has a bound, which is checked
+// before its elements are; and nothing is in a schema that the check of bodies
+// does not know.
+func TestEveryListAndMapIsBounded(t *testing.T) {
+	var document struct {
+		Paths map[string]map[string]struct {
+			Parameters  []struct{ Schema map[string]any }
+			RequestBody struct {
+				Content map[string]struct{ Schema map[string]any }
+			}
+		}
+		Components struct{ Schemas map[string]map[string]any }
+	}
+	if err := json.Unmarshal(get(t, "/api/v1/openapi.json").Body.Bytes(), &document); err != nil {
+		t.Fatal(err)
+	}
+	known := []string{
+		"type", "properties", "additionalProperties", "required", "items", "minItems", "maxItems", "maxProperties", "minLength", "maxLength",
+		"minimum", "maximum", "enum", "format", "default", "description", "examples", "contentEncoding",
+	}
+	seen := 0
+	var walk func(where string, schema map[string]any)
+	walk = func(where string, schema map[string]any) {
+		seen++
+		if ref, ok := schema["$ref"].(string); ok {
+			walk(where, document.Components.Schemas[ref[strings.LastIndex(ref, "/")+1:]])
+			return
+		}
+		for key := range schema {
+			if !slices.Contains(known, key) {
+				t.Errorf("%s: the check of bodies does not know %q", where, key)
+			}
+		}
+		kinds := fmt.Sprint(schema["type"])
+		if strings.Contains(kinds, "array") {
+			if schema["maxItems"] == nil {
+				t.Errorf("%s: a list without maxItems", where)
+			}
+			walk(where+"[]", schema["items"].(map[string]any))
+		}
+		if strings.Contains(kinds, "object") && schema["additionalProperties"] != false {
+			if schema["maxProperties"] == nil {
+				t.Errorf("%s: a map without maxProperties", where)
+			}
+			walk(where+".*", schema["additionalProperties"].(map[string]any))
+		}
+		properties, _ := schema["properties"].(map[string]any)
+		for name, property := range properties {
+			walk(where+"."+name, property.(map[string]any))
+		}
+	}
+	for path, item := range document.Paths {
+		for method, op := range item {
+			for _, p := range op.Parameters {
+				walk(method+" "+path, p.Schema)
+			}
+			if body, ok := op.RequestBody.Content["application/json"]; ok {
+				walk(method+" "+path+" body", body.Schema)
+			}
+		}
+	}
+	if seen < 100 {
+		t.Errorf("only %d schemas were looked at", seen)
 	}
 }

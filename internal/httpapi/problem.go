@@ -4,14 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"unicode"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
 )
@@ -51,9 +51,6 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		}
 		return newProblem(http.StatusConflict, e.Message)
 	}
-	if busy, ok := errors.AsType[*limit.BusyError](err); ok {
-		return newProblem(http.StatusServiceUnavailable, busy.Error())
-	}
 	if ctx.Err() != nil { // whoever asked is gone, or the server stops
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
@@ -67,33 +64,67 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }
 
-// fail answers with the problem of an error.
-func (a *api) fail(ctx context.Context, w http.ResponseWriter, err error) {
-	if gone, ok := errors.AsType[*expiredProblem](err); ok {
-		writeProblem(w, gone.Status, gone)
-		return
-	}
-	p := a.problem(ctx, err)
-	maps.Copy(w.Header(), failureHeader(p.Status, err))
-	writeProblem(w, p.Status, p)
-}
-
 func refuse(w http.ResponseWriter, status int, detail string) {
 	writeProblem(w, status, newProblem(status, detail))
 }
 
 func writeProblem(w http.ResponseWriter, status int, p any) {
+	if model, ok := p.(*huma.ErrorModel); ok {
+		bound(model)
+	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(p) // whoever asked may be gone
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(p) // whoever asked may be gone
 }
 
-// hideValues takes the values out of validation errors: they may be secrets.
-func hideValues(_ huma.Context, _ string, v any) (any, error) {
-	if p, ok := v.(*huma.ErrorModel); ok {
-		for _, e := range p.Errors {
-			e.Value = nil
+// Bounds of the texts in a problem document, in bytes. With [maxProblems] they
+// keep it below 64 KiB, escapes included.
+const (
+	maxDetail   = 1000
+	maxMessage  = 400
+	maxLocation = 200
+)
+
+// bound takes the values out of validation errors, which may be secrets, and
+// shortens what a request can make long.
+func bound(p *huma.ErrorModel) {
+	if more := len(p.Errors) - maxProblems; more > 0 {
+		p.Errors, p.Detail = p.Errors[:maxProblems], listed(p.Detail, more)
+	}
+	p.Detail = shorten(p.Detail, maxDetail)
+	for _, e := range p.Errors {
+		e.Value, e.Message, e.Location = nil, shorten(e.Message, maxMessage), shorten(e.Location, maxLocation)
+	}
+}
+
+// listed says how many problems an answer does not list.
+func listed(detail string, more int) string {
+	if more == 0 {
+		return detail
+	}
+	return fmt.Sprintf("%s: the first %d problems are listed, and there are %d more", detail, maxProblems, more)
+}
+
+// shorten cuts a text to so many bytes. Control characters, which JSON writes as
+// six bytes each, become question marks.
+func shorten(text string, limit int) string {
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == unicode.ReplacementChar {
+			return '?'
 		}
+		return r
+	}, text)
+}
+
+// boundProblem is [bound] for the problems that huma writes.
+func boundProblem(_ huma.Context, _ string, v any) (any, error) {
+	if p, ok := v.(*huma.ErrorModel); ok {
+		bound(p)
 	}
 	return v, nil
 }

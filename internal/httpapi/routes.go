@@ -29,7 +29,7 @@ type variables struct {
 }
 
 type variableChanges struct {
-	Variables resource.VariableChanges `json:"variables" doc:"Merged into those there are; null removes one."`
+	Variables resource.VariableChanges `json:"variables" maxProperties:"100" doc:"Merged into those there are; null removes one."`
 }
 
 func asVariables(values map[string]string, err error) (*plain[variables], error) {
@@ -149,7 +149,12 @@ func (a *api) vectorStoreRoutes() {
 
 	add := operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
 	add.MaxBodyBytes = itemsLimit
-	register(a, add, func(ctx context.Context, who resource.Caller, in *changeOf[[]resource.VectorStoreItem]) (*one[*resource.VectorStore], error) {
+	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
+		ByID
+		Precondition
+		Body []resource.VectorStoreItem `maxItems:"5000"`
+	},
+	) (*one[*resource.VectorStore], error) {
 		return answer(r.AddItems(ctx, who, in.ID, in.version(), in.Body))
 	})
 	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore", "Find the nearest items, best first"),
@@ -172,9 +177,6 @@ func (a *api) vectorStoreRoutes() {
 			return nil, r.DeleteDocument(ctx, who, in.ID, in.DocumentID)
 		})
 }
-
-// Items of a vector store are sent many at once.
-const itemsLimit = 16 << 20
 
 func (a *api) modelProviderRoutes() {
 	r := a.Resources

@@ -63,8 +63,8 @@ type NewConnector struct {
 	URL          string   `json:"url" maxLength:"2048"`
 	ClientID     *string  `json:"client_id" required:"false" minLength:"1" maxLength:"256"`
 	ClientSecret *string  `json:"client_secret" required:"false" minLength:"1" maxLength:"10000" doc:"Only with a client id."`
-	Metadata     Metadata `json:"metadata" required:"false" nullable:"true"`
-	MatchPreset  bool     `json:"match_preset" required:"false" default:"true" doc:"Take what is left out from the preset of this URL."`
+	Metadata     Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
+	MatchPreset  *bool    `json:"match_preset" required:"false" default:"true" doc:"Take what is left out from the preset of this URL."`
 }
 
 // CreateConnector keeps a link to an MCP server.
@@ -79,7 +79,7 @@ func (r *Resources) CreateConnector(ctx context.Context, who Caller, in NewConne
 	if err := in.Metadata.check(); err != nil {
 		return nil, err
 	}
-	if in.MatchPreset {
+	if in.MatchPreset == nil || *in.MatchPreset {
 		r.applyPreset(&in)
 	}
 	row := &Connector{

@@ -35,7 +35,7 @@ func contextKind(owns ...Owned) Kind[*Context] {
 
 // NewContext asks for a conversation.
 type NewContext struct {
-	Metadata   Metadata `json:"metadata" required:"false" nullable:"true"`
+	Metadata   Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 	ProviderID *string  `json:"provider_id" required:"false" format:"uuid"`
 }
 
@@ -59,7 +59,7 @@ func (r *Resources) CreateContext(ctx context.Context, who Caller, in NewContext
 
 // ContextUpdate replaces a context's metadata; left out or null, it clears it.
 type ContextUpdate struct {
-	Metadata Metadata `json:"metadata" required:"false" nullable:"true"`
+	Metadata Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 }
 
 // PutContext replaces a context's metadata.
@@ -75,7 +75,7 @@ func (r *Resources) PutContext(ctx context.Context, who Caller, id string, ifMat
 
 // MetadataPatch merges into metadata; null removes a key.
 type MetadataPatch struct {
-	Metadata map[string]*string `json:"metadata"`
+	Metadata map[string]*string `json:"metadata" maxProperties:"32"`
 }
 
 // PatchContextMetadata merges changes into a context's metadata.

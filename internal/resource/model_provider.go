@@ -253,9 +253,9 @@ func (r *Resources) needModel(ctx context.Context, field, id string) error {
 
 // ModelMatch asks for models like those suggested.
 type ModelMatch struct {
-	SuggestedModels []string `json:"suggested_models" required:"false" nullable:"true" maxItems:"100"`
+	SuggestedModels []string `json:"suggested_models" required:"false" nullable:"true" maxItems:"100" maxLength:"256"`
 	Capability      string   `json:"capability" enum:"llm,embedding"`
-	ScoreCutoff     float64  `json:"score_cutoff" required:"false" minimum:"0" maximum:"1" default:"0.4"`
+	ScoreCutoff     *float64 `json:"score_cutoff" required:"false" minimum:"0" maximum:"1" default:"0.4"`
 }
 
 // MatchedModel is a model and how like a suggested one it is.
@@ -274,7 +274,10 @@ func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) 
 	if err != nil {
 		return nil, err
 	}
-	list := []*MatchedModel{}
+	list, cutoff := []*MatchedModel{}, 0.0
+	if in.ScoreCutoff != nil {
+		cutoff = *in.ScoreCutoff
+	}
 	for _, o := range models {
 		if o.embedding != (in.Capability == "embedding") {
 			continue
@@ -286,7 +289,7 @@ func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) 
 				score = max(score, likeness(o.id, s))
 			}
 		}
-		if score >= in.ScoreCutoff {
+		if score >= cutoff {
 			list = append(list, &MatchedModel{ModelID: o.id, Score: score})
 		}
 	}

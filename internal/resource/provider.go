@@ -67,7 +67,7 @@ type NewProvider struct {
 	AgentCard          json.RawMessage `json:"agent_card" required:"false" doc:"Left out, it is fetched from the agent."`
 	Origin             *string         `json:"origin" required:"false" minLength:"1" maxLength:"2048"`
 	AutoStopTimeoutSec *int            `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800"`
-	Variables          VariableChanges `json:"variables" required:"false" nullable:"true"`
+	Variables          VariableChanges `json:"variables" required:"false" nullable:"true" maxProperties:"100"`
 }
 
 const defaultAutoStop = 1200
@@ -150,7 +150,7 @@ type ProviderPatch struct {
 	AgentCard          json.RawMessage `json:"agent_card" required:"false"`
 	Origin             *string         `json:"origin" required:"false" minLength:"1" maxLength:"2048"`
 	AutoStopTimeoutSec *int            `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800"`
-	Variables          VariableChanges `json:"variables" required:"false" nullable:"true"`
+	Variables          VariableChanges `json:"variables" required:"false" nullable:"true" maxProperties:"100"`
 }
 
 // PatchProvider changes a provider. A new location keeps the id; unless a card

@@ -40,7 +40,7 @@ type NewUserFeedback struct {
 	Rating      int      `json:"rating" enum:"1,-1"`
 	Message     string   `json:"message" maxLength:"100000"`
 	Comment     *string  `json:"comment" required:"false" maxLength:"100000"`
-	CommentTags []string `json:"comment_tags" required:"false" nullable:"true" maxItems:"100"`
+	CommentTags []string `json:"comment_tags" required:"false" nullable:"true" maxItems:"100" maxLength:"1000"`
 }
 
 // CreateUserFeedback keeps what the caller thought of an agent.

@@ -114,8 +114,8 @@ type VectorStoreItem struct {
 	DocumentType string    `json:"document_type" required:"false" enum:"platform_file,external" default:"platform_file"`
 	ModelID      string    `json:"model_id" doc:"The model that made the embedding: that of the vector store."`
 	Text         string    `json:"text"`
-	Embedding    []float32 `json:"embedding" nullable:"false"`
-	Metadata     Metadata  `json:"metadata" required:"false" nullable:"true"`
+	Embedding    []float32 `json:"embedding" nullable:"false" maxItems:"9999"`
+	Metadata     Metadata  `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 }
 
 const platformFile = "platform_file"
@@ -162,6 +162,9 @@ func ofVectorStore(id string) store.Filter {
 	return store.Filter{Column: "vector_store_id", Op: store.Equal, Value: id}
 }
 
+// Rows are inserted so many at a time, which bounds the statement.
+const insertBatch = 500
+
 // AddItems adds items to a vector store: all of them or none.
 func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem) (*VectorStore, error) {
 	return r.changeVectorStore(ctx, who, id, ifMatch, func(tx *store.Tx, s *VectorStore) error {
@@ -176,7 +179,12 @@ func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch
 			}
 		}
 		s.touched = true
-		return known(tx.InsertDetails(ctx, &rows), "item")
+		for part := range slices.Chunk(rows, insertBatch) {
+			if err := tx.InsertDetails(ctx, &part); err != nil {
+				return known(err, "item")
+			}
+		}
+		return nil
 	})
 }
 
@@ -264,7 +272,7 @@ func (r *Resources) Documents(ctx context.Context, who Caller, id string) (*Item
 
 // Search asks for the items nearest to a vector.
 type Search struct {
-	QueryVector []float32 `json:"query_vector" nullable:"false"`
+	QueryVector []float32 `json:"query_vector" nullable:"false" maxItems:"9999"`
 	Limit       int       `json:"limit" required:"false" minimum:"1" maximum:"10" default:"5"`
 }
 

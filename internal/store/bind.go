@@ -14,9 +14,8 @@ import (
 
 // newDialect returns the dialect that all statements share. It writes numbers in
 // rows by way of the statement's [binder]; bun leaves the dialect no say in them.
-// The schema goes before the names of all tables.
-func newDialect(base schema.Dialect, inSchema string) *boundDialect {
-	d := &boundDialect{Dialect: base, schema: inSchema}
+func newDialect(base schema.Dialect) *boundDialect {
+	d := &boundDialect{Dialect: base}
 	d.tables = schema.NewTables(d)
 	return d
 }
@@ -24,7 +23,6 @@ func newDialect(base schema.Dialect, inSchema string) *boundDialect {
 type boundDialect struct {
 	schema.Dialect
 	tables *schema.Tables
-	schema string // quoted, with its dot; empty on SQLite
 }
 
 // Tables implements [schema.Dialect].
@@ -33,8 +31,6 @@ func (d *boundDialect) Tables() *schema.Tables { return d.tables }
 // OnTable implements [schema.Dialect].
 func (d *boundDialect) OnTable(table *schema.Table) {
 	d.Dialect.OnTable(table)
-	table.SQLName = schema.Safe(d.schema) + table.SQLName
-	table.SQLNameForSelects = table.SQLName
 	for _, field := range table.FieldMap {
 		switch field.IndirectType.Kind() {
 		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:

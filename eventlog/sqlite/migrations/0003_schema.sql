@@ -1,3 +1,0 @@
--- +goose Up
--- SQLite has no schemas; the number is that of PostgreSQL's.
-SELECT 1;

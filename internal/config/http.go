@@ -1,0 +1,136 @@
+package config
+
+import (
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+
+	promconfig "github.com/prometheus/common/config"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// decodeHTTP checks each value where it stands, and leaves the rest to Prometheus.
+// The errors of its decoder may repeat a value.
+func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
+	before := len(d.problems)
+	d.checkHTTP(node, reflect.TypeFor[promconfig.HTTPClientConfig](), key)
+	if len(d.problems) > before {
+		return
+	}
+	cfg := promconfig.DefaultHTTPClientConfig
+	err := node.Decode(&cfg)
+	switch {
+	case err == nil:
+		h.config = &cfg
+	case strings.HasPrefix(err.Error(), "yaml: "): // of the decoder
+		d.problem(node, key, "expected settings like those of Prometheus' http_config")
+	default: // of the validation
+		d.problem(node, key, "%v", err)
+	}
+}
+
+// checkHTTP notes what can't be decoded into a type.
+func (d *decoder) checkHTTP(node *yaml.Node, t reflect.Type, key string) {
+	node = resolved(node)
+	switch {
+	case isNull(node), t.Kind() == reflect.Interface:
+	case t.Kind() == reflect.Pointer:
+		d.checkHTTP(node, t.Elem(), key)
+	case t == reflect.TypeFor[promconfig.URL](): // of a proxy
+		d.checkURL(node, key, "http", "https", "socks5", "socks5h")
+	case t == reflect.TypeFor[promconfig.TLSVersion]():
+		if _, ok := promconfig.TLSVersions[node.Value]; !ok {
+			d.problem(node, key, "expected one of TLS10, TLS11, TLS12, TLS13")
+		}
+	case t == reflect.TypeFor[promconfig.Headers]():
+		d.checkHTTPHeaders(node, reflect.TypeFor[promconfig.Header](), key)
+	case t == reflect.TypeFor[promconfig.ProxyHeader]():
+		d.checkHTTPHeaders(node, t.Elem(), key)
+	case t.Kind() == reflect.Struct:
+		d.checkHTTPKeys(node, t, key)
+	case t.Kind() == reflect.Map:
+		d.eachKey(node, key, func(name string, _, value *yaml.Node) { d.checkHTTP(value, t.Elem(), member(key, name)) })
+	case t.Kind() == reflect.Slice:
+		if node.Kind != yaml.SequenceNode {
+			d.problem(node, key, "expected a list")
+			return
+		}
+		for _, item := range node.Content {
+			d.checkHTTP(item, t.Elem(), key)
+		}
+	default:
+		d.decodeScalar(node, reflect.New(t).Elem(), key)
+	}
+}
+
+// multiline are the keys whose values are PEM.
+var multiline = []string{"ca", "cert", "key", "client_certificate_key"}
+
+func (d *decoder) checkHTTPKeys(node *yaml.Node, t reflect.Type, key string) {
+	fields := fieldsOf(t)
+	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
+		index, ok := fields[name]
+		switch {
+		case !ok:
+			d.unknownKey(at, key, name, fields)
+		case name == "token_url":
+			d.checkURL(value, join(key, name), "http", "https")
+		case value.Kind == yaml.ScalarNode && !slices.Contains(multiline, name) && strings.ContainsFunc(value.Value, unicode.IsControl):
+			d.problem(value, join(key, name), "holds a line break or another control character")
+		default:
+			d.checkHTTP(value, t.FieldByIndex(index).Type, join(key, name))
+		}
+	})
+}
+
+// checkHTTPHeaders notes headers that can't be sent.
+func (d *decoder) checkHTTPHeaders(node *yaml.Node, t reflect.Type, key string) {
+	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
+		if err := sender.CheckHeader(name, scalars(value)); err != nil {
+			d.problem(at, member(key, name), "%v", err)
+			return
+		}
+		d.checkHTTP(value, t, join(key, name))
+	})
+}
+
+// scalars are all values in a node that are neither mappings nor lists. An alias of
+// such is left out: it may hold itself.
+func scalars(node *yaml.Node) []string {
+	if value := resolved(node); value.Kind == yaml.ScalarNode {
+		return []string{value.Value}
+	}
+	var all []string
+	for _, child := range node.Content {
+		all = append(all, scalars(child)...)
+	}
+	return all
+}
+
+func (d *decoder) checkURL(node *yaml.Node, key string, schemes ...string) {
+	node = resolved(node)
+	if node.Kind != yaml.ScalarNode {
+		d.problem(node, key, "expected a string")
+	} else if _, err := sender.CheckURL(node.Value, schemes...); err != nil {
+		d.problem(node, key, "%v", err)
+	}
+}
+
+// checkPlainURL notes a URL that is wrong or has a user name or password, which
+// belong elsewhere.
+func (d *decoder) checkPlainURL(key, text, instead string) *url.URL {
+	u, err := sender.CheckURL(text)
+	switch {
+	case err != nil:
+		d.at(key, "%v", err)
+		return nil
+	case u.User != nil:
+		d.at(key, "must not hold a user name or password; %s", instead)
+		return nil
+	}
+	return u
+}

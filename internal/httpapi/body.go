@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+const jsonType = "application/json"
+
+const (
+	bodyLimit = 1 << 20
+	// itemsLimit is for the items of a vector store, of which many come at once.
+	itemsLimit = 16 << 20
+	bodyTime   = 30 * time.Second
+)
+
+// readBody reads and checks the JSON bodies of an operation before anything is
+// decoded, so that a bad one costs little more than the bytes it has.
+func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		schema := bodySchema(ctx.Operation())
+		if schema == nil {
+			next(ctx)
+			return
+		}
+		r, w := humago.Unwrap(ctx)
+		body, problem := read(w, r, limit)
+		if problem == nil && len(body) > 0 {
+			problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, body)
+		}
+		if problem != nil {
+			writeProblem(w, problem.Status, problem)
+			return
+		}
+		r.Header.Set("Content-Type", jsonType)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next(ctx)
+	}
+}
+
+// bodySchema returns the schema of an operation's JSON body; nil if it has none.
+func bodySchema(op *huma.Operation) *huma.Schema {
+	if op.RequestBody == nil {
+		return nil
+	}
+	if media := op.RequestBody.Content[jsonType]; media != nil {
+		return media.Schema
+	}
+	return nil
+}
+
+// read reads a JSON body.
+func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *huma.ErrorModel) {
+	if given := r.Header.Get("Content-Type"); given != "" {
+		kind, _, err := mime.ParseMediaType(given)
+		if err != nil || kind != jsonType && !strings.HasSuffix(kind, "+json") {
+			return nil, newProblem(http.StatusUnsupportedMediaType, "expected the Content-Type "+jsonType)
+		}
+	}
+	if r.ContentLength > limit {
+		return nil, tooLarge(limit)
+	}
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
+		return nil, newProblem(http.StatusBadRequest, "the connection is gone")
+	}
+	var body bytes.Buffer
+	if r.ContentLength > 0 {
+		body.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := body.ReadFrom(io.LimitReader(r.Body, limit+1))
+	if err == nil {
+		err = control.SetReadDeadline(time.Time{})
+	}
+	timeout, isNet := errors.AsType[net.Error](err)
+	switch {
+	case isNet && timeout.Timeout():
+		return nil, newProblem(http.StatusRequestTimeout, fmt.Sprintf("the body did not arrive within %v", bodyTime))
+	case err != nil:
+		return nil, newProblem(http.StatusBadRequest, "the body broke off")
+	case int64(body.Len()) > limit:
+		return nil, tooLarge(limit)
+	}
+	return body.Bytes(), nil
+}
+
+func tooLarge(limit int64) *huma.ErrorModel {
+	return newProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes, the most that this operation takes", limit))
+}

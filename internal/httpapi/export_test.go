@@ -1,0 +1,4 @@
+package httpapi
+
+// CheckBody is checkBody, for tests.
+var CheckBody = checkBody
