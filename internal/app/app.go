@@ -208,6 +208,7 @@ func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
 	}
 	return resource.New(a.store, resource.Outside{Agents: a.remote, Models: a.remote, MCP: a.remote, Blobs: blobs, Box: box}, resource.Options{
 		Limits:  resource.FileLimits{MaxSize: int64(cfg.Files.MaxSize), UserQuota: int64(cfg.Files.UserQuota)},
+		Quotas:  quotas(&cfg.Limits),
 		Presets: presets, Logger: a.logger,
 	}), nil
 }

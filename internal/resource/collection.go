@@ -16,13 +16,14 @@ import (
 type Collection[R Row] struct {
 	kind  Kind[R]
 	store *store.Store
+	quota Quota
 }
 
-func collection[R Row](s *store.Store, k Kind[R]) *Collection[R] {
+func collection[R Row](s *store.Store, quotas Quotas, k Kind[R]) *Collection[R] {
 	if k.Guard == nil {
 		k.Guard = func(context.Context, *store.Tx, Verb, R) error { return nil }
 	}
-	return &Collection[R]{kind: k, store: s}
+	return &Collection[R]{kind: k, store: s, quota: quotas.Resources[k.Type]}
 }
 
 // Create makes a resource from a row without id, times and owner.
@@ -44,6 +45,9 @@ func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, ro
 		b.CreatedBy = &who.UserID
 	}
 	if err := c.kind.Guard(ctx, tx, Creating, row); err != nil {
+		return err
+	}
+	if err := c.takeRow(ctx, tx, who); err != nil {
 		return err
 	}
 	return known(tx.Insert(ctx, row, c.kind.event(who, row, tidings.Created)), c.kind.name())

@@ -21,6 +21,7 @@ type Context struct {
 	Metadata     Metadata  `bun:"type:json" json:"metadata"`
 	LastActiveAt time.Time `json:"last_active_at"`
 	HistoryCount int64     `json:"-"`
+	HistoryBytes int64     `json:"-"`
 }
 
 func contextKind(owns ...Owned) Kind[*Context] {

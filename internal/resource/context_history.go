@@ -21,6 +21,7 @@ type HistoryItem struct {
 	CreatedAt time.Time       `json:"created_at"`
 	Kind      string          `json:"kind" enum:"message,artifact"`
 	Data      json.RawMessage `bun:"type:json" json:"data"`
+	SizeBytes int64           `json:"-"`
 }
 
 // a2aItem is what we look at in a message or an artifact, in the spellings of
@@ -76,9 +77,13 @@ func (r *Resources) AddHistory(ctx context.Context, who Caller, contextID string
 	if err != nil {
 		return nil, err
 	}
-	row := &HistoryItem{ID: newID(), Kind: kind, Data: data}
+	row := &HistoryItem{ID: newID(), Kind: kind, Data: data, SizeBytes: int64(len(data))}
 	_, err = r.Contexts.update(ctx, who, contextID, 0, func(tx *store.Tx, c *Context) error {
+		if err := r.takeHistory(ctx, tx, who, row.SizeBytes); err != nil {
+			return err
+		}
 		c.HistoryCount++
+		c.HistoryBytes += row.SizeBytes
 		c.LastActiveAt, c.touched = tx.Now, true
 		row.ContextID, row.Position, row.CreatedAt = c.ID, c.HistoryCount, tx.Now
 		if title := item.title(); title != "" && c.Metadata["title"] == "" && len(c.Metadata) < maxMetadata {
@@ -87,6 +92,15 @@ func (r *Resources) AddHistory(ctx context.Context, who Caller, contextID string
 		return tx.InsertDetails(ctx, row)
 	})
 	return row, err
+}
+
+// takeHistory takes room for a history item.
+func (r *Resources) takeHistory(ctx context.Context, tx *store.Tx, who Caller, size int64) error {
+	err := r.quotas.HistoryItems.take(ctx, tx, who, Conflict, 1, spareRows, r.Contexts.sum(ctx, tx, who, "history_count"))
+	if err != nil {
+		return err
+	}
+	return r.quotas.HistoryBytes.take(ctx, tx, who, TooLarge, size, spareBytes, r.Contexts.sum(ctx, tx, who, "history_bytes"))
 }
 
 // History returns a part of a context's history.
@@ -127,6 +141,11 @@ func (r *Resources) DeleteHistory(ctx context.Context, who Caller, contextID, fr
 		}
 		c.LastActiveAt, c.touched = tx.Now, true
 		c.HistoryCount = from[0].Position - 1
+		c.HistoryBytes, err = tx.Sum(ctx, new(HistoryItem), "size_bytes", ofContext(c.ID),
+			store.Filter{Column: "position", Op: store.Less, Value: from[0].Position})
+		if err != nil {
+			return err
+		}
 		_, err = tx.DeleteDetails(ctx, new(HistoryItem), ofContext(c.ID),
 			store.Filter{Column: "position", Op: store.AtLeast, Value: from[0].Position})
 		return err

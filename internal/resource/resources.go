@@ -23,6 +23,7 @@ type Outside struct {
 // Options are settings; Logger is required.
 type Options struct {
 	Limits  FileLimits
+	Quotas  Quotas
 	Presets []Preset
 	Logger  *slog.Logger
 }
@@ -47,6 +48,7 @@ type Resources struct {
 	blobs   Blobs
 	box     Box
 	limits  FileLimits
+	quotas  Quotas
 	presets []Preset
 	logger  *slog.Logger
 	// expires goes from contexts that are idle.
@@ -60,24 +62,24 @@ type Resources struct {
 func New(s *store.Store, o Outside, options Options) *Resources {
 	r := &Resources{
 		store: s, agents: o.Agents, models: o.Models, mcp: o.MCP, blobs: o.Blobs, box: o.Box,
-		limits: options.Limits, presets: options.Presets, logger: options.Logger,
+		limits: options.Limits, quotas: options.Quotas, presets: options.Presets, logger: options.Logger,
 	}
-	r.Configurations = collection(s, configurationKind())
-	r.ModelProviders = collection(s, modelProviderKind())
-	r.Connectors = collection(s, connectorKind())
-	r.UserFeedback = collection(s, userFeedbackKind())
-	r.ProviderBuilds = collection(s, providerBuildKind())
-	r.Files = collection(s, fileKind(r.textOf, r.contentOf))
-	r.VectorStores = collection(s, vectorStoreKind(details(new(vectorStoreItem), "vector_store_id")))
+	r.Configurations = collection(s, options.Quotas, configurationKind())
+	r.ModelProviders = collection(s, options.Quotas, modelProviderKind())
+	r.Connectors = collection(s, options.Quotas, connectorKind())
+	r.UserFeedback = collection(s, options.Quotas, userFeedbackKind())
+	r.ProviderBuilds = collection(s, options.Quotas, providerBuildKind())
+	r.Files = collection(s, options.Quotas, fileKind(r.textOf, r.contentOf))
+	r.VectorStores = collection(s, options.Quotas, vectorStoreKind(details(new(vectorStoreItem), "vector_store_id")))
 	r.expires = []Owned{deletes(r.Files, "context_id"), deletes(r.VectorStores, "context_id")}
-	r.Contexts = collection(s, contextKind(append(r.expires, details(new(HistoryItem), "context_id"))...))
-	r.Providers = collection(s, providerKind(
+	r.Contexts = collection(s, options.Quotas, contextKind(append(r.expires, details(new(HistoryItem), "context_id"))...))
+	r.Providers = collection(s, options.Quotas, providerKind(
 		deletes(r.UserFeedback, "provider_id"),
 		clears(r.Contexts, "provider_id", func(c *Context) { c.ProviderID = nil }),
 		clears(r.ProviderBuilds, "provider_id", func(b *ProviderBuild) { b.ProviderID = nil }),
 		details(new(variable), "owner_id"),
 	))
-	r.Users = collection(s, userKind(
+	r.Users = collection(s, options.Quotas, userKind(
 		deletes(r.Contexts, "created_by"),
 		deletes(r.Files, "created_by"),
 		deletes(r.VectorStores, "created_by"),

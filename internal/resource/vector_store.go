@@ -26,6 +26,7 @@ type VectorStore struct {
 	Dimension    int              `json:"dimension"`
 	ContextID    *string          `json:"context_id" format:"uuid"`
 	LastActiveAt time.Time        `json:"last_active_at"`
+	NumItems     int64            `json:"-"`
 	Stats        VectorStoreStats `bun:"embed:" json:"stats"`
 }
 
@@ -162,30 +163,35 @@ func ofVectorStore(id string) store.Filter {
 	return store.Filter{Column: "vector_store_id", Op: store.Equal, Value: id}
 }
 
-// Rows are inserted so many at a time, which bounds the statement.
-const insertBatch = 500
-
 // AddItems adds items to a vector store: all of them or none.
 func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem) (*VectorStore, error) {
 	return r.changeVectorStore(ctx, who, id, ifMatch, func(tx *store.Tx, s *VectorStore) error {
 		if len(items) == 0 {
 			return nil
 		}
-		rows := make([]*vectorStoreItem, len(items))
+		rows, size := make([]*vectorStoreItem, len(items)), int64(0)
 		for i := range items {
 			var err error
 			if rows[i], err = items[i].row(fmt.Sprintf("[%d]", i), s, tx.Now); err != nil {
 				return err
 			}
+			size += rows[i].UsageBytes
+		}
+		if err := r.takeItems(ctx, tx, who, int64(len(rows)), size); err != nil {
+			return err
 		}
 		s.touched = true
-		for part := range slices.Chunk(rows, insertBatch) {
-			if err := tx.InsertDetails(ctx, &part); err != nil {
-				return known(err, "item")
-			}
-		}
-		return nil
+		return known(tx.InsertDetails(ctx, &rows), "item")
 	})
+}
+
+// takeItems takes room for items of a vector store.
+func (r *Resources) takeItems(ctx context.Context, tx *store.Tx, who Caller, n, size int64) error {
+	err := r.quotas.VectorStoreItems.take(ctx, tx, who, Conflict, n, spareRows, r.VectorStores.sum(ctx, tx, who, "num_items"))
+	if err != nil {
+		return err
+	}
+	return r.quotas.VectorStoreBytes.take(ctx, tx, who, TooLarge, size, spareBytes, r.VectorStores.sum(ctx, tx, who, "usage_bytes"))
 }
 
 // changeVectorStore changes what is in a vector store.
@@ -206,6 +212,9 @@ func (r *Resources) changeVectorStore(ctx context.Context, who Caller, id string
 				return err
 			}
 			s.LastActiveAt = tx.Now
+			if s.NumItems, err = tx.Count(ctx, new(vectorStoreItem), ofVectorStore(s.ID)); err != nil {
+				return err
+			}
 			if s.Stats.UsageBytes, err = tx.Sum(ctx, new(vectorStoreItem), "usage_bytes", ofVectorStore(s.ID)); err != nil {
 				return err
 			}
