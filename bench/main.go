@@ -36,6 +36,14 @@ type database struct {
 	url, folder string
 }
 
+// schema goes before the names of tables.
+func (d database) schema() string {
+	if d.url != "" {
+		return "tidings."
+	}
+	return ""
+}
+
 func (d database) open() (*store.Store, error) {
 	if d.url != "" {
 		return store.OpenPostgres(d.url, store.PostgresOptions{})

@@ -50,17 +50,17 @@ func writes(ctx context.Context, d database) (err error) {
 	defer func() { err = errors.Join(err, h.Close()) }()
 	db, log := h.DB, h.Log
 	owner := uuid.NewString()
-	if _, err := db.ExecContext(ctx, `INSERT INTO users (id, version, created_at, updated_at, email, role) VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
+	if _, err := db.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role) VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
 	var without, with, told []float64
 	for range writeRounds { // in turns, so that all meet the same weather
-		n, err := writeRound(ctx, db, owner, nil)
+		n, err := writeRound(ctx, db, d.schema(), owner, nil)
 		if err != nil {
 			return err
 		}
 		without = append(without, n)
-		if n, err = writeRound(ctx, db, owner, log); err != nil {
+		if n, err = writeRound(ctx, db, d.schema(), owner, log); err != nil {
 			return err
 		}
 		with = append(with, n)
@@ -70,7 +70,7 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	for range writeRounds / 2 {
-		n, err := writeRound(ctx, db, owner, log)
+		n, err := writeRound(ctx, db, d.schema(), owner, log)
 		if err != nil {
 			return errors.Join(err, stop())
 		}
@@ -82,7 +82,7 @@ func writes(ctx context.Context, d database) (err error) {
 }
 
 // writeRound writes for a while and returns transactions a second.
-func writeRound(ctx context.Context, db *sql.DB, owner string, log bench.Log) (float64, error) {
+func writeRound(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log) (float64, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, writers)
@@ -90,7 +90,7 @@ func writeRound(ctx context.Context, db *sql.DB, owner string, log bench.Log) (f
 	for range writers {
 		wg.Go(func() {
 			for time.Since(begun) < roundTime {
-				if err := write(ctx, db, owner, log); err != nil {
+				if err := write(ctx, db, schema, owner, log); err != nil {
 					errs <- err
 					return
 				}
@@ -103,14 +103,14 @@ func writeRound(ctx context.Context, db *sql.DB, owner string, log bench.Log) (f
 	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
 }
 
-func write(ctx context.Context, db *sql.DB, owner string, log bench.Log) error {
+func write(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
 	id, now := uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond)
-	_, err = tx.ExecContext(ctx, `INSERT INTO contexts (id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
+	_, err = tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts (id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
 		VALUES ($1, 1, $2, $2, $3, '{"title":"A trip to Delft"}', $2, 0)`, id, now, owner)
 	if err != nil {
 		return err

@@ -57,16 +57,17 @@ type logged struct {
 }
 
 func (w *world) truth(ctx context.Context) (events []logged, contexts map[string]int64, err error) {
-	driver, dsn := "pgx", w.databaseURL
+	driver, dsn, schema := "pgx", w.databaseURL, "tidings."
 	if dsn == "" {
-		driver, dsn = "sqlite", "file:"+filepath.Join(w.folder, "data", "tidings.db")+"?mode=ro"
+		driver, schema = "sqlite", ""
+		dsn = "file:" + filepath.Join(w.folder, "data", "tidings.db") + "?mode=ro"
 	}
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, err := db.QueryContext(ctx, "SELECT seq, id, resource_type, action, resource_id, resource_version, at FROM tidings_events ORDER BY seq")
+	rows, err := db.QueryContext(ctx, "SELECT seq, id, resource_type, action, resource_id, resource_version, at FROM "+schema+"tidings_events ORDER BY seq")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +86,7 @@ func (w *world) truth(ctx context.Context) (events []logged, contexts map[string
 		return nil, nil, err
 	}
 	contexts = make(map[string]int64)
-	found, err := db.QueryContext(ctx, "SELECT id, version FROM contexts")
+	found, err := db.QueryContext(ctx, "SELECT id, version FROM "+schema+"contexts")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -9,11 +9,16 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // Upgrade checks that a log made by the first migration, in the folder
 // "migrations", keeps its events, cursors and what was said about endpoints.
-func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, migrate func(context.Context, *sql.DB) error, open func() eventlog.Log) {
+func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
+	eventlog.Log
+	Migrate(ctx context.Context, more ...sqllog.Migrations) error
+},
+) {
 	t.Helper()
 	ctx := t.Context()
 	provider, err := goose.NewProvider(dialect, db, os.DirFS("migrations"), goose.WithTableName("tidings_log_version"))
@@ -38,10 +43,9 @@ func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, migrate func(conte
 			t.Fatal(err)
 		}
 	}
-	if err := migrate(ctx, db); err != nil {
+	if err := log.Migrate(ctx); err != nil {
 		t.Fatal(err)
 	}
-	log := open()
 	if head := advance(t, log); head != 1 {
 		t.Errorf("head = %d, want 1", head)
 	}

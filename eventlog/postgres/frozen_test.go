@@ -77,9 +77,9 @@ func TestFrozenInATransaction(t *testing.T) {
 		name, after   string
 		frozen, other operation
 	}{
-		{"numbering events", "FROM tidings_head FOR UPDATE", number, number},
-		{"taking leases", "LOCK TABLE tidings_replicas", acquire, acquire},
-		{"saving a cursor", "UPDATE tidings_cursors", save, acquire},
+		{"numbering events", "tidings_head FOR UPDATE", number, number},
+		{"taking leases", "tidings_replicas IN EXCLUSIVE MODE", acquire, acquire},
+		{"saving a cursor", "tidings_cursors SET", save, acquire},
 		{"adding a partition", "pg_advisory_xact_lock", addPartition, addPartition},
 	}
 	for _, test := range tests {

@@ -14,29 +14,18 @@ package postgres
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
-//go:embed migrations/*.sql
-var files embed.FS
-
 var _ eventlog.Log = (*Log)(nil)
 
-// Channel is the channel of LISTEN and NOTIFY. A program that listens calls
-// [Log.Notified] with each payload; one that does not polls, and hears of other
-// replicas' events within a second.
-const Channel = "tidings"
-
-// The payloads.
+// The payloads of notifications.
 const (
 	notifyEvents  = "events"
 	notifyChanges = "changes"
@@ -55,37 +44,58 @@ const now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 type Log struct {
 	sqllog.Tables
 	db              *sql.DB
+	name            string // of the schema
+	schema          string // what goes before the names of tables
 	events, history *partitioned
 }
 
 // Options of a log; the zero value works.
 type Options struct {
+	// Schema is the schema of the log's tables, "tidings" unless set. [Log.Migrate]
+	// creates it. Statements name it, so the search_path is of no matter. Logs in
+	// several schemas of one database have nothing to do with each other.
+	Schema string
 	// PartitionWidth is how much time one partition of the log and of the history
 	// covers, and so how much longer than its retention an event may stay; 0 means
 	// a day.
 	PartitionWidth time.Duration
 }
 
-// New returns the log in a database that [Migrate] has prepared, reached
-// through github.com/jackc/pgx/v5/stdlib.
+// DefaultSchema is the schema of a log for which none is chosen.
+const DefaultSchema = "tidings"
+
+// New returns the log in a database, reached through
+// github.com/jackc/pgx/v5/stdlib. [Log.Migrate] makes its tables.
 func New(db *sql.DB, o Options) *Log {
+	if o.Schema == "" {
+		o.Schema = DefaultSchema
+	}
 	if o.PartitionWidth <= 0 {
 		o.PartitionWidth = 24 * time.Hour
 	}
-	dialect := sqllog.Dialect{Begin: boundIdle, Now: now, LockReplicas: "LOCK TABLE tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE"}
+	schema := quote(o.Schema) + "."
+	dialect := sqllog.Dialect{
+		Schema: schema, Begin: boundIdle, Now: now,
+		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
+	}
 	return &Log{
-		Tables: sqllog.New(db, db, dialect), db: db,
-		events:  &partitioned{db: db, table: "tidings_events", column: "logged_at", width: o.PartitionWidth},
-		history: &partitioned{db: db, table: "tidings_history", column: "written_at", width: o.PartitionWidth},
+		Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema,
+		events:  &partitioned{db: db, schema: schema, table: "tidings_events", column: "logged_at", width: o.PartitionWidth},
+		history: &partitioned{db: db, schema: schema, table: "tidings_history", column: "written_at", width: o.PartitionWidth},
 	}
 }
+
+// Channel is the channel of LISTEN and NOTIFY: the name of the schema. A program
+// that listens calls [Log.Notified] with each payload; one that does not polls,
+// and hears of other replicas' events within a second.
+func (l *Log) Channel() string { return l.name }
 
 // Append writes events in the transaction that makes the changes they tell of.
 // Call it after the changes: whoever changes a row holds it until commit, so the
 // events of one resource get their numbers in commit order. Call [Log.Wake]
 // after the commit.
 func (l *Log) Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error {
-	return sqllog.InsertEvents(ctx, tx, "tidings_outbox", events)
+	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", events)
 }
 
 // moveBatch limits how many events one transaction moves.
@@ -122,7 +132,7 @@ func hasCode(err error, code string) bool {
 func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	// Nothing to move is the usual answer of a poll; it should not write.
 	var clock int64
-	err = l.db.QueryRowContext(ctx, `SELECT (SELECT seq FROM tidings_head), CASE WHEN EXISTS (SELECT 1 FROM tidings_outbox) THEN 1 ELSE 0 END, `+now).
+	err = l.db.QueryRowContext(ctx, `SELECT (SELECT seq FROM `+l.schema+`tidings_head), CASE WHEN EXISTS (SELECT 1 FROM `+l.schema+`tidings_outbox) THEN 1 ELSE 0 END, `+now).
 		Scan(&head, &moved, &clock)
 	if err != nil || moved == 0 {
 		return head, 0, err
@@ -138,30 +148,30 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	// The lock comes in a statement of its own: the next one must see all that
 	// the previous holder moved.
 	var bound string // boundIdle, without a statement of its own
-	err = tx.QueryRowContext(ctx, "SELECT seq, set_config('idle_in_transaction_session_timeout', '"+idleTime+"', true) FROM tidings_head FOR UPDATE").
+	err = tx.QueryRowContext(ctx, "SELECT seq, set_config('idle_in_transaction_session_timeout', '"+idleTime+"', true) FROM "+l.schema+"tidings_head FOR UPDATE").
 		Scan(&head, &bound)
 	if err != nil {
 		return 0, 0, err
 	}
 	err = tx.QueryRowContext(ctx, `
 		WITH moved AS (
-			DELETE FROM tidings_outbox
-			WHERE position IN (SELECT position FROM tidings_outbox ORDER BY position LIMIT $1)
+			DELETE FROM `+l.schema+`tidings_outbox
+			WHERE position IN (SELECT position FROM `+l.schema+`tidings_outbox ORDER BY position LIMIT $1)
 			RETURNING *
 		), numbered AS (
-			INSERT INTO tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
+			INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
 			SELECT $2 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
 			FROM moved
 			RETURNING 1
 		), counted AS (
 			SELECT count(*) AS n FROM numbered
 		)
-		UPDATE tidings_head SET seq = seq + n FROM counted RETURNING seq, n`, int64(moveBatch), head).Scan(&head, &moved)
+		UPDATE `+l.schema+`tidings_head SET seq = seq + n FROM counted RETURNING seq, n`, int64(moveBatch), head).Scan(&head, &moved)
 	if err != nil {
 		return 0, 0, err
 	}
 	if moved > 0 {
-		if err := notify(ctx, tx, notifyEvents); err != nil {
+		if err := l.notify(ctx, tx, notifyEvents); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -170,26 +180,26 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 
 // Unnumbered implements [eventlog.Reader]; it counts no more than 100,000.
 func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
-	return l.Number(ctx, "SELECT count(*) FROM (SELECT 1 FROM tidings_outbox LIMIT 100000) o")
+	return l.Number(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+l.schema+"tidings_outbox LIMIT 100000) o")
 }
 
 // Oldest implements [eventlog.Reader].
 func (l *Log) Oldest(ctx context.Context) (int64, error) {
-	head, err := l.Number(ctx, "SELECT seq FROM tidings_head")
+	head, err := l.Number(ctx, "SELECT seq FROM "+l.schema+"tidings_head")
 	if err != nil {
 		return 0, err
 	}
 	return l.OldestOr(ctx, head)
 }
 
-func notify(ctx context.Context, db sqllog.Execer, payload string) error {
-	_, err := db.ExecContext(ctx, "SELECT pg_notify('"+Channel+"', $1)", payload)
+func (l *Log) notify(ctx context.Context, db sqllog.Execer, payload string) error {
+	_, err := db.ExecContext(ctx, "SELECT pg_notify($1, $2)", l.Channel(), payload)
 	return err
 }
 
 // Nudge implements [eventlog.Waker].
 func (l *Log) Nudge(ctx context.Context) error {
-	if err := notify(ctx, l.db, notifyChanges); err != nil {
+	if err := l.notify(ctx, l.db, notifyChanges); err != nil {
 		return fmt.Errorf("tell other replicas: %w", err)
 	}
 	return l.Tables.Nudge(ctx)
@@ -223,15 +233,4 @@ func (l *Log) ExpireEvents(ctx context.Context, before time.Time) error {
 // ExpireHistory implements [eventlog.Expirer] in the same way.
 func (l *Log) ExpireHistory(ctx context.Context, before time.Time) error {
 	return l.history.dropBefore(ctx, before)
-}
-
-// Migrate creates or updates the log's tables. It may be called at every start,
-// by several replicas at once.
-func Migrate(ctx context.Context, db *sql.DB) error { return migrations().Run(ctx, db) }
-
-// Pending reports whether [Migrate] has something to do.
-func Pending(ctx context.Context, db *sql.DB) (bool, error) { return migrations().Pending(ctx, db) }
-
-func migrations() sqllog.Migrations {
-	return sqllog.Migrations{Dialect: goose.DialectPostgres, Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings"
-	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/internal/testdb"
@@ -31,12 +30,13 @@ func openURL(t *testing.T, url string) (*postgres.Log, *sql.DB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
+	log := postgres.New(db, postgres.Options{PartitionWidth: width})
 	for range 2 { // a second time changes nothing
-		if err := postgres.Migrate(t.Context(), db); err != nil {
+		if err := log.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return postgres.New(db, postgres.Options{PartitionWidth: width}), db
+	return log, db
 }
 
 func TestLog(t *testing.T) {
@@ -203,7 +203,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	eventlogtest.Upgrade(t, db, goose.DialectPostgres, postgres.Migrate, func() eventlog.Log { return postgres.New(db, postgres.Options{}) })
+	eventlogtest.Upgrade(t, db, goose.DialectPostgres, postgres.New(db, postgres.Options{}))
 }
 
 // A signal from another replica wakes the readers that it is meant for.

@@ -14,6 +14,7 @@ import (
 // of its partitions hold their bounds, and each begins where the last one ends.
 type partitioned struct {
 	db     *sql.DB
+	schema string // what goes before the names of tables
 	table  string
 	column string
 	width  time.Duration
@@ -24,6 +25,11 @@ type partitioned struct {
 
 // lockTime bounds how long a change of partitions may keep others waiting.
 const lockTime = "SET LOCAL lock_timeout = '3s'"
+
+// lockName waits for an advisory lock and holds it until the end of the
+// transaction. The name has the schema in it: other logs in the database are not
+// kept waiting.
+const lockName = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 
 // ensure makes sure that there is a partition for what is written at a time and
 // some while after it.
@@ -45,7 +51,8 @@ func (p *partitioned) ensure(ctx context.Context, clock int64) error {
 		name := next.name(p.table)
 		// Attached, not created in its place: that keeps no reader waiting.
 		_, err := tx.ExecContext(ctx, fmt.Sprintf(`CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL, CHECK (%[5]s >= %[3]d AND %[5]s < %[4]d));
-			ALTER TABLE %[2]s ATTACH PARTITION %[1]s FOR VALUES FROM (%[3]d) TO (%[4]d)`, name, p.table, next.from, next.to, p.column))
+			ALTER TABLE %[2]s ATTACH PARTITION %[1]s FOR VALUES FROM (%[3]d) TO (%[4]d)`,
+			p.schema+name, p.schema+p.table, next.from, next.to, p.column))
 		if err != nil {
 			return fmt.Errorf("add partition %s: %w", name, err)
 		}
@@ -63,7 +70,7 @@ func (p *partitioned) dropBefore(ctx context.Context, before time.Time) error {
 			if existing.to > before.UnixMicro() || len(partitions) == 1 {
 				continue
 			}
-			if _, err := tx.ExecContext(ctx, "DROP TABLE "+existing.name(p.table)); err != nil {
+			if _, err := tx.ExecContext(ctx, "DROP TABLE "+p.schema+existing.name(p.table)); err != nil {
 				return fmt.Errorf("drop partition %s: %w", existing.name(p.table), err)
 			}
 		}
@@ -83,7 +90,10 @@ func (p *partitioned) change(ctx context.Context, do func(*sql.Tx, []partition) 
 		return fmt.Errorf("partitions of %s: %w", p.table, err)
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-	if _, err := tx.ExecContext(ctx, boundIdle+"; "+lockTime+"; SELECT pg_advisory_xact_lock(hashtext('"+p.table+"'))"); err != nil {
+	if _, err := tx.ExecContext(ctx, boundIdle+"; "+lockTime); err != nil {
+		return fmt.Errorf("partitions of %s: %w", p.table, err)
+	}
+	if _, err := tx.ExecContext(ctx, lockName, p.schema+p.table); err != nil {
 		return fmt.Errorf("partitions of %s: %w", p.table, err)
 	}
 	partitions, err := p.list(ctx, tx)
@@ -100,7 +110,8 @@ func (p *partitioned) change(ctx context.Context, do func(*sql.Tx, []partition) 
 }
 
 func (p *partitioned) list(ctx context.Context, tx *sql.Tx) ([]partition, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = '"+p.table+"'::regclass")
+	rows, err := tx.QueryContext(ctx, "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = to_regclass($1)",
+		p.schema+p.table)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ type Log struct {
 	writer *sql.DB
 }
 
-// New returns the log in a database that [Migrate] has prepared. The pools may
+// New returns the log in a database; [Log.Migrate] makes its tables. The pools may
 // be the same; a pool of one connection for the writer keeps SQLite from
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
@@ -101,12 +101,31 @@ func (l *Log) expire(ctx context.Context, statement string, end int64) error {
 	}
 }
 
-// Migrate creates or updates the log's tables. It may be called at every start.
-func Migrate(ctx context.Context, db *sql.DB) error { return migrations().Run(ctx, db) }
+// Migrate creates or updates the log's tables, and those of more lists of
+// migrations. It may be called at every start.
+func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
+	for _, m := range migrations(more) {
+		if err := m.Run(ctx, l.writer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-// Pending reports whether [Migrate] has something to do.
-func Pending(ctx context.Context, db *sql.DB) (bool, error) { return migrations().Pending(ctx, db) }
+// Pending reports whether [Log.Migrate] has something to do.
+func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error) {
+	for _, m := range migrations(more) {
+		if pending, err := m.Pending(ctx, l.writer); pending || err != nil {
+			return pending, err
+		}
+	}
+	return false, nil
+}
 
-func migrations() sqllog.Migrations {
-	return sqllog.Migrations{Dialect: goose.DialectSQLite3, Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}
+func migrations(more []sqllog.Migrations) []sqllog.Migrations {
+	lists := append([]sqllog.Migrations{{Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
+	for i := range lists {
+		lists[i].Dialect = goose.DialectSQLite3
+	}
+	return lists
 }

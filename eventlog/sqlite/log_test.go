@@ -10,7 +10,6 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/tidings-dev/tidings"
-	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
@@ -23,12 +22,12 @@ func TestLog(t *testing.T) {
 		}
 		t.Cleanup(func() { db.Close() })
 		db.SetMaxOpenConns(1)
+		log := sqlite.New(db, db)
 		for range 2 { // a second time changes nothing
-			if err := sqlite.Migrate(t.Context(), db); err != nil {
+			if err := log.Migrate(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		log := sqlite.New(db, db)
 		transact := func(t *testing.T, end func(*sql.Tx) error, events ...tidings.Event) {
 			tx, err := db.Begin()
 			if err != nil {
@@ -61,5 +60,5 @@ func TestUpgrade(t *testing.T) {
 	}
 	t.Cleanup(func() { db.Close() })
 	db.SetMaxOpenConns(1)
-	eventlogtest.Upgrade(t, db, goose.DialectSQLite3, sqlite.Migrate, func() eventlog.Log { return sqlite.New(db, db) })
+	eventlogtest.Upgrade(t, db, goose.DialectSQLite3, sqlite.New(db, db))
 }

@@ -21,13 +21,13 @@ func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, err
 		c.Since = fromMicros(since)
 		controls[c.Endpoint] = c
 		return err
-	}, "SELECT endpoint, disabled, fingerprint, since FROM tidings_controls")
+	}, "SELECT endpoint, disabled, fingerprint, since FROM "+t.schema+"tidings_controls")
 	return controls, err
 }
 
 // SaveControl implements [eventlog.Controls].
 func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
-	_, err := t.writer.ExecContext(ctx, `INSERT INTO tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
+	_, err := t.writer.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (endpoint) DO UPDATE SET disabled = excluded.disabled, fingerprint = excluded.fingerprint,
 			since = CASE WHEN excluded.since > tidings_controls.since THEN excluded.since ELSE tidings_controls.since + 1 END`,
 		c.Endpoint, c.Disabled, c.Fingerprint, micros(c.Since))
@@ -42,7 +42,7 @@ const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patte
 
 // AddReplay implements [eventlog.Replays].
 func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
-	_, err := t.writer.ExecContext(ctx, "INSERT INTO tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
+	_, err := t.writer.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
 		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
 		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy)
 	if err != nil {
@@ -57,7 +57,7 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 		if err := t.held(ctx, tx, l); err != nil {
 			return err
 		}
-		err := tx.QueryRowContext(ctx, `UPDATE tidings_replays SET position = $2, delivered = $3, failed = $4, reason = $5, updated_at = $6,
+		err := tx.QueryRowContext(ctx, `UPDATE `+t.schema+`tidings_replays SET position = $2, delivered = $3, failed = $4, reason = $5, updated_at = $6,
 				state = CASE WHEN state = 'running' THEN $7 ELSE state END
 			WHERE id = $1 RETURNING state`,
 			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State)).Scan((*string)(&state))
@@ -74,7 +74,7 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 
 // CancelReplay implements [eventlog.Replays].
 func (t *Tables) CancelReplay(ctx context.Context, id string) (bool, error) {
-	result, err := t.writer.ExecContext(ctx, "UPDATE tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
+	result, err := t.writer.ExecContext(ctx, "UPDATE "+t.schema+"tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
 		id, time.Now().UnixMicro())
 	if err != nil {
 		return false, fmt.Errorf("cancel replay %s: %w", id, err)
@@ -113,13 +113,13 @@ func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]even
 		}
 		found = append(found, r)
 		return err
-	}, "SELECT "+replayColumns+" FROM tidings_replays"+where, args...)
+	}, "SELECT "+replayColumns+" FROM "+t.schema+"tidings_replays"+where, args...)
 	return found, err
 }
 
 // ExpireReplays implements [eventlog.Replays].
 func (t *Tables) ExpireReplays(ctx context.Context, before time.Time) error {
-	_, err := t.writer.ExecContext(ctx, "DELETE FROM tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
+	_, err := t.writer.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
 	if err != nil {
 		return fmt.Errorf("remove old replays: %w", err)
 	}

@@ -30,7 +30,7 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 				return fmt.Errorf("prepare cursors: %w", err)
 			}
 		}
-		existing, err := existingPartitions(ctx, tx)
+		existing, err := t.existingPartitions(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -39,7 +39,7 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 			if old, known := existing[p.Endpoint]; known && p.Index == 0 {
 				// The new ones stay with an old owner, which does not know them, until
 				// it has ended all it does for the old ones.
-				_, err := tx.ExecContext(ctx, "DELETE FROM tidings_cursors WHERE endpoint = $1 AND parts = $2", p.Endpoint, old.of)
+				_, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND parts = $2", p.Endpoint, old.of)
 				if err != nil {
 					return fmt.Errorf("prepare cursors: %w", err)
 				}
@@ -54,7 +54,7 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 				}
 				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", time.Now().UnixMicro())
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO tidings_cursors (endpoint, part, parts, seq, owner, generation, status, saved_at)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, saved_at)
 				VALUES `+Placeholders(to-from, 8)+` ON CONFLICT DO NOTHING`, args...)
 			if err != nil {
 				return fmt.Errorf("prepare cursors: %w", err)
@@ -73,8 +73,8 @@ type existingCursor struct {
 	generation int64
 }
 
-func existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT endpoint, min(parts), min(seq), max(owner), max(generation) FROM tidings_cursors GROUP BY endpoint")
+func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
+	rows, err := tx.QueryContext(ctx, "SELECT endpoint, min(parts), min(seq), max(owner), max(generation) FROM "+t.schema+"tidings_cursors GROUP BY endpoint")
 	if err != nil {
 		return nil, fmt.Errorf("prepare cursors: %w", err)
 	}
@@ -98,7 +98,7 @@ func (t *Tables) Cursors(ctx context.Context) ([]eventlog.Cursor, error) {
 		c, err := scanCursor(rows)
 		cursors = append(cursors, c)
 		return err
-	}, "SELECT "+cursorColumns+" FROM tidings_cursors ORDER BY endpoint, part")
+	}, "SELECT "+cursorColumns+" FROM "+t.schema+"tidings_cursors ORDER BY endpoint, part")
 	return cursors, err
 }
 
@@ -117,7 +117,7 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 				left[c.Partition] = c.Lease
 			}
 			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text")+
-				fmt.Sprintf(`UPDATE tidings_cursors SET
+				`UPDATE `+t.schema+`tidings_cursors SET `+fmt.Sprintf(`
 					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, saved_at = $%d
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
 					AND tidings_cursors.parts = v.parts AND tidings_cursors.generation = v.generation
@@ -154,8 +154,8 @@ func (t *Tables) ExpireCursors(ctx context.Context, before time.Time, keep []str
 	}
 	for _, c := range cursors {
 		if c.Saved.Before(before) && !slices.Contains(keep, c.Endpoint) {
-			_, err := t.writer.ExecContext(ctx, `DELETE FROM tidings_cursors WHERE endpoint = $1 AND part = $2 AND saved_at < $3
-				AND owner NOT IN (SELECT id FROM tidings_replicas)`, c.Endpoint, c.Index, before.UnixMicro())
+			_, err := t.writer.ExecContext(ctx, `DELETE FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND saved_at < $3
+				AND owner NOT IN (SELECT id FROM `+t.schema+`tidings_replicas)`, c.Endpoint, c.Index, before.UnixMicro())
 			if err != nil {
 				return fmt.Errorf("remove cursor of endpoint %s: %w", c.Endpoint, err)
 			}
@@ -166,7 +166,7 @@ func (t *Tables) ExpireCursors(ctx context.Context, before time.Time, keep []str
 
 // SaveGap implements [eventlog.Cursors].
 func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
-	_, err := t.writer.ExecContext(ctx, `INSERT INTO tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
+	_, err := t.writer.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (endpoint, part, from_seq) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
 		g.Endpoint, g.Index, g.From, g.To, micros(g.At))
 	if err != nil {
@@ -185,7 +185,7 @@ func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 		g.At = fromMicros(at)
 		gaps = append(gaps, g)
 		return err
-	}, "SELECT endpoint, part, from_seq, to_seq, at FROM tidings_gaps ORDER BY at DESC LIMIT $1", limit)
+	}, "SELECT endpoint, part, from_seq, to_seq, at FROM "+t.schema+"tidings_gaps ORDER BY at DESC LIMIT $1", limit)
 	return gaps, err
 }
 

@@ -75,14 +75,14 @@ func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any
 		finish()
 		events = append(events, e)
 		return nil
-	}, "SELECT seq, "+EventColumns+" FROM tidings_events WHERE "+where, args...)
+	}, "SELECT seq, "+EventColumns+" FROM "+t.schema+"tidings_events WHERE "+where, args...)
 	return events, err
 }
 
 // OldestOr returns the position of the oldest event, or one more than the head
 // where there is none.
 func (t *Tables) OldestOr(ctx context.Context, head int64) (int64, error) {
-	oldest, err := t.Number(ctx, "SELECT min(seq) FROM tidings_events")
+	oldest, err := t.Number(ctx, "SELECT min(seq) FROM "+t.schema+"tidings_events")
 	if oldest == 0 {
 		oldest = head + 1
 	}
@@ -108,15 +108,15 @@ func (t *Tables) SequenceAt(ctx context.Context, at time.Time) (int64, error) {
 // one more than that of the last event, as though their times were in order. It
 // takes a few reads of one row, and needs no index of times.
 func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
-	low, err := t.Number(ctx, "SELECT coalesce(min(seq), 1) FROM tidings_events")
+	low, err := t.Number(ctx, "SELECT coalesce(min(seq), 1) FROM "+t.schema+"tidings_events")
 	if err != nil {
 		return 0, err
 	}
-	high, err := t.Number(ctx, "SELECT coalesce(max(seq), 0) + 1 FROM tidings_events")
+	high, err := t.Number(ctx, "SELECT coalesce(max(seq), 0) + 1 FROM "+t.schema+"tidings_events")
 	for err == nil && low < high {
 		middle := low + (high-low)/2
 		var us int64
-		us, err = t.Number(ctx, "SELECT at FROM tidings_events WHERE seq >= $1 ORDER BY seq LIMIT 1", middle)
+		us, err = t.Number(ctx, "SELECT at FROM "+t.schema+"tidings_events WHERE seq >= $1 ORDER BY seq LIMIT 1", middle)
 		if us >= at.UnixMicro() {
 			high = middle
 		} else {

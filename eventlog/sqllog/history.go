@@ -19,7 +19,7 @@ func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBl
 			}
 			_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "first_at bigint", "last_at bigint", "lowest bigint", "highest bigint",
 				"records bigint", "failures bigint", "records_text text")+`
-				INSERT INTO tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at)
+				INSERT INTO `+t.schema+`tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at)
 				SELECT endpoint, first_at, last_at, lowest, highest, records, failures, records_text, `+t.dialect.Now+` FROM v`, args...)
 			if err != nil {
 				return fmt.Errorf("write history: %w", err)
@@ -47,7 +47,7 @@ func (t *Tables) ReadHistory(ctx context.Context, f eventlog.HistoryFilter) (rec
 		parsed, err := eventlog.ParseHistory(endpoint, text)
 		records = append(records, parsed...)
 		return err
-	}, "SELECT id, endpoint, records_text FROM tidings_history"+c.where()+fmt.Sprintf(" ORDER BY id DESC LIMIT $%d", len(c.args)+1),
+	}, "SELECT id, endpoint, records_text FROM "+t.schema+"tidings_history"+c.where()+fmt.Sprintf(" ORDER BY id DESC LIMIT $%d", len(c.args)+1),
 		append(c.args, f.Limit)...)
 	return records, oldest, err
 }

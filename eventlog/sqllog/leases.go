@@ -23,7 +23,7 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 				return fmt.Errorf("join as replica: %w", err)
 			}
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
+		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
 			r.ID, r.Group, ttl.Microseconds())
 		if err != nil {
 			return fmt.Errorf("join as replica: %w", err)
@@ -34,7 +34,7 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 
 // KeepAlive implements [eventlog.Leases].
 func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Duration) (bool, error) {
-	result, err := t.writer.ExecContext(ctx, "UPDATE tidings_replicas SET fellows = $2, expires_at = "+t.dialect.Now+" + $3 WHERE id = $1",
+	result, err := t.writer.ExecContext(ctx, "UPDATE "+t.schema+"tidings_replicas SET fellows = $2, expires_at = "+t.dialect.Now+" + $3 WHERE id = $1",
 		r.ID, r.Group, ttl.Microseconds())
 	if err != nil {
 		return false, fmt.Errorf("keep replica alive: %w", err)
@@ -45,7 +45,7 @@ func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Dur
 
 // Leave implements [eventlog.Leases].
 func (t *Tables) Leave(ctx context.Context, id string) error {
-	if _, err := t.writer.ExecContext(ctx, "DELETE FROM tidings_replicas WHERE id = $1", id); err != nil {
+	if _, err := t.writer.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_replicas WHERE id = $1", id); err != nil {
 		return fmt.Errorf("leave as replica: %w", err)
 	}
 	return nil
@@ -59,7 +59,7 @@ func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 		err := rows.Scan(&r.ID, &r.Group)
 		replicas = append(replicas, r)
 		return err
-	}, "SELECT id, fellows FROM tidings_replicas WHERE expires_at > "+t.dialect.Now+" ORDER BY id")
+	}, "SELECT id, fellows FROM "+t.schema+"tidings_replicas WHERE expires_at > "+t.dialect.Now+" ORDER BY id")
 	return replicas, err
 }
 
@@ -69,7 +69,7 @@ func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Partition) (got []eventlog.Cursor, err error) {
 	err = t.inTx(ctx, func(tx *sql.Tx) error {
 		got = nil
-		for _, statement := range []string{t.dialect.LockReplicas, "DELETE FROM tidings_replicas WHERE expires_at <= " + t.dialect.Now} {
+		for _, statement := range []string{t.dialect.LockReplicas, "DELETE FROM " + t.schema + "tidings_replicas WHERE expires_at <= " + t.dialect.Now} {
 			if statement == "" {
 				continue
 			}
@@ -82,11 +82,11 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 			for _, p := range want[from:to] {
 				args = append(args, p.Endpoint, p.Index, p.Of)
 			}
-			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+fmt.Sprintf(`
-				UPDATE tidings_cursors SET owner = CAST($%d AS text), generation = tidings_cursors.generation + 1
+			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+`
+				UPDATE `+t.schema+`tidings_cursors SET owner = `+fmt.Sprintf("CAST($%d AS text)", len(args)+1)+`, generation = tidings_cursors.generation + 1
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part AND tidings_cursors.parts = v.parts
-					AND tidings_cursors.owner NOT IN (SELECT id FROM tidings_replicas)
-				RETURNING `+cursorColumns, len(args)+1), append(args, owner)...)
+					AND tidings_cursors.owner NOT IN (SELECT id FROM `+t.schema+`tidings_replicas)
+				RETURNING `+cursorColumns, append(args, owner)...)
 			if err != nil {
 				return fmt.Errorf("acquire leases: %w", err)
 			}
@@ -108,7 +108,7 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 	return t.inTx(ctx, func(tx *sql.Tx) error {
 		for _, l := range leases {
-			_, err := tx.ExecContext(ctx, "UPDATE tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4",
+			_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4",
 				l.Endpoint, l.Index, l.Of, l.Generation)
 			if err != nil {
 				return fmt.Errorf("release leases: %w", err)
@@ -122,7 +122,7 @@ func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 // the end of the transaction.
 func (t *Tables) held(ctx context.Context, tx *sql.Tx, l eventlog.Lease) error {
 	var generation int64
-	err := tx.QueryRowContext(ctx, "SELECT generation FROM tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
+	err := tx.QueryRowContext(ctx, "SELECT generation FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
 		l.Endpoint, l.Index, l.Of).Scan(&generation)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || (err == nil && generation != l.Generation):

@@ -33,7 +33,7 @@ func (t *Tables) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.
 				args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead), r.Reason, eventlog.Lane(r.Event))
 			}
 			_, err := tx.ExecContext(ctx, `
-				INSERT INTO tidings_retries (`+retryColumns+`, lane)
+				INSERT INTO `+t.schema+`tidings_retries (`+retryColumns+`, lane)
 				VALUES `+Placeholders(to-from, columns)+`
 				ON CONFLICT (endpoint, seq) DO UPDATE SET
 					attempts = excluded.attempts, first_at = excluded.first_at, next_at = excluded.next_at,
@@ -56,8 +56,8 @@ func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int6
 			args = append(args, s)
 			list = append(list, fmt.Sprintf("$%d", len(args)))
 		}
-		_, err := t.writer.ExecContext(ctx, `DELETE FROM tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
-			SELECT 1 FROM tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4)`, args...)
+		_, err := t.writer.ExecContext(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
+			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4)`, args...)
 		if err != nil {
 			return fmt.Errorf("unpark events of endpoint %s: %w", l.Endpoint, err)
 		}
@@ -68,9 +68,9 @@ func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int6
 // ParkedLanes implements [eventlog.Retries].
 func (t *Tables) ParkedLanes(ctx context.Context, p eventlog.Partition, limit int) ([]eventlog.Retry, error) {
 	return t.retries(ctx, `
-		SELECT `+retryColumns+` FROM tidings_retries r
+		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries r
 		WHERE endpoint = $1 AND dead_at = 0 AND lane % $2 = $3 AND NOT EXISTS (
-			SELECT 1 FROM tidings_retries o
+			SELECT 1 FROM `+t.schema+`tidings_retries o
 			WHERE o.endpoint = r.endpoint AND o.resource_type = r.resource_type AND o.resource_id = r.resource_id
 				AND o.dead_at = 0 AND o.seq < r.seq)
 		ORDER BY seq LIMIT $4`, p.Endpoint, int64(max(p.Of, 1)), int64(p.Index), limit)
@@ -79,7 +79,7 @@ func (t *Tables) ParkedLanes(ctx context.Context, p eventlog.Partition, limit in
 // NextParked implements [eventlog.Retries].
 func (t *Tables) NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]eventlog.Retry, error) {
 	return t.retries(ctx, `
-		SELECT `+retryColumns+` FROM tidings_retries
+		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries
 		WHERE endpoint = $1 AND resource_type = $2 AND resource_id = $3 AND dead_at = 0
 		ORDER BY seq LIMIT $4`, endpoint, string(e.Type), e.ResourceID, limit)
 }
@@ -91,7 +91,7 @@ func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlo
 	c.add(f.Sequence != 0, "seq = $%d", f.Sequence)
 	c.add(f.Dead, "dead_at > $%d", int64(0))
 	c.add(true, "seq > $%d", f.After)
-	return t.retries(ctx, "SELECT "+retryColumns+" FROM tidings_retries"+c.where()+
+	return t.retries(ctx, "SELECT "+retryColumns+" FROM "+t.schema+"tidings_retries"+c.where()+
 		fmt.Sprintf(" ORDER BY seq, endpoint LIMIT $%d", len(c.args)+1), append(c.args, f.Limit)...)
 }
 
@@ -105,7 +105,7 @@ func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCo
 		counts[endpoint] = c
 		return err
 	}, `SELECT endpoint, sum(CASE WHEN dead_at = 0 THEN 1 ELSE 0 END), sum(CASE WHEN dead_at > 0 THEN 1 ELSE 0 END)
-		FROM tidings_retries GROUP BY endpoint`)
+		FROM `+t.schema+`tidings_retries GROUP BY endpoint`)
 	return counts, err
 }
 

@@ -22,6 +22,9 @@ type Execer interface {
 
 // Dialect is where the statements of the two databases differ.
 type Dialect struct {
+	// Schema goes before the names of tables, with its dot, such as "tidings."; may
+	// be empty.
+	Schema string
 	// Begin is the first statement of every transaction; may be empty.
 	Begin string
 	// Now is an expression: the database's clock, in microseconds since 1970.
@@ -39,6 +42,7 @@ type Dialect struct {
 // different pools of the same database.
 type Tables struct {
 	dialect        Dialect
+	schema         string // that of the dialect
 	reader, writer *sql.DB
 	events         eventlog.Signal
 	changes        eventlog.Signal
@@ -47,7 +51,7 @@ type Tables struct {
 // New returns the tables behind two pools, which may be the same.
 func New(reader, writer *sql.DB, d Dialect) Tables {
 	return Tables{
-		dialect: d, reader: reader, writer: writer,
+		dialect: d, schema: d.Schema, reader: reader, writer: writer,
 		events: eventlog.NewSignal(), changes: eventlog.NewSignal(),
 	}
 }

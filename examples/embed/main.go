@@ -43,13 +43,13 @@ func run(ctx context.Context) error {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	if err := sqlite.Migrate(ctx, db); err != nil {
+	events := sqlite.New(db, db)
+	if err := events.Migrate(ctx); err != nil {
 		return err
 	}
 	if _, err := db.ExecContext(ctx, "CREATE TABLE orders (id TEXT PRIMARY KEY, item TEXT)"); err != nil {
 		return err
 	}
-	events := sqlite.New(db, db)
 
 	arrived := make(chan tidings.Event)
 	receiver, err := newReceiver(arrived)

@@ -158,7 +158,7 @@ func openStore(cfg config.Config) (*store.Store, error) {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
 	return store.OpenPostgres(databaseURL, store.PostgresOptions{
-		PollOnly: cfg.PollOnly, PartitionWidth: partitionWidth(time.Duration(cfg.Webhook.Retention)),
+		Schema: cfg.DatabaseSchema, PollOnly: cfg.PollOnly, PartitionWidth: partitionWidth(time.Duration(cfg.Webhook.Retention)),
 	})
 }
 

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"bytes"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -173,4 +174,34 @@ func TestReplicasShareFileContents(t *testing.T) {
 		t.Error("the answer tells where the store is, or the log its key")
 	}
 	two.call("ann", "POST", "/contexts", object{})
+}
+
+// Two installations in one database, each in a schema of its own, with endpoints
+// of the same name: each delivers its own events, and keeps its own leases.
+func TestInstallationsInOneDatabase(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	worlds := make(map[string]*world)
+	for _, schema := range []string{"tidings", "Webhooks_2"} {
+		worlds[schema] = newWorld(t, map[string]any{"database_url": url, "database_schema": schema})
+	}
+	ids := make(map[string]string)
+	for schema, w := range worlds {
+		w.mark()
+		ids[schema] = w.call("ann", "POST", "/contexts", map[string]any{}).id()
+	}
+	for schema, w := range worlds {
+		var created []string
+		for _, a := range w.since() {
+			if bytes.Contains(a.body, []byte("context.created")) {
+				created = append(created, string(a.body))
+			}
+		}
+		if len(created) != 1 || !strings.Contains(created[0], ids[schema]) {
+			t.Errorf("schema %s delivered %q, want the creation of %s alone", schema, created, ids[schema])
+		}
+		if total := w.call("ann", "GET", "/contexts", nil).body["total_count"]; total != 1.0 {
+			t.Errorf("schema %s has %v contexts of ann's, want 1", schema, total)
+		}
+	}
 }

@@ -371,7 +371,7 @@ func TestStrangersWaitForNoLock(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, table := range []string{"connectors", "contexts", "files", "vector_stores", "user_feedback"} {
-			if _, err := tx.Exec(t.Context(), "SELECT * FROM "+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
+			if _, err := tx.Exec(t.Context(), "SELECT * FROM tidings."+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -85,7 +85,7 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
-	if err := h.migrate(ctx); err != nil {
+	if err := h.Migrate(ctx); err != nil {
 		return nil, err
 	}
 	result := &Result{}

@@ -19,6 +19,7 @@ import (
 type Log interface {
 	eventlog.Log
 	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
+	Migrate(ctx context.Context, more ...sqllog.Migrations) error
 }
 
 // Home is a log and the database that it is in.
@@ -49,13 +50,6 @@ func Open(url, file string) (*Home, error) {
 		return nil, errors.Join(err, writer.Close())
 	}
 	return &Home{Log: sqlite.New(reader, writer), DB: writer, reader: reader}, nil
-}
-
-func (h *Home) migrate(ctx context.Context) error {
-	if h.reader != nil {
-		return sqlite.Migrate(ctx, h.DB)
-	}
-	return postgres.Migrate(ctx, h.DB)
 }
 
 // Close closes the database.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -50,6 +51,7 @@ func (d *decoder) checkServer(cfg *Config) {
 			d.at("database_url", "%v", err)
 		}
 	}
+	d.checkSchema(cfg)
 	if text := d.readable("encryption_key", cfg.EncryptionKey); text != "" {
 		if key, err := base64.StdEncoding.DecodeString(text); err != nil || len(key) != 32 {
 			d.at("encryption_key", `expected 32 bytes in base64; "openssl rand -base64 32" makes a key`)
@@ -81,6 +83,21 @@ func (d *decoder) checkServer(cfg *Config) {
 	}
 	if ratio := cfg.Tracing.SampleRatio; ratio < 0 || ratio > 1 {
 		d.at("tracing.sample_ratio", "must be from 0 to 1")
+	}
+}
+
+// schemaName is how a schema may be named: no name needs more, and fewer surprise
+// those who type them in SQL.
+var schemaName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+
+func (d *decoder) checkSchema(cfg *Config) {
+	switch name := cfg.DatabaseSchema; {
+	case !schemaName.MatchString(name):
+		d.at("database_schema", "expected the name of a schema: at most 63 ASCII letters, digits and underscores, no digit first")
+	case strings.HasPrefix(strings.ToLower(name), "pg_") || name == "information_schema":
+		d.at("database_schema", "is a schema of PostgreSQL itself; choose another")
+	case name != Default().DatabaseSchema && !cfg.DatabaseURL.Set():
+		d.at("database_schema", "is for PostgreSQL; set database_url, too")
 	}
 }
 

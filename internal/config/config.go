@@ -17,6 +17,8 @@ type Config struct {
 	DataDir string `yaml:"data_dir"`
 	// DatabaseURL is a PostgreSQL URL; empty means SQLite in DataDir.
 	DatabaseURL SecretSource `yaml:"database_url"`
+	// DatabaseSchema is the schema of all tables on PostgreSQL.
+	DatabaseSchema string `yaml:"database_schema"`
 	// PollOnly asks PostgreSQL for nothing that lasts longer than a transaction,
 	// for poolers that have no sessions.
 	PollOnly bool `yaml:"poll_only"`
@@ -246,6 +248,7 @@ func Default() Config {
 	return Config{
 		Listen:          "127.0.0.1:8333",
 		DataDir:         "./tidings-data",
+		DatabaseSchema:  "tidings",
 		ShutdownTimeout: Duration(20 * time.Second),
 		Log:             Log{Level: "info", Format: "text"},
 		Tracing:         Tracing{SampleRatio: 1},

@@ -135,6 +135,15 @@ webhook:
 		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
 			`:5:9: webhook.endpoints[0].http: secret file: open /nowhere: no such file or directory`,
 		}},
+		"schema": {"database_schema: my-hooks\ndatabase_url: postgres://db/x\n", []string{
+			`:1:18: database_schema: expected the name of a schema: at most 63 ASCII letters`,
+		}},
+		"schema of PostgreSQL": {"database_schema: pg_hooks\ndatabase_url: postgres://db/x\n", []string{
+			`:1:18: database_schema: is a schema of PostgreSQL itself`,
+		}},
+		"schema without PostgreSQL": {"database_schema: hooks\n", []string{
+			`:1:18: database_schema: is for PostgreSQL; set database_url, too`,
+		}},
 		"s3": {"files:\n  max_size: 6GiB\n  s3:\n    endpoint: s3.example.com\n    access_key: x\n", []string{
 			`:2:13: files.max_size: an S3 store keeps 5GiB at most`,
 			`:4:5: files.s3: bucket is missing`,

@@ -14,8 +14,9 @@ import (
 
 // newDialect returns the dialect that all statements share. It writes numbers in
 // rows by way of the statement's [binder]; bun leaves the dialect no say in them.
-func newDialect(base schema.Dialect) *boundDialect {
-	d := &boundDialect{Dialect: base}
+// The schema goes before the names of all tables.
+func newDialect(base schema.Dialect, inSchema string) *boundDialect {
+	d := &boundDialect{Dialect: base, schema: inSchema}
 	d.tables = schema.NewTables(d)
 	return d
 }
@@ -23,6 +24,7 @@ func newDialect(base schema.Dialect) *boundDialect {
 type boundDialect struct {
 	schema.Dialect
 	tables *schema.Tables
+	schema string // quoted, with its dot; empty on SQLite
 }
 
 // Tables implements [schema.Dialect].
@@ -31,6 +33,8 @@ func (d *boundDialect) Tables() *schema.Tables { return d.tables }
 // OnTable implements [schema.Dialect].
 func (d *boundDialect) OnTable(table *schema.Table) {
 	d.Dialect.OnTable(table)
+	table.SQLName = schema.Safe(d.schema) + table.SQLName
+	table.SQLNameForSelects = table.SQLName
 	for _, field := range table.FieldMap {
 		switch field.IndirectType.Kind() {
 		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:

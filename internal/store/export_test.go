@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/uptrace/bun/dialect"
@@ -35,6 +36,9 @@ func (s *Store) SQLite() bool { return s.dialect.Name() == dialect.SQLite }
 // Exec runs a statement of a test.
 func (s *Store) Exec(t *testing.T, text string) {
 	t.Helper()
+	if s.dialect.schema != "" {
+		text = "SET LOCAL search_path TO " + strings.TrimSuffix(s.dialect.schema, ".") + "; " + text
+	}
 	if _, err := s.writer.ExecContext(t.Context(), text); err != nil {
 		t.Fatal(err)
 	}

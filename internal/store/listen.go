@@ -38,7 +38,7 @@ func (l *listener) once(ctx context.Context) {
 		return
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over anyhow
-	if _, err := conn.Exec(ctx, "LISTEN "+postgres.Channel); err != nil {
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.log.Channel()}.Sanitize()); err != nil {
 		return
 	}
 	l.log.Notified("") // something may have been missed

@@ -2,10 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"embed"
-
-	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
@@ -13,35 +10,14 @@ import (
 //go:embed migrations
 var files embed.FS
 
-// migrations of a database: of its log, and of the resources, the same list for
-// both databases.
-type migrations struct {
-	db      *sql.DB
-	dialect goose.Dialect
-	log     func(context.Context, *sql.DB) error
-	pending func(context.Context, *sql.DB) (bool, error)
-}
-
-func (m migrations) resources() sqllog.Migrations {
-	folder := "migrations/sqlite"
-	if m.dialect == goose.DialectPostgres {
-		folder = "migrations/postgres"
-	}
-	return sqllog.Migrations{Dialect: m.dialect, Files: sqllog.Folder(files, folder), Table: "tidings_version"}
+// resourceMigrations is the list of the tables of resources, the same for both
+// databases, whose files are in folders of their own.
+func resourceMigrations(folder string) sqllog.Migrations {
+	return sqllog.Migrations{Files: sqllog.Folder(files, "migrations/"+folder), Table: "tidings_version"}
 }
 
 // Migrate creates or updates the tables. It may be called at every start.
-func (s *Store) Migrate(ctx context.Context) error {
-	if err := s.migrations.log(ctx, s.migrations.db); err != nil {
-		return err
-	}
-	return s.migrations.resources().Run(ctx, s.migrations.db)
-}
+func (s *Store) Migrate(ctx context.Context) error { return s.log.Migrate(ctx, s.migrations) }
 
 // Pending reports whether [Store.Migrate] has something to do.
-func (s *Store) Pending(ctx context.Context) (bool, error) {
-	if pending, err := s.migrations.pending(ctx, s.migrations.db); pending || err != nil {
-		return pending, err
-	}
-	return s.migrations.resources().Pending(ctx, s.migrations.db)
-}
+func (s *Store) Pending(ctx context.Context) (bool, error) { return s.log.Pending(ctx, s.migrations) }

@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
@@ -34,7 +33,7 @@ type Store struct {
 	dialect        *boundDialect
 	log            appendLog
 	begin          string // the first statement of a transaction; may be empty
-	migrations     migrations
+	migrations     sqllog.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
 }
@@ -43,6 +42,8 @@ type Store struct {
 type appendLog interface {
 	eventlog.Log
 	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
+	Migrate(ctx context.Context, more ...sqllog.Migrations) error
+	Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error)
 }
 
 // Connections to PostgreSQL, for requests and for the delivery of events, which
@@ -92,9 +93,9 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	}
 	reader.SetMaxOpenConns(maxConnections)
 	return &Store{
-		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New()),
+		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
 		log:        sqlite.New(reader, writer),
-		migrations: migrations{writer, goose.DialectSQLite3, sqlite.Migrate, sqlite.Pending},
+		migrations: resourceMigrations("sqlite"),
 		closers:    []func() error{reader.Close, writer.Close, lock.close},
 	}, nil
 }
@@ -110,6 +111,8 @@ const (
 
 // PostgresOptions are what a PostgreSQL database may need.
 type PostgresOptions struct {
+	// Schema is the schema of all tables; [postgres.DefaultSchema] unless set.
+	Schema string
 	// PollOnly asks for nothing that lasts longer than a transaction, for poolers
 	// that have no sessions: no LISTEN, no prepared statements.
 	PollOnly bool
@@ -142,10 +145,13 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		delivery.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	db, deliveryDB := openPool(cfg, maxConnections), openPool(delivery, maxLogConnections)
-	log := postgres.New(deliveryDB, postgres.Options{PartitionWidth: o.PartitionWidth})
+	if o.Schema == "" {
+		o.Schema = postgres.DefaultSchema
+	}
+	log := postgres.New(deliveryDB, postgres.Options{Schema: o.Schema, PartitionWidth: o.PartitionWidth})
 	s := &Store{
-		reader: db, writer: db, dialect: newDialect(pgdialect.New()), log: log, begin: begin,
-		migrations: migrations{db, goose.DialectPostgres, postgres.Migrate, postgres.Pending},
+		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{o.Schema}.Sanitize()+"."), log: log, begin: begin,
+		migrations: resourceMigrations("postgres"),
 		closers:    []func() error{db.Close, deliveryDB.Close},
 	}
 	if !o.PollOnly {

@@ -134,9 +134,9 @@ func renew(rows any) {
 // IdleContexts returns ids of contexts that were last active before a time and
 // still have files or vector stores.
 func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (ids []string, err error) {
-	err = s.read().NewRaw(`SELECT id FROM contexts WHERE last_active_at < ? AND (
-		EXISTS (SELECT 1 FROM files WHERE context_id = contexts.id) OR
-		EXISTS (SELECT 1 FROM vector_stores WHERE context_id = contexts.id)
+	err = s.read().NewRaw(`SELECT id FROM `+s.dialect.schema+`contexts WHERE last_active_at < ? AND (
+		EXISTS (SELECT 1 FROM `+s.dialect.schema+`files WHERE context_id = contexts.id) OR
+		EXISTS (SELECT 1 FROM `+s.dialect.schema+`vector_stores WHERE context_id = contexts.id)
 	) ORDER BY last_active_at LIMIT ?`, before, number(limit)).Scan(ctx, &ids)
 	if err != nil {
 		return nil, fmt.Errorf("find idle contexts: %w", known(err))

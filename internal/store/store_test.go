@@ -86,7 +86,7 @@ func TestMigrateTogether(t *testing.T) {
 	defer db.Close()
 	for _, table := range []string{"tidings_version", "tidings_log_version"} {
 		var rows, versions int
-		if err := db.QueryRowContext(t.Context(), "SELECT count(*), count(DISTINCT version_id) FROM "+table).Scan(&rows, &versions); err != nil {
+		if err := db.QueryRowContext(t.Context(), "SELECT count(*), count(DISTINCT version_id) FROM tidings."+table).Scan(&rows, &versions); err != nil {
 			t.Fatal(err)
 		}
 		if rows != versions || rows < 2 {

@@ -118,15 +118,20 @@ func (s *Server) URL(database string) string {
 
 // Create creates an empty database and returns its URL.
 func (s *Server) Create(database string) (string, error) {
-	db, err := sql.Open("pgx", s.URL("postgres"))
-	if err != nil {
-		return "", err
-	}
-	defer db.Close()
-	if _, err := db.Exec("CREATE DATABASE " + database); err != nil {
+	if err := run(s.URL("postgres"), "CREATE DATABASE "+database); err != nil {
 		return "", fmt.Errorf("create database %s: %w", database, err)
 	}
 	return s.URL(database), nil
+}
+
+func run(url, statements string) error {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.Exec(statements)
+	return err
 }
 
 // Kill ends the server at once, as a power cut would end its process.
@@ -216,14 +221,20 @@ var (
 	started   atomic.Bool
 )
 
-// Postgres returns the URL of a new, empty database. Packages whose tests use it
+// Postgres returns the URL of a new, empty database, whose search_path is the
+// schema "app", as if it were an application's: statements that don't name a
+// schema don't find tables of Tidings. Packages whose tests use it
 // call [Main] from TestMain. Where PostgreSQL is not installed the test is left out.
 func Postgres(tb testing.TB) string {
 	tb.Helper()
 	started.Store(true)
 	server, err := shared()
 	need(tb, err)
-	url, err := server.Create(fmt.Sprintf("test_%d", databases.Add(1)))
+	name := fmt.Sprintf("test_%d", databases.Add(1))
+	url, err := server.Create(name)
+	if err == nil {
+		err = run(url, "CREATE SCHEMA app; ALTER DATABASE "+name+" SET search_path = app")
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -1,0 +1,241 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
+)
+
+//go:embed migrations/*.sql
+var files embed.FS
+
+// migrations returns the log's list and more lists, for its schema.
+func (l *Log) migrations(more []sqllog.Migrations) []sqllog.Migrations {
+	lists := append([]sqllog.Migrations{{Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
+	for i := range lists {
+		lists[i].Dialect, lists[i].Schema = goose.DialectPostgres, l.schema
+	}
+	return lists
+}
+
+// Pending reports whether [Log.Migrate] has something to do. It writes nothing.
+func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error) {
+	for _, m := range l.migrations(more) {
+		if pending, err := m.Pending(ctx, l.db); pending || err != nil {
+			return pending, err
+		}
+	}
+	return false, nil
+}
+
+// Migrate creates or updates the log's schema and tables, and those of more lists
+// of migrations in the same schema. It may be called at every start, by several
+// replicas at once: one does the work, the others wait, for five minutes at most.
+// It takes two connections.
+//
+// Before it creates anything it returns an error if the schema holds tables of
+// others with the names of the log's. Tables that an earlier version of this
+// package kept where the search_path leads move to [DefaultSchema]; an error says
+// so if another schema is chosen.
+func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
+	if l.db.Stats().MaxOpenConnections == 1 {
+		return errors.New("migrate: this takes two connections, and the pool has one; raise its limit")
+	}
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing is written in it
+	// The lock is a transaction's, not a session's: poolers may have no sessions.
+	_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '5min'; SET LOCAL idle_in_transaction_session_timeout = 0")
+	if err == nil {
+		_, err = tx.ExecContext(ctx, lockName, l.schema+"migrate")
+	}
+	if err != nil {
+		return fmt.Errorf("migrate: wait for other replicas: %w", err)
+	}
+	lists := l.migrations(more)
+	if err := l.prepareSchema(ctx, lists); err != nil {
+		return err
+	}
+	for _, m := range lists {
+		if err := m.Run(ctx, l.db); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareSchema makes sure that the schema is there, and that in it are only
+// tables of these lists, if any.
+func (l *Log) prepareSchema(ctx context.Context, lists []sqllog.Migrations) error {
+	earlier, err := l.findEarlier(ctx)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	for _, m := range lists {
+		_, create, err := m.Creates(ctx, l.db)
+		if err != nil {
+			return err
+		}
+		if err := l.refuseForeign(ctx, create); err != nil {
+			return err
+		}
+	}
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("prepare schema %s: %w", l.name, err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	if err := l.createSchema(ctx, tx); err != nil {
+		return err
+	}
+	if earlier != "" {
+		if err := l.moveFrom(ctx, tx, earlier, lists); err != nil {
+			return fmt.Errorf("move the tables of an earlier version from schema %s to %s: %w", earlier, l.name, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("prepare schema %s: %w", l.name, err)
+	}
+	return nil
+}
+
+const chooseSchema = "with database_schema (in Go: Options.Schema of package postgres)"
+
+func (l *Log) createSchema(ctx context.Context, tx *sql.Tx) error {
+	var exists bool
+	var user string
+	err := tx.QueryRowContext(ctx, "SELECT to_regnamespace($1) IS NOT NULL, quote_ident(current_user)", quote(l.name)).Scan(&exists, &user)
+	if err == nil && !exists { // IF NOT EXISTS would take the right to create it, even where it exists
+		_, err = tx.ExecContext(ctx, "CREATE SCHEMA "+quote(l.name))
+	}
+	if hasCode(err, insufficientPrivilege) {
+		return fmt.Errorf("%w; let the owner of the database run 'CREATE SCHEMA %s AUTHORIZATION %s', or choose a schema that exists %s",
+			err, quote(l.name), user, chooseSchema)
+	}
+	if err != nil {
+		return fmt.Errorf("create schema %s: %w", l.name, err)
+	}
+	return nil
+}
+
+const insufficientPrivilege = "42501"
+
+// refuseForeign returns an error if the schema holds something with one of the
+// names.
+func (l *Log) refuseForeign(ctx context.Context, names []string) error {
+	var found string
+	err := l.db.QueryRowContext(ctx, `
+		SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM (
+			SELECT relname AS name FROM pg_class WHERE relnamespace = to_regnamespace($1)
+			UNION SELECT typname FROM pg_type WHERE typnamespace = to_regnamespace($1)
+		) o WHERE name = ANY(string_to_array($2, ','))`, quote(l.name), strings.Join(names, ",")).Scan(&found)
+	if err != nil {
+		return fmt.Errorf("look into schema %s: %w", l.name, err)
+	}
+	if found != "" {
+		return fmt.Errorf("schema %s of the database holds tables, or the like, of somebody else with the names of ours: %s; choose another schema %s",
+			l.name, found, chooseSchema)
+	}
+	return nil
+}
+
+// schemaVersion is the first version of the log's tables that has a schema of its
+// own. An earlier one kept them where the search_path led.
+const schemaVersion = 3
+
+// findEarlier returns the schema with the tables of an earlier version; empty if
+// there are none, or if this schema has tables already.
+func (l *Log) findEarlier(ctx context.Context) (string, error) {
+	var earlier string
+	err := l.db.QueryRowContext(ctx, `
+		SELECT coalesce(min(nspname), '') FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+		WHERE c.oid = to_regclass('tidings_log_version') AND to_regclass(quote_ident(nspname) || '.tidings_cursors') IS NOT NULL
+			AND to_regclass($1) IS NULL`, l.schema+"tidings_log_version").Scan(&earlier)
+	if err != nil || earlier == "" {
+		return "", err
+	}
+	var version int64
+	err = l.db.QueryRowContext(ctx, "SELECT max(version_id) FROM "+quote(earlier)+".tidings_log_version").Scan(&version)
+	if err != nil || version >= schemaVersion {
+		return "", err // another log, with a schema of its own
+	}
+	if l.name != DefaultSchema {
+		return "", fmt.Errorf("schema %[1]s of the database holds the tables of an earlier version of Tidings: choose schema %[1]s to keep them there, or none to have them moved to schema %[2]s, %[3]s",
+			earlier, DefaultSchema, chooseSchema)
+	}
+	return earlier, nil
+}
+
+// moveFrom moves the tables of the lists from another schema. What stays there
+// are the tables of versions: with them, a server of the earlier version that is
+// started once more fails instead of beginning anew.
+func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []sqllog.Migrations) error {
+	var names []string
+	for _, m := range lists {
+		m.Schema = quote(earlier) + "."
+		before, _, err := m.Creates(ctx, l.db)
+		if err != nil {
+			return err
+		}
+		if before == nil {
+			continue
+		}
+		names = append(names, before...)
+		from, to := m.Schema+m.Table, l.schema+m.Table
+		_, err = tx.ExecContext(ctx, fmt.Sprintf(`SET LOCAL lock_timeout = '30s';
+			CREATE TABLE %[2]s (LIKE %[1]s INCLUDING ALL);
+			INSERT INTO %[2]s (version_id, is_applied, tstamp) SELECT version_id, is_applied, tstamp FROM %[1]s ORDER BY id;
+			COMMENT ON TABLE %[1]s IS 'Tidings keeps its tables in another schema now. This one keeps an earlier version from starting here anew.'`,
+			from, to))
+		if err != nil {
+			return err
+		}
+	}
+	statements, err := moves(ctx, tx, quote(earlier), names)
+	if err != nil {
+		return err
+	}
+	for _, statement := range statements {
+		if _, err := tx.ExecContext(ctx, statement+l.schema[:len(l.schema)-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moves returns the beginnings of the statements that move tables, with their
+// partitions, and sequences: ALTER … SET SCHEMA.
+func moves(ctx context.Context, tx *sql.Tx, schema string, names []string) ([]string, error) {
+	rows, err := tx.QueryContext(ctx, `
+		WITH RECURSIVE ours AS (
+			SELECT oid, relname, relkind FROM pg_class
+			WHERE relnamespace = to_regnamespace($1) AND relname = ANY(string_to_array($2, ',')) AND relkind IN ('r', 'p', 'S')
+			UNION SELECT c.oid, c.relname, c.relkind FROM ours JOIN pg_inherits ON inhparent = ours.oid JOIN pg_class c ON c.oid = inhrelid
+			WHERE c.relnamespace = to_regnamespace($1)
+		) SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, quote_ident(relname) FROM ours ORDER BY relname`,
+		schema, strings.Join(names, ","))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var statements []string
+	for rows.Next() {
+		var kind, name string
+		if err := rows.Scan(&kind, &name); err != nil {
+			return nil, err
+		}
+		statements = append(statements, "ALTER "+kind+" "+schema+"."+name+" SET SCHEMA ")
+	}
+	return statements, rows.Err()
+}
+
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -1,0 +1,3 @@
+-- +goose Up
+-- SQLite has no schemas; the number is that of PostgreSQL's.
+SELECT 1;
