@@ -2,6 +2,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/datadir"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/job"
+	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/remote"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/secretbox"
@@ -40,6 +42,10 @@ type Options struct {
 	Level *slog.LevelVar
 	// Load reads the settings again; nil where they can't change.
 	Load func() (config.Config, error)
+	// Pace is how slow clients may be; what is 0 is as in [limit.DefaultPace].
+	Pace limit.Pace
+	// KeepAlive is as in [httpapi.Options].
+	KeepAlive time.Duration
 }
 
 // App is the server: a listener that is open, and everything behind it.
@@ -116,9 +122,12 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	}
 	webhooks := webhook.New(a.store.Log(), a.relay)
 	a.metrics.watch(a.store.Log(), a.relay, webhooks)
+	limits := places(cfg.Limits)
+	a.metrics.watchLimits(limits)
 	handler := httpapi.New(httpapi.Options{
 		Resources: resources, Webhooks: webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
 		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload, Stopping: a.draining,
+		Limits: limits, BodyPace: o.Pace.Body, KeepAlive: o.KeepAlive,
 	})
 	if cfg.Auth.Disabled {
 		handler = onlyLocalHosts(handler)
@@ -126,15 +135,32 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	a.jobs = append(job.All(resources, a.logger, job.Settings{
 		CheckInterval: time.Duration(cfg.Providers.CheckInterval), ExpireAfter: time.Duration(cfg.Contexts.ExpireAfter),
 	}), a.expiry())
-	if a.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
+	a.listener = limit.Listener(listener, cmp.Or(o.Pace.Answer, limit.DefaultPace.Answer))
 	a.server = &http.Server{
 		Handler: a.closeWhenLeaving(a.metrics.observe(a.tracer.observe(handler))), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
 	a.onClose("listener", func() error { return ignoreClosed(a.listener.Close()) })
 	return a, nil
+}
+
+// placeWait is how long a request waits for a place.
+const placeWait = 5 * time.Second
+
+func places(l config.Limits) httpapi.Limits {
+	of := func(what string, total, perUser int) *limit.Places {
+		return limit.NewPlaces(limit.Options{What: what, Total: int64(total), PerUser: int64(perUser), Wait: placeWait})
+	}
+	return httpapi.Limits{
+		Requests: of("requests", l.ConcurrentRequests, l.UserConcurrentRequests),
+		Streams:  of("event streams and requests that wait for events", l.EventStreams, l.UserEventStreams),
+		Uploads:  of("uploads and extractions", l.Uploads, l.UserUploads),
+		Scans:    of("searches and other long reads", l.Scans, l.UserScans),
+	}
 }
 
 // OpenStore opens the configured database and finds out whether it answers.

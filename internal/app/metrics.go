@@ -13,6 +13,8 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/httpapi"
+	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/webhook"
 	"github.com/tidings-dev/tidings/relay"
 )
@@ -68,10 +70,29 @@ func (m *metrics) watch(log eventlog.Log, r *relay.Relay, w *webhook.Service) {
 	}, func() float64 { return float64(r.HistoryDropped()) }))
 }
 
+// watchLimits adds what requests hold.
+func (m *metrics) watchLimits(l httpapi.Limits) {
+	for name, places := range map[string]*limit.Places{
+		"concurrent_requests": l.Requests, "event_streams": l.Streams, "uploads": l.Uploads, "scans": l.Scans,
+	} {
+		labels := prometheus.Labels{"limit": name}
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tidings_limit_taken", Help: "Places that requests hold, by the setting that limits them.", ConstLabels: labels,
+		}, func() float64 { taken, _ := places.Usage(); return float64(taken) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name: "tidings_limit_refused_total", Help: "Requests that were refused because no place was free.", ConstLabels: labels,
+			}, func() float64 { _, refused := places.Usage(); return float64(refused) }))
+	}
+}
+
+// scrapes is how many requests for metrics are answered at once: each asks the
+// database.
+const scrapes = 4
+
 // handler serves what there is: that the database is away is a metric, and no
 // reason to have none.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: scrapes})
 }
 
 // Attempted implements relay.Observer.

@@ -21,7 +21,12 @@ import (
 type authenticator struct {
 	users  auth.Users
 	logger *slog.Logger
-	now    atomic.Pointer[auth.Authenticator]
+	now    atomic.Pointer[credentials]
+}
+
+type credentials struct {
+	*auth.Authenticator
+	replaced chan struct{} // closed once others count
 }
 
 // Authenticate implements httpapi.Authenticator.
@@ -29,12 +34,27 @@ func (a *authenticator) Authenticate(ctx context.Context, authorization string) 
 	return a.now.Load().Authenticate(ctx, authorization)
 }
 
+// Recheck implements httpapi.Authenticator.
+func (a *authenticator) Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error) {
+	return a.now.Load().Recheck(ctx, authorization, who)
+}
+
+// Changed implements httpapi.Authenticator.
+func (a *authenticator) Changed() <-chan struct{} { return a.now.Load().replaced }
+
+// replace makes other credentials count.
+func (a *authenticator) replace(next *auth.Authenticator) {
+	if old := a.now.Swap(&credentials{next, make(chan struct{})}); old != nil {
+		close(old.replaced)
+	}
+}
+
 // set makes the tokens of a configuration those that count. Without any, the
 // first start makes one.
 func (a *authenticator) set(cfg *config.Config) error {
 	next, err := a.prepare(cfg)
 	if err == nil {
-		a.now.Store(next)
+		a.replace(next)
 	}
 	return err
 }
@@ -168,7 +188,7 @@ func (a *App) reload(ctx context.Context) error {
 	}
 	a.config.Store(&cfg)
 	a.remote.SetEgress(cfg.UserEgress())
-	a.auth.now.Store(tokens)
+	a.auth.replace(tokens)
 	if a.options.Level != nil {
 		a.options.Level.Set(cfg.Log.SlogLevel())
 	}

@@ -50,10 +50,13 @@ var roles = map[string]string{
 // world is a running server, a receiver of its webhooks, and what it talks to.
 type world struct {
 	*testing.T
-	url   string
-	agent *agent
-	log   *syncBuffer
-	stop  func() error
+	url string
+	// settings are its configuration, and file holds them.
+	settings map[string]any
+	file     string
+	agent    *agent
+	log      *syncBuffer
+	stop     func() error
 
 	mu       sync.Mutex
 	arrived  map[int64]arrival // by position in the log
@@ -92,13 +95,30 @@ func newWorld(t *testing.T, settings map[string]any) *world {
 	return newWorldWith(t, settings)
 }
 
-// newWorldWith has more endpoints.
+// option changes how a world's server is started.
+type option func(w *world, o *app.Options)
+
+// reloads lets the server read its file again.
+func reloads(w *world, o *app.Options) {
+	o.Load = func() (config.Config, error) { return config.Load(config.Input{Files: []string{w.file}}) }
+}
+
+// newWorldWith has more endpoints, and options.
 func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	t.Helper()
 	w := &world{T: t, log: new(syncBuffer), arrived: make(map[int64]arrival), answered: make(chan struct{}, 1), begun: time.Now()}
 	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
 	t.Cleanup(receiver.Close)
 	w.agent = newAgent(t)
+	var options []option
+	endpoints := []any{map[string]any{"name": "receiver", "url": receiver.URL, "secret": webhookSecret}}
+	for _, m := range more {
+		if o, ok := m.(option); ok {
+			options = append(options, o)
+		} else {
+			endpoints = append(endpoints, m)
+		}
+	}
 	tokens := []any{}
 	for user, role := range roles {
 		tokens = append(tokens, map[string]any{"sha256": auth.Hash(user), "user": user + "@example.com", "role": role})
@@ -106,31 +126,42 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	all := map[string]any{
 		"listen": "127.0.0.1:0", "data_dir": t.TempDir(), "encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 		"auth": map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"}, "shutdown_timeout": "5s",
-		"webhook": map[string]any{"endpoints": append([]any{map[string]any{"name": "receiver", "url": receiver.URL, "secret": webhookSecret}}, more...)},
+		"webhook": map[string]any{"endpoints": endpoints},
 		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
 		"log":     map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)
-	w.start(all)
+	w.settings = all
+	w.start(options...)
 	return w
 }
 
-func (w *world) start(settings map[string]any) {
+// configure writes the configuration.
+func (w *world) configure() {
 	w.Helper()
-	text, err := json.Marshal(settings)
+	text, err := json.Marshal(w.settings)
 	if err != nil {
 		w.Fatal(err)
 	}
-	file := filepath.Join(w.TempDir(), "tidings.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
+	if err := os.WriteFile(w.file, text, 0o600); err != nil {
 		w.Fatal(err)
 	}
-	cfg, err := config.Load(config.Input{Files: []string{file}})
+}
+
+func (w *world) start(options ...option) {
+	w.Helper()
+	w.file = filepath.Join(w.TempDir(), "tidings.yaml")
+	w.configure()
+	cfg, err := config.Load(config.Input{Files: []string{w.file}})
 	if err != nil {
 		w.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	server, err := app.New(w.Context(), cfg, app.Options{Logger: logger, Version: "test"})
+	o := app.Options{Logger: logger, Version: "test"}
+	for _, option := range options {
+		option(w, &o)
+	}
+	server, err := app.New(w.Context(), cfg, o)
 	if err != nil {
 		w.Fatal(err)
 	}

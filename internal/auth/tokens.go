@@ -35,6 +35,8 @@ const LocalAdmin = "admin@localhost"
 // Users finds the user behind an identity; the first time, it makes one.
 type Users interface {
 	Seen(ctx context.Context, id resource.Identity) (resource.Caller, error)
+	// Known is Seen without making a user.
+	Known(ctx context.Context, id resource.Identity) (resource.Caller, error)
 }
 
 // Authenticator finds out who makes a request.
@@ -92,12 +94,36 @@ var errUnauthenticated = &resource.Error{
 
 // Authenticate returns the caller behind an Authorization header.
 func (a *Authenticator) Authenticate(ctx context.Context, header string) (resource.Caller, error) {
+	id, err := a.identity(header)
+	if err != nil {
+		return resource.Caller{}, err
+	}
+	return a.users.Seen(ctx, id)
+}
+
+// Recheck returns what a caller who was authenticated with a header may do now.
+// It is an error if the header counts no longer or the user is gone, even if there
+// is a new one with the same e-mail address.
+func (a *Authenticator) Recheck(ctx context.Context, header string, who resource.Caller) (resource.Caller, error) {
+	id, err := a.identity(header)
+	if err != nil {
+		return resource.Caller{}, err
+	}
+	now, err := a.users.Known(ctx, id)
+	if err == nil && now.UserID != who.UserID {
+		err = errUnauthenticated
+	}
+	return now, err
+}
+
+// identity returns who the credentials in a header belong to.
+func (a *Authenticator) identity(header string) (resource.Identity, error) {
 	if a.disabled {
-		return a.users.Seen(ctx, resource.Identity{Email: LocalAdmin, Role: resource.RoleAdmin, NewRole: resource.RoleAdmin})
+		return resource.Identity{Email: LocalAdmin, Role: resource.RoleAdmin, NewRole: resource.RoleAdmin}, nil
 	}
 	scheme, secret, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
-		return resource.Caller{}, errUnauthenticated
+		return resource.Identity{}, errUnauthenticated
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 	found := -1
@@ -107,9 +133,9 @@ func (a *Authenticator) Authenticate(ctx context.Context, header string) (resour
 		}
 	}
 	if found < 0 {
-		return resource.Caller{}, errUnauthenticated
+		return resource.Identity{}, errUnauthenticated
 	}
-	return a.users.Seen(ctx, a.tokens[found].identity)
+	return a.tokens[found].identity, nil
 }
 
 // NewToken returns a new API token and its hash in hexadecimal.

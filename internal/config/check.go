@@ -136,16 +136,19 @@ func (d *decoder) checkLimits(l *Limits) {
 		d.at("limits.requests_per_second", "must be more than 0")
 	}
 	v := reflect.ValueOf(*l)
-	for name, index := range fieldsOf(v.Type()) {
-		if f := v.FieldByIndex(index); f.CanInt() && f.Int() < 1 {
+	fields := fieldsOf(v.Type())
+	for name, index := range fields {
+		f := v.FieldByIndex(index)
+		if f.CanInt() && f.Int() < 1 {
 			d.at("limits."+name, "must be at least 1")
+		}
+		all, perUser := strings.CutPrefix(name, "user_")
+		if of, ok := fields[all]; perUser && ok && f.Int() > v.FieldByIndex(of).Int() {
+			d.at("limits."+name, "must not be more than limits.%s, which is for all users", all)
 		}
 	}
 	if l.UserBodyMemory < LargestBody {
 		d.at("limits.user_body_memory", "must be at least 16MiB, the largest request body")
-	}
-	if l.BodyMemory < l.UserBodyMemory {
-		d.at("limits.body_memory", "must not be less than limits.user_body_memory")
 	}
 }
 

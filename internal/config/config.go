@@ -224,6 +224,23 @@ type Limits struct {
 	// and UserBodyMemory how many of them may be one user's.
 	BodyMemory     Size `yaml:"body_memory"`
 	UserBodyMemory Size `yaml:"user_body_memory"`
+	// ConcurrentRequests is how many requests may be under way at once, and
+	// UserConcurrentRequests how many of them may be one user's. Those of the next
+	// two kinds don't count.
+	ConcurrentRequests     int `yaml:"concurrent_requests"`
+	UserConcurrentRequests int `yaml:"user_concurrent_requests"`
+	// EventStreams is how many requests may wait for events at once, as streams or
+	// with wait, and UserEventStreams how many of them may be one user's.
+	EventStreams     int `yaml:"event_streams"`
+	UserEventStreams int `yaml:"user_event_streams"`
+	// Uploads is how many contents of files may be written at once, and UserUploads
+	// how many of them may be one user's.
+	Uploads     int `yaml:"uploads"`
+	UserUploads int `yaml:"user_uploads"`
+	// Scans is how many requests may read very many rows at once, such as vector
+	// searches, and UserScans how many of them may be one user's.
+	Scans     int `yaml:"scans"`
+	UserScans int `yaml:"user_scans"`
 
 	// What one user may own.
 	Contexts         int  `yaml:"contexts"`
@@ -259,6 +276,8 @@ func Default() Config {
 		Limits: Limits{
 			RequestsPerSecond: 100, Burst: 200,
 			BodyMemory: 64 << 20, UserBodyMemory: 16 << 20,
+			ConcurrentRequests: 512, UserConcurrentRequests: 64, EventStreams: 1000, UserEventStreams: 100,
+			Uploads: 32, UserUploads: 4, Scans: 4, UserScans: 2,
 			Contexts: 10_000, HistoryItems: 1_000_000, HistoryBytes: 1 << 30, Files: 10_000,
 			VectorStores: 1000, VectorStoreItems: 200_000, VectorStoreBytes: 1 << 30,
 			Connectors: 100, UserFeedback: 10_000, Providers: 1000, ProviderBuilds: 10_000, ModelProviders: 100,

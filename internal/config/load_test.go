@@ -151,11 +151,11 @@ webhook:
 			`:4:5: files.s3: is for PostgreSQL`,
 			`:4:15: files.s3.endpoint: the URL must begin with http:// or https://`,
 		}},
-		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  body_memory: 512KiB\n", []string{
+		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n", []string{
+			`:2:3: limits.user_scans: must not be more than limits.scans, which is for all users`,
 			`:2:24: limits.requests_per_second: must be more than 0`,
 			`:3:10: limits.burst: must be at least 1`,
 			`:4:21: limits.user_body_memory: must be at least 16MiB`,
-			`:5:16: limits.body_memory: must not be less than limits.user_body_memory`,
 		}},
 		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
 			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,

@@ -10,10 +10,12 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
 )
@@ -21,9 +23,14 @@ import (
 // Authenticator finds out who makes a request.
 type Authenticator interface {
 	Authenticate(ctx context.Context, authorization string) (resource.Caller, error)
+	// Recheck returns what a caller may do now. It is an error if the credentials
+	// count no longer or the user is gone; no user is made.
+	Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error)
+	// Changed returns a channel that is closed when other credentials count.
+	Changed() <-chan struct{}
 }
 
-// Options of the API; all are required.
+// Options of the API; all are required that say nothing else.
 type Options struct {
 	Resources *resource.Resources
 	Webhooks  *webhook.Service
@@ -45,6 +52,14 @@ type Options struct {
 	Reload func(context.Context) error
 	// Stopping is closed once the server stops; requests that wait end then.
 	Stopping <-chan struct{}
+	// Limits are what requests hold; what is nil is unlimited.
+	Limits Limits
+	// BodyPace is how long a client may take for a step of a body, see [limit.Body];
+	// 0 is as in [limit.DefaultPace].
+	BodyPace time.Duration
+	// KeepAlive is how often a request that waits for events shows that it is alive,
+	// and checks its caller; 0 means 15 s.
+	KeepAlive time.Duration
 }
 
 // api is what the operations share.
@@ -52,22 +67,21 @@ type api struct {
 	Options
 	huma huma.API
 	mux  *router
-	// readers has a place for each request that waits for events.
-	readers chan struct{}
 }
 
 const root = "/api/v1"
 
 // New returns the handler of all requests.
 func New(o Options) http.Handler {
-	a := &api{Options: o, mux: newRouter(), readers: make(chan struct{}, feedReaders)}
+	o.BodyPace, o.KeepAlive = cmp.Or(o.BodyPace, limit.DefaultPace.Body), cmp.Or(o.KeepAlive, keepAliveTime)
+	a := &api{Options: o, mux: newRouter()}
 	a.huma = humago.New(a.mux, configuration(o.Version))
-	a.huma.UseMiddleware(a.authenticate, a.knownQuery, a.limitToContext)
+	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.limitToContext)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
-	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.streams(a.mux))))
+	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.paced(a.streams(a.mux)))))
 }
 
 func configuration(version string) huma.Config {
@@ -95,12 +109,8 @@ func caller(ctx context.Context) resource.Caller {
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	who, err := a.Authenticator.Authenticate(ctx.Context(), ctx.Header("Authorization"))
 	if err != nil {
-		p := a.problem(ctx.Context(), err)
-		if p.Status == http.StatusUnauthorized {
-			ctx.SetHeader("WWW-Authenticate", "Bearer")
-		}
 		_, w := humago.Unwrap(ctx)
-		writeProblem(w, p.Status, p)
+		a.fail(ctx.Context(), w, err)
 		return
 	}
 	next(huma.WithValue(ctx, callerKey{}, who))
@@ -126,7 +136,8 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 			return nil, gone
 		}
 		if err != nil {
-			return nil, a.problem(ctx, err)
+			p := a.problem(ctx, err)
+			return nil, huma.ErrorWithHeaders(p, failureHeader(p.Status, err))
 		}
 		return out, nil
 	})

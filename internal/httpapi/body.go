@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -21,7 +20,6 @@ const (
 	bodyLimit = 1 << 20
 	// itemsLimit is for the items of a vector store, of which many come at once.
 	itemsLimit = 16 << 20
-	bodyTime   = 30 * time.Second
 )
 
 // readBody reads and checks the JSON bodies of an operation before anything is
@@ -34,7 +32,7 @@ func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 			return
 		}
 		r, w := humago.Unwrap(ctx)
-		body, problem := read(w, r, limit)
+		body, problem := read(r, limit)
 		if problem == nil && len(body) > 0 {
 			problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, body)
 		}
@@ -59,8 +57,8 @@ func bodySchema(op *huma.Operation) *huma.Schema {
 	return nil
 }
 
-// read reads a JSON body.
-func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *huma.ErrorModel) {
+// read reads a JSON body, at the pace that [api.paced] allows.
+func read(r *http.Request, limit int64) ([]byte, *huma.ErrorModel) {
 	if given := r.Header.Get("Content-Type"); given != "" {
 		kind, _, err := mime.ParseMediaType(given)
 		if err != nil || kind != jsonType && !strings.HasSuffix(kind, "+json") {
@@ -70,22 +68,15 @@ func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, *huma.Er
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
-		return nil, newProblem(http.StatusBadRequest, "the connection is gone")
-	}
 	var body bytes.Buffer
 	if r.ContentLength > 0 {
 		body.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
 	_, err := body.ReadFrom(io.LimitReader(r.Body, limit+1))
-	if err == nil {
-		err = control.SetReadDeadline(time.Time{})
-	}
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
 	case isNet && timeout.Timeout():
-		return nil, newProblem(http.StatusRequestTimeout, fmt.Sprintf("the body did not arrive within %v", bodyTime))
+		return nil, newProblem(http.StatusRequestTimeout, "the body came too slowly")
 	case err != nil:
 		return nil, newProblem(http.StatusBadRequest, "the body broke off")
 	case int64(body.Len()) > limit:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,14 +36,17 @@ const (
 	// caller may not read, there may be very many.
 	feedScan = 20_000
 	feedWait = 60 * time.Second
-	// feedReaders bounds how many requests may wait for events at once.
-	feedReaders   = 1000
+
 	keepAliveTime = 15 * time.Second
-	writeTime     = 30 * time.Second
 )
+
+// readEvents is the operation that may wait for events.
+const readEvents = "readEvents"
 
 // feedQuery says what is wanted of the feed.
 type feedQuery struct {
+	Authorization string `header:"Authorization" hidden:"true"`
+
 	After string `query:"after" doc:"A position: the next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
 	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
@@ -63,10 +67,10 @@ type expiredProblem struct {
 }
 
 func (a *api) feedRoutes() {
-	op := operation(http.MethodGet, "/events", "readEvents", "Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
+	op := operation(http.MethodGet, "/events", readEvents, "Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
 	op.Errors = []int{http.StatusGone}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
-		r, err := a.newFeedReader(ctx, who, in.After, in.Types)
+		r, err := a.newFeedReader(ctx, who, in.Authorization, in.After, in.Types)
 		if err != nil {
 			return nil, err
 		}
@@ -80,16 +84,20 @@ func (a *api) feedRoutes() {
 	})
 }
 
-// feedReader reads the feed for a caller.
+// feedReader reads the feed for a caller, whom it checks again and again: it may
+// last longer than their permissions.
 type feedReader struct {
-	api      *api
-	who      resource.Caller
-	patterns []tidings.Pattern
-	after    int64
+	api           *api
+	authorization string
+	who           resource.Caller
+	checked       time.Time       // when the caller was
+	changed       <-chan struct{} // closed when they must be again
+	patterns      []tidings.Pattern
+	after         int64
 }
 
-func (a *api) newFeedReader(ctx context.Context, who resource.Caller, after, types string) (*feedReader, error) {
-	r := &feedReader{api: a, who: who}
+func (a *api) newFeedReader(ctx context.Context, who resource.Caller, authorization, after, types string) (*feedReader, error) {
+	r := &feedReader{api: a, authorization: authorization, who: who, checked: time.Now(), changed: a.Authenticator.Changed()}
 	var err error
 	if r.patterns, err = parsePatterns("types", types); err != nil {
 		return nil, err
@@ -158,10 +166,44 @@ func (r *feedReader) wants(e tidings.Event) bool {
 	return len(r.patterns) == 0
 }
 
+// due reports whether the caller must be checked again.
+func (r *feedReader) due() bool {
+	select {
+	case <-r.changed:
+		return true
+	default:
+		return time.Since(r.checked) >= r.api.KeepAlive
+	}
+}
+
+// check finds out what the caller may read now.
+func (r *feedReader) check(ctx context.Context) (err error) {
+	r.checked, r.changed = time.Now(), r.api.Authenticator.Changed()
+	r.who, err = r.api.Authenticator.Recheck(ctx, r.authorization, r.who)
+	return err
+}
+
+// ofCaller reports whether an event tells of a change of the caller's own user.
+func (r *feedReader) ofCaller(e tidings.Event) bool {
+	return e.Type == tidings.User && e.ResourceID == r.who.UserID
+}
+
 // read returns at most limit events that are wanted, and moves on.
 func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, error) {
+	if r.due() {
+		if err := r.check(ctx); err != nil {
+			return nil, err
+		}
+	}
 	found := []webhook.Event{}
 	for looked := 0; looked < feedScan; looked += feedBatch {
+		if looked == feedBatch {
+			leave, err := r.api.Limits.Scans.Enter(ctx, r.who.UserID, 1)
+			if err != nil {
+				return found, ctx.Err() // the rest is for the next request
+			}
+			defer leave()
+		}
 		events, err := r.api.Feed.Read(ctx, r.after, feedBatch)
 		if err != nil {
 			return nil, err
@@ -171,6 +213,11 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 		}
 		if events[0].Sequence > r.after+1 { // some expired meanwhile
 			return nil, expired(r.after, events[0].Sequence)
+		}
+		if slices.ContainsFunc(events, r.ofCaller) { // before they see any of these
+			if err := r.check(ctx); err != nil {
+				return nil, err
+			}
 		}
 		for _, e := range events {
 			if len(found) == limit {
@@ -191,6 +238,8 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 // page waits for events if there are none.
 func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*FeedPage, error) {
 	deadline := time.After(wait)
+	alive := time.NewTicker(r.api.KeepAlive)
+	defer alive.Stop()
 	for {
 		before := r.after
 		items, err := r.read(ctx, limit)
@@ -204,33 +253,17 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 		if r.after-before >= feedScan { // more is there already
 			continue
 		}
-		leave, err := r.api.enter()
-		if err != nil {
-			return nil, err
-		}
 		select {
 		case <-r.api.Feed.More(r.after):
-			leave()
+		case <-r.changed:
+		case <-alive.C:
 		case <-deadline:
-			leave()
 			return page, nil
 		case <-r.api.Stopping:
-			leave()
 			return page, nil
 		case <-ctx.Done():
-			leave()
 			return nil, ctx.Err()
 		}
-	}
-}
-
-// enter counts a request that waits.
-func (a *api) enter() (leave func(), err error) {
-	select {
-	case a.readers <- struct{}{}:
-		return func() { <-a.readers }, nil
-	default:
-		return nil, &resource.Error{Code: resource.Busy, Message: "too many requests wait for events; try again"}
 	}
 }
 
@@ -243,51 +276,43 @@ func (a *api) streams(next http.Handler) http.Handler {
 		}
 		r.Pattern = "GET " + root + "/events"
 		if err := a.stream(w, r); err != nil {
-			if gone, ok := errors.AsType[*expiredProblem](err); ok {
-				writeProblem(w, gone.Status, gone)
-				return
-			}
-			p := a.problem(r.Context(), err)
-			writeProblem(w, p.Status, p)
+			a.fail(r.Context(), w, err)
 		}
 	})
 }
 
-// stream sends events until the caller goes or the server stops. It returns an
-// error only before it has begun.
+// stream sends events until the caller goes, may no longer see them, or the
+// server stops. It returns an error only before it has begun.
 func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
-	ctx := r.Context()
-	who, err := a.Authenticator.Authenticate(ctx, r.Header.Get("Authorization"))
+	ctx, authorization := r.Context(), r.Header.Get("Authorization")
+	who, err := a.Authenticator.Authenticate(ctx, authorization)
 	if err != nil {
 		return err
 	}
 	if err := checkQuery(r.URL.RawQuery, a.huma.OpenAPI().Paths[root+"/events"].Get); err != nil {
 		return err
 	}
-	after := r.URL.Query().Get("after")
-	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		after = last
-	}
-	feed, err := a.newFeedReader(ctx, who, after, r.URL.Query().Get("types"))
-	if err != nil {
-		return err
-	}
-	leave, err := a.enter()
+	leave, err := a.Limits.Streams.Enter(ctx, who.UserID, 1)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	after := r.URL.Query().Get("after")
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		after = last
+	}
+	feed, err := a.newFeedReader(ctx, who, authorization, after, r.URL.Query().Get("types"))
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)
-	alive := time.NewTicker(keepAliveTime)
+	alive := time.NewTicker(a.KeepAlive)
 	defer alive.Stop()
 	for line := ": events of Tidings\n\n"; ; {
-		if err := out.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
-			return nil //nolint:nilerr // the connection is gone
-		}
 		if _, err := w.Write([]byte(line)); err != nil || out.Flush() != nil {
-			return nil //nolint:nilerr // the same
+			return nil //nolint:nilerr // the connection is gone
 		}
 		events, err := feed.read(ctx, feedBatch)
 		if err != nil {
@@ -299,6 +324,7 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 		}
 		select {
 		case <-feed.api.Feed.More(feed.after):
+		case <-feed.changed:
 		case <-alive.C:
 			line = fmt.Sprintf(": %d\n\n", feed.after)
 		case <-a.Stopping:

@@ -7,7 +7,6 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -20,6 +19,7 @@ func (a *api) fileRoutes() {
 	upload := operation(http.MethodPost, "/files", "createFile", "Upload a file")
 	upload.DefaultStatus = http.StatusCreated
 	upload.Errors = []int{http.StatusRequestEntityTooLarge}
+	upload.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
 	register(a, upload, a.createFile)
 	// Only described: with a body of its own, huma would read it all beforehand.
 	a.huma.OpenAPI().Paths[root+"/files"].Post.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
@@ -46,6 +46,7 @@ func (a *api) fileRoutes() {
 
 	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
+	extract.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
 	register(a, extract, func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {
 		return answerPlain(r.Extract(ctx, who, in.ID))
 	})
@@ -75,7 +76,7 @@ func (u *upload) Resolve(ctx huma.Context) []error {
 const uploadOverhead = 1 << 20
 
 func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (*one[*resource.File], error) {
-	in.request.Body = http.MaxBytesReader(in.writer, &patient{in.request.Body, http.NewResponseController(in.writer)}, a.MaxFileSize+uploadOverhead)
+	in.request.Body = http.MaxBytesReader(in.writer, in.request.Body, a.MaxFileSize+uploadOverhead)
 	part, err := filePart(in.request)
 	if err != nil {
 		return nil, err
@@ -102,22 +103,6 @@ func filePart(r *http.Request) (*multipart.Part, error) {
 			return part, nil
 		}
 	}
-}
-
-// An upload may take long, but not stand still for longer.
-const uploadPause = 30 * time.Second
-
-// patient gives each read of a body a deadline of its own.
-type patient struct {
-	io.ReadCloser
-	control *http.ResponseController
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	if err := p.control.SetReadDeadline(time.Now().Add(uploadPause)); err != nil {
-		return 0, err
-	}
-	return p.ReadCloser.Read(b)
 }
 
 // explained tells an upload that broke off from a failure of ours.

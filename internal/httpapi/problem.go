@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
 )
@@ -51,6 +53,9 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		}
 		return newProblem(http.StatusConflict, e.Message)
 	}
+	if busy, ok := errors.AsType[*limit.BusyError](err); ok {
+		return newProblem(http.StatusServiceUnavailable, busy.Error())
+	}
 	if ctx.Err() != nil { // whoever asked is gone, or the server stops
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
@@ -62,6 +67,17 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		return newProblem(http.StatusServiceUnavailable, "the server's storage does not answer; try again")
 	}
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
+}
+
+// fail answers with the problem of an error.
+func (a *api) fail(ctx context.Context, w http.ResponseWriter, err error) {
+	if gone, ok := errors.AsType[*expiredProblem](err); ok {
+		writeProblem(w, gone.Status, gone)
+		return
+	}
+	p := a.problem(ctx, err)
+	maps.Copy(w.Header(), failureHeader(p.Status, err))
+	writeProblem(w, p.Status, p)
 }
 
 func refuse(w http.ResponseWriter, status int, detail string) {

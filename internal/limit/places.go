@@ -24,14 +24,15 @@ type Options struct {
 // Places bounds what goes on at once, such as event streams or bytes in memory,
 // for the process and for each user. Those who find no place wait for a short
 // time; a place that becomes free goes to the waiting user who has the fewest,
-// so that nobody's requests hold up everybody else's.
+// so that nobody's requests hold up everybody else's. A nil Places has no limit.
 type Places struct {
 	o Options
 
-	mu    sync.Mutex
-	taken int64
-	users map[string]*usage // of users who have a place or wait for one
-	queue []*waiter         // in order of arrival
+	mu      sync.Mutex
+	taken   int64
+	refused int64
+	users   map[string]*usage // of users who have a place or wait for one
+	queue   []*waiter         // in order of arrival
 }
 
 type usage struct {
@@ -68,6 +69,9 @@ func (e *BusyError) Error() string { return e.message }
 // be. Call leave to give them back; a second call does nothing. The error is a
 // [*BusyError], or the context's if that ended first.
 func (p *Places) Enter(ctx context.Context, user string, n int64) (leave func(), err error) {
+	if p == nil {
+		return func() {}, nil
+	}
 	w := p.arrive(user, n)
 	if w == nil {
 		return nil, p.busy(user, n)
@@ -85,6 +89,13 @@ func (p *Places) Enter(ctx context.Context, user string, n int64) (leave func(),
 		return nil, err
 	}
 	return sync.OnceFunc(func() { p.leave(user, n) }), nil
+}
+
+// Usage returns how many places are taken, and how often there was none.
+func (p *Places) Usage() (taken, refused int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken, p.refused
 }
 
 // arrive joins the queue, and takes the places at once if they are free; nil if
@@ -164,10 +175,11 @@ func (p *Places) forget(user string) {
 	}
 }
 
-// busy says which limit keeps a user out.
+// busy refuses a user, and says which limit does.
 func (p *Places) busy(user string, n int64) *BusyError {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.refused++
 	e := &BusyError{
 		RetryAfter: max(p.o.Wait, time.Second),
 		message:    fmt.Sprintf("this server takes %d %s at once; try again later", p.o.Total, p.o.What),

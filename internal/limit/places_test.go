@@ -58,6 +58,9 @@ func TestPlacesOfOneUserAndOfAll(t *testing.T) {
 		leave() // does nothing
 		enter(t, p, "bob", 1)
 		refused(t, p, "cid", 1)
+		if taken, refused := p.Usage(); taken != 3 || refused != 3 {
+			t.Errorf("%d taken, %d refused", taken, refused)
+		}
 	})
 }
 

@@ -88,6 +88,22 @@ func (r *Resources) Seen(ctx context.Context, id Identity) (Caller, error) {
 	return Caller{UserID: user.ID, Role: Lower(user.Role, id.Role)}, nil
 }
 
+// Known returns the caller behind an identity that was seen before; one whose user
+// was deleted since is unauthenticated.
+func (r *Resources) Known(ctx context.Context, id Identity) (Caller, error) {
+	user, err := r.userByEmail(ctx, strings.ToLower(id.Email))
+	if errors.Is(err, store.ErrNotFound) {
+		return Caller{}, fail(Unauthenticated, "Authorization", "the user was deleted")
+	}
+	if err != nil {
+		return Caller{}, err
+	}
+	if id.Promote {
+		user.Role = RoleAdmin
+	}
+	return Caller{UserID: user.ID, Role: Lower(user.Role, id.Role)}, nil
+}
+
 func (r *Resources) userByEmail(ctx context.Context, email string) (*User, error) {
 	user := new(User)
 	return user, r.store.First(ctx, user, store.Filter{Column: "email", Op: store.Equal, Value: email})

@@ -58,6 +58,11 @@ func BenchmarkAPIWrites(b *testing.B) {
 	}
 }
 
+// fixed is credentials that stay.
+type fixed struct{ *auth.Authenticator }
+
+func (fixed) Changed() <-chan struct{} { return nil }
+
 func benchServer(b *testing.B, s *store.Store) string {
 	b.Helper()
 	resources := resource.New(s, resource.Outside{}, resource.Options{Logger: slog.Default()})
@@ -66,7 +71,7 @@ func benchServer(b *testing.B, s *store.Store) string {
 		b.Fatal(err)
 	}
 	server := httptest.NewServer(httpapi.New(httpapi.Options{
-		Resources: resources, Authenticator: authenticator, Logger: slog.Default(), Version: "bench", Metrics: http.NotFoundHandler(),
+		Resources: resources, Authenticator: fixed{authenticator}, Logger: slog.Default(), Version: "bench", Metrics: http.NotFoundHandler(),
 	}))
 	b.Cleanup(server.Close)
 	return server.URL

@@ -1,0 +1,146 @@
+package app_test
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/app"
+	"github.com/tidings-dev/tidings/internal/auth"
+)
+
+// stream is an open event stream.
+type stream struct {
+	*world
+	lines *bufio.Scanner
+	close func() error
+}
+
+func (w *world) stream(as, query string) *stream {
+	w.Helper()
+	r, err := http.NewRequestWithContext(w.Context(), "GET", w.url+"/api/v1/events"+query, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+as)
+	r.Header.Set("Accept", "text/event-stream")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { response.Body.Close() })
+	if response.StatusCode != http.StatusOK {
+		w.Fatalf("stream of %s: %d", as, response.StatusCode)
+	}
+	return &stream{w, bufio.NewScanner(response.Body), response.Body.Close}
+}
+
+// until returns what comes up to a text, or to the end if that is empty.
+func (s *stream) until(text string) string {
+	s.Helper()
+	timeout := time.AfterFunc(patience, func() {
+		s.Errorf("the stream does not come to %q", text)
+		_ = s.close()
+	})
+	defer timeout.Stop()
+	var got strings.Builder
+	for s.lines.Scan() {
+		fmt.Fprintln(&got, s.lines.Text())
+		if text != "" && strings.Contains(s.lines.Text(), text) {
+			return got.String()
+		}
+	}
+	if text != "" {
+		s.Fatalf("the stream ended before %q: %v\n%s", text, s.lines.Err(), got.String())
+	}
+	return got.String()
+}
+
+// taken is how many places of a limit are taken.
+func (w *world) taken(limit string) int {
+	w.Helper()
+	text := w.request("", "GET", "/metrics", nil, nil).text
+	_, after, found := strings.Cut(text, fmt.Sprintf("tidings_limit_taken{limit=%q} ", limit))
+	value, _, _ := strings.Cut(after, "\n")
+	n, err := strconv.Atoi(value)
+	if !found || err != nil {
+		w.Fatalf("no metric of the limit %s: %v\n%s", limit, err, text)
+	}
+	return n
+}
+
+func (w *world) untilTaken(limit string, want int) {
+	w.Helper()
+	for deadline := time.Now().Add(patience); w.taken(limit) != want; {
+		if time.Now().After(deadline) {
+			w.Fatalf("%s: %d taken, want %d", limit, w.taken(limit), want)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// never is a keep-alive that does not come in a test.
+func never(_ *world, o *app.Options) { o.KeepAlive = time.Hour }
+
+// Whoever waits for events sees only those that they may see when they happen: a
+// change of their user and a removed token count at once.
+func TestWhoeverWaitsForEventsIsCheckedAgain(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorldWith(t, settings, option(never), option(reloads))
+		leaver, bob := w.user("leaver"), w.user("bob")
+		w.user("developer")
+		w.user("ann")
+		w.mark()
+		head := int64(w.call("admin", "GET", "/events", nil).body["head"].(float64))
+		from := fmt.Sprintf("?after=%d", head)
+		// wait begins a long poll, and returns how it is answered.
+		wait := func(as string) func() answer {
+			answered := make(chan answer, 1)
+			go func() { answered <- w.try(as, "GET", "/events"+from+"&types=file.*&wait=15s", nil) }()
+			w.untilTaken("event_streams", 3) // with two streams
+			return func() answer { return <-answered }
+		}
+		build := func() string {
+			return w.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/a/b"}).id()
+		}
+
+		demoted := w.stream("leaver", from)
+		first := build()
+		demoted.until(first)
+		w.call("admin", "PATCH", "/users/"+leaver, object{"role": "user"})
+		second := build()
+		provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url}).id()
+		if got := demoted.until(provider); strings.Contains(got, second) {
+			t.Errorf("a developer who was demoted is told of a build:\n%s", got)
+		}
+
+		deleted, waiting := w.stream("bob", from), wait("bob")
+		deleted.until(provider)
+		w.call("admin", "DELETE", "/users/"+bob, nil)
+		if got := deleted.until(""); !strings.Contains(got, `"status":401`) {
+			t.Errorf("the stream of a deleted user ends with:\n%s", got)
+		}
+		w.wants(waiting(), 401)
+		if a := w.call("admin", "GET", "/users?email=bob", nil); strings.Contains(a.text, "bob@") {
+			t.Errorf("waiting for events made a user anew: %s", a.text)
+		}
+
+		removed, waiting := w.stream("ann", from), wait("ann")
+		removed.until(provider)
+		tokens := w.settings["auth"].(map[string]any)
+		tokens["tokens"] = slices.DeleteFunc(tokens["tokens"].([]any), func(token any) bool {
+			return token.(map[string]any)["sha256"] == auth.Hash("ann")
+		})
+		w.configure()
+		w.call("admin", "POST", "/webhooks/reload", nil)
+		if got := removed.until(""); !strings.Contains(got, `"status":401`) {
+			t.Errorf("the stream with a removed token ends with:\n%s", got)
+		}
+		w.wants(waiting(), 401)
+	})
+}
