@@ -122,19 +122,6 @@ func TestHandlerTakesEachWebhookOnce(t *testing.T) {
 	}
 }
 
-func TestLatestDropsStaleNews(t *testing.T) {
-	latest := receive.NewLatest(10)
-	for _, step := range []struct {
-		id       string
-		sequence int64
-		want     bool
-	}{{"a", 5, true}, {"a", 5, false}, {"a", 3, false}, {"b", 3, true}, {"a", 6, true}} {
-		if got := latest.Newer(tidings.Event{Type: "x", ResourceID: step.id, Sequence: step.sequence}); got != step.want {
-			t.Errorf("%v: newer = %v", step, got)
-		}
-	}
-}
-
 func newPost(body string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 	r.Header.Set("webhook-id", "evt-1")

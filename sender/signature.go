@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
@@ -17,8 +18,8 @@ type signer func(id string, at time.Time, body []byte) string
 
 // CheckSecret returns an error for a text that is not a signing secret of
 // Standard Webhooks 1.0.0: "whsec_" and base64 of 24 to 64 bytes (HMAC-SHA256),
-// or "whsk_" and base64 of the 64 bytes of an Ed25519 private key. The error
-// does not repeat the secret.
+// or "whsk_" and base64 of the 64 bytes of an Ed25519 private key: a seed and its
+// public key. The error does not repeat the secret.
 func CheckSecret(secret string) error {
 	_, err := newSigner(secret)
 	return err
@@ -47,6 +48,9 @@ func newSigner(secret string) (signer, error) {
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil || len(key) != ed25519.PrivateKeySize {
 			return nil, errors.New(`a secret that begins with "whsk_" goes on with standard base64 of 64 bytes, an Ed25519 private key`)
+		}
+		if seed := key[:ed25519.SeedSize]; !bytes.Equal(key, ed25519.NewKeyFromSeed(seed)) {
+			return nil, errors.New(`the halves of a "whsk_" secret do not fit: the last 32 bytes must be the public key of the first 32, so no receiver could verify its signatures`)
 		}
 		return ed25519Signer(key), nil
 	}
