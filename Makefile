@@ -19,15 +19,18 @@ help: ## list the targets
 test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian's packages
 	TIDINGS_TEST_REQUIRE=postgresql go test ./...
 
-test-all: tools ## the same with the race detector, the chart, an S3 store, Prometheus and the container image
+test-all: tools ## the same with the race detector, the chart, an S3 store, PgBouncer, Prometheus and the container image
 	TIDINGS_TEST_REQUIRE=all go test -race ./...
 	$(MAKE) container-check
 
-tools: postgresql prometheus bin/helm bin/helm3 bin/helm-docs bin/versitygw # what make test-all needs
+tools: postgresql pgbouncer prometheus bin/helm bin/helm3 bin/helm-docs bin/versitygw # what make test-all needs
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
 	$(APT) update -q && $(APT) install -q -y --no-install-recommends postgresql
+
+pgbouncer:
+	@command -v pgbouncer >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends pgbouncer; }
 
 prometheus: # unpacked, so that no service starts
 	@if command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; then exit 0; fi; \
@@ -116,4 +119,4 @@ fuzz: ## run each fuzz target for TIME (20s)
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(or $(TIME),20s) ./internal/config
 	go test -run '^$$' -fuzz '^FuzzCheckBody$$' -fuzztime $(or $(TIME),20s) ./internal/httpapi
 
-.PHONY: help test test-all tools postgresql prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos client fuzz
+.PHONY: help test test-all tools postgresql pgbouncer prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos client fuzz

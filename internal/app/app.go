@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/blob"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/datadir"
@@ -163,14 +164,14 @@ func places(l config.Limits) httpapi.Limits {
 	}
 }
 
-// OpenStore opens the configured database and finds out whether it answers.
+// OpenStore opens the configured database and finds out whether it can be used.
 func OpenStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
 	s, err := openStore(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the database does not answer: %w", err), s.Close())
+	if err := s.Check(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -184,7 +185,8 @@ func openStore(cfg config.Config) (*store.Store, error) {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
 	return store.OpenPostgres(databaseURL, store.PostgresOptions{
-		Schema: cfg.DatabaseSchema, PollOnly: cfg.PollOnly, PartitionWidth: partitionWidth(time.Duration(cfg.Webhook.Retention)),
+		Schema: cfg.DatabaseSchema, PollOnly: cfg.PollOnly, MaxConnections: cfg.Database.MaxConnections,
+		PartitionWidth: partitionWidth(time.Duration(cfg.Webhook.Retention)),
 	})
 }
 
@@ -274,7 +276,10 @@ func (a *App) ready(ctx context.Context) error {
 		return errors.New("the server is stopping")
 	}
 	if err := a.store.Ping(ctx); err != nil {
-		a.logger.WarnContext(ctx, "not ready: the database does not answer", "error", err)
+		a.logger.WarnContext(ctx, "not ready", "error", err)
+		if away, ok := errors.AsType[*eventlog.UnavailableError](err); ok {
+			return errors.New(away.Reason)
+		}
 		return errors.New("the database does not answer")
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
@@ -187,14 +188,7 @@ func isOurs(key string) bool {
 // outage marks the errors of a store that does not answer, or not now.
 func outage(err error) error {
 	if status := minio.ToErrorResponse(err).StatusCode; status == 0 || status >= http.StatusInternalServerError {
-		return &unavailable{err}
+		return &eventlog.UnavailableError{Reason: "the store of file contents does not answer", Err: err}
 	}
 	return err
 }
-
-type unavailable struct{ error }
-
-func (u *unavailable) Unwrap() error { return u.error }
-
-// Unavailable reports that trying again may help.
-func (*unavailable) Unavailable() bool { return true }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/blob"
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
@@ -85,11 +86,7 @@ func TestBucket(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	_, err = b.Open(ctx, id)
-	away, ok := errors.AsType[interface {
-		error
-		Unavailable() bool
-	}](err)
-	if !ok || !away.Unavailable() || strings.Contains(err.Error(), o.SecretKey) {
+	if _, away := errors.AsType[*eventlog.UnavailableError](err); !away || strings.Contains(err.Error(), o.SecretKey) {
 		t.Errorf("without a store: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
@@ -53,14 +54,14 @@ func (f *Folder) Write(ctx context.Context, content io.Reader) (resource.Blob, e
 	w := &written{folder: f, temporary: path.Join(incoming, rand.Text())}
 	file, err := f.root.OpenFile(w.temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("write content: %w", err)
+		return nil, fmt.Errorf("write content: %w", diskOutage(err))
 	}
 	w.size, err = io.Copy(file, content)
 	if err == nil {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, errors.Join(fmt.Errorf("write content: %w", err), w.Discard(ctx))
+		return nil, errors.Join(fmt.Errorf("write content: %w", diskOutage(err)), w.Discard(ctx))
 	}
 	return w, nil
 }
@@ -81,10 +82,10 @@ func (w *written) Keep(_ context.Context, id string) error {
 		return nil
 	}
 	if err := w.folder.root.MkdirAll(path.Dir(name(id)), 0o700); err != nil {
-		return fmt.Errorf("keep content: %w", err)
+		return fmt.Errorf("keep content: %w", diskOutage(err))
 	}
 	if err := w.folder.root.Rename(w.temporary, name(id)); err != nil {
-		return fmt.Errorf("keep content: %w", err)
+		return fmt.Errorf("keep content: %w", diskOutage(err))
 	}
 	w.kept = id
 	return errors.Join(w.folder.sync(path.Dir(name(id))), w.folder.sync("."))
@@ -110,9 +111,20 @@ func (f *Folder) sync(folder string) error {
 func (f *Folder) Open(_ context.Context, id string) (io.ReadSeekCloser, error) {
 	file, err := f.root.Open(name(id))
 	if err != nil {
-		return nil, fmt.Errorf("open content: %w", err)
+		return nil, fmt.Errorf("open content: %w", diskOutage(err))
 	}
 	return file, nil
+}
+
+// diskOutage marks the errors of a disk that is full, or fails. Those of the
+// content that was to be written are the sender's.
+func diskOutage(err error) error {
+	_, path := errors.AsType[*fs.PathError](err)
+	_, link := errors.AsType[*os.LinkError](err)
+	if path || link {
+		err, _ = eventlog.Unavailable(err)
+	}
+	return err
 }
 
 // Remove removes a content; one that is not there is no error.

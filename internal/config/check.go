@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"net/mail"
 	"net/netip"
@@ -75,6 +76,7 @@ func (d *decoder) checkServer(cfg *Config) {
 	if cfg.PollOnly && !cfg.DatabaseURL.Set() {
 		d.at("poll_only", "is for PostgreSQL; set database_url, too")
 	}
+	d.checkConnections(cfg)
 	if cfg.Tracing.Endpoint != "" {
 		u := d.checkPlainURL("tracing.endpoint", cfg.Tracing.Endpoint, "set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS")
 		if u != nil && u.RawQuery != "" {
@@ -98,6 +100,27 @@ func (d *decoder) checkSchema(cfg *Config) {
 		d.at("database_schema", "is a schema of PostgreSQL itself; choose another")
 	case name != Default().DatabaseSchema && !cfg.DatabaseURL.Set():
 		d.at("database_schema", "is for PostgreSQL; set database_url, too")
+	}
+}
+
+// minConnections is how few connections requests and deliveries can do with.
+const minConnections = 6
+
+func (d *decoder) checkConnections(cfg *Config) {
+	const key = "database.max_connections"
+	n := cfg.Database.MaxConnections
+	if n == 0 {
+		return
+	}
+	if n < minConnections || n > math.MaxInt32 {
+		d.at(key, "must be at least %d", minConnections)
+	}
+	if !cfg.DatabaseURL.Set() {
+		d.at(key, "is for PostgreSQL; set database_url, too")
+	}
+	text, err := cfg.DatabaseURL.Read()
+	if u, err2 := url.Parse(text); err == nil && err2 == nil && u.Query().Has("pool_max_conns") {
+		d.at(key, "set either this or pool_max_conns in database_url, not both")
 	}
 }
 

@@ -22,6 +22,8 @@ type Config struct {
 	// PollOnly asks PostgreSQL for nothing that lasts longer than a transaction,
 	// for poolers that have no sessions.
 	PollOnly bool `yaml:"poll_only"`
+	// Database is about the connections to PostgreSQL.
+	Database Database `yaml:"database"`
 	// ShutdownDelay is how long the server goes on answering after it was told to
 	// stop, while it says that it is not ready: those who send it requests may need
 	// a while to hear of that.
@@ -45,6 +47,13 @@ type Config struct {
 	Limits     Limits     `yaml:"limits"`
 
 	files []string // that it was read from
+}
+
+// Database is about the connections to PostgreSQL.
+type Database struct {
+	// MaxConnections is how many connections this process has at most; 0 means
+	// pool_max_conns in DatabaseURL or 25.
+	MaxConnections int `yaml:"max_connections"`
 }
 
 // Log is what is logged and how.

@@ -157,6 +157,13 @@ webhook:
 			`:3:10: limits.burst: must be at least 1`,
 			`:4:21: limits.user_body_memory: must be at least 16MiB`,
 		}},
+		"connections": {"database: {max_connections: 5}\n", []string{
+			`:1:29: database.max_connections: must be at least 6`,
+			`:1:29: database.max_connections: is for PostgreSQL; set database_url, too`,
+		}},
+		"connections, said twice": {"database_url: postgres://db/x?pool_max_conns=9\ndatabase: {max_connections: 9}\n", []string{
+			`:2:29: database.max_connections: set either this or pool_max_conns in database_url, not both`,
+		}},
 		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
 			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
 			`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,

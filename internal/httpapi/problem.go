@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
@@ -60,10 +61,7 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)
-	if away, ok := errors.AsType[interface {
-		error
-		Unavailable() bool
-	}](err); ok && away.Unavailable() {
+	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
 		return newProblem(http.StatusServiceUnavailable, "the server's storage does not answer; try again")
 	}
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")

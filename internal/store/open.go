@@ -10,18 +10,12 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
-	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/uptrace/bun/dialect/pgdialect"
 	"github.com/uptrace/bun/dialect/sqlitedialect"
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 	"github.com/tidings-dev/tidings/eventlog/sqllog"
 	"github.com/tidings-dev/tidings/internal/datadir"
@@ -32,7 +26,8 @@ type Store struct {
 	reader, writer *sql.DB
 	dialect        *boundDialect
 	log            appendLog
-	begin          string // the first statement of a transaction; may be empty
+	txOptions      *sql.TxOptions
+	session        session
 	migrations     sqllog.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
@@ -46,12 +41,8 @@ type appendLog interface {
 	Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error)
 }
 
-// Connections to PostgreSQL, for requests and for the delivery of events, which
-// can't take them from each other. SQLite has as many readers and one writer.
-const (
-	maxConnections    = 16
-	maxLogConnections = 8
-)
+// readers is how many connections read SQLite at once. It has one writer.
+const readers = 16
 
 // OpenSQLite opens the database in a folder, which it creates if need be. An
 // acknowledged write survives a power cut. Until it is closed no other process
@@ -91,7 +82,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database: %w", err), writer.Close())
 	}
-	reader.SetMaxOpenConns(maxConnections)
+	reader.SetMaxOpenConns(readers)
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
 		log:        sqlite.New(reader, writer),
@@ -100,84 +91,24 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	}, nil
 }
 
-// The database ends a transaction in which nothing happened for this long, so
-// that a process that stands still, or is cut off, does not keep what it has
-// locked from the others. It is longer than what a transaction may wait for: the
-// store of file contents.
-const (
-	idleSetting = "idle_in_transaction_session_timeout"
-	idleTime    = "90s"
-)
-
-// PostgresOptions are what a PostgreSQL database may need.
-type PostgresOptions struct {
-	// Schema is the schema of all tables; [postgres.DefaultSchema] unless set.
-	Schema string
-	// PollOnly asks for nothing that lasts longer than a transaction, for poolers
-	// that have no sessions: no LISTEN, no prepared statements.
-	PollOnly bool
-	// PartitionWidth is how much time a partition of the log covers; 0 means a day.
-	PartitionWidth time.Duration
-}
-
-// OpenPostgres opens the database behind a URL. It does not connect yet.
-func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
-	cfg, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		// The text of the error may hold the URL with its password.
-		return nil, errors.New(`database_url is no PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`)
-	}
-	// A server that is gone without a word is noticed in time to give way to others.
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = 5 * time.Second
-	}
-	delivery := cfg.Copy()
-	begin := ""
-	switch {
-	case cfg.RuntimeParams[idleSetting] != "": // the URL decides
-	case o.PollOnly: // poolers take no such settings when they connect
-		begin = "SET LOCAL " + idleSetting + " = '" + idleTime + "'"
-	default:
-		cfg.RuntimeParams[idleSetting] = idleTime
-	}
-	if o.PollOnly { // the types of a statement are remembered, but no statement is prepared
-		cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-		delivery.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	}
-	db, deliveryDB := openPool(cfg, maxConnections), openPool(delivery, maxLogConnections)
-	if o.Schema == "" {
-		o.Schema = postgres.DefaultSchema
-	}
-	log := postgres.New(deliveryDB, postgres.Options{Schema: o.Schema, PartitionWidth: o.PartitionWidth})
-	s := &Store{
-		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{o.Schema}.Sanitize()+"."), log: log, begin: begin,
-		migrations: resourceMigrations("postgres"),
-		closers:    []func() error{db.Close, deliveryDB.Close},
-	}
-	if !o.PollOnly {
-		s.listen = &listener{config: delivery, log: log}
-	}
-	return s, nil
-}
-
-func openPool(cfg *pgx.ConnConfig, connections int) *sql.DB {
-	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
-		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
-		})
-		return nil
-	}))
-	db.SetMaxOpenConns(connections)
-	db.SetMaxIdleConns(connections)
-	db.SetConnMaxIdleTime(5 * time.Minute)
-	return db
-}
-
 // Log returns the event log in this database.
 func (s *Store) Log() eventlog.Log { return s.log }
 
+// Check returns why the database can't be used: it does not answer, it takes no
+// writes, or the settings do not fit it.
+func (s *Store) Check(ctx context.Context) error {
+	if s.listen != nil {
+		if err := checkSessions(ctx, s.listen.config); err != nil {
+			return explainStart(known(err))
+		}
+	}
+	return explainStart(s.InTx(ctx, func(*Tx) error { return nil }))
+}
+
 // Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return s.reader.PingContext(ctx) }
+func (s *Store) Ping(ctx context.Context) error {
+	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error { return conn.PingContext(ctx) })
+}
 
 // Close closes the connections.
 func (s *Store) Close() error {

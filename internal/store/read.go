@@ -11,6 +11,8 @@ import (
 
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
+
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // Filter is a condition on a column. Columns are named by code, never by users.
@@ -66,62 +68,76 @@ type Position struct {
 	ID    string
 }
 
-// read returns a DB for one statement that reads.
-func (s *Store) read() *bun.DB { return s.statement(s.reader) }
+// readTime bounds what reads, which is up to all rows of a user.
+const readTime = 2 * time.Minute
+
+// reading runs do on a connection that reads.
+func (s *Store) reading(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
+	return sqllog.Do(ctx, s.reader, readTime, do)
+}
 
 // Get reads the row whose primary key is set; [ErrNotFound] if there is none that
 // passes the filters.
 func (s *Store) Get(ctx context.Context, row any, filters ...Filter) error {
-	return notFound(where(s.read().NewSelect().Model(row).WherePK(), filters).Scan(ctx))
+	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		return notFound(where(s.statement(conn).NewSelect().Model(row).WherePK(), filters).Scan(ctx))
+	})
 }
 
 // First reads the first row that passes the filters; [ErrNotFound] if none does.
 func (s *Store) First(ctx context.Context, row any, filters ...Filter) error {
-	return notFound(where(s.read().NewSelect().Model(row), filters).Limit(1).Scan(ctx))
+	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		return notFound(where(s.statement(conn).NewSelect().Model(row), filters).Limit(1).Scan(ctx))
+	})
 }
 
 // List reads rows that pass the filters into a new slice, and counts all that do.
 func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filter) (total int64, err error) {
 	renew(rows)
-	if total, err = where(s.read().NewSelect().Model(rows), filters).Count(ctx); err != nil {
-		return 0, fmt.Errorf("count: %w", known(err))
-	}
 	direction, compare := "ASC", ">"
 	if order.Descending {
 		direction, compare = "DESC", "<"
 	}
-	q := where(s.read().NewSelect().Model(rows), filters)
 	column := bun.Ident(order.Column)
-	if order.After != nil {
-		q = q.Where("(?, id) "+compare+" (?, ?)", column, argument(order.After.Value), order.After.ID)
-	}
-	err = q.OrderExpr("? "+direction+", id "+direction, column).Limit(order.Limit).Scan(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("list: %w", known(err))
-	}
-	return total, nil
+	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+		if total, err = where(s.statement(conn).NewSelect().Model(rows), filters).Count(ctx); err != nil {
+			return fmt.Errorf("count: %w", known(err))
+		}
+		q := where(s.statement(conn).NewSelect().Model(rows), filters)
+		if order.After != nil {
+			q = q.Where("(?, id) "+compare+" (?, ?)", column, argument(order.After.Value), order.After.ID)
+		}
+		err = q.OrderExpr("? "+direction+", id "+direction, column).Limit(order.Limit).Scan(ctx)
+		if err != nil {
+			return fmt.Errorf("list: %w", known(err))
+		}
+		return nil
+	})
+	return total, err
 }
 
 // Each reads the rows that pass the filters one by one and calls do with each. A
 // row shares nothing with the others, so do may keep it or parts of it.
 func Each[R any](ctx context.Context, s *Store, do func(*R) error, filters ...Filter) error {
-	db := s.read()
-	rows, err := where(db.NewSelect().Model((*R)(nil)), filters).Rows(ctx)
-	if err != nil {
-		return fmt.Errorf("read: %w", known(err))
-	}
-	defer rows.Close()
-	for rows.Next() {
-		// A row of its own each time: bun merges JSON into the map that a row has.
-		row := new(R)
-		if err := db.ScanRow(ctx, rows, row); err != nil {
+	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		db := s.statement(conn)
+		rows, err := where(db.NewSelect().Model((*R)(nil)), filters).Rows(ctx)
+		if err != nil {
 			return fmt.Errorf("read: %w", known(err))
 		}
-		if err := do(row); err != nil {
-			return err
+		defer rows.Close()
+		for rows.Next() {
+			// A row of its own each time: bun merges JSON into the map that a row has.
+			row := new(R)
+			if err := db.ScanRow(ctx, rows, row); err != nil {
+				return fmt.Errorf("read: %w", known(err))
+			}
+			if err := do(row); err != nil {
+				return err
+			}
 		}
-	}
-	return known(rows.Err())
+		return known(rows.Err())
+	})
 }
 
 // renew makes rows point to a new, empty slice: bun reads into the elements that a
@@ -134,14 +150,17 @@ func renew(rows any) {
 // IdleContexts returns ids of contexts that were last active before a time and
 // still have files or vector stores.
 func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (ids []string, err error) {
-	err = s.read().NewRaw(`SELECT id FROM `+s.dialect.schema+`contexts WHERE last_active_at < ? AND (
-		EXISTS (SELECT 1 FROM `+s.dialect.schema+`files WHERE context_id = contexts.id) OR
-		EXISTS (SELECT 1 FROM `+s.dialect.schema+`vector_stores WHERE context_id = contexts.id)
-	) ORDER BY last_active_at LIMIT ?`, before, number(limit)).Scan(ctx, &ids)
-	if err != nil {
-		return nil, fmt.Errorf("find idle contexts: %w", known(err))
-	}
-	return ids, nil
+	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		err := s.statement(conn).NewRaw(`SELECT id FROM `+s.dialect.schema+`contexts WHERE last_active_at < ? AND (
+			EXISTS (SELECT 1 FROM `+s.dialect.schema+`files WHERE context_id = contexts.id) OR
+			EXISTS (SELECT 1 FROM `+s.dialect.schema+`vector_stores WHERE context_id = contexts.id)
+		) ORDER BY last_active_at LIMIT ?`, before, number(limit)).Scan(ctx, &ids)
+		if err != nil {
+			return fmt.Errorf("find idle contexts: %w", known(err))
+		}
+		return nil
+	})
+	return ids, err
 }
 
 // Lock reads the row whose primary key is set and holds it until the end of the
@@ -167,7 +186,7 @@ func (tx *Tx) Read(ctx context.Context, rows any, order string, filters ...Filte
 // Sum adds up a column of the rows that pass the filters.
 func (tx *Tx) Sum(ctx context.Context, row any, column string, filters ...Filter) (sum int64, err error) {
 	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("coalesce(sum(?), 0)", bun.Ident(column)).Scan(ctx, &sum)
-	return sum, err
+	return sum, known(err)
 }
 
 // Count counts the rows that pass the filters.
@@ -179,7 +198,7 @@ func (tx *Tx) Count(ctx context.Context, row any, filters ...Filter) (count int6
 // CountDistinct counts the values of a column in the rows that pass the filters.
 func (tx *Tx) CountDistinct(ctx context.Context, row any, column string, filters ...Filter) (count int64, err error) {
 	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("count(DISTINCT ?)", bun.Ident(column)).Scan(ctx, &count)
-	return count, err
+	return count, known(err)
 }
 
 // lock makes PostgreSQL hold what is read; SQLite's one writer holds everything.

@@ -95,35 +95,52 @@ func TestMigrateTogether(t *testing.T) {
 	}
 }
 
-// A server that stands still within a transaction keeps nothing locked for good,
-// behind a pooler neither; what the URL says goes before.
-func TestIdleTransactionsEnd(t *testing.T) {
+// Every session starts the same, also where there are only transactions: what the
+// database says of sessions is of no matter, what the URL says goes before.
+func TestSessionsStartTheSame(t *testing.T) {
 	url := testdb.Postgres(t)
-	for _, test := range []struct {
-		name, url string
-		o         store.PostgresOptions
-		want      string
-	}{
-		{"sessions", url, store.PostgresOptions{}, "90s"},
-		{"a pooler", url, store.PostgresOptions{PollOnly: true}, "90s"},
-		{"set in the URL", url + "&idle_in_transaction_session_timeout=7s", store.PostgresOptions{}, "7s"},
-		{"set in the URL, a pooler", url + "&idle_in_transaction_session_timeout=7s", store.PostgresOptions{PollOnly: true}, "7s"},
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, setting := range []string{
+		"statement_timeout = '1h'", "lock_timeout = '1h'", "idle_in_transaction_session_timeout = '1h'",
+		"session_replication_role = 'replica'", "DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'",
+		"standard_conforming_strings = off", "default_transaction_isolation = 'serializable'",
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			s, err := store.OpenPostgres(test.url, test.o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			var got string
-			err = s.InTx(t.Context(), func(tx *store.Tx) (err error) {
-				got, err = tx.Setting(t.Context(), "idle_in_transaction_session_timeout")
-				return err
+		_, err := db.ExecContext(t.Context(), "DO $do$ BEGIN EXECUTE format($$ALTER DATABASE %I SET "+setting+"$$, current_database()); END $do$")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, pollOnly := range map[string]bool{"sessions": false, "transactions only": true} {
+		for parameter, want := range map[string]string{
+			"": "90s", "&idle_in_transaction_session_timeout=7s&timezone=Asia/Tokyo": "7s",
+		} {
+			t.Run(name+parameter, func(t *testing.T) {
+				s, err := store.OpenPostgres(url+parameter, store.PostgresOptions{PollOnly: pollOnly})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				err = s.InTx(t.Context(), func(tx *store.Tx) error {
+					for name, want := range map[string]string{
+						"idle_in_transaction_session_timeout": want, "statement_timeout": "2min", "lock_timeout": "1min",
+						"session_replication_role": "origin", "DateStyle": "ISO, MDY", "TimeZone": "UTC", "client_encoding": "UTF8",
+						"standard_conforming_strings": "on", "transaction_isolation": "read committed", "transaction_read_only": "off",
+					} {
+						if got, err := tx.Setting(t.Context(), name); err != nil || got != want {
+							t.Errorf("%s = %q, %v; want %q", name, got, err, want)
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
 			})
-			if err != nil || got != test.want {
-				t.Errorf("a transaction may be idle for %s, %v; want %s", got, err, test.want)
-			}
-		})
+		}
 	}
 }
 

@@ -3,14 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"net"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,6 +15,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // What a write can meet.
@@ -78,28 +76,34 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	}
 }
 
+// txTime bounds a transaction; it is longer than what one may wait for, the store
+// of file contents.
+const txTime = 3 * time.Minute
+
 func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
-	begun, err := s.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("begin: %w", known(err))
-	}
-	defer begun.Rollback() //nolint:errcheck // after a commit it does nothing
-	if s.begin != "" {
-		if _, err := begun.ExecContext(ctx, s.begin); err != nil {
+	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, trace: traceOf(ctx)}
+	if err := sqllog.Do(ctx, s.writer, txTime, func(limited context.Context, conn *sql.Conn) (err error) {
+		if tx.tx, err = conn.BeginTx(limited, s.txOptions); err != nil {
 			return fmt.Errorf("begin: %w", known(err))
 		}
-	}
-	tx := &Tx{store: s, Now: time.Now().UTC().Truncate(time.Microsecond), tx: begun, trace: traceOf(ctx)}
-	if err := do(tx); err != nil {
-		return err
-	}
-	if len(tx.events) > 0 {
-		if err := s.log.Append(ctx, begun, tx.events...); err != nil {
+		defer tx.tx.Rollback() //nolint:errcheck // after a commit it does nothing
+		if err := s.session.transaction(limited, tx.tx); err != nil {
+			return fmt.Errorf("begin: %w", known(err))
+		}
+		if err := do(tx); err != nil {
 			return err
 		}
-	}
-	if err := begun.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", known(err))
+		if len(tx.events) > 0 {
+			if err := s.log.Append(limited, tx.tx, tx.events...); err != nil {
+				return known(err)
+			}
+		}
+		if err := tx.tx.Commit(); err != nil {
+			return fmt.Errorf("commit: %w", known(err))
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	if len(tx.events) > 0 {
 		s.log.Wake()
@@ -240,6 +244,8 @@ func known(err error) error {
 			return ErrReference
 		case "22021", "22P05":
 			return ErrText
+		case "40001", "40P01", "55P03", "57014":
+			return &eventlog.UnavailableError{Reason: "others kept rows locked, or a statement took too long", Err: err}
 		}
 	}
 	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
@@ -250,35 +256,8 @@ func known(err error) error {
 			return ErrReference
 		}
 	}
-	if isAway(err) {
-		return &UnavailableError{err}
-	}
+	err, _ = eventlog.Unavailable(err)
 	return err
-}
-
-// UnavailableError says that the database does not answer, or not now.
-type UnavailableError struct{ cause error }
-
-// Error returns the cause.
-func (e *UnavailableError) Error() string {
-	return "the database does not answer: " + e.cause.Error()
-}
-
-// Unwrap returns the cause.
-func (e *UnavailableError) Unwrap() error { return e.cause }
-
-// Unavailable tells this error from others to those who don't know the store.
-func (e *UnavailableError) Unavailable() bool { return true }
-
-// isAway reports whether a connection could not be made or broke, or whether
-// PostgreSQL starts or stops (class 57P).
-func isAway(err error) bool {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(pg.Code, "57P")
-	}
-	_, connecting := errors.AsType[*pgconn.ConnectError](err)
-	_, network := errors.AsType[*net.OpError](err)
-	return connecting || network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func isDeadlock(err error) bool {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -86,29 +87,30 @@ func (s *Server) Start() error {
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start postgres: %w", err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		err := s.ping()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(log.Name())
-			return fmt.Errorf("postgres is not ready: %w; its log:\n%s", err, text)
-		}
-		<-time.After(20 * time.Millisecond)
+	if err := waitFor(s.URL("postgres")); err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("postgres is not ready: %w; its log:\n%s", err, text)
 	}
+	return nil
 }
 
-func (s *Server) ping() error {
-	db, err := sql.Open("pgx", s.URL("postgres"))
+// waitFor waits until a database answers.
+func waitFor(url string) error {
+	db, err := sql.Open("pgx", url)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	return db.PingContext(ctx)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		err := db.PingContext(ctx)
+		cancel()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // URL returns the address of a database in the server.
@@ -116,9 +118,10 @@ func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://tidings@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
 
-// Create creates an empty database and returns its URL.
-func (s *Server) Create(database string) (string, error) {
-	if err := run(s.URL("postgres"), "CREATE DATABASE "+database); err != nil {
+// Create creates an empty database, with options of CREATE DATABASE, and returns
+// its URL.
+func (s *Server) Create(database string, options ...string) (string, error) {
+	if err := run(s.URL("postgres"), "CREATE DATABASE "+database+" "+strings.Join(options, " ")); err != nil {
 		return "", fmt.Errorf("create database %s: %w", database, err)
 	}
 	return s.URL(database), nil
@@ -166,12 +169,18 @@ func (s *Server) data() string { return filepath.Join(s.folder, "data") }
 // PostgreSQL refuses to run as root. The server ends with the test binary.
 func (s *Server) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.binary, program), args...)
-	cmd.Dir = s.folder
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGINT}
-	if uid, gid, err := account(); err == nil && os.Getuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
+	cmd.Dir, cmd.SysProcAttr = s.folder, attributes(syscall.SIGINT)
 	return cmd
+}
+
+// attributes are those of a process that gets a signal when the test binary ends;
+// as root, it runs under another account.
+func attributes(end syscall.Signal) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Pdeathsig: end}
+	if uid, gid, err := account(); err == nil && os.Getuid() == 0 {
+		a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	return a
 }
 
 func account() (uid, gid int, err error) {
@@ -223,15 +232,16 @@ var (
 
 // Postgres returns the URL of a new, empty database, whose search_path is the
 // schema "app", as if it were an application's: statements that don't name a
-// schema don't find tables of Tidings. Packages whose tests use it
+// schema don't find tables of Tidings. Options are those of CREATE DATABASE.
+// Packages whose tests use it
 // call [Main] from TestMain. Where PostgreSQL is not installed the test is left out.
-func Postgres(tb testing.TB) string {
+func Postgres(tb testing.TB, options ...string) string {
 	tb.Helper()
 	started.Store(true)
 	server, err := shared()
 	need(tb, err)
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	url, err := server.Create(name)
+	url, err := server.Create(name, options...)
 	if err == nil {
 		err = run(url, "CREATE SCHEMA app; ALTER DATABASE "+name+" SET search_path = app")
 	}

@@ -1,0 +1,89 @@
+package sqllog
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// How long a statement waits for a connection, and between tries to make one.
+const (
+	connTime      = 10 * time.Second
+	minConnPause  = 20 * time.Millisecond
+	mostConnPause = 500 * time.Millisecond
+)
+
+// Do runs do with a connection of a pool. It waits 10 seconds at most for one to
+// be free, also for a server that is starting or has as many connections as it
+// can. The context that do gets ends after a limit.
+//
+// If the error is an [eventlog.UnavailableError], the connection is closed: the
+// next one may lead to a server that works.
+func Do(ctx context.Context, db *sql.DB, limit time.Duration, do func(context.Context, *sql.Conn) error) error {
+	conn, err := acquire(ctx, db)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // it only goes back to the pool
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err = do(limited, conn)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = &eventlog.UnavailableError{Reason: "the database did not answer in time", Err: err}
+	}
+	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // has the pool close it
+	}
+	return err
+}
+
+func acquire(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	waiting, cancel := context.WithTimeout(ctx, connTime)
+	defer cancel()
+	var full error // what a server said that has no room
+	for pause := minConnPause; ; pause = min(2*pause, mostConnPause) {
+		conn, err := db.Conn(waiting)
+		switch {
+		case err == nil:
+			return conn, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case waiting.Err() != nil:
+			return nil, noConnection(full, err)
+		case !isFull(err):
+			return nil, noConnection(err, err)
+		}
+		full = err
+		select {
+		case <-waiting.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// isFull reports whether PostgreSQL said, as a connection was made, that it has
+// too many of them or is starting. Both pass by themselves.
+func isFull(err error) bool {
+	pg, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	return ok && (pg.SQLState() == "53300" || pg.SQLState() == "57P03")
+}
+
+// noConnection is why there is no connection; without a reason, all of them are
+// in use.
+func noConnection(reason, err error) error {
+	if reason == nil {
+		return &eventlog.UnavailableError{Reason: "no connection to the database became free in time", Err: err}
+	}
+	if away, ok := eventlog.Unavailable(reason); ok {
+		return away
+	}
+	// A password or a name that is wrong now, or a host.
+	return &eventlog.UnavailableError{Reason: "no connection to the database can be made", Err: reason}
+}

@@ -1,0 +1,172 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// session is how every session begins, whatever the database and the role say of
+// sessions. Without sessions, every transaction begins in this way.
+type session struct {
+	pollOnly bool
+	// names and values of settings, other than those of startup.
+	settings map[string]string
+}
+
+// A pooler keeps these for each of its clients, also where it has no sessions:
+// they go with the connection.
+var startup = map[string]string{
+	"client_encoding": "UTF8", "DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on",
+}
+
+// sessionOf takes the settings out of what goes with a connection. Those of the
+// URL come before ours.
+func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
+	s := session{pollOnly: pollOnly, settings: map[string]string{
+		"default_transaction_isolation": "read committed",
+		"statement_timeout":             "120s",
+		"lock_timeout":                  "60s",
+		// A process that stands still, or is cut off, does not keep what it has locked
+		// from the others. It is longer than what a transaction may wait for: the store
+		// of file contents.
+		"idle_in_transaction_session_timeout": "90s",
+		"bytea_output":                        "hex",
+		"extra_float_digits":                  "1",
+		"row_security":                        "on",
+	}}
+	for name, value := range cfg.RuntimeParams {
+		switch lower := strings.ToLower(name); lower {
+		case "application_name", "options", "replication": // only with the connection
+			continue
+		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings": // ours
+		default:
+			s.settings[lower] = value
+		}
+		delete(cfg.RuntimeParams, name)
+	}
+	for name, value := range startup {
+		cfg.RuntimeParams[name] = value
+	}
+	return s
+}
+
+// statement makes the settings, up to the end of the session or of a transaction.
+func (s session) statement(transaction bool) (text string, args []any) {
+	var calls []string
+	for _, name := range slices.Sorted(maps.Keys(s.settings)) {
+		args = append(args, name, s.settings[name])
+		calls = append(calls, fmt.Sprintf("set_config($%d, $%d, %t)", len(args)-1, len(args), transaction))
+	}
+	// Few roles may set this one, and few have it set; foreign keys depend on it.
+	calls = append(calls, fmt.Sprintf("CASE WHEN current_setting('session_replication_role') <> 'origin' "+
+		"THEN set_config('session_replication_role', 'origin', %t) END", transaction))
+	return "SELECT " + strings.Join(calls, ", "), args
+}
+
+// transaction makes the settings in a transaction, where there are no sessions.
+func (s session) transaction(ctx context.Context, tx *sql.Tx) error {
+	if !s.pollOnly {
+		return nil
+	}
+	text, args := s.statement(true)
+	_, err := tx.ExecContext(ctx, text, args...)
+	return err
+}
+
+// connected prepares a connection that was just made.
+func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	conn.TypeMap().RegisterType(&pgtype.Type{
+		Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+	})
+	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != "UTF8" {
+		return &eventlog.UnavailableError{
+			Reason: "the database's encoding is " + encoding + ", which can't hold every text; create one with ENCODING 'UTF8' TEMPLATE template0",
+		}
+	}
+	if s.pollOnly {
+		return nil
+	}
+	text, args := s.statement(false)
+	_, err := conn.Exec(ctx, text, append([]any{pgx.QueryExecModeExec}, args...)...)
+	return err
+}
+
+// open opens a pool, which closes connections that lead to a server that is away.
+func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
+	cfg.AfterConnect = s.connected
+	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, e *pgconn.PgError) bool {
+		_, away := eventlog.Unavailable(e)
+		return !away && e.Severity != "FATAL"
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open database: %w", err)
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	return db, func() error {
+		err := db.Close()
+		closed := make(chan struct{})
+		go func() {
+			pool.Close() // waits for those who still have a connection
+			close(closed)
+		}()
+		select {
+		case <-closed:
+			return err
+		case <-time.After(closeTime):
+			return errors.Join(err, errors.New("connections to the database are still in use"))
+		}
+	}, nil
+}
+
+// closeTime is how long closing waits for statements under way.
+const closeTime = 5 * time.Second
+
+// checkSessions returns an error if two connections at once are one session of
+// the database: so it is behind a pooler that has none.
+func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
+	sessions := make(map[string]int)
+	for i := range 2 {
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it was only asked
+		var id string
+		err = conn.QueryRow(ctx, "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()", pgx.QueryExecModeSimpleProtocol).Scan(&id)
+		if err != nil {
+			return err
+		}
+		sessions[id] = i
+	}
+	if len(sessions) == 1 {
+		return errors.New("database_url leads to a pooler that keeps no sessions, such as PgBouncer in transaction mode; set poll_only to true")
+	}
+	return nil
+}
+
+// explainStart says what to do about a parameter that a pooler does not take when a
+// connection is made. Only options and replication are sent then.
+func explainStart(err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && strings.Contains(pg.Message, "unsupported startup parameter") {
+		return fmt.Errorf(`%w; write each setting in options as a parameter of its own in database_url, such as "&work_mem=1MB", `+
+			"or have the pooler ignore it (PgBouncer: ignore_startup_parameters)", err)
+	}
+	return err
+}
