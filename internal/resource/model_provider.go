@@ -1,18 +1,13 @@
 package resource
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
-	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/uptrace/bun"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings"
 )
@@ -181,145 +176,4 @@ func (r *Resources) PatchModelProvider(ctx context.Context, who Caller, id strin
 		m.touched = m.touched || touched
 		return err
 	})
-}
-
-// offered is a model that a model provider offers.
-type offered struct {
-	id        string // type:model
-	embedding bool
-}
-
-const (
-	modelListTime     = 5 * time.Second
-	modelListParallel = 8
-)
-
-// offeredModels asks all model providers at once; one that does not answer
-// offers nothing.
-func (r *Resources) offeredModels(ctx context.Context) ([]offered, error) {
-	ctx, cancel := context.WithTimeout(ctx, modelListTime)
-	defer cancel()
-	var providers []*ModelProvider
-	err := r.ModelProviders.all(ctx, func(m *ModelProvider) error {
-		providers = append(providers, m)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	lists := make([][]string, len(providers))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(modelListParallel)
-	for i, m := range providers {
-		group.Go(func() error {
-			key, err := r.box.Open(m.APIKey, m.ID)
-			if err != nil {
-				return err
-			}
-			if lists[i], err = r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key}); err != nil {
-				if failed, ok := errors.AsType[*RemoteError](err); ok {
-					r.logRemote(ctx, "a model provider does not list its models", m.BaseURL, failed, "model_provider", m.ID)
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	var all []offered
-	for i, models := range lists {
-		for _, name := range models {
-			all = append(all, offered{
-				id:        fmt.Sprintf("%s:%s", providers[i].Type, name),
-				embedding: strings.Contains(strings.ToLower(name), "embed"),
-			})
-		}
-	}
-	return all, nil
-}
-
-// needModel returns an error unless a model provider offers a model.
-func (r *Resources) needModel(ctx context.Context, field, id string) error {
-	models, err := r.offeredModels(ctx)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(models, func(o offered) bool { return o.id == id }) {
-		return fail(NotFound, field, "no model provider offers this model; a model is named type:model, such as openai:gpt-4o")
-	}
-	return nil
-}
-
-// ModelMatch asks for models like those suggested.
-type ModelMatch struct {
-	SuggestedModels []string `json:"suggested_models" required:"false" nullable:"true" maxItems:"100" maxLength:"256"`
-	Capability      string   `json:"capability" enum:"llm,embedding"`
-	ScoreCutoff     *float64 `json:"score_cutoff" required:"false" minimum:"0" maximum:"1" default:"0.4"`
-}
-
-// MatchedModel is a model and how like a suggested one it is.
-type MatchedModel struct {
-	ModelID string  `json:"model_id"`
-	Score   float64 `json:"score"`
-}
-
-// MatchModels returns models that are like those suggested, best first; without
-// suggestions, all that have the capability.
-func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) (*Items[*MatchedModel], error) {
-	if err := r.ModelProviders.kind.permit(who, Reading); err != nil {
-		return nil, err
-	}
-	models, err := r.offeredModels(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list, cutoff := []*MatchedModel{}, 0.0
-	if in.ScoreCutoff != nil {
-		cutoff = *in.ScoreCutoff
-	}
-	for _, o := range models {
-		if o.embedding != (in.Capability == "embedding") {
-			continue
-		}
-		score := 1.0
-		if len(in.SuggestedModels) > 0 {
-			score = 0
-			for _, s := range in.SuggestedModels {
-				score = max(score, likeness(o.id, s))
-			}
-		}
-		if score >= cutoff {
-			list = append(list, &MatchedModel{ModelID: o.id, Score: score})
-		}
-	}
-	slices.SortStableFunc(list, func(a, b *MatchedModel) int { return cmp.Compare(b.Score, a.Score) })
-	return &Items[*MatchedModel]{Items: list, TotalCount: int64(len(list))}, nil
-}
-
-// likeness is the Sørensen–Dice coefficient of the pairs of letters of two
-// models' names, whatever the case; the type counts only where both name one.
-func likeness(id, suggested string) float64 {
-	id, suggested = strings.ToLower(id), strings.ToLower(suggested)
-	if !strings.Contains(suggested, ":") {
-		_, id, _ = strings.Cut(id, ":")
-	}
-	if id == suggested {
-		return 1
-	}
-	pairs := make(map[string]int)
-	for i := range len(id) - 1 {
-		pairs[id[i:i+2]]++
-	}
-	shared := 0
-	for i := range len(suggested) - 1 {
-		if pair := suggested[i : i+2]; pairs[pair] > 0 {
-			pairs[pair]--
-			shared++
-		}
-	}
-	if total := len(id) + len(suggested) - 2; total > 0 {
-		return 2 * float64(shared) / float64(total)
-	}
-	return 0
 }

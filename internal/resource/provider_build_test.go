@@ -30,20 +30,3 @@ func TestParseBuildSource(t *testing.T) {
 		}
 	}
 }
-
-func TestLikeness(t *testing.T) {
-	for _, test := range []struct {
-		id, suggested string
-		low, high     float64
-	}{
-		{"openai:gpt-4o", "gpt-4o", 1, 1},
-		{"openai:gpt-4o", "OpenAI:GPT-4o", 1, 1},
-		{"openai:gpt-4o", "gpt-4o-mini", 0.5, 0.8},
-		{"openai:gpt-4o", "claude-sonnet", 0, 0.2},
-		{"openai:o", "x", 0, 0},
-	} {
-		if got := likeness(test.id, test.suggested); got < test.low || got > test.high {
-			t.Errorf("likeness of %s and %s = %v, want %v to %v", test.id, test.suggested, got, test.low, test.high)
-		}
-	}
-}

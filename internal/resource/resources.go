@@ -51,6 +51,8 @@ type Resources struct {
 	quotas  Quotas
 	presets []Preset
 	logger  *slog.Logger
+
+	modelLists modelLists
 	// expires goes from contexts that are idle.
 	expires []Owned
 	// mayRead says who may hear of the events of a type.

@@ -1,0 +1,160 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	modelListTime     = 5 * time.Second
+	modelListParallel = 64
+	// modelListAge is how long a list of models counts, and modelListRetry how long
+	// the news that there is none.
+	modelListAge   = time.Minute
+	modelListRetry = 10 * time.Second
+)
+
+// Bounds of what one model provider may list; the rest is left out.
+const (
+	maxModels    = 2000
+	maxModelName = 256 // bytes
+)
+
+// model is a model that a model provider offers.
+type model struct {
+	id        string // type:name
+	embedding bool
+	// full is the id, and bare the name, in a form that can be compared.
+	full, bare pairs
+}
+
+// modelLists keeps what model providers list, so that their users' requests do
+// not all become requests to them.
+type modelLists struct {
+	mu    sync.Mutex
+	lists map[string]*modelList // by the id of the model provider
+}
+
+type modelList struct {
+	mu      sync.Mutex // held while the models are listed
+	version int64      // of the model provider
+	at      time.Time
+	models  []model
+	failed  bool
+}
+
+// of returns the list of a model provider.
+func (l *modelLists) of(id string) *modelList {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lists == nil {
+		l.lists = make(map[string]*modelList)
+	}
+	list := l.lists[id]
+	if list == nil {
+		list = new(modelList)
+		l.lists[id] = list
+	}
+	return list
+}
+
+// keep forgets the lists of other model providers.
+func (l *modelLists) keep(providers []*ModelProvider) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.lists {
+		if !slices.ContainsFunc(providers, func(m *ModelProvider) bool { return m.ID == id }) {
+			delete(l.lists, id)
+		}
+	}
+}
+
+// modelsOf returns the models of a model provider, from a list that was no older
+// than maxAge when it was asked for. Those who ask at once wait for one request.
+func (r *Resources) modelsOf(ctx context.Context, m *ModelProvider, maxAge time.Duration) ([]model, error) {
+	asked := time.Now()
+	list := r.modelLists.of(m.ID)
+	list.mu.Lock()
+	defer list.mu.Unlock()
+	if list.failed {
+		maxAge = min(maxAge, modelListRetry)
+	}
+	if list.version >= m.Version && !list.at.Before(asked.Add(-maxAge)) {
+		return list.models, nil
+	}
+	key, err := r.box.Open(m.APIKey, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	// Others wait for the answer, also when this caller no longer does.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), modelListTime)
+	defer cancel()
+	names, err := r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key})
+	if failed, ok := errors.AsType[*RemoteError](err); ok {
+		r.logRemote(ctx, "a model provider does not list its models", m.BaseURL, failed, "model_provider", m.ID)
+	}
+	list.version, list.at, list.failed = m.Version, time.Now(), err != nil
+	list.models = asModels(m.Type, names)
+	return list.models, nil
+}
+
+func asModels(kind string, names []string) (models []model) {
+	for _, name := range names {
+		if len(models) == maxModels {
+			break
+		}
+		if len(name) > maxModelName {
+			continue
+		}
+		models = append(models, model{
+			id:        kind + ":" + name,
+			embedding: strings.Contains(strings.ToLower(name), "embed"),
+			full:      pairsOf(kind + ":" + name),
+			bare:      pairsOf(name),
+		})
+	}
+	return models
+}
+
+// offeredModels returns the models of all model providers, from lists that are
+// not older than maxAge; one that does not answer offers nothing.
+func (r *Resources) offeredModels(ctx context.Context, maxAge time.Duration) ([]model, error) {
+	var providers []*ModelProvider
+	err := r.ModelProviders.all(ctx, func(m *ModelProvider) error {
+		providers = append(providers, m)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.modelLists.keep(providers)
+	lists := make([][]model, len(providers))
+	var group errgroup.Group
+	group.SetLimit(modelListParallel)
+	for i, m := range providers {
+		group.Go(func() (err error) {
+			lists[i], err = r.modelsOf(ctx, m, maxAge)
+			return err
+		})
+	}
+	err = group.Wait()
+	return slices.Concat(lists...), err
+}
+
+// needModel returns an error unless a model provider offers a model now.
+func (r *Resources) needModel(ctx context.Context, field, id string) error {
+	models, err := r.offeredModels(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(models, func(m model) bool { return m.id == id }) {
+		return fail(NotFound, field, "no model provider offers this model; a model is named type:model, such as openai:gpt-4o")
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package resource
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+)
+
+// ModelMatch asks for models like those suggested.
+type ModelMatch struct {
+	SuggestedModels []string `json:"suggested_models" required:"false" nullable:"true" maxItems:"100" maxLength:"256"`
+	Capability      string   `json:"capability" enum:"llm,embedding"`
+	ScoreCutoff     *float64 `json:"score_cutoff" required:"false" minimum:"0" maximum:"1" default:"0.4"`
+}
+
+// MatchedModel is a model and how like a suggested one it is.
+type MatchedModel struct {
+	ModelID string  `json:"model_id"`
+	Score   float64 `json:"score"`
+}
+
+// MatchModels returns models that are like those suggested, best first; without
+// suggestions, all that have the capability.
+func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) (*Items[*MatchedModel], error) {
+	if err := r.ModelProviders.kind.permit(who, Reading); err != nil {
+		return nil, err
+	}
+	models, err := r.offeredModels(ctx, modelListAge)
+	if err != nil {
+		return nil, err
+	}
+	list, cutoff := []*MatchedModel{}, 0.0
+	if in.ScoreCutoff != nil {
+		cutoff = *in.ScoreCutoff
+	}
+	suggested := make([]pairs, len(in.SuggestedModels))
+	for i, name := range in.SuggestedModels {
+		suggested[i] = pairsOf(name)
+	}
+	for _, m := range models {
+		if m.embedding != (in.Capability == "embedding") {
+			continue
+		}
+		if score := m.score(suggested); score >= cutoff {
+			list = append(list, &MatchedModel{ModelID: m.id, Score: score})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *MatchedModel) int { return cmp.Compare(b.Score, a.Score) })
+	return &Items[*MatchedModel]{Items: list, TotalCount: int64(len(list))}, nil
+}
+
+// score is how like the most like suggestion a model is. The type counts only
+// where the suggestion names one, too.
+func (m *model) score(suggested []pairs) float64 {
+	if len(suggested) == 0 {
+		return 1
+	}
+	score := 0.0
+	for _, s := range suggested {
+		name := m.bare
+		if strings.Contains(s.text, ":") {
+			name = m.full
+		}
+		score = max(score, likeness(name, s))
+	}
+	return score
+}
+
+// pairs is a text in lower case and its pairs of neighbouring bytes, sorted.
+type pairs struct {
+	text  string
+	pairs []uint16
+}
+
+func pairsOf(text string) pairs {
+	p := pairs{text: strings.ToLower(text)}
+	for i := range len(p.text) - 1 {
+		p.pairs = append(p.pairs, uint16(p.text[i])<<8|uint16(p.text[i+1]))
+	}
+	slices.Sort(p.pairs)
+	return p
+}
+
+// likeness is the Sørensen–Dice coefficient of the pairs of two texts.
+func likeness(a, b pairs) float64 {
+	if a.text == b.text {
+		return 1
+	}
+	shared := 0
+	for i, j := 0, 0; i < len(a.pairs) && j < len(b.pairs); {
+		switch cmp.Compare(a.pairs[i], b.pairs[j]) {
+		case -1:
+			i++
+		case 1:
+			j++
+		default:
+			shared, i, j = shared+1, i+1, j+1
+		}
+	}
+	if total := len(a.pairs) + len(b.pairs); total > 0 {
+		return 2 * float64(shared) / float64(total)
+	}
+	return 0
+}

@@ -1,0 +1,85 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestLikeness(t *testing.T) {
+	for _, test := range []struct {
+		name, suggested string
+		low, high       float64
+	}{
+		{"gpt-4o", "gpt-4o", 1, 1},
+		{"gpt-4o", "OpenAI:GPT-4o", 1, 1},
+		{"gpt-4o", "gpt-4o-mini", 0.5, 0.8},
+		{"gpt-4o", "claude-sonnet", 0, 0.2},
+		{"aaaa", "aa", 0.5, 0.5}, // a pair counts as often as it is in both
+		{"o", "x", 0, 0},
+	} {
+		offered := asModels("openai", []string{test.name})[0]
+		if got := offered.score([]pairs{pairsOf(test.suggested)}); got < test.low || got > test.high {
+			t.Errorf("likeness of %s and %s = %v, want %v to %v", test.name, test.suggested, got, test.low, test.high)
+		}
+	}
+}
+
+// lister is a model provider that counts how often it is asked.
+type lister struct {
+	asked int
+	names []string
+	err   error
+}
+
+func (l *lister) Models(ctx context.Context, _ ModelSource) ([]string, error) {
+	l.asked++
+	time.Sleep(time.Second)
+	return l.names, errors.Join(l.err, ctx.Err())
+}
+
+type openBox struct{}
+
+func (openBox) Seal(plain, _ string) ([]byte, error)         { return []byte(plain), nil }
+func (openBox) Open(sealed []byte, _ string) (string, error) { return string(sealed), nil }
+
+func TestModelListsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		upstream := &lister{names: []string{"a", strings.Repeat("x", maxModelName+1), "b"}}
+		r := &Resources{models: upstream, box: openBox{}}
+		provider := &ModelProvider{Base: Base{ID: "id", Version: 1}, Type: "openai"}
+		want := func(models, asked int) {
+			t.Helper()
+			list, err := r.modelsOf(t.Context(), provider, modelListAge)
+			if err != nil || len(list) != models || upstream.asked != asked {
+				t.Errorf("%d models after asking %d times, want %d and %d (%v)", len(list), upstream.asked, models, asked, err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // whoever asked first does not wait any more; the others get the list
+		if _, err := r.modelsOf(ctx, provider, modelListAge); err != nil {
+			t.Error(err)
+		}
+		want(2, 1)
+		time.Sleep(modelListAge + time.Second)
+		want(2, 2)
+		upstream.err, upstream.names = errors.New("away"), nil
+		time.Sleep(modelListAge + time.Second)
+		want(0, 3)
+		time.Sleep(modelListRetry - time.Second)
+		want(0, 3)
+		time.Sleep(2 * time.Second)
+		want(0, 4)
+		provider.Version++
+		want(0, 5)
+		r.modelLists.keep(nil)
+		if len(r.modelLists.lists) != 0 {
+			t.Error("the list of a model provider that is gone is kept")
+		}
+		upstream.err, upstream.names = nil, make([]string, 3*maxModels)
+		want(maxModels, 6)
+	})
+}
