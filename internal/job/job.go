@@ -5,12 +5,9 @@ package job
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/internal/resource"
 )
@@ -33,13 +30,12 @@ type Settings struct {
 const (
 	expiryInterval = 5 * time.Minute
 	sweepInterval  = time.Hour
-	agentsAtOnce   = 16
 )
 
 // All returns the server's jobs.
 func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	jobs := []Job{
-		{"check agents", s.CheckInterval, func(ctx context.Context) error { return CheckAgents(ctx, r) }},
+		{"check agents", s.CheckInterval, NewAgentChecks(r, s.CheckInterval, logger).Run},
 		{"sweep file contents", sweepInterval, func(ctx context.Context) error {
 			n, err := r.SweepBlobs(ctx)
 			if n > 0 {
@@ -58,25 +54,6 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 		}})
 	}
 	return jobs
-}
-
-// CheckAgents asks all agents for their card, several at once.
-func CheckAgents(ctx context.Context, r *resource.Resources) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(agentsAtOnce)
-	err := r.EachAgent(ctx, func(p *resource.Provider) error {
-		group.Go(func() error {
-			if err := r.CheckAgent(ctx, p); err != nil {
-				return fmt.Errorf("provider %s: %w", p.ID, err)
-			}
-			return nil
-		})
-		return ctx.Err()
-	})
-	if failed := group.Wait(); failed != nil {
-		return failed
-	}
-	return err
 }
 
 // Run does the jobs, each at once and then in its interval, until the context

@@ -233,14 +233,39 @@ func (r *Resources) PutProviderVariables(ctx context.Context, who Caller, id str
 	return r.ProviderVariables(ctx, who, id)
 }
 
-// EachAgent calls do with every provider that is a URL.
-func (r *Resources) EachAgent(ctx context.Context, do func(*Provider) error) error {
-	return r.Providers.all(ctx, do, store.Filter{Column: "type", Op: store.Equal, Value: "unmanaged"})
+// Agent is what the checks need to know of a provider that is a URL.
+type Agent struct {
+	bun.BaseModel `bun:"table:providers"`
+
+	ID        string `bun:",pk"`
+	Source    string
+	State     string
+	CreatedBy string
+	CreatedAt time.Time
+}
+
+const agentsAtATime = 1000
+
+// Agents returns all providers that are URLs, without their cards.
+func (r *Resources) Agents(ctx context.Context) (all []*Agent, err error) {
+	order := store.Order{Column: "created_at", Limit: agentsAtATime}
+	for {
+		var agents []*Agent
+		if _, err := r.store.List(ctx, &agents, order, store.Filter{Column: "type", Op: store.Equal, Value: "unmanaged"}); err != nil {
+			return nil, err
+		}
+		all = append(all, agents...)
+		if len(agents) < agentsAtATime {
+			return all, nil
+		}
+		last := agents[len(agents)-1]
+		order.After = &store.Position{Value: last.CreatedAt, ID: last.ID}
+	}
 }
 
 // CheckAgent asks an agent for its card and notes whether it answers. Only a
 // state that flips is a change.
-func (r *Resources) CheckAgent(ctx context.Context, p *Provider) error {
+func (r *Resources) CheckAgent(ctx context.Context, p *Agent) error {
 	state := Online
 	_, err := r.agents.Fetch(ctx, p.Source)
 	if err != nil {
@@ -252,7 +277,8 @@ func (r *Resources) CheckAgent(ctx context.Context, p *Provider) error {
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
 		r.logRemote(ctx, "an agent went offline", p.Source, failed, "provider", p.ID)
 	}
-	_, err = r.Providers.Update(ctx, owner(p), p.ID, 0, func(now *Provider) error {
+	owner := Caller{UserID: p.CreatedBy, Role: RoleAdmin}
+	_, err = r.Providers.Update(ctx, owner, p.ID, 0, func(now *Provider) error {
 		if now.Source == p.Source { // it has not moved meanwhile
 			now.State = state
 		}

@@ -1,0 +1,164 @@
+package job
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+const (
+	// agentsAtOnce is how many agents are asked at once, and ownersAgentsAtOnce how
+	// many of them may be one owner's.
+	agentsAtOnce       = 16
+	ownersAgentsAtOnce = 4
+)
+
+// Agents are asked for their cards.
+type Agents interface {
+	// Agents returns all agents.
+	Agents(ctx context.Context) ([]*resource.Agent, error)
+	// CheckAgent asks one and notes whether it answers.
+	CheckAgent(ctx context.Context, a *resource.Agent) error
+}
+
+// AgentChecks asks all agents for their cards in an interval. It is fair among
+// their owners: whoever has the fewest agents being asked is next, so that the
+// agents of one owner that hang delay only each other.
+type AgentChecks struct {
+	agents   Agents
+	interval time.Duration
+	logger   *slog.Logger
+
+	owners  map[string]*owner
+	running map[string]bool      // by the agent's id
+	began   map[string]time.Time // the last check of an agent
+	done    chan checked
+	failed  int // checks since the last round that broke off
+	failure error
+}
+
+// owner is somebody who has agents.
+type owner struct {
+	waiting []*resource.Agent
+	running int
+}
+
+type checked struct {
+	agent *resource.Agent
+	err   error
+}
+
+// NewAgentChecks returns checks that begin with [AgentChecks.Run].
+func NewAgentChecks(agents Agents, interval time.Duration, logger *slog.Logger) *AgentChecks {
+	return &AgentChecks{
+		agents: agents, interval: interval, logger: logger,
+		owners: make(map[string]*owner), running: make(map[string]bool), began: make(map[string]time.Time), done: make(chan checked),
+	}
+}
+
+// Run checks until the context ends or the agents can't be read. Then it waits
+// for the checks under way.
+func (c *AgentChecks) Run(ctx context.Context) error {
+	defer func() {
+		for len(c.running) > 0 {
+			c.finish(<-c.done)
+		}
+	}()
+	round := time.NewTicker(c.interval)
+	defer round.Stop()
+	for {
+		if err := c.plan(ctx); err != nil {
+			return err
+		}
+		for next := false; !next; {
+			c.start(ctx)
+			select {
+			case <-ctx.Done():
+				return nil
+			case a := <-c.done:
+				c.finish(a)
+			case <-round.C:
+				next = true
+			}
+		}
+	}
+}
+
+// plan makes all agents wait for a check, those first whose last one is longest
+// ago: there may have been no time for them in the last round.
+func (c *AgentChecks) plan(ctx context.Context) error {
+	agents, err := c.agents.Agents(ctx)
+	if err != nil {
+		return err
+	}
+	c.report(ctx)
+	began := make(map[string]time.Time, len(agents))
+	for _, o := range c.owners {
+		o.waiting = nil
+	}
+	for _, a := range agents {
+		began[a.ID] = c.began[a.ID]
+		if !c.running[a.ID] {
+			o := c.owner(a)
+			o.waiting = append(o.waiting, a)
+		}
+	}
+	c.began = began
+	for id, o := range c.owners {
+		if o.running == 0 && len(o.waiting) == 0 {
+			delete(c.owners, id)
+		}
+		slices.SortStableFunc(o.waiting, func(a, b *resource.Agent) int { return c.began[a.ID].Compare(c.began[b.ID]) })
+	}
+	return nil
+}
+
+// report logs what went wrong in the last round, at most a line.
+func (c *AgentChecks) report(ctx context.Context) {
+	if c.failed > 0 && ctx.Err() == nil {
+		c.logger.ErrorContext(ctx, "agents could not be checked", "agents", c.failed, "error", c.failure)
+	}
+	c.failed, c.failure = 0, nil
+}
+
+func (c *AgentChecks) owner(a *resource.Agent) *owner {
+	o := c.owners[a.CreatedBy]
+	if o == nil {
+		o = new(owner)
+		c.owners[a.CreatedBy] = o
+	}
+	return o
+}
+
+// start begins as many checks as may run.
+func (c *AgentChecks) start(ctx context.Context) {
+	for len(c.running) < agentsAtOnce {
+		var next *owner
+		for _, o := range c.owners {
+			if len(o.waiting) > 0 && o.running < ownersAgentsAtOnce && (next == nil || o.running < next.running) {
+				next = o
+			}
+		}
+		if next == nil {
+			return
+		}
+		a := next.waiting[0]
+		next.waiting = next.waiting[1:]
+		next.running++
+		c.running[a.ID], c.began[a.ID] = true, time.Now()
+		go func() { c.done <- checked{a, c.agents.CheckAgent(ctx, a)} }()
+	}
+}
+
+func (c *AgentChecks) finish(a checked) {
+	delete(c.running, a.agent.ID)
+	c.owner(a.agent).running--
+	if a.err != nil {
+		c.failed++
+		c.failure = cmp.Or(c.failure, a.err)
+	}
+}

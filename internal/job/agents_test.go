@@ -1,0 +1,130 @@
+package job_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/job"
+	"github.com/tidings-dev/tidings/internal/resource"
+)
+
+// fakeAgents are agents that hang for five seconds, as long as an answer may
+// take, or answer at once.
+type fakeAgents struct {
+	agents []*resource.Agent
+	hangs  map[string]bool // by owner
+	err    error
+
+	mu      sync.Mutex
+	begun   time.Time
+	asked   map[string][]time.Duration // by id: when, since the beginning
+	running int
+	most    int
+}
+
+func (f *fakeAgents) add(owner string, n int, hangs bool) {
+	for i := range n {
+		f.agents = append(f.agents, &resource.Agent{ID: fmt.Sprintf("%s-%d", owner, i), CreatedBy: owner})
+	}
+	f.hangs[owner] = hangs
+}
+
+func (f *fakeAgents) Agents(context.Context) ([]*resource.Agent, error) { return f.agents, nil }
+
+func (f *fakeAgents) CheckAgent(ctx context.Context, a *resource.Agent) error {
+	f.mu.Lock()
+	f.asked[a.ID] = append(f.asked[a.ID], time.Since(f.begun))
+	f.running++
+	f.most = max(f.most, f.running)
+	f.mu.Unlock()
+	if f.hangs[a.CreatedBy] {
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running--
+	return f.err
+}
+
+// runChecks checks agents for a time, every 30 s.
+func runChecks(t *testing.T, f *fakeAgents, log *bytes.Buffer, d time.Duration) {
+	t.Helper()
+	f.begun, f.asked = time.Now(), make(map[string][]time.Duration)
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	if err := job.NewAgentChecks(f, 30*time.Second, slog.New(slog.NewTextHandler(log, nil))).Run(ctx); err != nil {
+		t.Error(err)
+	}
+	if f.running != 0 {
+		t.Errorf("%d checks are still running", f.running)
+	}
+	if f.most > 16 {
+		t.Errorf("%d checks ran at once", f.most)
+	}
+}
+
+// Agents that hang delay no others of other owners, and are all checked in turn.
+func TestChecksAreFair(t *testing.T) {
+	for _, test := range []struct {
+		hanging int // owners, of 160 agents each
+		delay   time.Duration
+	}{
+		{1, 0},
+		{10, 5 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeAgents{hangs: make(map[string]bool)}
+			for n := range test.hanging {
+				f.add(fmt.Sprint("hangs", n), 160, true)
+			}
+			f.add("ann", 30, false)
+			f.add("bob", 1, false)
+			runChecks(t, f, new(bytes.Buffer), time.Hour-time.Second)
+			for id, asked := range f.asked {
+				if strings.HasPrefix(id, "hangs") {
+					// 1600 agents at 5 s, 16 at once: a little more than 8 minutes.
+					if len(asked) < 6 {
+						t.Errorf("%s was asked %d times in an hour", id, len(asked))
+					}
+					continue
+				}
+				if len(asked) != 120 {
+					t.Errorf("%s was asked %d times in an hour, want 120", id, len(asked))
+				}
+				for n, at := range asked {
+					if late := at - time.Duration(n)*30*time.Second; late > test.delay {
+						t.Errorf("%s was asked %v late", id, late)
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
+// What goes wrong with some agents is one line a round, and stops no others.
+func TestChecksThatFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeAgents{hangs: make(map[string]bool), err: errors.New("no database")}
+		f.add("ann", 100, false)
+		var log bytes.Buffer
+		runChecks(t, f, &log, 70*time.Second)
+		if n := len(f.asked); n != 100 {
+			t.Errorf("%d agents were asked, want 100", n)
+		}
+		if lines := strings.Count(log.String(), `msg="agents could not be checked" agents=100 error="no database"`); lines != 2 {
+			t.Errorf("%d lines, want 2:\n%s", lines, log.String())
+		}
+	})
+}
