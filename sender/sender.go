@@ -138,7 +138,7 @@ func (s *Sender) exchange(ctx context.Context, a tidings.Attempt) tidings.Outcom
 			outcome.Reason = tidings.ReasonResponseTooSlow
 		}
 	}
-	outcome.Response = kept
+	outcome.Response = redact(kept, response.Request)
 	return outcome
 }
 

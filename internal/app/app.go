@@ -104,7 +104,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := a.migrate(ctx, o.NoMigrate); err != nil {
 		return nil, err
 	}
-	if a.tracer, err = newTracer(ctx, cfg.Tracing, o.Version); err != nil {
+	if a.tracer, err = newTracer(ctx, cfg.Tracing, o.Version, a.logger); err != nil {
 		return nil, err
 	}
 	a.onClose("traces", a.tracer.close)

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -28,16 +29,17 @@ type tracer struct {
 	trace.Tracer
 }
 
-func newTracer(ctx context.Context, cfg config.Tracing, version string) (*tracer, error) {
+func newTracer(ctx context.Context, cfg config.Tracing, version string, logger *slog.Logger) (*tracer, error) {
 	if cfg.Endpoint == "" {
 		return &tracer{Tracer: noop.NewTracerProvider().Tracer("")}, nil
 	}
-	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(cfg.Endpoint+"/v1/traces"))
+	logTracing(logger)
+	otlp, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(cfg.Endpoint+"/v1/traces"))
 	if err != nil {
 		return nil, fmt.Errorf("tracing.endpoint: %w", err)
 	}
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter),
+		sdktrace.WithBatcher(&exporter{SpanExporter: otlp, logger: logger}),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
 		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "tidings"), attribute.String("service.version", version))),
 	)

@@ -5,8 +5,9 @@ import (
 	"database/sql"
 	"errors"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
-	_ "modernc.org/sqlite"             // registers the driver "sqlite"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite" // registers the driver "sqlite"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -33,10 +34,11 @@ type Home struct {
 // in a file otherwise. It makes no tables.
 func Open(url, file string) (*Home, error) {
 	if url != "" {
-		db, err := sql.Open("pgx", url)
-		if err != nil {
-			return nil, err
+		cfg, err := pgx.ParseConfig(url)
+		if err != nil { // whose text may hold the password
+			return nil, errors.New("not a PostgreSQL URL that can be used")
 		}
+		db := stdlib.OpenDB(*cfg)
 		return &Home{Log: postgres.New(db, postgres.Options{}), DB: db}, nil
 	}
 	dsn := "file:" + file + "?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"

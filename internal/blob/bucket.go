@@ -48,8 +48,8 @@ const (
 // NewBucket returns a bucket. It does not find out whether the bucket is there.
 func NewBucket(o BucketOptions) (*Bucket, error) {
 	u, err := url.Parse(o.Endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("store of file contents: %w", err)
+	if err != nil { // whose text holds the URL
+		return nil, errors.New("store of file contents: the endpoint is not a valid URL")
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = bucketTime
@@ -185,10 +185,29 @@ func isOurs(key string) bool {
 	return uuid.Validate(id) == nil && name(id) == key
 }
 
-// outage marks the errors of a store that does not answer, or not now.
+// outage marks the errors of a store that does not answer, or not now, and leaves
+// out what it answered but for code and status: it may repeat the request.
 func outage(err error) error {
-	if status := minio.ToErrorResponse(err).StatusCode; status == 0 || status >= http.StatusInternalServerError {
+	answer := minio.ToErrorResponse(err)
+	if answer.Code != "" && answer.StatusCode != 0 {
+		err = &refusal{answer.Code, answer.StatusCode, err}
+	}
+	if answer.StatusCode == 0 || answer.StatusCode >= http.StatusInternalServerError {
 		return &eventlog.UnavailableError{Reason: "the store of file contents does not answer", Err: err}
 	}
 	return err
 }
+
+type refusal struct {
+	code   string
+	status int
+	cause  error
+}
+
+// Error returns the code and the status.
+func (r *refusal) Error() string {
+	return fmt.Sprintf("the store answered %.100q (%d)", r.code, r.status)
+}
+
+// Unwrap returns the error of the client.
+func (r *refusal) Unwrap() error { return r.cause }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/bench"
+	"github.com/tidings-dev/tidings/internal/config"
 )
 
 func benchCommand() *cobra.Command {
@@ -35,6 +36,11 @@ It uses a SQLite database in a temporary folder, or an empty PostgreSQL database
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Format = tidings.Format(format)
+			if o.DatabaseURL != "" {
+				if err := config.CheckDatabaseURL(o.DatabaseURL); err != nil {
+					return &usageError{fmt.Errorf("--database-url: %w", err)}
+				}
+			}
 			receiver, err := startReceiver(cmd.Context(), o)
 			if err != nil {
 				return err

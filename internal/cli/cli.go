@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/internal/config"
 )
@@ -42,6 +44,35 @@ type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
+// flagError is the error without the text of the command line, which may hold a
+// token or a password, such as that of -database-url=URL.
+func flagError(err error) error {
+	var (
+		unknown *pflag.NotExistError
+		invalid *pflag.InvalidValueError
+		syntax  *pflag.InvalidSyntaxError
+		missing *pflag.ValueRequiredError
+	)
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		return fmt.Errorf("unknown flag -%.1s; flags begin with two dashes, as in --config", unknown.GetSpecifiedShortnames())
+	case errors.As(err, &unknown):
+		if name := unknown.GetSpecifiedName(); flagName.MatchString(name) {
+			return fmt.Errorf("unknown flag: --%s", name)
+		}
+		return errors.New("unknown flag")
+	case errors.As(err, &invalid):
+		return fmt.Errorf("flag --%s expects a value of type %s", invalid.GetFlag().Name, invalid.GetFlag().Value.Type())
+	case errors.As(err, &missing):
+		return fmt.Errorf("flag --%s needs a value", missing.GetFlag().Name)
+	case errors.As(err, &syntax):
+		return errors.New("a flag is written --name=VALUE or --name VALUE")
+	}
+	return err
+}
+
+var flagName = regexp.MustCompile(`^[a-z][a-z-]*$`)
+
 // Command is the command line: what [Main] runs, and what manuals are made of.
 func Command() *cobra.Command {
 	cmd := &cobra.Command{
@@ -50,7 +81,7 @@ func Command() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
 	cmd.AddCommand(
 		serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand(),
 		endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(),

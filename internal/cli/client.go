@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/sender"
 )
 
 // client talks to a running server as an operator.
@@ -41,13 +42,16 @@ func operatorCommand(use, short string, args cobra.PositionalArgs, run func(ctx 
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.url, "url", env("TIDINGS_URL", "http://127.0.0.1:8333"), "`URL` of the server (TIDINGS_URL)")
+	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server (TIDINGS_URL)")
 	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"), "an admin's API `TOKEN` (TIDINGS_TOKEN); else the admin-token in the data folder")
 	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token")
 	f.BoolVar(&c.json, "json", false, "print what the server answers")
-	f.Lookup("token").DefValue = "" // help must not show it
+	// Help must show neither the token nor a password in the URL.
+	f.Lookup("token").DefValue, f.Lookup("url").DefValue = "", defaultURL
 	return cmd
 }
+
+const defaultURL = "http://127.0.0.1:8333"
 
 func env(name, otherwise string) string {
 	if value := os.Getenv(name); value != "" {
@@ -86,6 +90,9 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		}
 		reader = bytes.NewReader(text)
 	}
+	if _, err := sender.CheckURL(c.url); err != nil {
+		return nil, fmt.Errorf("--url: %w", err)
+	}
 	target := strings.TrimSuffix(c.url, "/") + "/api/v1" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
@@ -102,7 +109,10 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	response, err := (&http.Client{CheckRedirect: noRedirect}).Do(request)
+	if e, ok := errors.AsType[*url.Error](err); ok { // whose text holds the URL
+		err = e.Err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no answer from the server; is it running, and is --url right? %w", err)
 	}
@@ -115,6 +125,11 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		return nil, c.refused(response, text)
 	}
 	return text, nil
+}
+
+// noRedirect keeps the token where the operator sent it.
+func noRedirect(*http.Request, []*http.Request) error {
+	return errors.New("it redirects elsewhere; give its own address")
 }
 
 // credentials are the token given, or that of a server on this machine.

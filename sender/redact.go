@@ -1,0 +1,76 @@
+package sender
+
+import (
+	"bytes"
+	"encoding/base64"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// secretLength is the length below which a text is no secret, and occurs by chance.
+const secretLength = 6
+
+// basicCredentials are those of a proxy, which are in no request that is seen here.
+var basicCredentials = regexp.MustCompile(`(?i)\bbasic [A-Za-z0-9+/]+=*`)
+
+// redact removes the secrets of a request from the excerpt of its response, which
+// is kept: some receivers answer with what they were sent.
+func redact(excerpt []byte, request *http.Request) []byte {
+	if len(excerpt) == 0 || request == nil {
+		return excerpt
+	}
+	excerpt = basicCredentials.ReplaceAllFunc(excerpt, func(found []byte) []byte {
+		scheme, encoded, _ := bytes.Cut(found, []byte(" "))
+		decoded := make([]byte, base64.StdEncoding.DecodedLen(len(encoded)))
+		n, _ := base64.StdEncoding.Decode(decoded, encoded) // as far as it goes
+		if !bytes.Contains(decoded[:n], []byte(":")) {
+			return found
+		}
+		return append(bytes.Clone(scheme), " <secret>"...)
+	})
+	for _, secret := range secretsOf(request) {
+		if len(secret) < secretLength {
+			continue
+		}
+		excerpt = bytes.ReplaceAll(excerpt, []byte(secret), []byte("<secret>"))
+		for n := min(len(secret)-1, len(excerpt)); n >= secretLength; n-- { // cut off at the end
+			if bytes.HasSuffix(excerpt, []byte(secret[:n])) {
+				excerpt = append(excerpt[:len(excerpt)-n:len(excerpt)-n], "<secret>"...)
+				break
+			}
+		}
+	}
+	return excerpt
+}
+
+// ours are headers of every request.
+var ours = []string{"Content-Type", "User-Agent", "Traceparent", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"}
+
+// secretsOf are the values of a request that are the operator's: of headers, and
+// in its URL.
+func secretsOf(request *http.Request) []string {
+	var secrets []string
+	for name, values := range request.Header {
+		if slices.Contains(ours, name) || strings.HasPrefix(name, "Tidings-") {
+			continue
+		}
+		for _, value := range values {
+			secrets = append(secrets, value)
+			if _, credentials, ok := strings.Cut(value, " "); ok { // after the scheme
+				secrets = append(secrets, credentials)
+			}
+		}
+	}
+	if _, password, ok := request.BasicAuth(); ok {
+		secrets = append(secrets, password)
+	}
+	if password, ok := request.URL.User.Password(); ok {
+		secrets = append(secrets, password)
+	}
+	for _, values := range request.URL.Query() {
+		secrets = append(secrets, values...)
+	}
+	return append(secrets, request.URL.RawQuery)
+}
