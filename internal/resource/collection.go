@@ -157,30 +157,13 @@ func (c *Collection[R]) withID(id string) R {
 	return row
 }
 
-// Page says which part of a list is wanted.
-type Page struct {
-	Limit int64
-	// Token is the id of the last item of the page before; empty for the first.
-	Token      string
-	OrderBy    string
-	Descending bool
-}
-
-// Items is a part of a list.
-type Items[R any] struct {
-	Items         []R     `json:"items" nullable:"false"`
-	TotalCount    int64   `json:"total_count" doc:"How many there are on all pages."`
-	HasMore       bool    `json:"has_more"`
-	NextPageToken *string `json:"next_page_token" doc:"The page_token of the next page; null on the last."`
-}
-
 // List returns a part of the resources that the caller may read.
 func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters ...store.Filter) (*Items[R], error) {
 	if err := c.kind.permit(who, Reading); err != nil {
 		return nil, err
 	}
 	filters = append(c.kind.visible(who, Reading), filters...)
-	order := store.Order{Column: page.OrderBy, Descending: page.Descending, Limit: page.Limit + 1}
+	order := store.Order{Column: page.OrderBy, Descending: page.Descending, Limit: page.Limit}
 	if page.Token != "" {
 		last, err := c.Get(ctx, who, page.Token)
 		if isCode(err, NotFound) {
@@ -190,42 +173,38 @@ func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters
 		}
 		order.After = &store.Position{ID: last.base().ID, Value: last.sortValue(page.OrderBy)}
 	}
-	rows := []R{}
-	total, err := c.store.List(ctx, &rows, order, filters...)
+	list, err := c.page(ctx, order, filters...)
 	if err != nil {
 		return nil, err
 	}
-	return cut(rows, total, page.Limit, func(row R) *string { return &row.base().ID }), nil
+	list.TotalCount, err = c.store.Count(ctx, c.kind.New(), filters...)
+	return list, err
 }
 
-// cut makes a page of rows, of which one more than the limit was asked for.
-func cut[R any](rows []R, total, limit int64, id func(R) *string) *Items[R] {
-	list := &Items[R]{Items: rows, TotalCount: total}
-	if int64(len(rows)) > limit {
-		list.Items, list.HasMore = rows[:limit], true
-		list.NextPageToken = id(rows[limit-1])
-	}
-	return list
+// page reads a part of the resources that pass the filters.
+func (c *Collection[R]) page(ctx context.Context, order store.Order, filters ...store.Filter) (*Items[R], error) {
+	return readPage(ctx, c.store, c.kind.New, order, func(row R) store.Position {
+		return store.Position{ID: row.base().ID, Value: row.sortValue(order.Column)}
+	}, filters...)
 }
 
 // all calls do with every resource, page by page.
 func (c *Collection[R]) all(ctx context.Context, do func(R) error, filters ...store.Filter) error {
-	const limit = 100
-	order := store.Order{Column: "created_at", Limit: limit}
+	order := store.Order{Column: "created_at", Limit: 100}
 	for {
-		var rows []R
-		if _, err := c.store.List(ctx, &rows, order, filters...); err != nil {
+		list, err := c.page(ctx, order, filters...)
+		if err != nil {
 			return err
 		}
-		for _, row := range rows {
+		for _, row := range list.Items {
 			if err := do(row); err != nil {
 				return err
 			}
 		}
-		if len(rows) < limit {
+		if !list.HasMore {
 			return nil
 		}
-		last := rows[limit-1].base()
+		last := list.Items[len(list.Items)-1].base()
 		order.After = &store.Position{Value: last.CreatedAt, ID: last.ID}
 	}
 }

@@ -109,7 +109,7 @@ func (r *Resources) History(ctx context.Context, who Caller, contextID string, p
 	if err != nil {
 		return nil, err
 	}
-	order := store.Order{Column: "position", Descending: page.Descending, Limit: page.Limit + 1}
+	order := store.Order{Column: "position", Descending: page.Descending, Limit: page.Limit}
 	if page.Token != "" {
 		last := new(HistoryItem)
 		err := r.store.First(ctx, last, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: page.Token})
@@ -120,12 +120,14 @@ func (r *Resources) History(ctx context.Context, who Caller, contextID string, p
 		}
 		order.After = &store.Position{Value: last.Position, ID: last.ID}
 	}
-	rows := []*HistoryItem{}
-	total, err := r.store.List(ctx, &rows, order, ofContext(c.ID))
+	list, err := readPage(ctx, r.store, func() *HistoryItem { return new(HistoryItem) }, order, func(h *HistoryItem) store.Position {
+		return store.Position{ID: h.ID, Value: h.Position}
+	}, ofContext(c.ID))
 	if err != nil {
 		return nil, err
 	}
-	return cut(rows, total, page.Limit, func(h *HistoryItem) *string { return &h.ID }), nil
+	list.TotalCount, err = r.store.Count(ctx, new(HistoryItem), ofContext(c.ID))
+	return list, err
 }
 
 // DeleteHistory removes an item and all after it.

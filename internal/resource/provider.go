@@ -241,26 +241,15 @@ type Agent struct {
 	Source    string
 	State     string
 	CreatedBy string
-	CreatedAt time.Time
 }
-
-const agentsAtATime = 1000
 
 // Agents returns all providers that are URLs, without their cards.
 func (r *Resources) Agents(ctx context.Context) (all []*Agent, err error) {
-	order := store.Order{Column: "created_at", Limit: agentsAtATime}
-	for {
-		var agents []*Agent
-		if _, err := r.store.List(ctx, &agents, order, store.Filter{Column: "type", Op: store.Equal, Value: "unmanaged"}); err != nil {
-			return nil, err
-		}
-		all = append(all, agents...)
-		if len(agents) < agentsAtATime {
-			return all, nil
-		}
-		last := agents[len(agents)-1]
-		order.After = &store.Position{Value: last.CreatedAt, ID: last.ID}
-	}
+	err = store.Each(ctx, r.store, func(a *Agent) error {
+		all = append(all, a)
+		return nil
+	}, store.Filter{Column: "type", Op: store.Equal, Value: "unmanaged"})
+	return all, err
 }
 
 // CheckAgent asks an agent for its card and notes whether it answers. Only a

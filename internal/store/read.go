@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"reflect"
 	"strings"
 	"time"
@@ -91,30 +92,56 @@ func (s *Store) First(ctx context.Context, row any, filters ...Filter) error {
 	})
 }
 
-// List reads rows that pass the filters into a new slice, and counts all that do.
-func (s *Store) List(ctx context.Context, rows any, order Order, filters ...Filter) (total int64, err error) {
-	renew(rows)
-	direction, compare := "ASC", ">"
-	if order.Descending {
-		direction, compare = "DESC", "<"
-	}
-	column := bun.Ident(order.Column)
+// Count counts the rows that pass the filters.
+func (s *Store) Count(ctx context.Context, row any, filters ...Filter) (total int64, err error) {
 	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
-		if total, err = where(s.statement(conn).NewSelect().Model(rows), filters).Count(ctx); err != nil {
+		if total, err = where(s.statement(conn).NewSelect().Model(row), filters).Count(ctx); err != nil {
 			return fmt.Errorf("count: %w", known(err))
-		}
-		q := where(s.statement(conn).NewSelect().Model(rows), filters)
-		if order.After != nil {
-			q = q.Where("(?, id) "+compare+" (?, ?)", column, argument(order.After.Value), order.After.ID)
-		}
-		err = q.OrderExpr("? "+direction+", id "+direction, column).Limit(order.Limit).Scan(ctx)
-		if err != nil {
-			return fmt.Errorf("list: %w", known(err))
 		}
 		return nil
 	})
 	return total, err
 }
+
+// List reads the rows that pass the filters one by one, in order, each into a new
+// row. What comes after the last row that somebody wants to see is not kept.
+func List[R any](ctx context.Context, s *Store, newRow func() R, order Order, filters ...Filter) iter.Seq2[R, error] {
+	direction, compare := "ASC", ">"
+	if order.Descending {
+		direction, compare = "DESC", "<"
+	}
+	column := bun.Ident(order.Column)
+	return func(yield func(R, error) bool) {
+		err := s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+			db := s.statement(conn)
+			q := where(db.NewSelect().Model(newRow()), filters)
+			if order.After != nil {
+				q = q.Where("(?, id) "+compare+" (?, ?)", column, argument(order.After.Value), order.After.ID)
+			}
+			rows, err := q.OrderExpr("? "+direction+", id "+direction, column).Limit(order.Limit).Rows(ctx)
+			if err != nil {
+				return fmt.Errorf("list: %w", known(err))
+			}
+			defer rows.Close()
+			for rows.Next() {
+				row := newRow()
+				if err := db.ScanRow(ctx, rows, row); err != nil {
+					return fmt.Errorf("list: %w", known(err))
+				}
+				if !yield(row, nil) {
+					return errStop
+				}
+			}
+			return known(rows.Err())
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(*new(R), err)
+		}
+	}
+}
+
+// errStop ends reading when nobody wants more.
+var errStop = errors.New("stop")
 
 // Each reads the rows that pass the filters one by one and calls do with each. A
 // row shares nothing with the others, so do may keep it or parts of it.

@@ -41,13 +41,15 @@ func testReads(t *testing.T, s *store.Store) {
 	}
 	list := func(order store.Order, filters ...store.Filter) (ids []string, total int64) {
 		t.Helper()
-		var rows []user
-		total, err := s.List(ctx, &rows, order, filters...)
+		for r, err := range store.List(ctx, s, func() *user { return new(user) }, order, filters...) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, r.ID)
+		}
+		total, err := s.Count(ctx, new(user), filters...)
 		if err != nil {
 			t.Fatal(err)
-		}
-		for _, r := range rows {
-			ids = append(ids, r.ID)
 		}
 		return ids, total
 	}

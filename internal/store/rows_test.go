@@ -3,8 +3,9 @@ package store_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"slices"
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,19 +68,22 @@ func testRows(t *testing.T, s *store.Store) {
 			})
 			return rows, err
 		},
-		"List into rows that were read before": func(ctx context.Context) (rows []*mixed, err error) {
-			_, err = s.List(ctx, &rows, store.Order{Column: "id", Limit: 9})
-			first = append(first, rows...)
-			_, err2 := s.List(ctx, &rows, store.Order{Column: "id", Limit: 9, Descending: true})
-			slices.Reverse(rows)
-			return rows, errors.Join(err, err2)
+		"List": func(ctx context.Context) (rows []*mixed, err error) {
+			for row, err := range store.List(ctx, s, func() *mixed { return new(mixed) }, store.Order{Column: "id", Limit: 9}) {
+				if err != nil {
+					return nil, err
+				}
+				rows = append(rows, row)
+			}
+			return rows, nil
 		},
 		"Read and Find into rows that were read before": func(ctx context.Context) (rows []*mixed, err error) {
 			err = s.InTx(ctx, func(tx *store.Tx) error {
-				if err := tx.Read(ctx, &rows, "number", store.Filter{Column: "number", Op: store.Greater, Value: 0}); err != nil {
+				if err := tx.Find(ctx, &rows, 9); err != nil {
 					return err
 				}
-				return tx.Find(ctx, &rows, 9)
+				first = rows
+				return tx.Read(ctx, &rows, "id")
 			})
 			return rows, err
 		},
@@ -94,5 +98,33 @@ func testRows(t *testing.T, s *store.Store) {
 	}
 	if diff := cmp.Diff(want, first); diff != "" {
 		t.Errorf("a second read changed the rows of the first (-want +got):\n%s", diff)
+	}
+}
+
+// testListStops checks that rows after the last one that somebody wants to see are
+// not loaded.
+func testListStops(t *testing.T, s *store.Store) {
+	const size, count = 1 << 20, 32
+	s.Exec(t, `CREATE TABLE large (id TEXT PRIMARY KEY, text TEXT)`)
+	for n := range count {
+		s.Exec(t, fmt.Sprintf(`INSERT INTO large VALUES ('%02d', '%s')`, n, strings.Repeat("x", size)))
+	}
+	type large struct {
+		bun.BaseModel `bun:"table:large"`
+
+		ID   string `bun:",pk"`
+		Text string
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for row, err := range store.List(t.Context(), s, func() *large { return new(large) }, store.Order{Column: "id", Limit: count}) {
+		if err != nil || len(row.Text) != size {
+			t.Fatal(len(row.Text), err)
+		}
+		break
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 8*size {
+		t.Errorf("one row of %d bytes cost %d", size, used)
 	}
 }

@@ -57,6 +57,7 @@ func TestStore(t *testing.T) {
 			testTransactions(t, s)
 			testReads(t, s)
 			testRows(t, s)
+			testListStops(t, s)
 		})
 	}
 }

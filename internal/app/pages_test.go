@@ -1,0 +1,85 @@
+package app_test
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Lists of large items have pages that are bounded in bytes, and walking over them
+// shows each item once, in order.
+func TestPagesAreBoundedInBytes(t *testing.T) {
+	const pageLimit = 1<<20 + 4096 // and what is around the items
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorld(t, settings)
+		context := w.call("ann", "POST", "/contexts", object{}).id()
+		provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url}).id()
+		large := strings.Repeat("x", 300<<10)
+		for _, test := range []struct {
+			list string
+			add  func(n int) string // returns the id
+		}{
+			{"/contexts/" + context + "/history", func(n int) string {
+				text := large
+				if n == 3 { // almost a page of its own
+					text = strings.Repeat("y", 1<<20-300)
+				}
+				return w.call("ann", "POST", "/contexts/"+context+"/history", message(text)).id()
+			}},
+			{"/providers?user_owned=false", func(n int) string {
+				card := object{"name": "a", "description": large, "version": "1", "url": "http://a"}
+				return w.call("developer", "POST", "/providers", object{"location": fmt.Sprintf("https://agent-%d.example.com", n), "agent_card": card}).id()
+			}},
+			{"/user_feedback", func(int) string {
+				text := strings.Repeat("\u0001", 50_000) // six bytes each in JSON
+				return w.call("ann", "POST", "/user_feedback", object{
+					"provider_id": provider, "task_id": provider, "context_id": context, "rating": 1, "message": text, "comment": large[:90_000],
+				}).id()
+			}},
+		} {
+			const items = 20
+			var want []string
+			for n := range items {
+				want = append(want, test.add(n))
+			}
+			for _, order := range []string{"asc", "desc"} {
+				var got []string
+				pages, token := 0, ""
+				for more := true; more; pages++ {
+					path, query, _ := strings.Cut(test.list, "?")
+					q, err := url.ParseQuery(query)
+					if err != nil {
+						t.Fatal(err)
+					}
+					q.Set("limit", "100")
+					q.Set("order", order)
+					if token != "" {
+						q.Set("page_token", token)
+					}
+					page := w.call("ann", "GET", path+"?"+q.Encode(), nil)
+					found := page.body["items"].([]any)
+					if len(page.text) > pageLimit || len(found) == 0 {
+						t.Fatalf("%s: a page of %d items and %d bytes", test.list, len(found), len(page.text))
+					}
+					for _, item := range found {
+						got = append(got, fmt.Sprint(item.(map[string]any)["id"]))
+					}
+					more = page.body["has_more"].(bool)
+					token, _ = page.body["next_page_token"].(string)
+				}
+				if order == "desc" {
+					slices.Reverse(got)
+				}
+				got = slices.DeleteFunc(got, func(id string) bool { return id == provider })
+				if !slices.Equal(got, want) {
+					t.Errorf("%s in %d pages, %s: %d items, want %d:\n%v\n%v", test.list, pages, order, len(got), len(want), got, want)
+				}
+				if pages < items/4 {
+					t.Errorf("%s: %d pages", test.list, pages)
+				}
+			}
+		}
+	})
+}
