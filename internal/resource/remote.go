@@ -14,7 +14,7 @@ type RemoteReason string
 
 // The reasons.
 const (
-	RemoteBlocked      RemoteReason = "connecting to its address is not allowed; operators can allow it with egress.user_urls.allow_networks"
+	RemoteBlocked      RemoteReason = "connecting to its address is not allowed; see the setting egress.user_urls.allow_networks"
 	RemoteUnreachable  RemoteReason = "it can't be reached"
 	RemoteUntrusted    RemoteReason = "its TLS certificate is not trusted"
 	RemoteSlow         RemoteReason = "it did not answer in time"
