@@ -268,8 +268,11 @@ func testFileLimits(w *world) {
 func testHistory(w *world) {
 	id := w.call("ann", "POST", "/contexts", object{}).id()
 	path := "/contexts/" + id + "/history"
-	w.wants(w.try("ann", "POST", path, object{"role": "agent", "parts": []any{object{"text": "Welcome"}}}), 201, `"kind":"message"`)
-	w.wants(w.try("ann", "POST", path, object{"artifactId": "a", "parts": []any{}}), 201, `"kind":"artifact"`)
+	for kind, item := range map[string]object{
+		"message": {"role": "agent", "parts": []any{object{"text": "Welcome"}}}, "artifact": {"artifactId": "a", "parts": []any{}},
+	} {
+		w.wants(w.try("ann", "GET", path+"/"+w.call("ann", "POST", path, item).id(), nil), 200, `"kind":"`+kind+`"`)
+	}
 	w.call("ann", "POST", path, message(strings.Repeat("é", 120)))
 	third := w.call("ann", "POST", path, message("not the title")).id()
 	if title := w.call("ann", "GET", "/contexts/"+id, nil).body["metadata"].(object)["title"]; title != strings.Repeat("é", 100) {
@@ -353,8 +356,7 @@ func testProviders(w *world) {
 	location := w.agent.url + "/p"
 	made := w.call("developer", "POST", "/providers", object{"location": location})
 	w.wants(made, 201, `"state":"online"`, `"name":"Echo"`, `"type":"unmanaged"`, location)
-	card := object{"name": "Given"}
-	given := w.call("developer", "POST", "/providers", object{"location": "http://127.0.0.1:1/given", "agent_card": card})
+	given := w.call("developer", "POST", "/providers", object{"location": "http://127.0.0.1:1/given", "agent_card": card("Given")})
 	w.wants(given, 201, `"state":"offline"`, "Given")
 	w.wants(w.try("developer", "POST", "/providers", object{"location": "http://127.0.0.1:1/wrong", "agent_card": object{"name": ""}}), 422, "agent_card")
 	w.wants(w.try("developer", "POST", "/providers", object{"location": "http://169.254.169.254/"}), 400, "not allowed")
@@ -368,8 +370,9 @@ func testProviders(w *world) {
 	if again := w.call("developer", "POST", "/providers", object{"location": location}); again.id() != made.id() {
 		w.Error("the same agent has another id")
 	}
-	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables", object{"variables": object{"A": "1", "B": "2"}}), 200)
-	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables", object{"variables": object{"A": nil}}), 200, `{"variables":{"B":"2"}}`)
+	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables", object{"variables": object{"A": "1", "B": "2"}}), 201)
+	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables", object{"variables": object{"A": nil}}), 201)
+	w.wants(w.try("developer", "GET", "/providers/"+made.id()+"/variables", nil), 200, `{"variables":{"B":"2"}}`)
 	if own := items(w.call("admin", "GET", "/providers?user_owned=true", nil)); len(own) != 0 {
 		w.Errorf("the admin owns %d providers", len(own))
 	}
@@ -426,7 +429,7 @@ func testUsers(w *world) {
 	}
 	w.wants(w.try("ann", "PUT", "/variables", object{"variables": many}), 422, "100")
 	delete(many, "v0")
-	w.wants(w.try("ann", "PUT", "/variables", object{"variables": many}), 200)
+	w.wants(w.try("ann", "PUT", "/variables", object{"variables": many}), 201)
 	w.wants(w.try("ann", "PUT", "/variables", object{"variables": object{"v0": "x"}}), 422, "101")
 	w.wants(w.try("ann", "GET", "/variables", nil), 200, `"v1":"x"`)
 }

@@ -134,7 +134,8 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		handler = onlyLocalHosts(handler)
 	}
 	a.jobs = append(job.All(resources, a.logger, job.Settings{
-		CheckInterval: time.Duration(cfg.Providers.CheckInterval), ExpireAfter: time.Duration(cfg.Contexts.ExpireAfter),
+		CheckInterval:      time.Duration(cfg.Providers.CheckInterval),
+		ModelCheckInterval: time.Duration(cfg.ModelProviders.CheckInterval), ExpireAfter: time.Duration(cfg.Contexts.ExpireAfter),
 	}), a.expiry())
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {

@@ -474,6 +474,24 @@ func TestJobsFireTheirEvents(t *testing.T) {
 	})
 }
 
+// A model provider goes offline while its models can't be listed; nobody caused
+// these changes. A key or a URL that is tried brings it back at once.
+func TestModelProvidersAreChecked(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		settings["model_providers"] = object{"check_interval": "50ms"}
+		w := newWorld(t, settings)
+		id := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k"}).id()
+		for _, away := range []bool{true, false} {
+			w.mark()
+			w.agent.away.Store(away)
+			w.eventually("model_provider.updated", id)
+			w.expect(told{"model_provider.updated", id, ""})
+			want := map[bool]string{true: "offline", false: "online"}[away]
+			w.wants(w.try("ann", "GET", "/model_providers/"+id, nil), 200, `"state":"`+want+`"`)
+		}
+	})
+}
+
 // eventually waits for a webhook.
 func (w *world) eventually(event, id string) {
 	w.Helper()

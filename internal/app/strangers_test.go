@@ -40,7 +40,7 @@ var (
 		"users": "user", "vector_stores": "vector_store", "replays": "replay",
 	}
 	namedKinds = map[string]string{
-		"context_id": "context", "provider_id": "provider", "from_id": "history", "document_id": "document",
+		"context_id": "context", "provider_id": "provider", "from_id": "history", "item_id": "history", "document_id": "document",
 		"location": "location", "name": "endpoint", "event": "event",
 	}
 	// External ids name nothing that Tidings keeps.
@@ -121,6 +121,8 @@ func (w *world) calls() (list []call) {
 
 // bodies are valid bodies of the operations that have one.
 var bodies = map[string]func() any{
+	"connect":                 func() any { return object{} },
+	"extractFile":             func() any { return object{} },
 	"addHistory":              func() any { return message("hello") },
 	"addVectorStoreItems":     func() any { return []any{} },
 	"createContext":           func() any { return object{} },

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/textproto"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -208,7 +209,21 @@ type answer struct {
 	body   map[string]any
 }
 
-func (a answer) id() string { return fmt.Sprint(a.body["id"]) }
+// id is that of the resource in the answer, or where the answer says that it is.
+func (a answer) id() string {
+	if location := a.header.Get("Location"); location != "" {
+		return path.Base(location)
+	}
+	return fmt.Sprint(a.body["id"])
+}
+
+// card is an agent card with what A2A requires.
+func card(name string) map[string]any {
+	return map[string]any{
+		"name": name, "description": "Says it again.", "version": "1.0.0", "url": "http://echo", "protocolVersion": "0.3.0",
+		"capabilities": map[string]any{}, "defaultInputModes": []string{"text"}, "defaultOutputModes": []string{"text"}, "skills": []any{},
+	}
+}
 
 const patience = 20 * time.Second
 
@@ -366,7 +381,7 @@ func newAgent(t *testing.T) *agent {
 			http.NotFound(w, r)
 			return
 		}
-		fmt.Fprint(w, `{"name":"Echo","description":"Says it again.","version":"1.0.0","url":"http://echo"}`)
+		_ = json.NewEncoder(w).Encode(card("Echo"))
 	})
 	models := func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()

@@ -61,7 +61,8 @@ func (d *decoder) checkServer(cfg *Config) {
 	d.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	d.oneOf("log.format", cfg.Log.Format, "text", "json")
 	for key, interval := range map[string]Duration{
-		"providers.check_interval": cfg.Providers.CheckInterval, "shutdown_timeout": cfg.ShutdownTimeout,
+		"providers.check_interval": cfg.Providers.CheckInterval, "model_providers.check_interval": cfg.ModelProviders.CheckInterval,
+		"shutdown_timeout":  cfg.ShutdownTimeout,
 		"webhook.retention": cfg.Webhook.Retention, "webhook.history_retention": cfg.Webhook.HistoryRetention,
 	} {
 		if interval <= 0 {

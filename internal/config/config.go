@@ -35,16 +35,17 @@ type Config struct {
 	// client secrets and variables in the database.
 	EncryptionKey SecretSource `yaml:"encryption_key"`
 
-	Log        Log        `yaml:"log"`
-	Tracing    Tracing    `yaml:"tracing"`
-	Auth       Auth       `yaml:"auth"`
-	Webhook    Webhook    `yaml:"webhook"`
-	Egress     Egress     `yaml:"egress"`
-	Contexts   Contexts   `yaml:"contexts"`
-	Files      Files      `yaml:"files"`
-	Providers  Providers  `yaml:"providers"`
-	Connectors Connectors `yaml:"connectors"`
-	Limits     Limits     `yaml:"limits"`
+	Log            Log            `yaml:"log"`
+	Tracing        Tracing        `yaml:"tracing"`
+	Auth           Auth           `yaml:"auth"`
+	Webhook        Webhook        `yaml:"webhook"`
+	Egress         Egress         `yaml:"egress"`
+	Contexts       Contexts       `yaml:"contexts"`
+	Files          Files          `yaml:"files"`
+	Providers      Providers      `yaml:"providers"`
+	ModelProviders ModelProviders `yaml:"model_providers"`
+	Connectors     Connectors     `yaml:"connectors"`
+	Limits         Limits         `yaml:"limits"`
 
 	files []string // that it was read from
 }
@@ -209,6 +210,12 @@ type Providers struct {
 	CheckInterval Duration `yaml:"check_interval"`
 }
 
+// ModelProviders is about sources of models.
+type ModelProviders struct {
+	// CheckInterval is how often they are asked for their models.
+	CheckInterval Duration `yaml:"check_interval"`
+}
+
 // Connectors is about MCP servers.
 type Connectors struct {
 	Presets []Preset `yaml:"presets"`
@@ -282,6 +289,7 @@ func Default() Config {
 		Contexts:        Contexts{ExpireAfter: Duration(week)},
 		Files:           Files{MaxSize: 100 << 20, UserQuota: 1 << 30},
 		Providers:       Providers{CheckInterval: Duration(30 * time.Second)},
+		ModelProviders:  ModelProviders{CheckInterval: Duration(time.Hour)},
 		Limits: Limits{
 			RequestsPerSecond: 100, Burst: 200,
 			BodyMemory: 64 << 20, UserBodyMemory: 16 << 20,

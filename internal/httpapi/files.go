@@ -47,8 +47,12 @@ func (a *api) fileRoutes() {
 	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
 	extract.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
-	register(a, extract, func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {
-		return answerPlain(r.Extract(ctx, who, in.ID))
+	register(a, extract, func(ctx context.Context, who resource.Caller, in *struct {
+		ByID
+		Body *resource.NewExtraction
+	},
+	) (*plain[*resource.Extraction], error) {
+		return answerPlain(r.Extract(ctx, who, in.ID, in.Body))
 	})
 	register(a, operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
 		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {

@@ -36,6 +36,16 @@ func asVariables(values map[string]string, err error) (*plain[variables], error)
 	return answerPlain(variables{values}, err)
 }
 
+// putVariables adds an operation that changes variables. It answers 201 whatever
+// it changed, as the SDKs of the Agent Stack expect.
+func putVariables[I any](a *api, path, id, summary string, do func(context.Context, resource.Caller, *I) error) {
+	op := operation(http.MethodPut, path, id, summary)
+	op.DefaultStatus = http.StatusCreated
+	register(a, op, func(ctx context.Context, who resource.Caller, in *I) (*plain[null], error) {
+		return answerPlain(null{}, do(ctx, who, in))
+	})
+}
+
 func (a *api) providerRoutes() {
 	r := a.Resources
 	create(a, "/providers", "createProvider", "Make an agent known", r.CreateProvider)
@@ -65,13 +75,14 @@ func (a *api) providerRoutes() {
 		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[variables], error) {
 			return asVariables(r.ProviderVariables(ctx, who, in.ID))
 		})
-	register(a, operation(http.MethodPut, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables"),
+	putVariables(a, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables",
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
+			Precondition
 			Body variableChanges
 		},
-		) (*plain[variables], error) {
-			return asVariables(r.PutProviderVariables(ctx, who, in.ID, in.Body.Variables))
+		) error {
+			return r.PutProviderVariables(ctx, who, in.ID, in.version(), in.Body.Variables)
 		})
 }
 
@@ -117,8 +128,12 @@ func (a *api) contextRoutes() {
 		ByID
 		Body json.RawMessage
 	},
-	) (*plain[*resource.HistoryItem], error) {
-		return answerPlain(r.AddHistory(ctx, who, in.ID, in.Body))
+	) (*made, error) {
+		item, err := r.AddHistory(ctx, who, in.ID, in.Body)
+		if err != nil {
+			return nil, err
+		}
+		return &made{Location: root + "/contexts/" + item.ContextID + "/history/" + item.ID}, nil
 	})
 	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts", func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
@@ -128,6 +143,14 @@ func (a *api) contextRoutes() {
 	) (*resource.Items[*resource.HistoryItem], error) {
 		return r.History(ctx, who, in.ID, in.by(in.OrderBy))
 	})
+	register(a, operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem", "Read a message or artifact"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			ByID
+			ItemID string `path:"item_id" format:"uuid"`
+		},
+		) (*plain[*resource.HistoryItem], error) {
+			return answerPlain(r.HistoryItem(ctx, who, in.ID, in.ItemID))
+		})
 	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
@@ -220,17 +243,18 @@ func (a *api) connectorRoutes() {
 	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered", func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
 		return r.Presets(), nil
 	})
-	for _, do := range []struct {
-		path, id, summary string
-		do                func(context.Context, resource.Caller, string) (*resource.Connector, error)
-	}{
-		{"/connectors/{id}/connect", "connect", "Connect to the MCP server", r.Connect},
-		{"/connectors/{id}/disconnect", "disconnect", "End the connection", r.Disconnect},
-	} {
-		register(a, operation(http.MethodPost, do.path, do.id, do.summary), func(ctx context.Context, who resource.Caller, in *ByID) (*one[*resource.Connector], error) {
-			return answer(do.do(ctx, who, in.ID))
+	register(a, operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server"),
+		func(ctx context.Context, who resource.Caller, in *struct {
+			ByID
+			Body *resource.Connection
+		},
+		) (*one[*resource.Connector], error) {
+			return answer(r.Connect(ctx, who, in.ID, in.Body))
 		})
-	}
+	register(a, operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection"),
+		func(ctx context.Context, who resource.Caller, in *ByID) (*one[*resource.Connector], error) {
+			return answer(r.Disconnect(ctx, who, in.ID))
+		})
 }
 
 func (a *api) userRoutes() {
@@ -256,15 +280,23 @@ func (a *api) userRoutes() {
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*plain[variables], error) {
 			return asVariables(r.MyVariables(ctx, who))
 		})
-	register(a, operation(http.MethodPut, "/variables", "updateVariables", "Change your variables"),
-		func(ctx context.Context, who resource.Caller, in *withBody[variableChanges]) (*plain[variables], error) {
-			return asVariables(r.PutMyVariables(ctx, who, in.Body.Variables))
+	putVariables(a, "/variables", "updateVariables", "Change your variables",
+		func(ctx context.Context, who resource.Caller, in *withBody[variableChanges]) error {
+			return r.PutMyVariables(ctx, who, in.Body.Variables)
 		})
 }
 
 func (a *api) userFeedbackRoutes() {
 	r := a.Resources
-	create(a, "/user_feedback", "createUserFeedback", "Say what you think of an answer", r.CreateUserFeedback)
+	say := operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
+	say.DefaultStatus = http.StatusCreated
+	register(a, say, func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
+		row, err := r.CreateUserFeedback(ctx, who, in.Body)
+		if err != nil {
+			return nil, err
+		}
+		return &made{Location: root + "/user_feedback/" + row.ID}, nil
+	})
 	list(a, "/user_feedback", "listUserFeedback", "List feedback", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		ProviderID  string `query:"provider_id" format:"uuid"`
@@ -281,6 +313,6 @@ func (a *api) userFeedbackRoutes() {
 		}
 		return r.ListUserFeedback(ctx, who, in.page(), in.ProviderID)
 	})
-	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)
+	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.GetUserFeedback)
 	remove(a, "/user_feedback/{id}", "deleteUserFeedback", "Delete feedback", r.UserFeedback.Delete)
 }

@@ -83,6 +83,21 @@ func answerPlain[B any](b B, err error) (*plain[B], error) {
 	return &plain[B]{Body: b}, nil
 }
 
+// null is the body of answers that the SDKs of the Agent Stack expect to be empty.
+type null struct{}
+
+// MarshalJSON implements [json.Marshaler].
+func (null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
+
+// Schema implements [huma.SchemaProvider].
+func (null) Schema(huma.Registry) *huma.Schema { return &huma.Schema{Type: "null"} }
+
+// made answers with where to read what was created, and nothing else.
+type made struct {
+	Location string `header:"Location" doc:"The path of what was created, which ends with its id."`
+	Body     null
+}
+
 // operation describes a route: id, summary and tag.
 func operation(method, path, id, summary string) huma.Operation {
 	tag, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
@@ -23,6 +25,8 @@ type Job struct {
 type Settings struct {
 	// CheckInterval is how often agents are asked for their card.
 	CheckInterval time.Duration
+	// ModelCheckInterval is how often model providers are asked for their models.
+	ModelCheckInterval time.Duration
 	// ExpireAfter is how long a context may be idle; 0 is for ever.
 	ExpireAfter time.Duration
 }
@@ -30,12 +34,14 @@ type Settings struct {
 const (
 	expiryInterval = 5 * time.Minute
 	sweepInterval  = time.Hour
+	modelsAtOnce   = 4
 )
 
 // All returns the server's jobs.
 func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	jobs := []Job{
 		{"check agents", s.CheckInterval, NewAgentChecks(r, s.CheckInterval, logger).Run},
+		{"check model providers", s.ModelCheckInterval, func(ctx context.Context) error { return checkModelProviders(ctx, r) }},
 		{"sweep file contents", sweepInterval, func(ctx context.Context) error {
 			n, err := r.SweepBlobs(ctx)
 			if n > 0 {
@@ -54,6 +60,20 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 		}})
 	}
 	return jobs
+}
+
+// checkModelProviders asks all model providers for their models, several at once.
+func checkModelProviders(ctx context.Context, r *resource.Resources) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(modelsAtOnce)
+	err := r.EachModelProvider(ctx, func(m *resource.ModelProvider) error {
+		group.Go(func() error { return r.CheckModelProvider(ctx, m) })
+		return ctx.Err()
+	})
+	if failed := group.Wait(); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // Run does the jobs, each at once and then in its interval, until the context

@@ -1,11 +1,12 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/a2aproject/a2a-go/a2a"
@@ -21,24 +22,97 @@ func (c *Client) Fetch(ctx context.Context, location string) (json.RawMessage, e
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/") + agentCardPath
 	u.RawPath, u.RawQuery, u.Fragment = "", "", ""
-	card, err := c.get(ctx, u.String(), nil)
+	document, err := c.get(ctx, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Check(card); err != nil {
+	card, err := c.Check(document)
+	if err != nil {
 		return nil, unusable(err)
 	}
 	return card, nil
 }
 
-// Check returns an error for a document that is no agent card.
-func (c *Client) Check(document json.RawMessage) error {
-	var card a2a.AgentCard
-	if err := json.Unmarshal(document, &card); err != nil {
-		return fmt.Errorf("not an agent card of A2A: %w", err)
+// defaultProtocol is the version of A2A that a card without one speaks.
+const defaultProtocol = "0.3.0"
+
+// Check returns an agent card without nulls, which stand for what is left out, and
+// with the version of its protocol: some clients accept it in no other form. The
+// error says what is missing from a document that is no card of A2A 0.3.
+func (c *Client) Check(document json.RawMessage) (json.RawMessage, error) {
+	if err := json.Unmarshal(document, new(a2a.AgentCard)); err != nil {
+		return nil, fmt.Errorf("not an agent card of A2A: %w", err)
 	}
-	if card.Name == "" {
-		return errors.New("not an agent card of A2A: it has no name")
+	var card map[string]any
+	d := json.NewDecoder(bytes.NewReader(document))
+	d.UseNumber()
+	if err := d.Decode(&card); err != nil {
+		return nil, fmt.Errorf("not an agent card of A2A: %w", err)
 	}
-	return nil
+	dropNulls(card)
+	if missing := missingMember(card); missing != "" {
+		return nil, fmt.Errorf("not an agent card of A2A: it has no %s", missing)
+	}
+	if _, ok := card["protocolVersion"]; !ok {
+		card["protocolVersion"] = defaultProtocol
+	}
+	return json.Marshal(card)
+}
+
+// dropNulls removes the nulls of what A2A defines. What others define, the
+// parameters of extensions and the headers of signatures, stays as it is.
+func dropNulls(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		for name, member := range v {
+			switch {
+			case member == nil:
+				delete(v, name)
+			case name != "params" && name != "header":
+				v[name] = dropNulls(member)
+			}
+		}
+	case []any:
+		v = slices.DeleteFunc(v, func(element any) bool { return element == nil })
+		for i := range v {
+			v[i] = dropNulls(v[i])
+		}
+		return v
+	}
+	return value
+}
+
+// missingMember returns the first member that A2A requires and a card lacks.
+func missingMember(card map[string]any) string {
+	capabilities, _ := card["capabilities"].(map[string]any)
+	for _, part := range []struct {
+		name    string
+		value   any // an object, or a list of objects
+		members []string
+	}{
+		{"", card, []string{
+			"name", "description", "url", "version", "capabilities", "defaultInputModes", "defaultOutputModes", "skills",
+		}},
+		{"skills", card["skills"], []string{"id", "name", "description", "tags"}},
+		{"capabilities.extensions", capabilities["extensions"], []string{"uri"}},
+		{"additionalInterfaces", card["additionalInterfaces"], []string{"transport", "url"}},
+		{"provider", card["provider"], []string{"organization", "url"}},
+		{"signatures", card["signatures"], []string{"protected", "signature"}},
+	} {
+		objects, isList := part.value.([]any)
+		if !isList && part.value != nil {
+			objects = []any{part.value}
+		}
+		for _, object := range objects {
+			for _, member := range part.members {
+				if _, ok := object.(map[string]any)[member]; !ok {
+					return strings.TrimPrefix(part.name+"."+member, ".")
+				}
+			}
+		}
+	}
+	if card["name"] == "" {
+		return "name"
+	}
+	return ""
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -314,7 +313,7 @@ func TestCompressedAnswer(t *testing.T) {
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
-		_ = json.NewEncoder(z).Encode(map[string]any{"name": "Echo", "description": strings.Repeat("x", 900<<10)})
+		fmt.Fprint(z, cardOf(strings.Repeat("x", 900<<10)))
 		z.Close()
 	}))
 	defer agent.Close()
@@ -330,7 +329,7 @@ func TestConnections(t *testing.T) {
 	c := newClient(t, loopback())
 	var last string
 	for range 40 {
-		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"name":"Echo"}`) }))
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, cardOf("")) }))
 		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:

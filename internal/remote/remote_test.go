@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -96,25 +97,58 @@ func TestModels(t *testing.T) {
 	}
 }
 
+// cardOf is a complete agent card.
+func cardOf(description string) string {
+	return fmt.Sprintf(`{"capabilities":{},"defaultInputModes":["text"],"defaultOutputModes":["text"],"description":%q,`+
+		`"name":"Echo","protocolVersion":"0.3.0","skills":[],"url":"http://echo","version":"1"}`, description)
+}
+
 func TestAgentCard(t *testing.T) {
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/good/.well-known/agent-card.json":
-			fmt.Fprint(w, `{"name":"Echo"}`)
+			fmt.Fprint(w, cardOf("Says it again."))
 		case "/nameless/.well-known/agent-card.json":
-			fmt.Fprint(w, `{"name":""}`)
+			fmt.Fprint(w, strings.Replace(cardOf(""), "Echo", "", 1))
 		default:
 			http.NotFound(w, r)
 		}
 	}))
 	defer agent.Close()
 	c := newClient(t, loopback())
-	if card, err := c.Fetch(t.Context(), agent.URL+"/good/?x=1#y"); err != nil || string(card) != `{"name":"Echo"}` {
+	if card, err := c.Fetch(t.Context(), agent.URL+"/good/?x=1#y"); err != nil || string(card) != cardOf("Says it again.") {
 		t.Errorf("card = %s, %v", card, err)
 	}
 	for path, want := range map[string]resource.RemoteReason{"/nameless": resource.RemoteUnusable, "/none": resource.RemoteRefuses} {
 		if _, err := c.Fetch(t.Context(), agent.URL+path); reasonOf(err) != want {
 			t.Errorf("%s: reason %q, want %q", path, reasonOf(err), want)
+		}
+	}
+}
+
+// A card is what clients of A2A can read: without nulls, and with all that A2A
+// requires.
+func TestCheckAgentCard(t *testing.T) {
+	for name, test := range map[string]struct{ given, want, problem string }{
+		"complete": {cardOf("a"), cardOf("a"), ""},
+		"nulls, and no protocol version": {
+			`{"name":"n","description":"","url":"u","version":"1","capabilities":{"streaming":null,"extensions":[null,{"uri":"x","params":{"a":null}}]},
+				"defaultInputModes":[],"defaultOutputModes":[],"skills":[{"id":"s","name":"s","description":"","tags":[],"examples":null}],"iconUrl":null,"later":1e400}`,
+			`{"capabilities":{"extensions":[{"params":{"a":null},"uri":"x"}]},"defaultInputModes":[],"defaultOutputModes":[],"description":"","later":1e400,` +
+				`"name":"n","protocolVersion":"0.3.0","skills":[{"description":"","id":"s","name":"s","tags":[]}],"url":"u","version":"1"}`, "",
+		},
+		"no object":                {`[]`, "", "not an agent card"},
+		"null":                     {`null`, "", "it has no name"},
+		"no URL":                   {strings.Replace(cardOf("a"), `"url"`, `"URL"`, 1), "", "it has no url"},
+		"null for a list":          {strings.Replace(cardOf("a"), `"skills":[]`, `"skills":null`, 1), "", "it has no skills"},
+		"a number for a name":      {strings.Replace(cardOf("a"), `"Echo"`, `5`, 1), "", "not an agent card"},
+		"a skill without tags":     {strings.Replace(cardOf("a"), `"skills":[]`, `"skills":[{"id":"s","name":"s","description":"d"}]`, 1), "", "it has no skills.tags"},
+		"an extension without URI": {strings.Replace(cardOf("a"), `"capabilities":{}`, `"capabilities":{"extensions":[{}]}`, 1), "", "it has no capabilities.extensions.uri"},
+		"a provider without URL":   {strings.Replace(cardOf("a"), `"url":"http://echo"`, `"url":"u","provider":{"organization":"o"}`, 1), "", "it has no provider.url"},
+	} {
+		got, err := new(remote.Client).Check(json.RawMessage(test.given))
+		if string(got) != test.want || (err == nil) != (test.problem == "") || err != nil && !strings.Contains(err.Error(), test.problem) {
+			t.Errorf("%s: %s, %v; want %s, %q", name, got, err, test.want, test.problem)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -24,7 +25,8 @@ func TestHTTP2(t *testing.T) {
 		case strings.HasPrefix(r.URL.Path, "/header"):
 			w.Header().Set("X-Large", strings.Repeat(text, 2*headerLimit))
 		}
-		_, _ = w.Write([]byte(`{"name":"Echo","description":"` + strings.Repeat(text, size) + `"}`))
+		fmt.Fprintf(w, `{"name":"Echo","description":%q,"url":"http://echo","version":"1","capabilities":{},"skills":[],`+
+			`"defaultInputModes":[],"defaultOutputModes":[]}`, strings.Repeat(text, size))
 	}))
 	server.EnableHTTP2 = true
 	server.StartTLS()

@@ -35,14 +35,23 @@ type SystemConfiguration struct {
 	DefaultEmbeddingModel *string `json:"default_embedding_model" required:"false" maxLength:"256"`
 }
 
-// SystemConfiguration returns the defaults.
+// SystemConfiguration returns the defaults. Until somebody has set them, the
+// caller counts as their owner.
 func (r *Resources) SystemConfiguration(ctx context.Context, who Caller) (*Configuration, error) {
 	if err := r.Configurations.kind.permit(who, Reading); err != nil {
 		return nil, err
 	}
 	row := new(Configuration)
 	err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"})
-	return row, known(err, "configuration")
+	return row.ownedBy(who), known(err, "configuration")
+}
+
+// ownedBy fills in the owner where there is none.
+func (c *Configuration) ownedBy(who Caller) *Configuration {
+	if c.CreatedBy == nil {
+		c.CreatedBy = &who.UserID
+	}
+	return c
 }
 
 // PutSystemConfiguration sets the defaults. A model that no model provider
@@ -69,13 +78,14 @@ func (r *Resources) PutSystemConfiguration(ctx context.Context, who Caller, ifMa
 			return nil, err
 		}
 	}
-	return r.Configurations.Update(ctx, who, now.ID, ifMatch, func(row *Configuration) error {
+	row, err := r.Configurations.Update(ctx, who, now.ID, ifMatch, func(row *Configuration) error {
 		if !same(row.DefaultLLMModel, in.DefaultLLMModel) || !same(row.DefaultEmbeddingModel, in.DefaultEmbeddingModel) {
 			row.DefaultLLMModel, row.DefaultEmbeddingModel = in.DefaultLLMModel, in.DefaultEmbeddingModel
 			row.CreatedBy = &who.UserID
 		}
 		return nil
 	})
+	return row.ownedBy(who), err
 }
 
 func same[T comparable](a, b *T) bool {

@@ -22,12 +22,19 @@ type Connector struct {
 	bun.BaseModel `bun:"table:connectors"`
 	Base
 
-	URL              string   `json:"url" format:"uri"`
-	ClientID         *string  `json:"-"`
-	ClientSecret     []byte   `json:"-"`
-	State            string   `json:"state" enum:"created,connected,disconnected"`
-	DisconnectReason *string  `json:"disconnect_reason"`
-	Metadata         Metadata `bun:"type:json" json:"metadata"`
+	URL              string       `json:"url" format:"uri"`
+	ClientID         *string      `json:"-"`
+	ClientSecret     []byte       `json:"-"`
+	State            string       `json:"state" enum:"created,connected,disconnected"`
+	AuthRequest      *AuthRequest `bun:"-" json:"auth_request" doc:"Where the user authorizes the connection; null if that is not asked for."`
+	DisconnectReason *string      `json:"disconnect_reason"`
+	Metadata         Metadata     `bun:"type:json" json:"metadata"`
+}
+
+// AuthRequest is what the user of a connector has to authorize.
+type AuthRequest struct {
+	Type                  string `json:"type" enum:"code"`
+	AuthorizationEndpoint string `json:"authorization_endpoint" format:"uri"`
 }
 
 func connectorKind() Kind[*Connector] {
@@ -113,8 +120,17 @@ func (r *Resources) applyPreset(in *NewConnector) {
 	}
 }
 
+// Connection is how to connect.
+type Connection struct {
+	RedirectURL *string `json:"redirect_url" required:"false" maxLength:"2048" doc:"Where the user goes after authorizing the connection; used only if that is asked for."`
+	AccessToken *string `json:"access_token" required:"false" maxLength:"10000" doc:"Not supported yet."`
+}
+
 // Connect reaches the MCP server; if it can't be reached, nothing changes.
-func (r *Resources) Connect(ctx context.Context, who Caller, id string) (*Connector, error) {
+func (r *Resources) Connect(ctx context.Context, who Caller, id string, how *Connection) (*Connector, error) {
+	if how != nil && how.AccessToken != nil {
+		return nil, fail(NotConfigured, "access_token", "access tokens are not supported yet; leave it out or null")
+	}
 	now, err := r.Connectors.Get(ctx, who, id)
 	if err != nil {
 		return nil, err

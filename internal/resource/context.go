@@ -48,7 +48,11 @@ func (r *Resources) CreateContext(ctx context.Context, who Caller, in NewContext
 	row := &Context{Metadata: in.Metadata.orEmpty(), ProviderID: in.ProviderID}
 	err := r.store.InTx(ctx, func(tx *store.Tx) error {
 		if in.ProviderID != nil {
-			if err := r.needProvider(ctx, tx, who, *in.ProviderID); err != nil {
+			provider, err := r.lockProvider(ctx, tx, who, *in.ProviderID)
+			if err != nil {
+				return err
+			}
+			if err := tx.Touch(ctx, provider); err != nil {
 				return err
 			}
 		}

@@ -130,6 +130,17 @@ func (r *Resources) History(ctx context.Context, who Caller, contextID string, p
 	return list, err
 }
 
+// HistoryItem returns an item of a context's history.
+func (r *Resources) HistoryItem(ctx context.Context, who Caller, contextID, id string) (*HistoryItem, error) {
+	c, err := r.Contexts.Get(ctx, who, contextID)
+	if err != nil {
+		return nil, err
+	}
+	row := new(HistoryItem)
+	err = r.store.First(ctx, row, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: strings.ToLower(id)})
+	return row, known(err, "item in this context")
+}
+
 // DeleteHistory removes an item and all after it.
 func (r *Resources) DeleteHistory(ctx context.Context, who Caller, contextID, fromID string) error {
 	_, err := r.Contexts.update(ctx, who, contextID, 0, func(tx *store.Tx, c *Context) error {

@@ -57,9 +57,22 @@ func (r *Resources) source(ctx context.Context, who Caller, id string) (*File, e
 	return row, err
 }
 
+// NewExtraction says what to extract.
+type NewExtraction struct {
+	Settings *ExtractionSettings `json:"settings" required:"false"`
+}
+
+// ExtractionSettings narrow what is extracted.
+type ExtractionSettings struct {
+	Formats []string `json:"formats" required:"false" nullable:"true" minItems:"1" maxItems:"2" enum:"markdown,vendor_specific_json" doc:"Text formats are extracted as they are; they have no vendor_specific_json."`
+}
+
 // Extract turns a file into text, as a second file. One that was extracted
 // already is left as it is; one that failed is tried again.
-func (r *Resources) Extract(ctx context.Context, who Caller, id string) (*Extraction, error) {
+func (r *Resources) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
+	if in != nil && in.Settings != nil && in.Settings.Formats != nil && !slices.Contains(in.Settings.Formats, "markdown") {
+		return nil, fail(NotConfigured, "settings.formats", "text is extracted as it is, which is the format markdown")
+	}
 	row, err := r.source(ctx, who, id)
 	if err != nil {
 		return nil, err

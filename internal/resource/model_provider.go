@@ -17,13 +17,15 @@ type ModelProvider struct {
 	bun.BaseModel `bun:"table:model_providers"`
 	Base
 
-	Type             string  `json:"type"`
-	Name             *string `json:"name"`
-	Description      *string `json:"description"`
-	BaseURL          string  `json:"base_url" format:"uri"`
-	APIKey           []byte  `json:"-"`
-	WatsonxProjectID *string `json:"-"`
-	WatsonxSpaceID   *string `json:"-"`
+	Type             string   `json:"type"`
+	Name             *string  `json:"name"`
+	Description      *string  `json:"description"`
+	BaseURL          string   `json:"base_url" format:"uri"`
+	Capabilities     []string `bun:"-" json:"capabilities" nullable:"false" enum:"llm,embedding" doc:"What its models are for, by its type."`
+	State            string   `json:"state" enum:"online,offline" doc:"Whether its models could be listed when that was last tried."`
+	APIKey           []byte   `json:"-"`
+	WatsonxProjectID *string  `json:"-"`
+	WatsonxSpaceID   *string  `json:"-"`
 }
 
 func modelProviderKind() Kind[*ModelProvider] {
@@ -95,7 +97,7 @@ func (r *Resources) checkKey(ctx context.Context, m *ModelProvider, key string) 
 func (r *Resources) CreateModelProvider(ctx context.Context, who Caller, in NewModelProvider) (*ModelProvider, error) {
 	row := &ModelProvider{
 		Base: Base{ID: newID()}, Type: in.Type, Name: in.Name, Description: in.Description,
-		BaseURL: in.BaseURL, WatsonxProjectID: in.WatsonxProjectID, WatsonxSpaceID: in.WatsonxSpaceID,
+		BaseURL: in.BaseURL, State: Online, WatsonxProjectID: in.WatsonxProjectID, WatsonxSpaceID: in.WatsonxSpaceID,
 	}
 	if err := r.ModelProviders.kind.permit(who, Creating); err != nil {
 		return nil, err
@@ -170,6 +172,9 @@ func (r *Resources) PatchModelProvider(ctx context.Context, who Caller, id strin
 	return r.ModelProviders.Update(ctx, who, id, ifMatch, func(m *ModelProvider) error {
 		if newKey {
 			m.APIKey, m.touched = sealed, true
+		}
+		if newKey || moves {
+			m.State = Online
 		}
 		touched := m.touched
 		err := in.apply(m)

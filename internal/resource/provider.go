@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"time"
 
@@ -15,7 +16,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// The states of a provider.
+// managed is the type of a provider that is an image.
+const managed = "managed"
+
+// The states of a provider, and of a model provider.
 const (
 	Online  = "online"
 	Offline = "offline"
@@ -27,13 +31,16 @@ type Provider struct {
 	Base
 
 	Type               string          `json:"type" enum:"managed,unmanaged"`
+	Managed            bool            `bun:"-" json:"managed" doc:"Whether type is managed."`
 	Source             string          `json:"source" doc:"Where it is."`
 	Origin             string          `json:"origin" doc:"What it came from: the location unless said otherwise."`
 	VersionInfo        VersionInfo     `bun:"type:json" json:"version_info"`
 	AgentCard          json.RawMessage `bun:"type:json" json:"agent_card"`
 	State              string          `json:"state" enum:"online,offline,missing"`
 	AutoStopTimeoutSec int             `json:"auto_stop_timeout_sec"`
-	LastActiveAt       *time.Time      `json:"last_active_at"`
+	AutoStopTimeout    string          `bun:"-" json:"auto_stop_timeout" doc:"The same as an ISO 8601 duration, such as PT20M."`
+	LastActiveAt       time.Time       `json:"last_active_at" doc:"When it was created, or last got a context."`
+	Env                []EnvVar        `bun:"-" json:"env" nullable:"false" doc:"The variables that its agent card asks for."`
 }
 
 // VersionInfo is the version of a managed provider's image.
@@ -57,8 +64,8 @@ type AgentCards interface {
 	// Fetch returns the card of an agent at an http(s) URL. The error is a
 	// [RemoteError].
 	Fetch(ctx context.Context, location string) (json.RawMessage, error)
-	// Check returns an error for a document that is no agent card.
-	Check(card json.RawMessage) error
+	// Check returns a card as clients of A2A read it, or why a document is none.
+	Check(document json.RawMessage) (json.RawMessage, error)
 }
 
 // NewProvider asks for an agent to be known.
@@ -66,8 +73,8 @@ type NewProvider struct {
 	Location           string          `json:"location" maxLength:"2048" doc:"The http(s) URL of a running agent."`
 	AgentCard          json.RawMessage `json:"agent_card" required:"false" doc:"Left out, it is fetched from the agent."`
 	Origin             *string         `json:"origin" required:"false" minLength:"1" maxLength:"2048"`
-	AutoStopTimeoutSec *int            `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800"`
-	Variables          VariableChanges `json:"variables" required:"false" nullable:"true" maxProperties:"100"`
+	AutoStopTimeoutSec *float64        `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800" multipleOf:"1"`
+	Variables          Variables       `json:"variables" required:"false" nullable:"true" maxProperties:"100"`
 }
 
 const defaultAutoStop = 1200
@@ -97,15 +104,16 @@ func (r *Resources) PreviewProvider(ctx context.Context, who Caller, in NewProvi
 	if err := checkLocation(in.Location); err != nil {
 		return nil, err
 	}
+	now := r.now()
 	row := &Provider{
-		Base: Base{ID: providerID(in.Location), CreatedBy: &who.UserID, CreatedAt: r.now(), UpdatedAt: r.now()},
-		Type: "unmanaged", Source: in.Location, Origin: in.Location, AutoStopTimeoutSec: defaultAutoStop,
+		Base: Base{ID: providerID(in.Location), CreatedBy: &who.UserID, CreatedAt: now, UpdatedAt: now},
+		Type: "unmanaged", Source: in.Location, Origin: in.Location, AutoStopTimeoutSec: defaultAutoStop, LastActiveAt: now,
 	}
 	if in.Origin != nil {
 		row.Origin = *in.Origin
 	}
 	if in.AutoStopTimeoutSec != nil {
-		row.AutoStopTimeoutSec = *in.AutoStopTimeoutSec
+		row.AutoStopTimeoutSec = int(*in.AutoStopTimeoutSec)
 	}
 	var err error
 	row.AgentCard, row.State, err = r.agentCard(ctx, in.Location, in.AgentCard)
@@ -120,10 +128,10 @@ func (r *Resources) agentCard(ctx context.Context, location string, given json.R
 		}
 		return card, Online, nil
 	}
-	if err := r.agents.Check(given); err != nil {
+	if card, err = r.agents.Check(given); err != nil {
 		return nil, "", &Error{Code: Invalid, Field: "agent_card", Message: err.Error(), Cause: err}
 	}
-	return given, Offline, nil // until the agent has been asked
+	return card, Offline, nil // until the agent has been asked
 }
 
 func isNull(document json.RawMessage) bool { return len(document) == 0 || string(document) == "null" }
@@ -138,7 +146,7 @@ func (r *Resources) CreateProvider(ctx context.Context, who Caller, in NewProvid
 		if err := r.Providers.insert(ctx, tx, who, row); err != nil {
 			return err
 		}
-		_, err := r.setVariables(ctx, tx, row.ID, in.Variables)
+		_, err := r.replaceVariables(ctx, tx, row.ID, in.Variables)
 		return err
 	})
 	return row, err
@@ -149,8 +157,8 @@ type ProviderPatch struct {
 	Location           *string         `json:"location" required:"false" maxLength:"2048"`
 	AgentCard          json.RawMessage `json:"agent_card" required:"false"`
 	Origin             *string         `json:"origin" required:"false" minLength:"1" maxLength:"2048"`
-	AutoStopTimeoutSec *int            `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800"`
-	Variables          VariableChanges `json:"variables" required:"false" nullable:"true" maxProperties:"100"`
+	AutoStopTimeoutSec *float64        `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800" multipleOf:"1"`
+	Variables          Variables       `json:"variables" required:"false" nullable:"true" maxProperties:"100" doc:"Take the place of those there are."`
 }
 
 // PatchProvider changes a provider. A new location keeps the id; unless a card
@@ -189,9 +197,11 @@ func (r *Resources) PatchProvider(ctx context.Context, who Caller, id string, if
 			p.Origin = *in.Origin
 		}
 		if in.AutoStopTimeoutSec != nil {
-			p.AutoStopTimeoutSec = *in.AutoStopTimeoutSec
+			p.AutoStopTimeoutSec = int(*in.AutoStopTimeoutSec)
 		}
-		p.touched, err = r.setVariables(ctx, tx, p.ID, in.Variables)
+		if in.Variables != nil {
+			p.touched, err = r.replaceVariables(ctx, tx, p.ID, in.Variables)
+		}
 		return err
 	})
 }
@@ -222,15 +232,12 @@ func (r *Resources) ProviderVariables(ctx context.Context, who Caller, id string
 
 // PutProviderVariables merges changes into a provider's variables; nil removes
 // one.
-func (r *Resources) PutProviderVariables(ctx context.Context, who Caller, id string, changes VariableChanges) (map[string]string, error) {
-	_, err := r.Providers.update(ctx, who, id, 0, func(tx *store.Tx, p *Provider) (err error) {
+func (r *Resources) PutProviderVariables(ctx context.Context, who Caller, id string, ifMatch int64, changes VariableChanges) error {
+	_, err := r.Providers.update(ctx, who, id, ifMatch, func(tx *store.Tx, p *Provider) (err error) {
 		p.touched, err = r.setVariables(ctx, tx, p.ID, changes)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return r.ProviderVariables(ctx, who, id)
+	return err
 }
 
 // Agent is what the checks need to know of a provider that is a URL.
@@ -273,20 +280,19 @@ func (r *Resources) CheckAgent(ctx context.Context, p *Agent) error {
 		}
 		return nil
 	})
-	if isCode(err, NotFound) {
-		return nil // deleted meanwhile
+	if err != nil && !isCode(err, NotFound) { // else it was deleted meanwhile
+		return fmt.Errorf("provider %s: %w", p.ID, err)
 	}
-	return err
+	return nil
 }
 
-// needProvider returns an error unless the caller may read a provider, and holds
-// it.
-func (r *Resources) needProvider(ctx context.Context, tx *store.Tx, who Caller, id string) error {
-	_, err := r.Providers.lock(ctx, tx, who, Reading, id, 0)
+// lockProvider holds a provider that the caller may read.
+func (r *Resources) lockProvider(ctx context.Context, tx *store.Tx, who Caller, id string) (*Provider, error) {
+	row, err := r.Providers.lock(ctx, tx, who, Reading, id, 0)
 	if isCode(err, NotFound) {
-		return fail(NotFound, "provider_id", "there is no such provider")
+		err = fail(NotFound, "provider_id", "there is no such provider")
 	}
-	return err
+	return row, err
 }
 
 // ProviderFilter narrows a list of providers. UserOwned: true is the caller's,

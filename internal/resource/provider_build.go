@@ -2,7 +2,9 @@ package resource
 
 import (
 	"context"
+	"encoding/json"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -41,17 +43,41 @@ type ProviderBuild struct {
 	OnComplete         OnComplete         `bun:"type:json" json:"on_complete"`
 	BuildConfiguration BuildConfiguration `bun:"type:json" json:"build_configuration"`
 	ProviderID         *string            `json:"provider_id" format:"uuid"`
+	ProviderOrigin     string             `bun:"-" json:"provider_origin" doc:"The repository without its version."`
+	Destination        string             `json:"destination" doc:"The image; empty until the builder reports it."`
 	ErrorMessage       *string            `json:"error_message"`
 }
 
-// BuildSource is a Git repository, perhaps with a version and a path in it.
-type BuildSource struct {
-	Host    string  `json:"host"`
-	Org     string  `json:"org"`
-	Repo    string  `json:"repo"`
-	Version *string `json:"version"`
-	Path    *string `json:"path"`
+// MarshalJSON adds what follows from other fields.
+func (b *ProviderBuild) MarshalJSON() ([]byte, error) {
+	type plain ProviderBuild
+	shown := plain(*b)
+	shown.ProviderOrigin = b.Source.origin()
+	return json.Marshal(&shown)
 }
+
+// BuildSource is a version of a Git repository, or of a folder in it.
+type BuildSource struct {
+	Host        string  `json:"host"`
+	Org         string  `json:"org"`
+	Repo        string  `json:"repo"`
+	Version     string  `json:"version" doc:"A branch, a tag or a commit; HEAD unless the location names one."`
+	VersionType string  `json:"version_type" enum:"head,tag"`
+	CommitHash  string  `json:"commit_hash" doc:"Empty until it is known: the location names it, or the builder reports it."`
+	Path        *string `json:"path"`
+}
+
+// origin is the repository without its version.
+func (s BuildSource) origin() string {
+	origin := "git+https://" + s.Host + "/" + s.Org + "/" + s.Repo
+	if s.Path != nil {
+		origin += "#path=" + *s.Path
+	}
+	return origin
+}
+
+// isCommit matches the names of commits, of SHA-1 and SHA-256.
+var isCommit = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`).MatchString
 
 // OnComplete is what happens after the build.
 type OnComplete struct {
@@ -116,11 +142,14 @@ func parseBuildSource(location string) (BuildSource, error) {
 		return BuildSource{}, wrong
 	}
 	org, repo, _ := strings.Cut(strings.Trim(u.Path, "/"), "/")
-	source := BuildSource{Host: u.Host, Org: org}
+	source := BuildSource{Host: u.Host, Org: org, Version: "HEAD", VersionType: "head"}
 	repo, version, versioned := strings.Cut(repo, "@")
 	source.Repo = strings.TrimSuffix(repo, ".git")
 	if versioned {
-		source.Version = &version
+		source.Version = version
+	}
+	if isCommit(version) {
+		source.CommitHash = version
 	}
 	if u.Fragment != "" {
 		path, ok := strings.CutPrefix(u.Fragment, "path=")
@@ -140,6 +169,9 @@ type ProviderBuildPatch struct {
 	Status       *string `json:"status" required:"false" enum:"in_progress,build_completed,completed,failed"`
 	ErrorMessage *string `json:"error_message" required:"false" maxLength:"10000" doc:"Only with the status failed."`
 	ProviderID   *string `json:"provider_id" required:"false" format:"uuid" doc:"The provider that came of it."`
+	VersionType  *string `json:"version_type" required:"false" enum:"head,tag" doc:"Whether the version is a branch or a tag."`
+	CommitHash   *string `json:"commit_hash" required:"false" pattern:"^([0-9a-f]{40}|[0-9a-f]{64})$" doc:"The commit that is built."`
+	Destination  *string `json:"destination" required:"false" minLength:"1" maxLength:"512" doc:"The image."`
 }
 
 // PatchProviderBuild notes what a builder reports.
@@ -160,8 +192,17 @@ func (r *Resources) PatchProviderBuild(ctx context.Context, who Caller, id strin
 		if b.Status == buildFailed && b.ErrorMessage == nil {
 			return fail(Invalid, "error_message", "a build that failed needs one")
 		}
+		if in.VersionType != nil {
+			b.Source.VersionType = *in.VersionType
+		}
+		if in.CommitHash != nil {
+			b.Source.CommitHash = *in.CommitHash
+		}
+		if in.Destination != nil {
+			b.Destination = *in.Destination
+		}
 		if in.ProviderID != nil && !same(b.ProviderID, in.ProviderID) {
-			if err := r.needProvider(ctx, tx, who, *in.ProviderID); err != nil {
+			if _, err := r.lockProvider(ctx, tx, who, *in.ProviderID); err != nil {
 				return err
 			}
 			b.ProviderID = in.ProviderID

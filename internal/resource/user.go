@@ -147,16 +147,13 @@ func (r *Resources) MyVariables(ctx context.Context, who Caller) (map[string]str
 }
 
 // PutMyVariables merges changes into the caller's variables; nil removes one.
-func (r *Resources) PutMyVariables(ctx context.Context, who Caller, changes VariableChanges) (map[string]string, error) {
+func (r *Resources) PutMyVariables(ctx context.Context, who Caller, changes VariableChanges) error {
 	self := Caller{UserID: who.UserID, Role: RoleAdmin}
 	_, err := r.Users.update(ctx, self, who.UserID, 0, func(tx *store.Tx, u *User) (err error) {
 		u.touched, err = r.setVariables(ctx, tx, u.ID, changes)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return r.variables(ctx, who.UserID)
+	return err
 }
 
 // ListUsers returns a part of the users, those whose e-mail address holds a text

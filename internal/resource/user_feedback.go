@@ -2,6 +2,8 @@ package resource
 
 import (
 	"context"
+	"encoding/json"
+	"slices"
 
 	"github.com/uptrace/bun"
 
@@ -15,6 +17,7 @@ type UserFeedback struct {
 	Base
 
 	ProviderID  string   `json:"provider_id" format:"uuid"`
+	AgentName   string   `bun:"-" json:"agent_name" doc:"The name in the provider's agent card."`
 	TaskID      string   `json:"task_id" format:"uuid"`
 	ContextID   string   `json:"context_id" format:"uuid"`
 	Rating      int      `json:"rating" enum:"1,-1"`
@@ -50,7 +53,7 @@ func (r *Resources) CreateUserFeedback(ctx context.Context, who Caller, in NewUs
 		Message: in.Message, Comment: in.Comment, CommentTags: in.CommentTags,
 	}
 	err := r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.needProvider(ctx, tx, who, in.ProviderID); err != nil {
+		if _, err := r.lockProvider(ctx, tx, who, in.ProviderID); err != nil {
 			return err
 		}
 		if _, err := r.lockContext(ctx, tx, who, in.ContextID); err != nil {
@@ -68,5 +71,44 @@ func (r *Resources) ListUserFeedback(ctx context.Context, who Caller, page Page,
 	if providerID != "" {
 		filters = append(filters, ofProvider(providerID))
 	}
-	return r.UserFeedback.List(ctx, who, page, filters...)
+	list, err := r.UserFeedback.List(ctx, who, page, filters...)
+	if err != nil {
+		return nil, err
+	}
+	return list, r.nameAgents(ctx, list.Items)
+}
+
+// GetUserFeedback returns feedback that the caller may read.
+func (r *Resources) GetUserFeedback(ctx context.Context, who Caller, id string) (*UserFeedback, error) {
+	row, err := r.UserFeedback.Get(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	return row, r.nameAgents(ctx, []*UserFeedback{row})
+}
+
+// nameAgents fills in the names of the agents that feedback is about.
+func (r *Resources) nameAgents(ctx context.Context, feedback []*UserFeedback) error {
+	var ids []string
+	for _, f := range feedback {
+		if !slices.Contains(ids, f.ProviderID) {
+			ids = append(ids, f.ProviderID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	names := make(map[string]string)
+	err := store.Each(ctx, r.store, func(p *Provider) error {
+		var card struct {
+			Name string `json:"name"`
+		}
+		err := json.Unmarshal(p.AgentCard, &card)
+		names[p.ID] = card.Name
+		return err
+	}, store.Filter{Column: "id", Op: store.In, Value: ids})
+	for _, f := range feedback {
+		f.AgentName = names[f.ProviderID]
+	}
+	return err
 }

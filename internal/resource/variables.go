@@ -12,6 +12,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
+// Variables are values by name.
+type Variables map[string]string
+
 // VariableChanges are changes to variables; nil removes one.
 type VariableChanges map[string]*string
 
@@ -51,12 +54,38 @@ func (r *Resources) variables(ctx context.Context, owner string) (map[string]str
 	return values, err
 }
 
+// replaceVariables puts variables in the place of those of a row that is held, and
+// reports whether any changed.
+func (r *Resources) replaceVariables(ctx context.Context, tx *store.Tx, owner string, values Variables) (changed bool, err error) {
+	changes := make(VariableChanges, len(values))
+	for name, value := range values {
+		changes[name] = &value
+	}
+	if err := checkVariables(changes); err != nil {
+		return false, err
+	}
+	var rows []*variable
+	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		if _, stays := values[row.Name]; !stays {
+			changes[row.Name] = nil
+		}
+	}
+	return r.changeVariables(ctx, tx, owner, changes)
+}
+
 // setVariables merges changes into the variables of a row that is held, and
 // reports whether any changed.
 func (r *Resources) setVariables(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
 	if err := checkVariables(changes); err != nil {
 		return false, err
 	}
+	return r.changeVariables(ctx, tx, owner, changes)
+}
+
+func (r *Resources) changeVariables(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
 	var rows []*variable
 	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
 		return false, err

@@ -113,13 +113,17 @@ type VectorStoreItem struct {
 	ID           *string   `json:"id" required:"false" format:"uuid"`
 	DocumentID   string    `json:"document_id" minLength:"1" maxLength:"256"`
 	DocumentType string    `json:"document_type" required:"false" enum:"platform_file,external" default:"platform_file"`
-	ModelID      string    `json:"model_id" doc:"The model that made the embedding: that of the vector store."`
+	ModelID      string    `json:"model_id" required:"false" default:"platform" doc:"The model that made the embedding: that of the vector store, which is also called platform."`
 	Text         string    `json:"text"`
 	Embedding    []float32 `json:"embedding" nullable:"false" maxItems:"9999"`
 	Metadata     Metadata  `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 }
 
-const platformFile = "platform_file"
+const (
+	platformFile = "platform_file"
+	// platformModel stands for the vector store's model, whatever that is.
+	platformModel = "platform"
+)
 
 // row checks an item and turns it into a row.
 func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vectorStoreItem, error) {
@@ -129,7 +133,7 @@ func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vec
 	switch {
 	case len(i.Embedding) != s.Dimension:
 		return nil, fail(Invalid, field+".embedding", "has %d numbers; this vector store has %d dimensions", len(i.Embedding), s.Dimension)
-	case i.ModelID != s.ModelID:
+	case i.ModelID != s.ModelID && i.ModelID != platformModel:
 		return nil, fail(Invalid, field+".model_id", "differs from the vector store's, which is %q", s.ModelID)
 	}
 	if i.DocumentType == platformFile {
@@ -146,7 +150,11 @@ func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vec
 	}
 	row.UsageBytes = int64(len(row.Text) + len(row.Embedding))
 	if i.ID != nil {
-		row.ID = strings.ToLower(*i.ID)
+		id, err := uuid.Parse(*i.ID) // the Python SDK leaves out the dashes
+		if err != nil {
+			return nil, fail(Invalid, field+".id", "expected a UUID")
+		}
+		row.ID = id.String()
 	}
 	return row, nil
 }
@@ -157,6 +165,14 @@ func encodeVector(v []float32) []byte {
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
 	}
 	return b
+}
+
+func decodeVector(b []byte) []float32 {
+	v := make([]float32, len(b)/4)
+	for i := range v {
+		v[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return v
 }
 
 func ofVectorStore(id string) store.Filter {
@@ -291,15 +307,16 @@ type Found struct {
 	Score float64   `json:"score" doc:"Cosine similarity: 1 is the same direction."`
 }
 
-// FoundItem is an item without its embedding.
+// FoundItem is an item of a vector store.
 type FoundItem struct {
-	ID            string   `json:"id" format:"uuid"`
-	VectorStoreID string   `json:"vector_store_id" format:"uuid"`
-	DocumentID    string   `json:"document_id"`
-	DocumentType  string   `json:"document_type"`
-	ModelID       string   `json:"model_id"`
-	Text          string   `json:"text"`
-	Metadata      Metadata `json:"metadata"`
+	ID            string    `json:"id" format:"uuid"`
+	VectorStoreID string    `json:"vector_store_id" format:"uuid"`
+	DocumentID    string    `json:"document_id"`
+	DocumentType  string    `json:"document_type"`
+	ModelID       string    `json:"model_id"`
+	Text          string    `json:"text"`
+	Embedding     []float32 `json:"embedding" nullable:"false"`
+	Metadata      Metadata  `json:"metadata"`
 }
 
 // SearchVectorStore returns the items nearest to a vector, best first. It reads
@@ -324,7 +341,7 @@ func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string
 		if at < in.Limit {
 			best = slices.Insert(best[:min(len(best), in.Limit-1)], min(at, len(best)), &Found{Score: score, Item: FoundItem{
 				ID: row.ID, VectorStoreID: s.ID, DocumentID: row.DocumentID, DocumentType: row.DocumentType,
-				ModelID: s.ModelID, Text: row.Text, Metadata: row.Metadata.orEmpty(),
+				ModelID: s.ModelID, Text: row.Text, Embedding: decodeVector(row.Embedding), Metadata: row.Metadata.orEmpty(),
 			}})
 		}
 		return nil

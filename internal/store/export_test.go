@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -40,6 +41,20 @@ func (s *Store) Exec(t *testing.T, text string) {
 		text = "SET LOCAL search_path TO " + strings.TrimSuffix(s.dialect.schema, ".") + "; " + text
 	}
 	if _, err := s.writer.ExecContext(t.Context(), text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// MigrateSome migrates the log, and the resources with some of their migrations.
+func (s *Store) MigrateSome(t *testing.T, choose func(fs.FS) fs.FS) {
+	t.Helper()
+	err := s.migrations.log(t.Context(), s.migrations.db)
+	if err == nil {
+		some := s.migrations.resources()
+		some.Files = choose(some.Files)
+		err = some.Run(t.Context(), s.migrations.db)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -35,21 +35,29 @@ const (
 	AtLeast  Op = ">="
 	// Contains finds a text in a column, whatever the case.
 	Contains Op = "contains"
+	// In finds one of several values, a slice that is not empty.
+	In Op = "IN"
 )
 
 var likeEscape = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
 
 func (f Filter) expression() string {
-	if f.Op == Contains {
+	switch f.Op {
+	case Contains:
 		return "lower(?) LIKE ? ESCAPE '!'"
+	case In:
+		return "? IN (?)"
 	}
 	return "? " + string(f.Op) + " ?"
 }
 
 func (f Filter) arguments() []any {
 	column := bun.Ident(f.Column)
-	if f.Op == Contains {
+	switch f.Op {
+	case Contains:
 		return []any{column, "%" + likeEscape.Replace(strings.ToLower(fmt.Sprint(f.Value))) + "%"}
+	case In:
+		return []any{column, bun.List(f.Value)}
 	}
 	return []any{column, argument(f.Value)}
 }
