@@ -159,7 +159,7 @@ func (c *checker) object(s *huma.Schema) bool {
 			if !c.count() || !c.value(anything) {
 				return false
 			}
-		case c.next() == 'n' && required < 0: // null is as good as left out
+		case c.next() == 'n' && required < 0 && s.Properties[name] != nil: // null is as good as left out
 			c.literal()
 		default:
 			if !c.value(property) {

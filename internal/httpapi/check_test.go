@@ -21,10 +21,13 @@ type sample struct {
 	ID      string             `json:"id" required:"false" format:"uuid"`
 	Rating  int                `json:"rating" required:"false" enum:"1,-1"`
 	Count   int                `json:"count" required:"false" minimum:"2" maximum:"4"`
+	Whole   float64            `json:"whole" required:"false" multipleOf:"1"`
+	Hash    string             `json:"hash" required:"false" pattern:"^[a-c]+$"`
 	Yes     bool               `json:"yes" required:"false"`
 	Vector  []float32          `json:"vector" nullable:"false" required:"false" maxItems:"3"`
 	Tags    []string           `json:"tags" required:"false" nullable:"true" maxItems:"2" maxLength:"2"`
 	Map     map[string]*string `json:"map" required:"false" nullable:"true" maxProperties:"2"`
+	Texts   map[string]string  `json:"texts" required:"false" nullable:"true"`
 	Any     json.RawMessage    `json:"any" required:"false"`
 	Nested  *nested            `json:"nested" required:"false"`
 	Several []nested           `json:"several" required:"false" maxItems:"2"`
@@ -61,6 +64,17 @@ func refused(registry huma.Registry, schema *huma.Schema, body []byte) string {
 // The check takes the same bodies as huma, which decodes them first.
 func TestCheckAgreesWithHuma(t *testing.T) {
 	registry, schema := sampleSchema()
+	for body, taken := range map[string]bool{
+		`{"name":"a","kind":null,"map":null,"texts":null}`: true,
+		`{"name":"a","map":{"k":null}}`:                    true,
+		`{"name":"a","texts":{"k":null}}`:                  false,
+		`{"name":null}`:                                    false,
+	} {
+		problem, want := httpapi.CheckBody(registry, schema, []byte(body)), refused(registry, schema, []byte(body))
+		if (problem == nil) != taken || (want == "") != taken {
+			t.Errorf("%s:\n  check: %v\n  huma:  %q", body, problem, want)
+		}
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		body, err := json.Marshal(sampleBody(t))
 		if err != nil {
@@ -105,8 +119,8 @@ func sampleBody(t *rapid.T) any {
 		return value(0)
 	}
 	good := map[string]any{
-		"name": "a", "kind": "b", "id": "550e8400-e29b-41d4-a716-446655440000", "rating": -1, "count": 3, "yes": true, "vector": []any{1, 2.5},
-		"tags": []any{"x"}, "map": map[string]any{"k": "v", "l": nil}, "any": []any{map[string]any{}}, "nested": map[string]any{"score": 1},
+		"name": "a", "kind": "b", "id": "550e8400-e29b-41d4-a716-446655440000", "rating": -1, "count": 3, "whole": 2, "hash": "abc", "yes": true, "vector": []any{1, 2.5},
+		"tags": []any{"x"}, "map": map[string]any{"k": "v", "l": nil}, "texts": map[string]any{"k": "v"}, "any": []any{map[string]any{}}, "nested": map[string]any{"score": 1},
 		"several": []any{map[string]any{"score": 0, "big": 7}},
 	}
 	names := []string{"other", "Count"}

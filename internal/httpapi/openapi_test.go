@@ -100,7 +100,7 @@ func TestEveryListAndMapIsBounded(t *testing.T) {
 	}
 	known := []string{
 		"type", "properties", "additionalProperties", "required", "items", "minItems", "maxItems", "maxProperties", "minLength", "maxLength",
-		"minimum", "maximum", "enum", "format", "default", "description", "examples", "contentEncoding",
+		"minimum", "maximum", "multipleOf", "pattern", "enum", "format", "default", "description", "examples", "contentEncoding",
 	}
 	seen := 0
 	var walk func(where string, schema map[string]any)

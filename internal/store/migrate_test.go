@@ -66,7 +66,7 @@ func TestMigrateSDKFields(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { s.Close() })
-			s.MigrateSome(t, func(all fs.FS) fs.FS { return until(t, all, 2) })
+			s.MigrateSome(t, func(all fs.FS) fs.FS { return until(t, all, 3) })
 			const at = "'2026-01-01 00:00:00+00:00'"
 			common := "1, " + at + ", " + at + ", '" + id(1) + "'"
 			s.Exec(t, "INSERT INTO users VALUES ('"+id(1)+"', 1, "+at+", "+at+", NULL, 'a@example.com', 'user')")
