@@ -48,13 +48,9 @@ func (s *Store) Exec(t *testing.T, text string) {
 // MigrateSome migrates the log, and the resources with some of their migrations.
 func (s *Store) MigrateSome(t *testing.T, choose func(fs.FS) fs.FS) {
 	t.Helper()
-	err := s.migrations.log(t.Context(), s.migrations.db)
-	if err == nil {
-		some := s.migrations.resources()
-		some.Files = choose(some.Files)
-		err = some.Run(t.Context(), s.migrations.db)
-	}
-	if err != nil {
+	some := s.migrations
+	some.Files = choose(some.Files)
+	if err := s.log.Migrate(t.Context(), some); err != nil {
 		t.Fatal(err)
 	}
 }
