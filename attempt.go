@@ -25,15 +25,17 @@ const (
 	Gone
 	// Throttled: the receiver asks for a pause (429, or 503 with Retry-After).
 	Throttled
-	// Unauthorized: the credentials are wrong (401, 403).
+	// Unauthorized: the credentials are wrong (401, 403, and 407 of a proxy).
 	Unauthorized
 	// Rejected: this event can never be delivered (413, 415).
 	Rejected
 	// Refused: an answer that no retry is likely to change, but may (3xx, 4xx).
 	Refused
-	// Failed: the receiver is in trouble (5xx, timeout, reset).
+	// Failed: the receiver is in trouble (5xx, timeout, an answer that breaks off).
 	Failed
-	// Unreachable: no connection came about (DNS, connect, TLS).
+	// Unreachable: something on the way to the receiver failed (DNS, connection,
+	// TLS, proxy, credentials), or the connection broke before any answer. It is
+	// the endpoint's outage and uses up no attempt of the event.
 	Unreachable
 	// Blocked: the egress rule forbids the address.
 	Blocked
@@ -61,6 +63,7 @@ const (
 	ReasonTLS             = "tls"
 	ReasonTimeout         = "timeout"
 	ReasonReset           = "reset"
+	ReasonCredentials     = "credentials" // a token file, or an OAuth2 token endpoint
 	ReasonBlockedAddress  = "blocked_address"
 	ReasonRedirect        = "redirect"
 	ReasonResponseTooSlow = "response_too_slow"

@@ -43,7 +43,8 @@ type Endpoint struct {
 	// URL is http or https. It may hold user info, which is sent as basic
 	// authentication and never logged.
 	URL string
-	// Headers are sent as they are; one that Tidings would send too wins over it.
+	// Headers are sent as they are. Each wins over the header of that name that
+	// Tidings would send; one without values has none sent.
 	Headers http.Header
 	// Patterns select events; none means every event.
 	Patterns []Pattern

@@ -308,20 +308,26 @@ func (c *consumer) send(ctx context.Context) {
 // they are the oldest; a probe prefers the others, which it takes in turn.
 func (c *consumer) next(ctx context.Context, now time.Time) (*item, bool) {
 	if c.health.state == Probing {
-		if it, ok := c.nextReady(); ok {
+		if it, ok := c.nextReady(c.health.failed); ok {
 			return it, true
 		}
 	}
 	if it, ok := c.nextDue(ctx, now); ok {
 		return it, true
 	}
-	return c.nextReady()
+	return c.nextReady("")
 }
 
-func (c *consumer) nextReady() (*item, bool) {
+// nextReady takes the next event that waits in memory, one of another resource
+// than but if there is any.
+func (c *consumer) nextReady(but string) (*item, bool) {
 	l, ok := c.ready.pop()
 	if !ok {
 		return nil, false
+	}
+	if !c.ready.empty() && l.items[0].event.Resource() == but {
+		c.ready.push(l)
+		l, _ = c.ready.pop()
 	}
 	return l.items[0], true
 }

@@ -42,6 +42,7 @@ const (
 type health struct {
 	state  State
 	reason string
+	detail string // of the failure that began or prolonged the outage; may be empty
 	since  time.Time
 	max    int
 	allow  int       // requests at once while ramping
@@ -51,10 +52,20 @@ type health struct {
 
 	failures  int
 	resources map[string]bool // that failed since the last success
+	failed    string          // the resource that failed last
+
+	// Requests on whose connection no answer came because it broke, by resource:
+	// how many deliveries there were by then.
+	broke     map[string]int64
+	broken    bool // one did since the last answer
+	delivered int64
 }
 
+// brokeLimit bounds the resources whose connections broke.
+const brokeLimit = 1000
+
 func newHealth(limit int, now time.Time) *health {
-	return &health{state: Healthy, since: now, max: limit, resources: make(map[string]bool)}
+	return &health{state: Healthy, since: now, max: limit, resources: make(map[string]bool), broke: make(map[string]int64)}
 }
 
 // disable stops all sending.
@@ -62,7 +73,7 @@ func (h *health) disable(reason string, now time.Time) { h.enter(Disabled, reaso
 
 // enable ends that.
 func (h *health) enable(now time.Time) {
-	h.pause, h.failures = 0, 0
+	h.pause, h.failures, h.broken = 0, 0, false
 	clear(h.resources)
 	h.ramp(now)
 	h.reason = ""
@@ -96,11 +107,22 @@ func (h *health) wake() (time.Time, bool) {
 	return h.resume, h.state == Down || h.state == Throttled
 }
 
-// spends reports whether a failure with this outcome uses up an attempt of the
-// event: only where the endpoint is otherwise well.
-func (h *health) spends(o tidings.Outcome) bool {
+// observe takes the outcome of an attempt for a resource and reports whether it
+// uses up an attempt of the event: only where the endpoint is otherwise well.
+func (h *health) observe(o tidings.Outcome, resource string, now time.Time) (spent bool) {
+	well := h.state == Healthy || h.state == Ramping
+	if h.failed = resource; o.Verdict == tidings.Delivered {
+		h.failed = ""
+	}
+	switch {
+	case h.state == Disabled: // what was sent before
+	case o.Verdict == tidings.Unreachable && o.Reason == tidings.ReasonReset && well:
+		return h.connectionBroke(o, resource, now)
+	default:
+		h.take(o, resource, now)
+	}
 	switch o.Verdict {
-	case tidings.Refused, tidings.Rejected:
+	case tidings.Delivered, tidings.Refused, tidings.Rejected:
 		return true
 	case tidings.Failed:
 		return h.state == Healthy || h.state == Ramping
@@ -109,35 +131,64 @@ func (h *health) spends(o tidings.Outcome) bool {
 	}
 }
 
-// observe takes the outcome of an attempt for a resource.
-func (h *health) observe(o tidings.Outcome, resource string, now time.Time) {
-	if h.state == Disabled {
-		return
-	}
+func (h *health) take(o tidings.Outcome, resource string, now time.Time) {
 	switch o.Verdict {
-	case tidings.Delivered, tidings.Refused, tidings.Rejected:
+	case tidings.Delivered:
+		h.delivered++
+		delete(h.broke, resource)
+		h.answered(now)
+	case tidings.Refused, tidings.Rejected:
 		h.answered(now)
 	case tidings.Gone:
 		h.disable(o.Reason, now)
 	case tidings.Throttled:
 		h.throttle(o, now)
 	case tidings.Unauthorized, tidings.Unreachable, tidings.Blocked:
-		h.fail(o.Reason, now)
+		h.fail(o, now)
 	case tidings.Failed:
 		h.failures++
 		h.resources[resource] = true
 		overall := h.failures >= downFailures && len(h.resources) >= downResources
 		if overall || h.state == Probing {
-			h.fail(o.Reason, now)
-		} else if h.state == Ramping {
-			h.allow, h.streak = max(1, h.allow/2), 0
+			h.fail(o, now)
+		} else {
+			h.slowDown()
 		}
 	}
 }
 
-// answered: the endpoint gave an answer of its own.
+// connectionBroke takes a request whose connection broke before any answer. It is
+// tried again at once; if the next one breaks as well, the endpoint is down. But
+// an event whose connection breaks again, while those of other resources get
+// through, crashes the receiver: that uses up an attempt.
+func (h *health) connectionBroke(o tidings.Outcome, resource string, now time.Time) (spent bool) {
+	before, again := h.broke[resource]
+	if len(h.broke) >= brokeLimit {
+		clear(h.broke)
+	}
+	h.broke[resource] = h.delivered
+	switch {
+	case again && h.delivered > before:
+		return true
+	case h.broken:
+		h.fail(o, now)
+	default:
+		h.broken = true
+		h.slowDown()
+	}
+	return false
+}
+
+// slowDown halves the requests at once of an endpoint that is ramping up.
+func (h *health) slowDown() {
+	if h.state == Ramping {
+		h.allow, h.streak = max(1, h.allow/2), 0
+	}
+}
+
+// answered notes that the endpoint gave an answer of its own.
 func (h *health) answered(now time.Time) {
-	h.failures = 0
+	h.failures, h.broken = 0, false
 	clear(h.resources)
 	switch h.state {
 	case Down, Probing:
@@ -161,13 +212,14 @@ func (h *health) ramp(now time.Time) {
 
 // fail begins or prolongs an outage. Results that come in while it lasts, of
 // requests sent before it, change nothing.
-func (h *health) fail(reason string, now time.Time) {
+func (h *health) fail(o tidings.Outcome, now time.Time) {
 	if h.state == Down {
 		return
 	}
 	h.grow()
 	h.resume = now.Add(jitter(h.pause))
-	h.enter(Down, reason, now)
+	h.detail = o.Detail
+	h.enter(Down, o.Reason, now)
 }
 
 func (h *health) throttle(o tidings.Outcome, now time.Time) {

@@ -26,16 +26,20 @@ func (r *report) started(c *consumer) {
 
 // failed tells of an event that used up an attempt.
 func (r *report) failed(c *consumer, retry eventlog.Retry, o tidings.Outcome, delay time.Duration) {
-	args := []any{"event", retry.Event.Name(), "outcome", o.Reason, "attempt", retry.Attempts}
-	if o.Detail != "" {
-		args = append(args, "detail", o.Detail)
-	}
+	args := withDetail(o.Detail, "event", retry.Event.Name(), "outcome", o.Reason, "attempt", retry.Attempts)
 	if retry.Dead.IsZero() {
 		c.logger.Warn("delivery failed", append(args, "next", delay.Round(100*time.Millisecond))...)
 		return
 	}
 	c.logger.Error("delivery given up, kept as dead letter",
 		append(args, "webhook_id", retry.Event.ID, "resource_id", retry.Event.ResourceID)...)
+}
+
+func withDetail(detail string, args ...any) []any {
+	if detail == "" {
+		return args
+	}
+	return append(args, "detail", detail)
 }
 
 // changed tells of a new state of the endpoint, and reminds of an old one.
@@ -74,7 +78,7 @@ func (r *report) wentDown(c *consumer) {
 	case h.reason == "http_401" || h.reason == "http_403":
 		c.logger.Error("endpoint refuses our credentials; see its headers or http settings", "outcome", h.reason)
 	default:
-		c.logger.Warn("endpoint is down, its events wait in the log", "outcome", h.reason)
+		c.logger.Warn("endpoint is down, its events wait in the log", withDetail(h.detail, "outcome", h.reason)...)
 	}
 }
 

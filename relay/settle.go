@@ -14,11 +14,10 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	c.inFlight--
 	c.counts.add(r.outcome, r.item.event, c.inFlight)
 	now := time.Now()
-	c.health.observe(r.outcome, r.item.event.Resource(), now)
+	r.spent = c.health.observe(r.outcome, r.item.event.Resource(), now)
 	if r.outcome.Verdict == tidings.Gone {
 		c.disabled(ctx, r.outcome.Reason, now)
 	}
-	r.spent = r.outcome.Verdict == tidings.Delivered || c.health.spends(r.outcome)
 	switch {
 	case r.item.replay != nil:
 		c.replaying--

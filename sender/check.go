@@ -57,7 +57,8 @@ func CheckHeader(name string, values []string) error {
 		return errors.New("a header name has a character that is not allowed, such as a space or a colon; write the name as the key and the value after it, as in X-Name: value")
 	}
 	switch textproto.CanonicalMIMEHeaderKey(name) {
-	case "Content-Length", "Host", "Connection", "Transfer-Encoding":
+	case "Content-Length", "Host", "Connection", "Transfer-Encoding",
+		"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade":
 		return fmt.Errorf("header %s can't be configured: it belongs to the connection", name)
 	}
 	for _, value := range values {

@@ -3,14 +3,15 @@ package sender
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
 )
 
 // Dialer opens connections under an egress rule, no more than a limit at once
-// to one address, and can close them all. Give its DialContext to an
-// http.Transport.
+// to one address, and can close them all. A [Transport] needs one; an
+// [http.Transport] takes its DialContext.
 type Dialer struct {
 	egress  Egress
 	limit   int
@@ -35,6 +36,15 @@ var errDialerClosed = errors.New("the dialer is closed")
 
 // DialContext opens a connection; it waits while too many are open.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := d.dial(ctx, network, address, nil)
+	if err != nil {
+		return nil, err // and no net.Conn that holds a nil
+	}
+	return c, nil
+}
+
+// dial calls closed, if it is not nil, after the connection was closed.
+func (d *Dialer) dial(ctx context.Context, network, address string, closed func(*conn)) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	slot := d.slot(address)
@@ -49,12 +59,12 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		<-slot
 		return nil, err
 	}
-	c := &conn{Conn: raw, dialer: d, slot: slot, address: raw.RemoteAddr().String()}
+	c := &conn{Conn: raw, dialer: d, slot: slot, address: raw.RemoteAddr().String(), closed: closed, over: make(chan struct{})}
 	d.mu.Lock()
 	d.open[c] = struct{}{}
-	closed := d.closed
+	over := d.closed
 	d.mu.Unlock()
-	if closed {
+	if over {
 		return nil, errors.Join(errDialerClosed, c.Close())
 	}
 	return c, nil
@@ -82,7 +92,9 @@ func (d *Dialer) Close() error {
 	d.mu.Unlock()
 	var errs []error
 	for _, c := range open {
-		errs = append(errs, c.Close())
+		if err := c.Close(); !errors.Is(err, net.ErrClosed) { // somebody else closed it
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -93,18 +105,79 @@ type conn struct {
 	slot   chan struct{}
 	// address is the other side's.
 	address string
+	closed  func(*conn)
 	once    sync.Once
+	over    chan struct{} // closed after the connection was
+
+	mu     sync.Mutex
+	broken bool   // a write failed
+	rest   []byte // came before that, and was not read
 }
 
-// Close closes the connection and makes room for another.
+const (
+	// restLimit and restTime bound what is read from a connection that broke.
+	restLimit = 4 << 10
+	restTime  = 10 * time.Millisecond
+	// overTime is how long a connection that broke may take to be closed.
+	overTime = 200 * time.Millisecond
+)
+
+// Read implements [net.Conn].
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.rest) > 0 {
+		n = copy(p, c.rest)
+		c.rest = c.rest[n:]
+		return n, nil
+	}
+	return n, err
+}
+
+// Write implements [net.Conn].
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		c.mu.Lock()
+		c.broken = true
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// Close closes the connection and makes room for another. What came before a
+// write failed can still be read: it may be the TLS alert that says why.
 func (c *conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
+		c.mu.Lock()
+		if c.broken && c.SetReadDeadline(time.Now().Add(restTime)) == nil {
+			c.rest, _ = io.ReadAll(io.LimitReader(c.Conn, restLimit)) // ends with an error
+		}
+		c.mu.Unlock()
 		err = c.Conn.Close()
 		c.dialer.mu.Lock()
 		delete(c.dialer.open, c)
 		c.dialer.mu.Unlock()
+		if c.closed != nil {
+			c.closed(c)
+		}
+		close(c.over)
 		<-c.slot
 	})
 	return err
+}
+
+// isOver reports whether the connection was closed; it waits for that a moment.
+func (c *conn) isOver() bool {
+	select {
+	case <-c.over:
+		return true
+	case <-time.After(overTime):
+		return false
+	}
 }

@@ -1,14 +1,8 @@
 package sender
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -17,7 +11,7 @@ import (
 // longestRetryAfter caps the pause that a receiver may ask for.
 const longestRetryAfter = time.Hour
 
-// Classify says what an HTTP answer means; protocol.md has the table.
+// Classify returns what an HTTP answer means; docs/protocol.md has the table.
 func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 	outcome := tidings.Outcome{Status: status, Reason: "http_" + strconv.Itoa(status)}
 	pause, asked := parseRetryAfter(retryAfter, now)
@@ -28,7 +22,7 @@ func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 		outcome.Verdict = tidings.Gone
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && asked:
 		outcome.Verdict, outcome.RetryAfter = tidings.Throttled, pause
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusProxyAuthRequired:
 		outcome.Verdict = tidings.Unauthorized
 	case status == http.StatusRequestEntityTooLarge, status == http.StatusUnsupportedMediaType:
 		outcome.Verdict = tidings.Rejected
@@ -54,40 +48,4 @@ func parseRetryAfter(text string, now time.Time) (time.Duration, bool) {
 		return min(max(at.Sub(now), 0), longestRetryAfter), true
 	}
 	return 0, false
-}
-
-// failure says what it means that there was no answer. The text of the error,
-// which may hold the URL, goes no further.
-func failure(err error) tidings.Outcome {
-	var (
-		blocked     *BlockedError
-		dns         *net.DNSError
-		operation   *net.OpError
-		certificate *tls.CertificateVerificationError
-		record      tls.RecordHeaderError
-		alert       tls.AlertError
-		authority   x509.UnknownAuthorityError
-		timeout     interface{ Timeout() bool }
-	)
-	unreachable := func(reason string) tidings.Outcome {
-		return tidings.Outcome{Verdict: tidings.Unreachable, Reason: reason}
-	}
-	failed := func(reason string) tidings.Outcome {
-		return tidings.Outcome{Verdict: tidings.Failed, Reason: reason}
-	}
-	switch {
-	case errors.As(err, &blocked):
-		return tidings.Outcome{Verdict: tidings.Blocked, Reason: tidings.ReasonBlockedAddress, Detail: blocked.Error()}
-	case errors.As(err, &dns):
-		return unreachable(tidings.ReasonDNS)
-	case errors.As(err, &certificate), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority),
-		strings.Contains(err.Error(), "TLS handshake"), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
-		return unreachable(tidings.ReasonTLS)
-	case errors.As(err, &operation) && (operation.Op == "dial" || operation.Op == "proxyconnect"):
-		return unreachable(tidings.ReasonConnect)
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return failed(tidings.ReasonTimeout)
-	default:
-		return failed(tidings.ReasonReset)
-	}
 }

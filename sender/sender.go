@@ -6,7 +6,6 @@ package sender
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -22,10 +21,11 @@ import (
 const (
 	defaultTimeout = 15 * time.Second
 
-	// A response is read to responseLimit, so that its connection can be used
-	// again; responseKept of it is remembered.
+	// A response is read to responseLimit and for bodyTime, so that its connection
+	// can be used again; responseKept of it is remembered.
 	responseLimit = 64 << 10
 	responseKept  = 1 << 10
+	bodyTime      = time.Second
 )
 
 // Options of a sender; the zero value works.
@@ -90,11 +90,17 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 		// sent again on a new connection if a reused one dies before any answer.
 		"X-Idempotency-Key": {},
 	}
+	configured := make(map[string]bool)
 	for name, values := range e.Headers {
 		if err := CheckHeader(name, values); err != nil {
 			return nil, err
 		}
-		header[textproto.CanonicalMIMEHeaderKey(name)] = slices.Clone(values)
+		name = textproto.CanonicalMIMEHeaderKey(name)
+		if configured[name] {
+			return nil, fmt.Errorf("header %s is configured twice, in different spellings", name)
+		}
+		configured[name] = true
+		header[name] = slices.Clone(values)
 	}
 	return &http.Request{
 		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
@@ -106,40 +112,60 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 // [tidings.Interrupted].
 func (s *Sender) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 	began := time.Now()
-	attempt, cancel := context.WithTimeout(ctx, s.endpoint.Timeout)
-	defer cancel()
 	steps := &steps{began: began}
-	outcome := s.exchange(steps.trace(attempt), a)
-	if ctx.Err() != nil && outcome.Status == 0 {
-		outcome = tidings.Outcome{Verdict: tidings.Interrupted}
-	}
+	outcome := s.exchange(ctx, steps, a)
 	outcome.Duration = time.Since(began)
 	outcome.Timing, outcome.Address = steps.result()
 	return outcome
 }
 
-func (s *Sender) exchange(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) tidings.Outcome {
+	attempt, cancel := context.WithTimeout(ctx, s.endpoint.Timeout)
+	defer cancel()
 	body := s.body.encode(make([]byte, 0, 512), a.Event)
-	request := s.request.WithContext(ctx)
+	request := s.request.WithContext(steps.trace(attempt, cancel))
 	request.Header = s.header(a, body)
 	request.ContentLength = int64(len(body))
 	request.Body = io.NopCloser(bytes.NewReader(body))
 	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	response, err := s.client.Do(request)
 	if err != nil {
-		return failure(err)
+		if ctx.Err() != nil {
+			return tidings.Outcome{Verdict: tidings.Interrupted}
+		}
+		return steps.failure(err, s.endpoint.Timeout)
 	}
 	defer response.Body.Close()
+	// Canceling the request ends the reading, and closes the connection where
+	// another request could not use it.
+	enough := time.AfterFunc(min(bodyTime, s.endpoint.Timeout/2), cancel)
 	kept, err := readResponse(response.Body)
+	stillReading := enough.Stop()
 	outcome := Classify(response.StatusCode, response.Header.Get("Retry-After"), s.options.Now())
-	if err != nil { // whether it took the webhook is not known
-		outcome = tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonReset, Status: response.StatusCode}
-		if errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			outcome.Reason = tidings.ReasonResponseTooSlow
-		}
+	if err != nil && stillReading && outcome.Verdict == tidings.Delivered {
+		outcome = s.cutShort(ctx, attempt, response.StatusCode, err)
 	}
 	outcome.Response = redact(kept, response.Request)
 	return outcome
+}
+
+// cutShort returns what it means that the body of a 2xx broke off: whether the
+// receiver took the webhook is not known.
+func (s *Sender) cutShort(ctx, attempt context.Context, status int, err error) tidings.Outcome {
+	switch {
+	case ctx.Err() != nil:
+		return tidings.Outcome{Verdict: tidings.Interrupted}
+	case attempt.Err() != nil:
+		return tidings.Outcome{
+			Verdict: tidings.Failed, Reason: tidings.ReasonResponseTooSlow, Status: status,
+			Detail: fmt.Sprintf("the response did not end within %v", s.endpoint.Timeout),
+		}
+	default:
+		return tidings.Outcome{
+			Verdict: tidings.Failed, Reason: tidings.ReasonReset, Status: status,
+			Detail: "the response broke off: " + describe(err),
+		}
+	}
 }
 
 // header returns the headers of one attempt; those of the operator win.

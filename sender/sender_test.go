@@ -29,9 +29,8 @@ func newSender(t *testing.T, e tidings.Endpoint, egress sender.Egress) *sender.S
 	e.MaxInFlight = max(e.MaxInFlight, 1)
 	dialer := sender.NewDialer(egress, e.MaxInFlight, time.Second)
 	t.Cleanup(func() { dialer.Close() })
-	s, err := sender.New(e, &http.Client{Transport: &http.Transport{
-		DialContext: dialer.DialContext, MaxIdleConnsPerHost: e.MaxInFlight,
-	}}, sender.Options{})
+	transport := sender.NewTransport(sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout})
+	s, err := sender.New(e, &http.Client{Transport: transport}, sender.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +83,7 @@ func TestRequest(t *testing.T) {
 
 func TestClassifyEveryStatus(t *testing.T) {
 	special := map[int]tidings.Verdict{
-		401: tidings.Unauthorized, 403: tidings.Unauthorized, 410: tidings.Gone,
+		401: tidings.Unauthorized, 403: tidings.Unauthorized, 407: tidings.Unauthorized, 410: tidings.Gone,
 		413: tidings.Rejected, 415: tidings.Rejected, 429: tidings.Throttled,
 	}
 	classes := map[int]tidings.Verdict{1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused, 4: tidings.Refused, 5: tidings.Failed}
@@ -157,8 +156,9 @@ func TestFailures(t *testing.T) {
 		_, _ = c.Read(make([]byte, 1))
 		_ = c.(*net.TCPConn).SetLinger(0)
 	}
-	stream := func(c net.Conn) {
+	late := func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 1)) // an answer before the request would be none
+		<-time.After(200 * time.Millisecond)
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
 		hang(c)
 	}
@@ -180,9 +180,9 @@ func TestFailures(t *testing.T) {
 		"no such host":   {"http://nowhere.invalid", tidings.Unreachable, tidings.ReasonDNS},
 		"no TLS":         {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:], tidings.Unreachable, tidings.ReasonTLS},
 		"hangs":          {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
-		"resets":         {serve(t, reset), tidings.Failed, tidings.ReasonReset},
+		"resets":         {serve(t, reset), tidings.Unreachable, tidings.ReasonReset},
 		"cut response":   {serve(t, cut), tidings.Failed, tidings.ReasonReset},
-		"slow response":  {serve(t, stream), tidings.Failed, tidings.ReasonResponseTooSlow},
+		"slow response":  {serve(t, late), tidings.Failed, tidings.ReasonResponseTooSlow},
 		"metadata":       {"http://169.254.169.254/", tidings.Blocked, tidings.ReasonBlockedAddress},
 	} {
 		t.Run(name, func(t *testing.T) {

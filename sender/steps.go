@@ -3,6 +3,7 @@ package sender
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/http/httptrace"
 	"sync"
 	"time"
@@ -10,8 +11,9 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// steps measures what an attempt spends its time on. A connection may be made in
-// the background and go on after the attempt is over, hence the lock.
+// steps measures what an attempt spends its time on and how far it comes. A
+// connection may be made in the background and go on after the attempt is over,
+// hence the lock.
 type steps struct {
 	began time.Time
 
@@ -19,31 +21,59 @@ type steps struct {
 	dns, connect, tls   time.Time // when the step under way began
 	timing              tidings.Timing
 	address, connecting string
+	progress            progress
+	conn                net.Conn // that it got last
 }
 
-func (s *steps) trace(ctx context.Context) context.Context {
-	mark := func(at *time.Time) {
+// progress is how far an attempt has come.
+type progress struct {
+	asked     bool   // for a connection
+	connected bool   // it has one
+	step      string // the reason of a failure to get one: dns, connect or tls
+	tries     int    // connections that it had
+}
+
+// mostTries bounds the connections of an attempt. net/http sends a request again
+// that a receiver did not process: after HTTP/2's GOAWAY at once, without an end.
+const mostTries = 20
+
+// trace returns a context with the hooks of httptrace; cancel ends it.
+func (s *steps) trace(ctx context.Context, cancel func()) context.Context {
+	begin := func(at *time.Time, reason string) {
 		s.mu.Lock()
-		*at = time.Now()
+		*at, s.progress.step = time.Now(), reason
 		s.mu.Unlock()
 	}
-	measure := func(d *time.Duration, from *time.Time) {
+	end := func(d *time.Duration, from *time.Time) {
 		s.mu.Lock()
 		*d = time.Since(*from)
 		s.mu.Unlock()
 	}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { mark(&s.dns) },
-		DNSDone:  func(httptrace.DNSDoneInfo) { measure(&s.timing.DNS, &s.dns) },
-		ConnectStart: func(_, address string) {
+		GetConn: func(string) {
 			s.mu.Lock()
-			s.connect, s.connecting = time.Now(), address
+			s.progress = progress{asked: true, step: tidings.ReasonConnect, tries: s.progress.tries}
 			s.mu.Unlock()
 		},
-		ConnectDone:          func(string, string, error) { measure(&s.timing.Connect, &s.connect) },
-		TLSHandshakeStart:    func() { mark(&s.tls) },
-		TLSHandshakeDone:     func(tls.ConnectionState, error) { measure(&s.timing.TLS, &s.tls) },
-		GotFirstResponseByte: func() { measure(&s.timing.FirstByte, &s.began) },
+		DNSStart: func(httptrace.DNSStartInfo) { begin(&s.dns, tidings.ReasonDNS) },
+		DNSDone:  func(httptrace.DNSDoneInfo) { end(&s.timing.DNS, &s.dns) },
+		ConnectStart: func(_, address string) {
+			begin(&s.connect, tidings.ReasonConnect)
+			s.mu.Lock()
+			s.connecting = address
+			s.mu.Unlock()
+		},
+		ConnectDone:       func(string, string, error) { end(&s.timing.Connect, &s.connect) },
+		TLSHandshakeStart: func() { begin(&s.tls, tidings.ReasonTLS) },
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			end(&s.timing.TLS, &s.tls)
+			if err == nil { // perhaps with a proxy, which has yet to connect
+				s.mu.Lock()
+				s.progress.step = tidings.ReasonConnect
+				s.mu.Unlock()
+			}
+		},
+		GotFirstResponseByte: func() { end(&s.timing.FirstByte, &s.began) },
 		GotConn: func(info httptrace.GotConnInfo) {
 			address := ""
 			if c, ok := info.Conn.(*conn); ok {
@@ -52,14 +82,43 @@ func (s *steps) trace(ctx context.Context) context.Context {
 				address = remote.String()
 			}
 			s.mu.Lock()
-			s.address = address
+			s.address, s.progress.connected, s.conn = address, true, info.Conn
+			if s.progress.tries++; s.progress.tries >= mostTries {
+				cancel()
+			}
 			s.mu.Unlock()
 		},
 	})
 }
 
-// result is what was measured, and the address that was reached or else tried
-// last.
+// reached returns how far the attempt has come.
+func (s *steps) reached() progress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.progress
+}
+
+// alert returns the TLS alert that ended the attempt's connection, nil if none did.
+// It is not always what net/http tells: to that, it may have been a write that
+// failed, or a connection that was never of use.
+func (s *steps) alert() error {
+	s.mu.Lock()
+	secure, ok := s.conn.(*tls.Conn)
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if c, ok := secure.NetConn().(*conn); !ok || !c.isOver() {
+		return nil // others may read from it
+	}
+	if _, err := secure.Read(make([]byte, 1)); isTLS(err) { // it repeats what it said
+		return err
+	}
+	return nil
+}
+
+// result returns what was measured, and the address that was reached or else
+// tried last.
 func (s *steps) result() (tidings.Timing, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

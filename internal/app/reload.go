@@ -105,7 +105,7 @@ func (a *App) deliver(ctx context.Context, cfg *config.Config) error {
 
 // endpoints turns the configured endpoints into those of the relay.
 func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
-	receivers, err := cfg.Receivers(a.userAgent)
+	receivers, err := cfg.Receivers()
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"math"
 	"net"
 	"net/mail"
@@ -15,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/sender"
@@ -252,17 +252,15 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	} else if _, err := sender.CheckURL(e.URL); err != nil {
 		d.at(key+".url", "%v", err)
 	}
+	if e.Events != nil && len(e.Events) == 0 {
+		d.at(key+".events", "lists no pattern, so the endpoint would get nothing; leave it out for every event")
+	}
 	for i, text := range e.Events {
 		if _, err := tidings.ParsePattern(text, tidings.ServerTypes()); err != nil {
 			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%v", err)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
-		value := d.readable(key+".headers."+name, e.Headers[name])
-		if err := sender.CheckHeader(name, []string{value}); err != nil {
-			d.at(key+".headers."+name, "%v", err)
-		}
-	}
+	d.checkHeaders(e, key)
 	d.checkSecret(key+".secret", e.Secret)
 	for i, s := range e.Secrets {
 		d.checkSecret(fmt.Sprintf("%s.secrets[%d]", key, i), s)
@@ -270,6 +268,9 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	d.oneOf(key+".format", e.Format, "thin", "standard", "cloudevents")
 	if e.Timeout <= 0 {
 		d.at(key+".timeout", "must be more than 0")
+	}
+	if e.MaxConnectionAge < Duration(time.Second) {
+		d.at(key+".max_connection_age", "must be at least 1s")
 	}
 	if e.MaxInFlight < 1 || e.MaxInFlight > 1000 {
 		d.at(key+".max_in_flight", "must be from 1 to 1000")

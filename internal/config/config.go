@@ -119,8 +119,10 @@ type Endpoint struct {
 	Secrets []SecretSource `yaml:"secrets"`
 	Timeout Duration       `yaml:"timeout"`
 	// MaxInFlight is how many requests may be under way at once.
-	MaxInFlight int    `yaml:"max_in_flight"`
-	Format      string `yaml:"format"`
+	MaxInFlight int `yaml:"max_in_flight"`
+	// MaxConnectionAge is how long a connection is used, give or take a fifth.
+	MaxConnectionAge Duration `yaml:"max_connection_age"`
+	Format           string   `yaml:"format"`
 	// EventPrefix comes before the event's name in the CloudEvents type.
 	EventPrefix string `yaml:"event_prefix"`
 	// InfoHeaders sends tidings-sequence and the like.
@@ -303,5 +305,7 @@ func Default() Config {
 }
 
 func defaultEndpoint() Endpoint {
-	return Endpoint{Timeout: Duration(15 * time.Second), MaxInFlight: 16, Format: "thin", Coalesce: "off", Partitions: 1, History: "all"}
+	return Endpoint{
+		Timeout: Duration(15 * time.Second), MaxInFlight: 16, MaxConnectionAge: Duration(2 * time.Minute), Format: "thin", Coalesce: "off", Partitions: 1, History: "all",
+	}
 }

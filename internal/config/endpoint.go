@@ -1,13 +1,11 @@
 package config
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"slices"
 	"time"
@@ -31,12 +29,13 @@ func (h *HTTP) check() error {
 	if err := h.config.Validate(); err != nil {
 		return err
 	}
-	// What files there are is found out by making a client.
-	client, err := promconfig.NewClientFromConfig(*h.config, "check")
-	if err != nil {
+	// Prometheus knows what else it can't do, and ours which files are missing.
+	if _, err := promconfig.NewRoundTripperFromConfig(*h.config, "check"); err != nil {
 		return err
 	}
-	client.CloseIdleConnections()
+	if _, err := newClient(*h.config, sender.TransportOptions{}); err != nil {
+		return err
+	}
 	for _, file := range h.files() {
 		if _, err := (SecretSource{File: file}).Read(); err != nil {
 			return err
@@ -55,7 +54,7 @@ func (h *HTTP) files() []string {
 		files = append(files, b.UsernameFile, b.PasswordFile)
 	}
 	if o := h.config.OAuth2; o != nil {
-		files = append(files, o.ClientSecretFile)
+		files = append(files, o.ClientSecretFile, o.ClientCertificateKeyFile)
 	}
 	if h.config.HTTPHeaders != nil {
 		for _, name := range slices.Sorted(maps.Keys(h.config.HTTPHeaders.Headers)) {
@@ -81,13 +80,13 @@ func (r *Receiver) Close() error { return r.dialer.Close() }
 
 // Receivers turns the configured endpoints, which were checked by [Load], into
 // clients and words.
-func (c *Config) Receivers(userAgent string) ([]*Receiver, error) {
+func (c *Config) Receivers() ([]*Receiver, error) {
 	egress := c.endpointEgress()
 	receivers := make([]*Receiver, len(c.Webhook.Endpoints))
 	for i := range c.Webhook.Endpoints {
 		var err error
 		e := &c.Webhook.Endpoints[i]
-		if receivers[i], err = e.receiver(egress, userAgent); err != nil {
+		if receivers[i], err = e.receiver(egress); err != nil {
 			return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
 		}
 		receivers[i].Fingerprint = e.fingerprint(c.Webhook, egress)
@@ -95,7 +94,7 @@ func (c *Config) Receivers(userAgent string) ([]*Receiver, error) {
 	return receivers, nil
 }
 
-func (e *Endpoint) receiver(egress sender.Egress, userAgent string) (*Receiver, error) {
+func (e *Endpoint) receiver(egress sender.Egress) (*Receiver, error) {
 	r := &Receiver{
 		Endpoint: relay.Endpoint{
 			Endpoint: tidings.Endpoint{
@@ -121,6 +120,11 @@ func (e *Endpoint) receiver(egress sender.Egress, userAgent string) (*Receiver, 
 		}
 		r.Headers.Set(name, value)
 	}
+	if h := e.HTTP.config; h != nil && h.HTTPHeaders != nil {
+		for name := range h.HTTPHeaders.Headers {
+			r.Headers[http.CanonicalHeaderKey(name)] = []string{} // the client sets it; Tidings sends none of its own
+		}
+	}
 	for _, text := range e.Events {
 		p, err := tidings.ParsePattern(text, tidings.ServerTypes())
 		if err != nil {
@@ -142,12 +146,10 @@ func (e *Endpoint) receiver(egress sender.Egress, userAgent string) (*Receiver, 
 	if e.HTTP.config != nil {
 		cfg = *e.HTTP.config
 	}
-	cfg.FollowRedirects = false
 	var err error
-	r.Client, err = promconfig.NewClientFromConfig(cfg, e.Name,
-		promconfig.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			return r.dialer.DialContext(ctx, network, address)
-		}), promconfig.WithUserAgent(userAgent))
+	r.Client, err = newClient(cfg, sender.TransportOptions{
+		Dialer: r.dialer, Timeout: r.Timeout, MaxAge: time.Duration(e.MaxConnectionAge),
+	})
 	return r, err
 }
 

@@ -28,6 +28,8 @@ func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
 		h.config = &cfg
 	case strings.HasPrefix(err.Error(), "yaml: "): // of the decoder
 		d.problem(node, key, "expected settings like those of Prometheus' http_config")
+	case strings.HasPrefix(err.Error(), "setting header"):
+		d.problem(node, key, "%v here; use the endpoint's headers", err)
 	default: // of the validation
 		d.problem(node, key, "%v", err)
 	}

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ webhook:
 	if err != nil {
 		t.Fatal(err)
 	}
-	receivers, err := cfg.Receivers("Tidings")
+	receivers, err := cfg.Receivers()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +145,59 @@ webhook:
 		"schema without PostgreSQL": {"database_schema: hooks\n", []string{
 			`:1:18: database_schema: is for PostgreSQL; set database_url, too`,
 		}},
+		"headers": {`webhook:
+  endpoints:
+    - url: https://example.com/a
+      headers:
+        X-Key: hunter2
+        x-key: hunter2
+        user-agent: a
+        TRAILER: hunter2
+        upgrade: hunter2
+    - url: https://example.com/b
+      headers: {Authorization: hunter2, x-key: hunter2, transfer-encoding: hunter2}
+      http:
+        basic_auth: {username: a, password: hunter2}
+        http_headers: {X-KEY: {values: [hunter2]}, X-Other: {values: [a]}, x-other: {secrets: [b]}}
+    - url: https://user:hunter2@example.com/c
+      http: {bearer_token: hunter2}
+    - url: https://example.com/d
+      headers: {authorization: hunter2}
+      http:
+        oauth2: {client_id: a, client_secret: hunter2, token_url: "https://example.com"}
+        proxy_url: http://localhost:1
+        proxy_connect_header: {X-A: [hunter2], x-a: [hunter2]}
+`, []string{
+			`:6:16: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-Key already; configure it in one place`,
+			`:8:18: webhook.endpoints[0].headers.TRAILER: header TRAILER can't be configured`,
+			`:9:18: webhook.endpoints[0].headers.upgrade: header upgrade can't be configured`,
+			`:11:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding can't be configured`,
+			`:13:9: webhook.endpoints[1].http.basic_auth: the header Authorization comes from headers.Authorization already`,
+			`:13:9: webhook.endpoints[1].http.http_headers.X-KEY: the header X-Key comes from headers.x-key already`,
+			`:13:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from http.http_headers.X-Other already`,
+			`:16:13: webhook.endpoints[2].http.authorization: the header Authorization comes from the user and password of url already`,
+			`:20:9: webhook.endpoints[3].http.oauth2: the header Authorization comes from headers.authorization already`,
+			`:20:9: webhook.endpoints[3].http.proxy_connect_header.x-a: the header X-A comes from http.proxy_connect_header.X-A already`,
+		}},
+		"headers of the connection": {`webhook:
+  endpoints:
+    - url: https://example.com
+      http:
+        http_headers: {Transfer-Encoding: {values: [hunter2]}, te: {values: [hunter2]}}
+        proxy_url: http://localhost:1
+        proxy_connect_header: {Host: [hunter2]}
+`, []string{
+			`:5:24: webhook.endpoints[0].http.http_headers.Transfer-Encoding: header Transfer-Encoding can't be configured`,
+			`:5:64: webhook.endpoints[0].http.http_headers.te: header te can't be configured`,
+			`:7:32: webhook.endpoints[0].http.proxy_connect_header.Host: header Host can't be configured`,
+		}},
+		"files that are missing, and no event": {"webhook:\n  endpoints:\n    - url: https://example.com\n      events: []\n      http: {oauth2: {client_id: a, token_url: 'https://example.com', tls_config: {ca_file: /nowhere}}}\n", []string{
+			`:4:15: webhook.endpoints[0].events: lists no pattern`,
+			`:5:13: webhook.endpoints[0].http: oauth2: unable to read CA cert`,
+		}},
+		"http headers of others": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers: {User-Agent: {values: [a]}}\n", []string{
+			`:5:9: webhook.endpoints[0].http: setting header "User-Agent" is not allowed here; use the endpoint's headers`,
+		}},
 		"s3": {"files:\n  max_size: 6GiB\n  s3:\n    endpoint: s3.example.com\n    access_key: x\n", []string{
 			`:2:13: files.max_size: an S3 store keeps 5GiB at most`,
 			`:4:5: files.s3: bucket is missing`,
@@ -207,6 +261,31 @@ func FuzzLoad(f *testing.F) {
 			t.Error("accepted without an address")
 		}
 	})
+}
+
+// A later file's list of endpoints replaces that of the first, so headers are
+// compared within one endpoint; the problem names the file that it is in.
+func TestHeadersOfSeveralFiles(t *testing.T) {
+	first := write(t, "webhook: {endpoints: [{url: 'https://example.com', headers: {X-Key: a}}]}")
+	second := write(t, "webhook: {endpoints: [{url: 'https://example.com', headers: {x-key: b}}]}")
+	twice := write(t, "webhook: {endpoints: [{url: 'https://example.com', headers: {x-key: b, X-KEY: c}}]}")
+	for range 20 { // the order of a map is chance
+		cfg, err := config.Load(config.Input{Files: []string{first, second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		receivers, err := cfg.Receivers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(http.Header{"X-Key": {"b"}}, receivers[0].Headers); diff != "" {
+			t.Fatal(diff)
+		}
+		want := twice + ":1:69: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-KEY already"
+		if _, err := config.Load(config.Input{Files: []string{first, twice}}); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Fatalf("error = %v", err)
+		}
+	}
 }
 
 func TestLaterFilesWin(t *testing.T) {

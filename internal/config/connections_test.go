@@ -1,0 +1,349 @@
+package config_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testtls"
+	"github.com/tidings-dev/tidings/sender"
+)
+
+type object = map[string]any
+
+// newSender returns a sender as the server makes it: from a configuration file.
+func newSender(t testing.TB, endpoint object) *sender.Sender {
+	t.Helper()
+	text, err := json.Marshal(object{"webhook": object{"endpoints": []any{endpoint}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Input{Files: []string{write(t, string(text))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	receivers, err := cfg.Receivers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := receivers[0].Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	s, err := sender.New(receivers[0].Endpoint.Endpoint, receivers[0].Client, sender.Options{UserAgent: "Tidings/test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func attempt() tidings.Attempt {
+	return tidings.Attempt{Number: 1, Event: tidings.Event{
+		ID: "evt-1", Sequence: 7, Type: tidings.Provider, Action: tidings.Created, ResourceID: "p", ResourceURL: "/p", Time: time.Unix(0, 0),
+	}}
+}
+
+// receiver is an https server whose address begins with https://localhost.
+func receiver(t testing.TB, c *tls.Config, http2 bool, handler http.HandlerFunc) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.TLS, s.EnableHTTP2 = c, http2
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
+}
+
+func noContent(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+
+// listen answers each connection by hand.
+func listen(t testing.TB, answer func(net.Conn)) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open sync.Map
+	var handling sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		open.Range(func(c, _ any) bool { c.(net.Conn).Close(); return true })
+		handling.Wait()
+	})
+	handling.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Store(c, nil)
+			handling.Go(func() { defer c.Close(); answer(c) })
+		}
+	})
+	return l.Addr().String()
+}
+
+// TLS may fail in the handshake or, with TLS 1.3, at the first read. Either is
+// reason tls and the way's fault.
+func TestTLSFailures(t *testing.T) {
+	ca, other := testtls.NewCA(t), testtls.NewCA(t)
+	good := ca.Issue("localhost")
+	client, key := testtls.PEM(t, ca.Issue("client"))
+	foreign, foreignKey := testtls.PEM(t, other.Issue("client"))
+	server := func(cert tls.Certificate) *tls.Config { return &tls.Config{Certificates: []tls.Certificate{cert}} }
+	mutual := func(version uint16) *tls.Config {
+		return &tls.Config{
+			Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+			MinVersion: version, MaxVersion: version,
+		}
+	}
+	plain := httptest.NewServer(http.HandlerFunc(noContent))
+	t.Cleanup(plain.Close)
+	for name, tt := range map[string]struct {
+		server *tls.Config
+		url    string // instead of that of the server
+		tls    object // of the client
+		detail string
+	}{
+		"delivered":                              {server: server(good), tls: object{"ca": ca.PEM()}},
+		"client certificate, TLS 1.3":            {server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
+		"client certificate, TLS 1.2":            {server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
+		"client certificate is missing, TLS 1.3": {server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM()}, detail: "certificate required"},
+		"client certificate is missing, TLS 1.2": {server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM()}, detail: "remote error: tls:"},
+		"client certificate is refused, TLS 1.3": {
+			server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey}, detail: "remote error: tls:",
+		},
+		"client certificate is refused, TLS 1.2": {
+			server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey}, detail: "remote error: tls:",
+		},
+		"unknown authority":    {server: server(good), tls: object{"ca": other.PEM()}, detail: "unknown authority"},
+		"system's authorities": {server: server(good), tls: object{}, detail: "x509:"},
+		"expired":              {server: server(ca.IssueUntil(time.Now().Add(-time.Minute), "localhost")), tls: object{"ca": ca.PEM()}, detail: "expired"},
+		"another host":         {server: server(ca.Issue("example.com")), tls: object{"ca": ca.PEM()}, detail: "not localhost"},
+		"protocol version": {
+			server: &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12},
+			tls:    object{"ca": ca.PEM(), "min_version": "TLS13"}, detail: "protocol version",
+		},
+		"plain HTTP":  {url: strings.Replace(plain.URL, "http://", "https://", 1), tls: object{}, detail: "HTTP response to HTTPS client"},
+		"not TLS":     {url: "https://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") }), tls: object{}, detail: "TLS handshake"},
+		"hangs up":    {url: "https://" + listen(t, func(net.Conn) {}), tls: object{}},
+		"never talks": {url: "https://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), tls: object{}, detail: "no connection in time"},
+	} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP/2 %v", name, http2), func(t *testing.T) {
+				t.Parallel()
+				url := tt.url
+				if url == "" {
+					url = receiver(t, tt.server.Clone(), http2, noContent)
+				}
+				s := newSender(t, object{"url": url, "timeout": "500ms", "http": object{"tls_config": tt.tls, "enable_http2": http2}})
+				want := tidings.Outcome{Verdict: tidings.Unreachable, Reason: tidings.ReasonTLS}
+				if strings.HasPrefix(name, "client certificate, ") || name == "delivered" {
+					want = tidings.Outcome{Verdict: tidings.Delivered}
+				}
+				for range 3 {
+					o := s.Send(t.Context(), attempt())
+					if o.Verdict != want.Verdict || o.Reason != want.Reason || !strings.Contains(o.Detail, tt.detail) {
+						t.Fatalf("outcome = %v %q %q, want %v %q %q", o.Verdict, o.Reason, o.Detail, want.Verdict, want.Reason, tt.detail)
+					}
+				}
+			})
+		}
+	}
+}
+
+// speak answers the requests of an HTTP/2 connection by hand: answer is called
+// with the id of each stream once its headers came.
+func speak(t testing.TB, certificate tls.Certificate, answer func(f *http2.Framer, stream uint32)) string {
+	t.Helper()
+	address := listen(t, func(raw net.Conn) {
+		c := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}})
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		f := http2.NewFramer(c, c)
+		_ = f.WriteSettings()
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if h, ok := frame.(*http2.HeadersFrame); ok {
+				answer(f, h.StreamID)
+			}
+		}
+	})
+	return "https://" + strings.Replace(address, "127.0.0.1", "localhost", 1)
+}
+
+// proxy is an HTTP proxy that answers CONNECT with a status.
+func proxy(t testing.TB, status string) string {
+	return "http://" + listen(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", status)
+		}
+	})
+}
+
+// after reads the beginning of a request, then answers.
+func after(answer func(net.Conn)) func(net.Conn) {
+	return func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			answer(c)
+		}
+	}
+}
+
+// Whatever goes wrong on the way is the endpoint's outage: unreachable.
+func TestFailuresOnTheWay(t *testing.T) {
+	ca := testtls.NewCA(t)
+	good := ca.Issue("localhost")
+	trust := object{"ca": ca.PEM()}
+	server := httptest.NewServer(http.HandlerFunc(noContent))
+	t.Cleanup(server.Close)
+	secure := receiver(t, &tls.Config{Certificates: []tls.Certificate{good}}, false, noContent)
+	silent := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	tokenEndpoint := func(status int, body string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			fmt.Fprint(w, body)
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	oauth2 := func(url string) object {
+		return object{"oauth2": object{"client_id": "me", "client_secret": "hidden", "token_url": url}}
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	nobody := "http://" + closed.Addr().String()
+	file := func(t *testing.T) string {
+		path := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(path, []byte("hidden"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, tt := range map[string]struct {
+		url     string
+		http    object
+		missing func(path string) object // http settings with a file that vanishes
+		reason  string
+		detail  string
+	}{
+		"no such name":           {url: "http://nowhere.invalid", reason: "dns", detail: "nowhere.invalid"},
+		"nobody listens":         {url: nobody, reason: "connect", detail: "connection refused"},
+		"reset":                  {url: "http://" + listen(t, after(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) })), reason: "reset", detail: "reset by peer"},
+		"hangs up":               {url: "http://" + listen(t, after(func(net.Conn) {})), reason: "reset", detail: "EOF"},
+		"no HTTP":                {url: "http://" + listen(t, after(func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") })), reason: "reset", detail: "malformed HTTP"},
+		"TLS on http":            {url: strings.Replace(speak(t, good, nil), "https://", "http://", 1), reason: "reset"},
+		"half a header":          {url: "http://" + listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-") })), reason: "reset"},
+		"header too large":       {url: "http://" + listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })), reason: "reset", detail: "headers exceeded"},
+		"proxy: nobody":          {url: secure, http: object{"proxy_url": nobody, "tls_config": trust}, reason: "connect", detail: "connection refused"},
+		"proxy: no credentials":  {url: secure, http: object{"proxy_url": proxy(t, "407 Proxy Authentication Required"), "tls_config": trust}, reason: "connect", detail: "the proxy answered 407"},
+		"proxy: refuses":         {url: secure, http: object{"proxy_url": proxy(t, "403 Forbidden"), "tls_config": trust}, reason: "connect", detail: "the proxy answered 403"},
+		"proxy: bad gateway":     {url: secure, http: object{"proxy_url": proxy(t, "502 Bad Gateway"), "tls_config": trust}, reason: "connect", detail: "the proxy answered 502"},
+		"proxy: hangs up":        {url: secure, http: object{"proxy_url": "http://" + listen(t, func(net.Conn) {}), "tls_config": trust}, reason: "connect"},
+		"proxy: hangs":           {url: secure, http: object{"proxy_url": "http://" + silent, "tls_config": trust}, reason: "connect", detail: "no connection in time"},
+		"proxy: plain, hangs up": {url: server.URL, http: object{"proxy_url": "http://" + listen(t, after(func(net.Conn) {}))}, reason: "reset"},
+		"proxy: SOCKS":           {url: secure, http: object{"proxy_url": "socks5://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "\x05\xff") }), "tls_config": trust}, reason: "connect"},
+		"HTTP/2: REFUSED_STREAM": {
+			url:  speak(t, good, func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }),
+			http: object{"tls_config": trust}, reason: "reset", detail: "refused the request",
+		},
+		"HTTP/2: GOAWAY": {
+			url:  speak(t, good, func(f *http2.Framer, _ uint32) { _ = f.WriteGoAway(0, http2.ErrCodeNo, nil) }),
+			http: object{"tls_config": trust}, reason: "reset", detail: "refused the request",
+		},
+		"HTTP/2: GOAWAY with an error": {
+			url: speak(t, good, func(f *http2.Framer, stream uint32) {
+				_ = f.WriteGoAway(stream, http2.ErrCodeEnhanceYourCalm, []byte("too\nmany"))
+			}),
+			http: object{"tls_config": trust}, reason: "reset",
+		},
+		"HTTP/2: stream is reset": {
+			url:  speak(t, good, func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeInternal) }),
+			http: object{"tls_config": trust}, reason: "reset", detail: "INTERNAL_ERROR",
+		},
+		"HTTP/2: nonsense": {
+			url: speak(t, good, func(f *http2.Framer, stream uint32) {
+				_ = f.WriteRawFrame(http2.FrameSettings, 0, stream, nil)
+			}),
+			http: object{"tls_config": trust}, reason: "reset", detail: "PROTOCOL_ERROR",
+		},
+		"OAuth2: refuses":      {url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)), reason: "credentials", detail: "token endpoint answered 401 invalid_client"},
+		"OAuth2: in trouble":   {url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials", detail: "token endpoint answered 500"},
+		"OAuth2: redirects":    {url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials", detail: "token endpoint answered 302"},
+		"OAuth2: no token":     {url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials", detail: "token endpoint"},
+		"OAuth2: no JSON":      {url: server.URL, http: oauth2(tokenEndpoint(200, "hidden")), reason: "credentials", detail: "token endpoint"},
+		"OAuth2: nobody":       {url: server.URL, http: oauth2(nobody + "/?key=hidden"), reason: "credentials", detail: "connection refused"},
+		"OAuth2: no such name": {url: server.URL, http: oauth2("http://nowhere.invalid"), reason: "credentials", detail: "nowhere.invalid"},
+		"OAuth2: hangs":        {url: server.URL, http: oauth2("http://" + silent), reason: "credentials", detail: "no credentials within"},
+		"bearer token's file":  {url: server.URL, missing: func(path string) object { return object{"authorization": object{"credentials_file": path}} }, reason: "credentials", detail: "no such file"},
+		"password's file":      {url: server.URL, missing: func(path string) object { return object{"basic_auth": object{"username": "me", "password_file": path}} }, reason: "credentials", detail: "no such file"},
+		"header's file":        {url: server.URL, missing: func(path string) object { return object{"http_headers": object{"X-Key": object{"files": []any{path}}}} }, reason: "credentials", detail: "no such file"},
+		"client secret's file": {url: server.URL, missing: func(path string) object {
+			return object{"oauth2": object{"client_id": "me", "client_secret_file": path, "token_url": server.URL}}
+		}, reason: "credentials", detail: "no such file"},
+		"authority's file": {url: secure, missing: func(path string) object {
+			if err := os.WriteFile(path, []byte(ca.PEM()), 0o600); err != nil {
+				panic(err)
+			}
+			return object{"tls_config": object{"ca_file": path}}
+		}, reason: "credentials", detail: "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			settings, vanishes := tt.http, ""
+			if tt.missing != nil {
+				vanishes = file(t)
+				settings = tt.missing(vanishes)
+			}
+			if settings == nil {
+				settings = object{}
+			}
+			timeout := "500ms"
+			if strings.HasPrefix(name, "HTTP/2") {
+				timeout = "3s" // net/http tries again itself
+			}
+			s := newSender(t, object{"url": tt.url, "timeout": timeout, "http": settings})
+			if vanishes != "" {
+				if err := os.Remove(vanishes); err != nil {
+					t.Fatal(err)
+				}
+			}
+			begun := time.Now()
+			o := s.Send(t.Context(), attempt())
+			if o.Verdict != tidings.Unreachable || o.Reason != tt.reason || !strings.Contains(o.Detail, tt.detail) {
+				t.Errorf("outcome = %v %q %q, want unreachable %q %q", o.Verdict, o.Reason, o.Detail, tt.reason, tt.detail)
+			}
+			if strings.Contains(o.Detail, "hidden") || strings.Contains(o.Detail, "\n") || len(o.Detail) > 300 {
+				t.Errorf("detail = %q", o.Detail)
+			}
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"maps"
+	"net/textproto"
+	"net/url"
+	"slices"
+	"strings"
+
+	promconfig "github.com/prometheus/common/config"
+
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// headerCheck notes headers that an endpoint can't have, and those that it has
+// from more than one place: which of them wins would be chance.
+type headerCheck struct {
+	*decoder
+	endpoint string            // its key
+	from     map[string]string // where a header comes from, by its canonical name
+}
+
+func (d *decoder) checkHeaders(e *Endpoint, key string) {
+	c := &headerCheck{d, key, make(map[string]string)}
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		at := member(key+".headers", name)
+		c.check(at, "headers."+name, name, d.readable(at, e.Headers[name]))
+	}
+	h := e.HTTP.config
+	if h == nil {
+		return
+	}
+	if u, err := url.Parse(e.URL); err == nil && u.User != nil && c.from["Authorization"] == "" {
+		c.from["Authorization"] = "the user and password of url" // beaten by headers, not by http
+	}
+	for setting, used := range map[string]bool{
+		"http.authorization": h.Authorization != nil, "http.basic_auth": h.BasicAuth != nil, "http.oauth2": h.OAuth2 != nil,
+	} { // Prometheus allows one of them
+		if used {
+			c.once(key+"."+setting, setting, "Authorization")
+		}
+	}
+	if h.HTTPHeaders != nil {
+		for _, name := range slices.Sorted(maps.Keys(h.HTTPHeaders.Headers)) {
+			at := "http.http_headers." + name
+			c.check(key+"."+at, at, name, headerValues(h.HTTPHeaders.Headers[name])...)
+		}
+	}
+	c.from = make(map[string]string) // those of another request
+	for _, name := range slices.Sorted(maps.Keys(h.ProxyConnectHeader)) {
+		at := "http.proxy_connect_header." + name
+		var values []string
+		for _, value := range h.ProxyConnectHeader[name] {
+			values = append(values, string(value))
+		}
+		c.check(key+"."+at, at, name, values...)
+	}
+}
+
+// check notes what is wrong with a header; setting is where it comes from.
+func (c *headerCheck) check(at, setting, name string, values ...string) {
+	if err := sender.CheckHeader(name, values); err != nil {
+		c.at(at, "%v", err)
+		return
+	}
+	c.once(at, setting, name)
+}
+
+func (c *headerCheck) once(at, setting, name string) {
+	name = textproto.CanonicalMIMEHeaderKey(name)
+	if first, taken := c.from[name]; taken {
+		c.at(at, "the header %s comes from %s already; configure it in one place (upper and lower case are the same)", name, first)
+		return
+	}
+	c.from[name] = setting
+}
+
+// headerValues returns the values of a header, of which some may be in files. That
+// they can be read is checked elsewhere.
+func headerValues(h promconfig.Header) []string {
+	values := slices.Clone(h.Values)
+	for _, secret := range h.Secrets {
+		values = append(values, string(secret))
+	}
+	for _, file := range h.Files {
+		if value, err := (SecretSource{File: file}).Read(); err == nil {
+			values = append(values, strings.TrimSpace(value))
+		}
+	}
+	return values
+}

@@ -1,0 +1,117 @@
+package sender
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// failure returns what it means that there was no answer. Everything that goes
+// wrong on the way to the receiver is [tidings.Unreachable]; only a request that
+// got through and was not answered in time is [tidings.Failed].
+func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
+	p := s.reached()
+	var blocked *BlockedError
+	if errors.As(err, &blocked) {
+		return tidings.Outcome{Verdict: tidings.Blocked, Reason: tidings.ReasonBlockedAddress, Detail: blocked.Error()}
+	}
+	o := tidings.Outcome{Verdict: tidings.Unreachable, Detail: describe(err)}
+	timedOut := isTimeout(err)
+	if timedOut {
+		o.Detail = fmt.Sprintf("no answer within %v", timeout)
+	}
+	_, dns := errors.AsType[*net.DNSError](err)
+	switch {
+	case !p.asked:
+		o.Reason = tidings.ReasonCredentials
+		if timedOut {
+			o.Detail = fmt.Sprintf("no credentials within %v", timeout)
+		}
+	case p.tries > 2 && (timedOut || errors.Is(err, context.Canceled)):
+		// The first retry may be about a connection that had died before; those after
+		// it are about HTTP/2's GOAWAY or REFUSED_STREAM.
+		o.Reason, o.Detail = tidings.ReasonReset, "the receiver refused the request again and again"
+	case dns:
+		o.Reason = tidings.ReasonDNS
+	case isTLS(err):
+		o.Reason = tidings.ReasonTLS
+	case !p.connected:
+		o.Reason = p.step
+		if timedOut {
+			o.Detail = "no connection in time"
+		}
+	case timedOut:
+		o.Verdict, o.Reason = tidings.Failed, tidings.ReasonTimeout
+	default:
+		o.Reason = tidings.ReasonReset
+		if alert := s.alert(); alert != nil {
+			o.Reason, o.Detail = tidings.ReasonTLS, describe(alert)
+		}
+	}
+	return o
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// isTLS reports whether TLS failed. An alert may come after the handshake: with
+// TLS 1.3 a client learns at its first read that its certificate was refused.
+func isTLS(err error) bool {
+	var (
+		certificate *tls.CertificateVerificationError
+		record      tls.RecordHeaderError
+		alert       tls.AlertError
+		authority   x509.UnknownAuthorityError
+		operation   *net.OpError
+	)
+	switch {
+	case errors.As(err, &certificate), errors.As(err, &record), errors.As(err, &alert), errors.As(err, &authority):
+		return true
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return true
+	}
+	// crypto/tls has no exported type for alerts.
+	return errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error")
+}
+
+// detailLimit bounds the text of an error, of which the receiver may have chosen
+// a part.
+const detailLimit = 200
+
+// describe returns the text of an error without the URL, which may hold a
+// secret.
+func describe(err error) string {
+	for {
+		outer, ok := errors.AsType[*url.Error](err)
+		if !ok {
+			break
+		}
+		err = outer.Err
+	}
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		err = file
+	}
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(err.Error(), "?"))
+	if len(text) > detailLimit {
+		text = strings.ToValidUTF8(text[:detailLimit], "") + "…"
+	}
+	return text
+}

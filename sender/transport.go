@@ -1,0 +1,236 @@
+package sender
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Limits of a [Transport].
+const (
+	defaultMaxAge       = 2 * time.Minute
+	idleTime            = 90 * time.Second
+	handshakeTime       = 10 * time.Second
+	longestPing         = 15 * time.Second
+	responseHeaderLimit = 64 << 10
+)
+
+// TransportOptions are how a [Transport] reaches its receiver. Only Dialer is
+// required.
+type TransportOptions struct {
+	Dialer *Dialer
+	// Timeout is that of an attempt; 0 means 15 s. HTTP/2 pings find a dead
+	// connection within it.
+	Timeout time.Duration
+	// MaxAge is how long a connection is used, give or take a fifth; 0 means two
+	// minutes.
+	MaxAge time.Duration
+	// TLS may be nil.
+	TLS *tls.Config
+	// NoHTTP2 has HTTP/1.1 spoken only.
+	NoHTTP2 bool
+	// Proxy returns the proxy of a request, as in [http.Transport]; nil means none.
+	Proxy func(*http.Request) (*url.URL, error)
+	// ProxyHeader is sent to the proxy with CONNECT.
+	ProxyHeader http.Header
+}
+
+// Transport is an [http.RoundTripper] for one receiver, over HTTP/1.1 or HTTP/2.
+// It renews its connections when they reach their maximum age, so that a moved
+// DNS name is followed even by a busy sender, and when a request got no answer,
+// since the others may be as dead as the connection of that. Requests under way go
+// on undisturbed on the connection that they have.
+type Transport struct {
+	options TransportOptions
+
+	mu      sync.Mutex
+	current *generation // nil before the first request, and after a renewal
+}
+
+// generation is a set of connections that are renewed together.
+type generation struct {
+	http  *http.Transport
+	until time.Time
+
+	// Under the mutex of the Transport:
+	requests int
+	retired  bool // takes no more requests
+
+	mu     sync.Mutex
+	open   map[*conn]struct{}
+	closed bool
+}
+
+// NewTransport returns a transport that opens connections when it needs them.
+// Its connections are closed with its dialer.
+func NewTransport(o TransportOptions) *Transport {
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.MaxAge <= 0 {
+		o.MaxAge = defaultMaxAge
+	}
+	return &Transport{options: o}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	g := t.enter()
+	response, err := g.http.RoundTrip(r)
+	if err != nil {
+		t.leave(g, true)
+		return nil, err
+	}
+	if response.Body == http.NoBody {
+		t.leave(g, false)
+		return response, nil
+	}
+	response.Body = &body{ReadCloser: response.Body, leave: sync.OnceFunc(func() { t.leave(g, false) })}
+	return response, nil
+}
+
+// CloseIdleConnections closes connections that no request uses, and the others
+// as soon as their requests are over.
+func (t *Transport) CloseIdleConnections() {
+	t.mu.Lock()
+	g := t.current
+	t.retire(g)
+	over := g != nil && g.requests == 0
+	t.mu.Unlock()
+	if g != nil {
+		g.close(over)
+	}
+}
+
+// enter returns the connections for a new request.
+func (t *Transport) enter() *generation {
+	t.mu.Lock()
+	old := t.current
+	if old != nil && time.Now().Before(old.until) {
+		old.requests++
+		t.mu.Unlock()
+		return old
+	}
+	t.retire(old)
+	g := t.newGeneration()
+	g.requests, t.current = 1, g
+	over := old != nil && old.requests == 0
+	t.mu.Unlock()
+	if old != nil {
+		old.close(over)
+	}
+	return g
+}
+
+// leave ends a request. If it was not answered, no other one gets its connection.
+func (t *Transport) leave(g *generation, unanswered bool) {
+	t.mu.Lock()
+	g.requests--
+	if unanswered {
+		t.retire(g)
+	}
+	retired, over := g.retired, g.retired && g.requests == 0
+	t.mu.Unlock()
+	if retired {
+		g.close(over)
+	}
+}
+
+func (t *Transport) retire(g *generation) {
+	if g != nil {
+		g.retired = true
+	}
+	if t.current == g {
+		t.current = nil
+	}
+}
+
+// close closes the connections that no request uses; all of them once the last
+// request is over. It may wait for a dead connection, so it needs no lock.
+func (g *generation) close(over bool) {
+	g.http.CloseIdleConnections()
+	if !over {
+		return
+	}
+	g.mu.Lock()
+	g.closed = true
+	open := slices.Collect(maps.Keys(g.open)) // HTTP/2, with canceled streams
+	g.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close() // nobody uses it
+	}
+}
+
+func (t *Transport) newGeneration() *generation {
+	o := t.options
+	age := time.Duration(float64(o.MaxAge) * (0.8 + 0.4*rand.Float64()))
+	g := &generation{until: time.Now().Add(age), open: make(map[*conn]struct{})}
+	g.http = &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return g.dial(ctx, o.Dialer, network, address)
+		},
+		Proxy: o.Proxy, ProxyConnectHeader: o.ProxyHeader, OnProxyConnectResponse: proxyAnswered,
+		TLSClientConfig: o.TLS.Clone(), TLSHandshakeTimeout: handshakeTime,
+		MaxIdleConnsPerHost: o.Dialer.limit, IdleConnTimeout: idleTime,
+		MaxResponseHeaderBytes: responseHeaderLimit, DisableCompression: true,
+		Protocols: new(http.Protocols),
+	}
+	g.http.Protocols.SetHTTP1(true)
+	g.http.Protocols.SetHTTP2(!o.NoHTTP2)
+	ping := min(o.Timeout/3, longestPing)
+	g.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: ping, WriteByteTimeout: o.Timeout}
+	return g
+}
+
+// dial opens a connection of a generation.
+func (g *generation) dial(ctx context.Context, d *Dialer, network, address string) (net.Conn, error) {
+	c, err := d.dial(ctx, network, address, g.remove)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	closed := g.closed // the request did not wait for this connection
+	if !closed {
+		g.open[c] = struct{}{}
+	}
+	g.mu.Unlock()
+	if closed {
+		return nil, errors.Join(net.ErrClosed, c.Close())
+	}
+	return c, nil
+}
+
+func (g *generation) remove(c *conn) {
+	g.mu.Lock()
+	delete(g.open, c)
+	g.mu.Unlock()
+}
+
+func proxyAnswered(_ context.Context, _ *url.URL, _ *http.Request, response *http.Response) error {
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the proxy answered %s", response.Status)
+	}
+	return nil
+}
+
+// body is the body of a response, whose end is that of the request.
+type body struct {
+	io.ReadCloser
+	leave func()
+}
+
+// Close implements [io.Closer].
+func (b *body) Close() error {
+	defer b.leave()
+	return b.ReadCloser.Close()
+}
