@@ -49,6 +49,15 @@ func testUnknownParameters(w *world) {
 	} {
 		w.wants(w.try(test.as, test.method, test.path, nil), 422, test.text)
 	}
+	connector := w.call("ann", "POST", "/connectors", object{"url": w.agent.url + "/mcp"}).id()
+	for _, body := range []any{object{"a": 1}, []any{1}, "text", strings.Repeat(" ", 100)} {
+		for _, method := range []string{"GET", "DELETE"} {
+			w.wants(w.try("ann", method, "/contexts/"+id, body), 422, "takes no body")
+		}
+		w.wants(w.try("ann", "POST", "/connectors/"+connector+"/disconnect", body), 422, "takes no body")
+	}
+	w.wants(w.try("ann", "GET", "/contexts/"+id, object{}), 200)
+	w.wants(w.try("ann", "POST", "/connectors/"+connector+"/connect", object{"callback": "http://x"}), 422, "body.callback")
 	w.wants(w.try("ann", "GET", "/events?from=1", nil, "Accept", "text/event-stream"), 422, "query.from")
 	w.wants(w.try("", "GET", "/contexts?nonsense=1", nil), 401)
 	w.wants(w.try("ann", "GET", "/contexts/"+id, nil), 200)

@@ -26,12 +26,18 @@ const (
 // decoded, so that a bad one costs little more than the bytes it has.
 func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
+		r, w := humago.Unwrap(ctx)
+		if ctx.Operation().RequestBody == nil {
+			if problem := readNothing(r); problem != nil {
+				writeProblem(w, problem.Status, problem)
+				return
+			}
+		}
 		schema := bodySchema(ctx.Operation())
 		if schema == nil {
 			next(ctx)
 			return
 		}
-		r, w := humago.Unwrap(ctx)
 		body, problem := read(r, limit)
 		if problem == nil && len(body) > 0 {
 			problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, body)
@@ -44,6 +50,22 @@ func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next(ctx)
 	}
+}
+
+// readNothing reads the body of an operation that takes none. An empty object does
+// no harm: some clients always send one.
+func readNothing(r *http.Request) *huma.ErrorModel {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	const most = 64
+	text, err := io.ReadAll(io.LimitReader(r.Body, most))
+	if text := strings.TrimSpace(string(text)); err == nil && (text == "" || text == "{}" || text == "null") {
+		return nil
+	}
+	problem := newProblem(http.StatusUnprocessableEntity, "this operation takes no body")
+	problem.Errors = []*huma.ErrorDetail{{Location: "body", Message: "expected no body"}}
+	return problem
 }
 
 // bodySchema returns the schema of an operation's JSON body; nil if it has none.
