@@ -16,14 +16,15 @@ type Pattern struct {
 }
 
 // ParsePattern reads a pattern that can match an event of the types given. The
-// error of one that can't names the nearest pattern that can.
+// error of one that can't names the nearest pattern that can. Without types, that
+// of a program of its own may be any.
 func ParsePattern(text string, types []ResourceType) (Pattern, error) {
 	if text == "*" {
 		return Pattern{text: text}, nil
 	}
 	typ, action, ok := strings.Cut(text, ".")
 	p := Pattern{text: text}
-	typeKnown := typ == "*" || slices.Contains(types, ResourceType(typ))
+	typeKnown := typ == "*" || slices.Contains(types, ResourceType(typ)) || types == nil && typ != ""
 	actionKnown := action == "*" || validAction(Action(action))
 	if !ok || !typeKnown || !actionKnown {
 		return Pattern{}, fmt.Errorf("pattern %q matches no event; did you mean %q?", text, nearestPattern(text, types))

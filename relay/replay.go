@@ -109,9 +109,14 @@ func (p *replaying) sendAll(ctx context.Context) {
 	p.underway, p.waiting, p.dead = make(map[string]bool), make(map[int64]bool), make(map[int64]bool)
 	p.read = max(p.Position, p.From-1)
 	for _, text := range p.Patterns {
-		if pattern, err := tidings.ParsePattern(text, tidings.ServerTypes()); err == nil { // it was checked when it was asked for
-			p.patterns = append(p.patterns, pattern)
+		pattern, err := tidings.ParsePattern(text, nil)
+		if err != nil { // without it, more would be sent than was asked for
+			p.logger.Error("replay is canceled: its patterns can't be read", "replay", p.ID, "error", err)
+			p.State, p.Reason = eventlog.ReplayCanceled, err.Error()
+			p.save(ctx, true)
+			return
 		}
+		p.patterns = append(p.patterns, pattern)
 	}
 	for p.State == eventlog.ReplayRunning {
 		events, err := p.next(ctx)

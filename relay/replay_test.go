@@ -165,6 +165,35 @@ func TestReplayOfDeadLetters(t *testing.T) {
 	})
 }
 
+// A replay never sends more than was asked for: types of a program's own count, and
+// patterns that can't be read end it.
+func TestReplayOfPatterns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &replayed{}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 10 {
+			e := event(i, 0)
+			if i < 3 {
+				e.Type = "order"
+			}
+			log.Append(e)
+		}
+		time.Sleep(time.Second)
+		begin(t, log, eventlog.Replay{ID: "1", From: 1, To: 10, Patterns: []string{"order.*"}})
+		time.Sleep(time.Minute)
+		if n := len(r.sentAgain()); n != 3 || replayOf(t, log, "1").State != eventlog.ReplayDone {
+			t.Errorf("%d sent again, want 3", n)
+		}
+		begin(t, log, eventlog.Replay{ID: "2", From: 1, To: 10, Patterns: []string{"order.made"}})
+		time.Sleep(time.Minute)
+		stop()
+		if got := replayOf(t, log, "2"); len(r.sentAgain()) != 3 || got.State != eventlog.ReplayCanceled || got.Reason == "" {
+			t.Errorf("%d sent again, %+v", len(r.sentAgain()), got)
+		}
+	})
+}
+
 func TestCanceledReplayEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
@@ -42,6 +43,11 @@ const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patte
 
 // AddReplay implements [eventlog.Replays].
 func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
+	for _, text := range r.Patterns {
+		if _, err := tidings.ParsePattern(text, nil); err != nil {
+			return fmt.Errorf("add replay: %w", err)
+		}
+	}
 	_, err := t.writer.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
 		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
 		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy)

@@ -115,7 +115,39 @@ func TestOperator(t *testing.T) {
 			t.Errorf("%v delivered, %d were marked as sent again", n, again.Load())
 		}
 		w.wants(w.try("admin", "POST", "/webhooks/replays/"+all.id()+"/cancel", nil), 409, "done already")
-		w.wants(w.try("admin", "POST", "/webhooks/replays", object{"endpoint": "crm/eu", "events": []any{"context.made"}}), 409, "did you mean")
+		future, past := time.Now().Add(time.Hour).UTC().Format(time.RFC3339), time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+		for _, tt := range []struct {
+			replay object
+			want   string
+		}{
+			{object{"events": []any{"context.made"}}, "did you mean"},
+			{object{"events": []any{}}, "events"},
+			{object{"endpoint": "crm"}, `did you mean \"crm/eu\"?`},
+			{object{"since": past, "until": past}, "must be later than since"},
+			{object{"since": future}, "lies in the future"},
+			{object{"resource": "provider/not-a-uuid"}, "not a UUID"},
+			{object{"resource": "provdier/" + id}, `did you mean \"provider\"?`},
+			{object{"resource": id}, "expected TYPE/ID"},
+			{object{"event": "99999"}, "no event at position 99999"},
+			{object{"event": "nonsense"}, "holds no event"},
+			{object{"event": "1", "dead": true}, "names one event"},
+		} {
+			if tt.replay["endpoint"] == nil {
+				tt.replay["endpoint"] = "crm/eu"
+			}
+			w.wants(w.try("admin", "POST", "/webhooks/replays", tt.replay), 422, tt.want)
+		}
+		for _, list := range []string{"events", "attempts"} {
+			for query, want := range map[string]string{
+				"types=context.made": "did you mean", "resource=nonsense": "not a UUID", "resource=x/" + id: "no such type",
+				"since=" + future: "lies in the future", "since=" + past + "&until=" + past: "must be later than since",
+			} {
+				w.wants(w.try("admin", "GET", "/webhooks/"+list+"?"+query, nil), 422, want)
+			}
+		}
+		for _, list := range []string{"attempts", "parked"} {
+			w.wants(w.try("admin", "GET", "/webhooks/"+list+"?endpoint=crm", nil), 422, `did you mean \"crm/eu\"?`)
+		}
 		w.wants(w.call("admin", "GET", "/webhooks/replays", nil), 200, one.id(), all.id())
 		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422, "without a configuration file")
 	})

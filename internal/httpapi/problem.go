@@ -52,6 +52,11 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 		if e.NotFound {
 			return newProblem(http.StatusNotFound, e.Message)
 		}
+		if e.Field != "" {
+			p := newProblem(http.StatusUnprocessableEntity, e.Error())
+			p.Errors = []*huma.ErrorDetail{{Location: e.Field, Message: e.Message}}
+			return p
+		}
 		return newProblem(http.StatusConflict, e.Message)
 	}
 	if busy, ok := errors.AsType[*limit.BusyError](err); ok {

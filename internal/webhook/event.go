@@ -78,6 +78,9 @@ const (
 
 // Events returns events of the log, newest first.
 func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
+	if err := s.check(ctx, &f); err != nil {
+		return nil, err
+	}
 	page := &Page[Event]{Items: []Event{}}
 	oldest, err := s.log.Oldest(ctx)
 	if err != nil {
@@ -156,6 +159,9 @@ type Attempt struct {
 
 // Attempts returns the history, newest first.
 func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error) {
+	if err := s.check(ctx, &f); err != nil {
+		return nil, err
+	}
 	page := &Page[Attempt]{Items: []Attempt{}}
 	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Before: f.Before, Limit: 1}
 	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
@@ -205,6 +211,9 @@ type Parked struct {
 // Parked returns parked events in the order of the log, dead letters only on
 // demand; before is the position after which they begin.
 func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after int64, limit int) (*Page[Parked], error) {
+	if err := s.checkEndpoint(ctx, endpoint); err != nil {
+		return nil, err
+	}
 	rows, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Dead: dead, After: after, Limit: limit + 1})
 	if err != nil {
 		return nil, err

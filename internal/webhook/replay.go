@@ -2,11 +2,11 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
@@ -61,13 +61,11 @@ const runningLimit = 100
 
 // Replay begins to send events again, as a job that goes on by itself.
 func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
-	if _, err := s.configured(in.Endpoint); err != nil {
+	if err := in.check(); err != nil {
 		return nil, err
 	}
-	for _, text := range in.Events {
-		if _, err := tidings.ParsePattern(text, tidings.ServerTypes()); err != nil {
-			return nil, conflict("events: %v", err)
-		}
+	if _, err := s.configured(in.Endpoint); err != nil {
+		return nil, invalid("endpoint", "%v", err)
 	}
 	running, err := s.log.Replays(ctx, true, runningLimit)
 	if err != nil {
@@ -101,6 +99,9 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 func (s *Service) bounds(ctx context.Context, in NewReplay, r *eventlog.Replay) error {
 	if in.Event != "" {
 		e, err := s.find(ctx, in.Event)
+		if missing, ok := errors.AsType[*Error](err); ok && missing.NotFound {
+			return invalid("event", "%s", missing.Message)
+		}
 		if err != nil {
 			return err
 		}

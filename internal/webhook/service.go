@@ -32,11 +32,18 @@ type Error struct {
 	// NotFound says that what was named is not there; otherwise it is in a state
 	// in which that can't be done.
 	NotFound bool
-	Message  string
+	// Field is what the request has wrong; empty where it is not the request.
+	Field   string
+	Message string
 }
 
-// Error returns the message.
-func (e *Error) Error() string { return e.Message }
+// Error returns the field and the message.
+func (e *Error) Error() string {
+	if e.Field != "" {
+		return e.Field + ": " + e.Message
+	}
+	return e.Message
+}
 
 func notFound(format string, args ...any) error {
 	return &Error{NotFound: true, Message: fmt.Sprintf(format, args...)}
