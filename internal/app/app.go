@@ -27,7 +27,6 @@ import (
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/remote"
 	"github.com/tidings-dev/tidings/internal/resource"
-	"github.com/tidings-dev/tidings/internal/secretbox"
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/webhook"
 	"github.com/tidings-dev/tidings/relay"
@@ -108,8 +107,11 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		return nil, err
 	}
 	a.onClose("traces", a.tracer.close)
-	resources, err := a.resources(&cfg)
+	resources, err := a.resources(ctx, &cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := useKeys(ctx, &cfg, resources); err != nil {
 		return nil, err
 	}
 	a.auth = &authenticator{users: resources, logger: a.logger}
@@ -208,17 +210,13 @@ func (a *App) migrate(ctx context.Context, not bool) error {
 	return err
 }
 
-func (a *App) resources(cfg *config.Config) (*resource.Resources, error) {
+func (a *App) resources(ctx context.Context, cfg *config.Config) (*resource.Resources, error) {
 	blobs, err := openBlobs(cfg)
 	if err != nil {
 		return nil, err
 	}
 	a.onClose("file contents", blobs.Close)
-	key, err := cfg.EncryptionKey.Read()
-	if err != nil {
-		return nil, fmt.Errorf("encryption_key: %w", err)
-	}
-	box, err := secretbox.New(key)
+	box, err := openBox(ctx, cfg, a.store, a.logger)
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,8 @@ func (s *syncBuffer) String() string {
 
 const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-// newWorld starts a server; settings are added to its configuration.
+// newWorld starts a server; settings are added to its configuration, and nil ones
+// taken out of it.
 func newWorld(t *testing.T, settings map[string]any) *world {
 	t.Helper()
 	return newWorldWith(t, settings)
@@ -132,6 +133,7 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 		"log":     map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)
+	maps.DeleteFunc(all, func(_ string, value any) bool { return value == nil })
 	w.settings = all
 	w.start(options...)
 	return w

@@ -85,7 +85,7 @@ func Command() *cobra.Command {
 	cmd.AddCommand(
 		serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand(),
 		endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(),
-		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(), benchCommand(),
+		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(), keysCommand(), benchCommand(),
 	)
 	return cmd
 }

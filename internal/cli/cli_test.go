@@ -1,9 +1,11 @@
 package cli_test
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +24,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/script",
 		Setup: freeAddress,
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady},
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady, "request": request},
 	})
 }
 
@@ -44,6 +46,27 @@ func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s is not ready: %v", args[0], err)
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// request makes a request of the server with the admin token in data, and prints
+// the answer.
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: request METHOD PATH [BODY]")
+	}
+	body := strings.NewReader(strings.Join(args[2:], ""))
+	r, err := http.NewRequest(args[0], "http://"+ts.Getenv("ADDRESS")+"/api/v1"+args[1], body)
+	ts.Check(err)
+	r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(ts.ReadFile("data/admin-token")))
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	ts.Check(err)
+	defer response.Body.Close()
+	_, err = io.Copy(ts.Stdout(), response.Body)
+	ts.Check(err)
+	if failed := response.StatusCode >= http.StatusBadRequest; failed != neg {
+		ts.Fatalf("%s %s: %s", args[0], args[1], response.Status)
 	}
 }
 

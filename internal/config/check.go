@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -53,11 +52,7 @@ func (d *decoder) checkServer(cfg *Config) {
 		}
 	}
 	d.checkSchema(cfg)
-	if text := d.readable("encryption_key", cfg.EncryptionKey); text != "" {
-		if key, err := base64.StdEncoding.DecodeString(text); err != nil || len(key) != 32 {
-			d.at("encryption_key", `expected 32 bytes in base64; "openssl rand -base64 32" makes a key`)
-		}
-	}
+	d.checkEncryption(cfg)
 	d.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	d.oneOf("log.format", cfg.Log.Format, "text", "json")
 	for key, interval := range map[string]Duration{

@@ -34,6 +34,9 @@ type Config struct {
 	// EncryptionKey is 32 bytes in base64: the key that encrypts API keys,
 	// client secrets and variables in the database.
 	EncryptionKey SecretSource `yaml:"encryption_key"`
+	// EncryptionKeys takes its place while a key is changed: the first encrypts,
+	// all decrypt.
+	EncryptionKeys []SecretSource `yaml:"encryption_keys"`
 
 	Log            Log            `yaml:"log"`
 	Tracing        Tracing        `yaml:"tracing"`

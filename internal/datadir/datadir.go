@@ -14,13 +14,16 @@ import (
 
 // The names in a data folder.
 const (
-	Database   = "tidings.db" // of SQLite, which adds -wal and -shm
-	Lock       = "tidings.lock"
-	Files      = "files" // contents of files
-	AdminToken = "admin-token"
+	Database      = "tidings.db" // of SQLite, which adds -wal and -shm
+	Lock          = "tidings.lock"
+	Files         = "files" // contents of files
+	AdminToken    = "admin-token"
+	EncryptionKey = "encryption-key"
 )
 
-var names = []string{Database, Database + "-wal", Database + "-shm", Database + "-journal", Lock, Files, AdminToken}
+var names = []string{
+	Database, Database + "-wal", Database + "-shm", Database + "-journal", Lock, Files, AdminToken, EncryptionKey,
+}
 
 const (
 	group  = 0o070

@@ -22,6 +22,7 @@ func (a *api) routes() {
 	a.userFeedbackRoutes()
 	a.feedRoutes()
 	a.webhookRoutes()
+	a.keyRoutes()
 }
 
 type variables struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
 )
 
 // The states of a connector.
@@ -93,12 +94,16 @@ func (r *Resources) CreateConnector(ctx context.Context, who Caller, in NewConne
 		Base: Base{ID: newID()}, URL: in.URL, ClientID: in.ClientID,
 		State: connectorCreated, Metadata: in.Metadata.orEmpty(),
 	}
-	if in.ClientSecret != nil {
-		if row.ClientSecret, err = r.box.Seal(*in.ClientSecret, row.ID); err != nil {
-			return nil, err
+	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+		if in.ClientSecret != nil {
+			var err error
+			if row.ClientSecret, err = r.seal(ctx, tx, *in.ClientSecret, boundTo(row.ID)); err != nil {
+				return err
+			}
 		}
-	}
-	return r.Connectors.Create(ctx, who, row)
+		return r.Connectors.insert(ctx, tx, who, row)
+	})
+	return row, err
 }
 
 func (r *Resources) applyPreset(in *NewConnector) {

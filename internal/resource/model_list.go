@@ -88,8 +88,17 @@ func (r *Resources) modelsOf(ctx context.Context, m *ModelProvider, maxAge time.
 	if list.version >= m.Version && !list.at.Before(asked.Add(-maxAge)) {
 		return list.models, nil
 	}
-	key, err := r.box.Open(m.APIKey, m.ID)
+	names, err := r.askForModels(ctx, m)
+	list.version, list.at, list.failed = m.Version, time.Now(), err != nil
+	list.models = asModels(m.Type, names)
+	return list.models, nil
+}
+
+// askForModels asks a model provider. It logs why that fails.
+func (r *Resources) askForModels(ctx context.Context, m *ModelProvider) ([]string, error) {
+	key, err := r.unseal(m.APIKey, boundTo(m.ID), "api_key")
 	if err != nil {
+		r.logger.WarnContext(ctx, "a model provider offers nothing: its key can't be decrypted", "model_provider", m.ID, "error", err)
 		return nil, err
 	}
 	// Others wait for the answer, also when this caller no longer does.
@@ -99,9 +108,7 @@ func (r *Resources) modelsOf(ctx context.Context, m *ModelProvider, maxAge time.
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
 		r.logRemote(ctx, "a model provider does not list its models", m.BaseURL, failed, "model_provider", m.ID)
 	}
-	list.version, list.at, list.failed = m.Version, time.Now(), err != nil
-	list.models = asModels(m.Type, names)
-	return list.models, nil
+	return names, err
 }
 
 func asModels(kind string, names []string) (models []model) {

@@ -41,7 +41,7 @@ func (l *lister) Models(ctx context.Context, _ ModelSource) ([]string, error) {
 	return l.names, errors.Join(l.err, ctx.Err())
 }
 
-type openBox struct{}
+type openBox struct{ Box }
 
 func (openBox) Seal(plain, _ string) ([]byte, error)         { return []byte(plain), nil }
 func (openBox) Open(sealed []byte, _ string) (string, error) { return string(sealed), nil }

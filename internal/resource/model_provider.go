@@ -10,6 +10,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/store"
 )
 
 // ModelProvider is where language models come from.
@@ -105,14 +106,19 @@ func (r *Resources) CreateModelProvider(ctx context.Context, who Caller, in NewM
 	if err := row.check(); err != nil {
 		return nil, err
 	}
-	var err error
-	if row.APIKey, err = r.box.Seal(in.APIKey, row.ID); err != nil {
+	if err := r.needKey(); err != nil { // before anybody is asked
 		return nil, err
 	}
 	if err := r.checkKey(ctx, row, in.APIKey); err != nil {
 		return nil, err
 	}
-	return r.ModelProviders.Create(ctx, who, row)
+	err := r.store.InTx(ctx, func(tx *store.Tx) (err error) {
+		if row.APIKey, err = r.seal(ctx, tx, in.APIKey, boundTo(row.ID)); err != nil {
+			return err
+		}
+		return r.ModelProviders.insert(ctx, tx, who, row)
+	})
+	return row, err
 }
 
 // ModelProviderPatch changes a model provider; what is left out or null stays.
@@ -148,37 +154,49 @@ func (r *Resources) PatchModelProvider(ctx context.Context, who Caller, id strin
 	if err != nil {
 		return nil, err
 	}
-	key, err := r.box.Open(now.APIKey, now.ID)
+	newKey, err := r.newKey(now, in)
 	if err != nil {
 		return nil, err
 	}
-	newKey := in.APIKey != nil && *in.APIKey != key
 	moves := in.BaseURL != nil && *in.BaseURL != now.BaseURL
 	if err := in.apply(now); err != nil {
 		return nil, err
 	}
-	var sealed []byte
-	if newKey {
-		key = *in.APIKey
-		if sealed, err = r.box.Seal(key, now.ID); err != nil {
-			return nil, err
-		}
-	}
 	if newKey || moves {
-		if err := r.checkKey(ctx, now, key); err != nil {
+		key := in.APIKey
+		if key == nil {
+			old, err := r.unseal(now.APIKey, boundTo(now.ID), "api_key")
+			if err != nil {
+				return nil, err
+			}
+			key = &old
+		}
+		if err := r.checkKey(ctx, now, *key); err != nil {
 			return nil, err
 		}
 	}
-	return r.ModelProviders.Update(ctx, who, id, ifMatch, func(m *ModelProvider) error {
-		if newKey {
-			m.APIKey, m.touched = sealed, true
-		}
+	return r.ModelProviders.update(ctx, who, id, ifMatch, func(tx *store.Tx, m *ModelProvider) error {
 		if newKey || moves {
 			m.State = Online
 		}
-		touched := m.touched
-		err := in.apply(m)
-		m.touched = m.touched || touched
+		if err := in.apply(m); err != nil || !newKey {
+			return err
+		}
+		m.APIKey, err = r.seal(ctx, tx, *in.APIKey, boundTo(m.ID))
+		m.touched = true
 		return err
 	})
+}
+
+// newKey reports whether a change brings another key. One that can't be decrypted
+// any more is another one.
+func (r *Resources) newKey(now *ModelProvider, in ModelProviderPatch) (bool, error) {
+	if in.APIKey == nil {
+		return false, nil
+	}
+	if err := r.needKey(); err != nil {
+		return false, err
+	}
+	old, err := r.box.Open(now.APIKey, boundTo(now.ID))
+	return err != nil || old != *in.APIKey, nil
 }

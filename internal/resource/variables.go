@@ -33,14 +33,6 @@ const (
 	maxVariableValue = 10_000
 )
 
-// Box encrypts what must not lie open in the database. bound is where the secret
-// belongs: it can't be opened elsewhere. Without a key, errors say which setting
-// is missing.
-type Box interface {
-	Seal(plain, bound string) ([]byte, error)
-	Open(sealed []byte, bound string) (string, error)
-}
-
 func ofOwner(id string) store.Filter {
 	return store.Filter{Column: "owner_id", Op: store.Equal, Value: id}
 }
@@ -48,7 +40,7 @@ func ofOwner(id string) store.Filter {
 func (r *Resources) variables(ctx context.Context, owner string) (map[string]string, error) {
 	values := make(map[string]string)
 	err := store.Each(ctx, r.store, func(row *variable) (err error) {
-		values[row.Name], err = r.box.Open(row.Value, owner+"/"+row.Name)
+		values[row.Name], err = r.unseal(row.Value, boundTo(owner, row.Name), "variables."+row.Name)
 		return err
 	}, ofOwner(owner))
 	return values, err
@@ -111,11 +103,11 @@ func (r *Resources) changeVariables(ctx context.Context, tx *store.Tx, owner str
 }
 
 func (r *Resources) setVariable(ctx context.Context, tx *store.Tx, owner, name string, sealed []byte, value *string) (changed bool, err error) {
-	bound := owner + "/" + name
+	bound := boundTo(owner, name)
 	if value != nil && sealed != nil {
-		now, err := r.box.Open(sealed, bound)
-		if err != nil || now == *value {
-			return false, err
+		// One that can't be decrypted any more is another one.
+		if now, err := r.box.Open(sealed, bound); err == nil && now == *value {
+			return false, nil
 		}
 	}
 	if sealed != nil {
@@ -126,7 +118,7 @@ func (r *Resources) setVariable(ctx context.Context, tx *store.Tx, owner, name s
 	if value == nil {
 		return sealed != nil, nil
 	}
-	if sealed, err = r.box.Seal(*value, bound); err != nil {
+	if sealed, err = r.seal(ctx, tx, *value, bound); err != nil {
 		return false, err
 	}
 	return true, known(tx.InsertDetails(ctx, &variable{OwnerID: owner, Name: name, Value: sealed}), "variable")

@@ -1,42 +1,112 @@
 // Package secretbox encrypts secrets that are kept in the database: AES-256-GCM,
-// with the key from the configuration.
+// with keys from the configuration, of which the first encrypts and all decrypt.
 package secretbox
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Box encrypts and decrypts. Without a key it says which setting is missing.
-type Box struct{ aead cipher.AEAD }
+// What was encrypted begins with the name of this format and the key's id.
+// Before there were ids it began with the nonce, which is random.
+const (
+	format   = "tk1:"
+	idLength = 8
+)
 
-// New returns a box with a key of 32 bytes in base64; empty for no key.
-func New(key string) (*Box, error) {
-	if key == "" {
-		return new(Box), nil
-	}
-	raw, err := base64.StdEncoding.DecodeString(key)
-	if err != nil || len(raw) != 32 {
-		return nil, errors.New("encryption_key: expected 32 bytes in base64")
+// Key is a key and where it is configured.
+type Key struct {
+	// Setting names it in errors, such as "encryption_keys[1]".
+	Setting string
+	// Text is 32 bytes in base64.
+	Text string
+}
+
+// NewKey returns the text of a new key.
+func NewKey() string {
+	raw := make([]byte, keyLength)
+	_, _ = rand.Read(raw) // it never fails
+	return base64.StdEncoding.EncodeToString(raw)
+}
+
+const keyLength = 32
+
+// openKey is a key that can be used.
+type openKey struct {
+	resource.BoxKey
+	prefix []byte
+	aead   cipher.AEAD
+}
+
+func (k Key) open() (openKey, error) {
+	raw, err := base64.StdEncoding.DecodeString(k.Text)
+	if err != nil || len(raw) != keyLength {
+		return openKey{}, fmt.Errorf("%s: expected %d bytes in base64", k.Setting, keyLength)
 	}
 	block, err := aes.NewCipher(raw)
 	if err != nil {
-		return nil, fmt.Errorf("encryption_key: %w", err)
+		return openKey{}, fmt.Errorf("%s: %w", k.Setting, err)
 	}
 	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
-		return nil, fmt.Errorf("encryption_key: %w", err)
+		return openKey{}, fmt.Errorf("%s: %w", k.Setting, err)
 	}
-	return &Box{aead: aead}, nil
+	// The id is public, and says nothing about a key that was made at random.
+	hash := sha256.Sum256(append([]byte("tidings key id:"), raw...))
+	id := hash[:idLength]
+	return openKey{
+		BoxKey: resource.BoxKey{ID: hex.EncodeToString(id), Setting: k.Setting},
+		prefix: append([]byte(format), id...), aead: aead,
+	}, nil
+}
+
+// Box encrypts and decrypts. Without a key it says which setting is missing.
+type Box struct{ keys []openKey }
+
+// New returns a box with keys, which must differ.
+func New(keys ...Key) (*Box, error) {
+	b := new(Box)
+	for _, k := range keys {
+		opened, err := k.open()
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range b.keys {
+			if other.ID == opened.ID {
+				return nil, fmt.Errorf("%s: the same key as %s", k.Setting, other.Setting)
+			}
+		}
+		b.keys = append(b.keys, opened)
+	}
+	return b, nil
+}
+
+// Keys lists the keys, the one that encrypts first.
+func (b *Box) Keys() []resource.BoxKey {
+	keys := make([]resource.BoxKey, len(b.keys))
+	for i, k := range b.keys {
+		keys[i] = k.BoxKey
+	}
+	return keys
+}
+
+// Prefix is what everything begins with that was encrypted with a key.
+func (b *Box) Prefix(id string) []byte {
+	raw, _ := hex.DecodeString(id) // it is one of ours
+	return append([]byte(format), raw...)
 }
 
 func (b *Box) check() error {
-	if b.aead != nil {
+	if len(b.keys) > 0 {
 		return nil
 	}
 	return &resource.Error{
@@ -45,22 +115,32 @@ func (b *Box) check() error {
 	}
 }
 
-// Seal encrypts a secret; it can be opened only with the same bound.
+// Seal encrypts a secret with the first key; it can be opened only with the same
+// bound.
 func (b *Box) Seal(plain, bound string) ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	return b.aead.Seal(nil, nil, []byte(plain), []byte(bound)), nil
+	first := b.keys[0]
+	return first.aead.Seal(bytes.Clone(first.prefix), nil, []byte(plain), []byte(bound)), nil
 }
 
-// Open decrypts a secret.
+// Open decrypts a secret, with the key that it names.
 func (b *Box) Open(sealed []byte, bound string) (string, error) {
 	if err := b.check(); err != nil {
 		return "", err
 	}
-	plain, err := b.aead.Open(nil, nil, sealed, []byte(bound))
-	if err != nil {
-		return "", errors.New("a secret in the database was encrypted with another encryption_key")
+	for _, k := range b.keys {
+		if text, ok := bytes.CutPrefix(sealed, k.prefix); ok {
+			if plain, err := k.aead.Open(nil, nil, text, []byte(bound)); err == nil {
+				return string(plain), nil
+			}
+		}
 	}
-	return string(plain), nil
+	for _, k := range b.keys { // it names none
+		if plain, err := k.aead.Open(nil, nil, sealed, []byte(bound)); err == nil {
+			return string(plain), nil
+		}
+	}
+	return "", errors.New("a secret in the database was encrypted with a key that is not configured (encryption_keys)")
 }

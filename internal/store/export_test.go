@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"io/fs"
 	"strings"
 	"testing"
@@ -53,4 +54,20 @@ func (s *Store) MigrateSome(t *testing.T, choose func(fs.FS) fs.FS) {
 	if err := s.log.Migrate(t.Context(), some); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// SecretColumns names the columns that hold encrypted values.
+func SecretColumns() (names []string) {
+	for _, c := range secretColumns {
+		names = append(names, c.table+"."+c.column)
+	}
+	return names
+}
+
+// Column reads the only column of a query.
+func (s *Store) Column(ctx context.Context, query string) (values []string, err error) {
+	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		return s.statement(conn).NewRaw(query).Scan(ctx, &values)
+	})
+	return values, err
 }

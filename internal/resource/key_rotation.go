@@ -1,0 +1,224 @@
+package resource
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// The states of a key.
+const (
+	keyWrites  = "writes"
+	keyReads   = "reads"
+	keyMissing = "missing"
+	keyUnused  = "unused"
+)
+
+// Key is a key that encrypts secrets in the database.
+type Key struct {
+	ID      string  `json:"id" doc:"Made from the key, and public."`
+	State   string  `json:"state" enum:"writes,reads,unused,missing" doc:"writes: it encrypts and decrypts; reads: it decrypts; unused: nothing is encrypted with it; missing: only other servers have it."`
+	Setting *string `json:"setting" doc:"Where this server has it from."`
+	Secrets int64   `json:"secrets" doc:"How many secrets are encrypted with it."`
+}
+
+// Keys lists the keys that encrypt secrets in the database.
+func (r *Resources) Keys(ctx context.Context, who Caller) (*Items[*Key], error) {
+	if err := who.Need(RoleAdmin); err != nil {
+		return nil, err
+	}
+	noted, err := r.store.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []*Key{}
+	for i, k := range r.box.Keys() {
+		key := &Key{ID: k.ID, State: keyReads, Setting: &k.Setting}
+		switch at := slices.Index(noted, k.ID); {
+		case i == 0:
+			key.State = keyWrites
+		case at < 0:
+			key.State = keyUnused
+		}
+		noted = slices.DeleteFunc(noted, func(id string) bool { return id == k.ID })
+		list = append(list, key)
+	}
+	for _, id := range noted {
+		list = append(list, &Key{ID: id, State: keyMissing})
+	}
+	for _, key := range list {
+		if key.Secrets, err = r.store.CountSecrets(ctx, r.box.Prefix(key.ID)); err != nil {
+			return nil, err
+		}
+	}
+	return &Items[*Key]{Items: list, TotalCount: int64(len(list))}, nil
+}
+
+// Rotation is how far a rotation has come.
+type Rotation struct {
+	Rotated int64 `json:"rotated" doc:"Secrets that this request encrypted with the first key."`
+	Left    int64 `json:"left" doc:"Secrets that are still encrypted with other keys."`
+	// Unreadable are the owners of secrets that no key decrypts.
+	Unreadable []string `json:"unreadable" nullable:"false" doc:"Whose secrets this request found that no key decrypts, such as model_providers/ID."`
+	Next       string   `json:"next" doc:"The after of the next request; empty once all secrets were looked at."`
+}
+
+const (
+	rotationBatch = 200
+	// A request goes on until one of them, so that it is bounded and tells how far
+	// it has come.
+	rotationTime       = 2 * time.Second
+	rotationUnreadable = 100
+)
+
+// RotateKeys encrypts secrets with the first key that were encrypted with others,
+// for a while. After is the next of the call before, empty for the first. The call
+// that has looked at all of them takes keys out of use that no secret needs any
+// more. It is safe while servers write secrets, and may be begun again at any time.
+func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*Rotation, error) {
+	if err := who.Need(RoleAdmin); err != nil {
+		return nil, err
+	}
+	if err := r.needKey(); err != nil {
+		return nil, err
+	}
+	place, err := r.openPlace(after)
+	if err != nil {
+		return nil, err
+	}
+	rotation := &Rotation{Unreadable: []string{}}
+	end := time.Now().Add(rotationTime)
+	for more := true; more; {
+		if time.Now().After(end) || len(rotation.Unreadable) >= rotationUnreadable {
+			if rotation.Next, err = r.sealPlace(place); err != nil {
+				return nil, err
+			}
+			break
+		}
+		if place, more, err = r.rotate(ctx, place, rotation); err != nil {
+			return nil, err
+		}
+	}
+	if rotation.Next == "" {
+		if err := r.retireKeys(ctx); err != nil {
+			return nil, err
+		}
+	}
+	all, err := r.store.CountSecrets(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	done, err := r.store.CountSecrets(ctx, r.box.Prefix(r.box.Keys()[0].ID))
+	rotation.Left = max(all-done, 0)
+	return rotation, err
+}
+
+// rotate encrypts a batch of secrets anew, and says where the next one begins, if
+// there may be one.
+func (r *Resources) rotate(
+	ctx context.Context, after store.Place, total *Rotation,
+) (last store.Place, more bool, err error) {
+	secrets, err := r.store.SecretsWithout(ctx, r.box.Prefix(r.box.Keys()[0].ID), after, rotationBatch)
+	if err != nil || len(secrets) == 0 {
+		return after, false, err
+	}
+	var rotated int64
+	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+		rotated = 0
+		if err := r.holdKey(ctx, tx); err != nil {
+			return err
+		}
+		for _, s := range secrets {
+			bound := boundTo(s.Key...)
+			plain, err := r.box.Open(s.Sealed, bound)
+			if err != nil {
+				if owner := ownerOf(s.Place); !slices.Contains(total.Unreadable, owner) {
+					total.Unreadable = append(total.Unreadable, owner)
+				}
+				continue
+			}
+			sealed, err := r.box.Seal(plain, bound)
+			if err != nil {
+				return err
+			}
+			replaced, err := tx.ReplaceSecret(ctx, s, sealed)
+			if err != nil {
+				return err
+			}
+			if replaced {
+				rotated++
+			}
+		}
+		return nil
+	})
+	total.Rotated += rotated
+	return secrets[len(secrets)-1].Place, len(secrets) == rotationBatch, err
+}
+
+var errStillUsed = errors.New("the key is still used")
+
+// retireKeys takes the keys out of use that no secret needs any more. From then on
+// no server can encrypt with them.
+func (r *Resources) retireKeys(ctx context.Context) error {
+	noted, err := r.store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range noted {
+		if id == r.box.Keys()[0].ID {
+			continue
+		}
+		err := r.store.InTx(ctx, func(tx *store.Tx) error {
+			if err := tx.RemoveKey(ctx, id); err != nil {
+				return err
+			}
+			if n, err := tx.CountSecrets(ctx, r.box.Prefix(id)); err != nil || n == 0 {
+				return err
+			}
+			return errStillUsed
+		})
+		if err != nil && !errors.Is(err, errStillUsed) {
+			return err
+		}
+	}
+	return nil
+}
+
+// A place among the secrets goes to the caller and back encrypted: it holds the
+// name of a user's variable.
+
+const placeBound = "place"
+
+func (r *Resources) sealPlace(p store.Place) (string, error) {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return "", err
+	}
+	sealed, err := r.box.Seal(string(text), placeBound)
+	return base64.RawURLEncoding.EncodeToString(sealed), err
+}
+
+func (r *Resources) openPlace(text string) (p store.Place, err error) {
+	if text == "" {
+		return p, nil
+	}
+	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		var plain string
+		if plain, err = r.box.Open(sealed, placeBound); err == nil {
+			err = json.Unmarshal([]byte(plain), &p)
+		}
+	}
+	if err != nil {
+		return p, &Error{
+			Code: Invalid, Field: "after", Cause: err,
+			Message: "expected the next of the answer before; leave it out to begin again",
+		}
+	}
+	return p, nil
+}

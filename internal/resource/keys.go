@@ -1,0 +1,186 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// Box encrypts what must not lie open in the database. bound is where the secret
+// belongs: it can't be opened elsewhere. Without a key, errors say which setting
+// is missing.
+type Box interface {
+	// Seal encrypts a secret with the first key.
+	Seal(plain, bound string) ([]byte, error)
+	// Open decrypts a secret with whichever key it was encrypted with.
+	Open(sealed []byte, bound string) (string, error)
+	// Keys lists the keys, the first of which encrypts.
+	Keys() []BoxKey
+	// Prefix is what everything begins with that was encrypted with a key.
+	Prefix(id string) []byte
+}
+
+// BoxKey is a key that is configured.
+type BoxKey struct {
+	// ID is public; it is made from the key.
+	ID string
+	// Setting is where the key is configured.
+	Setting string
+}
+
+// seal encrypts a secret in the transaction that writes it. The key is held until
+// then, so that it is not taken out of use meanwhile.
+func (r *Resources) seal(ctx context.Context, tx *store.Tx, plain, bound string) ([]byte, error) {
+	sealed, err := r.box.Seal(plain, bound)
+	if err != nil {
+		return nil, err
+	}
+	return sealed, r.holdKey(ctx, tx)
+}
+
+// holdKey keeps the first key in use until the end of the transaction.
+func (r *Resources) holdKey(ctx context.Context, tx *store.Tx) error {
+	err := tx.HoldKey(ctx, r.box.Keys()[0].ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return fail(NotConfigured, "", "the first encryption key of this server was taken out of use by "+
+			"'tidings keys rotate' on another server; restart this one with the encryption_keys of that one")
+	}
+	return err
+}
+
+// unseal decrypts a secret; field names it in the error.
+func (r *Resources) unseal(sealed []byte, bound, field string) (string, error) {
+	plain, err := r.box.Open(sealed, bound)
+	if _, ok := errors.AsType[*Error](err); err == nil || ok {
+		return plain, err
+	}
+	return "", &Error{
+		Code: NotConfigured, Field: field, Cause: err,
+		Message: "was encrypted with a key that this server does not have; set it again, or add that key to encryption_keys",
+	}
+}
+
+// boundTo is where a secret belongs.
+func boundTo(key ...string) string { return strings.Join(key, "/") }
+
+// MissingKeysError says that the database holds secrets that the keys of this
+// server can't decrypt.
+type MissingKeysError struct {
+	// IDs are the keys that are missing. It is empty if nobody knows which they
+	// are: the secrets are from before keys had ids.
+	IDs []string
+}
+
+// Error names the keys.
+func (e *MissingKeysError) Error() string {
+	if len(e.IDs) == 0 {
+		return "the secrets in the database belong to another key"
+	}
+	return "the secrets in the database belong to another key, with the id " + strings.Join(e.IDs, " and ")
+}
+
+// How many secrets from before keys had ids are tried at the first start.
+const oldSecrets = 300
+
+// UseKeys notes in the database that the keys of this server may encrypt secrets
+// in it. If it holds secrets of other keys, the error is a [*MissingKeysError].
+func (r *Resources) UseKeys(ctx context.Context) error {
+	noted, err := r.store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	missing := slices.DeleteFunc(slices.Clone(noted), r.hasKey)
+	if len(missing) > 0 {
+		return &MissingKeysError{missing}
+	}
+	used := r.box.Keys()
+	if len(noted) > 0 {
+		used = used[:1]
+	} else if err := r.checkOldSecrets(ctx); err != nil {
+		return err
+	}
+	used = slices.DeleteFunc(used, func(k BoxKey) bool { return slices.Contains(noted, k.ID) })
+	if len(used) == 0 {
+		return nil
+	}
+	return r.store.InTx(ctx, func(tx *store.Tx) error {
+		for _, k := range used {
+			if err := tx.AddKey(ctx, k.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (r *Resources) hasKey(id string) bool {
+	return slices.ContainsFunc(r.box.Keys(), func(k BoxKey) bool { return k.ID == id })
+}
+
+// checkOldSecrets returns an error if a database in which no keys are noted holds
+// secrets and this server can decrypt none of them.
+func (r *Resources) checkOldSecrets(ctx context.Context) error {
+	secrets, err := r.store.SecretsWithout(ctx, nil, store.Place{}, oldSecrets)
+	if err != nil || len(secrets) == 0 {
+		return err
+	}
+	for _, s := range secrets {
+		if _, err := r.box.Open(s.Sealed, boundTo(s.Key...)); err == nil {
+			return nil
+		}
+	}
+	return &MissingKeysError{}
+}
+
+// ForgetKeys gives up the secrets that this server can't decrypt, so that it
+// starts without their keys, and returns how many there are and, at most so many,
+// whose, such as model_providers/ID. They stay as they are until they are set
+// again.
+func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owners []string, err error) {
+	if err := r.needKey(); err != nil {
+		return 0, nil, err
+	}
+	var last store.Place
+	for more := true; more; {
+		secrets, err := r.store.SecretsWithout(ctx, nil, last, rotationBatch)
+		if err != nil {
+			return 0, nil, err
+		}
+		for _, s := range secrets {
+			last = s.Place
+			if _, err := r.box.Open(s.Sealed, boundTo(s.Key...)); err == nil {
+				continue
+			}
+			lost++
+			if owner := ownerOf(s.Place); len(owners) < most && !slices.Contains(owners, owner) {
+				owners = append(owners, owner)
+			}
+		}
+		more = len(secrets) == rotationBatch
+	}
+	noted, err := r.store.Keys(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	return lost, owners, r.store.InTx(ctx, func(tx *store.Tx) error {
+		for _, id := range slices.DeleteFunc(noted, r.hasKey) {
+			if err := tx.RemoveKey(ctx, id); err != nil {
+				return err
+			}
+		}
+		return tx.AddKey(ctx, r.box.Keys()[0].ID)
+	})
+}
+
+// ownerOf is the resource, or for variables the user or provider, whose secret is
+// kept in a place. It does not tell the name of a user's variable.
+func ownerOf(p store.Place) string { return p.Table + "/" + p.Key[0] }
+
+// needKey returns an error that says which setting is missing if there is no key.
+func (r *Resources) needKey() error {
+	_, err := r.box.Seal("", "")
+	return err
+}

@@ -1,0 +1,7 @@
+-- +goose Up
+-- The keys that may have encrypted what the database holds, by their public ids: a
+-- server that lacks one of them does not start.
+CREATE TABLE encryption_keys (
+	id text PRIMARY KEY,
+	created_at timestamptz NOT NULL
+);
