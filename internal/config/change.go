@@ -27,7 +27,7 @@ var reloadable = []string{
 // restart only.
 func NeedRestart(old, now *Config) []string {
 	var keys []string
-	for _, key := range settings(reflect.TypeFor[Config](), "") {
+	for _, key := range allSettings {
 		if !slices.Contains(reloadable, key) && !reflect.DeepEqual(setting(old, key), setting(now, key)) {
 			keys = append(keys, key)
 		}

@@ -162,7 +162,7 @@ func (d *decoder) overlay(root *yaml.Node, in Input) {
 		name, value, _ := strings.Cut(entry, "=")
 		environ[name] = value
 	}
-	for _, key := range settings(reflect.TypeFor[Config](), "") {
+	for _, key := range allSettings {
 		name := "TIDINGS_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 		if value, ok := environ[name]; ok {
 			d.set(root, key, value, "environment variable "+name)
@@ -173,7 +173,10 @@ func (d *decoder) overlay(root *yaml.Node, in Input) {
 	}
 }
 
-// settings lists the keys of all settings.
+// allSettings are the keys of all settings.
+var allSettings = settings(reflect.TypeFor[Config](), "")
+
+// settings lists the keys of the settings in a type.
 func settings(t reflect.Type, key string) []string {
 	isLeaf := t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(nodeUnmarshaler)
 	if isLeaf {

@@ -159,6 +159,9 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 	problems := 0
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
 	for _, setting := range settings {
+		if strings.HasPrefix(setting.key, ".limits.") {
+			continue // numbers, all alike
+		}
 		for form, value := range forms {
 			if public(setting.key, form) {
 				continue
