@@ -126,11 +126,12 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	webhooks := webhook.New(a.store.Log(), a.relay)
 	a.metrics.watch(a.store.Log(), a.relay, webhooks)
 	limits := places(cfg.Limits)
-	a.metrics.watchLimits(limits)
+	requestRates := rates(cfg.Limits)
+	a.metrics.watchLimits(limits, requestRates)
 	handler := httpapi.New(httpapi.Options{
 		Resources: resources, Webhooks: webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
 		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload, Stopping: a.draining,
-		Limits: limits, BodyPace: o.Pace.Body, KeepAlive: o.KeepAlive,
+		Limits: limits, Rates: requestRates, BodyPace: o.Pace.Body, KeepAlive: o.KeepAlive,
 	})
 	if cfg.Auth.Disabled {
 		handler = onlyLocalHosts(handler)
@@ -150,21 +151,6 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	}
 	a.onClose("listener", func() error { return ignoreClosed(a.listener.Close()) })
 	return a, nil
-}
-
-// placeWait is how long a request waits for a place.
-const placeWait = 5 * time.Second
-
-func places(l config.Limits) httpapi.Limits {
-	of := func(what string, total, perUser int) *limit.Places {
-		return limit.NewPlaces(limit.Options{What: what, Total: int64(total), PerUser: int64(perUser), Wait: placeWait})
-	}
-	return httpapi.Limits{
-		Requests: of("requests", l.ConcurrentRequests, l.UserConcurrentRequests),
-		Streams:  of("event streams and requests that wait for events", l.EventStreams, l.UserEventStreams),
-		Uploads:  of("uploads and extractions", l.Uploads, l.UserUploads),
-		Scans:    of("searches and other long reads", l.Scans, l.UserScans),
-	}
 }
 
 // OpenStore opens the configured database and finds out whether it can be used.

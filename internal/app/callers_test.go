@@ -67,11 +67,11 @@ func (w *world) taken(limit string) int {
 	text := w.request("", "GET", "/metrics", nil, nil).text
 	_, after, found := strings.Cut(text, fmt.Sprintf("tidings_limit_taken{limit=%q} ", limit))
 	value, _, _ := strings.Cut(after, "\n")
-	n, err := strconv.Atoi(value)
+	n, err := strconv.ParseFloat(value, 64)
 	if !found || err != nil {
 		w.Fatalf("no metric of the limit %s: %v\n%s", limit, err, text)
 	}
-	return n
+	return int(n)
 }
 
 func (w *world) untilTaken(limit string, want int) {

@@ -1,10 +1,48 @@
 package app
 
 import (
+	"time"
+
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/httpapi"
+	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
+
+// placeWait is how long a request waits for a place.
+const placeWait = 5 * time.Second
+
+func places(l config.Limits) httpapi.Limits {
+	of := func(what string, total, perUser int) *limit.Places {
+		return limit.NewPlaces(limit.Options{What: what, Total: int64(total), PerUser: int64(perUser), Wait: placeWait})
+	}
+	return httpapi.Limits{
+		Requests: of("requests", l.ConcurrentRequests, l.UserConcurrentRequests),
+		Streams:  of("event streams and requests that wait for events", l.EventStreams, l.UserEventStreams),
+		Uploads:  of("uploads and extractions", l.Uploads, l.UserUploads),
+		Scans:    of("searches and other long reads", l.Scans, l.UserScans),
+		Bodies:   of("bytes of large request bodies", int(l.BodyMemory), int(l.UserBodyMemory)),
+	}
+}
+
+// Strangers are requests without credentials that count: more than a client that
+// is set up wrongly makes, and few enough to be nothing to the server.
+const (
+	strangersPerSecond = 10
+	strangersBurst     = 100
+)
+
+func rates(l config.Limits) httpapi.Rates {
+	return httpapi.Rates{
+		Callers: limit.NewRate(limit.RateOptions{
+			PerSecond: l.RequestsPerSecond, Burst: l.Burst, Who: "one caller", Setting: "limits.requests_per_second and limits.burst",
+		}),
+		Strangers: limit.NewRate(limit.RateOptions{
+			PerSecond: strangersPerSecond, Burst: strangersBurst, Who: "one address, without credentials that count,",
+		}),
+	}
+}
 
 // quotas are what one user may own.
 func quotas(l *config.Limits) resource.Quotas {

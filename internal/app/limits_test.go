@@ -2,12 +2,16 @@ package app_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Whatever the lists and maps of a body hold, and however many there are, the
@@ -97,4 +101,142 @@ func oversized(schemas, schema object, limit int) (bodies [][]byte) {
 	}
 	walk(schema, "", "")
 	return bodies
+}
+
+// A caller who makes too many requests is told so, and when to go on; what is
+// refused does nothing, and others are not concerned.
+func TestRequestRate(t *testing.T) {
+	w := newWorld(t, map[string]any{"limits": object{"requests_per_second": 20, "burst": 10}})
+	begun, made, refused := time.Now(), 0, 0
+	for refused < 5 {
+		a := w.try("ann", "POST", "/contexts", object{})
+		if policy := a.header.Get("RateLimit-Policy"); policy != `"requests";q=10;w=1` {
+			t.Fatalf("RateLimit-Policy = %s", policy)
+		}
+		if left := a.header.Get("RateLimit"); !regexp.MustCompile(`^"requests";r=\d;t=1$`).MatchString(left) {
+			t.Errorf("RateLimit = %s", left)
+		}
+		switch a.status {
+		case http.StatusCreated:
+			made++
+		case http.StatusTooManyRequests:
+			refused++
+			w.wants(a, http.StatusTooManyRequests, "one caller may make 20 requests a second", "limits.requests_per_second")
+			if after := a.header.Get("Retry-After"); after != "1" {
+				t.Errorf("Retry-After = %s", after)
+			}
+		default:
+			t.Fatalf("%d %s", a.status, a.text)
+		}
+	}
+	if allowed := 10 + int(20*time.Since(begun).Seconds()) + 1; made < 10 || made > allowed {
+		t.Errorf("%d contexts were made, %d were allowed", made, allowed)
+	}
+	w.wants(w.try("bob", "GET", "/users/me", nil), http.StatusOK)
+	var list answer
+	for list = w.try("ann", "GET", "/contexts", nil); list.status == http.StatusTooManyRequests; list = w.try("ann", "GET", "/contexts", nil) {
+		<-time.After(time.Millisecond)
+	}
+	if total := list.body["total_count"]; total != float64(made) {
+		t.Errorf("there are %v contexts, %d were made", total, made)
+	}
+	for status := 0; status != http.StatusTooManyRequests; { // streams, too
+		w.openStream("ann", func(r *http.Response) { status = r.StatusCode })
+	}
+}
+
+// openStream opens an event stream, and closes it after a look at the response.
+func (w *world) openStream(as string, look func(*http.Response)) {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(w.Context(), patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/api/v1/events", nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+as)
+	r.Header.Set("Accept", "text/event-stream")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer response.Body.Close()
+	look(response)
+}
+
+// Credentials that don't count are limited by address. Whoever has others is not
+// kept out by that.
+func TestRateOfStrangers(t *testing.T) {
+	w := newWorld(t, map[string]any{})
+	counts := make(map[int]int)
+	for counts[http.StatusTooManyRequests] < 10 {
+		a := w.try("nobody", "POST", "/contexts", object{})
+		counts[a.status]++
+		if a.status == http.StatusTooManyRequests {
+			w.wants(a, a.status, "one address")
+			if a.header.Get("Retry-After") != "1" {
+				t.Errorf("Retry-After = %s", a.header.Get("Retry-After"))
+			}
+		}
+	}
+	if counts[http.StatusUnauthorized] < 100 || len(counts) != 2 {
+		t.Errorf("answers by status: %v", counts)
+	}
+	w.wants(w.try("ann", "GET", "/users/me", nil), http.StatusOK)
+}
+
+// Large bodies take turns, those of one user and those of all; small ones don't
+// wait for them.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	w := newWorld(t, map[string]any{"limits": object{"user_body_memory": "16MiB", "body_memory": "32MiB"}})
+	for _, as := range []string{"ann", "bob", "newcomer"} {
+		w.user(as)
+	}
+	large := object{"metadata": object{"a": strings.Repeat("x", 100<<10)}}
+	annDone := w.holdBody("ann", 16<<20)
+	w.wants(w.try("ann", "POST", "/contexts", object{}), http.StatusCreated)
+	a := w.try("ann", "POST", "/contexts", large)
+	w.wants(a, http.StatusServiceUnavailable, "one user may have 16777216 bytes of large request bodies at once")
+	if a.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	w.wants(w.try("bob", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")
+	w.untilTaken("body_memory", 16<<20)
+	bobDone := w.holdBody("bob", -1) // it does not tell its size, and may have 16 MiB
+	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusServiceUnavailable, "this server takes 33554432 bytes")
+	annDone()
+	bobDone()
+	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")
+}
+
+// holdBody begins to send the items of a vector store, and returns once the
+// server reads them; done breaks off, and returns once the server noticed.
+func (w *world) holdBody(as string, size int64) (done func()) {
+	w.Helper()
+	id := w.call(as, "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
+	body, more := io.Pipe()
+	r, err := http.NewRequestWithContext(w.Context(), http.MethodPut, w.url+"/api/v1/vector_stores/"+id, body)
+	if err != nil {
+		w.Fatal(err)
+	}
+	r.ContentLength = size
+	r.Header.Set("Authorization", "Bearer "+as)
+	r.Header.Set("Content-Type", "application/json")
+	held, ended := w.taken("body_memory"), make(chan struct{})
+	go func() {
+		defer close(ended)
+		if response, err := http.DefaultClient.Do(r); err == nil {
+			response.Body.Close()
+		}
+	}()
+	if _, err := more.Write(bytes.Repeat([]byte(" "), 100<<10)); err != nil {
+		w.Fatal(err)
+	}
+	w.untilTaken("body_memory", held+16<<20)
+	return func() {
+		held := w.taken("body_memory")
+		more.CloseWithError(io.ErrUnexpectedEOF)
+		<-ended
+		w.untilTaken("body_memory", held-16<<20)
+	}
 }

@@ -70,17 +70,24 @@ func (m *metrics) watch(log eventlog.Log, r *relay.Relay, w *webhook.Service) {
 	}, func() float64 { return float64(r.HistoryDropped()) }))
 }
 
-// watchLimits adds what requests hold.
-func (m *metrics) watchLimits(l httpapi.Limits) {
+// watchLimits adds what requests hold, and how many come too often.
+func (m *metrics) watchLimits(l httpapi.Limits, r httpapi.Rates) {
+	const refusedName, refusedHelp = "tidings_limit_refused_total", "Requests that were refused because a limit was reached."
+	for name, rate := range map[string]*limit.Rate{"requests_per_second": r.Callers, "unauthenticated": r.Strangers} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: refusedName, Help: refusedHelp, ConstLabels: prometheus.Labels{"limit": name},
+		}, func() float64 { return float64(rate.Refused()) }))
+	}
 	for name, places := range map[string]*limit.Places{
 		"concurrent_requests": l.Requests, "event_streams": l.Streams, "uploads": l.Uploads, "scans": l.Scans,
+		"body_memory": l.Bodies,
 	} {
 		labels := prometheus.Labels{"limit": name}
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tidings_limit_taken", Help: "Places that requests hold, by the setting that limits them.", ConstLabels: labels,
 		}, func() float64 { taken, _ := places.Usage(); return float64(taken) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{
-				Name: "tidings_limit_refused_total", Help: "Requests that were refused because no place was free.", ConstLabels: labels,
+				Name: refusedName, Help: refusedHelp, ConstLabels: labels,
 			}, func() float64 { _, refused := places.Usage(); return float64(refused) }))
 	}
 }

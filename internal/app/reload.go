@@ -29,9 +29,14 @@ type credentials struct {
 	replaced chan struct{} // closed once others count
 }
 
-// Authenticate implements httpapi.Authenticator.
-func (a *authenticator) Authenticate(ctx context.Context, authorization string) (resource.Caller, error) {
-	return a.now.Load().Authenticate(ctx, authorization)
+// Identify implements httpapi.Authenticator.
+func (a *authenticator) Identify(authorization string) (resource.Identity, error) {
+	return a.now.Load().Identify(authorization)
+}
+
+// Caller implements httpapi.Authenticator.
+func (a *authenticator) Caller(ctx context.Context, id resource.Identity) (resource.Caller, error) {
+	return a.now.Load().Caller(ctx, id)
 }
 
 // Recheck implements httpapi.Authenticator.

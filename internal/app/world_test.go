@@ -134,6 +134,11 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	}
 	maps.Copy(all, settings)
 	maps.DeleteFunc(all, func(_ string, value any) bool { return value == nil })
+	limits := map[string]any{"requests_per_second": 1e6, "burst": 1_000_000} // tests are faster than people
+	if given, ok := settings["limits"].(map[string]any); ok {
+		maps.Copy(limits, given)
+	}
+	all["limits"] = limits
 	w.settings = all
 	w.start(options...)
 	return w

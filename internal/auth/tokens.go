@@ -92,12 +92,9 @@ var errUnauthenticated = &resource.Error{
 	Code: resource.Unauthenticated, Field: "Authorization", Message: `expected "Bearer" and an API token that this server knows`,
 }
 
-// Authenticate returns the caller behind an Authorization header.
-func (a *Authenticator) Authenticate(ctx context.Context, header string) (resource.Caller, error) {
-	id, err := a.identity(header)
-	if err != nil {
-		return resource.Caller{}, err
-	}
+// Caller returns the caller behind an identity that [Authenticator.Identify]
+// returned.
+func (a *Authenticator) Caller(ctx context.Context, id resource.Identity) (resource.Caller, error) {
 	return a.users.Seen(ctx, id)
 }
 
@@ -105,7 +102,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, header string) (resour
 // It is an error if the header counts no longer or the user is gone, even if there
 // is a new one with the same e-mail address.
 func (a *Authenticator) Recheck(ctx context.Context, header string, who resource.Caller) (resource.Caller, error) {
-	id, err := a.identity(header)
+	id, err := a.Identify(header)
 	if err != nil {
 		return resource.Caller{}, err
 	}
@@ -116,13 +113,17 @@ func (a *Authenticator) Recheck(ctx context.Context, header string, who resource
 	return now, err
 }
 
-// identity returns who the credentials in a header belong to.
-func (a *Authenticator) identity(header string) (resource.Identity, error) {
+// maxToken bounds what is hashed to find out whose token it is, in bytes.
+const maxToken = 4096
+
+// Identify returns whose the credentials in an Authorization header are. It does
+// not ask the database.
+func (a *Authenticator) Identify(header string) (resource.Identity, error) {
 	if a.disabled {
 		return resource.Identity{Email: LocalAdmin, Role: resource.RoleAdmin, NewRole: resource.RoleAdmin}, nil
 	}
 	scheme, secret, _ := strings.Cut(header, " ")
-	if !strings.EqualFold(scheme, "Bearer") || secret == "" {
+	if !strings.EqualFold(scheme, "Bearer") || secret == "" || len(secret) > maxToken {
 		return resource.Identity{}, errUnauthenticated
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(secret)))

@@ -46,6 +46,7 @@ func TestAuthenticate(t *testing.T) {
 		{"Bearer ", resource.Identity{}},
 		{"Basic reader", resource.Identity{}},
 		{"Bearer Reader", resource.Identity{}},
+		{"Bearer " + strings.Repeat("r", 5000), resource.Identity{}},
 		{"Bearer " + tokens[0].SHA256, resource.Identity{}},
 	}
 	for _, test := range tests {
@@ -54,7 +55,10 @@ func TestAuthenticate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = a.Authenticate(t.Context(), test.header)
+		id, err := a.Identify(test.header)
+		if err == nil {
+			_, err = a.Caller(t.Context(), id)
+		}
 		var e *resource.Error
 		if test.want.Email == "" && (!errors.As(err, &e) || e.Code != resource.Unauthenticated) {
 			t.Errorf("%q: error = %v, want unauthenticated", test.header, err)

@@ -22,7 +22,10 @@ import (
 
 // Authenticator finds out who makes a request.
 type Authenticator interface {
-	Authenticate(ctx context.Context, authorization string) (resource.Caller, error)
+	// Identify returns whose credentials these are, without asking the database.
+	Identify(authorization string) (resource.Identity, error)
+	// Caller returns the caller behind an identity; the first time, it makes a user.
+	Caller(ctx context.Context, id resource.Identity) (resource.Caller, error)
 	// Recheck returns what a caller may do now. It is an error if the credentials
 	// count no longer or the user is gone; no user is made.
 	Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error)
@@ -54,6 +57,7 @@ type Options struct {
 	Stopping <-chan struct{}
 	// Limits are what requests hold; what is nil is unlimited.
 	Limits Limits
+	Rates  Rates
 	// BodyPace is how long a client may take for a step of a body, see [limit.Body];
 	// 0 is as in [limit.DefaultPace].
 	BodyPace time.Duration
@@ -106,10 +110,28 @@ func caller(ctx context.Context) resource.Caller {
 	return who
 }
 
-func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
-	who, err := a.Authenticator.Authenticate(ctx.Context(), ctx.Header("Authorization"))
+// admit returns the caller of a request, unless it makes too many. That is found
+// out before the database is asked anything.
+func (a *api) admit(w http.ResponseWriter, r *http.Request) (resource.Caller, error) {
+	id, err := a.Authenticator.Identify(r.Header.Get("Authorization"))
 	if err != nil {
-		_, w := humago.Unwrap(ctx)
+		if _, limited := a.Rates.Strangers.Take(network(r.RemoteAddr)); limited != nil {
+			return resource.Caller{}, limited
+		}
+		return resource.Caller{}, err
+	}
+	budget, err := a.Rates.Callers.Take(strings.ToLower(id.Email))
+	setBudget(w.Header(), budget)
+	if err != nil {
+		return resource.Caller{}, err
+	}
+	return a.Authenticator.Caller(r.Context(), id)
+}
+
+func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	who, err := a.admit(w, r)
+	if err != nil {
 		a.fail(ctx.Context(), w, err)
 		return
 	}
@@ -129,7 +151,7 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 	if strings.Contains(op.Path, "{id}") {
 		op.Errors = append(op.Errors, http.StatusNotFound)
 	}
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, caller(ctx), in)
 		if gone, ok := errors.AsType[*expiredProblem](err); ok {

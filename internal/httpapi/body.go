@@ -20,10 +20,13 @@ const (
 	bodyLimit = 1 << 20
 	// itemsLimit is for the items of a vector store, of which many come at once.
 	itemsLimit = 16 << 20
+	// smallBody is the size up to which a body does not count as large.
+	smallBody = 64 << 10
 )
 
 // readBody reads and checks the JSON bodies of an operation before anything is
-// decoded, so that a bad one costs little more than the bytes it has.
+// decoded, so that a bad one costs little more than the bytes it has. A large one
+// waits for room, which it keeps until the request is answered.
 func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
@@ -38,16 +41,24 @@ func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 			next(ctx)
 			return
 		}
-		body, problem := read(r, limit)
-		if problem == nil && len(body) > 0 {
-			problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, body)
+		b := &body{from: r, limit: limit, leave: func() {}, enter: func(n int64) (func(), error) {
+			return a.Limits.Bodies.Enter(ctx.Context(), caller(ctx.Context()).UserID, n)
+		}}
+		defer func() { b.leave() }()
+		problem, err := b.read()
+		switch {
+		case err != nil:
+			a.fail(ctx.Context(), w, err)
+			return
+		case problem == nil && b.text.Len() > 0:
+			problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, b.text.Bytes())
 		}
 		if problem != nil {
 			writeProblem(w, problem.Status, problem)
 			return
 		}
 		r.Header.Set("Content-Type", jsonType)
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.Body = io.NopCloser(&b.text)
 		next(ctx)
 	}
 }
@@ -79,32 +90,63 @@ func bodySchema(op *huma.Operation) *huma.Schema {
 	return nil
 }
 
-// read reads a JSON body, at the pace that [api.paced] allows.
-func read(r *http.Request, limit int64) ([]byte, *huma.ErrorModel) {
-	if given := r.Header.Get("Content-Type"); given != "" {
+// body is a JSON body that is read.
+type body struct {
+	from  *http.Request
+	limit int64
+	// enter takes room for a large body.
+	enter func(n int64) (leave func(), err error)
+	leave func()
+	text  bytes.Buffer
+}
+
+// read reads the body, at the pace that [api.paced] allows. It returns a problem
+// with the body, or an error if there is no room for it.
+func (b *body) read() (*huma.ErrorModel, error) {
+	if given := b.from.Header.Get("Content-Type"); given != "" {
 		kind, _, err := mime.ParseMediaType(given)
 		if err != nil || kind != jsonType && !strings.HasSuffix(kind, "+json") {
-			return nil, newProblem(http.StatusUnsupportedMediaType, "expected the Content-Type "+jsonType)
+			return newProblem(http.StatusUnsupportedMediaType, "expected the Content-Type "+jsonType), nil
 		}
 	}
-	if r.ContentLength > limit {
-		return nil, tooLarge(limit)
+	size := b.from.ContentLength
+	switch {
+	case size > b.limit:
+		return tooLarge(b.limit), nil
+	case size < 0: // it comes without its size
+		if problem := b.readTo(smallBody + 1); problem != nil || b.text.Len() <= smallBody {
+			return problem, nil
+		}
+		size = b.limit
 	}
-	var body bytes.Buffer
-	if r.ContentLength > 0 {
-		body.Grow(int(r.ContentLength) + bytes.MinRead)
+	if size > smallBody {
+		leave, err := b.enter(size)
+		if err != nil {
+			return nil, err
+		}
+		b.leave = leave
 	}
-	_, err := body.ReadFrom(io.LimitReader(r.Body, limit+1))
+	b.text.Grow(int(size) - b.text.Len() + bytes.MinRead)
+	if problem := b.readTo(b.limit + 1); problem != nil {
+		return problem, nil
+	}
+	if int64(b.text.Len()) > b.limit {
+		return tooLarge(b.limit), nil
+	}
+	return nil, nil
+}
+
+// readTo reads on until so many bytes are there, or the end.
+func (b *body) readTo(size int64) *huma.ErrorModel {
+	_, err := b.text.ReadFrom(io.LimitReader(b.from.Body, size-int64(b.text.Len())))
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
 	case isNet && timeout.Timeout():
-		return nil, newProblem(http.StatusRequestTimeout, "the body came too slowly")
+		return newProblem(http.StatusRequestTimeout, "the body came too slowly")
 	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, "the body broke off")
-	case int64(body.Len()) > limit:
-		return nil, tooLarge(limit)
+		return newProblem(http.StatusBadRequest, "the body broke off")
 	}
-	return body.Bytes(), nil
+	return nil
 }
 
 func tooLarge(limit int64) *huma.ErrorModel {

@@ -285,7 +285,7 @@ func (a *api) streams(next http.Handler) http.Handler {
 // server stops. It returns an error only before it has begun.
 func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 	ctx, authorization := r.Context(), r.Header.Get("Authorization")
-	who, err := a.Authenticator.Authenticate(ctx, authorization)
+	who, err := a.admit(w, r)
 	if err != nil {
 		return err
 	}

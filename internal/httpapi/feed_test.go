@@ -20,7 +20,9 @@ type expiring struct{ until time.Time }
 
 var errExpired = &resource.Error{Code: resource.Unauthenticated, Message: "expired"}
 
-func (e *expiring) Authenticate(context.Context, string) (resource.Caller, error) {
+func (e *expiring) Identify(string) (resource.Identity, error) { return resource.Identity{}, nil }
+
+func (e *expiring) Caller(context.Context, resource.Identity) (resource.Caller, error) {
 	if !time.Now().Before(e.until) {
 		return resource.Caller{}, errExpired
 	}
@@ -28,7 +30,7 @@ func (e *expiring) Authenticate(context.Context, string) (resource.Caller, error
 }
 
 func (e *expiring) Recheck(ctx context.Context, _ string, _ resource.Caller) (resource.Caller, error) {
-	return e.Authenticate(ctx, "")
+	return e.Caller(ctx, resource.Identity{})
 }
 
 func (e *expiring) Changed() <-chan struct{} { return nil }

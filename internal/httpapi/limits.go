@@ -3,7 +3,10 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -16,9 +19,10 @@ import (
 
 // Limits are what requests hold while they last. A request takes one place of
 // Streams if it waits for events, of Uploads if it writes a file's content, and of
-// Requests otherwise; and one of Scans while it reads very many rows.
+// Requests otherwise; and one of Scans while it reads very many rows. A large JSON
+// body takes as many of Bodies as it has bytes.
 type Limits struct {
-	Requests, Streams, Uploads, Scans *limit.Places
+	Requests, Streams, Uploads, Scans, Bodies *limit.Places
 }
 
 // keepsPlace is the key of the places that an operation takes one of.
@@ -87,7 +91,50 @@ func failureHeader(status int, err error) http.Header {
 		if busy, ok := errors.AsType[*limit.BusyError](err); ok {
 			after = busy.RetryAfter
 		}
-		h.Set("Retry-After", strconv.Itoa(int(after.Seconds())))
+		h.Set("Retry-After", seconds(after))
+	case http.StatusTooManyRequests:
+		if limited, ok := errors.AsType[*limit.RateError](err); ok {
+			h.Set("Retry-After", seconds(limited.RetryAfter))
+		}
 	}
 	return h
+}
+
+// seconds is a duration in whole seconds, at least one.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(max(int64(math.Ceil(d.Seconds())), 1), 10)
+}
+
+// Rates are how often requests may come; what is nil is unlimited.
+type Rates struct {
+	// Callers have a bucket each, by e-mail address.
+	Callers *limit.Rate
+	// Strangers are those whose credentials don't count, by network.
+	Strangers *limit.Rate
+}
+
+// setBudget writes what a caller has left, as in the Internet draft
+// draft-ietf-httpapi-ratelimit-headers-10.
+func setBudget(h http.Header, b limit.Budget) {
+	if b.Limit == 0 {
+		return
+	}
+	h.Set("RateLimit-Policy", fmt.Sprintf(`"requests";q=%d;w=%s`, b.Limit, seconds(b.Window)))
+	h.Set("RateLimit", fmt.Sprintf(`"requests";r=%d;t=%s`, b.Left, seconds(b.Reset)))
+}
+
+// network is what counts as one place that requests come from: an IPv4 address,
+// or a /64 of IPv6, which one customer has.
+func network(remote string) string {
+	address, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	ip := address.Addr().Unmap()
+	if ip.Is6() {
+		if prefix, err := ip.WithZone("").Prefix(64); err == nil {
+			return prefix.String()
+		}
+	}
+	return ip.String()
 }

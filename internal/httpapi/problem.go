@@ -62,6 +62,9 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	if busy, ok := errors.AsType[*limit.BusyError](err); ok {
 		return newProblem(http.StatusServiceUnavailable, busy.Error())
 	}
+	if limited, ok := errors.AsType[*limit.RateError](err); ok {
+		return newProblem(http.StatusTooManyRequests, limited.Error())
+	}
 	if ctx.Err() != nil { // whoever asked is gone, or the server stops
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
