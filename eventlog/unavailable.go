@@ -69,6 +69,13 @@ func unavailable(err error) string {
 	}](err); ok {
 		return sqliteReasons[lite.Code()&0xff]
 	}
+	// pgx says so of a connection that was closed before something was sent on it.
+	if unsent, ok := errors.AsType[interface {
+		error
+		SafeToRetry() bool
+	}](err); ok && unsent.SafeToRetry() {
+		return broken
+	}
 	for cause, reason := range causes {
 		if errors.Is(err, cause) {
 			return reason

@@ -23,6 +23,12 @@ type code int
 func (c code) Error() string { return fmt.Sprint("sqlite: ", int(c)) }
 func (c code) Code() int     { return int(c) }
 
+// closed is an error as pgx returns it for a connection that is closed.
+type closed struct{}
+
+func (closed) Error() string     { return "conn closed" }
+func (closed) SafeToRetry() bool { return true }
+
 func TestUnavailable(t *testing.T) {
 	state := func(s string) error { return &pgconn.PgError{Code: s} }
 	for _, test := range []struct {
@@ -63,6 +69,7 @@ func TestUnavailable(t *testing.T) {
 		{code(11), false},       // CORRUPT does not pass
 		{code(19), false},       // CONSTRAINT
 		{driver.ErrBadConn, true},
+		{closed{}, true},
 		{io.ErrUnexpectedEOF, true},
 		{io.EOF, true},
 		{context.DeadlineExceeded, true},

@@ -31,11 +31,16 @@ const (
 	notifyChanges = "changes"
 )
 
-// idleTime is how long a process that stands still, or is cut off, keeps what it
-// has locked: so short that the others don't lose their leases over it.
+// A process that stands still, or is cut off, keeps what it has locked for
+// idleTime: so short that the others don't lose their leases over it. The other
+// bounds are ours and not those of a database or a role, with which nothing might
+// ever be done.
 const (
-	idleTime  = "3s"
-	boundIdle = "SET LOCAL idle_in_transaction_session_timeout = '" + idleTime + "'"
+	idleTime = "3s"
+	lockTime = "10s"
+	runTime  = "30s"
+	bound    = "SET LOCAL idle_in_transaction_session_timeout = '" + idleTime + "'; " +
+		"SET LOCAL lock_timeout = '" + lockTime + "'; SET LOCAL statement_timeout = '" + runTime + "'"
 )
 
 const now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
@@ -75,14 +80,13 @@ func New(db *sql.DB, o Options) *Log {
 	}
 	schema := quote(o.Schema) + "."
 	dialect := sqllog.Dialect{
-		Schema: schema, Begin: boundIdle, Now: now,
+		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted}, Now: now,
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
 	}
-	return &Log{
-		Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema,
-		events:  &partitioned{db: db, schema: schema, table: "tidings_events", column: "logged_at", width: o.PartitionWidth},
-		history: &partitioned{db: db, schema: schema, table: "tidings_history", column: "written_at", width: o.PartitionWidth},
-	}
+	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
+	l.events = &partitioned{log: l, schema: schema, table: "tidings_events", column: "logged_at", width: o.PartitionWidth}
+	l.history = &partitioned{log: l, schema: schema, table: "tidings_history", column: "written_at", width: o.PartitionWidth}
+	return l
 }
 
 // Channel is the channel of LISTEN and NOTIFY: the name of the schema. A program
@@ -109,7 +113,8 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 		head, moved, err := l.move(ctx)
 		switch {
 		case hasCode(err, checkViolation) && late < 3:
-			late++ // the last partition ended meanwhile; the next move adds one
+			late++ // the last partition ended meanwhile, or is gone; the next move adds one
+			l.events.forget()
 		case err != nil:
 			return 0, fmt.Errorf("number committed events: %w", err)
 		case moved < moveBatch:
@@ -132,50 +137,44 @@ func hasCode(err error, code string) bool {
 func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	// Nothing to move is the usual answer of a poll; it should not write.
 	var clock int64
-	err = l.db.QueryRowContext(ctx, `SELECT (SELECT seq FROM `+l.schema+`tidings_head), CASE WHEN EXISTS (SELECT 1 FROM `+l.schema+`tidings_outbox) THEN 1 ELSE 0 END, `+now).
-		Scan(&head, &moved, &clock)
+	err = l.Row(ctx, []any{&head, &moved, &clock}, `SELECT (SELECT seq FROM `+l.schema+`tidings_head),
+		CASE WHEN EXISTS (SELECT 1 FROM `+l.schema+`tidings_outbox) THEN 1 ELSE 0 END, `+now)
 	if err != nil || moved == 0 {
 		return head, 0, err
 	}
 	if err := l.events.ensure(ctx, clock); err != nil {
 		return 0, 0, err
 	}
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-	// The lock comes in a statement of its own: the next one must see all that
-	// the previous holder moved.
-	var bound string // boundIdle, without a statement of its own
-	err = tx.QueryRowContext(ctx, "SELECT seq, set_config('idle_in_transaction_session_timeout', '"+idleTime+"', true) FROM "+l.schema+"tidings_head FOR UPDATE").
-		Scan(&head, &bound)
-	if err != nil {
-		return 0, 0, err
-	}
-	err = tx.QueryRowContext(ctx, `
-		WITH moved AS (
-			DELETE FROM `+l.schema+`tidings_outbox
-			WHERE position IN (SELECT position FROM `+l.schema+`tidings_outbox ORDER BY position LIMIT $1)
-			RETURNING *
-		), numbered AS (
-			INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
-			SELECT $2 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
-			FROM moved
-			RETURNING 1
-		), counted AS (
-			SELECT count(*) AS n FROM numbered
-		)
-		UPDATE `+l.schema+`tidings_head SET seq = seq + n FROM counted RETURNING seq, n`, int64(moveBatch), head).Scan(&head, &moved)
-	if err != nil {
-		return 0, 0, err
-	}
-	if moved > 0 {
-		if err := l.notify(ctx, tx, notifyEvents); err != nil {
-			return 0, 0, err
+	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
+		// The lock comes in a statement of its own: the next one must see all that
+		// the previous holder moved.
+		var set string
+		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+`', true) ||
+			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true)
+			FROM `+l.schema+`tidings_head FOR UPDATE`).Scan(&head, &set)
+		if err != nil {
+			return err
 		}
-	}
-	return head, moved, tx.Commit()
+		err = tx.QueryRowContext(ctx, `
+			WITH moved AS (
+				DELETE FROM `+l.schema+`tidings_outbox
+				WHERE position IN (SELECT position FROM `+l.schema+`tidings_outbox ORDER BY position LIMIT $1)
+				RETURNING *
+			), numbered AS (
+				INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
+				SELECT $2 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
+				FROM moved
+				RETURNING 1
+			), counted AS (
+				SELECT count(*) AS n FROM numbered
+			)
+			UPDATE `+l.schema+`tidings_head SET seq = seq + n FROM counted RETURNING seq, n`, int64(moveBatch), head).Scan(&head, &moved)
+		if err != nil || moved == 0 {
+			return err
+		}
+		return l.notify(ctx, tx, notifyEvents)
+	})
+	return head, moved, err
 }
 
 // Unnumbered implements [eventlog.Reader]; it counts no more than 100,000.
@@ -199,7 +198,8 @@ func (l *Log) notify(ctx context.Context, db sqllog.Execer, payload string) erro
 
 // Nudge implements [eventlog.Waker].
 func (l *Log) Nudge(ctx context.Context) error {
-	if err := l.notify(ctx, l.db, notifyChanges); err != nil {
+	err := l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { return l.notify(ctx, tx, notifyChanges) })
+	if err != nil {
 		return fmt.Errorf("tell other replicas: %w", err)
 	}
 	return l.Tables.Nudge(ctx)
@@ -218,10 +218,16 @@ func (l *Log) Notified(payload string) {
 
 // AppendHistory implements [eventlog.History].
 func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
-	if err := l.history.ensure(ctx, time.Now().UnixMicro()); err != nil {
-		return err
+	for late := 0; ; late++ {
+		if err := l.history.ensure(ctx, time.Now().UnixMicro()); err != nil {
+			return err
+		}
+		err := l.Tables.AppendHistory(ctx, blocks)
+		if !hasCode(err, checkViolation) || late == 3 {
+			return err
+		}
+		l.history.forget()
 	}
-	return l.Tables.AppendHistory(ctx, blocks)
 }
 
 // ExpireEvents implements [eventlog.Expirer]: it drops the partitions that end

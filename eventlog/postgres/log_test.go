@@ -2,8 +2,10 @@ package postgres_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/internal/testdb"
@@ -40,8 +43,24 @@ func openURL(t *testing.T, url string) (*postgres.Log, *sql.DB) {
 }
 
 func TestLog(t *testing.T) {
+	for name, url := range map[string]func(t *testing.T) string{
+		"defaults": func(t *testing.T) string { return testdb.Postgres(t) },
+		// Whatever the database says of sessions, and however statements are sent.
+		"hostile defaults": func(t *testing.T) string { return testdb.WithDefaults(t, testdb.Hostile) },
+		"hostile defaults, unprepared": func(t *testing.T) string {
+			return testdb.WithDefaults(t, testdb.Hostile) + "&default_query_exec_mode=exec"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testLog(t, url)
+		})
+	}
+}
+
+func testLog(t *testing.T, url func(t *testing.T) string) {
 	eventlogtest.Run(t, func(t *testing.T) eventlogtest.Home {
-		log, db := open(t)
+		log, db := openURL(t, url(t))
 		transact := func(t *testing.T, end func(*sql.Tx) error, events ...tidings.Event) {
 			if err := end(appendIn(t, log, db, events...)); err != nil {
 				t.Fatal(err)
@@ -221,6 +240,70 @@ func TestNotified(t *testing.T) {
 		log.Notified(payload)
 		if got := [2]bool{given(log.Woken()), given(log.Nudged())}; got != want {
 			t.Errorf("%q wakes %v, want %v", payload, got, want)
+		}
+	}
+}
+
+// A failover to a standby that had not heard of the last partition, or a
+// restored backup, leaves the log without it: the next event makes it anew.
+func TestLostPartition(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("pgx", testdb.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	log := postgres.New(db, postgres.Options{}) // a partition lasts a day
+	if err := log.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	block := func() *eventlog.HistoryBlock { return &eventlog.HistoryBlock{Endpoint: "e"} }
+	for n := range int64(2) {
+		if err := appendIn(t, log, db, eventlogtest.Sample(int(n), 1)).Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if head, err := log.Advance(t.Context()); err != nil || head != n+1 {
+			t.Fatalf("head = %d, %v; want %d", head, err, n+1)
+		}
+		if err := log.AppendHistory(t.Context(), []*eventlog.HistoryBlock{block()}); err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			return
+		}
+		_, err := db.ExecContext(t.Context(), `DO $$ DECLARE partition text; BEGIN
+			FOR partition IN SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE relkind = 'r' LOOP
+				EXECUTE 'DROP TABLE ' || partition;
+			END LOOP; END $$`)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A connection that led to a server which takes no writes is not used again.
+func TestReadOnlyConnection(t *testing.T) {
+	t.Parallel()
+	log, db := open(t)
+	db.SetMaxOpenConns(3)
+	write := func() error { return log.SaveControl(t.Context(), eventlog.Control{Endpoint: "e"}) }
+	if err := write(); err != nil || log.Outage() != nil {
+		t.Fatal(err, log.Outage())
+	}
+	for range 3 { // all connections
+		if _, err := db.ExecContext(t.Context(), "SET default_transaction_read_only = on"); err != nil {
+			t.Fatal(err)
+		}
+		err := write()
+		away, ok := errors.AsType[*eventlog.UnavailableError](err)
+		if !ok || !strings.Contains(away.Reason, "read-only") {
+			t.Errorf("a write to a standby: %v", err)
+		}
+		if log.Outage() == nil {
+			t.Error("the log does not say that nothing can be written")
+		}
+		if err := write(); err != nil || log.Outage() != nil {
+			t.Errorf("after it: %v, outage %v", err, log.Outage())
 		}
 	}
 }

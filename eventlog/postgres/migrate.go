@@ -54,7 +54,7 @@ func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing is written in it
 	// The lock is a transaction's, not a session's: poolers may have no sessions.
-	_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '5min'; SET LOCAL idle_in_transaction_session_timeout = 0")
+	_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '5min'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
 	if err == nil {
 		_, err = tx.ExecContext(ctx, lockName, l.schema+"migrate")
 	}

@@ -13,7 +13,7 @@ import (
 // partitioned is a table that is partitioned by time, in microseconds. The names
 // of its partitions hold their bounds, and each begins where the last one ends.
 type partitioned struct {
-	db     *sql.DB
+	log    *Log
 	schema string // what goes before the names of tables
 	table  string
 	column string
@@ -23,8 +23,8 @@ type partitioned struct {
 	until int64 // up to where there are partitions
 }
 
-// lockTime bounds how long a change of partitions may keep others waiting.
-const lockTime = "SET LOCAL lock_timeout = '3s'"
+// partitionLockTime bounds how long a change of partitions may keep others waiting.
+const partitionLockTime = "SET LOCAL lock_timeout = '3s'"
 
 // lockName waits for an advisory lock and holds it until the end of the
 // transaction. The name has the schema in it: other logs in the database are not
@@ -40,14 +40,16 @@ func (p *partitioned) ensure(ctx context.Context, clock int64) error {
 	if ahead < p.until {
 		return nil
 	}
-	return p.change(ctx, func(tx *sql.Tx, partitions []partition) error {
+	until := int64(0)
+	err := p.change(ctx, func(ctx context.Context, tx *sql.Tx, partitions []partition) error {
+		until = 0
 		for _, existing := range partitions {
-			p.until = max(p.until, existing.to)
+			until = max(until, existing.to)
 		}
-		if ahead < p.until {
+		if ahead < until {
 			return nil // another replica was faster
 		}
-		next := partition{from: p.until, to: max(p.until, clock) + p.width.Microseconds()}
+		next := partition{from: until, to: max(until, clock) + p.width.Microseconds()}
 		name := next.name(p.table)
 		// Attached, not created in its place: that keeps no reader waiting.
 		_, err := tx.ExecContext(ctx, fmt.Sprintf(`CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL, CHECK (%[5]s >= %[3]d AND %[5]s < %[4]d));
@@ -56,16 +58,28 @@ func (p *partitioned) ensure(ctx context.Context, clock int64) error {
 		if err != nil {
 			return fmt.Errorf("add partition %s: %w", name, err)
 		}
-		p.until = next.to
+		until = next.to
 		return nil
 	})
+	if err == nil { // only what was committed is there
+		p.until = until
+	}
+	return err
+}
+
+// forget has ensure look again at which partitions there are: after a failover the
+// last one may be gone.
+func (p *partitioned) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until = 0
 }
 
 // dropBefore drops partitions that end before a time, except for the last one.
 func (p *partitioned) dropBefore(ctx context.Context, before time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.change(ctx, func(tx *sql.Tx, partitions []partition) error {
+	return p.change(ctx, func(ctx context.Context, tx *sql.Tx, partitions []partition) error {
 		for _, existing := range partitions {
 			if existing.to > before.UnixMicro() || len(partitions) == 1 {
 				continue
@@ -84,26 +98,18 @@ func (p partition) name(table string) string { return fmt.Sprintf("%s_%d_%d", ta
 
 // change runs do with the partitions that there are; nobody else changes them
 // meanwhile.
-func (p *partitioned) change(ctx context.Context, do func(*sql.Tx, []partition) error) error {
-	tx, err := p.db.BeginTx(ctx, nil)
+func (p *partitioned) change(ctx context.Context, do func(context.Context, *sql.Tx, []partition) error) error {
+	err := p.log.Transact(ctx, bound+"; "+partitionLockTime, func(ctx context.Context, tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, lockName, p.schema+p.table); err != nil {
+			return err
+		}
+		partitions, err := p.list(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return do(ctx, tx, partitions)
+	})
 	if err != nil {
-		return fmt.Errorf("partitions of %s: %w", p.table, err)
-	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-	if _, err := tx.ExecContext(ctx, boundIdle+"; "+lockTime); err != nil {
-		return fmt.Errorf("partitions of %s: %w", p.table, err)
-	}
-	if _, err := tx.ExecContext(ctx, lockName, p.schema+p.table); err != nil {
-		return fmt.Errorf("partitions of %s: %w", p.table, err)
-	}
-	partitions, err := p.list(ctx, tx)
-	if err != nil {
-		return fmt.Errorf("partitions of %s: %w", p.table, err)
-	}
-	if err := do(tx, partitions); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("partitions of %s: %w", p.table, err)
 	}
 	return nil

@@ -50,7 +50,7 @@ func acquire(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		switch {
 		case err == nil:
 			return conn, nil
-		case ctx.Err() != nil:
+		case errors.Is(ctx.Err(), context.Canceled):
 			return nil, ctx.Err()
 		case waiting.Err() != nil:
 			return nil, noConnection(full, err)

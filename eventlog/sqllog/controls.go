@@ -15,7 +15,7 @@ import (
 // Controls implements [eventlog.Controls].
 func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, error) {
 	controls := make(map[string]eventlog.Control)
-	err := query(ctx, t.writer, "controls", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.writer, "controls", func(rows *sql.Rows) error {
 		var c eventlog.Control
 		var since int64
 		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since)
@@ -28,7 +28,7 @@ func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, err
 
 // SaveControl implements [eventlog.Controls].
 func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
-	_, err := t.writer.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
+	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (endpoint) DO UPDATE SET disabled = excluded.disabled, fingerprint = excluded.fingerprint,
 			since = CASE WHEN excluded.since > tidings_controls.since THEN excluded.since ELSE tidings_controls.since + 1 END`,
 		c.Endpoint, c.Disabled, c.Fingerprint, micros(c.Since))
@@ -48,7 +48,7 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 			return fmt.Errorf("add replay: %w", err)
 		}
 	}
-	_, err := t.writer.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
+	_, err := t.Exec(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
 		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
 		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy)
 	if err != nil {
@@ -59,7 +59,7 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 
 // SaveReplay implements [eventlog.Replays].
 func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Replay) (state eventlog.ReplayState, err error) {
-	err = t.inTx(ctx, func(tx *sql.Tx) error {
+	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := t.held(ctx, tx, l); err != nil {
 			return err
 		}
@@ -80,13 +80,12 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 
 // CancelReplay implements [eventlog.Replays].
 func (t *Tables) CancelReplay(ctx context.Context, id string) (bool, error) {
-	result, err := t.writer.ExecContext(ctx, "UPDATE "+t.schema+"tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
+	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
 		id, time.Now().UnixMicro())
 	if err != nil {
 		return false, fmt.Errorf("cancel replay %s: %w", id, err)
 	}
-	n, err := result.RowsAffected()
-	return n == 1, err
+	return n == 1, nil
 }
 
 // Replays implements [eventlog.Replays].
@@ -106,7 +105,7 @@ func (t *Tables) Replay(ctx context.Context, id string) (eventlog.Replay, bool, 
 
 func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]eventlog.Replay, error) {
 	var found []eventlog.Replay
-	err := query(ctx, t.writer, "replays", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.writer, "replays", func(rows *sql.Rows) error {
 		var r eventlog.Replay
 		var dead, since, until, created, updated int64
 		var patterns string
@@ -125,7 +124,7 @@ func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]even
 
 // ExpireReplays implements [eventlog.Replays].
 func (t *Tables) ExpireReplays(ctx context.Context, before time.Time) error {
-	_, err := t.writer.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
+	_, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
 	if err != nil {
 		return fmt.Errorf("remove old replays: %w", err)
 	}

@@ -24,7 +24,7 @@ func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
 
 // Prepare implements [eventlog.Cursors].
 func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, head int64) error {
-	return t.inTx(ctx, func(tx *sql.Tx) error {
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if t.dialect.LockReplicas != "" {
 			if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
 				return fmt.Errorf("prepare cursors: %w", err)
@@ -94,7 +94,7 @@ func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string
 // Cursors implements [eventlog.Cursors].
 func (t *Tables) Cursors(ctx context.Context) ([]eventlog.Cursor, error) {
 	var cursors []eventlog.Cursor
-	err := query(ctx, t.writer, "cursors", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.writer, "cursors", func(rows *sql.Rows) error {
 		c, err := scanCursor(rows)
 		cursors = append(cursors, c)
 		return err
@@ -107,7 +107,7 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 	if len(cursors) == 0 {
 		return nil, nil
 	}
-	err = t.inTx(ctx, func(tx *sql.Tx) error {
+	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		lost = nil
 		return inBatches(len(cursors), func(from, to int) error {
 			args := make([]any, 0, 6*(to-from)+1)
@@ -154,7 +154,7 @@ func (t *Tables) ExpireCursors(ctx context.Context, before time.Time, keep []str
 	}
 	for _, c := range cursors {
 		if c.Saved.Before(before) && !slices.Contains(keep, c.Endpoint) {
-			_, err := t.writer.ExecContext(ctx, `DELETE FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND saved_at < $3
+			_, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND saved_at < $3
 				AND owner NOT IN (SELECT id FROM `+t.schema+`tidings_replicas)`, c.Endpoint, c.Index, before.UnixMicro())
 			if err != nil {
 				return fmt.Errorf("remove cursor of endpoint %s: %w", c.Endpoint, err)
@@ -166,7 +166,7 @@ func (t *Tables) ExpireCursors(ctx context.Context, before time.Time, keep []str
 
 // SaveGap implements [eventlog.Cursors].
 func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
-	_, err := t.writer.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
+	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (endpoint, part, from_seq) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
 		g.Endpoint, g.Index, g.From, g.To, micros(g.At))
 	if err != nil {
@@ -178,7 +178,7 @@ func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
 // Gaps implements [eventlog.Cursors].
 func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 	var gaps []eventlog.Gap
-	err := query(ctx, t.reader, "gaps", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "gaps", func(rows *sql.Rows) error {
 		var g eventlog.Gap
 		var at int64
 		err := rows.Scan(&g.Endpoint, &g.Index, &g.From, &g.To, &at)

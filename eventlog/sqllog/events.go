@@ -66,7 +66,7 @@ func (t *Tables) Read(ctx context.Context, after int64, limit int) ([]tidings.Ev
 
 func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any) ([]tidings.Event, error) {
 	var events []tidings.Event
-	err := query(ctx, t.reader, what, func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, what, func(rows *sql.Rows) error {
 		var e tidings.Event
 		targets, finish := eventTargets(&e)
 		if err := rows.Scan(append([]any{&e.Sequence}, targets...)...); err != nil {
@@ -92,11 +92,18 @@ func (t *Tables) OldestOr(ctx context.Context, head int64) (int64, error) {
 // Number returns the number that a statement selects, 0 where there is none.
 func (t *Tables) Number(ctx context.Context, query string, args ...any) (int64, error) {
 	var n sql.NullInt64
-	err := t.reader.QueryRowContext(ctx, query, args...).Scan(&n)
+	err := t.Row(ctx, []any{&n}, query, args...)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("read log: %w", err)
 	}
 	return n.Int64, nil
+}
+
+// Row reads one row into targets; without a row the error is [sql.ErrNoRows].
+func (t *Tables) Row(ctx context.Context, targets []any, query string, args ...any) error {
+	return t.on(ctx, t.reader, func(ctx context.Context, conn *sql.Conn) error {
+		return conn.QueryRowContext(ctx, query, args...).Scan(targets...)
+	})
 }
 
 // SequenceAt implements [eventlog.Finder].

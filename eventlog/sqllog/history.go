@@ -11,7 +11,7 @@ import (
 // AppendHistory implements [eventlog.History].
 func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
 	const columns = 8
-	return t.inTx(ctx, func(tx *sql.Tx) error {
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		return inBatches(len(blocks), func(from, to int) error {
 			args := make([]any, 0, (to-from)*columns)
 			for _, b := range blocks[from:to] {
@@ -39,7 +39,7 @@ func (t *Tables) ReadHistory(ctx context.Context, f eventlog.HistoryFilter) (rec
 	c.add(!f.Until.IsZero(), "first_at < $%d", micros(f.Until))
 	c.add(f.Failures, "failures > $%d", int64(0))
 	c.add(f.Before != 0, "id < $%d", f.Before)
-	err = query(ctx, t.reader, "history", func(rows *sql.Rows) error {
+	err = t.query(ctx, t.reader, "history", func(rows *sql.Rows) error {
 		var endpoint, text string
 		if err := rows.Scan(&oldest, &endpoint, &text); err != nil {
 			return err

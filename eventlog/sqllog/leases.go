@@ -17,7 +17,7 @@ func (t *Tables) Join(ctx context.Context, r eventlog.Replica, ttl time.Duration
 
 // JoinAfter runs a statement, then joins, all in one transaction.
 func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Replica, ttl time.Duration) error {
-	return t.inTx(ctx, func(tx *sql.Tx) error {
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if statement != "" {
 			if _, err := tx.ExecContext(ctx, statement); err != nil {
 				return fmt.Errorf("join as replica: %w", err)
@@ -34,18 +34,17 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 
 // KeepAlive implements [eventlog.Leases].
 func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Duration) (bool, error) {
-	result, err := t.writer.ExecContext(ctx, "UPDATE "+t.schema+"tidings_replicas SET fellows = $2, expires_at = "+t.dialect.Now+" + $3 WHERE id = $1",
+	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET fellows = $2, expires_at = "+t.dialect.Now+" + $3 WHERE id = $1",
 		r.ID, r.Group, ttl.Microseconds())
 	if err != nil {
 		return false, fmt.Errorf("keep replica alive: %w", err)
 	}
-	n, err := result.RowsAffected()
-	return n == 1, err
+	return n == 1, nil
 }
 
 // Leave implements [eventlog.Leases].
 func (t *Tables) Leave(ctx context.Context, id string) error {
-	if _, err := t.writer.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_replicas WHERE id = $1", id); err != nil {
+	if _, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_replicas WHERE id = $1", id); err != nil {
 		return fmt.Errorf("leave as replica: %w", err)
 	}
 	return nil
@@ -54,7 +53,7 @@ func (t *Tables) Leave(ctx context.Context, id string) error {
 // Replicas implements [eventlog.Leases].
 func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 	var replicas []eventlog.Replica
-	err := query(ctx, t.writer, "replicas", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.writer, "replicas", func(rows *sql.Rows) error {
 		var r eventlog.Replica
 		err := rows.Scan(&r.ID, &r.Group)
 		replicas = append(replicas, r)
@@ -67,7 +66,7 @@ func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 // meanwhile: a replica that is removed here can't go on, and one that goes on is
 // seen here.
 func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Partition) (got []eventlog.Cursor, err error) {
-	err = t.inTx(ctx, func(tx *sql.Tx) error {
+	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		got = nil
 		for _, statement := range []string{t.dialect.LockReplicas, "DELETE FROM " + t.schema + "tidings_replicas WHERE expires_at <= " + t.dialect.Now} {
 			if statement == "" {
@@ -106,7 +105,7 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 
 // Release implements [eventlog.Leases].
 func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
-	return t.inTx(ctx, func(tx *sql.Tx) error {
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, l := range leases {
 			_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4",
 				l.Endpoint, l.Index, l.Of, l.Generation)

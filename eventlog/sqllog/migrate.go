@@ -112,8 +112,9 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// inSchema returns the files with a first statement that makes the schema the
-// only one, up to the end of the transaction that each file is run in.
+// inSchema returns the files with first statements that make the schema the only
+// one, and let each statement take its time, up to the end of the transaction that
+// each file is run in.
 func (m Migrations) inSchema() (fs.FS, error) {
 	const up = "-- +goose Up\n"
 	names, err := fs.Glob(m.Files, "*.sql")
@@ -129,7 +130,7 @@ func (m Migrations) inSchema() (fs.FS, error) {
 		if !strings.HasPrefix(string(text), up) {
 			return nil, fmt.Errorf("%s does not begin with %q", name, up)
 		}
-		in := up + "SET LOCAL search_path TO " + strings.TrimSuffix(m.Schema, ".") + ";\n"
+		in := up + "SET LOCAL search_path TO " + strings.TrimSuffix(m.Schema, ".") + ";\nSET LOCAL statement_timeout = 0;\n"
 		files[name] = &fstest.MapFile{Data: []byte(strings.Replace(string(text), up, in, 1))}
 	}
 	return files, nil

@@ -20,7 +20,7 @@ func (t *Tables) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.
 		return nil
 	}
 	const columns = retryColumnCount + 1
-	return t.inTx(ctx, func(tx *sql.Tx) error {
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := t.held(ctx, tx, l); err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int6
 			args = append(args, s)
 			list = append(list, fmt.Sprintf("$%d", len(args)))
 		}
-		_, err := t.writer.ExecContext(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
+		_, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
 			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4)`, args...)
 		if err != nil {
 			return fmt.Errorf("unpark events of endpoint %s: %w", l.Endpoint, err)
@@ -98,7 +98,7 @@ func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlo
 // ParkedCounts implements [eventlog.Retries].
 func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error) {
 	counts := make(map[string]eventlog.ParkedCount)
-	err := query(ctx, t.reader, "numbers of parked events", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "numbers of parked events", func(rows *sql.Rows) error {
 		var endpoint string
 		var c eventlog.ParkedCount
 		err := rows.Scan(&endpoint, &c.Live, &c.Dead)
@@ -112,7 +112,7 @@ func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCo
 func (t *Tables) retries(ctx context.Context, text string, args ...any) ([]eventlog.Retry, error) {
 	var found []eventlog.Retry
 	// The writing pool: a retry must see the row that was parked just before it.
-	err := query(ctx, t.writer, "parked events", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.writer, "parked events", func(rows *sql.Rows) error {
 		var r eventlog.Retry
 		var first, next, dead int64
 		event, finish := eventTargets(&r.Event)

@@ -7,9 +7,11 @@ package sqllog
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -25,6 +27,8 @@ type Dialect struct {
 	// Schema goes before the names of tables, with its dot, such as "tidings."; may
 	// be empty.
 	Schema string
+	// Options are those of every transaction; may be nil.
+	Options *sql.TxOptions
 	// Begin is the first statement of every transaction; may be empty.
 	Begin string
 	// Now is an expression: the database's clock, in microseconds since 1970.
@@ -46,13 +50,14 @@ type Tables struct {
 	reader, writer *sql.DB
 	events         eventlog.Signal
 	changes        eventlog.Signal
+	outage         *atomic.Pointer[eventlog.UnavailableError]
 }
 
 // New returns the tables behind two pools, which may be the same.
 func New(reader, writer *sql.DB, d Dialect) Tables {
 	return Tables{
 		dialect: d, schema: d.Schema, reader: reader, writer: writer,
-		events: eventlog.NewSignal(), changes: eventlog.NewSignal(),
+		events: eventlog.NewSignal(), changes: eventlog.NewSignal(), outage: new(atomic.Pointer[eventlog.UnavailableError]),
 	}
 }
 
@@ -113,25 +118,81 @@ func typed(rows int, columns ...string) string {
 	return b.String() + ") "
 }
 
-// inTx runs do in a transaction of the writing pool.
-func (t *Tables) inTx(ctx context.Context, do func(tx *sql.Tx) error) error {
-	tx, err := t.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-	if t.dialect.Begin != "" {
-		if _, err := tx.ExecContext(ctx, t.dialect.Begin); err != nil {
+// statementTime bounds each statement, and each transaction, of a log.
+const statementTime = 30 * time.Second
+
+// on runs do on a connection of a pool. Errors say whether the database is away.
+func (t *Tables) on(ctx context.Context, db *sql.DB, do func(context.Context, *sql.Conn) error) error {
+	return Do(ctx, db, statementTime, func(ctx context.Context, conn *sql.Conn) error {
+		err, _ := eventlog.Unavailable(do(ctx, conn))
+		return err
+	})
+}
+
+// InTx runs do in a transaction of the writing pool. do uses the context that it
+// gets, which is bounded.
+func (t *Tables) InTx(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+	return t.Transact(ctx, t.dialect.Begin, do)
+}
+
+// Transact is InTx with another first statement, which may be empty if do begins
+// with it.
+func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Context, *sql.Tx) error) error {
+	return t.writing(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		tx, err := conn.BeginTx(ctx, t.dialect.Options)
+		if err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
+		defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+		if begin != "" {
+			if _, err := tx.ExecContext(ctx, begin); err != nil {
+				return fmt.Errorf("begin: %w", err)
+			}
+		}
+		if err := do(ctx, tx); err != nil {
+			return err
+		}
+		if err := tx.Commit(); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		return nil
+	})
+}
+
+// writing runs do on a connection that writes, and notes whether that can be done.
+func (t *Tables) writing(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
+	err := t.on(ctx, t.writer, do)
+	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil || (ok && ctx.Err() == nil) {
+		t.outage.Store(away)
 	}
-	if err := do(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	return err
+}
+
+// Outage returns why nothing could be written the last time, nil if something
+// could be. Whoever takes part as a replica writes every few seconds.
+func (t *Tables) Outage() error {
+	if away := t.outage.Load(); away != nil {
+		return away
 	}
 	return nil
+}
+
+// Exec runs a statement that writes and returns how many rows it changed. Where
+// the database has a choice of isolation, it takes a transaction to choose it.
+func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	write := func(ctx context.Context, e Execer) error {
+		result, err := e.ExecContext(ctx, query, args...)
+		if err == nil {
+			n, err = result.RowsAffected()
+		}
+		return err
+	}
+	if t.dialect.Options == nil {
+		err = t.writing(ctx, func(ctx context.Context, conn *sql.Conn) error { return write(ctx, conn) })
+	} else {
+		err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { return write(ctx, tx) })
+	}
+	return n, err
 }
 
 // batchRows is how many rows one statement writes: SQLite takes ever longer to
@@ -149,18 +210,21 @@ func inBatches(n int, do func(from, to int) error) error {
 }
 
 // query calls scan for each row. what says what is read.
-func query(ctx context.Context, db *sql.DB, what string, scan func(*sql.Rows) error, text string, args ...any) error {
-	rows, err := db.QueryContext(ctx, text, args...)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", what, err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return fmt.Errorf("read %s: %w", what, err)
+func (t *Tables) query(ctx context.Context, db *sql.DB, what string, scan func(*sql.Rows) error, text string, args ...any) error {
+	err := t.on(ctx, db, func(ctx context.Context, conn *sql.Conn) error {
+		rows, err := conn.QueryContext(ctx, text, args...)
+		if err != nil {
+			return err
 		}
-	}
-	if err := rows.Err(); err != nil {
+		defer rows.Close()
+		for rows.Next() {
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil {
 		return fmt.Errorf("read %s: %w", what, err)
 	}
 	return nil

@@ -260,7 +260,7 @@ func (a *App) ready(ctx context.Context) error {
 	if a.leaving.Load() {
 		return errors.New("the server is stopping")
 	}
-	if err := a.store.Ping(ctx); err != nil {
+	if err := a.store.Ready(ctx); err != nil {
 		a.logger.WarnContext(ctx, "not ready", "error", err)
 		if away, ok := errors.AsType[*eventlog.UnavailableError](err); ok {
 			return errors.New(away.Reason)

@@ -79,6 +79,8 @@ type process struct {
 	umask         string // empty for that of the test
 	cmd           *exec.Cmd
 	log           *syncBuffer
+	// awayAllowed has writers try again after a 503, whose database is away.
+	awayAllowed bool
 }
 
 func newProcess(t *testing.T, settings map[string]any) *process {
@@ -189,6 +191,10 @@ func (p *process) write(stop <-chan struct{}) map[string]int64 {
 		status, answer, err := p.call(method, path, body)
 		if err != nil {
 			<-time.After(2 * time.Millisecond) // killed; it comes back
+			continue
+		}
+		if status == http.StatusServiceUnavailable && p.awayAllowed {
+			<-time.After(2 * time.Millisecond)
 			continue
 		}
 		if status >= 300 {

@@ -28,7 +28,7 @@ func TestPgBouncer(t *testing.T) {
 		t.Run(test.mode+test.parameters, func(t *testing.T) {
 			t.Parallel()
 			settings := func() map[string]any {
-				url := testdb.PgBouncer(t, withDefaults(t, hostile), test.mode)
+				url := testdb.PgBouncer(t, testdb.WithDefaults(t, testdb.Hostile), test.mode)
 				return map[string]any{"database_url": url + test.parameters, "poll_only": test.pollOnly}
 			}
 			t.Run("API", func(t *testing.T) { testAPI(t, settings()) })

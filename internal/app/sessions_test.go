@@ -1,56 +1,12 @@
 package app_test
 
 import (
-	"database/sql"
 	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
-
-// hostile are defaults of a database under which a session behaves in other ways
-// than PostgreSQL's manual describes first.
-var hostile = map[string]string{
-	"standard_conforming_strings":   "off",
-	"backslash_quote":               "on",
-	"DateStyle":                     "SQL, DMY",
-	"TimeZone":                      "Asia/Kathmandu",
-	"client_encoding":               "LATIN1",
-	"bytea_output":                  "escape",
-	"IntervalStyle":                 "sql_standard",
-	"extra_float_digits":            "-15",
-	"default_transaction_isolation": "serializable",
-	"transform_null_equals":         "on",
-	"quote_all_identifiers":         "on",
-}
-
-// withDefaults is a new database whose sessions begin with these settings.
-func withDefaults(t *testing.T, settings map[string]string) (url string) {
-	t.Helper()
-	url = testdb.Postgres(t)
-	db, err := sql.Open("pgx", url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	for name, value := range settings {
-		_, err := db.ExecContext(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET `+name+` = `+quoted(value)+`', current_database()); END $$`)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return url
-}
-
-// quoted is a literal within a literal.
-func quoted(value string) string {
-	var list []string
-	for part := range strings.SplitSeq(value, ", ") {
-		list = append(list, "''"+part+"''")
-	}
-	return strings.Join(list, ", ")
-}
 
 // Nothing that a database sets for its sessions changes what the server does.
 func TestSessionDefaults(t *testing.T) {
@@ -59,7 +15,7 @@ func TestSessionDefaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			settings := func() map[string]any {
-				return map[string]any{"database_url": withDefaults(t, hostile), "poll_only": pollOnly}
+				return map[string]any{"database_url": testdb.WithDefaults(t, testdb.Hostile), "poll_only": pollOnly}
 			}
 			t.Run("API", func(t *testing.T) { testAPI(t, settings()) })
 			t.Run("events", func(t *testing.T) { testEveryWay(t, settings()) })
@@ -73,7 +29,7 @@ func TestValuesStayValues(t *testing.T) {
 	for name, value := range map[string]string{"off": "off", "on": "on"} {
 		t.Run("standard_conforming_strings "+name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, map[string]any{"database_url": withDefaults(t, map[string]string{"standard_conforming_strings": value})})
+			w := newWorld(t, map[string]any{"database_url": testdb.WithDefaults(t, map[string]string{"standard_conforming_strings": value})})
 			secret := w.upload("bob", "").id()
 			for _, filter := range []string{`\') OR 1=1-- `, `\`, `'`, `$1`, `?`, `\x27`, `''; --`, `%_!`} {
 				for _, parameter := range []string{"content_type", "filename_search"} {

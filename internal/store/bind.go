@@ -107,7 +107,8 @@ func (d *binder) Close() error { return nil }
 
 // QueryContext implements [bun.IConn].
 func (d *binder) QueryContext(ctx context.Context, query string, _ ...any) (*sql.Rows, error) {
-	return d.conn.QueryContext(ctx, query, d.args...)
+	rows, err := d.conn.QueryContext(ctx, query, d.args...)
+	return rows, known(err)
 }
 
 // QueryRowContext implements [bun.IConn].
@@ -117,7 +118,8 @@ func (d *binder) QueryRowContext(ctx context.Context, query string, _ ...any) *s
 
 // ExecContext implements [bun.IConn].
 func (d *binder) ExecContext(ctx context.Context, query string, _ ...any) (sql.Result, error) {
-	return d.conn.ExecContext(ctx, query, d.args...)
+	result, err := d.conn.ExecContext(ctx, query, d.args...)
+	return result, known(err)
 }
 
 // number is an argument that bun would write into the text of a statement.

@@ -13,6 +13,8 @@ import (
 type listener struct {
 	config *pgx.ConnConfig
 	log    *postgres.Log
+	// lifetime is the most that a connection lasts.
+	lifetime time.Duration
 }
 
 // Listen wakes the readers of the log when another replica says that there is
@@ -33,6 +35,11 @@ func (s *Store) Listen(ctx context.Context) {
 // once listens until the connection breaks. That the database is away is said by
 // those who need it.
 func (l *listener) once(ctx context.Context) {
+	if l.lifetime > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.lifetime)
+		defer cancel()
+	}
 	conn, err := pgx.ConnectConfig(ctx, l.config)
 	if err != nil {
 		return

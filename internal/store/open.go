@@ -28,6 +28,7 @@ type Store struct {
 	log            appendLog
 	txOptions      *sql.TxOptions
 	session        session
+	ready          string // a statement: "on" means that nothing can be written
 	migrations     sqllog.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
@@ -39,6 +40,8 @@ type appendLog interface {
 	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
 	Migrate(ctx context.Context, more ...sqllog.Migrations) error
 	Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error)
+	Row(ctx context.Context, targets []any, query string, args ...any) error
+	Outage() error
 }
 
 // readers is how many connections read SQLite at once. It has one writer.
@@ -86,8 +89,8 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
 		log:        sqlite.New(reader, writer),
-		migrations: resourceMigrations("sqlite"),
-		closers:    []func() error{reader.Close, writer.Close, lock.close},
+		migrations: resourceMigrations("sqlite"), ready: "SELECT 'off'",
+		closers: []func() error{reader.Close, writer.Close, lock.close},
 	}, nil
 }
 
@@ -105,9 +108,21 @@ func (s *Store) Check(ctx context.Context) error {
 	return explainStart(s.InTx(ctx, func(*Tx) error { return nil }))
 }
 
-// Ping reports whether the database answers.
-func (s *Store) Ping(ctx context.Context) error {
-	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error { return conn.PingContext(ctx) })
+// Ready returns why requests can't be served now: the database is away, or the last
+// write of the event log failed because it takes none. It takes no connection from
+// requests.
+func (s *Store) Ready(ctx context.Context) error {
+	if err := s.log.Outage(); err != nil {
+		return err
+	}
+	var answer string
+	if err := s.log.Row(ctx, []any{&answer}, s.ready); err != nil {
+		return err
+	}
+	if answer == "on" {
+		return &eventlog.UnavailableError{Reason: "the database is read-only"}
+	}
+	return nil
 }
 
 // Close closes the connections.

@@ -77,11 +77,11 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	s := &Store{
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."), log: log, session: session,
 		txOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		migrations: resourceMigrations("postgres"),
-		closers:    []func() error{closeDB, closeDeliveryDB},
+		migrations: resourceMigrations("postgres"), ready: "SHOW transaction_read_only",
+		closers: []func() error{closeDB, closeDeliveryDB},
 	}
 	if !o.PollOnly {
-		s.listen = &listener{config: cfg.ConnConfig, log: log}
+		s.listen = &listener{config: cfg.ConnConfig, log: log, lifetime: cfg.MaxConnLifetime}
 	}
 	return s, nil
 }
@@ -122,7 +122,7 @@ func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, erro
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = connectTime
 	}
-	conn.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+	conn.DialFunc = (&net.Dialer{Control: noticeSilence, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3,
 	}}).DialContext
 	conn.ValidateConnect = explainReadOnly(conn.ValidateConnect, severalHosts(conn))

@@ -227,7 +227,7 @@ func (tx *Tx) Sum(ctx context.Context, row any, column string, filters ...Filter
 // Count counts the rows that pass the filters.
 func (tx *Tx) Count(ctx context.Context, row any, filters ...Filter) (count int64, err error) {
 	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("count(*)").Scan(ctx, &count)
-	return count, err
+	return count, known(err)
 }
 
 // CountDistinct counts the values of a column in the rows that pass the filters.

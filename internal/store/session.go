@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // session is how every session begins, whatever the database and the role say of
@@ -39,7 +40,7 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 	s := session{pollOnly: pollOnly, settings: map[string]string{
 		"default_transaction_isolation": "read committed",
 		"statement_timeout":             "120s",
-		"lock_timeout":                  "60s",
+		"lock_timeout":                  "20s",
 		// A process that stands still, or is cut off, does not keep what it has locked
 		// from the others. It is longer than what a transaction may wait for: the store
 		// of file contents.
@@ -78,7 +79,7 @@ func (s session) statement(transaction bool) (text string, args []any) {
 }
 
 // transaction makes the settings in a transaction, where there are no sessions.
-func (s session) transaction(ctx context.Context, tx *sql.Tx) error {
+func (s session) transaction(ctx context.Context, tx sqllog.Execer) error {
 	if !s.pollOnly {
 		return nil
 	}
@@ -108,13 +109,27 @@ func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // open opens a pool, which closes connections that lead to a server that is away.
+// Where one does not answer after a pause, the other idle ones would not either.
 func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
+	var pool *pgxpool.Pool
+	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
+		if p.IdleDuration < time.Second {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(ctx, cfg.PingTimeout)
+		defer cancel()
+		if p.Conn.Ping(ctx) != nil {
+			pool.Reset()
+		}
+		return p.Conn.IsClosed() // then the pool makes another
+	}
 	cfg.AfterConnect = s.connected
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, e *pgconn.PgError) bool {
 		_, away := eventlog.Unavailable(e)
 		return !away && e.Severity != "FATAL"
 	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	var err error
+	pool, err = pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open database: %w", err)
 	}

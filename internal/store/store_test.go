@@ -99,22 +99,11 @@ func TestMigrateTogether(t *testing.T) {
 // Every session starts the same, also where there are only transactions: what the
 // database says of sessions is of no matter, what the URL says goes before.
 func TestSessionsStartTheSame(t *testing.T) {
-	url := testdb.Postgres(t)
-	db, err := sql.Open("pgx", url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	for _, setting := range []string{
-		"statement_timeout = '1h'", "lock_timeout = '1h'", "idle_in_transaction_session_timeout = '1h'",
-		"session_replication_role = 'replica'", "DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Tokyo'",
-		"standard_conforming_strings = off", "default_transaction_isolation = 'serializable'",
-	} {
-		_, err := db.ExecContext(t.Context(), "DO $do$ BEGIN EXECUTE format($$ALTER DATABASE %I SET "+setting+"$$, current_database()); END $do$")
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	url := testdb.WithDefaults(t, map[string]string{
+		"statement_timeout": "'1h'", "lock_timeout": "'1h'", "idle_in_transaction_session_timeout": "'1h'",
+		"session_replication_role": "replica", "DateStyle": "SQL, DMY", "TimeZone": "'Asia/Tokyo'",
+		"standard_conforming_strings": "off", "default_transaction_isolation": "serializable",
+	})
 	for name, pollOnly := range map[string]bool{"sessions": false, "transactions only": true} {
 		for parameter, want := range map[string]string{
 			"": "90s", "&idle_in_transaction_session_timeout=7s&timezone=Asia/Tokyo": "7s",
@@ -127,7 +116,7 @@ func TestSessionsStartTheSame(t *testing.T) {
 				defer s.Close()
 				err = s.InTx(t.Context(), func(tx *store.Tx) error {
 					for name, want := range map[string]string{
-						"idle_in_transaction_session_timeout": want, "statement_timeout": "2min", "lock_timeout": "1min",
+						"idle_in_transaction_session_timeout": want, "statement_timeout": "2min", "lock_timeout": "20s",
 						"session_replication_role": "origin", "DateStyle": "ISO, MDY", "TimeZone": "UTC", "client_encoding": "UTF8",
 						"standard_conforming_strings": "on", "transaction_isolation": "read committed", "transaction_read_only": "off",
 					} {

@@ -38,7 +38,7 @@ type Tx struct {
 	Now time.Time
 
 	store  *Store
-	tx     *sql.Tx
+	tx     *boundTx
 	trace  func(tidings.Event) string
 	events []tidings.Event
 	after  []func()
@@ -77,32 +77,67 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 }
 
 // txTime bounds a transaction; it is longer than what one may wait for, the store
-// of file contents.
-const txTime = 3 * time.Minute
+// of file contents. statementTime bounds each of its statements.
+const (
+	txTime        = 3 * time.Minute
+	statementTime = 30 * time.Second
+)
+
+// boundTx bounds each statement of a transaction. The context of one lasts until
+// the next begins: by then its rows are read.
+type boundTx struct {
+	tx  *sql.Tx
+	end context.CancelFunc
+}
+
+func (b *boundTx) begin(ctx context.Context) context.Context {
+	b.end()
+	ctx, b.end = context.WithTimeout(ctx, statementTime)
+	return ctx
+}
+
+// ExecContext implements [bun.IConn].
+func (b *boundTx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return b.tx.ExecContext(b.begin(ctx), query, args...)
+}
+
+// QueryContext implements [bun.IConn].
+func (b *boundTx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return b.tx.QueryContext(b.begin(ctx), query, args...)
+}
+
+// QueryRowContext implements [bun.IConn].
+func (b *boundTx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return b.tx.QueryRowContext(b.begin(ctx), query, args...)
+}
 
 func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, trace: traceOf(ctx)}
-	if err := sqllog.Do(ctx, s.writer, txTime, func(limited context.Context, conn *sql.Conn) (err error) {
-		if tx.tx, err = conn.BeginTx(limited, s.txOptions); err != nil {
+	err := sqllog.Do(ctx, s.writer, txTime, func(ctx context.Context, conn *sql.Conn) error {
+		begun, err := conn.BeginTx(ctx, s.txOptions)
+		if err != nil {
 			return fmt.Errorf("begin: %w", known(err))
 		}
-		defer tx.tx.Rollback() //nolint:errcheck // after a commit it does nothing
-		if err := s.session.transaction(limited, tx.tx); err != nil {
+		defer begun.Rollback() //nolint:errcheck // after a commit it does nothing
+		tx.tx = &boundTx{tx: begun, end: func() {}}
+		defer func() { tx.tx.end() }()
+		if err := s.session.transaction(ctx, tx.tx); err != nil {
 			return fmt.Errorf("begin: %w", known(err))
 		}
 		if err := do(tx); err != nil {
 			return err
 		}
 		if len(tx.events) > 0 {
-			if err := s.log.Append(limited, tx.tx, tx.events...); err != nil {
+			if err := s.log.Append(ctx, tx.tx, tx.events...); err != nil {
 				return known(err)
 			}
 		}
-		if err := tx.tx.Commit(); err != nil {
+		if err := begun.Commit(); err != nil {
 			return fmt.Errorf("commit: %w", known(err))
 		}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	if len(tx.events) > 0 {

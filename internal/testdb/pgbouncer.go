@@ -50,6 +50,7 @@ auth_file = %s
 logfile = %s
 pool_mode = %s
 default_pool_size = 30
+server_login_retry = 1
 `, behind.Port(), port, users, log, mode)
 	for path, content := range map[string]string{users: `"tidings" ""` + "\n", file: text} {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {

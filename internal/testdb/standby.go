@@ -6,15 +6,24 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"testing"
+	"time"
 )
 
-// StartStandby starts a server that follows this one, by streaming replication.
-func (s *Server) StartStandby() (*Server, error) {
+// Standby starts a server that follows this one by synchronous streaming
+// replication: a change is acknowledged when both have it. It ends with the test.
+func (s *Server) Standby(tb testing.TB) *Server {
+	tb.Helper()
 	folder, err := os.MkdirTemp("", "tidings-postgres-")
 	if err != nil {
-		return nil, err
+		tb.Fatal(err)
 	}
 	standby := &Server{folder: folder, binary: s.binary}
+	tb.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			tb.Errorf("stop standby: %v", err)
+		}
+	})
 	uid, gid, err := account()
 	if err == nil {
 		err = os.Chown(folder, uid, gid)
@@ -26,9 +35,9 @@ func (s *Server) StartStandby() (*Server, error) {
 		err = standby.Follow(s)
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(folder))
+		tb.Fatal(err)
 	}
-	return standby, nil
+	return standby
 }
 
 // Follow makes a server that does not run a standby of another, on the port that
@@ -42,7 +51,31 @@ func (s *Server) Follow(primary *Server) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("pg_basebackup: %w: %s", err, out)
 	}
-	return s.Start()
+	if err := s.Start(); err != nil {
+		return err
+	}
+	db, err := sql.Open("pgx", primary.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	for _, statement := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
+		if _, err := db.Exec(statement); err != nil {
+			return err
+		}
+	}
+	deadline := time.Now().Add(startTime)
+	for {
+		var synchronous bool
+		err := db.QueryRow("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").Scan(&synchronous)
+		if err != nil || synchronous {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errors.New("the standby does not follow")
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // Promote makes a standby a primary.

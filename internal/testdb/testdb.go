@@ -94,6 +94,9 @@ func (s *Server) Start() error {
 	return nil
 }
 
+// startTime is how long a server may take to start.
+const startTime = 30 * time.Second
+
 // waitFor waits until a database answers.
 func waitFor(url string) error {
 	db, err := sql.Open("pgx", url)
@@ -101,7 +104,7 @@ func waitFor(url string) error {
 		return err
 	}
 	defer db.Close()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(startTime)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		err := db.PingContext(ctx)

@@ -1,0 +1,220 @@
+package app_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+// movable is an address that leads to one server, and can be moved to another.
+type movable struct {
+	listener net.Listener
+	mu       sync.Mutex
+	to       string
+	conns    map[net.Conn]bool
+}
+
+func newMovable(t *testing.T, to string) *movable {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &movable{listener: l, to: to, conns: make(map[net.Conn]bool)}
+	t.Cleanup(func() {
+		l.Close()
+		m.move("")
+	})
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go m.lead(c)
+		}
+	}()
+	return m
+}
+
+func (m *movable) lead(c net.Conn) {
+	defer c.Close()
+	m.mu.Lock()
+	to := m.to
+	m.conns[c] = true
+	m.mu.Unlock()
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go io.Copy(server, c) //nolint:errcheck // it ends with the connection
+	io.Copy(c, server)    //nolint:errcheck // the same
+}
+
+// move has new connections lead elsewhere and ends those there are.
+func (m *movable) move(to string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.to = to
+	for c := range m.conns {
+		c.Close()
+	}
+	clear(m.conns)
+}
+
+// After a failover to a standby and back the servers work again by themselves within
+// seconds, and every change that was acknowledged arrives, once and in order. While
+// nothing can be written, requests get 503 and /readyz says why.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	const database = "/failover?sslmode=disable"
+	for _, test := range []struct {
+		name string
+		// urls lead to the database, for a replica each; move is told of the new primary.
+		urls func(t *testing.T, a, b *testdb.Server) (urls []string, move func(to *testdb.Server))
+	}{
+		{"several hosts", func(_ *testing.T, a, b *testdb.Server) ([]string, func(*testdb.Server)) {
+			return []string{
+				"postgres://tidings@" + a.Address() + "," + b.Address() + database + "&target_session_attrs=read-write",
+				"postgres://tidings@" + b.Address() + "," + a.Address() + database, // the same is meant
+			}, func(*testdb.Server) {}
+		}},
+		{"an address that moves", func(t *testing.T, a, _ *testdb.Server) ([]string, func(*testdb.Server)) {
+			m := newMovable(t, a.Address())
+			return []string{"postgres://tidings@" + m.listener.Addr().String() + database}, func(to *testdb.Server) { m.move(to.Address()) }
+		}},
+		// Clients keep their connections to the pooler.
+		{"a pooler that moves", func(t *testing.T, a, _ *testdb.Server) ([]string, func(*testdb.Server)) {
+			m := newMovable(t, a.Address())
+			url := testdb.PgBouncer(t, "postgres://tidings@"+m.listener.Addr().String()+database, "session")
+			return []string{url}, func(to *testdb.Server) { m.move(to.Address()) }
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			testFailover(t, test.urls)
+		})
+	}
+}
+
+func testFailover(t *testing.T, leading func(*testing.T, *testdb.Server, *testdb.Server) ([]string, func(*testdb.Server))) {
+	primary := testdb.OwnServer(t)
+	if _, err := primary.Create("failover"); err != nil {
+		t.Fatal(err)
+	}
+	standby := primary.Standby(t)
+	urls, move := leading(t, primary, standby)
+
+	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
+	receiver := httptest.NewServer(got)
+	t.Cleanup(receiver.Close) // after its clients
+	var processes []*process
+	for _, url := range urls {
+		p := newProcess(t, map[string]any{
+			"database_url": url, "webhook": map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}},
+		})
+		p.awayAllowed = true
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("log:\n%s", p.log)
+			}
+		})
+		p.start()
+		processes = append(processes, p)
+	}
+	stop := make(chan struct{})
+	results := make(chan map[string]int64, writers)
+	for n := range writers {
+		go func() { results <- processes[n%len(processes)].write(stop) }()
+	}
+	for range 2 { // there and back
+		if err := primary.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		move(standby) // still a standby: nothing can be written
+		for _, p := range processes {
+			p.wait("the reason", func() bool {
+				status, text := p.readyz()
+				return status == http.StatusServiceUnavailable && strings.Contains(text, "database")
+			})
+		}
+		if err := standby.Promote(); err != nil {
+			t.Fatal(err)
+		}
+		promoted := time.Now()
+		for _, p := range processes {
+			p.wait("ready again", func() bool { status, _ := p.readyz(); return status == http.StatusOK })
+			p.wait("writes again", func() bool { return p.create() == nil })
+			for range 48 { // whichever connections there are
+				if err := p.create(); err != nil {
+					t.Errorf("a write after the failover: %v", err)
+				}
+			}
+		}
+		if took := time.Since(promoted); took > 20*time.Second {
+			t.Errorf("it took %v to recover", took)
+		} else {
+			t.Logf("recovered after %v", took)
+		}
+		if err := primary.Follow(standby); err != nil {
+			t.Fatal(err)
+		}
+		primary, standby = standby, primary
+	}
+	p := processes[0]
+	close(stop)
+	for range writers {
+		for id, version := range <-results {
+			status, answer, err := p.call("GET", "/contexts/"+id, nil)
+			if err != nil || status != http.StatusOK || int64(answer["version"].(float64)) < version {
+				t.Errorf("context %s was acknowledged at version %d and is %v, %v", id, version, answer, err)
+			}
+		}
+	}
+	events := p.checkDelivered(got)
+	t.Logf("%d events, %d duplicates", events, got.duplicates)
+}
+
+// create makes a context, which nobody looks at again.
+func (p *process) create() error {
+	status, answer, err := p.call("POST", "/contexts", map[string]any{})
+	if err == nil && status != http.StatusCreated {
+		err = fmt.Errorf("%d %v", status, answer)
+	}
+	return err
+}
+
+func (p *process) readyz() (status int, text string) {
+	p.Helper()
+	response, err := client.Get("http://" + p.address + "/readyz")
+	if err != nil {
+		p.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// wait waits until something is so.
+func (p *process) wait(what string, is func() bool) {
+	p.Helper()
+	deadline := time.Now().Add(3 * patience)
+	for !is() {
+		if time.Now().After(deadline) {
+			p.Fatalf("%s: not within %v; log:\n%s", what, 3*patience, p.log)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}

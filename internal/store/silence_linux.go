@@ -1,0 +1,26 @@
+package store
+
+import "syscall"
+
+// tcpUserTimeout is TCP_USER_TIMEOUT of tcp(7), in milliseconds.
+const (
+	tcpUserTimeout = 0x12
+	silenceTime    = 11_000
+)
+
+// noticeSilence has the system end a connection whose other side does not even
+// confirm what it was sent, as when its machine is gone. Keep-alives notice only
+// what happens while nothing is being said.
+func noticeSilence(network, _ string, c syscall.RawConn) error {
+	if network == "unix" {
+		return nil
+	}
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, silenceTime)
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
