@@ -168,7 +168,8 @@ type matrixWorld struct {
 func newMatrix(t *testing.T, settings map[string]any) *matrixWorld {
 	t.Helper()
 	settings["data_dir"] = t.TempDir()
-	w := &matrixWorld{world: newWorldWith(t, settings, option(reloads))}
+	w := &matrixWorld{world: newWorldWith(t, settings,
+		object{"name": "silent", "url": silent(t), "timeout": "1h"}, option(reloads))}
 	driver, source := "sqlite", "file:"+filepath.Join(settings["data_dir"].(string), "tidings.db")+"?mode=ro"
 	if url, ok := settings["database_url"].(string); ok {
 		driver, source = "pgx", url
@@ -301,7 +302,7 @@ type player struct {
 func (w *matrixWorld) enter(column column) *player {
 	w.Helper()
 	p := &player{matrixWorld: w, column: column}
-	p.victim = &owned{world: w.world, who: column.private, developer: column.developer, ids: map[string]string{}}
+	p.victim = &owned{world: w.world, who: column.private, developer: column.developer, ids: map[string]string{}, silent: "silent"}
 	p.self = p.victim
 	if column.as != column.private && column.as != "" && column.name != "badtoken" {
 		w.user(column.as)

@@ -227,6 +227,9 @@ type owned struct {
 	*world
 	who, developer string
 	ids            map[string]string
+	// silent is an endpoint that never answers, so that replays to it do not end;
+	// empty where the world has none.
+	silent string
 }
 
 func (o *owned) id(kind string) string {
@@ -274,7 +277,11 @@ func (o *owned) id(kind string) string {
 	case "event":
 		id = "1"
 	case "replay":
-		id = o.call("admin", "POST", "/webhooks/replays", object{"endpoint": "receiver", "events": []any{}, "dead": true}).id()
+		replay := object{"endpoint": "receiver", "dead": true}
+		if o.silent != "" {
+			replay = object{"endpoint": o.silent, "event": "1"}
+		}
+		id = o.call("admin", "POST", "/webhooks/replays", replay).id()
 	default:
 		o.Fatalf("no resource of kind %q", kind)
 	}
