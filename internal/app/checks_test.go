@@ -26,7 +26,7 @@ func TestChecksAreFairAmongOwners(t *testing.T) {
 		}))
 		t.Cleanup(agents.Close)
 		add := func(as, path string) {
-			w.call(as, "POST", "/providers", object{"location": agents.URL + path, "agent_card": object{"name": "Given"}})
+			w.call(as, "POST", "/providers", object{"location": agents.URL + path, "agent_card": card("Given")})
 		}
 		for n := range 64 {
 			add("developer", fmt.Sprint("/", n))

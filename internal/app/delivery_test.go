@@ -98,7 +98,7 @@ func TestSecretsNeverShow(t *testing.T) {
 			object{"name": "fails", "url": withUser, "headers": headers, "secret": webhookSecret},
 			object{"name": "closed", "url": "http://someone:hidden-password@127.0.0.1:1/?key=hidden-query", "headers": headers},
 			object{"name": "slow", "url": "http://someone:hidden-password@" + strings.TrimPrefix(silent(t), "http://"), "headers": headers, "timeout": "50ms"},
-			object{"name": "unknown", "url": "http://someone:hidden-password@name.invalid/hidden-path?key=hidden-query", "http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}}},
+			object{"name": "unknown", "url": "http://name.invalid/hidden-path?key=hidden-query", "http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}}},
 		)
 		w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "hidden-key"})
 		w.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": "http://127.0.0.1:1", "api_key": "hidden-key"})

@@ -29,8 +29,9 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 				return w.call("ann", "POST", "/contexts/"+context+"/history", message(text)).id()
 			}},
 			{"/providers?user_owned=false", func(n int) string {
-				card := object{"name": "a", "description": large, "version": "1", "url": "http://a"}
-				return w.call("developer", "POST", "/providers", object{"location": fmt.Sprintf("https://agent-%d.example.com", n), "agent_card": card}).id()
+				agent := card("a")
+				agent["description"] = large
+				return w.call("developer", "POST", "/providers", object{"location": fmt.Sprintf("https://agent-%d.example.com", n), "agent_card": agent}).id()
 			}},
 			{"/user_feedback", func(int) string {
 				text := strings.Repeat("\u0001", 50_000) // six bytes each in JSON

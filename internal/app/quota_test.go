@@ -32,7 +32,7 @@ func TestQuotas(t *testing.T) {
 				return object{"provider_id": provider, "task_id": uuid, "context_id": w.first("ann", "/contexts"), "rating": 1, "message": "m"}
 			}},
 			{"developer", "/providers", "limits.providers", func(n int) any {
-				return object{"location": fmt.Sprintf("%s/%d", w.agent.url, n), "agent_card": object{"name": "Given"}}
+				return object{"location": fmt.Sprintf("%s/%d", w.agent.url, n), "agent_card": card("Given")}
 			}},
 			{"developer", "/provider_builds", "limits.provider_builds", func(int) any { return object{"location": "https://github.com/org/repo"} }},
 			{"admin", "/model_providers", "limits.model_providers", func(n int) any {
