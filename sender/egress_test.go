@@ -152,7 +152,7 @@ func TestEgressSeesThroughEmbeddedAddresses(t *testing.T) {
 			return
 		}
 		for form, wrapped := range forms(a) {
-			if rule.Check(wrapped) == nil && !(strings.HasPrefix(form, "NAT64, local, /") && a.As4()[0] >= 224) {
+			if rule.Check(wrapped) == nil && (!strings.HasPrefix(form, "NAT64, local, /") || a.As4()[0] < 224) {
 				t.Fatalf("%+v refuses %v but not its form %s, %v", rule, a, form, wrapped)
 			}
 		}

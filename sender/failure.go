@@ -22,8 +22,7 @@ import (
 // got through and was not answered in time is [tidings.Failed].
 func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
 	p := s.reached()
-	var blocked *BlockedError
-	if errors.As(err, &blocked) {
+	if blocked, ok := errors.AsType[*BlockedError](err); ok {
 		return tidings.Outcome{Verdict: tidings.Blocked, Reason: tidings.ReasonBlockedAddress, Detail: blocked.Error()}
 	}
 	o := tidings.Outcome{Verdict: tidings.Unreachable, Detail: describe(err)}

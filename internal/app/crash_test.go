@@ -93,7 +93,8 @@ func newProcess(t *testing.T, settings map[string]any) *process {
 	l.Close()
 	all := map[string]any{
 		"listen": address, "data_dir": filepath.Join(t.TempDir(), "data"), "shutdown_timeout": "10s",
-		"auth": map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("token"), "user": "crash@example.com", "role": "admin"}}},
+		"limits": object{"requests_per_second": 1e6, "burst": 1_000_000}, // tests are faster than people
+		"auth":   map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("token"), "user": "crash@example.com", "role": "admin"}}},
 	}
 	maps.Copy(all, settings)
 	text, err := json.Marshal(all)

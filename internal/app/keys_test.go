@@ -8,7 +8,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -339,8 +338,10 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 		first.halt()
 		db, schema := database(t, settings)
 		for _, row := range [][4]string{
-			{"variables", "value", ann + "/A", "ann's"}, {"variables", "value", ann + "/B", "ann's other"},
-			{"variables", "value", s.provider + "/V", "provider's"}, {"model_providers", "api_key", s.modelProvider, "model's"},
+			{"variables", "value", ann + "/A", "ann's"},
+			{"variables", "value", ann + "/B", "ann's other"},
+			{"variables", "value", s.provider + "/V", "provider's"},
+			{"model_providers", "api_key", s.modelProvider, "model's"},
 		} {
 			owner, name, isVariable := strings.Cut(row[2], "/")
 			query, args := fmt.Sprintf("UPDATE %s%s SET %s = $1 WHERE id = $2", schema, row[0], row[1]), []any{sealOld(t, keyA, row[3], row[2]), owner}
@@ -431,7 +432,7 @@ func TestFirstStartMakesAKey(t *testing.T) {
 	write(keyB)
 	refuses(t, withKeys(settings), file+": the secrets in the database belong to another key")
 	write("")
-	_, err = app.New(t.Context(), load(t, withKeys(settings)), app.Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	_, err = app.New(t.Context(), load(t, withKeys(settings)), app.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), file+": expected 32 bytes in base64; put back your backup") {
 		t.Errorf("an empty file: %v", err)
 	}

@@ -196,8 +196,10 @@ func TestCheckBody(t *testing.T) {
 			"body.any[100000]: expected at most 100000 values where any JSON may stand",
 		}, ""},
 		// Many problems are counted.
-		{`{` + strings.Repeat(`"x":0,`, 50) + `"name":"ok"}`, 422, slices.Repeat([]string{"body.x: unexpected property"}, 20),
-			"validation failed: the first 20 problems are listed, and there are 30 more"},
+		{
+			`{` + strings.Repeat(`"x":0,`, 50) + `"name":"ok"}`, 422, slices.Repeat([]string{"body.x: unexpected property"}, 20),
+			"validation failed: the first 20 problems are listed, and there are 30 more",
+		},
 		{`{"name":"ok"`, 400, nil, "the body is not JSON: unexpected end of JSON input at byte 12"},
 		{`{"name":"ok",}`, 400, nil, "the body is not JSON: invalid character '}' looking for beginning of object key string at byte 14"},
 		{"{\"name\":\"\xff\"}", 400, nil, "the body is not UTF-8"},

@@ -182,16 +182,16 @@ func (a *api) vectorStoreRoutes() {
 		return answer(r.AddItems(ctx, who, in.ID, in.version(), in.Body))
 	})
 	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore", "Find the nearest items, best first"),
-		func(ctx context.Context, who resource.Caller, in *struct {
+		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			Body resource.Search
 		},
 		) (*plain[*resource.Items[*resource.Found]], error) {
 			return answerPlain(r.SearchVectorStore(ctx, who, in.ID, in.Body))
-		})
-	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", func(ctx context.Context, who resource.Caller, in *ByID) (*resource.Items[*resource.Document], error) {
+		}))
+	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", scanning(a, func(ctx context.Context, who resource.Caller, in *ByID) (*resource.Items[*resource.Document], error) {
 		return r.Documents(ctx, who, in.ID)
-	})
+	}))
 	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}", "deleteDocument", "Remove a document"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID

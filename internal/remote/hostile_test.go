@@ -129,7 +129,7 @@ func TestReasons(t *testing.T) {
 				t.Parallel()
 				err := ask(t.Context(), newClient(t, loopback()), test.location)
 				got := reasonOf(err)
-				if got != test.want && !(name == "no URL" && kind == "MCP" && got == resource.RemoteUnreachable) {
+				if got != test.want && (name != "no URL" || kind != "MCP" || got != resource.RemoteUnreachable) {
 					t.Errorf("reason %q, want %q; cause: %v", got, test.want, cause(err))
 				}
 				if strings.Contains(fmt.Sprint(err), "220") || strings.Contains(cause(err), "hidden-key") {

@@ -129,13 +129,14 @@ func (tx *Tx) ReplaceSecret(ctx context.Context, secret Secret, sealed []byte) (
 		if c.table != secret.Table {
 			continue
 		}
-		query := fmt.Sprintf("UPDATE %s SET %s = ? WHERE %[2]s = ?", tx.store.table(c.table), c.column)
+		var query strings.Builder
+		fmt.Fprintf(&query, "UPDATE %s SET %s = ? WHERE %[2]s = ?", tx.store.table(c.table), c.column)
 		args := []any{sealed, secret.Sealed}
 		for i, k := range c.key {
-			query += " AND " + k + " = ?"
+			query.WriteString(" AND " + k + " = ?")
 			args = append(args, secret.Key[i])
 		}
-		result, err := tx.statement().NewRaw(query, args...).Exec(ctx)
+		result, err := tx.statement().NewRaw(query.String(), args...).Exec(ctx)
 		if err != nil {
 			return false, fmt.Errorf("write encrypted value: %w", known(err))
 		}

@@ -59,9 +59,7 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 		}
 		delete(cfg.RuntimeParams, name)
 	}
-	for name, value := range startup {
-		cfg.RuntimeParams[name] = value
-	}
+	maps.Copy(cfg.RuntimeParams, startup)
 	return s
 }
 
