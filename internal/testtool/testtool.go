@@ -44,7 +44,7 @@ func Path(tb testing.TB, name string) string {
 	_, here, _, _ := runtime.Caller(0)
 	for _, folder := range folders {
 		path := filepath.Join(filepath.Dir(here), "..", "..", folder, name)
-		if _, err := os.Stat(path); err == nil {
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
 			return path
 		}
 	}
