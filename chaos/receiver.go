@@ -93,7 +93,7 @@ func allFaults() []fault {
 			hang(c, done)
 		}),
 		raw("streams for ever", func(c net.Conn, done <-chan struct{}) {
-			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+			fmt.Fprint(c, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000000\r\n\r\n")
 			end := time.Now().Add(longerThanTimeout)
 			for time.Now().Before(end) {
 				if _, err := fmt.Fprint(c, "x"); err != nil {
