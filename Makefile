@@ -118,5 +118,6 @@ fuzz: ## run each fuzz target for TIME (20s)
 	go test -run '^$$' -fuzz '^FuzzVerify$$' -fuzztime $(or $(TIME),20s) ./receive
 	go test -run '^$$' -fuzz '^FuzzLoad$$' -fuzztime $(or $(TIME),20s) ./internal/config
 	go test -run '^$$' -fuzz '^FuzzCheckBody$$' -fuzztime $(or $(TIME),20s) ./internal/httpapi
+	go test -run '^$$' -fuzz '^FuzzJSON$$' -fuzztime $(or $(TIME),20s) ./internal/valid
 
 .PHONY: help test test-all tools postgresql pgbouncer prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos client fuzz

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -59,6 +60,10 @@ var (
 func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
 	node = resolved(node)
 	d.nodes[key] = node
+	if err := valid.Text(node.Value); err != nil {
+		d.problem(node, key, "%v", err)
+		return
+	}
 	switch {
 	case isNull(node):
 		return
@@ -190,6 +195,10 @@ func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, 
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		at := node.Content[i]
+		if err := valid.Text(at.Value); err != nil {
+			d.problem(at, key, "a key in it %v", err)
+			continue
+		}
 		if seen[at.Value] {
 			d.problem(at, key, "duplicate key")
 			continue

@@ -63,6 +63,14 @@ func TestLaterSourcesWin(t *testing.T) {
 	}
 }
 
+// A variable may hold bytes that a file can't.
+func TestTextOfVariables(t *testing.T) {
+	_, err := config.Load(config.Input{Environ: []string{"TIDINGS_WEBHOOK_SOURCE=caf\xe9"}})
+	if want := "environment variable TIDINGS_WEBHOOK_SOURCE: webhook.source: is not valid UTF-8"; err == nil || err.Error() != want {
+		t.Errorf("error = %v, want %s", err, want)
+	}
+}
+
 func TestAllProblemsAtOnceWithTheirPlaces(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text string
@@ -135,6 +143,11 @@ webhook:
 		}},
 		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
 			`:5:9: webhook.endpoints[0].http: secret file: open /nowhere: no such file or directory`,
+		}},
+		"text": {"webhook: {source: \"a\\0b\"}\nconnectors: {presets: [{url: https://a, metadata: {\"k\\0\": v, k: \"\\0\"}}]}\n", []string{
+			`:1:19: webhook.source: holds a zero byte`,
+			`:2:52: connectors.presets[0].metadata: a key in it holds a zero byte`,
+			`:2:65: connectors.presets[0].metadata.k: holds a zero byte`,
 		}},
 		"schema": {"database_schema: my-hooks\ndatabase_url: postgres://db/x\n", []string{
 			`:1:18: database_schema: expected the name of a schema: at most 63 ASCII letters`,

@@ -80,12 +80,12 @@ func New(o Options) http.Handler {
 	o.BodyPace, o.KeepAlive = cmp.Or(o.BodyPace, limit.DefaultPace.Body), cmp.Or(o.KeepAlive, keepAliveTime)
 	a := &api{Options: o, mux: newRouter()}
 	a.huma = humago.New(a.mux, configuration(o.Version))
-	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.limitToContext)
+	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.checkParameters, a.limitToContext)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
-	return sameOrigin(refuseZeroBytes(a.recoverPanics(a.paced(a.streams(a.mux)))))
+	return sameOrigin(a.recoverPanics(a.paced(a.streams(a.mux))))
 }
 
 func configuration(version string) huma.Config {
@@ -100,8 +100,6 @@ func configuration(version string) huma.Config {
 	config.Transformers = []huma.Transformer{boundProblem}
 	return config
 }
-
-var errZeroByte = errors.New("a text holds a zero byte, which can't be kept")
 
 type callerKey struct{}
 

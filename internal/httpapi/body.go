@@ -46,19 +46,20 @@ func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 		}}
 		defer func() { b.leave() }()
 		problem, err := b.read()
+		checked := b.text.Bytes()
 		switch {
 		case err != nil:
 			a.fail(ctx.Context(), w, err)
 			return
-		case problem == nil && b.text.Len() > 0:
-			problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, b.text.Bytes())
+		case problem == nil && len(checked) > 0:
+			checked, problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, checked)
 		}
 		if problem != nil {
 			writeProblem(w, problem.Status, problem)
 			return
 		}
 		r.Header.Set("Content-Type", jsonType)
-		r.Body = io.NopCloser(&b.text)
+		r.Body = io.NopCloser(bytes.NewReader(checked))
 		next(ctx)
 	}
 }

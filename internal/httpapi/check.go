@@ -13,12 +13,12 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/validation"
+
+	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 // Bounds of a JSON body beside its size in bytes.
 const (
-	// maxDepth is how many arrays and objects may be nested.
-	maxDepth = 64
 	// maxValues bounds the elements and members that no schema bounds: those of an
 	// agent card, for example.
 	maxValues = 100_000
@@ -29,8 +29,9 @@ const (
 // checkBody returns what is wrong with a JSON body, nil if nothing is. It goes
 // through the text without building values, so that the memory it takes does not
 // depend on what the body holds. It stops at the first array or object that has
-// more elements than its schema allows: none of them has been decoded then.
-func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) *huma.ErrorModel {
+// more elements than its schema allows: none of them has been decoded then. It
+// returns the body with ids spelled as they are kept.
+func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) ([]byte, *huma.ErrorModel) {
 	c := &checker{registry: registry, body: body, path: []byte("body")}
 	within := c.value(schema)
 	p := newProblem(http.StatusUnprocessableEntity, validationFailed)
@@ -38,16 +39,16 @@ func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) *huma.E
 	case !within && !c.malformed:
 		p.Errors = c.problems[len(c.problems)-1:]
 	case !utf8.Valid(body):
-		return newProblem(http.StatusBadRequest, "the body is not UTF-8")
+		return nil, newProblem(http.StatusBadRequest, "the body is not UTF-8")
 	case !json.Valid(body):
-		return newProblem(http.StatusBadRequest, "the body is not JSON: "+syntaxError(body))
+		return nil, newProblem(http.StatusBadRequest, "the body is not JSON: "+syntaxError(body))
 	case len(c.problems) > 0:
 		p.Errors = c.problems
 		p.Detail = listed(validationFailed, c.more)
 	default:
-		return nil
+		return c.spelled(), nil
 	}
-	return p
+	return nil, p
 }
 
 const validationFailed = "validation failed"
@@ -69,6 +70,7 @@ type checker struct {
 	path     []byte
 	depth    int
 	values   int // that no schema bounds
+	ids      []respelled
 	problems []*huma.ErrorDetail
 	more     int // problems that are not listed
 	result   huma.ValidateResult
@@ -87,8 +89,8 @@ func (c *checker) value(s *huma.Schema) bool {
 	}
 	switch c.next() {
 	case '[', '{':
-		if c.depth++; c.depth > maxDepth {
-			return c.stop("expected at most %d levels of arrays and objects", maxDepth)
+		if c.depth++; c.depth > valid.MaxDepth {
+			return c.stop("expected at most %d levels of arrays and objects", valid.MaxDepth)
 		}
 		var within bool
 		if c.body[c.at] == '[' {
@@ -201,6 +203,9 @@ func (c *checker) scalar(s *huma.Schema) bool {
 		switch {
 		case !ok:
 			return false
+		case s.Type == huma.TypeString && s.Format == "uuid":
+			c.id(text)
+			return true
 		case s.Type == huma.TypeString && s.MinLength == nil && s.MaxLength == nil && s.Format == "" && s.Pattern == "" && s.Enum == nil:
 			return true // it need not be decoded
 		}
@@ -220,6 +225,36 @@ func (c *checker) scalar(s *huma.Schema) bool {
 		c.number(s, literal)
 	}
 	return true
+}
+
+// respelled is a UUID that the body spells otherwise than it is kept.
+type respelled struct {
+	from, to int // where it is in the body, with its quotes
+	id       string
+}
+
+// id checks the UUID that was just read.
+func (c *checker) id(quoted []byte) {
+	switch id, ok := valid.UUID(unquote(quoted)); {
+	case !ok:
+		c.add(errNoUUID.Error())
+	case string(quoted[1:len(quoted)-1]) != id:
+		c.ids = append(c.ids, respelled{c.at - len(quoted), c.at, id})
+	}
+}
+
+// spelled returns the body with all UUIDs as they are kept.
+func (c *checker) spelled() []byte {
+	if c.ids == nil {
+		return c.body
+	}
+	var body []byte
+	done := 0
+	for _, r := range c.ids {
+		body = append(append(append(append(body, c.body[done:r.from]...), '"'), r.id...), '"')
+		done = r.to
+	}
+	return append(body, c.body[done:]...)
 }
 
 func (c *checker) number(s *huma.Schema, literal []byte) {
@@ -323,11 +358,12 @@ func (c *checker) text() ([]byte, bool) {
 		switch c.body[c.at] {
 		case '"':
 			c.at++
-			return c.body[start:c.at], true
-		case '\\':
-			if bytes.HasPrefix(c.body[c.at:], []byte(`\u0000`)) {
-				return nil, c.stop("%v", errZeroByte)
+			quoted := c.body[start:c.at]
+			if err := valid.Quoted(quoted); err != nil {
+				return nil, c.stop("%v", err)
 			}
+			return quoted, true
+		case '\\':
 			c.at++
 		}
 	}

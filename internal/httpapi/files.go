@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 func (a *api) fileRoutes() {
@@ -85,10 +87,11 @@ func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (
 	if err != nil {
 		return nil, err
 	}
-	return answer(a.Resources.CreateFile(ctx, who, resource.NewFile{
-		Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"),
-		Content: &explained{part},
-	}))
+	file := resource.NewFile{Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"), Content: &explained{part}}
+	if err := cmp.Or(valid.Text(file.Filename), valid.Text(file.ContentType)); err != nil {
+		return nil, &resource.Error{Code: resource.Invalid, Field: "file", Message: "its name or content type " + err.Error()}
+	}
+	return answer(a.Resources.CreateFile(ctx, who, file))
 }
 
 // filePart finds the part "file" of a multipart body.

@@ -192,14 +192,3 @@ func sameOrigin(next http.Handler) http.Handler {
 	}))
 	return protection.Handler(next)
 }
-
-// refuseZeroBytes refuses URLs that hold one; PostgreSQL keeps no such text.
-func refuseZeroBytes(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.EscapedPath()+"?"+r.URL.RawQuery, "%00") {
-			refuse(w, http.StatusUnprocessableEntity, errZeroByte.Error())
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"maps"
 	"net/url"
 	"slices"
@@ -8,9 +9,9 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
-	"github.com/google/uuid"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 // knownQuery refuses query parameters that an operation does not document: a
@@ -18,7 +19,7 @@ import (
 func (a *api) knownQuery(ctx huma.Context, next func(huma.Context)) {
 	if u := ctx.URL(); u.RawQuery != "" {
 		if err := checkQuery(u.RawQuery, ctx.Operation()); err != nil {
-			a.refuseQuery(ctx, err)
+			a.refuseParameter(ctx, err)
 			return
 		}
 	}
@@ -33,22 +34,64 @@ var contextParameter = &huma.Param{
 
 // limitToContext limits a request to the context that its query names.
 func (a *api) limitToContext(ctx huma.Context, next func(huma.Context)) {
-	text := ctx.Query(contextParameter.Name)
-	if text == "" || !slices.Contains(ctx.Operation().Parameters, contextParameter) {
+	id := ctx.Query(contextParameter.Name)
+	if id == "" || !slices.Contains(ctx.Operation().Parameters, contextParameter) {
 		next(ctx)
 		return
 	}
-	id, err := uuid.Parse(text)
-	if err != nil {
-		a.refuseQuery(ctx, &resource.Error{Code: resource.Invalid, Field: "query.context_id", Message: "expected a UUID"})
-		return
-	}
 	who := caller(ctx.Context())
-	who.ContextID = id.String()
+	who.ContextID = id
 	next(huma.WithValue(ctx, callerKey{}, who))
 }
 
-func (a *api) refuseQuery(ctx huma.Context, err error) {
+// checkParameters refuses parameters that hold what is no text, and ids that are
+// none. Ids go on as they are kept.
+func (a *api) checkParameters(ctx huma.Context, next func(huma.Context)) {
+	r, _ := humago.Unwrap(ctx)
+	query, changed := r.URL.Query(), false
+	for _, p := range ctx.Operation().Parameters {
+		value := parameter(ctx, p)
+		err := valid.Text(value)
+		if err == nil && value != "" && p.Schema.Format == "uuid" {
+			id, ok := valid.UUID(value)
+			switch {
+			case !ok:
+				err = errNoUUID
+			case id == value:
+			case p.In == "path":
+				r.SetPathValue(p.Name, id)
+			case p.In == "query":
+				query.Set(p.Name, id)
+				changed = true
+			}
+		}
+		if err != nil {
+			a.refuseParameter(ctx, &resource.Error{Code: resource.Invalid, Field: p.In + "." + p.Name, Message: err.Error()})
+			return
+		}
+	}
+	if changed {
+		r.URL.RawQuery = query.Encode()
+	}
+	next(ctx)
+}
+
+var errNoUUID = errors.New("expected a UUID, such as 550e8400-e29b-41d4-a716-446655440000")
+
+// parameter returns a parameter as it was sent; empty if it was not.
+func parameter(ctx huma.Context, p *huma.Param) string {
+	switch p.In {
+	case "path":
+		return ctx.Param(p.Name)
+	case "query":
+		return ctx.Query(p.Name)
+	case "header":
+		return ctx.Header(p.Name)
+	}
+	return ""
+}
+
+func (a *api) refuseParameter(ctx huma.Context, err error) {
 	p := a.problem(ctx.Context(), err)
 	_, w := humago.Unwrap(ctx)
 	writeProblem(w, p.Status, p)

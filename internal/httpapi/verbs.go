@@ -143,7 +143,7 @@ type Cut struct {
 }
 
 func (c Cut) by(column string) resource.Page {
-	return resource.Page{Limit: c.Limit, Token: strings.ToLower(c.PageToken), OrderBy: column, Descending: c.Order == "desc"}
+	return resource.Page{Limit: c.Limit, Token: c.PageToken, OrderBy: column, Descending: c.Order == "desc"}
 }
 
 // Paging is the query of lists of resources.

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -26,15 +25,6 @@ func admin[I, O any](a *api, op huma.Operation, do func(ctx context.Context, who
 
 type byName struct {
 	Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
-}
-
-// name is the endpoint's; ServeMux decodes a path once, and a slash in it not at
-// all.
-func (b *byName) name() string {
-	if decoded, err := url.PathUnescape(b.Name); err == nil {
-		return decoded
-	}
-	return b.Name
 }
 
 // WebhookFilter is the query of lists of events and attempts.
@@ -65,7 +55,7 @@ func (a *api) webhookRoutes() {
 		})
 	admin(a, operation(http.MethodGet, "/webhooks/endpoints/{name}", "getEndpoint", "How an endpoint is doing"),
 		func(ctx context.Context, _ resource.Caller, in *byName) (*webhook.Endpoint, error) {
-			return w.Endpoint(ctx, in.name())
+			return w.Endpoint(ctx, in.Name)
 		})
 	for _, verb := range []struct {
 		path, id, summary string
@@ -77,13 +67,13 @@ func (a *api) webhookRoutes() {
 	} {
 		admin(a, operation(http.MethodPost, "/webhooks/endpoints/{name}/"+verb.path, verb.id, verb.summary),
 			func(ctx context.Context, who resource.Caller, in *byName) (*webhook.Endpoint, error) {
-				a.Logger.InfoContext(ctx, "operator: "+verb.path, "endpoint", in.name(), "user_id", who.UserID)
-				return verb.do(ctx, in.name())
+				a.Logger.InfoContext(ctx, "operator: "+verb.path, "endpoint", in.Name, "user_id", who.UserID)
+				return verb.do(ctx, in.Name)
 			})
 	}
 	admin(a, operation(http.MethodPost, "/webhooks/endpoints/{name}/test", "testEndpoint", "Send a webhook.ping, and see what comes of it"),
 		func(ctx context.Context, who resource.Caller, in *byName) (*webhook.Tried, error) {
-			return w.Test(ctx, in.name(), who.UserID)
+			return w.Test(ctx, in.Name, who.UserID)
 		})
 	a.webhookEventRoutes()
 	a.replayRoutes()

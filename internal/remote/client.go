@@ -8,12 +8,13 @@ package remote
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"sync/atomic"
 
+	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -68,8 +69,8 @@ func (c *Client) get(ctx context.Context, target string, header http.Header) (js
 	if err != nil {
 		return nil, brokenAnswer(err)
 	}
-	if !json.Valid(document) {
-		return nil, unusable(errors.New("it answered something that is not JSON"))
+	if err := valid.JSON(document); err != nil {
+		return nil, unusable(fmt.Errorf("its answer %w", err))
 	}
 	return document, nil
 }

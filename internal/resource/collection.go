@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -153,7 +152,7 @@ func (c *Collection[R]) lock(ctx context.Context, tx *store.Tx, who Caller, do V
 
 func (c *Collection[R]) withID(id string) R {
 	row := c.kind.New()
-	row.base().ID = strings.ToLower(id)
+	row.base().ID = id
 	return row
 }
 

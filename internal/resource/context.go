@@ -3,7 +3,6 @@ package resource
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -188,5 +187,5 @@ func (r *Resources) ListContexts(ctx context.Context, who Caller, page Page, in 
 }
 
 func ofProvider(id string) store.Filter {
-	return store.Filter{Column: "provider_id", Op: store.Equal, Value: strings.ToLower(id)}
+	return store.Filter{Column: "provider_id", Op: store.Equal, Value: id}
 }

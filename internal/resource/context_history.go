@@ -145,7 +145,7 @@ func (r *Resources) HistoryItem(ctx context.Context, who Caller, contextID, id s
 func (r *Resources) DeleteHistory(ctx context.Context, who Caller, contextID, fromID string) error {
 	_, err := r.Contexts.update(ctx, who, contextID, 0, func(tx *store.Tx, c *Context) error {
 		var from []*HistoryItem
-		err := tx.Find(ctx, &from, 1, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: strings.ToLower(fromID)})
+		err := tx.Find(ctx, &from, 1, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: fromID})
 		if err != nil {
 			return err
 		}

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
+	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 // VectorStore is embeddings of documents.
@@ -137,9 +137,11 @@ func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vec
 		return nil, fail(Invalid, field+".model_id", "differs from the vector store's, which is %q", s.ModelID)
 	}
 	if i.DocumentType == platformFile {
-		if _, err := uuid.Parse(i.DocumentID); err != nil {
+		id, ok := valid.UUID(i.DocumentID)
+		if !ok {
 			return nil, fail(Invalid, field+".document_id", "must be the id of a file, or document_type must be external")
 		}
+		i.DocumentID = id
 	}
 	if err := i.Metadata.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", field, err)
@@ -150,11 +152,7 @@ func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vec
 	}
 	row.UsageBytes = int64(len(row.Text) + len(row.Embedding))
 	if i.ID != nil {
-		id, err := uuid.Parse(*i.ID) // the Python SDK leaves out the dashes
-		if err != nil {
-			return nil, fail(Invalid, field+".id", "expected a UUID")
-		}
-		row.ID = id.String()
+		row.ID = *i.ID
 	}
 	return row, nil
 }
