@@ -64,6 +64,11 @@ type Options struct {
 	// covers, and so how much longer than its retention an event may stay; 0 means
 	// a day.
 	PartitionWidth time.Duration
+	// BoundedSessions says that every session of the pool begins with isolation "read
+	// committed", a statement_timeout and a lock_timeout, whatever the database and
+	// the role say. A statement that writes then needs no transaction of its own,
+	// which saves three round trips.
+	BoundedSessions bool
 }
 
 // DefaultSchema is the schema of a log for which none is chosen.
@@ -80,7 +85,7 @@ func New(db *sql.DB, o Options) *Log {
 	}
 	schema := quote(o.Schema) + "."
 	dialect := sqllog.Dialect{
-		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted}, Now: now,
+		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted}, Autocommit: o.BoundedSessions, Now: now,
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
 	}
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}

@@ -1,15 +1,20 @@
 package postgres_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings"
@@ -33,7 +38,7 @@ func openURL(t *testing.T, url string) (*postgres.Log, *sql.DB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	log := postgres.New(db, postgres.Options{PartitionWidth: width})
+	log := postgres.New(db, postgres.Options{PartitionWidth: width, BoundedSessions: strings.HasSuffix(url, bounded)})
 	for range 2 { // a second time changes nothing
 		if err := log.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
@@ -41,6 +46,9 @@ func openURL(t *testing.T, url string) (*postgres.Log, *sql.DB) {
 	}
 	return log, db
 }
+
+// bounded ends the URL of a database whose sessions all begin in the same way.
+const bounded = "&statement_timeout=30s&default_transaction_isolation=read%20committed&lock_timeout=10s"
 
 func TestLog(t *testing.T) {
 	for name, url := range map[string]func(t *testing.T) string{
@@ -50,6 +58,7 @@ func TestLog(t *testing.T) {
 		"hostile defaults, unprepared": func(t *testing.T) string {
 			return testdb.WithDefaults(t, testdb.Hostile) + "&default_query_exec_mode=exec"
 		},
+		"bounded sessions": func(t *testing.T) string { return testdb.WithDefaults(t, testdb.Hostile) + bounded },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -306,4 +315,42 @@ func TestReadOnlyConnection(t *testing.T) {
 			t.Errorf("after it: %v, outage %v", err, log.Outage())
 		}
 	}
+}
+
+// Where sessions are bounded a statement that writes takes one round trip.
+func TestRoundTrips(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t) + bounded
+	openURL(t, url)
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said atomic.Int64
+	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		return countingConn{c, &said}, err
+	}
+	db := stdlib.OpenDB(*cfg)
+	defer db.Close()
+	log := postgres.New(db, postgres.Options{BoundedSessions: true})
+	for range 3 { // the statement is prepared, the connection checked, the third time neither
+		said.Store(0)
+		if err := log.SaveControl(t.Context(), eventlog.Control{Endpoint: "e"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := said.Load(); n != 1 {
+		t.Errorf("a write took %d round trips, want 1", n)
+	}
+}
+
+type countingConn struct {
+	net.Conn
+	said *atomic.Int64
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.said.Add(1)
+	return c.Conn.Write(p)
 }

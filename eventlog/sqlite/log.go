@@ -38,7 +38,7 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}),
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}),
 		writer: writer,
 	}
 }

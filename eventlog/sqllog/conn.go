@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -41,6 +44,56 @@ func Do(ctx context.Context, db *sql.DB, limit time.Duration, do func(context.Co
 	return err
 }
 
+// beginRetries is how often a transaction that lost its connection as it began
+// gets another one.
+const beginRetries = 2
+
+// Transact runs do in a transaction on a connection of a pool, as [Do] does, and
+// commits it. begin makes settings in it first. A connection may have been lost
+// since it was last used; as nothing was done yet, another one takes its place.
+func Transact(
+	ctx context.Context, db *sql.DB, limit time.Duration, o *sql.TxOptions, begin, do func(context.Context, *sql.Tx) error,
+) error {
+	for try := 0; ; try++ {
+		connected, begun := false, false
+		err := Do(ctx, db, limit, func(ctx context.Context, conn *sql.Conn) error {
+			connected = true
+			tx, err := conn.BeginTx(ctx, o)
+			if err == nil {
+				defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+				err = begin(ctx, tx)
+			}
+			if err, _ = eventlog.Unavailable(err); err != nil {
+				return fmt.Errorf("begin: %w", err)
+			}
+			begun = true
+			if err := do(ctx, tx); err != nil {
+				return err
+			}
+			if err, _ := eventlog.Unavailable(tx.Commit()); err != nil {
+				return fmt.Errorf("commit: %w", err)
+			}
+			return nil
+		})
+		if !connected || begun || try == beginRetries || !isLost(err) {
+			return err
+		}
+	}
+}
+
+// isLost reports whether the connection broke, or its server is about to go.
+func isLost(err error) bool {
+	if state := sqlState(err); state != "" {
+		return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
+	}
+	_, away := errors.AsType[*eventlog.UnavailableError](err)
+	_, said := errors.AsType[interface {
+		error
+		Code() int
+	}](err) // by SQLite, which has no connections to lose
+	return away && !said && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 func acquire(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	waiting, cancel := context.WithTimeout(ctx, connTime)
 	defer cancel()
@@ -68,11 +121,19 @@ func acquire(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 // isFull reports whether PostgreSQL said, as a connection was made, that it has
 // too many of them or is starting. Both pass by themselves.
 func isFull(err error) bool {
-	pg, ok := errors.AsType[interface {
+	state := sqlState(err)
+	return state == "53300" || state == "57P03"
+}
+
+// sqlState returns what code PostgreSQL gave an error, if it did.
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[interface {
 		error
 		SQLState() string
-	}](err)
-	return ok && (pg.SQLState() == "53300" || pg.SQLState() == "57P03")
+	}](err); ok {
+		return pg.SQLState()
+	}
+	return ""
 }
 
 // noConnection is why there is no connection; without a reason, all of them are

@@ -31,6 +31,8 @@ type Dialect struct {
 	Options *sql.TxOptions
 	// Begin is the first statement of every transaction; may be empty.
 	Begin string
+	// Autocommit says that a single statement needs neither Options nor Begin.
+	Autocommit bool
 	// Now is an expression: the database's clock, in microseconds since 1970.
 	Now string
 	// LockReplicas is a statement that keeps others from joining, leaving and
@@ -138,30 +140,21 @@ func (t *Tables) InTx(ctx context.Context, do func(context.Context, *sql.Tx) err
 // Transact is InTx with another first statement, which may be empty if do begins
 // with it.
 func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Context, *sql.Tx) error) error {
-	return t.writing(ctx, func(ctx context.Context, conn *sql.Conn) error {
-		tx, err := conn.BeginTx(ctx, t.dialect.Options)
-		if err != nil {
-			return fmt.Errorf("begin: %w", err)
+	return t.noting(ctx, Transact(ctx, t.writer, statementTime, t.dialect.Options, func(ctx context.Context, tx *sql.Tx) error {
+		if begin == "" {
+			return nil
 		}
-		defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
-		if begin != "" {
-			if _, err := tx.ExecContext(ctx, begin); err != nil {
-				return fmt.Errorf("begin: %w", err)
-			}
-		}
-		if err := do(ctx, tx); err != nil {
-			return err
-		}
-		if err := tx.Commit(); err != nil {
-			return fmt.Errorf("commit: %w", err)
-		}
-		return nil
-	})
+		_, err := tx.ExecContext(ctx, begin)
+		return err
+	}, func(ctx context.Context, tx *sql.Tx) error {
+		err, _ := eventlog.Unavailable(do(ctx, tx))
+		return err
+	}))
 }
 
-// writing runs do on a connection that writes, and notes whether that can be done.
-func (t *Tables) writing(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
-	err := t.on(ctx, t.writer, do)
+// noting notes whether something could be written.
+func (t *Tables) noting(ctx context.Context, err error) error {
+	err, _ = eventlog.Unavailable(err)
 	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil || (ok && ctx.Err() == nil) {
 		t.outage.Store(away)
 	}
@@ -177,8 +170,7 @@ func (t *Tables) Outage() error {
 	return nil
 }
 
-// Exec runs a statement that writes and returns how many rows it changed. Where
-// the database has a choice of isolation, it takes a transaction to choose it.
+// Exec runs a statement that writes and returns how many rows it changed.
 func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	write := func(ctx context.Context, e Execer) error {
 		result, err := e.ExecContext(ctx, query, args...)
@@ -187,8 +179,8 @@ func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, 
 		}
 		return err
 	}
-	if t.dialect.Options == nil {
-		err = t.writing(ctx, func(ctx context.Context, conn *sql.Conn) error { return write(ctx, conn) })
+	if t.dialect.Autocommit {
+		err = t.noting(ctx, t.on(ctx, t.writer, func(ctx context.Context, conn *sql.Conn) error { return write(ctx, conn) }))
 	} else {
 		err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { return write(ctx, tx) })
 	}

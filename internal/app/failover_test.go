@@ -1,13 +1,16 @@
 package app_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,9 +20,11 @@ import (
 // movable is an address that leads to one server, and can be moved to another.
 type movable struct {
 	listener net.Listener
-	mu       sync.Mutex
-	to       string
-	conns    map[net.Conn]bool
+	cut      atomic.Int64 // how many transactions lose their connection as they begin
+
+	mu    sync.Mutex
+	to    string
+	conns map[net.Conn]bool
 }
 
 func newMovable(t *testing.T, to string) *movable {
@@ -56,8 +61,45 @@ func (m *movable) lead(c net.Conn) {
 		return
 	}
 	defer server.Close()
-	go io.Copy(server, c) //nolint:errcheck // it ends with the connection
-	io.Copy(c, server)    //nolint:errcheck // the same
+	go io.Copy(m.cutter(server, c), c) //nolint:errcheck // it ends with the connection
+	io.Copy(c, server)                 //nolint:errcheck // the same
+}
+
+// cutter passes on what a client says, until that is to be cut off.
+func (m *movable) cutter(server io.Writer, client io.Closer) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
+		if bytes.Contains(p, []byte("begin isolation level")) && m.cut.Add(-1) >= 0 {
+			return 0, client.Close()
+		}
+		return server.Write(p)
+	})
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A transaction whose connection is lost as it begins gets another one, twice.
+func TestLostAtBegin(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(testdb.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := newMovable(t, u.Host)
+	u.Host = m.listener.Addr().String()
+	w := newWorld(t, map[string]any{"database_url": u.String()})
+	for range 5 {
+		m.cut.Store(2)
+		for m.cut.Load() > 0 {
+			w.call("ann", "POST", "/contexts", object{})
+		}
+	}
+	m.cut.Store(1000)
+	w.until("ann", "POST", "/contexts", object{}, has("try again"))
+	m.cut.Store(0)
+	w.call("ann", "POST", "/contexts", object{})
+	w.mark()
 }
 
 // move has new connections lead elsewhere and ends those there are.

@@ -73,7 +73,9 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		return nil, errors.Join(err, closeDB())
 	}
 	schema := cmp.Or(o.Schema, postgres.DefaultSchema)
-	log := postgres.New(deliveryDB, postgres.Options{Schema: schema, PartitionWidth: o.PartitionWidth})
+	log := postgres.New(deliveryDB, postgres.Options{
+		Schema: schema, PartitionWidth: o.PartitionWidth, BoundedSessions: !o.PollOnly,
+	})
 	s := &Store{
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."), log: log, session: session,
 		txOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // session is how every session begins, whatever the database and the role say of
@@ -53,7 +53,7 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 		switch lower := strings.ToLower(name); lower {
 		case "application_name", "options", "replication": // only with the connection
 			continue
-		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings": // ours
+		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings", "default_transaction_isolation": // ours
 		default:
 			s.settings[lower] = value
 		}
@@ -77,7 +77,7 @@ func (s session) statement(transaction bool) (text string, args []any) {
 }
 
 // transaction makes the settings in a transaction, where there are no sessions.
-func (s session) transaction(ctx context.Context, tx sqllog.Execer) error {
+func (s session) transaction(ctx context.Context, tx *sql.Tx) error {
 	if !s.pollOnly {
 		return nil
 	}
@@ -106,31 +106,39 @@ func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// open opens a pool, which closes connections that lead to a server that is away.
-// Where one does not answer after a pause, the other idle ones would not either.
+// open opens a pool, which hands out no connection that leads to a server that is
+// away: where one does not answer, the other idle ones would not either.
 func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
-	var pool *pgxpool.Pool
+	var opened atomic.Pointer[pgxpool.Pool]
+	reset := func() {
+		if pool := opened.Load(); pool != nil {
+			pool.Reset()
+		}
+	}
 	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
-		if p.IdleDuration < time.Second {
+		if p.IdleDuration < time.Second && !unread(p.Conn.PgConn().Conn()) {
 			return false
 		}
 		ctx, cancel := context.WithTimeout(ctx, cfg.PingTimeout)
 		defer cancel()
 		if p.Conn.Ping(ctx) != nil {
-			pool.Reset()
+			reset()
 		}
 		return p.Conn.IsClosed() // then the pool makes another
 	}
 	cfg.AfterConnect = s.connected
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, e *pgconn.PgError) bool {
+		if strings.HasPrefix(e.Code, "57P") || e.Code == "25006" { // the others lead there too
+			reset()
+		}
 		_, away := eventlog.Unavailable(e)
 		return !away && e.Severity != "FATAL"
 	}
-	var err error
-	pool, err = pgxpool.NewWithConfig(context.Background(), cfg)
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open database: %w", err)
 	}
+	opened.Store(pool)
 	db := stdlib.OpenDBFromPool(pool)
 	return db, func() error {
 		err := db.Close()

@@ -113,17 +113,10 @@ func (b *boundTx) QueryRowContext(ctx context.Context, query string, args ...any
 
 func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, trace: traceOf(ctx)}
-	err := sqllog.Do(ctx, s.writer, txTime, func(ctx context.Context, conn *sql.Conn) error {
-		begun, err := conn.BeginTx(ctx, s.txOptions)
-		if err != nil {
-			return fmt.Errorf("begin: %w", known(err))
-		}
-		defer begun.Rollback() //nolint:errcheck // after a commit it does nothing
+	committing := false
+	err := sqllog.Transact(ctx, s.writer, txTime, s.txOptions, s.session.transaction, func(ctx context.Context, begun *sql.Tx) error {
 		tx.tx = &boundTx{tx: begun, end: func() {}}
 		defer func() { tx.tx.end() }()
-		if err := s.session.transaction(ctx, tx.tx); err != nil {
-			return fmt.Errorf("begin: %w", known(err))
-		}
 		if err := do(tx); err != nil {
 			return err
 		}
@@ -132,11 +125,12 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 				return known(err)
 			}
 		}
-		if err := begun.Commit(); err != nil {
-			return fmt.Errorf("commit: %w", known(err))
-		}
+		committing = true
 		return nil
 	})
+	if err != nil && committing {
+		return known(err)
+	}
 	if err != nil {
 		return err
 	}
