@@ -22,6 +22,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/child"
 )
 
 // server is a tidings process of its own.
@@ -70,7 +71,7 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	}
 	s := &server{url: "http://" + address, cmd: exec.Command(binary, "serve", "--config", file)}
 	s.cmd.Stderr = os.Stderr
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	child.EndWithUs(s.cmd, syscall.SIGKILL)
 	s.cmd.Env = append(os.Environ(), "TIDINGS_LOG_LEVEL=warn")
 	if err := s.cmd.Start(); err != nil {
 		return nil, err

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Command chaos runs real servers under load while it kills, stops and cuts
 // them off, restarts their database, fills their disk and has their receivers
 // misbehave. Then it lets everything be well and compares what is in the

@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -23,6 +25,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
@@ -182,7 +185,7 @@ func (s *server) start() error {
 	defer s.mu.Unlock()
 	cmd := exec.Command(s.binary, "serve", "--config", s.file)
 	cmd.Stderr = s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	child.EndWithUs(cmd, syscall.SIGKILL)
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/child"
 )
 
 const (
@@ -117,7 +118,7 @@ func (p *process) start() {
 	}
 	p.cmd.Env = append(os.Environ(), serveFile+"="+p.file)
 	p.cmd.Stderr = p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	child.EndWithUs(p.cmd, syscall.SIGKILL)
 	if err := p.cmd.Start(); err != nil {
 		p.Fatal(err)
 	}

@@ -10,16 +10,19 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tidings-dev/tidings/internal/child"
 )
 
 // refused starts a server that must not start, and returns what it said.
-func (p *process) refused(cloneflags uintptr) string {
+func (p *process) refused(attributes *syscall.SysProcAttr) string {
 	p.Helper()
 	ctx, cancel := context.WithTimeout(p.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), serveFile+"="+p.file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Cloneflags: cloneflags}
+	cmd.SysProcAttr = attributes
+	child.EndWithUs(cmd, syscall.SIGKILL)
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) {
 		p.Skip("this account may not make PID namespaces")
@@ -48,16 +51,16 @@ func TestOneOwnerOfAFolder(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name, folder string
-		cloneflags   uintptr
+		attributes   *syscall.SysProcAttr
 	}{
-		{"same name", folder, 0},
-		{"symbolic link", link, 0},
-		{"another container", folder, syscall.CLONE_NEWPID},
+		{"same name", folder, nil},
+		{"symbolic link", link, nil},
+		{"another container", folder, inContainer()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			second := newProcess(t, map[string]any{"data_dir": test.folder})
 			want := fmt.Sprintf("data folder %s is in use by process %d on host %s", test.folder, first.cmd.Process.Pid, host)
-			if said := second.refused(test.cloneflags); !strings.Contains(said, want) {
+			if said := second.refused(test.attributes); !strings.Contains(said, want) {
 				t.Errorf("it said %q, want %q", said, want)
 			}
 		})
@@ -68,7 +71,7 @@ func TestOneOwnerOfAFolder(t *testing.T) {
 	first.end(syscall.SIGKILL)
 	second := newProcess(t, map[string]any{"data_dir": link})
 	second.start()
-	if said := first.refused(0); !strings.Contains(said, fmt.Sprintf("process %d ", second.cmd.Process.Pid)) {
+	if said := first.refused(nil); !strings.Contains(said, fmt.Sprintf("process %d ", second.cmd.Process.Pid)) {
 		t.Errorf("after a kill: it said %q, want the process id of the new owner", said)
 	}
 	if err := second.end(syscall.SIGTERM); err != nil {

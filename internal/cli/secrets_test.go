@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
@@ -357,7 +358,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	_, _ = all.Write(check)
 	server := run(context.WithoutCancel(t.Context()), tidings, env, "serve", "--config", config)
 	server.Stdout, server.Stderr = all, all
-	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	child.EndWithUs(server, syscall.SIGKILL)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
@@ -58,7 +59,9 @@ server_login_retry = 1
 		}
 	}
 	cmd := exec.Command(program, "-q", file)
-	cmd.Dir, cmd.SysProcAttr = folder, attributes(syscall.SIGKILL)
+	cmd.Dir = folder
+	asAccount(cmd)
+	child.EndWithUs(cmd, syscall.SIGKILL)
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}

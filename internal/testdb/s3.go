@@ -12,6 +12,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
@@ -37,7 +38,7 @@ func S3(tb testing.TB) *Bucket {
 	address := "127.0.0.1:" + strconv.Itoa(port)
 	b := &Bucket{Endpoint: "http://" + address, Region: "us-east-1", Name: "contents", AccessKey: "access", SecretKey: "hidden-key"}
 	cmd := exec.Command(program, "--access", b.AccessKey, "--secret", b.SecretKey, "--region", b.Region, "--port", address, "posix", tb.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	child.EndWithUs(cmd, syscall.SIGKILL)
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
 
+	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
@@ -172,20 +173,13 @@ func (s *Server) data() string { return filepath.Join(s.folder, "data") }
 // PostgreSQL refuses to run as root. The server ends with the test binary.
 func (s *Server) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.binary, program), args...)
-	cmd.Dir, cmd.SysProcAttr = s.folder, attributes(syscall.SIGINT)
+	cmd.Dir = s.folder
+	asAccount(cmd)
+	child.EndWithUs(cmd, syscall.SIGINT)
 	return cmd
 }
 
-// attributes are those of a process that gets a signal when the test binary ends;
-// as root, it runs under another account.
-func attributes(end syscall.Signal) *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Pdeathsig: end}
-	if uid, gid, err := account(); err == nil && os.Getuid() == 0 {
-		a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
-	return a
-}
-
+// account is who runs PostgreSQL, which refuses to run as root.
 func account() (uid, gid int, err error) {
 	if os.Getuid() != 0 {
 		return os.Getuid(), os.Getgid(), nil

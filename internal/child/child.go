@@ -1,0 +1,3 @@
+// Package child starts programs that end when this one does, however that ends,
+// where the system can do that.
+package child
