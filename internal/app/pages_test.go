@@ -8,10 +8,12 @@ import (
 	"testing"
 )
 
+// pageLimit is how large a page may be, with what is around its items.
+const pageLimit = 1<<20 + 4096
+
 // Lists of large items have pages that are bounded in bytes, and walking over them
 // shows each item once, in order.
 func TestPagesAreBoundedInBytes(t *testing.T) {
-	const pageLimit = 1<<20 + 4096 // and what is around the items
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
 		context := w.call("ann", "POST", "/contexts", object{}).id()
@@ -81,6 +83,56 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 					t.Errorf("%s: %d pages", test.list, pages)
 				}
 			}
+		}
+	})
+}
+
+// The documents of a vector store come in pages, and what a search finds is cut
+// after a page of the nearest.
+func TestPagesOfVectorStores(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorld(t, settings)
+		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
+		item := func(document, text string) object {
+			return object{"document_id": document, "document_type": "external", "model_id": "m", "text": text, "embedding": []int{1}}
+		}
+		var items []any
+		var want []string
+		for n := range 4000 {
+			document := fmt.Sprintf("%0256d", n)
+			items, want = append(items, item(document, "x"), item(document, "yz")), append(want, document)
+			if len(items) == 4000 {
+				w.call("ann", "PUT", "/vector_stores/"+id, items)
+				items = nil
+			}
+		}
+		var got []string
+		pages := 0
+		for query, more := "", true; more; pages++ {
+			page := w.call("ann", "GET", "/vector_stores/"+id+"/documents"+query, nil)
+			if len(page.text) > pageLimit || page.body["total_count"] != 4000.0 {
+				t.Fatalf("a page of %d bytes, total %v", len(page.text), page.body["total_count"])
+			}
+			for _, d := range page.body["items"].([]any) {
+				got = append(got, d.(object)["id"].(string))
+				if size := d.(object)["usage_bytes"]; size != 11.0 {
+					t.Fatalf("a document of %v bytes, want 11", size)
+				}
+			}
+			more = page.body["has_more"].(bool)
+			query = fmt.Sprintf("?page_token=%v", page.body["next_page_token"])
+		}
+		if !slices.Equal(got, want) || pages < 2 {
+			t.Errorf("%d documents in %d pages", len(got), pages)
+		}
+		w.wants(w.try("ann", "GET", "/vector_stores/"+id+"/documents?page_token=gone", nil), 422, "no such document any more")
+
+		id = w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
+		large := strings.Repeat("x", 250_000)
+		w.call("ann", "PUT", "/vector_stores/"+id, []any{item("a", large), item("b", large), item("c", large), item("d", large), item("e", large)})
+		found := w.call("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []int{1}, "limit": 10})
+		if n := len(found.body["items"].([]any)); len(found.text) > pageLimit || n != 4 || found.body["has_more"] != true {
+			t.Errorf("a search found %d items in %d bytes, more: %v", n, len(found.text), found.body["has_more"])
 		}
 	})
 }

@@ -42,7 +42,7 @@ type BucketOptions struct {
 const (
 	bucketTime = 30 * time.Second // for an answer to begin
 	keepTime   = time.Minute      // a transaction waits for it
-	partSize   = 16 << 20         // of an upload, kept in memory
+	partSize   = 5 << 20          // of an upload, kept in memory; S3 takes no smaller ones
 )
 
 // NewBucket returns a bucket. It does not find out whether the bucket is there.

@@ -99,7 +99,7 @@ func TestBucketThatIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = b.Write(t.Context(), strings.NewReader("x"))
-	if minio.ToErrorResponse(errors.Unwrap(err)).StatusCode != http.StatusNotFound {
+	if answer, ok := errors.AsType[minio.ErrorResponse](err); !ok || answer.StatusCode != http.StatusNotFound {
 		t.Errorf("error = %v", err)
 	}
 }

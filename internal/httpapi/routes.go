@@ -189,9 +189,14 @@ func (a *api) vectorStoreRoutes() {
 		) (*plain[*resource.Items[*resource.Found]], error) {
 			return answerPlain(r.SearchVectorStore(ctx, who, in.ID, in.Body))
 		}))
-	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store", scanning(a, func(ctx context.Context, who resource.Caller, in *ByID) (*resource.Items[*resource.Document], error) {
-		return r.Documents(ctx, who, in.ID)
-	}))
+	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store",
+		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
+			ByID
+			PageToken string `query:"page_token" maxLength:"256" doc:"The id of the last document of the page before."`
+		},
+		) (*resource.Items[*resource.Document], error) {
+			return r.Documents(ctx, who, in.ID, in.PageToken)
+		}))
 	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}", "deleteDocument", "Remove a document"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID

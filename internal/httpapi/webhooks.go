@@ -93,22 +93,22 @@ type reloaded struct {
 func (a *api) webhookEventRoutes() {
 	w := a.Webhooks
 	admin(a, operation(http.MethodGet, "/webhooks/events", "listWebhookEvents", "List events, newest first"),
-		func(ctx context.Context, _ resource.Caller, in *WebhookFilter) (*webhook.Page[webhook.Event], error) {
+		scanning(a, func(ctx context.Context, _ resource.Caller, in *WebhookFilter) (*webhook.Page[webhook.Event], error) {
 			f, err := in.filter()
 			if err != nil {
 				return nil, err
 			}
 			return w.Events(ctx, f)
-		})
+		}))
 	admin(a, operation(http.MethodGet, "/webhooks/events/{event}", "explainEvent", "What became of an event, for every endpoint, with its attempts"),
-		func(ctx context.Context, _ resource.Caller, in *struct {
+		scanning(a, func(ctx context.Context, _ resource.Caller, in *struct {
 			Event string `path:"event" doc:"Its webhook-id or its position."`
 		},
 		) (*webhook.Explanation, error) {
 			return w.Explain(ctx, in.Event)
-		})
+		}))
 	admin(a, operation(http.MethodGet, "/webhooks/attempts", "listAttempts", "List attempts, newest first"),
-		func(ctx context.Context, _ resource.Caller, in *struct {
+		scanning(a, func(ctx context.Context, _ resource.Caller, in *struct {
 			WebhookFilter
 			Endpoint string `query:"endpoint"`
 			Outcome  string `query:"outcome" enum:"failures,delivered,merged,gone,throttled,unauthorized,rejected,refused,failed,unreachable,blocked"`
@@ -121,7 +121,7 @@ func (a *api) webhookEventRoutes() {
 			}
 			f.Endpoint, f.Outcome, f.Event = in.Endpoint, in.Outcome, in.Event
 			return w.Attempts(ctx, f)
-		})
+		}))
 	admin(a, operation(http.MethodGet, "/webhooks/parked", "listParked", "List events that failed on their own, and dead letters"),
 		func(ctx context.Context, _ resource.Caller, in *struct {
 			Endpoint string `query:"endpoint"`

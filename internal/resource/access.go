@@ -91,7 +91,7 @@ func (p Policy) permit(who Caller, do Verb) error { return who.Need(p.Needs(do))
 func (p Policy) visible(who Caller, do Verb) []store.Filter {
 	var filters []store.Filter
 	if !p.Others(who, do) {
-		filters = append(filters, store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID})
+		filters = append(filters, ownedBy(who))
 	}
 	if p.InContext && who.ContextID != "" {
 		filters = append(filters, ofContext(who.ContextID))

@@ -126,8 +126,8 @@ func (r *Resources) History(ctx context.Context, who Caller, contextID string, p
 	if err != nil {
 		return nil, err
 	}
-	list.TotalCount, err = r.store.Count(ctx, new(HistoryItem), ofContext(c.ID))
-	return list, err
+	list.TotalCount = c.HistoryCount
+	return list, nil
 }
 
 // HistoryItem returns an item of a context's history.

@@ -99,22 +99,6 @@ type NewFile struct {
 	Content     io.Reader
 }
 
-var errTooLarge = errors.New("content is larger than allowed")
-
-// limited reads at most so many bytes; more is [errTooLarge].
-type limited struct {
-	from io.Reader
-	left int64
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.from.Read(p)
-	if l.left -= int64(n); l.left < 0 {
-		return 0, errTooLarge
-	}
-	return n, err
-}
-
 const maxFileText = 256
 
 // CreateFile streams a content into the store. Row and content appear together
@@ -133,7 +117,7 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 		Base:     Base{ID: newID()},
 		Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: who.context(),
 	}
-	blob, err := r.write(ctx, in.Content)
+	blob, err := r.write(ctx, who, in.Content)
 	if err != nil {
 		return nil, err
 	}
@@ -146,14 +130,6 @@ func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*Fi
 	return row, errors.Join(err, blob.Discard(context.WithoutCancel(ctx)))
 }
 
-func (r *Resources) write(ctx context.Context, content io.Reader) (Blob, error) {
-	blob, err := r.blobs.Write(ctx, &limited{from: content, left: r.limits.MaxSize})
-	if errors.Is(err, errTooLarge) {
-		return nil, fail(TooLarge, "file", "a file may have %d bytes at most", r.limits.MaxSize)
-	}
-	return blob, err
-}
-
 // insertFile writes the row of a file and keeps its content, just before the
 // transaction is committed.
 func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, row *File, blob Blob) error {
@@ -161,12 +137,12 @@ func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, ro
 	if err := tx.Lock(ctx, r.Users.withID(who.UserID)); err != nil {
 		return known(err, "user")
 	}
-	used, err := tx.Sum(ctx, new(File), "file_size_bytes", store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID})
+	used, err := tx.Sum(ctx, new(File), "file_size_bytes", ownedBy(who))
 	if err != nil {
 		return fmt.Errorf("sum of file sizes: %w", err)
 	}
 	if used+blob.Size() > r.limits.UserQuota {
-		return fail(TooLarge, "file", "your files would have %d bytes; %d are allowed", used+blob.Size(), r.limits.UserQuota)
+		return overQuota(used+blob.Size(), r.limits.UserQuota)
 	}
 	row.FileSizeBytes = blob.Size()
 	if err := r.Files.insert(ctx, tx, who, row); err != nil {

@@ -137,7 +137,7 @@ func (r *Resources) readText(ctx context.Context, who Caller, row *File) (text B
 		return nil, nil, err
 	}
 	defer content.Close()
-	text, err = r.write(ctx, &utf8Reader{from: content})
+	text, err = r.write(ctx, who, &utf8Reader{from: content})
 	if errors.Is(err, errNotUTF8) {
 		message := "the content is not UTF-8"
 		return nil, &message, nil

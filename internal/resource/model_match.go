@@ -47,7 +47,7 @@ func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) 
 		}
 	}
 	slices.SortStableFunc(list, func(a, b *MatchedModel) int { return cmp.Compare(b.Score, a.Score) })
-	return &Items[*MatchedModel]{Items: list, TotalCount: int64(len(list))}, nil
+	return onePage(list)
 }
 
 // score is how like the most like suggestion a model is. The type counts only

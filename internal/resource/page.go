@@ -37,7 +37,7 @@ const (
 type pager[R any] struct {
 	Items[R]
 	limit, bytes int64
-	// id returns the page token of an item.
+	// id returns the page token of an item; nil where there is no next page to ask for.
 	id func(R) string
 }
 
@@ -57,9 +57,23 @@ func (p *pager[R]) add(item R) error {
 		return nil
 	}
 	p.HasMore = true
-	token := p.id(p.Items.Items[n-1])
-	p.NextPageToken = &token
+	if p.id != nil {
+		token := p.id(p.Items.Items[n-1])
+		p.NextPageToken = &token
+	}
 	return nil
+}
+
+// onePage returns as many items as fit on one page.
+func onePage[R any](items []R) (*Items[R], error) {
+	p := newPager[R](int64(len(items)), nil)
+	p.TotalCount = int64(len(items))
+	for _, item := range items {
+		if err := p.add(item); err != nil || p.HasMore {
+			return &p.Items, err
+		}
+	}
+	return &p.Items, nil
 }
 
 // room is how many more rows are worth reading: as many as will fit if they are

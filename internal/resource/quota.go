@@ -58,7 +58,7 @@ func (q Quota) take(ctx context.Context, tx *store.Tx, who Caller, code Code, n,
 func (c *Collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) error {
 	var owned []store.Filter
 	if !c.kind.Unowned {
-		owned = append(owned, store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID})
+		owned = append(owned, ownedBy(who))
 	}
 	return c.quota.take(ctx, tx, who, Conflict, 1, spareRows, func() (int64, error) {
 		return tx.Count(ctx, c.kind.New(), owned...)
@@ -68,6 +68,6 @@ func (c *Collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) e
 // sum adds up a column of a user's resources.
 func (c *Collection[R]) sum(ctx context.Context, tx *store.Tx, who Caller, column string) func() (int64, error) {
 	return func() (int64, error) {
-		return tx.Sum(ctx, c.kind.New(), column, store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID})
+		return tx.Sum(ctx, c.kind.New(), column, ownedBy(who))
 	}
 }

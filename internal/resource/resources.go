@@ -53,6 +53,7 @@ type Resources struct {
 	logger  *slog.Logger
 
 	modelLists modelLists
+	incoming   incoming
 	// expires goes from contexts that are idle.
 	expires []Owned
 	// mayRead says who may hear of the events of a type.
@@ -65,6 +66,7 @@ func New(s *store.Store, o Outside, options Options) *Resources {
 	r := &Resources{
 		store: s, agents: o.Agents, models: o.Models, mcp: o.MCP, blobs: o.Blobs, box: o.Box,
 		limits: options.Limits, quotas: options.Quotas, presets: options.Presets, logger: options.Logger,
+		incoming: incoming{bytes: make(map[string]int64)},
 	}
 	r.Configurations = collection(s, options.Quotas, configurationKind())
 	r.ModelProviders = collection(s, options.Quotas, modelProviderKind())

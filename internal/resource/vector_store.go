@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -114,7 +112,7 @@ type VectorStoreItem struct {
 	DocumentID   string    `json:"document_id" minLength:"1" maxLength:"256"`
 	DocumentType string    `json:"document_type" required:"false" enum:"platform_file,external" default:"platform_file"`
 	ModelID      string    `json:"model_id" required:"false" default:"platform" doc:"The model that made the embedding: that of the vector store, which is also called platform."`
-	Text         string    `json:"text"`
+	Text         string    `json:"text" maxLength:"262144"`
 	Embedding    []float32 `json:"embedding" nullable:"false" maxItems:"9999"`
 	Metadata     Metadata  `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 }
@@ -237,137 +235,4 @@ func (r *Resources) changeVectorStore(ctx context.Context, who Caller, id string
 		})
 	})
 	return row, err
-}
-
-// DeleteDocument removes all items of a document.
-func (r *Resources) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
-	_, err := r.changeVectorStore(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) error {
-		n, err := tx.DeleteDetails(ctx, new(vectorStoreItem), ofVectorStore(s.ID),
-			store.Filter{Column: "document_id", Op: store.Equal, Value: document})
-		if err == nil && n == 0 {
-			err = fail(NotFound, "document_id", "there is no such document in this vector store")
-		}
-		s.touched = true
-		return err
-	})
-	return err
-}
-
-// Document is what a vector store holds of a document.
-type Document struct {
-	ID            string    `json:"id"`
-	VectorStoreID string    `json:"vector_store_id" format:"uuid"`
-	FileID        *string   `json:"file_id" format:"uuid"`
-	UsageBytes    int64     `json:"usage_bytes"`
-	CreatedAt     time.Time `json:"created_at"`
-}
-
-// Documents returns what documents a vector store holds.
-func (r *Resources) Documents(ctx context.Context, who Caller, id string) (*Items[*Document], error) {
-	s, err := r.VectorStores.Get(ctx, who, id)
-	if err != nil {
-		return nil, err
-	}
-	list, byID := []*Document{}, make(map[string]*Document)
-	err = store.Each(ctx, r.store, func(row *vectorStoreItem) error {
-		d := byID[row.DocumentID]
-		if d == nil {
-			d = &Document{ID: row.DocumentID, VectorStoreID: s.ID, CreatedAt: row.CreatedAt}
-			if row.DocumentType == platformFile {
-				d.FileID = &d.ID
-			}
-			byID[d.ID], list = d, append(list, d)
-		}
-		d.UsageBytes += row.UsageBytes
-		if row.CreatedAt.Before(d.CreatedAt) {
-			d.CreatedAt = row.CreatedAt
-		}
-		return nil
-	}, ofVectorStore(s.ID))
-	slices.SortFunc(list, func(a, b *Document) int {
-		if order := a.CreatedAt.Compare(b.CreatedAt); order != 0 {
-			return order
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
-	return &Items[*Document]{Items: list, TotalCount: int64(len(list))}, err
-}
-
-// Search asks for the items nearest to a vector.
-type Search struct {
-	QueryVector []float32 `json:"query_vector" nullable:"false" maxItems:"9999"`
-	Limit       int       `json:"limit" required:"false" minimum:"1" maximum:"10" default:"5"`
-}
-
-// Found is an item and how near it is.
-type Found struct {
-	Item  FoundItem `json:"item"`
-	Score float64   `json:"score" doc:"Cosine similarity: 1 is the same direction."`
-}
-
-// FoundItem is an item of a vector store.
-type FoundItem struct {
-	ID            string    `json:"id" format:"uuid"`
-	VectorStoreID string    `json:"vector_store_id" format:"uuid"`
-	DocumentID    string    `json:"document_id"`
-	DocumentType  string    `json:"document_type"`
-	ModelID       string    `json:"model_id"`
-	Text          string    `json:"text"`
-	Embedding     []float32 `json:"embedding" nullable:"false"`
-	Metadata      Metadata  `json:"metadata"`
-}
-
-// SearchVectorStore returns the items nearest to a vector, best first. It reads
-// the rows one by one.
-func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string, in Search) (*Items[*Found], error) {
-	s, err := r.VectorStores.Get(ctx, who, id)
-	if err != nil {
-		return nil, err
-	}
-	if len(in.QueryVector) != s.Dimension {
-		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions", len(in.QueryVector), s.Dimension)
-	}
-	best := []*Found{}
-	err = store.Each(ctx, r.store, func(row *vectorStoreItem) error {
-		score := cosine(in.QueryVector, row.Embedding)
-		at, _ := slices.BinarySearchFunc(best, score, func(f *Found, score float64) int {
-			if f.Score >= score {
-				return -1
-			}
-			return 1
-		})
-		if at < in.Limit {
-			best = slices.Insert(best[:min(len(best), in.Limit-1)], min(at, len(best)), &Found{Score: score, Item: FoundItem{
-				ID: row.ID, VectorStoreID: s.ID, DocumentID: row.DocumentID, DocumentType: row.DocumentType,
-				ModelID: s.ModelID, Text: row.Text, Embedding: decodeVector(row.Embedding), Metadata: row.Metadata.orEmpty(),
-			}})
-		}
-		return nil
-	}, ofVectorStore(s.ID))
-	if err != nil {
-		return nil, err
-	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, s.ContextID); err != nil {
-			return err
-		}
-		return tx.Touch(ctx, s)
-	})
-	return &Items[*Found]{Items: best, TotalCount: int64(len(best))}, err
-}
-
-// cosine is the cosine similarity of a vector and an encoded one; 0 where one
-// has no direction.
-func cosine(a []float32, encoded []byte) float64 {
-	var dot, aa, bb float64
-	for i, x := range a {
-		y := float64(math.Float32frombits(binary.LittleEndian.Uint32(encoded[4*i:])))
-		dot += float64(x) * y
-		aa += float64(x) * float64(x)
-		bb += y * y
-	}
-	if aa == 0 || bb == 0 {
-		return 0
-	}
-	return dot / (math.Sqrt(aa) * math.Sqrt(bb))
 }

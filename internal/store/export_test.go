@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/uptrace/bun/dialect"
 
@@ -34,6 +35,29 @@ func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error
 
 // SQLite reports whether the database is SQLite.
 func (s *Store) SQLite() bool { return s.dialect.Name() == dialect.SQLite }
+
+// TakeReaders takes all connections of requests that read.
+func (s *Store) TakeReaders(t *testing.T) (release func()) {
+	t.Helper()
+	var taken []*sql.Conn
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		c, err := s.reader.Conn(ctx)
+		cancel()
+		if err != nil {
+			break
+		}
+		taken = append(taken, c)
+	}
+	if len(taken) < 4 {
+		t.Errorf("requests have %d connections", len(taken))
+	}
+	return func() {
+		for _, c := range taken {
+			_ = c.Close() // back to the pool
+		}
+	}
+}
 
 // Exec runs a statement of a test.
 func (s *Store) Exec(t *testing.T, text string) {

@@ -44,8 +44,12 @@ type appendLog interface {
 	Outage() error
 }
 
-// readers is how many connections read SQLite at once. It has one writer.
-const readers = 16
+// Connections that read SQLite at once, for requests and for deliveries: requests
+// that take all of theirs hold up neither deliveries nor [Store.Ready].
+const (
+	readers    = 16
+	logReaders = 8
+)
 
 // OpenSQLite opens the database in a folder, which it creates if need be. An
 // acknowledged write survives a power cut. Until it is closed no other process
@@ -81,17 +85,29 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	writer.SetMaxOpenConns(1) // SQLite has one writer; waiting for it is ours to bound
-	reader, err := sql.Open("sqlite", dsn+"&"+url.Values{"_pragma": {"query_only(1)"}}.Encode())
+	reader, err := openReader(dsn, readers)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open database: %w", err), writer.Close())
+		return nil, errors.Join(err, writer.Close())
 	}
-	reader.SetMaxOpenConns(readers)
+	logReader, err := openReader(dsn, logReaders)
+	if err != nil {
+		return nil, errors.Join(err, reader.Close(), writer.Close())
+	}
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
-		log:        sqlite.New(reader, writer),
+		log:        sqlite.New(logReader, writer),
 		migrations: resourceMigrations("sqlite"), ready: "SELECT 'off'",
-		closers: []func() error{reader.Close, writer.Close, lock.close},
+		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close},
 	}, nil
+}
+
+func openReader(dsn string, connections int) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", dsn+"&"+url.Values{"_pragma": {"query_only(1)"}}.Encode())
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	db.SetMaxOpenConns(connections)
+	return db, nil
 }
 
 // Log returns the event log in this database.

@@ -111,6 +111,20 @@ func (s *Store) Count(ctx context.Context, row any, filters ...Filter) (total in
 	return total, err
 }
 
+// Sum adds up a column of the rows that pass the filters.
+func (s *Store) Sum(ctx context.Context, row any, column string, filters ...Filter) (sum int64, err error) {
+	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+		sum, err = total(ctx, s.statement(conn), row, column, filters)
+		return err
+	})
+	return sum, err
+}
+
+func total(ctx context.Context, db *bun.DB, row any, column string, filters []Filter) (sum int64, err error) {
+	err = where(db.NewSelect().Model(row), filters).ColumnExpr("coalesce(sum(?), 0)", bun.Ident(column)).Scan(ctx, &sum)
+	return sum, known(err)
+}
+
 // List reads the rows that pass the filters one by one, in order, each into a new
 // row. What comes after the last row that somebody wants to see is not kept.
 func List[R any](ctx context.Context, s *Store, newRow func() R, order Order, filters ...Filter) iter.Seq2[R, error] {
@@ -182,6 +196,25 @@ func renew(rows any) {
 	slice.Set(reflect.MakeSlice(slice.Type(), 0, 0))
 }
 
+// Documents reads what documents the items that pass the filters belong to, oldest
+// first, into rows that have a document's id, type, size and first time.
+func (s *Store) Documents(ctx context.Context, rows any, after *Position, limit int64, filters ...Filter) error {
+	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+		q := where(s.statement(conn).NewSelect().Model(rows), filters).Column("document_id").
+			ColumnExpr("max(document_type) AS document_type").
+			ColumnExpr("CAST(sum(usage_bytes) AS BIGINT) AS usage_bytes").
+			ColumnExpr("min(created_at) AS created_at").Group("document_id")
+		if after != nil {
+			q = q.Having("(min(created_at), document_id) > (?, ?)", argument(after.Value), after.ID)
+		}
+		err := q.OrderExpr("min(created_at), document_id").Limit(limit).Scan(ctx)
+		if err != nil {
+			return fmt.Errorf("list documents: %w", known(err))
+		}
+		return nil
+	})
+}
+
 // IdleContexts returns ids of contexts that were last active before a time and
 // still have files or vector stores.
 func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (ids []string, err error) {
@@ -220,8 +253,7 @@ func (tx *Tx) Read(ctx context.Context, rows any, order string, filters ...Filte
 
 // Sum adds up a column of the rows that pass the filters.
 func (tx *Tx) Sum(ctx context.Context, row any, column string, filters ...Filter) (sum int64, err error) {
-	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("coalesce(sum(?), 0)", bun.Ident(column)).Scan(ctx, &sum)
-	return sum, known(err)
+	return total(ctx, tx.statement(), row, column, filters)
 }
 
 // Count counts the rows that pass the filters.

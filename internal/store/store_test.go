@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -58,7 +60,19 @@ func TestStore(t *testing.T) {
 			testReads(t, s)
 			testRows(t, s)
 			testListStops(t, s)
+			testReady(t, s)
 		})
+	}
+}
+
+// Requests that take all their connections don't make the server unready.
+func testReady(t *testing.T, s *store.Store) {
+	release := s.TakeReaders(t)
+	defer release()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.Ready(ctx); err != nil {
+		t.Errorf("ready: %v", err)
 	}
 }
 

@@ -1,0 +1,87 @@
+package resource
+
+import (
+	"context"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidings-dev/tidings/internal/store"
+)
+
+// DeleteDocument removes all items of a document.
+func (r *Resources) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
+	_, err := r.changeVectorStore(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) error {
+		n, err := tx.DeleteDetails(ctx, new(vectorStoreItem), ofVectorStore(s.ID),
+			store.Filter{Column: "document_id", Op: store.Equal, Value: document})
+		if err == nil && n == 0 {
+			err = fail(NotFound, "document_id", "there is no such document in this vector store")
+		}
+		s.touched = true
+		return err
+	})
+	return err
+}
+
+// Document is what a vector store holds of a document.
+type Document struct {
+	ID            string    `json:"id"`
+	VectorStoreID string    `json:"vector_store_id" format:"uuid"`
+	FileID        *string   `json:"file_id" format:"uuid"`
+	UsageBytes    int64     `json:"usage_bytes"`
+	CreatedAt     time.Time `json:"created_at"`
+}
+
+// vectorStoreDocument is all items of a document.
+type vectorStoreDocument struct {
+	bun.BaseModel `bun:"table:vector_store_items"`
+
+	DocumentID   string
+	DocumentType string
+	UsageBytes   int64
+	CreatedAt    time.Time // of the first item
+}
+
+// documentsRead bounds the documents that are read for one page, which holds fewer.
+const documentsRead = 10_000
+
+// Documents returns a part of what documents a vector store holds, oldest first;
+// after is the id of the last one of the page before, empty for the first page.
+func (r *Resources) Documents(ctx context.Context, who Caller, id, after string) (*Items[*Document], error) {
+	s, err := r.VectorStores.Get(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	var position *store.Position
+	if after != "" {
+		last, err := r.documents(ctx, nil, 1, ofVectorStore(s.ID), store.Filter{Column: "document_id", Op: store.Equal, Value: after})
+		if err != nil {
+			return nil, err
+		}
+		if len(last) == 0 {
+			return nil, fail(Invalid, "page_token", "there is no such document any more; begin with the first page")
+		}
+		position = &store.Position{Value: last[0].CreatedAt, ID: last[0].DocumentID}
+	}
+	rows, err := r.documents(ctx, position, documentsRead, ofVectorStore(s.ID))
+	if err != nil {
+		return nil, err
+	}
+	p := newPager(documentsRead-1, func(d *Document) string { return d.ID })
+	p.TotalCount = s.Stats.NumDocuments
+	for _, row := range rows {
+		d := &Document{ID: row.DocumentID, VectorStoreID: s.ID, UsageBytes: row.UsageBytes, CreatedAt: row.CreatedAt}
+		if row.DocumentType == platformFile {
+			d.FileID = &d.ID
+		}
+		if err := p.add(d); err != nil || p.HasMore {
+			return &p.Items, err
+		}
+	}
+	return &p.Items, nil
+}
+
+func (r *Resources) documents(ctx context.Context, after *store.Position, limit int64, filters ...store.Filter) (rows []*vectorStoreDocument, err error) {
+	err = r.store.Documents(ctx, &rows, after, limit, filters...)
+	return rows, err
+}
