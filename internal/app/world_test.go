@@ -56,6 +56,7 @@ type world struct {
 	settings map[string]any
 	file     string
 	agent    *agent
+	client   *http.Client
 	log      *syncBuffer
 	stop     func() error
 
@@ -108,7 +109,7 @@ func reloads(w *world, o *app.Options) {
 // newWorldWith has more endpoints, and options.
 func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	t.Helper()
-	w := &world{T: t, log: new(syncBuffer), arrived: make(map[int64]arrival), answered: make(chan struct{}, 1), begun: time.Now()}
+	w := &world{T: t, client: http.DefaultClient, log: new(syncBuffer), arrived: make(map[int64]arrival), answered: make(chan struct{}, 1), begun: time.Now()}
 	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
 	t.Cleanup(receiver.Close)
 	w.agent = newAgent(t)
@@ -248,7 +249,7 @@ func (w *world) request(as, method, path string, body io.Reader, header map[stri
 	for name, value := range header {
 		r.Header.Set(name, value)
 	}
-	response, err := http.DefaultClient.Do(r)
+	response, err := w.client.Do(r)
 	if err != nil {
 		w.Fatal(err)
 	}
