@@ -23,7 +23,7 @@ const (
 	Delivered Verdict = iota
 	// Gone: the receiver wants no more webhooks (410).
 	Gone
-	// Throttled: the receiver asks for a pause (429, or 503 with Retry-After).
+	// Throttled: the receiver has too much to do (429, 503).
 	Throttled
 	// Unauthorized: the credentials are wrong (401, 403, and 407 of a proxy).
 	Unauthorized

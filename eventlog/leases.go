@@ -45,11 +45,19 @@ type Cursor struct {
 	// Sequence is the highest position below which everything is settled:
 	// delivered, not matched, merged or parked.
 	Sequence int64
+	// Marks say what is settled above Sequence.
+	Marks Marks
 	// Status is how the endpoint was doing when the cursor was saved, in the
 	// owner's words, for those who ask another replica.
 	Status string
 	// Saved is when it was saved, set by the log.
 	Saved time.Time
+}
+
+// Equal reports whether a cursor says the same as another.
+func (c Cursor) Equal(other Cursor) bool {
+	return c.Lease == other.Lease && c.Sequence == other.Sequence && c.Status == other.Status &&
+		c.Saved.Equal(other.Saved) && c.Marks.String() == other.Marks.String()
 }
 
 // Replica is a process that delivers from the log.
@@ -86,8 +94,8 @@ type Leases interface {
 type Cursors interface {
 	// Prepare makes cursors for endpoints that have none, at a position. Where an
 	// endpoint has another number of partitions than before, the new ones begin
-	// at the lowest cursor of the old ones, and stay with the old owner until it
-	// has ended.
+	// at the lowest cursor of the old ones, with marks of what those had settled
+	// above it, and stay with the old owner until it has ended.
 	Prepare(ctx context.Context, partitions []Partition, head int64) error
 	// Cursors returns all of them.
 	Cursors(ctx context.Context) ([]Cursor, error)

@@ -31,14 +31,21 @@ type Retry struct {
 // was lost is [ErrLeaseLost].
 type Retries interface {
 	// Park writes retries, replacing those of the same endpoint and sequence,
-	// except that an event that only waits never replaces another row. All or
-	// none.
+	// except that an event that only waits (Next and Dead are zero) never replaces
+	// another row. All or none.
 	Park(ctx context.Context, l Lease, retries []Retry) error
 	// Unpark removes events that were delivered, or merged into others.
 	Unpark(ctx context.Context, l Lease, sequences ...int64) error
-	// ParkedLanes returns the oldest live retry of each resource of a partition,
-	// at most limit.
-	ParkedLanes(ctx context.Context, p Partition, limit int) ([]Retry, error)
+	// ParkedLanes returns the oldest live retry of each resource of a partition, of
+	// those after a position, in the order of the log; at most limit.
+	ParkedLanes(ctx context.Context, p Partition, after int64, limit int) ([]Retry, error)
+	// Due returns the retries of a partition whose Next has come, the longest due
+	// first, at most limit, and the earliest Next of the others; zero if there is
+	// none.
+	Due(ctx context.Context, p Partition, now time.Time, limit int) (due []Retry, next time.Time, err error)
+	// Requeue makes those due that were parked for a reason and failed for the first
+	// time at a time or later, and returns how many. Dead letters stay.
+	Requeue(ctx context.Context, l Lease, reason string, since, now time.Time) (int64, error)
 	// NextParked returns the oldest live retries of one resource, at most limit.
 	NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]Retry, error)
 	// Parked returns parked events, in the order of the log.

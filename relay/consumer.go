@@ -2,7 +2,9 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,76 +16,66 @@ import (
 )
 
 const (
-	// windowLimit bounds how far a consumer reads past an event that is not
-	// settled, and so what is sent again after a crash.
+	// windowLimit bounds how many events a consumer holds that are not settled.
 	windowLimit = 1024
-	// parkedLimit bounds the resources with parked events that a consumer holds
-	// in memory; beyond it, it stops reading until some are delivered or dead.
-	parkedLimit = 10_000
 	// All consumers of a process together hold no more than so many events; one
-	// of very many holds fewer than the limits above, but leastWindow.
+	// of very many holds fewer than the limit above, but leastWindow.
 	totalWindow = 64 * windowLimit
-	totalParked = 10 * parkedLimit
 	leastWindow = 64
 
 	defaultMaxInFlight = 16
+	// overtakenTime is how long an event may hold the cursor before what overtook
+	// it is noted.
+	overtakenTime = 250 * time.Millisecond
 )
 
-// consumer delivers the events of one partition. All its fields but the channels
-// and what is atomic belong to the goroutine of run.
+// consumer delivers the events of one partition: it reads the log into its order,
+// hands what may go to its workers as health allows, and writes what became of it
+// to its ledger. All its fields but the channels and what is atomic belong to the
+// goroutine of run.
 type consumer struct {
 	*configured
 	endpoint Endpoint // with this partition's share of the limits
-	lease    eventlog.Lease
 	relay    *Relay
-	log      eventlog.Log
 	logger   *slog.Logger
 	alive    *lifetime
 
+	order   *order
+	ledger  *ledger
 	health  *health
 	report  report
 	limiter *rate.Limiter
-	window  window
-	lanes   map[string]*lane       // resources with events in memory
-	ready   queue                  // those of them whose first event may be sent
-	parked  map[string]*parkedLane // resources with events in the retries table
-	due     parkedHeap             // those of them that are not under way
-	rows    int                    // parked events in memory
+	pool    pool
+	scout   scout
+	replays *replays
 
-	unparked []int64        // delivered, and still in the retries table
-	unparkAt time.Time      // when they have to go
-	buried   map[int64]bool // dead letters that the log will yield again
-	frozen   bool           // the cursor must not move: a write was given up
-	paced    time.Time      // when the rate limit lets the next one go
-	hold     int64          // nothing goes before the log was read up to there
+	marks       eventlog.Marks // of what is settled above the cursor it began with
+	own         eventlog.Mark  // the same of what overtook others since
+	dead        map[int64]bool // dead letters that the log will yield again
+	held        []result       // failures of which it is not known yet whose fault they are
+	paced       time.Time      // when the rate limit lets the next one go
+	hold        int64          // nothing goes before the log was read up to there
+	windowLimit int
 
-	windowLimit, parkedLimit int
+	batches chan batch
+	timer   *time.Timer
+	poke    chan struct{}
 
-	batches   chan batch
-	work      chan *item
-	results   chan result
-	workers   sync.WaitGroup
-	started   int // workers
-	inFlight  int
-	replaying int // of those in flight
-	timer     *time.Timer
-	poke      chan struct{}
+	heard atomic.Pointer[eventlog.Control]
+	said  eventlog.Control
 
-	heard    atomic.Pointer[eventlog.Control]
-	said     eventlog.Control
-	replays  atomic.Pointer[[]eventlog.Replay]
-	again    chan *item    // events to be sent again, as the replay goes on
-	replayed chan struct{} // a replay ended
-	runs     bool          // one does
-	// replayedIDs are those that began here.
-	replayedIDs map[string]bool
+	abort    atomic.Pointer[context.CancelFunc]
+	position atomic.Pointer[position]
+	noted    time.Time       // when what overtook others was
+	saved    eventlog.Cursor // by whoever holds the relay's saving
+	status   atomic.Pointer[Status]
+	counts   counts
+}
 
-	lost   atomic.Bool
-	abort  atomic.Pointer[context.CancelFunc]
-	cursor atomic.Int64
-	saved  eventlog.Cursor // by whoever holds the relay's saving
-	status atomic.Pointer[Status]
-	counts counts
+// position is how far a consumer has come.
+type position struct {
+	cursor int64
+	marks  eventlog.Marks
 }
 
 // batch is what was read from the log: events, and a range of positions before
@@ -93,64 +85,41 @@ type batch struct {
 	gap    *eventlog.Gap
 }
 
-// item is an event to be sent.
-type item struct {
-	event     tidings.Event
-	parked    bool
-	attempted bool // its id is a promise about its bytes
-	settled   bool
-	merged    bool
-	attempts  int // used up before
-	first     time.Time
-	replay    chan<- result // who wants to know; nil for a live event
-}
-
-type result struct {
-	item    *item
-	outcome tidings.Outcome
-	// spent says that the outcome is the event's, not the endpoint's.
-	spent bool
-}
-
 // newConsumer makes a consumer that is one of total in this process.
 func newConsumer(e *configured, cursor eventlog.Cursor, r *Relay, alive *lifetime, control eventlog.Control, total int) *consumer {
 	now := time.Now()
 	c := &consumer{
-		configured: e,
-		endpoint:   e.share(),
-		lease:      cursor.Lease,
-		relay:      r,
-		log:        r.log,
-		logger:     r.logger.With("endpoint", e.Name),
-		alive:      alive,
-		window:     window{read: cursor.Sequence},
-		lanes:      make(map[string]*lane),
-		parked:     make(map[string]*parkedLane),
-		buried:     make(map[int64]bool),
-		batches:    make(chan batch),
-		poke:       make(chan struct{}, 1),
-		again:      make(chan *item),
-
-		replayedIDs: make(map[string]bool),
-		replayed:    make(chan struct{}, 1),
+		configured:  e,
+		endpoint:    e.share(),
+		relay:       r,
+		logger:      r.logger.With("endpoint", e.Name),
+		alive:       alive,
+		marks:       cursor.Marks,
+		batches:     make(chan batch),
+		poke:        make(chan struct{}, 1),
 		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
-		parkedLimit: min(max(totalParked/total, leastWindow), parkedLimit),
 	}
+	c.ledger = &ledger{log: r.log, lease: cursor.Lease, logger: c.logger, lose: c.lose}
+	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
 	if c.coalesces() {
 		// The last owner may have sent news that tells of what comes first here; to
 		// merge the same again, all of it has to be there.
 		c.hold = r.tail.position()
 	}
-	c.health = newHealth(c.endpoint.MaxInFlight, now)
+	last := lastStatus(cursor)
+	c.health = newHealth(newPace(c.endpoint.MaxInFlight, c.endpoint.Timeout, last.Learned), now)
+	c.health.recall(last, now)
 	c.limiter = c.endpoint.limiter()
-	c.work = make(chan *item, c.endpoint.MaxInFlight)
-	c.results = make(chan result, c.endpoint.MaxInFlight)
-	c.cursor.Store(cursor.Sequence)
+	c.pool = newPool(c.endpoint.MaxInFlight)
+	c.replays = newReplays()
+	c.position.Store(&position{cursor: cursor.Sequence, marks: cursor.Marks})
 	c.control(control)
 	c.obey(now)
 	c.observe()
 	return c
 }
+
+func (c *consumer) lease() eventlog.Lease { return c.ledger.lease }
 
 // control hands over what was said about the endpoint, and wakes the consumer.
 func (c *consumer) control(control eventlog.Control) {
@@ -175,11 +144,13 @@ func (c *consumer) obey(now time.Time) {
 
 // lose ends all that is done under a lease that another replica has now.
 func (c *consumer) lose() {
-	c.lost.Store(true)
+	c.ledger.lost.Store(true)
 	if abort := c.abort.Load(); abort != nil {
 		(*abort)()
 	}
 }
+
+func (c *consumer) lost() bool { return c.ledger.lost.Load() }
 
 // run delivers until ctx ends or the lease is lost, then waits for the attempts
 // under way, for as long as the relay's drain timeout says.
@@ -190,66 +161,69 @@ func (c *consumer) run(ctx context.Context) {
 	defer stop()
 	end := context.CancelFunc(func() { stop(); abort() })
 	c.abort.Store(&end)
-	if c.lost.Load() {
+	if c.lost() {
 		end()
 	}
 	c.timer = time.NewTimer(time.Hour)
 	defer c.timer.Stop()
 	c.report.started(c)
-	c.loadParked(ctx)
+	c.dead = c.ledger.begin(ctx, c.order.Cursor(), c.order.parked, time.Now())
 	var helpers sync.WaitGroup
-	helpers.Go(func() { c.read(ctx, c.window.read) })
+	helpers.Go(func() { c.read(ctx, c.order.window.read) })
 	for ctx.Err() == nil {
 		c.dispatch(ctx, attempts)
-		c.publish()
+		c.publish(false)
 		c.arm()
 		select {
-		case r := <-c.results:
+		case r := <-c.pool.results:
 			c.finish(ctx, r)
-			for len(c.results) > 0 {
-				c.finish(ctx, <-c.results)
+			for len(c.pool.results) > 0 {
+				c.finish(ctx, <-c.pool.results)
 			}
 		case b := <-c.room():
 			c.take(ctx, b)
 		case it := <-c.spare():
-			c.limiter.Allow()
-			c.replaying++
-			c.launch(attempts, it)
+			c.resend(ctx, attempts, it)
+		case c.scout.found = <-c.scout.answer:
+			c.scout.asked = false
 		case <-c.poke:
 			c.obey(time.Now())
 			c.beginReplay(ctx, &helpers)
-		case <-c.replayed:
-			c.runs = false
+		case <-c.replays.ended:
+			c.replays.running = ""
 			c.beginReplay(ctx, &helpers)
 		case <-c.timer.C:
 		case <-ctx.Done():
 		}
-		if len(c.unparked) > 0 && !time.Now().Before(c.unparkAt) {
-			c.unpark(ctx)
+		if l := c.ledger; len(l.unparked) > 0 && !time.Now().Before(l.unparkAt) {
+			l.flush(ctx)
 		}
+		c.lookFurther(ctx, &helpers)
 	}
 	deadline := time.AfterFunc(c.relay.options.DrainTimeout, abort)
 	defer deadline.Stop()
-	for c.inFlight > 0 {
-		c.finish(attempts, <-c.results)
+	for c.pool.inFlight > 0 {
+		c.finish(attempts, <-c.pool.results)
 	}
-	close(c.work)
-	c.workers.Wait()
+	c.pool.close()
 	helpers.Wait()
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTime)
 	defer cancel()
-	c.unpark(final)
-	c.parkRest(final)
-	c.publish()
+	c.ledger.flush(final)
+	c.publish(true)
 }
 
 // dispatch starts as many attempts as may be under way now.
 func (c *consumer) dispatch(ctx, attempts context.Context) {
 	now := time.Now()
 	c.paced = time.Time{}
-	limit := c.health.limit(now)
-	for c.inFlight < limit && c.alive.has(now) && !c.holds() {
-		if c.ready.empty() && !c.isDue(now) {
+	c.loadDue(ctx, now)
+	for c.alive.has(now) && !c.holds() && c.pool.counted() < c.health.limit(now, c.untried()) && !c.pool.full() {
+		if c.order.Waiting() == 0 && c.health.state != Probing {
+			break
+		}
+		if at := c.health.ready(); at.After(now) {
+			c.paced = at
 			break
 		}
 		if pass := c.limiter.ReserveN(now, 1); pass.DelayFrom(now) > 0 {
@@ -257,109 +231,255 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 			pass.CancelAt(now)
 			break
 		}
-		next, ok := c.next(ctx, now)
+		next, ok := c.next()
 		if !ok {
 			break
 		}
-		c.launch(attempts, next)
+		c.launch(attempts, next, now)
 	}
 	c.report.changed(c, now)
 	c.observe()
 }
+
+// next takes the event to send next.
+func (c *consumer) next() (*item, bool) {
+	switch c.health.state {
+	case Probing:
+		if it, ok := c.scout.next(c.order, len(c.health.failed) >= fewResources); ok {
+			return it, true
+		}
+		return c.order.Probe(c.health.outages, c.health.failed)
+	case Ramping:
+		return c.order.Next(freshFirst)
+	}
+	return c.order.Next(inTurn)
+}
+
+// untried reports whether an event waits whose resource has not failed since the
+// last success.
+func (c *consumer) untried() bool { return c.order.Waiting() > len(c.health.failed) }
+
+// quiet reports whether nothing else than what has just failed may be sent.
+func (c *consumer) quiet() bool { return c.pool.counted() == 0 && c.order.Waiting() == 0 }
 
 func (c *consumer) coalesces() bool {
 	return c.endpoint.Coalesce != "" && c.endpoint.Coalesce != tidings.CoalesceOff
 }
 
 // holds reports whether the log has to be read on before anything goes out.
-func (c *consumer) holds() bool { return c.window.read < c.hold && c.window.len() < totalWindow }
-
-func (c *consumer) isDue(now time.Time) bool {
-	at, ok := c.due.next()
-	return ok && !at.After(now)
+func (c *consumer) holds() bool {
+	return c.order.window.read < c.hold && c.order.Len() < totalWindow
 }
 
-func (c *consumer) launch(attempts context.Context, it *item) {
-	if c.started == c.inFlight {
-		c.started++
-		c.workers.Go(func() { c.send(attempts) })
-	}
-	it.attempted = true
-	c.inFlight++
-	c.counts.inFlight.Store(int64(c.inFlight))
-	c.work <- it
-}
-
-// send is a worker: it makes attempts until there is no more work. The process
-// may have been stopped since the item was handed over: then others may deliver
-// by now.
-func (c *consumer) send(ctx context.Context) {
-	for it := range c.work {
-		outcome := tidings.Outcome{Verdict: tidings.Interrupted}
-		if c.alive.has(time.Now()) && ctx.Err() == nil {
-			attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil}
-			outcome = c.relay.attempt(ctx, &c.endpoint, attempt)
+func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
+	c.health.send(&it.trial, now)
+	c.pool.launch(it, func(it *item) tidings.Outcome {
+		// The process may have been stopped since the item was handed over: then
+		// others may deliver by now.
+		if !c.alive.has(time.Now()) || attempts.Err() != nil {
+			return tidings.Outcome{Verdict: tidings.Interrupted}
 		}
-		c.results <- result{item: it, outcome: outcome}
-	}
+		attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil}
+		return c.relay.attempt(attempts, &c.endpoint, attempt)
+	})
+	c.counts.inFlight.Store(int64(c.pool.inFlight))
 }
 
-// next takes the item to send next. Parked events that are due come first, for
-// they are the oldest; a probe prefers the others, which it takes in turn.
-func (c *consumer) next(ctx context.Context, now time.Time) (*item, bool) {
-	if c.health.state == Probing {
-		if it, ok := c.nextReady(c.health.failed); ok {
-			return it, true
-		}
+// finish deals with the outcome of an attempt.
+func (c *consumer) finish(ctx context.Context, r result) {
+	it, now := r.item, time.Now()
+	late := it.trial.outage != c.health.outages
+	c.pool.finished(late)
+	c.counts.add(r.outcome, it.event, c.pool.inFlight)
+	outages, before, reason := c.health.outages, c.health.state, c.health.reason
+	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
+	switch {
+	case c.health.outages != outages:
+		c.pool.outdate() // what is under way says nothing about the outage
+	case before == Probing && c.health.state == Ramping:
+		c.recovered(ctx, reason, now)
+	case r.outcome.Verdict == tidings.Gone && before != Disabled:
+		c.disabled(ctx, r.outcome.Reason, now)
 	}
-	if it, ok := c.nextDue(ctx, now); ok {
-		return it, true
+	switch {
+	case it.replay != nil:
+		c.resent(ctx, r, now)
+	case it.beyond:
+		c.scout.finished(c.order, r)
+	case r.fault == nobodys:
+		c.delivered(ctx, it, now)
+	case r.fault == theEvents:
+		c.failed(ctx, it, r.outcome, now)
+	case r.fault == inDoubt:
+		c.held = append(c.held, r)
+	default:
+		c.order.Return(it)
 	}
-	return c.nextReady("")
+	c.decide(ctx, r.fault == nobodys && !late, now)
+	c.report.changed(c, now)
+	c.observe()
 }
 
-// nextReady takes the next event that waits in memory, one of another resource
-// than but if there is any.
-func (c *consumer) nextReady(but string) (*item, bool) {
-	l, ok := c.ready.pop()
-	if !ok {
-		return nil, false
-	}
-	if !c.ready.empty() && l.items[0].event.Resource() == but {
-		c.ready.push(l)
-		l, _ = c.ready.pop()
-	}
-	return l.items[0], true
-}
-
-// publish makes the cursor known to whoever saves it.
-func (c *consumer) publish() {
-	if c.frozen {
+// decide says of the events that failed whose fault that was, once it is known:
+// theirs when another resource's event succeeded since, the endpoint's when it is
+// down. Until then they are held.
+func (c *consumer) decide(ctx context.Context, succeeded bool, now time.Time) {
+	outage := c.health.state == Down || c.health.state == Probing
+	if !succeeded && !outage && !c.quiet() {
 		return
 	}
-	if next := c.window.cursor(); next != c.cursor.Load() {
-		c.cursor.Store(next)
-		give(c.relay.moved)
+	held := c.held
+	c.held = nil
+	for _, r := range held {
+		if succeeded && !c.health.forgives(r.outcome, &r.item.trial) {
+			c.failed(ctx, r.item, r.outcome, now)
+		} else {
+			c.order.Return(r.item)
+		}
 	}
+}
+
+// delivered settles an event and lets the next of its resource go.
+func (c *consumer) delivered(ctx context.Context, it *item, now time.Time) {
+	if it.lane.parked {
+		c.ledger.unpark(ctx, now, it.event.Sequence)
+	}
+	c.settle(ctx, it)
+}
+
+func (c *consumer) settle(ctx context.Context, it *item) {
+	if c.order.Settle(it) {
+		c.loadLane(ctx, it.event)
+	}
+}
+
+// recovered makes the events due that were parked when the outage began.
+func (c *consumer) recovered(ctx context.Context, reason string, now time.Time) {
+	reason, _ = refuses(reason)
+	c.ledger.again(ctx, reason, c.health.troubled, now)
+}
+
+// disabled keeps what the receiver said: it wants no more.
+func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
+	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason, Fingerprint: c.endpoint.Fingerprint, Since: now}
+	c.said = control
+	c.ledger.persist(ctx, func(ctx context.Context) error {
+		return errors.Join(c.ledger.log.SaveControl(ctx, control), c.ledger.log.Nudge(ctx))
+	})
+}
+
+// failed parks an event that spent an attempt, or gives it up. Those behind one that
+// is parked wait with it; behind a dead letter they go on.
+func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now time.Time) {
+	retry := eventlog.Retry{
+		Endpoint: c.endpoint.Name, Event: it.event,
+		Attempts: it.attempts + 1, First: it.first, Reason: o.Reason,
+	}
+	if retry.First.IsZero() {
+		retry.First = now
+	}
+	delay, more := c.endpoint.Retry.next(retry.Attempts, now.Sub(retry.First))
+	if !more || o.Verdict == tidings.Rejected {
+		retry.Dead = now
+	} else {
+		retry.Next = now.Add(delay)
+	}
+	c.report.failed(c, retry, o, delay)
+	rows := []eventlog.Retry{retry}
+	if retry.Dead.IsZero() && !it.lane.parked {
+		for _, other := range it.lane.items[1:] {
+			rows = append(rows, eventlog.Retry{Endpoint: c.endpoint.Name, Event: other.event})
+		}
+	}
+	if !c.ledger.park(ctx, rows) {
+		return
+	}
+	if retry.Dead.IsZero() {
+		c.order.Park(it)
+	} else {
+		c.settle(ctx, it)
+	}
+}
+
+// loadDue takes parked events that are due into the order.
+func (c *consumer) loadDue(ctx context.Context, now time.Time) {
+	if c.health.state == Disabled || c.order.due.len() >= dueRows/2 {
+		return
+	}
+	for _, r := range c.ledger.due(ctx, now, dueRows) {
+		if c.order.lanes[r.Event.Resource()] == nil {
+			c.loadLane(ctx, r.Event)
+		}
+	}
+}
+
+// loadLane reads the oldest events of a parked resource. If there are none it is
+// not parked any more.
+func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
+	limit := laneRows
+	if c.coalesces() {
+		limit = mergeRows
+	}
+	rows, ok := c.ledger.lane(ctx, e, limit)
+	if !ok {
+		return
+	}
+	if len(rows) == 0 {
+		c.order.Unpark(e.Resource())
+		return
+	}
+	for _, m := range c.order.AddDue(rows) {
+		c.tellMerged(m.gone, m.into)
+		c.ledger.unpark(ctx, time.Now(), m.gone.Sequence)
+	}
+}
+
+// publish makes known to whoever saves it how far the consumer has come, and, now
+// and then, what has overtaken the event that holds the cursor.
+func (c *consumer) publish(final bool) {
+	if c.ledger.frozen {
+		return
+	}
+	now := time.Now()
+	cursor := c.order.Cursor()
+	note := c.order.overtaken() && (final || !now.Before(c.noted.Add(overtakenTime)))
+	if cursor == c.position.Load().cursor && !note {
+		return
+	}
+	if note {
+		c.own, c.noted = c.order.Mark(c.lease().Partition), now
+	}
+	marks := slices.Concat(c.marks, eventlog.Marks{c.own}).After(cursor)
+	c.position.Store(&position{cursor: cursor, marks: marks})
+	give(c.relay.moved)
 }
 
 // arm sets the timer to when something changes by itself.
 func (c *consumer) arm() {
-	until := time.Hour
 	now := time.Now()
-	if at, ok := c.health.wake(); ok {
-		until = min(until, at.Sub(now))
-	} else if at, ok := c.due.next(); ok && c.health.state != Disabled && c.inFlight < c.health.limit(now) && c.alive.has(now) {
-		until = min(until, at.Sub(now))
+	until := time.Hour
+	at := func(t time.Time) {
+		if !t.IsZero() {
+			until = min(until, max(t.Sub(now), time.Nanosecond))
+		}
 	}
-	if !c.paced.IsZero() {
-		until = c.paced.Sub(now)
+	if wake, ok := c.health.wake(); ok && wake.After(now) {
+		at(wake)
+	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() && c.alive.has(now) {
+		at(c.ledger.nextDue)
 	}
-	if len(c.unparked) > 0 {
-		until = min(until, c.unparkAt.Sub(now))
+	at(c.paced)
+	if len(c.ledger.unparked) > 0 {
+		at(c.ledger.unparkAt)
 	}
-	if at, ok := c.report.nextLine(c.health); ok {
-		until = min(until, at.Sub(now))
+	if c.order.overtaken() {
+		at(c.noted.Add(overtakenTime))
 	}
-	c.timer.Reset(max(until, time.Nanosecond))
+	if line, ok := c.report.nextLine(c.health); ok {
+		at(line)
+	}
+	if c.scout.wanted(c) {
+		at(c.scout.after)
+	}
+	c.timer.Reset(until)
 }

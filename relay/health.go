@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -13,7 +15,7 @@ type State string
 //
 //	healthy ──failures──► down ──pause over──► probing ──failure──► down
 //	   ▲                                          │ success
-//	   └────── max_in_flight reached ── ramping ◄─┘
+//	   └──────── full concurrency ──── ramping ◄──┘
 //
 // Throttled is a pause that the receiver asked for; it ends in ramping. Disabled
 // ends when the operator resumes, enables or changes the endpoint.
@@ -27,45 +29,79 @@ const (
 )
 
 const (
-	// An endpoint is down after this many failures in a row, over this many
-	// resources: fewer may be the fault of one event.
-	downFailures  = 5
-	downResources = 3
+	// An endpoint is down after this many failures in a row that no success of
+	// another resource pinned on one event.
+	downFailures = 5
+	// Fewer failed resources than this say little about the others: an event of
+	// one that has not failed yet is tried at once.
+	fewResources = 3
 
-	firstProbe  = time.Second
-	slowestTry  = time.Minute
+	firstProbe   = time.Second
+	slowestProbe = time.Minute
+	// firstPause is that of a receiver that asks for a pause without saying how
+	// long.
+	firstPause  = 250 * time.Millisecond
 	longestWait = time.Hour
+	// An event that is refused for load so often, although others get through, is
+	// at fault itself: refusals for load hit any event.
+	refusalsOfOne = 3
 )
 
-// health decides how many requests may be under way to an endpoint. It holds no
-// clock and does no I/O: every input is an argument.
+// fault says whose fault a failure is.
+type fault int
+
+const (
+	nobodys    fault = iota // it was delivered
+	endpoints               // the endpoint's: the event spends no attempt
+	theEvents               // the event's: it is parked
+	inDoubt                 // whose it is turns out with the next outcome of another resource
+	undeclared              // the attempt did not count: it was interrupted
+)
+
+// health decides whose fault a failure is, and when and how many requests may go
+// out. It has one rule: a failure is the endpoint's while nothing succeeds, and the
+// event's once events of other resources have succeeded since. It holds no clock
+// and does no I/O: every input is an argument.
 type health struct {
+	pace
 	state  State
 	reason string
 	detail string // of the failure that began or prolonged the outage; may be empty
 	since  time.Time
-	max    int
-	allow  int       // requests at once while ramping
-	streak int       // successes since allow last grew
 	resume time.Time // when a pause ends
 	pause  time.Duration
 
-	failures  int
-	resources map[string]bool // that failed since the last success
-	failed    string          // the resource that failed last
+	outages int64 // how many there were; a request sent before the last tells nothing
+	// Successes are numbered, so that one can ask for those since another.
+	wins, winsOfOthers int64 // the last one, and the last of a resource other than the winner
+	winner             string
+	wonAt              time.Time
 
-	// Requests on whose connection no answer came because it broke, by resource:
-	// how many deliveries there were by then.
-	broke     map[string]int64
-	broken    bool // one did since the last answer
-	delivered int64
+	// Failures since the last success that may be the endpoint's.
+	failures int
+	failed   map[string]bool // their resources, fewResources at most
+	// troubled is when the events that may have been parked for the outage began to
+	// fail: after the last success before it.
+	troubled time.Time
 }
 
-// brokeLimit bounds the resources whose connections broke.
-const brokeLimit = 1000
+// trial is what an event has been through, as far as it says whose fault the next
+// failure is.
+type trial struct {
+	began    bool
+	mark     int64 // the number of successes when the first request went out
+	outage   int64 // the number of outages when the last request went out
+	sent     time.Time
+	refusals int  // for load, each time with successes of others since
+	broke    bool // its connection broke once, which was forgiven
+	parked   bool
+}
 
-func newHealth(limit int, now time.Time) *health {
-	return &health{state: Healthy, since: now, max: limit, resources: make(map[string]bool), broke: make(map[string]int64)}
+// triedIn reports whether a request went out in an outage.
+func (t *trial) triedIn(outage int64) bool { return t.began && t.outage == outage }
+
+func newHealth(p pace, now time.Time) *health {
+	return &health{pace: p, state: Healthy, since: now, failed: make(map[string]bool)}
 }
 
 // disable stops all sending.
@@ -73,30 +109,27 @@ func (h *health) disable(reason string, now time.Time) { h.enter(Disabled, reaso
 
 // enable ends that.
 func (h *health) enable(now time.Time) {
-	h.pause, h.failures, h.broken = 0, 0, false
-	clear(h.resources)
-	h.ramp(now)
-	h.reason = ""
+	h.pause = 0
+	h.forgive()
+	h.enter(Ramping, "", now)
+	h.restart()
 }
 
-// limit returns how many requests may be under way now.
-func (h *health) limit(now time.Time) int {
+// limit returns how many requests may be under way now. untried says whether an
+// event waits whose resource has not failed since the last success.
+func (h *health) limit(now time.Time, untried bool) int {
 	switch h.state {
-	case Healthy:
-		return h.max
-	case Ramping:
-		return h.allow
-	case Probing:
-		return 1
-	case Down:
-		if !now.Before(h.resume) {
+	case Healthy, Ramping:
+		return h.concurrency()
+	case Down, Probing:
+		if !now.Before(h.resume) || (untried && len(h.failed) < fewResources) {
 			h.enter(Probing, h.reason, now)
 			return 1
 		}
 	case Throttled:
 		if !now.Before(h.resume) {
-			h.ramp(now)
-			return h.allow
+			h.enter(Ramping, h.reason, now)
+			return h.concurrency()
 		}
 	}
 	return 0
@@ -104,136 +137,187 @@ func (h *health) limit(now time.Time) int {
 
 // wake returns when limit will grow by itself; false if it will not.
 func (h *health) wake() (time.Time, bool) {
-	return h.resume, h.state == Down || h.state == Throttled
+	return h.resume, h.state == Down || h.state == Probing || h.state == Throttled
 }
 
-// observe takes the outcome of an attempt for a resource and reports whether it
-// uses up an attempt of the event: only where the endpoint is otherwise well.
-func (h *health) observe(o tidings.Outcome, resource string, now time.Time) (spent bool) {
-	well := h.state == Healthy || h.state == Ramping
-	if h.failed = resource; o.Verdict == tidings.Delivered {
-		h.failed = ""
+// send notes that a request for an event goes out.
+func (h *health) send(t *trial, now time.Time) {
+	if !t.began {
+		t.began, t.mark = true, h.wins
 	}
-	switch {
-	case h.state == Disabled: // what was sent before
-	case o.Verdict == tidings.Unreachable && o.Reason == tidings.ReasonReset && well:
-		return h.connectionBroke(o, resource, now)
-	default:
-		h.take(o, resource, now)
+	t.outage, t.sent = h.outages, now
+	h.take(now)
+}
+
+// observe takes the outcome of a request for an event of a resource, and says
+// whose fault a failure is. quiet says that no other event may be sent now.
+func (h *health) observe(o tidings.Outcome, resource string, t *trial, quiet bool, now time.Time) fault {
+	late := t.outage != h.outages
+	if o.Verdict == tidings.Interrupted {
+		return undeclared
 	}
-	switch o.Verdict {
-	case tidings.Delivered, tidings.Refused, tidings.Rejected:
-		return true
-	case tidings.Failed:
-		return h.state == Healthy || h.state == Ramping
-	default:
+	if o.Verdict == tidings.Delivered {
+		if !late && h.state != Disabled {
+			h.succeed(o, resource, t, now)
+		}
+		return nobodys
+	}
+	if h.state == Disabled || late {
+		return endpoints
+	}
+	if o.Verdict == tidings.Gone {
+		h.disable(o.Reason, now)
+		return endpoints
+	}
+	if h.state == Down || h.state == Probing {
+		h.fail(o, resource, now)
+		return endpoints
+	}
+	h.pace.failed(o, t.sent, now)
+	if o.Verdict == tidings.Throttled {
+		return h.throttle(o, resource, t, now)
+	}
+	if h.blames(resource, t) && !onTheWay(o) {
+		if h.forgives(o, t) {
+			return endpoints
+		}
+		return theEvents
+	}
+	return h.doubt(o, resource, quiet, now)
+}
+
+// onTheWay reports whether the request never reached the receiver, which no event
+// can be blamed for. A connection that breaks may be: an event can crash its receiver.
+func onTheWay(o tidings.Outcome) bool {
+	return (o.Verdict == tidings.Unreachable && o.Reason != tidings.ReasonReset) || o.Verdict == tidings.Blocked
+}
+
+// blames reports whether the failure of an event is its own: events of other
+// resources have succeeded since its first request. For an event that was parked,
+// which others succeeded long ago, nothing else may be failing now.
+func (h *health) blames(resource string, t *trial) bool {
+	last := h.wins
+	if h.winner == resource {
+		last = h.winsOfOthers
+	}
+	if t.parked {
+		return last > 0 && h.failures == 0
+	}
+	return last > t.mark
+}
+
+// forgives reports whether an event that is to blame is sent once more at once: a
+// connection that breaks hits any event.
+func (h *health) forgives(o tidings.Outcome, t *trial) bool {
+	if o.Reason != tidings.ReasonReset || t.broke {
 		return false
 	}
+	t.broke, t.mark = true, h.wins
+	return true
 }
 
-func (h *health) take(o tidings.Outcome, resource string, now time.Time) {
-	switch o.Verdict {
-	case tidings.Delivered:
-		h.delivered++
-		delete(h.broke, resource)
-		h.answered(now)
-	case tidings.Refused, tidings.Rejected:
-		h.answered(now)
-	case tidings.Gone:
-		h.disable(o.Reason, now)
-	case tidings.Throttled:
-		h.throttle(o, now)
-	case tidings.Unauthorized, tidings.Unreachable, tidings.Blocked:
-		h.fail(o, now)
-	case tidings.Failed:
-		h.failures++
-		h.resources[resource] = true
-		overall := h.failures >= downFailures && len(h.resources) >= downResources
-		if overall || h.state == Probing {
-			h.fail(o, now)
-		} else {
-			h.slowDown()
-		}
+// doubt counts a failure that may be the endpoint's.
+func (h *health) doubt(o tidings.Outcome, resource string, quiet bool, now time.Time) fault {
+	if quiet || onTheWay(o) || h.failures+1 >= downFailures {
+		h.fail(o, resource, now)
+		return endpoints
+	}
+	h.note(resource)
+	return inDoubt
+}
+
+// note counts a failure of a resource.
+func (h *health) note(resource string) {
+	h.failures++
+	if len(h.failed) < fewResources {
+		h.failed[resource] = true
 	}
 }
 
-// connectionBroke takes a request whose connection broke before any answer. It is
-// tried again at once; if the next one breaks as well, the endpoint is down. But
-// an event whose connection breaks again, while those of other resources get
-// through, crashes the receiver: that uses up an attempt.
-func (h *health) connectionBroke(o tidings.Outcome, resource string, now time.Time) (spent bool) {
-	before, again := h.broke[resource]
-	if len(h.broke) >= brokeLimit {
-		clear(h.broke)
+func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.Time) {
+	h.wins++
+	if h.winner != resource {
+		h.winsOfOthers, h.winner = h.wins-1, resource
 	}
-	h.broke[resource] = h.delivered
-	switch {
-	case again && h.delivered > before:
-		return true
-	case h.broken:
-		h.fail(o, now)
-	default:
-		h.broken = true
-		h.slowDown()
-	}
-	return false
-}
-
-// slowDown halves the requests at once of an endpoint that is ramping up.
-func (h *health) slowDown() {
-	if h.state == Ramping {
-		h.allow, h.streak = max(1, h.allow/2), 0
-	}
-}
-
-// answered notes that the endpoint gave an answer of its own.
-func (h *health) answered(now time.Time) {
-	h.failures, h.broken = 0, false
-	clear(h.resources)
+	h.wonAt = now
+	h.pace.succeeded(o, t.sent, now)
+	h.forgive()
+	h.pause = 0
 	switch h.state {
 	case Down, Probing:
-		h.ramp(now)
+		h.enter(Ramping, h.reason, now)
 	case Ramping:
-		if h.streak++; h.streak < h.allow {
-			return
-		}
-		h.streak = 0
-		if h.allow *= 2; h.allow >= h.max {
-			h.pause = 0
+		if h.full() {
 			h.enter(Healthy, "", now)
 		}
 	}
 }
 
-func (h *health) ramp(now time.Time) {
-	h.allow, h.streak = 1, 0
-	h.enter(Ramping, h.reason, now)
+// forgive forgets the failures in a row.
+func (h *health) forgive() {
+	h.failures = 0
+	clear(h.failed)
 }
 
-// fail begins or prolongs an outage. Results that come in while it lasts, of
-// requests sent before it, change nothing.
-func (h *health) fail(o tidings.Outcome, now time.Time) {
-	if h.state == Down {
-		return
+// fail begins or prolongs an outage. One that only a few events have met so far is
+// not called one yet: the endpoint is probed.
+func (h *health) fail(o tidings.Outcome, resource string, now time.Time) {
+	if h.state != Down && h.state != Probing {
+		h.outages++
+		h.troubled = h.wonAt
+		h.restart()
 	}
-	h.grow()
-	h.resume = now.Add(jitter(h.pause))
+	h.note(resource)
+	h.pause = min(max(2*h.pause, firstProbe), slowestProbe)
+	h.resume = now.Add(half(h.pause))
+	state := Down
+	if h.failures < downFailures && !onTheWay(o) {
+		state = Probing
+	}
 	h.detail = o.Detail
-	h.enter(Down, o.Reason, now)
+	h.enter(state, downReason(o), now)
 }
 
-func (h *health) throttle(o tidings.Outcome, now time.Time) {
-	if h.state != Throttled {
-		h.grow()
+// downReason says why an endpoint is down.
+func downReason(o tidings.Outcome) string {
+	switch o.Verdict {
+	case tidings.Refused, tidings.Rejected, tidings.Unauthorized:
+		return RefusesPrefix + o.Reason
 	}
-	until := now.Add(min(max(jitter(h.pause), o.RetryAfter), longestWait))
+	return o.Reason
+}
+
+// RefusesPrefix begins the reason of an endpoint that answers, but takes nothing:
+// "refuses: http_404".
+const RefusesPrefix = "refuses: "
+
+// throttle pauses as the receiver asked: for as long as it said, or for a short
+// time, which grows while nothing succeeds.
+func (h *health) throttle(o tidings.Outcome, resource string, t *trial, now time.Time) fault {
+	if h.blames(resource, t) {
+		if t.refusals++; t.refusals >= refusalsOfOne {
+			return theEvents
+		}
+		t.mark = h.wins
+	}
+	until := now.Add(min(o.RetryAfter, longestWait))
+	if o.RetryAfter == 0 {
+		if h.state == Throttled {
+			return endpoints // it was sent before the pause
+		}
+		h.pause = min(max(2*h.pause, firstPause), slowestProbe)
+		until = now.Add(half(h.pause))
+	}
 	if h.state != Throttled || until.After(h.resume) {
 		h.resume = until
 	}
 	h.enter(Throttled, o.Reason, now)
+	return endpoints
 }
 
-func (h *health) grow() { h.pause = min(max(2*h.pause, firstProbe), slowestTry) }
+// half is a random pause of at least half of d, so that probes never keep step
+// with a receiver's own period.
+func half(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // enter changes the state; probing is a part of the outage, whose beginning
 // stays.
@@ -243,4 +327,17 @@ func (h *health) enter(s State, reason string, now time.Time) {
 		h.since = now
 	}
 	h.state, h.reason = s, reason
+}
+
+// refuses returns the reason of a refusal that an endpoint is down for.
+func refuses(reason string) (string, bool) { return strings.CutPrefix(reason, RefusesPrefix) }
+
+// recall takes up what was known of the endpoint when it was delivered to last: a
+// pause that the receiver asked for goes on.
+func (h *health) recall(last Status, now time.Time) {
+	if last.State == Throttled && last.Until.After(now) {
+		h.resume = last.Until
+		h.enter(Throttled, last.Reason, now)
+		h.since = last.Since
+	}
 }

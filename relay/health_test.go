@@ -1,126 +1,214 @@
-package relay_test
+package relay
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/tidings-dev/tidings"
-	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
-	"github.com/tidings-dev/tidings/relay"
 )
 
-var reset = tidings.Outcome{Verdict: tidings.Unreachable, Reason: tidings.ReasonReset}
-
-func impatient(name string, s relay.Sender) relay.Endpoint {
-	e := endpoint(name, s)
-	e.Retry = relay.Schedule{Delays: []time.Duration{10 * time.Millisecond}, MaxAttempts: 2}
-	return e
+// answers are outcomes by a short name.
+var answers = map[string]tidings.Outcome{
+	"ok":      {Verdict: tidings.Delivered, Status: 200},
+	"500":     {Verdict: tidings.Failed, Reason: "http_500", Status: 500},
+	"404":     {Verdict: tidings.Refused, Reason: "http_404", Status: 404},
+	"301":     {Verdict: tidings.Refused, Reason: "redirect", Status: 301},
+	"415":     {Verdict: tidings.Rejected, Reason: "http_415", Status: 415},
+	"403":     {Verdict: tidings.Unauthorized, Reason: "http_403", Status: 403},
+	"429":     {Verdict: tidings.Throttled, Reason: "http_429", Status: 429},
+	"429 30s": {Verdict: tidings.Throttled, Reason: "http_429", Status: 429, RetryAfter: 30 * time.Second},
+	"timeout": {Verdict: tidings.Failed, Reason: tidings.ReasonTimeout},
+	"dns":     {Verdict: tidings.Unreachable, Reason: tidings.ReasonDNS},
+	"gone":    {Verdict: tidings.Gone, Reason: "http_410", Status: 410},
 }
 
-// Connections that break are an outage, on a busy endpoint and on a quiet one, and
-// use up no attempts.
-func TestBrokenConnectionsAreAnOutage(t *testing.T) {
-	for name, resources := range map[string]int{"one resource": 1, "many": 50} {
+// whose is the fault of a failure by a short name.
+var whose = map[fault]string{nobodys: "-", endpoints: "endpoint", theEvents: "event", inDoubt: "doubt"}
+
+// A history is a text: "a:500" is a request for resource a that is answered with
+// 500; "a" sends one, and "a=500" answers it, so that others may come in between.
+// "wait 30s" lets time pass. Behind "->" is whose fault it was.
+func TestWhoseFaultItIs(t *testing.T) {
+	for name, tt := range map[string]struct {
+		history string
+		state   State
+		reason  string
+	}{
+		"one that fails while others get through is at fault": {
+			"a, b:ok -> -, a=500 -> event", Healthy, "",
+		},
+		"this holds for every status": {
+			"a, b, c, d, e:ok -> -, a=403 -> event, b=301 -> event, c=415 -> event, d=timeout -> event", Healthy, "",
+		},
+		"not known before another gets through": {
+			"b, a:500 -> doubt, b=ok -> -, a:500 -> event", Healthy, "",
+		},
+		"five failures in a row are the endpoint's": {
+			"z, a:404 -> doubt, b:404 -> doubt, c:404 -> doubt, d:404 -> doubt, e:404 -> endpoint", Down, "refuses: http_404",
+		},
+		"a refused probe does not end an outage": {
+			"z, a:415 -> doubt, b:415 -> doubt, c:415 -> doubt, d:415 -> doubt, e:415 -> endpoint, wait 1s, f:415 -> endpoint", Down, "refuses: http_415",
+		},
+		"no connection is the endpoint's at once": {
+			"b, c:ok -> -, a:dns -> endpoint", Down, "dns",
+		},
+		"a quiet endpoint is probed before it is down": {
+			"a:500 -> endpoint", Probing, "http_500",
+		},
+		"and down if the probes fail": {
+			"a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint",
+			Down, "http_500",
+		},
+		"late news is old news": {
+			"x, y, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, x=ok -> -, y=500 -> endpoint", Down, "http_500",
+		},
+		"after an outage what failed in it is known by its next failure": {
+			"z, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, wait 1s, f:ok -> -, a:500 -> event", Ramping, "http_500",
+		},
+		"a pause that was asked for": {
+			"z, b:ok -> -, a:429 30s -> endpoint", Throttled, "http_429",
+		},
+		"an event that is refused for load again and again, while others get through": {
+			"z, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> event", Healthy, "",
+		},
+		"gone is for good": {
+			"a:gone -> endpoint, b:ok -> -", Disabled, "http_410",
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := eventlogtest.NewMemory()
-				begun := time.Now()
-				r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
-					// Outages of a minute, with a minute between them.
-					if time.Since(begun)/time.Minute%2 == 1 {
-						return reset
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			h := newHealth(newPace(16, 0, Learned{}), now)
+			trials, flying := make(map[string]*trial), make(map[string]bool)
+			send := func(resource string) {
+				if h.limit(now, false) == 0 && h.state != Disabled {
+					t.Fatalf("%s can't be sent while %s", resource, h.state)
+				}
+				if trials[resource] == nil {
+					trials[resource] = new(trial)
+				}
+				h.send(trials[resource], now)
+				flying[resource] = true
+			}
+			for step := range strings.SplitSeq(tt.history, ", ") {
+				step, want, _ := strings.Cut(step, " -> ")
+				if text, ok := strings.CutPrefix(step, "wait "); ok {
+					d, err := time.ParseDuration(text)
+					if err != nil {
+						t.Fatal(err)
 					}
-					return delivered
-				}}
-				stop := start(t, log, relay.Options{}, impatient("a", r))
-				const rounds = 400
-				for version := range rounds {
-					for resource := range resources {
-						log.Append(event(resource, version))
-					}
-					time.Sleep(time.Second)
+					now = now.Add(d)
+					continue
 				}
-				time.Sleep(5 * time.Minute)
-				stop()
-				if dead := deadLetters(t, log); len(dead) > 0 {
-					t.Errorf("dead letters: %v", dead)
+				resource, answer, both := strings.Cut(step, ":")
+				if both || !strings.Contains(step, "=") {
+					send(resource)
+				} else {
+					resource, answer, _ = strings.Cut(step, "=")
 				}
-				if n := len(r.got()); n != rounds*resources {
-					t.Errorf("%d delivered, want %d", n, rounds*resources)
+				if answer == "" {
+					continue
 				}
-				for _, a := range r.tries() {
-					if a.number > 2 {
-						t.Errorf("%s: attempt %d", a.id, a.number)
-					}
+				delete(flying, resource)
+				o, known := answers[answer]
+				if !known {
+					t.Fatalf("no such answer: %q", answer)
 				}
-			})
+				if got := whose[h.observe(o, resource, trials[resource], len(flying) == 0, now)]; got != want {
+					t.Errorf("%s: fault of %s, want %s", step, got, want)
+				}
+			}
+			if h.state != tt.state || h.reason != tt.reason {
+				t.Errorf("%s %q, want %s %q", h.state, h.reason, tt.state, tt.reason)
+			}
 		})
 	}
 }
 
-// An event that crashes its receiver, so that its connection breaks, is given up
-// in the end, and holds up nobody meanwhile.
-func TestEventThatCrashesItsReceiver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := eventlogtest.NewMemory()
-		r := &receiver{delay: time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
-			if a.Event.ID == "evt-7-0" {
-				return reset
-			}
-			return delivered
-		}}
-		stop := start(t, log, relay.Options{}, impatient("a", r))
-		begun := time.Now()
-		const others = 200
-		for resource := range others + 1 {
-			log.Append(event(resource, 0))
-			time.Sleep(10 * time.Millisecond)
+// Pauses between probes grow to a minute, are drawn from half to the whole of it, and
+// begin anew after a success.
+func TestProbes(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	h := newHealth(newPace(16, 0, Learned{}), now)
+	probe := func(answer string) time.Duration {
+		var tr trial
+		h.send(&tr, now)
+		h.observe(answers[answer], "r"+strconv.Itoa(int(h.wins)), &tr, true, now)
+		pause := h.resume.Sub(now)
+		now = h.resume
+		h.limit(now, false)
+		return pause
+	}
+	whole := time.Second
+	for range 10 {
+		if pause := probe("500"); pause < whole/2 || pause > whole {
+			t.Errorf("pause of %v, want %v to %v", pause, whole/2, whole)
 		}
-		if n := len(r.got()); n < others-5 {
-			t.Errorf("%d of %d others delivered within %v", n, others, time.Since(begun))
-		}
-		time.Sleep(time.Minute)
-		stop()
-		if dead := deadLetters(t, log); len(dead) != 1 || dead[0].Event.ID != "evt-7-0" {
-			t.Errorf("dead letters: %v", dead)
-		}
-		if n := len(r.got()); n != others {
-			t.Errorf("%d delivered, want %d", n, others)
-		}
-	})
+		whole = min(2*whole, time.Minute)
+	}
+	probe("ok")
+	if pause := probe("500"); pause > time.Second {
+		t.Errorf("pause of %v after a success, want the first", pause)
+	}
 }
 
-// A connection that breaks now and then, as behind a flaky load balancer, costs an
-// event one more try and the endpoint nothing.
-func TestConnectionsThatBreakNowAndThen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := eventlogtest.NewMemory()
-		n := 0
-		r := &receiver{delay: time.Millisecond}
-		r.answer = func(tidings.Attempt) tidings.Outcome {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if n++; n%50 == 0 {
-				return reset
+// bucket is a receiver like nginx with limit_req, nodelay.
+type bucket struct {
+	rate, burst, level float64
+	at                 time.Time
+}
+
+func (b *bucket) takes(now time.Time) bool {
+	b.level = max(b.level-now.Sub(b.at).Seconds()*b.rate, 0)
+	b.at = now
+	if b.level > b.burst {
+		return false
+	}
+	b.level++
+	return true
+}
+
+// An endpoint gets most of what a receiver that limits the rate allows, and has few
+// requests refused.
+func TestPaceFollowsARateLimit(t *testing.T) {
+	for _, rate := range []float64{2, 5, 50, 500} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+			h := newHealth(newPace(16, 0, Learned{}), now)
+			b := &bucket{rate: rate, burst: 5, at: now}
+			delivered, refused := 0, 0
+			for end := now.Add(time.Minute); now.Before(end); {
+				if h.limit(now, false) == 0 {
+					now, _ = h.wake()
+					continue
+				}
+				if at := h.ready(); at.After(now) {
+					now = at
+					continue
+				}
+				var tr trial
+				h.send(&tr, now)
+				now = now.Add(time.Millisecond) // one after another
+				o := answers["ok"]
+				if !b.takes(now) {
+					o = answers["429"]
+					refused++
+				} else {
+					delivered++
+				}
+				o.Duration = time.Millisecond
+				h.observe(o, strconv.Itoa(delivered), &tr, false, now)
 			}
-			return delivered
-		}
-		stop := start(t, log, relay.Options{}, impatient("a", r))
-		begun := time.Now()
-		const events = 2000
-		for resource := range events {
-			log.Append(event(resource, 0))
-		}
-		for len(r.got()) < events {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if took := time.Since(begun); took > 2*time.Second {
-			t.Errorf("took %v", took)
-		}
-		stop()
-		if dead := deadLetters(t, log); len(dead) > 0 {
-			t.Errorf("dead letters: %v", dead)
-		}
-	})
+			allowed := rate * 60
+			if share := float64(delivered) / allowed; share < 0.8 {
+				t.Errorf("%d delivered of %v allowed: %.2f, want at least 0.8", delivered, allowed, share)
+			}
+			if refused > 20+delivered/25 {
+				t.Errorf("%d of %d refused", refused, delivered+refused)
+			}
+			t.Logf("%d delivered, %d refused, rate %.1f, ceiling %.1f", delivered, refused, h.Rate, h.Ceiling)
+		})
+	}
 }

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -31,7 +33,7 @@ func (c *consumer) read(ctx context.Context, after int64) {
 		failing = false
 		b := batch{events: events}
 		if missed > after {
-			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease.Index, From: after + 1, To: missed, At: time.Now()}
+			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease().Index, From: after + 1, To: missed, At: time.Now()}
 			after = missed
 		}
 		if n := len(events); n > 0 {
@@ -46,33 +48,39 @@ func (c *consumer) read(ctx context.Context, after int64) {
 
 // room returns the channel of batches while there is room for one.
 func (c *consumer) room() <-chan batch {
-	full := c.window.len() >= c.windowLimit || len(c.parked) >= c.parkedLimit
-	if (full && !c.holds()) || c.health.state == Disabled {
+	full := c.order.Len() >= c.windowLimit
+	if (full && !c.holds()) || c.health.state == Disabled || c.scout.out {
 		return nil
 	}
 	return c.batches
 }
 
-// take puts events into their lanes.
+// take puts events into the order.
 func (c *consumer) take(ctx context.Context, b batch) {
 	if b.gap != nil {
 		c.miss(ctx, *b.gap)
 	}
 	var waiting []eventlog.Retry
 	for _, e := range b.events {
-		if !c.lease.Has(e) || !c.endpoint.Matches(e) || c.buried[e.Sequence] {
+		if !c.wants(e) || c.dead[e.Sequence] || c.marks.Settled(e) {
 			continue
 		}
-		if c.parked[e.Resource()] != nil {
+		switch what, other := c.order.Add(e); what {
+		case behind:
 			waiting = append(waiting, eventlog.Retry{Endpoint: c.endpoint.Name, Event: e})
-			c.window.parked = e.Sequence
-			continue
+		case mergedInto:
+			c.tellMerged(e, other)
+		case replaced:
+			c.tellMerged(other, e)
 		}
-		c.enqueue(e)
 	}
-	if n := len(b.events); n > 0 && c.park(ctx, waiting) {
-		c.window.read = b.events[n-1].Sequence
+	if n := len(b.events); n > 0 && c.ledger.park(ctx, waiting) {
+		c.order.Passed(b.events[n-1].Sequence)
 	}
+}
+
+func (c *consumer) wants(e tidings.Event) bool {
+	return c.lease().Has(e) && c.endpoint.Matches(e)
 }
 
 // miss tells of events that expired before they could be sent.
@@ -80,12 +88,116 @@ func (c *consumer) miss(ctx context.Context, g eventlog.Gap) {
 	c.logger.Error("events expired before the endpoint could get them; it goes on with the oldest there is",
 		"from", g.From, "to", g.To, "count", g.To-g.From+1)
 	c.relay.options.Observer.Missed(g)
-	if c.persist(ctx, func(ctx context.Context) error { return c.log.SaveGap(ctx, g) }) {
-		c.window.read = g.To
+	if c.ledger.persist(ctx, func(ctx context.Context) error { return c.ledger.log.SaveGap(ctx, g) }) {
+		c.order.Passed(g.To)
 	}
 }
 
 func (c *consumer) tellMerged(gone, into tidings.Event) {
 	c.relay.options.Observer.Merged(c.endpoint.Name, gone, into)
 	c.relay.history.merged(&c.endpoint, gone, into)
+}
+
+// scout looks for probes beyond the window of an endpoint that is down: everything
+// in the window may be what the receiver chokes on.
+type scout struct {
+	found  []tidings.Event
+	answer chan []tidings.Event
+	asked  bool
+	out    bool // an event that it found is under way
+	after  time.Time
+	turn   bool
+}
+
+const (
+	// Of what is found, most is the newest there is, the rest any.
+	scoutNewest   = 24
+	scoutOthers   = 8
+	scoutEvents   = 50_000 // that are looked at
+	scoutInterval = 30 * time.Second
+	// scoutAhead bounds what is delivered ahead of the window.
+	scoutAhead = 1000
+)
+
+// wanted reports whether to look further.
+func (s *scout) wanted(c *consumer) bool {
+	outage := c.health.state == Down || c.health.state == Probing
+	return outage && len(c.health.failed) >= fewResources && c.order.Len() >= c.windowLimit &&
+		len(s.found) == 0 && !s.asked && len(c.order.ahead) < scoutAhead
+}
+
+// lookFurther reads beyond the window, if that is wanted.
+func (c *consumer) lookFurther(ctx context.Context, helpers *sync.WaitGroup) {
+	s := &c.scout
+	now := time.Now()
+	if !s.wanted(c) || now.Before(s.after) {
+		return
+	}
+	s.asked, s.after = true, now.Add(scoutInterval)
+	if s.answer == nil {
+		s.answer = make(chan []tidings.Event, 1)
+	}
+	from := c.order.window.read
+	helpers.Go(func() { s.answer <- c.relay.sample(ctx, from, c.wants) })
+}
+
+// next takes an event that was found, every other time.
+func (s *scout) next(o *order, wanted bool) (*item, bool) {
+	s.turn = !s.turn
+	for wanted && s.turn && len(s.found) > 0 {
+		last := len(s.found) - 1
+		it := o.Beyond(s.found[last])
+		s.found = s.found[:last]
+		if it != nil {
+			s.out = true
+			return it, true
+		}
+	}
+	return nil, false
+}
+
+func (s *scout) finished(o *order, r result) {
+	s.out = false
+	if r.fault == nobodys {
+		o.SettleBeyond(r.item.event.Sequence)
+	}
+}
+
+// sample returns events after a position, each of them the first one of its resource
+// there: some at random, and the newest last.
+func (r *Relay) sample(ctx context.Context, after int64, wants func(tidings.Event) bool) []tidings.Event {
+	select {
+	case r.scouting <- struct{}{}: // one at a time, for the sake of memory
+		defer func() { <-r.scouting }()
+	case <-ctx.Done():
+		return nil
+	}
+	var finds, newest []tidings.Event
+	seen := make(map[[16]byte]bool)
+	for looked, firsts := 0, 0; looked < scoutEvents; {
+		events, _, err := r.tail.read(ctx, after, readBatch)
+		if err != nil || len(events) == 0 {
+			break
+		}
+		looked += len(events)
+		after = events[len(events)-1].Sequence
+		for _, e := range events {
+			resource := hashOf(e.Resource())
+			if !wants(e) || seen[resource] {
+				continue
+			}
+			seen[resource] = true
+			newest = append(newest, e)
+			if len(newest) <= scoutNewest {
+				continue
+			}
+			e, newest = newest[0], newest[1:]
+			if firsts++; len(finds) < scoutOthers {
+				finds = append(finds, e)
+			} else if at := rand.IntN(firsts); at < len(finds) {
+				finds[at] = e
+			}
+		}
+	}
+	return append(finds, newest...)
 }

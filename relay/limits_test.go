@@ -125,7 +125,7 @@ func TestCoalescingBehindAParkedEvent(t *testing.T) {
 		e := endpoint("a", r)
 		e.Coalesce = tidings.CoalesceUpdates
 		stop := start(t, log, relay.Options{}, e)
-		log.Append(event(1, 0))
+		log.Append(event(1, 0), event(2, 0))
 		time.Sleep(time.Second)
 		for version := range 20 {
 			log.Append(event(1, version+1))
@@ -133,7 +133,7 @@ func TestCoalescingBehindAParkedEvent(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		stop()
-		if diff := cmp.Diff([]string{"evt-1-0", "evt-1-20"}, r.got()); diff != "" {
+		if diff := cmp.Diff([]string{"evt-2-0", "evt-1-0", "evt-1-20"}, r.got()); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
 		if n := log.RetryRows(); n != 0 {
@@ -213,7 +213,7 @@ func TestCursorThatFallsOffTheLog(t *testing.T) {
 			return delivered
 		}}
 		stop := start(t, log, relay.Options{}, endpoint("a", r))
-		log.Append(event(1, 0))
+		log.Append(event(1, 0), event(9, 0))
 		time.Sleep(time.Second)
 		stop()
 		for i := range 10 {
@@ -226,10 +226,10 @@ func TestCursorThatFallsOffTheLog(t *testing.T) {
 		time.Sleep(time.Minute)
 		stop()
 		gaps, err := log.Gaps(t.Context(), 10)
-		if err != nil || len(gaps) != 1 || gaps[0].From != 2 || gaps[0].To != 8 {
-			t.Errorf("gaps = %+v, %v; want positions 2 to 8", gaps, err)
+		if err != nil || len(gaps) != 1 || gaps[0].From != 3 || gaps[0].To != 9 {
+			t.Errorf("gaps = %+v, %v; want positions 3 to 9", gaps, err)
 		}
-		if diff := cmp.Diff([]string{"evt-2-7", "evt-2-8", "evt-2-9", "evt-1-0"}, r.got()); diff != "" {
+		if diff := cmp.Diff([]string{"evt-9-0", "evt-2-7", "evt-2-8", "evt-2-9", "evt-1-0"}, r.got()); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
 	})

@@ -167,6 +167,7 @@ type Relay struct {
 	updated   chan struct{}          // the endpoints were
 	moved     chan struct{}          // a cursor was
 	saving    chan struct{}          // held while cursors are saved; a lock that can be given up
+	scouting  chan struct{}          // the same while a consumer looks beyond its window
 }
 
 // configured is an endpoint that consumers may be using.
@@ -184,6 +185,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger), history: newHistory(log, options.Logger),
 		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
+		scouting: make(chan struct{}, 1),
 	}
 	if err := r.tail.start(ctx); err != nil {
 		return nil, err
@@ -207,6 +209,10 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	}
 	head, err := r.log.Advance(ctx)
 	if err != nil {
+		return err
+	}
+	// What partitions had settled is known to those that take their place.
+	if err := r.saveCursors(ctx, r.consumers()...); err != nil {
 		return err
 	}
 	if err := r.log.Prepare(ctx, partitions, head); err != nil {

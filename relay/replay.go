@@ -3,17 +3,35 @@ package relay
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// replay hands over the replays that run; the first partition of an endpoint
-// runs those of the endpoint, one after another.
+// replays is what a consumer knows of the replays of its endpoint. One runs at a
+// time.
+type replays struct {
+	heard   atomic.Pointer[[]eventlog.Replay]
+	next    chan *item    // what the one that runs wants to send
+	ended   chan struct{} // it has
+	running string        // its id
+	last    string        // the id of the one before
+	sending int           // its events under way
+}
+
+func newReplays() *replays {
+	return &replays{next: make(chan *item), ended: make(chan struct{}, 1)}
+}
+
+// replay hands over the replays that run; the first partition of an endpoint runs
+// those of the endpoint, one after another.
 func (c *consumer) replay(all []eventlog.Replay) {
-	if c.lease.Index != 0 {
+	if c.lease().Index != 0 {
 		return
 	}
 	var own []eventlog.Replay
@@ -22,25 +40,26 @@ func (c *consumer) replay(all []eventlog.Replay) {
 			own = append(own, r)
 		}
 	}
-	c.replays.Store(&own)
+	c.replays.heard.Store(&own)
 }
 
-// spare returns the channel of events to be sent again while the endpoint is
-// well, no live event waits, and at least half of what may be under way stays
-// free for live ones.
+// spare returns the channel of events to be sent again while the endpoint is well, or
+// may be probed, no live event waits, and at least half of what may be under way
+// stays free for live ones.
 func (c *consumer) spare() <-chan *item {
+	if c.replays.running == "" || c.order.Waiting() > 0 || c.holds() {
+		return nil
+	}
 	now := time.Now()
-	well := c.health.state == Healthy || c.health.state == Ramping
+	limit := c.health.limit(now, false)
 	switch {
-	case !c.runs, !well, !c.ready.empty(), c.isDue(now), !c.alive.has(now):
+	case c.pool.counted() >= limit, c.replays.sending >= max(limit/2, 1), c.pool.full(), !c.alive.has(now):
 		return nil
-	case c.inFlight >= c.health.limit(now), c.replaying >= max(c.health.limit(now)/2, 1):
-		return nil
-	case c.limiter.TokensAt(now) < 1:
+	case c.limiter.TokensAt(now) < 1 || c.health.ready().After(now):
 		c.timer.Reset(replayPause)
 		return nil
 	}
-	return c.again
+	return c.replays.next
 }
 
 // replayPause is how long a replay waits for the rate limit.
@@ -48,38 +67,94 @@ const replayPause = 20 * time.Millisecond
 
 // beginReplay starts the first of the replays, unless one runs.
 func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
-	own := c.replays.Load()
-	if c.runs || own == nil {
+	own := c.replays.heard.Load()
+	if c.replays.running != "" || own == nil {
 		return
 	}
 	for _, r := range *own {
-		if c.replayedIDs[r.ID] {
+		if r.ID == c.replays.last {
 			continue // the list is older than its end
 		}
-		c.replayedIDs[r.ID] = true
-		c.runs = true
-		next := &replaying{consumer: c, Replay: r}
+		c.replays.running, c.replays.last = r.ID, r.ID
+		p := &replaying{
+			Replay: r, log: c.ledger.log, lease: c.lease(), endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
+			drain: c.relay.options.DrainTimeout, out: c.replays.next, results: make(chan result, c.endpoint.MaxInFlight),
+			underway: make(map[string]bool), waiting: make(map[int64]bool),
+		}
 		helpers.Go(func() {
-			next.run(ctx)
-			give(c.replayed)
+			p.run(ctx)
+			give(c.replays.ended)
 		})
 		return
 	}
 }
 
-// replaying is a replay that runs. Its events go through the consumer one by one
-// as there is room; one resource's go one after another.
+// resend sends an event again for a replay, unless it would overtake older events of
+// its resource that the endpoint has not got yet.
+func (c *consumer) resend(ctx, attempts context.Context, it *item) {
+	now := time.Now()
+	resource := it.event.Resource()
+	switch {
+	case !c.order.Settled(it.event):
+		it.replay <- result{item: it, passed: true}
+		return
+	case c.order.parked.has(resource):
+		rows, ok := c.ledger.lane(ctx, it.event, 1)
+		older := ok && len(rows) > 0 && rows[0].Event.Sequence < it.event.Sequence
+		first := ok && len(rows) > 0 && rows[0].Event.Sequence == it.event.Sequence
+		if !ok || older || (first && !c.order.Borrow(it)) {
+			it.replay <- result{item: it, passed: true}
+			return
+		}
+		if first {
+			it.attempts, it.first = rows[0].Attempts, rows[0].First
+		}
+	}
+	c.limiter.Allow()
+	c.replays.sending++
+	c.launch(attempts, it, now)
+}
+
+// resent takes the outcome of an event that was sent again. One that was delivered
+// is settled, whatever it waited for.
+func (c *consumer) resent(ctx context.Context, r result, now time.Time) {
+	c.replays.sending--
+	it := r.item
+	if r.fault == nobodys {
+		c.ledger.unpark(ctx, now, it.event.Sequence)
+		if it.lane != nil {
+			c.settle(ctx, it)
+		}
+	} else if it.lane != nil {
+		c.order.GiveBack(it)
+		c.ledger.dueAt(now)
+	}
+	it.replay <- r
+}
+
+// replaying is a replay that runs. It feeds its events to the consumer one by one as
+// there is room; one resource's go one after another. One that fails because of the
+// endpoint is sent again after others.
 type replaying struct {
-	*consumer
 	eventlog.Replay
+	log      eventlog.Log
+	lease    eventlog.Lease
+	endpoint *Endpoint
+	logger   *slog.Logger
+	lost     *atomic.Bool
+	drain    time.Duration
 	patterns []tidings.Pattern
 
+	out      chan<- *item
 	results  chan result
-	underway map[string]bool // resources
+	fresh    []*item         // that were read
+	again    []*item         // that failed because of the endpoint
+	turn     bool            // for again
+	underway map[string]bool // resources of what was handed over or failed
 	waiting  map[int64]bool  // positions that are not done
 	handed   int             // events that the consumer has
-	dead     map[int64]bool  // those of dead letters
 	read     int64           // up to which it was read
+	all      bool            // everything was read
 	saved    time.Time
 }
 
@@ -95,9 +170,14 @@ func (p *replaying) run(ctx context.Context) {
 	if ctx.Err() == nil || p.State != eventlog.ReplayRunning {
 		return
 	}
-	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.relay.options.DrainTimeout+finalTime)
+	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.drain+finalTime)
 	defer cancel()
-	for p.handed > 0 && p.settle(final) {
+	for p.handed > 0 && final.Err() == nil {
+		select {
+		case r := <-p.results:
+			p.done(r)
+		case <-final.Done():
+		}
 	}
 	if !p.lost.Load() {
 		p.save(final, true)
@@ -105,8 +185,6 @@ func (p *replaying) run(ctx context.Context) {
 }
 
 func (p *replaying) sendAll(ctx context.Context) {
-	p.results = make(chan result, p.endpoint.MaxInFlight)
-	p.underway, p.waiting, p.dead = make(map[string]bool), make(map[int64]bool), make(map[int64]bool)
 	p.read = max(p.Position, p.From-1)
 	for _, text := range p.Patterns {
 		pattern, err := tidings.ParsePattern(text, nil)
@@ -118,33 +196,78 @@ func (p *replaying) sendAll(ctx context.Context) {
 		}
 		p.patterns = append(p.patterns, pattern)
 	}
-	for p.State == eventlog.ReplayRunning {
-		events, err := p.next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			p.logger.Error("replay cannot be read, trying again every second", "replay", p.ID, "error", err)
-			wait(ctx, time.Second)
-			continue
-		case len(events) == 0:
-			for len(p.waiting) > 0 && p.settle(ctx) {
-			}
-			if ctx.Err() != nil {
-				return
-			}
+	tick := time.NewTicker(replayInterval) // it may have been canceled
+	defer tick.Stop()
+	for p.State == eventlog.ReplayRunning && ctx.Err() == nil {
+		p.load(ctx)
+		next, out := p.next()
+		if next == nil && p.handed == 0 && p.all {
 			p.read, p.State = max(p.read, p.To), eventlog.ReplayDone
 			p.save(ctx, true)
 			return
 		}
-		for _, e := range events {
-			p.read = e.Sequence
-			if p.wants(e) && !p.send(ctx, &item{event: e, replay: p.results}) {
-				return
-			}
+		select {
+		case out <- next:
+			p.hand(next)
+		case r := <-p.results:
+			p.done(r)
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
 		p.save(ctx, false)
 	}
+}
+
+// load reads more events once few are left.
+func (p *replaying) load(ctx context.Context) {
+	for !p.all && len(p.fresh) == 0 && len(p.again) < replayBatch && ctx.Err() == nil {
+		events, err := p.fetch(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				p.logger.Error("replay cannot be read, trying again every second", "replay", p.ID, "error", err)
+				wait(ctx, time.Second)
+			}
+			continue
+		}
+		p.all = len(events) == 0
+		for _, e := range events {
+			p.read = e.Sequence
+			if p.wants(e) {
+				p.fresh = append(p.fresh, &item{event: e, replay: p.results})
+				p.waiting[e.Sequence] = true
+			}
+		}
+	}
+}
+
+// next is what to hand over next: the first event that was read none of whose
+// resource is under way, and one that failed, in turn. If there is none, the channel
+// that it returns blocks.
+func (p *replaying) next() (*item, chan<- *item) {
+	at := slices.IndexFunc(p.fresh, func(it *item) bool { return !p.underway[it.event.Resource()] })
+	var it *item
+	switch {
+	case p.handed == cap(p.results): // the consumer never waits to tell what came of them
+		return nil, nil
+	case len(p.again) > 0 && (p.turn || at < 0):
+		it = p.again[0]
+	case at >= 0:
+		it = p.fresh[at]
+	default:
+		return nil, nil
+	}
+	it.more = len(p.fresh)+len(p.again) > 1
+	return it, p.out
+}
+
+// hand notes that the consumer has an event.
+func (p *replaying) hand(it *item) {
+	p.handed++
+	p.underway[it.event.Resource()] = true
+	same := func(other *item) bool { return other == it }
+	p.turn = !slices.ContainsFunc(p.again, same)
+	p.again, p.fresh = slices.DeleteFunc(p.again, same), slices.DeleteFunc(p.fresh, same)
 }
 
 // wants reports whether the replay sends an event: one that the endpoint wants,
@@ -153,13 +276,12 @@ func (p *replaying) wants(e tidings.Event) bool {
 	return p.Matches(e, p.patterns) && (p.From == p.To || p.Dead || p.endpoint.Matches(e))
 }
 
-// next reads the events that come next.
-func (p *replaying) next(ctx context.Context) ([]tidings.Event, error) {
+// fetch reads the events that come next.
+func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	var events []tidings.Event
 	if p.Dead {
 		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: p.endpoint.Name, Dead: true, After: p.read, Limit: replayBatch})
 		for _, r := range rows {
-			p.dead[r.Event.Sequence] = true
 			events = append(events, r.Event)
 		}
 		if err != nil {
@@ -179,76 +301,24 @@ func (p *replaying) next(ctx context.Context) ([]tidings.Event, error) {
 	return events, nil
 }
 
-// send gives an event to the consumer, once none of its resource is under way.
-// It returns false if the replay is over.
-func (p *replaying) send(ctx context.Context, it *item) bool {
-	for p.underway[it.event.Resource()] {
-		if !p.settle(ctx) {
-			return false
-		}
-	}
-	p.waiting[it.event.Sequence] = true
-	return p.hand(ctx, it)
-}
-
-func (p *replaying) hand(ctx context.Context, it *item) bool {
-	p.underway[it.event.Resource()] = true
-	tick := time.NewTicker(replayInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case p.again <- it:
-			p.handed++
-			return true
-		case r := <-p.results:
-			if !p.done(ctx, r) {
-				return false
-			}
-		case <-tick.C: // it may have been canceled
-			p.save(ctx, false)
-			if p.State != eventlog.ReplayRunning {
-				return false
-			}
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// settle waits for a result.
-func (p *replaying) settle(ctx context.Context) bool {
-	select {
-	case r := <-p.results:
-		return p.done(ctx, r)
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// done counts a result; an event that failed because of its endpoint is sent
-// again when that is well.
-func (p *replaying) done(ctx context.Context, r result) bool {
+// done counts a result; an event that failed because of its endpoint is sent again.
+func (p *replaying) done(r result) {
 	p.handed--
-	if r.outcome.Verdict == tidings.Interrupted {
-		return true // it waits for the next owner
-	}
-	if !r.spent {
-		return p.hand(ctx, &item{event: r.item.event, replay: p.results})
-	}
-	sequence := r.item.event.Sequence
-	delete(p.underway, r.item.event.Resource())
-	delete(p.waiting, sequence)
-	if r.outcome.Verdict != tidings.Delivered {
+	switch {
+	case r.passed:
+	case r.fault == undeclared:
+		return // it waits for the next owner
+	case r.fault == nobodys:
+		p.Delivered++
+	case r.fault == theEvents:
 		p.Failed++
 		p.Reason = r.outcome.Reason
-		return true
+	default:
+		p.again = append(p.again, &item{event: r.item.event, trial: r.item.trial, replay: p.results})
+		return
 	}
-	p.Delivered++
-	if !p.dead[sequence] {
-		return true
-	}
-	delete(p.dead, sequence)
-	return p.persistReplay(ctx, func(ctx context.Context) error { return p.log.Unpark(ctx, p.lease, sequence) })
+	delete(p.underway, r.item.event.Resource())
+	delete(p.waiting, r.item.event.Sequence)
 }
 
 // save writes how far it has come, now and then, and learns whether it was

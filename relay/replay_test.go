@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -136,7 +137,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 		broken.Store(true)
 		r := &replayed{}
 		r.answer = func(a tidings.Attempt) tidings.Outcome {
-			if broken.Load() && a.Event.ID != "evt-9-0" || a.Event.ID == "evt-3-0" {
+			if broken.Load() && a.Event.Resource() < event(7, 0).Resource() || a.Event.ID == "evt-3-0" {
 				return rejected
 			}
 			return delivered
@@ -145,13 +146,15 @@ func TestReplayOfDeadLetters(t *testing.T) {
 		for i := range 6 {
 			log.Append(event(i, 0))
 		}
-		log.Append(event(9, 0))
-		time.Sleep(time.Second)
+		for i := range 3 { // they get through, so that it is not the endpoint's fault
+			log.Append(event(7+i, 0))
+			time.Sleep(time.Minute)
+		}
 		if n := len(deadLetters(t, log)); n != 6 {
 			t.Fatalf("%d dead letters, want 6", n)
 		}
 		broken.Store(false)
-		begin(t, log, eventlog.Replay{ID: "1", Dead: true, From: 1, To: 7})
+		begin(t, log, eventlog.Replay{ID: "1", Dead: true, From: 1, To: 9})
 		time.Sleep(10 * time.Second)
 		stop()
 		got := replayOf(t, log, "1")
@@ -332,6 +335,56 @@ func TestRemovedEndpointGoesOn(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"evt-1-3"}, added.got()); diff != "" {
 			t.Errorf("new (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A replay settles what it delivers: neither the parked event nor the dead letter is
+// sent again by schedule. And it never sends an event before older ones of its
+// resource that the endpoint has not got.
+func TestReplaySettlesAndDoesNotOvertake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		var mended atomic.Bool
+		r := &replayed{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			switch {
+			case mended.Load():
+			case strings.HasPrefix(a.Event.ID, "evt-1-"):
+				return refused
+			case strings.HasPrefix(a.Event.ID, "evt-2-"):
+				return rejected
+			}
+			return delivered
+		}
+		e := endpoint("a", r)
+		e.Retry.Delays = []time.Duration{time.Hour}
+		stop := start(t, log, relay.Options{}, e)
+		log.Append(event(3, 0), event(1, 0), event(1, 1), event(2, 0), event(3, 1))
+		time.Sleep(time.Second)
+		if n := log.RetryRows(); n != 3 {
+			t.Fatalf("%d rows, want a parked event, one behind it, and a dead letter", n)
+		}
+		mended.Store(true)
+		begin(t, log, eventlog.Replay{ID: "1", From: 3, To: 5}) // not the parked event itself
+		time.Sleep(10 * time.Second)
+		if got := slices.Sorted(slices.Values(r.sentAgain())); !slices.Equal(got, []string{"evt-2-0", "evt-3-1"}) {
+			t.Errorf("sent again: %v, want the dead letter and what was delivered", got)
+		}
+		begin(t, log, eventlog.Replay{ID: "2", From: 2, To: 2})
+		time.Sleep(10 * time.Second)
+		if n := log.RetryRows(); n != 0 {
+			t.Errorf("%d rows are left", n)
+		}
+		time.Sleep(3 * time.Hour)
+		stop()
+		count := make(map[string]int)
+		for _, id := range r.got() {
+			count[id]++
+		}
+		want := map[string]int{"evt-3-0": 1, "evt-3-1": 2, "evt-2-0": 1, "evt-1-0": 1, "evt-1-1": 1}
+		if diff := cmp.Diff(want, count); diff != "" {
+			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -237,7 +237,7 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 		}
 	}
 	for partition, s := range p.slots {
-		if mine[partition] != s.lease {
+		if mine[partition] != s.lease() {
 			s.lose()
 			s.stopping = true
 		}
@@ -290,7 +290,7 @@ func (p *replica) stopSurplus(endpoints map[string]*configured, share int) {
 			well = append(well, s)
 		}
 	}
-	slices.SortFunc(well, func(a, b *slot) int { return comparePartitions(a.lease.Partition, b.lease.Partition) })
+	slices.SortFunc(well, func(a, b *slot) int { return comparePartitions(a.lease().Partition, b.lease().Partition) })
 	for _, s := range well[min(share, len(well)):] {
 		s.halt()
 	}
@@ -361,9 +361,9 @@ func (p *replica) start(ctx context.Context, e *configured, cursor eventlog.Curs
 // finish saves the cursor of a consumer that has ended and gives its lease back.
 func (p *replica) finish(ctx context.Context, s *slot) {
 	s.stop()
-	delete(p.slots, s.lease.Partition)
-	if !s.lost.Load() {
-		err := errors.Join(p.relay.saveCursors(ctx, s.consumer), p.relay.log.Release(ctx, []eventlog.Lease{s.lease}))
+	delete(p.slots, s.lease().Partition)
+	if !s.lost() {
+		err := errors.Join(p.relay.saveCursors(ctx, s.consumer), p.relay.log.Release(ctx, []eventlog.Lease{s.lease()}))
 		if err == nil {
 			err = p.relay.log.Nudge(ctx)
 		}
@@ -390,8 +390,8 @@ func (p *replica) leave(ctx context.Context) error {
 		select {
 		case s := <-p.ended:
 			s.stop()
-			delete(p.slots, s.lease.Partition)
-			if !s.lost.Load() {
+			delete(p.slots, s.lease().Partition)
+			if !s.lost() {
 				final, cancel := context.WithTimeout(staying, finalTime)
 				failures = append(failures, p.relay.saveCursors(final, s.consumer))
 				cancel()

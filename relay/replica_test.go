@@ -179,6 +179,20 @@ func (v *view) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.Re
 	return v.Memory.Park(ctx, l, retries)
 }
 
+func (v *view) Due(ctx context.Context, p eventlog.Partition, now time.Time, limit int) ([]eventlog.Retry, time.Time, error) {
+	if err := v.pass(ctx); err != nil {
+		return nil, time.Time{}, err
+	}
+	return v.Memory.Due(ctx, p, now, limit)
+}
+
+func (v *view) Requeue(ctx context.Context, l eventlog.Lease, reason string, since, now time.Time) (int64, error) {
+	if err := v.pass(ctx); err != nil {
+		return 0, err
+	}
+	return v.Memory.Requeue(ctx, l, reason, since, now)
+}
+
 func (v *view) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int64) error {
 	if err := v.pass(ctx); err != nil {
 		return err
@@ -201,18 +215,33 @@ type process struct {
 	done  chan struct{}
 }
 
-// start runs a relay as a process of its own; its sender is stopped, and dies,
-// with it.
+// sender is one that is stopped, and dies, with the process. A process that is stopped
+// begins no attempt; here it looks as though it had.
+func (v *view) sender(to relay.Sender) relay.Sender {
+	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+		v.mu.Lock()
+		stopped := v.stopped
+		v.mu.Unlock()
+		if stopped != nil {
+			<-stopped
+			return tidings.Outcome{Verdict: tidings.Interrupted}
+		}
+		if v.pass(ctx) != nil && ctx.Err() != nil {
+			return tidings.Outcome{Verdict: tidings.Interrupted}
+		}
+		return to.Send(ctx, a)
+	})
+}
+
+// start runs a relay as a process of its own. Endpoints without a sender get to.
 func (c *cluster) start(t *testing.T, to relay.Sender, endpoints ...relay.Endpoint) *process {
 	t.Helper()
 	v := c.join()
 	for i := range endpoints {
-		endpoints[i].Sender = relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
-			if v.pass(ctx) != nil && ctx.Err() != nil {
-				return tidings.Outcome{Verdict: tidings.Interrupted}
-			}
-			return to.Send(ctx, a)
-		})
+		if endpoints[i].Sender == nil {
+			endpoints[i].Sender = to
+		}
+		endpoints[i].Sender = v.sender(endpoints[i].Sender)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := relay.New(ctx, v, endpoints, relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})

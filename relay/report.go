@@ -60,7 +60,7 @@ func (r *report) changed(c *consumer, now time.Time) {
 	if at, ok := r.nextLine(h); ok && !now.Before(at) {
 		r.line = now
 		c.logger.Warn("endpoint is still "+string(h.state), "outcome", h.reason,
-			"for", now.Sub(h.since).Round(time.Second), "cursor", c.window.cursor())
+			"for", now.Sub(h.since).Round(time.Second), "cursor", c.order.Cursor())
 	}
 }
 
@@ -75,7 +75,7 @@ func (r *report) wentDown(c *consumer) {
 		c.logger.Warn("endpoint asked for a pause", "outcome", h.reason, "until", h.resume.UTC().Format(time.RFC3339))
 	case h.reason == tidings.ReasonBlockedAddress:
 		c.logger.Error("endpoint's address is refused by the egress rule; see egress.deny_networks and egress.allow_networks", "outcome", h.reason)
-	case h.reason == "http_401" || h.reason == "http_403":
+	case h.reason == RefusesPrefix+"http_401" || h.reason == RefusesPrefix+"http_403":
 		c.logger.Error("endpoint refuses our credentials; see its headers or http settings", "outcome", h.reason)
 	default:
 		c.logger.Warn("endpoint is down, its events wait in the log", withDetail(h.detail, "outcome", h.reason)...)

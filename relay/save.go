@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -55,7 +54,7 @@ func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 	var movers []*consumer
 	for _, c := range consumers {
 		cursor := c.save()
-		if cursor != c.saved && !c.lost.Load() {
+		if !cursor.Equal(c.saved) && !c.lost() {
 			moved, movers = append(moved, cursor), append(movers, c)
 		}
 	}
@@ -69,7 +68,7 @@ func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 	for i, c := range movers {
 		c.saved = moved[i]
 		for _, l := range lost {
-			if l == c.lease {
+			if l == c.lease() {
 				c.lose()
 			}
 		}
@@ -84,8 +83,6 @@ func (r *Relay) forget(c *consumer) {
 	r.mu.Unlock()
 	r.release(c.configured)
 }
-
-var errLost = errors.New("the lease was lost")
 
 func wait(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

@@ -20,8 +20,12 @@ type Status struct {
 	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since"`
 	// Until is when the next request goes out, where it is down or throttled.
-	Until    time.Time `json:"until,omitzero"`
-	InFlight int64     `json:"in_flight"`
+	Until time.Time `json:"until,omitzero"`
+	// Limit is how many requests may be under way at once, and what was learned of
+	// the receiver's own limits.
+	Limit int `json:"limit,omitempty"`
+	Learned
+	InFlight int64 `json:"in_flight"`
 	// Delivered and Failed count attempts since this process has it; the rates
 	// are per second, over the last seconds.
 	Delivered     int64      `json:"delivered"`
@@ -84,17 +88,20 @@ func (n *counts) look(now time.Time) {
 
 // observe makes a change of state known.
 func (c *consumer) observe() {
-	h := c.health
+	h, limit := c.health, c.health.concurrency()
 	old := c.status.Load()
-	if old != nil && old.State == h.state && old.Reason == h.reason && old.Since.Equal(h.since) {
+	if old != nil && old.State == h.state && old.Reason == h.reason && old.Since.Equal(h.since) &&
+		old.Limit == limit && old.Learned == h.Learned {
 		return
 	}
-	s := &Status{State: h.state, Reason: h.reason, Since: h.since}
+	s := &Status{State: h.state, Reason: h.reason, Since: h.since, Limit: limit, Learned: h.Learned}
 	if at, ok := h.wake(); ok {
 		s.Until = at
 	}
 	c.status.Store(s)
-	give(c.relay.moved)
+	if old == nil || old.State != s.State || old.Reason != s.Reason {
+		give(c.relay.moved)
+	}
 }
 
 // Status is how the partition is doing now.
@@ -111,7 +118,8 @@ func (c *consumer) current() Status {
 // save is the cursor as it is to be saved. The saving lock is held.
 func (c *consumer) save() eventlog.Cursor {
 	c.counts.look(time.Now())
-	cursor := eventlog.Cursor{Lease: c.lease, Sequence: c.cursor.Load()}
+	at := c.position.Load()
+	cursor := eventlog.Cursor{Lease: c.lease(), Sequence: at.cursor, Marks: at.marks}
 	status := c.current()
 	status.InFlight = 0 // it changes all the time, and that is not worth a write
 	text, err := json.Marshal(status)
@@ -119,6 +127,12 @@ func (c *consumer) save() eventlog.Cursor {
 		cursor.Status = string(text)
 	}
 	return cursor
+}
+
+// lastStatus is how the endpoint was doing when its cursor was saved.
+func lastStatus(c eventlog.Cursor) (s Status) {
+	_ = json.Unmarshal([]byte(c.Status), &s) // an older version's is as good as none
+	return s
 }
 
 // PartitionStatus is a partition of an endpoint: who holds it, how far it has
@@ -148,15 +162,15 @@ func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
 	own := make(map[eventlog.Lease]Status)
 	position := make(map[eventlog.Lease]int64)
 	for _, c := range r.consumers() {
-		own[c.lease], position[c.lease] = c.current(), c.cursor.Load()
+		own[c.lease()], position[c.lease()] = c.current(), c.position.Load().cursor
 	}
 	all := make([]PartitionStatus, 0, len(cursors))
 	for _, c := range cursors {
 		p := PartitionStatus{Cursor: c, Held: live[c.Owner]}
 		if status, ok := own[c.Lease]; ok {
 			p.Status, p.Cursor.Sequence = status, max(position[c.Lease], c.Sequence)
-		} else if c.Status != "" {
-			_ = json.Unmarshal([]byte(c.Status), &p.Status) // an older version's is as good as none
+		} else {
+			p.Status = lastStatus(c)
 		}
 		all = append(all, p)
 	}

@@ -14,13 +14,13 @@ const longestRetryAfter = time.Hour
 // Classify returns what an HTTP answer means; docs/protocol.md has the table.
 func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 	outcome := tidings.Outcome{Status: status, Reason: "http_" + strconv.Itoa(status)}
-	pause, asked := parseRetryAfter(retryAfter, now)
+	pause := parseRetryAfter(retryAfter, now)
 	switch {
 	case status >= 200 && status < 300:
 		outcome.Verdict, outcome.Reason = tidings.Delivered, ""
 	case status == http.StatusGone:
 		outcome.Verdict = tidings.Gone
-	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable && asked:
+	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
 		outcome.Verdict, outcome.RetryAfter = tidings.Throttled, pause
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusProxyAuthRequired:
 		outcome.Verdict = tidings.Unauthorized
@@ -36,16 +36,14 @@ func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 	return outcome
 }
 
-// parseRetryAfter reads seconds or an HTTP date (RFC 9110, section 10.2.3).
-func parseRetryAfter(text string, now time.Time) (time.Duration, bool) {
-	if text == "" {
-		return 0, false
-	}
+// parseRetryAfter reads seconds or an HTTP date (RFC 9110, section 10.2.3); 0 for
+// anything else.
+func parseRetryAfter(text string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, longestRetryAfter), true
+		return min(time.Duration(seconds)*time.Second, longestRetryAfter)
 	}
 	if at, err := http.ParseTime(text); err == nil {
-		return min(max(at.Sub(now), 0), longestRetryAfter), true
+		return min(max(at.Sub(now), 0), longestRetryAfter)
 	}
-	return 0, false
+	return 0
 }

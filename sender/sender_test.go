@@ -84,7 +84,7 @@ func TestRequest(t *testing.T) {
 func TestClassifyEveryStatus(t *testing.T) {
 	special := map[int]tidings.Verdict{
 		401: tidings.Unauthorized, 403: tidings.Unauthorized, 407: tidings.Unauthorized, 410: tidings.Gone,
-		413: tidings.Rejected, 415: tidings.Rejected, 429: tidings.Throttled,
+		413: tidings.Rejected, 415: tidings.Rejected, 429: tidings.Throttled, 503: tidings.Throttled,
 	}
 	classes := map[int]tidings.Verdict{1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused, 4: tidings.Refused, 5: tidings.Failed}
 	for status := 100; status < 600; status++ {
@@ -118,8 +118,9 @@ func TestRetryAfter(t *testing.T) {
 		{503, "Thu, 26 Mar 2026 12:02:00 GMT", tidings.Throttled, 2 * time.Minute},
 		{503, "Thu, 26 Mar 2026 11:00:00 GMT", tidings.Throttled, 0},
 		{503, "86400", tidings.Throttled, time.Hour},
-		{503, "soon", tidings.Failed, 0},
-		{503, "-1", tidings.Failed, 0},
+		{503, "soon", tidings.Throttled, 0},
+		{503, "-1", tidings.Throttled, 0},
+		{503, "", tidings.Throttled, 0},
 		{500, "30", tidings.Failed, 0},
 	} {
 		got := sender.Classify(tt.status, tt.text, now)

@@ -99,7 +99,9 @@ func (m *Memory) Prepare(_ context.Context, partitions []eventlog.Partition, hea
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := make(map[string]eventlog.Cursor) // what the old partitions have in common
+	parts := make(map[string][]eventlog.Cursor)
 	for key, c := range m.cursors {
+		parts[key.endpoint] = append(parts[key.endpoint], c)
 		old, seen := before[key.endpoint]
 		if seen {
 			c.Sequence, c.Generation, c.Owner = min(c.Sequence, old.Sequence), max(c.Generation, old.Generation), max(c.Owner, old.Owner)
@@ -119,6 +121,7 @@ func (m *Memory) Prepare(_ context.Context, partitions []eventlog.Partition, hea
 		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: head, Saved: time.Now()}
 		if known {
 			c.Sequence, c.Owner, c.Generation = old.Sequence, old.Owner, old.Generation+1
+			c.Marks = eventlog.Divide(parts[p.Endpoint])
 		}
 		m.cursors[cursorKey{p.Endpoint, p.Index}] = c
 	}
@@ -149,7 +152,7 @@ func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) (lost
 			continue
 		}
 		saved := m.cursors[cursorKey{c.Endpoint, c.Index}]
-		saved.Sequence, saved.Status, saved.Saved = max(saved.Sequence, c.Sequence), c.Status, time.Now()
+		saved.Sequence, saved.Marks, saved.Status, saved.Saved = max(saved.Sequence, c.Sequence), c.Marks, c.Status, time.Now()
 		m.cursors[cursorKey{c.Endpoint, c.Index}] = saved
 	}
 	return lost, nil
@@ -193,7 +196,7 @@ func (m *Memory) Park(_ context.Context, l eventlog.Lease, retries []eventlog.Re
 	}
 	for _, r := range retries {
 		key := retryKey{r.Endpoint, r.Event.Sequence}
-		if _, exists := m.retries[key]; exists && r.Attempts == 0 {
+		if _, exists := m.retries[key]; exists && r.Next.IsZero() && r.Dead.IsZero() {
 			continue
 		}
 		m.retries[key] = r
@@ -214,15 +217,47 @@ func (m *Memory) Unpark(_ context.Context, l eventlog.Lease, sequences ...int64)
 }
 
 // ParkedLanes implements [eventlog.Retries].
-func (m *Memory) ParkedLanes(_ context.Context, p eventlog.Partition, limit int) ([]eventlog.Retry, error) {
+func (m *Memory) ParkedLanes(_ context.Context, p eventlog.Partition, after int64, limit int) ([]eventlog.Retry, error) {
 	seen := make(map[string]bool)
 	return m.sorted(limit, func(r eventlog.Retry) bool {
 		if r.Endpoint != p.Endpoint || !r.Dead.IsZero() || !p.Has(r.Event) || seen[r.Event.Resource()] {
 			return false
 		}
 		seen[r.Event.Resource()] = true
-		return true
+		return r.Event.Sequence > after
 	}), nil
+}
+
+// Due implements [eventlog.Retries].
+func (m *Memory) Due(_ context.Context, p eventlog.Partition, now time.Time, limit int) (due []eventlog.Retry, next time.Time, err error) {
+	all := m.sorted(1<<20, func(r eventlog.Retry) bool {
+		return r.Endpoint == p.Endpoint && r.Dead.IsZero() && !r.Next.IsZero() && p.Has(r.Event)
+	})
+	slices.SortStableFunc(all, func(a, b eventlog.Retry) int { return a.Next.Compare(b.Next) })
+	for _, r := range all {
+		if r.Next.After(now) {
+			return due[:min(limit, len(due))], r.Next, nil
+		}
+		due = append(due, r)
+	}
+	return due[:min(limit, len(due))], time.Time{}, nil
+}
+
+// Requeue implements [eventlog.Retries].
+func (m *Memory) Requeue(_ context.Context, l eventlog.Lease, reason string, since, now time.Time) (n int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.held(l) {
+		return 0, eventlog.ErrLeaseLost
+	}
+	for key, r := range m.retries {
+		if r.Endpoint == l.Endpoint && r.Dead.IsZero() && l.Has(r.Event) && r.Reason == reason && !r.First.Before(since) && r.Next.After(now) {
+			r.Next = now
+			m.retries[key] = r
+			n++
+		}
+	}
+	return n, nil
 }
 
 // NextParked implements [eventlog.Retries].

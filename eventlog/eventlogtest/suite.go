@@ -2,6 +2,7 @@ package eventlogtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
 	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })
 	t.Run("parked events keep the order of their resource", func(t *testing.T) { testRetries(t, open(t)) })
+	t.Run("parked events are found when they are due", func(t *testing.T) { testDue(t, open(t)) })
 	t.Run("many rows are written at once", func(t *testing.T) { testManyRows(t, open(t)) })
 }
 
@@ -139,7 +141,7 @@ func testRetries(t *testing.T, home Home) {
 	park(t, log, held, failed, waiting, other, foreign)
 	park(t, log, held, eventlog.Retry{Endpoint: "a", Event: event(1, 1)}) // a waiting row replaces nothing
 
-	lanes, err := log.ParkedLanes(ctx, held.Partition, 10)
+	lanes, err := log.ParkedLanes(ctx, held.Partition, 0, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +177,49 @@ func testRetries(t *testing.T, home Home) {
 	}
 }
 
+func testDue(t *testing.T, home Home) {
+	ctx, log := t.Context(), home.Log
+	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
+	row := func(sequence int64, next time.Duration, reason string) eventlog.Retry {
+		e := Sample(int(sequence), 1)
+		e.Sequence = sequence
+		return eventlog.Retry{Endpoint: "a", Event: e, Attempts: 1, First: at, Next: at.Add(next), Reason: reason}
+	}
+	first, second, later, dead := row(3, time.Second, "http_500"), row(1, 2*time.Second, "http_500"), row(2, time.Hour, "http_500"), row(4, 0, "http_500")
+	other, early := row(5, 2*time.Hour, "timeout"), row(6, 2*time.Hour, "http_500")
+	dead.Dead, early.First = at, at.Add(-time.Minute)
+	waiting := eventlog.Retry{Endpoint: "a", Event: row(7, 0, "").Event}
+	held := hold(t, log, "a")
+	park(t, log, held, first, second, later, dead, other, early, waiting)
+
+	due := func(now time.Duration, limit int, next time.Time, want ...eventlog.Retry) {
+		t.Helper()
+		rows, at, err := log.Due(ctx, held.Partition, at.Add(now), limit)
+		if diff := cmp.Diff(want, rows); diff != "" || err != nil || !at.Equal(next) {
+			t.Errorf("due after %v: next %v, want %v; %v (-want +got):\n%s", now, at, next, err, diff)
+		}
+	}
+	due(0, 10, first.Next)
+	due(time.Minute, 10, later.Next, first, second)
+	due(time.Minute, 1, later.Next, first)
+
+	n, err := log.Requeue(ctx, held, "http_500", at, at.Add(time.Minute))
+	if n != 1 || err != nil {
+		t.Errorf("%d are due again, %v; want 1: not what is due already, is dead, failed earlier or for another reason", n, err)
+	}
+	later.Next = at.Add(time.Minute)
+	due(time.Minute, 10, other.Next, first, second, later)
+	lost := held
+	lost.Generation++
+	if _, err := log.Requeue(ctx, lost, "timeout", at, at); !errors.Is(err, eventlog.ErrLeaseLost) {
+		t.Errorf("without the lease: %v", err)
+	}
+	lanes, err := log.ParkedLanes(ctx, held.Partition, 5, 10)
+	if diff := cmp.Diff([]eventlog.Retry{early, waiting}, lanes); diff != "" || err != nil {
+		t.Errorf("lanes after position 5: %v (-want +got):\n%s", err, diff)
+	}
+}
+
 func testManyRows(t *testing.T, home Home) {
 	const n = 1500 // more than one statement holds
 	events := make([]tidings.Event, n)
@@ -192,7 +237,7 @@ func testManyRows(t *testing.T, home Home) {
 	}
 	held := hold(t, home.Log, "a")
 	park(t, home.Log, held, retries...)
-	lanes, err := home.Log.ParkedLanes(t.Context(), held.Partition, n+1)
+	lanes, err := home.Log.ParkedLanes(t.Context(), held.Partition, 0, n+1)
 	if err != nil || len(lanes) != n {
 		t.Errorf("%d lanes, %v; want %d", len(lanes), err, n)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -189,12 +190,19 @@ func testPartitions(t *testing.T, home Home) {
 	if len(got) != 2 {
 		t.Fatalf("acquired %v", got)
 	}
-	save(t, log, eventlog.Cursor{Lease: got[0].Lease, Sequence: 8}, eventlog.Cursor{Lease: got[1].Lease, Sequence: 6})
+	slices.SortFunc(got, func(a, b eventlog.Cursor) int { return a.Index - b.Index })
+	ahead := eventlog.Mark{Index: 1, Of: 2, Low: 6, High: 12, Open: []int64{7, 11}, Ahead: []int64{20}}
+	save(t, log, eventlog.Cursor{Lease: got[0].Lease, Sequence: 8}, eventlog.Cursor{Lease: got[1].Lease, Sequence: 6, Marks: eventlog.Marks{ahead}})
 	if err := log.Prepare(ctx, []eventlog.Partition{whole("a")}, 100); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]int64{"a 0/1": 6}, cursors(t, log)); diff != "" {
 		t.Errorf("cursors of one again (-want +got):\n%s", diff)
+	}
+	again, err := log.Cursors(ctx)
+	want := eventlog.Marks{{Index: 0, Of: 2, Low: 8}, ahead}
+	if diff := cmp.Diff(want, again[0].Marks); diff != "" || err != nil {
+		t.Errorf("what the two had settled: %v (-want +got):\n%s", err, diff)
 	}
 	parts := make(map[int]bool)
 	for n := range 64 {

@@ -12,13 +12,18 @@ import (
 )
 
 const cursorColumns = `tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts, tidings_cursors.seq,
-	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.saved_at`
+	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks, tidings_cursors.saved_at`
 
 func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
 	var c eventlog.Cursor
 	var saved int64
-	err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &saved)
+	var marks string
+	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved); err != nil {
+		return c, err
+	}
+	var err error
 	c.Saved = fromMicros(saved)
+	c.Marks, err = eventlog.ParseMarks(marks)
 	return c, err
 }
 
@@ -46,16 +51,16 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 			}
 		}
 		return inBatches(len(missing), func(from, to int) error {
-			args := make([]any, 0, 8*(to-from))
+			args := make([]any, 0, 9*(to-from))
 			for _, p := range missing[from:to] {
 				c := existingCursor{seq: head}
 				if old, known := existing[p.Endpoint]; known {
 					c = old
 				}
-				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", time.Now().UnixMicro())
+				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks, time.Now().UnixMicro())
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, saved_at)
-				VALUES `+Placeholders(to-from, 8)+` ON CONFLICT DO NOTHING`, args...)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at)
+				VALUES `+Placeholders(to-from, 9)+` ON CONFLICT DO NOTHING`, args...)
 			if err != nil {
 				return fmt.Errorf("prepare cursors: %w", err)
 			}
@@ -65,28 +70,38 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 }
 
 // existingCursor is what the partitions of an endpoint have in common: the
-// lowest position, the highest generation, and one of their owners.
+// lowest position, the highest generation, one of their owners, and marks of what
+// each had settled.
 type existingCursor struct {
 	of         int
 	seq        int64
 	owner      string
 	generation int64
+	marks      string
 }
 
 func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT endpoint, min(parts), min(seq), max(owner), max(generation) FROM "+t.schema+"tidings_cursors GROUP BY endpoint")
+	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+"tidings_cursors ORDER BY endpoint, part")
 	if err != nil {
 		return nil, fmt.Errorf("prepare cursors: %w", err)
 	}
 	defer rows.Close()
-	existing := make(map[string]existingCursor)
+	all := make(map[string][]eventlog.Cursor)
 	for rows.Next() {
-		var endpoint string
-		var c existingCursor
-		if err := rows.Scan(&endpoint, &c.of, &c.seq, &c.owner, &c.generation); err != nil {
+		c, err := scanCursor(rows)
+		if err != nil {
 			return nil, fmt.Errorf("prepare cursors: %w", err)
 		}
-		existing[endpoint] = c
+		all[c.Endpoint] = append(all[c.Endpoint], c)
+	}
+	existing := make(map[string]existingCursor)
+	for endpoint, cursors := range all {
+		first := cursors[0]
+		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String()}
+		for _, c := range cursors {
+			e.seq, e.owner, e.generation = min(e.seq, c.Sequence), max(e.owner, c.Owner), max(e.generation, c.Generation)
+		}
+		existing[endpoint] = e
 	}
 	return existing, rows.Err()
 }
@@ -110,15 +125,15 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		lost = nil
 		return inBatches(len(cursors), func(from, to int) error {
-			args := make([]any, 0, 6*(to-from)+1)
+			args := make([]any, 0, 7*(to-from)+1)
 			left := make(map[eventlog.Partition]eventlog.Lease)
 			for _, c := range cursors[from:to] {
-				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status)
+				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status, c.Marks.String())
 				left[c.Partition] = c.Lease
 			}
-			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text")+
+			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text", "marks text")+
 				`UPDATE `+t.schema+`tidings_cursors SET `+fmt.Sprintf(`
-					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, saved_at = $%d
+					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, marks = v.marks, saved_at = $%d
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
 					AND tidings_cursors.parts = v.parts AND tidings_cursors.generation = v.generation
 				RETURNING tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts`, len(args)+1),

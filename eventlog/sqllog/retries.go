@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -38,7 +39,7 @@ func (t *Tables) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.
 				ON CONFLICT (endpoint, seq) DO UPDATE SET
 					attempts = excluded.attempts, first_at = excluded.first_at, next_at = excluded.next_at,
 					dead_at = excluded.dead_at, reason = excluded.reason
-				WHERE excluded.attempts > 0`, args...)
+				WHERE excluded.next_at > 0 OR excluded.dead_at > 0`, args...)
 			if err != nil {
 				return fmt.Errorf("park %d events of endpoint %s: %w", len(retries), l.Endpoint, err)
 			}
@@ -66,14 +67,56 @@ func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int6
 }
 
 // ParkedLanes implements [eventlog.Retries].
-func (t *Tables) ParkedLanes(ctx context.Context, p eventlog.Partition, limit int) ([]eventlog.Retry, error) {
+func (t *Tables) ParkedLanes(ctx context.Context, p eventlog.Partition, after int64, limit int) ([]eventlog.Retry, error) {
 	return t.retries(ctx, `
 		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries r
 		WHERE endpoint = $1 AND dead_at = 0 AND lane % $2 = $3 AND NOT EXISTS (
 			SELECT 1 FROM `+t.schema+`tidings_retries o
 			WHERE o.endpoint = r.endpoint AND o.resource_type = r.resource_type AND o.resource_id = r.resource_id
 				AND o.dead_at = 0 AND o.seq < r.seq)
-		ORDER BY seq LIMIT $4`, p.Endpoint, int64(max(p.Of, 1)), int64(p.Index), limit)
+			AND seq > $4
+		ORDER BY seq LIMIT $5`, p.Endpoint, int64(max(p.Of, 1)), int64(p.Index), after, limit)
+}
+
+// Due implements [eventlog.Retries].
+func (t *Tables) Due(ctx context.Context, p eventlog.Partition, now time.Time, limit int) (due []eventlog.Retry, next time.Time, err error) {
+	due, err = t.retries(ctx, `
+		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries
+		WHERE endpoint = $1 AND dead_at = 0 AND next_at > 0 AND next_at <= $2 AND lane % $3 = $4
+		ORDER BY next_at LIMIT $5`, p.Endpoint, micros(now), int64(max(p.Of, 1)), int64(p.Index), limit)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	err = t.query(ctx, t.writer, "parked events", func(rows *sql.Rows) error {
+		var at int64
+		err := rows.Scan(&at)
+		next = fromMicros(at)
+		return err
+	}, `SELECT next_at FROM `+t.schema+`tidings_retries
+		WHERE endpoint = $1 AND dead_at = 0 AND next_at > $2 AND lane % $3 = $4
+		ORDER BY next_at LIMIT 1`, p.Endpoint, max(micros(now), 0), int64(max(p.Of, 1)), int64(p.Index))
+	return due, next, err
+}
+
+// Requeue implements [eventlog.Retries].
+func (t *Tables) Requeue(ctx context.Context, l eventlog.Lease, reason string, since, now time.Time) (n int64, err error) {
+	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := t.held(ctx, tx, l); err != nil {
+			return err
+		}
+		result, err := tx.ExecContext(ctx, `
+			UPDATE `+t.schema+`tidings_retries SET next_at = $1
+			WHERE endpoint = $2 AND dead_at = 0 AND next_at > $1 AND reason = $3 AND first_at >= $4 AND lane % $5 = $6`,
+			micros(now), l.Endpoint, reason, micros(since), int64(max(l.Of, 1)), int64(l.Index))
+		if err == nil {
+			n, err = result.RowsAffected()
+		}
+		if err != nil {
+			return fmt.Errorf("requeue events of endpoint %s: %w", l.Endpoint, err)
+		}
+		return nil
+	})
+	return n, err
 }
 
 // NextParked implements [eventlog.Retries].

@@ -72,10 +72,13 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 		{"until", e.Until},
 		{"cursor", strconv.FormatInt(e.Cursor, 10)},
 		{"lag", fmt.Sprintf("%d events, %s", e.LagEvents, seconds(e.LagSeconds))},
-		{"in flight", strconv.FormatInt(e.InFlight, 10)},
+		{"in flight", fmt.Sprintf("%d of %d", e.InFlight, e.Limit)},
 		{"per second", fmt.Sprintf("%.1f delivered, %.1f failed", e.Delivered, e.Failed)},
 		{"parked", strconv.FormatInt(e.Parked, 10)},
 		{"dead letters", strconv.FormatInt(e.Dead, 10)},
+	}
+	if e.Rate > 0 {
+		fields = append(fields, [2]string{"pace", fmt.Sprintf("%.1f requests a second; it refused some at %.1f", e.Rate, e.Ceiling)})
 	}
 	if e.Missed > 0 {
 		fields = append(fields, [2]string{"missed", fmt.Sprintf("%d events expired before it got them", e.Missed)})

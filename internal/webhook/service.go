@@ -66,6 +66,9 @@ type Endpoint struct {
 	LagEvents  int64            `json:"lag_events" doc:"How many events of the log are behind the cursor, those that it does not want included."`
 	LagSeconds float64          `json:"lag_seconds" doc:"The age of the oldest of them; 0 where there are none."`
 	InFlight   int64            `json:"in_flight"`
+	Limit      int              `json:"limit" doc:"How many requests may be under way at once now."`
+	Rate       float64          `json:"rate,omitempty" doc:"How many requests a second it gets now; left out if it never refused any for load."`
+	Ceiling    float64          `json:"ceiling,omitempty" doc:"The rate at which it refused some last."`
 	Delivered  float64          `json:"delivered_per_second"`
 	Failed     float64          `json:"failed_per_second"`
 	Parked     int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
@@ -196,6 +199,9 @@ func (e *Endpoint) add(p relay.PartitionStatus) {
 		return
 	}
 	e.InFlight += p.Status.InFlight
+	e.Limit += p.Status.Limit
+	e.Rate += p.Status.Rate
+	e.Ceiling += p.Status.Ceiling
 	e.Delivered += p.Status.DeliveredRate
 	e.Failed += p.Status.FailedRate
 	if last := p.Status.LastError; last != nil && (e.LastError == nil || last.At.After(e.LastError.At)) {

@@ -1,0 +1,107 @@
+package eventlog
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// Mark says which events of a partition are settled although a cursor has not
+// passed them: those that overtook one that takes long, and those that the endpoint
+// got when it was divided into other partitions.
+type Mark struct {
+	Index int `json:"index"`
+	Of    int `json:"of"`
+	// All up to Low is settled, and all up to High but the positions in Open.
+	Low  int64   `json:"low"`
+	High int64   `json:"high,omitempty"`
+	Open []int64 `json:"open,omitempty"` // sorted
+	// Ahead is positions above High that are settled.
+	Ahead []int64 `json:"ahead,omitempty"` // sorted
+}
+
+// end is the position above which the mark says nothing.
+func (m *Mark) end() int64 {
+	end := max(m.Low, m.High)
+	if n := len(m.Ahead); n > 0 {
+		end = max(end, m.Ahead[n-1])
+	}
+	return end
+}
+
+func (m *Mark) settled(e tidings.Event) bool {
+	if !(Partition{Index: m.Index, Of: m.Of}).Has(e) {
+		return false
+	}
+	contains := func(list []int64) bool {
+		_, found := slices.BinarySearch(list, e.Sequence)
+		return found
+	}
+	switch {
+	case e.Sequence <= m.Low:
+		return true
+	case e.Sequence <= m.High:
+		return !contains(m.Open)
+	}
+	return contains(m.Ahead)
+}
+
+// Marks are those that are kept with a cursor.
+type Marks []Mark
+
+// Settled reports whether an event above the cursor is settled all the same.
+func (m Marks) Settled(e tidings.Event) bool {
+	return slices.ContainsFunc(m, func(mark Mark) bool { return mark.settled(e) })
+}
+
+// After returns the marks that still say something about events after a position.
+func (m Marks) After(sequence int64) Marks {
+	return slices.DeleteFunc(slices.Clone(m), func(mark Mark) bool { return mark.end() <= sequence })
+}
+
+// String is how the marks are kept; empty for none.
+func (m Marks) String() string {
+	if len(m) == 0 {
+		return ""
+	}
+	text, _ := json.Marshal(m) // numbers
+	return string(text)
+}
+
+// ParseMarks reads what [Marks.String] wrote.
+func ParseMarks(text string) (Marks, error) {
+	var m Marks
+	if text == "" {
+		return m, nil
+	}
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		return nil, fmt.Errorf("marks of a cursor: %w", err)
+	}
+	return m, nil
+}
+
+// Divide returns the marks for the partitions into which an endpoint is divided
+// anew: what each of the old ones had settled.
+func Divide(old []Cursor) Marks {
+	var all Marks
+	low := int64(math.MaxInt64)
+	old = slices.SortedFunc(slices.Values(old), func(a, b Cursor) int { return cmp.Compare(a.Index, b.Index) })
+	for _, c := range old {
+		low = min(low, c.Sequence)
+		own := false
+		for _, m := range c.Marks {
+			if m.Index == c.Index && m.Of == c.Of {
+				m.Low, own = max(m.Low, c.Sequence), true
+			}
+			all = append(all, m)
+		}
+		if !own {
+			all = append(all, Mark{Index: c.Index, Of: c.Of, Low: c.Sequence})
+		}
+	}
+	return all.After(low)
+}

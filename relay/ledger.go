@@ -1,0 +1,207 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// ledger is what a consumer writes under its lease, and reads back. A write is tried
+// until it succeeds, the lease is lost or the context ends; after one that was given
+// up, the cursor must not move any more.
+type ledger struct {
+	log    eventlog.Log
+	lease  eventlog.Lease
+	logger *slog.Logger
+	lost   atomic.Bool
+	lose   func() // ends all that is done under the lease
+	frozen bool   // a write was given up
+
+	unparked []int64   // delivered, and still in the retries table
+	unparkAt time.Time // when they have to go
+	nextDue  time.Time // when a parked event is due; zero if none is
+}
+
+const (
+	// unparkLimit and unparkInterval bound what was delivered and is still in the
+	// retries table, and so what is sent again after a crash.
+	unparkLimit    = 256
+	unparkInterval = 250 * time.Millisecond
+	// laneRows is how many parked events of a resource are read at once: after an
+	// hour of retries there may be very many.
+	laneRows = 64
+	// mergeRows is how many where updates are merged: what comes of them must not
+	// depend on how far they were read.
+	mergeRows = 10_000
+	// dueRows is how many parked resources that are due are read at once.
+	dueRows = 64
+)
+
+var errLost = errors.New("the lease was lost")
+
+// persist does a write, or a read that can't be done without.
+func (l *ledger) persist(ctx context.Context, do func(context.Context) error) bool {
+	for failing := false; ; failing = true {
+		err := errLost
+		if !l.lost.Load() {
+			err = do(ctx)
+		}
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, eventlog.ErrLeaseLost), errors.Is(err, errLost):
+			l.frozen = true
+			l.lose()
+			return false
+		case ctx.Err() != nil:
+			l.frozen = true
+			return false
+		case !failing:
+			l.logger.Error("delivery waits for the database, trying again every second", "error", err)
+		}
+		wait(ctx, time.Second)
+	}
+}
+
+// park writes events that failed or that wait behind such.
+func (l *ledger) park(ctx context.Context, rows []eventlog.Retry) bool {
+	if len(rows) == 0 {
+		return true
+	}
+	for _, r := range rows {
+		if r.Dead.IsZero() && !r.Next.IsZero() {
+			l.dueAt(r.Next)
+		}
+	}
+	return l.persist(ctx, func(ctx context.Context) error { return l.log.Park(ctx, l.lease, rows) })
+}
+
+// dueAt notes when a parked event is due.
+func (l *ledger) dueAt(at time.Time) {
+	if l.nextDue.IsZero() || at.Before(l.nextDue) {
+		l.nextDue = at
+	}
+}
+
+// unpark notes that an event needs no row any more; rows are removed in batches.
+func (l *ledger) unpark(ctx context.Context, now time.Time, sequences ...int64) {
+	if len(sequences) == 0 {
+		return
+	}
+	if len(l.unparked) == 0 {
+		l.unparkAt = now.Add(unparkInterval)
+	}
+	l.unparked = append(l.unparked, sequences...)
+	if len(l.unparked) >= unparkLimit {
+		l.flush(ctx)
+	}
+}
+
+// flush removes the rows of what was delivered.
+func (l *ledger) flush(ctx context.Context) bool {
+	if len(l.unparked) == 0 {
+		return true
+	}
+	done := l.persist(ctx, func(ctx context.Context) error { return l.log.Unpark(ctx, l.lease, l.unparked...) })
+	if done {
+		l.unparked = l.unparked[:0]
+	}
+	return done
+}
+
+// lane reads the oldest parked events of a resource.
+func (l *ledger) lane(ctx context.Context, e tidings.Event, limit int) (rows []eventlog.Retry, ok bool) {
+	if !l.flush(ctx) { // or it would read what was delivered
+		return nil, false
+	}
+	ok = l.persist(ctx, func(ctx context.Context) (err error) {
+		rows, err = l.log.NextParked(ctx, l.lease.Endpoint, e, limit)
+		return err
+	})
+	return rows, ok
+}
+
+// due reads the parked events that are due, and learns when the next one is.
+func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.Retry {
+	if l.nextDue.IsZero() || l.nextDue.After(now) || !l.flush(ctx) {
+		return nil
+	}
+	var rows []eventlog.Retry
+	l.persist(ctx, func(ctx context.Context) (err error) {
+		rows, l.nextDue, err = l.log.Due(ctx, l.lease.Partition, now, limit)
+		return err
+	})
+	if len(rows) == limit { // there may be more
+		l.dueAt(now)
+	}
+	return rows
+}
+
+// again makes the events due that were parked for a reason since a time.
+func (l *ledger) again(ctx context.Context, reason string, since, now time.Time) {
+	l.persist(ctx, func(ctx context.Context) error {
+		n, err := l.log.Requeue(ctx, l.lease, reason, since, now)
+		if n > 0 {
+			l.dueAt(now)
+			l.logger.Info("events that were parked when the endpoint began to fail are due again", "count", n)
+		}
+		return err
+	})
+}
+
+// parkedPage is how many parked resources are read at once when a consumer begins.
+const parkedPage = 1000
+
+// begin finds the resources that were parked when the last owner stopped, and the
+// dead letters that the cursor has not passed: those may not be sent again, for
+// later events of their resource went out. What nobody would try again, because the
+// one before it became a dead letter, is due at once.
+func (l *ledger) begin(ctx context.Context, after int64, parked parkedSet, now time.Time) (dead map[int64]bool) {
+	dead = make(map[int64]bool)
+	l.pages(ctx, after, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
+		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true, After: after, Limit: parkedPage})
+	}, func(rows []eventlog.Retry) {
+		for _, r := range rows {
+			dead[r.Event.Sequence] = true
+		}
+	})
+	l.pages(ctx, 0, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
+		return l.log.ParkedLanes(ctx, l.lease.Partition, after, parkedPage)
+	}, func(rows []eventlog.Retry) {
+		var forgotten []eventlog.Retry
+		for _, r := range rows {
+			parked[hashOf(r.Event.Resource())] = struct{}{}
+			if r.Next.IsZero() {
+				r.Next, r.First = now, now
+				forgotten = append(forgotten, r)
+				continue
+			}
+			l.dueAt(r.Next)
+		}
+		l.park(ctx, forgotten)
+	})
+	return dead
+}
+
+func (l *ledger) pages(ctx context.Context, after int64, read func(context.Context, int64) ([]eventlog.Retry, error), take func([]eventlog.Retry)) {
+	for {
+		var rows []eventlog.Retry
+		ok := l.persist(ctx, func(ctx context.Context) (err error) {
+			rows, err = read(ctx, after)
+			return err
+		})
+		if !ok {
+			return
+		}
+		take(rows)
+		if len(rows) < parkedPage {
+			return
+		}
+		after = rows[len(rows)-1].Event.Sequence
+	}
+}

@@ -1,0 +1,230 @@
+package relay
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// orderModel is what an order must keep to, whatever happens to its events.
+type orderModel struct {
+	order    *order
+	sequence int64
+	flying   []*item
+	table    map[string][]eventlog.Retry // parked events, by resource
+	settled  map[int64]bool
+	last     map[string]int64 // the last event of a resource that was sent first
+}
+
+const orderResources = 5
+
+// step does what a byte says.
+func (m *orderModel) step(b byte) error {
+	what, n := b%8, int(b/8)
+	switch what {
+	case 0, 1, 2:
+		m.add(n % orderResources)
+		return nil
+	case 3:
+		return m.send(pick(n % 2))
+	case 4:
+		it, ok := m.order.Probe(int64(n), nil)
+		if !ok {
+			return nil
+		}
+		return m.sent(it)
+	}
+	if len(m.flying) == 0 {
+		return nil
+	}
+	at := n % len(m.flying)
+	it := m.flying[at]
+	m.flying = slices.Delete(m.flying, at, at+1)
+	switch what {
+	case 5:
+		m.settle(it)
+	case 6:
+		m.order.Return(it)
+	case 7:
+		m.park(it)
+	}
+	return m.check()
+}
+
+func (m *orderModel) add(resource int) {
+	m.sequence++
+	e := tidings.Event{
+		Sequence: m.sequence, Type: []tidings.ResourceType{"one", "other"}[resource%2], Action: tidings.Updated, ResourceID: fmt.Sprint(resource),
+	}
+	switch what, other := m.order.Add(e); what {
+	case behind:
+		m.table[e.Resource()] = append(m.table[e.Resource()], eventlog.Retry{Event: e})
+		m.settled[e.Sequence] = true // as far as the cursor is concerned
+	case mergedInto:
+		m.settled[e.Sequence] = true
+	case replaced:
+		m.settled[other.Sequence] = true
+	}
+	m.order.Passed(e.Sequence)
+}
+
+func (m *orderModel) send(p pick) error {
+	it, ok := m.order.Next(p)
+	if !ok {
+		return nil
+	}
+	return m.sent(it)
+}
+
+func (m *orderModel) sent(it *item) error {
+	resource := it.event.Resource()
+	for _, other := range m.flying {
+		if other.event.Resource() == resource {
+			return fmt.Errorf("two events of %s at once: %d and %d", resource, other.event.Sequence, it.event.Sequence)
+		}
+	}
+	if it.event.Sequence < m.last[resource] {
+		return fmt.Errorf("%d of %s was sent after %d", it.event.Sequence, resource, m.last[resource])
+	}
+	m.last[resource] = it.event.Sequence
+	it.trial.began = true
+	m.flying = append(m.flying, it)
+	return nil
+}
+
+func (m *orderModel) settle(it *item) {
+	resource := it.event.Resource()
+	m.settled[it.event.Sequence] = true
+	m.table[resource] = slices.DeleteFunc(m.table[resource], func(r eventlog.Retry) bool { return r.Event.Sequence == it.event.Sequence })
+	if m.order.Settle(it) {
+		m.load(resource)
+	}
+}
+
+// load reads what is parked of a resource, in parts.
+func (m *orderModel) load(resource string) {
+	rows := m.table[resource]
+	if len(rows) == 0 {
+		m.order.Unpark(resource)
+		return
+	}
+	for _, gone := range m.order.AddDue(slices.Clone(rows[:min(len(rows), 3)])) {
+		m.table[resource] = slices.DeleteFunc(m.table[resource], func(r eventlog.Retry) bool {
+			return r.Event.Sequence == gone.gone.Sequence
+		})
+	}
+}
+
+func (m *orderModel) park(it *item) {
+	resource := it.event.Resource()
+	if !it.lane.parked {
+		for _, other := range it.lane.items {
+			m.table[resource] = append(m.table[resource], eventlog.Retry{Event: other.event})
+			m.settled[other.event.Sequence] = true
+		}
+	}
+	m.order.Park(it)
+	m.load(resource) // it is due again at once
+}
+
+// check compares the cursor and the mark with what is settled.
+func (m *orderModel) check() error {
+	cursor := m.order.Cursor()
+	marks := eventlog.Marks{m.order.Mark(eventlog.Partition{Of: 1})}
+	for s := int64(1); s <= m.sequence; s++ {
+		switch e := (tidings.Event{Sequence: s}); {
+		case s <= cursor && !m.settled[s]:
+			return fmt.Errorf("the cursor is at %d, and %d is not settled", cursor, s)
+		case s > cursor && marks.Settled(e) && !m.settled[s]:
+			return fmt.Errorf("the mark %+v settles %d, which is not", marks[0], s)
+		case s > cursor && s <= marks[0].High && m.settled[s] && !marks.Settled(e):
+			return fmt.Errorf("the mark %+v forgets %d", marks[0], s)
+		}
+	}
+	return nil
+}
+
+func checkOrder(steps []byte, c tidings.Coalesce) error {
+	m := &orderModel{
+		order: newOrder(0, c), table: make(map[string][]eventlog.Retry), settled: make(map[int64]bool), last: make(map[string]int64),
+	}
+	for _, b := range steps {
+		if err := m.step(b); err != nil {
+			return err
+		}
+	}
+	for m.order.Waiting() > 0 || len(m.flying) > 0 { // all goes well from now on
+		for len(m.flying) > 0 {
+			it := m.flying[0]
+			m.flying = m.flying[1:]
+			m.settle(it)
+		}
+		if err := m.send(inTurn); err != nil {
+			return err
+		}
+	}
+	if cursor := m.order.Cursor(); cursor != m.sequence {
+		return fmt.Errorf("the cursor ends at %d of %d", cursor, m.sequence)
+	}
+	if len(m.order.parked)+len(m.order.lanes) > 0 {
+		return fmt.Errorf("left: %d parked resources, %d lanes", len(m.order.parked), len(m.order.lanes))
+	}
+	return m.check()
+}
+
+func TestOrderKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		steps := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(rt, "steps")
+		mode := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates, tidings.CoalesceLatest}).Draw(rt, "coalesce")
+		if err := checkOrder(steps, mode); err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
+
+func FuzzOrder(f *testing.F) {
+	f.Add([]byte{0, 8, 16, 3, 3, 7, 0, 5, 6, 3, 4, 5}, true)
+	f.Fuzz(func(t *testing.T, steps []byte, merges bool) {
+		mode := tidings.CoalesceOff
+		steps = steps[:min(len(steps), 500)] // the check takes the square of it
+		if merges {
+			mode = tidings.CoalesceUpdates
+		}
+		if err := checkOrder(steps, mode); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Events ahead of the window are settled when they are read.
+func TestOrderBeyondTheWindow(t *testing.T) {
+	o := newOrder(0, tidings.CoalesceOff)
+	e := func(sequence int64, id string) tidings.Event {
+		return tidings.Event{Sequence: sequence, Type: "one", Action: tidings.Updated, ResourceID: id}
+	}
+	o.Add(e(1, "a"))
+	if o.Beyond(e(5, "a")) != nil || o.Beyond(e(1, "b")) != nil {
+		t.Error("an event may go ahead of an older one of its resource, or of what was read")
+	}
+	if o.Beyond(e(4, "b")) == nil {
+		t.Fatal("an event of another resource may not go ahead")
+	}
+	o.SettleBeyond(4)
+	mark := eventlog.Marks{o.Mark(eventlog.Partition{Of: 1})}
+	for sequence, want := range map[int64]bool{1: false, 2: false, 4: true, 5: false} {
+		if got := mark.Settled(e(sequence, "b")); got != want {
+			t.Errorf("%d settled: %v, want %v", sequence, got, want)
+		}
+	}
+	if what, _ := o.Add(e(4, "b")); what != before {
+		t.Errorf("it was read: %v", what)
+	}
+	if o.Beyond(e(4, "b")) != nil {
+		t.Error("it may go again")
+	}
+}

@@ -1,0 +1,430 @@
+package relay_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+var (
+	simulateSeeds = flag.Int("simulate.seeds", 1, "how many simulated runs of an hour; 8760 are a year")
+	simulateFirst = flag.Uint64("simulate.first", 1, "the seed of the first run")
+)
+
+// simulatedTime is how long trouble lasts in one run.
+const simulatedTime = time.Hour
+
+// TestSimulatedYear runs three replicas of the real relay in virtual time, against
+// endpoints with personalities, while processes crash, stand still, lose their leases
+// and are configured anew, and operators replay and pause. A checker of the whole
+// history then states what is promised. A seed decides everything but the interleaving
+// of goroutines; the seeds that failed are printed.
+func TestSimulatedYear(t *testing.T) {
+	var failed []uint64
+	for seed := *simulateFirst; seed < *simulateFirst+uint64(*simulateSeeds); seed++ {
+		var problems []string
+		synctest.Test(t, func(t *testing.T) { problems = newSimulation(t, seed).run() })
+		if len(problems) > 0 {
+			failed = append(failed, seed)
+			t.Errorf("seed %d:\n\t%s", seed, strings.Join(problems[:min(len(problems), 10)], "\n\t"))
+		}
+		if len(failed) == 5 {
+			break
+		}
+	}
+	if len(failed) > 0 {
+		fmt.Fprintf(os.Stderr, "go test ./relay -run TestSimulatedYear -simulate.seeds 1 -simulate.first %d\n", failed[0])
+	}
+}
+
+// request is one that an endpoint got.
+type request struct {
+	endpoint, process string
+	event             tidings.Event
+	number            int
+	replay            bool
+	began, ended      time.Time // ended is zero while it is under way
+	verdict           tidings.Verdict
+}
+
+// simulation is one run.
+type simulation struct {
+	*testing.T
+	*cluster
+	random    *rand.Rand // of the script; the receivers have their own
+	processes []*process
+	names     int
+	settings  map[string]relay.Endpoint
+	moods     map[string]func(e tidings.Event, at time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration)
+	began     time.Time
+	healed    bool
+	versions  map[int]int
+	written   []tidings.Event
+
+	mu       sync.Mutex
+	requests []*request
+	answers  *rand.Rand
+	troubles []trouble // that make duplicates
+}
+
+// trouble is a process that ended without a word, or lost what it had leased, or
+// had it divided in another way.
+type trouble struct {
+	process string
+	at      time.Time
+	lasts   time.Duration // it delivers for so long without being able to note it
+}
+
+func newSimulation(t *testing.T, seed uint64) *simulation {
+	return &simulation{
+		T: t, cluster: &cluster{Memory: eventlogtest.NewMemory()},
+		random: rand.New(rand.NewPCG(seed, 1)), answers: rand.New(rand.NewPCG(seed, 2)),
+		settings: make(map[string]relay.Endpoint), versions: make(map[int]int), began: time.Now(),
+		moods: map[string]func(tidings.Event, time.Duration, *rand.Rand) (tidings.Outcome, time.Duration){
+			"well": func(tidings.Event, time.Duration, *rand.Rand) (tidings.Outcome, time.Duration) {
+				return delivered, 5 * time.Millisecond
+			},
+			"flapping": func(_ tidings.Event, at time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration) {
+				if int(at.Minutes())/7%2 == 0 || r.IntN(20) == 0 {
+					return failed, 10 * time.Millisecond
+				}
+				return delivered, 10 * time.Millisecond
+			},
+			"refuses one": func(e tidings.Event, _ time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+				if strings.HasSuffix(e.ResourceID, "3") {
+					return refused, time.Millisecond
+				}
+				return delivered, 3 * time.Millisecond
+			},
+			"refuses all": func(_ tidings.Event, at time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+				if at > time.Hour && at < 3*time.Hour {
+					return refused, time.Millisecond
+				}
+				return delivered, time.Millisecond
+			},
+			"throttles": func(_ tidings.Event, _ time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration) {
+				if r.IntN(5) == 0 {
+					return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_429", Status: 429}, time.Millisecond
+				}
+				return delivered, 20 * time.Millisecond
+			},
+			"hangs": func(_ tidings.Event, _ time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration) {
+				if r.IntN(50) == 0 {
+					return tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout}, 15 * time.Second
+				}
+				return delivered, 5 * time.Millisecond
+			},
+			"slow": func(tidings.Event, time.Duration, *rand.Rand) (tidings.Outcome, time.Duration) {
+				return delivered, 2 * time.Second
+			},
+			"merging": func(_ tidings.Event, at time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+				if int(at.Minutes())/20%2 == 0 {
+					return unreachable, time.Millisecond
+				}
+				return delivered, 50 * time.Millisecond
+			},
+		},
+	}
+}
+
+func (s *simulation) run() []string {
+	for name := range s.moods {
+		e := endpoint(name, nil)
+		e.MaxInFlight, e.Fingerprint, e.Timeout = 8, "0", 15*time.Second
+		e.Retry.Delays = []time.Duration{5 * time.Second, time.Minute, 10 * time.Minute}
+		if name == "merging" {
+			e.Coalesce = tidings.CoalesceUpdates
+		}
+		s.settings[name] = e
+	}
+	s.processes = []*process{s.begin(), s.begin(), s.begin()}
+	for time.Since(s.began) < simulatedTime {
+		s.step()
+		time.Sleep(time.Duration(s.random.IntN(20_000)) * time.Millisecond)
+	}
+	s.heal()
+	problems := s.check()
+	for _, p := range s.processes {
+		p.exit()
+	}
+	return problems
+}
+
+// begin starts a process with the settings of now.
+func (s *simulation) begin() *process {
+	s.names++
+	name := fmt.Sprint("process", s.names)
+	return s.start(s.T, nil, s.endpoints(name)...)
+}
+
+// endpoints are the settings of now, with senders of a process.
+func (s *simulation) endpoints(process string) (all []relay.Endpoint) {
+	for name, e := range s.settings {
+		e.Sender = s.sender(name, process)
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b relay.Endpoint) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func (s *simulation) sender(endpoint, process string) relay.Sender {
+	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+		s.mu.Lock()
+		r := &request{endpoint: endpoint, process: process, event: a.Event, number: a.Number, replay: a.Replay, began: time.Now()}
+		s.requests = append(s.requests, r)
+		outcome, took := s.moods["well"](a.Event, 0, s.answers)
+		if !s.healed {
+			outcome, took = s.moods[endpoint](a.Event, time.Since(s.began), s.answers)
+		}
+		s.mu.Unlock()
+		timer := time.NewTimer(took)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			outcome = tidings.Outcome{Verdict: tidings.Interrupted}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.ended, r.verdict = time.Now(), outcome.Verdict
+		outcome.Duration = time.Since(r.began)
+		return outcome
+	})
+}
+
+var simulatedTypes = []tidings.ResourceType{tidings.Context, tidings.File, tidings.Provider}
+
+// step does one thing that the seed draws.
+func (s *simulation) step() {
+	at := s.random.IntN(len(s.processes))
+	p := s.processes[at]
+	switch what := s.random.IntN(100); {
+	case what < 60:
+		for range 1 + s.random.IntN(40) {
+			n := s.random.IntN(30)
+			e := ofType(simulatedTypes[n%3], n, s.versions[n])
+			e.Time = time.Now()
+			s.versions[n]++
+			s.append(e)
+			s.written = append(s.written, e)
+		}
+	case what < 64:
+		s.suffer(p, 0)
+		p.kill()
+		s.processes[at] = s.begin()
+	case what < 68:
+		s.suffer(p, 0) // it may be cut off, or have been until now
+		p.exit()
+		s.processes[at] = s.begin()
+	case what < 73:
+		s.suffer(p, 0)
+		p.stop()
+	case what < 80:
+		s.revive(p)
+	case what < 84:
+		s.suffer(p, 10*time.Second) // as long as its leases last
+		p.set(&p.cut, true)
+	case what < 90:
+		s.reload()
+	case what < 96:
+		s.replay()
+	default:
+		s.pause()
+	}
+}
+
+// suffer notes that a process may have to send things again.
+func (s *simulation) suffer(p *process, lasts time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.troubles = append(s.troubles, trouble{s.name(p), time.Now(), lasts})
+}
+
+// reload changes an endpoint in every process.
+func (s *simulation) reload() {
+	names := slices.Sorted(func(yield func(string) bool) {
+		for name := range s.settings {
+			if !yield(name) {
+				return
+			}
+		}
+	})
+	name := names[s.random.IntN(len(names))]
+	e := s.settings[name]
+	e.Fingerprint = fmt.Sprint(s.random.IntN(1 << 30))
+	e.MaxInFlight = 1 + s.random.IntN(16)
+	if e.Coalesce == "" {
+		e.Partitions = 1 + s.random.IntN(3)
+	}
+	repartitioned := e.Partitions != s.settings[name].Partitions
+	s.settings[name] = e
+	for _, p := range s.processes {
+		if repartitioned {
+			s.suffer(p, 0) // what it delivered a moment ago is not known to the others
+		}
+		s.configure(p)
+	}
+}
+
+// configure gives a process the settings of now, unless it can't take any.
+func (s *simulation) configure(p *process) {
+	p.mu.Lock()
+	unable := p.stopped != nil || p.cut || p.dead
+	p.mu.Unlock()
+	if unable {
+		return
+	}
+	next := s.endpoints(s.name(p))
+	for i := range next {
+		next[i].Sender = p.sender(next[i].Sender)
+	}
+	if err := p.relay.Update(s.Context(), next); err != nil {
+		s.Errorf("update: %v", err)
+	}
+}
+
+// revive ends the troubles of a process.
+func (s *simulation) revive(p *process) {
+	p.goOn()
+	p.set(&p.cut, false)
+	s.configure(p)
+}
+
+func (s *simulation) replay() {
+	name := []string{"well", "refuses one", "slow"}[s.random.IntN(3)]
+	head, _ := s.Memory.Advance(s.Context())
+	from := max(head-int64(s.random.IntN(200)), 1)
+	r := eventlog.Replay{
+		ID: fmt.Sprint("replay", s.random.IntN(1<<30)), Endpoint: name, From: from, To: head, State: eventlog.ReplayRunning,
+		Created: time.Now(), Updated: time.Now(), Dead: s.random.IntN(3) == 0,
+	}
+	_ = s.Memory.AddReplay(s.Context(), r)
+	s.nudge()
+}
+
+func (s *simulation) pause() {
+	c := eventlog.Control{Endpoint: "well", Since: time.Now()}
+	if s.random.IntN(2) == 0 {
+		c.Disabled = relay.PausedReason
+	}
+	_ = s.Memory.SaveControl(s.Context(), c)
+	s.nudge()
+}
+
+func (s *simulation) nudge() {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	for _, v := range s.views {
+		v.nudged.Give()
+	}
+}
+
+// heal ends all trouble and waits until everything has had its time.
+func (s *simulation) heal() {
+	s.mu.Lock()
+	s.healed = true
+	s.mu.Unlock()
+	for _, p := range s.processes {
+		s.revive(p)
+	}
+	_ = s.Memory.SaveControl(s.Context(), eventlog.Control{Endpoint: "well", Since: time.Now()})
+	s.nudge()
+	time.Sleep(time.Hour)
+}
+
+func (s *simulation) name(p *process) string {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	return fmt.Sprint("process", slices.Index(s.views, p.view)+1)
+}
+
+// check compares the history with what is promised.
+func (s *simulation) check() (problems []string) {
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	byEndpoint := make(map[string][]*request)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.requests {
+		byEndpoint[r.endpoint] = append(byEndpoint[r.endpoint], r)
+	}
+	for name := range s.settings {
+		dead := make(map[string]bool)
+		rows, err := s.Memory.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: name, Limit: 1 << 20})
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, row := range rows {
+			if row.Dead.IsZero() {
+				complain("%s: %s is parked still, next at %v", name, row.Event.ID, row.Next)
+			}
+			dead[row.Event.ID] = true
+		}
+		got := make(map[string]bool)
+		highest := make(map[string]int64) // first deliveries, by resource
+		allowed := s.allowedAgain(byEndpoint[name])
+		before := make(map[string]*request) // delivered last
+		requests := byEndpoint[name]
+		slices.SortStableFunc(requests, func(a, b *request) int { return a.ended.Compare(b.ended) })
+		for _, r := range requests {
+			if r.verdict != tidings.Delivered || r.ended.IsZero() {
+				continue
+			}
+			switch {
+			case got[r.event.ID]:
+				if last := before[r.event.ID]; !r.replay && !allowed[last] {
+					complain("%s: %s was delivered by %s at %v and again by %s at %v; no trouble explains it",
+						name, r.event.ID, last.process, s.at(last.ended), r.process, s.at(r.began))
+				}
+				before[r.event.ID] = r
+				continue
+			case r.event.ResourceVersion < highest[r.event.Resource()] && !dead[r.event.ID] && name != "merging":
+				complain("%s: first delivery of %s came after version %d", name, r.event.ID, highest[r.event.Resource()])
+			}
+			got[r.event.ID], before[r.event.ID] = true, r
+			highest[r.event.Resource()] = max(highest[r.event.Resource()], r.event.ResourceVersion)
+		}
+		for i, e := range s.written {
+			told := got[e.ID] || dead[e.ID] || (name == "merging" && e.ResourceVersion < highest[e.Resource()])
+			if !told {
+				complain("%s: %s (position %d) was lost; %s", name, e.ID, i+1, s.state(s.T))
+			}
+		}
+	}
+	return problems
+}
+
+// at is a time as one of the run.
+func (s *simulation) at(t time.Time) time.Duration { return t.Sub(s.began) }
+
+// allowedAgain is the deliveries to an endpoint that may be made again: for each trouble
+// of a process what it had under way, and what it had delivered in an interval of the
+// cursors before. An answer that was not heard counts, too.
+func (s *simulation) allowedAgain(requests []*request) map[*request]bool {
+	const interval = time.Second // saving cursors takes a quarter, twice, and some time
+	allowed := make(map[*request]bool)
+	for _, r := range requests {
+		if r.verdict != tidings.Delivered {
+			continue
+		}
+		for _, trouble := range s.troubles {
+			if r.process == trouble.process && !r.began.After(trouble.at.Add(interval+trouble.lasts)) &&
+				(r.ended.IsZero() || r.ended.After(trouble.at.Add(-interval))) {
+				allowed[r] = true
+			}
+		}
+	}
+	return allowed
+}
