@@ -100,13 +100,7 @@ func TestDatabaseRestarts(t *testing.T) {
 	if err := database.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(patience)
-	for ready() != http.StatusOK {
-		if time.Now().After(deadline) {
-			t.Fatal("not ready again")
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	w.untilReady()
 	w.readAndWrite() // none of them is given a connection from before
 	w.mark()
 	for range 3 { // nobody asks while it is away
@@ -121,6 +115,17 @@ func TestDatabaseRestarts(t *testing.T) {
 	w.mark()
 	if err := w.stop(); err != nil { // before the database
 		t.Error(err)
+	}
+}
+
+// untilReady waits until the server says that it is ready.
+func (w *world) untilReady() {
+	w.Helper()
+	for deadline := time.Now().Add(patience); w.request("", "GET", "/readyz", nil, nil).status != http.StatusOK; {
+		if time.Now().After(deadline) {
+			w.Fatal("not ready again")
+		}
+		<-time.After(10 * time.Millisecond)
 	}
 }
 
