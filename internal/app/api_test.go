@@ -247,7 +247,7 @@ func testFiles(w *world) {
 		w.Errorf("found %d markdown files with notes in their name, want 2", len(found))
 	}
 	binary := w.tryUpload("ann", "", "a.pdf", "application/pdf", strings.NewReader("%PDF"))
-	w.wants(w.try("ann", "POST", "/files/"+binary.id()+"/extraction", nil), 501, "application/pdf")
+	w.wants(w.try("ann", "POST", "/files/"+binary.id()+"/extraction", nil), 422, "application/pdf")
 	lie := w.tryUpload("ann", "", "a.txt", "text/plain", strings.NewReader("\xff\xfe"))
 	w.wants(w.try("ann", "POST", "/files/"+lie.id()+"/extraction", nil), 201, `"failed"`, "UTF-8")
 	w.wants(w.try("ann", "GET", "/files/"+lie.id()+"/text_content", nil), 400, "failed")

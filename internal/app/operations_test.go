@@ -28,6 +28,7 @@ type call struct {
 	slots            []slot
 	parameters       []parameter
 	body             *schema // nil if it takes none
+	responses        map[string]response
 }
 
 // kinds are the types behind path parameters, by the path's first segment, and
@@ -70,6 +71,9 @@ type parameter struct {
 	Schema   *schema
 }
 
+// response is what an operation may answer: a media type each.
+type response struct{ Content map[string]any }
+
 // document is the OpenAPI document of a running server.
 type document struct {
 	Paths map[string]map[string]struct {
@@ -78,7 +82,7 @@ type document struct {
 		RequestBody struct {
 			Content map[string]struct{ Schema *schema }
 		}
-		Responses map[string]any
+		Responses map[string]response
 	}
 	Components struct{ Schemas map[string]*schema }
 }
@@ -111,7 +115,7 @@ func (w *world) calls() (list []call) {
 		for _, method := range slices.Sorted(maps.Keys(d.Paths[path])) {
 			operation := d.Paths[path][method]
 			path := strings.TrimPrefix(path, "/api/v1")
-			c := call{method: strings.ToUpper(method), path: path, id: operation.OperationID, parameters: operation.Parameters}
+			c := call{method: strings.ToUpper(method), path: path, id: operation.OperationID, parameters: operation.Parameters, responses: operation.Responses}
 			add := func(in, name, format string) {
 				kind := namedKinds[name]
 				segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
@@ -286,5 +290,6 @@ func (o *owned) id(kind string) string {
 		o.Fatalf("no resource of kind %q", kind)
 	}
 	o.ids[kind] = id
+	o.made++
 	return id
 }

@@ -310,7 +310,7 @@ func sdkFiles(w *world) {
 		w.Errorf("text: %d %s", text.status, text.text)
 	}
 	w.sdk("ann", "DELETE", "/files/"+made.id()+"/extraction"+in, "", 204, "")
-	w.wants(w.try("ann", "POST", "/files/"+made.id()+"/extraction", object{"settings": object{"formats": []any{"vendor_specific_json"}}}), 501, "formats")
+	w.wants(w.try("ann", "POST", "/files/"+made.id()+"/extraction", object{"settings": object{"formats": []any{"vendor_specific_json"}}}), 422, "formats")
 	w.sdk("ann", "DELETE", "/files/"+made.id()+in, "", 204, "")
 }
 
@@ -371,7 +371,7 @@ func sdkConnectors(w *world) {
 	w.sdk("ann", "GET", "/connectors/"+made.id(), "", 200, "connector")
 	w.sdk("ann", "POST", "/connectors/"+made.id()+"/connect", `{"redirect_url": null, "access_token": null}`, 200, "connector")
 	w.sdk("ann", "POST", "/connectors/"+made.id()+"/connect", `{"redirect_url": "http://localhost:3000/callback"}`, 200, "connector")
-	w.wants(w.try("ann", "POST", "/connectors/"+made.id()+"/connect", object{"access_token": "t"}), 501, "access_token")
+	w.wants(w.try("ann", "POST", "/connectors/"+made.id()+"/connect", object{"access_token": "t"}), 422, "access_token")
 	w.sdk("ann", "POST", "/connectors/"+made.id()+"/disconnect", "", 200, "connector")
 	w.sdk("ann", "DELETE", "/connectors/"+made.id(), "", 204, "")
 }

@@ -59,6 +59,7 @@ type world struct {
 	client   *http.Client
 	log      *syncBuffer
 	stop     func() error
+	made     int // resources, by [owned.id]
 
 	mu       sync.Mutex
 	arrived  map[int64]arrival // by position in the log
@@ -87,6 +88,12 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+func (s *syncBuffer) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.b.Reset()
 }
 
 const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

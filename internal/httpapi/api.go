@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -81,6 +82,7 @@ func New(o Options) http.Handler {
 	a := &api{Options: o, mux: newRouter()}
 	a.huma = humago.New(a.mux, configuration(o.Version))
 	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.checkParameters, a.limitToContext)
+	a.huma.OpenAPI().OnAddOperation = append(a.huma.OpenAPI().OnAddOperation, declareErrors)
 	a.routes()
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
@@ -136,6 +138,36 @@ func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, callerKey{}, who))
 }
 
+// holdsSecrets are the tags of operations that need an encryption key: without it
+// they answer 501.
+var holdsSecrets = map[string]bool{"providers": true, "model_providers": true, "connectors": true, "variables": true, "keys": true}
+
+// declareErrors adds to the document the errors that follow from what an operation
+// takes.
+func declareErrors(_ *huma.OpenAPI, op *huma.Operation) {
+	var statuses []int
+	if strings.Contains(op.Path, "{") {
+		statuses = append(statuses, http.StatusNotFound)
+	}
+	for _, p := range op.Parameters {
+		switch p.Name {
+		case contextParameter.Name:
+			statuses = append(statuses, http.StatusNotFound)
+		case "If-Match":
+			statuses = append(statuses, http.StatusPreconditionFailed)
+		}
+	}
+	if op.RequestBody != nil {
+		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
+			http.StatusUnsupportedMediaType)
+	}
+	for _, status := range statuses {
+		op.Responses[strconv.Itoa(status)] = &huma.Response{
+			Description: http.StatusText(status), Content: op.Responses[strconv.Itoa(http.StatusUnauthorized)].Content,
+		}
+	}
+}
+
 // register adds an operation, with what all have in common.
 func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, who resource.Caller, in *I) (*O, error)) {
 	op.Path = root + op.Path
@@ -143,13 +175,15 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 	// huma gets bodies that were read and checked: it would decode all of one first.
 	op.Middlewares = huma.Middlewares{a.readBody(cmp.Or(op.MaxBodyBytes, bodyLimit))}
 	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
-	if tag := op.Tags[0]; tag == "files" || tag == "vector_stores" {
+	tag := op.Tags[0]
+	if tag == "files" || tag == "vector_stores" {
 		op.Parameters = append(op.Parameters, contextParameter)
 	}
-	if strings.Contains(op.Path, "{id}") {
-		op.Errors = append(op.Errors, http.StatusNotFound)
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+		http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	if holdsSecrets[tag] {
+		op.Errors = append(op.Errors, http.StatusNotImplemented)
 	}
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, caller(ctx), in)
 		if gone, ok := errors.AsType[*expiredProblem](err); ok {

@@ -69,6 +69,10 @@ type expiredProblem struct {
 func (a *api) feedRoutes() {
 	op := operation(http.MethodGet, "/events", readEvents, "Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
 	op.Errors = []int{http.StatusGone}
+	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+		"application/json":  {},
+		"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}},
+	}}}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
 		r, err := a.newFeedReader(ctx, who, in.Authorization, in.After, in.Types)
 		if err != nil {

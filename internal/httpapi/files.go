@@ -20,7 +20,7 @@ func (a *api) fileRoutes() {
 	r := a.Resources
 	upload := operation(http.MethodPost, "/files", "createFile", "Upload a file")
 	upload.DefaultStatus = http.StatusCreated
-	upload.Errors = []int{http.StatusRequestEntityTooLarge}
+	upload.Errors = []int{http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge}
 	upload.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
 	register(a, upload, a.createFile)
 	// Only described: with a body of its own, huma would read it all beforehand.
@@ -130,10 +130,18 @@ func (e *explained) Read(b []byte) (int, error) {
 // content streams a file, or a range of it.
 func content(a *api, path, id, summary string, open func(context.Context, resource.Caller, string) (*resource.File, io.ReadSeekCloser, error)) {
 	op := operation(http.MethodGet, path, id, summary)
-	op.Responses = map[string]*huma.Response{"200": {
-		Description: "The content",
-		Content:     map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
-	}}
+	whole := &huma.Response{
+		Description: "The content, as the type that it was uploaded as",
+		Content:     map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+	}
+	op.Errors = []int{http.StatusBadRequest}
+	op.Responses = map[string]*huma.Response{
+		"200": whole,
+		"206": {Description: "The range that was asked for; several are parts of multipart/byteranges", Content: whole.Content},
+		"304": {Description: "The content is the one that If-None-Match or If-Modified-Since names"},
+		"412": {Description: "The content is not the one that If-Match or If-Unmodified-Since names"},
+		"416": {Description: "The range is none of the content"},
+	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *ByID) (*huma.StreamResponse, error) {
 		file, reader, err := open(ctx, who, in.ID)
 		if err != nil {

@@ -228,7 +228,9 @@ func (a *api) configurationRoutes() {
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
 			return answer(r.SystemConfiguration(ctx, who))
 		})
-	register(a, operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults"),
+	set := operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults")
+	set.Errors = []int{http.StatusNotFound}
+	register(a, set,
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Precondition
 			Body resource.SystemConfiguration
@@ -249,7 +251,9 @@ func (a *api) connectorRoutes() {
 	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered", func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
 		return r.Presets(), nil
 	})
-	register(a, operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server"),
+	connect := operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server")
+	connect.Errors = []int{http.StatusBadGateway, http.StatusGatewayTimeout}
+	register(a, connect,
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			Body *resource.Connection
@@ -296,6 +300,7 @@ func (a *api) userFeedbackRoutes() {
 	r := a.Resources
 	say := operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
 	say.DefaultStatus = http.StatusCreated
+	say.Errors = []int{http.StatusNotFound, http.StatusConflict}
 	register(a, say, func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
 		row, err := r.CreateUserFeedback(ctx, who, in.Body)
 		if err != nil {

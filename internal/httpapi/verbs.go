@@ -121,7 +121,7 @@ func get[R resource.Row](a *api, path, id, summary string, do func(context.Conte
 
 func change[B any, R resource.Row](a *api, method, path, id, summary string, do func(context.Context, resource.Caller, string, int64, B) (R, error)) {
 	op := operation(method, path, id, summary)
-	op.Errors = []int{http.StatusConflict, http.StatusPreconditionFailed}
+	op.Errors = []int{http.StatusConflict}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *changeOf[B]) (*one[R], error) {
 		return answer(do(ctx, who, in.ID, in.version(), in.Body))
 	})
@@ -129,7 +129,7 @@ func change[B any, R resource.Row](a *api, method, path, id, summary string, do 
 
 func remove(a *api, path, id, summary string, do func(context.Context, resource.Caller, string, int64) error) {
 	op := operation(http.MethodDelete, path, id, summary)
-	op.Errors = []int{http.StatusConflict, http.StatusPreconditionFailed}
+	op.Errors = []int{http.StatusConflict}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *removal) (*nothing, error) {
 		return nil, do(ctx, who, in.ID, in.version())
 	})

@@ -157,7 +157,9 @@ func (a *api) replayRoutes() {
 		func(ctx context.Context, _ resource.Caller, in *ByID) (*webhook.Replay, error) {
 			return w.GetReplay(ctx, in.ID)
 		})
-	admin(a, operation(http.MethodPost, "/webhooks/replays/{id}/cancel", "cancelReplay", "End a replay"),
+	cancel := operation(http.MethodPost, "/webhooks/replays/{id}/cancel", "cancelReplay", "End a replay")
+	cancel.Errors = []int{http.StatusConflict}
+	admin(a, cancel,
 		func(ctx context.Context, _ resource.Caller, in *ByID) (*webhook.Replay, error) {
 			return w.CancelReplay(ctx, in.ID)
 		})

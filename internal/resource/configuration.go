@@ -42,8 +42,10 @@ func (r *Resources) SystemConfiguration(ctx context.Context, who Caller) (*Confi
 		return nil, err
 	}
 	row := new(Configuration)
-	err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"})
-	return row.ownedBy(who), known(err, "configuration")
+	if err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"}); err != nil {
+		return nil, known(err, "configuration")
+	}
+	return row.ownedBy(who), nil
 }
 
 // ownedBy fills in the owner where there is none.
@@ -85,7 +87,10 @@ func (r *Resources) PutSystemConfiguration(ctx context.Context, who Caller, ifMa
 		}
 		return nil
 	})
-	return row.ownedBy(who), err
+	if err != nil {
+		return nil, err
+	}
+	return row.ownedBy(who), nil
 }
 
 func same[T comparable](a, b *T) bool {

@@ -134,7 +134,7 @@ type Connection struct {
 // Connect reaches the MCP server; if it can't be reached, nothing changes.
 func (r *Resources) Connect(ctx context.Context, who Caller, id string, how *Connection) (*Connector, error) {
 	if how != nil && how.AccessToken != nil {
-		return nil, fail(NotConfigured, "access_token", "access tokens are not supported yet; leave it out or null")
+		return nil, fail(Invalid, "access_token", "access tokens are not supported yet; leave it out or null")
 	}
 	now, err := r.Connectors.Get(ctx, who, id)
 	if err != nil {

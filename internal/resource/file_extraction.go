@@ -71,7 +71,7 @@ type ExtractionSettings struct {
 // already is left as it is; one that failed is tried again.
 func (r *Resources) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
 	if in != nil && in.Settings != nil && in.Settings.Formats != nil && !slices.Contains(in.Settings.Formats, "markdown") {
-		return nil, fail(NotConfigured, "settings.formats", "text is extracted as it is, which is the format markdown")
+		return nil, fail(Invalid, "settings.formats", "text is extracted as it is, which is the format markdown")
 	}
 	row, err := r.source(ctx, who, id)
 	if err != nil {
@@ -81,7 +81,7 @@ func (r *Resources) Extract(ctx context.Context, who Caller, id string, in *NewE
 		return row.Extraction, nil
 	}
 	if !isText(row.ContentType) {
-		return nil, fail(NotConfigured, "", "text is extracted from text formats only; this file is %s", row.ContentType)
+		return nil, fail(Invalid, "", "text is extracted from text formats only; this file is %s", row.ContentType)
 	}
 	text, why, err := r.readText(ctx, who, row)
 	if err != nil {

@@ -1,0 +1,149 @@
+package app_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// sent is a request of the walk.
+type sent struct {
+	call
+	as     string
+	target string // the path and the query
+	text   string // as it is on the wire
+	draw   *draw
+	stream bool
+	hurry  bool // it may wait, and is not waited for
+	cut    bool // the body ends too early
+}
+
+// request draws a request.
+func (w *walk) request() sent {
+	w.Helper()
+	c := w.calls[w.IntN(len(w.calls))]
+	d := &draw{Rand: w.Rand, odd: []float64{0, 0, 0.05, 0.15, 0.4}[w.IntN(5)]}
+	s := sent{call: c, draw: d, as: pick(d, walkers)}
+	d.owned = w.pools[s.as]
+	if d.chance(0.2) {
+		d.owned = w.pools[pick(d, walkers)]
+	}
+	if d.chance(0.03) {
+		s.as = pick(d, []string{"", "no-such-token"})
+	}
+	s.target = d.path(c) + d.query(c)
+	header := d.header(w, &s)
+	body := ""
+	switch {
+	case c.multipart:
+		var kind string
+		body, kind = d.upload()
+		header = append(header, "Content-Type: "+kind)
+	case c.body != nil:
+		body = d.body(w, c)
+		kind := "application/json"
+		if d.chance(d.odd / 2) {
+			kind = pick(d, []string{"", "text/plain", "application/json; charset=utf-16", "application/merge-patch+json", "a/b; q=\"", "application/x-www-form-urlencoded", "*/*"})
+		}
+		header = append(header, "Content-Type: "+kind)
+		if d.chance(d.odd / 5) {
+			header = append(header, "Content-Encoding: gzip")
+			body = pick(d, []string{body, zipped(body)})
+		}
+	case d.chance(0.03):
+		body = pick(d, []string{"{}", "null", "a", "{", strings.Repeat(" ", 100), strings.Repeat("a", 2<<20)})
+	}
+	length := len(body)
+	if d.chance(d.odd/10) && length > 0 { // the end is missing
+		body, s.cut = body[:d.IntN(length)], true
+	}
+	switch {
+	case c.body == nil && body == "":
+	case d.chance(0.1) && !s.cut:
+		header = append(header, "Transfer-Encoding: chunked")
+		body = fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+		if length == 0 {
+			body = "0\r\n\r\n"
+		}
+	default:
+		header = append(header, "Content-Length: "+strconv.Itoa(length))
+	}
+	s.text = c.method + " " + s.target + " HTTP/1.1\r\nHost: test\r\nConnection: close\r\n" + strings.Join(header, "\r\n") + "\r\n\r\n" + body
+	s.hurry = strings.Contains(s.target, "wait=") || s.stream
+	return s
+}
+
+// header draws the headers, other than those of the body.
+func (d *draw) header(w *walk, s *sent) (lines []string) {
+	if s.as != "" {
+		lines = append(lines, pick(d, []string{"Authorization: Bearer ", "authorization: Bearer "})+s.as)
+	}
+	if d.chance(d.odd / 20) {
+		lines = append(lines, pick(d, []string{"Authorization: Basic YTpi", "Authorization: Bearer", "Authorization: Bearer \xff", "Authorization: Bearer a b", "Authorization: "}))
+	}
+	if s.method != http.MethodGet && d.chance(0.3) {
+		version := int64(1)
+		for _, slot := range s.slots {
+			version = max(version, w.versions[d.ids[slot.kind]])
+		}
+		match := fmt.Sprintf(`"%d"`, version)
+		if d.chance(0.3) {
+			match = pick(d, []string{"*", `"0"`, `"99"`, "1", `W/"1"`, `"1", "2"`, `""`, `"`, "", "\xff", `"9223372036854775808"`, `"-1"`, strings.Repeat("a", 5000)})
+		}
+		lines = append(lines, "If-Match: "+match)
+		if d.chance(0.1) {
+			lines = append(lines, `If-Match: "2"`)
+		}
+	}
+	ranges := "bytes=0-0" + strings.Repeat(",0-1", 300)
+	odd := map[string][]string{
+		"Accept":          {"application/json", "*/*", "text/html", "application/cbor", "a", "", ";;q=9", "text/event-stream", "\xff", "application/problem+json;q=0"},
+		"Range":           {"bytes=0-0", "bytes=-1", "bytes=5-1", "bytes=99999999999999999999-", ranges, "lines=1-2", "bytes=", "bytes=0-0,2-3"},
+		"If-None-Match":   {"*", `"1"`, `W/"1"`, "1"},
+		"If-Range":        {`"1"`, "Wed, 21 Oct 2015 07:28:00 GMT"},
+		"Last-Event-ID":   {"0", "1", "-1", "a", "99999999999999999999", "\xff", "1,2"},
+		"Origin":          {"https://evil.example", "null", "\xff"},
+		"Sec-Fetch-Site":  {"cross-site", "same-origin", "a"},
+		"Traceparent":     {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-00000000000000000000000000000000-0000000000000000-00", "a"},
+		"Accept-Encoding": {"gzip", "identity;q=0", "br"}, "If-Modified-Since": {"Wed, 21 Oct 2100 07:28:00 GMT", "a"},
+		"X-Forwarded-For": {"127.0.0.1", "a"}, "X-HTTP-Method-Override": {"DELETE"}, "Expect": {"100-continue", "a"}, "Upgrade": {"h2c"},
+	}
+	for _, header := range slices.Sorted(maps.Keys(odd)) {
+		if d.chance(0.02 + d.odd/20) {
+			lines = append(lines, header+": "+pick(d, odd[header]))
+		}
+	}
+	s.stream = s.id == "readEvents" && slices.Contains(lines, "Accept: text/event-stream")
+	return lines
+}
+
+// body draws a JSON body.
+func (d *draw) body(w *walk, c call) string {
+	valid := samples(d.owned)[c.id]
+	if make := bodies[c.id]; make != nil && d.chance(0.5) {
+		valid = make(w.world)
+		if members, ok := valid.(object); ok {
+			for _, s := range c.slots {
+				if s.in == "body" && slices.Contains(c.body.Required, s.name) {
+					members[s.name] = d.owned.id(s.kind)
+				}
+			}
+		}
+	}
+	text, err := json.Marshal(valid)
+	if err != nil || json.Unmarshal(text, &valid) != nil {
+		w.Fatalf("%s: %v", c.id, err)
+	}
+	if d.odd == 0 && d.chance(0.8) {
+		return string(text)
+	}
+	body := d.json(w.document, "", valid, c.body)
+	if d.chance(d.odd / 5) {
+		body = pick(d, []string{"", " ", "\ufeff" + body, body + body, body + "]", body + "\x00", "\xff\xfe{}", body[:len(body)/2], strings.Repeat(" ", 1<<20) + body})
+	}
+	return body
+}
