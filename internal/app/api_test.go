@@ -238,6 +238,8 @@ func testFiles(w *world) {
 	if part.status != http.StatusPartialContent || part.text != "234" {
 		w.Errorf("range: %d %q", part.status, part.text)
 	}
+	w.wants(w.try("ann", "GET", path+"/content", nil, "Range", "bytes=10-"), 416, `"detail":"the content has no such range"`)
+	w.wants(w.try("ann", "GET", path+"/content", nil, "If-Match", `"another"`), 412, `"detail":"the content is not`)
 	w.wants(w.try("ann", "GET", path+"/text_content", nil), 404)
 	w.call("ann", "POST", path+"/extraction", nil)
 	if text := w.try("ann", "GET", path+"/text_content", nil); text.text != "0123456789" {
@@ -394,6 +396,7 @@ func testModels(w *world) {
 	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "embedding"}), 200, `"openai:text-embedding-3","score":1`)
 	w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:none"}), 404, "default_llm_model")
 	w.wants(w.try("ann", "PUT", "/configurations/system", object{}), 403)
+	w.wants(w.try("admin", "PUT", "/configurations/system", object{}, "If-Match", `"99"`), 412)
 	w.call("admin", "DELETE", "/model_providers/"+made.id(), nil)
 }
 

@@ -1,8 +1,6 @@
 package app_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -20,6 +18,7 @@ type draw struct {
 	*rand.Rand
 	*owned         // whose resources the requests name
 	odd    float64 // how likely a value is not what the document asks for
+	nulls  float64 // how likely it is null
 }
 
 func (d *draw) chance(p float64) bool { return d.Float64() < p }
@@ -28,13 +27,20 @@ func pick[T any](d *draw, from []T) T { return from[d.IntN(len(from))] }
 
 // oddTexts are texts that are hard to take, besides [texts].
 var oddTexts = []string{
-	"", " ", ".", "..", "../../etc/passwd", "null", "true", "-1", "0", "1.5", "1e5", "٣", "0x10", "NaN", "Infinity", "+1", " 1",
-	"9223372036854775807", "9223372036854775808", "18446744073709551616", "2026-02-30T00:00:00Z", "2026-01-01", "2026-01-01T00:00:00",
-	"2026-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "9999-12-31T23:59:60Z", "00000000-0000-0000-0000-000000000000", "{}", "[]",
-	"*", "*.*", "provider.*,", ",,,", "provider.create", "provider/", "/", "//", "a/b/c", "%", "%25", "%2f", "a\tb", "a\nb", "a\r\nX: y",
-	"\u202e", "\ufeff", "\u2028", "<script>alert(1)</script>", "'; DROP TABLE files; --", `"`, `\`, "_%", "${a}", "http://[::1", "http://a b",
-	"javascript:alert(1)", "file:///etc/passwd", "//example.com", "https://user:pass@example.com", "http://169.254.169.254/", "HTTP://EXAMPLE.COM:99999",
-	"https://" + strings.Repeat("a", 3000), "https://é.example/ü?#", "https://github.com/a/b@v1#path=../..", "1ns", "-5s", "5", "1e3s", strings.Repeat("provider.*,", 101),
+	"", " ", ".", "..", "../../etc/passwd", "null", "true", "-1", "0", "1.5", "1e5", "٣", "0x10", "NaN",
+	"Infinity", "+1", " 1",
+	"9223372036854775807", "9223372036854775808", "18446744073709551616", "2026-02-30T00:00:00Z", "2026-01-01",
+	"2026-01-01T00:00:00",
+	"2026-01-01T00:00:00+99:99", "0000-01-01T00:00:00Z", "9999-12-31T23:59:60Z",
+	"00000000-0000-0000-0000-000000000000", "{}", "[]",
+	"*", "*.*", "provider.*,", ",,,", "provider.create", "provider/", "/", "//", "a/b/c", "%", "%25", "%2f",
+	"a\tb", "a\nb", "a\r\nX: y",
+	"\u202e", "\ufeff", "\u2028", "<script>alert(1)</script>", "'; DROP TABLE files; --", `"`, `\`, "_%", "${a}",
+	"http://[::1", "http://a b",
+	"javascript:alert(1)", "file:///etc/passwd", "//example.com", "https://user:pass@example.com",
+	"http://169.254.169.254/", "HTTP://EXAMPLE.COM:99999",
+	"https://" + strings.Repeat("a", 3000), "https://é.example/ü?#", "https://github.com/a/b@v1#path=../..", "1ns",
+	"-5s", "5", "1e3s", strings.Repeat("provider.*,", 101),
 }
 
 func (d *draw) oddText() string {
@@ -49,8 +55,10 @@ func (d *draw) oddText() string {
 
 // oddJSON are values that stand where others should, besides [literals].
 var oddJSON = []string{
-	"null", "true", "false", "0", "-0", "-1", "1", "1.5", "1e999", "1e-999", "9223372036854775807", "9223372036854775808", "-9223372036854775809",
-	"3.4e38", "3.5e38", "1e308", `""`, `"a"`, "{}", "[]", "[[]]", "[null]", `{"":null}`, `{"a":{}}`, "NaN", "tru", "nul", "01", "+1", ".5", "1.", "'a'",
+	"null", "true", "false", "0", "-0", "-1", "1", "1.5", "1e999", "1e-999", "9223372036854775807",
+	"9223372036854775808", "-9223372036854775809",
+	"3.4e38", "3.5e38", "1e308", `""`, `"a"`, "{}", "[]", "[[]]", "[null]", `{"":null}`, `{"a":{}}`, "NaN", "tru",
+	"nul", "01", "+1", ".5", "1.", "'a'",
 	`"\x"`, `"\u12"`, `"`, "[1,]", `{"a"}`, "{,}", "]", "", "//", `"\ud83d\ude00"`, `{"__proto__":{}}`, `{"$ref":"#"}`,
 }
 
@@ -64,9 +72,13 @@ func (d *draw) oddJSON() string {
 		return quote(d.oddText())
 	case n == 16:
 		depth := pick(d, []int{60, 63, 64, 65, 10_000})
-		return strings.Repeat(pick(d, []string{"[", `{"a":`}), depth) + "0" + strings.Repeat(pick(d, []string{"]", "}"}), depth)
+		return strings.Repeat(pick(d, []string{
+			"[", `{"a":`,
+		}), depth) + "0" + strings.Repeat(pick(d, []string{"]", "}"}), depth)
 	case n == 17:
-		return "[" + strings.Repeat(pick(d, []string{"0", "{}", `""`, "null", "[]", "1e999"})+",", pick(d, []int{16, 100, 5000, 100_001})) + "0]"
+		return "[" + strings.Repeat(pick(d, []string{
+			"0", "{}", `""`, "null", "[]", "1e999",
+		})+",", pick(d, []int{16, 100, 5000, 100_001})) + "0]"
 	case n == 18:
 		var b strings.Builder
 		for i := range pick(d, []int{17, 33, 101, 20_000}) {
@@ -164,6 +176,9 @@ func (d *draw) json(doc *document, name string, v any, s *schema) string {
 	if d.chance(d.odd) {
 		return d.oddJSON()
 	}
+	if d.chance(d.nulls) {
+		return "null"
+	}
 	switch v := v.(type) {
 	case map[string]any:
 		var members []string
@@ -174,11 +189,15 @@ func (d *draw) json(doc *document, name string, v any, s *schema) string {
 			member := quote(name) + ":" + d.json(doc, name, v[name], s.member(name))
 			members = append(members, member)
 			if d.chance(d.odd / 2) { // twice
-				members = append(members, pick(d, []string{member, quote(name) + ":" + d.oddJSON(), quote(strings.ToUpper(name)) + ":1"}))
+				members = append(members, pick(d, []string{
+					member, quote(name) + ":" + d.oddJSON(), quote(strings.ToUpper(name)) + ":1",
+				}))
 			}
 		}
 		if d.chance(d.odd / 2) {
-			members = append(members, quote(pick(d, []string{"id", "", "created_by", "version", "metadata", d.oddText()}))+":"+d.oddJSON())
+			members = append(members, quote(pick(d, []string{
+				"id", "", "created_by", "version", "metadata", d.oddText(),
+			}))+":"+d.oddJSON())
 		}
 		return "{" + strings.Join(members, ",") + "}"
 	case []any:
@@ -213,87 +232,4 @@ func (s *schema) element() *schema {
 		return nil
 	}
 	return s.Items
-}
-
-// query is a query for an operation.
-func (d *draw) query(c call) string {
-	var parts []string
-	add := func(name, value string) {
-		if d.chance(d.odd/10) && !strings.ContainsAny(value, "\r\n \x00") {
-			parts = append(parts, name+"="+value) // without escapes
-			return
-		}
-		parts = append(parts, url.QueryEscape(name)+"="+url.QueryEscape(value))
-	}
-	for _, p := range c.parameters {
-		if p.In != "query" || !p.Required && d.chance(0.6) {
-			continue
-		}
-		value := d.text(p.Name, p.Schema)
-		if i := slices.IndexFunc(c.slots, func(s slot) bool { return s.in == "query" && s.name == p.Name }); i >= 0 {
-			value = d.id(c.slots[i])
-		} else if d.chance(d.odd) {
-			value = d.oddText()
-		}
-		add(p.Name, value)
-		if d.chance(d.odd / 4) {
-			add(p.Name, pick(d, []string{value, d.oddText()}))
-		}
-	}
-	if d.chance(d.odd / 4) {
-		parts = append(parts, pick(d, []string{"a;b", "%zz", "=", "&&", "unknown=1", "limit", "limit=", "=1", "limit[]=1", "Limit=1", strings.Repeat("a", 5000)}))
-	}
-	if len(parts) == 0 {
-		return pick(d, []string{"", "", "", "?"})
-	}
-	return "?" + strings.Join(parts, "&")
-}
-
-// path is the path of an operation with ids in it.
-func (d *draw) path(c call) string {
-	path := c.path
-	for _, s := range c.slots {
-		if s.in == "path" {
-			path = strings.ReplaceAll(path, "{"+s.name+"}", strings.ReplaceAll(url.QueryEscape(d.id(s)), "+", "%20"))
-		}
-	}
-	return "/api/v1" + path
-}
-
-// upload is a multipart body and its boundary.
-func (d *draw) upload() (body, contentType string) {
-	name := pick(d, []string{
-		`filename="a.txt"`, `filename="Grüße.md"`, `filename*=UTF-8''a%00b`, `filename*=UTF-8''%ff`, `filename*=utf-8'en'a`, `filename=`, "filename",
-		`filename="a"; filename="b"`, `filename="a"; filename*=UTF-8''b`, `filename=""`, `filename="."`, `filename=".."`, `filename="/"`, `filename="a/"`,
-		`filename="` + strings.Repeat("x", 300) + `"`, `filename="` + strings.Repeat("x", 5000) + `"`, "filename=\"a\xff\"", "filename=\"a\x00\"", `filename="a`,
-		`filename="=?utf-8?q?=00?="`, `filename*0="a"; filename*1="b"`, "filename=\"a\tb\x01\"",
-	})
-	kind := pick(d, []string{
-		"Content-Type: text/plain\r\n", "Content-Type: text/markdown; charset=utf-8\r\n", "Content-Type: application/pdf\r\n", "", "Content-Type: \r\n", "Content-Type: text/\xff\r\n",
-		"Content-Type: " + strings.Repeat("a", 3000) + "/b\r\n", "Content-Type: text/html\r\n", "Content-Type: a\x00b\r\n", "Content-Type: multipart/mixed; boundary=x\r\n",
-		"Content-Transfer-Encoding: quoted-printable\r\n", "Content-Transfer-Encoding: base64\r\n", "Content-Type text/plain\r\n", "Content-Type: text/plain; a=\"\r\n",
-	})
-	if !d.chance(d.odd * 3) {
-		name, kind = `filename="a.txt"`, "Content-Type: text/plain\r\n"
-	}
-	content := pick(d, []string{"text", "", "\x00\xff", "# Title\n\n* a\n", "%PDF-1.4\n%%EOF", "=zz", strings.Repeat("é", 40_000), "--x", "\r\n--x\r\n"})
-	part := "--x\r\nContent-Disposition: form-data; name=\"file\"; " + name + "\r\n" + kind + "\r\n" + content + "\r\n"
-	contentType = "multipart/form-data; boundary=x"
-	if d.chance(d.odd) {
-		contentType = pick(d, []string{"multipart/form-data", "multipart/mixed; boundary=x", "multipart/form-data; boundary=", "multipart/form-data; boundary=\"\"", "text/plain", "multipart/form-data; boundary=x; boundary=y", ""})
-	}
-	odd := strings.Replace(part, `"file"`, pick(d, []string{`"other"`, `""`, `file`, `"File"`}), 1)
-	bodies := []string{part + "--x--\r\n", odd + part + "--x--\r\n", part + part + "--x--\r\n", part, odd + "--x--\r\n", "--x--\r\n", "", strings.Repeat(odd, 300) + part + "--x--"}
-	if d.chance(d.odd) {
-		return pick(d, bodies), contentType
-	}
-	return bodies[0], contentType
-}
-
-func zipped(text string) string {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	_, _ = z.Write([]byte(text)) // to memory
-	_ = z.Close()
-	return b.String()
 }

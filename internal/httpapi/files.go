@@ -134,13 +134,11 @@ func content(a *api, path, id, summary string, open func(context.Context, resour
 		Description: "The content, as the type that it was uploaded as",
 		Content:     map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}
-	op.Errors = []int{http.StatusBadRequest}
+	op.Errors = []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable}
 	op.Responses = map[string]*huma.Response{
 		"200": whole,
 		"206": {Description: "The range that was asked for; several are parts of multipart/byteranges", Content: whole.Content},
 		"304": {Description: "The content is the one that If-None-Match or If-Modified-Since names"},
-		"412": {Description: "The content is not the one that If-Match or If-Unmodified-Since names"},
-		"416": {Description: "The range is none of the content"},
 	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *ByID) (*huma.StreamResponse, error) {
 		file, reader, err := open(ctx, who, in.ID)
@@ -156,7 +154,41 @@ func content(a *api, path, id, summary string, open func(context.Context, resour
 			h.Set("X-Content-Type-Options", "nosniff")
 			h.Set("Content-Security-Policy", "sandbox") // it is a user's, not ours
 			h.Set("ETag", `"`+file.ID+`"`)              // a content never changes
-			http.ServeContent(w, r, "", file.CreatedAt, reader)
+			http.ServeContent(&contentWriter{ResponseWriter: w}, r, "", file.CreatedAt, reader)
 		}}, nil
 	})
+}
+
+// contentWriter writes the errors of [http.ServeContent] as problem documents.
+type contentWriter struct {
+	http.ResponseWriter
+	refused bool
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *contentWriter) WriteHeader(status int) {
+	if w.refused = status >= 400; !w.refused {
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.Header().Del("Content-Disposition")
+	w.Header().Del("Content-Length")
+	detail := "the content has no such range"
+	if status == http.StatusPreconditionFailed {
+		detail = "the content is not the one that If-Match or If-Unmodified-Since names"
+	}
+	refuse(w.ResponseWriter, status, detail)
+}
+
+// Write implements [http.ResponseWriter].
+func (w *contentWriter) Write(b []byte) (int, error) {
+	if w.refused {
+		return len(b), nil
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// ReadFrom lets the kernel copy a file.
+func (w *contentWriter) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(w.ResponseWriter, r)
 }
