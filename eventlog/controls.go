@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -78,9 +79,20 @@ func (r *Replay) Matches(e tidings.Event, patterns []tidings.Pattern) bool {
 	return len(patterns) == 0
 }
 
+// Check returns an error for a pattern that can't be read: a log keeps no replay that
+// would match something else than was asked for.
+func (r Replay) Check() error {
+	for _, text := range r.Patterns {
+		if _, err := tidings.ParsePattern(text, nil); err != nil {
+			return fmt.Errorf("add replay: %w", err)
+		}
+	}
+	return nil
+}
+
 // Replays keeps the replays.
 type Replays interface {
-	// AddReplay writes a new one.
+	// AddReplay writes a new one that passes [Replay.Check].
 	AddReplay(ctx context.Context, r Replay) error
 	// SaveReplay writes position, counts, reason and a state that ends it, and
 	// returns the state that it has now: it may have been canceled. It needs the

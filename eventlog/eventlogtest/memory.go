@@ -198,6 +198,9 @@ func (m *Memory) SaveControl(_ context.Context, c eventlog.Control) error {
 
 // AddReplay implements [eventlog.Replays].
 func (m *Memory) AddReplay(_ context.Context, r eventlog.Replay) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.replays = append(m.replays, r)

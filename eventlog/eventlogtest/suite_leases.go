@@ -359,6 +359,11 @@ func testReplays(t *testing.T, home Home) {
 			t.Fatal(err)
 		}
 	}
+	for _, bad := range [][]string{{""}, {"provider.*", "provider"}, {"provider.*,*.deleted"}, {"a.b.c"}} {
+		if err := log.AddReplay(ctx, eventlog.Replay{ID: "3", Endpoint: "a", Patterns: bad, State: eventlog.ReplayRunning}); err == nil {
+			t.Errorf("a replay of the patterns %q was added", bad)
+		}
+	}
 	got, err := log.Replays(ctx, true, 10)
 	if diff := cmp.Diff([]eventlog.Replay{one, two}, got); diff != "" || err != nil {
 		t.Errorf("running, %v (-want +got):\n%s", err, diff)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
@@ -43,10 +42,8 @@ const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patte
 
 // AddReplay implements [eventlog.Replays].
 func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
-	for _, text := range r.Patterns {
-		if _, err := tidings.ParsePattern(text, nil); err != nil {
-			return fmt.Errorf("add replay: %w", err)
-		}
+	if err := r.Check(); err != nil {
+		return err
 	}
 	_, err := t.Exec(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
 		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,

@@ -16,6 +16,9 @@ func TestQueries(t *testing.T) {
 		w := newWorld(t, settings)
 		for name, test := range map[string]func(w *world){
 			"unknown, repeated and broken parameters are refused": testUnknownParameters,
+			"empty parameters are refused, whatever they mean":    testEmptyParameters,
+			"If-Match is heeded or refused":                       testIfMatch,
+			"patterns, cursors and streams":                       testFeedQueries,
 			"files by name and by size, page by page":             testFileOrder,
 			"feedback after a cursor":                             testFeedbackCursor,
 			"context_id limits whatever is done":                  testContextLimit,
@@ -61,6 +64,98 @@ func testUnknownParameters(w *world) {
 	w.wants(w.try("ann", "GET", "/events?from=1", nil, "Accept", "text/event-stream"), 422, "query.from")
 	w.wants(w.try("", "GET", "/contexts?nonsense=1", nil), 401)
 	w.wants(w.try("ann", "GET", "/contexts/"+id, nil), 200)
+}
+
+// nowhere is the path of an operation, for resources that do not exist.
+func (c *call) nowhere() string {
+	path := c.path
+	for _, p := range c.parameters {
+		path = strings.ReplaceAll(path, "{"+p.Name+"}", "00000000-0000-4000-8000-000000000000")
+	}
+	return path
+}
+
+// testEmptyParameters: an empty filter must not mean everything, in any operation.
+func testEmptyParameters(w *world) {
+	parameters := 0
+	for _, c := range w.calls() {
+		for _, p := range c.parameters {
+			if p.In != "query" {
+				continue
+			}
+			parameters++
+			for _, value := range []string{"", "%20"} {
+				w.wants(w.try("admin", c.method, c.nowhere()+"?"+p.Name+"="+value, nil), 422, "query."+p.Name+": is empty")
+			}
+		}
+	}
+	if parameters < 50 {
+		w.Errorf("%d parameters were tried", parameters)
+	}
+	for _, body := range []object{{"event": ""}, {"resource": ""}, {"events": []any{}}, {"events": []any{""}}, {"until": "0001-01-01T00:00:00Z"}} {
+		body["endpoint"] = "receiver"
+		w.wants(w.try("admin", "POST", "/webhooks/replays", body), 422)
+	}
+	if got := items(w.call("admin", "GET", "/webhooks/replays", nil)); len(got) > 0 {
+		w.Errorf("a replay began: %v", got)
+	}
+}
+
+// testIfMatch: what is meant for one version is not done to another one, also where
+// an operation does not compare versions.
+func testIfMatch(w *world) {
+	heeded := 0
+	for _, c := range w.calls() {
+		heeds := slices.ContainsFunc(c.parameters, func(p parameter) bool { return p.In == "header" && p.Name == "If-Match" })
+		if heeds {
+			heeded++
+			continue
+		}
+		w.wants(w.try("admin", c.method, c.nowhere(), nil, "If-Match", `"1"`), 422, "header.If-Match", "does not compare versions")
+	}
+	if heeded < 15 {
+		w.Errorf("%d operations heed If-Match", heeded)
+	}
+	w.wants(w.try("ann", "GET", "/events", nil, "If-Match", `"1"`, "Accept", "text/event-stream"), 422, "header.If-Match")
+	id := w.call("ann", "POST", "/contexts", object{}).id()
+	w.wants(w.try("ann", "POST", "/contexts/"+id+"/history", message("hello"), "If-Match", `"7"`), 422, "header.If-Match")
+	if got := items(w.call("ann", "GET", "/contexts/"+id+"/history", nil)); len(got) > 0 {
+		w.Errorf("it was appended: %v", got)
+	}
+	file := w.upload("ann", "").id()
+	w.wants(w.try("ann", "GET", "/files/"+file+"/content", nil, "If-Match", `"other"`), 412)
+	w.wants(w.try("ann", "GET", "/files/"+file+"/content", nil, "If-Match", `"`+file+`"`), 200, "# Notes")
+}
+
+// testFeedQueries: what can't be meant is refused alike in the feed, in streams and in
+// lists.
+func testFeedQueries(w *world) {
+	w.call("ann", "POST", "/contexts", object{})
+	w.mark()
+	for _, types := range []string{",", "context.created,", ",context.*", "context.*,%20,user.*"} {
+		w.wants(w.try("ann", "GET", "/events?types="+types, nil), 422, "types", "lists an empty pattern")
+		w.wants(w.try("ann", "GET", "/events?types="+types, nil, "Accept", "text/event-stream"), 422, "types", "lists an empty pattern")
+		w.wants(w.try("admin", "GET", "/webhooks/events?types="+types, nil), 422, "types", "lists an empty pattern")
+		w.wants(w.try("admin", "GET", "/webhooks/attempts?types="+types, nil), 422, "types", "lists an empty pattern")
+	}
+	for _, parameter := range []string{"limit=5", "wait=1s"} {
+		w.wants(w.try("ann", "GET", "/events?"+parameter, nil, "Accept", "text/event-stream"), 422, "an event stream has no end")
+	}
+	w.wants(w.try("ann", "GET", "/events?after=1000000", nil), 422, "after", "the log ends at")
+	w.wants(w.try("admin", "GET", "/webhooks/events?before=1000000", nil), 422, "before", "the log ends at")
+	w.wants(w.try("admin", "GET", "/webhooks/events?before=0", nil), 422, "before")
+	w.wants(w.try("admin", "GET", "/webhooks/attempts?before=1000000", nil), 422, "before", "the history ends at")
+	w.wants(w.try("admin", "GET", "/webhooks/parked?after=1000000", nil), 422, "after", "the log ends at")
+	newest := items(w.call("admin", "GET", "/webhooks/events?limit=1", nil))[0]["sequence"].(float64)
+	before := fmt.Sprintf("/webhooks/events?before=%.0f", newest+1)
+	if got := items(w.call("admin", "GET", before, nil))[0]["sequence"]; got != newest {
+		w.Errorf("before the end: %v, want %v", got, newest)
+	}
+	store := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
+	context := w.call("ann", "POST", "/contexts", object{}).id()
+	for _, path := range []string{"/contexts?page_token=" + store, "/vector_stores?page_token=" + context, "/contexts/" + context + "/history?page_token=" + context} {
+		w.wants(w.try("ann", "GET", path, nil), 422, "page_token")
+	}
 }
 
 // testFileOrder reads lists with many equals, page by page, while files are added

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -103,6 +105,25 @@ func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if err := check(cmd, args); err != nil {
 			return &usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
 		}
-		return nil
+		return notEmpty(cmd.Flags(), args)
 	}
+}
+
+// notEmpty refuses flags and arguments without a value, as of a variable of a script
+// that is not set: an empty filter must not mean everything.
+func notEmpty(flags *pflag.FlagSet, args []string) (err error) {
+	isBlank := func(text string) bool { return strings.TrimSpace(text) == "" }
+	if slices.ContainsFunc(args, isBlank) {
+		return &usageError{errors.New("an argument is empty")}
+	}
+	flags.Visit(func(f *pflag.Flag) {
+		empty := isBlank(f.Value.String())
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = len(list.GetSlice()) == 0 || slices.ContainsFunc(list.GetSlice(), isBlank)
+		}
+		if empty && err == nil {
+			err = &usageError{fmt.Errorf("flag --%s is empty, or a part of it; leave it out", f.Name)}
+		}
+	})
+	return err
 }

@@ -142,7 +142,10 @@ func parkedCommand() *cobra.Command {
 	var dead bool
 	var limit int
 	cmd := operatorCommand("parked", "List events that failed on their own, and dead letters", exactly(0), func(ctx context.Context, c *client, _ []string) error {
-		q := url.Values{"endpoint": {endpoint}, "dead": {strconv.FormatBool(dead)}, "limit": {strconv.Itoa(limit)}}
+		q := url.Values{"dead": {strconv.FormatBool(dead)}, "limit": {strconv.Itoa(limit)}}
+		if endpoint != "" {
+			q.Set("endpoint", endpoint)
+		}
 		var page webhook.Page[webhook.Parked]
 		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/parked", q, nil, &page); printed || err != nil {
 			return err

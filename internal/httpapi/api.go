@@ -81,7 +81,7 @@ func New(o Options) http.Handler {
 	o.BodyPace, o.KeepAlive = cmp.Or(o.BodyPace, limit.DefaultPace.Body), cmp.Or(o.KeepAlive, keepAliveTime)
 	a := &api{Options: o, mux: newRouter()}
 	a.huma = humago.New(a.mux, configuration(o.Version))
-	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.checkParameters, a.limitToContext)
+	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.checkIfMatch, a.checkParameters, a.limitToContext)
 	a.huma.OpenAPI().OnAddOperation = append(a.huma.OpenAPI().OnAddOperation, declareErrors)
 	a.routes()
 	a.health()
@@ -95,7 +95,8 @@ func configuration(version string) huma.Config {
 	config.CreateHooks = nil // bodies hold the resource and no $schema
 	config.OpenAPIPath = root + "/openapi"
 	config.DocsPath, config.SchemasPath = "", ""
-	config.Info.Description = "Resources of an AI-agent platform. Every change is told by webhook."
+	config.Info.Description = "Resources of an AI-agent platform. Every change is told by webhook. " +
+		"Operations that document If-Match compare versions (412); all others refuse it (422)."
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token."},
 	}
@@ -162,6 +163,9 @@ func declareErrors(_ *huma.OpenAPI, op *huma.Operation) {
 			http.StatusUnsupportedMediaType)
 	}
 	for _, status := range statuses {
+		if op.Responses[strconv.Itoa(status)] != nil {
+			continue
+		}
 		op.Responses[strconv.Itoa(status)] = &huma.Response{
 			Description: http.StatusText(status), Content: op.Responses[strconv.Itoa(http.StatusUnauthorized)].Content,
 		}

@@ -49,8 +49,8 @@ type feedQuery struct {
 
 	After string `query:"after" doc:"A position: the next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
 	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
-	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s."`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Not for event streams."`
+	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s. Not for event streams."`
 }
 
 // FeedPage is a part of the feed.
@@ -145,9 +145,14 @@ func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
 			Code: resource.Invalid, Field: field, Message: fmt.Sprintf("expected at most %d patterns", maxPatterns),
 		}
 	}
+	if text == "" {
+		return nil, nil
+	}
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" {
-			continue
+			return nil, &resource.Error{
+				Code: resource.Invalid, Field: field, Message: "lists an empty pattern; leave out commas without a pattern",
+			}
 		}
 		p, err := tidings.ParsePattern(part, tidings.ServerTypes())
 		if err != nil {
@@ -296,16 +301,27 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 	if err := checkQuery(r.URL.RawQuery, a.huma.OpenAPI().Paths[root+"/events"].Get); err != nil {
 		return err
 	}
+	query := r.URL.Query()
+	for _, name := range []string{"limit", "wait"} {
+		if query.Has(name) {
+			return &resource.Error{
+				Code: resource.Invalid, Field: "query." + name, Message: "is for pages; an event stream has no end: leave it out",
+			}
+		}
+	}
+	if r.Header.Get(ifMatch) != "" {
+		return &resource.Error{Code: resource.Invalid, Field: "header." + ifMatch, Message: "this operation does not compare versions; leave it out"}
+	}
 	leave, err := a.Limits.Streams.Enter(ctx, who.UserID, 1)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	after := r.URL.Query().Get("after")
+	after := query.Get("after")
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		after = last
 	}
-	feed, err := a.newFeedReader(ctx, who, authorization, after, r.URL.Query().Get("types"))
+	feed, err := a.newFeedReader(ctx, who, authorization, after, query.Get("types"))
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,11 @@ func content(a *api, path, id, summary string, open func(context.Context, resour
 		"206": {Description: "The range that was asked for; several are parts of multipart/byteranges", Content: whole.Content},
 		"304": {Description: "The content is the one that If-None-Match or If-Modified-Since names"},
 	}
-	register(a, op, func(ctx context.Context, who resource.Caller, in *ByID) (*huma.StreamResponse, error) {
+	register(a, op, func(ctx context.Context, who resource.Caller, in *struct {
+		ByID
+		IfMatch string `header:"If-Match" doc:"The ETag of the content that is wanted."` // ServeContent heeds it
+	},
+	) (*huma.StreamResponse, error) {
 		file, reader, err := open(ctx, who, in.ID)
 		if err != nil {
 			return nil, err

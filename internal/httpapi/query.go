@@ -26,6 +26,21 @@ func (a *api) knownQuery(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
+// checkIfMatch refuses If-Match where an operation does not heed it: a change that is
+// meant for one version must not be made to another.
+func (a *api) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
+	heeds := slices.ContainsFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.Name == ifMatch })
+	if ctx.Header(ifMatch) != "" && !heeds {
+		a.refuseParameter(ctx, &resource.Error{
+			Code: resource.Invalid, Field: "header." + ifMatch, Message: "this operation does not compare versions; leave it out",
+		})
+		return
+	}
+	next(ctx)
+}
+
+const ifMatch = "If-Match"
+
 // contextParameter is known to all operations on what may belong to a context.
 var contextParameter = &huma.Param{
 	Name: "context_id", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"},
@@ -98,7 +113,7 @@ func (a *api) refuseParameter(ctx huma.Context, err error) {
 }
 
 // checkQuery returns an error for a query that can't be parsed, and for a
-// parameter that is unknown or given more than once.
+// parameter that is unknown, empty or given more than once.
 func checkQuery(raw string, op *huma.Operation) error {
 	given, err := url.ParseQuery(raw)
 	if err != nil {
@@ -122,6 +137,8 @@ func checkQuery(raw string, op *huma.Operation) error {
 			}
 		case len(given[name]) > 1:
 			return &resource.Error{Code: resource.Invalid, Field: field, Message: "given more than once"}
+		case strings.TrimSpace(given[name][0]) == "":
+			return &resource.Error{Code: resource.Invalid, Field: field, Message: "is empty; leave it out"}
 		}
 	}
 	return nil

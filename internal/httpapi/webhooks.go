@@ -33,7 +33,7 @@ type WebhookFilter struct {
 	Resource string    `query:"resource" doc:"An id, or a type and an id such as provider/<id>."`
 	Since    time.Time `query:"since"`
 	Until    time.Time `query:"until"`
-	Before   int64     `query:"before" minimum:"0" doc:"The next of the page before."`
+	Before   int64     `query:"before" minimum:"1" doc:"The next of the page before."`
 	Limit    int       `query:"limit" minimum:"1" maximum:"1000" default:"40"`
 }
 

@@ -112,6 +112,9 @@ func (in *NewReplay) check() error {
 	}
 	if in.Until != nil {
 		until = *in.Until
+		if until.IsZero() {
+			return invalid("until", "lies before every event")
+		}
 	}
 	return checkRange(since, until)
 }

@@ -86,11 +86,16 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 	if err != nil {
 		return nil, err
 	}
+	head, err := s.log.Advance(ctx)
+	if err != nil {
+		return nil, err
+	}
 	end := f.Before - 1
-	if f.Before == 0 {
-		if end, err = s.log.Advance(ctx); err != nil {
-			return nil, err
-		}
+	switch {
+	case f.Before == 0:
+		end = head
+	case end > head:
+		return nil, invalid("before", "the log ends at %d", head)
 	}
 	if !f.Since.IsZero() {
 		from, err := s.log.SequenceAt(ctx, f.Since)
@@ -163,6 +168,15 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		return nil, err
 	}
 	page := &Page[Attempt]{Items: []Attempt{}}
+	if f.Before > 0 {
+		_, newest, err := s.log.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		if f.Before > newest {
+			return nil, invalid("before", "the history ends at %d", newest)
+		}
+	}
 	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Before: f.Before, Limit: 1}
 	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
 	if f.Event != "" {
@@ -209,10 +223,19 @@ type Parked struct {
 }
 
 // Parked returns parked events in the order of the log, dead letters only on
-// demand; before is the position after which they begin.
+// demand; after is the position after which they begin.
 func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after int64, limit int) (*Page[Parked], error) {
 	if err := s.checkEndpoint(ctx, endpoint); err != nil {
 		return nil, err
+	}
+	if after > 0 {
+		head, err := s.log.Advance(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if after > head {
+			return nil, invalid("after", "the log ends at %d", head)
+		}
 	}
 	rows, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Dead: dead, After: after, Limit: limit + 1})
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 type NewReplay struct {
 	Endpoint string     `json:"endpoint"`
 	Dead     bool       `json:"dead,omitempty" doc:"Its dead letters, instead of events of the log."`
-	Event    string     `json:"event,omitempty" doc:"The id or position of one event."`
+	Event    string     `json:"event,omitempty" minLength:"1" doc:"The id or position of one event."`
 	Events   []string   `json:"events,omitempty" maxItems:"100" doc:"Patterns."`
-	Resource string     `json:"resource,omitempty" doc:"Such as provider/<id>."`
+	Resource string     `json:"resource,omitempty" minLength:"1" doc:"Such as provider/<id>."`
 	Since    *time.Time `json:"since,omitempty" doc:"Events made at that time or later."`
 	Until    *time.Time `json:"until,omitempty" doc:"Events made before."`
 }
