@@ -63,7 +63,8 @@ func run(ctx context.Context) (err error) {
 	backlog := flag.Int("backlog", 1_000_000, "events of the backlog whose memory is measured")
 	long := flag.Duration("outage", 10*time.Minute, "how long the outage is")
 	on := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
-	flag.StringVar(&only, "only", "", "one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
+	flag.StringVar(&only, "only", "",
+		"one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	flag.Parse()
 	if *profile != "" {

@@ -34,12 +34,15 @@ func replicas(ctx context.Context, d database, events int) error {
 		if alone == 0 {
 			alone = rate
 		}
-		d.report("%s: %.0f deliveries/s to %d endpoints, %.2f of one replica; the longest pause was %.1f s", tt.name, rate, replicaEndpoints, rate/alone, most)
+		d.report("%s: %.0f deliveries/s to %d endpoints, %.2f of one replica; the longest pause was %.1f s",
+			tt.name, rate, replicaEndpoints, rate/alone, most)
 	}
 	return nil
 }
 
-func (d database) replicasOnce(ctx context.Context, name string, servers int, kill bool, events int) (seconds, longest float64, err error) {
+func (d database) replicasOnce(
+	ctx context.Context, name string, servers int, kill bool, events int,
+) (seconds, longest float64, err error) {
 	total := int64(events * replicaEndpoints)
 	var arrived, last atomic.Int64
 	var pause atomic.Int64

@@ -42,7 +42,9 @@ func newRelay(ctx context.Context, log bench.Log, endpoints ...relay.Endpoint) (
 
 // drainWith logs events behind the cursors of endpoints, and measures how long
 // those that count take to get them.
-func drainWith(ctx context.Context, log bench.Log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint) (seconds float64, err error) {
+func drainWith(
+	ctx context.Context, log bench.Log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint,
+) (seconds float64, err error) {
 	r, err := newRelay(ctx, log, endpoints...)
 	if err != nil {
 		return 0, err
@@ -95,7 +97,8 @@ func fanout(ctx context.Context, d database, deliveries int) (err error) {
 			}
 			ours = append(ours, float64(deliveries/n*n)/seconds)
 		}
-		d.report("%d endpoints: %.0f deliveries/s, %.2f of a bare client's %.0f/s", n, median(ours), median(ours)/median(bare), median(bare))
+		d.report("%d endpoints: %.0f deliveries/s, %.2f of a bare client's %.0f/s",
+			n, median(ours), median(ours)/median(bare), median(bare))
 	}
 	return nil
 }
@@ -168,7 +171,8 @@ func neighbor(ctx context.Context, d database, events int) (err error) {
 		}
 	}
 	d.report("beside an endpoint that never answers: throughput %.2f of alone (%.0f/s), p99 %.2f times (%.2f ms alone)",
-		median(rates[true])/median(rates[false]), median(rates[false]), median(delays[true])/median(delays[false]), median(delays[false]))
+		median(rates[true])/median(rates[false]), median(rates[false]),
+		median(delays[true])/median(delays[false]), median(delays[false]))
 	return nil
 }
 
@@ -318,10 +322,13 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 	defer coalescing.mu.Unlock()
 	most := slices.Max(plain.seconds)
 	full := slices.IndexFunc(plain.seconds, func(n int64) bool { return n >= most*8/10 })
-	d.report("outage of %v, %d events behind: %d requests meanwhile; noticed %.1f s after its return, then full speed in second %d and drained in %.1f s",
+	d.report("outage of %v, %d events behind: %d requests meanwhile; noticed %.1f s after its return, "+
+		"then full speed in second %d and drained in %.1f s",
 		long, events, plain.during.Load(), plain.first.Sub(returned).Seconds(), full+1, plain.last.Sub(plain.first).Seconds())
-	d.report("the same with coalesce: latest and %d resources: %d requests meanwhile; noticed after %.1f s, then %d requests in %.2f s",
-		resources, coalescing.during.Load(), coalescing.first.Sub(returned).Seconds(), coalescing.after.Load(), coalescing.last.Sub(coalescing.first).Seconds())
+	d.report("the same with coalesce: latest and %d resources: %d requests meanwhile; "+
+		"noticed after %.1f s, then %d requests in %.2f s",
+		resources, coalescing.during.Load(), coalescing.first.Sub(returned).Seconds(),
+		coalescing.after.Load(), coalescing.last.Sub(coalescing.first).Seconds())
 	return nil
 }
 
@@ -368,7 +375,8 @@ func history(ctx context.Context, d database, events int) (err error) {
 			rates[mode] = append(rates[mode], float64(events)/seconds)
 		}
 	}
-	d.report("history on: %.2f of the throughput without (%.0f/s)", median(rates[relay.HistoryAll])/median(rates[relay.HistoryOff]), median(rates[relay.HistoryOff]))
+	d.report("history on: %.2f of the throughput without (%.0f/s)",
+		median(rates[relay.HistoryAll])/median(rates[relay.HistoryOff]), median(rates[relay.HistoryOff]))
 	return nil
 }
 

@@ -54,8 +54,11 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	}
 	settings := map[string]any{
 		"listen": address, "data_dir": d.folder,
-		"limits":  map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000}, // one user does it all
-		"auth":    map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"}}},
+		// One user does it all.
+		"limits": map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000},
+		"auth": map[string]any{"tokens": []any{
+			map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"},
+		}},
 		"webhook": map[string]any{"endpoints": endpoints},
 	}
 	if d.url != "" {
@@ -168,7 +171,8 @@ func latency(ctx context.Context, d database) (err error) {
 }
 
 func (s *server) createContext(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/api/v1/contexts", bytes.NewReader([]byte("{}")))
+	body := bytes.NewReader([]byte("{}"))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/api/v1/contexts", body)
 	if err != nil {
 		return err
 	}

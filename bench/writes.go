@@ -50,7 +50,8 @@ func writes(ctx context.Context, d database) (err error) {
 	defer func() { err = errors.Join(err, h.Close()) }()
 	db, log := h.DB, h.Log
 	owner := uuid.NewString()
-	if _, err := db.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role) VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
+	if _, err := db.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role)
+		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
 	var without, with, told []float64
@@ -110,7 +111,8 @@ func write(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log)
 	}
 	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
 	id, now := uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond)
-	_, err = tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts (id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
+	_, err = tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts
+		(id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
 		VALUES ($1, 1, $2, $2, $3, '{"title":"A trip to Delft"}', $2, 0)`, id, now, owner)
 	if err != nil {
 		return err
@@ -171,7 +173,9 @@ func endpoint(name, url string) (relay.Endpoint, error) {
 
 func client() *http.Client {
 	dialer := sender.NewDialer(sender.Egress{}, inFlight, 5*time.Second)
-	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: inFlight, MaxConnsPerHost: inFlight}}
+	return &http.Client{Transport: &http.Transport{
+		DialContext: dialer.DialContext, MaxIdleConnsPerHost: inFlight, MaxConnsPerHost: inFlight,
+	}}
 }
 
 func swallow(w http.ResponseWriter, r *http.Request) {

@@ -23,21 +23,31 @@ type stream struct {
 
 func (w *world) stream(as, query string) *stream {
 	w.Helper()
-	r, err := http.NewRequestWithContext(w.Context(), "GET", w.url+"/api/v1/events"+query, nil)
-	if err != nil {
-		w.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+as)
-	r.Header.Set("Accept", "text/event-stream")
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(func() { response.Body.Close() })
+	response := w.openStream(as, query)
 	if response.StatusCode != http.StatusOK {
 		w.Fatalf("stream of %s: %d", as, response.StatusCode)
 	}
 	return &stream{w, bufio.NewScanner(response.Body), response.Body.Close}
+}
+
+// openStream asks for an event stream, which ends with the test, or when its body is
+// closed.
+func (w *world) openStream(as, query string) *http.Response {
+	w.Helper()
+	r, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.url+"/api/v1/events"+query, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if as != "" {
+		r.Header.Set("Authorization", "Bearer "+as)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	response, err := w.client.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { response.Body.Close() })
+	return response
 }
 
 // until returns what comes up to a text, or to the end if that is empty.

@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -141,27 +140,10 @@ func TestRequestRate(t *testing.T) {
 		t.Errorf("there are %v contexts, %d were made", total, made)
 	}
 	for status := 0; status != http.StatusTooManyRequests; { // streams, too
-		w.openStream("ann", func(r *http.Response) { status = r.StatusCode })
+		response := w.openStream("ann", "")
+		status = response.StatusCode
+		response.Body.Close()
 	}
-}
-
-// openStream opens an event stream, and closes it after a look at the response.
-func (w *world) openStream(as string, look func(*http.Response)) {
-	w.Helper()
-	ctx, cancel := context.WithTimeout(w.Context(), patience)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/api/v1/events", nil)
-	if err != nil {
-		w.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+as)
-	r.Header.Set("Accept", "text/event-stream")
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer response.Body.Close()
-	look(response)
 }
 
 // Credentials that don't count are limited by address. Whoever has others is not

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -181,15 +180,7 @@ func newMatrix(t *testing.T, settings map[string]any) *matrixWorld {
 	settings["data_dir"] = t.TempDir()
 	w := &matrixWorld{world: newWorldWith(t, settings,
 		object{"name": "silent", "url": silent(t), "timeout": "1h"}, option(reloads))}
-	driver, source := "sqlite", "file:"+filepath.Join(settings["data_dir"].(string), "tidings.db")+"?mode=ro"
-	if url, ok := settings["database_url"].(string); ok {
-		driver, source = "pgx", url
-	}
-	var err error
-	if w.db, err = sql.Open(driver, source); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.db.Close() })
+	w.db, _ = database(t, settings)
 	return w
 }
 
@@ -380,20 +371,7 @@ func (p *player) request(c call) answer {
 // stream asks for a stream of events and hangs up.
 func (p *player) stream() answer {
 	p.Helper()
-	ctx, cancel := context.WithCancel(p.Context())
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/events", nil)
-	if err != nil {
-		p.Fatal(err)
-	}
-	r.Header.Set("Accept", "text/event-stream")
-	if p.as != "" {
-		r.Header.Set("Authorization", "Bearer "+p.as)
-	}
-	response, err := p.client.Do(r)
-	if err != nil {
-		p.Fatal(err)
-	}
-	defer response.Body.Close()
+	response := p.openStream(p.as, "")
+	response.Body.Close()
 	return answer{status: response.StatusCode}
 }
