@@ -145,14 +145,14 @@ var holdsSecrets = map[string]bool{"providers": true, "model_providers": true, "
 
 // declareErrors adds to the document the errors that follow from what an operation
 // takes.
-func declareErrors(_ *huma.OpenAPI, op *huma.Operation) {
+func declareErrors(document *huma.OpenAPI, op *huma.Operation) {
 	var statuses []int
 	if strings.Contains(op.Path, "{") {
 		statuses = append(statuses, http.StatusNotFound)
 	}
 	for _, p := range op.Parameters {
 		switch p.Name {
-		case contextParameter.Name:
+		case contextParameter.Name, "endpoint", "event":
 			statuses = append(statuses, http.StatusNotFound)
 		case "If-Match":
 			statuses = append(statuses, http.StatusPreconditionFailed)
@@ -161,6 +161,13 @@ func declareErrors(_ *huma.OpenAPI, op *huma.Operation) {
 	if op.RequestBody != nil {
 		statuses = append(statuses, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
 			http.StatusUnsupportedMediaType)
+		body := bodySchema(op)
+		if body != nil && body.Ref != "" {
+			body = document.Components.Schemas.SchemaFromRef(body.Ref)
+		}
+		if body != nil && body.Properties["provider_id"] != nil {
+			statuses = append(statuses, http.StatusNotFound)
+		}
 	}
 	for _, status := range statuses {
 		if op.Responses[strconv.Itoa(status)] != nil {

@@ -300,7 +300,7 @@ func (a *api) userFeedbackRoutes() {
 	r := a.Resources
 	say := operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
 	say.DefaultStatus = http.StatusCreated
-	say.Errors = []int{http.StatusNotFound, http.StatusConflict}
+	say.Errors = []int{http.StatusConflict}
 	register(a, say, func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
 		row, err := r.CreateUserFeedback(ctx, who, in.Body)
 		if err != nil {
