@@ -108,6 +108,10 @@ bench: postgresql ## measure what docs/performance.md reports; about ten minutes
 chaos: postgresql ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
 	go run ./chaos -time $(or $(TIME),10m)
 
+simulate: ## run the relay for a simulated year, or SEEDS runs of six hours from FIRST on, in virtual time; hours
+	go test ./relay -timeout 0 -run '^TestSimulatedYear$$' -args \
+		-simulate.seeds $(or $(SEEDS),1460) -simulate.first $(or $(FIRST),1) -simulate.without '$(WITHOUT)'
+
 client: ## a stock generator makes a client from the OpenAPI document
 	@folder=$$(mktemp -d) && go tool -modfile=tools/go.mod ogen -loglevel error -target $$folder -package client -clean internal/httpapi/testdata/openapi.json && \
 		ls $$folder | wc -l && rm -r $$folder
@@ -126,6 +130,7 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), and random requests for
 	$(call fuzz,./internal/config,FuzzLoad)
 	$(call fuzz,./internal/httpapi,FuzzCheckBody)
 	$(call fuzz,./internal/valid,FuzzJSON)
+	$(call fuzz,./relay,FuzzOrder)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql pgbouncer prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos client fuzz
+.PHONY: help test test-all tools postgresql pgbouncer prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos simulate client fuzz

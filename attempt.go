@@ -84,6 +84,9 @@ type Outcome struct {
 	Timing Timing
 	// Address is the one that was connected to; empty where there was none.
 	Address string
+	// Resent says that the request was sent twice: the connection that it went out on
+	// first had been used before, and died before any answer.
+	Resent bool
 	// Response is the beginning of the response body, at most 1 KiB.
 	Response []byte
 	// Detail is a sentence for the log where the reason needs one, such as the

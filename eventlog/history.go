@@ -21,12 +21,15 @@ type Record struct {
 	Event    string    `json:"event"`
 	Resource string    `json:"resource"`
 	// Outcome is a verdict as a word, or "merged".
-	Outcome  string `json:"outcome"`
-	Attempt  int    `json:"attempt,omitempty"`
-	Replay   bool   `json:"replay,omitempty"`
-	Reason   string `json:"reason,omitempty"`
-	Status   int    `json:"status,omitempty"`
-	Address  string `json:"address,omitempty"`
+	Outcome string `json:"outcome"`
+	Attempt int    `json:"attempt,omitempty"`
+	Replay  bool   `json:"replay,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Status  int    `json:"status,omitempty"`
+	Address string `json:"address,omitempty"`
+	// Resent says that the request was sent twice within the attempt, since its first
+	// connection died before any answer.
+	Resent   bool   `json:"resent,omitempty"`
 	Response string `json:"response,omitempty"`
 	// MergedInto is the position of the event that tells of this one, too.
 	MergedInto int64 `json:"merged_into,omitempty"`
@@ -72,6 +75,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 	text("reason", r.Reason)
 	number("status", int64(r.Status))
 	text("address", r.Address)
+	if r.Resent {
+		b = append(b, `,"resent":true`...)
+	}
 	text("response", r.Response)
 	number("merged_into", r.MergedInto)
 	number("dns_us", r.DNS)

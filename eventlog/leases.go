@@ -57,7 +57,7 @@ type Cursor struct {
 // Equal reports whether a cursor says the same as another.
 func (c Cursor) Equal(other Cursor) bool {
 	return c.Lease == other.Lease && c.Sequence == other.Sequence && c.Status == other.Status &&
-		c.Saved.Equal(other.Saved) && c.Marks.String() == other.Marks.String()
+		c.Saved.Equal(other.Saved) && c.Marks.equal(other.Marks)
 }
 
 // Replica is a process that delivers from the log.

@@ -63,6 +63,13 @@ func (m Marks) After(sequence int64) Marks {
 	return slices.DeleteFunc(slices.Clone(m), func(mark Mark) bool { return mark.end() <= sequence })
 }
 
+func (m Marks) equal(other Marks) bool {
+	return slices.EqualFunc(m, other, func(a, b Mark) bool {
+		return a.Index == b.Index && a.Of == b.Of && a.Low == b.Low && a.High == b.High &&
+			slices.Equal(a.Open, b.Open) && slices.Equal(a.Ahead, b.Ahead)
+	})
+}
+
 // String is how the marks are kept; empty for none.
 func (m Marks) String() string {
 	if len(m) == 0 {

@@ -64,12 +64,13 @@ type consumer struct {
 	heard atomic.Pointer[eventlog.Control]
 	said  eventlog.Control
 
-	abort    atomic.Pointer[context.CancelFunc]
-	position atomic.Pointer[position]
-	noted    time.Time       // when what overtook others was
-	saved    eventlog.Cursor // by whoever holds the relay's saving
-	status   atomic.Pointer[Status]
-	counts   counts
+	abort     atomic.Pointer[context.CancelFunc]
+	position  atomic.Pointer[position]
+	noted     time.Time       // when what overtook others was
+	saved     eventlog.Cursor // by whoever holds the relay's saving, as is what follows
+	lastSaved savedStatus
+	status    atomic.Pointer[Status]
+	counts    counts
 }
 
 // position is how far a consumer has come.
@@ -188,6 +189,9 @@ func (c *consumer) run(ctx context.Context) {
 			c.scout.asked = false
 		case <-c.poke:
 			c.obey(time.Now())
+			if c.lease().Of > 1 && len(c.order.parked) > 0 {
+				c.ledger.dueAt(time.Now()) // a replay that another partition runs makes events due
+			}
 			c.beginReplay(ctx, &helpers)
 		case <-c.replays.ended:
 			c.replays.running = ""
@@ -465,7 +469,7 @@ func (c *consumer) arm() {
 	}
 	if wake, ok := c.health.wake(); ok && wake.After(now) {
 		at(wake)
-	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() && c.alive.has(now) {
+	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() && c.alive.has(now) && c.order.due.len() < dueRows/2 {
 		at(c.ledger.nextDue)
 	}
 	at(c.paced)

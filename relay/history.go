@@ -55,7 +55,7 @@ func (h *history) attempted(e *Endpoint, a tidings.Attempt, o tidings.Outcome) {
 	h.add(eventlog.Record{
 		Endpoint: e.Name, At: time.Now(), Sequence: a.Event.Sequence, EventID: a.Event.ID, Event: a.Event.Name(), Resource: a.Event.Resource(),
 		Outcome: o.Verdict.String(), Attempt: a.Number, Replay: a.Replay, Reason: o.Reason, Status: o.Status, Address: o.Address,
-		Response: string(o.Response), DNS: o.Timing.DNS.Microseconds(), Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),
+		Resent: o.Resent, Response: string(o.Response), DNS: o.Timing.DNS.Microseconds(), Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),
 		FirstByte: o.Timing.FirstByte.Microseconds(), Total: o.Duration.Microseconds(),
 	})
 }

@@ -228,3 +228,34 @@ func TestOrderBeyondTheWindow(t *testing.T) {
 		t.Error("it may go again")
 	}
 }
+
+// Marks tell of events that never had a place in the window, because they waited
+// behind a parked one or were merged: they must not be sent again after a crash.
+func TestMarksTellOfParkedAndMerged(t *testing.T) {
+	event := func(sequence int64, resource string, action tidings.Action) tidings.Event {
+		return tidings.Event{Sequence: sequence, Type: "context", ResourceID: resource, Action: action}
+	}
+	o := newOrder(0, tidings.CoalesceLatest)
+	o.Add(event(1, "slow", tidings.Updated))
+	o.Add(event(2, "bad", tidings.Updated))
+	slow, _ := o.Next(inTurn)
+	bad, _ := o.Next(inTurn)
+	slow.trial.began, bad.trial.began = true, true
+	o.Park(bad)
+	behind := event(3, "bad", tidings.Updated)
+	o.Add(behind)
+	o.Add(event(4, "new", tidings.Created))
+	gone := event(5, "new", tidings.Updated) // created tells of it
+	if what, _ := o.Add(gone); what != mergedInto {
+		t.Fatalf("added: %v", what)
+	}
+	mark := eventlog.Marks{o.Mark(eventlog.Partition{})}
+	for _, e := range []tidings.Event{bad.event, behind, gone} {
+		if !mark.Settled(e) {
+			t.Errorf("position %d is not settled: %+v", e.Sequence, mark)
+		}
+	}
+	if mark.Settled(slow.event) || mark.Settled(event(4, "new", tidings.Created)) || mark.Settled(event(6, "new", tidings.Updated)) {
+		t.Errorf("settled: %+v", mark)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,15 +18,18 @@ import (
 // time.
 type replays struct {
 	heard   atomic.Pointer[[]eventlog.Replay]
-	next    chan *item    // what the one that runs wants to send
-	ended   chan struct{} // it has
-	running string        // its id
-	last    string        // the id of the one before
-	sending int           // its events under way
+	next    chan *item      // what the one that runs wants to send
+	ended   chan struct{}   // it has
+	running string          // its id
+	over    map[string]bool // ids of those that ran, as long as a list has them
+	sending int             // its events under way
+
+	cursors []eventlog.Cursor // of all, as they were saved when asked for
+	asked   time.Time
 }
 
 func newReplays() *replays {
-	return &replays{next: make(chan *item), ended: make(chan struct{}, 1)}
+	return &replays{next: make(chan *item), ended: make(chan struct{}, 1), over: make(map[string]bool)}
 }
 
 // replay hands over the replays that run; the first partition of an endpoint runs
@@ -71,11 +75,16 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
 	if c.replays.running != "" || own == nil {
 		return
 	}
+	listed := make(map[string]bool)
 	for _, r := range *own {
-		if r.ID == c.replays.last {
+		listed[r.ID] = true
+	}
+	maps.DeleteFunc(c.replays.over, func(id string, _ bool) bool { return !listed[id] })
+	for _, r := range *own {
+		if c.replays.over[r.ID] {
 			continue // the list is older than its end
 		}
-		c.replays.running, c.replays.last = r.ID, r.ID
+		c.replays.running, c.replays.over[r.ID] = r.ID, true
 		p := &replaying{
 			Replay: r, log: c.ledger.log, lease: c.lease(), endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
 			drain: c.relay.options.DrainTimeout, out: c.replays.next, results: make(chan result, c.endpoint.MaxInFlight),
@@ -93,26 +102,55 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
 // its resource that the endpoint has not got yet.
 func (c *consumer) resend(ctx, attempts context.Context, it *item) {
 	now := time.Now()
-	resource := it.event.Resource()
-	switch {
-	case !c.order.Settled(it.event):
+	own := c.lease().Has(it.event)
+	settled := own && c.order.Settled(it.event) || !own && c.settledElsewhere(ctx, it.event, now)
+	if settled && (!own || c.order.parked.has(it.event.Resource())) {
+		settled = c.borrow(ctx, it, own, now)
+	}
+	if !settled {
 		it.replay <- result{item: it, passed: true}
 		return
-	case c.order.parked.has(resource):
-		rows, ok := c.ledger.lane(ctx, it.event, 1)
-		older := ok && len(rows) > 0 && rows[0].Event.Sequence < it.event.Sequence
-		first := ok && len(rows) > 0 && rows[0].Event.Sequence == it.event.Sequence
-		if !ok || older || (first && !c.order.Borrow(it)) {
-			it.replay <- result{item: it, passed: true}
-			return
-		}
-		if first {
-			it.attempts, it.first = rows[0].Attempts, rows[0].First
-		}
 	}
 	c.limiter.Allow()
 	c.replays.sending++
 	c.launch(attempts, it, now)
+}
+
+// borrow takes an event out of the retries table for a replay, if it is the oldest of
+// its resource there; false if an older one is, or if somebody else has to send it.
+func (c *consumer) borrow(ctx context.Context, it *item, own bool, now time.Time) bool {
+	rows, ok := c.ledger.lane(ctx, it.event, 1)
+	switch {
+	case !ok:
+		return false
+	case len(rows) == 0 || rows[0].Event.Sequence > it.event.Sequence:
+		return true // it is not there: it was delivered, or is a dead letter
+	case rows[0].Event.Sequence < it.event.Sequence:
+		return false
+	case own:
+		it.attempts, it.first = rows[0].Attempts, rows[0].First
+		return c.order.Borrow(it)
+	case rows[0].Next.After(now): // its partition sends it, and now
+		rows[0].Next = now
+		c.ledger.park(ctx, rows)
+	}
+	return false
+}
+
+// settledElsewhere reports whether the partition that an event belongs to has settled
+// it, as far as that is known.
+func (c *consumer) settledElsewhere(ctx context.Context, e tidings.Event, now time.Time) bool {
+	r := c.replays
+	if now.Sub(r.asked) >= replayInterval {
+		cursors, err := c.ledger.log.Cursors(ctx)
+		if err != nil {
+			return false
+		}
+		r.cursors, r.asked = cursors, now
+	}
+	return slices.ContainsFunc(r.cursors, func(other eventlog.Cursor) bool {
+		return other.Endpoint == c.endpoint.Name && other.Has(e) && (other.Sequence >= e.Sequence || other.Marks.Settled(e))
+	})
 }
 
 // resent takes the outcome of an event that was sent again. One that was delivered

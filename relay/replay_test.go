@@ -197,6 +197,27 @@ func TestReplayOfPatterns(t *testing.T) {
 	})
 }
 
+// Replays that wait run one after another, each once.
+func TestReplaysRunOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &replayed{}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 10 {
+			log.Append(event(i, 0))
+		}
+		time.Sleep(time.Second)
+		for i := range 3 {
+			begin(t, log, eventlog.Replay{ID: fmt.Sprint(i), From: 1, To: 10})
+		}
+		time.Sleep(time.Minute)
+		stop()
+		if n := len(r.sentAgain()); n != 30 {
+			t.Errorf("%d sent again, want 30", n)
+		}
+	})
+}
+
 func TestCanceledReplayEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -385,6 +406,56 @@ func TestReplaySettlesAndDoesNotOvertake(t *testing.T) {
 		want := map[string]int{"evt-3-0": 1, "evt-3-1": 2, "evt-2-0": 1, "evt-1-0": 1, "evt-1-1": 1}
 		if diff := cmp.Diff(want, count); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A replay, which one partition runs, knows what the others have not delivered yet: it
+// neither overtakes that nor sends it twice.
+func TestReplayOverPartitions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		var mended atomic.Bool
+		r := &replayed{}
+		r.answer = func(a tidings.Attempt) tidings.Outcome {
+			if !mended.Load() && strings.HasSuffix(a.Event.ID, "-1") { // the second of each resource
+				return refused
+			}
+			return delivered
+		}
+		e := endpoint("a", r)
+		e.Partitions, e.Retry.Delays = 4, []time.Duration{time.Hour}
+		stop := start(t, log, relay.Options{}, e)
+		const resources = 20
+		for version := range 4 {
+			for i := range resources {
+				log.Append(event(i, version))
+			}
+			time.Sleep(time.Second)
+		}
+		for i := range resources { // they get through: what was refused is at fault
+			log.Append(event(100+i, 0))
+			time.Sleep(2 * time.Minute)
+		}
+		mended.Store(true)
+		begin(t, log, eventlog.Replay{ID: "1", From: 2*resources + 1, To: 4 * resources}) // not what was refused
+		time.Sleep(10 * time.Second)
+		if got := replayOf(t, log, "1"); got.State != eventlog.ReplayDone {
+			t.Errorf("replay = %+v", got)
+		}
+		time.Sleep(3 * time.Hour)
+		stop()
+		first := make(map[string]bool)
+		var order []string
+		for _, id := range r.got() {
+			if !first[id] {
+				order = append(order, id)
+			}
+			first[id] = true
+		}
+		expectOrder(t, order)
+		if again := len(r.got()) - len(order); again > len(r.sentAgain()) || len(order) != 5*resources {
+			t.Errorf("%d events delivered, %d again, %d by the replay", len(order), again, len(r.sentAgain()))
 		}
 	})
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	mathrand "math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -174,7 +176,10 @@ const maxReplays = 1000
 func group(wanted []eventlog.Partition) string {
 	hash := fnv.New64a()
 	for _, w := range wanted {
-		fmt.Fprintf(hash, "%s\x00%d\x00", w.Endpoint, w.Of)
+		_, _ = io.WriteString(hash, w.Endpoint) // a hash takes everything
+		_, _ = hash.Write([]byte{0})
+		_, _ = io.WriteString(hash, strconv.Itoa(w.Of))
+		_, _ = hash.Write([]byte{0})
 	}
 	return fmt.Sprintf("%016x", hash.Sum64())
 }

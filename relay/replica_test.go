@@ -20,8 +20,10 @@ import (
 type cluster struct {
 	*eventlogtest.Memory
 	readTime time.Duration // how long a batch takes
+	staging  bool          // events wait until a process numbers them, as in PostgreSQL
 	mu       sync.Mutex
 	views    []*view
+	staged   []tidings.Event
 }
 
 // view is the log as one process sees it, which can be killed, stopped, or cut
@@ -46,9 +48,13 @@ func (c *cluster) join() *view {
 }
 
 func (c *cluster) append(events ...tidings.Event) {
-	c.Append(events...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.staging {
+		c.staged = append(c.staged, events...)
+	} else {
+		c.Append(events...)
+	}
 	for _, v := range c.views {
 		v.woken.Give()
 	}
@@ -119,6 +125,10 @@ func (v *view) Advance(ctx context.Context) (int64, error) {
 	if err := v.pass(ctx); err != nil {
 		return 0, err
 	}
+	v.cluster.mu.Lock()
+	v.Append(v.cluster.staged...)
+	v.cluster.staged = nil
+	v.cluster.mu.Unlock()
 	return v.Memory.Advance(ctx)
 }
 

@@ -115,6 +115,12 @@ func (c *consumer) current() Status {
 	return s
 }
 
+// savedStatus is a status and its text.
+type savedStatus struct {
+	status Status
+	text   string
+}
+
 // save is the cursor as it is to be saved. The saving lock is held.
 func (c *consumer) save() eventlog.Cursor {
 	c.counts.look(time.Now())
@@ -122,10 +128,13 @@ func (c *consumer) save() eventlog.Cursor {
 	cursor := eventlog.Cursor{Lease: c.lease(), Sequence: at.cursor, Marks: at.marks}
 	status := c.current()
 	status.InFlight = 0 // it changes all the time, and that is not worth a write
-	text, err := json.Marshal(status)
-	if err == nil { // numbers and texts: it can't fail
-		cursor.Status = string(text)
+	if status != c.lastSaved.status {
+		text, err := json.Marshal(status)
+		if err == nil { // numbers and texts: it can't fail
+			c.lastSaved.status, c.lastSaved.text = status, string(text)
+		}
 	}
+	cursor.Status = c.lastSaved.text
 	return cursor
 }
 

@@ -86,9 +86,6 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 	header := http.Header{
 		"Content-Type": {contentType},
 		"User-Agent":   {userAgent},
-		// An empty value is not sent. It tells net/http that the request may be
-		// sent again on a new connection if a reused one dies before any answer.
-		"X-Idempotency-Key": {},
 	}
 	configured := make(map[string]bool)
 	for name, values := range e.Headers {
@@ -115,7 +112,7 @@ func (s *Sender) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 	steps := &steps{began: began}
 	outcome := s.exchange(ctx, steps, a)
 	outcome.Duration = time.Since(began)
-	outcome.Timing, outcome.Address = steps.result()
+	outcome.Timing, outcome.Address, outcome.Resent = steps.result()
 	return outcome
 }
 
@@ -127,6 +124,8 @@ func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) 
 	request.Header = s.header(a, body)
 	request.ContentLength = int64(len(body))
 	request.Body = io.NopCloser(bytes.NewReader(body))
+	// net/http sends again only what it did not send, or what the receiver said that
+	// it did not process (HTTP/2); the rest is up to Transport.
 	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	response, err := s.client.Do(request)
 	if err != nil {

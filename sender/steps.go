@@ -23,6 +23,17 @@ type steps struct {
 	address, connecting string
 	progress            progress
 	conn                net.Conn // that it got last
+	resent              bool
+}
+
+// stepsKey is that of the steps in the context of a request.
+type stepsKey struct{}
+
+// sendAgain notes that the request is sent once more.
+func (s *steps) sendAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resent = true
 }
 
 // progress is how far an attempt has come.
@@ -49,7 +60,7 @@ func (s *steps) trace(ctx context.Context, cancel func()) context.Context {
 		*d = time.Since(*from)
 		s.mu.Unlock()
 	}
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	return httptrace.WithClientTrace(context.WithValue(ctx, stepsKey{}, s), &httptrace.ClientTrace{
 		GetConn: func(string) {
 			s.mu.Lock()
 			s.progress = progress{asked: true, step: tidings.ReasonConnect, tries: s.progress.tries}
@@ -117,13 +128,13 @@ func (s *steps) alert() error {
 	return nil
 }
 
-// result returns what was measured, and the address that was reached or else
-// tried last.
-func (s *steps) result() (tidings.Timing, string) {
+// result returns what was measured, the address that was reached or else tried last,
+// and whether the request was sent twice.
+func (s *steps) result() (tidings.Timing, string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.address == "" {
-		return s.timing, s.connecting
+		return s.timing, s.connecting, s.resent
 	}
-	return s.timing, s.address
+	return s.timing, s.address, s.resent
 }

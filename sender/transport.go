@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"sync"
@@ -83,11 +84,34 @@ func NewTransport(o TransportOptions) *Transport {
 	return &Transport{options: o}
 }
 
-// RoundTrip implements [http.RoundTripper].
+// RoundTrip implements [http.RoundTripper]. A request on a connection that was used
+// before, and that dies before any byte of a response, is sent once more, on a new
+// connection: the receiver may have closed the old one as the request went out.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	g := t.enter()
+	var use use
+	response, err := t.roundTrip(t.enter(), r.WithContext(use.trace(r.Context())), &use)
+	if err == nil || !use.died || r.Context().Err() != nil || r.GetBody == nil {
+		return response, err
+	}
+	again := r.WithContext(r.Context())
+	if again.Body, err = r.GetBody(); err != nil {
+		return nil, err
+	}
+	if s, ok := r.Context().Value(stepsKey{}).(*steps); ok {
+		s.sendAgain()
+	}
+	g := t.newGeneration() // of one connection
+	g.requests, g.retired = 1, true
+	return t.roundTrip(g, again, nil)
+}
+
+// roundTrip sends a request on one of a generation's connections.
+func (t *Transport) roundTrip(g *generation, r *http.Request, use *use) (*http.Response, error) {
 	response, err := g.http.RoundTrip(r)
 	if err != nil {
+		if use != nil && r.Context().Err() == nil {
+			use.end()
+		}
 		t.leave(g, true)
 		return nil, err
 	}
@@ -97,6 +121,42 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	response.Body = &body{ReadCloser: response.Body, leave: sync.OnceFunc(func() { t.leave(g, false) })}
 	return response, nil
+}
+
+// use is what a request made of its connection.
+type use struct {
+	mu       sync.Mutex
+	conn     net.Conn
+	reused   bool
+	answered bool
+	died     bool // the connection was used before, and died before any answer
+}
+
+func (u *use) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.conn, u.reused = info.Conn, info.Reused
+		},
+		GotFirstResponseByte: func() {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.answered = true
+		},
+	})
+}
+
+// end finds out, once a request failed, whether its connection died.
+func (u *use) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	used := u.conn
+	if secure, ok := used.(*tls.Conn); ok {
+		used = secure.NetConn()
+	}
+	c, ok := used.(*conn)
+	u.died = ok && u.reused && !u.answered && c.isOver()
 }
 
 // CloseIdleConnections closes connections that no request uses, and the others

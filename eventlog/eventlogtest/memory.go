@@ -33,6 +33,7 @@ type Memory struct {
 	replays  []eventlog.Replay
 	history  []historyBlock
 	reads    int
+	jumped   time.Duration // how far the clock is ahead
 }
 
 type cursorKey struct {

@@ -3,6 +3,7 @@ package eventlogtest
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -10,11 +11,20 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
+// Jump sets the clock that leases go by forward, or back.
+func (m *Memory) Jump(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.jumped += d
+}
+
+func (m *Memory) now() time.Time { return time.Now().Add(m.jumped) }
+
 // Join implements [eventlog.Leases].
 func (m *Memory) Join(_ context.Context, r eventlog.Replica, ttl time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.replicas[r.ID] = replica{r, time.Now().Add(ttl)}
+	m.replicas[r.ID] = replica{r, m.now().Add(ttl)}
 	return nil
 }
 
@@ -25,7 +35,7 @@ func (m *Memory) KeepAlive(_ context.Context, r eventlog.Replica, ttl time.Durat
 	if _, known := m.replicas[r.ID]; !known {
 		return false, nil
 	}
-	m.replicas[r.ID] = replica{r, time.Now().Add(ttl)}
+	m.replicas[r.ID] = replica{r, m.now().Add(ttl)}
 	return true, nil
 }
 
@@ -43,7 +53,7 @@ func (m *Memory) Replicas(context.Context) ([]eventlog.Replica, error) {
 	defer m.mu.Unlock()
 	var live []eventlog.Replica
 	for _, r := range m.replicas {
-		if r.expires.After(time.Now()) {
+		if r.expires.After(m.now()) {
 			live = append(live, r.Replica)
 		}
 	}
@@ -56,7 +66,7 @@ func (m *Memory) Acquire(_ context.Context, owner string, want []eventlog.Partit
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, r := range m.replicas {
-		if !r.expires.After(time.Now()) {
+		if !r.expires.After(m.now()) {
 			delete(m.replicas, id)
 		}
 	}
@@ -230,10 +240,17 @@ func (m *Memory) ParkedLanes(_ context.Context, p eventlog.Partition, after int6
 
 // Due implements [eventlog.Retries].
 func (m *Memory) Due(_ context.Context, p eventlog.Partition, now time.Time, limit int) (due []eventlog.Retry, next time.Time, err error) {
-	all := m.sorted(1<<20, func(r eventlog.Retry) bool {
-		return r.Endpoint == p.Endpoint && r.Dead.IsZero() && !r.Next.IsZero() && p.Has(r.Event)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []eventlog.Retry
+	for _, r := range m.retries {
+		if r.Endpoint == p.Endpoint && r.Dead.IsZero() && !r.Next.IsZero() && p.Has(r.Event) {
+			all = append(all, r)
+		}
+	}
+	slices.SortFunc(all, func(a, b eventlog.Retry) int {
+		return cmp.Or(a.Next.Compare(b.Next), cmp.Compare(a.Event.Sequence, b.Event.Sequence))
 	})
-	slices.SortStableFunc(all, func(a, b eventlog.Retry) int { return a.Next.Compare(b.Next) })
 	for _, r := range all {
 		if r.Next.After(now) {
 			return due[:min(limit, len(due))], r.Next, nil
@@ -297,16 +314,12 @@ func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount,
 func (m *Memory) sorted(limit int, want func(eventlog.Retry) bool) []eventlog.Retry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := make([]eventlog.Retry, 0, len(m.retries))
-	for _, r := range m.retries {
-		all = append(all, r)
-	}
-	slices.SortFunc(all, func(a, b eventlog.Retry) int {
-		return cmp.Or(cmp.Compare(a.Event.Sequence, b.Event.Sequence), cmp.Compare(a.Endpoint, b.Endpoint))
+	keys := slices.SortedFunc(maps.Keys(m.retries), func(a, b retryKey) int {
+		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.endpoint, b.endpoint))
 	})
 	var found []eventlog.Retry
-	for _, r := range all {
-		if len(found) < limit && want(r) {
+	for _, key := range keys {
+		if r := m.retries[key]; len(found) < limit && want(r) {
 			found = append(found, r)
 		}
 	}

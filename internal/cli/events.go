@@ -103,6 +103,9 @@ func attemptLine(a webhook.Attempt) string {
 	if a.Replay {
 		line += ", sent again"
 	}
+	if a.Resent {
+		line += ", twice since its connection died"
+	}
 	return line + ", " + seconds(float64(a.Total)/1e6)
 }
 
@@ -122,6 +125,9 @@ func attemptsCommand() *cobra.Command {
 			detail := a.Reason
 			if a.MergedInto != 0 {
 				detail = fmt.Sprintf("into %d", a.MergedInto)
+			}
+			if a.Resent {
+				detail = strings.TrimSpace(detail + " (sent twice: the connection died)")
 			}
 			rows[i] = []string{
 				a.At.UTC().Format("2006-01-02T15:04:05.000Z"), a.Endpoint, a.Event, strconv.FormatInt(a.Sequence, 10),
