@@ -58,8 +58,12 @@ func CheckHeader(name string, values []string) error {
 	}
 	switch textproto.CanonicalMIMEHeaderKey(name) {
 	case "Content-Length", "Host", "Connection", "Transfer-Encoding",
-		"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade":
+		"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Http2-Settings":
 		return fmt.Errorf("header %s can't be configured: it belongs to the connection", name)
+	case "Expect":
+		return fmt.Errorf("header %s can't be configured: it would have the receiver wait for a body that is sent at once", name)
+	case "Accept-Encoding":
+		return fmt.Errorf("header %s can't be configured: responses are read as they come, so they must not be compressed", name)
 	}
 	for _, value := range values {
 		if strings.ContainsFunc(value, func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }) {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/bench"
-	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
 func benchCommand() *cobra.Command {
@@ -37,7 +37,7 @@ It uses a SQLite database in a temporary folder, or an empty PostgreSQL database
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Format = tidings.Format(format)
 			if o.DatabaseURL != "" {
-				if err := config.CheckDatabaseURL(o.DatabaseURL); err != nil {
+				if _, err := pgurl.Parse(o.DatabaseURL); err != nil {
 					return &usageError{fmt.Errorf("--database-url: %w", err)}
 				}
 			}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/pgurl"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -47,7 +48,7 @@ func (d *decoder) checkServer(cfg *Config) {
 		d.at("data_dir", "must name a folder")
 	}
 	if text := d.readable("database_url", cfg.DatabaseURL); text != "" {
-		if err := CheckDatabaseURL(text); err != nil {
+		if _, err := pgurl.Parse(text); err != nil {
 			d.at("database_url", "%v", err)
 		}
 	}
@@ -69,7 +70,7 @@ func (d *decoder) checkServer(cfg *Config) {
 	if cfg.ShutdownDelay < 0 {
 		d.at("shutdown_delay", "must not be less than 0")
 	}
-	if cfg.PollOnly && !cfg.DatabaseURL.Set() {
+	if cfg.PollOnly && d.usesSQLite(cfg) {
 		d.at("poll_only", "is for PostgreSQL; set database_url, too")
 	}
 	d.checkConnections(cfg)
@@ -84,6 +85,11 @@ func (d *decoder) checkServer(cfg *Config) {
 	}
 }
 
+// usesSQLite reports whether no PostgreSQL database is configured.
+func (d *decoder) usesSQLite(cfg *Config) bool {
+	return !cfg.DatabaseURL.Set() && !d.isUnread("database_url")
+}
+
 // schemaName is how a schema may be named: no name needs more, and fewer surprise
 // those who type them in SQL.
 var schemaName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
@@ -94,13 +100,10 @@ func (d *decoder) checkSchema(cfg *Config) {
 		d.at("database_schema", "expected the name of a schema: at most 63 ASCII letters, digits and underscores, no digit first")
 	case strings.HasPrefix(strings.ToLower(name), "pg_") || name == "information_schema":
 		d.at("database_schema", "is a schema of PostgreSQL itself; choose another")
-	case name != Default().DatabaseSchema && !cfg.DatabaseURL.Set():
+	case name != Default().DatabaseSchema && d.usesSQLite(cfg):
 		d.at("database_schema", "is for PostgreSQL; set database_url, too")
 	}
 }
-
-// minConnections is how few connections requests and deliveries can do with.
-const minConnections = 6
 
 func (d *decoder) checkConnections(cfg *Config) {
 	const key = "database.max_connections"
@@ -108,10 +111,10 @@ func (d *decoder) checkConnections(cfg *Config) {
 	if n == 0 {
 		return
 	}
-	if n < minConnections || n > math.MaxInt32 {
-		d.at(key, "must be at least %d", minConnections)
+	if n < pgurl.MinConnections || n > math.MaxInt32 {
+		d.at(key, "must be at least %d", pgurl.MinConnections)
 	}
-	if !cfg.DatabaseURL.Set() {
+	if d.usesSQLite(cfg) {
 		d.at(key, "is for PostgreSQL; set database_url, too")
 	}
 	text, err := cfg.DatabaseURL.Read()
@@ -132,16 +135,17 @@ func (d *decoder) checkS3(cfg *Config) {
 	if u != nil && (strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
 		d.at("files.s3.endpoint", `expected the URL of a store without a path, such as "https://s3.example.com"`)
 	}
-	if s.Bucket == "" {
+	if s.Bucket == "" && !d.isUnread("files.s3.bucket") {
 		d.at("files.s3", "bucket is missing")
 	}
-	if d.readable("files.s3.access_key", s.AccessKey) == "" || d.readable("files.s3.secret_key", s.SecretKey) == "" {
+	access, secret := d.readable("files.s3.access_key", s.AccessKey), d.readable("files.s3.secret_key", s.SecretKey)
+	if (access == "" && !d.isUnread("files.s3.access_key")) || (secret == "" && !d.isUnread("files.s3.secret_key")) {
 		d.at("files.s3", "access_key and secret_key are both needed")
 	}
 	if cfg.Files.MaxSize > s3Limit {
 		d.at("files.max_size", "an S3 store keeps 5GiB at most")
 	}
-	if !cfg.DatabaseURL.Set() {
+	if d.usesSQLite(cfg) {
 		d.at("files.s3", "is for PostgreSQL, whose replicas share it; set database_url, too")
 	}
 }
@@ -162,22 +166,13 @@ func (d *decoder) checkLimits(l *Limits) {
 			d.at("limits."+name, "must be at least 1")
 		}
 		all, perUser := strings.CutPrefix(name, "user_")
-		if of, ok := fields[all]; perUser && ok && f.Int() > v.FieldByIndex(of).Int() {
+		if of, ok := fields[all]; perUser && ok && !d.isUnread("limits."+all) && f.Int() > v.FieldByIndex(of).Int() {
 			d.at("limits."+name, "must not be more than limits.%s, which is for all users", all)
 		}
 	}
 	if l.UserBodyMemory < LargestBody {
 		d.at("limits.user_body_memory", "must be at least 16MiB, the largest request body")
 	}
-}
-
-// CheckDatabaseURL returns an error for a text that is not the URL of a PostgreSQL
-// database. The error does not repeat it.
-func CheckDatabaseURL(text string) error {
-	if _, err := sender.CheckURL(text, "postgres", "postgresql"); err != nil {
-		return fmt.Errorf(`expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": %w`, err)
-	}
-	return nil
 }
 
 func isLoopback(host string) bool {
@@ -201,6 +196,9 @@ func (d *decoder) checkAuth(cfg *Config) {
 }
 
 func (d *decoder) checkToken(key string, t Token) {
+	if d.isUnread(key + ".token") {
+		return
+	}
 	if t.Token.Set() {
 		if t.SHA256 != "" {
 			d.at(key+".sha256", "stands beside token; one of them is enough")
@@ -243,7 +241,9 @@ func (d *decoder) readable(key string, s SecretSource) string {
 
 func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	if e.URL == "" {
-		d.at(key, "url is missing")
+		if !d.isUnread(key + ".url") {
+			d.at(key, "url is missing")
+		}
 	} else if _, err := sender.CheckURL(e.URL); err != nil {
 		d.at(key+".url", "%v", err)
 	}
@@ -314,6 +314,9 @@ func (d *decoder) checkSecret(key string, s SecretSource) {
 // checkName gives the endpoint its name and notes one that is taken.
 func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 	key := fmt.Sprintf("webhook.endpoints[%d]", i)
+	if d.isUnread(key + ".name") {
+		return
+	}
 	named := e.Name != ""
 	if !named {
 		e.Name = nameFromURL(e.URL)

@@ -23,6 +23,8 @@ type decoder struct {
 	problems Problems
 	origins  map[*yaml.Node]origin
 	nodes    map[string]*yaml.Node // by key
+	unread   map[string]bool       // keys whose values could not be decoded
+	checking bool                  // all is decoded
 }
 
 // origin is where a node was read: a file, whose lines count, or a variable or
@@ -33,6 +35,9 @@ type origin struct {
 }
 
 func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
+	if at, ok := d.nodes[key]; !d.checking && (at == node || !ok) { // not of a key in it
+		d.unread[key] = true
+	}
 	from := d.origins[node]
 	p := Problem{Source: from.name, Key: key, Message: fmt.Sprintf(format, args...)}
 	if from.isFile {
@@ -41,8 +46,23 @@ func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
 	d.problems = append(d.problems, p)
 }
 
-// at notes a problem with a setting, where it or what holds it stands.
+// isUnread reports whether a setting, or what holds it, could not be decoded. Then it
+// has its default, which says nothing of what was meant.
+func (d *decoder) isUnread(key string) bool {
+	for at := key; at != ""; at = at[:max(strings.LastIndexAny(at, ".["), 0)] {
+		if d.unread[at] {
+			return true
+		}
+	}
+	return d.unread[""]
+}
+
+// at notes a problem with a setting, where it or what holds it stands, unless the
+// setting could not even be decoded.
 func (d *decoder) at(key, format string, args ...any) {
+	if d.isUnread(key) {
+		return
+	}
 	for at := key; ; {
 		if node, ok := d.nodes[at]; ok || at == "" {
 			d.problem(node, key, format, args...)

@@ -33,7 +33,7 @@ const fileLimit = 4 << 20
 // Load reads the settings. The error is [Problems], or says which file can't be
 // read.
 func Load(in Input) (Config, error) {
-	d := &decoder{origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node)}
+	d := &decoder{origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node), unread: make(map[string]bool)}
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for i, file := range in.Files {
 		text, err := readFile(file)
@@ -55,9 +55,8 @@ func Load(in Input) (Config, error) {
 	cfg := Default()
 	cfg.files = in.Files
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
-	if len(d.problems) == 0 {
-		d.check(&cfg)
-	}
+	d.checking = true
+	d.check(&cfg)
 	if len(d.problems) > 0 {
 		d.problems.sort()
 		return Config{}, d.problems
@@ -197,6 +196,7 @@ func (d *decoder) set(root *yaml.Node, key, value, source string) {
 		var document yaml.Node
 		if err := yaml.Unmarshal([]byte(value), &document); err != nil {
 			d.problems = append(d.problems, Problem{Source: source, Key: key, Message: "not valid YAML"})
+			d.unread[key] = true
 			return
 		}
 		node = document.Content[0]

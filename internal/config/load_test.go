@@ -114,6 +114,8 @@ webhook:
       http: {http_headers: {"X-Secret: hunter2": {values: [x]}, X-A: {secrets: ["hunter2\n"]}}}
       secret: {env: "whsec_hunter2="}
 `, []string{
+			`:5:12: webhook.endpoints[0].url: the URL has an "@" or a "#" after its host`,
+			`:6:13: webhook.endpoints[0].name: a name is shown in logs and metrics`,
 			`:7:17: webhook.endpoints[0].headers: a header name has a character that is not allowed, such as a space or a colon; write the name as the key`,
 			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or password must be percent-encoded: %40 for "@"`,
 			`:8:74: webhook.endpoints[0].http.basic_auth: expected keys with values`,
@@ -137,6 +139,59 @@ webhook:
 			`:4:30: connectors.presets[0].url: must not hold a user name or password; every user sees it`,
 			`:7:12: webhook.endpoints[0].url: the URL has an "@" or a "#" after its host`,
 			`:9:13: webhook.endpoints[1].name: a name is shown in logs and metrics`,
+		}},
+		"everything": {`listen: [here]
+files: {max_size: 9GiB, s3: {bucket: b, secret_key: {}}, user_quota: big}
+database: {max_connections: 2}
+database_url: {nothing: hunter2}
+limits: {scans: many, user_scans: 500, burst: 0}
+auth: {tokens: [{token: {envv: x}, user: 1, role: king}]}
+log: {level: loud}
+webhook:
+  endpoints:
+    - url: https://example.com/a
+      headers: {X-A: hunter2, x-a: hunter2, "no name": hunter2}
+      http: {proxy_url: "http://user:hunter2%zz@proxy:3128"}
+      events: [nothing.at_all]
+    - {url: [], name: [], timeout: 0s, max_in_flight: 5000}
+    - url: https://example.com/b
+      headers: {X-A: hunter2, x-a: hunter2}
+    - {urll: https://example.com/c, partitions: 0}
+    - https://example.com/d
+`, []string{
+			`:1:9: listen: expected a string`,
+			`:2:19: files.max_size: an S3 store keeps 5GiB at most`,
+			`:2:29: files.s3.endpoint: the URL must begin with`,
+			`:2:29: files.s3: access_key and secret_key are both needed`,
+			`:2:53: files.s3.secret_key: expected a string, or`,
+			`:2:70: files.user_quota: expected a size`,
+			`:3:29: database.max_connections: must be at least 6`,
+			`:4:15: database_url: `,
+			`:5:17: limits.scans: expected a whole number`,
+			`:5:47: limits.burst: must be at least 1`,
+			`:6:25: auth.tokens[0].token: `,
+			`:6:42: auth.tokens[0].user: expected an e-mail address`,
+			`:6:51: auth.tokens[0].role: expected one of user, developer, admin`,
+			`:7:14: log.level: expected one of`,
+			`:11:36: webhook.endpoints[0].headers.x-a: the header X-A comes from headers.X-A already`,
+			`:11:45: webhook.endpoints[0].headers: a header name has a character`,
+			`:12:25: webhook.endpoints[0].http.proxy_url: not a valid URL`,
+			`:13:16: webhook.endpoints[0].events[0]: pattern "nothing.at_all" matches no event`,
+			`:14:13: webhook.endpoints[1].url: expected a string`,
+			`:14:23: webhook.endpoints[1].name: expected a string`,
+			`:14:36: webhook.endpoints[1].timeout: must be more than 0`,
+			`:14:55: webhook.endpoints[1].max_in_flight: must be from 1 to 1000`,
+			`:16:36: webhook.endpoints[2].headers.x-a: the header X-A comes from headers.X-A already`,
+			`:17:7: webhook.endpoints[3]: url is missing`,
+			`:17:8: webhook.endpoints[3]: unknown key "urll"; did you mean "url"?`,
+			`:17:49: webhook.endpoints[3].partitions: must be from 1 to 64`,
+			`:18:7: webhook.endpoints[4]: expected keys with values`,
+		}},
+		"parameters of a URL": {"database_url: postgres://h/d?sslmode=hunter2&connect_timeout=x\n", []string{
+			`:1:15: database_url: the parameter sslmode has a wrong value: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout has`,
+		}},
+		"connections in a URL": {"database_url: postgres://h/d?pool_max_conns=2\n", []string{
+			`:1:15: database_url: the parameter pool_max_conns must be at least 6`,
 		}},
 		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n          ca_fil: x\n", []string{
 			`:6:11: webhook.endpoints[0].http.tls_config: unknown key "ca_fil"; did you mean "ca_file"?`,
@@ -167,6 +222,9 @@ webhook:
         user-agent: a
         TRAILER: hunter2
         upgrade: hunter2
+        expect: 100-continue
+        Accept-encoding: gzip
+        HTTP2-Settings: hunter2
     - url: https://example.com/b
       headers: {Authorization: hunter2, x-key: hunter2, transfer-encoding: hunter2}
       http:
@@ -184,13 +242,16 @@ webhook:
 			`:6:16: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-Key already; configure it in one place`,
 			`:8:18: webhook.endpoints[0].headers.TRAILER: header TRAILER can't be configured`,
 			`:9:18: webhook.endpoints[0].headers.upgrade: header upgrade can't be configured`,
-			`:11:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding can't be configured`,
-			`:13:9: webhook.endpoints[1].http.basic_auth: the header Authorization comes from headers.Authorization already`,
-			`:13:9: webhook.endpoints[1].http.http_headers.X-KEY: the header X-Key comes from headers.x-key already`,
-			`:13:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from http.http_headers.X-Other already`,
-			`:16:13: webhook.endpoints[2].http.authorization: the header Authorization comes from the user and password of url already`,
-			`:20:9: webhook.endpoints[3].http.oauth2: the header Authorization comes from headers.authorization already`,
-			`:20:9: webhook.endpoints[3].http.proxy_connect_header.x-a: the header X-A comes from http.proxy_connect_header.X-A already`,
+			`:10:17: webhook.endpoints[0].headers.expect: header expect can't be configured: it would have the receiver wait`,
+			`:11:26: webhook.endpoints[0].headers.Accept-encoding: header Accept-encoding can't be configured: responses are read as they come`,
+			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings can't be configured: it belongs to the connection`,
+			`:14:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding can't be configured`,
+			`:16:9: webhook.endpoints[1].http.basic_auth: the header Authorization comes from headers.Authorization already`,
+			`:16:9: webhook.endpoints[1].http.http_headers.X-KEY: the header X-Key comes from headers.x-key already`,
+			`:16:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from http.http_headers.X-Other already`,
+			`:19:13: webhook.endpoints[2].http.authorization: the header Authorization comes from the user and password of url already`,
+			`:23:9: webhook.endpoints[3].http.oauth2: the header Authorization comes from headers.authorization already`,
+			`:23:9: webhook.endpoints[3].http.proxy_connect_header.x-a: the header X-A comes from http.proxy_connect_header.X-A already`,
 		}},
 		"headers of the connection": {`webhook:
   endpoints:
@@ -232,6 +293,8 @@ webhook:
 			`:2:29: database.max_connections: set either this or pool_max_conns in database_url, not both`,
 		}},
 		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
+			`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
+			`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
 			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
 			`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,
 		}},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
 // PostgresOptions are what a PostgreSQL database may need.
@@ -26,18 +27,15 @@ type PostgresOptions struct {
 	// that have no sessions: no LISTEN, no prepared statements.
 	PollOnly bool
 	// MaxConnections is how many connections this process has at most, from
-	// [MinConnections]; 0 means pool_max_conns in the URL or [DefaultConnections].
+	// [pgurl.MinConnections]; 0 means pool_max_conns in the URL or [DefaultConnections].
 	MaxConnections int
 	// PartitionWidth is how much time a partition of the log covers; 0 means a day.
 	PartitionWidth time.Duration
 }
 
-// Connections of one process. A third delivers events, one listens, and the rest
-// serves requests: they can't take them from each other.
-const (
-	DefaultConnections = 25
-	MinConnections     = 6
-)
+// DefaultConnections are those of one process. A third delivers events, one listens,
+// and the rest serves requests: they can't take them from each other.
+const DefaultConnections = 25
 
 // Defaults of what the URL may say of connections; see [pgxpool.ParseConfig].
 const (
@@ -93,10 +91,9 @@ const minDeliveries = 3
 
 // parsePostgres reads the URL, and fills in what it leaves open.
 func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, error) {
-	cfg, err := pgxpool.ParseConfig(databaseURL)
+	cfg, err := pgurl.Parse(databaseURL)
 	if err != nil {
-		// The text of the error may hold the URL with its password.
-		return nil, errors.New(`database_url is not a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`)
+		return nil, fmt.Errorf("database_url: %w", err)
 	}
 	said, err := pgconn.ParseConfig(databaseURL) // with what is the pool's
 	if err != nil {
@@ -116,8 +113,8 @@ func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, erro
 	if o.MaxConnections > 0 {
 		cfg.MaxConns = int32(o.MaxConnections)
 	}
-	if cfg.MaxConns < MinConnections {
-		return nil, fmt.Errorf("database.max_connections, or pool_max_conns in database_url, must be at least %d", MinConnections)
+	if cfg.MaxConns < pgurl.MinConnections {
+		return nil, fmt.Errorf("database.max_connections must be at least %d", pgurl.MinConnections)
 	}
 	// A server that is gone without a word is noticed in time to give way to others.
 	conn := cfg.ConnConfig

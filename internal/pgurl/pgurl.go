@@ -1,0 +1,124 @@
+// Package pgurl reads the URL of a PostgreSQL database. Its errors name the part
+// of the URL that is wrong, and repeat neither the URL nor a value in it, which may
+// be secret.
+package pgurl
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// MinConnections is the fewest connections that one process can do with.
+const MinConnections = 6
+
+// Parse returns the settings in a URL, and in the environment variables of
+// PostgreSQL's own programs (PGSSLMODE, …) for what the URL leaves open.
+func Parse(text string) (*pgxpool.Config, error) {
+	u, err := sender.CheckURL(text, "postgres", "postgresql")
+	if err != nil {
+		return nil, fmt.Errorf(`expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": %w`, err)
+	}
+	cfg, err := pgxpool.ParseConfig(text)
+	if err != nil {
+		return nil, blame(*u)
+	}
+	if u.Query().Has("pool_max_conns") && cfg.MaxConns < MinConnections {
+		return nil, fmt.Errorf("the parameter pool_max_conns must be at least %d", MinConnections)
+	}
+	return cfg, nil
+}
+
+// blame finds out which part of a URL can't be parsed: the error of the parser may
+// hold the URL with its password.
+func blame(u url.URL) error {
+	parameters := u.Query()
+	parses := func(names ...string) bool {
+		some := make(url.Values)
+		for _, name := range names {
+			some[name] = parameters[name]
+		}
+		u.RawQuery = some.Encode()
+		_, err := pgxpool.ParseConfig(u.String())
+		return err == nil
+	}
+	if !parses() {
+		if _, err := pgxpool.ParseConfig("postgres://localhost/"); err != nil {
+			return errors.New("an environment variable of PostgreSQL, such as PGSSLMODE or PGCONNECT_TIMEOUT, has a wrong value; correct or unset it")
+		}
+		return errors.New(`expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": host, port, user or database are wrong`)
+	}
+	var good, wrong []string
+	for _, group := range groups(parameters) {
+		if parses(append(slices.Clone(good), group...)...) {
+			good = append(good, group...)
+		} else {
+			wrong = append(wrong, describe(group))
+		}
+	}
+	if wrong == nil {
+		return errors.New("the parameters after the ? can't be read; percent-encode special characters in them")
+	}
+	return errors.New(strings.Join(wrong, "; "))
+}
+
+// certificate are the parameters that only work together.
+var certificate = []string{"sslcert", "sslkey", "sslpassword"}
+
+// groups returns the names of the parameters, those together that only work
+// together. The first is sslmode, which decides whether files are read at all.
+func groups(parameters url.Values) (groups [][]string) {
+	var pair []string
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		switch {
+		case name == "sslmode":
+			groups = slices.Insert(groups, 0, []string{name})
+		case slices.Contains(certificate, name):
+			pair = append(pair, name)
+		default:
+			groups = append(groups, []string{name})
+		}
+	}
+	if pair != nil {
+		groups = append(groups, pair)
+	}
+	return groups
+}
+
+const (
+	aNumber   = "expected a whole number"
+	aDuration = `expected a duration, such as "30m"`
+)
+
+// expected says what the values of parameters are.
+var expected = map[string]string{
+	"sslmode":                       "expected one of disable, allow, prefer, require, verify-ca, verify-full",
+	"sslrootcert":                   "check that the file is there, can be read and holds certificates",
+	"sslcert":                       "check that the files of sslcert and sslkey are there, can be read and fit each other",
+	"sslkey":                        "set sslcert, too",
+	"target_session_attrs":          "expected one of any, read-write, read-only, primary, standby, prefer-standby",
+	"connect_timeout":               "expected a whole number of seconds",
+	"pool_max_conns":                aNumber,
+	"pool_min_conns":                aNumber,
+	"pool_min_idle_conns":           aNumber,
+	"pool_max_conn_lifetime":        aDuration,
+	"pool_max_conn_lifetime_jitter": aDuration,
+	"pool_max_conn_idle_time":       aDuration,
+	"pool_ping_timeout":             aDuration,
+	"pool_health_check_period":      aDuration,
+}
+
+func describe(group []string) string {
+	text := "the parameter " + group[0] + " has a wrong value"
+	if what := expected[group[0]]; what != "" {
+		text += ": " + what
+	}
+	return text
+}
