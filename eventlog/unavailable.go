@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 )
@@ -39,7 +40,8 @@ func (e *UnavailableError) Unwrap() error { return e.Err }
 // may use it for its own tables in the same database.
 //
 // These are PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown)
-// and 58 (system), and 25006 (read-only); SQLite's BUSY, LOCKED, NOMEM, READONLY,
+// and 58 (system), 25006 (read-only), and 42501, 42P01 and 3F000 (rights, tables or
+// the schema are gone, so that nothing can be read or written); SQLite's BUSY, LOCKED, NOMEM, READONLY,
 // IOERR, FULL, CANTOPEN and PROTOCOL; a connection that broke or was never made; a
 // deadline; and a disk that is full, read-only or fails.
 func Unavailable(err error) (_ error, away bool) {
@@ -61,7 +63,7 @@ func unavailable(err error) string {
 		error
 		SQLState() string
 	}](err); ok {
-		return postgresReason(pg.SQLState())
+		return postgresReason(pg.SQLState(), pg.Error())
 	}
 	if lite, ok := errors.AsType[interface {
 		error
@@ -110,32 +112,61 @@ var causes = map[error]string{
 	syscall.EIO:              "the disk fails",
 }
 
-// postgresReason returns why an SQLSTATE means that the database is away; empty
-// if it does not.
-func postgresReason(state string) string {
-	switch state {
-	case "25006":
-		return "the database is read-only: it is a standby, or default_transaction_read_only is on"
-	case "53100":
-		return "the database's disk is full"
-	case "53200":
-		return "the database is out of memory"
-	case "53300":
-		return "the database has no free connection: raise its max_connections, or lower database.max_connections here"
-	case "57P03":
-		return "the database is starting up, or takes no connections"
-	}
-	for prefix, reason := range map[string]string{
-		"08":  broken,
-		"53":  "the database is at one of its limits",
-		"57P": "the database shut down, or ended the connection",
-		"58":  "the database's system fails",
-	} {
-		if strings.HasPrefix(state, prefix) {
-			return reason
+// parameter finds the parameter that PostgreSQL refuses, in what it says.
+var parameter = regexp.MustCompile(`parameter "([A-Za-z0-9_.]+)"`)
+
+// postgresReason returns why what PostgreSQL, or a pooler before it, said means that
+// the database is away; empty if it does not.
+func postgresReason(state, text string) string {
+	for _, r := range postgresReasons {
+		if !strings.HasPrefix(state, r.state) || !strings.Contains(text, r.text) {
+			continue
 		}
+		name := "it"
+		if found := parameter.FindStringSubmatch(text); found != nil {
+			name = found[1]
+		}
+		return strings.ReplaceAll(r.reason, "PARAMETER", name)
 	}
 	return ""
+}
+
+// postgresReasons are by the beginning of an SQLSTATE and a part of the message, the
+// first that fits. PARAMETER stands for the name of one. Messages may be translated,
+// so there is a reason without a text where the state is enough.
+var postgresReasons = []struct{ state, text, reason string }{
+	{"08P01", "query_wait_timeout", "the pooler has no free connection: raise its default_pool_size, or lower database.max_connections here"},
+	{"", "transaction blocks not allowed in statement pooling mode", "the pooler is in statement mode: set its pool_mode to session, or to transaction and poll_only here"},
+	{"08", "", broken},
+	{"25006", "", "the database is read-only: it is a standby, or default_transaction_read_only is on"},
+	{"3F000", "", "the schema of Tidings is gone: restore it, or start Tidings again, which makes an empty one"},
+	{"42P01", "", "tables of Tidings are gone: restore them; if all are gone, start Tidings again, which makes empty ones"},
+	{
+		"42501", "denied to set parameter",
+		"the database, the role or database_url sets PARAMETER, which this role may not change: " +
+			"ALTER DATABASE … RESET PARAMETER, or ALTER ROLE … RESET PARAMETER",
+	},
+	{
+		"42501", "",
+		"the role lacks rights on the tables of Tidings: GRANT USAGE ON SCHEMA, " +
+			"and GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES and USAGE ON ALL SEQUENCES IN SCHEMA",
+	},
+	{"42704", "unrecognized configuration parameter", "database_url sets PARAMETER, which PostgreSQL does not know: correct or remove it"},
+	{"53100", "", "the database's disk is full"},
+	{"53200", "", "the database is out of memory"},
+	{
+		"53300", "too many connections for role",
+		"the role has no free connection: raise its limit with ALTER ROLE … CONNECTION LIMIT, or lower database.max_connections here",
+	},
+	{
+		"53300", "too many connections for database",
+		"the database has no free connection: raise its limit with ALTER DATABASE … CONNECTION LIMIT, or lower database.max_connections here",
+	},
+	{"53300", "", "the database has no free connection: raise its max_connections, or lower database.max_connections here"},
+	{"53", "", "the database is at one of its limits"},
+	{"57P03", "", "the database is starting up, or takes no connections"},
+	{"57P", "", "the database shut down, or ended the connection"},
+	{"58", "", "the database's system fails"},
 }
 
 // sqliteReasons are by primary result code; see https://sqlite.org/rescode.html.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -45,7 +46,11 @@ func TestUnavailable(t *testing.T) {
 		{state("25006"), true},
 		{state("25P02"), false},
 		{state("40001"), false},
-		{state("42501"), false},
+		{state("42501"), true},
+		{state("42P01"), true},
+		{state("3F000"), true},
+		{state("42703"), false},
+		{state("42704"), false},
 		{state("53100"), true},
 		{state("53200"), true},
 		{state("53300"), true},
@@ -79,6 +84,8 @@ func TestUnavailable(t *testing.T) {
 		{&fs.PathError{Op: "write", Err: syscall.ENOSPC}, true},
 		{&fs.PathError{Op: "open", Err: syscall.ENOENT}, false},
 		{&eventlog.UnavailableError{Reason: "elsewhere"}, true},
+		{&pgconn.PgError{Code: "42704", Message: `unrecognized configuration parameter "foo"`}, true},
+		{&pgconn.PgError{Code: "0A000", Message: "transaction blocks not allowed in statement pooling mode"}, true},
 	} {
 		for _, err := range []error{test.err, fmt.Errorf("wrapped: %w", test.err), errors.Join(errors.New("and"), test.err)} {
 			if test.err == nil {
@@ -91,6 +98,28 @@ func TestUnavailable(t *testing.T) {
 			if reason, ok := errors.AsType[*eventlog.UnavailableError](got); ok != test.away || (ok && reason.Reason == "") {
 				t.Errorf("%v: returns %#v", err, got)
 			}
+		}
+	}
+}
+
+// Where a state has several causes, the reason says what helps against this one.
+func TestReasons(t *testing.T) {
+	for _, test := range []struct{ state, message, want string }{
+		{"08P01", "query_wait_timeout", "the pooler has no free connection: raise its default_pool_size, or lower database.max_connections here"},
+		{"08P01", "anything", "there is no connection to the database"},
+		{"53300", `too many connections for role "a"`, "ALTER ROLE … CONNECTION LIMIT"},
+		{"53300", `too many connections for database "a"`, "ALTER DATABASE … CONNECTION LIMIT"},
+		{"53300", "sorry, too many clients already", "raise its max_connections"},
+		{"42501", `permission denied to set parameter "session_replication_role"`, "ALTER DATABASE … RESET session_replication_role"},
+		{"42501", `permission denied to set parameter "a.b_1"`, "ALTER ROLE … RESET a.b_1"},
+		{"42501", "permission denied for table contexts", "GRANT"},
+		{"42704", `unrecognized configuration parameter "foo"`, "database_url sets foo"},
+		{"08P01", "transaction blocks not allowed in statement pooling mode", "set its pool_mode to session"},
+	} {
+		err, _ := eventlog.Unavailable(&pgconn.PgError{Code: test.state, Message: test.message})
+		away, ok := errors.AsType[*eventlog.UnavailableError](err)
+		if !ok || !strings.Contains(away.Reason, test.want) {
+			t.Errorf("%s %s: %v, want %s", test.state, test.message, err, test.want)
 		}
 	}
 }

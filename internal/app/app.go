@@ -124,7 +124,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		return nil, err
 	}
 	webhooks := webhook.New(a.store.Log(), a.relay)
-	a.metrics.watch(a.store.Log(), a.relay, webhooks)
+	a.metrics.watch(a.store, a.relay, webhooks)
 	limits := places(cfg.Limits)
 	requestRates := rates(cfg.Limits)
 	a.metrics.watchLimits(limits, requestRates)

@@ -15,6 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/limit"
+	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/webhook"
 	"github.com/tidings-dev/tidings/relay"
 )
@@ -64,8 +65,8 @@ func newMetrics() *metrics {
 }
 
 // watch adds what is asked for when Prometheus asks.
-func (m *metrics) watch(log eventlog.Log, r *relay.Relay, w *webhook.Service) {
-	m.registry.MustRegister(&collector{log, r, w}, prometheus.NewCounterFunc(prometheus.CounterOpts{
+func (m *metrics) watch(s *store.Store, r *relay.Relay, w *webhook.Service) {
+	m.registry.MustRegister(&collector{s, s.Log(), r, w}, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tidings_history_dropped_total", Help: "Attempts that were not kept, because the database did not take them in time.",
 	}, func() float64 { return float64(r.HistoryDropped()) }))
 }
@@ -173,6 +174,7 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // collector asks the log and the relay when it is asked itself.
 type collector struct {
+	store    *store.Store
 	log      eventlog.Log
 	relay    *relay.Relay
 	webhooks *webhook.Service
@@ -190,7 +192,7 @@ func (g gauge) send(ch chan<- prometheus.Metric, value float64, labels ...string
 }
 
 var (
-	databaseUp    = newGauge("tidings_database_up", "1 if the database answers; otherwise what is in it is not shown.")
+	databaseUp    = newGauge("tidings_database_up", "1 if the database can serve requests, as in /readyz. What can't be read from it is not shown.")
 	logHead       = newGauge("tidings_log_head", "Position of the last event in the log.")
 	logOldest     = newGauge("tidings_log_oldest", "Position of the oldest event that has not expired.")
 	outboxDepth   = newGauge("tidings_outbox_depth", "Committed events that have no position yet.")
@@ -228,11 +230,12 @@ func (*collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), collectTime)
 	defer cancel()
-	if err := c.collect(ctx, ch); err != nil {
+	if err := c.store.Ready(ctx); err != nil {
 		databaseUp.send(ch, 0)
-		return
+	} else {
+		databaseUp.send(ch, 1)
 	}
-	databaseUp.send(ch, 1)
+	_ = c.collect(ctx, ch) // what can't be read is not there
 }
 
 // maxReplays is more than can run.

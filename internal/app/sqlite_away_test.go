@@ -64,6 +64,9 @@ func TestSQLiteAway(t *testing.T) {
 				} else if response.StatusCode != http.StatusServiceUnavailable {
 					t.Fatalf("a write: %d %s", response.StatusCode, text)
 				}
+				if response.StatusCode == http.StatusServiceUnavailable && !strings.Contains(string(text), "GET /readyz") {
+					t.Errorf("503 does not say where the reason is: %s", text)
+				}
 				return response.StatusCode, response.Header
 			}
 			for range 3 {
@@ -87,9 +90,20 @@ func TestSQLiteAway(t *testing.T) {
 				status, text := p.readyz()
 				return status == http.StatusServiceUnavailable && strings.Contains(text, test.reason)
 			})
+			up := func() string {
+				response, err := client.Get("http://" + p.address + "/metrics")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer response.Body.Close()
+				text, _ := io.ReadAll(response.Body)
+				_, value, _ := strings.Cut(string(text), "\ntidings_database_up ")
+				return value[:min(1, len(value))]
+			}
+			p.wait("the metric says so", func() bool { return up() == "0" })
 			back()
 			p.wait("writes again", func() bool { status, _ := write(); return status == http.StatusCreated })
-			p.wait("ready again", func() bool { status, _ := p.readyz(); return status == http.StatusOK })
+			p.wait("ready again", func() bool { status, _ := p.readyz(); return status == http.StatusOK && up() == "1" })
 			for id := range acknowledged {
 				if status, _, err := p.call("GET", "/contexts/"+id, nil); status != http.StatusOK || err != nil {
 					t.Errorf("context %s was acknowledged and is gone: %d, %v", id, status, err)

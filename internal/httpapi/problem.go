@@ -70,7 +70,7 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)
 	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
-		return newProblem(http.StatusServiceUnavailable, "the server's storage does not answer; try again")
+		return newProblem(http.StatusServiceUnavailable, "the server's storage does not answer; try again (GET /readyz, or the server's log, says why)")
 	}
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }

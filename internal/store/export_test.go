@@ -95,3 +95,6 @@ func (s *Store) Column(ctx context.Context, query string) (values []string, err 
 	})
 	return values, err
 }
+
+// Tables are those that [Store.Ready] asks for on PostgreSQL.
+var Tables = tables

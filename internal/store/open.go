@@ -28,7 +28,7 @@ type Store struct {
 	log            appendLog
 	txOptions      *sql.TxOptions
 	session        session
-	ready          string // a statement: "on" means that nothing can be written
+	ready          readyQuery
 	migrations     sqllog.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
@@ -96,7 +96,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
 		log:        sqlite.New(logReader, writer),
-		migrations: resourceMigrations("sqlite"), ready: "SELECT 'off'",
+		migrations: resourceMigrations("sqlite"), ready: readyQuery{text: "SELECT ''"},
 		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close},
 	}, nil
 }
@@ -124,22 +124,36 @@ func (s *Store) Check(ctx context.Context) error {
 	return explainStart(s.InTx(ctx, func(*Tx) error { return nil }))
 }
 
-// Ready returns why requests can't be served now: the database is away, or the last
-// write of the event log failed because it takes none. It takes no connection from
-// requests.
+// readyQuery is a statement with its values, whose one result is the SQLSTATE of what
+// requests would meet, or empty.
+type readyQuery struct {
+	text string
+	args []any
+}
+
+// Ready returns why requests can't be served now: the database is away, the last write
+// of the event log failed because it takes none, or the tables can't be used. It takes
+// no connection from requests.
 func (s *Store) Ready(ctx context.Context) error {
 	if err := s.log.Outage(); err != nil {
 		return err
 	}
 	var answer string
-	if err := s.log.Row(ctx, []any{&answer}, s.ready); err != nil {
+	if err := s.log.Row(ctx, []any{&answer}, s.ready.text, s.ready.args...); err != nil {
 		return err
 	}
-	if answer == "on" {
-		return &eventlog.UnavailableError{Reason: "the database is read-only"}
+	if answer == "" {
+		return nil
 	}
-	return nil
+	err, _ := eventlog.Unavailable(sqlState(answer))
+	return err
 }
+
+// sqlState is an SQLSTATE that PostgreSQL would answer.
+type sqlState string
+
+func (s sqlState) Error() string    { return "SQLSTATE " + string(s) }
+func (s sqlState) SQLState() string { return string(s) }
 
 // Close closes the connections.
 func (s *Store) Close() error {

@@ -77,7 +77,7 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	s := &Store{
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."), log: log, session: session,
 		txOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		migrations: resourceMigrations("postgres"), ready: "SHOW transaction_read_only",
+		migrations: resourceMigrations("postgres"), ready: usable(schema),
 		closers: []func() error{closeDB, closeDeliveryDB},
 	}
 	if !o.PollOnly {

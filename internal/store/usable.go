@@ -1,0 +1,27 @@
+package store
+
+// tables are those that requests and deliveries use; tidings_history_id is a sequence.
+var tables = []string{
+	"configurations", "connectors", "context_history", "contexts", "encryption_keys", "files", "model_providers",
+	"provider_builds", "providers", "user_feedback", "users", "variables", "vector_store_items", "vector_stores",
+	"tidings_controls", "tidings_cursors", "tidings_events", "tidings_gaps", "tidings_head", "tidings_history",
+	"tidings_history_id", "tidings_outbox", "tidings_replays", "tidings_replicas", "tidings_retries",
+}
+
+// usable finds out whether the database takes writes and the tables in a schema are
+// there for this role, all of them: a request might need any. It reads none.
+func usable(schema string) readyQuery {
+	return readyQuery{`
+		SELECT CASE
+			WHEN current_setting('transaction_read_only') = 'on' THEN '25006'
+			WHEN count(c.oid) < array_length($2::text[], 1) THEN '42P01'
+			WHEN NOT bool_and(has_schema_privilege(c.relnamespace, 'USAGE') AND CASE
+				WHEN relkind = 'S' THEN has_sequence_privilege(c.oid, 'USAGE')
+				ELSE has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+					AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
+			END) THEN '42501'
+			ELSE ''
+		END
+		FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+		WHERE n.nspname = $1 AND c.relname = ANY($2::text[])`, []any{schema, tables}}
+}
