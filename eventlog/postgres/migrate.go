@@ -29,7 +29,7 @@ func (l *Log) migrations(more []sqllog.Migrations) []sqllog.Migrations {
 func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error) {
 	for _, m := range l.migrations(more) {
 		if pending, err := m.Pending(ctx, l.db); pending || err != nil {
-			return pending, err
+			return pending, l.explainRights(ctx, err)
 		}
 	}
 	return false, nil
@@ -63,14 +63,30 @@ func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
 	}
 	lists := l.migrations(more)
 	if err := l.prepareSchema(ctx, lists); err != nil {
-		return err
+		return l.explainRights(ctx, err)
 	}
 	for _, m := range lists {
 		if err := m.Run(ctx, l.db); err != nil {
-			return err
+			return l.explainRights(ctx, err)
 		}
 	}
 	return nil
+}
+
+// explainRights says which rights in a schema that exists are missing.
+func (l *Log) explainRights(ctx context.Context, err error) error {
+	if !hasCode(err, insufficientPrivilege) {
+		return err
+	}
+	var exists bool
+	var user string
+	failed := l.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1), quote_ident(current_user)",
+		l.name).Scan(&exists, &user)
+	if failed != nil || !exists {
+		return err
+	}
+	return fmt.Errorf("%w; let the owner of the schema run 'GRANT CREATE, USAGE ON SCHEMA %s TO %s'; tables that are in it "+
+		"already must belong to this role, or to one that it is a member of", err, quote(l.name), user)
 }
 
 // prepareSchema makes sure that the schema is there, and that in it are only

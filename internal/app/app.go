@@ -95,12 +95,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	a.keepPrivate(&cfg)
-	if a.store, err = OpenStore(ctx, cfg); err != nil {
-		return nil, err
-	}
-	a.onClose("database", a.store.Close)
-	if err := a.migrate(ctx, o.NoMigrate); err != nil {
+	if err := a.openDatabase(ctx, &cfg); err != nil {
 		return nil, err
 	}
 	if a.tracer, err = newTracer(ctx, cfg.Tracing, o.Version, a.logger); err != nil {
@@ -151,6 +146,46 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	}
 	a.onClose("listener", func() error { return ignoreClosed(a.listener.Close()) })
 	return a, nil
+}
+
+// How long a start waits for the database before it says so, and says so again.
+const (
+	waitNotice  = 5 * time.Second
+	waitNotices = 30 * time.Second
+)
+
+// openDatabase opens the database and brings it up to date.
+func (a *App) openDatabase(ctx context.Context, cfg *config.Config) (err error) {
+	defer a.noteWaiting()()
+	exposed := datadir.Exposed(cfg.DataDir) // before they are tightened
+	if a.store, err = OpenStore(ctx, *cfg); err != nil {
+		return err
+	}
+	a.onClose("database", a.store.Close)
+	a.keepPrivate(cfg, exposed)
+	return a.migrate(ctx, a.options.NoMigrate)
+}
+
+// noteWaiting logs that the start still waits, until it is told to stop.
+func (a *App) noteWaiting() (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	begun := time.Now()
+	go func() {
+		defer close(ended)
+		for pause := waitNotice; ; pause = waitNotices {
+			select {
+			case <-done:
+				return
+			case <-time.After(pause):
+				a.logger.Warn("still waiting for the database: it does not answer, a pooler before it has no free connection, "+
+					"or its tables are being migrated, by this server or another", "for", time.Since(begun).Round(time.Second))
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
 }
 
 // OpenStore opens the configured database and finds out whether it can be used.
@@ -234,7 +269,11 @@ type blobs interface {
 func openBlobs(cfg *config.Config) (blobs, error) {
 	s := cfg.Files.S3
 	if s.Bucket == "" {
-		return blob.OpenFolder(filepath.Join(cfg.DataDir, datadir.Files))
+		folder, err := blob.OpenFolder(filepath.Join(cfg.DataDir, datadir.Files))
+		if err != nil {
+			return nil, datadir.Explain(cfg.DataDir, err)
+		}
+		return folder, nil
 	}
 	access, err := s.AccessKey.Read()
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 )
 
 // keepPrivate takes away what others on this machine may do with the files in
-// the data folder, and says what they could read.
-func (a *App) keepPrivate(cfg *config.Config) {
-	for _, path := range datadir.Exposed(cfg.DataDir) {
+// the data folder, and says what they could read, the exposed ones.
+func (a *App) keepPrivate(cfg *config.Config, exposed []string) {
+	for _, path := range exposed {
 		switch {
 		case path == cfg.DataDir:
 			a.logger.Warn("others on this machine can look into the data folder; 'chmod 700' keeps it yours",

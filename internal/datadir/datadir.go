@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 )
 
 // The names in a data folder.
@@ -34,9 +35,21 @@ const (
 // exists stays as it is.
 func Create(folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return fmt.Errorf("data folder: %w", err)
+		return Explain(folder, err)
 	}
 	return nil
+}
+
+// Explain says of an error what has to be done about a data folder.
+func Explain(folder string, err error) error {
+	advice := ""
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		advice = "; it, or something above it, is a file: set data_dir to a folder"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		advice = "; the user that runs Tidings must be able to write there: give it the folder (chown), or set another data_dir"
+	}
+	return fmt.Errorf("data_dir %s: %w%s", folder, err, advice)
 }
 
 // Touch makes an empty file for its owner alone. A file that exists stays as it

@@ -37,7 +37,7 @@ func lockFolder(folder string) (*folderLock, error) {
 	l := &folderLock{flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)), path}
 	locked, err := l.lock.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("lock data folder %s: %w", folder, err)
+		return nil, datadir.Explain(folder, fmt.Errorf("lock it: %w", err))
 	}
 	if !locked {
 		return nil, fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder, l.holder())
@@ -45,7 +45,7 @@ func lockFolder(folder string) (*folderLock, error) {
 	host, _ := os.Hostname() // it only explains
 	me := fmt.Sprintf("process %d on host %s, which opened it at %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
 	if err := l.write(me); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock data folder %s: %w", folder, err), l.lock.Close())
+		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.lock.Close())
 	}
 	return l, nil
 }

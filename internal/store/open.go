@@ -10,13 +10,15 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"time"
 
 	"github.com/uptrace/bun/dialect/sqlitedialect"
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
+	"modernc.org/sqlite" // registers the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqlite"
+	sqlitelog "github.com/tidings-dev/tidings/eventlog/sqlite"
 	"github.com/tidings-dev/tidings/eventlog/sqllog"
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
@@ -32,6 +34,7 @@ type Store struct {
 	migrations     sqllog.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
+	file           string // of SQLite
 }
 
 // appendLog is an event log that can be written to.
@@ -70,7 +73,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	}()
 	file := filepath.Join(folder, datadir.Database)
 	if err := datadir.Touch(file); err != nil { // SQLite gives -wal and -shm the same mode
-		return nil, fmt.Errorf("create database: %w", err)
+		return nil, datadir.Explain(folder, fmt.Errorf("create database: %w", err))
 	}
 	pragmas := url.Values{
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
@@ -95,9 +98,9 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	}
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
-		log:        sqlite.New(logReader, writer),
+		log:        sqlitelog.New(logReader, writer),
 		migrations: resourceMigrations("sqlite"), ready: readyQuery{text: "SELECT ''"},
-		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close},
+		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close}, file: file,
 	}, nil
 }
 
@@ -117,11 +120,34 @@ func (s *Store) Log() eventlog.Log { return s.log }
 // writes, or the settings do not fit it.
 func (s *Store) Check(ctx context.Context) error {
 	if s.listen != nil {
+		ctx, cancel := context.WithTimeout(ctx, sessionsTime)
+		defer cancel()
 		if err := checkSessions(ctx, s.listen.config); err != nil {
 			return explainStart(known(err))
 		}
 	}
-	return explainStart(s.InTx(ctx, func(*Tx) error { return nil }))
+	return explainStart(s.explainFile(s.InTx(ctx, func(*Tx) error { return nil })))
+}
+
+// sessionsTime is how long a start waits for connections of its own: longer than
+// poolers let a client wait (PgBouncer's query_wait_timeout), so that they say why.
+const sessionsTime = 3 * time.Minute
+
+// explainFile says what to do about a file that SQLite can't use.
+func (s *Store) explainFile(err error) error {
+	lite, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return err
+	}
+	switch lite.Code() & 0xff {
+	case sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("data_dir: %s is not a SQLite database: put back a backup of it, or move it away to begin with an empty one: %w", s.file, err)
+	case sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("data_dir: %s is damaged: put back a backup of it: %w", s.file, err)
+	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("data_dir: %s must be a file that the user who runs Tidings can read and write: %w", s.file, err)
+	}
+	return err
 }
 
 // readyQuery is a statement with its values, whose one result is the SQLSTATE of what

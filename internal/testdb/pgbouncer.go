@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -15,8 +16,9 @@ import (
 )
 
 // PgBouncer starts a pooler in front of a database and returns its URL. The mode is
-// "session" or "transaction". A test without the program is left out.
-func PgBouncer(tb testing.TB, database, mode string) string {
+// "session", "transaction" or "statement"; settings are lines of its configuration. A
+// test without the program is left out.
+func PgBouncer(tb testing.TB, database, mode string, settings ...string) string {
 	tb.Helper()
 	program := testtool.Path(tb, "pgbouncer")
 	behind, err := url.Parse(database)
@@ -52,7 +54,8 @@ logfile = %s
 pool_mode = %s
 default_pool_size = 30
 server_login_retry = 1
-`, behind.Port(), port, users, log, mode)
+%s
+`, behind.Port(), port, users, log, mode, strings.Join(settings, "\n"))
 	for path, content := range map[string]string{users: `"tidings" ""` + "\n", file: text} {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			tb.Fatal(err)

@@ -1,0 +1,67 @@
+//go:build unix
+
+package app_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What is wrong with a data folder is said with its path and what to do, and nothing
+// else is advised before.
+func TestFolderThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	mkdir := func(t *testing.T, folder string) {
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(t *testing.T, file, text string) {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name    string
+		prepare func(t *testing.T, folder string)
+		want    string
+	}{
+		{"a file", func(t *testing.T, folder string) { write(t, folder, "") }, "is a file: set data_dir to a folder"},
+		{"no database", func(t *testing.T, folder string) {
+			mkdir(t, folder)
+			write(t, filepath.Join(folder, "tidings.db"), strings.Repeat("no database ", 1000))
+		}, "tidings.db is not a SQLite database: put back a backup of it, or move it away"},
+		{"a folder as database", func(t *testing.T, folder string) {
+			mkdir(t, folder)
+			mkdir(t, filepath.Join(folder, "tidings.db"))
+		}, "tidings.db must be a file"},
+		{"not writable", func(t *testing.T, folder string) {
+			mkdir(t, folder)
+			if os.Getuid() != 0 {
+				if err := os.Chmod(folder, 0o555); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "ro,mode=0755", "tmpfs", folder).CombinedOutput(); err != nil {
+				t.Skipf("this account may not mount a disk: %s", out)
+			}
+			t.Cleanup(func() { _ = exec.Command("umount", "--lazy", folder).Run() })
+		}, "must be able to write there: give it the folder (chown)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			folder := filepath.Join(t.TempDir(), "data")
+			test.prepare(t, folder)
+			said := newProcess(t, map[string]any{"data_dir": folder}).refused(nil)
+			if !strings.Contains(said, "data_dir") || !strings.Contains(said, folder) || !strings.Contains(said, test.want) {
+				t.Errorf("it said %q, want %q", said, test.want)
+			}
+			if strings.Contains(said, "chmod") {
+				t.Errorf("it advises something else: %q", said)
+			}
+		})
+	}
+}
