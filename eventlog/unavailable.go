@@ -135,8 +135,14 @@ func postgresReason(state, text string) string {
 // first that fits. PARAMETER stands for the name of one. Messages may be translated,
 // so there is a reason without a text where the state is enough.
 var postgresReasons = []struct{ state, text, reason string }{
-	{"08P01", "query_wait_timeout", "the pooler has no free connection: raise its default_pool_size, or lower database.max_connections here"},
-	{"", "transaction blocks not allowed in statement pooling mode", "the pooler is in statement mode: set its pool_mode to session, or to transaction and poll_only here"},
+	{
+		"08P01", "query_wait_timeout",
+		"the pooler has no free connection: raise its default_pool_size, or lower database.max_connections here",
+	},
+	{
+		"", "transaction blocks not allowed in statement pooling mode",
+		"the pooler is in statement mode: set its pool_mode to session, or to transaction and poll_only here",
+	},
 	{"08", "", broken},
 	{"25006", "", "the database is read-only: it is a standby, or default_transaction_read_only is on"},
 	{"3F000", "", "the schema of Tidings is gone: restore it, or start Tidings again, which makes an empty one"},
@@ -151,7 +157,10 @@ var postgresReasons = []struct{ state, text, reason string }{
 		"the role lacks rights on the tables of Tidings: GRANT USAGE ON SCHEMA, " +
 			"and GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES and USAGE ON ALL SEQUENCES IN SCHEMA",
 	},
-	{"42704", "unrecognized configuration parameter", "database_url sets PARAMETER, which PostgreSQL does not know: correct or remove it"},
+	{
+		"42704", "unrecognized configuration parameter",
+		"database_url sets PARAMETER, which PostgreSQL does not know: correct or remove it",
+	},
 	{"53100", "", "the database's disk is full"},
 	{"53200", "", "the database is out of memory"},
 	{
@@ -160,7 +169,8 @@ var postgresReasons = []struct{ state, text, reason string }{
 	},
 	{
 		"53300", "too many connections for database",
-		"the database has no free connection: raise its limit with ALTER DATABASE … CONNECTION LIMIT, or lower database.max_connections here",
+		"the database has no free connection: raise its limit with ALTER DATABASE … CONNECTION LIMIT, " +
+			"or lower database.max_connections here",
 	},
 	{"53300", "", "the database has no free connection: raise its max_connections, or lower database.max_connections here"},
 	{"53", "", "the database is at one of its limits"},

@@ -19,12 +19,14 @@ import (
 // MinConnections is the fewest connections that one process can do with.
 const MinConnections = 6
 
+const aURL = `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`
+
 // Parse returns the settings in a URL, and in the environment variables of
 // PostgreSQL's own programs (PGSSLMODE, …) for what the URL leaves open.
 func Parse(text string) (*pgxpool.Config, error) {
 	u, err := sender.CheckURL(text, "postgres", "postgresql")
 	if err != nil {
-		return nil, fmt.Errorf(`expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": %w`, err)
+		return nil, fmt.Errorf("%s: %w", aURL, err)
 	}
 	cfg, err := pgxpool.ParseConfig(text)
 	if err != nil {
@@ -51,9 +53,10 @@ func blame(u url.URL) error {
 	}
 	if !parses() {
 		if _, err := pgxpool.ParseConfig("postgres://localhost/"); err != nil {
-			return errors.New("an environment variable of PostgreSQL, such as PGSSLMODE or PGCONNECT_TIMEOUT, has a wrong value; correct or unset it")
+			return errors.New("an environment variable of PostgreSQL, such as PGSSLMODE or PGCONNECT_TIMEOUT, " +
+				"has a wrong value; correct or unset it")
 		}
-		return errors.New(`expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": host, port, user or database are wrong`)
+		return fmt.Errorf("%s: host, port, user or database are wrong", aURL)
 	}
 	var good, wrong []string
 	for _, group := range groups(parameters) {

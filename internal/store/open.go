@@ -141,7 +141,8 @@ func (s *Store) explainFile(err error) error {
 	}
 	switch lite.Code() & 0xff {
 	case sqlite3.SQLITE_NOTADB:
-		return fmt.Errorf("data_dir: %s is not a SQLite database: put back a backup of it, or move it away to begin with an empty one: %w", s.file, err)
+		return fmt.Errorf("data_dir: %s is not a SQLite database: put back a backup of it, "+
+			"or move it away to begin with an empty one: %w", s.file, err)
 	case sqlite3.SQLITE_CORRUPT:
 		return fmt.Errorf("data_dir: %s is damaged: put back a backup of it: %w", s.file, err)
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
