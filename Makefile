@@ -19,11 +19,11 @@ help: ## list the targets
 test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian's packages
 	TIDINGS_TEST_REQUIRE=postgresql go test ./...
 
-test-all: tools ## the same with the race detector, the chart, an S3 store, PgBouncer, Prometheus and the container image
+test-all: tools ## the same with the race detector, the chart, an S3 store, PgBouncer, Prometheus, front ends and the container image
 	TIDINGS_TEST_REQUIRE=all go test -race -timeout 30m ./...
 	$(MAKE) container-check
 
-tools: postgresql pgbouncer prometheus bin/helm bin/helm3 bin/helm-docs bin/versitygw # what make test-all needs
+tools: postgresql pgbouncer prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # what make test-all needs
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
@@ -36,6 +36,12 @@ prometheus: # unpacked, so that no service starts
 	@if command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; then exit 0; fi; \
 	$(APT) update -q && mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && \
 		dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
+frontends: # the same: nginx, HAProxy, Apache and gunicorn, with the libraries that are missing
+	@if [ -x bin/frontends/usr/sbin/nginx ]; then exit 0; fi; \
+	$(APT) update -q && mkdir -p bin/frontends && cd bin/frontends && apt-get download -q \
+		$$(for p in nginx haproxy apache2-bin gunicorn; do echo $$p; done; apt-get install -s --no-install-recommends nginx haproxy apache2-bin gunicorn python3-pkg-resources | sed -n 's/^Inst \([^ ]*\).*/\1/p') && \
+		for p in *.deb; do dpkg -x $$p . && rm $$p; done
 
 bin/helm: tools/helm/go.sum
 	cd tools/helm && go build -o ../../$@ helm.sh/helm/v4/cmd/helm
@@ -133,4 +139,4 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), and random requests for
 	$(call fuzz,./relay,FuzzOrder)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql pgbouncer prometheus binary sbom image container-image container-check chart-e2e dist vet lint bench chaos simulate client fuzz
+.PHONY: help test test-all tools postgresql pgbouncer prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos simulate client fuzz

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ type request struct {
 	endpoint, process string
 	event             tidings.Event
 	number            int
-	replay            bool
+	replay, dead      bool      // sent again, and it had been given up
 	began, ended      time.Time // ended is zero while it is under way
 	verdict           tidings.Verdict
 }
@@ -84,11 +85,18 @@ type simulation struct {
 	healed    bool
 	versions  map[int]int
 	written   []tidings.Event
+	steps     []taken
 
 	mu       sync.Mutex
 	requests []*request
 	answers  *rand.Rand
 	troubles []trouble // that make duplicates
+}
+
+// taken is a step that was, and for which process if it is about one.
+type taken struct {
+	at            time.Time
+	kind, process string
 }
 
 // trouble is a process that ended without a word, or lost what it had leased, or
@@ -186,7 +194,20 @@ func (s *simulation) run() []string {
 func (s *simulation) begin() *process {
 	s.names++
 	name := fmt.Sprint("process", s.names)
-	return s.start(s.T, nil, s.endpoints(name)...)
+	before := s.partitions()
+	p := s.start(s.T, nil, s.endpoints(name)...)
+	s.divided(before)
+	return p
+}
+
+// divided notes that endpoints may have been divided into other partitions: what each
+// process delivered a moment ago is not known to the others.
+func (s *simulation) divided(before map[string]int) {
+	if !maps.Equal(before, s.partitions()) {
+		for _, p := range s.processes {
+			s.suffer(p, 0)
+		}
+	}
 }
 
 // endpoints are the settings of now, with senders of a process.
@@ -203,6 +224,10 @@ func (s *simulation) sender(endpoint, process string) relay.Sender {
 	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 		s.mu.Lock()
 		r := &request{endpoint: endpoint, process: process, event: a.Event, number: a.Number, replay: a.Replay, began: time.Now()}
+		if r.replay {
+			rows, _ := s.Memory.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Sequence: a.Event.Sequence, Dead: true, Limit: 1})
+			r.dead = len(rows) > 0
+		}
 		s.requests = append(s.requests, r)
 		outcome, took := s.moods["well"](a.Event, 0, s.answers)
 		if !s.healed {
@@ -273,6 +298,7 @@ func (s *simulation) step() {
 	for _, k := range kinds {
 		if what -= k.weight; what < 0 {
 			if !slices.Contains(s.without, k.name) {
+				s.steps = append(s.steps, taken{time.Now(), k.name, s.name(s.processes[at])})
 				k.do(s, at)
 			}
 			return
@@ -305,13 +331,7 @@ func (s *simulation) suffer(p *process, lasts time.Duration) {
 
 // reload changes an endpoint in every process.
 func (s *simulation) reload() {
-	names := slices.Sorted(func(yield func(string) bool) {
-		for name := range s.settings {
-			if !yield(name) {
-				return
-			}
-		}
-	})
+	names := slices.Sorted(maps.Keys(s.settings))
 	name := names[s.random.IntN(len(names))]
 	e := s.settings[name]
 	e.Fingerprint = fmt.Sprint(s.random.IntN(1 << 30))
@@ -319,12 +339,8 @@ func (s *simulation) reload() {
 	if e.Coalesce == "" {
 		e.Partitions = 1 + s.random.IntN(3)
 	}
-	repartitioned := e.Partitions != s.settings[name].Partitions
 	s.settings[name] = e
 	for _, p := range s.processes {
-		if repartitioned {
-			s.suffer(p, 0) // what it delivered a moment ago is not known to the others
-		}
 		s.configure(p)
 	}
 }
@@ -341,9 +357,21 @@ func (s *simulation) configure(p *process) {
 	for i := range next {
 		next[i].Sender = p.sender(next[i].Sender)
 	}
+	before := s.partitions()
 	if err := p.relay.Update(s.Context(), next); err != nil {
 		s.Errorf("update: %v", err)
 	}
+	s.divided(before)
+}
+
+// partitions are how many each endpoint has now.
+func (s *simulation) partitions() map[string]int {
+	of := make(map[string]int)
+	cursors, _ := s.Memory.Cursors(s.Context())
+	for _, c := range cursors {
+		of[c.Endpoint] = c.Of
+	}
+	return of
 }
 
 // revive ends the troubles of a process.
@@ -447,12 +475,12 @@ func (s *simulation) check() (problems []string) {
 			switch {
 			case got[r.event.ID]:
 				if last := before[r.event.ID]; !r.replay && !allowed[last] {
-					complain("%s: %s was delivered by %s at %v and again by %s at %v; no trouble explains it",
-						name, r.event.ID, last.process, s.at(last.ended), r.process, s.at(r.began))
+					complain("%s: %s was delivered by %s at %v and again by %s at %v; no trouble explains it; before: %s",
+						name, r.event.ID, last.process, s.at(last.ended), r.process, s.at(r.began), s.before(r.began))
 				}
 				before[r.event.ID] = r
 				continue
-			case r.event.ResourceVersion < highest[r.event.Resource()] && !dead[r.event.ID] && name != "merging":
+			case r.event.ResourceVersion < highest[r.event.Resource()] && !dead[r.event.ID] && !r.dead && name != "merging":
 				complain("%s: first delivery of %s came after version %d", name, r.event.ID, highest[r.event.Resource()])
 			}
 			got[r.event.ID], before[r.event.ID] = true, r
@@ -470,6 +498,16 @@ func (s *simulation) check() (problems []string) {
 
 // at is a time as one of the run.
 func (s *simulation) at(t time.Time) time.Duration { return t.Sub(s.began) }
+
+// before lists what happened last before a time.
+func (s *simulation) before(t time.Time) string {
+	at, _ := slices.BinarySearchFunc(s.steps, t, func(step taken, t time.Time) int { return step.at.Compare(t) })
+	var b strings.Builder
+	for _, step := range s.steps[max(at-8, 0):at] {
+		fmt.Fprintf(&b, "%s of %s at %v, ", step.kind, step.process, s.at(step.at))
+	}
+	return b.String()
+}
 
 // allowedAgain is the deliveries to an endpoint that may be made again: for each trouble
 // of a process what it had under way, and what it had delivered in an interval of the

@@ -35,7 +35,7 @@ func Missing(tb testing.TB, name string) {
 }
 
 // folders are where the Makefile puts programs, below the root of the repository.
-var folders = []string{"bin", "bin/prometheus/usr/bin"}
+var folders = []string{"bin", "bin/prometheus/usr/bin", "bin/frontends/usr/sbin", "bin/frontends/usr/bin"}
 
 // Path returns the path of a program that the Makefile built or that is on PATH.
 // Without one it calls [Missing].
