@@ -90,20 +90,22 @@ func (r Replay) Check() error {
 	return nil
 }
 
-// Replays keeps the replays.
+// Replays are the replays as those that run them know them.
 type Replays interface {
-	// AddReplay writes a new one that passes [Replay.Check].
-	AddReplay(ctx context.Context, r Replay) error
+	// Replays returns those that run, or the newest of all, at most limit.
+	Replays(ctx context.Context, running bool, limit int) ([]Replay, error)
 	// SaveReplay writes position, counts, reason and a state that ends it, and
 	// returns the state that it has now: it may have been canceled. It needs the
 	// lease of the endpoint's first partition.
 	SaveReplay(ctx context.Context, l Lease, r Replay) (ReplayState, error)
+}
+
+// ReplayKeeper begins replays and ends them.
+type ReplayKeeper interface {
+	// AddReplay writes a new one.
+	AddReplay(ctx context.Context, r Replay) error
 	// CancelReplay ends one that runs; false if it does not run.
 	CancelReplay(ctx context.Context, id string) (bool, error)
-	// Replays returns those that run, or the newest of all, at most limit.
-	Replays(ctx context.Context, running bool, limit int) ([]Replay, error)
 	// Replay returns one; false if there is none.
 	Replay(ctx context.Context, id string) (Replay, bool, error)
-	// ExpireReplays removes those that ended before a time.
-	ExpireReplays(ctx context.Context, before time.Time) error
 }

@@ -20,19 +20,24 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Log is a numbered log of events and what its readers keep about it. All
-// methods may be called from several goroutines at once.
+// Log is a numbered log of events and what delivery keeps about it. All methods may be
+// called from several goroutines at once.
 type Log interface {
 	Reader
-	Finder
-	Expirer
 	Leases
 	Cursors
 	Retries
 	Controls
 	Replays
-	History
+	Recorder
 	Waker
+}
+
+// Home is where a log is kept: what delivery needs of it, and what operators look at
+// and look after.
+type Home interface {
+	Log
+	Archive
 }
 
 // ErrLeaseLost says that a write was refused because another replica holds the
@@ -50,8 +55,23 @@ type Reader interface {
 	// Oldest returns the position of the oldest event that has not expired; in a
 	// log without events, the position that the next one gets.
 	Oldest(ctx context.Context) (int64, error)
+}
+
+// Archive is what operators ask about a log, and its upkeep.
+type Archive interface {
+	Finder
+	Expirer
+	ReplayKeeper
 	// Unnumbered returns how many committed events have no position yet.
 	Unnumbered(ctx context.Context) (int64, error)
+	// Gaps returns the newest gaps.
+	Gaps(ctx context.Context, limit int) ([]Gap, error)
+	// ParkedCounts returns how many parked events there are, by endpoint.
+	ParkedCounts(ctx context.Context) (map[string]ParkedCount, error)
+	// ReadHistory returns the records of the newest blocks that may hold what the
+	// filter wants, newest block first, in the order of each, and the id of the
+	// oldest of these blocks, 0 if there are none.
+	ReadHistory(ctx context.Context, f HistoryFilter) (records []Record, oldest int64, err error)
 }
 
 // Finder finds events.
@@ -78,6 +98,8 @@ type Expirer interface {
 	// ExpireCursors removes cursors that were saved last before a time, that no
 	// replica holds, and whose endpoint is not one of those to keep.
 	ExpireCursors(ctx context.Context, before time.Time, keep []string) error
+	// ExpireReplays removes replays that ended before a time.
+	ExpireReplays(ctx context.Context, before time.Time) error
 }
 
 // Waker tells readers of news. A missed signal costs latency, never an event:

@@ -152,12 +152,8 @@ type HistoryFilter struct {
 	Limit  int
 }
 
-// History keeps the attempts.
-type History interface {
+// Recorder keeps the attempts.
+type Recorder interface {
 	// AppendHistory writes blocks.
 	AppendHistory(ctx context.Context, blocks []*HistoryBlock) error
-	// ReadHistory returns the records of the newest blocks that may hold what the
-	// filter wants, newest block first, in the order of each, and the id of the
-	// oldest of these blocks, 0 if there are none.
-	ReadHistory(ctx context.Context, f HistoryFilter) (records []Record, oldest int64, err error)
 }

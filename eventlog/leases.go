@@ -105,8 +105,6 @@ type Cursors interface {
 	SaveCursors(ctx context.Context, cursors []Cursor) (lost []Lease, err error)
 	// SaveGap notes that a cursor fell off the end of the log.
 	SaveGap(ctx context.Context, g Gap) error
-	// Gaps returns the newest gaps.
-	Gaps(ctx context.Context, limit int) ([]Gap, error)
 }
 
 // Gap is a range of positions that expired before an endpoint got them.

@@ -50,8 +50,6 @@ type Retries interface {
 	NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]Retry, error)
 	// Parked returns parked events, in the order of the log.
 	Parked(ctx context.Context, f ParkedFilter) ([]Retry, error)
-	// ParkedCounts returns how many there are, by endpoint.
-	ParkedCounts(ctx context.Context) (map[string]ParkedCount, error)
 }
 
 // ParkedFilter narrows a list of parked events; its zero value is all of them.

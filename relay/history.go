@@ -33,7 +33,7 @@ const (
 // history gathers records of attempts in memory, which workers add to without
 // waiting, and writes them in blocks. What is in memory is lost in a crash.
 type history struct {
-	log    eventlog.History
+	log    eventlog.Recorder
 	logger *slog.Logger
 
 	mu      sync.Mutex
@@ -44,7 +44,7 @@ type history struct {
 	flush   chan struct{}
 }
 
-func newHistory(log eventlog.History, logger *slog.Logger) *history {
+func newHistory(log eventlog.Recorder, logger *slog.Logger) *history {
 	return &history{log: log, logger: logger, open: make(map[string]*eventlog.HistoryBlock), flush: make(chan struct{}, 1)}
 }
 

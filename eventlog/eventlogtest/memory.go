@@ -31,7 +31,7 @@ type Memory struct {
 	controls map[string]eventlog.Control
 	gaps     []eventlog.Gap
 	replays  []eventlog.Replay
-	history  []historyBlock
+	history  []*eventlog.HistoryBlock
 	reads    int
 	jumped   time.Duration // how far the clock is ahead
 }
@@ -49,11 +49,6 @@ type retryKey struct {
 type replica struct {
 	eventlog.Replica
 	expires time.Time
-}
-
-type historyBlock struct {
-	*eventlog.HistoryBlock
-	written time.Time
 }
 
 // NewMemory returns an empty log.
@@ -134,48 +129,13 @@ func (m *Memory) Oldest(context.Context) (int64, error) {
 	return int64(m.expired) + 1, nil
 }
 
-// Unnumbered implements [eventlog.Reader].
-func (m *Memory) Unnumbered(context.Context) (int64, error) { return 0, nil }
-
-// SequenceAt implements [eventlog.Finder].
-func (m *Memory) SequenceAt(_ context.Context, at time.Time) (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, e := range m.events {
-		if !e.Time.Before(at.Add(-eventlog.TimeSlack)) {
-			return int64(m.expired+i) + 1, nil
-		}
-	}
-	return int64(m.expired+len(m.events)) + 1, nil
-}
-
-// Find implements [eventlog.Finder].
-func (m *Memory) Find(_ context.Context, id string) (tidings.Event, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, e := range m.events {
-		if e.ID == id {
-			return e, true, nil
-		}
-	}
-	return tidings.Event{}, false, nil
-}
-
-// ExpireEvents implements [eventlog.Expirer].
+// ExpireEvents removes events made before a time, as an [eventlog.Archive] does.
 func (m *Memory) ExpireEvents(_ context.Context, before time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.events) > 0 && m.events[0].Time.Before(before) {
 		m.events, m.expired = m.events[1:], m.expired+1
 	}
-	return nil
-}
-
-// ExpireHistory implements [eventlog.Expirer].
-func (m *Memory) ExpireHistory(_ context.Context, before time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.history = slices.DeleteFunc(m.history, func(b historyBlock) bool { return b.written.Before(before) })
 	return nil
 }
 
@@ -197,7 +157,7 @@ func (m *Memory) SaveControl(_ context.Context, c eventlog.Control) error {
 	return nil
 }
 
-// AddReplay implements [eventlog.Replays].
+// AddReplay writes a new replay, as an [eventlog.Archive] does.
 func (m *Memory) AddReplay(_ context.Context, r eventlog.Replay) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -229,7 +189,7 @@ func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Repl
 	return eventlog.ReplayCanceled, nil
 }
 
-// CancelReplay implements [eventlog.Replays].
+// CancelReplay ends a replay that runs, as an [eventlog.Archive] does.
 func (m *Memory) CancelReplay(_ context.Context, id string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -258,7 +218,7 @@ func (m *Memory) Replays(_ context.Context, running bool, limit int) ([]eventlog
 	return found[:min(limit, len(found))], nil
 }
 
-// Replay implements [eventlog.Replays].
+// Replay returns a replay, as an [eventlog.Archive] does.
 func (m *Memory) Replay(_ context.Context, id string) (eventlog.Replay, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -270,28 +230,18 @@ func (m *Memory) Replay(_ context.Context, id string) (eventlog.Replay, bool, er
 	return eventlog.Replay{}, false, nil
 }
 
-// ExpireReplays implements [eventlog.Replays].
-func (m *Memory) ExpireReplays(_ context.Context, before time.Time) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.replays = slices.DeleteFunc(m.replays, func(r eventlog.Replay) bool {
-		return r.State != eventlog.ReplayRunning && r.Updated.Before(before)
-	})
-	return nil
-}
-
-// AppendHistory implements [eventlog.History].
+// AppendHistory implements [eventlog.Recorder].
 func (m *Memory) AppendHistory(_ context.Context, blocks []*eventlog.HistoryBlock) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, b := range blocks {
 		b.ID = int64(len(m.history)) + 1
-		m.history = append(m.history, historyBlock{b, time.Now()})
+		m.history = append(m.history, b)
 	}
 	return nil
 }
 
-// ReadHistory implements [eventlog.History].
+// ReadHistory returns records of the newest blocks, as an [eventlog.Archive] does.
 func (m *Memory) ReadHistory(_ context.Context, f eventlog.HistoryFilter) (records []eventlog.Record, oldest int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

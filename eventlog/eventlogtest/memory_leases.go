@@ -168,18 +168,6 @@ func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) (lost
 	return lost, nil
 }
 
-// ExpireCursors implements [eventlog.Expirer].
-func (m *Memory) ExpireCursors(_ context.Context, before time.Time, keep []string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for key, c := range m.cursors {
-		if _, taken := m.replicas[c.Owner]; !taken && c.Saved.Before(before) && !slices.Contains(keep, key.endpoint) {
-			delete(m.cursors, key)
-		}
-	}
-	return nil
-}
-
 // SaveGap implements [eventlog.Cursors].
 func (m *Memory) SaveGap(_ context.Context, g eventlog.Gap) error {
 	m.mu.Lock()
@@ -188,7 +176,7 @@ func (m *Memory) SaveGap(_ context.Context, g eventlog.Gap) error {
 	return nil
 }
 
-// Gaps implements [eventlog.Cursors].
+// Gaps returns the newest gaps, as an [eventlog.Archive] does.
 func (m *Memory) Gaps(_ context.Context, limit int) ([]eventlog.Gap, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -290,23 +278,6 @@ func (m *Memory) Parked(_ context.Context, f eventlog.ParkedFilter) ([]eventlog.
 		return (f.Endpoint == "" || r.Endpoint == f.Endpoint) && (f.Sequence == 0 || r.Event.Sequence == f.Sequence) &&
 			(!f.Dead || !r.Dead.IsZero()) && r.Event.Sequence > f.After
 	}), nil
-}
-
-// ParkedCounts implements [eventlog.Retries].
-func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	counts := make(map[string]eventlog.ParkedCount)
-	for key, r := range m.retries {
-		c := counts[key.endpoint]
-		if r.Dead.IsZero() {
-			c.Live++
-		} else {
-			c.Dead++
-		}
-		counts[key.endpoint] = c
-	}
-	return counts, nil
 }
 
 // sorted returns the parked events that are wanted, which are asked for in the

@@ -240,7 +240,9 @@ func testControls(t *testing.T, home Home) {
 			t.Fatal(err)
 		}
 	}
-	gaps, err := log.Gaps(ctx, 2)
+	gaps, err := part[interface {
+		Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error)
+	}](t, home).Gaps(ctx, 2)
 	if err != nil || len(gaps) != 2 || gaps[0].From != 21 || gaps[1].To != 15 {
 		t.Errorf("gaps = %v, %v; want the newest two", gaps, err)
 	}
@@ -269,7 +271,10 @@ func testExpiry(t *testing.T, home Home) {
 	park(t, log, held, retry)
 	home.Append(t, Sample(1, 1), Sample(1, 2))
 	advance(t, log)
-	if err := log.ExpireEvents(ctx, time.Unix(1, 0)); err != nil {
+	expirer := part[interface {
+		ExpireEvents(ctx context.Context, before time.Time) error
+	}](t, home)
+	if err := expirer.ExpireEvents(ctx, time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if n := oldest(); n != 1 {
@@ -287,7 +292,13 @@ func testExpiry(t *testing.T, home Home) {
 	if rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10}); len(rows) != 1 || err != nil {
 		t.Errorf("%d parked, %v; they survive the log's expiry", len(rows), err)
 	}
-	if err := log.ExpireCursors(ctx, time.Now().Add(time.Hour), []string{"b"}); err != nil {
+}
+
+func testCursorExpiry(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	expirer := part[eventlog.Expirer](t, home)
+	held := hold(t, log, "a")
+	if err := expirer.ExpireCursors(ctx, time.Now().Add(time.Hour), []string{"b"}); err != nil {
 		t.Fatal(err)
 	}
 	if len(cursors(t, log)) != 1 {
@@ -298,11 +309,11 @@ func testExpiry(t *testing.T, home Home) {
 	}
 	for keep, want := range map[string]int{"a": 1, "b": 0} {
 		if keep == "b" {
-			if err := log.ExpireCursors(ctx, time.Now().Add(-time.Hour), []string{"b"}); err != nil || len(cursors(t, log)) != 1 {
+			if err := expirer.ExpireCursors(ctx, time.Now().Add(-time.Hour), []string{"b"}); err != nil || len(cursors(t, log)) != 1 {
 				t.Errorf("a cursor was removed before its time, %v", err)
 			}
 		}
-		if err := log.ExpireCursors(ctx, time.Now().Add(time.Hour), []string{keep}); err != nil {
+		if err := expirer.ExpireCursors(ctx, time.Now().Add(time.Hour), []string{keep}); err != nil {
 			t.Fatal(err)
 		}
 		if got := len(cursors(t, log)); keep == "a" && got > want {
@@ -316,6 +327,7 @@ func testExpiry(t *testing.T, home Home) {
 
 func testFind(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
+	finder := part[eventlog.Finder](t, home)
 	begin := time.Date(2026, 3, 26, 12, 0, 0, 0, time.UTC)
 	events := make([]tidings.Event, 50)
 	for i := range events {
@@ -329,16 +341,16 @@ func testFind(t *testing.T, home Home) {
 	advance(t, log)
 	all := read(t, log, 0, 100)
 	for _, want := range []tidings.Event{all[0], all[49], all[50]} {
-		got, found, err := log.Find(ctx, want.ID)
+		got, found, err := finder.Find(ctx, want.ID)
 		if diff := cmp.Diff(want, got); diff != "" || !found || err != nil {
 			t.Errorf("found %v, %v (-want +got):\n%s", found, err, diff)
 		}
 	}
-	if _, found, err := log.Find(ctx, "01900000-0000-7000-8000-000000000000"); found || err != nil {
+	if _, found, err := finder.Find(ctx, "01900000-0000-7000-8000-000000000000"); found || err != nil {
 		t.Errorf("found %v, %v; there is no such event", found, err)
 	}
 	for hours, want := range map[int]int64{-100: 1, 0: 1, 10: 11, 49: 50} {
-		got, err := log.SequenceAt(ctx, begin.Add(time.Duration(hours)*time.Hour))
+		got, err := finder.SequenceAt(ctx, begin.Add(time.Duration(hours)*time.Hour))
 		if err != nil || got != want {
 			t.Errorf("events of hour %d begin at %d, %v; want %d", hours, got, err, want)
 		}
@@ -347,6 +359,7 @@ func testFind(t *testing.T, home Home) {
 
 func testReplays(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
+	keeper := part[eventlog.ReplayKeeper](t, home)
 	held := hold(t, log, "a")
 	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
 	one := eventlog.Replay{
@@ -355,12 +368,12 @@ func testReplays(t *testing.T, home Home) {
 	}
 	two := eventlog.Replay{ID: "2", Endpoint: "a", Dead: true, State: eventlog.ReplayRunning, Created: at.Add(time.Second), Updated: at}
 	for _, r := range []eventlog.Replay{one, two} {
-		if err := log.AddReplay(ctx, r); err != nil {
+		if err := keeper.AddReplay(ctx, r); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, bad := range [][]string{{""}, {"provider.*", "provider"}, {"provider.*,*.deleted"}, {"a.b.c"}} {
-		if err := log.AddReplay(ctx, eventlog.Replay{ID: "3", Endpoint: "a", Patterns: bad, State: eventlog.ReplayRunning}); err == nil {
+		if err := keeper.AddReplay(ctx, eventlog.Replay{ID: "3", Endpoint: "a", Patterns: bad, State: eventlog.ReplayRunning}); err == nil {
 			t.Errorf("a replay of the patterns %q was added", bad)
 		}
 	}
@@ -373,7 +386,7 @@ func testReplays(t *testing.T, home Home) {
 		t.Errorf("saved as %q, %v", state, err)
 	}
 	for _, want := range []bool{true, false} {
-		if canceled, err := log.CancelReplay(ctx, "2"); canceled != want || err != nil {
+		if canceled, err := keeper.CancelReplay(ctx, "2"); canceled != want || err != nil {
 			t.Errorf("canceled %v, %v; want %v", canceled, err, want)
 		}
 	}
@@ -381,23 +394,26 @@ func testReplays(t *testing.T, home Home) {
 	if state, err := log.SaveReplay(ctx, held, two); state != eventlog.ReplayCanceled || err != nil {
 		t.Errorf("saved as %q, %v; it was canceled", state, err)
 	}
-	saved, found, err := log.Replay(ctx, "1")
+	saved, found, err := keeper.Replay(ctx, "1")
 	if diff := cmp.Diff(one, saved, cmpopts.IgnoreFields(one, "Updated")); diff != "" || !found || err != nil {
 		t.Errorf("saved, %v, %v (-want +got):\n%s", found, err, diff)
 	}
 	if all, err := log.Replays(ctx, false, 10); len(all) != 2 || all[0].ID != "2" || err != nil {
 		t.Errorf("all = %v, %v; want the newest first", all, err)
 	}
-	if err := log.ExpireReplays(ctx, time.Now().Add(time.Hour)); err != nil {
+	if err := part[eventlog.Expirer](t, home).ExpireReplays(ctx, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, found, err := log.Replay(ctx, "1"); found || err != nil {
+	if _, found, err := keeper.Replay(ctx, "1"); found || err != nil {
 		t.Errorf("an old replay is still there, %v", err)
 	}
 }
 
 func testHistory(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
+	reader := part[interface {
+		ReadHistory(ctx context.Context, f eventlog.HistoryFilter) ([]eventlog.Record, int64, error)
+	}](t, home)
 	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
 	record := func(endpoint string, sequence int64, outcome string) eventlog.Record {
 		return eventlog.Record{
@@ -433,7 +449,7 @@ func testHistory(t *testing.T, home Home) {
 		"until":    {eventlog.HistoryFilter{Until: at.Add(90 * time.Second)}, []int64{1, 3}},
 	} {
 		tt.filter.Limit = 10
-		records, oldest, err := log.ReadHistory(ctx, tt.filter)
+		records, oldest, err := reader.ReadHistory(ctx, tt.filter)
 		var got []int64
 		for _, r := range records {
 			got = append(got, r.Sequence)
@@ -447,16 +463,16 @@ func testHistory(t *testing.T, home Home) {
 			if diff := cmp.Diff(want, records[0]); diff != "" {
 				t.Errorf("record (-want +got):\n%s", diff)
 			}
-			older, _, err := log.ReadHistory(ctx, eventlog.HistoryFilter{Before: oldest, Limit: 1})
+			older, _, err := reader.ReadHistory(ctx, eventlog.HistoryFilter{Before: oldest, Limit: 1})
 			if len(older) != 2 || err != nil {
 				t.Errorf("before it: %v, %v", older, err)
 			}
 		}
 	}
-	if err := log.ExpireHistory(context.WithoutCancel(ctx), time.Unix(1, 0)); err != nil {
+	if err := part[eventlog.Expirer](t, home).ExpireHistory(context.WithoutCancel(ctx), time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if records, _, err := log.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 10}); len(records) != 3 || err != nil {
+	if records, _, err := reader.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 10}); len(records) != 3 || err != nil {
 		t.Errorf("%d records, %v; none is that old", len(records), err)
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 // Upgrade checks that a log made by the first migration, in the folder
 // "migrations", keeps its events, cursors and what was said about endpoints.
 func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 	eventlog.Log
-	Migrate(ctx context.Context, more ...sqllog.Migrations) error
+	Migrate(ctx context.Context, more ...sqldb.Migrations) error
 },
 ) {
 	t.Helper()

@@ -20,10 +20,11 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-var _ eventlog.Log = (*Log)(nil)
+var _ eventlog.Home = (*Log)(nil)
 
 // The payloads of notifications.
 const (
@@ -103,7 +104,7 @@ func (l *Log) Channel() string { return l.name }
 // Call it after the changes: whoever changes a row holds it until commit, so the
 // events of one resource get their numbers in commit order. Call [Log.Wake]
 // after the commit.
-func (l *Log) Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error {
+func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
 	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", events)
 }
 
@@ -182,7 +183,7 @@ func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
 	return head, moved, err
 }
 
-// Unnumbered implements [eventlog.Reader]; it counts no more than 100,000.
+// Unnumbered implements [eventlog.Archive]; it counts no more than 100,000.
 func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
 	return l.Number(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+l.schema+"tidings_outbox LIMIT 100000) o")
 }
@@ -196,7 +197,7 @@ func (l *Log) Oldest(ctx context.Context) (int64, error) {
 	return l.OldestOr(ctx, head)
 }
 
-func (l *Log) notify(ctx context.Context, db sqllog.Execer, payload string) error {
+func (l *Log) notify(ctx context.Context, db sqldb.Execer, payload string) error {
 	_, err := db.ExecContext(ctx, "SELECT pg_notify($1, $2)", l.Channel(), payload)
 	return err
 }
@@ -221,7 +222,7 @@ func (l *Log) Notified(payload string) {
 	}
 }
 
-// AppendHistory implements [eventlog.History].
+// AppendHistory implements [eventlog.Recorder].
 func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
 	for late := 0; ; late++ {
 		if err := l.history.ensure(ctx, time.Now().UnixMicro()); err != nil {

@@ -6,19 +6,18 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"strings"
 
 	"github.com/pressly/goose/v3"
-
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 //go:embed migrations/*.sql
 var files embed.FS
 
 // migrations returns the log's list and more lists, for its schema.
-func (l *Log) migrations(more []sqllog.Migrations) []sqllog.Migrations {
-	lists := append([]sqllog.Migrations{{Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
+func (l *Log) migrations(more []sqldb.Migrations) []sqldb.Migrations {
+	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
 	for i := range lists {
 		lists[i].Dialect, lists[i].Schema = goose.DialectPostgres, l.schema
 	}
@@ -26,7 +25,7 @@ func (l *Log) migrations(more []sqllog.Migrations) []sqllog.Migrations {
 }
 
 // Pending reports whether [Log.Migrate] has something to do. It writes nothing.
-func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error) {
+func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error) {
 	for _, m := range l.migrations(more) {
 		if pending, err := m.Pending(ctx, l.db); pending || err != nil {
 			return pending, l.explainRights(ctx, err)
@@ -44,7 +43,7 @@ func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, err
 // others with the names of the log's. Tables that an earlier version of this
 // package kept where the search_path leads move to [DefaultSchema]; an error says
 // so if another schema is chosen.
-func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
+func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	if l.db.Stats().MaxOpenConnections == 1 {
 		return errors.New("migrate: this takes two connections, and the pool has one; raise its limit")
 	}
@@ -91,7 +90,7 @@ func (l *Log) explainRights(ctx context.Context, err error) error {
 
 // prepareSchema makes sure that the schema is there, and that in it are only
 // tables of these lists, if any.
-func (l *Log) prepareSchema(ctx context.Context, lists []sqllog.Migrations) error {
+func (l *Log) prepareSchema(ctx context.Context, lists []sqldb.Migrations) error {
 	earlier, err := l.findEarlier(ctx)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
@@ -194,7 +193,7 @@ func (l *Log) findEarlier(ctx context.Context) (string, error) {
 // moveFrom moves the tables of the lists from another schema. What stays there
 // are the tables of versions: with them, a server of the earlier version that is
 // started once more fails instead of beginning anew.
-func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []sqllog.Migrations) error {
+func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []sqldb.Migrations) error {
 	var names []string
 	for _, m := range lists {
 		m.Schema = quote(earlier) + "."

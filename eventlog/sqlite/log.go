@@ -19,13 +19,14 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 //go:embed migrations/*.sql
 var files embed.FS
 
-var _ eventlog.Log = (*Log)(nil)
+var _ eventlog.Home = (*Log)(nil)
 
 // Log is an event log in SQLite.
 type Log struct {
@@ -45,7 +46,7 @@ func New(reader, writer *sql.DB) *Log {
 
 // Append writes events in the transaction that makes the changes they tell of.
 // Call it last in the transaction, and [Log.Wake] after the commit.
-func (l *Log) Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error {
+func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
 	return sqllog.InsertEvents(ctx, tx, "tidings_events", events)
 }
 
@@ -54,7 +55,7 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 	return l.Number(ctx, "SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'")
 }
 
-// Unnumbered implements [eventlog.Reader].
+// Unnumbered implements [eventlog.Archive].
 func (l *Log) Unnumbered(context.Context) (int64, error) { return 0, nil }
 
 // Oldest implements [eventlog.Reader].
@@ -103,7 +104,7 @@ func (l *Log) expire(ctx context.Context, statement string, end int64) error {
 
 // Migrate creates or updates the log's tables, and those of more lists of
 // migrations. It may be called at every start.
-func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
+func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	for _, m := range migrations(more) {
 		if err := m.Run(ctx, l.writer); err != nil {
 			return err
@@ -113,7 +114,7 @@ func (l *Log) Migrate(ctx context.Context, more ...sqllog.Migrations) error {
 }
 
 // Pending reports whether [Log.Migrate] has something to do.
-func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error) {
+func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error) {
 	for _, m := range migrations(more) {
 		if pending, err := m.Pending(ctx, l.writer); pending || err != nil {
 			return pending, err
@@ -122,8 +123,8 @@ func (l *Log) Pending(ctx context.Context, more ...sqllog.Migrations) (bool, err
 	return false, nil
 }
 
-func migrations(more []sqllog.Migrations) []sqllog.Migrations {
-	lists := append([]sqllog.Migrations{{Files: sqllog.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
+func migrations(more []sqldb.Migrations) []sqldb.Migrations {
+	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
 	for i := range lists {
 		lists[i].Dialect = goose.DialectSQLite3
 	}

@@ -175,7 +175,7 @@ func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // collector asks the log and the relay when it is asked itself.
 type collector struct {
 	store    *store.Store
-	log      eventlog.Log
+	log      eventlog.Home
 	relay    *relay.Relay
 	webhooks *webhook.Service
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // Log is an event log that takes events in a transaction of the database it is in.
 type Log interface {
-	eventlog.Log
-	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
-	Migrate(ctx context.Context, more ...sqllog.Migrations) error
+	eventlog.Home
+	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
+	Migrate(ctx context.Context, more ...sqldb.Migrations) error
 }
 
 // Home is a log and the database that it is in.

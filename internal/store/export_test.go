@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"io/fs"
 	"strings"
 	"testing"
@@ -11,7 +12,6 @@ import (
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/tidings-dev/tidings"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
 )
 
 // WithoutEvents is a store that writes no events, to measure what they cost.
@@ -23,7 +23,7 @@ func (s *Store) WithoutEvents() *Store {
 
 type silentLog struct{ appendLog }
 
-func (silentLog) Append(context.Context, sqllog.Execer, ...tidings.Event) error { return nil }
+func (silentLog) Append(context.Context, sqldb.Execer, ...tidings.Event) error { return nil }
 
 func (silentLog) Wake() {}
 

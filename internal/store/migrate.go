@@ -4,7 +4,7 @@ import (
 	"context"
 	"embed"
 
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 //go:embed migrations
@@ -12,8 +12,8 @@ var files embed.FS
 
 // resourceMigrations is the list of the tables of resources, the same for both
 // databases, whose files are in folders of their own.
-func resourceMigrations(folder string) sqllog.Migrations {
-	return sqllog.Migrations{Files: sqllog.Folder(files, "migrations/"+folder), Table: "tidings_version"}
+func resourceMigrations(folder string) sqldb.Migrations {
+	return sqldb.Migrations{Files: sqldb.Folder(files, "migrations/"+folder), Table: "tidings_version"}
 }
 
 // Migrate creates or updates the tables. It may be called at every start.

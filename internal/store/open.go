@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	sqlitelog "github.com/tidings-dev/tidings/eventlog/sqlite"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
@@ -31,7 +31,7 @@ type Store struct {
 	txOptions      *sql.TxOptions
 	session        session
 	ready          readyQuery
-	migrations     sqllog.Migrations
+	migrations     sqldb.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
 	file           string // of SQLite
@@ -39,10 +39,10 @@ type Store struct {
 
 // appendLog is an event log that can be written to.
 type appendLog interface {
-	eventlog.Log
-	Append(ctx context.Context, tx sqllog.Execer, events ...tidings.Event) error
-	Migrate(ctx context.Context, more ...sqllog.Migrations) error
-	Pending(ctx context.Context, more ...sqllog.Migrations) (bool, error)
+	eventlog.Home
+	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
+	Migrate(ctx context.Context, more ...sqldb.Migrations) error
+	Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error)
 	Row(ctx context.Context, targets []any, query string, args ...any) error
 	Outage() error
 }
@@ -114,7 +114,7 @@ func openReader(dsn string, connections int) (*sql.DB, error) {
 }
 
 // Log returns the event log in this database.
-func (s *Store) Log() eventlog.Log { return s.log }
+func (s *Store) Log() eventlog.Home { return s.log }
 
 // Check returns why the database can't be used: it does not answer, it takes no
 // writes, or the settings do not fit it.

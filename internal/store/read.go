@@ -13,7 +13,7 @@ import (
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 // Filter is a condition on a column. Columns are named by code, never by users.
@@ -82,7 +82,7 @@ const readTime = 2 * time.Minute
 
 // reading runs do on a connection that reads.
 func (s *Store) reading(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
-	return sqllog.Do(ctx, s.reader, readTime, do)
+	return sqldb.Do(ctx, s.reader, readTime, do)
 }
 
 // Get reads the row whose primary key is set; [ErrNotFound] if there is none that

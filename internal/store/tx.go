@@ -16,7 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 // What a write can meet.
@@ -114,7 +114,7 @@ func (b *boundTx) QueryRowContext(ctx context.Context, query string, args ...any
 func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, trace: traceOf(ctx)}
 	committing := false
-	err := sqllog.Transact(ctx, s.writer, txTime, s.txOptions, s.session.transaction, func(ctx context.Context, begun *sql.Tx) error {
+	err := sqldb.Transact(ctx, s.writer, txTime, s.txOptions, s.session.transaction, func(ctx context.Context, begun *sql.Tx) error {
 		tx.tx = &boundTx{tx: begun, end: func() {}}
 		defer func() { tx.tx.end() }()
 		if err := do(tx); err != nil {

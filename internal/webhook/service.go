@@ -20,12 +20,12 @@ import (
 
 // Service answers operators. Make one with [New].
 type Service struct {
-	log   eventlog.Log
+	log   eventlog.Home
 	relay *relay.Relay
 }
 
 // New returns the service of a relay and its log.
-func New(log eventlog.Log, r *relay.Relay) *Service { return &Service{log, r} }
+func New(log eventlog.Home, r *relay.Relay) *Service { return &Service{log, r} }
 
 // Error is an error that the operator can do something about.
 type Error struct {

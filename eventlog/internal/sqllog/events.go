@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 // EventColumns are the columns of an event, without its position.
@@ -20,7 +21,7 @@ const eventColumnCount = 10
 
 // InsertEvents writes events into a table that has the event columns. An event
 // without an id gets a UUIDv7, in place.
-func InsertEvents(ctx context.Context, tx Execer, table string, events []tidings.Event) error {
+func InsertEvents(ctx context.Context, tx sqldb.Execer, table string, events []tidings.Event) error {
 	return inBatches(len(events), func(from, to int) error {
 		args := make([]any, 0, (to-from)*eventColumnCount)
 		for i := range events[from:to] {

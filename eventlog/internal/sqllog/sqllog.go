@@ -15,12 +15,8 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
-
-// Execer runs a statement: *sql.Tx, *sql.Conn, or a wrapper of one.
-type Execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
 
 // Dialect is where the statements of the two databases differ.
 type Dialect struct {
@@ -125,7 +121,7 @@ const statementTime = 30 * time.Second
 
 // on runs do on a connection of a pool. Errors say whether the database is away.
 func (t *Tables) on(ctx context.Context, db *sql.DB, do func(context.Context, *sql.Conn) error) error {
-	return Do(ctx, db, statementTime, func(ctx context.Context, conn *sql.Conn) error {
+	return sqldb.Do(ctx, db, statementTime, func(ctx context.Context, conn *sql.Conn) error {
 		err, _ := eventlog.Unavailable(do(ctx, conn))
 		return err
 	})
@@ -140,7 +136,7 @@ func (t *Tables) InTx(ctx context.Context, do func(context.Context, *sql.Tx) err
 // Transact is InTx with another first statement, which may be empty if do begins
 // with it.
 func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Context, *sql.Tx) error) error {
-	return t.noting(ctx, Transact(ctx, t.writer, statementTime, t.dialect.Options, func(ctx context.Context, tx *sql.Tx) error {
+	return t.noting(ctx, sqldb.Transact(ctx, t.writer, statementTime, t.dialect.Options, func(ctx context.Context, tx *sql.Tx) error {
 		if begin == "" {
 			return nil
 		}
@@ -172,7 +168,7 @@ func (t *Tables) Outage() error {
 
 // Exec runs a statement that writes and returns how many rows it changed.
 func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
-	write := func(ctx context.Context, e Execer) error {
+	write := func(ctx context.Context, e sqldb.Execer) error {
 		result, err := e.ExecContext(ctx, query, args...)
 		if err == nil {
 			n, err = result.RowsAffected()

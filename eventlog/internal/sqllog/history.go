@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// AppendHistory implements [eventlog.History].
+// AppendHistory implements [eventlog.Recorder].
 func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
 	const columns = 8
 	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
@@ -29,7 +29,7 @@ func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBl
 	})
 }
 
-// ReadHistory implements [eventlog.History].
+// ReadHistory implements [eventlog.Archive].
 func (t *Tables) ReadHistory(ctx context.Context, f eventlog.HistoryFilter) (records []eventlog.Record, oldest int64, err error) {
 	var c conditions
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)

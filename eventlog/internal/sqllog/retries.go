@@ -138,7 +138,7 @@ func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlo
 		fmt.Sprintf(" ORDER BY seq, endpoint LIMIT $%d", len(c.args)+1), append(c.args, f.Limit)...)
 }
 
-// ParkedCounts implements [eventlog.Retries].
+// ParkedCounts implements [eventlog.Archive].
 func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error) {
 	counts := make(map[string]eventlog.ParkedCount)
 	err := t.query(ctx, t.reader, "numbers of parked events", func(rows *sql.Rows) error {

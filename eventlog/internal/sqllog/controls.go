@@ -40,7 +40,7 @@ func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
 const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patterns, resource, position,
 	delivered, failed, reason, state, created_at, updated_at, created_by`
 
-// AddReplay implements [eventlog.Replays].
+// AddReplay implements [eventlog.ReplayKeeper].
 func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 	return state, err
 }
 
-// CancelReplay implements [eventlog.Replays].
+// CancelReplay implements [eventlog.ReplayKeeper].
 func (t *Tables) CancelReplay(ctx context.Context, id string) (bool, error) {
 	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
 		id, time.Now().UnixMicro())
@@ -94,7 +94,7 @@ func (t *Tables) Replays(ctx context.Context, running bool, limit int) ([]eventl
 	return t.replays(ctx, where, limit)
 }
 
-// Replay implements [eventlog.Replays].
+// Replay implements [eventlog.ReplayKeeper].
 func (t *Tables) Replay(ctx context.Context, id string) (eventlog.Replay, bool, error) {
 	found, err := t.replays(ctx, " WHERE id = $1", id)
 	return first(found), len(found) > 0, err
@@ -119,7 +119,7 @@ func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]even
 	return found, err
 }
 
-// ExpireReplays implements [eventlog.Replays].
+// ExpireReplays implements [eventlog.Expirer].
 func (t *Tables) ExpireReplays(ctx context.Context, before time.Time) error {
 	_, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
 	if err != nil {

@@ -190,7 +190,7 @@ func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
 	return nil
 }
 
-// Gaps implements [eventlog.Cursors].
+// Gaps implements [eventlog.Archive].
 func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 	var gaps []eventlog.Gap
 	err := t.query(ctx, t.reader, "gaps", func(rows *sql.Rows) error {

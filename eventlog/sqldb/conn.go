@@ -1,4 +1,7 @@
-package sqllog
+// Package sqldb is what those share who keep tables in a database, an event log and the
+// program beside it: statements, connections and transactions with bounds, and
+// migrations.
+package sqldb
 
 import (
 	"context"
@@ -19,6 +22,11 @@ const (
 	minConnPause  = 20 * time.Millisecond
 	mostConnPause = 500 * time.Millisecond
 )
+
+// Execer runs a statement: *sql.Tx, *sql.Conn, or a wrapper of one.
+type Execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
 
 // Do runs do with a connection of a pool. It waits 10 seconds at most for one to
 // be free, also for a server that is starting or has as many connections as it
