@@ -18,8 +18,8 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	sqlitelog "github.com/tidings-dev/tidings/eventlog/sqlite"
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
+	sqlitelog "github.com/tidings-dev/tidings/eventlog/sqlite"
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
