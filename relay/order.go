@@ -20,7 +20,6 @@ type order struct {
 	due      rotation // the same for parked ones
 	parked   parkedSet
 	window   window
-	held     []*item // failed, and not yet known to be at fault
 	ahead    []int64 // positions beyond what was read that are settled, sorted
 	dueTurn  bool    // the last one that went was fresh
 	changes  int     // settlements, of which noted were told by Mark
@@ -167,6 +166,11 @@ func (o *order) AddDue(rows []eventlog.Retry) (gone []merged) {
 		}
 		l.items = append(l.items, it)
 	}
+	for _, m := range gone {
+		if m.gone.Sequence > o.window.read {
+			o.SettleBeyond(m.gone.Sequence)
+		}
+	}
 	o.parked[hashOf(resource)] = struct{}{}
 	o.lanes[resource] = l
 	o.due.push(l)
@@ -252,9 +256,12 @@ func (o *order) Settle(it *item) (drained bool) {
 	l := it.lane
 	l.items[0] = nil
 	l.items = l.items[1:]
-	if !l.parked {
+	switch {
+	case !l.parked:
 		o.window.settle(it)
 		o.changes++
+	case it.event.Sequence > o.window.read: // the log will yield it again
+		o.SettleBeyond(it.event.Sequence)
 	}
 	switch {
 	case len(l.items) > 0:

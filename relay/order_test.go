@@ -259,3 +259,22 @@ func TestMarksTellOfParkedAndMerged(t *testing.T) {
 		t.Errorf("settled: %+v", mark)
 	}
 }
+
+// A parked event that was delivered before the log yields it once more, because its
+// owner ended between parking it and saving its cursor, is not sent again.
+func TestParkedEventThatTheLogYieldsAgain(t *testing.T) {
+	o := newOrder(0, "")
+	e := tidings.Event{Sequence: 7, Type: "context", ResourceID: "a", Action: tidings.Updated}
+	o.AddDue([]eventlog.Retry{{Endpoint: "a", Event: e, Attempts: 1}})
+	it, ok := o.Next(inTurn)
+	if !ok || !o.Settle(it) {
+		t.Fatalf("next: %v, %v", it, ok)
+	}
+	o.Unpark(e.Resource())
+	if !(eventlog.Marks{o.Mark(eventlog.Partition{})}).Settled(e) {
+		t.Error("the mark does not tell of it")
+	}
+	if what, _ := o.Add(e); what != before {
+		t.Errorf("added: %v, want before", what)
+	}
+}
