@@ -241,6 +241,9 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 		}
 		c.launch(attempts, next, now)
 	}
+	if c.pool.inFlight == 0 && c.order.Len() == 0 && c.order.Waiting() == 0 && len(c.held) == 0 {
+		c.health.rest(now)
+	}
 	c.report.changed(c, now)
 	c.observe()
 }

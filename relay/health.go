@@ -104,6 +104,13 @@ func newHealth(p pace, now time.Time) *health {
 	return &health{pace: p, state: Healthy, since: now, failed: make(map[string]bool)}
 }
 
+// rest notes that nothing is left to ramp up for.
+func (h *health) rest(now time.Time) {
+	if h.state == Ramping && h.failures == 0 {
+		h.enter(Healthy, "", now)
+	}
+}
+
 // disable stops all sending.
 func (h *health) disable(reason string, now time.Time) { h.enter(Disabled, reason, now) }
 

@@ -146,7 +146,7 @@ func testVersions(w *world) {
 	}
 	w.wants(put("a", tag), 200, `"version":2`)
 	w.wants(put("b", tag), 412, "version 2")
-	w.wants(put("b", "2"), 412)
+	w.wants(put("b", "2"), 422, "expected *, or one ETag")
 	w.wants(put("b", `W/"2"`), 412)
 	w.wants(put("b", "*"), 200, `"version":3`)
 	same := put("b", `"3"`)

@@ -302,10 +302,17 @@ func TestSecretsOfALostKey(t *testing.T) {
 		if lost != secretCount || len(owners) != 4 || !slices.Contains(owners, "variables/"+ann) {
 			t.Errorf("lost %d, of %q", lost, owners)
 		}
+		settings["model_providers"] = object{"check_interval": "1s"}
 		w := newWorld(t, withKeys(settings, keyB))
 		const why = "was encrypted with a key that this server does not have"
-		w.wants(w.try("ann", "GET", "/variables", nil), 501, "variables.A: "+why)
-		w.wants(w.try("developer", "GET", "/providers/"+s.provider+"/variables", nil), 501, why)
+		const whyOfVariables = "were encrypted with keys that this server does not have"
+		w.wants(w.try("ann", "GET", "/variables", nil), 501, `variables: [\"A\" \"B\"] `+whyOfVariables)
+		w.wants(w.try("developer", "GET", "/providers/"+s.provider+"/variables", nil), 501, whyOfVariables)
+		good := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/good/v1", "api_key": "good"}).id()
+		w.agent.away.Store(true) // one that can't be checked does not keep others from it
+		w.until("admin", "GET", "/model_providers/"+good, nil, has(`"state":"offline"`))
+		w.agent.away.Store(false)
+		w.call("admin", "DELETE", "/model_providers/"+good, nil)
 		path := "/model_providers/" + s.modelProvider
 		w.wants(w.try("admin", "PATCH", path, object{"base_url": w.agent.url + "/moved/v1"}), 501, "api_key: "+why)
 		w.wants(w.try("admin", "PATCH", path, object{"name": "renamed"}), 200, "renamed")

@@ -62,3 +62,46 @@ func TestModelListsAreKept(t *testing.T) {
 		w.wants(match(), http.StatusOK, `"items":[]`)
 	})
 }
+
+// Matching many models with many suggestions takes a place of scans, which one user's
+// requests can't take all of, and others' requests go on.
+func TestMatchingTakesAPlace(t *testing.T) {
+	w := newWorld(t, map[string]any{"limits": object{"scans": 2, "user_scans": 1}})
+	long := func(n int) string { return fmt.Sprintf("%d%s", n, strings.Repeat("ab", 120)) }
+	upstream := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		var names []string
+		for n := range 2000 {
+			names = append(names, fmt.Sprintf(`{"id":%q}`, long(n)))
+		}
+		fmt.Fprintf(rw, `{"data":[%s]}`, strings.Join(names, ","))
+	}))
+	t.Cleanup(upstream.Close)
+	w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": upstream.URL + "/v1", "api_key": "k"})
+	var suggested []any
+	for n := range 100 {
+		suggested = append(suggested, long(n))
+	}
+	const calls = 12
+	answers := make(chan answer, calls)
+	for range calls {
+		go func() {
+			answers <- w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": suggested})
+		}()
+	}
+	most := 0
+	for done := 0; done < calls; {
+		select {
+		case a := <-answers:
+			done++
+			if a.status != http.StatusOK {
+				w.wants(a, http.StatusServiceUnavailable, "one user may have 1 searches")
+			}
+		default:
+			most = max(most, w.taken("scans"))
+			w.wants(w.try("bob", "GET", "/users/me", nil), http.StatusOK)
+		}
+	}
+	if most != 1 {
+		t.Errorf("%d places were taken at most, want 1", most)
+	}
+}

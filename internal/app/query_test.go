@@ -122,6 +122,10 @@ func testIfMatch(w *world) {
 	if got := items(w.call("ann", "GET", "/contexts/"+id+"/history", nil)); len(got) > 0 {
 		w.Errorf("it was appended: %v", got)
 	}
+	for _, text := range []string{"", "1", `"1", "2"`, `"1`, `1"`, `"1" "2"`} {
+		w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", text), 422, "header.If-Match", `expected *, or one ETag`)
+	}
+	w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", `W/"1"`), 412)
 	file := w.upload("ann", "").id()
 	w.wants(w.try("ann", "GET", "/files/"+file+"/content", nil, "If-Match", `"other"`), 412)
 	w.wants(w.try("ann", "GET", "/files/"+file+"/content", nil, "If-Match", `"`+file+`"`), 200, "# Notes")

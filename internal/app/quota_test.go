@@ -86,6 +86,30 @@ func (w *world) atOnce(n int, do func(n int) answer, status int, text string) (s
 	return succeeded
 }
 
+// Requests that add many items each at once take no more than the quota, however
+// many vector stores they are spread over.
+func TestQuotaOfItemsAddedAtOnce(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		const allowed, each = 1000, 300
+		settings["limits"] = object{"vector_store_items": allowed}
+		w := newWorld(t, settings)
+		var stores []string
+		for range 10 {
+			stores = append(stores, w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id())
+		}
+		var items []any
+		for range each {
+			items = append(items, object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "x", "embedding": []int{1}})
+		}
+		taken := w.atOnce(40, func(n int) answer {
+			return w.try("ann", "PUT", "/vector_stores/"+stores[n%len(stores)], items)
+		}, http.StatusConflict, "limits.vector_store_items allows 1000")
+		if taken*each > allowed {
+			t.Errorf("%d items were taken, %d are allowed", taken*each, allowed)
+		}
+	})
+}
+
 // The history of all contexts, and the items of all vector stores, have quotas in
 // numbers and in bytes.
 func TestQuotasOfParts(t *testing.T) {

@@ -213,3 +213,14 @@ func TestSearchesOfOneUser(t *testing.T) {
 		}
 	})
 }
+
+// An upload of very many parts, none of which is the file, is refused after a few.
+func TestUploadOfManyParts(t *testing.T) {
+	w := newWorld(t, map[string]any{})
+	c := w.begin("ann", http.MethodPost, "/files", "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n",
+		strings.Repeat("--x\r\n\r\n\r\n", 200))
+	answered, err := io.ReadAll(c) // the rest is not waited for
+	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 422 ") || !strings.Contains(text, `with a part \"file\"`) {
+		t.Errorf("the answer: %.300s, %v", text, err)
+	}
+}

@@ -267,6 +267,9 @@ func (w *world) request(as, method, path string, body io.Reader, header map[stri
 	}
 	a := answer{status: response.StatusCode, header: response.Header, closes: response.Close, text: string(text)}
 	_ = json.Unmarshal(text, &a.body) // not everything is an object
+	if err := keepsContract(method, path, a); err != nil {
+		w.Errorf("%s %s: %d %.1000s: not as the OpenAPI document says: %v", method, path, a.status, a.text, err)
+	}
 	return a
 }
 

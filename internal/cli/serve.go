@@ -75,6 +75,7 @@ A change of a file takes effect by itself within seconds; SIGHUP and
 				return err
 			}
 			log, level := logger(cmd.ErrOrStderr(), cfg.Log)
+			adoptLog(log)
 			options := app.Options{Logger: log, Version: version, NoMigrate: noMigrate, Level: level}
 			if len(s.files) > 0 {
 				options.Load = s.load

@@ -84,10 +84,20 @@ func New(o Options) http.Handler {
 	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.checkIfMatch, a.checkParameters, a.limitToContext)
 	a.huma.OpenAPI().OnAddOperation = append(a.huma.OpenAPI().OnAddOperation, declareErrors)
 	a.routes()
+	nullable(a.huma.OpenAPI().Components.Schemas, "Connector", "auth_request")
 	a.health()
 	a.mux.HandleFunc("/", a.noSuchRoute)
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
 	return sameOrigin(a.recoverPanics(a.paced(a.streams(a.mux))))
+}
+
+// nullable notes that a member which is an object may be null, which huma can't say of
+// a reference.
+func nullable(schemas huma.Registry, name, member string) {
+	property := schemas.Map()[name].Properties[member]
+	object := *schemas.SchemaFromRef(property.Ref)
+	object.Nullable, object.Description = true, property.Description
+	schemas.Map()[name].Properties[member] = &object
 }
 
 func configuration(version string) huma.Config {
@@ -197,7 +207,7 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, caller(ctx), in)
-		if gone, ok := errors.AsType[*expiredProblem](err); ok {
+		if gone, ok := errors.AsType[*ExpiredProblem](err); ok {
 			return nil, gone
 		}
 		if err != nil {

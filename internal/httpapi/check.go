@@ -270,6 +270,9 @@ func (c *checker) number(s *huma.Schema, literal []byte) {
 			c.validate(s, n)
 		}
 	case huma.TypeNumber:
+		if plainNumber(s, literal) {
+			return
+		}
 		bits := 64
 		if s.Format == "float" {
 			bits = 32
@@ -283,6 +286,16 @@ func (c *checker) number(s *huma.Schema, literal []byte) {
 	default:
 		c.validate(s, 0.0)
 	}
+}
+
+// plainNumber reports whether a number without an exponent needs no check: it is so
+// short that a float32 can hold it, and the schema allows all of them. Vectors have
+// millions of them.
+func plainNumber(s *huma.Schema, literal []byte) bool {
+	const digits = 38 // below 1e38
+	bounded := s.Minimum != nil || s.Maximum != nil || s.ExclusiveMinimum != nil || s.ExclusiveMaximum != nil ||
+		s.MultipleOf != nil || len(s.Enum) > 0
+	return !bounded && len(literal) <= digits && !bytes.ContainsAny(literal, "eE")
 }
 
 // validate checks one value, without its elements.

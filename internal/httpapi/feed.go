@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,19 +61,22 @@ type FeedPage struct {
 	Head  int64           `json:"head" doc:"The position of the newest event."`
 }
 
-// expiredProblem says where to go on after events have expired.
-type expiredProblem struct {
+// ExpiredProblem says where to go on after events have expired.
+type ExpiredProblem struct {
 	huma.ErrorModel
 	After int64 `json:"after" doc:"The after with which to start again: before the oldest event there is."`
 }
 
 func (a *api) feedRoutes() {
 	op := operation(http.MethodGet, "/events", readEvents, "Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
-	op.Errors = []int{http.StatusGone}
-	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
-		"application/json":  {},
-		"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}},
-	}}}
+	expired := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[ExpiredProblem](), true, "")
+	op.Responses = map[string]*huma.Response{
+		"200": {Description: "OK", Content: map[string]*huma.MediaType{
+			"application/json":  {},
+			"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}},
+		}},
+		"410": {Description: "Gone", Content: map[string]*huma.MediaType{"application/problem+json": {Schema: expired}}},
+	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
 		r, err := a.newFeedReader(ctx, who, in.Authorization, in.After, in.Types)
 		if err != nil {
@@ -130,7 +134,7 @@ func (a *api) newFeedReader(ctx context.Context, who resource.Caller, authorizat
 }
 
 func expired(after, oldest int64) error {
-	return &expiredProblem{
+	return &ExpiredProblem{
 		ErrorModel: *newProblem(http.StatusGone, fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again, then start with after=%d", after, oldest, oldest-1)),
 		After:      oldest - 1,
 	}
@@ -358,7 +362,7 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 // endStream tells the reader why it is over.
 func (a *api) endStream(ctx context.Context, w http.ResponseWriter, out *http.ResponseController, err error) {
 	var problem any = a.problem(ctx, err)
-	if gone, ok := errors.AsType[*expiredProblem](err); ok {
+	if gone, ok := errors.AsType[*ExpiredProblem](err); ok {
 		problem = gone
 	}
 	text, _ := json.Marshal(problem)                            // numbers and texts

@@ -48,6 +48,7 @@ func (a *api) fileRoutes() {
 
 	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
+	extract.Errors = []int{http.StatusConflict, http.StatusRequestEntityTooLarge}
 	extract.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
 	register(a, extract, func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
@@ -81,6 +82,9 @@ func (u *upload) Resolve(ctx huma.Context) []error {
 // More than the file in an upload: other parts and the lines between them.
 const uploadOverhead = 1 << 20
 
+// maxParts is how many parts of a multipart body are looked at for the file.
+const maxParts = 100
+
 func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (*one[*resource.File], error) {
 	in.request.Body = http.MaxBytesReader(in.writer, in.request.Body, a.MaxFileSize+uploadOverhead)
 	part, err := filePart(in.request)
@@ -101,7 +105,7 @@ func filePart(r *http.Request) (*multipart.Part, error) {
 	if err != nil {
 		return nil, missing
 	}
-	for {
+	for range maxParts {
 		part, err := parts.NextPart()
 		if err != nil {
 			return nil, missing
@@ -110,6 +114,7 @@ func filePart(r *http.Request) (*multipart.Part, error) {
 			return part, nil
 		}
 	}
+	return nil, missing
 }
 
 // explained tells an upload that broke off from a failure of ours.

@@ -77,7 +77,7 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 
 // fail answers with the problem of an error.
 func (a *api) fail(ctx context.Context, w http.ResponseWriter, err error) {
-	if gone, ok := errors.AsType[*expiredProblem](err); ok {
+	if gone, ok := errors.AsType[*ExpiredProblem](err); ok {
 		writeProblem(w, gone.Status, gone)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -26,18 +27,30 @@ func (a *api) knownQuery(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// checkIfMatch refuses If-Match where an operation does not heed it: a change that is
-// meant for one version must not be made to another.
+// checkIfMatch refuses If-Match where an operation does not heed it, and one that it
+// would not understand: a change that is meant for one version must not be made to
+// another.
 func (a *api) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
+	r, _ := humago.Unwrap(ctx)
+	given := r.Header.Values(ifMatch)
 	heeds := slices.ContainsFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.Name == ifMatch })
-	if ctx.Header(ifMatch) != "" && !heeds {
-		a.refuseParameter(ctx, &resource.Error{
-			Code: resource.Invalid, Field: "header." + ifMatch, Message: "this operation does not compare versions; leave it out",
-		})
+	message := ""
+	switch {
+	case len(given) == 0:
+	case !heeds:
+		message = "this operation does not compare versions; leave it out"
+	case len(given) > 1 || !oneTag.MatchString(given[0]):
+		message = `expected *, or one ETag such as "3"`
+	}
+	if message != "" {
+		a.refuseParameter(ctx, &resource.Error{Code: resource.Invalid, Field: "header." + ifMatch, Message: message})
 		return
 	}
 	next(ctx)
 }
+
+// oneTag is an If-Match with one entity tag (RFC 9110, section 8.8.3), or any.
+var oneTag = regexp.MustCompile(`^(\*|(W/)?"[\x21\x23-\x7e]*")$`)
 
 const ifMatch = "If-Match"
 

@@ -124,6 +124,7 @@ func (a *api) contextRoutes() {
 	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores", r.Contexts.Delete)
 
 	add := operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
+	add.Errors = []int{http.StatusConflict}
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
@@ -172,6 +173,7 @@ func (a *api) vectorStoreRoutes() {
 	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.DeleteVectorStore)
 
 	add := operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
+	add.Errors = []int{http.StatusConflict}
 	add.MaxBodyBytes = itemsLimit
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
 		ByID
@@ -218,7 +220,13 @@ func (a *api) modelProviderRoutes() {
 	remove(a, "/model_providers/{id}", "deleteModelProvider", "Remove a source of models", r.ModelProviders.Delete)
 	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels", "Find models like those suggested, best first"),
 		func(ctx context.Context, who resource.Caller, in *withBody[resource.ModelMatch]) (*plain[*resource.Items[*resource.MatchedModel]], error) {
-			return answerPlain(r.MatchModels(ctx, who, in.Body))
+			offer, err := r.Offer(ctx, who) // may wait for others, without a place
+			if err != nil {
+				return nil, err
+			}
+			return scanning(a, func(ctx context.Context, _ resource.Caller, in resource.ModelMatch) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+				return answerPlain(offer.Match(ctx, in))
+			})(ctx, who, in.Body)
 		})
 }
 
@@ -261,7 +269,9 @@ func (a *api) connectorRoutes() {
 		) (*one[*resource.Connector], error) {
 			return answer(r.Connect(ctx, who, in.ID, in.Body))
 		})
-	register(a, operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection"),
+	disconnect := operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection")
+	disconnect.Errors = []int{http.StatusConflict}
+	register(a, disconnect,
 		func(ctx context.Context, who resource.Caller, in *ByID) (*one[*resource.Connector], error) {
 			return answer(r.Disconnect(ctx, who, in.ID))
 		})

@@ -32,10 +32,8 @@ func (m Precondition) version() int64 {
 	if m.IfMatch == "" || m.IfMatch == "*" {
 		return 0
 	}
-	text, quoted := strings.CutPrefix(m.IfMatch, `"`)
-	text, closed := strings.CutSuffix(text, `"`)
-	version, err := strconv.ParseInt(text, 10, 64)
-	if !quoted || !closed || err != nil || version < 1 {
+	version, err := strconv.ParseInt(strings.Trim(m.IfMatch, `"`), 10, 64)
+	if err != nil || version < 1 {
 		return -1
 	}
 	return version

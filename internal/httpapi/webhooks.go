@@ -65,7 +65,9 @@ func (a *api) webhookRoutes() {
 		{"resume", "resumeEndpoint", "End a pause", w.Resume},
 		{"enable", "enableEndpoint", "Deliver again to an endpoint that wanted no more", w.Enable},
 	} {
-		admin(a, operation(http.MethodPost, "/webhooks/endpoints/{name}/"+verb.path, verb.id, verb.summary),
+		op := operation(http.MethodPost, "/webhooks/endpoints/{name}/"+verb.path, verb.id, verb.summary)
+		op.Errors = []int{http.StatusConflict}
+		admin(a, op,
 			func(ctx context.Context, who resource.Caller, in *byName) (*webhook.Endpoint, error) {
 				a.Logger.InfoContext(ctx, "operator: "+verb.path, "endpoint", in.Name, "user_id", who.UserID)
 				return verb.do(ctx, in.Name)

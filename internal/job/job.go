@@ -5,6 +5,7 @@ package job
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -63,17 +64,25 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 }
 
 // checkModelProviders asks all model providers for their models, several at once.
+// One that can't be checked, such as for want of a key, does not keep the others
+// from it.
 func checkModelProviders(ctx context.Context, r *resource.Resources) error {
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(modelsAtOnce)
+	var mu sync.Mutex
+	var failed []error
 	err := r.EachModelProvider(ctx, func(m *resource.ModelProvider) error {
-		group.Go(func() error { return r.CheckModelProvider(ctx, m) })
+		group.Go(func() error {
+			if err := r.CheckModelProvider(ctx, m); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = append(failed, err)
+			}
+			return nil
+		})
 		return ctx.Err()
 	})
-	if failed := group.Wait(); failed != nil {
-		return failed
-	}
-	return err
+	return errors.Join(append(failed, err, group.Wait())...)
 }
 
 // Run does the jobs, each at once and then in its interval, until the context

@@ -63,7 +63,11 @@ type Preset struct {
 
 // Presets returns the MCP servers that users are offered.
 func (r *Resources) Presets() *Items[Preset] {
-	return &Items[Preset]{Items: append([]Preset{}, r.presets...), TotalCount: int64(len(r.presets))}
+	items := append([]Preset{}, r.presets...)
+	for i := range items {
+		items[i].Metadata = items[i].Metadata.orEmpty()
+	}
+	return &Items[Preset]{Items: items, TotalCount: int64(len(items))}
 }
 
 // NewConnector asks for a link to an MCP server.

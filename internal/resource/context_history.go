@@ -96,7 +96,7 @@ func (r *Resources) AddHistory(ctx context.Context, who Caller, contextID string
 
 // takeHistory takes room for a history item.
 func (r *Resources) takeHistory(ctx context.Context, tx *store.Tx, who Caller, size int64) error {
-	err := r.quotas.HistoryItems.take(ctx, tx, who, Conflict, 1, spareRows, r.Contexts.sum(ctx, tx, who, "history_count"))
+	err := r.quotas.HistoryItems.take(ctx, tx, who, Conflict, 1, spareRequests, r.Contexts.sum(ctx, tx, who, "history_count"))
 	if err != nil {
 		return err
 	}

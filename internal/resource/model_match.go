@@ -20,16 +20,21 @@ type MatchedModel struct {
 	Score   float64 `json:"score"`
 }
 
-// MatchModels returns models that are like those suggested, best first; without
-// suggestions, all that have the capability.
-func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) (*Items[*MatchedModel], error) {
+// Offer is the models that all model providers offer.
+type Offer []model
+
+// Offer returns the models that there are to match.
+func (r *Resources) Offer(ctx context.Context, who Caller) (Offer, error) {
 	if err := r.ModelProviders.kind.permit(who, Reading); err != nil {
 		return nil, err
 	}
-	models, err := r.offeredModels(ctx, modelListAge)
-	if err != nil {
-		return nil, err
-	}
+	return r.offeredModels(ctx, modelListAge)
+}
+
+// Match returns models that are like those suggested, best first; without
+// suggestions, all that have the capability. It compares each model with each
+// suggestion, and gives up when the context ends.
+func (o Offer) Match(ctx context.Context, in ModelMatch) (*Items[*MatchedModel], error) {
 	list, cutoff := []*MatchedModel{}, 0.0
 	if in.ScoreCutoff != nil {
 		cutoff = *in.ScoreCutoff
@@ -38,7 +43,10 @@ func (r *Resources) MatchModels(ctx context.Context, who Caller, in ModelMatch) 
 	for i, name := range in.SuggestedModels {
 		suggested[i] = pairsOf(name)
 	}
-	for _, m := range models {
+	for _, m := range o {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if m.embedding != (in.Capability == "embedding") {
 			continue
 		}

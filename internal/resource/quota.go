@@ -23,11 +23,11 @@ type Quotas struct {
 	HistoryItems, HistoryBytes, VectorStoreItems, VectorStoreBytes Quota
 }
 
-// Requests of one user that run at once may take so many resources, or so many
-// bytes, before they see each other's.
+// Requests of one user that run at once may take so much before they see each
+// other's: as many requests, or what the large bodies of all replicas may hold.
 const (
-	spareRows  = 64
-	spareBytes = 64 << 20
+	spareRequests = 64
+	spareBytes    = 64 << 20
 )
 
 // take returns an error unless a user has room for n more of something, of which
@@ -60,7 +60,7 @@ func (c *Collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) e
 	if !c.kind.Unowned {
 		owned = append(owned, ownedBy(who))
 	}
-	return c.quota.take(ctx, tx, who, Conflict, 1, spareRows, func() (int64, error) {
+	return c.quota.take(ctx, tx, who, Conflict, 1, spareRequests, func() (int64, error) {
 		return tx.Count(ctx, c.kind.New(), owned...)
 	})
 }

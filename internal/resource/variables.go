@@ -39,10 +39,22 @@ func ofOwner(id string) store.Filter {
 
 func (r *Resources) variables(ctx context.Context, owner string) (map[string]string, error) {
 	values := make(map[string]string)
-	err := store.Each(ctx, r.store, func(row *variable) (err error) {
-		values[row.Name], err = r.unseal(row.Value, boundTo(owner, row.Name), "variables."+row.Name)
-		return err
+	var lost []string
+	var why error
+	err := store.Each(ctx, r.store, func(row *variable) error {
+		value, err := r.unseal(row.Value, boundTo(owner, row.Name), "variables")
+		if err != nil {
+			lost, why = append(lost, row.Name), err
+			return nil
+		}
+		values[row.Name] = value
+		return nil
 	}, ofOwner(owner))
+	if err == nil && len(lost) > 0 {
+		slices.Sort(lost)
+		err = &Error{Code: NotConfigured, Field: "variables", Cause: why, Message: fmt.Sprintf(
+			"%.1000q were encrypted with keys that this server does not have; set them again or remove them, or add those keys to encryption_keys", lost)}
+	}
 	return values, err
 }
 

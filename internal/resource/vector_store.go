@@ -199,7 +199,7 @@ func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch
 
 // takeItems takes room for items of a vector store.
 func (r *Resources) takeItems(ctx context.Context, tx *store.Tx, who Caller, n, size int64) error {
-	err := r.quotas.VectorStoreItems.take(ctx, tx, who, Conflict, n, spareRows, r.VectorStores.sum(ctx, tx, who, "num_items"))
+	err := r.quotas.VectorStoreItems.take(ctx, tx, who, Conflict, n, spareRequests*n, r.VectorStores.sum(ctx, tx, who, "num_items"))
 	if err != nil {
 		return err
 	}

@@ -24,34 +24,62 @@ const (
 // folderLock is the lock on a data folder. It ends with its process, however that
 // ends.
 type folderLock struct {
-	lock *flock.Flock
-	path string
+	lock   *flock.Flock
+	path   string
+	folder *os.File // locked as well, for the file can be removed; nil where that is not possible
 }
 
 // lockFolder makes this process the only one that has the SQLite database in a
 // folder open. The error names the process that has it.
 func lockFolder(folder string) (*folderLock, error) {
+	real := realFolder(folder)
 	// The file stays there: whoever removed it could not tell whether another
 	// process has just opened it.
-	path := filepath.Join(folder, datadir.Lock)
-	l := &folderLock{flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)), path}
+	path := filepath.Join(real, datadir.Lock)
+	l := &folderLock{lock: flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)), path: path}
 	locked, err := l.lock.TryLock()
+	if err == nil && locked {
+		l.folder, locked, err = lockDirectory(real)
+	}
 	if err != nil {
-		return nil, datadir.Explain(folder, fmt.Errorf("lock it: %w", err))
+		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.lock.Close())
 	}
 	if !locked {
-		return nil, fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder, l.holder())
+		err := fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder, l.holder())
+		return nil, errors.Join(err, l.lock.Close())
 	}
 	host, _ := os.Hostname() // it only explains
 	me := fmt.Sprintf("process %d on host %s, which opened it at %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
 	if err := l.write(me); err != nil {
-		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.lock.Close())
+		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.release())
 	}
 	return l, nil
 }
 
+// realFolder is where the database in a folder really is: it may be a link.
+func realFolder(folder string) string {
+	if file, err := filepath.EvalSymlinks(filepath.Join(folder, datadir.Database)); err == nil {
+		return filepath.Dir(file)
+	}
+	return folder
+}
+
 // close lets another process have the folder.
-func (l *folderLock) close() error { return errors.Join(l.write(""), l.lock.Close()) }
+func (l *folderLock) close() error {
+	err := l.write("")
+	if errors.Is(err, os.ErrNotExist) { // somebody removed it
+		err = nil
+	}
+	return errors.Join(err, l.release())
+}
+
+func (l *folderLock) release() error {
+	err := l.lock.Close()
+	if l.folder != nil {
+		err = errors.Join(err, l.folder.Close())
+	}
+	return err
+}
 
 func (l *folderLock) write(holder string) error {
 	file, err := os.OpenFile(l.path, os.O_WRONLY, 0)

@@ -3,6 +3,8 @@ package store_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -23,5 +25,36 @@ func TestFolderLock(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Neither another way to the database nor a lock file that somebody removed lets a
+// second process in.
+func TestFolderLockOfTheDatabaseItself(t *testing.T) {
+	folder, links := t.TempDir(), t.TempDir()
+	s, err := store.OpenSQLite(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := os.Symlink(filepath.Join(folder, "tidings.db"), filepath.Join(links, "tidings.db")); err != nil {
+		t.Skip(err)
+	}
+	_, err = store.OpenSQLite(links)
+	if want := fmt.Sprintf("in use by process %d on host ", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("by a link: %v; want an error with %q", err, want)
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	if err := os.Remove(filepath.Join(folder, "tidings.lock")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = store.OpenSQLite(folder); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("without the lock file: %v", err)
 	}
 }
