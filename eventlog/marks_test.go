@@ -30,7 +30,7 @@ func TestMarks(t *testing.T) {
 	if diff := cmp.Diff(marks, parsed); diff != "" || err != nil {
 		t.Errorf("read back: %v (-want +got):\n%s", err, diff)
 	}
-	if text := (eventlog.Marks)(nil).String(); text != "" {
+	if text := eventlog.Marks(nil).String(); text != "" {
 		t.Errorf("no marks are %q", text)
 	}
 	if _, err := eventlog.ParseMarks("[{"); err == nil {

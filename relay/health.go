@@ -247,7 +247,7 @@ func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.
 		h.winsOfOthers, h.winner = h.wins-1, resource
 	}
 	h.wonAt = now
-	h.pace.succeeded(o, t.sent, now)
+	h.succeeded(o, t.sent, now)
 	h.forgive()
 	h.pause = 0
 	switch h.state {

@@ -225,7 +225,7 @@ func (s *simulation) sender(endpoint, process string) relay.Sender {
 		s.mu.Lock()
 		r := &request{endpoint: endpoint, process: process, event: a.Event, number: a.Number, replay: a.Replay, began: time.Now()}
 		if r.replay {
-			rows, _ := s.Memory.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Sequence: a.Event.Sequence, Dead: true, Limit: 1})
+			rows, _ := s.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Sequence: a.Event.Sequence, Dead: true, Limit: 1})
 			r.dead = len(rows) > 0
 		}
 		s.requests = append(s.requests, r)
@@ -367,7 +367,7 @@ func (s *simulation) configure(p *process) {
 // partitions are how many each endpoint has now.
 func (s *simulation) partitions() map[string]int {
 	of := make(map[string]int)
-	cursors, _ := s.Memory.Cursors(s.Context())
+	cursors, _ := s.Cursors(s.Context())
 	for _, c := range cursors {
 		of[c.Endpoint] = c.Of
 	}
@@ -382,14 +382,14 @@ func (s *simulation) revive(p *process) {
 }
 
 func (s *simulation) replay() {
-	head, _ := s.Memory.Advance(s.Context())
+	head, _ := s.Advance(s.Context())
 	from := max(head-int64(s.random.IntN(200)), 1)
 	s.sendAgain(from, head, s.random.IntN(3) == 0)
 }
 
 // redeliver sends one event again.
 func (s *simulation) redeliver() {
-	if head, _ := s.Memory.Advance(s.Context()); head > 0 {
+	if head, _ := s.Advance(s.Context()); head > 0 {
 		at := max(head-int64(s.random.IntN(100)), 1)
 		s.sendAgain(at, at, false)
 	}

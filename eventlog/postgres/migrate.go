@@ -6,10 +6,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"strings"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 //go:embed migrations/*.sql
