@@ -401,7 +401,7 @@ func (s *simulation) sendAgain(from, to int64, dead bool) {
 		ID: fmt.Sprint("replay", s.random.Int64()), Endpoint: name, From: from, To: to, State: eventlog.ReplayRunning,
 		Created: time.Now(), Updated: time.Now(), Dead: dead,
 	}
-	_ = s.Memory.AddReplay(s.Context(), r)
+	_ = s.AddReplay(s.Context(), r)
 	s.nudge()
 }
 
@@ -410,7 +410,7 @@ func (s *simulation) pause() {
 	if s.random.IntN(2) == 0 {
 		c.Disabled = relay.PausedReason
 	}
-	_ = s.Memory.SaveControl(s.Context(), c)
+	_ = s.SaveControl(s.Context(), c)
 	s.nudge()
 }
 
@@ -430,7 +430,7 @@ func (s *simulation) heal() {
 	for _, p := range s.processes {
 		s.revive(p)
 	}
-	_ = s.Memory.SaveControl(s.Context(), eventlog.Control{Endpoint: "well", Since: time.Now()})
+	_ = s.SaveControl(s.Context(), eventlog.Control{Endpoint: "well", Since: time.Now()})
 	s.nudge()
 	time.Sleep(time.Hour)
 }

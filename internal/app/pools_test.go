@@ -160,7 +160,7 @@ func TestNoConnectionLeft(t *testing.T) {
 		t.Errorf("the request waited %v", took)
 	}
 	ready := w.request("", "GET", "/readyz", nil, nil)
-	w.wants(ready, http.StatusServiceUnavailable, "the database has no free connection")
+	w.wants(ready, http.StatusServiceUnavailable, "the role has no free connection", "CONNECTION LIMIT")
 
 	waiting := make(chan answer, 1)
 	go func() { waiting <- w.try("ann", "POST", "/contexts", object{}) }()

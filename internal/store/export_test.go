@@ -3,11 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
-	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"io/fs"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 
 	"github.com/uptrace/bun/dialect"
 
