@@ -119,6 +119,72 @@ func TestOneTypeFails(t *testing.T) {
 	})
 }
 
+// Events of a type that fails, and came first, don't hold up those of another: types
+// are probed in turn.
+func TestTypesAreProbedInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.Type == tidings.Connector {
+				return failed
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Second)
+		for n := range 40 {
+			log.Append(ofType(tidings.Connector, n, 0))
+		}
+		for n := range 150 {
+			log.Append(ofType(tidings.Context, n, 0))
+		}
+		time.Sleep(47 * time.Second)
+		stop()
+		if n := len(r.got()); n != 150 {
+			t.Errorf("%d of 150 delivered in 47 s", n)
+		}
+	})
+}
+
+// What was learned of a receiver that limits the rate outlives a restart: it gets
+// most of what it allows at once, and refuses few requests.
+func TestLearnedRateOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, burst, seconds = 50, 5, 20
+		log := eventlogtest.NewMemory()
+		var mu sync.Mutex
+		level, at, refusals := 0.0, time.Now(), 0
+		r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			level, at = max(level-time.Since(at).Seconds()*rate, 0), time.Now()
+			if level > burst {
+				refusals++
+				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_429", Status: 429}
+			}
+			level++
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Second)
+		for n := range 10_000 {
+			log.Append(event(n, 0))
+		}
+		time.Sleep(time.Minute)
+		stop()
+		before, refusedBefore := len(r.got()), refusals
+		stop = start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(seconds * time.Second)
+		stop()
+		if n := len(r.got()) - before; n < rate*seconds*8/10 {
+			t.Errorf("%d delivered in %d s after the restart, %d are allowed", n, seconds, rate*seconds)
+		}
+		if n := refusals - refusedBefore; n > 5 { // without what was learned, 12
+			t.Errorf("%d refused in %d s after the restart, want 5 at most", n, seconds)
+		}
+	})
+}
+
 // A receiver that is up every other half minute gets everything, soon after it is up.
 func TestReceiverThatIsUpEveryOtherHalfMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
