@@ -349,8 +349,12 @@ func TestFrontends(t *testing.T) {
 			// Once all was written, and what the receiver takes was learned.
 			from, _ := slices.BinarySearchFunc(times, begun.Add(max(written, 2*time.Second)), time.Time.Compare)
 			if n := len(times) - from - 1; tt.rate > 0 && n > events/5 {
-				if rate := float64(n) / times[len(times)-1].Sub(times[from]).Seconds(); rate < 0.8*tt.rate {
-					t.Errorf("%.1f/s delivered, want 80 %% of %v/s", rate, tt.rate)
+				share := 0.8
+				if testtool.Raced {
+					share = 0.4
+				}
+				if rate := float64(n) / times[len(times)-1].Sub(times[from]).Seconds(); rate < share*tt.rate {
+					t.Errorf("%.1f/s delivered, want %v of %v/s", rate, share, tt.rate)
 				}
 			}
 		})
