@@ -452,7 +452,7 @@ func (s *simulation) check() (problems []string) {
 	}
 	for name := range s.settings {
 		dead := make(map[string]bool)
-		rows, err := s.Memory.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: name, Limit: 1 << 20})
+		rows, err := s.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: name, Limit: 1 << 20})
 		if err != nil {
 			s.Fatal(err)
 		}
