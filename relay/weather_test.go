@@ -146,6 +146,29 @@ func TestTypesAreProbedInTurn(t *testing.T) {
 	})
 }
 
+// An endpoint that is well again, and has got all there is, is healthy.
+func TestHealthyOnceNothingIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		well := time.Now().Add(time.Minute)
+		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
+			if time.Now().Before(well) {
+				return failed
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Second)
+		log.Append(event(1, 0))
+		time.Sleep(5 * time.Minute)
+		stop()
+		cursors, err := log.Cursors(t.Context())
+		if err != nil || len(cursors) != 1 || !strings.Contains(string(cursors[0].Status), `"state":"healthy"`) {
+			t.Errorf("%+v, %v", cursors, err)
+		}
+	})
+}
+
 // What was learned of a receiver that limits the rate outlives a restart: it gets
 // most of what it allows at once, and refuses few requests.
 func TestLearnedRateOutlivesARestart(t *testing.T) {
