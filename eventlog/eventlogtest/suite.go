@@ -47,8 +47,9 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("many rows are written at once", func(t *testing.T) { testManyRows(t, open(t)) })
 }
 
-// part is the log as something that does more than every log does. A test of a log
-// that does not is left out.
+// part is the log as a part of [eventlog.Home] that not every log has: the one in
+// memory is no archive. Its test is left out then; that the SQL logs have all parts is
+// checked where they are compiled.
 func part[T any](t *testing.T, home Home) T {
 	t.Helper()
 	p, ok := home.Log.(T)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/app"
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 // Three encryption keys.
@@ -267,26 +268,23 @@ func TestRotationWhileSecretsAreWritten(t *testing.T) {
 // A server that still has the old key first can't write with it once that was
 // taken out of use: what it wrote could not be read by anybody without that key.
 func TestRetiredKeyWritesNoMore(t *testing.T) {
-	databases(t, func(t *testing.T, settings map[string]any) {
-		if settings["database_url"] == nil {
-			t.Skip("SQLite has one server")
-		}
-		old := newWorld(t, withKeys(settings, keyA, keyB))
-		s := old.keepSecrets()
-		rotated := newWorld(t, withKeys(settings, keyB, keyA))
-		rotated.call("admin", "POST", "/keys/rotate", nil)
-		for _, a := range []answer{
-			old.try("ann", "PUT", "/variables", object{"variables": object{"A": "late"}}),
-			old.try("ann", "POST", "/connectors", object{"url": "https://late.example.com", "client_id": "c", "client_secret": "late"}),
-			old.try("admin", "PATCH", "/model_providers/"+s.modelProvider, object{"api_key": "late"}),
-			old.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": old.agent.url + "/late/v1", "api_key": "late"}),
-			old.try("admin", "POST", "/keys/rotate", nil),
-		} {
-			old.wants(a, 501, "tidings keys rotate", "restart")
-		}
-		old.readSecrets(s)
-		rotated.wantKeys(fmt.Sprintf("encryption_keys[0] writes %d", secretCount), "encryption_keys[1] unused 0")
-	})
+	t.Parallel()
+	settings := map[string]any{"database_url": testdb.Postgres(t)}
+	old := newWorld(t, withKeys(settings, keyA, keyB))
+	s := old.keepSecrets()
+	rotated := newWorld(t, withKeys(settings, keyB, keyA))
+	rotated.call("admin", "POST", "/keys/rotate", nil)
+	for _, a := range []answer{
+		old.try("ann", "PUT", "/variables", object{"variables": object{"A": "late"}}),
+		old.try("ann", "POST", "/connectors", object{"url": "https://late.example.com", "client_id": "c", "client_secret": "late"}),
+		old.try("admin", "PATCH", "/model_providers/"+s.modelProvider, object{"api_key": "late"}),
+		old.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": old.agent.url + "/late/v1", "api_key": "late"}),
+		old.try("admin", "POST", "/keys/rotate", nil),
+	} {
+		old.wants(a, 501, "tidings keys rotate", "restart")
+	}
+	old.readSecrets(s)
+	rotated.wantKeys(fmt.Sprintf("encryption_keys[0] writes %d", secretCount), "encryption_keys[1] unused 0")
 }
 
 // What can't be decrypted any more is told of in words, harms nothing else, and
@@ -469,26 +467,23 @@ func TestFirstStartMakesAKey(t *testing.T) {
 
 // With PostgreSQL, several servers need the same key, so none is made.
 func TestPostgreSQLNeedsAnEncryptionKey(t *testing.T) {
-	databases(t, func(t *testing.T, settings map[string]any) {
-		if settings["database_url"] == nil {
-			t.Skip("SQLite makes one")
-		}
-		settings = inFolder(t, settings)
-		first := newWorld(t, withKeys(settings))
-		first.wants(first.try("ann", "PUT", "/variables", object{"variables": object{"A": "1"}}), 501, "encryption_key")
-		first.wants(first.try("admin", "POST", "/keys/rotate", nil), 501, "encryption_key")
-		first.wantKeys()
-		first.halt()
-		if _, err := os.Stat(filepath.Join(settings["data_dir"].(string), "encryption-key")); err == nil {
-			t.Error("it made a key")
-		}
-		second := newWorld(t, withKeys(settings, keyA))
-		second.call("ann", "PUT", "/variables", object{"variables": object{"A": "1"}})
-		second.halt()
-		refuses(t, withKeys(settings), "encryption_key is not set: ")
-		_, _, err := app.ForgetKeys(context.Background(), load(t, withKeys(settings)), slog.New(slog.DiscardHandler), 1)
-		if err == nil || !strings.Contains(err.Error(), "encryption_key") {
-			t.Errorf("forget without a key: %v", err)
-		}
-	})
+	t.Parallel()
+	settings := map[string]any{"database_url": testdb.Postgres(t)}
+	settings = inFolder(t, settings)
+	first := newWorld(t, withKeys(settings))
+	first.wants(first.try("ann", "PUT", "/variables", object{"variables": object{"A": "1"}}), 501, "encryption_key")
+	first.wants(first.try("admin", "POST", "/keys/rotate", nil), 501, "encryption_key")
+	first.wantKeys()
+	first.halt()
+	if _, err := os.Stat(filepath.Join(settings["data_dir"].(string), "encryption-key")); err == nil {
+		t.Error("it made a key")
+	}
+	second := newWorld(t, withKeys(settings, keyA))
+	second.call("ann", "PUT", "/variables", object{"variables": object{"A": "1"}})
+	second.halt()
+	refuses(t, withKeys(settings), "encryption_key is not set: ")
+	_, _, err := app.ForgetKeys(context.Background(), load(t, withKeys(settings)), slog.New(slog.DiscardHandler), 1)
+	if err == nil || !strings.Contains(err.Error(), "encryption_key") {
+		t.Errorf("forget without a key: %v", err)
+	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 // random is an id of a kind that names nothing.
@@ -118,45 +120,42 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 // changing at this moment is answered as fast as one about nothing. It would
 // tell by its time, and hold the owner's row.
 func TestStrangersWaitForNoLock(t *testing.T) {
-	databases(t, func(t *testing.T, settings map[string]any) {
-		url, ok := settings["database_url"].(string)
-		if !ok {
-			t.Skip("SQLite has one writer, whatever it writes")
+	t.Parallel()
+	url := testdb.Postgres(t)
+	settings := map[string]any{"database_url": url}
+	w := newWorld(t, settings)
+	victim := &owned{world: w, who: "ann", developer: "developer", ids: map[string]string{}}
+	self := &owned{world: w, who: "bob", developer: "leaver", ids: map[string]string{}}
+	private := func(s slot) bool { return !mayReach("bob", s.kind) && pathKinds[s.kind+"s"] != "" }
+	w.user("bob")
+	for _, c := range w.calls() {
+		for _, s := range c.slots {
+			victim.id(s.kind)
+			self.id(s.kind)
 		}
-		w := newWorld(t, settings)
-		victim := &owned{world: w, who: "ann", developer: "developer", ids: map[string]string{}}
-		self := &owned{world: w, who: "bob", developer: "leaver", ids: map[string]string{}}
-		private := func(s slot) bool { return !mayReach("bob", s.kind) && pathKinds[s.kind+"s"] != "" }
-		w.user("bob")
-		for _, c := range w.calls() {
-			for _, s := range c.slots {
-				victim.id(s.kind)
-				self.id(s.kind)
-			}
-		}
-		conn, err := pgx.Connect(t.Context(), url)
-		if err != nil {
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"connectors", "contexts", "files", "vector_stores", "user_feedback"} {
+		if _, err := tx.Exec(t.Context(), "SELECT * FROM tidings."+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close(context.Background())
-		tx, err := conn.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, table := range []string{"connectors", "contexts", "files", "vector_stores", "user_feedback"} {
-			if _, err := tx.Exec(t.Context(), "SELECT * FROM tidings."+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
-				t.Fatal(err)
+	}
+	for _, c := range w.calls() {
+		for _, s := range c.slots {
+			if private(s) {
+				w.compare("bob", c, s, victim, self, nil)
 			}
 		}
-		for _, c := range w.calls() {
-			for _, s := range c.slots {
-				if private(s) {
-					w.compare("bob", c, s, victim, self, nil)
-				}
-			}
-		}
-		if err := tx.Rollback(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -7,6 +7,6 @@ import (
 	"syscall"
 )
 
-// EndWithUs is not implemented on this system: a command goes on when this process
-// is killed.
+// EndWithUs does nothing: this system can't tie a command to the life of its parent,
+// so the command goes on if this process is killed.
 func EndWithUs(*exec.Cmd, syscall.Signal) {}

@@ -4,5 +4,6 @@ package store
 
 import "net"
 
-// unread is not implemented: connections are pinged after a pause.
+// unread can't look at a socket without reading from it on this system; connections
+// that were idle for a second are pinged instead.
 func unread(net.Conn) bool { return false }
