@@ -101,7 +101,7 @@ func TestPagesOfVectorStores(t *testing.T) {
 		for n := range 4000 {
 			document := fmt.Sprintf("%0256d", n)
 			items, want = append(items, item(document, "x"), item(document, "yz")), append(want, document)
-			if len(items) == 4000 {
+			if len(items) == 500 {
 				w.call("ann", "PUT", "/vector_stores/"+id, items)
 				items = nil
 			}
