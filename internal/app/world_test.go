@@ -28,6 +28,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // databases runs a test on SQLite and on PostgreSQL.
@@ -241,7 +242,13 @@ func card(name string) map[string]any {
 	}
 }
 
-const patience = 20 * time.Second
+// patience is how long a test waits for an answer or a delivery.
+var patience = func() time.Duration {
+	if testtool.Raced {
+		return time.Minute
+	}
+	return 20 * time.Second
+}()
 
 func (w *world) request(as, method, path string, body io.Reader, header map[string]string) answer {
 	w.Helper()
