@@ -62,7 +62,9 @@ func (c *consumer) take(ctx context.Context, b batch) {
 	}
 	var waiting []eventlog.Retry
 	for _, e := range b.events {
-		if !c.wants(e) || c.dead[e.Sequence] || c.marks.Settled(e) {
+		dead := c.dead[e.Sequence]
+		delete(c.dead, e.Sequence) // it comes but once
+		if dead || !c.wants(e) || c.marks.Settled(e) {
 			continue
 		}
 		switch what, other := c.order.Add(e); what {

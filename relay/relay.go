@@ -16,6 +16,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ type Endpoint struct {
 	// Coalesce says which waiting events become one; empty means none.
 	Coalesce tidings.Coalesce
 	// Partitions is how many replicas may deliver to it at once, each the events
-	// of other resources; 0 means 1.
+	// of other resources; 0 means 1. It must not be more than MaxInFlight.
 	Partitions int
 	// History says which attempts are kept; empty means all.
 	History HistoryMode
@@ -203,6 +204,9 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	for _, e := range endpoints {
 		if next[e.Name] != nil {
 			return fmt.Errorf("two endpoints are named %q", e.Name)
+		}
+		if limit := cmp.Or(e.MaxInFlight, defaultMaxInFlight); e.Partitions > limit {
+			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight", e.Name, e.Partitions, limit)
 		}
 		next[e.Name] = &configured{Endpoint: e}
 		partitions = append(partitions, e.partitions()...)

@@ -18,7 +18,7 @@ type Dialer struct {
 	timeout time.Duration
 
 	mu     sync.Mutex
-	slots  map[string]chan struct{} // by address
+	slots  map[string]*slot // by address, while anybody uses it
 	open   map[*conn]struct{}
 	closed bool
 }
@@ -28,7 +28,7 @@ type Dialer struct {
 func NewDialer(egress Egress, limit int, timeout time.Duration) *Dialer {
 	return &Dialer{
 		egress: egress, limit: limit, timeout: timeout,
-		slots: make(map[string]chan struct{}), open: make(map[*conn]struct{}),
+		slots: make(map[string]*slot), open: make(map[*conn]struct{}),
 	}
 }
 
@@ -47,19 +47,24 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 func (d *Dialer) dial(ctx context.Context, network, address string, closed func(*conn)) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	slot := d.slot(address)
+	slot := d.enter(address)
 	select {
-	case slot <- struct{}{}:
+	case slot.taken <- struct{}{}:
 	case <-ctx.Done():
+		d.leave(address)
 		return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no free connection")}
 	}
 	dialer := net.Dialer{Control: d.egress.Control}
 	raw, err := dialer.DialContext(ctx, network, address)
+	free := func() {
+		<-slot.taken
+		d.leave(address)
+	}
 	if err != nil {
-		<-slot
+		free()
 		return nil, err
 	}
-	c := &conn{Conn: raw, dialer: d, slot: slot, address: raw.RemoteAddr().String(), closed: closed, over: make(chan struct{})}
+	c := &conn{Conn: raw, dialer: d, free: free, address: raw.RemoteAddr().String(), closed: closed, over: make(chan struct{})}
 	d.mu.Lock()
 	d.open[c] = struct{}{}
 	over := d.closed
@@ -70,15 +75,33 @@ func (d *Dialer) dial(ctx context.Context, network, address string, closed func(
 	return c, nil
 }
 
-func (d *Dialer) slot(address string) chan struct{} {
+// slot bounds the connections to an address.
+type slot struct {
+	taken chan struct{}
+	users int // connections, and those who wait for one
+}
+
+// enter returns the slot of an address, for one more user.
+func (d *Dialer) enter(address string) *slot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	slot := d.slots[address]
-	if slot == nil {
-		slot = make(chan struct{}, d.limit)
-		d.slots[address] = slot
+	s := d.slots[address]
+	if s == nil {
+		s = &slot{taken: make(chan struct{}, d.limit)}
+		d.slots[address] = s
 	}
-	return slot
+	s.users++
+	return s
+}
+
+// leave drops the slot of an address with its last user.
+func (d *Dialer) leave(address string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.slots[address]
+	if s.users--; s.users == 0 {
+		delete(d.slots, address)
+	}
 }
 
 // Close closes all connections; no more can be opened.
@@ -102,7 +125,7 @@ func (d *Dialer) Close() error {
 type conn struct {
 	net.Conn
 	dialer *Dialer
-	slot   chan struct{}
+	free   func() // gives its place back
 	// address is the other side's.
 	address string
 	closed  func(*conn)
@@ -167,7 +190,7 @@ func (c *conn) Close() error {
 			c.closed(c)
 		}
 		close(c.over)
-		<-c.slot
+		c.free()
 	})
 	return err
 }

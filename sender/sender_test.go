@@ -3,6 +3,7 @@ package sender_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -261,6 +262,40 @@ func TestConnectionsStayWithinMaxInFlight(t *testing.T) {
 	}
 	if n := opened.Load(); n > deliveries/100 {
 		t.Errorf("%d connections opened for %d deliveries: they are not used again", n, deliveries)
+	}
+}
+
+// A dialer remembers an address no longer than it is used: of redirects, proxies and
+// moved names there may be any number.
+func TestDialerForgetsAddresses(t *testing.T) {
+	dialer := sender.NewDialer(sender.Egress{}, 1, 10*time.Second)
+	defer dialer.Close()
+	for range 20 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := dialer.Slots(); n != 1 {
+			t.Fatalf("%d addresses with one connection", n)
+		}
+		full, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := dialer.DialContext(full, "tcp", listener.Addr().String()); err == nil {
+			t.Fatal("a second connection beyond the limit")
+		}
+		if err := errors.Join(conn.Close(), listener.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String()); err == nil {
+			t.Fatal("a connection to a closed port")
+		}
+	}
+	if n := dialer.Slots(); n != 0 {
+		t.Errorf("%d addresses without a connection", n)
 	}
 }
 

@@ -113,7 +113,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := a.auth.set(&cfg); err != nil {
 		return nil, err
 	}
-	a.metrics = newMetrics()
+	a.metrics = newMetrics(&cfg)
 	// The relay first: an event that is committed after this reaches every endpoint.
 	if err := a.deliver(ctx, &cfg); err != nil {
 		return nil, err
@@ -300,7 +300,9 @@ func (a *App) ready(ctx context.Context) error {
 		return errors.New("the server is stopping")
 	}
 	if err := a.store.Ready(ctx); err != nil {
-		a.logger.WarnContext(ctx, "not ready", "error", err)
+		if !errors.Is(ctx.Err(), context.Canceled) { // otherwise whoever asked has hung up
+			a.logger.WarnContext(ctx, "not ready", "error", err)
+		}
 		if away, ok := errors.AsType[*eventlog.UnavailableError](err); ok {
 			return errors.New(away.Reason)
 		}

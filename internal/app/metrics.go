@@ -2,9 +2,12 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/store"
@@ -20,9 +24,12 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// metrics is what Prometheus sees. It observes the relay. Labels are endpoints,
-// events and reasons, all of which are lists that end.
+// metrics is what Prometheus sees. It observes the relay. Labels are the configured
+// endpoints, known events and classes of reasons, so the number of series is bounded.
 type metrics struct {
+	mu        sync.RWMutex // held for reading while a series of an endpoint is written
+	endpoints map[string]bool
+
 	registry *prometheus.Registry
 	attempts *prometheus.CounterVec
 	delay    *prometheus.HistogramVec
@@ -34,7 +41,7 @@ type metrics struct {
 	requests *prometheus.HistogramVec
 }
 
-func newMetrics() *metrics {
+func newMetrics(cfg *config.Config) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -55,6 +62,7 @@ func newMetrics() *metrics {
 		}),
 		requests: histogram("tidings_http_request_seconds", "Time to answer a request.", prometheus.DefBuckets, "method", "route", "status"),
 	}
+	m.keep(cfg)
 	m.reload.Set(1)
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
@@ -103,26 +111,83 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: scrapes})
 }
 
+// perEndpoint are the vectors with the label "endpoint".
+func (m *metrics) perEndpoint() []interface{ DeletePartialMatch(prometheus.Labels) int } {
+	return []interface{ DeletePartialMatch(prometheus.Labels) int }{m.attempts, m.delay, m.duration, m.merged, m.missed}
+}
+
+// keep removes the series of endpoints that none of the configurations has. What is still under
+// way to one of them is not counted any more.
+func (m *metrics) keep(configs ...*config.Config) {
+	now := make(map[string]bool)
+	for _, cfg := range configs {
+		for _, e := range cfg.Webhook.Endpoints {
+			now[e.Name] = true
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.endpoints {
+		if !now[name] {
+			for _, v := range m.perEndpoint() {
+				v.DeletePartialMatch(prometheus.Labels{"endpoint": name})
+			}
+		}
+	}
+	m.endpoints = now
+}
+
+// of calls count if the endpoint is configured.
+func (m *metrics) of(endpoint string, count func()) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.endpoints[endpoint] {
+		count()
+	}
+}
+
+// commonStatuses have a reason of their own in metrics.
+var commonStatuses = []int{
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+	http.StatusRequestTimeout, http.StatusConflict, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
+	http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusNotImplemented,
+	http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+}
+
+// reasonClass is the reason of a failure as a label: statuses beyond the common ones
+// are one class for each hundred, since a receiver may answer any.
+func reasonClass(o tidings.Outcome) string {
+	if !strings.HasPrefix(o.Reason, "http_") || slices.Contains(commonStatuses, o.Status) {
+		return o.Reason
+	}
+	if class := o.Status / 100; class >= 1 && class <= 5 {
+		return fmt.Sprintf("http_%dxx", class)
+	}
+	return "http_other"
+}
+
 // Attempted implements relay.Observer.
 func (m *metrics) Attempted(endpoint string, a tidings.Attempt, o tidings.Outcome) {
-	m.attempts.WithLabelValues(endpoint, a.Event.Name(), o.Verdict.String(), o.Reason).Inc()
-	if o.Verdict == tidings.Interrupted {
-		return
-	}
-	m.duration.WithLabelValues(endpoint).Observe(o.Duration.Seconds())
-	if o.Verdict == tidings.Delivered && !a.Replay && a.Event.Sequence > 0 {
-		m.delay.WithLabelValues(endpoint).Observe(time.Since(a.Event.Time).Seconds())
-	}
+	m.of(endpoint, func() {
+		m.attempts.WithLabelValues(endpoint, a.Event.Name(), o.Verdict.String(), reasonClass(o)).Inc()
+		if o.Verdict == tidings.Interrupted {
+			return
+		}
+		m.duration.WithLabelValues(endpoint).Observe(o.Duration.Seconds())
+		if o.Verdict == tidings.Delivered && !a.Replay && a.Event.Sequence > 0 {
+			m.delay.WithLabelValues(endpoint).Observe(time.Since(a.Event.Time).Seconds())
+		}
+	})
 }
 
 // Merged implements relay.Observer.
 func (m *metrics) Merged(endpoint string, _, _ tidings.Event) {
-	m.merged.WithLabelValues(endpoint).Inc()
+	m.of(endpoint, func() { m.merged.WithLabelValues(endpoint).Inc() })
 }
 
 // Missed implements relay.Observer.
 func (m *metrics) Missed(g eventlog.Gap) {
-	m.missed.WithLabelValues(g.Endpoint).Add(float64(g.To - g.From + 1))
+	m.of(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint).Add(float64(g.To - g.From + 1)) })
 }
 
 func (m *metrics) reloaded(taken bool) {

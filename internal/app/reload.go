@@ -187,11 +187,14 @@ func (a *App) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.metrics.keep(old, &cfg)
 	if err := a.relay.Update(ctx, endpoints); err != nil {
+		a.metrics.keep(old)
 		closeAll(endpoints)
 		return err
 	}
 	a.config.Store(&cfg)
+	a.metrics.keep(&cfg)
 	a.remote.SetEgress(cfg.UserEgress())
 	a.auth.replace(tokens)
 	if a.options.Level != nil {

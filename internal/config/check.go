@@ -275,6 +275,8 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	d.oneOf(key+".history", e.History, "all", "failures", "off")
 	if e.Partitions < 1 || e.Partitions > 64 {
 		d.at(key+".partitions", "must be from 1 to 64")
+	} else if e.MaxInFlight >= 1 && e.MaxInFlight < e.Partitions {
+		d.at(key+".partitions", "must not be more than max_in_flight (%d): each partition sends one request at a time at the least", e.MaxInFlight)
 	}
 	if e.RateLimit.PerSecond < 0 || e.RateLimit.Burst < 0 || e.RateLimit.PerSecond == 0 && e.RateLimit.Burst > 0 {
 		d.at(key+".rate_limit", "per_second must be more than 0, and burst at least 1")

@@ -158,6 +158,7 @@ webhook:
       headers: {X-A: hunter2, x-a: hunter2}
     - {urll: https://example.com/c, partitions: 0}
     - https://example.com/d
+    - {url: https://example.com/e, max_in_flight: 1, partitions: 2}
 `, []string{
 			`:1:9: listen: expected a string`,
 			`:2:19: files.max_size: an S3 store keeps 5GiB at most`,
@@ -186,6 +187,7 @@ webhook:
 			`:17:8: webhook.endpoints[3]: unknown key "urll"; did you mean "url"?`,
 			`:17:49: webhook.endpoints[3].partitions: must be from 1 to 64`,
 			`:18:7: webhook.endpoints[4]: expected keys with values`,
+			`:19:66: webhook.endpoints[5].partitions: must not be more than max_in_flight (1)`,
 		}},
 		"parameters of a URL": {"database_url: postgres://h/d?sslmode=hunter2&connect_timeout=x\n", []string{
 			`:1:15: database_url: the parameter sslmode has a wrong value: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout has`,

@@ -124,10 +124,14 @@ func (a *api) newFeedReader(ctx context.Context, who resource.Caller, authorizat
 	if r.after < oldest-1 {
 		return nil, expired(r.after, oldest)
 	}
-	if head := a.Feed.Head(); r.after > head {
+	if r.after > a.Feed.Head() {
 		// It may come from a replica that is a moment ahead, or from another log.
-		if now, err := a.Log.Advance(ctx); err != nil || r.after > now {
-			return nil, &resource.Error{Code: resource.Invalid, Field: "after", Message: fmt.Sprintf("the log ends at %d", head), Cause: err}
+		now, err := a.Log.Advance(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if r.after > now {
+			return nil, &resource.Error{Code: resource.Invalid, Field: "after", Message: fmt.Sprintf("the log ends at %d", now)}
 		}
 	}
 	return r, nil

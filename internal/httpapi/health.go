@@ -17,7 +17,11 @@ func (a *api) health() {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTime)
 		defer cancel()
 		if err := a.Ready(ctx); err != nil {
-			refuse(w, http.StatusServiceUnavailable, err.Error())
+			status := http.StatusServiceUnavailable
+			if r.Context().Err() != nil {
+				status = statusClientGone
+			}
+			refuse(w, status, err.Error())
 			return
 		}
 		writeText(w, http.StatusOK, `"OK"`)

@@ -34,6 +34,11 @@ var statuses = map[resource.Code]int{
 	resource.Busy:            http.StatusServiceUnavailable,
 }
 
+// statusClientGone is what metrics and traces show for a request whose client hung
+// up before the answer: neither the server's fault nor the request's. It is the
+// number that nginx uses.
+const statusClientGone = 499
+
 func newProblem(status int, detail string) *huma.ErrorModel {
 	return &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: detail}
 }
@@ -41,6 +46,9 @@ func newProblem(status int, detail string) *huma.ErrorModel {
 // problem turns an error into a problem document (RFC 9457). Only errors with a
 // code are shown; the text of any other stays in the log.
 func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
+	if errors.Is(ctx.Err(), context.Canceled) { // nobody reads the answer
+		return &huma.ErrorModel{Status: statusClientGone, Title: "Client Closed Request", Detail: "the client closed the connection"}
+	}
 	if e, ok := errors.AsType[*resource.Error](err); ok {
 		p := newProblem(statuses[e.Code], e.Error())
 		if e.Field != "" {
@@ -65,7 +73,7 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	if limited, ok := errors.AsType[*limit.RateError](err); ok {
 		return newProblem(http.StatusTooManyRequests, limited.Error())
 	}
-	if ctx.Err() != nil { // whoever asked is gone, or the server stops
+	if ctx.Err() != nil {
 		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)

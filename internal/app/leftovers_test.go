@@ -1,0 +1,154 @@
+package app_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// reconfigure replaces the endpoints of a running server.
+func (w *world) reconfigure(endpoints ...any) {
+	w.Helper()
+	webhook := object{}
+	for key, value := range w.settings["webhook"].(object) {
+		webhook[key] = value
+	}
+	webhook["endpoints"] = endpoints
+	w.settings["webhook"] = webhook
+	w.configure()
+	w.call("admin", "POST", "/webhooks/reload", nil)
+}
+
+// endpoint returns a configured endpoint as its settings.
+func (w *world) endpoint(i int) object {
+	return w.settings["webhook"].(object)["endpoints"].([]any)[i].(object)
+}
+
+// series returns the metrics that hold a text.
+func (w *world) series(text string) (found []string) {
+	w.Helper()
+	for line := range strings.Lines(w.request("", "GET", "/metrics", nil, nil).text) {
+		if strings.Contains(line, text) && !strings.HasPrefix(line, "#") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+// A removed endpoint leaves no metric series, not even by attempts that end after
+// its removal.
+func TestRemovedEndpointLeavesNoSeries(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		var under atomic.Int64
+		release := make(chan struct{})
+		slow := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if under.Add(1) > 1 {
+				<-release
+			}
+		}))
+		defer slow.Close()
+		w := newWorldWith(t, settings, object{"name": "leaver", "url": slow.URL, "coalesce": "latest"}, option(reloads))
+		const label = `endpoint="leaver"`
+		w.call("ann", "POST", "/contexts", object{})
+		w.waitFor("series", func() bool { return len(w.series(label)) > 20 })
+		w.call("ann", "POST", "/contexts", object{})
+		w.waitFor("a request under way", func() bool { return under.Load() > 1 })
+		w.reconfigure(w.endpoint(0))
+		if found := w.series(label); found != nil {
+			t.Errorf("after its removal: %d series, %s", len(found), found[0])
+		}
+		close(release)
+		w.waitFor("the lease is free", func() bool {
+			return strings.Contains(w.call("admin", "GET", "/webhooks/endpoints/leaver", nil).text, `"replica":""`)
+		})
+		if found := w.series(label); found != nil {
+			t.Errorf("after the end of its last request: %d series, %s", len(found), found[0])
+		}
+		w.mark()
+		if w.series(`endpoint="receiver"`) == nil {
+			t.Error("the other endpoint has no series")
+		}
+	})
+}
+
+// A receiver that answers with any status makes few series.
+func TestStatusesAreFewSeries(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		status := new(atomic.Int64)
+		odd := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			rw.WriteHeader(int(status.Load()))
+		}))
+		defer odd.Close()
+		w := newWorldWith(t, settings, object{"name": "odd", "url": odd.URL, "events": []any{"provider_build.*"}})
+		for code := int64(400); code < 700; code++ {
+			status.Store(code)
+			w.call("admin", "POST", "/webhooks/endpoints/odd/test", nil)
+		}
+		found := w.series("tidings_webhook_attempts_total{endpoint=\"odd\"")
+		if len(found) > 25 {
+			t.Errorf("%d series for 300 statuses", len(found))
+		}
+		for _, reason := range []string{`"http_404"`, `"http_4xx"`, `"http_5xx"`, `"http_other"`} {
+			if !strings.Contains(strings.Join(found, ""), "reason="+reason) {
+				t.Errorf("no reason %s", reason)
+			}
+		}
+	})
+}
+
+// A client that hangs up is neither an error of the server nor logged as one.
+func TestClientThatHangsUp(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorld(t, settings)
+		w.user("admin") // its first request makes an event
+		w.mark()
+		after := w.call("admin", "GET", "/events", nil).body["next"]
+		w.log.clear()
+		for _, accept := range []string{"application/json", "text/event-stream"} {
+			ctx, hangUp := context.WithCancel(t.Context())
+			query := ""
+			if accept == "application/json" {
+				query = "&wait=30s"
+			}
+			r, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/api/v1/events?after=%.0f%s", w.url, after, query), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer admin")
+			r.Header.Set("Accept", accept)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				response, err := http.DefaultClient.Do(r)
+				if err == nil {
+					_, _ = bufio.NewReader(response.Body).ReadString('\n')
+					_, _ = io.Copy(io.Discard, response.Body)
+					response.Body.Close()
+				}
+			}()
+			w.waitFor("it waits", func() bool {
+				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`), "") == `tidings_limit_taken{limit="event_streams"} 1`
+			})
+			hangUp()
+			<-done
+			w.waitFor("it is over", func() bool {
+				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`), "") == `tidings_limit_taken{limit="event_streams"} 0`
+			})
+		}
+		w.waitFor("the requests are counted", func() bool {
+			return len(w.series(`tidings_http_request_seconds_count{method="GET",route="/api/v1/events"`)) > 1
+		})
+		if found := w.series(`route="/api/v1/events",status="503"`); found != nil {
+			t.Errorf("a client that hung up counts as %s", found[0])
+		}
+		if log := w.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
+			t.Errorf("it is logged:\n%s", log)
+		}
+	})
+}
