@@ -53,6 +53,7 @@ type Log struct {
 	name            string // of the schema
 	schema          string // what goes before the names of tables
 	events, history *partitioned
+	outbox          outbox
 }
 
 // Options of a log; the zero value works.
@@ -90,6 +91,7 @@ func New(db *sql.DB, o Options) *Log {
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
 	}
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
+	l.outbox.head.Store(anyHead)
 	l.events = &partitioned{log: l, schema: schema, table: "tidings_events", column: "logged_at", width: o.PartitionWidth}
 	l.history = &partitioned{log: l, schema: schema, table: "tidings_history", column: "written_at", width: o.PartitionWidth}
 	return l
@@ -100,38 +102,6 @@ func New(db *sql.DB, o Options) *Log {
 // and hears of other replicas' events within a second.
 func (l *Log) Channel() string { return l.name }
 
-// Append writes events in the transaction that makes the changes they tell of.
-// Call it after the changes: whoever changes a row holds it until commit, so the
-// events of one resource get their numbers in commit order. Call [Log.Wake]
-// after the commit.
-func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
-	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", events)
-}
-
-// moveBatch limits how many events one transaction moves.
-const moveBatch = 2000
-
-// Advance implements [eventlog.Reader]: it moves committed events from the
-// outbox into the log until none is left.
-func (l *Log) Advance(ctx context.Context) (int64, error) {
-	late := 0
-	for {
-		head, moved, err := l.move(ctx)
-		switch {
-		case hasCode(err, checkViolation) && late < 3:
-			late++ // the last partition ended meanwhile, or is gone; the next move adds one
-			l.events.forget()
-		case err != nil:
-			return 0, fmt.Errorf("number committed events: %w", err)
-		case moved < moveBatch:
-			return head, nil
-		}
-	}
-}
-
-// checkViolation is what PostgreSQL says of a row that no partition takes.
-const checkViolation = "23514"
-
 func hasCode(err error, code string) bool {
 	state, ok := errors.AsType[interface {
 		error
@@ -140,59 +110,19 @@ func hasCode(err error, code string) bool {
 	return ok && state.SQLState() == code
 }
 
-func (l *Log) move(ctx context.Context) (head, moved int64, err error) {
-	// Nothing to move is the usual answer of a poll; it should not write.
-	var clock int64
-	err = l.Row(ctx, []any{&head, &moved, &clock}, `SELECT (SELECT seq FROM `+l.schema+`tidings_head),
-		CASE WHEN EXISTS (SELECT 1 FROM `+l.schema+`tidings_outbox) THEN 1 ELSE 0 END, `+now)
-	if err != nil || moved == 0 {
-		return head, 0, err
-	}
-	if err := l.events.ensure(ctx, clock); err != nil {
-		return 0, 0, err
-	}
-	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
-		// The lock comes in a statement of its own: the next one must see all that
-		// the previous holder moved.
-		var set string
-		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+`', true) ||
-			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true)
-			FROM `+l.schema+`tidings_head FOR UPDATE`).Scan(&head, &set)
-		if err != nil {
-			return err
-		}
-		err = tx.QueryRowContext(ctx, `
-			WITH moved AS (
-				DELETE FROM `+l.schema+`tidings_outbox
-				WHERE position IN (SELECT position FROM `+l.schema+`tidings_outbox ORDER BY position LIMIT $1)
-				RETURNING *
-			), numbered AS (
-				INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
-				SELECT $2 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
-				FROM moved
-				RETURNING 1
-			), counted AS (
-				SELECT count(*) AS n FROM numbered
-			)
-			UPDATE `+l.schema+`tidings_head SET seq = seq + n FROM counted RETURNING seq, n`, int64(moveBatch), head).Scan(&head, &moved)
-		if err != nil || moved == 0 {
-			return err
-		}
-		return l.notify(ctx, tx, notifyEvents)
-	})
-	return head, moved, err
-}
-
-// Unnumbered implements [eventlog.Archive]; it counts no more than 100,000.
-func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
-	return l.Number(ctx, "SELECT count(*) FROM (SELECT 1 FROM "+l.schema+"tidings_outbox LIMIT 100000) o")
+// Append writes events in the transaction that makes the changes they tell of.
+// Call it after the changes: whoever changes a row holds it until commit, so the
+// events of one resource get their numbers in commit order. Call [Log.Wake]
+// after the commit.
+func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
+	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", events)
 }
 
 // Oldest implements [eventlog.Reader].
 func (l *Log) Oldest(ctx context.Context) (int64, error) {
-	head, err := l.Number(ctx, "SELECT seq FROM "+l.schema+"tidings_head")
-	if err != nil {
-		return 0, err
+	var head int64
+	if err := l.headRow(ctx, []any{&head}, "SELECT seq FROM "+l.schema+"tidings_head WHERE seq >= $1"); err != nil {
+		return 0, fmt.Errorf("read the head of the log: %w", err)
 	}
 	return l.OldestOr(ctx, head)
 }

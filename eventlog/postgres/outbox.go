@@ -1,0 +1,225 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
+)
+
+// outbox is what a process remembers of the outbox. The database has all that counts.
+type outbox struct {
+	head    atomic.Int64 // the last one known
+	adopted atomic.Bool  // it is known to be of this database system
+}
+
+const (
+	// moveBatch limits how many events one transaction moves.
+	moveBatch = 2000
+	// anyHead is before every head of a log.
+	anyHead = -1
+	// checkViolation is the state of an error about a row that no partition takes.
+	checkViolation = "23514"
+)
+
+// state begins a statement with the head of the log and the ids of the transactions
+// that ended since the last move, as open intervals. The visible events of all others
+// were moved; neither their dead rows nor what is still open is read. Of the versions
+// of the head only those from position $1 on are read.
+func (l *Log) state() string {
+	return `WITH state AS MATERIALIZED (
+		SELECT seq, seen::pg_snapshot AS seen, pg_current_snapshot() AS now FROM ` + l.schema + `tidings_head WHERE seq >= $1
+	), ended AS MATERIALIZED (
+		SELECT low, lead(low, 1, pg_snapshot_xmax(now)::text::bigint) OVER (ORDER BY low) AS high
+		FROM state, LATERAL (
+			SELECT pg_snapshot_xmax(seen)::text::bigint - 1 AS low
+			UNION ALL SELECT x::text::bigint FROM pg_snapshot_xip(now) x WHERE x >= pg_snapshot_xmax(seen)) lows
+		UNION ALL SELECT x::text::bigint - 1, x::text::bigint + 1
+		FROM state, pg_snapshot_xip(seen) x WHERE pg_visible_in_snapshot(x, now)
+	) `
+}
+
+// unmoved selects at most limit of the events that are to be moved.
+func (l *Log) unmoved(columns string, limit int) string {
+	return fmt.Sprintf(`SELECT found.* FROM ended, LATERAL (
+			SELECT %s FROM %stidings_outbox o WHERE o.xid > low AND o.xid < high ORDER BY o.xid LIMIT %d
+		) found LIMIT %[3]d`, columns, l.schema, limit)
+}
+
+// Advance implements [eventlog.Reader]: it moves committed events from the
+// outbox into the log until none is left.
+func (l *Log) Advance(ctx context.Context) (int64, error) {
+	late := 0
+	for {
+		head, moved, err := l.move(ctx)
+		switch {
+		case hasCode(err, checkViolation) && late < 3:
+			late++ // the last partition ended meanwhile, or is gone; the next move adds one
+			l.events.forget()
+		case err != nil:
+			return 0, fmt.Errorf("number committed events: %w", err)
+		case !moved:
+			return head, nil
+		}
+	}
+}
+
+// move moves events; false if there are none.
+func (l *Log) move(ctx context.Context) (head int64, moved bool, err error) {
+	if !l.outbox.adopted.Load() {
+		if err := l.adopt(ctx); err != nil {
+			return 0, false, err
+		}
+	}
+	// Nothing to move is the usual answer of a poll; it should not write.
+	head, found, clock, err := l.look(ctx)
+	if err != nil || !found {
+		return head, false, err
+	}
+	if err := l.events.ensure(ctx, clock); err != nil {
+		return 0, false, err
+	}
+	// All of what is visible is moved at once, in the order of positions, unless it is
+	// too much: an event that waits must not be overtaken by one of its resource.
+	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", moveBatch+1)+`), few AS MATERIALIZED (
+			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
+		)`, "CASE WHEN n > 0 THEN state.now::text END", moveBatch)
+	if err == nil && b.picked > moveBatch {
+		err = l.drain(ctx)
+	}
+	return b.head, b.picked > 0, err
+}
+
+// look reads the head of the log, whether there are events to be moved, and the clock.
+func (l *Log) look(ctx context.Context) (head int64, found bool, clock int64, err error) {
+	var ahead bool
+	query := l.state() + `SELECT seq, EXISTS (` + l.unmoved("1", 1) + `), ` + now + `, pg_snapshot_xmax(seen) > pg_snapshot_xmax(now) FROM state`
+	err = l.headRow(ctx, []any{&head, &found, &clock, &ahead}, query)
+	if err == nil && ahead {
+		err = l.adopt(ctx)
+	}
+	if err == nil {
+		l.outbox.head.Store(head)
+	}
+	return head, found, clock, err
+}
+
+// headRow reads the row of a query of the head of the log from position $1 on.
+func (l *Log) headRow(ctx context.Context, targets []any, query string) error {
+	err := l.Row(ctx, targets, query, l.outbox.head.Load())
+	if errors.Is(err, sql.ErrNoRows) { // the log went back
+		err = l.Row(ctx, targets, query, int64(anyHead))
+	}
+	return err
+}
+
+type batch struct{ head, n, picked, last int64 }
+
+// moveBatch moves the events of a common table expression named few, from one named
+// pick. seen is an expression: the snapshot all of whose events are moved then, or NULL.
+func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b batch, err error) {
+	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
+		// The lock comes in a statement of its own: the next one must see all that
+		// the previous holder moved.
+		var set string
+		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+`', true) ||
+			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true) ||
+			set_config('enable_seqscan', 'off', true)
+			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`, l.outbox.head.Load()).Scan(&b.head, &set)
+		if err != nil {
+			return err
+		}
+		err = tx.QueryRowContext(ctx, l.state()+`, `+pick+`, moved AS (
+				DELETE FROM `+l.schema+`tidings_outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM few)) RETURNING *
+			), numbered AS (
+				INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
+				SELECT $1 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
+				FROM moved
+				RETURNING 1
+			), counted AS (
+				SELECT (SELECT count(*) FROM numbered) AS n, (SELECT count(*) FROM pick) AS picked, (SELECT max(position) FROM moved) AS last
+			)
+			UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen)
+			FROM counted, state WHERE h.seq = $1 AND (picked > 0 OR `+seen+` IS NOT NULL)
+			RETURNING h.seq, n, picked, coalesce(last, 0)`, append([]any{b.head}, args...)...).Scan(&b.head, &b.n, &b.picked, &b.last)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil // another replica was faster
+		}
+		if err != nil || b.n == 0 {
+			return err
+		}
+		return l.notify(ctx, tx, notifyEvents)
+	})
+	return b, err
+}
+
+// drain moves in batches what is visible now, in the order of positions. What is
+// committed later may have a lower position, and waits for the next time; so does all
+// that follows from it.
+func (l *Log) drain(ctx context.Context) error {
+	var snapshot string
+	var first sql.NullInt64
+	err := l.headRow(ctx, []any{&snapshot, &first}, l.state()+`SELECT now::text, (
+			SELECT min(o.position) FROM ended, `+l.schema+`tidings_outbox o WHERE o.xid > low AND o.xid < high
+		) FROM state`)
+	if err != nil || !first.Valid {
+		return err
+	}
+	after := first.Int64 - 1
+	for {
+		b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (
+				SELECT ctid, position FROM `+l.schema+`tidings_outbox
+				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot) ORDER BY position LIMIT $2
+			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", moveBatch, after, snapshot)
+		if err != nil || b.n < moveBatch {
+			return err
+		}
+		after = b.last
+	}
+}
+
+// adopt has all events in the outbox looked at again if they came from another database
+// system, by a dump: transactions have other ids there.
+func (l *Log) adopt(ctx context.Context) error {
+	var system string
+	err := l.Row(ctx, []any{&system}, "SELECT system_identifier::text FROM pg_control_system()")
+	if err != nil && !hasCode(err, insufficientPrivilege) {
+		return err
+	}
+	err = l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var before string
+		var ahead bool
+		err := tx.QueryRowContext(ctx, `SELECT system, pg_snapshot_xmax(seen::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+			FROM `+l.schema+`tidings_head FOR UPDATE`).Scan(&before, &ahead)
+		if err != nil || (before == system && !ahead) {
+			return err
+		}
+		if before != "" || ahead {
+			if _, err := tx.ExecContext(ctx, "UPDATE "+l.schema+"tidings_outbox SET xid = 3"); err != nil {
+				return err
+			}
+		}
+		_, err = tx.ExecContext(ctx, "UPDATE "+l.schema+"tidings_head SET seen = '3:3:', system = $1", system)
+		return err
+	})
+	if err == nil {
+		l.outbox.adopted.Store(true)
+	}
+	return err
+}
+
+// unnumberedLimit is how many events Unnumbered counts.
+const unnumberedLimit = 100_000
+
+// Unnumbered implements [eventlog.Archive]; it counts no more than 100,000.
+func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
+	var n int64
+	err := l.headRow(ctx, []any{&n}, l.state()+"SELECT (SELECT count(*) FROM ("+l.unmoved("1", unnumberedLimit)+") o) FROM state")
+	if err != nil {
+		return 0, fmt.Errorf("count events without a position: %w", err)
+	}
+	return n, nil
+}
