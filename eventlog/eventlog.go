@@ -57,6 +57,18 @@ type Reader interface {
 	Oldest(ctx context.Context) (int64, error)
 }
 
+type urgentKey struct{}
+
+// Urgent returns a context for what all delivery waits for: numbering, reading what is
+// new, and keeping leases. A log keeps room for such calls, which others can't use up.
+func Urgent(ctx context.Context) context.Context { return context.WithValue(ctx, urgentKey{}, true) }
+
+// Ordinary undoes [Urgent].
+func Ordinary(ctx context.Context) context.Context { return context.WithValue(ctx, urgentKey{}, false) }
+
+// IsUrgent reports whether a context comes from [Urgent].
+func IsUrgent(ctx context.Context) bool { return ctx.Value(urgentKey{}) == true }
+
 // Archive is what operators ask about a log, and its upkeep.
 type Archive interface {
 	Finder

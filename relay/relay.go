@@ -349,6 +349,10 @@ func (r *Relay) Read(ctx context.Context, after int64, limit int) ([]tidings.Eve
 	return events, err
 }
 
+// Stuck returns an [eventlog.UnavailableError] while committed events have not been
+// numbered for 5 seconds or longer, so that nothing new is delivered.
+func (r *Relay) Stuck() error { return r.tail.stuck() }
+
 // Head returns the position of the newest event.
 func (r *Relay) Head() int64 { return r.tail.position() }
 

@@ -77,6 +77,7 @@ func newID() string {
 // run takes part until the context ends; then it lets every consumer finish and
 // leaves.
 func (p *replica) run(ctx context.Context) error {
+	ctx = eventlog.Urgent(ctx)
 	interval := p.relay.options.LeaseTime / 3
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -196,7 +197,10 @@ func comparePartitions(a, b eventlog.Partition) int {
 func (p *replica) keepAlive(ctx context.Context, group string) error {
 	now := time.Now()
 	if p.joined {
-		alive, err := p.relay.log.KeepAlive(ctx, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime)
+		// One that has no answer must leave time for another try.
+		asking, cancel := context.WithTimeout(ctx, p.relay.options.LeaseTime/3)
+		alive, err := p.relay.log.KeepAlive(asking, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime)
+		cancel()
 		if err != nil {
 			return err
 		}
@@ -350,7 +354,7 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 }
 
 func (p *replica) start(ctx context.Context, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int) {
-	running, stop := context.WithCancel(ctx)
+	running, stop := context.WithCancel(eventlog.Ordinary(ctx))
 	s := &slot{consumer: newConsumer(e, cursor, p.relay, p.alive, control, total), stop: stop}
 	p.relay.mu.Lock()
 	e.users++

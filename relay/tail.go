@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ type tail struct {
 	events  []tidings.Event // consecutive; the last one is at head
 	head    int64
 	changed chan struct{} // closed, and replaced, when head moves
+	moved   time.Time     // when the log was read last
+	failure error         // why it could not be read since
 }
 
 func newTail(log eventlog.Log, logger *slog.Logger) *tail {
@@ -43,8 +46,10 @@ func (t *tail) start(ctx context.Context) error {
 
 // run follows the log until the context ends.
 func (t *tail) run(ctx context.Context) {
+	ctx = eventlog.Urgent(ctx)
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
+	t.done(nil)
 	failing := false
 	for {
 		err := t.follow(ctx)
@@ -57,6 +62,7 @@ func (t *tail) run(ctx context.Context) {
 			t.logger.Info("event log can be read again")
 		}
 		failing = err != nil
+		t.done(err)
 		select {
 		case <-ctx.Done():
 			return
@@ -82,8 +88,34 @@ func (t *tail) follow(ctx context.Context) error {
 			return nil
 		}
 		t.add(events)
+		t.done(nil)
 	}
 	return nil
+}
+
+// done notes how the last look at the log ended.
+func (t *tail) done(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.failure = err; err == nil {
+		t.moved = time.Now()
+	}
+}
+
+// stuckTime is how long the log may not be read before that is said.
+const stuckTime = 5 * time.Second
+
+// stuck returns an error if committed events have not been numbered for a while.
+func (t *tail) stuck() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	since := time.Since(t.moved)
+	if t.moved.IsZero() || since < stuckTime {
+		return nil
+	}
+	return &eventlog.UnavailableError{
+		Reason: fmt.Sprintf("the database has not let events be numbered for %d s", int(since.Seconds())), Err: t.failure,
+	}
 }
 
 func (t *tail) position() int64 {

@@ -38,8 +38,8 @@ const (
 // ever be done.
 const (
 	idleTime = "3s"
-	lockTime = "10s"
-	runTime  = "30s"
+	lockTime = "5s"
+	runTime  = "10s"
 	bound    = "SET LOCAL idle_in_transaction_session_timeout = '" + idleTime + "'; " +
 		"SET LOCAL lock_timeout = '" + lockTime + "'; SET LOCAL statement_timeout = '" + runTime + "'"
 )

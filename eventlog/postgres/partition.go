@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 )
 
 // partitioned is a table that is partitioned by time, in microseconds. The names
@@ -23,8 +25,9 @@ type partitioned struct {
 	until int64 // up to where there are partitions
 }
 
-// partitionLockTime bounds how long a change of partitions may keep others waiting.
-const partitionLockTime = "SET LOCAL lock_timeout = '3s'"
+// partitionLockTime bounds how long a change of partitions may keep others waiting;
+// removing the files of one may take a while.
+const partitionLockTime = "SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '30s'"
 
 // lockName waits for an advisory lock and holds it until the end of the
 // transaction. The name has the schema in it: other logs in the database are not
@@ -79,7 +82,7 @@ func (p *partitioned) forget() {
 func (p *partitioned) dropBefore(ctx context.Context, before time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.change(ctx, func(ctx context.Context, tx *sql.Tx, partitions []partition) error {
+	return p.change(sqllog.Slow(ctx), func(ctx context.Context, tx *sql.Tx, partitions []partition) error {
 		for _, existing := range partitions {
 			if existing.to > before.UnixMicro() || len(partitions) == 1 {
 				continue

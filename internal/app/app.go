@@ -299,7 +299,7 @@ func (a *App) ready(ctx context.Context) error {
 	if a.leaving.Load() {
 		return errors.New("the server is stopping")
 	}
-	if err := a.store.Ready(ctx); err != nil {
+	if err := usable(ctx, a.store, a.relay); err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // otherwise whoever asked has hung up
 			a.logger.WarnContext(ctx, "not ready", "error", err)
 		}
@@ -309,6 +309,14 @@ func (a *App) ready(ctx context.Context) error {
 		return errors.New("the database does not answer")
 	}
 	return nil
+}
+
+// usable returns why the database can't be used: by requests, or to number events.
+func usable(ctx context.Context, s *store.Store, r *relay.Relay) error {
+	if err := s.Ready(ctx); err != nil {
+		return err
+	}
+	return r.Stuck()
 }
 
 // Run serves until the context ends, and for the shutdown delay. Then it lets the

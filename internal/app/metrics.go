@@ -257,7 +257,7 @@ func (g gauge) send(ch chan<- prometheus.Metric, value float64, labels ...string
 }
 
 var (
-	databaseUp    = newGauge("tidings_database_up", "1 if the database can serve requests, as in /readyz. What can't be read from it is not shown.")
+	databaseUp    = newGauge("tidings_database_up", "1 if the database can serve requests and number events, as in /readyz. What can't be read from it is not shown.")
 	logHead       = newGauge("tidings_log_head", "Position of the last event in the log.")
 	logOldest     = newGauge("tidings_log_oldest", "Position of the oldest event that has not expired.")
 	outboxDepth   = newGauge("tidings_outbox_depth", "Committed events that have no position yet.")
@@ -295,7 +295,7 @@ func (*collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), collectTime)
 	defer cancel()
-	if err := c.store.Ready(ctx); err != nil {
+	if err := usable(ctx, c.store, c.relay); err != nil {
 		databaseUp.send(ch, 0)
 	} else {
 		databaseUp.send(ch, 1)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 )
@@ -45,15 +46,37 @@ func (l *listener) once(ctx context.Context) {
 		return
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over anyhow
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.log.Channel()}.Sanitize()); err != nil {
+	beginning, stop := context.WithTimeout(ctx, heartbeat)
+	_, err = conn.Exec(beginning, "LISTEN "+pgx.Identifier{l.log.Channel()}.Sanitize())
+	stop()
+	if err != nil {
 		return
 	}
 	l.log.Notified("") // something may have been missed
 	for {
-		n, err := conn.WaitForNotification(ctx)
+		n, err := waitForNotification(ctx, conn)
 		if err != nil {
 			return
 		}
-		l.log.Notified(n.Payload)
+		if n != nil {
+			l.log.Notified(n.Payload)
+		}
 	}
+}
+
+// heartbeat is how long the connection may say nothing before it is asked whether it
+// leads anywhere, and how long the answer may take.
+const heartbeat = 5 * time.Second
+
+// waitForNotification returns nil if there was none for a while.
+func waitForNotification(ctx context.Context, conn *pgx.Conn) (*pgconn.Notification, error) {
+	waiting, cancel := context.WithTimeout(ctx, heartbeat)
+	defer cancel()
+	n, err := conn.WaitForNotification(waiting)
+	if err == nil || waiting.Err() == nil || ctx.Err() != nil {
+		return n, err
+	}
+	asking, stop := context.WithTimeout(ctx, heartbeat)
+	defer stop()
+	return nil, conn.Ping(asking)
 }

@@ -166,7 +166,7 @@ func (s *Store) Ready(ctx context.Context) error {
 		return err
 	}
 	var answer string
-	if err := s.log.Row(ctx, []any{&answer}, s.ready.text, s.ready.args...); err != nil {
+	if err := s.log.Row(eventlog.Urgent(ctx), []any{&answer}, s.ready.text, s.ready.args...); err != nil {
 		return err
 	}
 	if answer == "" {

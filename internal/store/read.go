@@ -77,8 +77,11 @@ type Position struct {
 	ID    string
 }
 
-// readTime bounds what reads, which is up to all rows of a user.
-const readTime = 2 * time.Minute
+// readTime bounds what reads up to all rows of a user, rowTime what reads one.
+const (
+	readTime = 2 * time.Minute
+	rowTime  = 10 * time.Second
+)
 
 // reading runs do on a connection that reads.
 func (s *Store) reading(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
@@ -88,14 +91,14 @@ func (s *Store) reading(ctx context.Context, do func(context.Context, *sql.Conn)
 // Get reads the row whose primary key is set; [ErrNotFound] if there is none that
 // passes the filters.
 func (s *Store) Get(ctx context.Context, row any, filters ...Filter) error {
-	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+	return sqldb.Do(ctx, s.reader, rowTime, func(ctx context.Context, conn *sql.Conn) error {
 		return notFound(where(s.statement(conn).NewSelect().Model(row).WherePK(), filters).Scan(ctx))
 	})
 }
 
 // First reads the first row that passes the filters; [ErrNotFound] if none does.
 func (s *Store) First(ctx context.Context, row any, filters ...Filter) error {
-	return s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
+	return sqldb.Do(ctx, s.reader, rowTime, func(ctx context.Context, conn *sql.Conn) error {
 		return notFound(where(s.statement(conn).NewSelect().Model(row), filters).Limit(1).Scan(ctx))
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +24,7 @@ import (
 // sessions. Without sessions, every transaction begins in this way.
 type session struct {
 	pollOnly bool
+	opened   *pools
 	// names and values of settings, other than those of startup.
 	settings map[string]string
 }
@@ -37,7 +38,7 @@ var startup = map[string]string{
 // sessionOf takes the settings out of what goes with a connection. Those of the
 // URL come before ours.
 func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
-	s := session{pollOnly: pollOnly, settings: map[string]string{
+	s := session{pollOnly: pollOnly, opened: new(pools), settings: map[string]string{
 		"default_transaction_isolation": "read committed",
 		"statement_timeout":             "120s",
 		"lock_timeout":                  "20s",
@@ -106,15 +107,31 @@ func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// open opens a pool, which hands out no connection that leads to a server that is
-// away: where one does not answer, the other idle ones would not either.
-func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
-	var opened atomic.Pointer[pgxpool.Pool]
-	reset := func() {
-		if pool := opened.Load(); pool != nil {
-			pool.Reset()
-		}
+// pools are those to one database.
+type pools struct {
+	mu  sync.Mutex
+	all []*pgxpool.Pool
+}
+
+func (p *pools) add(pool *pgxpool.Pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = append(p.all, pool)
+}
+
+// reset closes the connections that are idle, and those in use once they are given
+// back.
+func (p *pools) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pool := range p.all {
+		pool.Reset()
 	}
+}
+
+// open opens a pool, which hands out no connection that leads to a server that is
+// away or silent: where one does not answer, the other idle ones would not either.
+func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
 		if p.IdleDuration < time.Second && !unread(p.Conn.PgConn().Conn()) {
 			return false
@@ -122,24 +139,30 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 		ctx, cancel := context.WithTimeout(ctx, cfg.PingTimeout)
 		defer cancel()
 		if p.Conn.Ping(ctx) != nil {
-			reset()
+			s.opened.reset()
 		}
 		return p.Conn.IsClosed() // then the pool makes another
 	}
 	cfg.AfterConnect = s.connected
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, e *pgconn.PgError) bool {
 		if strings.HasPrefix(e.Code, "57P") || e.Code == "25006" { // the others lead there too
-			reset()
+			s.opened.reset()
 		}
 		_, away := eventlog.Unavailable(e)
 		return !away && e.Severity != "FATAL"
 	}
+	cfg.ConnConfig.Tracer = onDeadline(s.opened.reset)
+	// No more than these are in use. One that went silent keeps its place in the pool
+	// for up to 15 s, while pgx closes it, and another one may be made meanwhile.
+	inUse := int(cfg.MaxConns)
+	cfg.MaxConns *= 2
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open database: %w", err)
 	}
-	opened.Store(pool)
+	s.opened.add(pool)
 	db := stdlib.OpenDBFromPool(pool)
+	db.SetMaxOpenConns(inUse)
 	return db, func() error {
 		err := db.Close()
 		closed := make(chan struct{})
@@ -154,6 +177,22 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 			return errors.Join(err, errors.New("connections to the database are still in use"))
 		}
 	}, nil
+}
+
+// onDeadline is called when a statement has no answer in time: the other connections
+// that are idle may be as silent.
+type onDeadline func()
+
+// TraceQueryStart implements [pgx.QueryTracer].
+func (onDeadline) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd implements [pgx.QueryTracer].
+func (do onDeadline) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if errors.Is(data.Err, context.DeadlineExceeded) {
+		do()
+	}
 }
 
 // closeTime is how long closing waits for statements under way.

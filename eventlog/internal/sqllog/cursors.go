@@ -193,7 +193,7 @@ func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
 // Gaps implements [eventlog.Archive].
 func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 	var gaps []eventlog.Gap
-	err := t.query(ctx, t.reader, "gaps", func(rows *sql.Rows) error {
+	err := t.query(Slow(ctx), t.reader, "gaps", func(rows *sql.Rows) error {
 		var g eventlog.Gap
 		var at int64
 		err := rows.Scan(&g.Endpoint, &g.Index, &g.From, &g.To, &at)

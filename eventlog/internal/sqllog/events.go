@@ -137,7 +137,7 @@ func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
 // Find implements [eventlog.Finder]. An id is a UUIDv7, which holds its time,
 // unless a program chose another; that takes a look at every event.
 func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, error) {
-	what := "event " + id
+	what, ctx := "event "+id, Slow(ctx)
 	if parsed, err := uuid.Parse(id); err == nil && parsed.Version() == 7 {
 		seconds, nanos := parsed.Time().UnixTime()
 		at := time.Unix(seconds, nanos)

@@ -39,7 +39,7 @@ func (t *Tables) ReadHistory(ctx context.Context, f eventlog.HistoryFilter) (rec
 	c.add(!f.Until.IsZero(), "first_at < $%d", micros(f.Until))
 	c.add(f.Failures, "failures > $%d", int64(0))
 	c.add(f.Before != 0, "id < $%d", f.Before)
-	err = t.query(ctx, t.reader, "history", func(rows *sql.Rows) error {
+	err = t.query(Slow(ctx), t.reader, "history", func(rows *sql.Rows) error {
 		var endpoint, text string
 		if err := rows.Scan(&oldest, &endpoint, &text); err != nil {
 			return err

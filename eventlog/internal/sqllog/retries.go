@@ -141,7 +141,7 @@ func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlo
 // ParkedCounts implements [eventlog.Archive].
 func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error) {
 	counts := make(map[string]eventlog.ParkedCount)
-	err := t.query(ctx, t.reader, "numbers of parked events", func(rows *sql.Rows) error {
+	err := t.query(Slow(ctx), t.reader, "numbers of parked events", func(rows *sql.Rows) error {
 		var endpoint string
 		var c eventlog.ParkedCount
 		err := rows.Scan(&endpoint, &c.Live, &c.Dead)

@@ -46,6 +46,7 @@ type Tables struct {
 	dialect        Dialect
 	schema         string // that of the dialect
 	reader, writer *sql.DB
+	places         map[*sql.DB]places
 	events         eventlog.Signal
 	changes        eventlog.Signal
 	outage         *atomic.Pointer[eventlog.UnavailableError]
@@ -55,6 +56,7 @@ type Tables struct {
 func New(reader, writer *sql.DB, d Dialect) Tables {
 	return Tables{
 		dialect: d, schema: d.Schema, reader: reader, writer: writer,
+		places: map[*sql.DB]places{reader: newPlaces(reader), writer: newPlaces(writer)},
 		events: eventlog.NewSignal(), changes: eventlog.NewSignal(), outage: new(atomic.Pointer[eventlog.UnavailableError]),
 	}
 }
@@ -116,14 +118,13 @@ func typed(rows int, columns ...string) string {
 	return b.String() + ") "
 }
 
-// statementTime bounds each statement, and each transaction, of a log.
-const statementTime = 30 * time.Second
-
 // on runs do on a connection of a pool. Errors say whether the database is away.
 func (t *Tables) on(ctx context.Context, db *sql.DB, do func(context.Context, *sql.Conn) error) error {
-	return sqldb.Do(ctx, db, statementTime, func(ctx context.Context, conn *sql.Conn) error {
-		err, _ := eventlog.Unavailable(do(ctx, conn))
-		return err
+	return t.places[db].use(ctx, func() error {
+		return sqldb.Do(ctx, db, limit(ctx), func(ctx context.Context, conn *sql.Conn) error {
+			err, _ := eventlog.Unavailable(do(ctx, conn))
+			return err
+		})
 	})
 }
 
@@ -136,22 +137,25 @@ func (t *Tables) InTx(ctx context.Context, do func(context.Context, *sql.Tx) err
 // Transact is InTx with another first statement, which may be empty if do begins
 // with it.
 func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Context, *sql.Tx) error) error {
-	return t.noting(ctx, sqldb.Transact(ctx, t.writer, statementTime, t.dialect.Options, func(ctx context.Context, tx *sql.Tx) error {
-		if begin == "" {
-			return nil
-		}
-		_, err := tx.ExecContext(ctx, begin)
-		return err
-	}, func(ctx context.Context, tx *sql.Tx) error {
-		err, _ := eventlog.Unavailable(do(ctx, tx))
-		return err
-	}))
+	err := t.places[t.writer].use(ctx, func() error {
+		return sqldb.Transact(ctx, t.writer, limit(ctx), t.dialect.Options, func(ctx context.Context, tx *sql.Tx) error {
+			if begin == "" {
+				return nil
+			}
+			_, err := tx.ExecContext(ctx, begin)
+			return err
+		}, func(ctx context.Context, tx *sql.Tx) error {
+			err, _ := eventlog.Unavailable(do(ctx, tx))
+			return err
+		})
+	})
+	return t.noting(ctx, err)
 }
 
 // noting notes whether something could be written.
 func (t *Tables) noting(ctx context.Context, err error) error {
 	err, _ = eventlog.Unavailable(err)
-	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil || (ok && ctx.Err() == nil) {
+	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil || (ok && !errors.Is(ctx.Err(), context.Canceled)) {
 		t.outage.Store(away)
 	}
 	return err
