@@ -78,8 +78,12 @@ type Archive interface {
 	Unnumbered(ctx context.Context) (int64, error)
 	// Gaps returns the newest gaps.
 	Gaps(ctx context.Context, limit int) ([]Gap, error)
-	// ParkedCounts returns how many parked events there are, by endpoint.
+	// ParkedCounts returns how many parked events there are, by endpoint. They are
+	// kept, not counted then: it costs the same however many there are.
 	ParkedCounts(ctx context.Context) (map[string]ParkedCount, error)
+	// DiscardDead removes dead letters of an endpoint, the one at a position or, with
+	// 0, all, and returns how many, also with an error.
+	DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error)
 	// ReadHistory returns the records of the newest blocks that may hold what the
 	// filter wants, newest block first, in the order of each, and the id of the
 	// oldest of these blocks, 0 if there are none.
@@ -107,9 +111,17 @@ type Expirer interface {
 	ExpireEvents(ctx context.Context, before time.Time) error
 	// ExpireHistory removes history written before a time.
 	ExpireHistory(ctx context.Context, before time.Time) error
-	// ExpireCursors removes cursors that were saved last before a time, that no
-	// replica holds, and whose endpoint is not one of those to keep.
-	ExpireCursors(ctx context.Context, before time.Time, keep []string) error
+	// ExpireEndpoints removes all that is kept of endpoints that were removed from the
+	// configuration longer ago than age, by the database's clock, and that no replica
+	// delivers to: cursors, parked events, what was said about them, gaps. Rows that
+	// belong to no cursor at all go, too. It returns what was removed, also with an
+	// error; it works in steps, and goes on where it stopped.
+	ExpireEndpoints(ctx context.Context, age time.Duration) ([]Removed, error)
+	// ExpireDead removes dead letters that were given up before a time, and returns
+	// how many, by endpoint, also with an error.
+	ExpireDead(ctx context.Context, before time.Time) (map[string]int64, error)
+	// ExpireGaps removes gaps that were noted before a time.
+	ExpireGaps(ctx context.Context, before time.Time) error
 	// ExpireReplays removes replays that ended before a time.
 	ExpireReplays(ctx context.Context, before time.Time) error
 }

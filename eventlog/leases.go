@@ -52,6 +52,9 @@ type Cursor struct {
 	Status string
 	// Saved is when it was saved, set by the log.
 	Saved time.Time
+	// Removed is since when no such endpoint is configured, as [Cursors.Prepare]
+	// found; zero if one is.
+	Removed time.Time
 }
 
 // Equal reports whether a cursor says the same as another.
@@ -92,11 +95,14 @@ type Leases interface {
 
 // Cursors keeps the cursors.
 type Cursors interface {
-	// Prepare makes cursors for endpoints that have none, at a position. Where an
-	// endpoint has another number of partitions than before, the new ones begin
-	// at the lowest cursor of the old ones, with marks of what those had settled
-	// above it, and stay with the old owner until it has ended.
-	Prepare(ctx context.Context, partitions []Partition, head int64) error
+	// Prepare makes cursors for endpoints that have none. Where an endpoint has
+	// another number of partitions than before, the new ones begin at the lowest
+	// cursor of the old ones, with marks of what those had settled above it, and
+	// stay with the old owner until it has ended.
+	//
+	// Cursors of endpoints that are not in the setup are noted as removed, and those
+	// that are in it again as not removed. Running replays of removed endpoints end.
+	Prepare(ctx context.Context, s Setup) error
 	// Cursors returns all of them.
 	Cursors(ctx context.Context) ([]Cursor, error)
 	// SaveCursors writes cursors whose lease is held, and returns the leases that
@@ -106,6 +112,41 @@ type Cursors interface {
 	// SaveGap notes that a cursor fell off the end of the log.
 	SaveGap(ctx context.Context, g Gap) error
 }
+
+// Setup is the endpoints that are configured.
+type Setup struct {
+	// Partitions are those of all endpoints that events are delivered to.
+	Partitions []Partition
+	// Disabled are the names of endpoints that get nothing now; their cursors stay.
+	Disabled []string
+	// Head is the position after which an endpoint without a cursor begins, and Start
+	// the same for some endpoints, by name.
+	Head  int64
+	Start map[string]int64
+}
+
+// Begin is the position at which an endpoint without a cursor begins.
+func (s Setup) Begin(endpoint string) int64 {
+	if at, ok := s.Start[endpoint]; ok {
+		return at
+	}
+	return s.Head
+}
+
+// Names returns the names of all endpoints.
+func (s Setup) Names() map[string]bool {
+	names := make(map[string]bool)
+	for _, p := range s.Partitions {
+		names[p.Endpoint] = true
+	}
+	for _, name := range s.Disabled {
+		names[name] = true
+	}
+	return names
+}
+
+// RemovedReason is why a replay ended whose endpoint is not configured any more.
+const RemovedReason = "the endpoint was removed"
 
 // Gap is a range of positions that expired before an endpoint got them.
 type Gap struct {

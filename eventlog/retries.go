@@ -56,6 +56,8 @@ type Retries interface {
 type ParkedFilter struct {
 	Endpoint string
 	Sequence int64
+	// ID is of one event; looking for it takes a look at each.
+	ID string
 	// Dead is dead letters only.
 	Dead bool
 	// After is the position before the first.
@@ -65,3 +67,12 @@ type ParkedFilter struct {
 
 // ParkedCount is how many events of an endpoint are parked.
 type ParkedCount struct{ Live, Dead int64 }
+
+// Removed is what was removed of an endpoint, see [Expirer.ExpireEndpoints].
+type Removed struct {
+	Endpoint string
+	// Cursor is its lowest position; 0 if it had no cursor.
+	Cursor int64
+	// Parked is how many parked events it had, dead letters included.
+	Parked int64
+}

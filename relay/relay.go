@@ -62,6 +62,9 @@ type Endpoint struct {
 	// 410 stays disabled until it does, and [Relay.Update] leaves an endpoint
 	// alone whose fingerprint stays.
 	Fingerprint string
+	// Disabled sends nothing to it and keeps its cursor, as though it were not removed;
+	// only its name is needed then.
+	Disabled bool
 	// Closed is called once nothing is sent to it any more; may be nil.
 	Closed func()
 }
@@ -200,26 +203,30 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 // those that did not change go on as though nothing happened.
 func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	next := make(map[string]*configured)
-	var partitions []eventlog.Partition
+	var setup eventlog.Setup
 	for _, e := range endpoints {
 		if next[e.Name] != nil {
 			return fmt.Errorf("two endpoints are named %q", e.Name)
+		}
+		if e.Disabled {
+			setup.Disabled = append(setup.Disabled, e.Name)
+			continue
 		}
 		if limit := cmp.Or(e.MaxInFlight, defaultMaxInFlight); e.Partitions > limit {
 			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight", e.Name, e.Partitions, limit)
 		}
 		next[e.Name] = &configured{Endpoint: e}
-		partitions = append(partitions, e.partitions()...)
+		setup.Partitions = append(setup.Partitions, e.partitions()...)
 	}
-	head, err := r.log.Advance(ctx)
-	if err != nil {
+	var err error
+	if setup.Head, err = r.log.Advance(ctx); err != nil {
 		return err
 	}
 	// What partitions had settled is known to those that take their place.
 	if err := r.saveCursors(ctx, r.consumers()...); err != nil {
 		return err
 	}
-	if err := r.log.Prepare(ctx, partitions, head); err != nil {
+	if err := r.log.Prepare(ctx, setup); err != nil {
 		return err
 	}
 	r.mu.Lock()

@@ -335,7 +335,7 @@ func (s *simulation) reload() {
 	name := names[s.random.IntN(len(names))]
 	e := s.settings[name]
 	e.Fingerprint = fmt.Sprint(s.random.IntN(1 << 30))
-	e.MaxInFlight = 1 + s.random.IntN(16)
+	e.MaxInFlight = 3 + s.random.IntN(14)
 	if e.Coalesce == "" {
 		e.Partitions = 1 + s.random.IntN(3)
 	}

@@ -180,9 +180,9 @@ func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Repl
 		if saved.ID != r.ID {
 			continue
 		}
-		saved.Position, saved.Delivered, saved.Failed, saved.Reason, saved.Updated = r.Position, r.Delivered, r.Failed, r.Reason, time.Now()
+		saved.Position, saved.Delivered, saved.Failed, saved.Updated = r.Position, r.Delivered, r.Failed, time.Now()
 		if saved.State == eventlog.ReplayRunning {
-			saved.State = r.State
+			saved.State, saved.Reason = r.State, r.Reason
 		}
 		return saved.State, nil
 	}

@@ -105,9 +105,10 @@ func (m *Memory) held(l eventlog.Lease) bool {
 }
 
 // Prepare implements [eventlog.Cursors].
-func (m *Memory) Prepare(_ context.Context, partitions []eventlog.Partition, head int64) error {
+func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.noteRemoved(s.Names())
 	before := make(map[string]eventlog.Cursor) // what the old partitions have in common
 	parts := make(map[string][]eventlog.Cursor)
 	for key, c := range m.cursors {
@@ -118,7 +119,7 @@ func (m *Memory) Prepare(_ context.Context, partitions []eventlog.Partition, hea
 		}
 		before[key.endpoint] = c
 	}
-	for _, p := range partitions {
+	for _, p := range s.Partitions {
 		old, known := before[p.Endpoint]
 		if known && old.Of == p.Of {
 			continue
@@ -128,14 +129,112 @@ func (m *Memory) Prepare(_ context.Context, partitions []eventlog.Partition, hea
 				delete(m.cursors, cursorKey{p.Endpoint, i})
 			}
 		}
-		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: head, Saved: time.Now()}
-		if known {
+		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: s.Begin(p.Endpoint), Saved: time.Now()}
+		if !known {
+			m.forget(p.Endpoint)
+		} else {
 			c.Sequence, c.Owner, c.Generation = old.Sequence, old.Owner, old.Generation+1
 			c.Marks = eventlog.Divide(parts[p.Endpoint])
 		}
 		m.cursors[cursorKey{p.Endpoint, p.Index}] = c
 	}
 	return nil
+}
+
+// noteRemoved notes which endpoints are configured, and ends the replays of others.
+func (m *Memory) noteRemoved(configured map[string]bool) {
+	for key, c := range m.cursors {
+		switch {
+		case configured[key.endpoint]:
+			c.Removed = time.Time{}
+		case c.Removed.IsZero():
+			c.Removed = m.now()
+		}
+		m.cursors[key] = c
+	}
+	for i := range m.replays {
+		if r := &m.replays[i]; r.State == eventlog.ReplayRunning && !configured[r.Endpoint] {
+			r.State, r.Reason, r.Updated = eventlog.ReplayCanceled, eventlog.RemovedReason, time.Now()
+		}
+	}
+}
+
+// forget removes what is kept of an endpoint but for its cursors, and returns how many
+// parked events that were.
+func (m *Memory) forget(endpoint string) (parked int64) {
+	delete(m.controls, endpoint)
+	for key := range m.retries {
+		if key.endpoint == endpoint {
+			delete(m.retries, key)
+			parked++
+		}
+	}
+	m.gaps = slices.DeleteFunc(m.gaps, func(g eventlog.Gap) bool { return g.Endpoint == endpoint })
+	return parked
+}
+
+// ExpireEndpoints removes endpoints as an [eventlog.Expirer] does.
+func (m *Memory) ExpireEndpoints(_ context.Context, age time.Duration) (gone []eventlog.Removed, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	low := make(map[string]int64)
+	for key, c := range m.cursors {
+		if at, seen := low[key.endpoint]; !seen || c.Sequence < at {
+			low[key.endpoint] = c.Sequence
+		}
+	}
+	for key, c := range m.cursors {
+		if _, taken := m.replicas[c.Owner]; taken || c.Removed.IsZero() || !c.Removed.Before(m.now().Add(-age)) {
+			delete(low, key.endpoint)
+		}
+	}
+	for endpoint, at := range low {
+		maps.DeleteFunc(m.cursors, func(key cursorKey, _ eventlog.Cursor) bool { return key.endpoint == endpoint })
+		gone = append(gone, eventlog.Removed{Endpoint: endpoint, Cursor: at, Parked: m.forget(endpoint)})
+	}
+	return gone, nil
+}
+
+// ExpireDead removes dead letters as an [eventlog.Expirer] does.
+func (m *Memory) ExpireDead(_ context.Context, before time.Time) (map[string]int64, error) {
+	return m.discard(func(r eventlog.Retry) bool { return r.Dead.Before(before) }), nil
+}
+
+// DiscardDead removes dead letters as an [eventlog.Archive] does.
+func (m *Memory) DiscardDead(_ context.Context, endpoint string, sequence int64) (int64, error) {
+	return m.discard(func(r eventlog.Retry) bool {
+		return r.Endpoint == endpoint && (sequence == 0 || r.Event.Sequence == sequence)
+	})[endpoint], nil
+}
+
+func (m *Memory) discard(unwanted func(eventlog.Retry) bool) map[string]int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := make(map[string]int64)
+	for key, r := range m.retries {
+		if !r.Dead.IsZero() && unwanted(r) {
+			delete(m.retries, key)
+			n[key.endpoint]++
+		}
+	}
+	return n
+}
+
+// ParkedCounts counts as an [eventlog.Archive] does.
+func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counts := make(map[string]eventlog.ParkedCount)
+	for key, r := range m.retries {
+		c := counts[key.endpoint]
+		if r.Dead.IsZero() {
+			c.Live++
+		} else {
+			c.Dead++
+		}
+		counts[key.endpoint] = c
+	}
+	return counts, nil
 }
 
 // Cursors implements [eventlog.Cursors].
@@ -276,6 +375,7 @@ func (m *Memory) NextParked(_ context.Context, endpoint string, e tidings.Event,
 func (m *Memory) Parked(_ context.Context, f eventlog.ParkedFilter) ([]eventlog.Retry, error) {
 	return m.sorted(f.Limit, func(r eventlog.Retry) bool {
 		return (f.Endpoint == "" || r.Endpoint == f.Endpoint) && (f.Sequence == 0 || r.Event.Sequence == f.Sequence) &&
+			(f.ID == "" || r.Event.ID == f.ID) &&
 			(!f.Dead || !r.Dead.IsZero()) && r.Event.Sequence > f.After
 	}), nil
 }

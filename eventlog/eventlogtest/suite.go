@@ -38,7 +38,8 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("partitions begin at the lowest cursor of those before", func(t *testing.T) { testPartitions(t, open(t)) })
 	t.Run("what was said about an endpoint is kept", func(t *testing.T) { testControls(t, open(t)) })
 	t.Run("what expired is gone, and where the log begins is known", func(t *testing.T) { testExpiry(t, open(t)) })
-	t.Run("cursors that nobody wants expire", func(t *testing.T) { testCursorExpiry(t, open(t)) })
+	t.Run("a removed endpoint leaves nothing", func(t *testing.T) { testRemoved(t, open(t)) })
+	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
 	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
 	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })
@@ -257,7 +258,7 @@ func testManyRows(t *testing.T, home Home) {
 	if err != nil || len(lanes) != n {
 		t.Errorf("%d lanes, %v; want %d", len(lanes), err, n)
 	}
-	if err := home.Log.Prepare(t.Context(), partitions, 0); err != nil {
+	if err := home.Log.Prepare(t.Context(), eventlog.Setup{Partitions: partitions, Head: 0}); err != nil {
 		t.Fatal(err)
 	}
 	join(t, home.Log, "many")

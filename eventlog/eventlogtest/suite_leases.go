@@ -38,7 +38,7 @@ func acquire(t *testing.T, log eventlog.Log, owner string, want ...eventlog.Part
 // hold makes an endpoint's cursor and takes its lease.
 func hold(t *testing.T, log eventlog.Log, endpoint string) eventlog.Lease {
 	t.Helper()
-	if err := log.Prepare(t.Context(), []eventlog.Partition{whole(endpoint)}, 0); err != nil {
+	if err := log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{whole(endpoint)}, Head: 0}); err != nil {
 		t.Fatal(err)
 	}
 	join(t, log, "holder of "+endpoint)
@@ -77,7 +77,7 @@ func cursors(t *testing.T, log eventlog.Log) map[string]int64 {
 func testCursors(t *testing.T, home Home) {
 	save(t, home.Log)
 	held := hold(t, home.Log, "a")
-	if err := home.Log.Prepare(t.Context(), []eventlog.Partition{whole("a"), whole("b")}, 7); err != nil {
+	if err := home.Log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}, Head: 7}); err != nil {
 		t.Fatal(err)
 	}
 	save(t, home.Log, eventlog.Cursor{Lease: held, Sequence: 5, Status: "{}"})
@@ -144,7 +144,7 @@ func testLeases(t *testing.T, home Home) {
 
 func testDeadReplica(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
-	if err := log.Prepare(ctx, []eventlog.Partition{whole("a")}, 0); err != nil {
+	if err := log.Prepare(ctx, eventlog.Setup{Partitions: []eventlog.Partition{whole("a")}, Head: 0}); err != nil {
 		t.Fatal(err)
 	}
 	paused := eventlog.Replica{ID: "paused", Group: "g"}
@@ -170,7 +170,7 @@ func testPartitions(t *testing.T, home Home) {
 	old := hold(t, log, "a")
 	save(t, log, eventlog.Cursor{Lease: old, Sequence: 5})
 	two := []eventlog.Partition{{Endpoint: "a", Index: 0, Of: 2}, {Endpoint: "a", Index: 1, Of: 2}}
-	if err := log.Prepare(ctx, two, 100); err != nil {
+	if err := log.Prepare(ctx, eventlog.Setup{Partitions: two, Head: 100}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]int64{"a 0/2": 5, "a 1/2": 5}, cursors(t, log)); diff != "" {
@@ -193,7 +193,7 @@ func testPartitions(t *testing.T, home Home) {
 	slices.SortFunc(got, func(a, b eventlog.Cursor) int { return a.Index - b.Index })
 	ahead := eventlog.Mark{Index: 1, Of: 2, Low: 6, High: 12, Open: []int64{7, 11}, Ahead: []int64{20}}
 	save(t, log, eventlog.Cursor{Lease: got[0].Lease, Sequence: 8}, eventlog.Cursor{Lease: got[1].Lease, Sequence: 6, Marks: eventlog.Marks{ahead}})
-	if err := log.Prepare(ctx, []eventlog.Partition{whole("a")}, 100); err != nil {
+	if err := log.Prepare(ctx, eventlog.Setup{Partitions: []eventlog.Partition{whole("a")}, Head: 100}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]int64{"a 0/1": 6}, cursors(t, log)); diff != "" {
@@ -294,35 +294,146 @@ func testExpiry(t *testing.T, home Home) {
 	}
 }
 
-func testCursorExpiry(t *testing.T, home Home) {
-	log, ctx := home.Log, t.Context()
-	expirer := part[eventlog.Expirer](t, home)
-	held := hold(t, log, "a")
-	if err := expirer.ExpireCursors(ctx, time.Now().Add(time.Hour), []string{"b"}); err != nil {
+func prepare(t *testing.T, log eventlog.Log, s eventlog.Setup) {
+	t.Helper()
+	if err := log.Prepare(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	if len(cursors(t, log)) != 1 {
-		t.Error("a cursor that is held was removed")
+}
+
+func testRemoved(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	archive := part[interface {
+		ExpireEndpoints(ctx context.Context, age time.Duration) ([]eventlog.Removed, error)
+		ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error)
+	}](t, home)
+	expire := func(age time.Duration) []eventlog.Removed {
+		t.Helper()
+		gone, err := archive.ExpireEndpoints(ctx, age)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gone
+	}
+	both := eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}, Head: 7}
+	held := hold(t, log, "a")
+	prepare(t, log, both)
+	fill := func(held eventlog.Lease) {
+		t.Helper()
+		var rows []eventlog.Retry
+		for n := range 1500 {
+			e := Sample(n, 1)
+			e.Sequence = int64(n) + 1
+			rows = append(rows, eventlog.Retry{Endpoint: "a", Event: e, Attempts: 1, First: e.Time, Next: e.Time})
+		}
+		rows[3].Dead, rows[3].Next = rows[3].Next, time.Time{}
+		park(t, log, held, rows...)
+		if err := log.SaveControl(ctx, eventlog.Control{Endpoint: "a", Disabled: "paused", Since: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := log.SaveGap(ctx, eventlog.Gap{Endpoint: "a", From: 1, To: 2, At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(held)
+	justB := eventlog.Setup{Partitions: []eventlog.Partition{whole("b")}, Head: 9}
+	prepare(t, log, justB)
+	if gone := expire(-time.Hour); gone != nil {
+		t.Errorf("an endpoint that is still delivered to was removed: %v", gone)
 	}
 	if err := log.Leave(ctx, held.Owner); err != nil {
 		t.Fatal(err)
 	}
-	for keep, want := range map[string]int{"a": 1, "b": 0} {
-		if keep == "b" {
-			if err := expirer.ExpireCursors(ctx, time.Now().Add(-time.Hour), []string{"b"}); err != nil || len(cursors(t, log)) != 1 {
-				t.Errorf("a cursor was removed before its time, %v", err)
-			}
+	if gone := expire(time.Hour); gone != nil {
+		t.Errorf("an endpoint was removed before its time: %v", gone)
+	}
+	// One that is back, or only disabled, keeps all.
+	for _, s := range []eventlog.Setup{both, {Partitions: justB.Partitions, Disabled: []string{"a"}}} {
+		prepare(t, log, s)
+		if gone := expire(-time.Hour); gone != nil {
+			t.Errorf("a configured endpoint was removed: %v", gone)
 		}
-		if err := expirer.ExpireCursors(ctx, time.Now().Add(time.Hour), []string{keep}); err != nil {
-			t.Fatal(err)
+		prepare(t, log, justB)
+	}
+	gone := expire(-time.Hour)
+	if len(gone) != 1 || gone[0] != (eventlog.Removed{Endpoint: "a", Parked: 1500}) {
+		t.Errorf("removed: %v", gone)
+	}
+	nothing := func() {
+		t.Helper()
+		counts, err := archive.ParkedCounts(ctx)
+		if err != nil || len(counts) != 0 {
+			t.Errorf("parked counts = %v, %v", counts, err)
 		}
-		if got := len(cursors(t, log)); keep == "a" && got > want {
-			t.Errorf("%d cursors", got)
+		rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10})
+		if err != nil || len(rows) != 0 {
+			t.Errorf("%d parked events, %v", len(rows), err)
+		}
+		controls, err := log.Controls(ctx)
+		if err != nil || len(controls) != 0 {
+			t.Errorf("controls = %v, %v", controls, err)
 		}
 	}
-	if got := cursors(t, log); len(got) != 0 {
-		t.Errorf("cursors = %v; nobody wants them", got)
+	nothing()
+	prepare(t, log, both)
+	if got := cursors(t, log); got["a 0/1"] != 7 || got["b 0/1"] != 7 {
+		t.Errorf("cursors = %v; a new endpoint begins at the head", got)
 	}
+	nothing()
+}
+
+func testDeadLetters(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	archive := part[interface {
+		ExpireDead(ctx context.Context, before time.Time) (map[string]int64, error)
+		DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error)
+		ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error)
+	}](t, home)
+	held := hold(t, log, "a")
+	now := time.Now()
+	var rows []eventlog.Retry
+	for n := range 10 {
+		e := Sample(n, 1)
+		e.Sequence = int64(n) + 1
+		r := eventlog.Retry{Endpoint: "a", Event: e, Attempts: 1, First: e.Time, Next: now}
+		if n >= 2 {
+			r.Dead, r.Next = now.Add(time.Duration(n)*time.Hour), time.Time{}
+		}
+		rows = append(rows, r)
+	}
+	park(t, log, held, rows...)
+	wants := func(live, dead int64) {
+		t.Helper()
+		counts, err := archive.ParkedCounts(ctx)
+		if err != nil || counts["a"] != (eventlog.ParkedCount{Live: live, Dead: dead}) {
+			t.Errorf("counts = %v, %v, want %d live and %d dead", counts, err, live, dead)
+		}
+	}
+	wants(2, 8)
+	if n, err := archive.DiscardDead(ctx, "a", 3); n != 1 || err != nil {
+		t.Errorf("discarded %d, %v", n, err)
+	}
+	for _, sequence := range []int64{1, 3, 99} {
+		if n, err := archive.DiscardDead(ctx, "a", sequence); n != 0 || err != nil {
+			t.Errorf("discarded %d at %d, %v", n, sequence, err)
+		}
+	}
+	wants(2, 7)
+	if n, err := archive.ExpireDead(ctx, now.Add(5*time.Hour-time.Minute)); n["a"] != 2 || err != nil {
+		t.Errorf("expired %v, %v", n, err)
+	}
+	wants(2, 5)
+	rows[0].Next, rows[0].Dead = time.Time{}, now // given up
+	park(t, log, held, rows[0], eventlog.Retry{Endpoint: "a", Event: rows[1].Event})
+	wants(1, 6)
+	if n, err := archive.DiscardDead(ctx, "a", 0); n != 6 || err != nil {
+		t.Errorf("discarded %d, %v", n, err)
+	}
+	wants(1, 0)
+	if err := log.Unpark(ctx, held, 2); err != nil {
+		t.Fatal(err)
+	}
+	wants(0, 0)
 }
 
 func testFind(t *testing.T, home Home) {

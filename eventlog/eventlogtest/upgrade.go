@@ -15,7 +15,7 @@ import (
 // Upgrade checks that a log made by the first migration, in the folder
 // "migrations", keeps its events, cursors and what was said about endpoints.
 func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
-	eventlog.Log
+	eventlog.Home
 	Migrate(ctx context.Context, more ...sqldb.Migrations) error
 },
 ) {
@@ -28,7 +28,7 @@ func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 	if _, err := provider.UpTo(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
-	const event = "'id', 'provider', 'created', 'p', '/p', 'u', 1700000000000000, 1"
+	const event = "'id', 'provider', 'created', 'p2', '/p', 'u', 1700000000000000, 1"
 	for _, statement := range []string{
 		"INSERT INTO tidings_events (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version) VALUES (1, " + event + ")",
 		"INSERT INTO tidings_cursors VALUES ('a', 1, '', 'f', 5), ('b', 0, 'http_410', 'f', 5)",
@@ -61,6 +61,18 @@ func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 	}
 	rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10})
 	if err != nil || len(rows) != 1 || rows[0].Reason != "http_500" {
-		t.Errorf("parked = %v, %v", rows, err)
+		t.Fatalf("parked = %v, %v", rows, err)
+	}
+	counts, err := log.ParkedCounts(ctx)
+	if err != nil || len(counts) != 1 || counts["a"] != (eventlog.ParkedCount{Live: 1}) {
+		t.Errorf("counts = %v, %v", counts, err)
+	}
+	// It is in the partition of its resource.
+	for i := range 2 {
+		p := eventlog.Partition{Endpoint: "a", Index: i, Of: 2}
+		lanes, err := log.ParkedLanes(ctx, p, 0, 10)
+		if err != nil || (len(lanes) == 1) != p.Has(rows[0].Event) {
+			t.Errorf("partition %d has %v, %v", i, lanes, err)
+		}
 	}
 }

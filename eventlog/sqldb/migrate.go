@@ -22,6 +22,9 @@ type Migrations struct {
 	Schema string
 	// Files are the numbered SQL files. They name no schema.
 	Files fs.FS
+	// Go are changes that SQL can't express, by their number in the list. They get
+	// the transaction that each is run in, and the schema.
+	Go map[int64]func(ctx context.Context, tx *sql.Tx, schema string) error
 	// Table is where it notes how far it came.
 	Table string
 }
@@ -76,6 +79,9 @@ func (m Migrations) Creates(ctx context.Context, db *sql.DB) (before, after []st
 		after = []string{m.Table}
 	}
 	for _, source := range provider.ListSources() {
+		if source.Type == goose.TypeGo { // creates nothing
+			continue
+		}
 		text, err := fs.ReadFile(m.Files, source.Path)
 		if err != nil {
 			return nil, nil, err
@@ -104,6 +110,11 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 			return nil, fmt.Errorf("read migrations: %w", err)
 		}
 		dialect, options = "", []goose.ProviderOption{goose.WithStore(versions{store, m})}
+	}
+	for version, do := range m.Go {
+		options = append(options, goose.WithGoMigrations(goose.NewGoMigration(version, &goose.GoFunc{
+			RunTx: func(ctx context.Context, tx *sql.Tx) error { return do(ctx, tx, m.Schema) },
+		}, nil)))
 	}
 	provider, err := goose.NewProvider(dialect, db, files, options...)
 	if err != nil {

@@ -124,7 +124,7 @@ func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, erro
 }
 
 func migrations(more []sqldb.Migrations) []sqldb.Migrations {
-	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Table: "tidings_log_version"}}, more...)
+	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations, Table: "tidings_log_version"}}, more...)
 	for i := range lists {
 		lists[i].Dialect = goose.DialectSQLite3
 	}

@@ -125,7 +125,8 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	a.metrics.watchLimits(limits, requestRates)
 	handler := httpapi.New(httpapi.Options{
 		Resources: resources, Webhooks: webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
-		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload, Stopping: a.draining,
+		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload,
+		Discarded: func(n int64) { a.metrics.parkedRemoved("discarded", n) }, Stopping: a.draining,
 		Limits: limits, Rates: requestRates, BodyPace: o.Pace.Body, KeepAlive: o.KeepAlive,
 	})
 	if cfg.Auth.Disabled {

@@ -36,6 +36,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	merged   *prometheus.CounterVec
 	missed   *prometheus.CounterVec
+	removed  *prometheus.CounterVec
 	reloads  *prometheus.CounterVec
 	reload   prometheus.Gauge
 	requests *prometheus.HistogramVec
@@ -56,6 +57,7 @@ func newMetrics(cfg *config.Config) *metrics {
 		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.", prometheus.DefBuckets, "endpoint"),
 		merged:   counter("tidings_webhook_merged_total", "Events that were not sent, because another one tells of them.", "endpoint"),
 		missed:   counter("tidings_webhook_missed_total", "Events that expired before their endpoint could get them.", "endpoint"),
+		removed:  counter("tidings_parked_removed_total", "Parked events and dead letters that were removed without being delivered, by why.", "reason"),
 		reloads:  counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tidings_config_last_reload_success", Help: "1 if the last reload was taken, 0 if the configuration was bad and the one before stays.",
@@ -64,10 +66,13 @@ func newMetrics(cfg *config.Config) *metrics {
 	}
 	m.keep(cfg)
 	m.reload.Set(1)
+	for _, reason := range []string{"endpoint_removed", "expired", "discarded"} {
+		m.parkedRemoved(reason, 0)
+	}
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.missed, m.reloads, m.reload, m.requests,
+	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.missed, m.removed, m.reloads, m.reload, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -188,6 +193,11 @@ func (m *metrics) Merged(endpoint string, _, _ tidings.Event) {
 // Missed implements relay.Observer.
 func (m *metrics) Missed(g eventlog.Gap) {
 	m.of(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint).Add(float64(g.To - g.From + 1)) })
+}
+
+// parkedRemoved counts parked events that were removed without being delivered.
+func (m *metrics) parkedRemoved(reason string, n int64) {
+	m.removed.WithLabelValues(reason).Add(float64(n))
 }
 
 func (m *metrics) reloaded(taken bool) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/job"
@@ -98,6 +99,10 @@ func (a *App) deliver(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := a.expireEndpoints(ctx, cfg); err != nil { // those that come back inherit nothing
+		closeAll(endpoints)
+		return err
+	}
 	options := relay.Options{Logger: a.logger, Observer: a.metrics, DrainTimeout: time.Duration(cfg.ShutdownTimeout)}
 	if a.tracer.on() {
 		options.Trace = a.tracer.attempt
@@ -119,6 +124,7 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 	for i, r := range receivers {
 		if !r.Enabled {
 			a.logger.Info("endpoint is not enabled", "endpoint", r.Name)
+			endpoints = append(endpoints, relay.Endpoint{Endpoint: tidings.Endpoint{Name: r.Name}, Disabled: true})
 			continue
 		}
 		if cfg.Webhook.Endpoints[i].UsesProxy() {
@@ -187,6 +193,10 @@ func (a *App) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.expireEndpoints(ctx, &cfg); err != nil { // those that come back inherit nothing
+		closeAll(endpoints)
+		return err
+	}
 	a.metrics.keep(old, &cfg)
 	if err := a.relay.Update(ctx, endpoints); err != nil {
 		a.metrics.keep(old)
@@ -248,13 +258,31 @@ func (a *App) expiry() job.Job {
 
 func (a *App) expire(ctx context.Context) error {
 	cfg, now := a.config.Load(), time.Now()
-	names := []string{}
-	for _, e := range cfg.Webhook.Endpoints {
-		names = append(names, e.Name)
-	}
 	log := a.store.Log()
 	before, history := now.Add(-time.Duration(cfg.Webhook.Retention)), now.Add(-time.Duration(cfg.Webhook.HistoryRetention))
 	return errors.Join(
 		log.ExpireEvents(ctx, before), log.ExpireHistory(ctx, history),
-		log.ExpireReplays(ctx, history), log.ExpireCursors(ctx, before, names))
+		log.ExpireReplays(ctx, history), log.ExpireGaps(ctx, history), a.expireEndpoints(ctx, cfg), a.expireDead(ctx, cfg))
+}
+
+// expireEndpoints removes what is kept of endpoints that were removed from the
+// configuration longer ago than events are kept.
+func (a *App) expireEndpoints(ctx context.Context, cfg *config.Config) error {
+	gone, err := a.store.Log().ExpireEndpoints(ctx, time.Duration(cfg.Webhook.Retention))
+	for _, g := range gone {
+		a.metrics.parkedRemoved("endpoint_removed", g.Parked)
+		a.logger.Warn("nothing is kept any more of an endpoint that was removed from the configuration",
+			"endpoint", g.Endpoint, "cursor", g.Cursor, "parked", g.Parked)
+	}
+	return err
+}
+
+// expireDead removes dead letters that are past their retention.
+func (a *App) expireDead(ctx context.Context, cfg *config.Config) error {
+	gone, err := a.store.Log().ExpireDead(ctx, time.Now().Add(-time.Duration(cfg.Webhook.DeadLetterRetention)))
+	for endpoint, n := range gone {
+		a.metrics.parkedRemoved("expired", n)
+		a.logger.Warn("dead letters are past webhook.dead_letter_retention and were removed", "endpoint", endpoint, "count", n)
+	}
+	return err
 }

@@ -28,6 +28,7 @@ func endpointsCommand() *cobra.Command {
 			return testEndpoint(ctx, c, args[0])
 		}),
 	)
+	cmd.AddCommand(discardCommand())
 	for verb, short := range map[string]string{
 		"pause":  "Stop deliveries; events wait in the log",
 		"resume": "End a pause",
@@ -37,6 +38,27 @@ func endpointsCommand() *cobra.Command {
 			return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
 		}))
 	}
+	return cmd
+}
+
+func discardCommand() *cobra.Command {
+	var all bool
+	cmd := operatorCommand("discard NAME [EVENT]", "Remove a dead letter, or all of them with --all", between(1, 2), func(ctx context.Context, c *client, args []string) error {
+		in := webhook.NewDiscard{All: all}
+		if len(args) == 2 {
+			in.Event = args[1]
+		}
+		if in.All == (in.Event != "") {
+			return errors.New("name the webhook-id or position of an event, or give --all")
+		}
+		var done webhook.Discarded
+		if printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard", nil, in, &done); printed || err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "%d dead letters discarded\n", done.Discarded)
+		return err
+	})
+	cmd.Flags().BoolVar(&all, "all", false, "all dead letters of the endpoint")
 	return cmd
 }
 

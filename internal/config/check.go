@@ -60,6 +60,7 @@ func (d *decoder) checkServer(cfg *Config) {
 		"providers.check_interval": cfg.Providers.CheckInterval, "model_providers.check_interval": cfg.ModelProviders.CheckInterval,
 		"shutdown_timeout":  cfg.ShutdownTimeout,
 		"webhook.retention": cfg.Webhook.Retention, "webhook.history_retention": cfg.Webhook.HistoryRetention,
+		"webhook.dead_letter_retention": cfg.Webhook.DeadLetterRetention,
 	} {
 		if interval <= 0 {
 			d.at(key, "must be more than 0")

@@ -109,6 +109,8 @@ type Webhook struct {
 	Retention Duration `yaml:"retention"`
 	// HistoryRetention is how long attempts are kept.
 	HistoryRetention Duration `yaml:"history_retention"`
+	// DeadLetterRetention is how long dead letters are kept.
+	DeadLetterRetention Duration `yaml:"dead_letter_retention"`
 }
 
 // Endpoint is one receiver of webhooks. Only URL is required.
@@ -279,7 +281,10 @@ type Limits struct {
 	ModelProviders int `yaml:"model_providers"`
 }
 
-const week = 7 * 24 * time.Hour
+const (
+	day  = 24 * time.Hour
+	week = 7 * day
+)
 
 // Default returns the settings of a server that nobody configured.
 func Default() Config {
@@ -290,11 +295,13 @@ func Default() Config {
 		ShutdownTimeout: Duration(20 * time.Second),
 		Log:             Log{Level: "info", Format: "text"},
 		Tracing:         Tracing{SampleRatio: 1},
-		Webhook:         Webhook{Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week)},
-		Contexts:        Contexts{ExpireAfter: Duration(week)},
-		Files:           Files{MaxSize: 100 << 20, UserQuota: 1 << 30},
-		Providers:       Providers{CheckInterval: Duration(30 * time.Second)},
-		ModelProviders:  ModelProviders{CheckInterval: Duration(time.Hour)},
+		Webhook: Webhook{
+			Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week), DeadLetterRetention: Duration(30 * day),
+		},
+		Contexts:       Contexts{ExpireAfter: Duration(week)},
+		Files:          Files{MaxSize: 100 << 20, UserQuota: 1 << 30},
+		Providers:      Providers{CheckInterval: Duration(30 * time.Second)},
+		ModelProviders: ModelProviders{CheckInterval: Duration(time.Hour)},
 		Limits: Limits{
 			RequestsPerSecond: 100, Burst: 200,
 			BodyMemory: 64 << 20, UserBodyMemory: 16 << 20,

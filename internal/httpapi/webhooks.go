@@ -77,6 +77,19 @@ func (a *api) webhookRoutes() {
 		func(ctx context.Context, who resource.Caller, in *byName) (*webhook.Tried, error) {
 			return w.Test(ctx, in.Name, who.UserID)
 		})
+	discard := operation(http.MethodPost, "/webhooks/endpoints/{name}/discard", "discardDeadLetters", "Remove dead letters of an endpoint: one, or all")
+	admin(a, discard, func(ctx context.Context, who resource.Caller, in *struct {
+		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
+		Body webhook.NewDiscard
+	},
+	) (*webhook.Discarded, error) {
+		out, err := w.Discard(ctx, in.Name, in.Body)
+		if out.Discarded > 0 {
+			a.Logger.InfoContext(ctx, "operator: discard dead letters", "endpoint", in.Name, "count", out.Discarded, "user_id", who.UserID)
+			a.Discarded(out.Discarded)
+		}
+		return out, err
+	})
 	a.webhookEventRoutes()
 	a.replayRoutes()
 	admin(a, operation(http.MethodPost, "/webhooks/reload", "reload", "Read the configuration again"),

@@ -131,29 +131,34 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 // find returns the event with an id or position, from the log or, after it
 // expired there, from what is parked.
 func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
-	sequence, err := strconv.ParseInt(id, 10, 64)
-	if err != nil {
+	parked := eventlog.ParkedFilter{Limit: 1}
+	missing := notFound("the log holds no event %s: there was none, or it has expired", id)
+	if sequence, err := strconv.ParseInt(id, 10, 64); err == nil {
+		events, err := s.log.Read(ctx, sequence-1, 1)
+		if err != nil || len(events) > 0 && events[0].Sequence == sequence {
+			return first(events), err
+		}
+		parked.Sequence = sequence
+		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
+	} else {
 		e, found, err := s.log.Find(ctx, id)
-		if err == nil && !found {
-			err = notFound("the log holds no event %s: there was none, or it has expired", id)
+		if err != nil || found {
+			return e, err
 		}
-		return e, err
+		parked.ID = id
 	}
-	events, err := s.log.Read(ctx, sequence-1, 1)
-	if err == nil && len(events) > 0 && events[0].Sequence == sequence {
-		return events[0], nil
+	rows, err := s.log.Parked(ctx, parked)
+	if err != nil || len(rows) > 0 {
+		return first(rows).Event, err
 	}
-	if err == nil {
-		rows, parkedErr := s.log.Parked(ctx, eventlog.ParkedFilter{Sequence: sequence, Limit: 1})
-		if len(rows) > 0 {
-			return rows[0].Event, nil
-		}
-		err = parkedErr
+	return tidings.Event{}, missing
+}
+
+func first[T any](list []T) (one T) {
+	if len(list) > 0 {
+		one = list[0]
 	}
-	if err == nil {
-		err = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
-	}
-	return tidings.Event{}, err
+	return one
 }
 
 // Attempt is an attempt, or a merge, as it is shown.

@@ -60,7 +60,8 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 		if err := t.held(ctx, tx, l); err != nil {
 			return err
 		}
-		err := tx.QueryRowContext(ctx, `UPDATE `+t.schema+`tidings_replays SET position = $2, delivered = $3, failed = $4, reason = $5, updated_at = $6,
+		err := tx.QueryRowContext(ctx, `UPDATE `+t.schema+`tidings_replays SET position = $2, delivered = $3, failed = $4, updated_at = $6,
+				reason = CASE WHEN state = 'running' THEN $5 ELSE reason END,
 				state = CASE WHEN state = 'running' THEN $7 ELSE state END
 			WHERE id = $1 RETURNING state`,
 			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State)).Scan((*string)(&state))

@@ -12,23 +12,27 @@ import (
 )
 
 const cursorColumns = `tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts, tidings_cursors.seq,
-	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks, tidings_cursors.saved_at`
+	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks, tidings_cursors.saved_at,
+	tidings_cursors.removed_at`
 
 func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
 	var c eventlog.Cursor
-	var saved int64
+	var saved, removed int64
 	var marks string
-	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved); err != nil {
+	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved, &removed); err != nil {
 		return c, err
 	}
 	var err error
-	c.Saved = fromMicros(saved)
+	c.Saved, c.Removed = fromMicros(saved), fromMicros(removed)
 	c.Marks, err = eventlog.ParseMarks(marks)
 	return c, err
 }
 
 // Prepare implements [eventlog.Cursors].
-func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, head int64) error {
+func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
+	if err := t.forgetOld(ctx, s); err != nil {
+		return err
+	}
 	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if t.dialect.LockReplicas != "" {
 			if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
@@ -39,7 +43,10 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 		if err != nil {
 			return err
 		}
-		missing := slices.DeleteFunc(slices.Clone(partitions), func(p eventlog.Partition) bool { return existing[p.Endpoint].of == p.Of })
+		if err := t.noteRemoved(ctx, tx, s.Names(), existing); err != nil {
+			return err
+		}
+		missing := slices.DeleteFunc(slices.Clone(s.Partitions), func(p eventlog.Partition) bool { return existing[p.Endpoint].of == p.Of })
 		for _, p := range missing {
 			if old, known := existing[p.Endpoint]; known && p.Index == 0 {
 				// The new ones stay with an old owner, which does not know them, until
@@ -53,7 +60,7 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 		return inBatches(len(missing), func(from, to int) error {
 			args := make([]any, 0, 9*(to-from))
 			for _, p := range missing[from:to] {
-				c := existingCursor{seq: head}
+				c := existingCursor{seq: s.Begin(p.Endpoint)}
 				if old, known := existing[p.Endpoint]; known {
 					c = old
 				}
@@ -69,6 +76,61 @@ func (t *Tables) Prepare(ctx context.Context, partitions []eventlog.Partition, h
 	})
 }
 
+// forgetOld makes sure that an endpoint without a cursor inherits nothing from one
+// that had its name.
+func (t *Tables) forgetOld(ctx context.Context, s eventlog.Setup) error {
+	known := make(map[string]bool)
+	cursors, err := t.Cursors(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range cursors {
+		known[c.Endpoint] = true
+	}
+	if !slices.ContainsFunc(s.Partitions, func(p eventlog.Partition) bool { return !known[p.Endpoint] }) {
+		return nil
+	}
+	_, err = t.forgetOrphans(ctx)
+	return err
+}
+
+// noteRemoved notes which endpoints are configured, and ends the replays of others.
+func (t *Tables) noteRemoved(ctx context.Context, tx *sql.Tx, configured map[string]bool, existing map[string]existingCursor) error {
+	for name, c := range existing {
+		var text string
+		switch {
+		case configured[name] && c.removed:
+			text = "UPDATE " + t.schema + "tidings_cursors SET removed_at = 0 WHERE endpoint = $1"
+		case !configured[name] && !c.removed:
+			text = "UPDATE " + t.schema + "tidings_cursors SET removed_at = " + t.dialect.Now + " WHERE endpoint = $1"
+		default:
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, text, name); err != nil {
+			return fmt.Errorf("note that endpoint %s was removed: %w", name, err)
+		}
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT DISTINCT endpoint FROM "+t.schema+"tidings_replays WHERE state = 'running'")
+	if err != nil {
+		return fmt.Errorf("read replays: %w", err)
+	}
+	running, err := collect(rows, func(rows *sql.Rows) (name string, err error) { return name, rows.Scan(&name) })
+	if err != nil {
+		return fmt.Errorf("read replays: %w", err)
+	}
+	for _, name := range running {
+		if configured[name] {
+			continue
+		}
+		_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+`tidings_replays SET state = 'canceled', reason = $2, updated_at = $3
+			WHERE endpoint = $1 AND state = 'running'`, name, eventlog.RemovedReason, time.Now().UnixMicro())
+		if err != nil {
+			return fmt.Errorf("end replays of endpoint %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // existingCursor is what the partitions of an endpoint have in common: the
 // lowest position, the highest generation, one of their owners, and marks of what
 // each had settled.
@@ -78,6 +140,7 @@ type existingCursor struct {
 	owner      string
 	generation int64
 	marks      string
+	removed    bool
 }
 
 func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
@@ -97,7 +160,7 @@ func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string
 	existing := make(map[string]existingCursor)
 	for endpoint, cursors := range all {
 		first := cursors[0]
-		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String()}
+		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(), removed: !first.Removed.IsZero()}
 		for _, c := range cursors {
 			e.seq, e.owner, e.generation = min(e.seq, c.Sequence), max(e.owner, c.Owner), max(e.generation, c.Generation)
 		}
@@ -161,24 +224,6 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 	return lost, err
 }
 
-// ExpireCursors implements [eventlog.Expirer].
-func (t *Tables) ExpireCursors(ctx context.Context, before time.Time, keep []string) error {
-	cursors, err := t.Cursors(ctx)
-	if err != nil {
-		return err
-	}
-	for _, c := range cursors {
-		if c.Saved.Before(before) && !slices.Contains(keep, c.Endpoint) {
-			_, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND saved_at < $3
-				AND owner NOT IN (SELECT id FROM `+t.schema+`tidings_replicas)`, c.Endpoint, c.Index, before.UnixMicro())
-			if err != nil {
-				return fmt.Errorf("remove cursor of endpoint %s: %w", c.Endpoint, err)
-			}
-		}
-	}
-	return nil
-}
-
 // SaveGap implements [eventlog.Cursors].
 func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
 	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
@@ -202,6 +247,14 @@ func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 		return err
 	}, "SELECT endpoint, part, from_seq, to_seq, at FROM "+t.schema+"tidings_gaps ORDER BY at DESC LIMIT $1", limit)
 	return gaps, err
+}
+
+// ExpireGaps implements [eventlog.Expirer].
+func (t *Tables) ExpireGaps(ctx context.Context, before time.Time) error {
+	if _, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_gaps WHERE at < $1", before.UnixMicro()); err != nil {
+		return fmt.Errorf("remove old gaps: %w", err)
+	}
+	return nil
 }
 
 // conditions builds the WHERE clause of a query from those that are given.

@@ -132,6 +132,7 @@ func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlo
 	var c conditions
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(f.Sequence != 0, "seq = $%d", f.Sequence)
+	c.add(f.ID != "", "id = $%d", f.ID)
 	c.add(f.Dead, "dead_at > $%d", int64(0))
 	c.add(true, "seq > $%d", f.After)
 	return t.retries(ctx, "SELECT "+retryColumns+" FROM "+t.schema+"tidings_retries"+c.where()+
@@ -147,8 +148,7 @@ func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCo
 		err := rows.Scan(&endpoint, &c.Live, &c.Dead)
 		counts[endpoint] = c
 		return err
-	}, `SELECT endpoint, sum(CASE WHEN dead_at = 0 THEN 1 ELSE 0 END), sum(CASE WHEN dead_at > 0 THEN 1 ELSE 0 END)
-		FROM `+t.schema+`tidings_retries GROUP BY endpoint`)
+	}, "SELECT endpoint, live, dead FROM "+t.schema+"tidings_parked WHERE live > 0 OR dead > 0")
 	return counts, err
 }
 

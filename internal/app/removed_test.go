@@ -1,0 +1,197 @@
+package app_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// refuser is a receiver that refuses the events of a name and takes all others.
+func refuser(t *testing.T, event string) string {
+	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if body, _ := io.ReadAll(r.Body); bytes.Contains(body, []byte(`"event":"`+event+`"`)) {
+			rw.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// update makes contexts that are updated.
+func (w *world) update(contexts int) {
+	w.Helper()
+	for i := range contexts {
+		id := w.call("ann", "POST", "/contexts", object{}).id()
+		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": fmt.Sprint(i)}})
+		w.call("ann", "POST", "/contexts", object{}) // others get through
+	}
+}
+
+// Nothing is kept of an endpoint that was removed longer ago than events are kept:
+// neither its cursor and what was parked for it nor that it was paused. One that comes
+// back under its name is a new one. Its replays end at once.
+func TestRemovedEndpoint(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		url := refuser(t, "context.updated")
+		stays := object{"name": "stays", "url": url, "events": []any{"provider.*"}}
+		leaver := object{"name": "leaver", "url": url, "retry": object{"schedule": []any{"1h"}, "max_attempts": 20}}
+		settings["webhook"] = object{"retention": "4s", "endpoints": []any{stays, leaver}}
+		w := newWorldWith(t, settings, option(reloads))
+		const path = "/webhooks/endpoints/leaver"
+		w.update(3)
+		w.until("admin", "GET", path, nil, has(`"parked":3`))
+		w.call("admin", "POST", path+"/pause", nil)
+		w.update(1)
+		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "leaver"}).id()
+
+		// Back in time it goes on, paused as it was.
+		w.reconfigure(stays)
+		w.wants(w.call("admin", "GET", path, nil), 200, `"state":"removed"`, `"parked":3`)
+		w.wants(w.call("admin", "GET", "/webhooks/replays/"+replay, nil), 200, `"state":"canceled"`, `"reason":"the endpoint was removed"`)
+		w.reconfigure(stays, leaver)
+		w.until("admin", "GET", path, nil, has(`"reason":"paused"`, `"parked":3`))
+
+		w.reconfigure(stays)
+		w.until("admin", "GET", path, nil, func(a answer) bool { return a.status == http.StatusNotFound })
+		w.waitFor("it is said", func() bool {
+			return strings.Contains(w.log.String(), `msg="nothing is kept any more of an endpoint that was removed from the configuration" endpoint=leaver`)
+		})
+		if !strings.Contains(w.log.String(), "parked=3") {
+			t.Error("the log does not say how many parked events are gone")
+		}
+		if got := strings.Join(w.series(`tidings_parked_removed_total{reason="endpoint_removed"}`), ""); !strings.HasSuffix(got, " 3") {
+			t.Errorf("metric: %q", got)
+		}
+		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
+		w.reconfigure(stays, leaver)
+		w.until("admin", "GET", path, nil, has(`"state":"healthy"`, `"parked":0`, `"dead":0`, `"missed":0`, `"lag_events":0`))
+	})
+}
+
+// Dead letters leave after their own retention, or when an operator discards them.
+func TestDeadLettersLeave(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		url := refuser(t, "context.updated")
+		crm := object{"name": "crm", "url": url, "retry": object{"schedule": []any{"10ms"}, "max_attempts": 1}}
+		settings["webhook"] = object{"dead_letter_retention": "1h", "retention": "20s", "endpoints": []any{crm}}
+		w := newWorldWith(t, settings, option(reloads))
+		const path = "/webhooks/endpoints/crm"
+		w.update(4)
+		w.until("admin", "GET", path, nil, has(`"dead":4`, `"parked":0`))
+		letters := items(w.call("admin", "GET", "/webhooks/parked?endpoint=crm&dead=true", nil))
+		w.wants(w.call("admin", "POST", path+"/discard", object{"event": letters[0]["id"]}), 200, `"discarded":1`)
+		w.wants(w.call("admin", "POST", path+"/discard", object{"event": fmt.Sprint(letters[1]["sequence"])}), 200, `"discarded":1`)
+		w.wants(w.call("admin", "GET", path, nil), 200, `"dead":2`)
+		w.wants(w.try("admin", "POST", path+"/discard", object{"event": letters[0]["id"]}), 404, "no dead letter")
+		w.wants(w.try("admin", "POST", path+"/discard", object{}), 422, "name one event, or set all")
+		w.wants(w.try("admin", "POST", path+"/discard", object{"event": "1", "all": true}), 422, "name one event, or set all")
+		w.wants(w.try("admin", "POST", "/webhooks/endpoints/cmr/discard", object{"all": true}), 404, `did you mean \"crm\"?`)
+		w.wants(w.try("developer", "POST", path+"/discard", object{"all": true}), 403)
+		w.wants(w.call("admin", "POST", path+"/discard", object{"all": true}), 200, `"discarded":2`)
+		w.wants(w.call("admin", "GET", path, nil), 200, `"dead":0`)
+		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
+
+		w.update(2)
+		w.until("admin", "GET", path, nil, has(`"dead":2`))
+		w.settings["webhook"].(object)["dead_letter_retention"] = "1s"
+		w.reconfigure(crm)
+		w.until("admin", "GET", path, nil, has(`"dead":0`))
+		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
+		w.waitFor("it is said", func() bool {
+			return strings.Contains(w.log.String(), `msg="dead letters are past webhook.dead_letter_retention and were removed" endpoint=crm count=`)
+		})
+		for reason, want := range map[string]string{"discarded": "4", "expired": "2"} {
+			if got := strings.Join(w.series(`tidings_parked_removed_total{reason="`+reason+`"}`), ""); !strings.HasSuffix(got, " "+want) {
+				t.Errorf("metric: %q, want %s", got, want)
+			}
+		}
+	})
+}
+
+// The numbers of parked events are right after the server was killed at any moment.
+func TestParkedCountsSurviveKills(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		settings["webhook"] = object{"endpoints": []any{object{
+			"name": "crm", "url": refuser(t, "context.updated"), "retry": object{"schedule": []any{"50ms", "300ms"}, "max_attempts": 3},
+		}}}
+		p := newProcess(t, settings)
+		var ids []string
+		p.start()
+		for range 10 {
+			status, context, err := p.call("POST", "/contexts", object{})
+			if err != nil || status != http.StatusCreated {
+				t.Fatal(status, err)
+			}
+			ids = append(ids, fmt.Sprint(context["id"]))
+		}
+		for range 4 {
+			stop := time.After(time.Second)
+			for n, over := 0, false; !over; n++ {
+				select {
+				case <-stop:
+					over = true
+				default:
+					if _, _, err := p.call("PUT", "/contexts/"+ids[n%len(ids)], object{"metadata": object{"n": fmt.Sprint(n)}}); err != nil {
+						t.Fatal(err)
+					}
+					if _, _, err := p.call("POST", "/contexts", object{}); err != nil { // others get through
+						t.Fatal(err)
+					}
+				}
+			}
+			p.end(syscall.SIGKILL)
+			p.start()
+			if _, _, err := p.call("POST", "/webhooks/endpoints/crm/pause", nil); err != nil {
+				t.Fatal(err)
+			}
+			for same := false; !same; {
+				shown, listed := p.parked("crm")
+				again, _ := p.parked("crm")
+				if same = shown == again; same && shown != listed {
+					t.Fatalf("the endpoint shows %d parked and %d dead, and there are %d and %d", shown[0], shown[1], listed[0], listed[1])
+				}
+				if same && shown[0]+shown[1] == 0 {
+					t.Fatal("nothing was parked")
+				}
+			}
+			if _, _, err := p.call("POST", "/webhooks/endpoints/crm/resume", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// parked returns how many live parked events and dead letters an endpoint shows, and
+// how many there are.
+func (p *process) parked(endpoint string) (shown, listed [2]int) {
+	p.Helper()
+	_, e, err := p.call("GET", "/webhooks/endpoints/"+endpoint, nil)
+	if err != nil {
+		p.Fatal(err)
+	}
+	shown = [2]int{int(e["parked"].(float64)), int(e["dead"].(float64))}
+	for after := 0.0; ; {
+		_, page, err := p.call("GET", fmt.Sprintf("/webhooks/parked?limit=1000&endpoint=%s&after=%.0f", endpoint, after), nil)
+		if err != nil {
+			p.Fatal(err)
+		}
+		for _, item := range page["items"].([]any) {
+			if item.(object)["dead"] == nil {
+				listed[0]++
+			} else {
+				listed[1]++
+			}
+		}
+		next, more := page["next"].(float64)
+		if !more {
+			return shown, listed
+		}
+		after = next
+	}
+}
