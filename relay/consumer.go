@@ -156,7 +156,7 @@ func (c *consumer) lost() bool { return c.ledger.lost.Load() }
 // run delivers until ctx ends or the lease is lost, then waits for the attempts
 // under way, for as long as the relay's drain timeout says.
 func (c *consumer) run(ctx context.Context) {
-	attempts, abort := context.WithCancel(context.WithoutCancel(ctx))
+	attempts, abort := context.WithCancel(c.relay.attempts)
 	defer abort()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -211,7 +211,7 @@ func (c *consumer) run(ctx context.Context) {
 	}
 	c.pool.close()
 	helpers.Wait()
-	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTime)
+	final, cancel := context.WithTimeout(c.relay.writes, finalTime)
 	defer cancel()
 	c.ledger.flush(final)
 	c.publish(true)

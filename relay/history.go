@@ -92,8 +92,8 @@ func (h *history) add(r eventlog.Record) {
 	}
 }
 
-// run writes until the context ends, and then once more.
-func (h *history) run(ctx context.Context) {
+// run writes until the context ends, and then once more, while writes lasts.
+func (h *history) run(ctx, writes context.Context) {
 	tick := time.NewTicker(historyInterval)
 	defer tick.Stop()
 	failing := false
@@ -102,7 +102,7 @@ func (h *history) run(ctx context.Context) {
 		case <-tick.C:
 		case <-h.flush:
 		case <-ctx.Done():
-			final, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTime)
+			final, cancel := context.WithTimeout(writes, finalTime)
 			if err := h.write(final); err != nil {
 				h.logger.Error("the end of the history could not be written", "error", err)
 			}

@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -172,6 +173,10 @@ type Relay struct {
 	moved     chan struct{}          // a cursor was
 	saving    chan struct{}          // held while cursors are saved; a lock that can be given up
 	scouting  chan struct{}          // the same while a consumer looks beyond its window
+
+	// Contexts of attempts and of writes, which outlast that of Run for a while.
+	attempts, writes context.Context //nolint:containedctx // all of Run's goroutines share them
+	stopBy           atomic.Pointer[time.Time]
 }
 
 // configured is an endpoint that consumers may be using.
@@ -323,20 +328,22 @@ func (r *Relay) attempt(ctx context.Context, e *Endpoint, a tidings.Attempt) tid
 
 // Run delivers until the context ends; then it lets the attempts under way
 // finish, saves the cursors, gives its leases back, and returns. It returns an
-// error only if the cursors could not be saved at the end. Call it once.
+// error only if the cursors could not be saved at the end. See [Relay.StopBy] for how
+// long that may take. Call it once.
 func (r *Relay) Run(ctx context.Context) error {
-	var tailing, saving sync.WaitGroup
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer r.endAfter(ctx)()
+	var background sync.WaitGroup
+	delivering, stop := context.WithCancel(r.writes)
 	defer stop()
-	tailing.Go(func() { r.tail.run(ctx) })
-	saving.Go(func() { r.saveRegularly(background) })
-	saving.Go(func() { r.history.run(background) })
+	background.Go(func() { r.tail.run(ctx) })
+	background.Go(func() { r.saveRegularly(delivering) })
+	background.Go(func() { r.history.run(delivering, r.writes) })
 
-	err := newReplica(r).run(ctx)
-
-	tailing.Wait()
+	replica := newReplica(r)
+	ended := replica.run(ctx)
 	stop()
-	saving.Wait()
+	err := replica.leave(ended)
+	background.Wait()
 	r.mu.Lock()
 	for _, c := range r.endpoints {
 		r.retired = append(r.retired, c)

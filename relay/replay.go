@@ -91,7 +91,7 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
 			underway: make(map[string]bool), waiting: make(map[int64]bool),
 		}
 		helpers.Go(func() {
-			p.run(ctx)
+			p.run(ctx, c.relay.writes)
 			give(c.replays.ended)
 		})
 		return
@@ -202,13 +202,13 @@ const (
 )
 
 // run sends the events, or those that it can before the context ends; then it
-// notes how far it came.
-func (p *replaying) run(ctx context.Context) {
+// notes how far it came, while writes lasts.
+func (p *replaying) run(ctx, writes context.Context) {
 	p.sendAll(ctx)
 	if ctx.Err() == nil || p.State != eventlog.ReplayRunning {
 		return
 	}
-	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.drain+finalTime)
+	final, cancel := context.WithTimeout(writes, p.drain+finalTime)
 	defer cancel()
 	for p.handed > 0 && final.Err() == nil {
 		select {

@@ -74,9 +74,9 @@ func newID() string {
 	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:12])
 }
 
-// run takes part until the context ends; then it lets every consumer finish and
-// leaves.
-func (p *replica) run(ctx context.Context) error {
+// run takes part until the context ends; then it lets every consumer finish, and returns
+// them.
+func (p *replica) run(ctx context.Context) (ended []*consumer) {
 	ctx = eventlog.Urgent(ctx)
 	interval := p.relay.options.LeaseTime / 3
 	timer := time.NewTimer(0)
@@ -94,7 +94,7 @@ func (p *replica) run(ctx context.Context) error {
 		p.step(ctx)
 		timer.Reset(p.pause(interval))
 	}
-	return p.leave(ctx)
+	return p.drain()
 }
 
 // raceTime is how long it takes for the others to have what they took.
@@ -383,33 +383,21 @@ func (p *replica) finish(ctx context.Context, s *slot) {
 	p.relay.forget(s.consumer)
 }
 
-// finalTime bounds the last writes of a process that stops.
-const finalTime = 5 * time.Second
-
-// leave waits for all consumers, saves their cursors, and gives all leases back
-// at once.
-func (p *replica) leave(ctx context.Context) error {
-	// What is under way may take a while, and others must not take over meanwhile.
-	staying, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
+// drain waits until all consumers have ended. What is under way may take a while, and
+// others must not take over meanwhile.
+func (p *replica) drain() (ended []*consumer) {
 	renewal := time.NewTicker(p.relay.options.LeaseTime / 3)
 	defer renewal.Stop()
-	var failures []error
 	for len(p.slots) > 0 {
 		select {
 		case s := <-p.ended:
 			s.stop()
 			delete(p.slots, s.lease().Partition)
-			if !s.lost() {
-				final, cancel := context.WithTimeout(staying, finalTime)
-				failures = append(failures, p.relay.saveCursors(final, s.consumer))
-				cancel()
-			}
-			p.relay.forget(s.consumer)
+			ended = append(ended, s.consumer)
 		case <-renewal.C:
 			now := time.Now()
-			final, cancel := context.WithTimeout(staying, finalTime)
-			alive, err := p.relay.log.KeepAlive(final, eventlog.Replica{ID: p.id}, p.relay.options.LeaseTime)
+			asking, cancel := context.WithTimeout(eventlog.Urgent(p.relay.writes), p.relay.options.LeaseTime/3)
+			alive, err := p.relay.log.KeepAlive(asking, eventlog.Replica{ID: p.id}, p.relay.options.LeaseTime)
 			cancel()
 			if err == nil && alive {
 				p.alive.renew(now)
@@ -418,12 +406,21 @@ func (p *replica) leave(ctx context.Context) error {
 			}
 		}
 	}
-	final, cancel := context.WithTimeout(staying, finalTime)
+	return ended
+}
+
+// leave saves the cursors of consumers that have ended, and gives all leases back.
+func (p *replica) leave(ended []*consumer) error {
+	final, cancel := context.WithTimeout(eventlog.Urgent(p.relay.writes), finalTime)
 	defer cancel()
-	if p.joined {
-		failures = append(failures, p.relay.log.Leave(final, p.id), p.relay.log.Nudge(final))
+	err := p.relay.saveCursors(final, ended...)
+	for _, c := range ended {
+		p.relay.forget(c)
 	}
-	if err := errors.Join(failures...); err != nil {
+	if p.joined {
+		err = errors.Join(err, p.relay.log.Leave(final, p.id), p.relay.log.Nudge(final))
+	}
+	if err != nil {
 		return fmt.Errorf("save cursors at the end: %w", err)
 	}
 	return nil

@@ -322,7 +322,7 @@ func usable(ctx context.Context, s *store.Store, r *relay.Relay) error {
 
 // Run serves until the context ends, and for the shutdown delay. Then it lets the
 // requests under way finish, then the webhooks under way, saves the cursors and
-// closes everything; each within the shutdown timeout.
+// closes everything, all of it within the shutdown timeout.
 func (a *App) Run(ctx context.Context) error {
 	cfg := a.config.Load()
 	timeout := time.Duration(cfg.ShutdownTimeout)
@@ -359,16 +359,51 @@ func (a *App) Run(ctx context.Context) error {
 		failure = fmt.Errorf("serve: %w", failure)
 	}
 	close(a.draining)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
+	drained := time.Now().Add(timeout - min(closeTime, timeout/4))
+	a.relay.StopBy(drained)
+	defer time.AfterFunc(timeout/2, stop).Stop() // webhooks can't wait for every request
+	drain, cancelDrain := context.WithDeadline(end, drained)
+	defer cancelDrain()
 	if err := a.server.Shutdown(drain); err != nil {
 		a.logger.Warn("requests still under way were cut off", "error", err)
 		failure = errors.Join(failure, a.server.Close())
 	}
 	stop()
-	failure = errors.Join(failure, group.Wait(), a.Close())
+	failure = errors.Join(failure, within(end, "stop", group.Wait), a.close(end))
 	a.logger.Info("stopped")
 	return failure
+}
+
+const (
+	// closeTime is how much of the shutdown timeout is for closing, at most.
+	closeTime = 2 * time.Second
+	// lateTime is what is closed once the time is over has all the same.
+	lateTime = 100 * time.Millisecond
+)
+
+// within runs do, and waits for it until the context ends and a moment longer.
+func within(ctx context.Context, what string, do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		err := do()
+		if err != nil {
+			err = fmt.Errorf("%s: %w", what, err)
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(lateTime):
+		return fmt.Errorf("%s: shutdown_timeout is over", what)
+	}
 }
 
 // closeWhenLeaving has clients come back on another connection, which leads them
@@ -383,11 +418,14 @@ func (a *App) closeWhenLeaving(next http.Handler) http.Handler {
 }
 
 // Close closes everything, the last opened first.
-func (a *App) Close() error {
+func (a *App) Close() error { return a.close(context.Background()) }
+
+// close is Close, which gives up what takes longer than the context.
+func (a *App) close(ctx context.Context) error {
 	var errs []error
 	for _, v := range slices.Backward(a.closers) {
-		if err := v.close(); err != nil {
-			errs = append(errs, fmt.Errorf("close %s: %w", v.name, err))
+		if err := within(ctx, "close "+v.name, v.close); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	a.closers = nil

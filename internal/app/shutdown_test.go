@@ -1,0 +1,98 @@
+package app_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
+)
+
+// Everything that ends a process, from the requests under way to the last writes, has
+// one deadline, also while the database says nothing, receivers hang and the collector
+// of traces is silent.
+func TestShutdownHasOneDeadline(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		// database returns what makes the database stand still.
+		database func(t *testing.T, settings map[string]any) (freeze func())
+	}{
+		{"SQLite", func(t *testing.T, settings map[string]any) func() {
+			folder := t.TempDir()
+			settings["data_dir"] = folder
+			return func() { holdLock(t, folder) }
+		}},
+		{"PostgreSQL", func(t *testing.T, settings map[string]any) func() {
+			m := newMute(t, testdb.Postgres(t))
+			settings["database_url"] = m.url
+			return func() { m.silence(true) }
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var arrived atomic.Int64
+			var hang atomic.Bool
+			hanging := make(chan struct{})
+			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				arrived.Add(1)
+				if hang.Load() {
+					<-hanging
+				}
+				w.WriteHeader(http.StatusNoContent)
+			}))
+			t.Cleanup(receiver.Close)
+			t.Cleanup(func() { close(hanging) })
+			collector, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { collector.Close() })
+			const endpoints, timeout = 20, 3 * time.Second
+			var all []any
+			for n := range endpoints {
+				all = append(all, object{"name": fmt.Sprint("e", n), "url": receiver.URL})
+			}
+			settings := map[string]any{
+				"shutdown_timeout": timeout.String(), "webhook": object{"endpoints": all},
+				"tracing": object{"endpoint": "http://" + collector.Addr().String()},
+			}
+			freeze := test.database(t, settings)
+			p := newProcess(t, settings)
+			p.start()
+			create := func(more int64) {
+				before := arrived.Load()
+				if err := p.create(); err != nil {
+					t.Fatal(err)
+				}
+				p.wait("deliveries", func() bool { return arrived.Load() >= before+more })
+			}
+			create(1)
+			hang.Store(true)
+			create(endpoints / 2)
+			freeze()
+			go p.create() //nolint:errcheck // it is under way when the process ends
+			begun := time.Now()
+			_ = p.end(syscall.SIGTERM) // the exit code says that cursors could not be saved
+			slack := 2 * time.Second
+			if testtool.Raced {
+				slack = 10 * time.Second
+			}
+			if took := time.Since(begun); took > timeout+slack {
+				t.Errorf("it took %v to end, with a deadline of %v; log:\n%s", took, timeout, p.log)
+			} else {
+				t.Logf("ended after %v", took)
+			}
+			if !strings.Contains(p.log.String(), "msg=stopped") {
+				t.Errorf("it did not end in good order; log:\n%s", p.log)
+			}
+		})
+	}
+}
