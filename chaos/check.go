@@ -44,7 +44,8 @@ func (w *world) left() string {
 	for _, item := range page["items"].([]any) {
 		e := item.(map[string]any)
 		if e["lag_events"] != 0.0 || e["parked"] != 0.0 {
-			left = append(left, fmt.Sprintf("%v is %v (%v): %v events behind, %v parked", e["name"], e["state"], e["reason"], e["lag_events"], e["parked"]))
+			left = append(left, fmt.Sprintf("%v is %v (%v): %v events behind, %v parked",
+				e["name"], e["state"], e["reason"], e["lag_events"], e["parked"]))
 		}
 	}
 	return strings.Join(left, "; ")
@@ -69,7 +70,8 @@ func (w *world) truth(ctx context.Context) (events []logged, contexts map[string
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, err := db.QueryContext(ctx, "SELECT seq, id, resource_type, action, resource_id, resource_version, at FROM "+schema+"tidings_events ORDER BY seq")
+	rows, err := db.QueryContext(ctx,
+		"SELECT seq, id, resource_type, action, resource_id, resource_version, at FROM "+schema+"tidings_events ORDER BY seq")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,11 +106,28 @@ func (w *world) truth(ctx context.Context) (events []logged, contexts map[string
 	return events, contexts, found.Err()
 }
 
-// coalescing is the name of the receiver whose endpoint merges.
-const coalescing = "coalescing"
+const (
+	coalescing = "coalescing" // the receiver whose endpoint merges
+	reloaded   = "reloaded"   // the one whose endpoint is changed by reloads, and does not always want updates
+)
+
+// problems are the promises that were broken.
+type problems []string
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
 
 // verdict is what the check found.
-type verdict struct{ lost, phantom, disordered, late, different, duplicates, delivered, merged int }
+type verdict struct {
+	delivered, lost, phantom, disordered, late, different, merged, unwanted int
+	duplicates, unexplained                                                 int
+}
+
+func (v *verdict) add(o verdict) {
+	v.delivered, v.lost, v.phantom = v.delivered+o.delivered, v.lost+o.lost, v.phantom+o.phantom
+	v.disordered, v.late, v.different = v.disordered+o.disordered, v.late+o.late, v.different+o.different
+	v.merged, v.unwanted = v.merged+o.merged, v.unwanted+o.unwanted
+	v.duplicates, v.unexplained = v.duplicates+o.duplicates, v.unexplained+o.unexplained
+}
 
 // check compares the database with what arrived.
 func (w *world) check(ctx context.Context, s settings, settled time.Duration) error {
@@ -116,17 +135,25 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 	if err != nil {
 		return err
 	}
-	var problems []string
-	problems = append(problems, checkLog(events, contexts)...)
+	found := slices.Concat(w.problems, checkLog(events, contexts), checkAcknowledged(w.acked, events))
 	var total verdict
 	for _, r := range w.receivers {
-		v, found := r.check(events)
-		problems = append(problems, found...)
-		total.lost, total.phantom, total.disordered = total.lost+v.lost, total.phantom+v.phantom, total.disordered+v.disordered
-		total.late += v.late
-		total.different, total.duplicates = total.different+v.different, total.duplicates+v.duplicates
-		total.delivered, total.merged = total.delivered+v.delivered, total.merged+v.merged
+		v, more := r.check(events, w.trouble)
+		found = append(found, more...)
+		total.add(v)
 	}
+	w.report(s, settled, len(events), total)
+	if most := inFlight * w.interrupted(); total.late > most {
+		found.add("%d came late at the coalescing endpoint; no more than %d can have been under way", total.late, most)
+	}
+	if len(found) > 0 {
+		return errors.New(strings.Join(found[:min(len(found), 20)], "\n"))
+	}
+	return nil
+}
+
+// report prints what was done and what came of it.
+func (w *world) report(s settings, settled time.Duration, events int, total verdict) {
 	faults, met := 0, 0
 	fmt.Printf("\n%s, %v, %d servers\n", w.database, s.time, len(w.servers))
 	for _, name := range slices.Sorted(maps.Keys(w.faults)) {
@@ -143,18 +170,28 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 	for _, name := range slices.Sorted(maps.Keys(answers)) {
 		fmt.Printf("  %5d  receiver %s\n", answers[name], name)
 	}
-	fmt.Printf("%-36s%d\n%-36s%d\n%-36s%d acknowledged, %d not; the slowest took %v\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%d\n%-36s%v\n",
-		"faults done", faults, "requests answered badly", met,
-		"writes", w.writes.Load(), w.failed.Load(), time.Duration(w.slow.Load()).Round(time.Millisecond),
-		"events", len(events), "deliveries", total.delivered, "lost", total.lost, "phantom", total.phantom, "out of order", total.disordered,
-		"late, were under way (coalescing)", total.late, "duplicates", total.duplicates, "merged (coalescing endpoint)", total.merged, "settled after the last fault", settled.Round(100*time.Millisecond))
-	if most := inFlight * w.interrupted(); total.late > most {
-		problems = append(problems, fmt.Sprintf("%d came late at the coalescing endpoint; no more than %d can have been under way", total.late, most))
+	slowest := time.Duration(w.slow.Load()).Round(time.Millisecond)
+	for _, line := range []struct {
+		what  string
+		value any
+	}{
+		{"faults done", faults},
+		{"requests answered badly", met},
+		{"writes", fmt.Sprintf("%d acknowledged, %d not; the slowest took %v", len(w.acked), w.failed.Load(), slowest)},
+		{"events", events},
+		{"deliveries", total.delivered},
+		{"lost", total.lost},
+		{"phantom", total.phantom},
+		{"out of order", total.disordered},
+		{"late, were under way (coalescing)", total.late},
+		{"duplicates", total.duplicates},
+		{"duplicates without a reason", total.unexplained},
+		{"merged (coalescing endpoint)", total.merged},
+		{"not wanted (reloaded endpoint)", total.unwanted},
+		{"settled after the last fault", settled.Round(100 * time.Millisecond)},
+	} {
+		fmt.Printf("%-36s%v\n", line.what, line.value)
 	}
-	if len(problems) > 0 {
-		return errors.New(strings.Join(problems[:min(len(problems), 20)], "\n"))
-	}
-	return nil
 }
 
 // inFlight is max_in_flight, unless configured.
@@ -169,37 +206,71 @@ func (w *world) interrupted() (n int) {
 }
 
 // checkLog checks promise 1: each change and its event, or neither.
-func checkLog(events []logged, contexts map[string]int64) (problems []string) {
+func checkLog(events []logged, contexts map[string]int64) (found problems) {
 	versions := make(map[string]int64)
 	deleted := make(map[string]bool)
 	for i, e := range events {
 		if e.sequence != int64(i)+1 {
-			problems = append(problems, fmt.Sprintf("position %d follows %d", e.sequence, i))
+			found.add("position %d follows %d", e.sequence, i)
 			break
 		}
 		if e.typ != "context" {
 			continue
 		}
 		if e.version != versions[e.resource]+1 {
-			problems = append(problems, fmt.Sprintf("%s: version %d follows %d in the log", e.resource, e.version, versions[e.resource]))
+			found.add("%s: version %d follows %d in the log", e.resource, e.version, versions[e.resource])
 		}
 		versions[e.resource], deleted[e.resource] = e.version, e.action == string(tidings.Deleted)
 	}
 	for resource, version := range contexts {
 		if versions[resource] != version || deleted[resource] {
-			problems = append(problems, fmt.Sprintf("%s is at version %d, its last event at %d", resource, version, versions[resource]))
+			found.add("%s is at version %d, its last event at %d", resource, version, versions[resource])
 		}
 	}
 	for resource := range versions {
 		if _, there := contexts[resource]; !there && !deleted[resource] {
-			problems = append(problems, fmt.Sprintf("%s is gone and no event tells of it", resource))
+			found.add("%s is gone and no event tells of it", resource)
 		}
 	}
-	return problems
+	return found
+}
+
+// checkAcknowledged checks that what a caller was told is done has its event.
+func checkAcknowledged(acked []write, events []logged) (found problems) {
+	told := make(map[write]bool)
+	for _, e := range events {
+		if e.action == string(tidings.Deleted) {
+			e.version = 0
+		}
+		told[write{e.resource, e.version}] = true
+	}
+	for _, a := range acked {
+		if !told[a] {
+			found.add("%s: version %d (0: its deletion) was acknowledged, and has no event", a.resource, a.version)
+		}
+	}
+	return found
+}
+
+const (
+	attempt   = 300 * time.Millisecond // how long a delivery takes at most on a busy machine
+	cursorAge = time.Second            // how long one may be not yet saved
+	recovery  = 15 * time.Second       // until leases have passed on and all goes on as before
+)
+
+// explained reports whether a delivery may have been made again: what its answer
+// was can be unknown to those who deliver now.
+func (r *receiver) explained(first time.Time, trouble []span) bool {
+	for _, s := range trouble {
+		if first.After(s.from.Add(-cursorAge)) && first.Before(s.to.Add(recovery)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.closed, func(at time.Time) bool { return at.Sub(first).Abs() < attempt })
 }
 
 // check checks promises 2 and 3 for an endpoint.
-func (r *receiver) check(events []logged) (v verdict, problems []string) {
+func (r *receiver) check(events []logged, trouble []span) (v verdict, found problems) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := make(map[string]logged)
@@ -211,7 +282,7 @@ func (r *receiver) check(events []logged) (v verdict, problems []string) {
 		e, ok := known[a.id]
 		if !ok || e.sequence != a.sequence {
 			v.phantom++
-			problems = append(problems, fmt.Sprintf("%s got %s, which is not in the log", r.name, a.id))
+			found.add("%s got %s, which is not in the log", r.name, a.id)
 			continue
 		}
 		switch {
@@ -220,13 +291,19 @@ func (r *receiver) check(events []logged) (v verdict, problems []string) {
 			v.late++ // it was under way when its sender was stopped, and another owner merged it
 		default:
 			v.disordered++
-			problems = append(problems, fmt.Sprintf("%s got position %d of %s after %d", r.name, a.sequence, a.resource, last[a.resource]))
+			found.add("%s got position %d of %s after %d", r.name, a.sequence, a.resource, last[a.resource])
 		}
 		last[a.resource] = max(last[a.resource], a.sequence)
 	}
-	v.delivered, v.duplicates, v.different = len(r.order)+r.duplicates, r.duplicates, r.different
+	for _, a := range r.duplicates {
+		if !r.explained(a.first, trouble) {
+			v.unexplained++
+			found.add("%s got position %d of %s again, without a reason", r.name, a.sequence, a.resource)
+		}
+	}
+	v.duplicates, v.delivered, v.different = len(r.duplicates), len(r.order)+len(r.duplicates), r.different
 	if r.different > 0 {
-		problems = append(problems, fmt.Sprintf("%s got other bytes under the same webhook-id, %d times", r.name, r.different))
+		found.add("%s got other bytes under the same webhook-id, %d times", r.name, r.different)
 	}
 	for _, e := range events {
 		if _, ok := r.bodies[e.id]; ok {
@@ -236,10 +313,14 @@ func (r *receiver) check(events []logged) (v verdict, problems []string) {
 			v.merged++
 			continue
 		}
+		if r.name == reloaded && e.action == string(tidings.Updated) {
+			v.unwanted++
+			continue
+		}
 		v.lost++
-		problems = append(problems, fmt.Sprintf("%s never got position %d of %s (%s)", r.name, e.sequence, e.resource, e.action))
+		found.add("%s never got position %d of %s (%s)", r.name, e.sequence, e.resource, e.action)
 	}
-	return v, problems
+	return v, found
 }
 
 // toldOtherwise reports whether another event told of one that was merged: a

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -21,6 +22,9 @@ type drivenFault struct {
 	do   func(s *server) error
 	undo func(s *server) error
 	most time.Duration // how long it lasts at most
+	// disturbs says that it comes between a server and what it knows: afterwards it
+	// may send again what it sent just before.
+	disturbs bool
 }
 
 // Faults that leave requests under way without an owner.
@@ -30,49 +34,81 @@ const (
 	faultCut  = "replica cut off from the database"
 )
 
-func (w *world) drivenFaults() []drivenFault {
+// narrow leaves out the updates.
+var narrow = []string{"context.created", "context.deleted"}
+
+func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 	signal := func(sig syscall.Signal) func(*server) error {
 		return func(s *server) error { return s.signal(sig) }
 	}
 	again := func(s *server) error { return s.start() }
+	nothing := func(*server) error { return nil }
 	faults := []drivenFault{
-		{faultKill, signal(syscall.SIGKILL), again, 2 * time.Second},
-		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second},
-		{faultStop, signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second},
+		{faultKill, signal(syscall.SIGKILL), again, 2 * time.Second, true},
+		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second, true},
+		{faultStop, signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second, true},
+		{"reload: URL, partitions, patterns", func(*server) error { return w.reload(random) }, nothing, time.Second, false},
 		{
 			"receiver down", func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
-			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second,
+			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second, false,
 		},
-		{"receiver gone (410), then enabled", func(*server) error { return w.named("outages", func(r *receiver) { r.gone.Store(true) }) }, func(*server) error {
+		{"receiver gone (410), then enabled", func(*server) error {
+			return w.named("outages", func(r *receiver) { r.gone.Store(true) })
+		}, func(*server) error {
 			return errors.Join(w.named("outages", func(r *receiver) { r.gone.Store(false) }), w.enable("outages"))
-		}, 2 * time.Second},
+		}, 2 * time.Second, false},
 		{"receiver's clock jumps", func(*server) error {
 			return w.named("flaky", func(r *receiver) { r.skew.Store(int64(time.Hour)) })
-		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) }, 2 * time.Second},
+		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) }, 2 * time.Second, false},
 		{
 			"bad TLS", func(*server) error { return w.named("encrypted", (*receiver).closeTLS) },
-			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second,
+			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second, false,
 		},
 	}
 	if w.postgres != nil {
 		start := func(*server) error { return w.postgres.Start() }
+		stop := func(*server) error { return w.postgres.Stop() }
+		crash := func(*server) error { return w.postgres.Kill() }
 		faults = append(faults,
-			drivenFault{"PostgreSQL restarts (fast)", func(*server) error { return w.postgres.Stop() }, start, 2 * time.Second},
-			drivenFault{"PostgreSQL restarts (immediate)", func(*server) error { return w.postgres.Kill() }, start, 2 * time.Second},
+			drivenFault{"PostgreSQL restarts (fast)", stop, start, 2 * time.Second, true},
+			drivenFault{"PostgreSQL restarts (immediate)", crash, start, 2 * time.Second, true},
 			drivenFault{
-				"replica cut off from the database", func(s *server) error { s.proxy.setCut(true); return nil },
-				func(s *server) error { s.proxy.setCut(false); return nil }, 15 * time.Second,
+				faultCut, func(s *server) error { s.proxy.setCut(true); return nil },
+				func(s *server) error { s.proxy.setCut(false); return nil }, 15 * time.Second, true,
+			},
+			drivenFault{
+				"connections to the database fall silent", func(s *server) error { s.proxy.silence(); return nil },
+				nothing, 10 * time.Second, true,
 			},
 		)
+	}
+	if w.postgres == nil {
+		faults = append(faults, drivenFault{"second server in the data folder", w.intrude, nothing, time.Millisecond, false})
 	}
 	if w.disk {
 		full := filepath.Join(w.folder, "full")
 		faults = append(faults, drivenFault{
 			"disk is full", func(*server) error { return fillDisk(full) },
-			func(*server) error { return os.Remove(full) }, 4 * time.Second,
+			func(*server) error { return os.Remove(full) }, 4 * time.Second, true,
 		})
 	}
 	return faults
+}
+
+// intrude starts a second server in the data folder of one that runs. It has to
+// refuse.
+func (w *world) intrude(s *server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := w.ready(ctx, s); err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, s.binary, "serve", "--config", s.file, "--listen", "127.0.0.1:0").CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !exit.Exited() {
+		w.problems.add("a second server in the data folder ended with %v: %s", err, out)
+	}
+	return nil
 }
 
 // fillDisk writes a file until there is no room.
@@ -106,7 +142,8 @@ func (w *world) named(name string, do func(*receiver)) error {
 func (w *world) enable(name string) error {
 	for range 100 {
 		for _, s := range w.servers {
-			if status, _, err := w.call(s, http.MethodPost, "/webhooks/endpoints/"+name+"/enable", nil); err == nil && status == http.StatusOK {
+			status, _, err := w.call(s, http.MethodPost, "/webhooks/endpoints/"+name+"/enable", nil)
+			if err == nil && status == http.StatusOK {
 				return nil
 			}
 		}
@@ -118,10 +155,11 @@ func (w *world) enable(name string) error {
 // driveFaults does one fault after another until the context ends, and undoes
 // each.
 func (w *world) driveFaults(ctx context.Context, random *rand.Rand) {
-	faults := w.drivenFaults()
+	faults := w.drivenFaults(random)
 	for ctx.Err() == nil {
 		f := faults[random.IntN(len(faults))]
 		s := w.servers[random.IntN(len(w.servers))]
+		from := time.Now()
 		if err := f.do(s); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", f.name, err)
 		}
@@ -131,10 +169,16 @@ func (w *world) driveFaults(ctx context.Context, random *rand.Rand) {
 		}
 		w.mu.Lock()
 		w.faults[f.name]++
+		if f.disturbs {
+			w.trouble = append(w.trouble, span{from, time.Now()})
+		}
 		w.mu.Unlock()
 		pause(ctx, time.Duration(300+random.IntN(1500))*time.Millisecond)
 		for _, s := range w.servers { // one may have given up while its database was away
 			if s.ended() {
+				w.mu.Lock()
+				w.trouble = append(w.trouble, span{from, time.Now()})
+				w.mu.Unlock()
 				_ = s.signal(syscall.SIGKILL)
 				if err := s.start(); err != nil {
 					fmt.Fprintf(os.Stderr, "start %s again: %v\n", s.name, err)

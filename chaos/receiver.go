@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -37,16 +38,19 @@ type receiver struct {
 	mu         sync.Mutex
 	bodies     map[string][]byte
 	arrived    map[string]time.Time
-	order      []arrival // first arrivals
-	duplicates int
+	order      []arrival   // first arrivals
+	duplicates []arrival   // and the others
+	closed     []time.Time // when it closed its connections
 	different  int
-	met        map[string]int // faults
+	disliked   map[string]time.Time // when an event that it dislikes came first
+	met        map[string]int       // faults
 }
 
 type arrival struct {
 	id       string
 	sequence int64
 	resource string
+	first    time.Time
 }
 
 // fault answers a request in a way that no receiver should.
@@ -114,7 +118,10 @@ func allFaults() []fault {
 }
 
 func newReceiver(name string, faults []fault, tls bool) (*receiver, error) {
-	r := &receiver{name: name, faults: faults, bodies: make(map[string][]byte), arrived: make(map[string]time.Time), met: make(map[string]int)}
+	r := &receiver{
+		name: name, faults: faults, bodies: make(map[string][]byte), arrived: make(map[string]time.Time),
+		disliked: make(map[string]time.Time), met: make(map[string]int),
+	}
 	var err error
 	if r.verifier, err = receive.NewVerifier(secret); err != nil {
 		return nil, err
@@ -152,7 +159,10 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		r.meet(f.name)
 		f.do(w, request)
 		return
-	case rand.IntN(50) == 0:
+	case rand.IntN(500) == 0:
+		r.mu.Lock()
+		r.closed = append(r.closed, time.Now())
+		r.mu.Unlock()
 		r.server.CloseClientConnections() // also those that are not idle
 		r.meet("closes connections")
 		return
@@ -167,19 +177,52 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
+	if f, ok := r.dislikes(event.ID); ok {
+		r.meet(f.name + " to one event")
+		f.do(w, request)
+		return
+	}
+	sequence, _ := strconv.ParseInt(request.Header.Get("tidings-sequence"), 10, 64) // 0 shows in the check
 	r.mu.Lock()
 	if known, ok := r.bodies[event.ID]; ok {
-		r.duplicates++
+		r.duplicates = append(r.duplicates, arrival{event.ID, sequence, event.Resource(), r.arrived[event.ID]})
 		if !bytes.Equal(known, body) {
 			r.different++
 		}
 	} else {
-		r.bodies[event.ID], r.arrived[event.ID] = body, time.Now()
-		sequence, _ := strconv.ParseInt(request.Header.Get("tidings-sequence"), 10, 64) // 0 shows in the check
-		r.order = append(r.order, arrival{event.ID, sequence, event.Resource()})
+		now := time.Now()
+		r.bodies[event.ID], r.arrived[event.ID] = body, now
+		r.order = append(r.order, arrival{event.ID, sequence, event.Resource(), now})
 	}
 	r.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// particular is the name of the receiver that refuses some events, each in a way of
+// its own, until it has seen them for a while.
+const particular = "particular"
+
+const (
+	oneIn = 100 // events it dislikes one of so many
+	sulks = 10 * time.Second
+)
+
+var dislikes = []fault{status(403), status(404), status(422), status(429), status(500)}
+
+// dislikes returns what the receiver has against an event just now.
+func (r *receiver) dislikes(id string) (fault, bool) {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(id))
+	n := int(hash.Sum32())
+	if r.name != particular || n%oneIn != 0 || r.well.Load() {
+		return fault{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, met := r.disliked[id]; !met {
+		r.disliked[id] = time.Now()
+	}
+	return dislikes[n/oneIn%len(dislikes)], time.Since(r.disliked[id]) < sulks
 }
 
 func (r *receiver) meet(fault string) {

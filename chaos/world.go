@@ -19,6 +19,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,17 +47,38 @@ type world struct {
 	receivers   []*receiver
 	servers     []*server
 	client      *http.Client
+	// These belong to whoever drives the faults.
+	problems problems
+	reloaded settable // what reloads change
 
-	mu     sync.Mutex
-	faults map[string]int
-	writes atomic.Int64
-	failed atomic.Int64 // writes that were not acknowledged
-	slow   atomic.Int64 // the slowest write that was, in nanoseconds
+	mu      sync.Mutex
+	faults  map[string]int
+	trouble []span       // when servers or their database were not well
+	acked   []write      // what callers were told is done
+	failed  atomic.Int64 // writes that were not acknowledged
+	slow    atomic.Int64 // the slowest write that was, in nanoseconds
+}
+
+// span is a time during which something went wrong.
+type span struct{ from, to time.Time }
+
+// write is an acknowledged change of a context.
+type write struct {
+	resource string
+	version  int64 // 0 for a deletion
+}
+
+// settable is what reloads change of the endpoint "reloaded".
+type settable struct {
+	path       string
+	partitions int
+	events     []string
 }
 
 // server is a process and the connection to the database that it alone uses.
 type server struct {
 	name, binary, file, address string
+	settings                    map[string]any
 	proxy                       *proxy
 	log                         *os.File
 
@@ -64,7 +87,10 @@ type server struct {
 }
 
 func newWorld(ctx context.Context, database, folder, binary string) (w *world, err error) {
-	w = &world{database: database, folder: folder, faults: make(map[string]int), client: &http.Client{Timeout: 5 * time.Second}}
+	w = &world{
+		database: database, folder: folder, faults: make(map[string]int), client: &http.Client{Timeout: 5 * time.Second},
+		reloaded: settable{"/", 1, []string{"*"}},
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
@@ -82,7 +108,9 @@ func newWorld(ctx context.Context, database, folder, binary string) (w *world, e
 		{"flaky", allFaults(), false},
 		{"outages", nil, false},
 		{"partitioned", allFaults()[:4], false},
-		{"coalescing", allFaults()[:4], false},
+		{coalescing, allFaults()[:4], false},
+		{particular, nil, false},
+		{reloaded, nil, false},
 		{"encrypted", nil, true},
 	} {
 		receiver, err := newReceiver(r.name, r.faults, r.tls)
@@ -131,32 +159,13 @@ func (w *world) newServer(name, binary string) (*server, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	certificate := filepath.Join(w.folder, "ca.pem")
-	var endpoints []any
-	for _, r := range w.receivers {
-		e := map[string]any{
-			"name": r.name, "url": r.server.URL, "secret": secret, "timeout": "1s",
-			"retry": map[string]any{"schedule": []string{"200ms", "1s", "2s"}, "max_attempts": 100},
-		}
-		switch r.name {
-		case "partitioned":
-			e["partitions"] = 2
-		case "coalescing":
-			e["coalesce"] = "latest"
-		case "encrypted":
-			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.server.Certificate().Raw})
-			if err := os.WriteFile(certificate, text, 0o600); err != nil {
-				return nil, err
-			}
-			e["http"] = map[string]any{"tls_config": map[string]any{"ca_file": certificate}}
-		}
-		endpoints = append(endpoints, e)
-	}
-	all := map[string]any{
+	s.settings = map[string]any{
 		"listen": s.address, "data_dir": filepath.Join(w.folder, "data"), "shutdown_timeout": "5s",
-		"limits":  map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000}, // one user does it all
-		"auth":    map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash(token), "user": "chaos@example.com", "role": "admin"}}},
-		"webhook": map[string]any{"endpoints": endpoints},
+		// One user does it all.
+		"limits": map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000},
+		"auth": map[string]any{"tokens": []any{
+			map[string]any{"sha256": auth.Hash(token), "user": "chaos@example.com", "role": "admin"},
+		}},
 	}
 	if w.databaseURL != "" {
 		u, err := url.Parse(w.databaseURL)
@@ -167,17 +176,61 @@ func (w *world) newServer(name, binary string) (*server, error) {
 			return nil, err
 		}
 		u.Host = s.proxy.address()
-		all["database_url"] = u.String()
-		all["data_dir"] = filepath.Join(w.folder, name)
-	}
-	text, err := json.Marshal(all)
-	if err != nil {
-		return nil, err
+		s.settings["database_url"] = u.String()
+		s.settings["data_dir"] = filepath.Join(w.folder, name)
 	}
 	if s.log, err = os.OpenFile(w.folder+"-"+name+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return nil, err
 	}
-	return s, os.WriteFile(s.file, text, 0o600)
+	return s, w.configure(s)
+}
+
+// configure writes the configuration of a server.
+func (w *world) configure(s *server) error {
+	var endpoints []any
+	for _, r := range w.receivers {
+		e := map[string]any{
+			"name": r.name, "url": r.server.URL, "secret": secret, "timeout": "1s",
+			"retry": map[string]any{"schedule": []string{"200ms", "1s", "2s"}, "max_attempts": 100},
+		}
+		switch r.name {
+		case "partitioned":
+			e["partitions"] = 2
+		case coalescing:
+			e["coalesce"] = "latest"
+		case reloaded:
+			e["url"], e["partitions"], e["events"] = r.server.URL+w.reloaded.path, w.reloaded.partitions, w.reloaded.events
+		case "encrypted":
+			certificate := filepath.Join(w.folder, "ca.pem")
+			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.server.Certificate().Raw})
+			if err := os.WriteFile(certificate, text, 0o600); err != nil {
+				return err
+			}
+			e["http"] = map[string]any{"tls_config": map[string]any{"ca_file": certificate}}
+		}
+		endpoints = append(endpoints, e)
+	}
+	s.settings["webhook"] = map[string]any{"endpoints": endpoints}
+	text, err := json.Marshal(s.settings)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.file, text, 0o600)
+}
+
+// reload has every server take another URL, other partitions and other patterns of
+// an endpoint; one that is not running reads them when it starts.
+func (w *world) reload(random *rand.Rand) error {
+	w.reloaded = settable{
+		path:       []string{"/", "/moved"}[random.IntN(2)],
+		partitions: 1 + random.IntN(4),
+		events:     [][]string{{"*"}, {"context.*"}, narrow}[random.IntN(3)],
+	}
+	var errs []error
+	for _, s := range w.servers {
+		errs = append(errs, w.configure(s), s.signal(syscall.SIGHUP))
+	}
+	return errors.Join(errs...)
 }
 
 func (s *server) start() error {
@@ -247,26 +300,35 @@ func pause(ctx context.Context, d time.Duration) {
 
 // call makes a request of a server.
 func (w *world) call(s *server, method, path string, body any) (status int, answer map[string]any, err error) {
+	status, answer, _, err = w.callVersion(s, method, path, body)
+	return status, answer, err
+}
+
+// callVersion also returns the version that the answer names as its ETag, or 0.
+func (w *world) callVersion(s *server, method, path string, body any) (
+	status int, answer map[string]any, version int64, err error,
+) {
 	text, err := json.Marshal(body)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, 0, err
 	}
 	r, err := http.NewRequest(method, "http://"+s.address+"/api/v1"+path, bytes.NewReader(text))
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, 0, err
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
 	r.Header.Set("Content-Type", "application/json")
 	response, err := w.client.Do(r)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, 0, err
 	}
 	defer response.Body.Close()
 	answerText, err := io.ReadAll(response.Body)
 	if err == nil && len(answerText) > 0 {
 		err = json.Unmarshal(answerText, &answer)
 	}
-	return response.StatusCode, answer, err
+	version, _ = strconv.ParseInt(strings.Trim(response.Header.Get("ETag"), `"`), 10, 64) // 0 where there is none
+	return response.StatusCode, answer, version, err
 }
 
 // write changes contexts of its own until the context ends.
@@ -285,7 +347,7 @@ func (w *world) write(ctx context.Context, random *rand.Rand) {
 			}
 		}
 		begun := time.Now()
-		status, answer, err := w.call(s, method, path, body)
+		status, answer, version, err := w.callVersion(s, method, path, body)
 		switch {
 		case err != nil, status >= http.StatusInternalServerError, status == http.StatusNotFound:
 			w.failed.Add(1) // it may have been done all the same
@@ -296,12 +358,16 @@ func (w *world) write(ctx context.Context, random *rand.Rand) {
 			continue
 		case status >= http.StatusBadRequest:
 			fmt.Fprintf(os.Stderr, "%s %s: %d %v\n", method, path, status, answer)
+			continue
 		case method == http.MethodPost:
-			known[fmt.Sprint(answer["id"])] = true
+			id = fmt.Sprint(answer["id"])
+			known[id] = true
 		case method == http.MethodDelete:
 			delete(known, id)
 		}
-		w.writes.Add(1)
+		w.mu.Lock()
+		w.acked = append(w.acked, write{"context/" + id, version})
+		w.mu.Unlock()
 		if took := int64(time.Since(begun)); took > w.slow.Load() {
 			w.slow.Store(took)
 		}
@@ -329,75 +395,4 @@ func (w *world) close() error {
 		errs = append(errs, exec.Command("umount", w.folder).Run())
 	}
 	return errors.Join(errs...)
-}
-
-// proxy stands between a server and its database.
-type proxy struct {
-	listener net.Listener
-	target   string
-	cut      atomic.Bool
-
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-}
-
-func newProxy(target string) (*proxy, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	p := &proxy{listener: l, target: target, conns: make(map[net.Conn]bool)}
-	go p.serve()
-	return p, nil
-}
-
-func (p *proxy) address() string { return p.listener.Addr().String() }
-
-func (p *proxy) serve() {
-	for {
-		c, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		if p.cut.Load() {
-			_ = c.Close()
-			continue
-		}
-		to, err := net.Dial("tcp", p.target)
-		if err != nil {
-			_ = c.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.conns[c], p.conns[to] = true, true
-		p.mu.Unlock()
-		for _, pair := range [][2]net.Conn{{c, to}, {to, c}} {
-			go func() {
-				_, _ = io.Copy(pair[0], pair[1])
-				_ = c.Close()
-				_ = to.Close()
-				p.mu.Lock()
-				delete(p.conns, c)
-				delete(p.conns, to)
-				p.mu.Unlock()
-			}()
-		}
-	}
-}
-
-// setCut closes all connections and makes no new ones, or makes them again.
-func (p *proxy) setCut(cut bool) {
-	p.cut.Store(cut)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if cut {
-		for c := range p.conns {
-			_ = c.Close()
-		}
-	}
-}
-
-func (p *proxy) close() {
-	_ = p.listener.Close()
-	p.setCut(true)
 }

@@ -1,0 +1,116 @@
+//go:build unix
+
+package main
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// proxy stands between a server and its database.
+type proxy struct {
+	listener net.Listener
+	target   string
+	cut      atomic.Bool
+
+	mu    sync.Mutex
+	links map[*link]bool
+}
+
+// link is a connection and the one that it is passed on to.
+type link struct {
+	client, database net.Conn
+	silent           atomic.Bool // what comes is taken, and goes nowhere
+}
+
+func newProxy(target string) (*proxy, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{listener: l, target: target, links: make(map[*link]bool)}
+	go p.serve()
+	return p, nil
+}
+
+func (p *proxy) address() string { return p.listener.Addr().String() }
+
+func (p *proxy) serve() {
+	for {
+		c, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		if p.cut.Load() {
+			_ = c.Close()
+			continue
+		}
+		to, err := net.Dial("tcp", p.target)
+		if err != nil {
+			_ = c.Close()
+			continue
+		}
+		l := &link{client: c, database: to}
+		p.mu.Lock()
+		p.links[l] = true
+		p.mu.Unlock()
+		if p.cut.Load() { // since it was accepted
+			l.close()
+		}
+		go p.pass(l, c, to)
+		go p.pass(l, to, c)
+	}
+}
+
+// pass passes bytes on in one direction, until either end closes.
+func (p *proxy) pass(l *link, from, to net.Conn) {
+	defer func() {
+		l.close()
+		p.mu.Lock()
+		delete(p.links, l)
+		p.mu.Unlock()
+	}()
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 && !l.silent.Load() {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (l *link) close() {
+	_ = l.client.Close()
+	_ = l.database.Close()
+}
+
+// setCut closes all connections and makes no new ones, or makes them again.
+func (p *proxy) setCut(cut bool) {
+	p.cut.Store(cut)
+	if cut {
+		p.each((*link).close)
+	}
+}
+
+// silence has the connections that there are say nothing any more, for good. New
+// ones are well.
+func (p *proxy) silence() { p.each(func(l *link) { l.silent.Store(true) }) }
+
+func (p *proxy) each(do func(*link)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		do(l)
+	}
+}
+
+func (p *proxy) close() {
+	_ = p.listener.Close()
+	p.setCut(true)
+}
