@@ -180,9 +180,9 @@ func (h *health) observe(o tidings.Outcome, resource string, t *trial, quiet boo
 		h.fail(o, resource, now)
 		return endpoints
 	}
-	h.pace.failed(o, t.sent, now)
+	overloaded := h.pace.failed(o, t.sent, now)
 	if o.Verdict == tidings.Throttled {
-		return h.throttle(o, resource, t, now)
+		return h.throttle(o, resource, t, overloaded || quiet, now)
 	}
 	if h.blames(resource, t) && !onTheWay(o) {
 		if h.forgives(o, t) {
@@ -214,8 +214,12 @@ func (h *health) blames(resource string, t *trial) bool {
 }
 
 // forgives reports whether an event that is to blame is sent once more at once: a
-// connection that breaks hits any event.
+// connection that breaks hits any event, and so does a refusal for load, which
+// [health.throttle] counts.
 func (h *health) forgives(o tidings.Outcome, t *trial) bool {
+	if o.Verdict == tidings.Throttled {
+		return true
+	}
 	if o.Reason != tidings.ReasonReset || t.broke {
 		return false
 	}
@@ -298,14 +302,17 @@ func downReason(o tidings.Outcome) string {
 // "refuses: http_404".
 const RefusesPrefix = "refuses: "
 
-// throttle pauses as the receiver asked: for as long as it said, or for a short
-// time, which grows while nothing succeeds.
-func (h *health) throttle(o tidings.Outcome, resource string, t *trial, now time.Time) fault {
+// throttle pauses as the receiver asked: for as long as it said, or, if it refuses more
+// than a few, for a short time, which grows while nothing succeeds.
+func (h *health) throttle(o tidings.Outcome, resource string, t *trial, pause bool, now time.Time) fault {
 	if h.blames(resource, t) {
 		if t.refusals++; t.refusals >= refusalsOfOne {
 			return theEvents
 		}
 		t.mark = h.wins
+	}
+	if o.RetryAfter == 0 && !pause && h.state != Throttled {
+		return inDoubt
 	}
 	until := now.Add(min(o.RetryAfter, longestWait))
 	if o.RetryAfter == 0 {

@@ -337,7 +337,7 @@ func (s *simulation) reload() {
 	e.Fingerprint = fmt.Sprint(s.random.IntN(1 << 30))
 	e.MaxInFlight = 3 + s.random.IntN(14)
 	if e.Coalesce == "" {
-		e.Partitions = 1 + s.random.IntN(3)
+		e.Partitions = 1 + s.random.IntN(min(e.MaxInFlight, 3))
 	}
 	s.settings[name] = e
 	for _, p := range s.processes {
