@@ -55,6 +55,10 @@ type Reader interface {
 	// Oldest returns the position of the oldest event that has not expired; in a
 	// log without events, the position that the next one gets.
 	Oldest(ctx context.Context) (int64, error)
+	// SequenceAt returns a position at or before that of every event that was
+	// made at a time or later, as long as no transaction took longer than
+	// [TimeSlack].
+	SequenceAt(ctx context.Context, at time.Time) (int64, error)
 }
 
 type urgentKey struct{}
@@ -92,10 +96,6 @@ type Archive interface {
 
 // Finder finds events.
 type Finder interface {
-	// SequenceAt returns a position at or before that of every event that was
-	// made at a time or later, as long as no transaction took longer than
-	// [TimeSlack].
-	SequenceAt(ctx context.Context, at time.Time) (int64, error)
 	// Find returns the event with an id; false if the log does not hold it.
 	Find(ctx context.Context, id string) (tidings.Event, bool, error)
 }

@@ -55,6 +55,9 @@ type Cursor struct {
 	// Removed is since when no such endpoint is configured, as [Cursors.Prepare]
 	// found; zero if one is.
 	Removed time.Time
+	// Former is a name that the endpoint had, and that parked events of it still have;
+	// see [Cursors.Rename]. Nobody can acquire the lease until they have followed.
+	Former string
 }
 
 // Equal reports whether a cursor says the same as another.
@@ -103,6 +106,14 @@ type Cursors interface {
 	// Cursors of endpoints that are not in the setup are noted as removed, and those
 	// that are in it again as not removed. Running replays of removed endpoints end.
 	Prepare(ctx context.Context, s Setup) error
+	// Rename has the cursors of an endpoint, what was said about it, its gaps and its
+	// replays go by another name. The cursors stay with their owners until these have
+	// ended what they do. It returns false if the endpoint has no cursor, or one of
+	// the other name has. Parked events follow with [Cursors.MoveParked].
+	Rename(ctx context.Context, from, to string) (bool, error)
+	// MoveParked has some parked events follow endpoints that were renamed, and
+	// returns whether there are more.
+	MoveParked(ctx context.Context) (more bool, err error)
 	// Cursors returns all of them.
 	Cursors(ctx context.Context) ([]Cursor, error)
 	// SaveCursors writes cursors whose lease is held, and returns the leases that

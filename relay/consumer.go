@@ -168,7 +168,7 @@ func (c *consumer) run(ctx context.Context) {
 	c.timer = time.NewTimer(time.Hour)
 	defer c.timer.Stop()
 	c.report.started(c)
-	c.dead = c.ledger.begin(ctx, c.order.Cursor(), c.order.parked, time.Now())
+	c.dead = c.ledger.begin(ctx, c.order.Cursor(), c.order.parked, c.endpoint.Matches, time.Now())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { c.read(ctx, c.order.window.read) })
 	for ctx.Err() == nil {
@@ -427,9 +427,14 @@ func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
 	if c.coalesces() {
 		limit = mergeRows
 	}
-	rows, ok := c.ledger.lane(ctx, e, limit)
-	if !ok {
-		return
+	var rows []eventlog.Retry
+	for more := true; more; {
+		found, ok := c.ledger.lane(ctx, e, limit)
+		if !ok {
+			return
+		}
+		rows = c.matching(ctx, found)
+		more = len(rows) == 0 && len(found) > 0
 	}
 	if len(rows) == 0 {
 		c.order.Unpark(e.Resource())
@@ -439,6 +444,22 @@ func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
 		c.tellMerged(m.gone, m.into)
 		c.ledger.unpark(ctx, time.Now(), m.gone.Sequence)
 	}
+}
+
+// matching returns the parked events that the endpoint still wants; the others are
+// settled. Its patterns may have changed since they were parked.
+func (c *consumer) matching(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
+	return slices.DeleteFunc(rows, func(r eventlog.Retry) bool {
+		if c.endpoint.Matches(r.Event) {
+			return false
+		}
+		c.ledger.unpark(ctx, time.Now(), r.Event.Sequence)
+		if r.Event.Sequence > c.order.window.read { // the log will yield it again
+			c.order.SettleBeyond(r.Event.Sequence)
+		}
+		c.relay.options.Observer.Filtered(c.endpoint.Name, r.Event)
+		return true
+	})
 }
 
 // publish makes known to whoever saves it how far the consumer has come, and, now

@@ -160,8 +160,11 @@ const parkedPage = 1000
 // begin finds the resources that were parked when the last owner stopped, and the
 // dead letters that the cursor has not passed: those may not be sent again, for
 // later events of their resource went out. What nobody would try again, because the
-// one before it became a dead letter, is due at once.
-func (l *ledger) begin(ctx context.Context, after int64, parked parkedSet, now time.Time) (dead map[int64]bool) {
+// one before it became a dead letter, is due at once, and so is what the endpoint does
+// not match any more: those behind it need not wait for that.
+func (l *ledger) begin(
+	ctx context.Context, after int64, parked parkedSet, matches func(tidings.Event) bool, now time.Time,
+) (dead map[int64]bool) {
 	dead = make(map[int64]bool)
 	l.pages(ctx, after, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
 		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true, After: after, Limit: parkedPage})
@@ -177,7 +180,10 @@ func (l *ledger) begin(ctx context.Context, after int64, parked parkedSet, now t
 		for _, r := range rows {
 			parked[hashOf(r.Event.Resource())] = struct{}{}
 			if r.Next.IsZero() {
-				r.Next, r.First = now, now
+				r.First = now
+			}
+			if r.Next.IsZero() || (r.Next.After(now) && !matches(r.Event)) {
+				r.Next = now
 				forgotten = append(forgotten, r)
 				continue
 			}

@@ -63,6 +63,14 @@ type Endpoint struct {
 	// 410 stays disabled until it does, and [Relay.Update] leaves an endpoint
 	// alone whose fingerprint stays.
 	Fingerprint string
+	// Oldest has an endpoint without a cursor begin with the oldest event that there
+	// is, and Since with those made at that time or later, and perhaps some of up to
+	// [eventlog.TimeSlack] before. Without either it begins at the end of the log.
+	Oldest bool
+	Since  time.Time
+	// CursorFrom is the name of an endpoint that is not configured any more, and where
+	// that stopped this one goes on if it has no cursor; see [Successors].
+	CursorFrom string
 	// Disabled sends nothing to it and keeps its cursor, as though it were not removed;
 	// only its name is needed then.
 	Disabled bool
@@ -111,6 +119,9 @@ type Observer interface {
 	Attempted(endpoint string, a tidings.Attempt, o tidings.Outcome)
 	// Merged tells that an event is not sent, because another one tells of it.
 	Merged(endpoint string, gone, into tidings.Event)
+	// Filtered tells that a parked event is not sent, because the endpoint's patterns
+	// do not match it any more.
+	Filtered(endpoint string, e tidings.Event)
 	// Missed tells that events expired before the endpoint got them.
 	Missed(g eventlog.Gap)
 }
@@ -155,6 +166,7 @@ type nobody struct{}
 
 func (nobody) Attempted(string, tidings.Attempt, tidings.Outcome) {}
 func (nobody) Merged(string, tidings.Event, tidings.Event)        {}
+func (nobody) Filtered(string, tidings.Event)                     {}
 func (nobody) Missed(eventlog.Gap)                                {}
 
 // Relay delivers events. Make one with [New].
@@ -185,8 +197,8 @@ type configured struct {
 	users int // consumers
 }
 
-// New prepares a relay: it saves a cursor at the end of the log for each
-// endpoint that has none. Events committed after New returns reach every
+// New prepares a relay: it saves a cursor for each endpoint that has none, at the end
+// of the log unless the endpoint says otherwise. Events committed after New returns reach every
 // endpoint. Endpoint names must differ.
 func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Options) (*Relay, error) {
 	options.setDefaults()
@@ -203,7 +215,8 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 }
 
 // Update replaces the endpoints. All that can fail comes first; then those that
-// are new begin at the end of the log, or where they stopped before, those that
+// are new begin at the end of the log unless they say otherwise, where they stopped
+// before, or where the one stopped whose place they take; those that
 // changed go on with their new settings once what is under way is finished, and
 // those that did not change go on as though nothing happened.
 func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
@@ -229,6 +242,12 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	}
 	// What partitions had settled is known to those that take their place.
 	if err := r.saveCursors(ctx, r.consumers()...); err != nil {
+		return err
+	}
+	if err := r.succeed(ctx, endpoints, setup); err != nil {
+		return err
+	}
+	if err := r.starts(ctx, endpoints, &setup); err != nil {
 		return err
 	}
 	if err := r.log.Prepare(ctx, setup); err != nil {

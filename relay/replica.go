@@ -155,6 +155,9 @@ func (p *replica) take(ctx context.Context) error {
 	if err := p.check(ctx, cursors); err != nil {
 		return err
 	}
+	if err := p.moveParked(ctx, cursors); err != nil {
+		return err
+	}
 	fellows, held := p.fellows(replicas, cursors, wanted)
 	share := quota(len(wanted), fellows, held, p.id)
 	p.stopSurplus(endpoints, share)
@@ -232,7 +235,8 @@ func (p *replica) die() {
 }
 
 // check finds consumers that have lost their lease, and leases of this process
-// that no consumer has.
+// that no consumer has. Those stay while a consumer ends that has lost its lease: an
+// endpoint that is divided otherwise, or has another name, is with its old owner.
 func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	mine := make(map[eventlog.Partition]eventlog.Lease)
 	var orphans []eventlog.Lease
@@ -241,31 +245,42 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 			continue
 		}
 		mine[c.Partition] = c.Lease
-		if p.slots[c.Partition] == nil && !p.dividesOtherwise(c.Partition) {
+		if p.slots[c.Partition] == nil {
 			orphans = append(orphans, c.Lease)
 		}
 	}
+	ending := false
 	for partition, s := range p.slots {
 		if mine[partition] != s.lease() {
 			s.lose()
-			s.stopping = true
+			s.stopping, ending = true, true
 		}
 	}
-	if len(orphans) == 0 {
+	if len(orphans) == 0 || ending {
 		return nil
 	}
 	return p.relay.log.Release(ctx, orphans)
 }
 
-// dividesOtherwise reports whether consumers here still finish what is under way
-// for the endpoint as it was divided before.
-func (p *replica) dividesOtherwise(now eventlog.Partition) bool {
-	for partition := range p.slots {
-		if partition.Endpoint == now.Endpoint && partition.Of != now.Of {
-			return true
+// moveTime bounds how long parked events of renamed endpoints are moved in one step.
+const moveTime = 300 * time.Millisecond
+
+// moveParked has parked events follow endpoints that were renamed.
+func (p *replica) moveParked(ctx context.Context, cursors []eventlog.Cursor) error {
+	if !slices.ContainsFunc(cursors, func(c eventlog.Cursor) bool { return c.Former != "" }) {
+		return nil
+	}
+	for begun := time.Now(); time.Since(begun) < moveTime; {
+		more, err := p.relay.log.MoveParked(ctx)
+		if err != nil {
+			return err
+		}
+		if !more {
+			return p.relay.log.Nudge(ctx)
 		}
 	}
-	return false
+	give(p.relay.updated) // the rest is for the next step
+	return nil
 }
 
 // fellows are the replicas that share the same endpoints, this one included, and

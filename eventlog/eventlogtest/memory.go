@@ -139,6 +139,18 @@ func (m *Memory) ExpireEvents(_ context.Context, before time.Time) error {
 	return nil
 }
 
+// SequenceAt implements [eventlog.Reader].
+func (m *Memory) SequenceAt(_ context.Context, at time.Time) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
+		if !e.Time.Before(at.Add(-eventlog.TimeSlack)) {
+			return e.Sequence, nil
+		}
+	}
+	return int64(m.expired+len(m.events)) + 1, nil
+}
+
 // Controls implements [eventlog.Controls].
 func (m *Memory) Controls(context.Context) (map[string]eventlog.Control, error) {
 	m.mu.Lock()

@@ -74,7 +74,7 @@ func (m *Memory) Acquire(_ context.Context, owner string, want []eventlog.Partit
 	for _, p := range want {
 		key := cursorKey{p.Endpoint, p.Index}
 		c, known := m.cursors[key]
-		if _, taken := m.replicas[c.Owner]; !known || taken || c.Partition != p {
+		if _, taken := m.replicas[c.Owner]; !known || taken || c.Partition != p || c.Former != "" {
 			continue
 		}
 		c.Owner = owner
@@ -134,7 +134,7 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 			m.forget(p.Endpoint)
 		} else {
 			c.Sequence, c.Owner, c.Generation = old.Sequence, old.Owner, old.Generation+1
-			c.Marks = eventlog.Divide(parts[p.Endpoint])
+			c.Marks, c.Former = eventlog.Divide(parts[p.Endpoint]), old.Former
 		}
 		m.cursors[cursorKey{p.Endpoint, p.Index}] = c
 	}
@@ -235,6 +235,64 @@ func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount,
 		counts[key.endpoint] = c
 	}
 	return counts, nil
+}
+
+// Rename implements [eventlog.Cursors].
+func (m *Memory) Rename(_ context.Context, from, to string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var moving []eventlog.Cursor
+	for key, c := range m.cursors {
+		switch key.endpoint {
+		case to:
+			return false, nil
+		case from:
+			moving = append(moving, c)
+		}
+	}
+	m.forget(to)
+	for _, c := range moving {
+		delete(m.cursors, cursorKey{from, c.Index})
+		c.Endpoint, c.Former, c.Removed, c.Generation = to, from, time.Time{}, c.Generation+1
+		m.cursors[cursorKey{to, c.Index}] = c
+	}
+	if c, said := m.controls[from]; said && moving != nil {
+		delete(m.controls, from)
+		c.Endpoint = to
+		m.controls[to] = c
+	}
+	for i := range m.gaps {
+		if m.gaps[i].Endpoint == from {
+			m.gaps[i].Endpoint = to
+		}
+	}
+	for i := range m.replays {
+		if m.replays[i].Endpoint == from {
+			m.replays[i].Endpoint = to
+		}
+	}
+	return moving != nil, nil
+}
+
+// MoveParked implements [eventlog.Cursors].
+func (m *Memory) MoveParked(context.Context) (more bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, c := range m.cursors {
+		if c.Former == "" {
+			continue
+		}
+		for old, r := range m.retries {
+			if old.endpoint == c.Former {
+				delete(m.retries, old)
+				r.Endpoint = c.Endpoint
+				m.retries[retryKey{c.Endpoint, old.sequence}] = r
+			}
+		}
+		c.Former = ""
+		m.cursors[key] = c
+	}
+	return false, nil
 }
 
 // Cursors implements [eventlog.Cursors].

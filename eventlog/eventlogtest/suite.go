@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("what was said about an endpoint is kept", func(t *testing.T) { testControls(t, open(t)) })
 	t.Run("what expired is gone, and where the log begins is known", func(t *testing.T) { testExpiry(t, open(t)) })
 	t.Run("a removed endpoint leaves nothing", func(t *testing.T) { testRemoved(t, open(t)) })
+	t.Run("an endpoint gets another name", func(t *testing.T) { testRename(t, open(t)) })
 	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
 	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })

@@ -382,6 +382,69 @@ func testRemoved(t *testing.T, home Home) {
 	nothing()
 }
 
+func testRename(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	held := hold(t, log, "old")
+	const parked = 1500
+	var rows []eventlog.Retry
+	for n := range parked {
+		e := Sample(n, 1)
+		e.Sequence = int64(n) + 1
+		rows = append(rows, eventlog.Retry{Endpoint: "old", Event: e, Attempts: 1, First: e.Time, Next: e.Time})
+	}
+	park(t, log, held, rows...)
+	save(t, log, eventlog.Cursor{Lease: held, Sequence: 40})
+	if err := log.SaveControl(ctx, eventlog.Control{Endpoint: "old", Disabled: "paused", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][2]string{{"nobody", "new"}, {"old", "old"}} {
+		if renamed, err := log.Rename(ctx, names[0], names[1]); renamed || err != nil {
+			t.Errorf("renamed %v: %v, %v", names, renamed, err)
+		}
+	}
+	if renamed, err := log.Rename(ctx, "old", "new"); !renamed || err != nil {
+		t.Fatalf("renamed: %v, %v", renamed, err)
+	}
+	if err := log.Park(ctx, held, rows[:1]); !errors.Is(err, eventlog.ErrLeaseLost) {
+		t.Errorf("the old owner parks: %v", err)
+	}
+	two := []eventlog.Partition{{Endpoint: "new", Index: 0, Of: 2}, {Endpoint: "new", Index: 1, Of: 2}}
+	prepare(t, log, eventlog.Setup{Partitions: two, Head: 100})
+	if got := cursors(t, log); got["new 0/2"] != 40 || got["new 1/2"] != 40 || len(got) != 2 {
+		t.Errorf("cursors = %v", got)
+	}
+	if err := log.Leave(ctx, held.Owner); err != nil {
+		t.Fatal(err)
+	}
+	join(t, log, "other")
+	if got, err := log.Acquire(ctx, "other", two); len(got) != 0 || err != nil {
+		t.Errorf("acquired before the parked events have followed: %v, %v", got, err)
+	}
+	for more, steps := true, 0; more; steps++ {
+		var err error
+		if more, err = log.MoveParked(ctx); err != nil || steps > 10 {
+			t.Fatalf("after %d steps: %v", steps, err)
+		}
+	}
+	acquire(t, log, "other", two...)
+	for endpoint, want := range map[string]int{"new": parked, "old": 0} {
+		got, err := log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Limit: 2 * parked})
+		if err != nil || len(got) != want {
+			t.Errorf("%d events of %s, %v, want %d", len(got), endpoint, err, want)
+		}
+	}
+	counts, err := part[interface {
+		ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error)
+	}](t, home).ParkedCounts(ctx)
+	if err != nil || len(counts) != 1 || counts["new"].Live != parked {
+		t.Errorf("counts = %v, %v", counts, err)
+	}
+	controls, err := log.Controls(ctx)
+	if err != nil || len(controls) != 1 || controls["new"].Disabled != "paused" {
+		t.Errorf("controls = %v, %v", controls, err)
+	}
+}
+
 func testDeadLetters(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	archive := part[interface {
@@ -461,7 +524,7 @@ func testFind(t *testing.T, home Home) {
 		t.Errorf("found %v, %v; there is no such event", found, err)
 	}
 	for hours, want := range map[int]int64{-100: 1, 0: 1, 10: 11, 49: 50} {
-		got, err := finder.SequenceAt(ctx, begin.Add(time.Duration(hours)*time.Hour))
+		got, err := log.SequenceAt(ctx, begin.Add(time.Duration(hours)*time.Hour))
 		if err != nil || got != want {
 			t.Errorf("events of hour %d begin at %d, %v; want %d", hours, got, err, want)
 		}

@@ -35,6 +35,7 @@ type metrics struct {
 	delay    *prometheus.HistogramVec
 	duration *prometheus.HistogramVec
 	merged   *prometheus.CounterVec
+	filtered *prometheus.CounterVec
 	missed   *prometheus.CounterVec
 	removed  *prometheus.CounterVec
 	reloads  *prometheus.CounterVec
@@ -56,6 +57,7 @@ func newMetrics(cfg *config.Config) *metrics {
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 300, 3600}, "endpoint"),
 		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.", prometheus.DefBuckets, "endpoint"),
 		merged:   counter("tidings_webhook_merged_total", "Events that were not sent, because another one tells of them.", "endpoint"),
+		filtered: counter("tidings_webhook_filtered_total", "Parked events that were not sent, because the endpoint's events do not match them any more.", "endpoint"),
 		missed:   counter("tidings_webhook_missed_total", "Events that expired before their endpoint could get them.", "endpoint"),
 		removed:  counter("tidings_parked_removed_total", "Parked events and dead letters that were removed without being delivered, by why.", "reason"),
 		reloads:  counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
@@ -72,7 +74,7 @@ func newMetrics(cfg *config.Config) *metrics {
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.missed, m.removed, m.reloads, m.reload, m.requests,
+	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed, m.removed, m.reloads, m.reload, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -118,7 +120,7 @@ func (m *metrics) handler() http.Handler {
 
 // perEndpoint are the vectors with the label "endpoint".
 func (m *metrics) perEndpoint() []interface{ DeletePartialMatch(prometheus.Labels) int } {
-	return []interface{ DeletePartialMatch(prometheus.Labels) int }{m.attempts, m.delay, m.duration, m.merged, m.missed}
+	return []interface{ DeletePartialMatch(prometheus.Labels) int }{m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed}
 }
 
 // keep removes the series of endpoints that none of the configurations has. What is still under
@@ -188,6 +190,11 @@ func (m *metrics) Attempted(endpoint string, a tidings.Attempt, o tidings.Outcom
 // Merged implements relay.Observer.
 func (m *metrics) Merged(endpoint string, _, _ tidings.Event) {
 	m.of(endpoint, func() { m.merged.WithLabelValues(endpoint).Inc() })
+}
+
+// Filtered implements relay.Observer.
+func (m *metrics) Filtered(endpoint string, _ tidings.Event) {
+	m.of(endpoint, func() { m.filtered.WithLabelValues(endpoint).Inc() })
 }
 
 // Missed implements relay.Observer.

@@ -45,7 +45,7 @@ func TestRemovedEndpoint(t *testing.T) {
 		w := newWorldWith(t, settings, option(reloads))
 		const path = "/webhooks/endpoints/leaver"
 		w.update(3)
-		w.until("admin", "GET", path, nil, has(`"parked":3`))
+		w.parks(path, 3)
 		w.call("admin", "POST", path+"/pause", nil)
 		w.update(1)
 		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "leaver"}).id()

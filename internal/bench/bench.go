@@ -168,6 +168,7 @@ func (f *failures) Attempted(_ string, _ tidings.Attempt, o tidings.Outcome) {
 	}
 }
 func (*failures) Merged(string, tidings.Event, tidings.Event) {}
+func (*failures) Filtered(string, tidings.Event)              {}
 func (*failures) Missed(eventlog.Gap)                         {}
 
 func drain(ctx context.Context, o Options, h *Home, result *Result, deliveries int) error {

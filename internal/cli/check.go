@@ -1,16 +1,25 @@
 package cli
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/relay"
 )
 
 func checkCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &client{}
+	cmd := &cobra.Command{
 		Use:   "check FILE...",
 		Short: "Check configuration files; every problem with line and column",
 		Args:  atLeast(1),
@@ -19,11 +28,88 @@ func checkCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "), len(cfg.Webhook.Endpoints))
+			c.out, c.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			fmt.Fprintf(c.out, "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "), len(cfg.Webhook.Endpoints))
 			for _, e := range cfg.Webhook.Endpoints {
-				fmt.Fprintf(cmd.OutOrStdout(), "  %s\n", e.Name)
+				fmt.Fprintf(c.out, "  %s\n", e.Name)
 			}
-			return nil
+			if c.url == "" {
+				return nil
+			}
+			return checkAgainst(cmd.Context(), c, &cfg)
 		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&c.url, "against", "", "`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they have left to get")
+	c.credentialFlags(f)
+	return cmd
+}
+
+// beginning says where a new endpoint begins.
+func beginning(start string) string {
+	switch start {
+	case "newest":
+		return "the next event"
+	case "oldest":
+		return "the oldest event"
+	}
+	return "events made since " + start
+}
+
+// checkAgainst says what a configuration would do to the cursors of a running server.
+func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
+	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
+	if err != nil {
+		return err
+	}
+	var page webhook.Page[*webhook.Endpoint]
+	if err := json.Unmarshal(text, &page); err != nil {
+		return err
+	}
+	known, configured := make(map[string]*webhook.Endpoint), make(map[string]bool)
+	for _, e := range page.Items {
+		known[e.Name] = e
+	}
+	var added []relay.Endpoint
+	begins := make(map[string]string)
+	for _, e := range cfg.Webhook.Endpoints {
+		configured[e.Name] = true
+		if known[e.Name] != nil || e.Enabled != nil && !*e.Enabled {
+			continue
+		}
+		begins[e.Name] = e.Start
+		added = append(added, relay.Endpoint{Endpoint: tidings.Endpoint{Name: e.Name, URL: e.URL}, CursorFrom: e.CursorFrom})
+	}
+	var left []relay.Left
+	for _, e := range page.Items {
+		if e.Configured && !configured[e.Name] {
+			left = append(left, relay.Left{Name: e.Name, Behind: e.LagEvents, Parked: e.Parked+e.Dead > 0})
+		}
+	}
+	successor, unclear := relay.Successors(left, added)
+	for _, old := range slices.Sorted(maps.Keys(successor)) {
+		name := successor[old]
+		if e := known[old]; e != nil {
+			fmt.Fprintf(c.out, "endpoint %s goes on where %s stops, %d events behind\n", name, old, e.LagEvents)
+			delete(begins, name)
+		} else {
+			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, of which the server keeps no cursor\n", name, old)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(begins)) {
+		fmt.Fprintf(c.out, "endpoint %s is new and begins with %s\n", name, beginning(begins[name]))
+	}
+	for _, l := range left {
+		if successor[l.Name] != "" || !l.Backlog() {
+			continue
+		}
+		e := known[l.Name]
+		fmt.Fprintf(c.errOut, "warning: endpoint %s is not in the configuration and has events left to get: it is %d events behind, with %d parked and %d dead letters; "+
+			"keep it, or set cursor_from to its name on the endpoint that takes its place", l.Name, e.LagEvents, e.Parked, e.Dead)
+		if candidates := unclear[l.Name]; len(candidates) > 0 {
+			fmt.Fprintf(c.errOut, " (on the same host: %s)", strings.Join(candidates, ", "))
+		}
+		fmt.Fprintln(c.errOut)
+	}
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/internal/datadir"
 	"github.com/tidings-dev/tidings/sender"
@@ -43,12 +44,17 @@ func operatorCommand(use, short string, args cobra.PositionalArgs, run func(ctx 
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server (TIDINGS_URL)")
+	c.credentialFlags(f)
+	f.BoolVar(&c.json, "json", false, "print what the server answers")
+	f.Lookup("url").DefValue = defaultURL // help must not show a password in it
+	return cmd
+}
+
+// credentialFlags adds the flags that say who asks.
+func (c *client) credentialFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"), "an admin's API `TOKEN` (TIDINGS_TOKEN); else the admin-token in the data folder")
 	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token")
-	f.BoolVar(&c.json, "json", false, "print what the server answers")
-	// Help must show neither the token nor a password in the URL.
-	f.Lookup("token").DefValue, f.Lookup("url").DefValue = "", defaultURL
-	return cmd
+	f.Lookup("token").DefValue = "" // help must not show it
 }
 
 const defaultURL = "http://127.0.0.1:8333"

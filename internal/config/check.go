@@ -29,6 +29,11 @@ func (d *decoder) check(cfg *Config) {
 		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i))
 		d.checkName(&cfg.Webhook.Endpoints[i], i, names)
 	}
+	for i, e := range cfg.Webhook.Endpoints {
+		if other, configured := names[e.CursorFrom]; configured {
+			d.at(fmt.Sprintf("webhook.endpoints[%d].cursor_from", i), "webhook.endpoints[%d] has that name, and its cursor with it; name one that was removed", other)
+		}
+	}
 	for i, p := range cfg.Connectors.Presets {
 		key := fmt.Sprintf("connectors.presets[%d]", i)
 		d.checkPlainURL(key+".url", p.URL, "every user sees it")
@@ -270,6 +275,9 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	}
 	if e.MaxInFlight < 1 || e.MaxInFlight > 1000 {
 		d.at(key+".max_in_flight", "must be from 1 to 1000")
+	}
+	if _, err := time.Parse(time.RFC3339, e.Start); err != nil && e.Start != startNewest && e.Start != startOldest {
+		d.at(key+".start", `expected newest, oldest or a time such as "2026-03-26T12:00:00Z"`)
 	}
 	d.checkRetry(key+".retry", e.Retry)
 	d.oneOf(key+".coalesce", e.Coalesce, "off", "updates", "latest")

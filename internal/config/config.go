@@ -119,7 +119,14 @@ type Endpoint struct {
 	Name    string                  `yaml:"name"`
 	Headers map[string]SecretSource `yaml:"headers"`
 	// Events are patterns; left out, every event.
-	Events  []string       `yaml:"events"`
+	Events []string `yaml:"events"`
+	// Start is where an endpoint begins that is new: newest, oldest, or an RFC 3339
+	// time.
+	Start string `yaml:"start"`
+	// CursorFrom is the name of an endpoint that was removed, and where that stopped
+	// this one goes on.
+	CursorFrom string `yaml:"cursor_from"`
+
 	Secret  SecretSource   `yaml:"secret"`
 	Secrets []SecretSource `yaml:"secrets"`
 	Timeout Duration       `yaml:"timeout"`
@@ -317,5 +324,6 @@ func Default() Config {
 func defaultEndpoint() Endpoint {
 	return Endpoint{
 		Timeout: Duration(15 * time.Second), MaxInFlight: 16, MaxConnectionAge: Duration(2 * time.Minute), Format: "thin", Coalesce: "off", Partitions: 1, History: "all",
+		Start: startNewest,
 	}
 }

@@ -64,6 +64,12 @@ func (h *HTTP) files() []string {
 	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
 }
 
+// Where a new endpoint begins, unless at a time.
+const (
+	startNewest = "newest"
+	startOldest = "oldest"
+)
+
 const connectTimeout = 5 * time.Second
 
 // Receiver is an endpoint with the client that reaches it. It lacks a sender.
@@ -110,6 +116,8 @@ func (e *Endpoint) receiver(egress sender.Egress) (*Receiver, error) {
 		Enabled: e.Enabled == nil || *e.Enabled,
 		dialer:  sender.NewDialer(egress, e.MaxInFlight, connectTimeout),
 	}
+	r.CursorFrom, r.Oldest = e.CursorFrom, e.Start == startOldest
+	r.Since, _ = time.Parse(time.RFC3339, e.Start) // or it is one of the words
 	for _, delay := range e.Retry.Schedule {
 		r.Retry.Delays = append(r.Retry.Delays, time.Duration(delay))
 	}

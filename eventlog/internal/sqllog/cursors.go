@@ -13,13 +13,13 @@ import (
 
 const cursorColumns = `tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts, tidings_cursors.seq,
 	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks, tidings_cursors.saved_at,
-	tidings_cursors.removed_at`
+	tidings_cursors.removed_at, tidings_cursors.former`
 
 func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
 	var c eventlog.Cursor
 	var saved, removed int64
 	var marks string
-	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved, &removed); err != nil {
+	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved, &removed, &c.Former); err != nil {
 		return c, err
 	}
 	var err error
@@ -58,16 +58,16 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 			}
 		}
 		return inBatches(len(missing), func(from, to int) error {
-			args := make([]any, 0, 9*(to-from))
+			args := make([]any, 0, 10*(to-from))
 			for _, p := range missing[from:to] {
 				c := existingCursor{seq: s.Begin(p.Endpoint)}
 				if old, known := existing[p.Endpoint]; known {
 					c = old
 				}
-				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks, time.Now().UnixMicro())
+				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks, time.Now().UnixMicro(), c.former)
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at)
-				VALUES `+Placeholders(to-from, 9)+` ON CONFLICT DO NOTHING`, args...)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at, former)
+				VALUES `+Placeholders(to-from, 10)+` ON CONFLICT DO NOTHING`, args...)
 			if err != nil {
 				return fmt.Errorf("prepare cursors: %w", err)
 			}
@@ -141,6 +141,7 @@ type existingCursor struct {
 	generation int64
 	marks      string
 	removed    bool
+	former     string
 }
 
 func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
@@ -160,7 +161,7 @@ func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string
 	existing := make(map[string]existingCursor)
 	for endpoint, cursors := range all {
 		first := cursors[0]
-		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(), removed: !first.Removed.IsZero()}
+		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(), removed: !first.Removed.IsZero(), former: first.Former}
 		for _, c := range cursors {
 			e.seq, e.owner, e.generation = min(e.seq, c.Sequence), max(e.owner, c.Owner), max(e.generation, c.Generation)
 		}

@@ -107,7 +107,7 @@ func (t *Tables) Row(ctx context.Context, targets []any, query string, args ...a
 	})
 }
 
-// SequenceAt implements [eventlog.Finder].
+// SequenceAt implements [eventlog.Reader].
 func (t *Tables) SequenceAt(ctx context.Context, at time.Time) (int64, error) {
 	return t.FirstSince(ctx, at.Add(-eventlog.TimeSlack))
 }

@@ -54,7 +54,7 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 // many parked events of which.
 func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 	removed := make(map[string]int64)
-	orphaned := " NOT IN (SELECT endpoint FROM " + t.schema + "tidings_cursors)"
+	orphaned := " NOT IN (SELECT endpoint FROM " + t.schema + "tidings_cursors UNION SELECT former FROM " + t.schema + "tidings_cursors)"
 	if _, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_controls WHERE endpoint"+orphaned); err != nil {
 		return removed, fmt.Errorf("remove what was said about removed endpoints: %w", err)
 	}
