@@ -111,6 +111,9 @@ bench: postgresql ## measure what docs/performance.md reports; about ten minutes
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./bench
 
+soak: postgresql ## run real servers with a dozen sick receivers for TIME (30m) on each database; print what grows
+	go run ./chaos -soak -time $(or $(TIME),30m)
+
 chaos: postgresql ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
 	go run ./chaos -time $(or $(TIME),10m)
 
@@ -139,4 +142,4 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), and random requests for
 	$(call fuzz,./relay,FuzzOrder)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql pgbouncer prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos simulate client fuzz
+.PHONY: help test test-all tools postgresql pgbouncer prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz

@@ -59,13 +59,19 @@ type logged struct {
 	at                time.Time
 }
 
-func (w *world) truth(ctx context.Context) (events []logged, contexts map[string]int64, err error) {
+// open opens the database to look at it. Names of tables go behind schema.
+func (w *world) open() (db *sql.DB, schema string, err error) {
 	driver, dsn, schema := "pgx", w.databaseURL, "tidings."
 	if dsn == "" {
 		driver, schema = "sqlite", ""
 		dsn = "file:" + filepath.Join(w.folder, "data", "tidings.db") + "?mode=ro"
 	}
-	db, err := sql.Open(driver, dsn)
+	db, err = sql.Open(driver, dsn)
+	return db, schema, err
+}
+
+func (w *world) truth(ctx context.Context) (events []logged, contexts map[string]int64, err error) {
+	db, schema, err := w.open()
 	if err != nil {
 		return nil, nil, err
 	}

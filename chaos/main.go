@@ -44,6 +44,7 @@ func run(ctx context.Context) (err error) {
 	flag.DurationVar(&s.time, "time", time.Minute, "how long faults go on, on each database")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "decides which faults there are; not when exactly")
 	flag.BoolVar(&s.keep, "keep", false, "keep the folder with logs and data")
+	soaked := flag.Bool("soak", false, "kill nobody: have a dozen sick receivers, and print what grows")
 	only := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
 	flag.Parse()
 	folder, err := os.MkdirTemp("", "tidings-chaos-")
@@ -59,11 +60,15 @@ func run(ctx context.Context) (err error) {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/tidings").CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w: %s", err, out)
 	}
+	do := runOn
+	if *soaked {
+		do = soak
+	}
 	for _, name := range []string{"SQLite", "PostgreSQL"} {
 		if *only != "" && !strings.EqualFold(*only, name) {
 			continue
 		}
-		if err := runOn(ctx, s, name, filepath.Join(folder, strings.ToLower(name)), binary); err != nil {
+		if err := do(ctx, s, name, filepath.Join(folder, strings.ToLower(name)), binary); err != nil {
 			return fmt.Errorf("%s, seed %d: %w", name, s.seed, err)
 		}
 	}
@@ -74,7 +79,7 @@ func run(ctx context.Context) (err error) {
 const patience = 3 * time.Minute
 
 func runOn(ctx context.Context, s settings, database, folder, binary string) (err error) {
-	w, err := newWorld(ctx, database, folder, binary)
+	w, err := newWorld(ctx, database, folder, binary, tried(), nil)
 	if err != nil {
 		return err
 	}

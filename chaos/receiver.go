@@ -24,16 +24,15 @@ const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 // receiver takes the webhooks of one endpoint, and misbehaves by a script.
 type receiver struct {
-	name     string
+	persona
 	server   *httptest.Server
 	verifier *receive.Verifier
-	// faults are what a request may meet; nil for a receiver that is always well.
-	faults []fault
-	well   atomic.Bool
-	down   atomic.Bool  // answers 500 to all
-	gone   atomic.Bool  // answers 410 to all
-	plain  atomic.Bool  // has forgotten its TLS
-	skew   atomic.Int64 // nanoseconds that its clock is off
+	well     atomic.Bool
+	removed  atomic.Bool  // it has no endpoint just now
+	down     atomic.Bool  // answers 500 to all
+	gone     atomic.Bool  // answers 410 to all
+	plain    atomic.Bool  // has forgotten its TLS
+	skew     atomic.Int64 // nanoseconds that its clock is off
 
 	mu         sync.Mutex
 	bodies     map[string][]byte
@@ -117,9 +116,9 @@ func allFaults() []fault {
 	}
 }
 
-func newReceiver(name string, faults []fault, tls bool) (*receiver, error) {
+func newReceiver(p persona) (*receiver, error) {
 	r := &receiver{
-		name: name, faults: faults, bodies: make(map[string][]byte), arrived: make(map[string]time.Time),
+		persona: p, bodies: make(map[string][]byte), arrived: make(map[string]time.Time),
 		disliked: make(map[string]time.Time), met: make(map[string]int),
 	}
 	var err error
@@ -130,7 +129,7 @@ func newReceiver(name string, faults []fault, tls bool) (*receiver, error) {
 	r.server = httptest.NewUnstartedServer(r)
 	r.server.Listener = plainListener{r.server.Listener, &r.plain}
 	r.server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	if tls {
+	if p.tls {
 		r.server.StartTLS()
 	} else {
 		r.server.Start()
@@ -154,7 +153,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		r.meet("is down")
 		w.WriteHeader(http.StatusInternalServerError)
 		return
-	case len(r.faults) > 0 && rand.IntN(4) == 0:
+	case len(r.faults) > 0 && rand.IntN(r.oneIn) == 0:
 		f := r.faults[rand.IntN(len(r.faults))]
 		r.meet(f.name)
 		f.do(w, request)

@@ -47,6 +47,7 @@ type world struct {
 	receivers   []*receiver
 	servers     []*server
 	client      *http.Client
+	webhook     map[string]any // settings beside the endpoints
 	// These belong to whoever drives the faults.
 	problems problems
 	reloaded settable // what reloads change
@@ -86,34 +87,47 @@ type server struct {
 	cmd *exec.Cmd
 }
 
-func newWorld(ctx context.Context, database, folder, binary string) (w *world, err error) {
+// persona is a receiver, and what is particular about its endpoint.
+type persona struct {
+	name     string
+	faults   []fault
+	oneIn    int // requests that meet a fault: one of so many
+	tls      bool
+	endpoint map[string]any
+}
+
+// tried are the receivers whose deliveries are compared with the log.
+func tried() []persona {
+	return []persona{
+		{name: "steady"},
+		{name: "flaky", faults: allFaults(), oneIn: 4},
+		{name: "outages"},
+		{name: "partitioned", faults: allFaults()[:4], oneIn: 4, endpoint: map[string]any{"partitions": 2}},
+		{name: coalescing, faults: allFaults()[:4], oneIn: 4, endpoint: map[string]any{"coalesce": "latest"}},
+		{name: particular},
+		{name: reloaded},
+		{name: "encrypted", tls: true},
+	}
+}
+
+func newWorld(
+	ctx context.Context, database, folder, binary string, personas []persona, webhook map[string]any,
+) (w *world, err error) {
 	w = &world{
 		database: database, folder: folder, faults: make(map[string]int), client: &http.Client{Timeout: 5 * time.Second},
-		reloaded: settable{"/", 1, []string{"*"}},
+		webhook: webhook, reloaded: settable{"/", 1, []string{"*"}},
 	}
+	made := w
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.close())
+			err = errors.Join(err, made.close())
 		}
 	}()
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
-	for _, r := range []struct {
-		name   string
-		faults []fault
-		tls    bool
-	}{
-		{"steady", nil, false},
-		{"flaky", allFaults(), false},
-		{"outages", nil, false},
-		{"partitioned", allFaults()[:4], false},
-		{coalescing, allFaults()[:4], false},
-		{particular, nil, false},
-		{reloaded, nil, false},
-		{"encrypted", nil, true},
-	} {
-		receiver, err := newReceiver(r.name, r.faults, r.tls)
+	for _, p := range personas {
+		receiver, err := newReceiver(p)
 		if err != nil {
 			return nil, err
 		}
@@ -189,18 +203,18 @@ func (w *world) newServer(name, binary string) (*server, error) {
 func (w *world) configure(s *server) error {
 	var endpoints []any
 	for _, r := range w.receivers {
+		if r.removed.Load() {
+			continue
+		}
 		e := map[string]any{
 			"name": r.name, "url": r.server.URL, "secret": secret, "timeout": "1s",
 			"retry": map[string]any{"schedule": []string{"200ms", "1s", "2s"}, "max_attempts": 100},
 		}
-		switch r.name {
-		case "partitioned":
-			e["partitions"] = 2
-		case coalescing:
-			e["coalesce"] = "latest"
-		case reloaded:
+		maps.Copy(e, r.endpoint)
+		if r.name == reloaded {
 			e["url"], e["partitions"], e["events"] = r.server.URL+w.reloaded.path, w.reloaded.partitions, w.reloaded.events
-		case "encrypted":
+		}
+		if r.tls {
 			certificate := filepath.Join(w.folder, "ca.pem")
 			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.server.Certificate().Raw})
 			if err := os.WriteFile(certificate, text, 0o600); err != nil {
@@ -210,7 +224,9 @@ func (w *world) configure(s *server) error {
 		}
 		endpoints = append(endpoints, e)
 	}
-	s.settings["webhook"] = map[string]any{"endpoints": endpoints}
+	webhook := map[string]any{"endpoints": endpoints}
+	maps.Copy(webhook, w.webhook)
+	s.settings["webhook"] = webhook
 	text, err := json.Marshal(s.settings)
 	if err != nil {
 		return err
@@ -226,6 +242,10 @@ func (w *world) reload(random *rand.Rand) error {
 		partitions: 1 + random.IntN(4),
 		events:     [][]string{{"*"}, {"context.*"}, narrow}[random.IntN(3)],
 	}
+	return w.reloadAll()
+}
+
+func (w *world) reloadAll() error {
 	var errs []error
 	for _, s := range w.servers {
 		errs = append(errs, w.configure(s), s.signal(syscall.SIGHUP))
