@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -170,9 +171,9 @@ func TestHealthyOnceNothingIsLeft(t *testing.T) {
 	})
 }
 
-// What was learned of a receiver that limits the rate outlives a restart: it gets
-// most of what it allows at once, and refuses few requests.
-func TestLearnedRateOutlivesARestart(t *testing.T) {
+// What was learned of a receiver that limits the rate outlives a restart and a reload:
+// it gets most of what it allows at once, and refuses few requests.
+func TestLearnedRateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, burst, seconds = 50, 5, 5
 		log := eventlogtest.NewMemory()
@@ -196,15 +197,62 @@ func TestLearnedRateOutlivesARestart(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		stop()
-		before, refusedBefore := len(r.got()), refusals
-		stop = start(t, log, relay.Options{}, endpoint("a", r))
-		time.Sleep(seconds * time.Second)
-		stop()
-		if n := len(r.got()) - before; n < rate*seconds*8/10 {
-			t.Errorf("%d delivered in %d s after the restart, %d are allowed", n, seconds, rate*seconds)
+		goesOn := func(after string) {
+			t.Helper()
+			before, refusedBefore := len(r.got()), refusals
+			time.Sleep(seconds * time.Second)
+			if n := len(r.got()) - before; n < rate*seconds*8/10 {
+				t.Errorf("%d delivered in %d s after %s, %d are allowed", n, seconds, after, rate*seconds)
+			}
+			if n := refusals - refusedBefore; n > 8 { // without what was learned, 20
+				t.Errorf("%d refused in %d s after %s, want 8 at most", n, seconds, after)
+			}
 		}
-		if n := refusals - refusedBefore; n > 8 { // without what was learned, 20
-			t.Errorf("%d refused in %d s after the restart, want 8 at most", n, seconds)
+		ctx, cancel := context.WithCancel(t.Context())
+		restarted, err := relay.New(ctx, log, []relay.Endpoint{endpoint("a", r)}, relay.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := background(func() error { return restarted.Run(ctx) })
+		goesOn("a restart")
+		changed := endpoint("a", r)
+		changed.Fingerprint = "changed"
+		if err := restarted.Update(ctx, []relay.Endpoint{changed}); err != nil {
+			t.Fatal(err)
+		}
+		goesOn("a reload")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A success of a request that was sent before the endpoint went down ends no outage: the
+// receiver that refuses everything since gets a probe now and then, and no more.
+func TestLateSuccessEndsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if strings.HasPrefix(a.Event.ID, "evt-0-") || strings.HasPrefix(a.Event.ID, "evt-1-") {
+				time.Sleep(time.Duration(a.Event.Sequence) * 5 * time.Second)
+				return delivered
+			}
+			return tidings.Outcome{Verdict: tidings.Failed, Reason: "http_500", Status: 500}
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Second)
+		for n := range 100 {
+			log.Append(event(n, 0))
+		}
+		time.Sleep(20 * time.Second)
+		stop()
+		if got := r.got(); len(got) != 2 {
+			t.Errorf("%v delivered, want the two slow ones", got)
+		}
+		// Five until it is down, those in flight then, and probes after 1, 2, 4 and 8 s.
+		if n := len(r.tries()); n > 25 {
+			t.Errorf("%d requests in 20 s", n)
 		}
 	})
 }
