@@ -157,9 +157,13 @@ func (w *world) measure(ctx context.Context, every time.Duration) (samples serie
 	for began := time.Now(); ctx.Err() == nil; pause(ctx, every) {
 		sample := map[string]float64{"seconds": time.Since(began).Round(time.Second).Seconds()}
 		if err := errors.Join(w.measureServers(sample), w.measureTables(db, schema, sample)); err != nil {
-			return nil, err
+			fmt.Fprintf(os.Stderr, "after %v s: %v\n", sample["seconds"], err)
+			continue
 		}
 		samples = append(samples, sample)
+	}
+	if len(samples) == 0 {
+		return nil, errors.New("nothing could be measured")
 	}
 	return samples, nil
 }
