@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 func TestMain(m *testing.M) {
@@ -30,6 +32,7 @@ func newRelease(t *testing.T) *release {
 
 // What is packed for this machine works, and is the same when it is built again.
 func TestArchiveOfThisMachine(t *testing.T) {
+	testtool.InAll(t)
 	here := target{runtime.GOOS, runtime.GOARCH}
 	var archives [][]byte
 	for range 2 {

@@ -27,11 +27,23 @@ func Missing(tb testing.TB, name string) {
 	if name == PostgreSQL {
 		target = "make test"
 	}
-	required := strings.Split(os.Getenv(requireEnv), ",")
-	if slices.Contains(required, name) || slices.Contains(required, "all") {
+	if requires(name) {
 		tb.Fatalf("%s is missing; %q installs it", name, target)
 	}
 	tb.Skipf("left out: %s is missing; %q installs it", name, target)
+}
+
+// InAll skips the test unless "make test-all" runs it: it takes long.
+func InAll(tb testing.TB) {
+	tb.Helper()
+	if !requires("all") {
+		tb.Skip(`left out: it takes long; "make test-all" runs it`)
+	}
+}
+
+func requires(name string) bool {
+	required := strings.Split(os.Getenv(requireEnv), ",")
+	return slices.Contains(required, name) || slices.Contains(required, "all")
 }
 
 // folders are where the Makefile puts programs, below the root of the repository.
