@@ -44,11 +44,23 @@ type Home interface {
 // lease now.
 var ErrLeaseLost = errors.New("the lease was lost to another replica")
 
+// ErrNewEpoch says that a write was refused because the log began another epoch than
+// the one that its lease names. Whoever has read nothing that was lost since may try
+// again in the new one.
+var ErrNewEpoch = errors.New("the database was started anew meanwhile")
+
 // Reader reads the log.
 type Reader interface {
 	// Advance numbers the events committed so far and returns the position of
 	// the last one, 0 in an empty log.
+	// Where the database was started anew, it begins an [Epoch] before it numbers
+	// anything: cursors, marks and replays end at its base, and what is parked of
+	// later positions is removed.
 	Advance(ctx context.Context) (head int64, err error)
+	// Epoch returns the id of the epoch in which Advance last found the log.
+	Epoch() string
+	// Epochs returns the latest epochs, at most [MaxEpochs].
+	Epochs(ctx context.Context) (Epochs, error)
 	// Read returns at most limit events after a position, in order. There are
 	// none at the end of the log; events still unnumbered are not there yet.
 	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)

@@ -37,6 +37,14 @@ type Lease struct {
 	// Owner is the id of a replica; empty or that of a dead one if it is free.
 	Owner      string
 	Generation int64
+	// Epoch is that in which the owner knows the log. Writes under the lease are
+	// refused with [ErrNewEpoch] once another one began.
+	Epoch string
+}
+
+// Same reports whether two leases are the same one, maybe known in other epochs.
+func (l Lease) Same(other Lease) bool {
+	return l.Partition == other.Partition && l.Owner == other.Owner && l.Generation == other.Generation
 }
 
 // Cursor is how far a partition has come, and who may move it.
@@ -98,7 +106,8 @@ type Leases interface {
 
 // Cursors keeps the cursors.
 type Cursors interface {
-	// Prepare makes cursors for endpoints that have none. Where an endpoint has
+	// Prepare makes cursors for endpoints that have none, at the end of the log if
+	// that comes before where they are to begin. Where an endpoint has
 	// another number of partitions than before, the new ones begin at the lowest
 	// cursor of the old ones, with marks of what those had settled above it, and
 	// stay with the old owner until it has ended.
@@ -117,11 +126,15 @@ type Cursors interface {
 	// Cursors returns all of them.
 	Cursors(ctx context.Context) ([]Cursor, error)
 	// SaveCursors writes cursors whose lease is held, and returns the leases that
-	// were lost. A cursor never moves back: the higher position of the saved and
-	// the given one stays.
+	// were lost. A cursor never moves back within an epoch: the higher position of
+	// the saved and the given one stays.
 	SaveCursors(ctx context.Context, cursors []Cursor) (lost []Lease, err error)
 	// SaveGap notes that a cursor fell off the end of the log.
 	SaveGap(ctx context.Context, g Gap) error
+	// SaveLoss notes a gap for every cursor: the database lost the events from one
+	// position to another. Of what was noted before from the same position on, the
+	// longer one stays.
+	SaveLoss(ctx context.Context, from, to int64, at time.Time) error
 }
 
 // Setup is the endpoints that are configured.
@@ -159,10 +172,22 @@ func (s Setup) Names() map[string]bool {
 // RemovedReason is why a replay ended whose endpoint is not configured any more.
 const RemovedReason = "the endpoint was removed"
 
-// Gap is a range of positions that expired before an endpoint got them.
+// GapReason is why there is a [Gap].
+type GapReason string
+
+const (
+	// GapExpired is that the events expired before the endpoint got them.
+	GapExpired GapReason = "expired"
+	// GapLost is that the database lost the events, in a failover or since it was
+	// restored from a backup. The endpoint may have got some of them before.
+	GapLost GapReason = "lost"
+)
+
+// Gap is a range of positions whose events an endpoint will not get.
 type Gap struct {
 	Endpoint string
 	Index    int // of the partition
 	From, To int64
 	At       time.Time
+	Reason   GapReason // empty means [GapExpired]
 }

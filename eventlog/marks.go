@@ -63,6 +63,21 @@ func (m Marks) After(sequence int64) Marks {
 	return slices.DeleteFunc(slices.Clone(m), func(mark Mark) bool { return mark.end() <= sequence })
 }
 
+// Until returns the marks with nothing in them about events after a position.
+func (m Marks) Until(sequence int64) Marks {
+	upTo := func(list []int64) []int64 {
+		end, _ := slices.BinarySearch(list, sequence+1)
+		return slices.Clone(list[:end])
+	}
+	cut := slices.Clone(m)
+	for i := range cut {
+		c := &cut[i]
+		c.Low, c.High = min(c.Low, sequence), min(c.High, sequence)
+		c.Open, c.Ahead = upTo(c.Open), upTo(c.Ahead)
+	}
+	return cut
+}
+
 func (m Marks) equal(other Marks) bool {
 	return slices.EqualFunc(m, other, func(a, b Mark) bool {
 		return a.Index == b.Index && a.Of == b.Of && a.Low == b.Low && a.High == b.High &&

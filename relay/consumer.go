@@ -86,8 +86,9 @@ type batch struct {
 	gap    *eventlog.Gap
 }
 
-// newConsumer makes a consumer that is one of total in this process.
-func newConsumer(e *configured, cursor eventlog.Cursor, r *Relay, alive *lifetime, control eventlog.Control, total int) *consumer {
+// newConsumer makes a consumer that is one of total in this process. It ends once there
+// were more losses than given.
+func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, alive *lifetime, control eventlog.Control, total int) *consumer {
 	now := time.Now()
 	c := &consumer{
 		configured:  e,
@@ -100,7 +101,7 @@ func newConsumer(e *configured, cursor eventlog.Cursor, r *Relay, alive *lifetim
 		poke:        make(chan struct{}, 1),
 		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
 	}
-	c.ledger = &ledger{log: r.log, lease: cursor.Lease, logger: c.logger, lose: c.lose}
+	c.ledger = &ledger{log: r.log, lease: cursor.Lease, tail: r.tail, losses: losses, logger: c.logger, lose: c.lose}
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
 	if c.coalesces() {
 		// The last owner may have sent news that tells of what comes first here; to
@@ -370,7 +371,7 @@ func (c *consumer) recovered(ctx context.Context, reason string, now time.Time) 
 func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
 	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason, Fingerprint: c.endpoint.Fingerprint, Since: now}
 	c.said = control
-	c.ledger.persist(ctx, func(ctx context.Context) error {
+	c.ledger.persist(ctx, func(ctx context.Context, _ eventlog.Lease) error {
 		return errors.Join(c.ledger.log.SaveControl(ctx, control), c.ledger.log.Nudge(ctx))
 	})
 }

@@ -33,7 +33,7 @@ func (c *consumer) read(ctx context.Context, after int64) {
 		failing = false
 		b := batch{events: events}
 		if missed > after {
-			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease().Index, From: after + 1, To: missed, At: time.Now()}
+			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease().Index, From: after + 1, To: missed, At: time.Now(), Reason: eventlog.GapExpired}
 			after = missed
 		}
 		if n := len(events); n > 0 {
@@ -90,7 +90,7 @@ func (c *consumer) miss(ctx context.Context, g eventlog.Gap) {
 	c.logger.Error("events expired before the endpoint could get them; it goes on with the oldest there is",
 		"from", g.From, "to", g.To, "count", g.To-g.From+1)
 	c.relay.options.Observer.Missed(g)
-	if c.ledger.persist(ctx, func(ctx context.Context) error { return c.ledger.log.SaveGap(ctx, g) }) {
+	if c.ledger.persist(ctx, func(ctx context.Context, _ eventlog.Lease) error { return c.ledger.log.SaveGap(ctx, g) }) {
 		c.order.Passed(g.To)
 	}
 }

@@ -16,7 +16,9 @@ import (
 // up, the cursor must not move any more.
 type ledger struct {
 	log    eventlog.Log
-	lease  eventlog.Lease
+	lease  eventlog.Lease // as it was acquired
+	tail   *tail
+	losses int // of the tail when the lease was acquired
 	logger *slog.Logger
 	lost   atomic.Bool
 	lose   func() // ends all that is done under the lease
@@ -44,12 +46,28 @@ const (
 
 var errLost = errors.New("the lease was lost")
 
-// persist does a write, or a read that can't be done without.
-func (l *ledger) persist(ctx context.Context, do func(context.Context) error) bool {
+// valid returns the lease in the epoch in which this process knows the log now; false if
+// it is lost, or if the database lost what was read under it.
+func (l *ledger) valid() (lease eventlog.Lease, ok bool) {
+	view := l.tail.view.Load()
+	if view.losses != l.losses && !l.lost.Load() {
+		l.lose()
+	}
+	lease = l.lease
+	lease.Epoch = view.epoch
+	return lease, !l.lost.Load()
+}
+
+// epochPause is how long a write waits at first that was refused in a new epoch.
+const epochPause = 20 * time.Millisecond
+
+// persist does a write under the lease, or a read that can't be done without.
+func (l *ledger) persist(ctx context.Context, do func(context.Context, eventlog.Lease) error) bool {
+	pause := epochPause
 	for failing := false; ; failing = true {
 		err := errLost
-		if !l.lost.Load() {
-			err = do(ctx)
+		if lease, ok := l.valid(); ok {
+			err = do(ctx, lease)
 		}
 		switch {
 		case err == nil:
@@ -61,6 +79,11 @@ func (l *ledger) persist(ctx context.Context, do func(context.Context) error) bo
 		case ctx.Err() != nil:
 			l.frozen = true
 			return false
+		case errors.Is(err, eventlog.ErrNewEpoch):
+			l.log.Wake() // the tail finds out first what was lost
+			wait(ctx, pause)
+			pause = min(2*pause, time.Second)
+			continue
 		case !failing:
 			l.logger.Error("delivery waits for the database, trying again every second", "error", err)
 		}
@@ -78,7 +101,7 @@ func (l *ledger) park(ctx context.Context, rows []eventlog.Retry) bool {
 			l.dueAt(r.Next)
 		}
 	}
-	return l.persist(ctx, func(ctx context.Context) error { return l.log.Park(ctx, l.lease, rows) })
+	return l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error { return l.log.Park(ctx, lease, rows) })
 }
 
 // dueAt notes when a parked event is due.
@@ -107,7 +130,9 @@ func (l *ledger) flush(ctx context.Context) bool {
 	if len(l.unparked) == 0 {
 		return true
 	}
-	done := l.persist(ctx, func(ctx context.Context) error { return l.log.Unpark(ctx, l.lease, l.unparked...) })
+	done := l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+		return l.log.Unpark(ctx, lease, l.unparked...)
+	})
 	if done {
 		l.unparked = l.unparked[:0]
 	}
@@ -119,8 +144,8 @@ func (l *ledger) lane(ctx context.Context, e tidings.Event, limit int) (rows []e
 	if !l.flush(ctx) { // or it would read what was delivered
 		return nil, false
 	}
-	ok = l.persist(ctx, func(ctx context.Context) (err error) {
-		rows, err = l.log.NextParked(ctx, l.lease.Endpoint, e, limit)
+	ok = l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) (err error) {
+		rows, err = l.log.NextParked(ctx, lease.Endpoint, e, limit)
 		return err
 	})
 	return rows, ok
@@ -132,8 +157,8 @@ func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.R
 		return nil
 	}
 	var rows []eventlog.Retry
-	l.persist(ctx, func(ctx context.Context) (err error) {
-		rows, l.nextDue, err = l.log.Due(ctx, l.lease.Partition, now, limit)
+	l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) (err error) {
+		rows, l.nextDue, err = l.log.Due(ctx, lease.Partition, now, limit)
 		return err
 	})
 	if len(rows) == limit { // there may be more
@@ -144,8 +169,8 @@ func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.R
 
 // again makes the events due that were parked for a reason since a time.
 func (l *ledger) again(ctx context.Context, reason string, since, now time.Time) {
-	l.persist(ctx, func(ctx context.Context) error {
-		n, err := l.log.Requeue(ctx, l.lease, reason, since, now)
+	l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+		n, err := l.log.Requeue(ctx, lease, reason, since, now)
 		if n > 0 {
 			l.dueAt(now)
 			l.logger.Info("events that were parked when the endpoint began to fail are due again", "count", n)
@@ -197,7 +222,7 @@ func (l *ledger) begin(
 func (l *ledger) pages(ctx context.Context, after int64, read func(context.Context, int64) ([]eventlog.Retry, error), take func([]eventlog.Retry)) {
 	for {
 		var rows []eventlog.Retry
-		ok := l.persist(ctx, func(ctx context.Context) (err error) {
+		ok := l.persist(ctx, func(ctx context.Context, _ eventlog.Lease) (err error) {
 			rows, err = read(ctx, after)
 			return err
 		})

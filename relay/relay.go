@@ -122,7 +122,8 @@ type Observer interface {
 	// Filtered tells that a parked event is not sent, because the endpoint's patterns
 	// do not match it any more.
 	Filtered(endpoint string, e tidings.Event)
-	// Missed tells that events expired before the endpoint got them.
+	// Missed tells that events expired before the endpoint got them, or that the
+	// database lost them.
 	Missed(g eventlog.Gap)
 }
 
@@ -208,6 +209,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1),
 	}
+	r.tail.lost, r.tail.rewound = r.noteLoss, r.rewound
 	if err := r.tail.start(ctx); err != nil {
 		return nil, err
 	}
@@ -389,7 +391,14 @@ func (r *Relay) Stuck() error { return r.tail.stuck() }
 // Head returns the position of the newest event.
 func (r *Relay) Head() int64 { return r.tail.position() }
 
-// More returns a channel that is closed once there are events after a position.
+// Epoch returns the id of the epoch in which the log is read.
+func (r *Relay) Epoch() string { return r.tail.view.Load().epoch }
+
+// Refresh reads what was added to the log, as happens by itself a moment later.
+func (r *Relay) Refresh(ctx context.Context) error { return r.tail.follow(ctx) }
+
+// More returns a channel that is closed once there are events after a position, or
+// another epoch began in which some before it were lost.
 func (r *Relay) More(after int64) <-chan struct{} { return r.tail.more(after) }
 
 // HistoryDropped returns how many records of the history were given up, because

@@ -86,7 +86,7 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
 		}
 		c.replays.running, c.replays.over[r.ID] = r.ID, true
 		p := &replaying{
-			Replay: r, log: c.ledger.log, lease: c.lease(), endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
+			Replay: r, log: c.ledger.log, lease: c.ledger.valid, endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
 			drain: c.relay.options.DrainTimeout, out: c.replays.next, results: make(chan result, c.endpoint.MaxInFlight),
 			underway: make(map[string]bool), waiting: make(map[int64]bool),
 		}
@@ -176,7 +176,7 @@ func (c *consumer) resent(ctx context.Context, r result, now time.Time) {
 type replaying struct {
 	eventlog.Replay
 	log      eventlog.Log
-	lease    eventlog.Lease
+	lease    func() (eventlog.Lease, bool)
 	endpoint *Endpoint
 	logger   *slog.Logger
 	lost     *atomic.Bool
@@ -370,7 +370,11 @@ func (p *replaying) save(ctx context.Context, now bool) {
 		p.Position = min(p.Position, sequence-1)
 	}
 	p.persistReplay(ctx, func(ctx context.Context) error {
-		state, err := p.log.SaveReplay(ctx, p.lease, p.Replay)
+		lease, ok := p.lease()
+		if !ok {
+			return eventlog.ErrLeaseLost
+		}
+		state, err := p.log.SaveReplay(ctx, lease, p.Replay)
 		if err == nil {
 			p.State, p.saved = state, time.Now()
 		}
@@ -389,6 +393,10 @@ func (p *replaying) persistReplay(ctx context.Context, write func(context.Contex
 		if ctx.Err() != nil || errors.Is(err, eventlog.ErrLeaseLost) {
 			p.State = eventlog.ReplayCanceled // for this owner
 			return false
+		}
+		if errors.Is(err, eventlog.ErrNewEpoch) {
+			wait(ctx, epochPause)
+			continue
 		}
 		p.logger.Error("replay waits for the database, trying again every second", "replay", p.ID, "error", err)
 		wait(ctx, time.Second)

@@ -251,7 +251,7 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	}
 	ending := false
 	for partition, s := range p.slots {
-		if mine[partition] != s.lease() {
+		if !mine[partition].Same(s.lease()) {
 			s.lose()
 			s.stopping, ending = true, true
 		}
@@ -259,6 +259,7 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	if len(orphans) == 0 || ending {
 		return nil
 	}
+	give(p.relay.updated) // to take them at once, if they are still wanted
 	return p.relay.log.Release(ctx, orphans)
 }
 
@@ -356,6 +357,7 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 	if len(free) == 0 {
 		return nil
 	}
+	view := p.relay.tail.view.Load()
 	got, err := p.relay.log.Acquire(ctx, p.id, free)
 	if err != nil {
 		return err
@@ -363,18 +365,24 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 	p.raced = len(got) < len(free)
 	total := have + len(got)
 	for _, cursor := range got {
-		p.start(ctx, endpoints[cursor.Endpoint], cursor, controls[cursor.Endpoint], total)
+		if cursor.Epoch != view.epoch { // the tail finds out first what was lost
+			p.relay.log.Wake()
+			p.raced = true
+			continue
+		}
+		p.start(ctx, view.losses, endpoints[cursor.Endpoint], cursor, controls[cursor.Endpoint], total)
 	}
 	return nil
 }
 
-func (p *replica) start(ctx context.Context, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int) {
+func (p *replica) start(ctx context.Context, losses int, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int) {
 	running, stop := context.WithCancel(eventlog.Ordinary(ctx))
-	s := &slot{consumer: newConsumer(e, cursor, p.relay, p.alive, control, total), stop: stop}
+	s := &slot{consumer: newConsumer(e, cursor, losses, p.relay, p.alive, control, total), stop: stop}
 	p.relay.mu.Lock()
 	e.users++
 	p.relay.running[s.consumer] = struct{}{}
 	p.relay.mu.Unlock()
+	s.ledger.valid() // nobody may have seen it who looked for those that a loss ends
 	p.slots[cursor.Partition] = s
 	go func() {
 		s.run(running)

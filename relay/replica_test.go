@@ -106,6 +106,7 @@ func (v *view) set(flag *bool, value bool) {
 	*flag = value
 }
 
+func (v *view) Wake()                   { v.woken.Give() }
 func (v *view) Woken() <-chan struct{}  { return v.woken.Given() }
 func (v *view) Nudged() <-chan struct{} { return v.nudged.Given() }
 

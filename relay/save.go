@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -42,7 +43,7 @@ func (r *Relay) consumers() []*consumer {
 }
 
 // saveCursors writes the cursors that moved. A consumer whose lease was lost is
-// told so.
+// told so. Where the log began another epoch, it is found out first what was lost.
 func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 	select {
 	case r.saving <- struct{}{}:
@@ -50,11 +51,21 @@ func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	err := r.saveMoved(ctx, consumers)
+	if errors.Is(err, eventlog.ErrNewEpoch) {
+		if err = r.tail.follow(ctx); err == nil {
+			err = r.saveMoved(ctx, consumers)
+		}
+	}
+	return err
+}
+
+func (r *Relay) saveMoved(ctx context.Context, consumers []*consumer) error {
 	var moved []eventlog.Cursor
 	var movers []*consumer
 	for _, c := range consumers {
-		cursor := c.save()
-		if !cursor.Equal(c.saved) && !c.lost() {
+		cursor, ok := c.save()
+		if ok && !cursor.Equal(c.saved) {
 			moved, movers = append(moved, cursor), append(movers, c)
 		}
 	}
@@ -68,7 +79,7 @@ func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 	for i, c := range movers {
 		c.saved = moved[i]
 		for _, l := range lost {
-			if l == c.lease() {
+			if l.Same(c.lease()) {
 				c.lose()
 			}
 		}

@@ -121,11 +121,13 @@ type savedStatus struct {
 	text   string
 }
 
-// save is the cursor as it is to be saved. The saving lock is held.
-func (c *consumer) save() eventlog.Cursor {
+// save is the cursor as it is to be saved; false if the lease is lost. The saving lock
+// is held.
+func (c *consumer) save() (eventlog.Cursor, bool) {
 	c.counts.look(time.Now())
+	lease, ok := c.ledger.valid()
 	at := c.position.Load()
-	cursor := eventlog.Cursor{Lease: c.lease(), Sequence: at.cursor, Marks: at.marks}
+	cursor := eventlog.Cursor{Lease: lease, Sequence: at.cursor, Marks: at.marks}
 	status := c.current()
 	status.InFlight = 0 // it changes all the time, and that is not worth a write
 	if status != c.lastSaved.status {
@@ -135,7 +137,7 @@ func (c *consumer) save() eventlog.Cursor {
 		}
 	}
 	cursor.Status = c.lastSaved.text
-	return cursor
+	return cursor, ok
 }
 
 // lastStatus is how the endpoint was doing when its cursor was saved.
@@ -168,16 +170,17 @@ func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
 	for _, other := range replicas {
 		live[other.ID] = true
 	}
-	own := make(map[eventlog.Lease]Status)
-	position := make(map[eventlog.Lease]int64)
+	own := make(map[eventlog.Partition]*consumer)
 	for _, c := range r.consumers() {
-		own[c.lease()], position[c.lease()] = c.current(), c.position.Load().cursor
+		if !c.lost() {
+			own[c.lease().Partition] = c
+		}
 	}
 	all := make([]PartitionStatus, 0, len(cursors))
 	for _, c := range cursors {
 		p := PartitionStatus{Cursor: c, Held: live[c.Owner]}
-		if status, ok := own[c.Lease]; ok {
-			p.Status, p.Cursor.Sequence = status, max(position[c.Lease], c.Sequence)
+		if mine := own[c.Partition]; mine != nil && mine.lease().Same(c.Lease) {
+			p.Status, p.Cursor.Sequence = mine.current(), max(mine.position.Load().cursor, c.Sequence)
 		} else {
 			p.Status = lastStatus(c)
 		}

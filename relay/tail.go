@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -22,8 +23,13 @@ const (
 // endpoints near the head do not mean a thousand reads. It is also what makes
 // committed events readable, by calling Advance.
 type tail struct {
-	log    eventlog.Log
-	logger *slog.Logger
+	log       eventlog.Log
+	logger    *slog.Logger
+	lost      func(ctx context.Context, from, to int64) error // notes what the database lost
+	rewound   func()                                          // called after that
+	following sync.Mutex
+	epochs    eventlog.Epochs // up to the one in which head is known
+	view      atomic.Pointer[view]
 
 	mu      sync.Mutex
 	events  []tidings.Event // consecutive; the last one is at head
@@ -33,15 +39,50 @@ type tail struct {
 	failure error         // why it could not be read since
 }
 
+// view is how this process knows the log: in an epoch, and since how many losses. What
+// was learned under another number of losses may not be used any more.
+type view struct {
+	epoch  string
+	losses int
+}
+
 func newTail(log eventlog.Log, logger *slog.Logger) *tail {
-	return &tail{log: log, logger: logger, changed: make(chan struct{})}
+	t := &tail{log: log, logger: logger, changed: make(chan struct{})}
+	t.view.Store(new(view))
+	return t
 }
 
 // start sets the head to the end of the log as it is.
 func (t *tail) start(ctx context.Context) error {
+	t.following.Lock()
+	defer t.following.Unlock()
+	before, err := t.log.Epochs(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := t.log.Advance(ctx); err != nil { // it may begin an epoch
+		return err
+	}
+	epochs, err := t.log.Epochs(ctx)
+	if err != nil {
+		return err
+	}
 	head, err := t.log.Advance(ctx)
-	t.head = head
-	return err
+	if err != nil {
+		return err
+	}
+	if now := epochs.Current(); now.Beyond > 0 && now.ID != before.Current().ID {
+		tellLoss(t.logger, now.Base, now.Beyond)
+	}
+	t.epochs, t.head = epochs, head
+	t.view.Store(&view{epoch: epochs.Current().ID})
+	return nil
+}
+
+func tellLoss(logger *slog.Logger, kept, seen int64) {
+	logger.Error("the database lost the end of the event log: it failed over to a standby that lagged behind, or was restored from a backup; "+
+		"these events are gone, with the changes that they told of, and their positions are used again; whatever is written from now on is delivered",
+		"from", kept+1, "to", seen, "count", seen-kept)
 }
 
 // run follows the log until the context ends.
@@ -74,9 +115,19 @@ func (t *tail) run(ctx context.Context) {
 
 // follow reads what was added to the log.
 func (t *tail) follow(ctx context.Context) error {
+	t.following.Lock()
+	defer t.following.Unlock()
 	end, err := t.log.Advance(ctx)
 	if err != nil {
 		return err
+	}
+	if t.log.Epoch() != t.view.Load().epoch {
+		if err := t.enter(ctx); err != nil {
+			return err
+		}
+		if end, err = t.log.Advance(ctx); err != nil { // it may have been the end before
+			return err
+		}
 	}
 	for after := t.position(); after < end; after = t.position() {
 		events, err := t.log.Read(ctx, after, readBatch)
@@ -116,6 +167,33 @@ func (t *tail) stuck() error {
 	return &eventlog.UnavailableError{
 		Reason: fmt.Sprintf("the database has not let events be numbered for %d s", int(since.Seconds())), Err: t.failure,
 	}
+}
+
+// enter goes on in the current epoch: with all that was read, or, where the database lost
+// some of that, with nothing.
+func (t *tail) enter(ctx context.Context) error {
+	epochs, err := t.log.Epochs(ctx)
+	if err != nil {
+		return err
+	}
+	now, next := epochs.Current(), *t.view.Load()
+	next.epoch = now.ID
+	kept, seen := epochs.Kept(t.epochs), max(t.position(), now.Beyond)
+	if seen <= kept {
+		t.epochs = epochs
+		t.view.Store(&next)
+		return nil
+	}
+	if err := t.lost(ctx, kept+1, seen); err != nil {
+		return err
+	}
+	tellLoss(t.logger, kept, seen)
+	t.epochs = epochs
+	next.losses++
+	t.skip(now.Base)
+	t.view.Store(&next)
+	t.rewound()
+	return nil
 }
 
 func (t *tail) position() int64 {

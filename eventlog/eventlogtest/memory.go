@@ -22,7 +22,15 @@ var _ eventlog.Log = (*Memory)(nil)
 type Memory struct {
 	woken, nudged eventlog.Signal
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	contents
+	started bool // since an epoch began
+	reads   int
+	jumped  time.Duration // how far the clock is ahead
+}
+
+// contents is what a database holds.
+type contents struct {
 	events   []tidings.Event
 	expired  int // how many were removed from the beginning
 	cursors  map[cursorKey]eventlog.Cursor
@@ -32,8 +40,14 @@ type Memory struct {
 	gaps     []eventlog.Gap
 	replays  []eventlog.Replay
 	history  []*eventlog.HistoryBlock
-	reads    int
-	jumped   time.Duration // how far the clock is ahead
+	epochs   eventlog.Epochs
+}
+
+func (c contents) clone() contents {
+	return contents{
+		slices.Clone(c.events), c.expired, maps.Clone(c.cursors), maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
+		slices.Clone(c.gaps), slices.Clone(c.replays), slices.Clone(c.history), slices.Clone(c.epochs),
+	}
 }
 
 type cursorKey struct {
@@ -54,19 +68,35 @@ type replica struct {
 // NewMemory returns an empty log.
 func NewMemory() *Memory {
 	return &Memory{
-		woken: eventlog.NewSignal(), nudged: eventlog.NewSignal(),
-		cursors:  make(map[cursorKey]eventlog.Cursor),
-		replicas: make(map[string]replica),
-		retries:  make(map[retryKey]eventlog.Retry),
-		controls: make(map[string]eventlog.Control),
+		woken: eventlog.NewSignal(), nudged: eventlog.NewSignal(), started: true,
+		contents: contents{
+			cursors:  make(map[cursorKey]eventlog.Cursor),
+			replicas: make(map[string]replica),
+			retries:  make(map[retryKey]eventlog.Retry),
+			controls: make(map[string]eventlog.Control),
+		},
+	}
+}
+
+// Backup returns a function that puts the log back to what it is now, as though its
+// database had been restored from a backup, or a standby had been promoted.
+func (m *Memory) Backup() (restore func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	backup := m.contents.clone()
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.contents, m.started = backup.clone(), true
 	}
 }
 
 // Append adds events to the log and wakes its reader.
 func (m *Memory) Append(events ...tidings.Event) {
 	m.mu.Lock()
+	m.beginEpoch()
 	for _, e := range events {
-		e.Sequence = int64(m.expired+len(m.events)) + 1
+		e.Sequence = m.head() + 1
 		if e.ID == "" {
 			e.ID = fmt.Sprintf("event-%d", e.Sequence)
 		}
@@ -74,6 +104,20 @@ func (m *Memory) Append(events ...tidings.Event) {
 	}
 	m.mu.Unlock()
 	m.Wake()
+}
+
+// Cut removes the events after a position, as though the database had lost them.
+func (m *Memory) Cut(after int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.events, m.started = m.events[:after-int64(m.expired)], true
+}
+
+// Restart has the next reader begin an epoch.
+func (m *Memory) Restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.started = true
 }
 
 // Reads returns how often the log has been read.
@@ -109,8 +153,11 @@ func (m *Memory) Nudged() <-chan struct{} { return m.nudged.Given() }
 func (m *Memory) Advance(context.Context) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return int64(m.expired + len(m.events)), nil
+	m.beginEpoch()
+	return m.head(), nil
 }
+
+func (m *Memory) head() int64 { return int64(m.expired + len(m.events)) }
 
 // Read implements [eventlog.Reader].
 func (m *Memory) Read(_ context.Context, after int64, limit int) ([]tidings.Event, error) {
@@ -184,8 +231,8 @@ func (m *Memory) AddReplay(_ context.Context, r eventlog.Replay) error {
 func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Replay) (eventlog.ReplayState, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.held(l) {
-		return "", eventlog.ErrLeaseLost
+	if err := m.held(l); err != nil {
+		return "", err
 	}
 	for i := range m.replays {
 		saved := &m.replays[i]

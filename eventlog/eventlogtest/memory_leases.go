@@ -3,6 +3,7 @@ package eventlogtest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -79,6 +80,7 @@ func (m *Memory) Acquire(_ context.Context, owner string, want []eventlog.Partit
 		}
 		c.Owner = owner
 		c.Generation++
+		c.Epoch = m.epochs.Current().ID
 		m.cursors[key] = c
 		got = append(got, c)
 	}
@@ -90,7 +92,7 @@ func (m *Memory) Release(_ context.Context, leases []eventlog.Lease) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, l := range leases {
-		if m.held(l) {
+		if !errors.Is(m.held(l), eventlog.ErrLeaseLost) {
 			c := m.cursors[cursorKey{l.Endpoint, l.Index}]
 			c.Owner = ""
 			m.cursors[cursorKey{l.Endpoint, l.Index}] = c
@@ -99,9 +101,15 @@ func (m *Memory) Release(_ context.Context, leases []eventlog.Lease) error {
 	return nil
 }
 
-func (m *Memory) held(l eventlog.Lease) bool {
-	c, known := m.cursors[cursorKey{l.Endpoint, l.Index}]
-	return known && c.Partition == l.Partition && c.Generation == l.Generation
+// held returns an error unless a lease is held, in the epoch of the log.
+func (m *Memory) held(l eventlog.Lease) error {
+	switch c, known := m.cursors[cursorKey{l.Endpoint, l.Index}]; {
+	case !known || c.Partition != l.Partition || c.Generation != l.Generation || c.Owner != l.Owner:
+		return eventlog.ErrLeaseLost
+	case c.Epoch != l.Epoch:
+		return eventlog.ErrNewEpoch
+	}
+	return nil
 }
 
 // Prepare implements [eventlog.Cursors].
@@ -129,7 +137,8 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 				delete(m.cursors, cursorKey{p.Endpoint, i})
 			}
 		}
-		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: s.Begin(p.Endpoint), Saved: time.Now()}
+		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: min(s.Begin(p.Endpoint), m.head()), Saved: time.Now()}
+		c.Epoch = m.epochs.Current().ID
 		if !known {
 			m.forget(p.Endpoint)
 		} else {
@@ -314,7 +323,12 @@ func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) (lost
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range cursors {
-		if !m.held(c.Lease) {
+		if errors.Is(m.held(c.Lease), eventlog.ErrNewEpoch) {
+			return nil, eventlog.ErrNewEpoch
+		}
+	}
+	for _, c := range cursors {
+		if m.held(c.Lease) != nil {
 			lost = append(lost, c.Lease)
 			continue
 		}
@@ -346,8 +360,8 @@ func (m *Memory) Gaps(_ context.Context, limit int) ([]eventlog.Gap, error) {
 func (m *Memory) Park(_ context.Context, l eventlog.Lease, retries []eventlog.Retry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.held(l) {
-		return eventlog.ErrLeaseLost
+	if err := m.held(l); err != nil {
+		return err
 	}
 	for _, r := range retries {
 		key := retryKey{r.Endpoint, r.Event.Sequence}
@@ -363,10 +377,14 @@ func (m *Memory) Park(_ context.Context, l eventlog.Lease, retries []eventlog.Re
 func (m *Memory) Unpark(_ context.Context, l eventlog.Lease, sequences ...int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.held(l) {
-		for _, s := range sequences {
-			delete(m.retries, retryKey{l.Endpoint, s})
-		}
+	switch err := m.held(l); {
+	case errors.Is(err, eventlog.ErrLeaseLost):
+		return nil
+	case err != nil:
+		return err
+	}
+	for _, s := range sequences {
+		delete(m.retries, retryKey{l.Endpoint, s})
 	}
 	return nil
 }
@@ -409,8 +427,8 @@ func (m *Memory) Due(_ context.Context, p eventlog.Partition, now time.Time, lim
 func (m *Memory) Requeue(_ context.Context, l eventlog.Lease, reason string, since, now time.Time) (n int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.held(l) {
-		return 0, eventlog.ErrLeaseLost
+	if err := m.held(l); err != nil {
+		return 0, err
 	}
 	for key, r := range m.retries {
 		if r.Endpoint == l.Endpoint && r.Dead.IsZero() && l.Has(r.Event) && r.Reason == reason && !r.First.Before(since) && r.Next.After(now) {

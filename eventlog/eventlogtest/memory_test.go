@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 )
 
@@ -18,6 +19,11 @@ func TestMemory(t *testing.T) {
 				if err := log.ExpireEvents(t.Context(), time.Now().Add(time.Hour)); err != nil {
 					t.Fatal(err)
 				}
+			},
+			Cut: func(_ *testing.T, after int64) { log.Cut(after) },
+			Restart: func(*testing.T) eventlog.Log {
+				log.Restart()
+				return log
 			},
 		}
 	})

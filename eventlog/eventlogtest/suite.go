@@ -24,6 +24,11 @@ type Home struct {
 	Rollback func(t *testing.T, events ...tidings.Event)
 	// Expire removes all events that there are.
 	Expire func(t *testing.T)
+	// Cut removes the events after a position, as though the database had lost them.
+	Cut func(t *testing.T, after int64)
+	// Restart has the database be started anew, and returns the log in it as a process
+	// finds it that starts then.
+	Restart func(t *testing.T) eventlog.Log
 }
 
 // Run checks that a log keeps the promises of [eventlog.Log]. The function
@@ -41,6 +46,9 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a removed endpoint leaves nothing", func(t *testing.T) { testRemoved(t, open(t)) })
 	t.Run("an endpoint gets another name", func(t *testing.T) { testRename(t, open(t)) })
 	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
+	t.Run("a log that went back begins an epoch", func(t *testing.T) { testWentBack(t, open(t)) })
+	t.Run("a start that lost nothing changes nothing", func(t *testing.T) { testRestart(t, open(t)) })
+	t.Run("positions that were lost are used again", func(t *testing.T) { testLostAndUsedAgain(t, open(t)) })
 	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
 	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })

@@ -76,8 +76,10 @@ func cursors(t *testing.T, log eventlog.Log) map[string]int64 {
 
 func testCursors(t *testing.T, home Home) {
 	save(t, home.Log)
+	home.Append(t, make([]tidings.Event, 7)...)
+	advance(t, home.Log)
 	held := hold(t, home.Log, "a")
-	if err := home.Log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}, Head: 7}); err != nil {
+	if err := home.Log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}, Head: 8}); err != nil {
 		t.Fatal(err)
 	}
 	save(t, home.Log, eventlog.Cursor{Lease: held, Sequence: 5, Status: "{}"})
@@ -265,12 +267,12 @@ func testExpiry(t *testing.T, home Home) {
 	if n := oldest(); n != 1 {
 		t.Errorf("an empty log begins at %d, want 1", n)
 	}
+	home.Append(t, Sample(1, 1), Sample(1, 2))
+	advance(t, log)
 	held := hold(t, log, "a")
 	retry := eventlog.Retry{Endpoint: "a", Event: Sample(1, 1), Attempts: 1, Next: time.Unix(1, 0)}
 	retry.Event.Sequence = 1
 	park(t, log, held, retry)
-	home.Append(t, Sample(1, 1), Sample(1, 2))
-	advance(t, log)
 	expirer := part[interface {
 		ExpireEvents(ctx context.Context, before time.Time) error
 	}](t, home)
@@ -302,6 +304,8 @@ func prepare(t *testing.T, log eventlog.Log, s eventlog.Setup) {
 }
 
 func testRemoved(t *testing.T, home Home) {
+	home.Append(t, make([]tidings.Event, 7)...)
+	advance(t, home.Log)
 	log, ctx := home.Log, t.Context()
 	archive := part[interface {
 		ExpireEndpoints(ctx context.Context, age time.Duration) ([]eventlog.Removed, error)

@@ -80,6 +80,19 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 			Append:   func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Commit, events...) },
 			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
 			Expire:   func(t *testing.T) { expireAll(t, log) },
+			Cut: func(t *testing.T, after int64) {
+				for _, cut := range []string{"DELETE FROM tidings.tidings_events WHERE seq > $1", "UPDATE tidings.tidings_head SET seq = $1"} {
+					if _, err := db.ExecContext(t.Context(), cut, after); err != nil {
+						t.Fatal(err)
+					}
+				}
+			},
+			Restart: func(t *testing.T) eventlog.Log {
+				if _, err := db.ExecContext(t.Context(), "UPDATE tidings.tidings_epochs SET start = 'an earlier one'"); err != nil {
+					t.Fatal(err)
+				}
+				return postgres.New(db, postgres.Options{PartitionWidth: width})
+			},
 		}
 	})
 }

@@ -59,6 +59,10 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 		case hasCode(err, checkViolation) && late < 3:
 			late++ // the last partition ended meanwhile, or is gone; the next move adds one
 			l.events.forget()
+		case errors.Is(err, errRestarted):
+			if err := l.beginEpoch(ctx); err != nil {
+				return 0, fmt.Errorf("begin another epoch: %w", err)
+			}
 		case err != nil:
 			return 0, fmt.Errorf("number committed events: %w", err)
 		case !moved:
@@ -95,14 +99,21 @@ func (l *Log) move(ctx context.Context) (head int64, moved bool, err error) {
 
 // look reads the head of the log, whether there are events to be moved, and the clock.
 func (l *Log) look(ctx context.Context) (head int64, found bool, clock int64, err error) {
-	var ahead bool
-	query := l.state() + `SELECT seq, EXISTS (` + l.unmoved("1", 1) + `), ` + now + `, pg_snapshot_xmax(seen) > pg_snapshot_xmax(now) FROM state`
-	err = l.headRow(ctx, []any{&head, &found, &clock, &ahead}, query)
+	var ahead, same bool
+	var epoch string
+	id, start := l.Newest()
+	query := l.state() + `SELECT seq, EXISTS (` + l.unmoved("1", 1) + `), ` + now + `, pg_snapshot_xmax(seen) > pg_snapshot_xmax(now),
+		` + id + `, ` + start + ` = ` + l.start() + ` FROM state`
+	err = l.headRow(ctx, []any{&head, &found, &clock, &ahead, &epoch, &same}, query)
+	if err == nil && (!same || l.WentBack(epoch, head)) {
+		err = errRestarted
+	}
 	if err == nil && ahead {
 		err = l.adopt(ctx)
 	}
 	if err == nil {
 		l.outbox.head.Store(head)
+		l.Saw(epoch, head)
 	}
 	return head, found, clock, err
 }
@@ -121,14 +132,20 @@ type batch struct{ head, n, picked, last int64 }
 // moveBatch moves the events of a common table expression named few, from one named
 // pick. seen is an expression: the snapshot all of whose events are moved then, or NULL.
 func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b batch, err error) {
+	var epoch string
+	id, start := l.Newest()
 	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
 		// The lock comes in a statement of its own: the next one must see all that
-		// the previous holder moved.
+		// the previous holder moved. The server may be another one than a moment ago.
 		var set string
+		var same bool
 		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+`', true) ||
 			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true) ||
-			set_config('enable_seqscan', 'off', true)
-			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`, l.outbox.head.Load()).Scan(&b.head, &set)
+			set_config('enable_seqscan', 'off', true), `+id+`, `+start+` = `+l.start()+`
+			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`, l.outbox.head.Load()).Scan(&b.head, &set, &epoch, &same)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && (!same || l.WentBack(epoch, b.head)) {
+			return errRestarted
+		}
 		if err != nil {
 			return err
 		}
@@ -153,6 +170,9 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		}
 		return l.notify(ctx, tx, notifyEvents)
 	})
+	if err == nil {
+		l.Saw(epoch, b.head)
+	}
 	return b, err
 }
 

@@ -10,9 +10,11 @@ package sqlite
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"embed"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -32,6 +34,8 @@ var _ eventlog.Home = (*Log)(nil)
 type Log struct {
 	sqllog.Tables
 	writer *sql.DB
+	start  string // of this process
+	begun  atomic.Bool
 }
 
 // New returns the log in a database; [Log.Migrate] makes its tables. The pools may
@@ -39,10 +43,13 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"}),
-		writer: writer,
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)", Head: head}),
+		writer: writer, start: rand.Text(),
 	}
 }
+
+// head is an expression: the position of the last event that there was.
+const head = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'), 0)"
 
 // Append writes events in the transaction that makes the changes they tell of.
 // Call it last in the transaction, and [Log.Wake] after the commit.
@@ -50,9 +57,38 @@ func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Eve
 	return sqllog.InsertEvents(ctx, tx, "tidings_events", events)
 }
 
-// Advance implements [eventlog.Reader]: what is committed has its number.
+// Advance implements [eventlog.Reader]: what is committed has its number. The first call
+// of a process begins an epoch, since the file may have come from a backup.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
-	return l.Number(ctx, "SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'")
+	for {
+		var end int64
+		var epoch string
+		id, _ := l.Newest()
+		if err := l.Row(ctx, []any{&end, &epoch}, "SELECT "+head+", "+id); err != nil {
+			return 0, fmt.Errorf("read log: %w", err)
+		}
+		if l.begun.Load() && !l.WentBack(epoch, end) {
+			l.Saw(epoch, end)
+			return end, nil
+		}
+		if err := l.beginEpoch(ctx); err != nil {
+			return 0, fmt.Errorf("begin another epoch: %w", err)
+		}
+		l.begun.Store(true)
+	}
+}
+
+func (l *Log) beginEpoch(ctx context.Context) error {
+	return l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var end int64
+		var epoch, start string
+		id, started := l.Newest()
+		err := tx.QueryRowContext(ctx, "SELECT "+head+", "+id+", "+started).Scan(&end, &epoch, &start)
+		if err != nil || start == l.start && !l.WentBack(epoch, end) {
+			return err
+		}
+		return l.BeginEpoch(ctx, tx, end, l.start)
+	})
 }
 
 // Unnumbered implements [eventlog.Archive].

@@ -10,6 +10,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
@@ -49,6 +50,14 @@ func TestLog(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
+			Cut: func(t *testing.T, after int64) {
+				for _, cut := range []string{"DELETE FROM tidings_events WHERE seq > ?", "UPDATE sqlite_sequence SET seq = ? WHERE name = 'tidings_events'"} {
+					if _, err := db.ExecContext(t.Context(), cut, after); err != nil {
+						t.Fatal(err)
+					}
+				}
+			},
+			Restart: func(*testing.T) eventlog.Log { return sqlite.New(db, db) },
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -58,7 +59,7 @@ func newMetrics(cfg *config.Config) *metrics {
 		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.", prometheus.DefBuckets, "endpoint"),
 		merged:   counter("tidings_webhook_merged_total", "Events that were not sent, because another one tells of them.", "endpoint"),
 		filtered: counter("tidings_webhook_filtered_total", "Parked events that were not sent, because the endpoint's events do not match them any more.", "endpoint"),
-		missed:   counter("tidings_webhook_missed_total", "Events that expired before their endpoint could get them.", "endpoint"),
+		missed:   counter("tidings_webhook_missed_total", "Events that expired before their endpoint could get them, or that the database lost, by reason.", "endpoint", "reason"),
 		removed:  counter("tidings_parked_removed_total", "Parked events and dead letters that were removed without being delivered, by why.", "reason"),
 		reloads:  counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -199,7 +200,11 @@ func (m *metrics) Filtered(endpoint string, _ tidings.Event) {
 
 // Missed implements relay.Observer.
 func (m *metrics) Missed(g eventlog.Gap) {
-	m.of(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint).Add(float64(g.To - g.From + 1)) })
+	if g.Reason == eventlog.GapLost && g.Index > 0 {
+		return // each partition has the same
+	}
+	reason := string(cmp.Or(g.Reason, eventlog.GapExpired))
+	m.of(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint, reason).Add(float64(g.To - g.From + 1)) })
 }
 
 // parkedRemoved counts parked events that were removed without being delivered.

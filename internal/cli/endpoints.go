@@ -74,9 +74,10 @@ func listEndpoints(ctx context.Context, c *client, _ []string) error {
 		rows[i] = []string{
 			e.Name, e.State, e.Reason, strconv.FormatInt(e.LagEvents, 10), seconds(e.LagSeconds), strconv.FormatInt(e.InFlight, 10),
 			fmt.Sprintf("%.1f", e.Delivered), strconv.FormatInt(e.Parked, 10), strconv.FormatInt(e.Dead, 10),
+			strconv.FormatInt(e.Missed, 10), strconv.FormatInt(e.Lost, 10),
 		}
 	}
-	return printTable(c.out, []string{"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second", "parked", "dead"}, rows)
+	return printTable(c.out, []string{"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second", "parked", "dead", "missed", "lost"}, rows)
 }
 
 func showEndpoint(ctx context.Context, c *client, method, path string) error {
@@ -104,6 +105,9 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 	}
 	if e.Missed > 0 {
 		fields = append(fields, [2]string{"missed", fmt.Sprintf("%d events expired before it got them", e.Missed)})
+	}
+	if e.Lost > 0 {
+		fields = append(fields, [2]string{"lost", fmt.Sprintf("%d events that the database lost; it may have got some before", e.Lost)})
 	}
 	if last := e.LastError; last != nil {
 		fields = append(fields, [2]string{"last error", strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event, last.At.Format("2006-01-02T15:04:05Z07:00")))})

@@ -36,13 +36,10 @@ type Authenticator interface {
 
 // Options of the API; all are required that say nothing else.
 type Options struct {
-	Resources *resource.Resources
-	Webhooks  *webhook.Service
-	Feed      Feed
-	Log       interface {
-		Oldest
-		Advance(ctx context.Context) (int64, error)
-	}
+	Resources     *resource.Resources
+	Webhooks      *webhook.Service
+	Feed          Feed
+	Log           FeedLog
 	Authenticator Authenticator
 	Logger        *slog.Logger
 	Version       string

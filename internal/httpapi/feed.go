@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
 )
@@ -24,11 +25,43 @@ type Feed interface {
 	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)
 	Head() int64
 	More(after int64) <-chan struct{}
+	// Epoch is that in which the log is read.
+	Epoch() string
+	// Refresh reads what was added to the log.
+	Refresh(ctx context.Context) error
 }
 
-// Oldest tells where the log begins.
-type Oldest interface {
+// FeedLog is what the feed needs of the log besides.
+type FeedLog interface {
 	Oldest(ctx context.Context) (int64, error)
+	Epochs(ctx context.Context) (eventlog.Epochs, error)
+}
+
+// feedCursor is where a reader of the feed stands: a position, and the epoch in which
+// the reader came there. Without an epoch it is the tidings-sequence of a webhook, or
+// comes from an earlier version.
+type feedCursor struct {
+	position int64
+	epoch    string
+}
+
+// String is the form in which it is handed out.
+func (c feedCursor) String() string {
+	if c.epoch == "" {
+		return strconv.FormatInt(c.position, 10)
+	}
+	return strconv.FormatInt(c.position, 10) + "-" + c.epoch
+}
+
+func parseFeedCursor(text string) (c feedCursor, err error) {
+	position, epoch, _ := strings.Cut(text, "-")
+	if c.position, err = strconv.ParseInt(position, 10, 64); err != nil || c.position < 0 || strings.HasPrefix(position, "+") {
+		return c, &resource.Error{
+			Code: resource.Invalid, Field: "after", Message: "expected the next of an answer, or a position: a whole number",
+		}
+	}
+	c.epoch = epoch
+	return c, nil
 }
 
 const (
@@ -48,7 +81,7 @@ const readEvents = "readEvents"
 type feedQuery struct {
 	Authorization string `header:"Authorization" hidden:"true"`
 
-	After string `query:"after" doc:"A position: the next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
+	After string `query:"after" doc:"The next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
 	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Not for event streams."`
 	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s. Not for event streams."`
@@ -57,14 +90,15 @@ type feedQuery struct {
 // FeedPage is a part of the feed.
 type FeedPage struct {
 	Items []webhook.Event `json:"items" nullable:"false"`
-	Next  int64           `json:"next" doc:"The after of the next request."`
+	Next  string          `json:"next" doc:"The after of the next request; its form may change."`
 	Head  int64           `json:"head" doc:"The position of the newest event."`
 }
 
-// ExpiredProblem says where to go on after events have expired.
+// ExpiredProblem says where to go on after events have expired, or were lost by the
+// database.
 type ExpiredProblem struct {
 	huma.ErrorModel
-	After int64 `json:"after" doc:"The after with which to start again: before the oldest event there is."`
+	After string `json:"after" doc:"The after with which to start again: before the oldest event there is, or where the database lost some."`
 }
 
 func (a *api) feedRoutes() {
@@ -102,6 +136,7 @@ type feedReader struct {
 	changed       <-chan struct{} // closed when they must be again
 	patterns      []tidings.Pattern
 	after         int64
+	epoch         string // in which it came there
 }
 
 func (a *api) newFeedReader(ctx context.Context, who resource.Caller, authorization, after, types string) (*feedReader, error) {
@@ -110,38 +145,79 @@ func (a *api) newFeedReader(ctx context.Context, who resource.Caller, authorizat
 	if r.patterns, err = parsePatterns("types", types); err != nil {
 		return nil, err
 	}
+	if r.epoch = a.Feed.Epoch(); after != "" {
+		return r, r.begin(ctx, after)
+	}
 	oldest, err := a.Log.Oldest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if after == "" {
-		r.after = oldest - 1
-		return r, nil
-	}
-	if r.after, err = strconv.ParseInt(after, 10, 64); err != nil || r.after < 0 {
-		return nil, &resource.Error{Code: resource.Invalid, Field: "after", Message: "expected a position: a whole number"}
-	}
-	if r.after < oldest-1 {
-		return nil, expired(r.after, oldest)
-	}
-	if r.after > a.Feed.Head() {
-		// It may come from a replica that is a moment ahead, or from another log.
-		now, err := a.Log.Advance(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if r.after > now {
-			return nil, &resource.Error{Code: resource.Invalid, Field: "after", Message: fmt.Sprintf("the log ends at %d", now)}
-		}
-	}
-	return r, nil
+	r.after = oldest - 1
+	return r, err
 }
 
-func expired(after, oldest int64) error {
-	return &ExpiredProblem{
-		ErrorModel: *newProblem(http.StatusGone, fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again, then start with after=%d", after, oldest, oldest-1)),
-		After:      oldest - 1,
+// begin sets the reader to where it was before.
+func (r *feedReader) begin(ctx context.Context, text string) error {
+	c, err := parseFeedCursor(text)
+	if err != nil {
+		return err
 	}
+	feed := r.api.Feed
+	// It may come from a replica that is a moment ahead.
+	if c.epoch != "" && c.epoch != feed.Epoch() || c.position > feed.Head() {
+		if err := feed.Refresh(ctx); err != nil {
+			return err
+		}
+	}
+	r.after, r.epoch = c.position, feed.Epoch()
+	if c.epoch != "" && c.epoch != r.epoch {
+		r.epoch = c.epoch
+		if err := r.enter(ctx); err != nil {
+			return err
+		}
+	}
+	oldest, err := r.api.Log.Oldest(ctx)
+	if err != nil {
+		return err
+	}
+	if r.after < oldest-1 {
+		return r.expired(oldest)
+	}
+	if head := feed.Head(); r.after > head {
+		return r.lost(fmt.Sprintf("the log ends at %d", head), head)
+	}
+	return nil
+}
+
+// enter goes on in the current epoch, unless the database lost something of what the
+// reader has read.
+func (r *feedReader) enter(ctx context.Context) error {
+	epochs, err := r.api.Log.Epochs(ctx)
+	if err != nil {
+		return err
+	}
+	kept, known := epochs.KeptOf(r.epoch)
+	if known && r.after <= kept {
+		r.epoch = r.api.Feed.Epoch()
+		return nil
+	}
+	oldest, err := r.api.Log.Oldest(ctx)
+	if err != nil {
+		return err
+	}
+	return r.lost("the database was restored, or failed over to a server that did not have all events yet", max(kept, oldest-1))
+}
+
+func (r *feedReader) expired(oldest int64) error {
+	return r.gone(fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again", r.after, oldest), oldest-1)
+}
+
+// lost says that the log is not the one any more in which the reader came to where it is.
+func (r *feedReader) lost(why string, after int64) error {
+	return r.gone(fmt.Sprintf("position %d is not in the log any more: %s; look at all resources again that changed after position %d",
+		r.after, why, after), after)
+}
+
+func (r *feedReader) gone(detail string, after int64) error {
+	start := feedCursor{after, r.api.Feed.Epoch()}.String()
+	return &ExpiredProblem{ErrorModel: *newProblem(http.StatusGone, detail+", then start with after="+start), After: start}
 }
 
 // maxPatterns bounds what every event that is read is compared with.
@@ -225,11 +301,17 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 		if err != nil {
 			return nil, err
 		}
+		if r.api.Feed.Epoch() != r.epoch { // these may follow others than those that were read
+			if err := r.enter(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if len(events) == 0 {
 			return found, nil
 		}
 		if events[0].Sequence > r.after+1 { // some expired meanwhile
-			return nil, expired(r.after, events[0].Sequence)
+			return nil, r.expired(events[0].Sequence)
 		}
 		if slices.ContainsFunc(events, r.ofCaller) { // before they see any of these
 			if err := r.check(ctx); err != nil {
@@ -252,6 +334,9 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 	return found, nil
 }
 
+// cursor is what the reader may come back with.
+func (r *feedReader) cursor() string { return feedCursor{r.after, r.epoch}.String() }
+
 // page waits for events if there are none.
 func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*FeedPage, error) {
 	deadline := time.After(wait)
@@ -263,7 +348,7 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 		if err != nil {
 			return nil, err
 		}
-		page := &FeedPage{Items: items, Next: r.after, Head: max(r.api.Feed.Head(), r.after)}
+		page := &FeedPage{Items: items, Next: r.cursor(), Head: max(r.api.Feed.Head(), r.after)}
 		if len(items) > 0 || wait == 0 {
 			return page, nil
 		}
@@ -347,14 +432,14 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 			a.endStream(ctx, w, out, err)
 			return nil
 		}
-		if line = eventLines(events); line != "" {
+		if line = eventLines(events, feed.epoch); line != "" {
 			continue
 		}
 		select {
 		case <-feed.api.Feed.More(feed.after):
 		case <-feed.changed:
 		case <-alive.C:
-			line = fmt.Sprintf(": %d\n\n", feed.after)
+			line = ": " + feed.cursor() + "\n\n"
 		case <-a.Stopping:
 			return nil
 		case <-ctx.Done():
@@ -374,11 +459,11 @@ func (a *api) endStream(ctx context.Context, w http.ResponseWriter, out *http.Re
 	_ = out.Flush()
 }
 
-func eventLines(events []webhook.Event) string {
+func eventLines(events []webhook.Event, epoch string) string {
 	var b strings.Builder
 	for _, e := range events {
 		text, _ := json.Marshal(e) // numbers and texts
-		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.Sequence, e.Event, text)
+		fmt.Fprintf(&b, "id: %s\nevent: %s\ndata: %s\n\n", feedCursor{e.Sequence, epoch}, e.Event, text)
 	}
 	return b.String()
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
@@ -46,10 +47,12 @@ func (f *feed) Read(_ context.Context, after int64, _ int) ([]tidings.Event, err
 	return []tidings.Event{{Sequence: after + 1, Type: tidings.Provider, Action: tidings.Created}}, nil
 }
 
-func (f *feed) Head() int64                            { return 0 }
-func (f *feed) More(int64) <-chan struct{}             { return nil }
-func (f *feed) Oldest(context.Context) (int64, error)  { return 1, nil }
-func (f *feed) Advance(context.Context) (int64, error) { return 0, nil }
+func (f *feed) Head() int64                                     { return 0 }
+func (f *feed) More(int64) <-chan struct{}                      { return nil }
+func (f *feed) Epoch() string                                   { return "" }
+func (f *feed) Refresh(context.Context) error                   { return nil }
+func (f *feed) Oldest(context.Context) (int64, error)           { return 1, nil }
+func (f *feed) Epochs(context.Context) (eventlog.Epochs, error) { return nil, nil }
 
 // Credentials that count no longer end what waits for events at the next
 // keep-alive, also where nobody tells of it, and also where events keep it busy.

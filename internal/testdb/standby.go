@@ -14,16 +14,41 @@ import (
 // replication: a change is acknowledged when both have it. It ends with the test.
 func (s *Server) Standby(tb testing.TB) *Server {
 	tb.Helper()
-	folder, err := os.MkdirTemp("", "tidings-postgres-")
+	return s.standby(tb, (*Server).Follow)
+}
+
+// AsyncStandby starts a server that follows this one by streaming replication, which
+// acknowledges changes that the standby does not have. It ends with the test.
+func (s *Server) AsyncStandby(tb testing.TB) *Server {
+	tb.Helper()
+	return s.standby(tb, (*Server).FollowAsync)
+}
+
+func (s *Server) standby(tb testing.TB, follow func(*Server, *Server) error) *Server {
+	tb.Helper()
+	standby, err := s.NewStandby()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	standby := &Server{folder: folder, binary: s.binary}
 	tb.Cleanup(func() {
 		if err := standby.Close(); err != nil {
 			tb.Errorf("stop standby: %v", err)
 		}
 	})
+	if err := follow(standby, s); err != nil {
+		tb.Fatal(err)
+	}
+	return standby
+}
+
+// NewStandby prepares a server that does not run; [Server.Follow] or
+// [Server.FollowAsync] starts it.
+func (s *Server) NewStandby() (*Server, error) {
+	folder, err := os.MkdirTemp("", "tidings-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	standby := &Server{folder: folder, binary: s.binary}
 	uid, gid, err := account()
 	if err == nil {
 		err = os.Chown(folder, uid, gid)
@@ -31,18 +56,25 @@ func (s *Server) Standby(tb testing.TB) *Server {
 	if err == nil {
 		standby.port, err = freePort()
 	}
-	if err == nil {
-		err = standby.Follow(s)
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return standby
+	return standby, err
 }
 
-// Follow makes a server that does not run a standby of another, on the port that
-// it had: what it held itself is gone.
+// Follow makes a server that does not run a synchronous standby of another, on the port
+// that it had: what it held itself is gone.
 func (s *Server) Follow(primary *Server) error {
+	if err := s.FollowAsync(primary); err != nil {
+		return err
+	}
+	for _, statement := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
+		if err := run(primary.URL("postgres"), statement); err != nil {
+			return err
+		}
+	}
+	return until(primary.URL("postgres"), "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')")
+}
+
+// FollowAsync is [Server.Follow] for an asynchronous standby.
+func (s *Server) FollowAsync(primary *Server) error {
 	if err := os.RemoveAll(s.data()); err != nil {
 		return err
 	}
@@ -54,25 +86,38 @@ func (s *Server) Follow(primary *Server) error {
 	if err := s.Start(); err != nil {
 		return err
 	}
+	return until(primary.URL("postgres"), "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')")
+}
+
+// CatchUp waits until a standby has all that its primary acknowledged before.
+func (s *Server) CatchUp(primary *Server) error {
 	db, err := sql.Open("pgx", primary.URL("postgres"))
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	for _, statement := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
-		if _, err := db.Exec(statement); err != nil {
-			return err
-		}
+	var end string
+	if err := db.QueryRow("SELECT pg_current_wal_insert_lsn()::text").Scan(&end); err != nil {
+		return err
 	}
+	return until(s.URL("postgres"), "SELECT pg_last_wal_replay_lsn() >= '"+end+"'::pg_lsn")
+}
+
+// until waits until a query, of one boolean, is true.
+func until(url, query string) error {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
 	deadline := time.Now().Add(startTime)
 	for {
-		var synchronous bool
-		err := db.QueryRow("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").Scan(&synchronous)
-		if err != nil || synchronous {
+		var is bool
+		if err := db.QueryRow(query).Scan(&is); err != nil || is {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return errors.New("the standby does not follow")
+			return fmt.Errorf("the standby does not follow: not within %v: %s", startTime, query)
 		}
 		<-time.After(20 * time.Millisecond)
 	}

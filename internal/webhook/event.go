@@ -132,7 +132,7 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 // expired there, from what is parked.
 func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 	parked := eventlog.ParkedFilter{Limit: 1}
-	missing := notFound("the log holds no event %s: there was none, or it has expired", id)
+	missing := notFound("the log holds no event %s: there was none, it has expired, or the database lost it", id)
 	if sequence, err := strconv.ParseInt(id, 10, 64); err == nil {
 		events, err := s.log.Read(ctx, sequence-1, 1)
 		if err != nil || len(events) > 0 && events[0].Sequence == sequence {
@@ -189,7 +189,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		if err != nil {
 			return nil, err
 		}
-		blocks.Sequence = e.Sequence
+		blocks.Sequence, f.Event = e.Sequence, e.ID
 	}
 	for looked := 0; len(page.Items) < f.Limit && looked < scanLimit; {
 		records, oldest, err := s.log.ReadHistory(ctx, blocks)
@@ -201,7 +201,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		}
 		looked += len(records)
 		for _, r := range slices.Backward(records) {
-			if f.wantsRecord(r, blocks.Sequence) {
+			if f.wantsRecord(r) {
 				page.Items = append(page.Items, Attempt{r.Endpoint, r})
 			}
 		}
@@ -211,9 +211,10 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	return page, nil
 }
 
-func (f *Filter) wantsRecord(r eventlog.Record, sequence int64) bool {
+// wantsRecord reports whether the filter, whose event is an id, wants a record.
+func (f *Filter) wantsRecord(r eventlog.Record) bool {
 	failure := r.Outcome != tidings.Delivered.String() && r.Outcome != eventlog.Merged
-	return f.wants(r.Event, r.Resource, r.At) && (sequence == 0 || sequence == r.Sequence) &&
+	return f.wants(r.Event, r.Resource, r.At) && (f.Event == "" || f.Event == r.EventID) &&
 		(f.Outcome == "" || f.Outcome == r.Outcome || f.Outcome == "failures" && failure)
 }
 
@@ -333,7 +334,7 @@ func (s *Service) explain(ctx context.Context, e tidings.Event, endpoint relay.E
 	case settled(e, state):
 		x.Fate, x.Because = "settled", "the cursor has passed it, and no history of it is kept"
 		for _, g := range gaps {
-			if g.Endpoint == endpoint.Name && g.From <= e.Sequence && e.Sequence <= g.To {
+			if g.Reason != eventlog.GapLost && g.Endpoint == endpoint.Name && g.From <= e.Sequence && e.Sequence <= g.To {
 				x.Fate, x.Because = "expired", "it expired before the endpoint could get it"
 			}
 		}

@@ -74,6 +74,7 @@ type Endpoint struct {
 	Parked     int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
 	Dead       int64            `json:"dead" doc:"Dead letters."`
 	Missed     int64            `json:"missed" doc:"Events that expired before it got them."`
+	Lost       int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
 	LastError  *relay.LastError `json:"last_error,omitempty"`
 	Partitions []Partition      `json:"partitions" nullable:"false"`
 }
@@ -132,7 +133,12 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		}
 	}
 	for _, g := range gaps {
-		if e := endpoints[g.Endpoint]; e != nil {
+		e := endpoints[g.Endpoint]
+		switch {
+		case e == nil:
+		case g.Reason == eventlog.GapLost && g.Index == 0: // each partition has the same
+			e.Lost += g.To - g.From + 1
+		case g.Reason != eventlog.GapLost:
 			e.Missed += g.To - g.From + 1
 		}
 	}

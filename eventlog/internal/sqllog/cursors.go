@@ -1,8 +1,10 @@
 package sqllog
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,13 +15,13 @@ import (
 
 const cursorColumns = `tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts, tidings_cursors.seq,
 	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks, tidings_cursors.saved_at,
-	tidings_cursors.removed_at, tidings_cursors.former`
+	tidings_cursors.removed_at, tidings_cursors.former, tidings_cursors.epoch`
 
 func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
 	var c eventlog.Cursor
 	var saved, removed int64
 	var marks string
-	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved, &removed, &c.Former); err != nil {
+	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved, &removed, &c.Former, &c.Epoch); err != nil {
 		return c, err
 	}
 	var err error
@@ -47,6 +49,14 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 			return err
 		}
 		missing := slices.DeleteFunc(slices.Clone(s.Partitions), func(p eventlog.Partition) bool { return existing[p.Endpoint].of == p.Of })
+		if len(missing) == 0 {
+			return nil
+		}
+		var end int64
+		var epoch string
+		if err := tx.QueryRowContext(ctx, "SELECT "+t.dialect.Head+", "+t.currentEpoch()).Scan(&end, &epoch); err != nil {
+			return fmt.Errorf("prepare cursors: %w", err)
+		}
 		for _, p := range missing {
 			if old, known := existing[p.Endpoint]; known && p.Index == 0 {
 				// The new ones stay with an old owner, which does not know them, until
@@ -58,16 +68,16 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 			}
 		}
 		return inBatches(len(missing), func(from, to int) error {
-			args := make([]any, 0, 10*(to-from))
+			args := make([]any, 0, 11*(to-from))
 			for _, p := range missing[from:to] {
-				c := existingCursor{seq: s.Begin(p.Endpoint)}
+				c := existingCursor{seq: min(s.Begin(p.Endpoint), end)}
 				if old, known := existing[p.Endpoint]; known {
 					c = old
 				}
-				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks, time.Now().UnixMicro(), c.former)
+				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks, time.Now().UnixMicro(), c.former, epoch)
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at, former)
-				VALUES `+Placeholders(to-from, 10)+` ON CONFLICT DO NOTHING`, args...)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at, former, epoch)
+				VALUES `+Placeholders(to-from, 11)+` ON CONFLICT DO NOTHING`, args...)
 			if err != nil {
 				return fmt.Errorf("prepare cursors: %w", err)
 			}
@@ -189,17 +199,18 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		lost = nil
 		return inBatches(len(cursors), func(from, to int) error {
-			args := make([]any, 0, 7*(to-from)+1)
+			args := make([]any, 0, 9*(to-from)+1)
 			left := make(map[eventlog.Partition]eventlog.Lease)
 			for _, c := range cursors[from:to] {
-				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status, c.Marks.String())
+				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status, c.Marks.String(), c.Owner, c.Epoch)
 				left[c.Partition] = c.Lease
 			}
-			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text", "marks text")+
+			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text", "marks text", "owner text", "epoch text")+
 				`UPDATE `+t.schema+`tidings_cursors SET `+fmt.Sprintf(`
 					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, marks = v.marks, saved_at = $%d
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
 					AND tidings_cursors.parts = v.parts AND tidings_cursors.generation = v.generation
+					AND tidings_cursors.owner = v.owner AND tidings_cursors.epoch = v.epoch
 				RETURNING tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts`, len(args)+1),
 				append(args, time.Now().UnixMicro())...)
 			if err != nil {
@@ -213,11 +224,17 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 				}
 				delete(left, p)
 			}
-			for _, l := range left {
-				lost = append(lost, l)
-			}
 			if err := rows.Err(); err != nil {
 				return fmt.Errorf("save cursors: %w", err)
+			}
+			for _, l := range left {
+				err := t.held(ctx, tx, l)
+				switch {
+				case errors.Is(err, eventlog.ErrLeaseLost):
+					lost = append(lost, l)
+				case err != nil:
+					return fmt.Errorf("save cursors: %w", err)
+				}
 			}
 			return nil
 		})
@@ -227,9 +244,9 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 
 // SaveGap implements [eventlog.Cursors].
 func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
-	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (endpoint, part, from_seq) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
-		g.Endpoint, g.Index, g.From, g.To, micros(g.At))
+	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (endpoint, part, from_seq, reason) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
+		g.Endpoint, g.Index, g.From, g.To, micros(g.At), string(cmp.Or(g.Reason, eventlog.GapExpired)))
 	if err != nil {
 		return fmt.Errorf("note what endpoint %s missed: %w", g.Endpoint, err)
 	}
@@ -242,11 +259,11 @@ func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 	err := t.query(Slow(ctx), t.reader, "gaps", func(rows *sql.Rows) error {
 		var g eventlog.Gap
 		var at int64
-		err := rows.Scan(&g.Endpoint, &g.Index, &g.From, &g.To, &at)
+		err := rows.Scan(&g.Endpoint, &g.Index, &g.From, &g.To, &at, (*string)(&g.Reason))
 		g.At = fromMicros(at)
 		gaps = append(gaps, g)
 		return err
-	}, "SELECT endpoint, part, from_seq, to_seq, at FROM "+t.schema+"tidings_gaps ORDER BY at DESC LIMIT $1", limit)
+	}, "SELECT endpoint, part, from_seq, to_seq, at, reason FROM "+t.schema+"tidings_gaps ORDER BY at DESC LIMIT $1", limit)
 	return gaps, err
 }
 

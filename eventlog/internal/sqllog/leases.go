@@ -82,7 +82,7 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 				args = append(args, p.Endpoint, p.Index, p.Of)
 			}
 			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+`
-				UPDATE `+t.schema+`tidings_cursors SET owner = `+fmt.Sprintf("CAST($%d AS text)", len(args)+1)+`, generation = tidings_cursors.generation + 1
+				UPDATE `+t.schema+`tidings_cursors SET owner = `+fmt.Sprintf("CAST($%d AS text)", len(args)+1)+`, generation = tidings_cursors.generation + 1, epoch = `+t.currentEpoch()+`
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part AND tidings_cursors.parts = v.parts
 					AND tidings_cursors.former = '' AND tidings_cursors.owner NOT IN (SELECT id FROM `+t.schema+`tidings_replicas)
 				RETURNING `+cursorColumns, append(args, owner)...)
@@ -107,8 +107,8 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, l := range leases {
-			_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4",
-				l.Endpoint, l.Index, l.Of, l.Generation)
+			_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4 AND owner = $5",
+				l.Endpoint, l.Index, l.Of, l.Generation, l.Owner)
 			if err != nil {
 				return fmt.Errorf("release leases: %w", err)
 			}
@@ -117,17 +117,20 @@ func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 	})
 }
 
-// held returns an error unless the lease is still held; then it stays so until
-// the end of the transaction.
+// held returns an error unless the lease is still held, in the epoch of the log; then
+// it stays so until the end of the transaction.
 func (t *Tables) held(ctx context.Context, tx *sql.Tx, l eventlog.Lease) error {
 	var generation int64
-	err := tx.QueryRowContext(ctx, "SELECT generation FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
-		l.Endpoint, l.Index, l.Of).Scan(&generation)
+	var owner, epoch string
+	err := tx.QueryRowContext(ctx, "SELECT generation, owner, epoch FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
+		l.Endpoint, l.Index, l.Of).Scan(&generation, &owner, &epoch)
 	switch {
-	case errors.Is(err, sql.ErrNoRows) || (err == nil && generation != l.Generation):
+	case errors.Is(err, sql.ErrNoRows) || (err == nil && (generation != l.Generation || owner != l.Owner)):
 		return fmt.Errorf("endpoint %s: %w", l.Endpoint, eventlog.ErrLeaseLost)
 	case err != nil:
 		return fmt.Errorf("check lease of endpoint %s: %w", l.Endpoint, err)
+	case epoch != l.Epoch:
+		return fmt.Errorf("endpoint %s: %w", l.Endpoint, eventlog.ErrNewEpoch)
 	}
 	return nil
 }

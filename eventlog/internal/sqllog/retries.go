@@ -3,6 +3,7 @@ package sqllog
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -51,18 +52,26 @@ func (t *Tables) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.
 // Unpark implements [eventlog.Retries].
 func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int64) error {
 	return inBatches(len(sequences), func(from, to int) error {
-		args := []any{l.Endpoint, l.Index, l.Of, l.Generation}
+		args := []any{l.Endpoint, l.Index, l.Of, l.Generation, l.Owner, l.Epoch}
 		var list []string
 		for _, s := range sequences[from:to] {
 			args = append(args, s)
 			list = append(list, fmt.Sprintf("$%d", len(args)))
 		}
-		_, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
-			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4)`, args...)
+		n, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
+			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4 AND owner = $5 AND epoch = $6)`, args...)
 		if err != nil {
 			return fmt.Errorf("unpark events of endpoint %s: %w", l.Endpoint, err)
 		}
-		return nil
+		if n == int64(to-from) {
+			return nil
+		}
+		return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { // why less than all?
+			if err := t.held(ctx, tx, l); !errors.Is(err, eventlog.ErrLeaseLost) {
+				return err
+			}
+			return nil
+		})
 	})
 }
 

@@ -35,6 +35,8 @@ type Dialect struct {
 	// acquiring until the end of the transaction; empty if nobody else writes
 	// then.
 	LockReplicas string
+	// Head is an expression: the position of the last event that has one.
+	Head string
 	// HoldRows goes behind a query whose rows must stay as they are until the end
 	// of the transaction.
 	HoldRows string
@@ -50,6 +52,7 @@ type Tables struct {
 	events         eventlog.Signal
 	changes        eventlog.Signal
 	outage         *atomic.Pointer[eventlog.UnavailableError]
+	seen           *seen
 }
 
 // New returns the tables behind two pools, which may be the same.
@@ -58,6 +61,7 @@ func New(reader, writer *sql.DB, d Dialect) Tables {
 		dialect: d, schema: d.Schema, reader: reader, writer: writer,
 		places: map[*sql.DB]places{reader: newPlaces(reader), writer: newPlaces(writer)},
 		events: eventlog.NewSignal(), changes: eventlog.NewSignal(), outage: new(atomic.Pointer[eventlog.UnavailableError]),
+		seen: new(seen),
 	}
 }
 

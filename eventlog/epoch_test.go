@@ -1,0 +1,47 @@
+package eventlog_test
+
+import (
+	"math"
+	"testing"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// However often databases were started and lost, a reader learns up to where the log
+// still is what it knew.
+func TestEpochs(t *testing.T) {
+	epochs := func(bases map[string]int64, ids ...string) (all eventlog.Epochs) {
+		for _, id := range ids {
+			all = append(all, eventlog.Epoch{ID: id, Base: bases[id]})
+		}
+		return all
+	}
+	bases := map[string]int64{"a": 0, "b": 100, "c": 160, "c'": 120, "d": 110, "x": 7}
+	for _, test := range []struct {
+		name         string
+		earlier, now eventlog.Epochs
+		want         int64
+	}{
+		{"nothing happened", epochs(bases, "a", "b"), epochs(bases, "a", "b"), math.MaxInt64},
+		{"a start", epochs(bases, "a", "b"), epochs(bases, "a", "b", "c"), 160},
+		{"two, the second of which lost more", epochs(bases, "a", "b"), epochs(bases, "a", "b", "c'", "d"), 110},
+		{"another server than the one that began the last epoch", epochs(bases, "a", "b", "c"), epochs(bases, "a", "b", "c'"), 120},
+		{"a backup that nobody started yet", epochs(bases, "a", "b", "c"), epochs(bases, "a", "b"), 160},
+		{"older epochs are forgotten", epochs(bases, "a", "b"), epochs(bases, "b", "c"), 160},
+		{"another database", epochs(bases, "a", "b"), epochs(bases, "x"), 0},
+		{"the first epoch of a log", nil, epochs(bases, "b"), 100},
+	} {
+		if got := test.now.Kept(test.earlier); got != test.want {
+			t.Errorf("%s: kept up to %d, want %d", test.name, got, test.want)
+		}
+	}
+	now := epochs(bases, "a", "b", "c'", "d")
+	for id, want := range map[string]int64{"a": 100, "b": 110, "c'": 110, "d": math.MaxInt64} {
+		if kept, known := now.KeptOf(id); kept != want || !known {
+			t.Errorf("of epoch %s: %d, %t; want %d", id, kept, known, want)
+		}
+	}
+	if _, known := now.KeptOf("c"); known {
+		t.Error("an epoch that was lost is known")
+	}
+}

@@ -1,0 +1,243 @@
+package eventlogtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+func epochs(t *testing.T, log eventlog.Log) eventlog.Epochs {
+	t.Helper()
+	all, err := log.Epochs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if current := all.Current().ID; current == "" || current != log.Epoch() {
+		t.Errorf("the current epoch is %q; Advance found the log in %q", current, log.Epoch())
+	}
+	return all
+}
+
+// gapsOf returns the gaps, without their times; nil where the log can't say.
+func gapsOf(t *testing.T, log eventlog.Log) []string {
+	t.Helper()
+	teller, ok := log.(interface {
+		Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error)
+	})
+	if !ok {
+		return nil
+	}
+	gaps, err := teller.Gaps(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, g := range gaps {
+		if g.At.IsZero() {
+			t.Errorf("gap %+v has no time", g)
+		}
+		all = append(all, fmt.Sprintf("%s %d: %d to %d, %s", g.Endpoint, g.Index, g.From, g.To, g.Reason))
+	}
+	return all
+}
+
+func sampleAt(sequence int64) eventlog.Retry {
+	r := eventlog.Retry{Endpoint: "a", Event: Sample(int(sequence), 1), Attempts: 1, Next: time.Unix(1, 0)}
+	r.Event.Sequence = sequence
+	return r
+}
+
+// testWentBack has a database lose the end of the log while a process knows more.
+func testWentBack(t *testing.T, home Home) {
+	ctx, log := t.Context(), home.Log
+	home.Append(t, Sample(1, 1), Sample(2, 1), Sample(3, 1), Sample(4, 1), Sample(5, 1))
+	advance(t, log)
+	before := epochs(t, log)
+	a, b := hold(t, log, "a"), hold(t, log, "b")
+	park(t, log, a, sampleAt(2), sampleAt(5))
+	marks := eventlog.Marks{{Of: 1, Low: 1, High: 5, Open: []int64{2, 4}, Ahead: []int64{7}}}
+	save(t, log, eventlog.Cursor{Lease: a, Sequence: 1, Marks: marks}, eventlog.Cursor{Lease: b, Sequence: 5})
+
+	home.Cut(t, 3)
+	if head := advance(t, log); head != 3 {
+		t.Fatalf("head = %d, want 3", head)
+	}
+	after := epochs(t, log)
+	if now := after.Current(); now.Base != 3 || now.Beyond != 5 || now.Began.IsZero() || len(after) != len(before)+1 {
+		t.Errorf("epochs %+v after %+v", after, before)
+	}
+	if kept := after.Kept(before); kept != 3 {
+		t.Errorf("kept up to %d, want 3", kept)
+	}
+	if diff := cmp.Diff(map[string]int64{"a 0/1": 1, "b 0/1": 3}, cursors(t, log)); diff != "" {
+		t.Errorf("cursors (-want +got):\n%s", diff)
+	}
+	saved, err := log.Cursors(ctx)
+	want := eventlog.Marks{{Of: 1, Low: 1, High: 3, Open: []int64{2}}}
+	if diff := cmp.Diff(want, saved[0].Marks, cmpopts.EquateEmpty()); diff != "" || err != nil {
+		t.Errorf("marks, %v (-want +got):\n%s", err, diff)
+	}
+	rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10})
+	if len(rows) != 1 || err != nil || rows[0].Event.Sequence != 2 {
+		t.Errorf("parked: %+v, %v; want the one at 2", rows, err)
+	}
+	if diff := cmp.Diff([]string{"a 0: 4 to 5, lost", "b 0: 4 to 5, lost"}, gapsOf(t, log),
+		cmpopts.SortSlices(func(a, b string) bool { return a < b })); diff != "" {
+		t.Errorf("gaps (-want +got):\n%s", diff)
+	}
+	refusesEarlierEpoch(t, log, a)
+	a.Epoch = log.Epoch()
+	home.Append(t, Sample(6, 1), Sample(7, 1))
+	if head := advance(t, log); head != 5 {
+		t.Errorf("head = %d, want 5", head)
+	}
+	park(t, log, a, sampleAt(4))
+	if lost := save(t, log, eventlog.Cursor{Lease: a, Sequence: 5}); len(lost) > 0 {
+		t.Errorf("lost %v", lost)
+	}
+	if diff := cmp.Diff(map[string]int64{"a 0/1": 5, "b 0/1": 3}, cursors(t, log)); diff != "" {
+		t.Errorf("cursors (-want +got):\n%s", diff)
+	}
+	for _, to := range []int64{9, 8} { // by replicas that knew different ends
+		if err := log.SaveLoss(ctx, 4, to, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"a 0: 4 to 9, lost", "b 0: 4 to 9, lost"}, gapsOf(t, log),
+		cmpopts.SortSlices(func(a, b string) bool { return a < b })); diff != "" {
+		t.Errorf("gaps (-want +got):\n%s", diff)
+	}
+}
+
+// refusesEarlierEpoch checks that nothing is written by whoever knows the log in an
+// earlier epoch: it may have read what was lost.
+func refusesEarlierEpoch(t *testing.T, log eventlog.Log, stale eventlog.Lease) {
+	t.Helper()
+	ctx := t.Context()
+	if _, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: stale, Sequence: 5}}); !errors.Is(err, eventlog.ErrNewEpoch) {
+		t.Errorf("saved a cursor: %v", err)
+	}
+	if err := log.Park(ctx, stale, []eventlog.Retry{sampleAt(4)}); !errors.Is(err, eventlog.ErrNewEpoch) {
+		t.Errorf("parked: %v", err)
+	}
+	if err := log.Unpark(ctx, stale, 2); !errors.Is(err, eventlog.ErrNewEpoch) {
+		t.Errorf("unparked: %v", err)
+	}
+	if _, err := log.SaveReplay(ctx, stale, eventlog.Replay{}); !errors.Is(err, eventlog.ErrNewEpoch) {
+		t.Errorf("saved a replay: %v", err)
+	}
+	if _, err := log.Requeue(ctx, stale, "", time.Time{}, time.Now()); !errors.Is(err, eventlog.ErrNewEpoch) {
+		t.Errorf("requeued: %v", err)
+	}
+	rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10})
+	if len(rows) != 1 || err != nil {
+		t.Errorf("%d parked, %v; want what was before", len(rows), err)
+	}
+}
+
+func testRestart(t *testing.T, home Home) {
+	log := home.Log
+	home.Append(t, Sample(1, 1), Sample(2, 1))
+	advance(t, log)
+	before := epochs(t, log)
+	held := hold(t, log, "a")
+	marks := eventlog.Marks{{Of: 1, Low: 1, High: 2}}
+	save(t, log, eventlog.Cursor{Lease: held, Sequence: 1, Marks: marks})
+	park(t, log, held, sampleAt(2))
+
+	log = home.Restart(t)
+	if head := advance(t, log); head != 2 {
+		t.Errorf("head = %d, want 2", head)
+	}
+	after := epochs(t, log)
+	if now := after.Current(); now.Base != 2 || now.Beyond != 0 || now.ID == before.Current().ID || after.Kept(before) != 2 {
+		t.Errorf("epochs %+v after %+v", after, before)
+	}
+	for range 2 { // it stays
+		advance(t, log)
+		if again := epochs(t, log); again.Current() != after.Current() {
+			t.Errorf("another epoch began: %+v", again)
+		}
+	}
+	saved, err := log.Cursors(t.Context())
+	if err != nil || len(saved) != 1 || saved[0].Sequence != 1 || saved[0].Marks.String() != marks.String() || !saved[0].Same(held) || saved[0].Epoch != log.Epoch() {
+		t.Errorf("cursors %+v, %v", saved, err)
+	}
+	rows, err := log.Parked(t.Context(), eventlog.ParkedFilter{Limit: 10})
+	if len(rows) != 1 || err != nil || len(gapsOf(t, log)) > 0 {
+		t.Errorf("%d parked, %v; gaps %v", len(rows), err, gapsOf(t, log))
+	}
+}
+
+// testLostAndUsedAgain has the lost positions be used again before any process that
+// knew more looks.
+func testLostAndUsedAgain(t *testing.T, home Home) {
+	ctx, log := t.Context(), home.Log
+	home.Append(t, Sample(1, 1), Sample(2, 1), Sample(3, 1), Sample(4, 1))
+	advance(t, log)
+	before := epochs(t, log)
+	held := hold(t, log, "a")
+	home.Cut(t, 2)
+	// A process that has not noticed goes on.
+	save(t, log, eventlog.Cursor{Lease: held, Sequence: 4})
+	park(t, log, held, sampleAt(3))
+	if keeper, ok := log.(interface {
+		AddReplay(ctx context.Context, r eventlog.Replay) error
+	}); ok {
+		r := eventlog.Replay{ID: "r", Endpoint: "a", From: 1, To: 4, Position: 3, State: eventlog.ReplayRunning, Created: time.Now(), Updated: time.Now()}
+		if err := keeper.AddReplay(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log = home.Restart(t)
+	if head := advance(t, log); head != 2 {
+		t.Fatalf("head = %d, want 2", head)
+	}
+	home.Append(t, Sample(5, 1), Sample(6, 1), Sample(7, 1), Sample(8, 1))
+	if head := advance(t, log); head != 6 {
+		t.Errorf("head = %d, want 6", head)
+	}
+	advance(t, home.Log)
+	if after := epochs(t, home.Log); after.Kept(before) != 2 {
+		t.Errorf("the other process learns from %+v that %d is kept, want 2", after, after.Kept(before))
+	}
+	if diff := cmp.Diff(map[string]int64{"a 0/1": 2}, cursors(t, log)); diff != "" {
+		t.Errorf("cursors (-want +got):\n%s", diff)
+	}
+	rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10})
+	if len(rows) != 0 || err != nil {
+		t.Errorf("parked: %+v, %v", rows, err)
+	}
+	replays, err := log.Replays(ctx, true, 10)
+	for _, r := range replays {
+		if r.To != 2 || r.Position != 2 {
+			t.Errorf("a replay of what was lost: %+v", r)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	refused := func() error {
+		_, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: held, Sequence: 4}})
+		return err
+	}()
+	if !errors.Is(refused, eventlog.ErrNewEpoch) {
+		t.Errorf("the process that has not noticed saved its cursor: %v", refused)
+	}
+	var ids []string
+	for _, e := range read(t, log, 0, 10) {
+		ids = append(ids, e.ID)
+	}
+	want := []string{Sample(1, 1).ID, Sample(2, 1).ID, Sample(5, 1).ID, Sample(6, 1).ID, Sample(7, 1).ID, Sample(8, 1).ID}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+
+}

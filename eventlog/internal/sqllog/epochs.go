@@ -1,0 +1,162 @@
+package sqllog
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// seen is up to where this process knows the log, in an epoch.
+type seen struct {
+	mu    sync.Mutex
+	epoch string
+	head  int64
+}
+
+// Saw notes that the log ended at a position, in an epoch.
+func (t *Tables) Saw(epoch string, head int64) {
+	t.seen.mu.Lock()
+	defer t.seen.mu.Unlock()
+	if t.seen.epoch != epoch {
+		t.seen.epoch, t.seen.head = epoch, head
+	}
+	t.seen.head = max(t.seen.head, head)
+}
+
+// WentBack reports whether this process knows the log in the same epoch as longer.
+func (t *Tables) WentBack(epoch string, head int64) bool {
+	t.seen.mu.Lock()
+	defer t.seen.mu.Unlock()
+	return t.seen.epoch == epoch && head < t.seen.head
+}
+
+// Epoch implements [eventlog.Reader].
+func (t *Tables) Epoch() string {
+	t.seen.mu.Lock()
+	defer t.seen.mu.Unlock()
+	return t.seen.epoch
+}
+
+// newest is the current epoch in the FROM of a query.
+func (t *Tables) newest(column string) string {
+	return "coalesce((SELECT " + column + " FROM " + t.schema + "tidings_epochs ORDER BY number DESC LIMIT 1), '')"
+}
+
+// currentEpoch is an expression: the id of the current epoch, empty before the first.
+func (t *Tables) currentEpoch() string { return t.newest("id") }
+
+// Newest returns two expressions, which are empty before the first epoch: the id of the
+// current epoch, and the start of the database with which it began.
+func (t *Tables) Newest() (id, start string) { return t.newest("id"), t.newest("start") }
+
+// Epochs implements [eventlog.Reader].
+func (t *Tables) Epochs(ctx context.Context) (eventlog.Epochs, error) {
+	var epochs eventlog.Epochs
+	err := t.query(ctx, t.writer, "epochs of the log", func(rows *sql.Rows) error {
+		var e eventlog.Epoch
+		var began int64
+		err := rows.Scan(&e.ID, &e.Base, &began, &e.Beyond)
+		e.Began = fromMicros(began)
+		epochs = append(epochs, e)
+		return err
+	}, "SELECT id, base, began_at, beyond FROM "+t.schema+"tidings_epochs ORDER BY number DESC LIMIT $1", eventlog.MaxEpochs)
+	slices.Reverse(epochs)
+	return epochs, err
+}
+
+// BeginEpoch begins an epoch at the end of the log, in a transaction in which nobody
+// else numbers events. What is kept about later positions tells of events that the
+// database has lost. start is a text that differs for each start of the database.
+func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start string) error {
+	id := rand.Text()
+	if t.dialect.LockReplicas != "" { // nobody makes cursors meanwhile
+		if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
+			return fmt.Errorf("begin epoch: %w", err)
+		}
+	}
+	beyond, err := t.clampCursors(ctx, tx, base)
+	if err != nil {
+		return fmt.Errorf("begin epoch: %w", err)
+	}
+	now := time.Now().UnixMicro()
+	for _, s := range []struct {
+		text string
+		args []any
+	}{
+		{"INSERT INTO " + t.schema + "tidings_epochs (id, base, began_at, beyond, start) VALUES " + Placeholders(1, 5), []any{id, base, now, beyond, start}},
+		{"DELETE FROM " + t.schema + "tidings_epochs WHERE number <= (SELECT max(number) FROM " + t.schema + "tidings_epochs) - $1", []any{eventlog.MaxEpochs}},
+		{"UPDATE " + t.schema + "tidings_cursors SET epoch = $1", []any{id}},
+		{"DELETE FROM " + t.schema + "tidings_retries WHERE seq > $1", []any{base}},
+		{"UPDATE " + t.schema + "tidings_replays SET to_seq = $1, position = CASE WHEN position > $1 THEN $1 ELSE position END WHERE state = 'running' AND to_seq > $1", []any{base}},
+	} {
+		if _, err := tx.ExecContext(ctx, s.text, s.args...); err != nil {
+			return fmt.Errorf("begin epoch: %w", err)
+		}
+	}
+	if beyond > base {
+		text, args := t.loss(base+1, beyond, now)
+		if _, err := tx.ExecContext(ctx, text, args...); err != nil {
+			return fmt.Errorf("begin epoch: %w", err)
+		}
+	}
+	return nil
+}
+
+// clampCursors sets cursors and marks that are beyond the end of the log back, and
+// returns the position of the highest such cursor.
+func (t *Tables) clampCursors(ctx context.Context, tx *sql.Tx, base int64) (beyond int64, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+"tidings_cursors ORDER BY endpoint, part"+t.dialect.HoldRows)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	var clamped []eventlog.Cursor
+	for rows.Next() {
+		c, err := scanCursor(rows)
+		if err != nil {
+			return 0, err
+		}
+		marks := c.Marks.Until(base).After(min(c.Sequence, base))
+		if c.Sequence <= base && marks.String() == c.Marks.String() {
+			continue
+		}
+		if c.Sequence > base {
+			beyond = max(beyond, c.Sequence)
+		}
+		c.Sequence, c.Marks = min(c.Sequence, base), marks
+		clamped = append(clamped, c)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	for _, c := range clamped {
+		_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET seq = $1, marks = $2 WHERE endpoint = $3 AND part = $4",
+			c.Sequence, c.Marks.String(), c.Endpoint, c.Index)
+		if err != nil {
+			return 0, err
+		}
+	}
+	return beyond, nil
+}
+
+// SaveLoss implements [eventlog.Cursors].
+func (t *Tables) SaveLoss(ctx context.Context, from, to int64, at time.Time) error {
+	text, args := t.loss(from, to, micros(at))
+	if _, err := t.Exec(ctx, text, args...); err != nil {
+		return fmt.Errorf("note that the database lost events: %w", err)
+	}
+	return nil
+}
+
+func (t *Tables) loss(from, to, at int64) (text string, args []any) {
+	return `INSERT INTO ` + t.schema + `tidings_gaps (endpoint, part, from_seq, to_seq, at, reason)
+		SELECT endpoint, part, CAST($1 AS bigint), CAST($2 AS bigint), CAST($3 AS bigint), '` + string(eventlog.GapLost) + `' FROM ` + t.schema + `tidings_cursors WHERE true
+		ON CONFLICT (endpoint, part, from_seq, reason) DO UPDATE SET at = excluded.at,
+			to_seq = CASE WHEN excluded.to_seq > tidings_gaps.to_seq THEN excluded.to_seq ELSE tidings_gaps.to_seq END`, []any{from, to, at}
+}

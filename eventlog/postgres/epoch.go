@@ -1,0 +1,40 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+)
+
+// errRestarted says that an epoch has to begin before anything is numbered.
+var errRestarted = errors.New("the server was started anew")
+
+// start is an expression: a text that differs for each start of a server, and for each
+// time that the tables were made. A log goes back in no other way, but for a server
+// that lost what it acknowledged while it ran (synchronous_commit off): only a process
+// that knew more notices that.
+func (l *Log) start() string {
+	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || to_regclass('" + strings.ReplaceAll(l.schema, "'", "''") + "tidings_head')::oid::text)"
+}
+
+// beginEpoch begins an epoch, unless another replica did.
+func (l *Log) beginEpoch(ctx context.Context) error {
+	return l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var head int64
+		if err := tx.QueryRowContext(ctx, "SELECT seq FROM "+l.schema+"tidings_head FOR UPDATE").Scan(&head); err != nil {
+			return err
+		}
+		var epoch, now string
+		var same bool
+		id, start := l.Newest()
+		err := tx.QueryRowContext(ctx, "SELECT "+id+", "+start+" = "+l.start()+", "+l.start()).Scan(&epoch, &same, &now)
+		if err != nil || same && !l.WentBack(epoch, head) {
+			return err
+		}
+		if err := l.BeginEpoch(ctx, tx, head, now); err != nil {
+			return err
+		}
+		return l.notify(ctx, tx, notifyChanges)
+	})
+}

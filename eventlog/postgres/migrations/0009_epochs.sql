@@ -1,0 +1,15 @@
+-- +goose Up
+-- See eventlog.Epoch. start is the start of the server with which it began.
+CREATE TABLE tidings_epochs (
+	number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	id text NOT NULL,
+	base bigint NOT NULL,
+	began_at bigint NOT NULL,
+	beyond bigint NOT NULL,
+	start text NOT NULL
+);
+ALTER TABLE tidings_cursors ADD COLUMN epoch text NOT NULL DEFAULT '';
+
+-- A gap is of what expired, or of what the database lost.
+ALTER TABLE tidings_gaps ADD COLUMN reason text NOT NULL DEFAULT 'expired';
+ALTER TABLE tidings_gaps DROP CONSTRAINT tidings_gaps_pkey, ADD PRIMARY KEY (endpoint, part, from_seq, reason);

@@ -1,0 +1,282 @@
+package app_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+// lostEvents is how many acknowledged changes a database loses in a test.
+const lostEvents = 60
+
+// wentBack is a server, or several with one database, whose log goes back.
+type wentBack struct {
+	*testing.T
+	processes []*process
+	got, late *record // of an endpoint that is well, and of one that is down at first
+	up        atomic.Bool
+}
+
+func newWentBack(t *testing.T, n int, settings map[string]any) *wentBack {
+	w := &wentBack{T: t}
+	w.got = &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
+	w.late = &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
+	well := httptest.NewServer(w.got)
+	t.Cleanup(well.Close)
+	down := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !w.up.Load() {
+			rw.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.late.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(down.Close)
+	settings["webhook"] = object{"endpoints": []any{object{"name": "well", "url": well.URL}, object{"name": "late", "url": down.URL}}}
+	for range n {
+		p := newProcess(t, settings)
+		p.awayAllowed = true
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("log:\n%s", p.log)
+			}
+		})
+		p.start()
+		w.processes = append(w.processes, p)
+	}
+	return w
+}
+
+// write makes contexts, by each server in turn, and returns their ids.
+func (w *wentBack) write(n int) (ids []string) {
+	w.Helper()
+	for i := range n {
+		p := w.processes[i%len(w.processes)]
+		p.wait("a write", func() bool {
+			status, answer, err := p.call("POST", "/contexts", object{})
+			if err == nil && status == http.StatusCreated {
+				ids = append(ids, answer["id"].(string))
+				return true
+			}
+			return false
+		})
+	}
+	return ids
+}
+
+// arrived waits until a receiver got the news of all.
+func (w *wentBack) arrived(r *record, ids []string) {
+	w.Helper()
+	missing := func() (n int) {
+		for _, id := range ids {
+			if r.missing(id, 1) > 0 {
+				n++
+			}
+		}
+		return n
+	}
+	defer func() {
+		if w.Failed() {
+			w.Logf("%d of %d never arrived", missing(), len(ids))
+		}
+	}()
+	w.processes[0].wait("all webhooks", func() bool { return missing() == 0 })
+}
+
+// feed reads all that there is after a cursor.
+func (w *wentBack) feed(after string) (status int, text, next string) {
+	w.Helper()
+	path := "/events?limit=1000&types=context.*"
+	if after != "" {
+		path += "&after=" + after
+	}
+	status, answer, err := w.processes[0].call("GET", path, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if status == http.StatusGone {
+		return status, fmt.Sprint(answer), fmt.Sprint(answer["after"])
+	}
+	return status, fmt.Sprint(answer), fmt.Sprint(answer["next"])
+}
+
+// checkFeed checks that a cursor that was handed out before the loss goes on, and that
+// one of what was lost is refused with where to start, from where all that was written
+// since is there.
+func (w *wentBack) checkFeed(common, lost string, written []string) {
+	w.Helper()
+	status, text, start := w.feed(lost)
+	if status != http.StatusGone || !strings.Contains(text, "not in the log any more") {
+		w.Errorf("after %s: %d %s; want 410", lost, status, text)
+	}
+	r, err := http.NewRequest("GET", "http://"+w.processes[0].address+"/api/v1/events", nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer token")
+	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Last-Event-ID", lost)
+	response, err := client.Do(r)
+	if err != nil {
+		w.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusGone {
+		w.Errorf("an event stream after %s: %d", lost, response.StatusCode)
+	}
+	for _, after := range []string{common, start} {
+		status, text, _ := w.feed(after)
+		if status != http.StatusOK {
+			w.Fatalf("after %s: %d %s", after, status, text)
+		}
+		for _, id := range written {
+			if !strings.Contains(text, id) {
+				w.Fatalf("after %s comes nothing of %s", after, id)
+			}
+		}
+	}
+}
+
+// A database that fails over to an asynchronous standby loses the changes that this did
+// not have yet. All that is written afterwards arrives, what gets the positions of what
+// was lost included, whether the servers go on or start anew. The loss is logged, counted
+// and shown.
+func TestFailoverThatLosesTheTail(t *testing.T) {
+	t.Parallel()
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted=%t", restarted), func(t *testing.T) {
+			t.Parallel()
+			primary := testdb.OwnServer(t)
+			if _, err := primary.Create("failover"); err != nil {
+				t.Fatal(err)
+			}
+			standby := primary.AsyncStandby(t)
+			m := newMovable(t, primary.Address())
+			w := newWentBack(t, 2, map[string]any{"database_url": "postgres://tidings@" + m.listener.Addr().String() + "/failover?sslmode=disable"})
+			kept := w.write(20)
+			w.arrived(w.got, kept)
+			_, _, common := w.feed("")
+			must(t, standby.CatchUp(primary))
+			must(t, standby.Stop()) // what comes now reaches it no more
+			lost := w.write(lostEvents)
+			w.arrived(w.got, lost)
+			_, _, beyond := w.feed(common)
+
+			must(t, primary.Kill())
+			if restarted {
+				for _, p := range w.processes {
+					_ = p.end(syscall.SIGKILL)
+				}
+			}
+			must(t, standby.Start())
+			must(t, standby.Promote())
+			m.move(standby.Address())
+			if restarted {
+				for _, p := range w.processes {
+					p.start()
+				}
+			}
+			written := w.write(lostEvents)
+			w.arrived(w.got, written)
+			w.checkFeed(common, beyond, written)
+			w.up.Store(true)
+			w.arrived(w.late, append(kept, written...))
+			more := w.write(lostEvents) // beyond the old end
+			w.arrived(w.got, more)
+			w.arrived(w.late, more)
+			w.checkFeed(common, beyond, append(written, more...))
+			if !restarted {
+				w.checkLoss()
+			}
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkLoss checks that the servers tell of the loss.
+func (w *wentBack) checkLoss() {
+	w.Helper()
+	for _, p := range w.processes {
+		if n := strings.Count(p.log.String(), "the database lost the end of the event log"); n != 1 {
+			w.Errorf("%d lines in the log about the loss, want 1", n)
+		}
+	}
+	status, answer, err := w.processes[0].call("GET", "/webhooks/endpoints", nil)
+	if err != nil || status != http.StatusOK {
+		w.Fatalf("%d %v", status, err)
+	}
+	for _, item := range answer["items"].([]any) {
+		if e := item.(map[string]any); e["lost"] != float64(lostEvents) || e["missed"] != 0.0 {
+			w.Errorf("endpoint %v: lost %v, missed %v; want %d and 0", e["name"], e["lost"], e["missed"], lostEvents)
+		}
+	}
+	counted := 0
+	for _, p := range w.processes {
+		response, err := client.Get("http://" + p.address + "/metrics")
+		if err != nil {
+			w.Fatal(err)
+		}
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			w.Fatal(err)
+		}
+		for _, name := range []string{"well", "late"} {
+			counted += strings.Count(string(text), fmt.Sprintf("tidings_webhook_missed_total{endpoint=%q,reason=\"lost\"} %d\n", name, lostEvents))
+		}
+	}
+	if counted != 2 {
+		w.Errorf("the metric of %d endpoints tells of the loss, want 2", counted)
+	}
+}
+
+// What is written to a SQLite file that was restored from a backup arrives, and a reader
+// of the feed that knows more is told so, also when the positions are used again.
+func TestRestoredBackup(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "data")
+	database := filepath.Join(folder, datadir.Database)
+	w := newWentBack(t, 1, map[string]any{"data_dir": folder})
+	p := w.processes[0]
+	w.up.Store(true)
+	kept := w.write(20)
+	w.arrived(w.got, kept)
+	_, _, common := w.feed("")
+	must(t, p.end(syscall.SIGTERM))
+	backup, err := os.ReadFile(database)
+	must(t, err)
+	p.start()
+	lost := w.write(lostEvents)
+	w.arrived(w.got, lost)
+	_, _, beyond := w.feed(common)
+	_ = p.end(syscall.SIGKILL)
+
+	for _, old := range []string{database + "-wal", database + "-shm"} {
+		if err := os.Remove(old); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	must(t, os.WriteFile(database, backup, 0o600))
+	p.start()
+	first := w.write(10)
+	w.checkFeed(common, beyond, first)
+	written := append(first, w.write(2*lostEvents)...)
+	w.arrived(w.got, written)
+	w.arrived(w.late, append(kept, written...))
+	w.checkFeed(common, beyond, written)
+}
