@@ -223,13 +223,40 @@ func partitionWidth(retention time.Duration) time.Duration {
 
 func (a *App) migrate(ctx context.Context, not bool) error {
 	if !not {
-		return a.store.Migrate(ctx)
+		if err := a.store.Migrate(ctx); err != nil {
+			return err
+		}
+		a.rewrite(ctx)
+		return nil
 	}
 	pending, err := a.store.Pending(ctx)
 	if err == nil && pending {
 		err = errors.New("the database needs migrations; run 'tidings migrate', or serve without --no-migrate")
 	}
 	return err
+}
+
+// rewriteLimit is the size of a SQLite file that a start rewrites: that takes a second
+// or two.
+const rewriteLimit = 256 << 20
+
+// rewrite has a SQLite file of an earlier version give space back from now on.
+func (a *App) rewrite(ctx context.Context) {
+	ok, size, err := a.store.CanGiveBack(ctx)
+	switch {
+	case err == nil && ok:
+		return
+	case err == nil && size > rewriteLimit:
+		a.logger.Warn("the database file was made by an earlier version and can't give space back; stop the server and run 'tidings migrate', which rewrites it",
+			"bytes", size)
+		return
+	case err == nil:
+		a.logger.Info("rewriting the database file once, so that it can give space back", "bytes", size)
+		err = a.store.Rewrite(ctx)
+	}
+	if err != nil { // it works all the same
+		a.logger.Warn("the database file can't give space back", "error", err)
+	}
 }
 
 func (a *App) resources(ctx context.Context, cfg *config.Config) (*resource.Resources, error) {

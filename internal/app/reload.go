@@ -262,7 +262,7 @@ func (a *App) expire(ctx context.Context) error {
 	before, history := now.Add(-time.Duration(cfg.Webhook.Retention)), now.Add(-time.Duration(cfg.Webhook.HistoryRetention))
 	return errors.Join(
 		log.ExpireEvents(ctx, before), log.ExpireHistory(ctx, history),
-		log.ExpireReplays(ctx, history), log.ExpireGaps(ctx, history), a.expireEndpoints(ctx, cfg), a.expireDead(ctx, cfg))
+		log.ExpireReplays(ctx, history), log.ExpireGaps(ctx, history), a.expireEndpoints(ctx, cfg), a.expireDead(ctx, cfg), a.store.GiveBack(ctx))
 }
 
 // expireEndpoints removes what is kept of endpoints that were removed from the

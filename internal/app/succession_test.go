@@ -71,13 +71,13 @@ func (w *world) change(contexts int) (events []string) {
 	return events
 }
 
-// parks waits until an endpoint has so many live parked events. One that refuses
-// everything is down; other events get through meanwhile.
-func (w *world) parks(path string, n int) {
+// shows waits until an endpoint shows a text, such as how many events are parked. One
+// that refuses everything is down; other events get through meanwhile.
+func (w *world) shows(path, text string) {
 	w.Helper()
-	w.waitFor(fmt.Sprint(n, " events are parked"), func() bool {
+	w.waitFor(path+" shows "+text, func() bool {
 		w.call("ann", "POST", "/contexts", object{})
-		return strings.Contains(w.call("admin", "GET", path, nil).text, fmt.Sprintf(`"parked":%d,`, n))
+		return strings.Contains(w.call("admin", "GET", path, nil).text, text)
 	})
 }
 
@@ -112,7 +112,7 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		// Parked events follow, and so does a pause.
 		w.reconfigure(at("/refuses"))
 		wanted = w.change(4)
-		w.parks(shown("/refuses"), 4)
+		w.shows(shown("/refuses"), `"parked":4,`)
 		w.call("admin", "POST", shown("/refuses")+"/pause", nil)
 		wanted = append(wanted, w.change(1)...)
 		w.reconfigure(at("/hook"))
@@ -220,7 +220,7 @@ func TestNarrowedEvents(t *testing.T) {
 				deleted = append(deleted, "context.deleted "+id)
 			}
 		}
-		w.parks(path, 6)
+		w.shows(path, `"parked":6,`)
 		crm["events"] = []any{"context.created", "context.deleted"}
 		w.reconfigure(crm)
 		w.waitFor("what waited is delivered", func() bool { return h.got("/refuses", deleted...) == 3 })

@@ -148,6 +148,15 @@ func migrate(ctx context.Context, out io.Writer, cfg config.Config) (err error) 
 	if err := store.Migrate(ctx); err != nil {
 		return err
 	}
+	if ok, _, err := store.CanGiveBack(ctx); err != nil || !ok {
+		if err == nil {
+			err = store.Rewrite(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "the database file was rewritten, so that it gives space back")
+	}
 	fmt.Fprintln(out, "the database is up to date")
 	return nil
 }

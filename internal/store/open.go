@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun/dialect/sqlitedialect"
@@ -75,15 +76,23 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	if err := datadir.Touch(file); err != nil { // SQLite gives -wal and -shm the same mode
 		return nil, datadir.Explain(folder, fmt.Errorf("create database: %w", err))
 	}
+	created, err := isEmpty(file)
+	if err != nil {
+		return nil, err
+	}
 	pragmas := url.Values{
-		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
+		"_pragma": {"journal_mode(WAL)", "journal_size_limit(67108864)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
 		"_txlock": {"immediate"},
 	}
 	dsn := (&url.URL{Scheme: "file", Path: file, RawQuery: pragmas.Encode()}).String()
 	if !filepath.IsAbs(folder) {
 		dsn = "file:" + file + "?" + pragmas.Encode()
 	}
-	writer, err := sql.Open("sqlite", dsn)
+	writerDSN := dsn
+	if created { // before the journal mode, which writes the first page
+		writerDSN = strings.Replace(dsn, "_pragma=", "_pragma=auto_vacuum(INCREMENTAL)&_pragma=", 1)
+	}
+	writer, err := sql.Open("sqlite", writerDSN)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
