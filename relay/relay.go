@@ -180,6 +180,7 @@ type Relay struct {
 
 	mu        sync.Mutex
 	endpoints map[string]*configured
+	setup     eventlog.Setup         // of these
 	retired   []*configured          // in use no longer than their consumers
 	running   map[*consumer]struct{} // written by the replica, read by all
 	updated   chan struct{}          // the endpoints were
@@ -209,7 +210,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1),
 	}
-	r.tail.lost, r.tail.rewound = r.noteLoss, r.rewound
+	r.tail.began, r.tail.lost, r.tail.rewound = r.prepareAgain, r.noteLoss, r.rewound
 	if err := r.tail.start(ctx); err != nil {
 		return nil, err
 	}
@@ -256,6 +257,7 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 		return err
 	}
 	r.mu.Lock()
+	r.setup = setup
 	var unused []*configured
 	for name, old := range r.endpoints {
 		if now := next[name]; now != nil && now.Fingerprint != "" && now.Fingerprint == old.Fingerprint {

@@ -25,6 +25,7 @@ const (
 type tail struct {
 	log       eventlog.Log
 	logger    *slog.Logger
+	began     func(ctx context.Context, base int64) error     // called first in a new epoch
 	lost      func(ctx context.Context, from, to int64) error // notes what the database lost
 	rewound   func()                                          // called after that
 	following sync.Mutex
@@ -178,6 +179,9 @@ func (t *tail) enter(ctx context.Context) error {
 	}
 	now, next := epochs.Current(), *t.view.Load()
 	next.epoch = now.ID
+	if err := t.began(ctx, now.Base); err != nil {
+		return err
+	}
 	kept, seen := epochs.Kept(t.epochs), max(t.position(), now.Beyond)
 	if seen <= kept {
 		t.epochs = epochs

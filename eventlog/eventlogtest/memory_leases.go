@@ -106,7 +106,7 @@ func (m *Memory) held(l eventlog.Lease) error {
 	switch c, known := m.cursors[cursorKey{l.Endpoint, l.Index}]; {
 	case !known || c.Partition != l.Partition || c.Generation != l.Generation || c.Owner != l.Owner:
 		return eventlog.ErrLeaseLost
-	case c.Epoch != l.Epoch:
+	case c.Epoch != l.Epoch || m.started && len(m.epochs) > 0:
 		return eventlog.ErrNewEpoch
 	}
 	return nil

@@ -14,8 +14,10 @@ var errRestarted = errors.New("the server was started anew")
 // time that the tables were made. A log goes back in no other way, but for a server
 // that lost what it acknowledged while it ran (synchronous_commit off): only a process
 // that knew more notices that.
-func (l *Log) start() string {
-	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || to_regclass('" + strings.ReplaceAll(l.schema, "'", "''") + "tidings_head')::oid::text)"
+func (l *Log) start() string { return start(l.schema) }
+
+func start(schema string) string {
+	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || to_regclass('" + strings.ReplaceAll(schema, "'", "''") + "tidings_head')::oid::text)"
 }
 
 // beginEpoch begins an epoch, unless another replica did.

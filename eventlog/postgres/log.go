@@ -91,6 +91,7 @@ func New(db *sql.DB, o Options) *Log {
 		Head:         "(SELECT seq FROM " + schema + "tidings_head)",
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
 	}
+	dialect.Start = start(schema)
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
 	l.outbox.head.Store(anyHead)
 	l.events = &partitioned{log: l, schema: schema, table: "tidings_events", column: "logged_at", width: o.PartitionWidth}

@@ -211,6 +211,7 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
 					AND tidings_cursors.parts = v.parts AND tidings_cursors.generation = v.generation
 					AND tidings_cursors.owner = v.owner AND tidings_cursors.epoch = v.epoch
+					AND `+t.sameStart()+`
 				RETURNING tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts`, len(args)+1),
 				append(args, time.Now().UnixMicro())...)
 			if err != nil {

@@ -55,6 +55,15 @@ func (t *Tables) currentEpoch() string { return t.newest("id") }
 // current epoch, and the start of the database with which it began.
 func (t *Tables) Newest() (id, start string) { return t.newest("id"), t.newest("start") }
 
+// sameStart is a condition: the database was not started anew since the epoch began, or
+// none has begun. Before one begins, nobody knows what was lost.
+func (t *Tables) sameStart() string {
+	if t.dialect.Start == "" {
+		return "1 = 1"
+	}
+	return t.newest("start") + " IN ('', " + t.dialect.Start + ")"
+}
+
 // Epochs implements [eventlog.Reader].
 func (t *Tables) Epochs(ctx context.Context) (eventlog.Epochs, error) {
 	var epochs eventlog.Epochs

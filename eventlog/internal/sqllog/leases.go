@@ -122,14 +122,15 @@ func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 func (t *Tables) held(ctx context.Context, tx *sql.Tx, l eventlog.Lease) error {
 	var generation int64
 	var owner, epoch string
-	err := tx.QueryRowContext(ctx, "SELECT generation, owner, epoch FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
-		l.Endpoint, l.Index, l.Of).Scan(&generation, &owner, &epoch)
+	var same bool
+	err := tx.QueryRowContext(ctx, "SELECT generation, owner, epoch, "+t.sameStart()+" FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
+		l.Endpoint, l.Index, l.Of).Scan(&generation, &owner, &epoch, &same)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || (err == nil && (generation != l.Generation || owner != l.Owner)):
 		return fmt.Errorf("endpoint %s: %w", l.Endpoint, eventlog.ErrLeaseLost)
 	case err != nil:
 		return fmt.Errorf("check lease of endpoint %s: %w", l.Endpoint, err)
-	case epoch != l.Epoch:
+	case epoch != l.Epoch || !same:
 		return fmt.Errorf("endpoint %s: %w", l.Endpoint, eventlog.ErrNewEpoch)
 	}
 	return nil

@@ -59,7 +59,7 @@ func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int6
 			list = append(list, fmt.Sprintf("$%d", len(args)))
 		}
 		n, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
-			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4 AND owner = $5 AND epoch = $6)`, args...)
+			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4 AND owner = $5 AND epoch = $6 AND `+t.sameStart()+`)`, args...)
 		if err != nil {
 			return fmt.Errorf("unpark events of endpoint %s: %w", l.Endpoint, err)
 		}

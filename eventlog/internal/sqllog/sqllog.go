@@ -37,6 +37,9 @@ type Dialect struct {
 	LockReplicas string
 	// Head is an expression: the position of the last event that has one.
 	Head string
+	// Start is an expression: a text that differs for each start of the database. Empty
+	// where a process that did not begin the epoch writes nothing.
+	Start string
 	// HoldRows goes behind a query whose rows must stay as they are until the end
 	// of the transaction.
 	HoldRows string
