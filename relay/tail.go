@@ -235,6 +235,10 @@ func (t *tail) moveTo(head int64) {
 	t.changed = make(chan struct{})
 }
 
+// errWentBack says that events are gone which have not expired: the next look at the log
+// finds out what was lost.
+var errWentBack = &eventlog.UnavailableError{Reason: "the event log ends earlier than a moment ago"}
+
 // read returns at most limit events after a position: from memory near the head,
 // from the log behind it. Callers share the events and must not change them.
 // Where the events after the position have expired, those that come next follow,
@@ -255,7 +259,12 @@ func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidin
 	case err != nil:
 		return nil, after, err
 	case len(events) == 0: // all up to the head have expired
-		return nil, head, nil
+		oldest, err := t.log.Oldest(ctx)
+		if err == nil && oldest <= after+1 {
+			t.log.Wake()
+			return nil, after, errWentBack
+		}
+		return nil, head, err
 	}
 	return events, events[0].Sequence - 1, nil
 }

@@ -184,6 +184,7 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	advance(t, log)
 	before := epochs(t, log)
 	held := hold(t, log, "a")
+	save(t, log, eventlog.Cursor{Lease: held, Sequence: 2})
 	home.Cut(t, 2)
 	// A process that has not noticed goes on.
 	stale := func(err error) {
