@@ -124,11 +124,12 @@ func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf
 
 // verdict is what the check found.
 type verdict struct {
-	delivered, lost, phantom, disordered, late, different, merged, unwanted int
-	duplicates, unexplained                                                 int
+	delivered, gone, lost, phantom, disordered, late, different, merged, unwanted int
+	duplicates, unexplained                                                       int
 }
 
 func (v *verdict) add(o verdict) {
+	v.gone += o.gone
 	v.delivered, v.lost, v.phantom = v.delivered+o.delivered, v.lost+o.lost, v.phantom+o.phantom
 	v.disordered, v.late, v.different = v.disordered+o.disordered, v.late+o.late, v.different+o.different
 	v.merged, v.unwanted = v.merged+o.merged, v.unwanted+o.unwanted
@@ -141,13 +142,14 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 	if err != nil {
 		return err
 	}
-	found := slices.Concat(w.problems, checkLog(events, contexts), checkAcknowledged(w.acked, events))
+	found := slices.Concat(w.problems, checkLog(events, contexts), w.checkAcknowledged(events))
 	var total verdict
 	for _, r := range w.receivers {
-		v, more := r.check(events, w.trouble)
+		v, more := w.checkReceiver(r, events)
 		found = append(found, more...)
 		total.add(v)
 	}
+	found = append(found, w.checkLosses(ctx, total.gone)...)
 	w.report(s, settled, len(events), total)
 	if most := inFlight * w.interrupted(); total.late > most {
 		found.add("%d came late at the coalescing endpoint; no more than %d can have been under way", total.late, most)
@@ -187,6 +189,7 @@ func (w *world) report(s settings, settled time.Duration, events int, total verd
 		{"events", events},
 		{"deliveries", total.delivered},
 		{"lost", total.lost},
+		{"delivered, lost by the database", total.gone},
 		{"phantom", total.phantom},
 		{"out of order", total.disordered},
 		{"late, were under way (coalescing)", total.late},
@@ -242,7 +245,7 @@ func checkLog(events []logged, contexts map[string]int64) (found problems) {
 }
 
 // checkAcknowledged checks that what a caller was told is done has its event.
-func checkAcknowledged(acked []write, events []logged) (found problems) {
+func (w *world) checkAcknowledged(events []logged) (found problems) {
 	told := make(map[write]bool)
 	for _, e := range events {
 		if e.action == string(tidings.Deleted) {
@@ -250,8 +253,8 @@ func checkAcknowledged(acked []write, events []logged) (found problems) {
 		}
 		told[write{e.resource, e.version}] = true
 	}
-	for _, a := range acked {
-		if !told[a] {
+	for _, a := range w.acked {
+		if !told[a.write] && !w.mayBeLost(a.at) {
 			found.add("%s: version %d (0: its deletion) was acknowledged, and has no event", a.resource, a.version)
 		}
 	}
@@ -275,8 +278,8 @@ func (r *receiver) explained(first time.Time, trouble []span) bool {
 	return slices.ContainsFunc(r.closed, func(at time.Time) bool { return at.Sub(first).Abs() < attempt })
 }
 
-// check checks promises 2 and 3 for an endpoint.
-func (r *receiver) check(events []logged, trouble []span) (v verdict, found problems) {
+// checkReceiver checks promises 2 and 3 for an endpoint.
+func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found problems) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	known := make(map[string]logged)
@@ -286,6 +289,10 @@ func (r *receiver) check(events []logged, trouble []span) (v verdict, found prob
 	last := make(map[string]int64)
 	for _, a := range r.order {
 		e, ok := known[a.id]
+		if !ok && w.mayBeLost(a.first) {
+			v.gone++
+			continue
+		}
 		if !ok || e.sequence != a.sequence {
 			v.phantom++
 			found.add("%s got %s, which is not in the log", r.name, a.id)
@@ -302,7 +309,7 @@ func (r *receiver) check(events []logged, trouble []span) (v verdict, found prob
 		last[a.resource] = max(last[a.resource], a.sequence)
 	}
 	for _, a := range r.duplicates {
-		if !r.explained(a.first, trouble) {
+		if !r.explained(a.first, w.trouble) {
 			v.unexplained++
 			found.add("%s got position %d of %s again, without a reason", r.name, a.sequence, a.resource)
 		}

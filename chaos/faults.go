@@ -66,6 +66,7 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		},
 	}
 	if w.postgres != nil {
+		var lagging *failover
 		start := func(*server) error { return w.postgres.Start() }
 		stop := func(*server) error { return w.postgres.Stop() }
 		crash := func(*server) error { return w.postgres.Kill() }
@@ -80,6 +81,15 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 				"connections to the database fall silent", func(s *server) error { s.proxy.silence(); return nil },
 				nothing, 10 * time.Second, true,
 			},
+			drivenFault{"failover to a standby that lags behind", func(*server) (err error) {
+				lagging, err = w.fallBehind()
+				return err
+			}, func(*server) error {
+				if lagging == nil {
+					return nil
+				}
+				return w.takeOver(lagging)
+			}, 4 * time.Second, true},
 		)
 	}
 	if w.postgres == nil {

@@ -46,7 +46,10 @@ func (p *proxy) serve() {
 			_ = c.Close()
 			continue
 		}
-		to, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		to, err := net.Dial("tcp", target)
 		if err != nil {
 			_ = c.Close()
 			continue
@@ -113,4 +116,13 @@ func (p *proxy) each(do func(*link)) {
 func (p *proxy) close() {
 	_ = p.listener.Close()
 	p.setCut(true)
+}
+
+// lead has new connections lead elsewhere, and ends those that there are.
+func (p *proxy) lead(target string) {
+	p.mu.Lock()
+	p.target = target
+	p.mu.Unlock()
+	p.setCut(true)
+	p.setCut(false)
 }

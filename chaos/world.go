@@ -51,13 +51,14 @@ type world struct {
 	// These belong to whoever drives the faults.
 	problems problems
 	reloaded settable // what reloads change
+	losses   []span   // when the database had what it lost then
 
 	mu      sync.Mutex
 	faults  map[string]int
-	trouble []span       // when servers or their database were not well
-	acked   []write      // what callers were told is done
-	failed  atomic.Int64 // writes that were not acknowledged
-	slow    atomic.Int64 // the slowest write that was, in nanoseconds
+	trouble []span         // when servers or their database were not well
+	acked   []acknowledged // what callers were told is done
+	failed  atomic.Int64   // writes that were not acknowledged
+	slow    atomic.Int64   // the slowest write that was, in nanoseconds
 }
 
 // span is a time during which something went wrong.
@@ -67,6 +68,12 @@ type span struct{ from, to time.Time }
 type write struct {
 	resource string
 	version  int64 // 0 for a deletion
+}
+
+// acknowledged is a write, and when its caller was told.
+type acknowledged struct {
+	write
+	at time.Time
 }
 
 // settable is what reloads change of the endpoint "reloaded".
@@ -386,7 +393,7 @@ func (w *world) write(ctx context.Context, random *rand.Rand) {
 			delete(known, id)
 		}
 		w.mu.Lock()
-		w.acked = append(w.acked, write{"context/" + id, version})
+		w.acked = append(w.acked, acknowledged{write{"context/" + id, version}, time.Now()})
 		w.mu.Unlock()
 		if took := int64(time.Since(begun)); took > w.slow.Load() {
 			w.slow.Store(took)

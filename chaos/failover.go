@@ -1,0 +1,87 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
+)
+
+// failover is a standby that follows asynchronously, until it doesn't: what is written
+// from then on is lost when it takes over.
+type failover struct {
+	standby *testdb.Server
+	behind  time.Time
+}
+
+// fallBehind starts a standby, and cuts it off once it has everything.
+func (w *world) fallBehind() (*failover, error) {
+	standby, err := w.postgres.NewStandby()
+	if err != nil {
+		return nil, err
+	}
+	err = standby.FollowAsync(w.postgres)
+	if err == nil {
+		err = standby.CatchUp(w.postgres)
+	}
+	f := &failover{standby, time.Now()}
+	if err == nil {
+		err = standby.Stop()
+	}
+	if err != nil {
+		return nil, errors.Join(err, standby.Close())
+	}
+	return f, nil
+}
+
+// takeOver kills the primary and has the standby take its place.
+func (w *world) takeOver(f *failover) error {
+	old := w.postgres
+	err := old.Kill()
+	w.losses = append(w.losses, span{f.behind, time.Now()})
+	if err = errors.Join(err, f.standby.Start(), f.standby.Promote()); err != nil {
+		return err
+	}
+	w.postgres, w.databaseURL = f.standby, f.standby.URL("chaos")
+	for _, s := range w.servers {
+		s.proxy.lead(f.standby.Address())
+	}
+	return old.Close()
+}
+
+// lossTime is how long a server may send what it has read of what was lost.
+const lossTime = 5 * time.Second
+
+// mayBeLost reports whether the database may have lost what was there at a time.
+func (w *world) mayBeLost(at time.Time) bool {
+	for _, s := range w.losses {
+		if at.After(s.from) && at.Before(s.to.Add(lossTime)) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkLosses checks that what was lost is noted for each endpoint.
+func (w *world) checkLosses(ctx context.Context, gone int) (found problems) {
+	if gone == 0 {
+		return nil
+	}
+	db, schema, err := w.open()
+	if err != nil {
+		return problems{err.Error()}
+	}
+	defer db.Close()
+	for _, r := range w.receivers {
+		var noted int
+		err := db.QueryRowContext(ctx, fmt.Sprintf("SELECT count(*) FROM %stidings_gaps WHERE endpoint = $1 AND reason = 'lost'", schema), r.name).Scan(&noted)
+		if err != nil || noted == 0 {
+			found.add("the database lost events that were delivered, and no gap of %s tells of it: %v", r.name, err)
+		}
+	}
+	return found
+}
