@@ -19,7 +19,7 @@ help: ## list the targets
 test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian's packages
 	TIDINGS_TEST_REQUIRE=postgresql go test ./...
 
-test-all: tools ## the same with the race detector, the chart, an S3 store, PgBouncer, Prometheus, front ends and the container image
+test-all: tools ## the same with the race detector, long tests, the chart, an S3 store, PgBouncer, Prometheus, front ends and the container image
 	TIDINGS_TEST_REQUIRE=all go test -race -timeout 30m ./...
 	$(MAKE) container-check
 

@@ -47,6 +47,18 @@ func (l Lease) Same(other Lease) bool {
 	return l.Partition == other.Partition && l.Owner == other.Owner && l.Generation == other.Generation
 }
 
+// Refused returns why nothing may be written under a lease, of whose partition the log has
+// the other: [ErrLeaseLost], [ErrNewEpoch], or nil.
+func (l Lease) Refused(now Lease) error {
+	switch {
+	case now.Partition != l.Partition || now.Generation != l.Generation || now.Owner != l.Owner:
+		return ErrLeaseLost
+	case now.Epoch != l.Epoch:
+		return ErrNewEpoch
+	}
+	return nil
+}
+
 // Cursor is how far a partition has come, and who may move it.
 type Cursor struct {
 	Lease

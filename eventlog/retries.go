@@ -30,12 +30,11 @@ type Retry struct {
 // Writes need the lease of a partition of the endpoint; the error of one that
 // was lost is [ErrLeaseLost].
 type Retries interface {
-	// Park writes retries, replacing those of the same endpoint and sequence,
-	// except that an event that only waits (Next and Dead are zero) never replaces
-	// another row. All or none.
-	Park(ctx context.Context, l Lease, retries []Retry) error
-	// Unpark removes events that were delivered, or merged into others.
-	Unpark(ctx context.Context, l Lease, sequences ...int64) error
+	// Park writes retries of several leases in one transaction, replacing those of the
+	// same endpoint and sequence, except that an event that only waits (Next and Dead
+	// are zero) never replaces another row. Under some of the leases nothing is written:
+	// refused says why, [ErrLeaseLost] or [ErrNewEpoch].
+	Park(ctx context.Context, all ...Parking) (refused map[Lease]error, err error)
 	// ParkedLanes returns the oldest live retry of each resource of a partition, of
 	// those after a position, in the order of the log; at most limit.
 	ParkedLanes(ctx context.Context, p Partition, after int64, limit int) ([]Retry, error)
@@ -51,6 +50,18 @@ type Retries interface {
 	// Parked returns parked events, in the order of the log.
 	Parked(ctx context.Context, f ParkedFilter) ([]Retry, error)
 }
+
+// Parking is what is written to the parked events under a lease.
+type Parking struct {
+	Lease   Lease
+	Retries []Retry
+	// Done are the positions of events that were delivered, or merged into others:
+	// their rows are removed.
+	Done []int64
+}
+
+// Rows is how many rows are written.
+func (p Parking) Rows() int { return len(p.Retries) + len(p.Done) }
 
 // ParkedFilter narrows a list of parked events; its zero value is all of them.
 type ParkedFilter struct {

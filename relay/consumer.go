@@ -101,7 +101,7 @@ func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, al
 		poke:        make(chan struct{}, 1),
 		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
 	}
-	c.ledger = &ledger{log: r.log, lease: cursor.Lease, tail: r.tail, losses: losses, logger: c.logger, lose: c.lose}
+	c.ledger = &ledger{log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, logger: c.logger, lose: c.lose}
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
 	if c.coalesces() {
 		// The last owner may have sent news that tells of what comes first here; to

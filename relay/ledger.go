@@ -16,6 +16,7 @@ import (
 // up, the cursor must not move any more.
 type ledger struct {
 	log    eventlog.Log
+	write  func(context.Context, eventlog.Parking) error
 	lease  eventlog.Lease // as it was acquired
 	tail   *tail
 	losses int // of the tail when the lease was acquired
@@ -101,7 +102,9 @@ func (l *ledger) park(ctx context.Context, rows []eventlog.Retry) bool {
 			l.dueAt(r.Next)
 		}
 	}
-	return l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error { return l.log.Park(ctx, lease, rows) })
+	return l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+		return l.write(ctx, eventlog.Parking{Lease: lease, Retries: rows})
+	})
 }
 
 // dueAt notes when a parked event is due.
@@ -131,10 +134,10 @@ func (l *ledger) flush(ctx context.Context) bool {
 		return true
 	}
 	done := l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
-		return l.log.Unpark(ctx, lease, l.unparked...)
+		return l.write(ctx, eventlog.Parking{Lease: lease, Done: l.unparked})
 	})
 	if done {
-		l.unparked = l.unparked[:0]
+		l.unparked = nil
 	}
 	return done
 }

@@ -29,18 +29,11 @@ func (c crashed) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) ([]
 	return c.Memory.SaveCursors(ctx, cursors)
 }
 
-func (c crashed) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.Retry) error {
+func (c crashed) Park(ctx context.Context, all ...eventlog.Parking) (map[eventlog.Lease]error, error) {
 	if *c.dead {
-		return context.Canceled
+		return nil, context.Canceled
 	}
-	return c.Memory.Park(ctx, l, retries)
-}
-
-func (c crashed) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int64) error {
-	if *c.dead {
-		return context.Canceled
-	}
-	return c.Memory.Unpark(ctx, l, sequences...)
+	return c.Memory.Park(ctx, all...)
 }
 
 func (c crashed) Release(ctx context.Context, leases []eventlog.Lease) error {

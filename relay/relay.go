@@ -177,6 +177,7 @@ type Relay struct {
 	logger  *slog.Logger
 	tail    *tail
 	history *history
+	parker  parker
 
 	mu        sync.Mutex
 	endpoints map[string]*configured
@@ -206,7 +207,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	options.setDefaults()
 	r := &Relay{
 		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger), history: newHistory(log, options.Logger),
-		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
+		parker: parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1),
 	}
@@ -367,6 +368,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	stop()
 	err := replica.leave(ended)
 	background.Wait()
+	r.parker.writer.Wait()
 	r.mu.Lock()
 	for _, c := range r.endpoints {
 		r.retired = append(r.retired, c)

@@ -183,11 +183,11 @@ func (v *view) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) ([]ev
 	return v.Memory.SaveCursors(ctx, cursors)
 }
 
-func (v *view) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.Retry) error {
+func (v *view) Park(ctx context.Context, all ...eventlog.Parking) (map[eventlog.Lease]error, error) {
 	if err := v.pass(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	return v.Memory.Park(ctx, l, retries)
+	return v.Memory.Park(ctx, all...)
 }
 
 func (v *view) Due(ctx context.Context, p eventlog.Partition, now time.Time, limit int) ([]eventlog.Retry, time.Time, error) {
@@ -202,13 +202,6 @@ func (v *view) Requeue(ctx context.Context, l eventlog.Lease, reason string, sin
 		return 0, err
 	}
 	return v.Memory.Requeue(ctx, l, reason, since, now)
-}
-
-func (v *view) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int64) error {
-	if err := v.pass(ctx); err != nil {
-		return err
-	}
-	return v.Memory.Unpark(ctx, l, sequences...)
 }
 
 func (v *view) NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]eventlog.Retry, error) {

@@ -357,36 +357,27 @@ func (m *Memory) Gaps(_ context.Context, limit int) ([]eventlog.Gap, error) {
 }
 
 // Park implements [eventlog.Retries].
-func (m *Memory) Park(_ context.Context, l eventlog.Lease, retries []eventlog.Retry) error {
+func (m *Memory) Park(_ context.Context, all ...eventlog.Parking) (refused map[eventlog.Lease]error, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.held(l); err != nil {
-		return err
-	}
-	for _, r := range retries {
-		key := retryKey{r.Endpoint, r.Event.Sequence}
-		if _, exists := m.retries[key]; exists && r.Next.IsZero() && r.Dead.IsZero() {
+	refused = make(map[eventlog.Lease]error)
+	for _, p := range all {
+		if err := m.held(p.Lease); err != nil {
+			refused[p.Lease] = err
 			continue
 		}
-		m.retries[key] = r
+		for _, sequence := range p.Done {
+			delete(m.retries, retryKey{p.Lease.Endpoint, sequence})
+		}
+		for _, r := range p.Retries {
+			key := retryKey{r.Endpoint, r.Event.Sequence}
+			if _, exists := m.retries[key]; exists && r.Next.IsZero() && r.Dead.IsZero() {
+				continue
+			}
+			m.retries[key] = r
+		}
 	}
-	return nil
-}
-
-// Unpark implements [eventlog.Retries].
-func (m *Memory) Unpark(_ context.Context, l eventlog.Lease, sequences ...int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch err := m.held(l); {
-	case errors.Is(err, eventlog.ErrLeaseLost):
-		return nil
-	case err != nil:
-		return err
-	}
-	for _, s := range sequences {
-		delete(m.retries, retryKey{l.Endpoint, s})
-	}
-	return nil
+	return refused, nil
 }
 
 // ParkedLanes implements [eventlog.Retries].

@@ -195,9 +195,7 @@ func testRetries(t *testing.T, home Home) {
 			t.Errorf("counts, %v (-want +got):\n%s", err, diff)
 		}
 	}
-	if err := log.Unpark(ctx, held, waiting.Event.Sequence, 12345); err != nil {
-		t.Fatal(err)
-	}
+	unpark(t, log, held, waiting.Event.Sequence, 12345)
 	if r, err := log.NextParked(ctx, "a", waiting.Event, 5); len(r) > 0 || err != nil {
 		t.Errorf("next parked = %v, %v; want none", r, err)
 	}
@@ -313,7 +311,14 @@ func read(t *testing.T, log eventlog.Log, after int64, limit int) []tidings.Even
 
 func park(t *testing.T, log eventlog.Log, held eventlog.Lease, retries ...eventlog.Retry) {
 	t.Helper()
-	if err := log.Park(t.Context(), held, retries); err != nil {
-		t.Fatal(err)
+	if lost, err := log.Park(t.Context(), eventlog.Parking{Lease: held, Retries: retries}); len(lost) > 0 || err != nil {
+		t.Fatalf("lost %v, %v", lost, err)
+	}
+}
+
+func unpark(t *testing.T, log eventlog.Log, held eventlog.Lease, sequences ...int64) {
+	t.Helper()
+	if lost, err := log.Park(t.Context(), eventlog.Parking{Lease: held, Done: sequences}); len(lost) > 0 || err != nil {
+		t.Fatalf("lost %v, %v", lost, err)
 	}
 }

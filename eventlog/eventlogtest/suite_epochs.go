@@ -124,11 +124,9 @@ func refusesEarlierEpoch(t *testing.T, log eventlog.Log, stale eventlog.Lease) {
 	if _, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: stale, Sequence: 5}}); !errors.Is(err, eventlog.ErrNewEpoch) {
 		t.Errorf("saved a cursor: %v", err)
 	}
-	if err := log.Park(ctx, stale, []eventlog.Retry{sampleAt(4)}); !errors.Is(err, eventlog.ErrNewEpoch) {
-		t.Errorf("parked: %v", err)
-	}
-	if err := log.Unpark(ctx, stale, 2); !errors.Is(err, eventlog.ErrNewEpoch) {
-		t.Errorf("unparked: %v", err)
+	refused, err := log.Park(ctx, eventlog.Parking{Lease: stale, Retries: []eventlog.Retry{sampleAt(4)}, Done: []int64{2}})
+	if !errors.Is(refused[stale], eventlog.ErrNewEpoch) || err != nil {
+		t.Errorf("parked: %v, %v", refused, err)
 	}
 	if _, err := log.SaveReplay(ctx, stale, eventlog.Replay{}); !errors.Is(err, eventlog.ErrNewEpoch) {
 		t.Errorf("saved a replay: %v", err)
@@ -194,7 +192,8 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	}
 	_, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: held, Sequence: 4}})
 	stale(err)
-	stale(log.Park(ctx, held, []eventlog.Retry{sampleAt(3)}))
+	refused, err := log.Park(ctx, eventlog.Parking{Lease: held, Retries: []eventlog.Retry{sampleAt(3)}})
+	stale(errors.Join(err, refused[held]))
 	if keeper, ok := log.(interface {
 		AddReplay(ctx context.Context, r eventlog.Replay) error
 	}); ok {
@@ -231,12 +230,12 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	if err != nil {
 		t.Error(err)
 	}
-	refused := func() error {
+	refusal := func() error {
 		_, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: held, Sequence: 4}})
 		return err
 	}()
-	if !errors.Is(refused, eventlog.ErrNewEpoch) {
-		t.Errorf("the process that has not noticed saved its cursor: %v", refused)
+	if !errors.Is(refusal, eventlog.ErrNewEpoch) {
+		t.Errorf("the process that has not noticed saved its cursor: %v", refusal)
 	}
 	var ids []string
 	for _, e := range read(t, log, 0, 10) {

@@ -114,12 +114,16 @@ func testLeases(t *testing.T, home Home) {
 	}
 	retry := eventlog.Retry{Endpoint: "a", Event: Sample(1, 1), Attempts: 1, Next: time.Unix(1, 0)}
 	retry.Event.Sequence = 1
-	if err := log.Park(ctx, first, []eventlog.Retry{retry}); !errors.Is(err, eventlog.ErrLeaseLost) {
-		t.Errorf("parked under a lost lease: %v", err)
+	// Who has lost a lease does not fail the others.
+	other := retry
+	other.Event.Sequence = 2
+	refused, err := log.Park(ctx, eventlog.Parking{Lease: first, Retries: []eventlog.Retry{other}},
+		eventlog.Parking{Lease: second, Retries: []eventlog.Retry{retry}})
+	if len(refused) != 1 || !errors.Is(refused[first], eventlog.ErrLeaseLost) || err != nil {
+		t.Errorf("refused %v, %v", refused, err)
 	}
-	park(t, log, second, retry)
-	if err := log.Unpark(ctx, first, 1); err != nil {
-		t.Error(err)
+	if lost, err := log.Park(ctx, eventlog.Parking{Lease: first, Done: []int64{1}}); len(lost) != 1 || err != nil {
+		t.Errorf("lost %v, %v", lost, err)
 	}
 	if rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10}); len(rows) != 1 || err != nil {
 		t.Errorf("%d rows, %v; a lost lease must not unpark", len(rows), err)
@@ -409,8 +413,8 @@ func testRename(t *testing.T, home Home) {
 	if renamed, err := log.Rename(ctx, "old", "new"); !renamed || err != nil {
 		t.Fatalf("renamed: %v, %v", renamed, err)
 	}
-	if err := log.Park(ctx, held, rows[:1]); !errors.Is(err, eventlog.ErrLeaseLost) {
-		t.Errorf("the old owner parks: %v", err)
+	if lost, err := log.Park(ctx, eventlog.Parking{Lease: held, Retries: rows[:1]}); len(lost) != 1 || err != nil {
+		t.Errorf("the old owner parks: %v, %v", lost, err)
 	}
 	two := []eventlog.Partition{{Endpoint: "new", Index: 0, Of: 2}, {Endpoint: "new", Index: 1, Of: 2}}
 	prepare(t, log, eventlog.Setup{Partitions: two, Head: 100})
@@ -497,9 +501,7 @@ func testDeadLetters(t *testing.T, home Home) {
 		t.Errorf("discarded %d, %v", n, err)
 	}
 	wants(1, 0)
-	if err := log.Unpark(ctx, held, 2); err != nil {
-		t.Fatal(err)
-	}
+	unpark(t, log, held, 2)
 	wants(0, 0)
 }
 

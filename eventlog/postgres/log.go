@@ -90,6 +90,7 @@ func New(db *sql.DB, o Options) *Log {
 		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted}, Autocommit: o.BoundedSessions, Now: now,
 		Head:         "(SELECT seq FROM " + schema + "tidings_head)",
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
+		BeginHolding: bound + "; LOCK TABLE " + schema + "tidings_replicas IN ROW SHARE MODE",
 	}
 	dialect.Start = start(schema)
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}

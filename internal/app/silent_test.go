@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // mute is a TCP proxy that can go silent: connections stay open and are accepted, and
@@ -105,6 +106,7 @@ func (m *mute) lead(client net.Conn, to string, ended <-chan struct{}) {
 // A database whose connections go silent, without a reset, costs seconds: while new ones
 // are silent, too, /readyz says so, and deliveries resume by themselves.
 func TestDatabaseGoesSilent(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	m := newMute(t, testdb.Postgres(t))
 	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}

@@ -14,7 +14,7 @@ import (
 // Controls implements [eventlog.Controls].
 func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, error) {
 	controls := make(map[string]eventlog.Control)
-	err := t.query(ctx, t.writer, "controls", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "controls", func(rows *sql.Rows) error {
 		var c eventlog.Control
 		var since int64
 		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since)
@@ -103,7 +103,7 @@ func (t *Tables) Replay(ctx context.Context, id string) (eventlog.Replay, bool, 
 
 func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]eventlog.Replay, error) {
 	var found []eventlog.Replay
-	err := t.query(ctx, t.writer, "replays", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "replays", func(rows *sql.Rows) error {
 		var r eventlog.Replay
 		var dead, since, until, created, updated int64
 		var patterns string

@@ -183,7 +183,7 @@ func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string
 // Cursors implements [eventlog.Cursors].
 func (t *Tables) Cursors(ctx context.Context) ([]eventlog.Cursor, error) {
 	var cursors []eventlog.Cursor
-	err := t.query(ctx, t.writer, "cursors", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "cursors", func(rows *sql.Rows) error {
 		c, err := scanCursor(rows)
 		cursors = append(cursors, c)
 		return err

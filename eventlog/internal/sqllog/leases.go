@@ -53,7 +53,7 @@ func (t *Tables) Leave(ctx context.Context, id string) error {
 // Replicas implements [eventlog.Leases].
 func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 	var replicas []eventlog.Replica
-	err := t.query(ctx, t.writer, "replicas", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "replicas", func(rows *sql.Rows) error {
 		var r eventlog.Replica
 		err := rows.Scan(&r.ID, &r.Group)
 		replicas = append(replicas, r)

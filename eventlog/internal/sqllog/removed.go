@@ -59,7 +59,7 @@ func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 		return removed, fmt.Errorf("remove what was said about removed endpoints: %w", err)
 	}
 	var names []string
-	err := t.query(ctx, t.writer, "parked events of removed endpoints", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "parked events of removed endpoints", func(rows *sql.Rows) error {
 		var name string
 		err := rows.Scan(&name)
 		names = append(names, name)

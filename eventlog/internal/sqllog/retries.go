@@ -3,9 +3,7 @@ package sqllog
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -17,61 +15,100 @@ const retryColumns = "endpoint, seq, " + EventColumns + ", attempts, first_at, n
 const retryColumnCount = 2 + eventColumnCount + 5
 
 // Park implements [eventlog.Retries].
-func (t *Tables) Park(ctx context.Context, l eventlog.Lease, retries []eventlog.Retry) error {
-	if len(retries) == 0 {
-		return nil
-	}
-	const columns = retryColumnCount + 1
-	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if err := t.held(ctx, tx, l); err != nil {
+func (t *Tables) Park(ctx context.Context, all ...eventlog.Parking) (refused map[eventlog.Lease]error, err error) {
+	err = t.Transact(ctx, t.dialect.BeginHolding, func(ctx context.Context, tx *sql.Tx) error {
+		refused, err = t.refused(ctx, tx, all)
+		if err != nil {
 			return err
 		}
-		return inBatches(len(retries), func(from, to int) error {
-			args := make([]any, 0, (to-from)*columns)
-			for i := range retries[from:to] {
-				r := &retries[from+i]
-				args = append(args, r.Endpoint, r.Event.Sequence)
-				args = append(args, eventArgs(&r.Event)...)
-				args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead), r.Reason, eventlog.Lane(r.Event))
+		var retries []*eventlog.Retry
+		var done []any
+		for i := range all {
+			p := &all[i]
+			if refused[p.Lease] != nil {
+				continue
 			}
-			_, err := tx.ExecContext(ctx, `
-				INSERT INTO `+t.schema+`tidings_retries (`+retryColumns+`, lane)
-				VALUES `+Placeholders(to-from, columns)+`
-				ON CONFLICT (endpoint, seq) DO UPDATE SET
-					attempts = excluded.attempts, first_at = excluded.first_at, next_at = excluded.next_at,
-					dead_at = excluded.dead_at, reason = excluded.reason
-				WHERE excluded.next_at > 0 OR excluded.dead_at > 0`, args...)
-			if err != nil {
-				return fmt.Errorf("park %d events of endpoint %s: %w", len(retries), l.Endpoint, err)
+			for i := range p.Retries {
+				retries = append(retries, &p.Retries[i])
 			}
-			return nil
-		})
+			for _, sequence := range p.Done {
+				done = append(done, p.Lease.Endpoint, sequence)
+			}
+		}
+		if err := t.removeRetries(ctx, tx, done); err != nil {
+			return err
+		}
+		return t.writeRetries(ctx, tx, retries)
+	})
+	return refused, err
+}
+
+// refused returns under which leases nothing may be written, and why. The others are
+// held until the end of the transaction.
+func (t *Tables) refused(ctx context.Context, tx *sql.Tx, all []eventlog.Parking) (map[eventlog.Lease]error, error) {
+	refused := make(map[eventlog.Lease]error)
+	err := inBatches(len(all), func(from, to int) error {
+		args := make([]any, 0, 3*(to-from))
+		found := make(map[eventlog.Partition]eventlog.Lease)
+		for _, p := range all[from:to] {
+			args = append(args, p.Lease.Endpoint, p.Lease.Index, p.Lease.Of)
+		}
+		rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+
+			`SELECT c.endpoint, c.part, c.parts, c.owner, c.generation, CASE WHEN `+t.sameStart()+` THEN c.epoch ELSE 'not begun' END FROM v JOIN `+t.schema+`tidings_cursors c
+			ON c.endpoint = v.endpoint AND c.part = v.part AND c.parts = v.parts`, args...)
+		if err != nil {
+			return fmt.Errorf("check leases: %w", err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var l eventlog.Lease
+			if err := rows.Scan(&l.Endpoint, &l.Index, &l.Of, &l.Owner, &l.Generation, &l.Epoch); err != nil {
+				return fmt.Errorf("check leases: %w", err)
+			}
+			found[l.Partition] = l
+		}
+		for _, p := range all[from:to] {
+			if err := p.Lease.Refused(found[p.Lease.Partition]); err != nil {
+				refused[p.Lease] = err
+			}
+		}
+		return rows.Err()
+	})
+	return refused, err
+}
+
+func (t *Tables) writeRetries(ctx context.Context, tx *sql.Tx, retries []*eventlog.Retry) error {
+	const columns = retryColumnCount + 1
+	return inBatches(len(retries), func(from, to int) error {
+		args := make([]any, 0, (to-from)*columns)
+		for _, r := range retries[from:to] {
+			args = append(args, r.Endpoint, r.Event.Sequence)
+			args = append(args, eventArgs(&r.Event)...)
+			args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead), r.Reason, eventlog.Lane(r.Event))
+		}
+		_, err := tx.ExecContext(ctx, `
+			INSERT INTO `+t.schema+`tidings_retries (`+retryColumns+`, lane)
+			VALUES `+Placeholders(to-from, columns)+`
+			ON CONFLICT (endpoint, seq) DO UPDATE SET
+				attempts = excluded.attempts, first_at = excluded.first_at, next_at = excluded.next_at,
+				dead_at = excluded.dead_at, reason = excluded.reason
+			WHERE excluded.next_at > 0 OR excluded.dead_at > 0`, args...)
+		if err != nil {
+			return fmt.Errorf("park %d events: %w", to-from, err)
+		}
+		return nil
 	})
 }
 
-// Unpark implements [eventlog.Retries].
-func (t *Tables) Unpark(ctx context.Context, l eventlog.Lease, sequences ...int64) error {
-	return inBatches(len(sequences), func(from, to int) error {
-		args := []any{l.Endpoint, l.Index, l.Of, l.Generation, l.Owner, l.Epoch}
-		var list []string
-		for _, s := range sequences[from:to] {
-			args = append(args, s)
-			list = append(list, fmt.Sprintf("$%d", len(args)))
-		}
-		n, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE endpoint = $1 AND seq IN (`+strings.Join(list, ",")+`) AND EXISTS (
-			SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4 AND owner = $5 AND epoch = $6 AND `+t.sameStart()+`)`, args...)
+// removeRetries removes rows by endpoint and position, in turn.
+func (t *Tables) removeRetries(ctx context.Context, tx *sql.Tx, keys []any) error {
+	return inBatches(len(keys)/2, func(from, to int) error {
+		_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "seq bigint")+
+			`DELETE FROM `+t.schema+`tidings_retries WHERE (endpoint, seq) IN (SELECT endpoint, seq FROM v)`, keys[2*from:2*to]...)
 		if err != nil {
-			return fmt.Errorf("unpark events of endpoint %s: %w", l.Endpoint, err)
+			return fmt.Errorf("unpark %d events: %w", to-from, err)
 		}
-		if n == int64(to-from) {
-			return nil
-		}
-		return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { // why less than all?
-			if err := t.held(ctx, tx, l); !errors.Is(err, eventlog.ErrLeaseLost) {
-				return err
-			}
-			return nil
-		})
+		return nil
 	})
 }
 
@@ -96,7 +133,7 @@ func (t *Tables) Due(ctx context.Context, p eventlog.Partition, now time.Time, l
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	err = t.query(ctx, t.writer, "parked events", func(rows *sql.Rows) error {
+	err = t.query(ctx, t.reader, "parked events", func(rows *sql.Rows) error {
 		var at int64
 		err := rows.Scan(&at)
 		next = fromMicros(at)
@@ -107,25 +144,39 @@ func (t *Tables) Due(ctx context.Context, p eventlog.Partition, now time.Time, l
 	return due, next, err
 }
 
+// requeueRows is how many parked events one transaction of Requeue looks at: others
+// that write wait for no more.
+const requeueRows = 1000
+
 // Requeue implements [eventlog.Retries].
 func (t *Tables) Requeue(ctx context.Context, l eventlog.Lease, reason string, since, now time.Time) (n int64, err error) {
-	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		if err := t.held(ctx, tx, l); err != nil {
+	for after := int64(0); ; {
+		to, err := t.Number(ctx, `SELECT max(seq) FROM (SELECT seq FROM `+t.schema+`tidings_retries
+			WHERE endpoint = $1 AND seq > $2 ORDER BY seq LIMIT $3) page`, l.Endpoint, after, requeueRows)
+		if err != nil || (to == 0 && after > 0) {
+			return n, err
+		}
+		err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			if err := t.held(ctx, tx, l); err != nil {
+				return err
+			}
+			result, err := tx.ExecContext(ctx, `
+				UPDATE `+t.schema+`tidings_retries SET next_at = $1
+				WHERE endpoint = $2 AND dead_at = 0 AND next_at > $1 AND reason = $3 AND first_at >= $4 AND lane % $5 = $6
+					AND seq > $7 AND seq <= $8`,
+				micros(now), l.Endpoint, reason, micros(since), int64(max(l.Of, 1)), int64(l.Index), after, to)
+			if err != nil {
+				return fmt.Errorf("requeue events of endpoint %s: %w", l.Endpoint, err)
+			}
+			changed, err := result.RowsAffected()
+			n += changed
 			return err
+		})
+		if err != nil || to == 0 {
+			return n, err
 		}
-		result, err := tx.ExecContext(ctx, `
-			UPDATE `+t.schema+`tidings_retries SET next_at = $1
-			WHERE endpoint = $2 AND dead_at = 0 AND next_at > $1 AND reason = $3 AND first_at >= $4 AND lane % $5 = $6`,
-			micros(now), l.Endpoint, reason, micros(since), int64(max(l.Of, 1)), int64(l.Index))
-		if err == nil {
-			n, err = result.RowsAffected()
-		}
-		if err != nil {
-			return fmt.Errorf("requeue events of endpoint %s: %w", l.Endpoint, err)
-		}
-		return nil
-	})
-	return n, err
+		after = to
+	}
 }
 
 // NextParked implements [eventlog.Retries].
@@ -163,8 +214,7 @@ func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCo
 
 func (t *Tables) retries(ctx context.Context, text string, args ...any) ([]eventlog.Retry, error) {
 	var found []eventlog.Retry
-	// The writing pool: a retry must see the row that was parked just before it.
-	err := t.query(ctx, t.writer, "parked events", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "parked events", func(rows *sql.Rows) error {
 		var r eventlog.Retry
 		var first, next, dead int64
 		event, finish := eventTargets(&r.Event)

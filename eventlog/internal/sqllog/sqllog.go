@@ -40,6 +40,10 @@ type Dialect struct {
 	// Start is an expression: a text that differs for each start of the database. Empty
 	// where a process that did not begin the epoch writes nothing.
 	Start string
+	// BeginHolding is Begin with a statement that keeps leases with their owners until the
+	// end of the transaction; others that want the same, and those who save cursors, don't
+	// wait for it.
+	BeginHolding string
 	// HoldRows goes behind a query whose rows must stay as they are until the end
 	// of the transaction.
 	HoldRows string

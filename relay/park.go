@@ -1,0 +1,90 @@
+package relay
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// parker writes what the consumers of a process park and unpark. Those that ask while a
+// transaction is under way share the next one, so that many endpoints that fail take
+// one connection.
+type parker struct {
+	log     eventlog.Retries
+	mu      sync.Mutex
+	waiting []*parking
+	writing bool
+	writer  sync.WaitGroup
+}
+
+// parking is what one consumer asked for.
+type parking struct {
+	eventlog.Parking
+	done chan error
+}
+
+// parkRows bounds the rows of one transaction, for the sake of others that write.
+const parkRows = 512
+
+// write returns once it is written, or not. If ctx ends first, that is unknown. writes
+// is the context of the transaction, which others may share.
+func (p *parker) write(ctx, writes context.Context, what eventlog.Parking) error {
+	one := &parking{what, make(chan error, 1)}
+	p.mu.Lock()
+	p.waiting = append(p.waiting, one)
+	if !p.writing {
+		p.writing = true
+		p.writer.Go(func() { p.run(writes) })
+	}
+	p.mu.Unlock()
+	select {
+	case err := <-one.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run writes until nobody waits.
+func (p *parker) run(ctx context.Context) {
+	for {
+		batch := p.next()
+		if len(batch) == 0 {
+			return
+		}
+		var all []eventlog.Parking
+		for _, one := range batch {
+			all = append(all, one.Parking)
+		}
+		refused, err := p.log.Park(ctx, all...)
+		for _, one := range batch {
+			if err == nil {
+				one.done <- refused[one.Lease]
+			} else {
+				one.done <- err
+			}
+		}
+	}
+}
+
+// next takes what fits into a transaction, and at least one.
+func (p *parker) next() []*parking {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, rows := 0, 0
+	for n < len(p.waiting) && (n == 0 || rows+p.waiting[n].Rows() <= parkRows) {
+		rows += p.waiting[n].Rows()
+		n++
+	}
+	batch := p.waiting[:n:n]
+	p.waiting = slices.Clone(p.waiting[n:])
+	p.writing = n > 0
+	return batch
+}
+
+// park writes what a consumer parks and unparks.
+func (r *Relay) park(ctx context.Context, what eventlog.Parking) error {
+	return r.parker.write(ctx, r.writes, what)
+}
