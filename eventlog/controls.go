@@ -38,6 +38,8 @@ const (
 	ReplayRunning  ReplayState = "running"
 	ReplayDone     ReplayState = "done"
 	ReplayCanceled ReplayState = "canceled"
+	// ReplayExpired is one that sent nothing, since its events expired before.
+	ReplayExpired ReplayState = "expired"
 )
 
 // Replay is the job of sending events to an endpoint again.
@@ -56,6 +58,8 @@ type Replay struct {
 	// Position is how far it has come: all that matches up to it was sent.
 	Position          int64
 	Delivered, Failed int64
+	// Expired is how many positions expired before they could be sent.
+	Expired int64
 	// Reason is why the last one that failed did.
 	Reason           string
 	State            ReplayState

@@ -1,8 +1,10 @@
 package eventlog
 
 import (
+	"cmp"
 	"context"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -202,4 +204,16 @@ type Gap struct {
 	From, To int64
 	At       time.Time
 	Reason   GapReason // empty means [GapExpired]
+}
+
+// Positions returns how many positions are in any of the gaps, which are those of one
+// endpoint: its partitions may have missed the same ones.
+func Positions(gaps []Gap) (n int64) {
+	gaps = slices.SortedFunc(slices.Values(gaps), func(a, b Gap) int { return cmp.Compare(a.From, b.From) })
+	var end int64
+	for _, g := range gaps {
+		n += max(g.To-max(g.From-1, end), 0)
+		end = max(end, g.To)
+	}
+	return n
 }

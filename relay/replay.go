@@ -190,6 +190,7 @@ type replaying struct {
 	turn     bool            // for again
 	underway map[string]bool // resources of what was handed over or failed
 	waiting  map[int64]bool  // positions that are not done
+	gone     []eventlog.Gap  // what expired, as far as Expired does not count it
 	handed   int             // events that the consumer has
 	read     int64           // up to which it was read
 	all      bool            // everything was read
@@ -240,8 +241,7 @@ func (p *replaying) sendAll(ctx context.Context) {
 		p.load(ctx)
 		next, out := p.next()
 		if next == nil && p.handed == 0 && p.all {
-			p.read, p.State = max(p.read, p.To), eventlog.ReplayDone
-			p.save(ctx, true)
+			p.end(ctx)
 			return
 		}
 		select {
@@ -257,6 +257,30 @@ func (p *replaying) sendAll(ctx context.Context) {
 	}
 }
 
+// end notes that all was sent, or has expired.
+func (p *replaying) end(ctx context.Context) {
+	p.read, p.State = max(p.read, p.To), eventlog.ReplayDone
+	p.count(p.read)
+	if p.Expired > 0 {
+		p.logger.Warn("events of a replay expired before they could be sent", "replay", p.ID, "count", p.Expired)
+		if p.Delivered == 0 && p.Failed == 0 {
+			p.State = eventlog.ReplayExpired
+		}
+	}
+	p.save(ctx, true)
+}
+
+// count counts what expired up to a position: up to where it would not be read again.
+func (p *replaying) count(position int64) {
+	p.gone = slices.DeleteFunc(p.gone, func(g eventlog.Gap) bool {
+		if g.To > position {
+			return false
+		}
+		p.Expired += g.To - g.From + 1
+		return true
+	})
+}
+
 // load reads more events once few are left.
 func (p *replaying) load(ctx context.Context) {
 	for !p.all && len(p.fresh) == 0 && len(p.again) < replayBatch && ctx.Err() == nil {
@@ -269,6 +293,13 @@ func (p *replaying) load(ctx context.Context) {
 			continue
 		}
 		p.all = len(events) == 0
+		next := p.To + 1
+		if !p.all {
+			next = events[0].Sequence
+		}
+		if !p.Dead && next > p.read+1 {
+			p.gone = append(p.gone, eventlog.Gap{From: p.read + 1, To: next - 1})
+		}
 		for _, e := range events {
 			p.read = e.Sequence
 			if p.wants(e) {
@@ -369,6 +400,7 @@ func (p *replaying) save(ctx context.Context, now bool) {
 	for sequence := range p.waiting {
 		p.Position = min(p.Position, sequence-1)
 	}
+	p.count(p.Position)
 	p.persistReplay(ctx, func(ctx context.Context) error {
 		lease, ok := p.lease()
 		if !ok {

@@ -234,17 +234,18 @@ func (p *replica) die() {
 	}
 }
 
-// check finds consumers that have lost their lease, and leases of this process
-// that no consumer has. Those stay while a consumer ends that has lost its lease: an
+// check finds consumers that have lost their lease or whose cursor was moved, and
+// leases of this process that no consumer has. Those stay while a consumer ends that has lost its lease: an
 // endpoint that is divided otherwise, or has another name, is with its old owner.
 func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	mine := make(map[eventlog.Partition]eventlog.Lease)
+	moved := make(map[eventlog.Partition]int64)
 	var orphans []eventlog.Lease
 	for _, c := range cursors {
 		if c.Owner != p.id {
 			continue
 		}
-		mine[c.Partition] = c.Lease
+		mine[c.Partition], moved[c.Partition] = c.Lease, c.Sequence
 		if p.slots[c.Partition] == nil {
 			orphans = append(orphans, c.Lease)
 		}
@@ -254,6 +255,8 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 		if !mine[partition].Same(s.lease()) {
 			s.lose()
 			s.stopping, ending = true, true
+		} else if moved[partition] > s.position.Load().cursor && !s.stopping {
+			s.halt() // what it was to send has expired; it begins anew after that
 		}
 	}
 	if len(orphans) == 0 || ending {

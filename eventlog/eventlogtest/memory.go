@@ -176,14 +176,38 @@ func (m *Memory) Oldest(context.Context) (int64, error) {
 	return int64(m.expired) + 1, nil
 }
 
-// ExpireEvents removes events made before a time, as an [eventlog.Archive] does.
-func (m *Memory) ExpireEvents(_ context.Context, before time.Time) error {
+// ExpireEvents removes events made longer ago than a time, as an [eventlog.Archive] does.
+func (m *Memory) ExpireEvents(_ context.Context, keep time.Duration) (x eventlog.Expiry, err error) {
+	x.At = time.Now()
+	m.mu.Lock()
+	count := slices.IndexFunc(m.events, func(e tidings.Event) bool { return !e.Time.Before(x.At.Add(-keep)) })
+	if count < 0 {
+		count = len(m.events)
+	}
+	before := int64(m.expired+count) + 1
+	m.mu.Unlock()
+	x.Gaps = m.ExpireBefore(before)
+	return x, nil
+}
+
+// ExpireBefore removes the events before a position, and returns what cursors missed.
+func (m *Memory) ExpireBefore(sequence int64) (gaps []eventlog.Gap) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.events) > 0 && m.events[0].Time.Before(before) {
+	for len(m.events) > 0 && int64(m.expired)+1 < sequence {
 		m.events, m.expired = m.events[1:], m.expired+1
 	}
-	return nil
+	for key, c := range m.cursors {
+		if end := int64(m.expired); c.Sequence < end {
+			g := eventlog.Gap{Endpoint: c.Endpoint, Index: c.Index, From: c.Sequence + 1, To: end, At: time.Now(), Reason: eventlog.GapExpired}
+			c.Sequence = end
+			m.cursors[key] = c
+			if g = m.saveGap(g); g.From <= g.To {
+				gaps = append(gaps, g)
+			}
+		}
+	}
+	return gaps
 }
 
 // SequenceAt implements [eventlog.Reader].
@@ -239,7 +263,7 @@ func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Repl
 		if saved.ID != r.ID {
 			continue
 		}
-		saved.Position, saved.Delivered, saved.Failed, saved.Updated = r.Position, r.Delivered, r.Failed, time.Now()
+		saved.Position, saved.Delivered, saved.Failed, saved.Expired, saved.Updated = r.Position, r.Delivered, r.Failed, r.Expired, time.Now()
 		if saved.State == eventlog.ReplayRunning {
 			saved.State, saved.Reason = r.State, r.Reason
 		}

@@ -343,8 +343,22 @@ func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) (lost
 func (m *Memory) SaveGap(_ context.Context, g eventlog.Gap) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.gaps = append(m.gaps, g)
+	m.saveGap(g)
 	return nil
+}
+
+// saveGap notes a gap, or extends the one that it touches; it returns what is new of it.
+func (m *Memory) saveGap(g eventlog.Gap) (fresh eventlog.Gap) {
+	for i := range m.gaps {
+		known := &m.gaps[i]
+		if known.Endpoint == g.Endpoint && known.Index == g.Index && known.Reason == g.Reason && known.From <= g.From && known.To >= g.From-1 {
+			g.From = known.To + 1
+			known.To, known.At = max(known.To, g.To), g.At
+			return g
+		}
+	}
+	m.gaps = append(m.gaps, g)
+	return g
 }
 
 // Gaps returns the newest gaps, as an [eventlog.Archive] does.

@@ -16,7 +16,7 @@ func TestMemory(t *testing.T) {
 			Log:    log,
 			Append: func(_ *testing.T, events ...tidings.Event) { log.Append(events...) },
 			Expire: func(t *testing.T) {
-				if err := log.ExpireEvents(t.Context(), time.Now().Add(time.Hour)); err != nil {
+				if _, err := log.ExpireEvents(t.Context(), -time.Hour); err != nil {
 					t.Fatal(err)
 				}
 			},

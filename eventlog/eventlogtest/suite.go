@@ -42,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a replica that was declared dead has lost its leases", func(t *testing.T) { testDeadReplica(t, open(t)) })
 	t.Run("partitions begin at the lowest cursor of those before", func(t *testing.T) { testPartitions(t, open(t)) })
 	t.Run("what was said about an endpoint is kept", func(t *testing.T) { testControls(t, open(t)) })
+	t.Run("what expired before a cursor got it is noted", func(t *testing.T) { testExpiredGaps(t, open(t)) })
 	t.Run("what expired is gone, and where the log begins is known", func(t *testing.T) { testExpiry(t, open(t)) })
 	t.Run("a removed endpoint leaves nothing", func(t *testing.T) { testRemoved(t, open(t)) })
 	t.Run("an endpoint gets another name", func(t *testing.T) { testRename(t, open(t)) })

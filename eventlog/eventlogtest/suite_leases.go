@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -278,10 +279,10 @@ func testExpiry(t *testing.T, home Home) {
 	retry.Event.Sequence = 1
 	park(t, log, held, retry)
 	expirer := part[interface {
-		ExpireEvents(ctx context.Context, before time.Time) error
+		ExpireEvents(ctx context.Context, keep time.Duration) (eventlog.Expiry, error)
 	}](t, home)
-	if err := expirer.ExpireEvents(ctx, time.Unix(1, 0)); err != nil {
-		t.Fatal(err)
+	if x, err := expirer.ExpireEvents(ctx, 100*365*24*time.Hour); err != nil || time.Since(x.At).Abs() > time.Minute || len(x.Gaps) > 0 {
+		t.Fatalf("%+v, %v; want nothing but the time", x, err)
 	}
 	if n := oldest(); n != 1 {
 		t.Errorf("the log begins at %d; nothing has expired", n)
@@ -297,6 +298,56 @@ func testExpiry(t *testing.T, home Home) {
 	}
 	if rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10}); len(rows) != 1 || err != nil {
 		t.Errorf("%d parked, %v; they survive the log's expiry", len(rows), err)
+	}
+}
+
+// When events go, cursors that need them move on, and what they missed is noted: once,
+// and in one gap where it follows on another.
+func testExpiredGaps(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	partitions := []eventlog.Partition{{Endpoint: "behind", Of: 1}, {Endpoint: "divided", Of: 2}, {Endpoint: "divided", Index: 1, Of: 2}}
+	if err := log.Prepare(ctx, eventlog.Setup{Partitions: partitions}); err != nil {
+		t.Fatal(err)
+	}
+	type told struct {
+		Endpoint string
+		Index    int
+		From, To int64
+	}
+	gaps := func() (all []told) {
+		t.Helper()
+		noted, err := part[interface {
+			Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error)
+		}](t, home).Gaps(ctx, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range noted {
+			all = append(all, told{g.Endpoint, g.Index, g.From, g.To})
+		}
+		slices.SortFunc(all, func(a, b told) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+		return all
+	}
+	for round := range int64(2) {
+		home.Append(t, Sample(1, 1), Sample(1, 2))
+		advance(t, log)
+		home.Expire(t)
+		end := 2 * (round + 1)
+		want := []told{{"behind", 0, 1, end}, {"divided", 0, 1, end}, {"divided", 1, 1, end}}
+		if diff := cmp.Diff(want, gaps()); diff != "" {
+			t.Errorf("gaps (-want +got):\n%s", diff)
+		}
+		got := cursors(t, log)
+		if got["behind 0/1"] != end || got["divided 1/2"] != end {
+			t.Errorf("cursors = %v; want all at %d", got, end)
+		}
+	}
+	// A consumer that finds out by itself adds nothing to it.
+	if err := log.SaveGap(ctx, eventlog.Gap{Endpoint: "behind", From: 3, To: 4, At: time.Now(), Reason: eventlog.GapExpired}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(gaps()); n != 3 {
+		t.Errorf("%d gaps, want 3", n)
 	}
 }
 
@@ -561,7 +612,7 @@ func testReplays(t *testing.T, home Home) {
 	if diff := cmp.Diff([]eventlog.Replay{one, two}, got); diff != "" || err != nil {
 		t.Errorf("running, %v (-want +got):\n%s", err, diff)
 	}
-	one.Position, one.Delivered, one.Failed, one.Reason, one.State = 9, 4, 1, "http_500", eventlog.ReplayDone
+	one.Position, one.Delivered, one.Failed, one.Expired, one.Reason, one.State = 9, 4, 1, 3, "http_500", eventlog.ReplayDone
 	if state, err := log.SaveReplay(ctx, held, one); state != eventlog.ReplayDone || err != nil {
 		t.Errorf("saved as %q, %v", state, err)
 	}
@@ -649,7 +700,7 @@ func testHistory(t *testing.T, home Home) {
 			}
 		}
 	}
-	if err := part[eventlog.Expirer](t, home).ExpireHistory(context.WithoutCancel(ctx), time.Unix(1, 0)); err != nil {
+	if err := part[eventlog.Expirer](t, home).ExpireHistory(context.WithoutCancel(ctx), time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if records, _, err := reader.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 10}); len(records) != 3 || err != nil {

@@ -118,7 +118,7 @@ func hasCode(err error, code string) bool {
 // events of one resource get their numbers in commit order. Call [Log.Wake]
 // after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
-	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", events)
+	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", "", "", events)
 }
 
 // Oldest implements [eventlog.Reader].
@@ -158,10 +158,14 @@ func (l *Log) Notified(payload string) {
 // AppendHistory implements [eventlog.Recorder].
 func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
 	for late := 0; ; late++ {
-		if err := l.history.ensure(ctx, time.Now().UnixMicro()); err != nil {
+		clock, err := l.Number(ctx, "SELECT "+now)
+		if err != nil {
 			return err
 		}
-		err := l.Tables.AppendHistory(ctx, blocks)
+		if err := l.history.ensure(ctx, clock); err != nil {
+			return err
+		}
+		err = l.Tables.AppendHistory(ctx, blocks)
 		if !hasCode(err, checkViolation) || late == 3 {
 			return err
 		}
@@ -169,13 +173,33 @@ func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock
 	}
 }
 
-// ExpireEvents implements [eventlog.Expirer]: it drops the partitions that end
-// before a time.
-func (l *Log) ExpireEvents(ctx context.Context, before time.Time) error {
-	return l.events.dropBefore(ctx, before)
+// ExpireEvents implements [eventlog.Expirer]: it drops the partitions that ended before.
+func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.Expiry, err error) {
+	clock, err := l.ExpiryClock(ctx, keep)
+	if err != nil {
+		return x, err
+	}
+	x.At = time.UnixMicro(clock).UTC()
+	for _, p := range []*partitioned{l.events, l.history} {
+		done, err := p.cut(ctx, clock)
+		x.Notices = append(x.Notices, done...)
+		if err != nil {
+			return x, err
+		}
+	}
+	dropped := l.events.dropBefore(ctx, clock-keep.Microseconds())
+	oldest, err := l.Oldest(ctx)
+	if err == nil {
+		x.Gaps, err = l.PassExpired(ctx, oldest, x.At)
+	}
+	return x, errors.Join(dropped, err)
 }
 
 // ExpireHistory implements [eventlog.Expirer] in the same way.
-func (l *Log) ExpireHistory(ctx context.Context, before time.Time) error {
-	return l.history.dropBefore(ctx, before)
+func (l *Log) ExpireHistory(ctx context.Context, keep time.Duration) error {
+	clock, err := l.Number(ctx, "SELECT "+now)
+	if err != nil {
+		return err
+	}
+	return l.history.dropBefore(ctx, clock-keep.Microseconds())
 }

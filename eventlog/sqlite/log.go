@@ -30,6 +30,8 @@ var files embed.FS
 
 var _ eventlog.Home = (*Log)(nil)
 
+const now = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
+
 // Log is an event log in SQLite.
 type Log struct {
 	sqllog.Tables
@@ -43,7 +45,7 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)", Head: head}),
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head}),
 		writer: writer, start: rand.Text(),
 	}
 }
@@ -54,7 +56,7 @@ const head = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tidings_ev
 // Append writes events in the transaction that makes the changes they tell of.
 // Call it last in the transaction, and [Log.Wake] after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
-	return sqllog.InsertEvents(ctx, tx, "tidings_events", events)
+	return sqllog.InsertEvents(ctx, tx, "tidings_events", "logged_at", now, events)
 }
 
 // Advance implements [eventlog.Reader]: what is committed has its number. The first call
@@ -112,18 +114,37 @@ func (l *Log) Join(ctx context.Context, r eventlog.Replica, ttl time.Duration) e
 // expireBatch is how many rows go at once: writers wait for no more.
 const expireBatch = 1000
 
-// ExpireEvents implements [eventlog.Expirer].
-func (l *Log) ExpireEvents(ctx context.Context, before time.Time) error {
-	end, err := l.FirstSince(ctx, before)
+// ExpireEvents implements [eventlog.Expirer]. Events go in the order of the log; one that
+// was logged while the clock was ahead goes with the next that was not.
+func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.Expiry, err error) {
+	clock, err := l.ExpiryClock(ctx, keep)
 	if err != nil {
-		return err
+		return x, err
 	}
-	return l.expire(ctx, "DELETE FROM tidings_events WHERE seq IN (SELECT seq FROM tidings_events WHERE seq < $1 ORDER BY seq LIMIT $2)", end)
+	x.At = time.UnixMicro(clock).UTC()
+	before := clock - keep.Microseconds()
+	// Above the last event there is one that is not logged yet.
+	end, err := l.Number(ctx, `SELECT coalesce(
+			(SELECT seq FROM tidings_events WHERE logged_at >= $1 AND logged_at <= $2 ORDER BY seq LIMIT 1),
+			(SELECT max(seq) + 1 FROM tidings_events WHERE logged_at < $1))`, before, clock+eventlog.TimeSlack.Microseconds())
+	if err != nil {
+		return x, err
+	}
+	err = l.expire(ctx, "DELETE FROM tidings_events WHERE seq IN (SELECT seq FROM tidings_events WHERE seq < $1 ORDER BY seq LIMIT $2)", end)
+	if err != nil {
+		return x, err
+	}
+	oldest, err := l.Oldest(ctx)
+	if err == nil {
+		x.Gaps, err = l.PassExpired(ctx, oldest, x.At)
+	}
+	return x, err
 }
 
 // ExpireHistory implements [eventlog.Expirer].
-func (l *Log) ExpireHistory(ctx context.Context, before time.Time) error {
-	return l.expire(ctx, "DELETE FROM tidings_history WHERE id IN (SELECT id FROM tidings_history WHERE written_at < $1 LIMIT $2)", before.UnixMicro())
+func (l *Log) ExpireHistory(ctx context.Context, keep time.Duration) error {
+	return l.expire(ctx, "DELETE FROM tidings_history WHERE id IN (SELECT id FROM tidings_history WHERE written_at < "+now+" - $1 LIMIT $2)",
+		keep.Microseconds())
 }
 
 func (l *Log) expire(ctx context.Context, statement string, end int64) error {

@@ -59,6 +59,7 @@ type App struct {
 	listener  net.Listener
 	server    *http.Server
 	relay     *relay.Relay
+	webhooks  *webhook.Service
 	remote    *remote.Client
 	auth      *authenticator
 	metrics   *metrics
@@ -118,13 +119,13 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := a.deliver(ctx, &cfg); err != nil {
 		return nil, err
 	}
-	webhooks := webhook.New(a.store.Log(), a.relay)
-	a.metrics.watch(a.store, a.relay, webhooks)
+	a.webhooks = webhook.New(a.store.Log(), a.relay, func() time.Duration { return time.Duration(a.config.Load().Webhook.Retention) })
+	a.metrics.watch(a.store, a.relay, a.webhooks)
 	limits := places(cfg.Limits)
 	requestRates := rates(cfg.Limits)
 	a.metrics.watchLimits(limits, requestRates)
 	handler := httpapi.New(httpapi.Options{
-		Resources: resources, Webhooks: webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
+		Resources: resources, Webhooks: a.webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
 		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload,
 		Discarded: func(n int64) { a.metrics.parkedRemoved("discarded", n) }, Stopping: a.draining,
 		Limits: limits, Rates: requestRates, BodyPace: o.Pace.Body, KeepAlive: o.KeepAlive,

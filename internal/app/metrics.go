@@ -295,6 +295,7 @@ var (
 		{newGauge("tidings_endpoint_cursor", "Position below which everything is settled.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Cursor) }},
 		{newGauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.LagEvents) }},
 		{newGauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"), func(e *webhook.Endpoint) float64 { return e.LagSeconds }},
+		{newGauge("tidings_endpoint_retention_used_ratio", "Age of the oldest event behind the cursor, as a share of webhook.retention; from 1 on events expire before the endpoint gets them.", "endpoint"), func(e *webhook.Endpoint) float64 { return e.RetentionUsed }},
 		{newGauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.InFlight) }},
 		{newGauge("tidings_endpoint_parked", "Events that failed on their own, and those behind them.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Parked) }},
 		{newGauge("tidings_endpoint_dead_letters", "Events that were given up.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Dead) }},

@@ -12,7 +12,6 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/config"
-	"github.com/tidings-dev/tidings/internal/job"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
@@ -248,41 +247,4 @@ func (a *App) watch(ctx context.Context) {
 			seen = tried
 		}
 	}
-}
-
-// expiry removes what is past its retention.
-func (a *App) expiry() job.Job {
-	retention := time.Duration(a.config.Load().Webhook.Retention)
-	return job.Job{Name: "expire events", Every: min(max(retention/20, time.Second), 10*time.Minute), Run: a.expire}
-}
-
-func (a *App) expire(ctx context.Context) error {
-	cfg, now := a.config.Load(), time.Now()
-	log := a.store.Log()
-	before, history := now.Add(-time.Duration(cfg.Webhook.Retention)), now.Add(-time.Duration(cfg.Webhook.HistoryRetention))
-	return errors.Join(
-		log.ExpireEvents(ctx, before), log.ExpireHistory(ctx, history),
-		log.ExpireReplays(ctx, history), log.ExpireGaps(ctx, history), a.expireEndpoints(ctx, cfg), a.expireDead(ctx, cfg), a.store.GiveBack(ctx))
-}
-
-// expireEndpoints removes what is kept of endpoints that were removed from the
-// configuration longer ago than events are kept.
-func (a *App) expireEndpoints(ctx context.Context, cfg *config.Config) error {
-	gone, err := a.store.Log().ExpireEndpoints(ctx, time.Duration(cfg.Webhook.Retention))
-	for _, g := range gone {
-		a.metrics.parkedRemoved("endpoint_removed", g.Parked)
-		a.logger.Warn("nothing is kept any more of an endpoint that was removed from the configuration",
-			"endpoint", g.Endpoint, "cursor", g.Cursor, "parked", g.Parked)
-	}
-	return err
-}
-
-// expireDead removes dead letters that are past their retention.
-func (a *App) expireDead(ctx context.Context, cfg *config.Config) error {
-	gone, err := a.store.Log().ExpireDead(ctx, time.Now().Add(-time.Duration(cfg.Webhook.DeadLetterRetention)))
-	for endpoint, n := range gone {
-		a.metrics.parkedRemoved("expired", n)
-		a.logger.Warn("dead letters are past webhook.dead_letter_retention and were removed", "endpoint", endpoint, "count", n)
-	}
-	return err
 }

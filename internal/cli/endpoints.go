@@ -103,6 +103,9 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 	if e.Rate > 0 {
 		fields = append(fields, [2]string{"pace", fmt.Sprintf("%.1f requests a second; it refused some at %.1f", e.Rate, e.Ceiling)})
 	}
+	if e.Expires != "" {
+		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + e.Expires})
+	}
 	if e.Missed > 0 {
 		fields = append(fields, [2]string{"missed", fmt.Sprintf("%d events expired before it got them", e.Missed)})
 	}

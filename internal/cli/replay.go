@@ -93,6 +93,9 @@ func replay(ctx context.Context, c *client, in webhook.NewReplay, detach bool) e
 	if r.Failed > 0 {
 		return errors.New("not all were delivered; 'tidings attempts --outcome failures' says why")
 	}
+	if r.Expired > 0 {
+		return fmt.Errorf("%d events of its range expired before they could be sent", r.Expired)
+	}
 	return nil
 }
 
@@ -105,7 +108,7 @@ func showReplay(ctx context.Context, c *client, id string) error {
 }
 
 func printReplay(c *client, r *webhook.Replay) error {
-	return printFields(c.out, [][2]string{
+	fields := [][2]string{
 		{"replay", r.ID},
 		{"endpoint", r.Endpoint},
 		{"state", r.State},
@@ -114,7 +117,11 @@ func printReplay(c *client, r *webhook.Replay) error {
 		{"failed", strconv.FormatInt(r.Failed, 10)},
 		{"reason", r.Reason},
 		{"began", r.Created},
-	})
+	}
+	if r.Expired > 0 {
+		fields = append(fields, [2]string{"expired", fmt.Sprintf("%d positions, before they could be sent", r.Expired)})
+	}
+	return printFields(c.out, fields)
 }
 
 func replaysCommand() *cobra.Command {

@@ -4,8 +4,8 @@ package store
 var tables = []string{
 	"configurations", "connectors", "context_history", "contexts", "encryption_keys", "files", "model_providers",
 	"provider_builds", "providers", "user_feedback", "users", "variables", "vector_store_items", "vector_stores",
-	"tidings_controls", "tidings_cursors", "tidings_epochs", "tidings_events", "tidings_gaps", "tidings_head",
-	"tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked", "tidings_replays",
+	"tidings_controls", "tidings_cursors", "tidings_epochs", "tidings_events", "tidings_expiry", "tidings_gaps",
+	"tidings_head", "tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked", "tidings_replays",
 	"tidings_replicas", "tidings_retries",
 }
 

@@ -37,8 +37,9 @@ type Replay struct {
 	Progress  float64  `json:"progress" doc:"From 0 to 1."`
 	Delivered int64    `json:"delivered"`
 	Failed    int64    `json:"failed"`
+	Expired   int64    `json:"expired,omitempty" doc:"Positions that expired before they could be sent."`
 	Reason    string   `json:"reason,omitempty" doc:"Why the last one that failed did."`
-	State     string   `json:"state" enum:"running,done,canceled"`
+	State     string   `json:"state" enum:"running,done,canceled,expired" doc:"expired: nothing was sent, for its events expired before."`
 	Created   string   `json:"created_at"`
 	Updated   string   `json:"updated_at"`
 	CreatedBy string   `json:"created_by,omitempty"`
@@ -47,7 +48,7 @@ type Replay struct {
 func shownReplay(r eventlog.Replay) *Replay {
 	out := &Replay{
 		ID: r.ID, Endpoint: r.Endpoint, Dead: r.Dead, Events: r.Patterns, Resource: r.Resource, Since: stamp(r.Since), Until: stamp(r.Until),
-		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Delivered: r.Delivered, Failed: r.Failed, Reason: r.Reason,
+		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Delivered: r.Delivered, Failed: r.Failed, Expired: r.Expired, Reason: r.Reason,
 		State: string(r.State), Created: stamp(r.Created), Updated: stamp(r.Updated), CreatedBy: r.CreatedBy, Progress: 1,
 	}
 	if span := r.To - r.From + 1; r.State != eventlog.ReplayDone && span > 0 {

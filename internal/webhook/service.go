@@ -20,12 +20,15 @@ import (
 
 // Service answers operators. Make one with [New].
 type Service struct {
-	log   eventlog.Home
-	relay *relay.Relay
+	log       eventlog.Home
+	relay     *relay.Relay
+	retention func() time.Duration
 }
 
-// New returns the service of a relay and its log.
-func New(log eventlog.Home, r *relay.Relay) *Service { return &Service{log, r} }
+// New returns the service of a relay and its log, which keeps events for a time.
+func New(log eventlog.Home, r *relay.Relay, retention func() time.Duration) *Service {
+	return &Service{log, r, retention}
+}
 
 // Error is an error that the operator can do something about.
 type Error struct {
@@ -55,28 +58,31 @@ func conflict(format string, args ...any) error { return &Error{Message: fmt.Spr
 type Endpoint struct {
 	Name string `json:"name"`
 	// URL is without user info and query, which may be secrets.
-	URL        string           `json:"url" doc:"Without user info and query."`
-	Configured bool             `json:"configured" doc:"False for one that was removed and whose cursor is still kept."`
-	Events     []string         `json:"events" nullable:"false" doc:"Its patterns."`
-	State      string           `json:"state" doc:"healthy, down, probing, ramping, throttled or disabled; waiting where no replica has it; removed."`
-	Reason     string           `json:"reason,omitempty"`
-	Since      string           `json:"since,omitempty" doc:"When the state began."`
-	Until      string           `json:"until,omitempty" doc:"When the next request goes out, where it is down or throttled."`
-	Cursor     int64            `json:"cursor" doc:"The position below which everything is settled."`
-	LagEvents  int64            `json:"lag_events" doc:"How many events of the log are behind the cursor, those that it does not want included."`
-	LagSeconds float64          `json:"lag_seconds" doc:"The age of the oldest of them; 0 where there are none."`
-	InFlight   int64            `json:"in_flight"`
-	Limit      int              `json:"limit" doc:"How many requests may be under way at once now."`
-	Rate       float64          `json:"rate,omitempty" doc:"How many requests a second it gets now; left out if it never refused any for load."`
-	Ceiling    float64          `json:"ceiling,omitempty" doc:"The rate at which it refused some last."`
-	Delivered  float64          `json:"delivered_per_second"`
-	Failed     float64          `json:"failed_per_second"`
-	Parked     int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
-	Dead       int64            `json:"dead" doc:"Dead letters."`
-	Missed     int64            `json:"missed" doc:"Events that expired before it got them."`
-	Lost       int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
-	LastError  *relay.LastError `json:"last_error,omitempty"`
-	Partitions []Partition      `json:"partitions" nullable:"false"`
+	URL        string   `json:"url" doc:"Without user info and query."`
+	Configured bool     `json:"configured" doc:"False for one that was removed and whose cursor is still kept."`
+	Events     []string `json:"events" nullable:"false" doc:"Its patterns."`
+	State      string   `json:"state" doc:"healthy, down, probing, ramping, throttled or disabled; waiting where no replica has it; removed."`
+	Reason     string   `json:"reason,omitempty"`
+	Since      string   `json:"since,omitempty" doc:"When the state began."`
+	Until      string   `json:"until,omitempty" doc:"When the next request goes out, where it is down or throttled."`
+	Cursor     int64    `json:"cursor" doc:"The position below which everything is settled."`
+	LagEvents  int64    `json:"lag_events" doc:"How many events of the log are behind the cursor, those that it does not want included."`
+	LagSeconds float64  `json:"lag_seconds" doc:"The age of the oldest of them; 0 where there are none."`
+	Expires    string   `json:"expires_at,omitempty" doc:"When the oldest of them expires, if that is soon: within a tenth of webhook.retention."`
+	// RetentionUsed is LagSeconds as a share of the retention; from 1 on events go.
+	RetentionUsed float64          `json:"-"`
+	InFlight      int64            `json:"in_flight"`
+	Limit         int              `json:"limit" doc:"How many requests may be under way at once now."`
+	Rate          float64          `json:"rate,omitempty" doc:"How many requests a second it gets now; left out if it never refused any for load."`
+	Ceiling       float64          `json:"ceiling,omitempty" doc:"The rate at which it refused some last."`
+	Delivered     float64          `json:"delivered_per_second"`
+	Failed        float64          `json:"failed_per_second"`
+	Parked        int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
+	Dead          int64            `json:"dead" doc:"Dead letters."`
+	Missed        int64            `json:"missed" doc:"Events that expired before it got them."`
+	Lost          int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
+	LastError     *relay.LastError `json:"last_error,omitempty"`
+	Partitions    []Partition      `json:"partitions" nullable:"false"`
 }
 
 // Partition is a part of an endpoint: who delivers to it, and how far.
@@ -132,6 +138,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 			e.State, e.Reason, e.Since = string(relay.Disabled), c.Disabled, stamp(c.Since)
 		}
 	}
+	missed := make(map[string][]eventlog.Gap)
 	for _, g := range gaps {
 		e := endpoints[g.Endpoint]
 		switch {
@@ -139,8 +146,11 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		case g.Reason == eventlog.GapLost && g.Index == 0: // each partition has the same
 			e.Lost += g.To - g.From + 1
 		case g.Reason != eventlog.GapLost:
-			e.Missed += g.To - g.From + 1
+			missed[g.Endpoint] = append(missed[g.Endpoint], g)
 		}
+	}
+	for name, e := range endpoints {
+		e.Missed = eventlog.Positions(missed[name])
 	}
 	list := make([]*Endpoint, 0, len(endpoints))
 	for _, e := range endpoints {
@@ -151,6 +161,10 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 }
 
 const gapLimit = 1000
+
+// soon is the share of the retention from which on the oldest event that an endpoint has
+// not got expires soon.
+const soon = 0.9
 
 // lags finds out how old the oldest unsettled event of each endpoint is.
 func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
@@ -171,6 +185,10 @@ func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
 			ages[e.Cursor] = age
 		}
 		e.LagSeconds = age
+		e.RetentionUsed = age / s.retention().Seconds()
+		if e.RetentionUsed >= soon {
+			e.Expires = stamp(time.Now().Add(s.retention() - time.Duration(age*float64(time.Second))))
+		}
 	}
 	return nil
 }

@@ -38,16 +38,16 @@ func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
 }
 
 const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patterns, resource, position,
-	delivered, failed, reason, state, created_at, updated_at, created_by`
+	delivered, failed, reason, state, created_at, updated_at, created_by, expired`
 
 // AddReplay implements [eventlog.ReplayKeeper].
 func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
-	_, err := t.Exec(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 17),
+	_, err := t.Exec(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 18),
 		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
-		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy)
+		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy, r.Expired)
 	if err != nil {
 		return fmt.Errorf("add replay: %w", err)
 	}
@@ -60,11 +60,11 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 		if err := t.held(ctx, tx, l); err != nil {
 			return err
 		}
-		err := tx.QueryRowContext(ctx, `UPDATE `+t.schema+`tidings_replays SET position = $2, delivered = $3, failed = $4, updated_at = $6,
+		err := tx.QueryRowContext(ctx, `UPDATE `+t.schema+`tidings_replays SET position = $2, delivered = $3, failed = $4, updated_at = $6, expired = $8,
 				reason = CASE WHEN state = 'running' THEN $5 ELSE reason END,
 				state = CASE WHEN state = 'running' THEN $7 ELSE state END
 			WHERE id = $1 RETURNING state`,
-			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State)).Scan((*string)(&state))
+			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State), r.Expired).Scan((*string)(&state))
 		if errors.Is(err, sql.ErrNoRows) {
 			state, err = eventlog.ReplayCanceled, nil
 		}
@@ -108,7 +108,7 @@ func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]even
 		var dead, since, until, created, updated int64
 		var patterns string
 		err := rows.Scan(&r.ID, &r.Endpoint, &dead, &r.From, &r.To, &since, &until, &patterns, &r.Resource, &r.Position,
-			&r.Delivered, &r.Failed, &r.Reason, (*string)(&r.State), &created, &updated, &r.CreatedBy)
+			&r.Delivered, &r.Failed, &r.Reason, (*string)(&r.State), &created, &updated, &r.CreatedBy, &r.Expired)
 		r.Dead, r.Since, r.Until = dead != 0, fromMicros(since), fromMicros(until)
 		r.Created, r.Updated = fromMicros(created), fromMicros(updated)
 		if patterns != "" {

@@ -245,13 +245,34 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 
 // SaveGap implements [eventlog.Cursors].
 func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
-	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
-		ON CONFLICT (endpoint, part, from_seq, reason) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
-		g.Endpoint, g.Index, g.From, g.To, micros(g.At), string(cmp.Or(g.Reason, eventlog.GapExpired)))
-	if err != nil {
-		return fmt.Errorf("note what endpoint %s missed: %w", g.Endpoint, err)
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := t.saveGap(ctx, tx, g)
+		return err
+	})
+}
+
+// saveGap notes a gap, or extends the one that it touches; it returns what is new of it.
+func (t *Tables) saveGap(ctx context.Context, tx *sql.Tx, g eventlog.Gap) (fresh eventlog.Gap, err error) {
+	g.Reason = cmp.Or(g.Reason, eventlog.GapExpired)
+	fresh = g
+	var from, to int64
+	err = tx.QueryRowContext(ctx, `SELECT from_seq, to_seq FROM `+t.schema+`tidings_gaps
+		WHERE endpoint = $1 AND part = $2 AND reason = $4 AND from_seq <= $3 AND to_seq >= $3 - 1 ORDER BY to_seq DESC LIMIT 1`,
+		g.Endpoint, g.Index, g.From, string(g.Reason)).Scan(&from, &to)
+	switch {
+	case err == nil:
+		fresh.From = to + 1
+		_, err = tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_gaps SET to_seq = $4, at = $5 WHERE endpoint = $1 AND part = $2 AND from_seq = $3 AND reason = $6`,
+			g.Endpoint, g.Index, from, max(to, g.To), micros(g.At), string(g.Reason))
+	case errors.Is(err, sql.ErrNoRows):
+		_, err = tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (endpoint, part, from_seq, reason) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
+			g.Endpoint, g.Index, g.From, g.To, micros(g.At), string(g.Reason))
 	}
-	return nil
+	if err != nil {
+		return fresh, fmt.Errorf("note what endpoint %s missed: %w", g.Endpoint, err)
+	}
+	return fresh, nil
 }
 
 // Gaps implements [eventlog.Archive].

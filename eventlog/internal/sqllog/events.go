@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,8 +21,14 @@ const EventColumns = `id, resource_type, action, resource_id, resource_url, user
 const eventColumnCount = 10
 
 // InsertEvents writes events into a table that has the event columns. An event
-// without an id gets a UUIDv7, in place.
-func InsertEvents(ctx context.Context, tx sqldb.Execer, table string, events []tidings.Event) error {
+// without an id gets a UUIDv7, in place. column, if it is not empty, is one more, and
+// value its expression.
+func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value string, events []tidings.Event) error {
+	columns := EventColumns
+	if column != "" {
+		columns, value = columns+", "+column, ","+value
+	}
+
 	return inBatches(len(events), func(from, to int) error {
 		args := make([]any, 0, (to-from)*eventColumnCount)
 		for i := range events[from:to] {
@@ -35,7 +42,8 @@ func InsertEvents(ctx context.Context, tx sqldb.Execer, table string, events []t
 			}
 			args = append(args, eventArgs(e)...)
 		}
-		query := "INSERT INTO " + table + " (" + EventColumns + ") VALUES " + Placeholders(to-from, eventColumnCount)
+		values := strings.ReplaceAll(Placeholders(to-from, eventColumnCount), ")", value+")")
+		query := "INSERT INTO " + table + " (" + columns + ") VALUES " + values
 		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
 			return fmt.Errorf("append %s: %w", events[from].Name(), err)
 		}
