@@ -92,7 +92,8 @@ func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlo
 	for old, name := range successor {
 		c, kept := known[old]
 		if !kept {
-			r.logger.Warn("cursor_from names an endpoint of which no cursor is kept; this one begins as a new one", "endpoint", name, "cursor_from", old)
+			r.logger.Warn("cursor_from names an endpoint of which no cursor is kept; this one begins as a new one",
+				"endpoint", name, "cursor_from", old)
 			continue
 		}
 		if _, err := r.log.Rename(ctx, old, name); err != nil {
@@ -110,7 +111,9 @@ func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlo
 }
 
 // added returns the endpoints without a cursor.
-func (r *Relay) added(endpoints []Endpoint, known map[string]eventlog.Cursor, configured map[string]bool) (added []Endpoint, err error) {
+func (r *Relay) added(
+	endpoints []Endpoint, known map[string]eventlog.Cursor, configured map[string]bool,
+) (added []Endpoint, err error) {
 	for _, e := range endpoints {
 		_, has := known[e.Name]
 		_, other := known[e.CursorFrom]
@@ -121,7 +124,8 @@ func (r *Relay) added(endpoints []Endpoint, known map[string]eventlog.Cursor, co
 		case !has:
 			added = append(added, e)
 		case other:
-			r.logger.Warn("cursor_from has no effect: the endpoint has a cursor of its own; 'tidings replay' sends what the other one did not get",
+			r.logger.Warn("cursor_from has no effect: the endpoint has a cursor of its own; "+
+				"'tidings replay' sends what the other one did not get",
 				"endpoint", e.Name, "cursor_from", e.CursorFrom, "cursor", known[e.CursorFrom].Sequence)
 		}
 	}
@@ -134,8 +138,8 @@ func (r *Relay) warnOfLeft(l Left, candidates []string) {
 		slices.Sort(candidates)
 		args = append(args, "candidates", candidates)
 	}
-	r.logger.Warn("endpoint has events left to get and is not configured any more; add it back, or set cursor_from to its name on the one that takes its place",
-		args...)
+	r.logger.Warn("endpoint has events left to get and is not configured any more; "+
+		"add it back, or set cursor_from to its name on the one that takes its place", args...)
 }
 
 // starts notes where endpoints without a cursor begin, if not at the end of the log.

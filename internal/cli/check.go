@@ -40,7 +40,8 @@ func checkCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.url, "against", "", "`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they have left to get")
+	f.StringVar(&c.url, "against", "",
+		"`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they have left to get")
 	c.credentialFlags(f)
 	return cmd
 }
@@ -104,7 +105,8 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 			continue
 		}
 		e := known[l.Name]
-		fmt.Fprintf(c.errOut, "warning: endpoint %s is not in the configuration and has events left to get: it is %d events behind, with %d parked and %d dead letters; "+
+		fmt.Fprintf(c.errOut, "warning: endpoint %s is not in the configuration and has events left to get: "+
+			"it is %d events behind, with %d parked and %d dead letters; "+
 			"keep it, or set cursor_from to its name on the endpoint that takes its place", l.Name, e.LagEvents, e.Parked, e.Dead)
 		if candidates := unclear[l.Name]; len(candidates) > 0 {
 			fmt.Fprintf(c.errOut, " (on the same host: %s)", strings.Join(candidates, ", "))

@@ -22,7 +22,9 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 			HAVING min(removed_at) > 0 AND max(removed_at) < `+t.dialect.Now+` - CAST($1 AS bigint)
 				AND count(CASE WHEN owner IN (SELECT id FROM `+t.schema+`tidings_replicas) THEN 1 END) = 0`, age.Microseconds())
 		if err == nil {
-			gone, err = collect(rows, func(rows *sql.Rows) (r eventlog.Removed, err error) { return r, rows.Scan(&r.Endpoint, &r.Cursor) })
+			gone, err = collect(rows, func(rows *sql.Rows) (r eventlog.Removed, err error) {
+				return r, rows.Scan(&r.Endpoint, &r.Cursor)
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("find removed endpoints: %w", err)
@@ -54,7 +56,8 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 // many parked events of which.
 func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 	removed := make(map[string]int64)
-	orphaned := " NOT IN (SELECT endpoint FROM " + t.schema + "tidings_cursors UNION SELECT former FROM " + t.schema + "tidings_cursors)"
+	cursors := t.schema + "tidings_cursors"
+	orphaned := " NOT IN (SELECT endpoint FROM " + cursors + " UNION SELECT former FROM " + cursors + ")"
 	if _, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_controls WHERE endpoint"+orphaned); err != nil {
 		return removed, fmt.Errorf("remove what was said about removed endpoints: %w", err)
 	}
@@ -102,7 +105,8 @@ func (t *Tables) ExpireDead(ctx context.Context, before time.Time) (map[string]i
 		n := 0
 		err := t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 			rows, err := tx.QueryContext(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE (endpoint, seq) IN (
-				SELECT endpoint, seq FROM `+t.schema+`tidings_retries WHERE dead_at > 0 AND dead_at < $1 LIMIT $2) RETURNING endpoint`,
+				SELECT endpoint, seq FROM `+t.schema+`tidings_retries WHERE dead_at > 0 AND dead_at < $1 LIMIT $2)
+				RETURNING endpoint`,
 				before.UnixMicro(), removeBatch)
 			if err != nil {
 				return err
