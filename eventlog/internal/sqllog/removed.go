@@ -72,7 +72,7 @@ func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 		return removed, err
 	}
 	for _, name := range names {
-		n, err := t.removeParked(ctx, `endpoint = $1 AND endpoint`+orphaned, name)
+		n, err := t.removeParked(ctx, name, "endpoint"+orphaned)
 		if n > 0 {
 			removed[name] = n
 		}
@@ -86,15 +86,23 @@ func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 	return removed, nil
 }
 
-// removeParked removes parked events in steps and returns how many.
-func (t *Tables) removeParked(ctx context.Context, where string, arg any) (removed int64, err error) {
-	for {
-		n, err := t.Exec(ctx, `DELETE FROM `+t.schema+`tidings_retries WHERE (endpoint, seq) IN (
-			SELECT endpoint, seq FROM `+t.schema+`tidings_retries WHERE `+where+` LIMIT $2)`, arg, removeBatch)
-		removed += n
-		if err != nil || n < removeBatch {
+// removeParked removes the parked events of an endpoint that meet a condition, in steps,
+// and returns how many. Each step begins where the last one ended: from the beginning, it
+// would pass all rows that were removed before.
+func (t *Tables) removeParked(ctx context.Context, endpoint, condition string) (removed int64, err error) {
+	table := t.schema + "tidings_retries"
+	for after := int64(0); ; {
+		end, err := t.Number(ctx, "SELECT max(seq) FROM (SELECT seq FROM "+table+
+			" WHERE endpoint = $1 AND seq > $2 ORDER BY seq LIMIT $3) step", endpoint, after, removeBatch)
+		if err != nil || end == 0 {
 			return removed, err
 		}
+		n, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE endpoint = $1 AND seq > $2 AND seq <= $3 AND "+condition, endpoint, after, end)
+		removed += n
+		if err != nil {
+			return removed, err
+		}
+		after = end
 	}
 }
 
@@ -129,11 +137,13 @@ func (t *Tables) ExpireDead(ctx context.Context, before time.Time) (map[string]i
 
 // DiscardDead implements [eventlog.Archive].
 func (t *Tables) DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error) {
-	where := "endpoint = $1 AND dead_at > 0"
-	if sequence != 0 {
-		where += fmt.Sprintf(" AND seq = %d", sequence)
+	var n int64
+	var err error
+	if sequence == 0 {
+		n, err = t.removeParked(ctx, endpoint, "dead_at > 0")
+	} else {
+		n, err = t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_retries WHERE endpoint = $1 AND seq = $2 AND dead_at > 0", endpoint, sequence)
 	}
-	n, err := t.removeParked(ctx, where, endpoint)
 	if err != nil {
 		err = fmt.Errorf("discard dead letters of endpoint %s: %w", endpoint, err)
 	}
