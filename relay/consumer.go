@@ -18,7 +18,8 @@ import (
 const (
 	// windowLimit bounds how many events a consumer holds that are not settled.
 	windowLimit = 1024
-	// All consumers of a process together hold no more than so many events; one
+	// All consumers of a process together hold no more than so many events, and as many
+	// beyond their windows while they merge; one
 	// of very many holds fewer than the limit above, but leastWindow.
 	totalWindow = 64 * windowLimit
 	leastWindow = 64
@@ -56,6 +57,7 @@ type consumer struct {
 	paced       time.Time      // when the rate limit lets the next one go
 	hold        int64          // nothing goes before the log was read up to there
 	windowLimit int
+	beyond      int // events held beyond it
 
 	batches chan batch
 	timer   *time.Timer
@@ -212,6 +214,7 @@ func (c *consumer) run(ctx context.Context) {
 	}
 	c.pool.close()
 	helpers.Wait()
+	c.count(0)
 	final, cancel := context.WithTimeout(c.relay.writes, finalTime)
 	defer cancel()
 	c.ledger.flush(final)
@@ -220,6 +223,7 @@ func (c *consumer) run(ctx context.Context) {
 
 // dispatch starts as many attempts as may be under way now.
 func (c *consumer) dispatch(ctx, attempts context.Context) {
+	c.count(c.order.Len())
 	now := time.Now()
 	c.paced = time.Time{}
 	c.loadDue(ctx, now)
@@ -276,7 +280,15 @@ func (c *consumer) coalesces() bool {
 
 // holds reports whether the log has to be read on before anything goes out.
 func (c *consumer) holds() bool {
-	return c.order.window.read < c.hold && c.order.Len() < totalWindow
+	more := c.order.Len() < c.windowLimit || c.relay.beyond.Load() < totalWindow
+	return c.order.window.read < c.hold && more
+}
+
+// count tells the others how many events the consumer holds beyond its window.
+func (c *consumer) count(held int) {
+	beyond := max(held-c.windowLimit, 0)
+	c.relay.beyond.Add(int64(beyond - c.beyond))
+	c.beyond = beyond
 }
 
 func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {

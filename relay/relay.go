@@ -178,6 +178,7 @@ type Relay struct {
 	tail    *tail
 	history *history
 	parker  parker
+	beyond  atomic.Int64 // events that consumers hold beyond their windows
 
 	mu        sync.Mutex
 	endpoints map[string]*configured
