@@ -386,7 +386,7 @@ func (s *simulation) failover() {
 		}
 		p.mu.Unlock()
 	}
-	kept, _ := s.Memory.Advance(s.Context())
+	kept, _ := s.Advance(s.Context())
 	time.Sleep(5 * time.Second)
 	gaps, _ := s.Gaps(s.Context(), 1<<20)
 	noted := slices.ContainsFunc(gaps, func(g eventlog.Gap) bool {

@@ -83,7 +83,7 @@ func NewMemory() *Memory {
 func (m *Memory) Backup() (restore func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	backup := m.contents.clone()
+	backup := m.clone()
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()

@@ -245,5 +245,4 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
-
 }
