@@ -227,7 +227,8 @@ func (p *pace) growRate(now time.Time) {
 		return
 	}
 	climbed := 1 + math.Cbrt((p.Rate/p.Ceiling-1)/(1-shrink)) + elapsed/climb.Seconds()
-	p.Rate = p.Ceiling * (1 + (1-shrink)*math.Pow(climbed-1, 3))
+	above := climbed - 1
+	p.Rate = p.Ceiling * (1 + (1-shrink)*above*above*above)
 }
 
 // tally moves on to the second that it is now.
