@@ -49,7 +49,7 @@ func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	if l.db.Stats().MaxOpenConnections == 1 {
 		return errors.New("migrate: this takes two connections, and the pool has one; raise its limit")
 	}
-	tx, err := l.db.BeginTx(ctx, nil)
+	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -106,7 +106,7 @@ func (l *Log) prepareSchema(ctx context.Context, lists []sqldb.Migrations) error
 			return err
 		}
 	}
-	tx, err := l.db.BeginTx(ctx, nil)
+	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return fmt.Errorf("prepare schema %s: %w", l.name, err)
 	}
