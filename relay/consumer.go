@@ -71,6 +71,7 @@ type consumer struct {
 	noted     time.Time       // when what overtook others was
 	saved     eventlog.Cursor // by whoever holds the relay's saving, as is what follows
 	lastSaved savedStatus
+	lastText  string // the same as it is saved
 	status    atomic.Pointer[Status]
 	counts    counts
 }
@@ -103,16 +104,19 @@ func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, al
 		poke:        make(chan struct{}, 1),
 		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
 	}
-	c.ledger = &ledger{log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, logger: c.logger, lose: c.lose}
+	last := lastSaved(cursor)
+	c.ledger = &ledger{
+		log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, logger: c.logger, lose: c.lose, moved: r.moved,
+	}
+	c.ledger.writes.Store(last.Writes)
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
 	if c.coalesces() {
 		// The last owner may have sent news that tells of what comes first here; to
 		// merge the same again, all of it has to be there.
 		c.hold = r.tail.position()
 	}
-	last := lastStatus(cursor)
 	c.health = newHealth(newPace(c.endpoint.MaxInFlight, c.endpoint.Timeout, last.Learned), now)
-	c.health.recall(last, now)
+	c.health.recall(last.Status, now)
 	c.limiter = c.endpoint.limiter()
 	c.pool = newPool(c.endpoint.MaxInFlight)
 	c.replays = newReplays()
@@ -383,7 +387,7 @@ func (c *consumer) recovered(ctx context.Context, reason string, now time.Time) 
 func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
 	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason, Fingerprint: c.endpoint.Fingerprint, Since: now}
 	c.said = control
-	c.ledger.persist(ctx, func(ctx context.Context, _ eventlog.Lease) error {
+	c.ledger.store(ctx, func(ctx context.Context, _ eventlog.Lease) error {
 		return errors.Join(c.ledger.log.SaveControl(ctx, control), c.ledger.log.Nudge(ctx))
 	})
 }

@@ -22,8 +22,10 @@ type ledger struct {
 	losses int // of the tail when the lease was acquired
 	logger *slog.Logger
 	lost   atomic.Bool
-	lose   func() // ends all that is done under the lease
-	frozen bool   // a write was given up
+	lose   func()        // ends all that is done under the lease
+	frozen bool          // a write was given up
+	writes atomic.Int64  // to the partition, by this owner and those before it
+	moved  chan struct{} // given once there are more, so that their number is saved
 
 	unparked []int64   // delivered, and still in the retries table
 	unparkAt time.Time // when they have to go
@@ -61,6 +63,20 @@ func (l *ledger) valid() (lease eventlog.Lease, ok bool) {
 
 // epochPause is how long a write waits at first that was refused in a new epoch.
 const epochPause = 20 * time.Millisecond
+
+// store does a write under the lease.
+func (l *ledger) store(ctx context.Context, do func(context.Context, eventlog.Lease) error) bool {
+	return l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+		if err := do(ctx, lease); err != nil {
+			return err
+		}
+		if !l.tail.within(lease.Epoch, func() { l.writes.Add(1) }) {
+			l.lose() // too late for the check whether the new epoch has it
+		}
+		give(l.moved)
+		return nil
+	})
+}
 
 // persist does a write under the lease, or a read that can't be done without.
 func (l *ledger) persist(ctx context.Context, do func(context.Context, eventlog.Lease) error) bool {
@@ -102,7 +118,7 @@ func (l *ledger) park(ctx context.Context, rows []eventlog.Retry) bool {
 			l.dueAt(r.Next)
 		}
 	}
-	return l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+	return l.store(ctx, func(ctx context.Context, lease eventlog.Lease) error {
 		return l.write(ctx, eventlog.Parking{Lease: lease, Retries: rows})
 	})
 }
@@ -133,7 +149,7 @@ func (l *ledger) flush(ctx context.Context) bool {
 	if len(l.unparked) == 0 {
 		return true
 	}
-	done := l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+	done := l.store(ctx, func(ctx context.Context, lease eventlog.Lease) error {
 		return l.write(ctx, eventlog.Parking{Lease: lease, Done: l.unparked})
 	})
 	if done {
@@ -172,7 +188,7 @@ func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.R
 
 // again makes the events due that were parked for a reason since a time.
 func (l *ledger) again(ctx context.Context, reason string, since, now time.Time) {
-	l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
+	l.store(ctx, func(ctx context.Context, lease eventlog.Lease) error {
 		n, err := l.log.Requeue(ctx, lease, reason, since, now)
 		if n > 0 {
 			l.dueAt(now)

@@ -9,23 +9,39 @@ import (
 )
 
 // prepareAgain makes cursors of endpoints that the log knew before an epoch began: the
-// database may have lost those, too. They begin where the epoch did.
-func (r *Relay) prepareAgain(ctx context.Context, base int64) error {
+// database may have lost those, too. They begin where the epoch did. check ends consumers
+// that wrote what the database lost, see [Relay.endForgotten].
+func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err error) {
 	r.mu.Lock()
 	setup := r.setup
 	r.mu.Unlock()
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	check = func() { r.endForgotten(cursors) }
 	missing := slices.ContainsFunc(setup.Partitions, func(p eventlog.Partition) bool {
 		return !slices.ContainsFunc(cursors, func(c eventlog.Cursor) bool { return c.Partition == p })
 	})
 	if !missing {
-		return nil
+		return check, nil
 	}
 	setup.Head = base
-	return r.log.Prepare(ctx, setup)
+	return check, r.log.Prepare(ctx, setup)
+}
+
+// endForgotten ends the consumers whose writes the database lost, as their cursors tell:
+// it can lose what became of events, and no event. What was written before a cursor was
+// saved is kept if that is.
+func (r *Relay) endForgotten(cursors []eventlog.Cursor) {
+	for _, c := range r.consumers() {
+		at := slices.IndexFunc(cursors, func(cursor eventlog.Cursor) bool { return cursor.Same(c.lease()) })
+		if at >= 0 && lastSaved(cursors[at]).Writes < c.ledger.writes.Load() {
+			c.logger.Warn("the database lost what became of some events, in a failover or since it was restored; " +
+				"the endpoint goes on from what is left: some of what it got comes again")
+			c.lose()
+		}
+	}
 }
 
 // noteLoss notes that the database lost the events of a range.

@@ -115,10 +115,11 @@ func (c *consumer) current() Status {
 	return s
 }
 
-// savedStatus is a status and its text.
+// savedStatus is what is saved with a cursor.
 type savedStatus struct {
-	status Status
-	text   string
+	Status
+	// Writes is how many writes about the partition came before, see [ledger.store].
+	Writes int64 `json:"writes,omitempty"`
 }
 
 // save is the cursor as it is to be saved; false if the lease is lost. The saving lock
@@ -128,20 +129,20 @@ func (c *consumer) save() (eventlog.Cursor, bool) {
 	lease, ok := c.ledger.valid()
 	at := c.position.Load()
 	cursor := eventlog.Cursor{Lease: lease, Sequence: at.cursor, Marks: at.marks}
-	status := c.current()
+	status := savedStatus{c.current(), c.ledger.writes.Load()}
 	status.InFlight = 0 // it changes all the time, and that is not worth a write
-	if status != c.lastSaved.status {
+	if status != c.lastSaved {
 		text, err := json.Marshal(status)
 		if err == nil { // numbers and texts: it can't fail
-			c.lastSaved.status, c.lastSaved.text = status, string(text)
+			c.lastSaved, c.lastText = status, string(text)
 		}
 	}
-	cursor.Status = c.lastSaved.text
+	cursor.Status = c.lastText
 	return cursor, ok
 }
 
-// lastStatus is how the endpoint was doing when its cursor was saved.
-func lastStatus(c eventlog.Cursor) (s Status) {
+// lastSaved is what was saved with a cursor.
+func lastSaved(c eventlog.Cursor) (s savedStatus) {
 	_ = json.Unmarshal([]byte(c.Status), &s) // an older version's is as good as none
 	return s
 }
@@ -182,7 +183,7 @@ func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
 		if mine := own[c.Partition]; mine != nil && mine.lease().Same(c.Lease) {
 			p.Status, p.Cursor.Sequence = mine.current(), max(mine.position.Load().cursor, c.Sequence)
 		} else {
-			p.Status = lastStatus(c)
+			p.Status = lastSaved(c).Status
 		}
 		all = append(all, p)
 	}

@@ -23,14 +23,17 @@ const (
 // endpoints near the head do not mean a thousand reads. It is also what makes
 // committed events readable, by calling Advance.
 type tail struct {
-	log       eventlog.Log
-	logger    *slog.Logger
-	began     func(ctx context.Context, base int64) error     // called first in a new epoch
+	log    eventlog.Log
+	logger *slog.Logger
+	// began is called first in a new epoch. What it returns ends those that wrote what
+	// the database lost; nobody writes meanwhile.
+	began     func(ctx context.Context, base int64) (check func(), err error)
 	lost      func(ctx context.Context, from, to int64) error // notes what the database lost
 	rewound   func()                                          // called after that
 	following sync.Mutex
 	epochs    eventlog.Epochs // up to the one in which head is known
 	view      atomic.Pointer[view]
+	entering  sync.RWMutex // held while an epoch is entered, shared while a write is counted
 
 	mu      sync.Mutex
 	events  []tidings.Event // consecutive; the last one is at head
@@ -179,12 +182,16 @@ func (t *tail) enter(ctx context.Context) error {
 	}
 	now, next := epochs.Current(), *t.view.Load()
 	next.epoch = now.ID
-	if err := t.began(ctx, now.Base); err != nil {
+	check, err := t.began(ctx, now.Base)
+	if err != nil {
 		return err
 	}
 	kept, seen := epochs.Kept(t.epochs), max(t.position(), now.Beyond)
 	if seen <= kept {
 		t.epochs = epochs
+		t.entering.Lock()
+		defer t.entering.Unlock()
+		check()
 		t.view.Store(&next)
 		return nil
 	}
@@ -198,6 +205,17 @@ func (t *tail) enter(ctx context.Context) error {
 	t.view.Store(&next)
 	t.rewound()
 	return nil
+}
+
+// within does something unless another epoch was entered.
+func (t *tail) within(epoch string, do func()) bool {
+	t.entering.RLock()
+	defer t.entering.RUnlock()
+	same := t.view.Load().epoch == epoch
+	if same {
+		do()
+	}
+	return same
 }
 
 func (t *tail) position() int64 {
