@@ -116,7 +116,7 @@ func TestClientThatHangsUp(t *testing.T) {
 			if accept == "application/json" {
 				query = "&wait=30s"
 			}
-			r, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/api/v1/events?after=%.0f%s", w.url, after, query), nil)
+			r, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/api/v1/events?after=%v%s", w.url, after, query), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -54,6 +54,7 @@ func pids(t *testing.T, db *sql.DB, condition string) (all []int64) {
 // that get none wait for one.
 func TestPoolSize(t *testing.T) {
 	t.Parallel()
+	const waiting = " AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'tidings.contexts'::regclass)"
 	for _, test := range []struct {
 		name, parameters string
 		settings         map[string]any
@@ -83,9 +84,9 @@ func TestPoolSize(t *testing.T) {
 				go func() { answers <- w.try("ann", "POST", "/contexts", object{}) }()
 			}
 			deadline := time.Now().Add(patience)
-			for len(pids(t, db, " AND wait_event_type = 'Lock'")) < test.requests {
+			for len(pids(t, db, waiting)) < test.requests {
 				if time.Now().After(deadline) {
-					t.Fatalf("%d requests have a connection, want %d", len(pids(t, db, " AND wait_event_type = 'Lock'")), test.requests)
+					t.Fatalf("%d requests have a connection, want %d", len(pids(t, db, waiting)), test.requests)
 				}
 				<-time.After(5 * time.Millisecond)
 			}
@@ -93,7 +94,7 @@ func TestPoolSize(t *testing.T) {
 				t.Errorf("ready: %d", status)
 			}
 			for range 20 { // no more get one
-				if n := len(pids(t, db, " AND wait_event_type = 'Lock'")); n != test.requests {
+				if n := len(pids(t, db, waiting)); n != test.requests {
 					t.Errorf("%d requests have a connection, want %d", n, test.requests)
 				}
 				if n := len(pids(t, db, "")); n > test.size {

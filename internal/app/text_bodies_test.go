@@ -183,6 +183,7 @@ func samples(o *owned) map[string]any {
 			"embedding": []int{1}, "metadata": object{"key": "value"},
 		}},
 		"searchVectorStore": object{"query_vector": []int{1}, "limit": 1},
+		"discardDeadLetters": object{"event": "1", "all": false},
 		"replay": object{
 			"endpoint": "receiver", "dead": false, "event": "1", "events": []string{"provider.*"}, "resource": "provider/1",
 			"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z",

@@ -46,10 +46,12 @@ func newProblem(status int, detail string) *huma.ErrorModel {
 // problem turns an error into a problem document (RFC 9457). Only errors with a
 // code are shown; the text of any other stays in the log.
 func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
-	if errors.Is(ctx.Err(), context.Canceled) { // nobody reads the answer
+	e, ok := errors.AsType[*resource.Error](err)
+	// Nobody reads the answer, unless it is about a body that did not come.
+	if errors.Is(ctx.Err(), context.Canceled) && (!ok || statuses[e.Code] >= http.StatusInternalServerError) {
 		return &huma.ErrorModel{Status: statusClientGone, Title: "Client Closed Request", Detail: "the client closed the connection"}
 	}
-	if e, ok := errors.AsType[*resource.Error](err); ok {
+	if ok {
 		p := newProblem(statuses[e.Code], e.Error())
 		if e.Field != "" {
 			p.Errors = []*huma.ErrorDetail{{Location: e.Field, Message: e.Message}}
