@@ -182,7 +182,7 @@ func samples(o *owned) map[string]any {
 			"id": o.id("context"), "document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
 			"embedding": []int{1}, "metadata": object{"key": "value"},
 		}},
-		"searchVectorStore": object{"query_vector": []int{1}, "limit": 1},
+		"searchVectorStore":  object{"query_vector": []int{1}, "limit": 1},
 		"discardDeadLetters": object{"event": "1", "all": false},
 		"replay": object{
 			"endpoint": "receiver", "dead": false, "event": "1", "events": []string{"provider.*"}, "resource": "provider/1",
