@@ -29,6 +29,9 @@ type replica struct {
 	ended  chan *slot
 	failed bool
 	raced  bool // another replica was faster; there may be more to take
+	// undivided is since when an endpoint is not divided as all replicas want it; zero
+	// if none is.
+	undivided time.Time
 }
 
 // slot is a consumer that runs, or finishes what is under way.
@@ -158,6 +161,9 @@ func (p *replica) take(ctx context.Context) error {
 	if err := p.moveParked(ctx, cursors); err != nil {
 		return err
 	}
+	if err := p.divide(ctx, replicas, cursors, wanted); err != nil {
+		return err
+	}
 	fellows, held := p.fellows(replicas, cursors, wanted)
 	share := quota(len(wanted), fellows, held, p.id)
 	p.stopSurplus(endpoints, share)
@@ -264,6 +270,33 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	}
 	give(p.relay.updated) // to take them at once, if they are still wanted
 	return p.relay.log.Release(ctx, orphans)
+}
+
+// divide has endpoints divided as all replicas want them, once they have been otherwise for
+// a while: the database lost that they were, or a replica with old settings put them back
+// before it left. One alone divides an endpoint only when it learns its settings.
+func (p *replica) divide(ctx context.Context, replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) error {
+	mine, now := group(wanted), time.Now()
+	agreed := !slices.ContainsFunc(replicas, func(other eventlog.Replica) bool { return other.Group != mine })
+	there := make(map[eventlog.Partition]bool, len(cursors))
+	for _, c := range cursors {
+		there[c.Partition] = true
+	}
+	missing := slices.ContainsFunc(wanted, func(w eventlog.Partition) bool { return !there[w] })
+	switch {
+	case !agreed || !missing:
+		p.undivided = time.Time{}
+	case p.undivided.IsZero():
+		p.undivided = now
+	case now.Sub(p.undivided) >= p.relay.options.LeaseTime:
+		p.undivided = time.Time{}
+		p.relay.mu.Lock()
+		setup := p.relay.setup
+		p.relay.mu.Unlock()
+		give(p.relay.updated) // to take them at once
+		return p.relay.log.Prepare(ctx, setup)
+	}
+	return nil
 }
 
 // moveTime bounds how long parked events of renamed endpoints are moved in one step.

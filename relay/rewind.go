@@ -8,26 +8,32 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// prepareAgain makes cursors of endpoints that the log knew before an epoch began: the
-// database may have lost those, too. They begin where the epoch did. check ends consumers
-// that wrote what the database lost, see [Relay.endForgotten].
+// prepareAgain makes cursors of endpoints that have none: the database may have lost those,
+// too. They begin where the epoch did. Others stay as they are, for another process may know
+// newer settings of them. check ends consumers that wrote what the database lost, see
+// [Relay.endForgotten].
 func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err error) {
-	r.mu.Lock()
-	setup := r.setup
-	r.mu.Unlock()
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
 		return nil, err
 	}
-	check = func() { r.endForgotten(cursors) }
-	missing := slices.ContainsFunc(setup.Partitions, func(p eventlog.Partition) bool {
-		return !slices.ContainsFunc(cursors, func(c eventlog.Cursor) bool { return c.Partition == p })
-	})
-	if !missing {
-		return check, nil
+	r.mu.Lock()
+	setup := eventlog.Setup{Head: base, Start: r.setup.Start, Disabled: slices.Clone(r.setup.Disabled)}
+	for _, p := range r.setup.Partitions {
+		if !slices.ContainsFunc(cursors, func(c eventlog.Cursor) bool { return c.Endpoint == p.Endpoint }) {
+			setup.Partitions = append(setup.Partitions, p)
+		}
 	}
-	setup.Head = base
-	return check, r.log.Prepare(ctx, setup)
+	r.mu.Unlock()
+	for _, c := range cursors {
+		if c.Removed.IsZero() && !slices.Contains(setup.Disabled, c.Endpoint) {
+			setup.Disabled = append(setup.Disabled, c.Endpoint)
+		}
+	}
+	if len(setup.Partitions) > 0 {
+		err = r.log.Prepare(ctx, setup)
+	}
+	return func() { r.endForgotten(cursors) }, err
 }
 
 // endForgotten ends the consumers whose writes the database lost, as their cursors tell:

@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -81,5 +82,66 @@ func TestFailoverThatLosesWhatWasParked(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A process that missed a change of partitions, since it stood still, does not undo it when
+// it finds the database started anew; and if the database lost the change, it is made again.
+func TestPartitionsAfterAFailover(t *testing.T) {
+	divided := func(t *testing.T, c *cluster) (of int) {
+		cursors, err := c.Cursors(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cursors[0].Of
+	}
+	for name, fail := range map[string]func(c *cluster, old *process, restore func()){
+		"a process with old settings": func(c *cluster, old *process, _ func()) {
+			c.Restart()
+			time.Sleep(5 * time.Second)
+			old.goOn()
+		},
+		"the change was lost": func(_ *cluster, old *process, restore func()) {
+			old.kill()
+			restore()
+		},
+		"the one that undid it has left": func(c *cluster, old *process, restore func()) {
+			restore()
+			time.Sleep(5 * time.Second)
+			old.goOn()
+			time.Sleep(time.Minute)
+			old.exit()
+		},
+	} {
+		for before, after := range map[int]int{1: 3, 3: 1} {
+			t.Run(fmt.Sprintf("%s, from %d to %d", name, before, after), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
+					e := endpoint("a", nil)
+					e.Partitions = before
+					now, old := c.start(t, r, e), c.start(t, r, e)
+					time.Sleep(time.Second)
+					restore := c.Backup()
+					old.stop()
+					e.Sender, e.Partitions = now.sender(r), after
+					if err := now.relay.Update(t.Context(), []relay.Endpoint{e}); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Minute)
+					fail(c, old, restore)
+					time.Sleep(30 * time.Second)
+					if of := divided(t, c); of != after {
+						t.Errorf("%d partitions, want %d", of, after)
+					}
+					for i := range 20 {
+						c.append(event(i, 0))
+					}
+					time.Sleep(time.Second)
+					if n := len(r.got()); n != 20 {
+						t.Errorf("%d delivered, want 20", n)
+					}
+				})
+			})
+		}
 	}
 }

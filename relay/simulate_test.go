@@ -363,6 +363,7 @@ func (s *simulation) failover() {
 			s.dead[name+row.Event.ID] = true
 		}
 	}
+	before, lasts := s.partitions(), leaseTime
 	s.cluster.mu.Lock()
 	s.standby.restore()
 	s.staged, s.versions = slices.Clone(s.standby.staged), maps.Clone(s.standby.versions)
@@ -370,9 +371,12 @@ func (s *simulation) failover() {
 	for _, e := range s.written[s.standby.written:] {
 		s.lost[e.ID] = true
 	}
+	if !maps.Equal(before, s.partitions()) {
+		lasts *= 3 // they are divided again, once others have left and it was so for a while
+	}
 	s.failovers++
 	s.mu.Lock()
-	s.troubles = append(s.troubles, trouble{at: time.Now(), lasts: leaseTime, lost: time.Since(s.standby.at)})
+	s.troubles = append(s.troubles, trouble{at: time.Now(), lasts: lasts, lost: time.Since(s.standby.at)})
 	s.mu.Unlock()
 	if !s.staging {
 		s.processes[0] = s.begin()
