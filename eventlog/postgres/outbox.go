@@ -49,12 +49,13 @@ func (l *Log) unmoved(columns string, limit int) string {
 		) found LIMIT %[3]d`, columns, l.schema, limit)
 }
 
-// Advance implements [eventlog.Reader]: it moves committed events from the
-// outbox into the log until none is left.
+// Advance implements [eventlog.Reader]: it moves events that were committed before
+// from the outbox into the log. Those that are committed meanwhile may wait for the next
+// call, so that it ends however fast they come.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
 	late := 0
 	for {
-		head, moved, err := l.move(ctx)
+		head, more, err := l.move(ctx)
 		switch {
 		case hasCode(err, checkViolation) && late < 3:
 			late++ // the last partition ended meanwhile, or is gone; the next move adds one
@@ -65,14 +66,15 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 			}
 		case err != nil:
 			return 0, fmt.Errorf("number committed events: %w", err)
-		case !moved:
+		case !more:
 			return head, nil
 		}
 	}
 }
 
-// move moves events; false if there are none.
-func (l *Log) move(ctx context.Context) (head int64, moved bool, err error) {
+// move moves the events that there are. more says that they were so many that others
+// have come meanwhile.
+func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 	if !l.outbox.adopted.Load() {
 		if err := l.adopt(ctx); err != nil {
 			return 0, false, err
@@ -92,9 +94,9 @@ func (l *Log) move(ctx context.Context) (head int64, moved bool, err error) {
 			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
 		)`, "CASE WHEN n > 0 THEN state.now::text END", moveBatch)
 	if err == nil && b.picked > moveBatch {
-		err = l.drain(ctx)
+		return b.head, true, l.drain(ctx)
 	}
-	return b.head, b.picked > 0, err
+	return b.head, false, err
 }
 
 // look reads the head of the log, whether there are events to be moved, and the clock.

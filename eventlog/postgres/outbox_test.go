@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
@@ -124,6 +126,31 @@ func blocksRead(t *testing.T, db *sql.DB, do func()) int64 {
 	before := count()
 	do()
 	return count() - before
+}
+
+// Events that keep coming, here one with each move, do not keep those that were
+// numbered from being read.
+func TestAdvanceEndsWhileEventsCome(t *testing.T) {
+	t.Parallel()
+	log, db := openURL(t, testdb.Postgres(t))
+	exec(t, db, `CREATE FUNCTION tidings.another() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF new.seq > old.seq THEN
+				INSERT INTO tidings.tidings_outbox (`+sqllog.EventColumns+`)
+				SELECT gen_random_uuid(), `+strings.TrimPrefix(sqllog.EventColumns, "id, ")+` FROM tidings.tidings_events LIMIT 1;
+			END IF;
+			RETURN NULL;
+		END $$`)
+	fill(t, db, 1)
+	if _, err := log.Advance(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, db, "CREATE TRIGGER another AFTER UPDATE ON tidings.tidings_head FOR EACH ROW EXECUTE FUNCTION tidings.another()")
+	fill(t, db, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if head, err := log.Advance(ctx); err != nil || head < 2 {
+		t.Errorf("head = %d, %v", head, err)
+	}
 }
 
 // A bulk of events is numbered in batches, and keeps the order of each resource while
