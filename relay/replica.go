@@ -294,6 +294,9 @@ func (p *replica) divide(ctx context.Context, replicas []eventlog.Replica, curso
 		setup := p.relay.setup
 		p.relay.mu.Unlock()
 		give(p.relay.updated) // to take them at once
+		if err := p.relay.succeed(ctx, p.relay.Endpoints(), setup); err != nil {
+			return err
+		}
 		return p.relay.log.Prepare(ctx, setup)
 	}
 	return nil

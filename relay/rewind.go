@@ -9,22 +9,28 @@ import (
 )
 
 // prepareAgain makes cursors of endpoints that have none: the database may have lost those,
-// too. They begin where the epoch did. Others stay as they are, for another process may know
-// newer settings of them. check ends consumers that wrote what the database lost, see
-// [Relay.endForgotten].
+// too. They go on where the one stopped whose place they take, or begin where the epoch did.
+// Others stay as they are, for another process may know newer settings of them. check ends
+// consumers that wrote what the database lost, see [Relay.endForgotten].
 func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err error) {
+	r.mu.Lock()
+	all := r.setup
+	r.mu.Unlock()
+	all.Head = base
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	setup := eventlog.Setup{Head: base, Start: r.setup.Start, Disabled: slices.Clone(r.setup.Disabled)}
-	for _, p := range r.setup.Partitions {
-		if !slices.ContainsFunc(cursors, func(c eventlog.Cursor) bool { return c.Endpoint == p.Endpoint }) {
-			setup.Partitions = append(setup.Partitions, p)
+	if len(withoutCursor(all.Partitions, cursors)) > 0 {
+		if err := r.succeed(ctx, r.Endpoints(), all); err != nil {
+			return nil, err
+		}
+		if cursors, err = r.log.Cursors(ctx); err != nil {
+			return nil, err
 		}
 	}
-	r.mu.Unlock()
+	setup := all
+	setup.Partitions, setup.Disabled = withoutCursor(all.Partitions, cursors), slices.Clone(all.Disabled)
 	for _, c := range cursors {
 		if c.Removed.IsZero() && !slices.Contains(setup.Disabled, c.Endpoint) {
 			setup.Disabled = append(setup.Disabled, c.Endpoint)
@@ -34,6 +40,20 @@ func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err
 		err = r.log.Prepare(ctx, setup)
 	}
 	return func() { r.endForgotten(cursors) }, err
+}
+
+// withoutCursor returns the partitions of endpoints that have no cursor at all.
+func withoutCursor(partitions []eventlog.Partition, cursors []eventlog.Cursor) (missing []eventlog.Partition) {
+	known := make(map[string]bool, len(cursors))
+	for _, c := range cursors {
+		known[c.Endpoint] = true
+	}
+	for _, p := range partitions {
+		if !known[p.Endpoint] {
+			missing = append(missing, p)
+		}
+	}
+	return missing
 }
 
 // endForgotten ends the consumers whose writes the database lost, as their cursors tell:

@@ -145,3 +145,46 @@ func TestPartitionsAfterAFailover(t *testing.T) {
 		}
 	}
 }
+
+// An endpoint that took the place of another goes on where that stopped, although the
+// database lost that it did.
+func TestFailoverThatLosesARename(t *testing.T) {
+	for name, former := range map[string]string{"cursor_from": "a", "the same host": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, began := &cluster{Memory: eventlogtest.NewMemory()}, time.Now()
+				r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
+					if time.Since(began) < 4*time.Minute {
+						return unreachable
+					}
+					return delivered
+				}}
+				old, next := endpoint("example.com/a", nil), endpoint("example.com/b", nil)
+				old.URL, next.URL = "https://example.com/a", "https://example.com/b"
+				if former != "" {
+					next.CursorFrom = old.Name
+				}
+				p := c.start(t, r, old)
+				time.Sleep(time.Second)
+				for i := range 10 {
+					c.append(event(i, 0))
+				}
+				time.Sleep(time.Minute)
+				restore := c.Backup()
+				next.Sender = p.sender(r)
+				if err := p.relay.Update(t.Context(), []relay.Endpoint{next}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				restore()
+				time.Sleep(10 * time.Minute)
+				if n := len(r.got()); n != 10 {
+					t.Errorf("%d delivered, want 10", n)
+				}
+				if cursors, err := c.Cursors(t.Context()); err != nil || len(cursors) != 1 || cursors[0].Endpoint != next.Name {
+					t.Errorf("cursors %+v, %v; want that of %s", cursors, err, next.Name)
+				}
+			})
+		})
+	}
+}
