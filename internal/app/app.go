@@ -222,9 +222,20 @@ func partitionWidth(retention time.Duration) time.Duration {
 	return min(max(retention/7, time.Second), 24*time.Hour)
 }
 
+// migrateTries is how often a start connects to a database that restarts or fails over
+// just then, before it gives up.
+const migrateTries = 3
+
 func (a *App) migrate(ctx context.Context, not bool) error {
 	if !not {
-		if err := a.store.Migrate(ctx); err != nil {
+		err := a.store.Migrate(ctx)
+		for tries := 1; tries < migrateTries && err != nil; tries++ {
+			if _, away := eventlog.Unavailable(err); !away {
+				break
+			}
+			err = a.store.Migrate(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		a.rewrite(ctx)
