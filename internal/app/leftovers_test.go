@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,9 +17,7 @@ import (
 func (w *world) reconfigure(endpoints ...any) {
 	w.Helper()
 	webhook := object{}
-	for key, value := range w.settings["webhook"].(object) {
-		webhook[key] = value
-	}
+	maps.Copy(webhook, w.settings["webhook"].(object))
 	webhook["endpoints"] = endpoints
 	w.settings["webhook"] = webhook
 	w.configure()
