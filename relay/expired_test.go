@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,9 +59,9 @@ func TestReplayOfWhatExpired(t *testing.T) {
 func TestConsumerGoesOnBehindWhatExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
-		well := false
+		var well atomic.Bool
 		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
-			if well {
+			if well.Load() {
 				return delivered
 			}
 			return unreachable
@@ -74,7 +75,7 @@ func TestConsumerGoesOnBehindWhatExpired(t *testing.T) {
 			t.Errorf("gaps = %+v; want 1 to 7", gaps)
 		}
 		time.Sleep(10 * time.Second)
-		well = true
+		well.Store(true)
 		time.Sleep(10 * time.Minute)
 		stop()
 		if diff := cmp.Diff([]string{"evt-7-0", "evt-8-0", "evt-9-0"}, slices.Sorted(slices.Values(r.got()))); diff != "" {

@@ -178,13 +178,14 @@ func TestLearnedRateIsKept(t *testing.T) {
 		const rate, burst, seconds = 50, 5, 5
 		log := eventlogtest.NewMemory()
 		var mu sync.Mutex
-		level, at, refusals := 0.0, time.Now(), 0
+		level, at := 0.0, time.Now()
+		var refusals atomic.Int64
 		r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
 			mu.Lock()
 			defer mu.Unlock()
 			level, at = max(level-time.Since(at).Seconds()*rate, 0), time.Now()
 			if level > burst {
-				refusals++
+				refusals.Add(1)
 				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_429", Status: 429}
 			}
 			level++
@@ -199,12 +200,12 @@ func TestLearnedRateIsKept(t *testing.T) {
 		stop()
 		goesOn := func(after string) {
 			t.Helper()
-			before, refusedBefore := len(r.got()), refusals
+			before, refusedBefore := len(r.got()), refusals.Load()
 			time.Sleep(seconds * time.Second)
 			if n := len(r.got()) - before; n < rate*seconds*8/10 {
 				t.Errorf("%d delivered in %d s after %s, %d are allowed", n, seconds, after, rate*seconds)
 			}
-			if n := refusals - refusedBefore; n > 8 { // without what was learned, 20
+			if n := refusals.Load() - refusedBefore; n > 8 { // without what was learned, 20
 				t.Errorf("%d refused in %d s after %s, want 8 at most", n, seconds, after)
 			}
 		}
