@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
@@ -56,9 +57,13 @@ func TestLog(t *testing.T) {
 		// Whatever the database says of sessions, and however statements are sent.
 		"hostile defaults": func(t *testing.T) string { return testdb.WithDefaults(t, testdb.Hostile) },
 		"hostile defaults, unprepared": func(t *testing.T) string {
+			testtool.InAll(t)
 			return testdb.WithDefaults(t, testdb.Hostile) + "&default_query_exec_mode=exec"
 		},
-		"bounded sessions": func(t *testing.T) string { return testdb.WithDefaults(t, testdb.Hostile) + bounded },
+		"bounded sessions": func(t *testing.T) string {
+			testtool.InAll(t)
+			return testdb.WithDefaults(t, testdb.Hostile) + bounded
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

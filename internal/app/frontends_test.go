@@ -349,7 +349,7 @@ func TestFrontends(t *testing.T) {
 			// Once all was written, and what the receiver takes was learned.
 			from, _ := slices.BinarySearchFunc(times, begun.Add(max(written, 2*time.Second)), time.Time.Compare)
 			if n := len(times) - from - 1; tt.rate > 0 && n > events/5 {
-				share := 0.8
+				share := 0.7 // 0.8 and more on a machine that does nothing else
 				if testtool.Raced {
 					share = 0.4
 				}
