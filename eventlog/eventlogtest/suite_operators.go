@@ -1,0 +1,197 @@
+package eventlogtest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+func testControls(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
+	want := eventlog.Control{Endpoint: "a", Disabled: "http_410", Fingerprint: "f", Since: at}
+	for _, c := range []eventlog.Control{{Endpoint: "a", Disabled: "paused", Since: at}, want} {
+		if err := log.SaveControl(ctx, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.Since = at.Add(time.Microsecond) // said later, whatever the clock said
+	got, err := log.Controls(ctx)
+	if diff := cmp.Diff(map[string]eventlog.Control{"a": want}, got); diff != "" || err != nil {
+		t.Errorf("controls, %v (-want +got):\n%s", err, diff)
+	}
+	for n := range 3 {
+		gap := eventlog.Gap{Endpoint: "a", From: int64(n)*10 + 1, To: int64(n)*10 + 5, At: at.Add(time.Duration(n) * time.Second)}
+		if err := log.SaveGap(ctx, gap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gaps, err := part[interface {
+		Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error)
+	}](t, home).Gaps(ctx, 2)
+	if err != nil || len(gaps) != 2 || gaps[0].From != 21 || gaps[1].To != 15 {
+		t.Errorf("gaps = %v, %v; want the newest two", gaps, err)
+	}
+	if err := log.Nudge(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-log.Nudged()
+}
+
+func testFind(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	finder := part[eventlog.Finder](t, home)
+	begin := time.Date(2026, 3, 26, 12, 0, 0, 0, time.UTC)
+	events := make([]tidings.Event, 50)
+	for i := range events {
+		events[i] = Sample(i, 1)
+		events[i].ID = ""
+		events[i].Time = begin.Add(time.Duration(i) * time.Hour)
+	}
+	last := Sample(99, 1) // with an id of its own
+	last.Time = begin.Add(50 * time.Hour)
+	home.Append(t, append(events, last)...)
+	advance(t, log)
+	all := read(t, log, 0, 100)
+	for _, want := range []tidings.Event{all[0], all[49], all[50]} {
+		got, found, err := finder.Find(ctx, want.ID)
+		if diff := cmp.Diff(want, got); diff != "" || !found || err != nil {
+			t.Errorf("found %v, %v (-want +got):\n%s", found, err, diff)
+		}
+	}
+	if _, found, err := finder.Find(ctx, "01900000-0000-7000-8000-000000000000"); found || err != nil {
+		t.Errorf("found %v, %v; there is no such event", found, err)
+	}
+	for hours, want := range map[int]int64{-100: 1, 0: 1, 10: 11, 49: 50} {
+		got, err := log.SequenceAt(ctx, begin.Add(time.Duration(hours)*time.Hour))
+		if err != nil || got != want {
+			t.Errorf("events of hour %d begin at %d, %v; want %d", hours, got, err, want)
+		}
+	}
+}
+
+func testReplays(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	keeper := part[eventlog.ReplayKeeper](t, home)
+	held := hold(t, log, "a")
+	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
+	one := eventlog.Replay{
+		ID: "1", Endpoint: "a", From: 1, To: 9, Since: at, Patterns: []string{"provider.*", "*.deleted"}, Resource: "provider/x",
+		State: eventlog.ReplayRunning, Created: at, Updated: at, CreatedBy: "somebody",
+	}
+	two := eventlog.Replay{ID: "2", Endpoint: "a", Dead: true, State: eventlog.ReplayRunning, Created: at.Add(time.Second), Updated: at}
+	for _, r := range []eventlog.Replay{one, two} {
+		if err := keeper.AddReplay(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, bad := range [][]string{{""}, {"provider.*", "provider"}, {"provider.*,*.deleted"}, {"a.b.c"}} {
+		if err := keeper.AddReplay(ctx, eventlog.Replay{ID: "3", Endpoint: "a", Patterns: bad, State: eventlog.ReplayRunning}); err == nil {
+			t.Errorf("a replay of the patterns %q was added", bad)
+		}
+	}
+	got, err := log.Replays(ctx, true, 10)
+	if diff := cmp.Diff([]eventlog.Replay{one, two}, got); diff != "" || err != nil {
+		t.Errorf("running, %v (-want +got):\n%s", err, diff)
+	}
+	one.Position, one.Delivered, one.Failed, one.Expired, one.Reason, one.State = 9, 4, 1, 3, "http_500", eventlog.ReplayDone
+	if state, err := log.SaveReplay(ctx, held, one); state != eventlog.ReplayDone || err != nil {
+		t.Errorf("saved as %q, %v", state, err)
+	}
+	for _, want := range []bool{true, false} {
+		if canceled, err := keeper.CancelReplay(ctx, "2"); canceled != want || err != nil {
+			t.Errorf("canceled %v, %v; want %v", canceled, err, want)
+		}
+	}
+	two.Position = 3
+	if state, err := log.SaveReplay(ctx, held, two); state != eventlog.ReplayCanceled || err != nil {
+		t.Errorf("saved as %q, %v; it was canceled", state, err)
+	}
+	saved, found, err := keeper.Replay(ctx, "1")
+	if diff := cmp.Diff(one, saved, cmpopts.IgnoreFields(one, "Updated")); diff != "" || !found || err != nil {
+		t.Errorf("saved, %v, %v (-want +got):\n%s", found, err, diff)
+	}
+	if all, err := log.Replays(ctx, false, 10); len(all) != 2 || all[0].ID != "2" || err != nil {
+		t.Errorf("all = %v, %v; want the newest first", all, err)
+	}
+	if err := part[eventlog.Expirer](t, home).ExpireReplays(ctx, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, found, err := keeper.Replay(ctx, "1"); found || err != nil {
+		t.Errorf("an old replay is still there, %v", err)
+	}
+}
+
+func testHistory(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	reader := part[interface {
+		ReadHistory(ctx context.Context, f eventlog.HistoryFilter) ([]eventlog.Record, int64, error)
+	}](t, home)
+	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
+	record := func(endpoint string, sequence int64, outcome string) eventlog.Record {
+		return eventlog.Record{
+			Endpoint: endpoint, At: at.Add(time.Duration(sequence) * time.Minute), Sequence: sequence, EventID: "id", Event: "provider.created",
+			Resource: "provider/x", Outcome: outcome, Attempt: 2, Replay: true, Reason: "http_500", Status: 500, Address: "127.0.0.1:80",
+			Response: "a \"b\"\n\x00\xff<", MergedInto: 7, DNS: 1, Connect: 2, TLS: 3, FirstByte: 4, Total: 5,
+		}
+	}
+	block := func(records ...eventlog.Record) *eventlog.HistoryBlock {
+		var b eventlog.HistoryBlock
+		for _, r := range records {
+			b.Endpoint = r.Endpoint
+			b.Add(r)
+		}
+		return &b
+	}
+	err := log.AppendHistory(ctx, []*eventlog.HistoryBlock{
+		block(record("a", 1, "delivered"), record("a", 3, "merged")),
+		block(record("b", 2, "failed")),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		filter eventlog.HistoryFilter
+		want   []int64
+	}{
+		"all":      {eventlog.HistoryFilter{}, []int64{2, 1, 3}},
+		"endpoint": {eventlog.HistoryFilter{Endpoint: "a"}, []int64{1, 3}},
+		"event":    {eventlog.HistoryFilter{Sequence: 3}, []int64{1, 3}},
+		"failures": {eventlog.HistoryFilter{Failures: true}, []int64{2}},
+		"since":    {eventlog.HistoryFilter{Since: at.Add(150 * time.Second)}, []int64{1, 3}},
+		"until":    {eventlog.HistoryFilter{Until: at.Add(90 * time.Second)}, []int64{1, 3}},
+	} {
+		tt.filter.Limit = 10
+		records, oldest, err := reader.ReadHistory(ctx, tt.filter)
+		var got []int64
+		for _, r := range records {
+			got = append(got, r.Sequence)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s, %v (-want +got):\n%s", name, err, diff)
+		}
+		if name == "failures" {
+			want := record("b", 2, "failed")
+			want.Response = "a \"b\"\n\x00\ufffd<"
+			if diff := cmp.Diff(want, records[0]); diff != "" {
+				t.Errorf("record (-want +got):\n%s", diff)
+			}
+			older, _, err := reader.ReadHistory(ctx, eventlog.HistoryFilter{Before: oldest, Limit: 1})
+			if len(older) != 2 || err != nil {
+				t.Errorf("before it: %v, %v", older, err)
+			}
+		}
+	}
+	if err := part[eventlog.Expirer](t, home).ExpireHistory(context.WithoutCancel(ctx), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, err := reader.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 10}); len(records) != 3 || err != nil {
+		t.Errorf("%d records, %v; none is that old", len(records), err)
+	}
+}
