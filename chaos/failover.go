@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
@@ -78,7 +77,8 @@ func (w *world) checkLosses(ctx context.Context, gone int) (found problems) {
 	defer db.Close()
 	for _, r := range w.receivers {
 		var noted int
-		err := db.QueryRowContext(ctx, fmt.Sprintf("SELECT count(*) FROM %stidings_gaps WHERE endpoint = $1 AND reason = 'lost'", schema), r.name).Scan(&noted)
+		query := "SELECT count(*) FROM " + schema + "tidings_gaps WHERE endpoint = $1 AND reason = 'lost'"
+		err := db.QueryRowContext(ctx, query, r.name).Scan(&noted)
 		if err != nil || noted == 0 {
 			found.add("the database lost events that were delivered, and no gap of %s tells of it: %v", r.name, err)
 		}

@@ -17,8 +17,8 @@ type outbox struct {
 }
 
 const (
-	// moveBatch limits how many events one transaction moves.
-	moveBatch = 2000
+	// batchLimit is how many events one transaction moves at most.
+	batchLimit = 2000
 	// anyHead is before every head of a log.
 	anyHead = -1
 	// checkViolation is the state of an error about a row that no partition takes.
@@ -90,10 +90,10 @@ func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 	}
 	// All of what is visible is moved at once, in the order of positions, unless it is
 	// too much: an event that waits must not be overtaken by one of its resource.
-	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", moveBatch+1)+`), few AS MATERIALIZED (
+	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", batchLimit+1)+`), few AS MATERIALIZED (
 			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
-		)`, "CASE WHEN n > 0 THEN state.now::text END", moveBatch)
-	if err == nil && b.picked > moveBatch {
+		)`, "CASE WHEN n > 0 THEN state.now::text END", batchLimit)
+	if err == nil && b.picked > batchLimit {
 		return b.head, true, l.drain(ctx)
 	}
 	return b.head, false, err
@@ -195,8 +195,8 @@ func (l *Log) drain(ctx context.Context) error {
 		b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (
 				SELECT ctid, position FROM `+l.schema+`tidings_outbox
 				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot) ORDER BY position LIMIT $2
-			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", moveBatch, after, snapshot)
-		if err != nil || b.n < moveBatch {
+			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", batchLimit, after, snapshot)
+		if err != nil || b.n < batchLimit {
 			return err
 		}
 		after = b.last
