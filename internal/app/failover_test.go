@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // movable is an address that leads to one server, and can be moved to another.
@@ -202,7 +203,7 @@ func testFailover(t *testing.T, leading func(*testing.T, *testdb.Server, *testdb
 				}
 			}
 		}
-		if took := time.Since(promoted); took > 20*time.Second {
+		if took := time.Since(promoted); took > testtool.Allow(20*time.Second) {
 			t.Errorf("it took %v to recover", took)
 		} else {
 			t.Logf("recovered after %v", took)

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // until waits until a request is answered as it should be.
@@ -198,7 +200,7 @@ func TestFeed(t *testing.T) {
 		w.call("bob", "POST", "/contexts", object{}) // not for ann
 		mine := w.call("ann", "POST", "/contexts", object{}).id()
 		w.wants(<-waited, 200, mine)
-		if took := time.Since(begun); took > 10*time.Second {
+		if took := time.Since(begun); took > testtool.Allow(10*time.Second) {
 			t.Errorf("the wait took %v", took)
 		}
 		begun = time.Now()
@@ -264,7 +266,7 @@ func TestFeedStream(t *testing.T) {
 		stopped := make(chan error, 1)
 		begun := time.Now()
 		go func() { stopped <- w.stop() }()
-		if err := <-stopped; err != nil || time.Since(begun) > 4*time.Second {
+		if err := <-stopped; err != nil || time.Since(begun) > testtool.Allow(4*time.Second) {
 			t.Errorf("stopping took %v, %v", time.Since(begun), err)
 		}
 	})

@@ -83,11 +83,7 @@ func TestShutdownHasOneDeadline(t *testing.T) {
 			go p.create() //nolint:errcheck // it is under way when the process ends
 			begun := time.Now()
 			_ = p.end(syscall.SIGTERM) // the exit code says that cursors could not be saved
-			slack := 2 * time.Second
-			if testtool.Raced {
-				slack = 10 * time.Second
-			}
-			if took := time.Since(begun); took > timeout+slack {
+			if took := time.Since(begun); took > timeout+testtool.Allow(2*time.Second) {
 				t.Errorf("it took %v to end, with a deadline of %v; log:\n%s", took, timeout, p.log)
 			} else {
 				t.Logf("ended after %v", took)

@@ -243,12 +243,7 @@ func card(name string) map[string]any {
 }
 
 // patience is how long a test waits for an answer or a delivery.
-var patience = func() time.Duration {
-	if testtool.Raced {
-		return time.Minute
-	}
-	return 20 * time.Second
-}()
+var patience = testtool.Allow(20 * time.Second)
 
 func (w *world) request(as, method, path string, body io.Reader, header map[string]string) answer {
 	w.Helper()

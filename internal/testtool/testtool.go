@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // requireEnv lists the programs, separated by commas, without which tests fail
@@ -44,6 +45,15 @@ func InAll(tb testing.TB) {
 func requires(name string) bool {
 	required := strings.Split(os.Getenv(requireEnv), ",")
 	return slices.Contains(required, name) || slices.Contains(required, "all")
+}
+
+// Allow returns the limit for a wait in real time that takes at most d on a machine
+// with nothing else to do: four times d with the race detector.
+func Allow(d time.Duration) time.Duration {
+	if Raced {
+		return 4 * d
+	}
+	return d
 }
 
 // folders are where the Makefile puts programs, below the root of the repository.
