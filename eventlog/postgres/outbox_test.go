@@ -10,6 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 func begin(t *testing.T, db *sql.DB, level sql.IsolationLevel) *sql.Tx {
@@ -146,7 +147,7 @@ func TestAdvanceEndsWhileEventsCome(t *testing.T) {
 	}
 	exec(t, db, "CREATE TRIGGER another AFTER UPDATE ON tidings.tidings_head FOR EACH ROW EXECUTE FUNCTION tidings.another()")
 	fill(t, db, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testtool.Allow(5*time.Second))
 	defer cancel()
 	if head, err := log.Advance(ctx); err != nil || head < 2 {
 		t.Errorf("head = %d, %v", head, err)

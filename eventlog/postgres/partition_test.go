@@ -75,7 +75,7 @@ func TestDropBlocksNobody(t *testing.T) {
 	}()
 	var err error
 	for waiting := true; waiting; {
-		limited, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		limited, cancel := context.WithTimeout(t.Context(), testtool.Allow(2*time.Second))
 		if _, err := log.Read(limited, 0, 10); err != nil {
 			t.Errorf("reading beside it: %v", err)
 		}

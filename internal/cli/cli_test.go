@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tidings-dev/tidings/internal/cli"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 func TestMain(m *testing.M) {
@@ -33,7 +34,7 @@ func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: waitready ADDRESS")
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(testtool.Allow(10 * time.Second))
 	for {
 		response, err := http.Get("http://" + args[0] + "/readyz")
 		if err == nil {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // lines is where a log goes.
@@ -60,7 +62,7 @@ func TestStandardLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	response.Body.Close()
-	for deadline := time.Now().Add(10 * time.Second); written.String() == ""; {
+	for deadline := time.Now().Add(testtool.Allow(10 * time.Second)); written.String() == ""; {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing was logged")
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/testtls"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // forwarder is a TCP proxy that can freeze the flows that it has: it reads what
@@ -298,7 +299,7 @@ func TestBodyThatNeverEnds(t *testing.T) {
 			})
 		}
 		sending.Wait()
-		for deadline := time.Now().Add(10 * time.Second); ; {
+		for deadline := time.Now().Add(testtool.Allow(10 * time.Second)); ; {
 			// The receiver has noticed that nobody reads any more.
 			over := ended.Load()-was == floods && runtime.NumGoroutine() <= goroutines+50
 			if over {

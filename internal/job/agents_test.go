@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/job"
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // fakeAgents are agents that hang for five seconds, as long as an answer may
@@ -47,7 +48,7 @@ func (f *fakeAgents) CheckAgent(ctx context.Context, a *resource.Agent) error {
 	f.mu.Unlock()
 	if f.hangs[a.CreatedBy] {
 		select {
-		case <-time.After(5 * time.Second):
+		case <-time.After(testtool.Allow(5 * time.Second)):
 		case <-ctx.Done():
 		}
 	}

@@ -345,7 +345,7 @@ func TestConnections(t *testing.T) {
 	}
 	wait := func(most int32) {
 		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); open.Load() > most; {
+		for deadline := time.Now().Add(testtool.Allow(10 * time.Second)); open.Load() > most; {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d connections are open, want at most %d", open.Load(), most)
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
@@ -69,7 +70,7 @@ func TestStore(t *testing.T) {
 func testReady(t *testing.T, s *store.Store) {
 	release := s.TakeReaders(t)
 	defer release()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testtool.Allow(10*time.Second))
 	defer cancel()
 	if err := s.Ready(ctx); err != nil {
 		t.Errorf("ready: %v", err)
