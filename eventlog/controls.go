@@ -83,6 +83,13 @@ func (r *Replay) Matches(e tidings.Event, patterns []tidings.Pattern) bool {
 	return len(patterns) == 0
 }
 
+// MaxReplays is how many replays of one endpoint may wait or run: they run one after
+// another, and none ends while the endpoint is down.
+const MaxReplays = 100
+
+// ErrManyReplays says that [MaxReplays] of the endpoint wait or run.
+var ErrManyReplays = fmt.Errorf("%d replays of this endpoint run or wait", MaxReplays)
+
 // Check returns an error for a pattern that can't be read: a log keeps no replay that
 // would match something else than was asked for.
 func (r Replay) Check() error {
@@ -96,7 +103,8 @@ func (r Replay) Check() error {
 
 // Replays are the replays as those that run them know them.
 type Replays interface {
-	// Replays returns those that run, or the newest of all, at most limit.
+	// Replays returns those that run or wait, of each endpoint the oldest, at most limit
+	// of them; or the newest of all, at most limit.
 	Replays(ctx context.Context, running bool, limit int) ([]Replay, error)
 	// SaveReplay writes position, counts, reason and a state that ends it, and
 	// returns the state that it has now: it may have been canceled. It needs the
@@ -106,7 +114,8 @@ type Replays interface {
 
 // ReplayKeeper begins replays and ends them.
 type ReplayKeeper interface {
-	// AddReplay writes a new one.
+	// AddReplay writes a new one. The error is [ErrManyReplays] if there is no room for
+	// another, however many are added at the same time.
 	AddReplay(ctx context.Context, r Replay) error
 	// CancelReplay ends one that runs; false if it does not run.
 	CancelReplay(ctx context.Context, id string) (bool, error)

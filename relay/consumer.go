@@ -202,7 +202,9 @@ func (c *consumer) run(ctx context.Context) {
 			c.beginReplay(ctx, &helpers)
 		case <-c.replays.ended:
 			c.replays.running = ""
-			c.beginReplay(ctx, &helpers)
+			if !c.beginReplay(ctx, &helpers) {
+				give(c.relay.updated) // more may wait than are known
+			}
 		case <-c.timer.C:
 		case <-ctx.Done():
 		}

@@ -69,11 +69,15 @@ func (c *consumer) spare() <-chan *item {
 // replayPause is how long a replay waits for the rate limit.
 const replayPause = 20 * time.Millisecond
 
-// beginReplay starts the first of the replays, unless one runs.
-func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
+// beginReplay starts the first of the replays that are known, unless one runs; false if
+// none is left.
+func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) bool {
 	own := c.replays.heard.Load()
-	if c.replays.running != "" || own == nil {
-		return
+	if c.replays.running != "" {
+		return true
+	}
+	if own == nil {
+		return false
 	}
 	listed := make(map[string]bool)
 	for _, r := range *own {
@@ -94,8 +98,9 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) {
 			p.run(ctx, c.relay.writes)
 			give(c.replays.ended)
 		})
-		return
+		return true
 	}
+	return false
 }
 
 // resend sends an event again for a replay, unless it would overtake older events of

@@ -151,7 +151,7 @@ func (p *replica) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	replays, err := p.relay.log.Replays(ctx, true, maxReplays)
+	replays, err := p.relay.log.Replays(ctx, true, nextReplays)
 	if err != nil {
 		return err
 	}
@@ -178,8 +178,8 @@ func (p *replica) take(ctx context.Context) error {
 	return nil
 }
 
-// maxReplays bounds those that wait and run.
-const maxReplays = 1000
+// nextReplays is how many replays of an endpoint are known at once of those that wait.
+const nextReplays = 10
 
 // group is the same for replicas that want the same partitions, which are
 // sorted.

@@ -247,6 +247,15 @@ func (m *Memory) AddReplay(_ context.Context, r eventlog.Replay) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	unfinished := 0
+	for _, other := range m.replays {
+		if other.Endpoint == r.Endpoint && other.State == eventlog.ReplayRunning {
+			unfinished++
+		}
+	}
+	if unfinished >= eventlog.MaxReplays {
+		return eventlog.ErrManyReplays
+	}
 	m.replays = append(m.replays, r)
 	return nil
 }
@@ -289,16 +298,20 @@ func (m *Memory) CancelReplay(_ context.Context, id string) (bool, error) {
 func (m *Memory) Replays(_ context.Context, running bool, limit int) ([]eventlog.Replay, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !running {
+		found := slices.Clone(m.replays)
+		slices.Reverse(found)
+		return found[:min(limit, len(found))], nil
+	}
 	var found []eventlog.Replay
+	of := make(map[string]int)
 	for _, r := range m.replays {
-		if !running || r.State == eventlog.ReplayRunning {
+		if r.State == eventlog.ReplayRunning && of[r.Endpoint] < limit {
+			of[r.Endpoint]++
 			found = append(found, r)
 		}
 	}
-	if !running {
-		slices.Reverse(found)
-	}
-	return found[:min(limit, len(found))], nil
+	return found, nil
 }
 
 // Replay returns a replay, as an [eventlog.Archive] does.

@@ -2,6 +2,8 @@ package eventlogtest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -125,6 +127,56 @@ func testReplays(t *testing.T, home Home) {
 	}
 	if _, found, err := keeper.Replay(ctx, "1"); found || err != nil {
 		t.Errorf("an old replay is still there, %v", err)
+	}
+}
+
+// Only so many replays of an endpoint wait, and those of others have room beside them.
+func testManyReplays(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	keeper := part[eventlog.ReplayKeeper](t, home)
+	prepare(t, log, eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}})
+	at := time.Now()
+	add := func(endpoint string, n int) error {
+		return keeper.AddReplay(ctx, eventlog.Replay{
+			ID: fmt.Sprint(endpoint, n), Endpoint: endpoint, State: eventlog.ReplayRunning, Created: at.Add(time.Duration(n) * time.Second),
+		})
+	}
+	for n := range eventlog.MaxReplays - 5 {
+		if err := add("a", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	errs := make(chan error)
+	for n := range 20 { // at the same time
+		go func() { errs <- add("a", 100+n) }()
+	}
+	refused := 0
+	for range 20 {
+		if err := <-errs; errors.Is(err, eventlog.ErrManyReplays) {
+			refused++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if refused != 15 {
+		t.Errorf("%d of 20 were refused, want 15", refused)
+	}
+	if err := add("b", 1000); err != nil {
+		t.Errorf("another endpoint: %v", err)
+	}
+	var ids []string
+	got, err := log.Replays(ctx, true, 2)
+	for _, r := range got {
+		ids = append(ids, r.ID)
+	}
+	if diff := cmp.Diff([]string{"a0", "a1", "b1000"}, ids); diff != "" || err != nil {
+		t.Errorf("the oldest of each, %v (-want +got):\n%s", err, diff)
+	}
+	if canceled, err := keeper.CancelReplay(ctx, "a0"); !canceled || err != nil {
+		t.Fatal(canceled, err)
+	}
+	if err := add("a", 200); err != nil {
+		t.Errorf("after one has ended: %v", err)
 	}
 }
 

@@ -326,9 +326,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	_ = c.collect(ctx, ch) // what can't be read is not there
 }
 
-// maxReplays is more than can run.
-const maxReplays = 1000
-
 func (c *collector) collect(ctx context.Context, ch chan<- prometheus.Metric) error {
 	for _, n := range []struct {
 		gauge
@@ -345,7 +342,7 @@ func (c *collector) collect(ctx context.Context, ch chan<- prometheus.Metric) er
 		return err
 	}
 	replicaCount.send(ch, float64(len(fellows)))
-	running, err := c.log.Replays(ctx, true, maxReplays)
+	running, err := c.log.Replays(ctx, true, eventlog.MaxReplays)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/script",
 		Setup: freeAddress,
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady, "request": request},
+		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady, "request": request, "requests": requests},
 	})
 }
 
@@ -47,6 +48,15 @@ func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s is not ready: %v", args[0], err)
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// requests makes the same request so many times.
+func requests(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for range n {
+		request(ts, neg, args[1:])
 	}
 }
 

@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/webhook"
 )
@@ -152,6 +154,7 @@ func (a *api) webhookEventRoutes() {
 func (a *api) replayRoutes() {
 	w := a.Webhooks
 	begin := operation(http.MethodPost, "/webhooks/replays", "replay", "Send events again: one, a range of time, some, or all dead letters")
+	begin.Description = fmt.Sprintf("Replays of an endpoint run one after another. At most %d of them wait or run; another is refused with 409.", eventlog.MaxReplays)
 	begin.DefaultStatus = http.StatusCreated
 	begin.Errors = []int{http.StatusConflict}
 	admin(a, begin, func(ctx context.Context, who resource.Caller, in *withBody[webhook.NewReplay]) (*webhook.Replay, error) {

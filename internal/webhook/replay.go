@@ -57,9 +57,6 @@ func shownReplay(r eventlog.Replay) *Replay {
 	return out
 }
 
-// runningLimit bounds the replays that wait and run at once.
-const runningLimit = 100
-
 // Replay begins to send events again, as a job that goes on by itself.
 func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
 	if err := in.check(); err != nil {
@@ -67,13 +64,6 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	}
 	if _, err := s.configured(in.Endpoint); err != nil {
 		return nil, invalid("endpoint", "%v", err)
-	}
-	running, err := s.log.Replays(ctx, true, runningLimit)
-	if err != nil {
-		return nil, err
-	}
-	if len(running) >= runningLimit {
-		return nil, conflict("%d replays run or wait already; cancel one, or wait", len(running))
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	r := eventlog.Replay{
@@ -90,7 +80,12 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 		return nil, err
 	}
 	r.Position = r.From - 1
-	if err := s.log.AddReplay(ctx, r); err != nil {
+	err := s.log.AddReplay(ctx, r)
+	if errors.Is(err, eventlog.ErrManyReplays) {
+		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have ended, or cancel some: "+
+			"'tidings replays' lists them", eventlog.MaxReplays, r.Endpoint)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return shownReplay(r), s.log.Nudge(ctx)

@@ -45,13 +45,36 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 	if err := r.Check(); err != nil {
 		return err
 	}
-	_, err := t.Exec(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 18),
-		r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
-		r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy, r.Expired)
+	err := t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		if err := t.roomForReplay(ctx, tx, r.Endpoint); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 18),
+			r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
+			r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy, r.Expired)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("add replay: %w", err)
 	}
 	return nil
+}
+
+// roomForReplay returns an error if an endpoint has no room for another replay. Others
+// that add one of the same endpoint wait for the end of the transaction.
+func (t *Tables) roomForReplay(ctx context.Context, tx *sql.Tx, endpoint string) error {
+	var held, unfinished int
+	err := tx.QueryRowContext(ctx, "SELECT 1 FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = 0"+t.dialect.HoldRows,
+		endpoint).Scan(&held)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM "+t.schema+"tidings_replays WHERE endpoint = $1 AND state = 'running'",
+		endpoint).Scan(&unfinished)
+	if err == nil && unfinished >= eventlog.MaxReplays {
+		err = eventlog.ErrManyReplays
+	}
+	return err
 }
 
 // SaveReplay implements [eventlog.Replays].
@@ -90,7 +113,10 @@ func (t *Tables) CancelReplay(ctx context.Context, id string) (bool, error) {
 func (t *Tables) Replays(ctx context.Context, running bool, limit int) ([]eventlog.Replay, error) {
 	where := " ORDER BY created_at DESC LIMIT $1"
 	if running {
-		where = " WHERE state = 'running' ORDER BY created_at LIMIT $1"
+		where = ` WHERE id IN (
+			SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY endpoint ORDER BY created_at, id) AS place
+				FROM ` + t.schema + `tidings_replays WHERE state = 'running') waiting WHERE place <= $1)
+			ORDER BY created_at, id`
 	}
 	return t.replays(ctx, where, limit)
 }
