@@ -2,6 +2,7 @@ package tidings
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -16,8 +18,8 @@ import (
 // up to microseconds, trailing zeros left out.
 const TimeLayout = "2006-01-02T15:04:05.999999Z07:00"
 
-// Event tells that one resource was created, updated or deleted. The JSON form
-// of an Event is the body of a webhook: exactly six members, in a fixed order.
+// Event tells that something happened to one resource: it was created, updated or
+// deleted, or what else the program tells of. The JSON form of an Event is the body of a webhook: exactly six members, in a fixed order.
 type Event struct {
 	// ID is the same in every attempt and for every endpoint: the webhook-id
 	// header. A UUIDv7 unless the application chose another.
@@ -52,6 +54,65 @@ func (e Event) Name() string { return string(e.Type) + "." + string(e.Action) }
 // Resource identifies the resource within the log; events of one resource are
 // delivered in order.
 func (e Event) Resource() string { return string(e.Type) + "/" + e.ResourceID }
+
+// The limits of an event, in bytes.
+const (
+	idLimit    = 256 // of the webhook-id, which Standard Webhooks leaves open
+	valueLimit = 512 // of the ids of resources, users and owners
+	urlLimit   = 2048
+)
+
+// Check returns an error that names the field unless receivers can read the event:
+// the type and the action have the right form, the resource has an id of at most 512
+// bytes and a URL of at most 2,048, no text has control characters, and the time is
+// set. An empty ID is fine: the log gives it one.
+func (e Event) Check() error {
+	if err := cmp.Or(e.Type.Check(), e.Action.Check()); err != nil {
+		return err
+	}
+	if e.Name() == PingEvent {
+		return fmt.Errorf("action: %s is the event that tries an endpoint; choose another name", PingEvent)
+	}
+	if strings.ContainsFunc(e.ID, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '.' }) {
+		return fmt.Errorf("id %s: expected ASCII letters, digits and signs, but no space and no dot", quoted(e.ID))
+	}
+	for _, text := range []struct {
+		name, value string
+		limit       int
+		required    bool
+	}{
+		{"id", e.ID, idLimit, false},
+		{"resource id", e.ResourceID, valueLimit, true},
+		{"resource url", e.ResourceURL, urlLimit, true},
+		{"user id", e.UserID, valueLimit, false},
+		{"owner id", e.OwnerID, valueLimit, false},
+	} {
+		if err := checkText(text.value, text.limit, text.required); err != nil {
+			return fmt.Errorf("%s: %w", text.name, err)
+		}
+	}
+	if _, err := url.Parse(e.ResourceURL); err != nil {
+		return fmt.Errorf("resource url: %w", err)
+	}
+	if year := e.Time.UTC().Year(); e.Time.IsZero() || year < 1 || year > 9999 {
+		return fmt.Errorf("time: expected one in the years 1 to 9999, not %s", e.Time.UTC().Format(TimeLayout))
+	}
+	return nil
+}
+
+func checkText(text string, limit int, required bool) error {
+	switch {
+	case required && text == "":
+		return errors.New("is missing")
+	case len(text) > limit:
+		return fmt.Errorf("is longer than %d bytes", limit)
+	case !utf8.ValidString(text):
+		return errors.New("is not UTF-8")
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return fmt.Errorf("%s has control characters", quoted(text))
+	}
+	return nil
+}
 
 // AppendJSON appends the six members of the contract to b.
 func (e Event) AppendJSON(b []byte) []byte {
@@ -113,10 +174,11 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		}
 	}
 	action, ok := strings.CutPrefix(*body.Event, *body.ResourceType+".")
-	ping := *body.Event == PingEvent
-	if !ok || (!validAction(Action(action)) && !ping) {
-		return fmt.Errorf("event body: event %q is not created, updated or deleted of resource type %q",
-			*body.Event, *body.ResourceType)
+	if !ok {
+		return fmt.Errorf("event body: event %s is not of resource type %s", quoted(*body.Event), quoted(*body.ResourceType))
+	}
+	if err := cmp.Or(ResourceType(*body.ResourceType).Check(), Action(action).Check()); err != nil {
+		return fmt.Errorf("event body: %w", err)
 	}
 	at, err := time.Parse(time.RFC3339Nano, *body.Timestamp)
 	if err != nil {
@@ -149,8 +211,6 @@ func Ping(id, endpoint, userID string, at time.Time) Event {
 		Time: at.UTC().Truncate(time.Microsecond),
 	}
 }
-
-func validAction(a Action) bool { return a == Created || a == Updated || a == Deleted }
 
 // AppendString appends s to b as a JSON string. Unlike [json.Marshal] it leaves
 // <, > and & as they are, so a URL reads as it was written.

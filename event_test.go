@@ -13,7 +13,7 @@ import (
 
 func sample() tidings.Event {
 	return tidings.Event{
-		Type: tidings.Provider, Action: tidings.Created,
+		Type: "provider", Action: tidings.Created,
 		ResourceID:  "550e8400-e29b-41d4-a716-446655440000",
 		ResourceURL: "/api/v1/providers/550e8400-e29b-41d4-a716-446655440000",
 		UserID:      "660e8400-e29b-41d4-a716-446655440000",
@@ -56,7 +56,8 @@ func TestUnmarshalRefusesWhatIsNoEvent(t *testing.T) {
 		"unknown member":  {strings.Replace(good, `{`, `{"data":1,`, 1), "unknown field"},
 		"missing member":  {strings.Replace(good, `"resource_id"`, `"user_id"`, 1), `"resource_id" is missing`},
 		"contradiction":   {strings.Replace(good, `provider.created`, `file.created`, 1), "file.created"},
-		"unknown action":  {strings.Replace(good, `provider.created`, `provider.moved`, 1), "provider.moved"},
+		"another action":  {strings.Replace(good, `provider.created`, `provider.Paid!`, 1), `action "Paid!"`},
+		"another type":    {strings.ReplaceAll(good, `provider`, `Provider`), `resource type "Provider"`},
 		"timestamp":       {strings.Replace(good, `2026-03-26T`, `yesterday `, 1), "timestamp"},
 		"something after": {good + `{}`, "after"},
 	} {
@@ -64,6 +65,50 @@ func TestUnmarshalRefusesWhatIsNoEvent(t *testing.T) {
 			var e tidings.Event
 			if err := json.Unmarshal([]byte(tt.body), &e); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error = %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// Whatever receivers could not read is refused, with the name of the field.
+func TestCheck(t *testing.T) {
+	long := strings.Repeat("x", 3000)
+	for name, tt := range map[string]struct {
+		change func(*tidings.Event)
+		want   string
+	}{
+		"as it is":        {func(*tidings.Event) {}, ""},
+		"own action":      {func(e *tidings.Event) { e.Type, e.Action = "invoice", "paid" }, ""},
+		"any id":          {func(e *tidings.Event) { e.ResourceID = "Zürich/№ 7" }, ""},
+		"no type":         {func(e *tidings.Event) { e.Type = "" }, "resource type"},
+		"action":          {func(e *tidings.Event) { e.Action = "Paid!" }, `action "Paid!"`},
+		"ping":            {func(e *tidings.Event) { e.Type, e.Action = "webhook", "ping" }, "webhook.ping"},
+		"no resource id":  {func(e *tidings.Event) { e.ResourceID = "" }, "resource id: is missing"},
+		"long id":         {func(e *tidings.Event) { e.ResourceID = long }, "resource id: is longer than 512"},
+		"no URL":          {func(e *tidings.Event) { e.ResourceURL = "" }, "resource url: is missing"},
+		"long URL":        {func(e *tidings.Event) { e.ResourceURL = long }, "resource url: is longer than 2048"},
+		"no URL at all":   {func(e *tidings.Event) { e.ResourceURL = "http://[::1" }, "resource url"},
+		"line in an id":   {func(e *tidings.Event) { e.ResourceID = "a\nb" }, "control characters"},
+		"user":            {func(e *tidings.Event) { e.UserID = "\xff" }, "user id: is not UTF-8"},
+		"owner":           {func(e *tidings.Event) { e.OwnerID = long }, "owner id"},
+		"dot in the id":   {func(e *tidings.Event) { e.ID = "a.b" }, "no dot"},
+		"line in the id":  {func(e *tidings.Event) { e.ID = "a\r\nb" }, "no space"},
+		"long webhook-id": {func(e *tidings.Event) { e.ID = long }, "id: is longer than 256"},
+		"no time":         {func(e *tidings.Event) { e.Time = time.Time{} }, "time"},
+		"far time":        {func(e *tidings.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := sample()
+			tt.change(&e)
+			err := e.Check()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("error = %v, want one with %q", err, tt.want)
+			}
+			if err == nil {
+				var read tidings.Event
+				if err := read.UnmarshalJSON(e.AppendJSON(nil)); err != nil {
+					t.Errorf("it passes, but can't be read: %v", err)
+				}
 			}
 		})
 	}

@@ -26,7 +26,7 @@ func TestImports(t *testing.T) {
 			"github.com/": "the words import the standard library only",
 			"golang.org/": "the words import the standard library only",
 		},
-		"./sender": heavy, "./receive": heavy, "./eventlog": heavy, "./eventlog/internal/sqllog": heavy, "./eventlog/sqldb": heavy,
+		"./vocabulary": heavy, "./sender": heavy, "./receive": heavy, "./eventlog": heavy, "./eventlog/internal/sqllog": heavy, "./eventlog/sqldb": heavy,
 		"./eventlog/sqlite": heavy, "./eventlog/postgres": heavy,
 		"./relay": merge(heavy, map[string]string{module + "/sender": "the relay declares the interface it calls"}),
 	}

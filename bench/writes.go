@@ -119,7 +119,7 @@ func write(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log)
 	}
 	if log != nil {
 		event := tidings.Event{
-			Type: tidings.Context, Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
+			Type: "context", Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
 			UserID: owner, Time: now, ResourceVersion: 1,
 		}
 		if err := log.Append(ctx, tx, event); err != nil {

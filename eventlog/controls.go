@@ -94,7 +94,7 @@ var ErrManyReplays = fmt.Errorf("%d replays of this endpoint run or wait", MaxRe
 // would match something else than was asked for.
 func (r Replay) Check() error {
 	for _, text := range r.Patterns {
-		if _, err := tidings.ParsePattern(text, nil); err != nil {
+		if _, err := tidings.ParsePattern(text); err != nil {
 			return fmt.Errorf("add replay: %w", err)
 		}
 	}

@@ -152,7 +152,7 @@ func TestDeliversMatchingEventsOnceAndMovesCursor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
 		all, deletions := &receiver{}, &receiver{}
-		pattern, err := tidings.ParsePattern("*.deleted", tidings.ServerTypes())
+		pattern, err := tidings.ParsePattern("*.deleted")
 		if err != nil {
 			t.Fatal(err)
 		}

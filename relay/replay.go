@@ -231,7 +231,7 @@ func (p *replaying) run(ctx, writes context.Context) {
 func (p *replaying) sendAll(ctx context.Context) {
 	p.read = max(p.Position, p.From-1)
 	for _, text := range p.Patterns {
-		pattern, err := tidings.ParsePattern(text, nil)
+		pattern, err := tidings.ParsePattern(text)
 		if err != nil { // without it, more would be sent than was asked for
 			p.logger.Error("replay is canceled: its patterns can't be read", "replay", p.ID, "error", err)
 			p.State, p.Reason = eventlog.ReplayCanceled, err.Error()

@@ -264,7 +264,7 @@ func (s *simulation) sender(endpoint, process string) relay.Sender {
 	})
 }
 
-var simulatedTypes = []tidings.ResourceType{tidings.Context, tidings.File, tidings.Provider}
+var simulatedTypes = []tidings.ResourceType{"context", "file", "provider"}
 
 // kinds are what can happen, and how often in a hundred steps.
 var kinds = []struct {

@@ -92,7 +92,7 @@ func TestOneTypeFails(t *testing.T) {
 		log := eventlogtest.NewMemory()
 		d := newDelays()
 		r := &receiver{delay: 5 * time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
-			if a.Event.Type == tidings.Connector {
+			if a.Event.Type == "connector" {
 				return failed
 			}
 			d.arrived(a.Event.ID)
@@ -102,9 +102,9 @@ func TestOneTypeFails(t *testing.T) {
 		n := 0
 		for range 35 * 60 * 10 { // ten a second, for 35 minutes
 			n++
-			d.append(log, ofType(tidings.Context, n, 0))
+			d.append(log, ofType("context", n, 0))
 			if n%14 == 0 {
-				d.append(log, ofType(tidings.Connector, n, 0))
+				d.append(log, ofType("connector", n, 0))
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -127,7 +127,7 @@ func TestTypesAreProbedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
 		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
-			if a.Event.Type == tidings.Connector {
+			if a.Event.Type == "connector" {
 				return failed
 			}
 			return delivered
@@ -135,10 +135,10 @@ func TestTypesAreProbedInTurn(t *testing.T) {
 		stop := start(t, log, relay.Options{}, endpoint("a", r))
 		time.Sleep(time.Second)
 		for n := range 40 {
-			log.Append(ofType(tidings.Connector, n, 0))
+			log.Append(ofType("connector", n, 0))
 		}
 		for n := range 150 {
-			log.Append(ofType(tidings.Context, n, 0))
+			log.Append(ofType("context", n, 0))
 		}
 		time.Sleep(47 * time.Second)
 		stop()

@@ -40,7 +40,7 @@ func newSender(t *testing.T, e tidings.Endpoint, egress sender.Egress) *sender.S
 
 func event() tidings.Event {
 	return tidings.Event{
-		ID: "evt-1", Sequence: 7, Type: tidings.Provider, Action: tidings.Created,
+		ID: "evt-1", Sequence: 7, Type: "provider", Action: tidings.Created,
 		ResourceID: "p", ResourceURL: "/api/v1/providers/p", UserID: "u",
 		Time: time.Date(2026, 3, 26, 12, 0, 0, 0, time.UTC), ResourceVersion: 3,
 	}

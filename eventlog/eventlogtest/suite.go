@@ -76,7 +76,7 @@ func Sample(n, version int) tidings.Event {
 	id := fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 	return tidings.Event{
 		ID:   fmt.Sprintf("evt-%d-%d", n, version),
-		Type: tidings.Provider, Action: tidings.Updated,
+		Type: "provider", Action: tidings.Updated,
 		ResourceID: id, ResourceURL: "/api/v1/providers/" + id, UserID: "somebody",
 		Time:            time.Date(2026, 3, 26, 12, 0, version, 123456000, time.UTC),
 		ResourceVersion: int64(version), OwnerID: "owner", Trace: "00-trace",

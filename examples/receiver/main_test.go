@@ -24,7 +24,7 @@ func TestReceiver(t *testing.T) {
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	event := tidings.Event{
-		ID: "1", Type: tidings.Provider, Action: tidings.Created, ResourceID: "p", ResourceURL: "/api/v1/providers/p", Time: time.Now(),
+		ID: "1", Type: "provider", Action: tidings.Created, ResourceID: "p", ResourceURL: "/api/v1/providers/p", Time: time.Now(),
 	}
 	for _, test := range []struct {
 		secret string

@@ -119,7 +119,10 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := a.deliver(ctx, &cfg); err != nil {
 		return nil, err
 	}
-	a.webhooks = webhook.New(a.store.Log(), a.relay, func() time.Duration { return time.Duration(a.config.Load().Webhook.Retention) })
+	a.webhooks = webhook.New(a.store.Log(), a.relay, webhook.Options{
+		Types: resource.Types(), ParseID: resource.ParseID,
+		Retention: func() time.Duration { return time.Duration(a.config.Load().Webhook.Retention) },
+	})
 	a.metrics.watch(a.store, a.relay, a.webhooks)
 	limits := places(cfg.Limits)
 	requestRates := rates(cfg.Limits)

@@ -3,14 +3,18 @@ package app_test
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 // reconfigure replaces the endpoints of a running server.
@@ -149,5 +153,36 @@ func TestClientThatHangsUp(t *testing.T) {
 		if log := w.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
 			t.Errorf("it is logged:\n%s", log)
 		}
+	})
+}
+
+// A replay that a later version wrote, with patterns that this one can't read, sends
+// nothing and says why.
+func TestReplayWithUnreadablePatternsIsCanceled(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w := newWorldWith(t, settings)
+		w.call("ann", "POST", "/contexts", object{})
+		last, later := w.mark(), uuid.NewString()
+		w.halt()
+		driver, schema, database := "pgx", "tidings.", ""
+		if url, ok := settings["database_url"].(string); ok {
+			database = url
+		} else {
+			driver, schema, database = "sqlite", "", filepath.Join(w.settings["data_dir"].(string), "tidings.db")
+		}
+		db, err := sql.Open(driver, database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		_, err = db.ExecContext(t.Context(), `INSERT INTO `+schema+`tidings_replays (id, endpoint, dead, from_seq, to_seq, since, until,
+			patterns, resource, position, delivered, failed, reason, state, created_at, updated_at, created_by, expired)
+			VALUES ($1, 'receiver', 0, 1, $2, 0, 0, 'context.*,context~updated', '', 0, 0, 0, '', 'running', 1, 1, '', 0)`, later, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.until("admin", "GET", "/webhooks/replays/"+later, nil, has(`"state":"canceled"`, "context~updated", `"delivered":0`))
+		w.logged("replay is canceled", "context~updated")
 	})
 }

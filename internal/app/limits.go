@@ -51,14 +51,14 @@ func quotas(l *config.Limits) resource.Quotas {
 	}
 	return resource.Quotas{
 		Resources: map[tidings.ResourceType]resource.Quota{
-			tidings.Context:       quota("contexts", int64(l.Contexts)),
-			tidings.File:          quota("files", int64(l.Files)),
-			tidings.VectorStore:   quota("vector_stores", int64(l.VectorStores)),
-			tidings.Connector:     quota("connectors", int64(l.Connectors)),
-			tidings.UserFeedback:  quota("user_feedback", int64(l.UserFeedback)),
-			tidings.Provider:      quota("providers", int64(l.Providers)),
-			tidings.ProviderBuild: quota("provider_builds", int64(l.ProviderBuilds)),
-			tidings.ModelProvider: quota("model_providers", int64(l.ModelProviders)),
+			resource.ContextType:       quota("contexts", int64(l.Contexts)),
+			resource.FileType:          quota("files", int64(l.Files)),
+			resource.VectorStoreType:   quota("vector_stores", int64(l.VectorStores)),
+			resource.ConnectorType:     quota("connectors", int64(l.Connectors)),
+			resource.UserFeedbackType:  quota("user_feedback", int64(l.UserFeedback)),
+			resource.ProviderType:      quota("providers", int64(l.Providers)),
+			resource.ProviderBuildType: quota("provider_builds", int64(l.ProviderBuilds)),
+			resource.ModelProviderType: quota("model_providers", int64(l.ModelProviders)),
 		},
 		HistoryItems:     quota("history_items", int64(l.HistoryItems)),
 		HistoryBytes:     quota("history_bytes", int64(l.HistoryBytes)),

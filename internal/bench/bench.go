@@ -116,7 +116,7 @@ func (o *Options) client() *http.Client {
 func SampleEvent() tidings.Event {
 	id := uuid.NewString()
 	return tidings.Event{
-		Type: tidings.Context, Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
+		Type: "context", Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
 		UserID: uuid.NewString(), Time: time.Now().UTC().Truncate(time.Microsecond), ResourceVersion: 1,
 	}
 }

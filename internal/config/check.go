@@ -15,8 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/pgurl"
+	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -257,7 +257,7 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 		d.at(key+".events", "lists no pattern, so the endpoint would get nothing; leave it out for every event")
 	}
 	for i, text := range e.Events {
-		if _, err := tidings.ParsePattern(text, tidings.ServerTypes()); err != nil {
+		if _, err := resource.Types().Parse(text); err != nil {
 			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%v", err)
 		}
 	}

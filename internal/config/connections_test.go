@@ -57,7 +57,7 @@ func newSender(t testing.TB, endpoint object) *sender.Sender {
 
 func attempt() tidings.Attempt {
 	return tidings.Attempt{Number: 1, Event: tidings.Event{
-		ID: "evt-1", Sequence: 7, Type: tidings.Provider, Action: tidings.Created, ResourceID: "p", ResourceURL: "/p", Time: time.Unix(0, 0),
+		ID: "evt-1", Sequence: 7, Type: "provider", Action: tidings.Created, ResourceID: "p", ResourceURL: "/p", Time: time.Unix(0, 0),
 	}}
 }
 

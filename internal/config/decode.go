@@ -12,9 +12,9 @@ import (
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/sender"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // decoder fills a value from a YAML tree. It notes every problem and goes on,
@@ -198,7 +198,7 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
 func (d *decoder) unknownKey(at *yaml.Node, key, name string, fields map[string][]int) {
 	known := slices.Sorted(maps.Keys(fields))
 	halfWrong := strings.Repeat("\x00", (len(name)+1)/2) + name[(len(name)+1)/2:]
-	nearest := tidings.Nearest(name, append([]string{halfWrong}, known...))
+	nearest := vocabulary.Nearest(name, append([]string{halfWrong}, known...))
 	if nearest == halfWrong || len(name) > 64 {
 		d.problem(at, key, "unknown key; the keys are %s", strings.Join(known, ", "))
 		return

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -134,7 +135,7 @@ func (e *Endpoint) receiver(egress sender.Egress) (*Receiver, error) {
 		}
 	}
 	for _, text := range e.Events {
-		p, err := tidings.ParsePattern(text, tidings.ServerTypes())
+		p, err := resource.Types().Parse(text)
 		if err != nil {
 			return nil, err
 		}

@@ -238,7 +238,7 @@ func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
 				Code: resource.Invalid, Field: field, Message: "lists an empty pattern; leave out commas without a pattern",
 			}
 		}
-		p, err := tidings.ParsePattern(part, tidings.ServerTypes())
+		p, err := resource.Types().Parse(part)
 		if err != nil {
 			return nil, &resource.Error{Code: resource.Invalid, Field: field, Message: err.Error()}
 		}
@@ -278,7 +278,7 @@ func (r *feedReader) check(ctx context.Context) (err error) {
 
 // ofCaller reports whether an event tells of a change of the caller's own user.
 func (r *feedReader) ofCaller(e tidings.Event) bool {
-	return e.Type == tidings.User && e.ResourceID == r.who.UserID
+	return e.Type == resource.UserType && e.ResourceID == r.who.UserID
 }
 
 // read returns at most limit events that are wanted, and moves on.

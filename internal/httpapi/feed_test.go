@@ -44,7 +44,7 @@ func (f *feed) Read(_ context.Context, after int64, _ int) ([]tidings.Event, err
 		return nil, nil
 	}
 	time.Sleep(f.every)
-	return []tidings.Event{{Sequence: after + 1, Type: tidings.Provider, Action: tidings.Created}}, nil
+	return []tidings.Event{{Sequence: after + 1, Type: "provider", Action: tidings.Created}}, nil
 }
 
 func (f *feed) Head() int64                                     { return 0 }

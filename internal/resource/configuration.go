@@ -5,7 +5,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -21,7 +20,7 @@ type Configuration struct {
 
 func configurationKind() Kind[*Configuration] {
 	return Kind[*Configuration]{
-		Type:   tidings.Configuration,
+		Type:   ConfigurationType,
 		URL:    "/api/v1/configurations/system",
 		New:    func() *Configuration { return new(Configuration) },
 		Policy: administered(RoleUser),

@@ -7,7 +7,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -40,7 +39,7 @@ type AuthRequest struct {
 
 func connectorKind() Kind[*Connector] {
 	return Kind[*Connector]{
-		Type:   tidings.Connector,
+		Type:   ConnectorType,
 		URL:    "/api/v1/connectors/{id}",
 		New:    func() *Connector { return new(Connector) },
 		Policy: private,

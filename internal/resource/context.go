@@ -7,7 +7,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -25,7 +24,7 @@ type Context struct {
 
 func contextKind(owns ...Owned) Kind[*Context] {
 	return Kind[*Context]{
-		Type:   tidings.Context,
+		Type:   ContextType,
 		URL:    "/api/v1/contexts/{id}",
 		New:    func() *Context { return new(Context) },
 		Policy: private,

@@ -9,7 +9,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -45,7 +44,7 @@ func (f *File) sortValue(column string) any {
 
 func fileKind(owns ...Owned) Kind[*File] {
 	return Kind[*File]{
-		Type:   tidings.File,
+		Type:   FileType,
 		URL:    "/api/v1/files/{id}",
 		New:    func() *File { return new(File) },
 		Policy: privateInContext,

@@ -9,7 +9,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -31,7 +30,7 @@ type ModelProvider struct {
 
 func modelProviderKind() Kind[*ModelProvider] {
 	return Kind[*ModelProvider]{
-		Type:    tidings.ModelProvider,
+		Type:    ModelProviderType,
 		URL:     "/api/v1/model_providers/{id}",
 		New:     func() *ModelProvider { return new(ModelProvider) },
 		Policy:  administered(RoleUser),

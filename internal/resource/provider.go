@@ -12,7 +12,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -51,7 +50,7 @@ type VersionInfo struct {
 
 func providerKind(owns ...Owned) Kind[*Provider] {
 	return Kind[*Provider]{
-		Type:   tidings.Provider,
+		Type:   ProviderType,
 		URL:    "/api/v1/providers/{id}",
 		New:    func() *Provider { return new(Provider) },
 		Policy: published(RoleUser),

@@ -10,7 +10,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -91,7 +90,7 @@ type BuildConfiguration struct {
 
 func providerBuildKind() Kind[*ProviderBuild] {
 	return Kind[*ProviderBuild]{
-		Type:        tidings.ProviderBuild,
+		Type:        ProviderBuildType,
 		URL:         "/api/v1/provider_builds/{id}",
 		New:         func() *ProviderBuild { return new(ProviderBuild) },
 		Policy:      published(RoleDeveloper),

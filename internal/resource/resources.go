@@ -94,16 +94,16 @@ func New(s *store.Store, o Outside, options Options) *Resources {
 		details(new(variable), "owner_id"),
 	))
 	r.mayRead = map[tidings.ResourceType]func(Caller, tidings.Event) bool{
-		tidings.Configuration: r.Configurations.kind.mayRead,
-		tidings.Connector:     r.Connectors.kind.mayRead,
-		tidings.Context:       r.Contexts.kind.mayRead,
-		tidings.File:          r.Files.kind.mayRead,
-		tidings.ModelProvider: r.ModelProviders.kind.mayRead,
-		tidings.Provider:      r.Providers.kind.mayRead,
-		tidings.ProviderBuild: r.ProviderBuilds.kind.mayRead,
-		tidings.User:          r.Users.kind.mayRead,
-		tidings.UserFeedback:  r.UserFeedback.kind.mayRead,
-		tidings.VectorStore:   r.VectorStores.kind.mayRead,
+		ConfigurationType: r.Configurations.kind.mayRead,
+		ConnectorType:     r.Connectors.kind.mayRead,
+		ContextType:       r.Contexts.kind.mayRead,
+		FileType:          r.Files.kind.mayRead,
+		ModelProviderType: r.ModelProviders.kind.mayRead,
+		ProviderType:      r.Providers.kind.mayRead,
+		ProviderBuildType: r.ProviderBuilds.kind.mayRead,
+		UserType:          r.Users.kind.mayRead,
+		UserFeedbackType:  r.UserFeedback.kind.mayRead,
+		VectorStoreType:   r.VectorStores.kind.mayRead,
 	}
 	return r
 }

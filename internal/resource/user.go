@@ -7,7 +7,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -22,7 +21,7 @@ type User struct {
 
 func userKind(owns ...Owned) Kind[*User] {
 	return Kind[*User]{
-		Type:    tidings.User,
+		Type:    UserType,
 		URL:     "/api/v1/users/{id}",
 		New:     func() *User { return new(User) },
 		Policy:  administered(RoleAdmin),

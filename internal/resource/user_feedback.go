@@ -7,7 +7,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -28,7 +27,7 @@ type UserFeedback struct {
 
 func userFeedbackKind() Kind[*UserFeedback] {
 	return Kind[*UserFeedback]{
-		Type:   tidings.UserFeedback,
+		Type:   UserFeedbackType,
 		URL:    "/api/v1/user_feedback/{id}",
 		New:    func() *UserFeedback { return new(UserFeedback) },
 		Policy: personal,

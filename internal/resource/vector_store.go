@@ -9,7 +9,6 @@ import (
 
 	"github.com/uptrace/bun"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/valid"
 )
@@ -36,7 +35,7 @@ type VectorStoreStats struct {
 
 func vectorStoreKind(owns ...Owned) Kind[*VectorStore] {
 	return Kind[*VectorStore]{
-		Type:   tidings.VectorStore,
+		Type:   VectorStoreType,
 		URL:    "/api/v1/vector_stores/{id}",
 		New:    func() *VectorStore { return new(VectorStore) },
 		Policy: privateInContext,

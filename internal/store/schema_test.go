@@ -307,7 +307,7 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := stores[name].InTx(soon, func(tx *store.Tx) error {
-			return tx.Insert(soon, &cursor{Endpoint: name}, tidings.Event{Type: tidings.Provider, Action: tidings.Created, ResourceID: name})
+			return tx.Insert(soon, &cursor{Endpoint: name}, tidings.Event{Type: "provider", Action: tidings.Created, ResourceID: name})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ type cursor struct {
 }
 
 func event(a tidings.Action) tidings.Event {
-	return tidings.Event{Type: tidings.Provider, Action: a, ResourceID: "p", ResourceURL: "/p", ResourceVersion: 1}
+	return tidings.Event{Type: "provider", Action: a, ResourceID: "p", ResourceURL: "/p", ResourceVersion: 1}
 }
 
 func TestStore(t *testing.T) {

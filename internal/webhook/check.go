@@ -3,13 +3,8 @@ package webhook
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
-
-	"github.com/tidings-dev/tidings"
 )
 
 func invalid(field, format string, args ...any) error {
@@ -30,29 +25,31 @@ func checkRange(since, until time.Time) error {
 	return nil
 }
 
-// checkResource refuses a resource that can't exist: TYPE/ID or, where alone is
-// true, an ID.
-func checkResource(resource string, alone bool) error {
+// checkResource refuses a resource that can't exist: TYPE/ID or, where alone is true,
+// an ID. It returns the form in which the log has it.
+func (s *Service) checkResource(resource string, alone bool) (string, error) {
 	if resource == "" {
-		return nil
+		return "", nil
 	}
 	typ, id, found := strings.Cut(resource, "/")
 	if !found && alone {
 		typ, id = "", resource
-	} else if !found {
-		return invalid("resource", "expected TYPE/ID, such as provider/<id>")
 	}
-	if known := tidings.ServerTypes(); typ != "" && !slices.Contains(known, tidings.ResourceType(typ)) || typ == "" && found {
-		names := make([]string, len(known))
-		for i, t := range known {
-			names[i] = string(t)
+	if found || !alone {
+		if err := s.options.Types.CheckResource(resource); err != nil {
+			return "", invalid("resource", "%v", err)
 		}
-		return invalid("resource", "there is no such type of resource; did you mean %q?", tidings.Nearest(typ, names))
 	}
-	if _, err := uuid.Parse(id); err != nil || len(id) != 36 {
-		return invalid("resource", "the id is not a UUID")
+	if s.options.ParseID != nil {
+		var err error
+		if id, err = s.options.ParseID(id); err != nil {
+			return "", invalid("resource", "%v", err)
+		}
 	}
-	return nil
+	if typ == "" {
+		return id, nil
+	}
+	return typ + "/" + id, nil
 }
 
 // check refuses a filter that can match nothing.
@@ -60,10 +57,10 @@ func (s *Service) check(ctx context.Context, f *Filter) error {
 	if err := checkRange(f.Since, f.Until); err != nil {
 		return err
 	}
-	if err := checkResource(f.Resource, true); err != nil {
+	var err error
+	if f.Resource, err = s.checkResource(f.Resource, true); err != nil {
 		return err
 	}
-	f.Resource = strings.ToLower(f.Resource)
 	return s.checkEndpoint(ctx, f.Endpoint)
 }
 
@@ -90,9 +87,9 @@ func (s *Service) checkEndpoint(ctx context.Context, name string) error {
 
 // check refuses a replay that asks for what is not there, or for two things at
 // once, of which one would be ignored.
-func (in *NewReplay) check() error {
+func (s *Service) checkReplay(in *NewReplay) (err error) {
 	for _, text := range in.Events {
-		if _, err := tidings.ParsePattern(text, tidings.ServerTypes()); err != nil {
+		if _, err := s.options.Types.Parse(text); err != nil {
 			return invalid("events", "%v", err)
 		}
 	}
@@ -102,10 +99,9 @@ func (in *NewReplay) check() error {
 	if in.Event != "" && (in.Dead || in.Events != nil || in.Resource != "" || in.Since != nil || in.Until != nil) {
 		return invalid("event", "names one event; leave out dead, events, resource, since and until")
 	}
-	if err := checkResource(in.Resource, false); err != nil {
+	if in.Resource, err = s.checkResource(in.Resource, false); err != nil {
 		return err
 	}
-	in.Resource = strings.ToLower(in.Resource)
 	var since, until time.Time
 	if in.Since != nil {
 		since = *in.Since

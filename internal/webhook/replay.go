@@ -59,7 +59,7 @@ func shownReplay(r eventlog.Replay) *Replay {
 
 // Replay begins to send events again, as a job that goes on by itself.
 func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
-	if err := in.check(); err != nil {
+	if err := s.checkReplay(&in); err != nil {
 		return nil, err
 	}
 	if _, err := s.configured(in.Endpoint); err != nil {

@@ -16,19 +16,29 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/relay"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // Service answers operators. Make one with [New].
 type Service struct {
-	log       eventlog.Home
-	relay     *relay.Relay
-	retention func() time.Duration
+	log     eventlog.Home
+	relay   *relay.Relay
+	options Options
 }
 
-// New returns the service of a relay and its log, which keeps events for a time.
-func New(log eventlog.Home, r *relay.Relay, retention func() time.Duration) *Service {
-	return &Service{log, r, retention}
+// Options of a [Service].
+type Options struct {
+	// Types are the events that there can be.
+	Types vocabulary.Types
+	// ParseID returns the id of a resource as the log has it, or why there is none like
+	// it; nil takes every id as it is.
+	ParseID func(string) (string, error)
+	// Retention is how long the log keeps events now.
+	Retention func() time.Duration
 }
+
+// New returns the service of a relay and its log.
+func New(log eventlog.Home, r *relay.Relay, o Options) *Service { return &Service{log, r, o} }
 
 // Error is an error that the operator can do something about.
 type Error struct {
@@ -185,9 +195,9 @@ func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
 			ages[e.Cursor] = age
 		}
 		e.LagSeconds = age
-		e.RetentionUsed = age / s.retention().Seconds()
+		e.RetentionUsed = age / s.options.Retention().Seconds()
 		if e.RetentionUsed >= soon {
-			e.Expires = stamp(time.Now().Add(s.retention() - time.Duration(age*float64(time.Second))))
+			e.Expires = stamp(time.Now().Add(s.options.Retention() - time.Duration(age*float64(time.Second))))
 		}
 	}
 	return nil
@@ -280,7 +290,7 @@ func (s *Service) noEndpoint(name string) error {
 	for _, e := range s.relay.Endpoints() {
 		names = append(names, e.Name)
 	}
-	if nearest := tidings.Nearest(name, names); nearest != "" {
+	if nearest := vocabulary.Nearest(name, names); nearest != "" {
 		return notFound("there is no endpoint %q; did you mean %q?", name, nearest)
 	}
 	return notFound("there is no endpoint %q; none is configured", name)
