@@ -132,7 +132,8 @@ type Expirer interface {
 	// configuration longer ago than age, by the database's clock, and that no replica
 	// delivers to: cursors, parked events, what was said about them, gaps. Rows that
 	// belong to no cursor at all go, too. It returns what was removed, also with an
-	// error; it works in steps, and goes on where it stopped.
+	// error; it works in steps, and goes on where it stopped. The error is a [ClockError]
+	// as that of ExpireEvents is.
 	ExpireEndpoints(ctx context.Context, age time.Duration) ([]Removed, error)
 	// ExpireDead removes dead letters that were given up before a time, and returns
 	// how many, by endpoint, also with an error.

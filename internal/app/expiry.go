@@ -93,9 +93,13 @@ func (e *expiry) warn(ctx context.Context) error {
 }
 
 // expireEndpoints removes what is kept of endpoints that were removed from the
-// configuration longer ago than events are kept.
+// configuration longer ago than events are kept; nothing if the clock may be wrong.
 func (a *App) expireEndpoints(ctx context.Context, cfg *config.Config) error {
 	gone, err := a.store.Log().ExpireEndpoints(ctx, time.Duration(cfg.Webhook.Retention))
+	if clock, ok := errors.AsType[*eventlog.ClockError](err); ok {
+		a.logger.Warn("what is kept of removed endpoints stays", "error", clock)
+		return nil
+	}
 	for _, g := range gone {
 		a.metrics.parkedRemoved("endpoint_removed", g.Parked)
 		a.logger.Warn("nothing is kept any more of an endpoint that was removed from the configuration",

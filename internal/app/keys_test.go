@@ -147,7 +147,7 @@ func (w *world) wantKeys(want ...string) {
 // database opens the database of a server directly.
 func database(t *testing.T, settings map[string]any) (db *sql.DB, schema string) {
 	t.Helper()
-	driver, source := "sqlite", "file:"+filepath.Join(settings["data_dir"].(string), "tidings.db")
+	driver, source := "sqlite", "file:"+filepath.Join(settings["data_dir"].(string), "tidings.db")+"?_pragma=busy_timeout(10000)"
 	if url, ok := settings["database_url"].(string); ok {
 		driver, source, schema = "pgx", url, "tidings."
 	}

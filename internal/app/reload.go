@@ -148,7 +148,9 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 
 func closeAll(endpoints []relay.Endpoint) {
 	for _, e := range endpoints {
-		e.Closed()
+		if e.Closed != nil {
+			e.Closed()
+		}
 	}
 }
 

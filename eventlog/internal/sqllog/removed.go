@@ -15,6 +15,9 @@ const removeBatch = 1000
 // ExpireEndpoints implements [eventlog.Expirer]. The cursor goes first; what then
 // belongs to none is removed in steps.
 func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]eventlog.Removed, error) {
+	if _, err := t.ExpiryClock(ctx, max(age, 0)); err != nil {
+		return nil, err
+	}
 	var gone []eventlog.Removed
 	err := t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		gone = nil
