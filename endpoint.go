@@ -2,6 +2,8 @@ package tidings
 
 import (
 	"net/http"
+	"net/url"
+	"strings"
 	"time"
 )
 
@@ -48,6 +50,10 @@ type Endpoint struct {
 	Headers http.Header
 	// Patterns select events; none means every event.
 	Patterns []Pattern
+	// Filter narrows what the patterns select, by the whole event, such as its
+	// OwnerID; nil means no filter. What it refuses is never sent, in a replay
+	// neither. It must be fast, and safe for concurrent use.
+	Filter func(Event) bool
 	// Secrets sign the request, one signature each: "whsec_…" (HMAC-SHA256) or
 	// "whsk_…" (Ed25519). None means no signature.
 	Secrets []string
@@ -65,6 +71,19 @@ type Endpoint struct {
 	EventPrefix string
 }
 
+// DefaultName is the name of an endpoint without one: the host and the path of its
+// URL, which hold no password. It is empty for a URL that can't be parsed.
+func (e *Endpoint) DefaultName() string {
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(u.Host+u.EscapedPath(), "/")
+}
+
+// Admits reports whether the endpoint's filter lets the event through.
+func (e *Endpoint) Admits(event Event) bool { return e.Filter == nil || e.Filter(event) }
+
 // Matches reports whether the endpoint wants the event.
 func (e *Endpoint) Matches(event Event) bool {
 	_, ok := e.MatchedBy(event)
@@ -72,14 +91,14 @@ func (e *Endpoint) Matches(event Event) bool {
 }
 
 // MatchedBy returns the first pattern that selects the event, "*" where the
-// endpoint has none.
+// endpoint has none. With a pattern and false, it is the filter that refuses the event.
 func (e *Endpoint) MatchedBy(event Event) (pattern string, ok bool) {
 	if len(e.Patterns) == 0 {
-		return "*", true
+		return "*", e.Admits(event)
 	}
 	for _, p := range e.Patterns {
 		if p.Match(event.Type, event.Action) {
-			return p.String(), true
+			return p.String(), e.Admits(event)
 		}
 	}
 	return "", false

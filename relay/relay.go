@@ -46,6 +46,7 @@ func (f SenderFunc) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome
 // Endpoint is an endpoint and how it is reached.
 type Endpoint struct {
 	tidings.Endpoint
+	// Sender makes its attempts; package sender has one. Required.
 	Sender Sender
 	Retry  Schedule
 	// RateLimit is how many requests may begin in a second, and Burst how many of
@@ -234,6 +235,9 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 		if e.Disabled {
 			setup.Disabled = append(setup.Disabled, e.Name)
 			continue
+		}
+		if e.Sender == nil {
+			return fmt.Errorf("endpoint %s: it has no Sender", e.Name)
 		}
 		if limit := cmp.Or(e.MaxInFlight, defaultMaxInFlight); e.Partitions > limit {
 			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight", e.Name, e.Partitions, limit)

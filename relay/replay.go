@@ -344,10 +344,12 @@ func (p *replaying) hand(it *item) {
 	p.again, p.fresh = slices.DeleteFunc(p.again, same), slices.DeleteFunc(p.fresh, same)
 }
 
-// wants reports whether the replay sends an event: one that the endpoint wants,
-// unless it is the only one that was asked for.
+// wants reports whether the replay sends an event: one that the endpoint wants. An
+// event that was asked for by itself, or a dead letter, need not match its patterns,
+// but its filter holds for all.
 func (p *replaying) wants(e tidings.Event) bool {
-	return p.Matches(e, p.patterns) && (p.From == p.To || p.Dead || p.endpoint.Matches(e))
+	asked := p.From == p.To || p.Dead
+	return p.Matches(e, p.patterns) && (p.endpoint.Matches(e) || asked && p.endpoint.Admits(e))
 }
 
 // fetch reads the events that come next.

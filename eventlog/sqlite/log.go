@@ -45,10 +45,14 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head}),
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head, Begin: immediate}),
 		writer: writer, start: rand.Text(),
 	}
 }
+
+// immediate makes a transaction take the write lock as it begins, and wait for it,
+// whatever the pool's transactions begin with: one that has read before can't wait.
+const immediate = "UPDATE tidings_cursors SET endpoint = endpoint WHERE false"
 
 // head is an expression: the position of the last event that there was.
 const head = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'), 0)"

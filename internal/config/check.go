@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/pgurl"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/sender"
@@ -330,7 +331,7 @@ func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 	}
 	named := e.Name != ""
 	if !named {
-		e.Name = nameFromURL(e.URL)
+		e.Name = (&tidings.Endpoint{URL: e.URL}).DefaultName()
 	}
 	first, taken := names[e.Name]
 	switch {
@@ -346,13 +347,4 @@ func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 	default:
 		names[e.Name] = i
 	}
-}
-
-// nameFromURL returns host and path, which hold no password.
-func nameFromURL(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(u.Host+u.EscapedPath(), "/")
 }

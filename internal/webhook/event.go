@@ -301,6 +301,9 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 		var ok bool
 		if x.Pattern, ok = endpoint.MatchedBy(e); !ok {
 			x.Fate, x.Because = "not_matched", fmt.Sprintf("none of its patterns matches %s", e.Name())
+			if x.Pattern != "" {
+				x.Because = "its filter refuses the event"
+			}
 			out.Endpoints = append(out.Endpoints, x)
 			continue
 		}

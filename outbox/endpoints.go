@@ -1,0 +1,186 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/relay"
+	"github.com/tidings-dev/tidings/sender"
+)
+
+// filter is the current filter of an endpoint, whose func can't be compared: another
+// one takes its place without the endpoint being made anew.
+type filter struct {
+	admits atomic.Pointer[func(tidings.Event) bool]
+}
+
+func (f *filter) set(admits func(tidings.Event) bool) { f.admits.Store(&admits) }
+
+func (f *filter) admit(e tidings.Event) bool {
+	admits := *f.admits.Load()
+	return admits == nil || admits(e)
+}
+
+// SetEndpoints replaces the endpoints. If anything is wrong with them, nothing
+// changes. New ones get what is told from now on; those that were there before go on
+// where they are, or where they stopped.
+//
+// Processes on one database must have the same endpoints: call it in each.
+func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint) error {
+	o.setting.Lock()
+	defer o.setting.Unlock()
+	if o.isClosed() {
+		return fmt.Errorf("set endpoints: %w", ErrClosed)
+	}
+	filters := make(map[string]*filter)
+	all, err := o.relayEndpoints(endpoints, filters)
+	if err != nil {
+		return fmt.Errorf("set endpoints: %w", err)
+	}
+	// The filters first: an endpoint must not get an event that its new one refuses.
+	before := make(map[string]*func(tidings.Event) bool)
+	for name, f := range filters {
+		if known := o.filters[name]; known == f {
+			before[name] = f.admits.Load()
+		}
+	}
+	for _, e := range endpoints {
+		filters[nameOf(e)].set(e.Filter)
+	}
+	if err := o.update(ctx, all); err != nil {
+		closeAll(all)
+		for name, admits := range before {
+			o.filters[name].admits.Store(admits)
+		}
+		return fmt.Errorf("set endpoints: %w", err)
+	}
+	o.filters = filters
+	return nil
+}
+
+func nameOf(e tidings.Endpoint) string { return cmp.Or(e.Name, e.DefaultName()) }
+
+// update gives the endpoints to the relay, and makes it if there is none.
+func (o *Outbox) update(ctx context.Context, endpoints []relay.Endpoint) error {
+	if r := o.Relay(); r != nil {
+		return r.Update(ctx, endpoints)
+	}
+	r, err := relay.New(ctx, o.home.log, endpoints, o.options.Relay)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.relay = r
+	close(o.ready)
+	return nil
+}
+
+func closeAll(endpoints []relay.Endpoint) {
+	for _, e := range endpoints {
+		if e.Closed != nil {
+			e.Closed()
+		}
+	}
+}
+
+// relayEndpoints returns the endpoints as the relay has them, and puts their filters
+// into a map, the one that an endpoint of the same name has.
+func (o *Outbox) relayEndpoints(endpoints []tidings.Endpoint, filters map[string]*filter) (all []relay.Endpoint, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(all)
+		}
+	}()
+	for i, e := range endpoints {
+		e.Name = nameOf(e)
+		if filters[e.Name] != nil {
+			return all, fmt.Errorf("endpoint %d: another one is named %q; give each a Name of its own", i, e.Name)
+		}
+		f := o.filters[e.Name]
+		if f == nil {
+			f = new(filter)
+			f.set(e.Filter)
+		}
+		filters[e.Name], e.Filter = f, f.admit
+		made, err := o.relayEndpoint(e)
+		if err != nil {
+			return all, fmt.Errorf("endpoint %d (%s): %w", i, e.Name, err)
+		}
+		all = append(all, made)
+	}
+	return all, nil
+}
+
+func (o *Outbox) relayEndpoint(e tidings.Endpoint) (relay.Endpoint, error) {
+	for _, p := range e.Patterns {
+		if _, err := o.options.Types.Parse(p.String()); err != nil {
+			return relay.Endpoint{}, err
+		}
+	}
+	e.MaxInFlight = cmp.Or(e.MaxInFlight, defaultMaxInFlight)
+	made := relay.Endpoint{Endpoint: e}
+	if o.options.Configure != nil {
+		if err := o.options.Configure(&made); err != nil {
+			return made, err
+		}
+	}
+	if made.Fingerprint == "" {
+		made.Fingerprint = o.fingerprint(&made)
+	}
+	if made.Sender != nil || made.Disabled {
+		return made, nil
+	}
+	dialer := sender.NewDialer(o.options.Egress, made.MaxInFlight, connectTimeout)
+	to, err := sender.New(made.Endpoint, &http.Client{Transport: o.transport(made.Endpoint, dialer)}, o.options.Sender)
+	if err != nil {
+		return made, err
+	}
+	made.Sender = to
+	closed := made.Closed
+	made.Closed = func() {
+		_ = dialer.Close() // connections that nobody uses any more
+		if closed != nil {
+			closed()
+		}
+	}
+	return made, nil
+}
+
+// transport returns the transport for an endpoint, whose connections a dialer makes.
+func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.RoundTripper {
+	var chosen *http.Transport
+	if o.options.Transport != nil {
+		chosen = o.options.Transport(e)
+	}
+	if chosen == nil {
+		return sender.NewTransport(sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout})
+	}
+	t := chosen.Clone()
+	t.DialContext, t.DialTLSContext, t.DialTLS = dialer.DialContext, nil, nil //nolint:staticcheck // whoever sets the old one
+	t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, e.MaxInFlight)
+	t.IdleConnTimeout = cmp.Or(t.IdleConnTimeout, 90*time.Second)
+	t.TLSHandshakeTimeout = cmp.Or(t.TLSHandshakeTimeout, 10*time.Second)
+	t.MaxResponseHeaderBytes = cmp.Or(t.MaxResponseHeaderBytes, 64<<10)
+	t.DisableCompression = true
+	t.ForceAttemptHTTP2 = true // as without a dial function
+	return t
+}
+
+// fingerprint is a hash of all that decides how the endpoint is reached: one that
+// answered 410 stays disabled until it changes.
+func (o *Outbox) fingerprint(e *relay.Endpoint) string {
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%q %q %v %q %v %d %q %t %q\n", e.URL, e.Headers, e.Patterns, e.Secrets, e.Timeout, e.MaxInFlight, e.Format,
+		e.NoInfoHeaders, e.EventPrefix)
+	fmt.Fprintf(hash, "%v %v %d %q %d %q\n", e.Retry, e.RateLimit, e.Burst, e.Coalesce, e.Partitions, e.History)
+	fmt.Fprintf(hash, "%v %q %q\n", o.options.Egress, o.options.Sender.UserAgent, o.options.Sender.Source)
+	return hex.EncodeToString(hash.Sum(nil)[:8])
+}
