@@ -45,7 +45,8 @@ func TestTablesOutOfReach(t *testing.T) {
 	admin := testdb.Postgres(t)
 	role := ordinaryRole(t, admin)
 	u, _ := url.Parse(role)
-	w := newWorld(t, map[string]any{"database_url": role})
+	w := newWorldWith(t, map[string]any{"database_url": role},
+		object{"name": "off", "url": "http://127.0.0.1:1", "enabled": false}, option(reloads))
 	w.call("ann", "POST", "/contexts", object{})
 	const disconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'ROLE_'"
 	for _, test := range []struct{ name, away, back, reason string }{
@@ -71,6 +72,9 @@ func TestTablesOutOfReach(t *testing.T) {
 			})
 			if a := w.try("ann", "POST", "/contexts", object{}); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 				t.Errorf("a write: %d %s", a.status, a.text)
+			}
+			if a := w.try("admin", "POST", "/webhooks/reload", nil); a.status == http.StatusInternalServerError || strings.Contains(w.log.String(), "panic") {
+				t.Errorf("a reload: %d %s", a.status, a.text)
 			}
 			w.becomes("the metric is 0", func() bool { return w.databaseUp() == "0" })
 			exec(test.back)

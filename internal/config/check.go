@@ -258,9 +258,11 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 		d.at(key+".events", "lists no pattern, so the endpoint would get nothing; leave it out for every event")
 	}
 	for i, text := range e.Events {
-		if _, err := resource.Types().Parse(text); err != nil {
+		p, err := resource.Types().Parse(text)
+		if err != nil {
 			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%v", err)
 		}
+		e.patterns = append(e.patterns, p)
 	}
 	d.checkHeaders(e, key)
 	d.checkSecret(key+".secret", e.Secret)

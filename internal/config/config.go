@@ -7,6 +7,10 @@ package config
 import (
 	"crypto/sha256"
 	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings"
 )
 
 // Config is every setting. The zero value is not usable; see [Default].
@@ -152,8 +156,8 @@ type Endpoint struct {
 	History string `yaml:"history"`
 	HTTP    HTTP   `yaml:"http"`
 
-	// digest is a hash of all that was written for it.
-	digest [sha256.Size]byte
+	digest   [sha256.Size]byte // a hash of all that was written for it
+	patterns []tidings.Pattern // Events, once they are checked
 }
 
 // RateLimit bounds how many requests begin in a second.
@@ -321,9 +325,10 @@ func Default() Config {
 	}
 }
 
-func defaultEndpoint() Endpoint {
-	return Endpoint{
-		Timeout: Duration(15 * time.Second), MaxInFlight: 16, MaxConnectionAge: Duration(2 * time.Minute), Format: "thin", Coalesce: "off", Partitions: 1, History: "all",
-		Start: startNewest,
+func (e *Endpoint) setDefaults(written *yaml.Node) {
+	*e = Endpoint{
+		Timeout: Duration(15 * time.Second), MaxInFlight: 16, MaxConnectionAge: Duration(2 * time.Minute),
+		Format: "thin", Coalesce: "off", Partitions: 1, History: "all", Start: startNewest,
+		digest: sha256.Sum256([]byte(canonical(written))),
 	}
 }

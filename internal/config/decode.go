@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/sha256"
 	"encoding"
 	"fmt"
 	"maps"
@@ -76,6 +75,9 @@ var (
 	nodeUnmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
+
+// withDefaults is an item of a list that is more than what was written for it.
+type withDefaults interface{ setDefaults(written *yaml.Node) }
 
 func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
 	node = resolved(node)
@@ -159,10 +161,8 @@ func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
 	for i, item := range node.Content {
-		if v.Type().Elem() == reflect.TypeFor[Endpoint]() {
-			e := defaultEndpoint()
-			e.digest = sha256.Sum256([]byte(canonical(item)))
-			v.Index(i).Set(reflect.ValueOf(e))
+		if own, ok := v.Index(i).Addr().Interface().(withDefaults); ok {
+			own.setDefaults(item)
 		}
 		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
 	}

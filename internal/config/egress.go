@@ -6,15 +6,15 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// endpointEgress is the rule for webhook endpoints.
-func (c *Config) endpointEgress() sender.Egress {
+// EndpointEgress is the rule for webhook endpoints.
+func (c *Config) EndpointEgress() sender.Egress {
 	return sender.Egress{Deny: prefixes(c.Egress.DenyNetworks), Allow: prefixes(c.Egress.AllowNetworks)}
 }
 
 // UserEgress is the rule for URLs that users name. Without authentication the
 // server is on somebody's own machine, so loopback is allowed.
 func (c *Config) UserEgress() sender.Egress {
-	rule := c.endpointEgress()
+	rule := c.EndpointEgress()
 	rule.PublicOnly = true
 	rule.Private = prefixes(c.Egress.UserURLs.AllowNetworks)
 	if c.Auth.Disabled {

@@ -14,7 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings"
-	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/reach"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -27,14 +27,7 @@ func (h *HTTP) check() error {
 	if h.config == nil {
 		return nil
 	}
-	if err := h.config.Validate(); err != nil {
-		return err
-	}
-	// Prometheus knows what else it can't do, and ours which files are missing.
-	if _, err := promconfig.NewRoundTripperFromConfig(*h.config, "check"); err != nil {
-		return err
-	}
-	if _, err := newClient(*h.config, sender.TransportOptions{}); err != nil {
+	if err := reach.Check(*h.config); err != nil {
 		return err
 	}
 	for _, file := range h.files() {
@@ -71,53 +64,52 @@ const (
 	startOldest = "oldest"
 )
 
-const connectTimeout = 5 * time.Second
-
-// Receiver is an endpoint with the client that reaches it. It lacks a sender.
+// Receiver is an endpoint as values: what it gets and when, and how it is reached. It
+// lacks a sender.
 type Receiver struct {
 	relay.Endpoint
-	Enabled bool
-	Client  *http.Client
-
-	dialer *sender.Dialer
+	HTTP             promconfig.HTTPClientConfig
+	MaxConnectionAge time.Duration
 }
 
-// Close closes the endpoint's connections.
-func (r *Receiver) Close() error { return r.dialer.Close() }
+// UsesProxy reports whether requests go through a proxy; then the egress rule sees only
+// the proxy's address.
+func (r *Receiver) UsesProxy() bool {
+	return r.HTTP.ProxyURL.URL != nil || r.HTTP.ProxyFromEnvironment
+}
 
-// Receivers turns the configured endpoints, which were checked by [Load], into
-// clients and words.
-func (c *Config) Receivers() ([]*Receiver, error) {
-	egress := c.endpointEgress()
-	receivers := make([]*Receiver, len(c.Webhook.Endpoints))
+// Receivers returns the configured endpoints, which were checked by [Load], as values:
+// it reads their secrets.
+func (c *Config) Receivers() ([]Receiver, error) {
+	receivers := make([]Receiver, len(c.Webhook.Endpoints))
 	for i := range c.Webhook.Endpoints {
-		var err error
 		e := &c.Webhook.Endpoints[i]
-		if receivers[i], err = e.receiver(egress); err != nil {
+		var err error
+		if receivers[i], err = e.receiver(); err != nil {
 			return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
 		}
-		receivers[i].Fingerprint = e.fingerprint(c.Webhook, egress)
+		receivers[i].Fingerprint = e.fingerprint(c.Webhook, c.EndpointEgress())
 	}
 	return receivers, nil
 }
 
-func (e *Endpoint) receiver(egress sender.Egress) (*Receiver, error) {
-	r := &Receiver{
+func (e *Endpoint) receiver() (Receiver, error) {
+	r := Receiver{
 		Endpoint: relay.Endpoint{
 			Endpoint: tidings.Endpoint{
-				Name: e.Name, URL: e.URL, Headers: make(http.Header),
+				Name: e.Name, URL: e.URL, Headers: make(http.Header), Patterns: e.patterns,
 				Timeout: time.Duration(e.Timeout), MaxInFlight: e.MaxInFlight,
 				Format: tidings.Format(e.Format), EventPrefix: e.EventPrefix,
 				NoInfoHeaders: e.InfoHeaders != nil && !*e.InfoHeaders,
 			},
+			Disabled:  e.Enabled != nil && !*e.Enabled,
 			Retry:     relay.Schedule{MaxAttempts: e.Retry.MaxAttempts, MaxAge: time.Duration(e.Retry.MaxAge)},
 			RateLimit: e.RateLimit.PerSecond, Burst: e.RateLimit.Burst,
 			Coalesce: tidings.Coalesce(e.Coalesce), Partitions: e.Partitions, History: relay.HistoryMode(e.History),
+			CursorFrom: e.CursorFrom, Oldest: e.Start == startOldest,
 		},
-		Enabled: e.Enabled == nil || *e.Enabled,
-		dialer:  sender.NewDialer(egress, e.MaxInFlight, connectTimeout),
+		HTTP: promconfig.DefaultHTTPClientConfig, MaxConnectionAge: time.Duration(e.MaxConnectionAge),
 	}
-	r.CursorFrom, r.Oldest = e.CursorFrom, e.Start == startOldest
 	r.Since, _ = time.Parse(time.RFC3339, e.Start) // or it is one of the words
 	for _, delay := range e.Retry.Schedule {
 		r.Retry.Delays = append(r.Retry.Delays, time.Duration(delay))
@@ -125,21 +117,17 @@ func (e *Endpoint) receiver(egress sender.Egress) (*Receiver, error) {
 	for name, source := range e.Headers {
 		value, err := source.Read()
 		if err != nil {
-			return nil, err
+			return r, err
 		}
 		r.Headers.Set(name, value)
 	}
-	if h := e.HTTP.config; h != nil && h.HTTPHeaders != nil {
-		for name := range h.HTTPHeaders.Headers {
+	if e.HTTP.config != nil {
+		r.HTTP = *e.HTTP.config
+	}
+	if h := r.HTTP.HTTPHeaders; h != nil {
+		for name := range h.Headers {
 			r.Headers[http.CanonicalHeaderKey(name)] = []string{} // the client sets it; Tidings sends none of its own
 		}
-	}
-	for _, text := range e.Events {
-		p, err := resource.Types().Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		r.Patterns = append(r.Patterns, p)
 	}
 	for _, source := range append([]SecretSource{e.Secret}, e.Secrets...) {
 		if !source.Set() {
@@ -147,26 +135,11 @@ func (e *Endpoint) receiver(egress sender.Egress) (*Receiver, error) {
 		}
 		secret, err := source.Read()
 		if err != nil {
-			return nil, err
+			return r, err
 		}
 		r.Secrets = append(r.Secrets, secret)
 	}
-	cfg := promconfig.DefaultHTTPClientConfig
-	if e.HTTP.config != nil {
-		cfg = *e.HTTP.config
-	}
-	var err error
-	r.Client, err = newClient(cfg, sender.TransportOptions{
-		Dialer: r.dialer, Timeout: r.Timeout, MaxAge: time.Duration(e.MaxConnectionAge),
-	})
-	return r, err
-}
-
-// UsesProxy reports whether requests go through a proxy; then the egress rule
-// sees only the proxy's address.
-func (e *Endpoint) UsesProxy() bool {
-	c := e.HTTP.config
-	return c != nil && (c.ProxyURL.URL != nil || c.ProxyFromEnvironment)
+	return r, nil
 }
 
 // canonical is what a node holds, whatever its style and comments.

@@ -1,4 +1,4 @@
-package config_test
+package reach_test
 
 import (
 	"context"

@@ -1,14 +1,58 @@
-package config
+// Package reach makes the HTTP clients that reach endpoints, from settings like those
+// of Prometheus' http_config.
+package reach
 
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/http"
+	"time"
 
 	promconfig "github.com/prometheus/common/config"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/sender"
 )
+
+const connectTimeout = 5 * time.Second
+
+// Options are what the way to an endpoint needs besides its settings.
+type Options struct {
+	// Egress is the rule for the addresses that are connected to.
+	Egress sender.Egress
+	// MaxConnectionAge is how long a connection is used, give or take a fifth.
+	MaxConnectionAge time.Duration
+	Sender           sender.Options
+}
+
+// Open returns a sender for an endpoint that is reached as the settings say. What it
+// returns as well closes its connections.
+func Open(e tidings.Endpoint, c promconfig.HTTPClientConfig, o Options) (*sender.Sender, func() error, error) {
+	dialer := sender.NewDialer(o.Egress, e.MaxInFlight, connectTimeout)
+	client, err := newClient(c, sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout, MaxAge: o.MaxConnectionAge})
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := sender.New(e, client, o.Sender)
+	if err != nil {
+		return nil, nil, errors.Join(err, dialer.Close())
+	}
+	return s, dialer.Close, nil
+}
+
+// Check returns an error unless a client can be made from the settings.
+func Check(c promconfig.HTTPClientConfig) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	// Prometheus knows what else it can't do, and ours which files are missing.
+	if _, err := promconfig.NewRoundTripperFromConfig(c, "check"); err != nil {
+		return err
+	}
+	_, err := newClient(c, sender.TransportOptions{})
+	return err
+}
 
 // newClient returns the client that Prometheus' settings describe. It is put
 // together here, from Prometheus' parts, since connections and OAuth2 tokens need

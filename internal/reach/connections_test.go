@@ -1,4 +1,4 @@
-package config_test
+package reach_test
 
 import (
 	"bufio"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/reach"
 	"github.com/tidings-dev/tidings/internal/testtls"
 	"github.com/tidings-dev/tidings/internal/testtool"
 	"github.com/tidings-dev/tidings/sender"
@@ -35,7 +36,11 @@ func newSender(t testing.TB, endpoint object) *sender.Sender {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := config.Load(config.Input{Files: []string{write(t, string(text))}})
+	file := filepath.Join(t.TempDir(), "tidings.yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Input{Files: []string{file}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,15 +48,18 @@ func newSender(t testing.TB, endpoint object) *sender.Sender {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := receivers[0].Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
+	r := receivers[0]
+	s, end, err := reach.Open(r.Endpoint.Endpoint, r.HTTP, reach.Options{
+		Egress: cfg.EndpointEgress(), MaxConnectionAge: r.MaxConnectionAge, Sender: sender.Options{UserAgent: "Tidings/test"},
 	})
-	s, err := sender.New(receivers[0].Endpoint.Endpoint, receivers[0].Client, sender.Options{UserAgent: "Tidings/test"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := end(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 	return s
 }
 
