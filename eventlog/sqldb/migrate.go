@@ -113,7 +113,14 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	}
 	for version, do := range m.Go {
 		options = append(options, goose.WithGoMigrations(goose.NewGoMigration(version, &goose.GoFunc{
-			RunTx: func(ctx context.Context, tx *sql.Tx) error { return do(ctx, tx, m.Schema) },
+			RunTx: func(ctx context.Context, tx *sql.Tx) error {
+				if m.Schema != "" {
+					if _, err := tx.ExecContext(ctx, readCommitted); err != nil {
+						return err
+					}
+				}
+				return do(ctx, tx, m.Schema)
+			},
 		}, nil)))
 	}
 	provider, err := goose.NewProvider(dialect, db, files, options...)
@@ -123,9 +130,13 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// inSchema returns the files with first statements that make the schema the only
-// one, and let each statement take its time, up to the end of the transaction that
-// each file is run in.
+// readCommitted is the first statement of each migration on PostgreSQL: goose asks for no
+// isolation, and in another one than this a change fails that meets another.
+const readCommitted = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+
+// inSchema returns the files with first statements that make the schema the only one,
+// and let each statement take its time and see what others committed, up to the end of
+// the transaction that each file is run in.
 func (m Migrations) inSchema() (fs.FS, error) {
 	const up = "-- +goose Up\n"
 	names, err := fs.Glob(m.Files, "*.sql")
@@ -141,7 +152,7 @@ func (m Migrations) inSchema() (fs.FS, error) {
 		if !strings.HasPrefix(string(text), up) {
 			return nil, fmt.Errorf("%s does not begin with %q", name, up)
 		}
-		in := up + "SET LOCAL search_path TO " + strings.TrimSuffix(m.Schema, ".") + ";\nSET LOCAL statement_timeout = 0;\n"
+		in := up + readCommitted + ";\nSET LOCAL search_path TO " + strings.TrimSuffix(m.Schema, ".") + ";\nSET LOCAL statement_timeout = 0;\n"
 		files[name] = &fstest.MapFile{Data: []byte(strings.Replace(string(text), up, in, 1))}
 	}
 	return files, nil
