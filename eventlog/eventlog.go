@@ -15,7 +15,6 @@ package eventlog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -116,57 +115,6 @@ type Finder interface {
 // TimeSlack is how far the times of events may be out of the log's order: an
 // event has the time at which its transaction began.
 const TimeSlack = 10 * time.Minute
-
-// Expirer removes what is past its retention.
-type Expirer interface {
-	// ExpireEvents removes events that were logged longer ago than a time to keep them,
-	// or some of them later, where that is cheaper. Cursors that stand before the oldest
-	// event left move there, and what they missed is noted.
-	//
-	// The clock is the log's. The error is a [ClockError], and nothing is removed, if it
-	// has been set forward by more than the time to keep.
-	ExpireEvents(ctx context.Context, keep time.Duration) (Expiry, error)
-	// ExpireHistory removes history written longer ago than a time to keep it.
-	ExpireHistory(ctx context.Context, keep time.Duration) error
-	// ExpireEndpoints removes all that is kept of endpoints that were removed from the
-	// configuration longer ago than age, by the database's clock, and that no replica
-	// delivers to: cursors, parked events, what was said about them, gaps. Rows that
-	// belong to no cursor at all go, too. It returns what was removed, also with an
-	// error; it works in steps, and goes on where it stopped. The error is a [ClockError]
-	// as that of ExpireEvents is.
-	ExpireEndpoints(ctx context.Context, age time.Duration) ([]Removed, error)
-	// ExpireDead removes dead letters that were given up before a time, and returns
-	// how many, by endpoint, also with an error.
-	ExpireDead(ctx context.Context, before time.Time) (map[string]int64, error)
-	// ExpireGaps removes gaps that were noted before a time.
-	ExpireGaps(ctx context.Context, before time.Time) error
-	// ExpireReplays removes replays that ended before a time.
-	ExpireReplays(ctx context.Context, before time.Time) error
-}
-
-// Expiry is what came of an expiry of events.
-type Expiry struct {
-	// At is the time by the clock of the log.
-	At time.Time
-	// Gaps are what was missed with it: positions of which no gap told before.
-	Gaps []Gap
-	// Notices tell operators what was put right in the log.
-	Notices []string
-}
-
-// ClockError says that nothing expires, in case the clock is wrong.
-type ClockError struct {
-	// Jump is how much further the clock is than at the expiry before.
-	Jump time.Duration
-	// Until is up to when nothing expires, unless the clock is set back before.
-	Until time.Time
-}
-
-// Error says what to do.
-func (e *ClockError) Error() string {
-	return fmt.Sprintf("the clock of the database is %s further than when events expired last: it was set forward, or nothing ran for so long; "+
-		"nothing expires until %s; if the clock is wrong, set it back", e.Jump.Round(time.Second), e.Until.UTC().Format(time.RFC3339))
-}
 
 // Waker tells readers of news. A missed signal costs latency, never an event:
 // readers poll as well.

@@ -97,6 +97,9 @@ type Replica struct {
 	Group string
 }
 
+// LongestLife is how many times longer than another one a replica may live.
+const LongestLife = 6
+
 // Leases share the endpoints among replicas. Times are the database's: a replica
 // lives until the time to live has passed since it was last kept alive, and then
 // until another removes it.
@@ -106,6 +109,9 @@ type Leases interface {
 	// KeepAlive prolongs the life of a replica and sets its group. It returns
 	// false if the replica was removed: then it has lost all its leases and must
 	// join under another id.
+	//
+	// Another one that would live [LongestLife] times as long from now on was told so
+	// before the clock was set back: it lives as long as this one, unless it says more.
 	KeepAlive(ctx context.Context, r Replica, ttl time.Duration) (bool, error)
 	// Leave removes a replica, which frees all its leases.
 	Leave(ctx context.Context, id string) error

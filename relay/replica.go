@@ -28,7 +28,8 @@ type replica struct {
 	slots  map[eventlog.Partition]*slot
 	ended  chan *slot
 	failed bool
-	raced  bool // another replica was faster; there may be more to take
+	raced  bool  // another replica was faster; there may be more to take
+	behind *view // how the log was known when another epoch had begun
 	// undivided is since when an endpoint is not divided as all replicas want it; zero
 	// if none is.
 	undivided time.Time
@@ -397,21 +398,30 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 		return nil
 	}
 	view := p.relay.tail.view.Load()
+	if view == p.behind {
+		p.raced = true
+		return nil
+	}
 	got, err := p.relay.log.Acquire(ctx, p.id, free)
 	if err != nil {
 		return err
 	}
 	p.raced = len(got) < len(free)
 	total := have + len(got)
+	var early []eventlog.Lease
 	for _, cursor := range got {
-		if cursor.Epoch != view.epoch { // the tail finds out first what was lost
-			p.relay.log.Wake()
-			p.raced = true
+		if cursor.Epoch != view.epoch {
+			early = append(early, cursor.Lease)
 			continue
 		}
 		p.start(ctx, view.losses, endpoints[cursor.Endpoint], cursor, controls[cursor.Endpoint], total)
 	}
-	return nil
+	if len(early) == 0 {
+		return nil
+	}
+	p.relay.log.Wake() // the tail finds out first what was lost
+	p.raced, p.behind = true, view
+	return p.relay.log.Release(ctx, early)
 }
 
 func (p *replica) start(ctx context.Context, losses int, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int) {

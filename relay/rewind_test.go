@@ -188,3 +188,35 @@ func TestFailoverThatLosesARename(t *testing.T) {
 		})
 	}
 }
+
+// A process that does not know yet what the database lost takes no leases, again and
+// again, that it can't use.
+func TestLeasesWaitForTheTail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
+		late := c.start(t, r, endpoint("a", nil), endpoint("b", nil))
+		other := c.start(t, r, endpoint("a", nil), endpoint("b", nil))
+		time.Sleep(30 * time.Second)
+		late.set(&late.view.silent, true)
+		time.Sleep(1500 * time.Millisecond)
+		late.set(&late.view.silent, false) // its tail waits for an answer still
+		c.Restart()
+		time.Sleep(2 * time.Second)
+		other.exit()
+		time.Sleep(20 * time.Second)
+		c.append(event(1, 0))
+		time.Sleep(time.Second)
+		if n := len(r.got()); n != 2 {
+			t.Errorf("%d delivered, want 2", n)
+		}
+		cursors, err := c.Cursors(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cursor := range cursors {
+			if cursor.Generation > 6 {
+				t.Errorf("endpoint %s was leased %d times", cursor.Endpoint, cursor.Generation)
+			}
+		}
+	})
+}

@@ -30,8 +30,8 @@ type tail struct {
 	began     func(ctx context.Context, base int64) (check func(), err error)
 	lost      func(ctx context.Context, from, to int64) error // notes what the database lost
 	rewound   func()                                          // called after that
-	following sync.Mutex
-	epochs    eventlog.Epochs // up to the one in which head is known
+	following chan struct{}                                   // held while the log is followed; a lock that can be given up
+	epochs    eventlog.Epochs                                 // up to the one in which head is known
 	view      atomic.Pointer[view]
 	entering  sync.RWMutex // held while an epoch is entered, shared while a write is counted
 
@@ -51,15 +51,13 @@ type view struct {
 }
 
 func newTail(log eventlog.Log, logger *slog.Logger) *tail {
-	t := &tail{log: log, logger: logger, changed: make(chan struct{})}
+	t := &tail{log: log, logger: logger, changed: make(chan struct{}), following: make(chan struct{}, 1)}
 	t.view.Store(new(view))
 	return t
 }
 
 // start sets the head to the end of the log as it is.
 func (t *tail) start(ctx context.Context) error {
-	t.following.Lock()
-	defer t.following.Unlock()
 	before, err := t.log.Epochs(ctx)
 	if err != nil {
 		return err
@@ -119,8 +117,12 @@ func (t *tail) run(ctx context.Context) {
 
 // follow reads what was added to the log.
 func (t *tail) follow(ctx context.Context) error {
-	t.following.Lock()
-	defer t.following.Unlock()
+	select {
+	case t.following <- struct{}{}:
+		defer func() { <-t.following }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	end, err := t.log.Advance(ctx)
 	if err != nil {
 		return err

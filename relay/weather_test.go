@@ -535,3 +535,41 @@ func TestPartitionsChangeWithoutDuplicates(t *testing.T) {
 		}
 	})
 }
+
+// A process that was killed before the database's clock was set back by hours keeps its
+// endpoints no longer than another one.
+func TestClockSetBackAfterAKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
+		killed := c.start(t, r, manyEndpoints(4)...)
+		c.start(t, r, manyEndpoints(4)...)
+		time.Sleep(time.Minute)
+		killed.kill()
+		c.Jump(-5 * time.Hour)
+		time.Sleep(20 * time.Second)
+		c.append(event(1, 0))
+		time.Sleep(time.Second)
+		if n := len(r.got()); n != 4 {
+			t.Errorf("%d delivered, want 4", n)
+		}
+	})
+}
+
+// Who asks for what is new waits no longer than they want to for another who has no
+// answer from the database.
+func TestRefreshIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{Memory: eventlogtest.NewMemory()}
+		p := c.start(t, &receiver{}, endpoint("a", nil))
+		time.Sleep(time.Second)
+		p.set(&p.view.silent, true)
+		time.Sleep(1500 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begun := time.Now()
+		if err := p.relay.Refresh(ctx); err == nil || time.Since(begun) > time.Second {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+		p.set(&p.view.silent, false)
+	})
+}

@@ -32,7 +32,9 @@ type Memory struct {
 // contents is what a database holds.
 type contents struct {
 	events   []tidings.Event
-	expired  int // how many were removed from the beginning
+	logged   []time.Time // when each was, by the log's clock
+	expired  int         // how many were removed from the beginning
+	expiry   eventlog.ExpiryClock
 	cursors  map[cursorKey]eventlog.Cursor
 	replicas map[string]replica
 	retries  map[retryKey]eventlog.Retry
@@ -45,7 +47,7 @@ type contents struct {
 
 func (c contents) clone() contents {
 	return contents{
-		slices.Clone(c.events), c.expired, maps.Clone(c.cursors), maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
+		slices.Clone(c.events), slices.Clone(c.logged), c.expired, c.expiry, maps.Clone(c.cursors), maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
 		slices.Clone(c.gaps), slices.Clone(c.replays), slices.Clone(c.history), slices.Clone(c.epochs),
 	}
 }
@@ -100,7 +102,7 @@ func (m *Memory) Append(events ...tidings.Event) {
 		if e.ID == "" {
 			e.ID = fmt.Sprintf("event-%d", e.Sequence)
 		}
-		m.events = append(m.events, e)
+		m.events, m.logged = append(m.events, e), append(m.logged, m.now())
 	}
 	m.mu.Unlock()
 	m.Wake()
@@ -110,7 +112,8 @@ func (m *Memory) Append(events ...tidings.Event) {
 func (m *Memory) Cut(after int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.events, m.started = m.events[:after-int64(m.expired)], true
+	kept := after - int64(m.expired)
+	m.events, m.logged, m.started = m.events[:kept], m.logged[:kept], true
 }
 
 // Restart has the next reader begin an epoch.
@@ -176,18 +179,21 @@ func (m *Memory) Oldest(context.Context) (int64, error) {
 	return int64(m.expired) + 1, nil
 }
 
-// ExpireEvents removes events made longer ago than a time, as an [eventlog.Archive] does.
+// ExpireEvents removes events as an [eventlog.Expirer] does.
 func (m *Memory) ExpireEvents(_ context.Context, keep time.Duration) (x eventlog.Expiry, err error) {
-	x.At = time.Now()
 	m.mu.Lock()
-	count := slices.IndexFunc(m.events, func(e tidings.Event) bool { return !e.Time.Before(x.At.Add(-keep)) })
+	now := m.now()
+	m.expiry, err = m.expiry.At(now, keep)
+	count := slices.IndexFunc(m.logged, func(at time.Time) bool { return !at.Before(now.Add(-keep)) })
 	if count < 0 {
-		count = len(m.events)
+		count = len(m.logged)
 	}
 	before := int64(m.expired+count) + 1
 	m.mu.Unlock()
-	x.Gaps = m.ExpireBefore(before)
-	return x, nil
+	if err != nil {
+		return x, err
+	}
+	return eventlog.Expiry{At: now, Gaps: m.ExpireBefore(before)}, nil
 }
 
 // ExpireBefore removes the events before a position, and returns what cursors missed.
@@ -195,7 +201,7 @@ func (m *Memory) ExpireBefore(sequence int64) (gaps []eventlog.Gap) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.events) > 0 && int64(m.expired)+1 < sequence {
-		m.events, m.expired = m.events[1:], m.expired+1
+		m.events, m.logged, m.expired = m.events[1:], m.logged[1:], m.expired+1
 	}
 	for key, c := range m.cursors {
 		if end := int64(m.expired); c.Sequence < end {

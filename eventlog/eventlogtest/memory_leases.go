@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Jump sets the clock that leases go by forward, or back.
+// Jump sets the clock that leases and expiry go by forward, or back.
 func (m *Memory) Jump(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -37,6 +37,12 @@ func (m *Memory) KeepAlive(_ context.Context, r eventlog.Replica, ttl time.Durat
 		return false, nil
 	}
 	m.replicas[r.ID] = replica{r, m.now().Add(ttl)}
+	for id, other := range m.replicas {
+		if other.expires.After(m.now().Add(eventlog.LongestLife * ttl)) {
+			other.expires = m.now().Add(ttl)
+			m.replicas[id] = other
+		}
+	}
 	return true, nil
 }
 
@@ -186,6 +192,9 @@ func (m *Memory) forget(endpoint string) (parked int64) {
 func (m *Memory) ExpireEndpoints(_ context.Context, age time.Duration) (gone []eventlog.Removed, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.expiry, err = m.expiry.At(m.now(), max(age, 0)); err != nil {
+		return nil, err
+	}
 	low := make(map[string]int64)
 	for key, c := range m.cursors {
 		if at, seen := low[key.endpoint]; !seen || c.Sequence < at {

@@ -169,6 +169,35 @@ func testDeadReplica(t *testing.T, home Home) {
 	}
 }
 
+func testLongLife(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	here := eventlog.Replica{ID: "here"}
+	for id, ttl := range map[string]time.Duration{"gone": 100 * time.Hour, "here": time.Minute} {
+		if err := log.Join(ctx, eventlog.Replica{ID: id}, ttl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	live := func() (ids []string) {
+		t.Helper()
+		all, err := log.Replicas(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			ids = append(ids, r.ID)
+		}
+		return ids
+	}
+	if alive, err := log.KeepAlive(ctx, here, time.Millisecond); !alive || err != nil {
+		t.Fatalf("alive = %v, %v", alive, err)
+	}
+	for deadline := time.Now().Add(time.Minute); len(live()) > 0; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("live = %v; want none", live())
+		}
+	}
+}
+
 func testPartitions(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	old := hold(t, log, "a")

@@ -9,32 +9,24 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// jumpSlack is by how much more than the time to keep events the clock may have gone on
-// between two expiries: they may be further apart than that time.
-const jumpSlack = 10 * time.Minute
-
 // ExpiryClock returns the time by which events expire, in microseconds. The error is an
 // [eventlog.ClockError] if the clock was set forward by more than they are kept, for as
 // long as they are kept from then on, or until it is set back.
 func (t *Tables) ExpiryClock(ctx context.Context, keep time.Duration) (clock int64, err error) {
 	var refused error
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		var before, jumped, jump int64
+		var ran, jumped, jump int64
 		err := tx.QueryRowContext(ctx, "SELECT run_at, jumped_at, jump, "+t.dialect.Now+" FROM "+t.schema+"tidings_expiry"+t.dialect.HoldRows).
-			Scan(&before, &jumped, &jump, &clock)
+			Scan(&ran, &jumped, &jump, &clock)
 		if err != nil {
 			return err
 		}
-		switch {
-		case before > 0 && clock-before > (keep+jumpSlack).Microseconds():
-			jumped, jump = clock, clock-before
-		case clock < jumped:
-			jumped, jump = 0, 0
-		}
-		if until := jumped + keep.Microseconds(); jumped > 0 && clock < until {
-			refused = &eventlog.ClockError{Jump: time.Duration(jump) * time.Microsecond, Until: fromMicros(until)}
-		}
-		_, err = tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_expiry SET run_at = $1, jumped_at = $2, jump = $3", clock, jumped, jump)
+		var next eventlog.ExpiryClock
+		next, refused = eventlog.ExpiryClock{
+			Ran: fromMicros(ran), Jumped: fromMicros(jumped), Jump: time.Duration(jump) * time.Microsecond,
+		}.At(fromMicros(clock), keep)
+		_, err = tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_expiry SET run_at = $1, jumped_at = $2, jump = $3",
+			clock, micros(next.Jumped), next.Jump.Microseconds())
 		return err
 	})
 	if err != nil {

@@ -39,6 +39,11 @@ func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Dur
 	if err != nil {
 		return false, fmt.Errorf("keep replica alive: %w", err)
 	}
+	_, err = t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET expires_at = "+t.dialect.Now+" + $1 WHERE expires_at > "+t.dialect.Now+" + $2",
+		ttl.Microseconds(), (eventlog.LongestLife * ttl).Microseconds())
+	if err != nil {
+		return false, fmt.Errorf("look after other replicas: %w", err)
+	}
 	return n == 1, nil
 }
 

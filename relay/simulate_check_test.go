@@ -1,0 +1,155 @@
+package relay_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// check compares the history with what is promised.
+func (s *simulation) check() {
+	byEndpoint := make(map[string][]*request)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.requests {
+		byEndpoint[r.endpoint] = append(byEndpoint[r.endpoint], r)
+	}
+	for who := range s.settings {
+		s.checkEndpoint(who, byEndpoint[who])
+	}
+	s.checkLeft()
+}
+
+// checkEndpoint checks what an endpoint got.
+func (s *simulation) checkEndpoint(who string, requests []*request) {
+	complain := func(format string, args ...any) { s.complain(who+": "+format, args...) }
+	dead := make(map[string]bool)
+	rows, err := s.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: s.settings[who].Name, Limit: 1 << 20})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, row := range rows {
+		if row.Dead.IsZero() {
+			complain("%s is parked still, next at %v", row.Event.ID, row.Next)
+		}
+		dead[row.Event.ID] = true
+	}
+	got := make(map[string]bool)
+	highest := make(map[string]int64) // first deliveries, by resource
+	allowed := s.allowedAgain(requests)
+	before := make(map[string]*request) // delivered last
+	slices.SortStableFunc(requests, func(a, b *request) int { return a.ended.Compare(b.ended) })
+	for _, r := range requests {
+		if born := s.born[who]; s.index[r.event.ID] < s.owed[who] && r.began.After(born.Add(leaseTime)) && !r.replay {
+			complain("%s came at %v, although the endpoint began anew at %v", r.event.ID, s.at(r.began), s.at(born))
+		}
+		if r.verdict != tidings.Delivered || r.ended.IsZero() {
+			continue
+		}
+		switch {
+		case got[r.event.ID]:
+			if last := before[r.event.ID]; !r.replay && !allowed[last] {
+				complain("%s was delivered by %s at %v and again by %s at %v; no trouble explains it; before: %s",
+					r.event.ID, last.process, s.at(last.ended), r.process, s.at(r.began), s.before(r.began))
+			}
+			before[r.event.ID] = r
+			continue
+		case s.lost[r.event.ID]: // its version was used again
+			got[r.event.ID], before[r.event.ID] = true, r
+			continue
+		case s.dead[who+r.event.ID]:
+		case r.event.ResourceVersion < highest[r.event.Resource()] && !dead[r.event.ID] && !r.dead && who != "merging":
+			complain("first delivery of %s at %v came after version %d; before: %s",
+				r.event.ID, s.at(r.began), highest[r.event.Resource()], s.before(r.began))
+		}
+		got[r.event.ID], before[r.event.ID] = true, r
+		highest[r.event.Resource()] = max(highest[r.event.Resource()], r.event.ResourceVersion)
+	}
+	missed := s.missed(who)
+	for i, e := range s.written[s.owed[who]:] {
+		merged := who == "merging" && e.ResourceVersion < highest[e.Resource()]
+		if !got[e.ID] && !s.lost[e.ID] && !dead[e.ID] && !merged && !missed(e) {
+			complain("%s (number %d, written at %v, expired at position %d) was lost; %s",
+				e.ID, s.owed[who]+i+1, s.at(e.Time), s.expired[e.ID], s.state(s.T))
+		}
+	}
+}
+
+// missed returns what reports whether a gap says that an endpoint did not get an event,
+// since that expired.
+func (s *simulation) missed(who string) func(e tidings.Event) bool {
+	gaps, err := s.Gaps(s.Context(), 1<<20)
+	if err != nil {
+		s.Fatal(err)
+	}
+	gaps = slices.DeleteFunc(gaps, func(g eventlog.Gap) bool {
+		return g.Endpoint != s.settings[who].Name || g.Reason == eventlog.GapLost
+	})
+	return func(e tidings.Event) bool {
+		at, expired := s.expired[e.ID]
+		return expired && slices.ContainsFunc(gaps, func(g eventlog.Gap) bool { return g.From <= at && at <= g.To })
+	}
+}
+
+// checkLeft checks that nothing is left that nobody looks after, and that everything has
+// come to its end.
+func (s *simulation) checkLeft() {
+	head, _ := s.Memory.Advance(s.Context())
+	cursors, err := s.Cursors(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	configured := make(map[string]bool)
+	for _, e := range s.settings {
+		configured[e.Name] = true
+	}
+	for _, c := range cursors {
+		switch {
+		case configured[c.Endpoint] != c.Removed.IsZero():
+			s.complain("%s: configured %t, and removed at %v", c.Endpoint, configured[c.Endpoint], c.Removed)
+		case configured[c.Endpoint] && (c.Sequence != head || c.Former != ""):
+			s.complain("%s: its cursor is at %d of %d, its former name %q", c.Endpoint, c.Sequence, head, c.Former)
+		}
+	}
+	replays, err := s.Replays(s.Context(), true, 1<<20)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, r := range replays {
+		s.complain("%s: a replay does not end: %+v", r.Endpoint, r)
+	}
+}
+
+// before lists what happened last before a time.
+func (s *simulation) before(t time.Time) string {
+	at, _ := slices.BinarySearchFunc(s.steps, t, func(step taken, t time.Time) int { return step.at.Compare(t) })
+	var b strings.Builder
+	for _, step := range s.steps[max(at-8, 0):at] {
+		fmt.Fprintf(&b, "%s of %s at %v, ", step.kind, step.process, s.at(step.at))
+	}
+	return b.String()
+}
+
+// allowedAgain is the deliveries to an endpoint that may be made again: for each trouble
+// of a process what it had under way, and what it had delivered in an interval of the
+// cursors before. An answer that was not heard counts, too.
+func (s *simulation) allowedAgain(requests []*request) map[*request]bool {
+	const interval = time.Second // saving cursors takes a quarter, twice, and some time
+	allowed := make(map[*request]bool)
+	for _, r := range requests {
+		if r.verdict != tidings.Delivered {
+			continue
+		}
+		for _, trouble := range s.troubles {
+			if (r.process == trouble.process || trouble.process == "") && !r.began.After(trouble.at.Add(interval+trouble.lasts)) &&
+				(r.ended.IsZero() || r.ended.After(trouble.at.Add(-interval-trouble.lost))) {
+				allowed[r] = true
+			}
+		}
+	}
+	return allowed
+}

@@ -1,0 +1,309 @@
+package relay_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// simulation is one run. Endpoints go by their personality here, whatever their names are.
+type simulation struct {
+	*testing.T
+	*cluster
+	seed      uint64
+	random    *rand.Rand // of a step; the receivers have their own
+	without   []string
+	processes []*process
+	names     int // how many processes there were
+	settings  map[string]relay.Endpoint
+	removed   map[string]relay.Endpoint // not configured now
+	renamed   map[string]time.Time
+	retention time.Duration
+	began     time.Time
+	healed    bool
+	versions  map[int]int
+	written   []tidings.Event
+	index     map[string]int          // of what was written
+	lost      map[string]bool         // by the database
+	expired   map[string]int64        // at which position
+	dead      map[string]bool         // by endpoint and id, given up when the database lost that, too
+	owed      map[string]int          // from which event on an endpoint gets them
+	born      map[string]time.Time    // when it began there
+	silences  map[string][2]time.Time // by process, from when to when
+	wandered  time.Duration           // what small jumps of the clock come to at the most
+	jumped    time.Duration           // by a big one
+	clockSeen bool                    // events expired, or were to, since that and since a failover
+	standby   standby
+	failovers int
+	steps     []taken
+	problems  []string
+
+	mu       sync.Mutex
+	requests []*request
+	answers  *rand.Rand
+	troubles []trouble // that make duplicates
+}
+
+// request is one that an endpoint got.
+type request struct {
+	endpoint, process string
+	event             tidings.Event
+	number            int
+	replay, dead      bool      // sent again, and it had been given up
+	began, ended      time.Time // ended is zero while it is under way
+	verdict           tidings.Verdict
+}
+
+// taken is a step that was, and for which process if it is about one.
+type taken struct {
+	at            time.Time
+	kind, process string
+}
+
+// trouble is a process that ended without a word, or lost what it had leased, or
+// had it divided in another way.
+type trouble struct {
+	process string // empty for all
+	at      time.Time
+	lasts   time.Duration // it delivers for so long without being able to note it
+	lost    time.Duration // what it noted for so long before is lost
+}
+
+// mood is how an endpoint answers, and how long that takes.
+type mood func(e tidings.Event, at time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration)
+
+var moods = map[string]mood{
+	"well": func(tidings.Event, time.Duration, *rand.Rand) (tidings.Outcome, time.Duration) {
+		return delivered, 5 * time.Millisecond
+	},
+	"flapping": func(_ tidings.Event, at time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration) {
+		if int(at.Minutes())/7%2 == 0 || r.IntN(20) == 0 {
+			return failed, 10 * time.Millisecond
+		}
+		return delivered, 10 * time.Millisecond
+	},
+	"refuses-one": func(e tidings.Event, _ time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+		if strings.HasSuffix(e.ResourceID, "3") {
+			return refused, time.Millisecond
+		}
+		return delivered, 3 * time.Millisecond
+	},
+	"refuses-all": func(_ tidings.Event, at time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+		if at > time.Hour && at < 3*time.Hour {
+			return refused, time.Millisecond
+		}
+		return delivered, time.Millisecond
+	},
+	"throttles": func(_ tidings.Event, _ time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration) {
+		if r.IntN(5) == 0 {
+			return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_429", Status: 429}, time.Millisecond
+		}
+		return delivered, 20 * time.Millisecond
+	},
+	"hangs": func(_ tidings.Event, _ time.Duration, r *rand.Rand) (tidings.Outcome, time.Duration) {
+		if r.IntN(50) == 0 {
+			return tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout}, 15 * time.Second
+		}
+		return delivered, 5 * time.Millisecond
+	},
+	"slow": func(tidings.Event, time.Duration, *rand.Rand) (tidings.Outcome, time.Duration) {
+		return delivered, 2 * time.Second
+	},
+	"merging": func(_ tidings.Event, at time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+		if int(at.Minutes())/20%2 == 0 {
+			return unreachable, time.Millisecond
+		}
+		return delivered, 50 * time.Millisecond
+	},
+	"away": func(_ tidings.Event, at time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
+		if int(at.Minutes())/100%2 == 0 { // longer than events are kept, in some runs
+			return unreachable, time.Millisecond
+		}
+		return delivered, time.Millisecond
+	},
+}
+
+// personality is whose name an endpoint has.
+func personality(name string) string {
+	before, _, _ := strings.Cut(name, ".")
+	return before
+}
+
+// name is that of an endpoint whose URL was corrected some times. It has no other than
+// its host and path.
+func (s *simulation) nameOf(personality string, n int) string {
+	return fmt.Sprintf("%s.example/%d", personality, n)
+}
+
+func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
+	s := &simulation{
+		T: t, cluster: &cluster{Memory: eventlogtest.NewMemory(), staging: seed%4 != 0},
+		seed: seed, without: without, answers: rand.New(rand.NewPCG(seed, 0)), began: time.Now(),
+		retention: []time.Duration{40 * time.Minute, 90 * time.Minute, 3 * time.Hour}[seed%3],
+		settings:  make(map[string]relay.Endpoint), removed: make(map[string]relay.Endpoint), renamed: make(map[string]time.Time),
+		versions: make(map[int]int), index: make(map[string]int), lost: make(map[string]bool), expired: make(map[string]int64),
+		dead: make(map[string]bool), owed: make(map[string]int), born: make(map[string]time.Time), silences: make(map[string][2]time.Time),
+	}
+	for who := range moods {
+		e := endpoint(s.nameOf(who, 0), nil)
+		e.URL = "https://" + e.Name
+		e.MaxInFlight, e.Fingerprint, e.Timeout = 8, "0", 15*time.Second
+		e.Retry.Delays = []time.Duration{5 * time.Second, time.Minute, 10 * time.Minute}
+		if who == "merging" {
+			e.Coalesce = tidings.CoalesceUpdates
+		}
+		s.settings[who] = e
+	}
+	return s
+}
+
+func (s *simulation) run() []string {
+	s.processes = []*process{s.begin()}
+	if s.staging { // a SQLite file belongs to one process
+		s.processes = append(s.processes, s.begin(), s.begin())
+	}
+	if !slices.Contains(s.without, "expire") {
+		s.expire() // a server does so as it starts
+	}
+	for number := uint64(1); time.Since(s.began) < simulatedTime; number++ {
+		s.random = rand.New(rand.NewPCG(s.seed, number)) // what is left out changes nothing else
+		pause := time.Duration(s.random.IntN(20_000)) * time.Millisecond
+		if s.random.IntN(10) == 0 {
+			pause *= 30
+		}
+		s.step()
+		time.Sleep(pause)
+	}
+	s.heal()
+	s.check()
+	for _, p := range s.processes {
+		p.exit()
+	}
+	return s.problems
+}
+
+func (s *simulation) complain(format string, args ...any) {
+	s.problems = append(s.problems, fmt.Sprintf(format, args...))
+}
+
+// begin starts a process with the settings of now.
+func (s *simulation) begin() *process {
+	s.names++
+	name := fmt.Sprint("process", s.names)
+	before := s.partitions()
+	s.noteNew()
+	p := s.start(s.T, nil, s.endpoints(name)...)
+	s.divided(before)
+	return p
+}
+
+// noteNew notes that endpoints without a cursor begin with what is written from now on.
+func (s *simulation) noteNew() {
+	known := make(map[string]bool)
+	cursors, _ := s.Cursors(s.Context())
+	for _, c := range cursors {
+		known[personality(c.Endpoint)] = true
+	}
+	for who := range s.settings {
+		if !known[who] {
+			s.owed[who], s.born[who] = len(s.written), time.Now()
+		}
+	}
+}
+
+// divided notes that endpoints may have been divided into other partitions, or have
+// another name: what each process delivered a moment ago is not known to the others.
+func (s *simulation) divided(before map[string]int) {
+	if !maps.Equal(before, s.partitions()) {
+		for _, p := range s.processes {
+			s.suffer(p, 0)
+		}
+	}
+}
+
+// partitions are how many each endpoint has now, by name.
+func (s *simulation) partitions() map[string]int {
+	of := make(map[string]int)
+	cursors, _ := s.Cursors(s.Context())
+	for _, c := range cursors {
+		of[c.Endpoint] = c.Of
+	}
+	return of
+}
+
+// endpoints are the settings of now, with senders of a process.
+func (s *simulation) endpoints(process string) (all []relay.Endpoint) {
+	for who, e := range s.settings {
+		e.Sender = s.sender(who, e.Name, process)
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b relay.Endpoint) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func (s *simulation) sender(who, name, process string) relay.Sender {
+	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
+		s.mu.Lock()
+		r := &request{endpoint: who, process: process, event: a.Event, number: a.Number, replay: a.Replay, began: time.Now()}
+		if r.replay {
+			rows, _ := s.Parked(ctx, eventlog.ParkedFilter{Endpoint: name, Sequence: a.Event.Sequence, Dead: true, Limit: 1})
+			r.dead = len(rows) > 0
+		}
+		s.requests = append(s.requests, r)
+		answer := moods[who]
+		if s.healed {
+			answer = moods["well"]
+		}
+		outcome, took := answer(a.Event, time.Since(s.began), s.answers)
+		s.mu.Unlock()
+		timer := time.NewTimer(took)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			outcome = tidings.Outcome{Verdict: tidings.Interrupted}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		r.ended, r.verdict = time.Now(), outcome.Verdict
+		outcome.Duration = time.Since(r.began)
+		return outcome
+	})
+}
+
+// heal ends all trouble and waits until everything has had its time.
+func (s *simulation) heal() {
+	s.mu.Lock()
+	s.healed = true
+	s.mu.Unlock()
+	maps.Copy(s.settings, s.removed)
+	clear(s.removed)
+	s.Jump(-s.jumped)
+	for _, p := range s.processes {
+		s.revive(p)
+	}
+	_ = s.SaveControl(s.Context(), eventlog.Control{Endpoint: s.settings["well"].Name, Since: time.Now()})
+	s.nudge()
+	time.Sleep(time.Hour)
+}
+
+// name is that of a process.
+func (s *simulation) name(p *process) string {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	return fmt.Sprint("process", slices.Index(s.views, p.view)+1)
+}
+
+// at is a time as one of the run.
+func (s *simulation) at(t time.Time) time.Duration { return t.Sub(s.began) }
