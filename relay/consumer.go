@@ -106,7 +106,7 @@ func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, al
 	}
 	last := lastSaved(cursor)
 	c.ledger = &ledger{
-		log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, logger: c.logger, lose: c.lose, moved: r.moved,
+		log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, page: c.windowLimit, logger: c.logger, lose: c.lose, moved: r.moved,
 	}
 	c.ledger.writes.Store(last.Writes)
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
@@ -429,40 +429,61 @@ func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now 
 
 // loadDue takes parked events that are due into the order.
 func (c *consumer) loadDue(ctx context.Context, now time.Time) {
-	if c.health.state == Disabled || c.order.due.len() >= dueRows/2 {
+	if c.health.state == Disabled || !c.roomForDue() {
 		return
 	}
 	for _, r := range c.ledger.due(ctx, now, dueRows) {
-		if c.order.lanes[r.Event.Resource()] == nil {
+		switch {
+		case c.order.lanes[r.Event.Resource()] != nil:
+		case c.order.loaded < c.windowLimit:
 			c.loadLane(ctx, r.Event)
+		default:
+			c.ledger.dueAt(now) // once there is room
 		}
 	}
+}
+
+// roomForDue reports whether more parked events may be loaded: as many as a consumer may
+// hold of others.
+func (c *consumer) roomForDue() bool {
+	return c.order.due.len() < dueRows/2 && c.order.loaded < c.windowLimit
 }
 
 // loadLane reads the oldest events of a parked resource. If there are none it is
 // not parked any more.
 func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
-	limit := laneRows
+	room := max(min(laneRows, c.windowLimit/laneRows, c.windowLimit-c.order.loaded), 1)
+	page := room
 	if c.coalesces() {
-		limit = mergeRows
+		page = max(min(mergePage, c.windowLimit), room)
 	}
 	var rows []eventlog.Retry
-	for more := true; more; {
-		found, ok := c.ledger.lane(ctx, e, limit)
+	for more, seen := true, 0; more; {
+		found, ok := c.ledger.lane(ctx, e, page)
 		if !ok {
 			return
 		}
-		rows = c.matching(ctx, found)
-		more = len(rows) == 0 && len(found) > 0
+		read := len(found)
+		seen += read
+		rows = c.merge(ctx, c.matching(ctx, found))
+		// Those that come next may be merged with the last one.
+		more = read == page && (len(rows) == 0 || len(rows) < read && len(rows) <= room && seen < mergeRows)
 	}
 	if len(rows) == 0 {
 		c.order.Unpark(e.Resource())
 		return
 	}
-	for _, m := range c.order.AddDue(rows) {
+	c.order.AddDue(rows[:min(len(rows), room)])
+}
+
+// merge returns the parked events of a resource that are left to send.
+func (c *consumer) merge(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
+	left, gone := c.order.MergeParked(rows)
+	for _, m := range gone {
 		c.tellMerged(m.gone, m.into)
 		c.ledger.unpark(ctx, time.Now(), m.gone.Sequence)
 	}
+	return left
 }
 
 // matching returns the parked events that the endpoint still wants; the others are
@@ -512,7 +533,7 @@ func (c *consumer) arm() {
 	}
 	if wake, ok := c.health.wake(); ok && wake.After(now) {
 		at(wake)
-	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() && c.alive.has(now) && c.order.due.len() < dueRows/2 {
+	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() && c.alive.has(now) && c.roomForDue() {
 		at(c.ledger.nextDue)
 	}
 	at(c.paced)

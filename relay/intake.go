@@ -175,7 +175,7 @@ func (r *Relay) sample(ctx context.Context, after int64, wants func(tidings.Even
 		return nil
 	}
 	var finds, newest []tidings.Event
-	seen := make(map[[16]byte]bool)
+	seen := make(map[resourceHash]bool)
 	for looked, firsts := 0, 0; looked < scoutEvents; {
 		events, _, err := r.tail.read(ctx, after, readBatch)
 		if err != nil || len(events) == 0 {

@@ -20,6 +20,7 @@ type ledger struct {
 	lease  eventlog.Lease // as it was acquired
 	tail   *tail
 	losses int // of the tail when the lease was acquired
+	page   int // how many rows are read at once at the beginning
 	logger *slog.Logger
 	lost   atomic.Bool
 	lose   func()        // ends all that is done under the lease
@@ -37,12 +38,13 @@ const (
 	// retries table, and so what is sent again after a crash.
 	unparkLimit    = 256
 	unparkInterval = 250 * time.Millisecond
-	// laneRows is how many parked events of a resource are read at once: after an
+	// laneRows is how many parked events of a resource are held at once: after an
 	// hour of retries there may be very many.
-	laneRows = 64
-	// mergeRows is how many where updates are merged: what comes of them must not
-	// depend on how far they were read.
+	laneRows = 32
+	// mergeRows is how many are looked at where updates are merged, mergePage at once:
+	// what comes of them should not depend on how far they were read.
 	mergeRows = 10_000
+	mergePage = 256
 	// dueRows is how many parked resources that are due are read at once.
 	dueRows = 64
 )
@@ -198,9 +200,6 @@ func (l *ledger) again(ctx context.Context, reason string, since, now time.Time)
 	})
 }
 
-// parkedPage is how many parked resources are read at once when a consumer begins.
-const parkedPage = 1000
-
 // begin finds the resources that were parked when the last owner stopped, and the
 // dead letters that the cursor has not passed: those may not be sent again, for
 // later events of their resource went out. What nobody would try again, because the
@@ -211,14 +210,14 @@ func (l *ledger) begin(
 ) (dead map[int64]bool) {
 	dead = make(map[int64]bool)
 	l.pages(ctx, after, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
-		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true, After: after, Limit: parkedPage})
+		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true, After: after, Limit: l.page})
 	}, func(rows []eventlog.Retry) {
 		for _, r := range rows {
 			dead[r.Event.Sequence] = true
 		}
 	})
 	l.pages(ctx, 0, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
-		return l.log.ParkedLanes(ctx, l.lease.Partition, after, parkedPage)
+		return l.log.ParkedLanes(ctx, l.lease.Partition, after, l.page)
 	}, func(rows []eventlog.Retry) {
 		var forgotten []eventlog.Retry
 		for _, r := range rows {
@@ -249,7 +248,7 @@ func (l *ledger) pages(ctx context.Context, after int64, read func(context.Conte
 			return
 		}
 		take(rows)
-		if len(rows) < parkedPage {
+		if len(rows) < l.page {
 			return
 		}
 		after = rows[len(rows)-1].Event.Sequence

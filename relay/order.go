@@ -1,7 +1,8 @@
 package relay
 
 import (
-	"crypto/sha256"
+	"encoding/binary"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -18,6 +19,7 @@ type order struct {
 	lanes    map[string]*lane
 	fresh    rotation // lanes whose first event may go
 	due      rotation // the same for parked ones
+	loaded   int      // events of parked lanes
 	parked   parkedSet
 	window   window
 	ahead    []int64 // positions beyond what was read that are settled, sorted
@@ -50,12 +52,19 @@ type lane struct {
 }
 
 // parkedSet is the resources with events in the retries table. A hash is all that is
-// kept of each: there may be very many.
-type parkedSet map[[16]byte]struct{}
+// kept of each: there may be very many. Of a million parked resources and a million
+// others, two have the same with a probability of one in ten million; then the other one
+// waits, too, until another consumer takes over.
+type parkedSet map[resourceHash]struct{}
 
-func hashOf(resource string) [16]byte {
-	sum := sha256.Sum256([]byte(resource))
-	return [16]byte(sum[:16])
+// resourceHash is no number, for the sake of memory: a map would align it.
+type resourceHash [8]byte
+
+var hashSeed = maphash.MakeSeed()
+
+func hashOf(resource string) (hash resourceHash) {
+	binary.NativeEndian.PutUint64(hash[:], maphash.String(hashSeed, resource))
+	return hash
 }
 
 func (s parkedSet) has(resource string) bool {
@@ -135,46 +144,54 @@ func (o *order) passed(sequence int64) {
 // Passed notes that all up to a position was read from the log.
 func (o *order) Passed(sequence int64) { o.window.read = max(o.window.read, sequence) }
 
-// AddDue takes the oldest event of a parked resource, which is due, with those
-// behind it that were read. It returns the events that others tell of, too, which
-// need not wait any longer.
-func (o *order) AddDue(rows []eventlog.Retry) (gone []merged) {
-	if len(rows) == 0 {
-		return nil
-	}
-	resource := rows[0].Event.Resource()
-	if o.lanes[resource] != nil {
-		return nil
-	}
-	l := &lane{resource: resource, parked: true}
+// MergeParked returns which events of a parked resource are left, and those that others
+// tell of, too, which need not wait any longer.
+func (o *order) MergeParked(rows []eventlog.Retry) (left []eventlog.Retry, gone []merged) {
 	for _, r := range rows {
-		it := &item{event: r.Event, lane: l, attempts: r.Attempts, first: r.First}
-		it.trial.parked = r.Attempts > 0
-		if n := len(l.items); n > 0 {
-			last := l.items[n-1]
-			keepLater, isMerged := merge(o.coalesce, last.event.Action, r.Event.Action)
+		if n := len(left); n > 0 {
+			last := left[n-1]
+			keepLater, isMerged := merge(o.coalesce, last.Event.Action, r.Event.Action)
 			switch {
-			case !isMerged, !last.first.IsZero(), !it.first.IsZero():
+			case !isMerged, !last.First.IsZero(), !r.First.IsZero():
 			case keepLater:
-				gone = append(gone, merged{last.event, r.Event})
-				l.items[n-1] = it
+				gone = append(gone, merged{last.Event, r.Event})
+				left[n-1] = r
 				continue
 			default:
-				gone = append(gone, merged{r.Event, last.event})
+				gone = append(gone, merged{r.Event, last.Event})
 				continue
 			}
 		}
-		l.items = append(l.items, it)
+		left = append(left, r)
 	}
 	for _, m := range gone {
 		if m.gone.Sequence > o.window.read {
 			o.SettleBeyond(m.gone.Sequence)
 		}
 	}
+	return left, gone
+}
+
+// AddDue takes the oldest event of a parked resource, which is due, with those
+// behind it that were read.
+func (o *order) AddDue(rows []eventlog.Retry) {
+	if len(rows) == 0 {
+		return
+	}
+	resource := rows[0].Event.Resource()
+	if o.lanes[resource] != nil {
+		return
+	}
+	l := &lane{resource: resource, parked: true}
+	for _, r := range rows {
+		it := &item{event: r.Event, lane: l, attempts: r.Attempts, first: r.First}
+		it.trial.parked = r.Attempts > 0
+		l.items = append(l.items, it)
+	}
+	o.loaded += len(l.items)
 	o.parked[hashOf(resource)] = struct{}{}
 	o.lanes[resource] = l
 	o.due.push(l)
-	return gone
 }
 
 // merged is an event that another one tells of.
@@ -256,6 +273,9 @@ func (o *order) Settle(it *item) (drained bool) {
 	l := it.lane
 	l.items[0] = nil
 	l.items = l.items[1:]
+	if l.parked {
+		o.loaded--
+	}
 	switch {
 	case !l.parked:
 		o.window.settle(it)
@@ -279,10 +299,12 @@ func (o *order) Settle(it *item) (drained bool) {
 // table: later ones of the resource are told to be parked, too.
 func (o *order) Park(it *item) {
 	for _, other := range it.lane.items {
-		if !it.lane.parked {
-			o.window.settle(other)
-			o.changes++
+		if it.lane.parked {
+			o.loaded--
+			continue
 		}
+		o.window.settle(other)
+		o.changes++
 	}
 	delete(o.lanes, it.lane.resource)
 	o.parked[hashOf(it.lane.resource)] = struct{}{}
@@ -343,11 +365,15 @@ func (o *order) Borrow(it *item) bool {
 	}
 	it.lane = &lane{resource: resource, items: []*item{it}, parked: true}
 	o.lanes[resource] = it.lane
+	o.loaded++
 	return true
 }
 
 // GiveBack ends what [order.Borrow] began, with the event as parked as before.
-func (o *order) GiveBack(it *item) { delete(o.lanes, it.lane.resource) }
+func (o *order) GiveBack(it *item) {
+	delete(o.lanes, it.lane.resource)
+	o.loaded--
+}
 
 // Cursor is the highest position below which everything is settled.
 func (o *order) Cursor() int64 { return o.window.cursor() }

@@ -113,11 +113,13 @@ func (m *orderModel) load(resource string) {
 		m.order.Unpark(resource)
 		return
 	}
-	for _, gone := range m.order.AddDue(slices.Clone(rows[:min(len(rows), 3)])) {
+	left, merged := m.order.MergeParked(slices.Clone(rows[:min(len(rows), 3)]))
+	for _, gone := range merged {
 		m.table[resource] = slices.DeleteFunc(m.table[resource], func(r eventlog.Retry) bool {
 			return r.Event.Sequence == gone.gone.Sequence
 		})
 	}
+	m.order.AddDue(left)
 }
 
 func (m *orderModel) park(it *item) {
@@ -171,8 +173,8 @@ func checkOrder(steps []byte, c tidings.Coalesce) error {
 	if cursor := m.order.Cursor(); cursor != m.sequence {
 		return fmt.Errorf("the cursor ends at %d of %d", cursor, m.sequence)
 	}
-	if len(m.order.parked)+len(m.order.lanes) > 0 {
-		return fmt.Errorf("left: %d parked resources, %d lanes", len(m.order.parked), len(m.order.lanes))
+	if len(m.order.parked)+len(m.order.lanes)+m.order.loaded != 0 {
+		return fmt.Errorf("left: %d parked resources, %d lanes, %d parked events", len(m.order.parked), len(m.order.lanes), m.order.loaded)
 	}
 	return m.check()
 }

@@ -102,7 +102,7 @@ func endpoint(name string, s relay.Sender) relay.Endpoint {
 }
 
 // start runs a relay until stop is called.
-func start(t *testing.T, log *eventlogtest.Memory, options relay.Options, endpoints ...relay.Endpoint) (stop func()) {
+func start(t *testing.T, log eventlog.Log, options relay.Options, endpoints ...relay.Endpoint) (stop func()) {
 	t.Helper()
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)

@@ -24,7 +24,7 @@ type replays struct {
 	over    map[string]bool // ids of those that ran, as long as a list has them
 	sending int             // its events under way
 
-	cursors []eventlog.Cursor // of all, as they were saved when asked for
+	cursors []eventlog.Cursor // of all partitions, as they were saved when asked for
 	asked   time.Time
 }
 
@@ -92,7 +92,7 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) boo
 		p := &replaying{
 			Replay: r, log: c.ledger.log, lease: c.ledger.valid, endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
 			drain: c.relay.options.DrainTimeout, out: c.replays.next, results: make(chan result, c.endpoint.MaxInFlight),
-			underway: make(map[string]bool), waiting: make(map[int64]bool),
+			batch: min(replayBatch, c.windowLimit), underway: make(map[string]bool), waiting: make(map[int64]bool),
 		}
 		helpers.Go(func() {
 			p.run(ctx, c.relay.writes)
@@ -151,10 +151,10 @@ func (c *consumer) settledElsewhere(ctx context.Context, e tidings.Event, now ti
 		if err != nil {
 			return false
 		}
-		r.cursors, r.asked = cursors, now
+		r.cursors, r.asked = slices.DeleteFunc(cursors, func(other eventlog.Cursor) bool { return other.Endpoint != c.endpoint.Name }), now
 	}
 	return slices.ContainsFunc(r.cursors, func(other eventlog.Cursor) bool {
-		return other.Endpoint == c.endpoint.Name && other.Has(e) && (other.Sequence >= e.Sequence || other.Marks.Settled(e))
+		return other.Has(e) && (other.Sequence >= e.Sequence || other.Marks.Settled(e))
 	})
 }
 
@@ -186,6 +186,7 @@ type replaying struct {
 	logger   *slog.Logger
 	lost     *atomic.Bool
 	drain    time.Duration
+	batch    int // events that are read at once
 	patterns []tidings.Pattern
 
 	out      chan<- *item
@@ -288,7 +289,7 @@ func (p *replaying) count(position int64) {
 
 // load reads more events once few are left.
 func (p *replaying) load(ctx context.Context) {
-	for !p.all && len(p.fresh) == 0 && len(p.again) < replayBatch && ctx.Err() == nil {
+	for !p.all && len(p.fresh) == 0 && len(p.again) < p.batch && ctx.Err() == nil {
 		events, err := p.fetch(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -356,7 +357,7 @@ func (p *replaying) wants(e tidings.Event) bool {
 func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	var events []tidings.Event
 	if p.Dead {
-		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: p.endpoint.Name, Dead: true, After: p.read, Limit: replayBatch})
+		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: p.endpoint.Name, Dead: true, After: p.read, Limit: p.batch})
 		for _, r := range rows {
 			events = append(events, r.Event)
 		}
@@ -365,7 +366,7 @@ func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 		}
 	} else {
 		var err error
-		if events, err = p.log.Read(ctx, p.read, replayBatch); err != nil {
+		if events, err = p.log.Read(ctx, p.read, p.batch); err != nil {
 			return nil, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -260,7 +261,7 @@ func (t *tail) moveTo(head int64) {
 var errWentBack = &eventlog.UnavailableError{Reason: "the event log ends earlier than a moment ago"}
 
 // read returns at most limit events after a position: from memory near the head,
-// from the log behind it. Callers share the events and must not change them.
+// from the log behind it.
 // Where the events after the position have expired, those that come next follow,
 // and missed is the position before them: more than after.
 func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidings.Event, missed int64, err error) {
@@ -272,7 +273,8 @@ func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidin
 	}
 	if len(near) > 0 && after >= near[0].Sequence-1 {
 		from := int(after - (near[0].Sequence - 1))
-		return near[from:min(from+limit, len(near))], after, nil
+		// A copy: one who holds it for long must not hold the whole array.
+		return slices.Clone(near[from:min(from+limit, len(near))]), after, nil
 	}
 	events, err = t.log.Read(ctx, after, limit)
 	switch {
