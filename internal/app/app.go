@@ -110,7 +110,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := useKeys(ctx, &cfg, resources); err != nil {
 		return nil, err
 	}
-	a.auth = &authenticator{users: resources, logger: a.logger}
+	a.auth = &authenticator{users: resources.Users, logger: a.logger}
 	if err := a.auth.set(&cfg); err != nil {
 		return nil, err
 	}

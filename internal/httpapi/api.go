@@ -71,6 +71,8 @@ type api struct {
 	Options
 	huma huma.API
 	mux  *router
+	// inContext are the tags of operations on resources that may belong to a context.
+	inContext map[string]bool
 }
 
 const root = "/api/v1"
@@ -78,7 +80,10 @@ const root = "/api/v1"
 // New returns the handler of all requests.
 func New(o Options) http.Handler {
 	o.BodyPace, o.KeepAlive = cmp.Or(o.BodyPace, limit.DefaultPace.Body), cmp.Or(o.KeepAlive, keepAliveTime)
-	a := &api{Options: o, mux: newRouter()}
+	a := &api{Options: o, mux: newRouter(), inContext: make(map[string]bool)}
+	for _, t := range o.Resources.All() {
+		a.inContext[tagOf(strings.TrimPrefix(t.URL, root))] = t.InContext
+	}
 	a.huma = humago.New(a.mux, configuration(o.Version))
 	a.huma.UseMiddleware(a.authenticate, a.hold, a.knownQuery, a.checkIfMatch, a.checkParameters, a.limitToContext)
 	a.huma.OpenAPI().OnAddOperation = append(a.huma.OpenAPI().OnAddOperation, declareErrors)
@@ -196,7 +201,7 @@ func register[I, O any](a *api, op huma.Operation, do func(ctx context.Context, 
 	op.Middlewares = huma.Middlewares{a.readBody(cmp.Or(op.MaxBodyBytes, bodyLimit))}
 	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
 	tag := op.Tags[0]
-	if tag == "files" || tag == "vector_stores" {
+	if a.inContext[tag] {
 		op.Parameters = append(op.Parameters, contextParameter)
 	}
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,

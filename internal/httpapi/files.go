@@ -37,14 +37,14 @@ func (a *api) fileRoutes() {
 		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
 	},
 	) (*resource.Items[*resource.File], error) {
-		return r.ListFiles(ctx, who, in.by(in.OrderBy), resource.FileFilter{
+		return r.Files.List(ctx, who, in.by(in.OrderBy), resource.FileFilter{
 			ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
 		})
 	})
 	get(a, "/files/{id}", "getFile", "Read what a file is", r.Files.Get)
-	remove(a, "/files/{id}", "deleteFile", "Delete a file and its extracted text", r.DeleteFile)
-	content(a, "/files/{id}/content", "getFileContent", "Read a file's content", r.Content)
-	content(a, "/files/{id}/text_content", "getFileText", "Read the text extracted from a file", r.TextContent)
+	remove(a, "/files/{id}", "deleteFile", "Delete a file and its extracted text", r.Files.Delete)
+	content(a, "/files/{id}/content", "getFileContent", "Read a file's content", r.Files.Content)
+	content(a, "/files/{id}/text_content", "getFileText", "Read the text extracted from a file", r.Files.TextContent)
 
 	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
@@ -55,15 +55,15 @@ func (a *api) fileRoutes() {
 		Body *resource.NewExtraction
 	},
 	) (*plain[*resource.Extraction], error) {
-		return answerPlain(r.Extract(ctx, who, in.ID, in.Body))
+		return answerPlain(r.Files.Extract(ctx, who, in.ID, in.Body))
 	})
 	register(a, operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
 		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {
-			return answerPlain(r.Extraction(ctx, who, in.ID))
+			return answerPlain(r.Files.Extraction(ctx, who, in.ID))
 		})
 	register(a, operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete the extracted text"),
 		func(ctx context.Context, who resource.Caller, in *ByID) (*nothing, error) {
-			return nil, r.DeleteExtraction(ctx, who, in.ID)
+			return nil, r.Files.DeleteExtraction(ctx, who, in.ID)
 		})
 }
 
@@ -95,7 +95,7 @@ func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (
 	if err := cmp.Or(valid.Text(file.Filename), valid.Text(file.ContentType)); err != nil {
 		return nil, &resource.Error{Code: resource.Invalid, Field: "file", Message: "its name or content type " + err.Error()}
 	}
-	return answer(a.Resources.CreateFile(ctx, who, file))
+	return answer(a.Resources.Files.Create(ctx, who, file))
 }
 
 // filePart finds the part "file" of a multipart body.

@@ -49,32 +49,32 @@ func putVariables[I any](a *api, path, id, summary string, do func(context.Conte
 
 func (a *api) providerRoutes() {
 	r := a.Resources
-	create(a, "/providers", "createProvider", "Make an agent known", r.CreateProvider)
+	create(a, "/providers", "createProvider", "Make an agent known", r.Providers.Create)
 	list(a, "/providers", "listProviders", "List agents", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		Origin    string `query:"origin"`
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
 	},
 	) (*resource.Items[*resource.Provider], error) {
-		return r.ListProviders(ctx, who, in.page(), resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
+		return r.Providers.List(ctx, who, in.page(), resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
 	})
 	get(a, "/providers/{id}", "getProvider", "Read an agent", r.Providers.Get)
-	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Change an agent", r.PatchProvider)
+	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Change an agent", r.Providers.Patch)
 	remove(a, "/providers/{id}", "deleteProvider", "Forget an agent", r.Providers.Delete)
 	register(a, operation(http.MethodPost, "/providers/preview", "previewProvider", "See what an agent would be, without keeping it"),
 		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewProvider]) (*plain[*resource.Provider], error) {
-			return answerPlain(r.PreviewProvider(ctx, who, in.Body))
+			return answerPlain(r.Providers.Preview(ctx, who, in.Body))
 		})
 	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation", "Find the agent at a location"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Location string `path:"location" doc:"The location, percent-encoded."`
 		},
 		) (*one[*resource.Provider], error) {
-			return answer(r.ProviderByLocation(ctx, who, in.Location))
+			return answer(r.Providers.ByLocation(ctx, who, in.Location))
 		})
 	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables", "Read an agent's variables"),
 		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[variables], error) {
-			return asVariables(r.ProviderVariables(ctx, who, in.ID))
+			return asVariables(r.Providers.Variables(ctx, who, in.ID))
 		})
 	putVariables(a, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables",
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -83,44 +83,44 @@ func (a *api) providerRoutes() {
 			Body variableChanges
 		},
 		) error {
-			return r.PutProviderVariables(ctx, who, in.ID, in.version(), in.Body.Variables)
+			return r.Providers.PutVariables(ctx, who, in.ID, in.version(), in.Body.Variables)
 		})
 }
 
 func (a *api) providerBuildRoutes() {
 	r := a.Resources
-	create(a, "/provider_builds", "createProviderBuild", "Record a build", r.CreateProviderBuild)
+	create(a, "/provider_builds", "createProviderBuild", "Record a build", r.ProviderBuilds.Create)
 	list(a, "/provider_builds", "listProviderBuilds", "List builds", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
 	},
 	) (*resource.Items[*resource.ProviderBuild], error) {
-		return r.ListProviderBuilds(ctx, who, in.page(), resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
+		return r.ProviderBuilds.List(ctx, who, in.page(), resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
 	})
 	get(a, "/provider_builds/{id}", "getProviderBuild", "Read a build", r.ProviderBuilds.Get)
-	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild", "Report how a build goes", r.PatchProviderBuild)
+	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild", "Report how a build goes", r.ProviderBuilds.Patch)
 	remove(a, "/provider_builds/{id}", "deleteProviderBuild", "Forget a build", r.ProviderBuilds.Delete)
 	register(a, operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild", "See what a build would be, without recording it"),
 		func(_ context.Context, who resource.Caller, in *withBody[resource.NewProviderBuild]) (*plain[*resource.ProviderBuild], error) {
-			return answerPlain(r.PreviewProviderBuild(who, in.Body))
+			return answerPlain(r.ProviderBuilds.Preview(who, in.Body))
 		})
 }
 
 func (a *api) contextRoutes() {
 	r := a.Resources
-	create(a, "/contexts", "createContext", "Begin a conversation", r.CreateContext)
+	create(a, "/contexts", "createContext", "Begin a conversation", r.Contexts.Create)
 	list(a, "/contexts", "listContexts", "List your conversations", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		ProviderID   string `query:"provider_id" format:"uuid"`
 		IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
 	},
 	) (*resource.Items[*resource.Context], error) {
-		return r.ListContexts(ctx, who, in.page(), resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
+		return r.Contexts.List(ctx, who, in.page(), resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
 	})
 	get(a, "/contexts/{id}", "getContext", "Read a conversation", r.Contexts.Get)
-	change(a, http.MethodPut, "/contexts/{id}", "replaceContext", "Replace a conversation's metadata", r.PutContext)
-	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Change a conversation's metadata", r.PatchContextMetadata)
+	change(a, http.MethodPut, "/contexts/{id}", "replaceContext", "Replace a conversation's metadata", r.Contexts.Put)
+	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Change a conversation's metadata", r.Contexts.PatchMetadata)
 	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores", r.Contexts.Delete)
 
 	add := operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
@@ -131,7 +131,7 @@ func (a *api) contextRoutes() {
 		Body json.RawMessage
 	},
 	) (*made, error) {
-		item, err := r.AddHistory(ctx, who, in.ID, in.Body)
+		item, err := r.Contexts.AddHistory(ctx, who, in.ID, in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (a *api) contextRoutes() {
 		OrderBy string `query:"order_by" enum:"created_at" default:"created_at"`
 	},
 	) (*resource.Items[*resource.HistoryItem], error) {
-		return r.History(ctx, who, in.ID, in.by(in.OrderBy))
+		return r.Contexts.History(ctx, who, in.ID, in.by(in.OrderBy))
 	})
 	register(a, operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem", "Read a message or artifact"),
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -151,7 +151,7 @@ func (a *api) contextRoutes() {
 			ItemID string `path:"item_id" format:"uuid"`
 		},
 		) (*plain[*resource.HistoryItem], error) {
-			return answerPlain(r.HistoryItem(ctx, who, in.ID, in.ItemID))
+			return answerPlain(r.Contexts.HistoryItem(ctx, who, in.ID, in.ItemID))
 		})
 	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -159,18 +159,18 @@ func (a *api) contextRoutes() {
 			FromID string `query:"from_id" format:"uuid" required:"true"`
 		},
 		) (*nothing, error) {
-			return nil, r.DeleteHistory(ctx, who, in.ID, in.FromID)
+			return nil, r.Contexts.DeleteHistory(ctx, who, in.ID, in.FromID)
 		})
 }
 
 func (a *api) vectorStoreRoutes() {
 	r := a.Resources
-	create(a, "/vector_stores", "createVectorStore", "Make a vector store", r.CreateVectorStore)
+	create(a, "/vector_stores", "createVectorStore", "Make a vector store", r.VectorStores.Create)
 	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.VectorStore], error) {
-		return r.ListVectorStores(ctx, who, in.page())
+		return r.VectorStores.List(ctx, who, in.page())
 	})
 	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
-	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.DeleteVectorStore)
+	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.VectorStores.Delete)
 
 	add := operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
 	add.Errors = []int{http.StatusConflict}
@@ -181,7 +181,7 @@ func (a *api) vectorStoreRoutes() {
 		Body []resource.VectorStoreItem `maxItems:"5000"`
 	},
 	) (*one[*resource.VectorStore], error) {
-		return answer(r.AddItems(ctx, who, in.ID, in.version(), in.Body))
+		return answer(r.VectorStores.AddItems(ctx, who, in.ID, in.version(), in.Body))
 	})
 	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore", "Find the nearest items, best first"),
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
@@ -189,7 +189,7 @@ func (a *api) vectorStoreRoutes() {
 			Body resource.Search
 		},
 		) (*plain[*resource.Items[*resource.Found]], error) {
-			return answerPlain(r.SearchVectorStore(ctx, who, in.ID, in.Body))
+			return answerPlain(r.VectorStores.Search(ctx, who, in.ID, in.Body))
 		}))
 	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store",
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
@@ -197,7 +197,7 @@ func (a *api) vectorStoreRoutes() {
 			PageToken string `query:"page_token" maxLength:"256" doc:"The id of the last document of the page before."`
 		},
 		) (*resource.Items[*resource.Document], error) {
-			return r.Documents(ctx, who, in.ID, in.PageToken)
+			return r.VectorStores.Documents(ctx, who, in.ID, in.PageToken)
 		}))
 	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}", "deleteDocument", "Remove a document"),
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -205,22 +205,22 @@ func (a *api) vectorStoreRoutes() {
 			DocumentID string `path:"document_id"`
 		},
 		) (*nothing, error) {
-			return nil, r.DeleteDocument(ctx, who, in.ID, in.DocumentID)
+			return nil, r.VectorStores.DeleteDocument(ctx, who, in.ID, in.DocumentID)
 		})
 }
 
 func (a *api) modelProviderRoutes() {
 	r := a.Resources
-	create(a, "/model_providers", "createModelProvider", "Add a source of models", r.CreateModelProvider)
+	create(a, "/model_providers", "createModelProvider", "Add a source of models", r.ModelProviders.Create)
 	list(a, "/model_providers", "listModelProviders", "List sources of models", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.ModelProvider], error) {
 		return r.ModelProviders.List(ctx, who, in.page())
 	})
 	get(a, "/model_providers/{id}", "getModelProvider", "Read a source of models", r.ModelProviders.Get)
-	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider", "Change a source of models", r.PatchModelProvider)
+	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider", "Change a source of models", r.ModelProviders.Patch)
 	remove(a, "/model_providers/{id}", "deleteModelProvider", "Remove a source of models", r.ModelProviders.Delete)
 	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels", "Find models like those suggested, best first"),
 		func(ctx context.Context, who resource.Caller, in *withBody[resource.ModelMatch]) (*plain[*resource.Items[*resource.MatchedModel]], error) {
-			offer, err := r.Offer(ctx, who) // may wait for others, without a place
+			offer, err := r.ModelProviders.Offer(ctx, who) // may wait for others, without a place
 			if err != nil {
 				return nil, err
 			}
@@ -234,7 +234,7 @@ func (a *api) configurationRoutes() {
 	r := a.Resources
 	register(a, operation(http.MethodGet, "/configurations/system", "getConfiguration", "Read the system-wide defaults"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
-			return answer(r.SystemConfiguration(ctx, who))
+			return answer(r.Configurations.System(ctx, who))
 		})
 	set := operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults")
 	set.Errors = []int{http.StatusNotFound}
@@ -244,20 +244,20 @@ func (a *api) configurationRoutes() {
 			Body resource.SystemConfiguration
 		},
 		) (*one[*resource.Configuration], error) {
-			return answer(r.PutSystemConfiguration(ctx, who, in.version(), in.Body))
+			return answer(r.Configurations.PutSystem(ctx, who, in.version(), in.Body))
 		})
 }
 
 func (a *api) connectorRoutes() {
 	r := a.Resources
-	create(a, "/connectors", "createConnector", "Link an MCP server", r.CreateConnector)
+	create(a, "/connectors", "createConnector", "Link an MCP server", r.Connectors.Create)
 	list(a, "/connectors", "listConnectors", "List your MCP servers", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.Connector], error) {
 		return r.Connectors.List(ctx, who, in.page())
 	})
 	get(a, "/connectors/{id}", "getConnector", "Read a link", r.Connectors.Get)
 	remove(a, "/connectors/{id}", "deleteConnector", "Remove a link", r.Connectors.Delete)
 	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered", func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
-		return r.Presets(), nil
+		return r.Connectors.Presets(), nil
 	})
 	connect := operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server")
 	connect.Errors = []int{http.StatusBadGateway, http.StatusGatewayTimeout}
@@ -267,13 +267,13 @@ func (a *api) connectorRoutes() {
 			Body *resource.Connection
 		},
 		) (*one[*resource.Connector], error) {
-			return answer(r.Connect(ctx, who, in.ID, in.Body))
+			return answer(r.Connectors.Connect(ctx, who, in.ID, in.Body))
 		})
 	disconnect := operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection")
 	disconnect.Errors = []int{http.StatusConflict}
 	register(a, disconnect,
 		func(ctx context.Context, who resource.Caller, in *ByID) (*one[*resource.Connector], error) {
-			return answer(r.Disconnect(ctx, who, in.ID))
+			return answer(r.Connectors.Disconnect(ctx, who, in.ID))
 		})
 }
 
@@ -283,7 +283,7 @@ func (a *api) userRoutes() {
 		op := operation(http.MethodGet, path, id, "Who you are")
 		op.Tags = []string{"users"}
 		register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.User], error) {
-			return answer(r.Me(ctx, who))
+			return answer(r.Users.Me(ctx, who))
 		})
 	}
 	list(a, "/users", "listUsers", "List users", func(ctx context.Context, who resource.Caller, in *struct {
@@ -291,18 +291,18 @@ func (a *api) userRoutes() {
 		Email string `query:"email" doc:"A part of the e-mail address."`
 	},
 	) (*resource.Items[*resource.User], error) {
-		return r.ListUsers(ctx, who, in.page(), in.Email)
+		return r.Users.List(ctx, who, in.page(), in.Email)
 	})
 	get(a, "/users/{id}", "getUserByID", "Read a user", r.Users.Get)
-	change(a, http.MethodPatch, "/users/{id}", "updateUser", "Change a user's role", r.PatchUser)
+	change(a, http.MethodPatch, "/users/{id}", "updateUser", "Change a user's role", r.Users.Patch)
 	remove(a, "/users/{id}", "deleteUser", "Delete a user and all that they own", r.Users.Delete)
 	register(a, operation(http.MethodGet, "/variables", "getVariables", "Read your variables"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*plain[variables], error) {
-			return asVariables(r.MyVariables(ctx, who))
+			return asVariables(r.Users.Variables(ctx, who))
 		})
 	putVariables(a, "/variables", "updateVariables", "Change your variables",
 		func(ctx context.Context, who resource.Caller, in *withBody[variableChanges]) error {
-			return r.PutMyVariables(ctx, who, in.Body.Variables)
+			return r.Users.PutVariables(ctx, who, in.Body.Variables)
 		})
 }
 
@@ -312,7 +312,7 @@ func (a *api) userFeedbackRoutes() {
 	say.DefaultStatus = http.StatusCreated
 	say.Errors = []int{http.StatusConflict}
 	register(a, say, func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
-		row, err := r.CreateUserFeedback(ctx, who, in.Body)
+		row, err := r.UserFeedback.Create(ctx, who, in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -332,8 +332,8 @@ func (a *api) userFeedbackRoutes() {
 			}
 			in.PageToken = in.AfterCursor
 		}
-		return r.ListUserFeedback(ctx, who, in.page(), in.ProviderID)
+		return r.UserFeedback.List(ctx, who, in.page(), in.ProviderID)
 	})
-	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.GetUserFeedback)
+	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)
 	remove(a, "/user_feedback/{id}", "deleteUserFeedback", "Delete feedback", r.UserFeedback.Delete)
 }

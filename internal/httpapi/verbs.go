@@ -98,8 +98,13 @@ type made struct {
 
 // operation describes a route: id, summary and tag.
 func operation(method, path, id, summary string) huma.Operation {
+	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tagOf(path)}}
+}
+
+// tagOf is the first segment of a path.
+func tagOf(path string) string {
 	tag, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag}}
+	return tag
 }
 
 func create[B any, R resource.Row](a *api, path, id, summary string, do func(context.Context, resource.Caller, B) (R, error)) {

@@ -41,10 +41,10 @@ const (
 // All returns the server's jobs.
 func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	jobs := []Job{
-		{"check agents", s.CheckInterval, NewAgentChecks(r, s.CheckInterval, logger).Run},
-		{"check model providers", s.ModelCheckInterval, func(ctx context.Context) error { return checkModelProviders(ctx, r) }},
+		{"check agents", s.CheckInterval, NewAgentChecks(r.Providers, s.CheckInterval, logger).Run},
+		{"check model providers", s.ModelCheckInterval, func(ctx context.Context) error { return checkModelProviders(ctx, r.ModelProviders) }},
 		{"sweep file contents", sweepInterval, func(ctx context.Context) error {
-			n, err := r.SweepBlobs(ctx)
+			n, err := r.Files.Sweep(ctx)
 			if n > 0 {
 				logger.InfoContext(ctx, "removed file contents that belong to no file", "count", n)
 			}
@@ -53,7 +53,7 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	}
 	if s.ExpireAfter > 0 {
 		jobs = append(jobs, Job{"expire contexts", min(expiryInterval, s.ExpireAfter), func(ctx context.Context) error {
-			n, err := r.ExpireContexts(ctx, s.ExpireAfter)
+			n, err := r.Contexts.Expire(ctx, s.ExpireAfter)
 			if n > 0 {
 				logger.InfoContext(ctx, "idle contexts lost their files and vector stores", "contexts", n)
 			}
@@ -66,14 +66,14 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 // checkModelProviders asks all model providers for their models, several at once.
 // One that can't be checked, such as for want of a key, does not keep the others
 // from it.
-func checkModelProviders(ctx context.Context, r *resource.Resources) error {
+func checkModelProviders(ctx context.Context, providers *resource.ModelProviders) error {
 	var group errgroup.Group
 	group.SetLimit(modelsAtOnce)
 	var mu sync.Mutex
 	var failed []error
-	err := r.EachModelProvider(ctx, func(m *resource.ModelProvider) error {
+	err := providers.Each(ctx, func(m *resource.ModelProvider) error {
 		group.Go(func() error {
-			if err := r.CheckModelProvider(ctx, m); err != nil {
+			if err := providers.Check(ctx, m); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed = append(failed, err)

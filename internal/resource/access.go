@@ -58,37 +58,37 @@ func owner(row Row) Caller {
 	return c
 }
 
-// Verb is what somebody does with a resource.
-type Verb int
+// verb is what somebody does with a resource.
+type verb int
 
 // The verbs.
 const (
-	Reading Verb = iota
-	Creating
-	Updating
-	Deleting
+	reading verb = iota
+	creating
+	updating
+	deleting
 )
 
-// Policy says who may do what with resources of one type. A role that is too low
+// policy says who may do what with resources of one type. A role that is too low
 // is refused whatever resource is named; to everybody who may not touch it,
 // somebody else's resource does not exist.
-type Policy struct {
-	// Needs is the lowest role that may do it.
-	Needs func(do Verb) Role
+type policy struct {
+	// Needs returns the lowest role that may do it.
+	Needs func(do verb) Role
 	// Others reports whether a caller may do it with other people's resources.
-	Others func(who Caller, do Verb) bool
+	Others func(who Caller, do verb) bool
 	// InContext is set for resources that may belong to a context.
 	InContext bool
 }
 
 // permit returns an error if the caller's role is too low. It comes before any
 // look-up, so that a refusal says nothing about what exists.
-func (p Policy) permit(who Caller, do Verb) error { return who.Need(p.Needs(do)) }
+func (p policy) permit(who Caller, do verb) error { return who.Need(p.Needs(do)) }
 
 // visible narrows a query to the rows that the caller may do something with. The
 // query decides, so that a stranger's row is neither read nor locked, and
 // answers no later than one that does not exist.
-func (p Policy) visible(who Caller, do Verb) []store.Filter {
+func (p policy) visible(who Caller, do verb) []store.Filter {
 	var filters []store.Filter
 	if !p.Others(who, do) {
 		filters = append(filters, ownedBy(who))
@@ -99,12 +99,12 @@ func (p Policy) visible(who Caller, do Verb) []store.Filter {
 	return filters
 }
 
-func anybody(Verb) Role { return RoleUser }
+func anybody(verb) Role { return RoleUser }
 
 // readersAndWriters needs one role to read and another for everything else.
-func readersAndWriters(readers, writers Role) func(Verb) Role {
-	return func(do Verb) Role {
-		if do == Reading {
+func readersAndWriters(readers, writers Role) func(verb) Role {
+	return func(do verb) Role {
+		if do == reading {
 			return readers
 		}
 		return writers
@@ -112,33 +112,33 @@ func readersAndWriters(readers, writers Role) func(Verb) Role {
 }
 
 // private resources are their owner's alone, not even admins see them.
-var private = Policy{
+var private = policy{
 	Needs:  anybody,
-	Others: func(Caller, Verb) bool { return false },
+	Others: func(Caller, verb) bool { return false },
 }
 
 // privateInContext resources are private and may belong to a context.
-var privateInContext = Policy{Needs: private.Needs, Others: private.Others, InContext: true}
+var privateInContext = policy{Needs: private.Needs, Others: private.Others, InContext: true}
 
 // personal resources are their owner's and the admins'.
-var personal = Policy{
+var personal = policy{
 	Needs:  anybody,
-	Others: func(who Caller, _ Verb) bool { return who.is(RoleAdmin) },
+	Others: func(who Caller, _ verb) bool { return who.is(RoleAdmin) },
 }
 
 // published resources are read by a role, and written by developers, each their
 // own, and by admins.
-func published(readers Role) Policy {
-	return Policy{
+func published(readers Role) policy {
+	return policy{
 		Needs:  readersAndWriters(readers, RoleDeveloper),
-		Others: func(who Caller, do Verb) bool { return do == Reading || who.is(RoleAdmin) },
+		Others: func(who Caller, do verb) bool { return do == reading || who.is(RoleAdmin) },
 	}
 }
 
 // administered resources are read by a role and written by admins.
-func administered(readers Role) Policy {
-	return Policy{
+func administered(readers Role) policy {
+	return policy{
 		Needs:  readersAndWriters(readers, RoleAdmin),
-		Others: func(Caller, Verb) bool { return true },
+		Others: func(Caller, verb) bool { return true },
 	}
 }

@@ -4,43 +4,77 @@ import (
 	"context"
 	"errors"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
-
-// Owned is something that goes with a resource that is deleted, by whom it is
-// deleted. What fires events, fires its own.
-type Owned func(ctx context.Context, tx *store.Tx, who Caller, parent string) error
 
 // Rows are read so many at a time.
 const cascadeBatch = 500
 
-// deletes removes the resources whose column names the parent.
-func deletes[R Row](c *Collection[R], column string) Owned {
-	return func(ctx context.Context, tx *store.Tx, who Caller, parent string) error {
-		return eachOf(ctx, tx, column, parent, func(row R) error {
+// references returns the declared references to a type, and created_by.
+func (c *collection[R]) references(to tidings.ResourceType) (refs []reference[R]) {
+	if to == UserType && !c.kind.Unowned {
+		refs = append(refs, reference[R]{To: UserType, Column: "created_by"})
+	}
+	for _, ref := range c.kind.References {
+		if ref.To == to {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
+}
+
+// deletedWith implements [registered].
+func (c *collection[R]) deletedWith(to tidings.ResourceType) (columns []store.Column) {
+	for _, ref := range c.references(to) {
+		if ref.Clear == nil {
+			columns = append(columns, store.Column{Row: c.kind.New(), Name: ref.Column})
+		}
+	}
+	return columns
+}
+
+// deleteWith implements [registered].
+func (c *collection[R]) deleteWith(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+	for _, ref := range c.references(to) {
+		if ref.Clear != nil {
+			continue
+		}
+		err := eachOf(ctx, tx, ref.Column, id, func(row R) error {
 			err := c.remove(ctx, tx, who, row)
 			if errors.Is(err, store.ErrNotFound) {
-				return nil // it went with another row
+				return nil // deleted with another row
 			}
 			return err
 		})
+		if err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// clears takes the parent out of the resources whose column names it.
-func clears[R Row](c *Collection[R], column string, clear func(R)) Owned {
-	return func(ctx context.Context, tx *store.Tx, who Caller, parent string) error {
-		return eachOf(ctx, tx, column, parent, func(row R) error {
-			return c.change(ctx, tx, who, row, func(row R) error {
-				clear(row)
-				return nil
+// clear implements [registered].
+func (c *collection[R]) clear(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+	for _, ref := range c.references(to) {
+		if ref.Clear == nil {
+			continue
+		}
+		err := eachOf(ctx, tx, ref.Column, id, func(row R) error {
+			return c.change(ctx, tx, who, row, func(row R) (bool, error) {
+				ref.Clear(row)
+				return true, nil
 			})
 		})
+		if err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// eachOf calls do, which makes them go, with the rows whose column names the
-// parent.
+// eachOf calls do with the rows whose column names the parent. Once do has returned,
+// the row no longer names it.
 func eachOf[R Row](ctx context.Context, tx *store.Tx, column, parent string, do func(R) error) error {
 	for {
 		var rows []R
@@ -59,10 +93,23 @@ func eachOf[R Row](ctx context.Context, tx *store.Tx, column, parent string, do 
 	}
 }
 
-// details removes rows that are part of the parent.
-func details(row any, column string) Owned {
-	return func(ctx context.Context, tx *store.Tx, _ Caller, parent string) error {
-		_, err := tx.DeleteDetails(ctx, row, store.Filter{Column: column, Op: store.Equal, Value: parent})
-		return err
+// deleteDependents deletes the resources that are deleted with another one, by whom
+// it is deleted. Each has its own event.
+func (c *core) deleteDependents(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+	for _, t := range c.types {
+		if err := t.deleteWith(ctx, tx, who, to, id); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// clearReferences removes the references to a resource that is being deleted.
+func (c *core) clearReferences(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+	for _, t := range c.types {
+		if err := t.clear(ctx, tx, who, to, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/google/uuid"
 
@@ -11,29 +12,40 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Collection is all resources of one type, and the verbs that every type has.
-type Collection[R Row] struct {
-	kind  Kind[R]
-	store *store.Store
-	quota Quota
+// core is what all types share. A type gets it when it is registered.
+type core struct {
+	store  *store.Store
+	quotas Quotas
+	logger *slog.Logger
+	types  []registered
 }
 
-func collection[R Row](s *store.Store, quotas Quotas, k Kind[R]) *Collection[R] {
+// collection is all resources of one type, and the verbs, written once. A type
+// exports those that are right for it.
+type collection[R Row] struct {
+	*core // nil until the type is registered
+	kind  kind[R]
+}
+
+func newCollection[R Row](k kind[R]) *collection[R] {
 	if k.Guard == nil {
-		k.Guard = func(context.Context, *store.Tx, Verb, R) error { return nil }
+		k.Guard = func(context.Context, *store.Tx, verb, R) error { return nil }
 	}
-	return &Collection[R]{kind: k, store: s, quota: quotas.Resources[k.Type]}
+	if k.Deleting == nil {
+		k.Deleting = func(context.Context, *store.Tx, string) error { return nil }
+	}
+	return &collection[R]{kind: k}
 }
 
-// Create makes a resource from a row without id, times and owner.
-func (c *Collection[R]) Create(ctx context.Context, who Caller, row R) (R, error) {
+// create makes a resource from a row without id, times and owner.
+func (c *collection[R]) create(ctx context.Context, who Caller, row R) (R, error) {
 	err := c.store.InTx(ctx, func(tx *store.Tx) error { return c.insert(ctx, tx, who, row) })
 	return row, err
 }
 
-func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, row R) error {
+func (c *collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, row R) error {
 	b := row.base()
-	if err := c.kind.permit(who, Creating); err != nil {
+	if err := c.kind.permit(who, creating); err != nil {
 		return err
 	}
 	if b.ID == "" {
@@ -43,7 +55,7 @@ func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, ro
 	if !c.kind.Unowned {
 		b.CreatedBy = &who.UserID
 	}
-	if err := c.kind.Guard(ctx, tx, Creating, row); err != nil {
+	if err := c.kind.Guard(ctx, tx, creating, row); err != nil {
 		return err
 	}
 	if err := c.takeRow(ctx, tx, who); err != nil {
@@ -52,13 +64,13 @@ func (c *Collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, ro
 	return known(tx.Insert(ctx, row, c.kind.event(who, row, tidings.Created)), c.kind.name())
 }
 
-// Get returns a resource that the caller may read.
-func (c *Collection[R]) Get(ctx context.Context, who Caller, id string) (R, error) {
-	return c.find(ctx, who, Reading, id)
+// get returns a resource that the caller may read.
+func (c *collection[R]) get(ctx context.Context, who Caller, id string) (R, error) {
+	return c.find(ctx, who, reading, id)
 }
 
 // find reads a resource that the caller may do something with.
-func (c *Collection[R]) find(ctx context.Context, who Caller, do Verb, id string) (R, error) {
+func (c *collection[R]) find(ctx context.Context, who Caller, do verb, id string) (R, error) {
 	row := c.withID(id)
 	if err := c.kind.permit(who, do); err != nil {
 		return row, err
@@ -66,53 +78,53 @@ func (c *Collection[R]) find(ctx context.Context, who Caller, do Verb, id string
 	return row, known(c.store.Get(ctx, row, c.kind.visible(who, do)...), c.kind.name())
 }
 
-// Update changes a resource with a function, which is given the row and may run
-// more than once. If nothing changes that a client can see, nothing is written
-// and no event fires. ifMatch is the version the caller knows, 0 for any.
-func (c *Collection[R]) Update(ctx context.Context, who Caller, id string, ifMatch int64, change func(R) error) (R, error) {
-	return c.update(ctx, who, id, ifMatch, func(_ *store.Tx, row R) error { return change(row) })
-}
-
-// update is [Collection.Update] for a change that also writes other rows.
-func (c *Collection[R]) update(ctx context.Context, who Caller, id string, ifMatch int64, change func(*store.Tx, R) error) (row R, err error) {
+// update changes a resource with a function, which gets the row, held, and the
+// transaction, and may run more than once. It reports whether it changed anything
+// that the row's JSON does not show. If it did not, and nothing changed that clients
+// can see, nothing is written and no event fires. ifMatch is the version the caller
+// knows, 0 for any.
+func (c *collection[R]) update(ctx context.Context, who Caller, id string, ifMatch int64,
+	change func(*store.Tx, R) (hidden bool, err error),
+) (row R, err error) {
 	err = c.store.InTx(ctx, func(tx *store.Tx) error {
-		if row, err = c.lock(ctx, tx, who, Updating, id, ifMatch); err != nil {
+		if row, err = c.lock(ctx, tx, who, updating, id, ifMatch); err != nil {
 			return err
 		}
-		return c.change(ctx, tx, who, row, func(row R) error { return change(tx, row) })
+		return c.change(ctx, tx, who, row, func(row R) (bool, error) { return change(tx, row) })
 	})
 	return row, err
 }
 
-// change applies a change to a row that is held.
-func (c *Collection[R]) change(ctx context.Context, tx *store.Tx, who Caller, row R, change func(R) error) error {
+// change applies a change to a row that is held, as [collection.update] does.
+func (c *collection[R]) change(ctx context.Context, tx *store.Tx, who Caller, row R, change func(R) (hidden bool, err error)) error {
 	before, err := snapshot(row)
 	if err != nil {
 		return err
 	}
-	if err := change(row); err != nil {
+	hidden, err := change(row)
+	if err != nil {
 		return err
 	}
 	after, err := snapshot(row)
 	if err != nil {
 		return err
 	}
-	b := row.base()
-	if !b.touched && bytes.Equal(before, after) {
+	if !hidden && bytes.Equal(before, after) {
 		return nil
 	}
-	if err := c.kind.Guard(ctx, tx, Updating, row); err != nil {
+	if err := c.kind.Guard(ctx, tx, updating, row); err != nil {
 		return err
 	}
+	b := row.base()
 	b.Version++
 	b.UpdatedAt = tx.Now
 	return known(tx.Update(ctx, row, c.kind.event(who, row, tidings.Updated)), c.kind.name())
 }
 
-// Delete removes a resource and all that goes with it.
-func (c *Collection[R]) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+// delete removes a resource and all that goes with it.
+func (c *collection[R]) delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return c.store.InTx(ctx, func(tx *store.Tx) error {
-		row, err := c.lock(ctx, tx, who, Deleting, id, ifMatch)
+		row, err := c.lock(ctx, tx, who, deleting, id, ifMatch)
 		if err != nil {
 			return err
 		}
@@ -120,15 +132,25 @@ func (c *Collection[R]) Delete(ctx context.Context, who Caller, id string, ifMat
 	})
 }
 
-// remove deletes a row that is held, children first.
-func (c *Collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, row R) error {
-	if err := c.kind.Guard(ctx, tx, Deleting, row); err != nil {
+// remove deletes a row that is held: what is deleted with it first.
+func (c *collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, row R) error {
+	if err := c.kind.Guard(ctx, tx, deleting, row); err != nil {
 		return err
 	}
-	for _, owned := range c.kind.Owns {
-		if err := owned(ctx, tx, who, row.base().ID); err != nil {
+	id := row.base().ID
+	if err := c.deleteDependents(ctx, tx, who, c.kind.Type, id); err != nil {
+		return err
+	}
+	if err := c.clearReferences(ctx, tx, who, c.kind.Type, id); err != nil {
+		return err
+	}
+	for _, d := range c.kind.Details {
+		if _, err := tx.DeleteDetails(ctx, d.row, store.Filter{Column: d.column, Op: store.Equal, Value: id}); err != nil {
 			return err
 		}
+	}
+	if err := c.kind.Deleting(ctx, tx, id); err != nil {
+		return err
 	}
 	row.base().Version++
 	return known(tx.Delete(ctx, row, c.kind.event(who, row, tidings.Deleted)), c.kind.name())
@@ -136,7 +158,7 @@ func (c *Collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, ro
 
 // lock reads a row that the caller may do something with and holds it until the
 // end of the transaction. ifMatch is the version the caller knows, 0 for any.
-func (c *Collection[R]) lock(ctx context.Context, tx *store.Tx, who Caller, do Verb, id string, ifMatch int64) (R, error) {
+func (c *collection[R]) lock(ctx context.Context, tx *store.Tx, who Caller, do verb, id string, ifMatch int64) (R, error) {
 	row := c.withID(id)
 	if err := c.kind.permit(who, do); err != nil {
 		return row, err
@@ -150,21 +172,21 @@ func (c *Collection[R]) lock(ctx context.Context, tx *store.Tx, who Caller, do V
 	return row, nil
 }
 
-func (c *Collection[R]) withID(id string) R {
+func (c *collection[R]) withID(id string) R {
 	row := c.kind.New()
 	row.base().ID = id
 	return row
 }
 
-// List returns a part of the resources that the caller may read.
-func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters ...store.Filter) (*Items[R], error) {
-	if err := c.kind.permit(who, Reading); err != nil {
+// list returns a part of the resources that the caller may read.
+func (c *collection[R]) list(ctx context.Context, who Caller, page Page, filters ...store.Filter) (*Items[R], error) {
+	if err := c.kind.permit(who, reading); err != nil {
 		return nil, err
 	}
-	filters = append(c.kind.visible(who, Reading), filters...)
+	filters = append(c.kind.visible(who, reading), filters...)
 	order := store.Order{Column: page.OrderBy, Descending: page.Descending, Limit: page.Limit}
 	if page.Token != "" {
-		last, err := c.Get(ctx, who, page.Token)
+		last, err := c.get(ctx, who, page.Token)
 		if isCode(err, NotFound) {
 			return nil, fail(Invalid, "page_token", "there is no such item any more; begin with the first page")
 		} else if err != nil {
@@ -181,14 +203,14 @@ func (c *Collection[R]) List(ctx context.Context, who Caller, page Page, filters
 }
 
 // page reads a part of the resources that pass the filters.
-func (c *Collection[R]) page(ctx context.Context, order store.Order, filters ...store.Filter) (*Items[R], error) {
+func (c *collection[R]) page(ctx context.Context, order store.Order, filters ...store.Filter) (*Items[R], error) {
 	return readPage(ctx, c.store, c.kind.New, order, func(row R) store.Position {
 		return store.Position{ID: row.base().ID, Value: row.sortValue(order.Column)}
 	}, filters...)
 }
 
 // all calls do with every resource, page by page.
-func (c *Collection[R]) all(ctx context.Context, do func(R) error, filters ...store.Filter) error {
+func (c *collection[R]) all(ctx context.Context, do func(R) error, filters ...store.Filter) error {
 	order := store.Order{Column: "created_at", Limit: 100}
 	for {
 		list, err := c.page(ctx, order, filters...)
@@ -209,7 +231,7 @@ func (c *Collection[R]) all(ctx context.Context, do func(R) error, filters ...st
 }
 
 // exists reports whether a resource is there.
-func (c *Collection[R]) exists(ctx context.Context, id string) (bool, error) {
+func (c *collection[R]) exists(ctx context.Context, id string) (bool, error) {
 	err := c.store.Get(ctx, c.withID(id))
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil

@@ -18,13 +18,21 @@ type Configuration struct {
 	DefaultEmbeddingModel *string `bun:"default_embedding_model" json:"default_embedding_model"`
 }
 
-func configurationKind() Kind[*Configuration] {
-	return Kind[*Configuration]{
-		Type:   ConfigurationType,
-		URL:    "/api/v1/configurations/system",
-		New:    func() *Configuration { return new(Configuration) },
-		Policy: administered(RoleUser),
-	}
+// Configurations is the system-wide defaults. They are only ever updated.
+type Configurations struct {
+	*collection[*Configuration]
+	models *ModelProviders
+}
+
+func newConfigurations(models *ModelProviders) *Configurations {
+	return &Configurations{models: models, collection: newCollection(kind[*Configuration]{
+		Type:      ConfigurationType,
+		URL:       "/api/v1/configurations/system",
+		New:       func() *Configuration { return new(Configuration) },
+		policy:    administered(RoleUser),
+		Unowned:   true, // created_by is whoever set them last
+		Unlimited: true,
+	})}
 }
 
 // SystemConfiguration replaces the system configuration: what is left out is
@@ -34,14 +42,14 @@ type SystemConfiguration struct {
 	DefaultEmbeddingModel *string `json:"default_embedding_model" required:"false" maxLength:"256"`
 }
 
-// SystemConfiguration returns the defaults. Until somebody has set them, the
-// caller counts as their owner.
-func (r *Resources) SystemConfiguration(ctx context.Context, who Caller) (*Configuration, error) {
-	if err := r.Configurations.kind.permit(who, Reading); err != nil {
+// System returns the defaults. Until somebody has set them, the caller counts as
+// their owner.
+func (c *Configurations) System(ctx context.Context, who Caller) (*Configuration, error) {
+	if err := c.kind.permit(who, reading); err != nil {
 		return nil, err
 	}
 	row := new(Configuration)
-	if err := r.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"}); err != nil {
+	if err := c.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"}); err != nil {
 		return nil, known(err, "configuration")
 	}
 	return row.ownedBy(who), nil
@@ -55,13 +63,13 @@ func (c *Configuration) ownedBy(who Caller) *Configuration {
 	return c
 }
 
-// PutSystemConfiguration sets the defaults. A model that no model provider
+// PutSystem sets the defaults. A model that no model provider
 // offers is an error.
-func (r *Resources) PutSystemConfiguration(ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration) (*Configuration, error) {
-	if err := r.Configurations.kind.permit(who, Updating); err != nil {
+func (c *Configurations) PutSystem(ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration) (*Configuration, error) {
+	if err := c.kind.permit(who, updating); err != nil {
 		return nil, err
 	}
-	now, err := r.SystemConfiguration(ctx, who)
+	now, err := c.System(ctx, who)
 	if err != nil {
 		return nil, err
 	}
@@ -75,16 +83,16 @@ func (r *Resources) PutSystemConfiguration(ctx context.Context, who Caller, ifMa
 		if m.want == nil || (m.now != nil && *m.now == *m.want) {
 			continue
 		}
-		if err := r.needModel(ctx, m.field, *m.want); err != nil {
+		if err := c.models.need(ctx, m.field, *m.want); err != nil {
 			return nil, err
 		}
 	}
-	row, err := r.Configurations.Update(ctx, who, now.ID, ifMatch, func(row *Configuration) error {
+	row, err := c.update(ctx, who, now.ID, ifMatch, func(_ *store.Tx, row *Configuration) (bool, error) {
 		if !same(row.DefaultLLMModel, in.DefaultLLMModel) || !same(row.DefaultEmbeddingModel, in.DefaultEmbeddingModel) {
 			row.DefaultLLMModel, row.DefaultEmbeddingModel = in.DefaultLLMModel, in.DefaultEmbeddingModel
 			row.CreatedBy = &who.UserID
 		}
-		return nil
+		return false, nil
 	})
 	if err != nil {
 		return nil, err

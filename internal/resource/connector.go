@@ -37,13 +37,36 @@ type AuthRequest struct {
 	AuthorizationEndpoint string `json:"authorization_endpoint" format:"uri"`
 }
 
-func connectorKind() Kind[*Connector] {
-	return Kind[*Connector]{
+// Connectors are the users' links to MCP servers.
+type Connectors struct {
+	*collection[*Connector]
+	mcp     MCP
+	secrets secrets
+	presets []Preset
+}
+
+func newConnectors(mcp MCP, s secrets, presets []Preset) *Connectors {
+	return &Connectors{mcp: mcp, secrets: s, presets: presets, collection: newCollection(kind[*Connector]{
 		Type:   ConnectorType,
 		URL:    "/api/v1/connectors/{id}",
 		New:    func() *Connector { return new(Connector) },
-		Policy: private,
-	}
+		policy: private,
+	})}
+}
+
+// Get returns a connector of the caller's.
+func (c *Connectors) Get(ctx context.Context, who Caller, id string) (*Connector, error) {
+	return c.get(ctx, who, id)
+}
+
+// List returns a part of the caller's connectors.
+func (c *Connectors) List(ctx context.Context, who Caller, page Page) (*Items[*Connector], error) {
+	return c.list(ctx, who, page)
+}
+
+// Delete removes a connector. ifMatch is the version the caller knows, 0 for any.
+func (c *Connectors) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return c.delete(ctx, who, id, ifMatch)
 }
 
 // MCP talks to MCP servers.
@@ -61,8 +84,8 @@ type Preset struct {
 }
 
 // Presets returns the MCP servers that users are offered.
-func (r *Resources) Presets() *Items[Preset] {
-	items := append([]Preset{}, r.presets...)
+func (c *Connectors) Presets() *Items[Preset] {
+	items := append([]Preset{}, c.presets...)
 	for i := range items {
 		items[i].Metadata = items[i].Metadata.orEmpty()
 	}
@@ -78,8 +101,8 @@ type NewConnector struct {
 	MatchPreset  *bool    `json:"match_preset" required:"false" default:"true" doc:"Take what is left out from the preset of this URL."`
 }
 
-// CreateConnector keeps a link to an MCP server.
-func (r *Resources) CreateConnector(ctx context.Context, who Caller, in NewConnector) (*Connector, error) {
+// Create keeps a link to an MCP server.
+func (c *Connectors) Create(ctx context.Context, who Caller, in NewConnector) (*Connector, error) {
 	u, err := url.Parse(in.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
 		return nil, fail(Invalid, "url", "expected the http(s) URL of an MCP server, without a user or a password")
@@ -91,27 +114,27 @@ func (r *Resources) CreateConnector(ctx context.Context, who Caller, in NewConne
 		return nil, err
 	}
 	if in.MatchPreset == nil || *in.MatchPreset {
-		r.applyPreset(&in)
+		c.applyPreset(&in)
 	}
 	row := &Connector{
 		Base: Base{ID: newID()}, URL: in.URL, ClientID: in.ClientID,
 		State: connectorCreated, Metadata: in.Metadata.orEmpty(),
 	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
+	err = c.store.InTx(ctx, func(tx *store.Tx) error {
 		if in.ClientSecret != nil {
 			var err error
-			if row.ClientSecret, err = r.seal(ctx, tx, *in.ClientSecret, boundTo(row.ID)); err != nil {
+			if row.ClientSecret, err = c.secrets.seal(ctx, tx, *in.ClientSecret, boundTo(row.ID)); err != nil {
 				return err
 			}
 		}
-		return r.Connectors.insert(ctx, tx, who, row)
+		return c.insert(ctx, tx, who, row)
 	})
 	return row, err
 }
 
-func (r *Resources) applyPreset(in *NewConnector) {
-	for i := range r.presets {
-		p := &r.presets[i]
+func (c *Connectors) applyPreset(in *NewConnector) {
+	for i := range c.presets {
+		p := &c.presets[i]
 		if p.URL != in.URL {
 			continue
 		}
@@ -135,20 +158,20 @@ type Connection struct {
 }
 
 // Connect reaches the MCP server; if it can't be reached, nothing changes.
-func (r *Resources) Connect(ctx context.Context, who Caller, id string, how *Connection) (*Connector, error) {
+func (c *Connectors) Connect(ctx context.Context, who Caller, id string, how *Connection) (*Connector, error) {
 	if how != nil && how.AccessToken != nil {
 		return nil, fail(Invalid, "access_token", "access tokens are not supported yet; leave it out or null")
 	}
-	now, err := r.Connectors.Get(ctx, who, id)
+	now, err := c.get(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.mcp.Initialize(ctx, now.URL); err != nil {
-		return nil, r.remoteFailed(ctx, connectCode(err), "url", "the MCP server can't be used", now.URL, err)
+	if err := c.mcp.Initialize(ctx, now.URL); err != nil {
+		return nil, c.remoteFailed(ctx, connectCode(err), "url", "the MCP server can't be used", now.URL, err)
 	}
-	return r.Connectors.Update(ctx, who, id, 0, func(c *Connector) error {
-		c.State, c.DisconnectReason = connectorConnected, nil
-		return nil
+	return c.update(ctx, who, id, 0, func(_ *store.Tx, row *Connector) (bool, error) {
+		row.State, row.DisconnectReason = connectorConnected, nil
+		return false, nil
 	})
 }
 
@@ -161,13 +184,13 @@ func connectCode(err error) Code {
 }
 
 // Disconnect ends a connection.
-func (r *Resources) Disconnect(ctx context.Context, who Caller, id string) (*Connector, error) {
-	return r.Connectors.Update(ctx, who, id, 0, func(c *Connector) error {
-		if c.State == connectorCreated {
-			return fail(Conflict, "", "this connector was never connected")
+func (c *Connectors) Disconnect(ctx context.Context, who Caller, id string) (*Connector, error) {
+	return c.update(ctx, who, id, 0, func(_ *store.Tx, row *Connector) (bool, error) {
+		if row.State == connectorCreated {
+			return false, fail(Conflict, "", "this connector was never connected")
 		}
 		reason := "Client request"
-		c.State, c.DisconnectReason = connectorDisconnected, &reason
-		return nil
+		row.State, row.DisconnectReason = connectorDisconnected, &reason
+		return false, nil
 	})
 }

@@ -22,14 +22,34 @@ type Context struct {
 	HistoryBytes int64     `json:"-"`
 }
 
-func contextKind(owns ...Owned) Kind[*Context] {
-	return Kind[*Context]{
+// Contexts are the users' conversations.
+type Contexts struct {
+	*collection[*Context]
+	providers *Providers
+}
+
+func newContexts(providers *Providers) *Contexts {
+	return &Contexts{providers: providers, collection: newCollection(kind[*Context]{
 		Type:   ContextType,
 		URL:    "/api/v1/contexts/{id}",
 		New:    func() *Context { return new(Context) },
-		Policy: private,
-		Owns:   owns,
-	}
+		policy: private,
+		References: []reference[*Context]{
+			{To: ProviderType, Column: "provider_id", Clear: func(c *Context) { c.ProviderID = nil }},
+		},
+		Details: []detail{{new(HistoryItem), "context_id"}},
+	})}
+}
+
+// Get returns a context of the caller's.
+func (c *Contexts) Get(ctx context.Context, who Caller, id string) (*Context, error) {
+	return c.get(ctx, who, id)
+}
+
+// Delete removes a context with its history and all that belongs to it. ifMatch is the
+// version the caller knows, 0 for any.
+func (c *Contexts) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return c.delete(ctx, who, id, ifMatch)
 }
 
 // NewContext asks for a conversation.
@@ -38,15 +58,15 @@ type NewContext struct {
 	ProviderID *string  `json:"provider_id" required:"false" format:"uuid"`
 }
 
-// CreateContext begins a conversation.
-func (r *Resources) CreateContext(ctx context.Context, who Caller, in NewContext) (*Context, error) {
+// Create begins a conversation.
+func (c *Contexts) Create(ctx context.Context, who Caller, in NewContext) (*Context, error) {
 	if err := in.Metadata.check(); err != nil {
 		return nil, err
 	}
 	row := &Context{Metadata: in.Metadata.orEmpty(), ProviderID: in.ProviderID}
-	err := r.store.InTx(ctx, func(tx *store.Tx) error {
+	err := c.store.InTx(ctx, func(tx *store.Tx) error {
 		if in.ProviderID != nil {
-			provider, err := r.lockProvider(ctx, tx, who, *in.ProviderID)
+			provider, err := c.providers.lockNamed(ctx, tx, who, *in.ProviderID)
 			if err != nil {
 				return err
 			}
@@ -55,7 +75,7 @@ func (r *Resources) CreateContext(ctx context.Context, who Caller, in NewContext
 			}
 		}
 		row.LastActiveAt = tx.Now
-		return r.Contexts.insert(ctx, tx, who, row)
+		return c.insert(ctx, tx, who, row)
 	})
 	return row, err
 }
@@ -65,14 +85,14 @@ type ContextUpdate struct {
 	Metadata Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 }
 
-// PutContext replaces a context's metadata.
-func (r *Resources) PutContext(ctx context.Context, who Caller, id string, ifMatch int64, in ContextUpdate) (*Context, error) {
+// Put replaces a context's metadata.
+func (c *Contexts) Put(ctx context.Context, who Caller, id string, ifMatch int64, in ContextUpdate) (*Context, error) {
 	if err := in.Metadata.check(); err != nil {
 		return nil, err
 	}
-	return r.Contexts.Update(ctx, who, id, ifMatch, func(row *Context) error {
+	return c.update(ctx, who, id, ifMatch, func(_ *store.Tx, row *Context) (bool, error) {
 		row.Metadata = in.Metadata.orEmpty()
-		return nil
+		return false, nil
 	})
 }
 
@@ -81,11 +101,11 @@ type MetadataPatch struct {
 	Metadata map[string]*string `json:"metadata" maxProperties:"32"`
 }
 
-// PatchContextMetadata merges changes into a context's metadata.
-func (r *Resources) PatchContextMetadata(ctx context.Context, who Caller, id string, ifMatch int64, in MetadataPatch) (*Context, error) {
-	return r.Contexts.Update(ctx, who, id, ifMatch, func(row *Context) error {
+// PatchMetadata merges changes into a context's metadata.
+func (c *Contexts) PatchMetadata(ctx context.Context, who Caller, id string, ifMatch int64, in MetadataPatch) (*Context, error) {
+	return c.update(ctx, who, id, ifMatch, func(_ *store.Tx, row *Context) (bool, error) {
 		row.Metadata = row.Metadata.merge(in.Metadata)
-		return row.Metadata.check()
+		return false, row.Metadata.check()
 	})
 }
 
@@ -98,29 +118,30 @@ func inContextID(err error) error {
 	return err
 }
 
-// needContext returns an error if the request is limited to a context that is not
-// the caller's.
-func (r *Resources) needContext(ctx context.Context, who Caller) error {
+// need returns an error if the request is limited to a context that is not the
+// caller's.
+func (c *Contexts) need(ctx context.Context, who Caller) error {
 	if who.ContextID == "" {
 		return nil
 	}
-	_, err := r.Contexts.Get(ctx, who, who.ContextID)
+	_, err := c.get(ctx, who, who.ContextID)
 	return inContextID(err)
 }
 
-// lockContext holds a context of the caller's until the end of the transaction.
-func (r *Resources) lockContext(ctx context.Context, tx *store.Tx, who Caller, id string) (*Context, error) {
-	row, err := r.Contexts.lock(ctx, tx, who, Updating, id, 0)
+// lockNamed holds a context of the caller's, which a request names, until the end of
+// the transaction.
+func (c *Contexts) lockNamed(ctx context.Context, tx *store.Tx, who Caller, id string) (*Context, error) {
+	row, err := c.lock(ctx, tx, who, updating, id, 0)
 	return row, inContextID(err)
 }
 
 // enter holds a context of the caller's for something that is done in it, and
 // notes that it is active. A nil id is no context.
-func (r *Resources) enter(ctx context.Context, tx *store.Tx, who Caller, id *string) error {
+func (c *Contexts) enter(ctx context.Context, tx *store.Tx, who Caller, id *string) error {
 	if id == nil {
 		return nil
 	}
-	row, err := r.lockContext(ctx, tx, who, *id)
+	row, err := c.lockNamed(ctx, tx, who, *id)
 	if err != nil {
 		return err
 	}
@@ -130,17 +151,21 @@ func (r *Resources) enter(ctx context.Context, tx *store.Tx, who Caller, id *str
 // Contexts whose things expire, at a time.
 const expiryBatch = 100
 
-// ExpireContexts deletes the files and vector stores of contexts that were idle
-// for so long, and says of how many contexts.
-func (r *Resources) ExpireContexts(ctx context.Context, idle time.Duration) (expired int, err error) {
+// Expire deletes what belongs to contexts that were idle for so long, such as files,
+// and returns the number of contexts.
+func (c *Contexts) Expire(ctx context.Context, idle time.Duration) (expired int, err error) {
+	var inside []store.Column
+	for _, t := range c.types {
+		inside = append(inside, t.deletedWith(ContextType)...)
+	}
 	for {
-		before := r.now().Add(-idle)
-		ids, err := r.store.IdleContexts(ctx, before, expiryBatch)
+		before := now().Add(-idle)
+		ids, err := c.store.Idle(ctx, new(Context), before, expiryBatch, inside...)
 		if err != nil || len(ids) == 0 {
 			return expired, err
 		}
 		for _, id := range ids {
-			if err := r.expireContext(ctx, id, before); err != nil {
+			if err := c.expire(ctx, id, before); err != nil {
 				return expired, err
 			}
 			expired++
@@ -148,21 +173,16 @@ func (r *Resources) ExpireContexts(ctx context.Context, idle time.Duration) (exp
 	}
 }
 
-func (r *Resources) expireContext(ctx context.Context, id string, before time.Time) error {
-	return r.store.InTx(ctx, func(tx *store.Tx) error {
-		row := r.Contexts.withID(id)
+func (c *Contexts) expire(ctx context.Context, id string, before time.Time) error {
+	return c.store.InTx(ctx, func(tx *store.Tx) error {
+		row := c.withID(id)
 		err := tx.Lock(ctx, row)
 		if errors.Is(err, store.ErrNotFound) || (err == nil && !row.LastActiveAt.Before(before)) {
 			return nil // deleted, or active again
 		} else if err != nil {
 			return err
 		}
-		for _, owned := range r.expires {
-			if err := owned(ctx, tx, owner(row), row.ID); err != nil {
-				return err
-			}
-		}
-		return nil
+		return c.deleteDependents(ctx, tx, owner(row), ContextType, row.ID)
 	})
 }
 
@@ -173,8 +193,8 @@ type ContextFilter struct {
 	NotEmpty bool
 }
 
-// ListContexts returns a part of the caller's contexts.
-func (r *Resources) ListContexts(ctx context.Context, who Caller, page Page, in ContextFilter) (*Items[*Context], error) {
+// List returns a part of the caller's contexts.
+func (c *Contexts) List(ctx context.Context, who Caller, page Page, in ContextFilter) (*Items[*Context], error) {
 	var filters []store.Filter
 	if in.ProviderID != "" {
 		filters = append(filters, ofProvider(in.ProviderID))
@@ -182,7 +202,7 @@ func (r *Resources) ListContexts(ctx context.Context, who Caller, page Page, in 
 	if in.NotEmpty {
 		filters = append(filters, store.Filter{Column: "history_count", Op: store.Greater, Value: 0})
 	}
-	return r.Contexts.List(ctx, who, page, filters...)
+	return c.list(ctx, who, page, filters...)
 }
 
 func ofProvider(id string) store.Filter {

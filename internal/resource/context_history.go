@@ -68,51 +68,51 @@ func ofContext(id string) store.Filter {
 
 // AddHistory appends a message or an artifact to a context. The first message of
 // a user gives a context its title, where it has none and has room for one.
-func (r *Resources) AddHistory(ctx context.Context, who Caller, contextID string, data json.RawMessage) (*HistoryItem, error) {
-	var item a2aItem
-	if err := json.Unmarshal(data, &item); err != nil {
+func (c *Contexts) AddHistory(ctx context.Context, who Caller, id string, data json.RawMessage) (*HistoryItem, error) {
+	var sent a2aItem
+	if err := json.Unmarshal(data, &sent); err != nil {
 		return nil, &Error{Code: Invalid, Message: "expected an A2A message or artifact", Cause: err}
 	}
-	kind, err := item.kind()
+	kind, err := sent.kind()
 	if err != nil {
 		return nil, err
 	}
-	row := &HistoryItem{ID: newID(), Kind: kind, Data: data, SizeBytes: int64(len(data))}
-	_, err = r.Contexts.update(ctx, who, contextID, 0, func(tx *store.Tx, c *Context) error {
-		if err := r.takeHistory(ctx, tx, who, row.SizeBytes); err != nil {
-			return err
+	item := &HistoryItem{ID: newID(), Kind: kind, Data: data, SizeBytes: int64(len(data))}
+	_, err = c.update(ctx, who, id, 0, func(tx *store.Tx, row *Context) (bool, error) {
+		if err := c.takeHistory(ctx, tx, who, item.SizeBytes); err != nil {
+			return false, err
 		}
-		c.HistoryCount++
-		c.HistoryBytes += row.SizeBytes
-		c.LastActiveAt, c.touched = tx.Now, true
-		row.ContextID, row.Position, row.CreatedAt = c.ID, c.HistoryCount, tx.Now
-		if title := item.title(); title != "" && c.Metadata["title"] == "" && len(c.Metadata) < maxMetadata {
-			c.Metadata = c.Metadata.merge(map[string]*string{"title": &title})
+		row.HistoryCount++
+		row.HistoryBytes += item.SizeBytes
+		row.LastActiveAt = tx.Now
+		item.ContextID, item.Position, item.CreatedAt = row.ID, row.HistoryCount, tx.Now
+		if title := sent.title(); title != "" && row.Metadata["title"] == "" && len(row.Metadata) < maxMetadata {
+			row.Metadata = row.Metadata.merge(map[string]*string{"title": &title})
 		}
-		return tx.InsertDetails(ctx, row)
+		return true, tx.InsertDetails(ctx, item)
 	})
-	return row, err
+	return item, err
 }
 
 // takeHistory takes room for a history item.
-func (r *Resources) takeHistory(ctx context.Context, tx *store.Tx, who Caller, size int64) error {
-	err := r.quotas.HistoryItems.take(ctx, tx, who, Conflict, 1, spareRequests, r.Contexts.sum(ctx, tx, who, "history_count"))
+func (c *Contexts) takeHistory(ctx context.Context, tx *store.Tx, who Caller, size int64) error {
+	err := c.quotas.HistoryItems.take(ctx, tx, who, Conflict, 1, spareRequests, c.sum(ctx, tx, who, "history_count"))
 	if err != nil {
 		return err
 	}
-	return r.quotas.HistoryBytes.take(ctx, tx, who, TooLarge, size, spareBytes, r.Contexts.sum(ctx, tx, who, "history_bytes"))
+	return c.quotas.HistoryBytes.take(ctx, tx, who, TooLarge, size, spareBytes, c.sum(ctx, tx, who, "history_bytes"))
 }
 
 // History returns a part of a context's history.
-func (r *Resources) History(ctx context.Context, who Caller, contextID string, page Page) (*Items[*HistoryItem], error) {
-	c, err := r.Contexts.Get(ctx, who, contextID)
+func (c *Contexts) History(ctx context.Context, who Caller, id string, page Page) (*Items[*HistoryItem], error) {
+	row, err := c.get(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
 	order := store.Order{Column: "position", Descending: page.Descending, Limit: page.Limit}
 	if page.Token != "" {
 		last := new(HistoryItem)
-		err := r.store.First(ctx, last, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: page.Token})
+		err := c.store.First(ctx, last, ofContext(row.ID), store.Filter{Column: "id", Op: store.Equal, Value: page.Token})
 		if isCode(known(err, "item"), NotFound) {
 			return nil, fail(Invalid, "page_token", "there is no such item any more; begin with the first page")
 		} else if err != nil {
@@ -120,48 +120,48 @@ func (r *Resources) History(ctx context.Context, who Caller, contextID string, p
 		}
 		order.After = &store.Position{Value: last.Position, ID: last.ID}
 	}
-	list, err := readPage(ctx, r.store, func() *HistoryItem { return new(HistoryItem) }, order, func(h *HistoryItem) store.Position {
+	list, err := readPage(ctx, c.store, func() *HistoryItem { return new(HistoryItem) }, order, func(h *HistoryItem) store.Position {
 		return store.Position{ID: h.ID, Value: h.Position}
-	}, ofContext(c.ID))
+	}, ofContext(row.ID))
 	if err != nil {
 		return nil, err
 	}
-	list.TotalCount = c.HistoryCount
+	list.TotalCount = row.HistoryCount
 	return list, nil
 }
 
 // HistoryItem returns an item of a context's history.
-func (r *Resources) HistoryItem(ctx context.Context, who Caller, contextID, id string) (*HistoryItem, error) {
-	c, err := r.Contexts.Get(ctx, who, contextID)
+func (c *Contexts) HistoryItem(ctx context.Context, who Caller, contextID, id string) (*HistoryItem, error) {
+	in, err := c.get(ctx, who, contextID)
 	if err != nil {
 		return nil, err
 	}
 	row := new(HistoryItem)
-	err = r.store.First(ctx, row, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: strings.ToLower(id)})
+	err = c.store.First(ctx, row, ofContext(in.ID), store.Filter{Column: "id", Op: store.Equal, Value: strings.ToLower(id)})
 	return row, known(err, "item in this context")
 }
 
 // DeleteHistory removes an item and all after it.
-func (r *Resources) DeleteHistory(ctx context.Context, who Caller, contextID, fromID string) error {
-	_, err := r.Contexts.update(ctx, who, contextID, 0, func(tx *store.Tx, c *Context) error {
+func (c *Contexts) DeleteHistory(ctx context.Context, who Caller, id, fromID string) error {
+	_, err := c.update(ctx, who, id, 0, func(tx *store.Tx, row *Context) (bool, error) {
 		var from []*HistoryItem
-		err := tx.Find(ctx, &from, 1, ofContext(c.ID), store.Filter{Column: "id", Op: store.Equal, Value: fromID})
+		err := tx.Find(ctx, &from, 1, ofContext(row.ID), store.Filter{Column: "id", Op: store.Equal, Value: fromID})
 		if err != nil {
-			return err
+			return false, err
 		}
 		if len(from) == 0 {
-			return fail(NotFound, "from_id", "there is no such item in this context")
+			return false, fail(NotFound, "from_id", "there is no such item in this context")
 		}
-		c.LastActiveAt, c.touched = tx.Now, true
-		c.HistoryCount = from[0].Position - 1
-		c.HistoryBytes, err = tx.Sum(ctx, new(HistoryItem), "size_bytes", ofContext(c.ID),
+		row.LastActiveAt = tx.Now
+		row.HistoryCount = from[0].Position - 1
+		row.HistoryBytes, err = tx.Sum(ctx, new(HistoryItem), "size_bytes", ofContext(row.ID),
 			store.Filter{Column: "position", Op: store.Less, Value: from[0].Position})
 		if err != nil {
-			return err
+			return false, err
 		}
-		_, err = tx.DeleteDetails(ctx, new(HistoryItem), ofContext(c.ID),
+		_, err = tx.DeleteDetails(ctx, new(HistoryItem), ofContext(row.ID),
 			store.Filter{Column: "position", Op: store.AtLeast, Value: from[0].Position})
-		return err
+		return true, err
 	})
 	return err
 }

@@ -42,14 +42,34 @@ func (f *File) sortValue(column string) any {
 	return f.Base.sortValue(column)
 }
 
-func fileKind(owns ...Owned) Kind[*File] {
-	return Kind[*File]{
+// Files are the users' files: a row each, and a content in the store for contents.
+type Files struct {
+	*collection[*File]
+	contexts *Contexts
+	blobs    Blobs
+	limits   FileLimits
+	incoming incoming
+}
+
+func newFiles(contexts *Contexts, blobs Blobs, limits FileLimits) *Files {
+	f := &Files{contexts: contexts, blobs: blobs, limits: limits, incoming: incoming{bytes: make(map[string]int64)}}
+	f.collection = newCollection(kind[*File]{
 		Type:   FileType,
 		URL:    "/api/v1/files/{id}",
 		New:    func() *File { return new(File) },
-		Policy: privateInContext,
-		Owns:   owns,
-	}
+		policy: privateInContext,
+		References: []reference[*File]{
+			{To: ContextType, Column: "context_id"},
+			{To: FileType, Column: "parent_file_id"},
+		},
+		Deleting: f.removeContent,
+	})
+	return f
+}
+
+// Get returns a file of the caller's.
+func (f *Files) Get(ctx context.Context, who Caller, id string) (*File, error) {
+	return f.get(ctx, who, id)
 }
 
 // Blobs keeps file contents, by the file's id.
@@ -81,11 +101,11 @@ type FileLimits struct {
 	UserQuota int64
 }
 
-// contentOf removes a file's content once its row is gone.
-func (r *Resources) contentOf(ctx context.Context, tx *store.Tx, _ Caller, id string) error {
+// removeContent removes a file's content once its row is gone.
+func (f *Files) removeContent(ctx context.Context, tx *store.Tx, id string) error {
 	tx.After(func() {
-		if err := r.blobs.Remove(context.WithoutCancel(ctx), id); err != nil {
-			r.logger.Warn("the content of a deleted file stays until the next sweep", "file", id, "error", err)
+		if err := f.blobs.Remove(context.WithoutCancel(ctx), id); err != nil {
+			f.logger.Warn("the content of a deleted file stays until the next sweep", "file", id, "error", err)
 		}
 	})
 	return nil
@@ -100,100 +120,100 @@ type NewFile struct {
 
 const maxFileText = 256
 
-// CreateFile streams a content into the store. Row and content appear together
+// Create streams a content into the store. Row and content appear together
 // or not at all. The file belongs to the context that the request is limited to.
-func (r *Resources) CreateFile(ctx context.Context, who Caller, in NewFile) (*File, error) {
+func (f *Files) Create(ctx context.Context, who Caller, in NewFile) (*File, error) {
 	if in.Filename == "" || len(in.Filename) > maxFileText {
 		return nil, fail(Invalid, "file", "the file needs a name of 1 to %d bytes", maxFileText)
 	}
 	if in.ContentType == "" || len(in.ContentType) > maxFileText {
 		return nil, fail(Invalid, "file", "the file needs a content type of 1 to %d bytes", maxFileText)
 	}
-	if err := r.needContext(ctx, who); err != nil { // before anything is read
+	if err := f.contexts.need(ctx, who); err != nil { // before anything is read
 		return nil, err
 	}
 	row := &File{
 		Base:     Base{ID: newID()},
 		Filename: in.Filename, ContentType: in.ContentType, FileType: userUpload, ContextID: who.context(),
 	}
-	blob, err := r.write(ctx, who, in.Content)
+	blob, err := f.write(ctx, who, in.Content)
 	if err != nil {
 		return nil, err
 	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
+	err = f.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := f.contexts.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
-		return r.insertFile(ctx, tx, who, row, blob)
+		return f.insertFile(ctx, tx, who, row, blob)
 	})
 	return row, errors.Join(err, blob.Discard(context.WithoutCancel(ctx)))
 }
 
 // insertFile writes the row of a file and keeps its content, just before the
 // transaction is committed.
-func (r *Resources) insertFile(ctx context.Context, tx *store.Tx, who Caller, row *File, blob Blob) error {
+func (f *Files) insertFile(ctx context.Context, tx *store.Tx, who Caller, row *File, blob Blob) error {
 	// Held, so that two uploads can't both take what is left of the quota.
-	if err := tx.Lock(ctx, r.Users.withID(who.UserID)); err != nil {
+	if err := tx.Lock(ctx, &User{Base: Base{ID: who.UserID}}); err != nil {
 		return known(err, "user")
 	}
 	used, err := tx.Sum(ctx, new(File), "file_size_bytes", ownedBy(who))
 	if err != nil {
 		return fmt.Errorf("sum of file sizes: %w", err)
 	}
-	if used+blob.Size() > r.limits.UserQuota {
-		return overQuota(used+blob.Size(), r.limits.UserQuota)
+	if used+blob.Size() > f.limits.UserQuota {
+		return overQuota(used+blob.Size(), f.limits.UserQuota)
 	}
 	row.FileSizeBytes = blob.Size()
-	if err := r.Files.insert(ctx, tx, who, row); err != nil {
+	if err := f.insert(ctx, tx, who, row); err != nil {
 		return err
 	}
 	return blob.Keep(ctx, row.ID)
 }
 
-// DeleteFile removes a file and the text extracted from it. Where the file is
-// such a text itself, the extraction of its source is gone, too.
-func (r *Resources) DeleteFile(ctx context.Context, who Caller, id string, ifMatch int64) error {
-	now, err := r.Files.find(ctx, who, Deleting, id)
+// Delete removes a file and the text extracted from it. If the file is such a text
+// itself, the extraction of its source is removed, too.
+func (f *Files) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	now, err := f.find(ctx, who, deleting, id)
 	if err != nil {
 		return err
 	}
-	return r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
+	return f.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := f.contexts.enter(ctx, tx, who, now.ContextID); err != nil {
 			return err
 		}
 		if now.ParentFileID != nil {
-			if err := r.forgetExtraction(ctx, tx, who, *now.ParentFileID); err != nil {
+			if err := f.forgetExtraction(ctx, tx, who, *now.ParentFileID); err != nil {
 				return err
 			}
 		}
-		row, err := r.Files.lock(ctx, tx, who, Deleting, id, ifMatch)
+		row, err := f.lock(ctx, tx, who, deleting, id, ifMatch)
 		if err != nil {
 			return err
 		}
-		return r.Files.remove(ctx, tx, who, row)
+		return f.remove(ctx, tx, who, row)
 	})
 }
 
 // Content opens the content of a file. Whoever calls it closes it.
-func (r *Resources) Content(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
-	row, err := r.Files.Get(ctx, who, id)
+func (f *Files) Content(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
+	row, err := f.get(ctx, who, id)
 	if err != nil {
 		return nil, nil, err
 	}
 	if row.ContextID != nil {
-		if err := r.store.InTx(ctx, func(tx *store.Tx) error { return r.enter(ctx, tx, who, row.ContextID) }); err != nil {
+		if err := f.store.InTx(ctx, func(tx *store.Tx) error { return f.contexts.enter(ctx, tx, who, row.ContextID) }); err != nil {
 			return nil, nil, err
 		}
 	}
-	content, err := r.open(ctx, who, row.ID)
+	content, err := f.open(ctx, who, row.ID)
 	return row, content, err
 }
 
 // open opens the content of a file; one that was deleted meanwhile is not there.
-func (r *Resources) open(ctx context.Context, who Caller, id string) (io.ReadSeekCloser, error) {
-	content, err := r.blobs.Open(ctx, id)
+func (f *Files) open(ctx context.Context, who Caller, id string) (io.ReadSeekCloser, error) {
+	content, err := f.blobs.Open(ctx, id)
 	if err != nil {
-		if _, gone := r.Files.Get(ctx, who, id); isCode(gone, NotFound) {
+		if _, gone := f.get(ctx, who, id); isCode(gone, NotFound) {
 			return nil, gone
 		}
 	}
@@ -203,16 +223,15 @@ func (r *Resources) open(ctx context.Context, who Caller, id string) (io.ReadSee
 // Uploads take a while between content and row; what is older has no row coming.
 const orphanAge = time.Hour
 
-// SweepBlobs removes contents without a file, as a crash leaves them, and says
-// how many.
-func (r *Resources) SweepBlobs(ctx context.Context) (swept int, err error) {
-	err = r.blobs.Each(ctx, time.Now().Add(-orphanAge), func(id string) error {
-		there, err := r.Files.exists(ctx, id)
+// Sweep removes contents without a file, which a crash may leave, and returns how many.
+func (f *Files) Sweep(ctx context.Context) (swept int, err error) {
+	err = f.blobs.Each(ctx, time.Now().Add(-orphanAge), func(id string) error {
+		there, err := f.exists(ctx, id)
 		if err != nil || there {
 			return err
 		}
 		swept++
-		return r.blobs.Remove(ctx, id)
+		return f.blobs.Remove(ctx, id)
 	})
 	return swept, err
 }
@@ -223,9 +242,9 @@ type FileFilter struct {
 	FilenameSearch string
 }
 
-// ListFiles returns a part of the caller's files.
-func (r *Resources) ListFiles(ctx context.Context, who Caller, page Page, in FileFilter) (*Items[*File], error) {
-	if err := r.needContext(ctx, who); err != nil {
+// List returns a part of the caller's files.
+func (f *Files) List(ctx context.Context, who Caller, page Page, in FileFilter) (*Items[*File], error) {
+	if err := f.contexts.need(ctx, who); err != nil {
 		return nil, err
 	}
 	var filters []store.Filter
@@ -235,5 +254,5 @@ func (r *Resources) ListFiles(ctx context.Context, who Caller, page Page, in Fil
 	if in.FilenameSearch != "" {
 		filters = append(filters, store.Filter{Column: "filename", Op: store.Contains, Value: in.FilenameSearch})
 	}
-	return r.Files.List(ctx, who, page, filters...)
+	return f.list(ctx, who, page, filters...)
 }

@@ -49,8 +49,8 @@ func isText(contentType string) bool {
 }
 
 // source returns a file that text may be extracted from.
-func (r *Resources) source(ctx context.Context, who Caller, id string) (*File, error) {
-	row, err := r.Files.Get(ctx, who, id)
+func (f *Files) source(ctx context.Context, who Caller, id string) (*File, error) {
+	row, err := f.get(ctx, who, id)
 	if err == nil && row.FileType == extractedText {
 		return nil, fail(NotFound, "", "this file is extracted text itself")
 	}
@@ -69,11 +69,11 @@ type ExtractionSettings struct {
 
 // Extract turns a file into text, as a second file. One that was extracted
 // already is left as it is; one that failed is tried again.
-func (r *Resources) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
+func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
 	if in != nil && in.Settings != nil && in.Settings.Formats != nil && !slices.Contains(in.Settings.Formats, "markdown") {
 		return nil, fail(Invalid, "settings.formats", "text is extracted as it is, which is the format markdown")
 	}
-	row, err := r.source(ctx, who, id)
+	row, err := f.source(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
@@ -83,25 +83,25 @@ func (r *Resources) Extract(ctx context.Context, who Caller, id string, in *NewE
 	if !isText(row.ContentType) {
 		return nil, fail(Invalid, "", "text is extracted from text formats only; this file is %s", row.ContentType)
 	}
-	text, why, err := r.readText(ctx, who, row)
+	text, why, err := f.readText(ctx, who, row)
 	if err != nil {
 		return nil, err
 	}
-	return r.keepExtraction(ctx, who, row, text, why)
+	return f.keepExtraction(ctx, who, row, text, why)
 }
 
 // keepExtraction writes what came of an extraction: a text, or why there is none.
-func (r *Resources) keepExtraction(ctx context.Context, who Caller, row *File, text Blob, why *string) (extraction *Extraction, err error) {
+func (f *Files) keepExtraction(ctx context.Context, who Caller, row *File, text Blob, why *string) (extraction *Extraction, err error) {
 	child := &File{
 		Base:     Base{ID: newID()},
 		Filename: row.Filename, ContentType: "text/plain; charset=utf-8", FileType: extractedText,
 		ParentFileID: &row.ID, ContextID: row.ContextID,
 	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
+	err = f.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := f.contexts.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
-		source, err := r.Files.lock(ctx, tx, who, Updating, row.ID, 0)
+		source, err := f.lock(ctx, tx, who, updating, row.ID, 0)
 		if err != nil {
 			return err
 		}
@@ -113,14 +113,14 @@ func (r *Resources) keepExtraction(ctx context.Context, who Caller, row *File, t
 			CreatedAt: tx.Now, StartedAt: &tx.Now, FinishedAt: &tx.Now, ExtractedFiles: []ExtractedFile{},
 		}
 		if why == nil {
-			if err := r.insertFile(ctx, tx, who, child, text); err != nil {
+			if err := f.insertFile(ctx, tx, who, child, text); err != nil {
 				return err
 			}
 			extraction.Status, extraction.ExtractedFiles = extractionCompleted, []ExtractedFile{{FileID: child.ID}}
 		}
-		return r.Files.change(ctx, tx, who, source, func(f *File) error {
-			f.Extraction, f.touched = extraction, true
-			return nil
+		return f.change(ctx, tx, who, source, func(row *File) (bool, error) {
+			row.Extraction = extraction
+			return true, nil
 		})
 	})
 	if text != nil {
@@ -131,13 +131,13 @@ func (r *Resources) keepExtraction(ctx context.Context, who Caller, row *File, t
 
 // readText copies the content of a text file; where it is no text after all, it
 // says why.
-func (r *Resources) readText(ctx context.Context, who Caller, row *File) (text Blob, why *string, err error) {
-	content, err := r.open(ctx, who, row.ID)
+func (f *Files) readText(ctx context.Context, who Caller, row *File) (text Blob, why *string, err error) {
+	content, err := f.open(ctx, who, row.ID)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer content.Close()
-	text, err = r.write(ctx, who, &utf8Reader{from: content})
+	text, err = f.write(ctx, who, &utf8Reader{from: content})
 	if errors.Is(err, errNotUTF8) {
 		message := "the content is not UTF-8"
 		return nil, &message, nil
@@ -174,8 +174,8 @@ func (u *utf8Reader) Read(p []byte) (int, error) {
 }
 
 // Extraction returns the extraction of a file.
-func (r *Resources) Extraction(ctx context.Context, who Caller, id string) (*Extraction, error) {
-	row, err := r.source(ctx, who, id)
+func (f *Files) Extraction(ctx context.Context, who Caller, id string) (*Extraction, error) {
+	row, err := f.source(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
@@ -186,44 +186,44 @@ func (r *Resources) Extraction(ctx context.Context, who Caller, id string) (*Ext
 }
 
 // DeleteExtraction removes the text that was extracted from a file.
-func (r *Resources) DeleteExtraction(ctx context.Context, who Caller, id string) error {
-	row, err := r.source(ctx, who, id)
+func (f *Files) DeleteExtraction(ctx context.Context, who Caller, id string) error {
+	row, err := f.source(ctx, who, id)
 	if err != nil {
 		return err
 	}
-	return r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
+	return f.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := f.contexts.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
-		if err := deletes(r.Files, "parent_file_id")(ctx, tx, who, row.ID); err != nil {
+		if err := f.deleteDependents(ctx, tx, who, FileType, row.ID); err != nil {
 			return err
 		}
-		return r.forgetExtraction(ctx, tx, who, row.ID)
+		return f.forgetExtraction(ctx, tx, who, row.ID)
 	})
 }
 
-func (r *Resources) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, id string) error {
-	source, err := r.Files.lock(ctx, tx, who, Updating, id, 0)
+func (f *Files) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, id string) error {
+	source, err := f.lock(ctx, tx, who, updating, id, 0)
 	if err != nil {
 		return err
 	}
 	if source.Extraction == nil {
 		return fail(NotFound, "", "no text was extracted from this file")
 	}
-	return r.Files.change(ctx, tx, who, source, func(f *File) error {
-		f.Extraction, f.touched = nil, true
-		return nil
+	return f.change(ctx, tx, who, source, func(row *File) (bool, error) {
+		row.Extraction = nil
+		return true, nil
 	})
 }
 
 // TextContent opens the text of a file.
-func (r *Resources) TextContent(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
-	extraction, err := r.Extraction(ctx, who, id)
+func (f *Files) TextContent(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
+	extraction, err := f.Extraction(ctx, who, id)
 	if err != nil {
 		return nil, nil, err
 	}
 	if extraction.Status != extractionCompleted {
 		return nil, nil, fail(Unusable, "", "the extraction is %s", extraction.Status)
 	}
-	return r.Content(ctx, who, extraction.ExtractedFiles[0].FileID)
+	return f.Content(ctx, who, extraction.ExtractedFiles[0].FileID)
 }

@@ -36,21 +36,21 @@ const usageStep = 8 << 20
 // measured reads a content as long as it is no larger than one file, and all of
 // the user's files together, may be.
 type measured struct {
-	from      io.Reader
-	resources *Resources
-	ctx       context.Context
-	who       Caller
-	size      int64
-	used      int64 // by the files that were kept, as of seen
-	seen      int64 // the size at which used was looked up
+	from  io.Reader
+	files *Files
+	ctx   context.Context
+	who   Caller
+	size  int64
+	used  int64 // by the files that were kept, as of seen
+	seen  int64 // the size at which used was looked up
 }
 
 // Read implements [io.Reader].
 func (m *measured) Read(p []byte) (int, error) {
 	n, err := m.from.Read(p)
 	m.size += int64(n)
-	coming := m.resources.incoming.add(m.who.UserID, int64(n))
-	limits := m.resources.limits
+	coming := m.files.incoming.add(m.who.UserID, int64(n))
+	limits := m.files.limits
 	if m.size > limits.MaxSize {
 		return 0, fail(TooLarge, "file", "a file may have %d bytes at most", limits.MaxSize)
 	}
@@ -70,7 +70,7 @@ func (m *measured) Read(p []byte) (int, error) {
 func (m *measured) look() error {
 	var err error
 	m.seen = m.size
-	m.used, err = m.resources.store.Sum(m.ctx, new(File), "file_size_bytes", ownedBy(m.who))
+	m.used, err = m.files.store.Sum(m.ctx, new(File), "file_size_bytes", ownedBy(m.who))
 	return err
 }
 
@@ -84,11 +84,11 @@ func overQuota(bytes, quota int64) error {
 
 // write writes a content that can't be seen yet. What it takes counts against the
 // user's quota from the first byte on.
-func (r *Resources) write(ctx context.Context, who Caller, content io.Reader) (Blob, error) {
-	m := &measured{from: content, resources: r, ctx: ctx, who: who}
-	defer func() { r.incoming.add(who.UserID, -m.size) }()
+func (f *Files) write(ctx context.Context, who Caller, content io.Reader) (Blob, error) {
+	m := &measured{from: content, files: f, ctx: ctx, who: who}
+	defer func() { f.incoming.add(who.UserID, -m.size) }()
 	if err := m.look(); err != nil {
 		return nil, fmt.Errorf("usage of files: %w", err)
 	}
-	return r.blobs.Write(ctx, m)
+	return f.blobs.Write(ctx, m)
 }

@@ -37,7 +37,7 @@ func (r *Resources) Keys(ctx context.Context, who Caller) (*Items[*Key], error) 
 		return nil, err
 	}
 	list := []*Key{}
-	for i, k := range r.box.Keys() {
+	for i, k := range r.secrets.box.Keys() {
 		key := &Key{ID: k.ID, State: keyReads, Setting: &k.Setting}
 		switch at := slices.Index(noted, k.ID); {
 		case i == 0:
@@ -52,7 +52,7 @@ func (r *Resources) Keys(ctx context.Context, who Caller) (*Items[*Key], error) 
 		list = append(list, &Key{ID: id, State: keyMissing})
 	}
 	for _, key := range list {
-		if key.Secrets, err = r.store.CountSecrets(ctx, r.box.Prefix(key.ID)); err != nil {
+		if key.Secrets, err = r.store.CountSecrets(ctx, r.secrets.box.Prefix(key.ID)); err != nil {
 			return nil, err
 		}
 	}
@@ -84,7 +84,7 @@ func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*
 	if err := who.Need(RoleAdmin); err != nil {
 		return nil, err
 	}
-	if err := r.needKey(); err != nil {
+	if err := r.secrets.needKey(); err != nil {
 		return nil, err
 	}
 	place, err := r.openPlace(after)
@@ -113,7 +113,7 @@ func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*
 	if err != nil {
 		return nil, err
 	}
-	done, err := r.store.CountSecrets(ctx, r.box.Prefix(r.box.Keys()[0].ID))
+	done, err := r.store.CountSecrets(ctx, r.secrets.box.Prefix(r.secrets.box.Keys()[0].ID))
 	rotation.Left = max(all-done, 0)
 	return rotation, err
 }
@@ -123,26 +123,26 @@ func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*
 func (r *Resources) rotate(
 	ctx context.Context, after store.Place, total *Rotation,
 ) (last store.Place, more bool, err error) {
-	secrets, err := r.store.SecretsWithout(ctx, r.box.Prefix(r.box.Keys()[0].ID), after, rotationBatch)
+	secrets, err := r.store.SecretsWithout(ctx, r.secrets.box.Prefix(r.secrets.box.Keys()[0].ID), after, rotationBatch)
 	if err != nil || len(secrets) == 0 {
 		return after, false, err
 	}
 	var rotated int64
 	err = r.store.InTx(ctx, func(tx *store.Tx) error {
 		rotated = 0
-		if err := r.holdKey(ctx, tx); err != nil {
+		if err := r.secrets.holdKey(ctx, tx); err != nil {
 			return err
 		}
 		for _, s := range secrets {
 			bound := boundTo(s.Key...)
-			plain, err := r.box.Open(s.Sealed, bound)
+			plain, err := r.secrets.box.Open(s.Sealed, bound)
 			if err != nil {
 				if owner := ownerOf(s.Place); !slices.Contains(total.Unreadable, owner) {
 					total.Unreadable = append(total.Unreadable, owner)
 				}
 				continue
 			}
-			sealed, err := r.box.Seal(plain, bound)
+			sealed, err := r.secrets.box.Seal(plain, bound)
 			if err != nil {
 				return err
 			}
@@ -170,14 +170,14 @@ func (r *Resources) retireKeys(ctx context.Context) error {
 		return err
 	}
 	for _, id := range noted {
-		if id == r.box.Keys()[0].ID {
+		if id == r.secrets.box.Keys()[0].ID {
 			continue
 		}
 		err := r.store.InTx(ctx, func(tx *store.Tx) error {
 			if err := tx.RemoveKey(ctx, id); err != nil {
 				return err
 			}
-			if n, err := tx.CountSecrets(ctx, r.box.Prefix(id)); err != nil || n == 0 {
+			if n, err := tx.CountSecrets(ctx, r.secrets.box.Prefix(id)); err != nil || n == 0 {
 				return err
 			}
 			return errStillUsed
@@ -199,7 +199,7 @@ func (r *Resources) sealPlace(p store.Place) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	sealed, err := r.box.Seal(string(text), placeBound)
+	sealed, err := r.secrets.box.Seal(string(text), placeBound)
 	return base64.RawURLEncoding.EncodeToString(sealed), err
 }
 
@@ -210,7 +210,7 @@ func (r *Resources) openPlace(text string) (p store.Place, err error) {
 	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err == nil {
 		var plain string
-		if plain, err = r.box.Open(sealed, placeBound); err == nil {
+		if plain, err = r.secrets.box.Open(sealed, placeBound); err == nil {
 			err = json.Unmarshal([]byte(plain), &p)
 		}
 	}

@@ -31,19 +31,22 @@ type BoxKey struct {
 	Setting string
 }
 
+// secrets encrypts secrets that are kept in the database.
+type secrets struct{ box Box }
+
 // seal encrypts a secret in the transaction that writes it. The key is held until
 // then, so that it is not taken out of use meanwhile.
-func (r *Resources) seal(ctx context.Context, tx *store.Tx, plain, bound string) ([]byte, error) {
-	sealed, err := r.box.Seal(plain, bound)
+func (s secrets) seal(ctx context.Context, tx *store.Tx, plain, bound string) ([]byte, error) {
+	sealed, err := s.box.Seal(plain, bound)
 	if err != nil {
 		return nil, err
 	}
-	return sealed, r.holdKey(ctx, tx)
+	return sealed, s.holdKey(ctx, tx)
 }
 
 // holdKey keeps the first key in use until the end of the transaction.
-func (r *Resources) holdKey(ctx context.Context, tx *store.Tx) error {
-	err := tx.HoldKey(ctx, r.box.Keys()[0].ID)
+func (s secrets) holdKey(ctx context.Context, tx *store.Tx) error {
+	err := tx.HoldKey(ctx, s.box.Keys()[0].ID)
 	if errors.Is(err, store.ErrNotFound) {
 		return fail(NotConfigured, "", "the first encryption key of this server was taken out of use by "+
 			"'tidings keys rotate' on another server; restart this one with the encryption_keys of that one")
@@ -52,8 +55,8 @@ func (r *Resources) holdKey(ctx context.Context, tx *store.Tx) error {
 }
 
 // unseal decrypts a secret; field names it in the error.
-func (r *Resources) unseal(sealed []byte, bound, field string) (string, error) {
-	plain, err := r.box.Open(sealed, bound)
+func (s secrets) unseal(sealed []byte, bound, field string) (string, error) {
+	plain, err := s.box.Open(sealed, bound)
 	if _, ok := errors.AsType[*Error](err); err == nil || ok {
 		return plain, err
 	}
@@ -96,7 +99,7 @@ func (r *Resources) UseKeys(ctx context.Context) error {
 	if len(missing) > 0 {
 		return &MissingKeysError{missing}
 	}
-	used := r.box.Keys()
+	used := r.secrets.box.Keys()
 	if len(noted) > 0 {
 		used = used[:1]
 	} else if err := r.checkOldSecrets(ctx); err != nil {
@@ -117,7 +120,7 @@ func (r *Resources) UseKeys(ctx context.Context) error {
 }
 
 func (r *Resources) hasKey(id string) bool {
-	return slices.ContainsFunc(r.box.Keys(), func(k BoxKey) bool { return k.ID == id })
+	return slices.ContainsFunc(r.secrets.box.Keys(), func(k BoxKey) bool { return k.ID == id })
 }
 
 // checkOldSecrets returns an error if a database in which no keys are noted holds
@@ -128,7 +131,7 @@ func (r *Resources) checkOldSecrets(ctx context.Context) error {
 		return err
 	}
 	for _, s := range secrets {
-		if _, err := r.box.Open(s.Sealed, boundTo(s.Key...)); err == nil {
+		if _, err := r.secrets.box.Open(s.Sealed, boundTo(s.Key...)); err == nil {
 			return nil
 		}
 	}
@@ -140,7 +143,7 @@ func (r *Resources) checkOldSecrets(ctx context.Context) error {
 // whose, such as model_providers/ID. They stay as they are until they are set
 // again.
 func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owners []string, err error) {
-	if err := r.needKey(); err != nil {
+	if err := r.secrets.needKey(); err != nil {
 		return 0, nil, err
 	}
 	var last store.Place
@@ -151,7 +154,7 @@ func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owner
 		}
 		for _, s := range secrets {
 			last = s.Place
-			if _, err := r.box.Open(s.Sealed, boundTo(s.Key...)); err == nil {
+			if _, err := r.secrets.box.Open(s.Sealed, boundTo(s.Key...)); err == nil {
 				continue
 			}
 			lost++
@@ -171,7 +174,7 @@ func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owner
 				return err
 			}
 		}
-		return tx.AddKey(ctx, r.box.Keys()[0].ID)
+		return tx.AddKey(ctx, r.secrets.box.Keys()[0].ID)
 	})
 }
 
@@ -180,7 +183,7 @@ func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owner
 func ownerOf(p store.Place) string { return p.Table + "/" + p.Key[0] }
 
 // needKey returns an error that says which setting is missing if there is no key.
-func (r *Resources) needKey() error {
-	_, err := r.box.Seal("", "")
+func (s secrets) needKey() error {
+	_, err := s.box.Seal("", "")
 	return err
 }

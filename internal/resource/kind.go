@@ -19,9 +19,6 @@ type Base struct {
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 	CreatedBy *string   `json:"created_by" format:"uuid" doc:"Its owner."`
-
-	// touched says that something changed that the row's JSON does not show.
-	touched bool
 }
 
 func (b *Base) base() *Base { return b }
@@ -44,28 +41,52 @@ type Row interface {
 	ETag() string
 }
 
-// Kind is what one type declares. It does no I/O of its own.
-type Kind[R Row] struct {
+// kind is what one type declares.
+type kind[R Row] struct {
 	Type tidings.ResourceType
 	// URL is the path of a resource, with {id} where its id goes.
 	URL string
 	New func() R
-	Policy
-	// Guard looks at other rows and may veto a change; row is as it will be.
-	Guard func(ctx context.Context, tx *store.Tx, do Verb, row R) error
-	// Owns goes with a resource that is deleted, leaves first.
-	Owns []Owned
-	// Unowned resources have no created_by.
+	policy
+	// References are the columns that name other resources. created_by, which names
+	// the owner, is not declared: unless the type is Unowned, its resources are
+	// deleted with their owner.
+	References []reference[R]
+	// Details are the rows that are part of a resource; they are deleted with it.
+	Details []detail
+	// Guard reads other rows and may refuse a change; row is as it will be. It is
+	// optional.
+	Guard func(ctx context.Context, tx *store.Tx, do verb, row R) error
+	// Deleting is called in the transaction that deletes a resource. It is optional.
+	Deleting func(ctx context.Context, tx *store.Tx, id string) error
+	// Unowned resources outlive whoever created them.
 	Unowned bool
+	// Unlimited resources have no quota: no request creates them.
+	Unlimited bool
 	// Self means that a resource is its own owner.
 	Self bool
 	// ToldAsOwner makes updates carry the owner, whoever made them.
 	ToldAsOwner bool
 }
 
-func (k *Kind[R]) name() string { return strings.ReplaceAll(string(k.Type), "_", " ") }
+// reference is a column in which a resource names another one.
+type reference[R Row] struct {
+	To     tidings.ResourceType
+	Column string
+	// Clear removes the reference from a resource when the other one is deleted. If it
+	// is nil, the resource is deleted with the other one.
+	Clear func(R)
+}
 
-func (k *Kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
+// detail is a table whose rows are part of the resource that a column names.
+type detail struct {
+	row    any
+	column string
+}
+
+func (k *kind[R]) name() string { return strings.ReplaceAll(string(k.Type), "_", " ") }
+
+func (k *kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
 	b := row.base()
 	user := who.UserID
 	if a == tidings.Updated && k.ToldAsOwner {
@@ -77,13 +98,13 @@ func (k *Kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
 	}
 }
 
-// mayRead reports whether a caller may hear of an event of this type: one that
-// may read the resource, its owner, and admins, who are told everything.
-func (k *Kind[R]) mayRead(who Caller, e tidings.Event) bool {
+// mayRead reports whether a caller may see an event of this type: those who may read
+// the resource, its owner, and admins, who see all events.
+func (k *kind[R]) mayRead(who Caller, e tidings.Event) bool {
 	if who.is(RoleAdmin) || k.Self && who.UserID == e.ResourceID {
 		return true
 	}
-	return k.permit(who, Reading) == nil && (k.Others(who, Reading) || e.OwnerID == who.UserID)
+	return k.permit(who, reading) == nil && (k.Others(who, reading) || e.OwnerID == who.UserID)
 }
 
 // snapshot is what a client can see of a row, in a form that can be compared.

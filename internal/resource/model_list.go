@@ -77,36 +77,36 @@ func (l *modelLists) keep(providers []*ModelProvider) {
 
 // modelsOf returns the models of a model provider, from a list that was no older
 // than maxAge when it was asked for. Those who ask at once wait for one request.
-func (r *Resources) modelsOf(ctx context.Context, m *ModelProvider, maxAge time.Duration) ([]model, error) {
+func (m *ModelProviders) modelsOf(ctx context.Context, row *ModelProvider, maxAge time.Duration) ([]model, error) {
 	asked := time.Now()
-	list := r.modelLists.of(m.ID)
+	list := m.lists.of(row.ID)
 	list.mu.Lock()
 	defer list.mu.Unlock()
 	if list.failed {
 		maxAge = min(maxAge, modelListRetry)
 	}
-	if list.version >= m.Version && !list.at.Before(asked.Add(-maxAge)) {
+	if list.version >= row.Version && !list.at.Before(asked.Add(-maxAge)) {
 		return list.models, nil
 	}
-	names, err := r.askForModels(ctx, m)
-	list.version, list.at, list.failed = m.Version, time.Now(), err != nil
-	list.models = asModels(m.Type, names)
+	names, err := m.askForModels(ctx, row)
+	list.version, list.at, list.failed = row.Version, time.Now(), err != nil
+	list.models = asModels(row.Type, names)
 	return list.models, nil
 }
 
 // askForModels asks a model provider. It logs why that fails.
-func (r *Resources) askForModels(ctx context.Context, m *ModelProvider) ([]string, error) {
-	key, err := r.unseal(m.APIKey, boundTo(m.ID), "api_key")
+func (m *ModelProviders) askForModels(ctx context.Context, row *ModelProvider) ([]string, error) {
+	key, err := m.secrets.unseal(row.APIKey, boundTo(row.ID), "api_key")
 	if err != nil {
-		r.logger.WarnContext(ctx, "a model provider offers nothing: its key can't be decrypted", "model_provider", m.ID, "error", err)
+		m.logger.WarnContext(ctx, "a model provider offers nothing: its key can't be decrypted", "model_provider", row.ID, "error", err)
 		return nil, err
 	}
 	// Others wait for the answer, also when this caller no longer does.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), modelListTime)
 	defer cancel()
-	names, err := r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key})
+	names, err := m.models.Models(ctx, ModelSource{Type: row.Type, BaseURL: row.BaseURL, APIKey: key})
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
-		r.logRemote(ctx, "a model provider does not list its models", m.BaseURL, failed, "model_provider", m.ID)
+		m.logRemote(ctx, "a model provider does not list its models", row.BaseURL, failed, "model_provider", row.ID)
 	}
 	return names, err
 }
@@ -129,24 +129,24 @@ func asModels(kind string, names []string) (models []model) {
 	return models
 }
 
-// offeredModels returns the models of all model providers, from lists that are
+// offered returns the models of all model providers, from lists that are
 // not older than maxAge; one that does not answer offers nothing.
-func (r *Resources) offeredModels(ctx context.Context, maxAge time.Duration) ([]model, error) {
+func (m *ModelProviders) offered(ctx context.Context, maxAge time.Duration) ([]model, error) {
 	var providers []*ModelProvider
-	err := r.ModelProviders.all(ctx, func(m *ModelProvider) error {
-		providers = append(providers, m)
+	err := m.all(ctx, func(row *ModelProvider) error {
+		providers = append(providers, row)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.modelLists.keep(providers)
+	m.lists.keep(providers)
 	lists := make([][]model, len(providers))
 	var group errgroup.Group
 	group.SetLimit(modelListParallel)
-	for i, m := range providers {
+	for i, row := range providers {
 		group.Go(func() (err error) {
-			lists[i], err = r.modelsOf(ctx, m, maxAge)
+			lists[i], err = m.modelsOf(ctx, row, maxAge)
 			return err
 		})
 	}
@@ -154,9 +154,9 @@ func (r *Resources) offeredModels(ctx context.Context, maxAge time.Duration) ([]
 	return slices.Concat(lists...), err
 }
 
-// needModel returns an error unless a model provider offers a model now.
-func (r *Resources) needModel(ctx context.Context, field, id string) error {
-	models, err := r.offeredModels(ctx, 0)
+// need returns an error unless a model provider offers a model now.
+func (m *ModelProviders) need(ctx context.Context, field, id string) error {
+	models, err := m.offered(ctx, 0)
 	if err != nil {
 		return err
 	}

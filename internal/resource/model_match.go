@@ -24,11 +24,11 @@ type MatchedModel struct {
 type Offer []model
 
 // Offer returns the models that there are to match.
-func (r *Resources) Offer(ctx context.Context, who Caller) (Offer, error) {
-	if err := r.ModelProviders.kind.permit(who, Reading); err != nil {
+func (m *ModelProviders) Offer(ctx context.Context, who Caller) (Offer, error) {
+	if err := m.kind.permit(who, reading); err != nil {
 		return nil, err
 	}
-	return r.offeredModels(ctx, modelListAge)
+	return m.offered(ctx, modelListAge)
 }
 
 // Match returns models that are like those suggested, best first; without

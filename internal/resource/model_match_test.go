@@ -49,18 +49,18 @@ func (openBox) Open(sealed []byte, _ string) (string, error) { return string(sea
 func TestModelListsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		upstream := &lister{names: []string{"a", strings.Repeat("x", maxModelName+1), "b"}}
-		r := &Resources{models: upstream, box: openBox{}}
+		m := newModelProviders(upstream, secrets{openBox{}})
 		provider := &ModelProvider{Base: Base{ID: "id", Version: 1}, Type: "openai"}
 		want := func(models, asked int) {
 			t.Helper()
-			list, err := r.modelsOf(t.Context(), provider, modelListAge)
+			list, err := m.modelsOf(t.Context(), provider, modelListAge)
 			if err != nil || len(list) != models || upstream.asked != asked {
 				t.Errorf("%d models after asking %d times, want %d and %d (%v)", len(list), upstream.asked, models, asked, err)
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // whoever asked first does not wait any more; the others get the list
-		if _, err := r.modelsOf(ctx, provider, modelListAge); err != nil {
+		if _, err := m.modelsOf(ctx, provider, modelListAge); err != nil {
 			t.Error(err)
 		}
 		want(2, 1)
@@ -75,8 +75,8 @@ func TestModelListsExpire(t *testing.T) {
 		want(0, 4)
 		provider.Version++
 		want(0, 5)
-		r.modelLists.keep(nil)
-		if len(r.modelLists.lists) != 0 {
+		m.lists.keep(nil)
+		if len(m.lists.lists) != 0 {
 			t.Error("the list of a model provider that is gone is kept")
 		}
 		upstream.err, upstream.names = nil, make([]string, 3*maxModels)

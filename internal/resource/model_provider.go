@@ -28,14 +28,37 @@ type ModelProvider struct {
 	WatsonxSpaceID   *string  `json:"-"`
 }
 
-func modelProviderKind() Kind[*ModelProvider] {
-	return Kind[*ModelProvider]{
+// ModelProviders are where language models come from.
+type ModelProviders struct {
+	*collection[*ModelProvider]
+	models  ModelAPI
+	secrets secrets
+	lists   modelLists
+}
+
+func newModelProviders(models ModelAPI, s secrets) *ModelProviders {
+	return &ModelProviders{models: models, secrets: s, collection: newCollection(kind[*ModelProvider]{
 		Type:    ModelProviderType,
 		URL:     "/api/v1/model_providers/{id}",
 		New:     func() *ModelProvider { return new(ModelProvider) },
-		Policy:  administered(RoleUser),
+		policy:  administered(RoleUser),
 		Unowned: true,
-	}
+	})}
+}
+
+// Get returns a model provider.
+func (m *ModelProviders) Get(ctx context.Context, who Caller, id string) (*ModelProvider, error) {
+	return m.get(ctx, who, id)
+}
+
+// List returns a part of the model providers.
+func (m *ModelProviders) List(ctx context.Context, who Caller, page Page) (*Items[*ModelProvider], error) {
+	return m.list(ctx, who, page)
+}
+
+// Delete removes a model provider. ifMatch is the version the caller knows, 0 for any.
+func (m *ModelProviders) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return m.delete(ctx, who, id, ifMatch)
 }
 
 // ModelSource is how to reach a model provider's API.
@@ -78,11 +101,11 @@ func (m *ModelProvider) check() error {
 }
 
 // checkKey lists the models once.
-func (r *Resources) checkKey(ctx context.Context, m *ModelProvider, key string) error {
+func (m *ModelProviders) checkKey(ctx context.Context, row *ModelProvider, key string) error {
 	if strings.ContainsFunc(key, unicode.IsControl) {
 		return fail(Invalid, "api_key", "holds a line break or another control character")
 	}
-	_, err := r.models.Models(ctx, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key})
+	_, err := m.models.Models(ctx, ModelSource{Type: row.Type, BaseURL: row.BaseURL, APIKey: key})
 	if err == nil {
 		return nil
 	}
@@ -90,32 +113,32 @@ func (r *Resources) checkKey(ctx context.Context, m *ModelProvider, key string) 
 	if e, ok := errors.AsType[*RemoteError](err); ok && e.Reason == RemoteUnauthorized {
 		field = "api_key"
 	}
-	return r.remoteFailed(ctx, Unusable, field, "the models can't be listed", m.BaseURL, err)
+	return m.remoteFailed(ctx, Unusable, field, "the models can't be listed", row.BaseURL, err)
 }
 
-// CreateModelProvider keeps a source of models, whose key it tries first.
-func (r *Resources) CreateModelProvider(ctx context.Context, who Caller, in NewModelProvider) (*ModelProvider, error) {
+// Create keeps a source of models, whose key it tries first.
+func (m *ModelProviders) Create(ctx context.Context, who Caller, in NewModelProvider) (*ModelProvider, error) {
 	row := &ModelProvider{
 		Base: Base{ID: newID()}, Type: in.Type, Name: in.Name, Description: in.Description,
 		BaseURL: in.BaseURL, State: Online, WatsonxProjectID: in.WatsonxProjectID, WatsonxSpaceID: in.WatsonxSpaceID,
 	}
-	if err := r.ModelProviders.kind.permit(who, Creating); err != nil {
+	if err := m.kind.permit(who, creating); err != nil {
 		return nil, err
 	}
 	if err := row.check(); err != nil {
 		return nil, err
 	}
-	if err := r.needKey(); err != nil { // before anybody is asked
+	if err := m.secrets.needKey(); err != nil { // before anybody is asked
 		return nil, err
 	}
-	if err := r.checkKey(ctx, row, in.APIKey); err != nil {
+	if err := m.checkKey(ctx, row, in.APIKey); err != nil {
 		return nil, err
 	}
-	err := r.store.InTx(ctx, func(tx *store.Tx) (err error) {
-		if row.APIKey, err = r.seal(ctx, tx, in.APIKey, boundTo(row.ID)); err != nil {
+	err := m.store.InTx(ctx, func(tx *store.Tx) (err error) {
+		if row.APIKey, err = m.secrets.seal(ctx, tx, in.APIKey, boundTo(row.ID)); err != nil {
 			return err
 		}
-		return r.ModelProviders.insert(ctx, tx, who, row)
+		return m.insert(ctx, tx, who, row)
 	})
 	return row, err
 }
@@ -130,7 +153,8 @@ type ModelProviderPatch struct {
 	WatsonxSpaceID   *string `json:"watsonx_space_id" required:"false" maxLength:"256" doc:"Takes the place of a project."`
 }
 
-func (in *ModelProviderPatch) apply(m *ModelProvider) error {
+// apply reports whether it changes anything that clients can't see.
+func (in *ModelProviderPatch) apply(m *ModelProvider) (hidden bool, err error) {
 	if in.Name != nil {
 		m.Name = in.Name
 	}
@@ -141,61 +165,61 @@ func (in *ModelProviderPatch) apply(m *ModelProvider) error {
 		m.BaseURL = *in.BaseURL
 	}
 	if in.WatsonxProjectID != nil || in.WatsonxSpaceID != nil {
-		m.touched = !same(m.WatsonxProjectID, in.WatsonxProjectID) || !same(m.WatsonxSpaceID, in.WatsonxSpaceID)
+		hidden = !same(m.WatsonxProjectID, in.WatsonxProjectID) || !same(m.WatsonxSpaceID, in.WatsonxSpaceID)
 		m.WatsonxProjectID, m.WatsonxSpaceID = in.WatsonxProjectID, in.WatsonxSpaceID
 	}
-	return m.check()
+	return hidden, m.check()
 }
 
-// PatchModelProvider changes a model provider; a new key or URL is tried first.
-func (r *Resources) PatchModelProvider(ctx context.Context, who Caller, id string, ifMatch int64, in ModelProviderPatch) (*ModelProvider, error) {
-	now, err := r.ModelProviders.find(ctx, who, Updating, id)
+// Patch changes a model provider; a new key or URL is tried first.
+func (m *ModelProviders) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in ModelProviderPatch) (*ModelProvider, error) {
+	now, err := m.find(ctx, who, updating, id)
 	if err != nil {
 		return nil, err
 	}
-	newKey, err := r.newKey(now, in)
+	newKey, err := m.newKey(now, in)
 	if err != nil {
 		return nil, err
 	}
 	moves := in.BaseURL != nil && *in.BaseURL != now.BaseURL
-	if err := in.apply(now); err != nil {
+	if _, err := in.apply(now); err != nil {
 		return nil, err
 	}
 	if newKey || moves {
 		key := in.APIKey
 		if key == nil {
-			old, err := r.unseal(now.APIKey, boundTo(now.ID), "api_key")
+			old, err := m.secrets.unseal(now.APIKey, boundTo(now.ID), "api_key")
 			if err != nil {
 				return nil, err
 			}
 			key = &old
 		}
-		if err := r.checkKey(ctx, now, *key); err != nil {
+		if err := m.checkKey(ctx, now, *key); err != nil {
 			return nil, err
 		}
 	}
-	return r.ModelProviders.update(ctx, who, id, ifMatch, func(tx *store.Tx, m *ModelProvider) error {
+	return m.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *ModelProvider) (bool, error) {
 		if newKey || moves {
-			m.State = Online
+			row.State = Online
 		}
-		if err := in.apply(m); err != nil || !newKey {
-			return err
+		hidden, err := in.apply(row)
+		if err != nil || !newKey {
+			return hidden, err
 		}
-		m.APIKey, err = r.seal(ctx, tx, *in.APIKey, boundTo(m.ID))
-		m.touched = true
-		return err
+		row.APIKey, err = m.secrets.seal(ctx, tx, *in.APIKey, boundTo(row.ID))
+		return true, err
 	})
 }
 
 // newKey reports whether a change brings another key. One that can't be decrypted
 // any more is another one.
-func (r *Resources) newKey(now *ModelProvider, in ModelProviderPatch) (bool, error) {
+func (m *ModelProviders) newKey(now *ModelProvider, in ModelProviderPatch) (bool, error) {
 	if in.APIKey == nil {
 		return false, nil
 	}
-	if err := r.needKey(); err != nil {
+	if err := m.secrets.needKey(); err != nil {
 		return false, err
 	}
-	old, err := r.box.Open(now.APIKey, boundTo(now.ID))
+	old, err := m.secrets.box.Open(now.APIKey, boundTo(now.ID))
 	return err != nil || old != *in.APIKey, nil
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"github.com/tidings-dev/tidings/internal/store"
 )
 
 // What models are for.
@@ -31,39 +33,39 @@ func (m *ModelProvider) MarshalJSON() ([]byte, error) {
 	return json.Marshal(&shown)
 }
 
-// EachModelProvider calls do with every model provider.
-func (r *Resources) EachModelProvider(ctx context.Context, do func(*ModelProvider) error) error {
-	return r.ModelProviders.all(ctx, do)
+// Each calls do with every model provider.
+func (m *ModelProviders) Each(ctx context.Context, do func(*ModelProvider) error) error {
+	return m.all(ctx, do)
 }
 
-// CheckModelProvider lists the models of a model provider and notes whether that
-// works. Only a state that flips is a change.
-func (r *Resources) CheckModelProvider(ctx context.Context, m *ModelProvider) error {
-	key, err := r.box.Open(m.APIKey, m.ID)
+// Check lists the models of a model provider and notes whether that works. Only a
+// state that flips is a change.
+func (m *ModelProviders) Check(ctx context.Context, row *ModelProvider) error {
+	key, err := m.secrets.box.Open(row.APIKey, row.ID)
 	if err != nil {
-		return fmt.Errorf("model provider %s: %w", m.ID, err)
+		return fmt.Errorf("model provider %s: %w", row.ID, err)
 	}
 	state := Online
 	asking, cancel := context.WithTimeout(ctx, modelListTime)
 	defer cancel()
-	_, err = r.models.Models(asking, ModelSource{Type: m.Type, BaseURL: m.BaseURL, APIKey: key})
+	_, err = m.models.Models(asking, ModelSource{Type: row.Type, BaseURL: row.BaseURL, APIKey: key})
 	if err != nil {
 		state = Offline
 	}
-	if ctx.Err() != nil || state == m.State {
+	if ctx.Err() != nil || state == row.State {
 		return ctx.Err()
 	}
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
-		r.logRemote(ctx, "a model provider went offline", m.BaseURL, failed, "model_provider", m.ID)
+		m.logRemote(ctx, "a model provider went offline", row.BaseURL, failed, "model_provider", row.ID)
 	}
-	_, err = r.ModelProviders.Update(ctx, owner(m), m.ID, 0, func(now *ModelProvider) error {
-		if now.BaseURL == m.BaseURL && bytes.Equal(now.APIKey, m.APIKey) { // neither changed meanwhile
+	_, err = m.update(ctx, owner(row), row.ID, 0, func(_ *store.Tx, now *ModelProvider) (bool, error) {
+		if now.BaseURL == row.BaseURL && bytes.Equal(now.APIKey, row.APIKey) { // neither changed meanwhile
 			now.State = state
 		}
-		return nil
+		return false, nil
 	})
 	if err != nil && !isCode(err, NotFound) { // else it was deleted meanwhile
-		return fmt.Errorf("model provider %s: %w", m.ID, err)
+		return fmt.Errorf("model provider %s: %w", row.ID, err)
 	}
 	return nil
 }

@@ -48,14 +48,32 @@ type VersionInfo struct {
 	GitHub *string `json:"github"`
 }
 
-func providerKind(owns ...Owned) Kind[*Provider] {
-	return Kind[*Provider]{
-		Type:   ProviderType,
-		URL:    "/api/v1/providers/{id}",
-		New:    func() *Provider { return new(Provider) },
-		Policy: published(RoleUser),
-		Owns:   owns,
-	}
+// Providers are the agents that are known.
+type Providers struct {
+	*collection[*Provider]
+	agents    AgentCards
+	variables variableStore
+}
+
+func newProviders(agents AgentCards, variables variableStore) *Providers {
+	return &Providers{agents: agents, variables: variables, collection: newCollection(kind[*Provider]{
+		Type:    ProviderType,
+		URL:     "/api/v1/providers/{id}",
+		New:     func() *Provider { return new(Provider) },
+		policy:  published(RoleUser),
+		Details: []detail{{new(variable), "owner_id"}},
+	})}
+}
+
+// Get returns a provider.
+func (p *Providers) Get(ctx context.Context, who Caller, id string) (*Provider, error) {
+	return p.get(ctx, who, id)
+}
+
+// Delete removes a provider and the feedback on it. ifMatch is the version the caller
+// knows, 0 for any.
+func (p *Providers) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return p.delete(ctx, who, id, ifMatch)
 }
 
 // AgentCards fetches agent cards.
@@ -95,18 +113,18 @@ func checkLocation(location string) error {
 	return nil
 }
 
-// PreviewProvider returns the provider that [Resources.CreateProvider] would make.
-func (r *Resources) PreviewProvider(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
-	if err := r.Providers.kind.permit(who, Creating); err != nil {
+// Preview returns the provider that [Providers.Create] would make.
+func (p *Providers) Preview(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
+	if err := p.kind.permit(who, creating); err != nil {
 		return nil, err
 	}
 	if err := checkLocation(in.Location); err != nil {
 		return nil, err
 	}
-	now := r.now()
+	at := now()
 	row := &Provider{
-		Base: Base{ID: providerID(in.Location), CreatedBy: &who.UserID, CreatedAt: now, UpdatedAt: now},
-		Type: "unmanaged", Source: in.Location, Origin: in.Location, AutoStopTimeoutSec: defaultAutoStop, LastActiveAt: now,
+		Base: Base{ID: providerID(in.Location), CreatedBy: &who.UserID, CreatedAt: at, UpdatedAt: at},
+		Type: "unmanaged", Source: in.Location, Origin: in.Location, AutoStopTimeoutSec: defaultAutoStop, LastActiveAt: at,
 	}
 	if in.Origin != nil {
 		row.Origin = *in.Origin
@@ -115,19 +133,19 @@ func (r *Resources) PreviewProvider(ctx context.Context, who Caller, in NewProvi
 		row.AutoStopTimeoutSec = int(*in.AutoStopTimeoutSec)
 	}
 	var err error
-	row.AgentCard, row.State, err = r.agentCard(ctx, in.Location, in.AgentCard)
+	row.AgentCard, row.State, err = p.agentCard(ctx, in.Location, in.AgentCard)
 	return row, err
 }
 
 // agentCard checks the card that was given, or fetches it.
-func (r *Resources) agentCard(ctx context.Context, location string, given json.RawMessage) (card json.RawMessage, state string, err error) {
+func (p *Providers) agentCard(ctx context.Context, location string, given json.RawMessage) (card json.RawMessage, state string, err error) {
 	if isNull(given) {
-		if card, err = r.agents.Fetch(ctx, location); err != nil {
-			return nil, "", r.remoteFailed(ctx, Unusable, "location", "no agent card", location, err)
+		if card, err = p.agents.Fetch(ctx, location); err != nil {
+			return nil, "", p.remoteFailed(ctx, Unusable, "location", "no agent card", location, err)
 		}
 		return card, Online, nil
 	}
-	if card, err = r.agents.Check(given); err != nil {
+	if card, err = p.agents.Check(given); err != nil {
 		return nil, "", &Error{Code: Invalid, Field: "agent_card", Message: err.Error(), Cause: err}
 	}
 	return card, Offline, nil // until the agent has been asked
@@ -135,17 +153,17 @@ func (r *Resources) agentCard(ctx context.Context, location string, given json.R
 
 func isNull(document json.RawMessage) bool { return len(document) == 0 || string(document) == "null" }
 
-// CreateProvider makes an agent known.
-func (r *Resources) CreateProvider(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
-	row, err := r.PreviewProvider(ctx, who, in)
+// Create makes an agent known.
+func (p *Providers) Create(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
+	row, err := p.Preview(ctx, who, in)
 	if err != nil {
 		return nil, err
 	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.Providers.insert(ctx, tx, who, row); err != nil {
+	err = p.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := p.insert(ctx, tx, who, row); err != nil {
 			return err
 		}
-		_, err := r.replaceVariables(ctx, tx, row.ID, in.Variables)
+		_, err := p.variables.replace(ctx, tx, row.ID, in.Variables)
 		return err
 	})
 	return row, err
@@ -160,10 +178,10 @@ type ProviderPatch struct {
 	Variables          Variables       `json:"variables" required:"false" nullable:"true" maxProperties:"100" doc:"Take the place of those there are."`
 }
 
-// PatchProvider changes a provider. A new location keeps the id; unless a card
+// Patch changes a provider. A new location keeps the id; unless a card
 // comes with it, the card is fetched from there.
-func (r *Resources) PatchProvider(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderPatch) (*Provider, error) {
-	now, err := r.Providers.find(ctx, who, Updating, id)
+func (p *Providers) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderPatch) (*Provider, error) {
+	now, err := p.find(ctx, who, updating, id)
 	if err != nil {
 		return nil, err
 	}
@@ -175,39 +193,39 @@ func (r *Resources) PatchProvider(ctx context.Context, who Caller, id string, if
 		if err := checkLocation(*in.Location); err != nil {
 			return nil, err
 		}
-		card, state, err = r.agentCard(ctx, *in.Location, in.AgentCard)
+		card, state, err = p.agentCard(ctx, *in.Location, in.AgentCard)
 	case !isNull(in.AgentCard):
-		card, _, err = r.agentCard(ctx, now.Source, in.AgentCard)
+		card, _, err = p.agentCard(ctx, now.Source, in.AgentCard)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return r.Providers.update(ctx, who, id, ifMatch, func(tx *store.Tx, p *Provider) (err error) {
+	return p.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *Provider) (hidden bool, err error) {
 		if moves {
-			if p.Origin == p.Source {
-				p.Origin = *in.Location
+			if row.Origin == row.Source {
+				row.Origin = *in.Location
 			}
-			p.Source, p.State = *in.Location, state
+			row.Source, row.State = *in.Location, state
 		}
 		if card != nil {
-			p.AgentCard = card
+			row.AgentCard = card
 		}
 		if in.Origin != nil {
-			p.Origin = *in.Origin
+			row.Origin = *in.Origin
 		}
 		if in.AutoStopTimeoutSec != nil {
-			p.AutoStopTimeoutSec = int(*in.AutoStopTimeoutSec)
+			row.AutoStopTimeoutSec = int(*in.AutoStopTimeoutSec)
 		}
 		if in.Variables != nil {
-			p.touched, err = r.replaceVariables(ctx, tx, p.ID, in.Variables)
+			hidden, err = p.variables.replace(ctx, tx, row.ID, in.Variables)
 		}
-		return err
+		return hidden, err
 	})
 }
 
-// ProviderByLocation returns the provider at a location.
-func (r *Resources) ProviderByLocation(ctx context.Context, who Caller, location string) (*Provider, error) {
-	if err := r.Providers.kind.permit(who, Reading); err != nil {
+// ByLocation returns the provider at a location.
+func (p *Providers) ByLocation(ctx context.Context, who Caller, location string) (*Provider, error) {
+	if err := p.kind.permit(who, reading); err != nil {
 		return nil, err
 	}
 	if err := checkLocation(location); err != nil {
@@ -215,26 +233,23 @@ func (r *Resources) ProviderByLocation(ctx context.Context, who Caller, location
 	}
 	row := new(Provider)
 	at := store.Filter{Column: "source", Op: store.Equal, Value: location}
-	err := r.store.First(ctx, row, append(r.Providers.kind.visible(who, Reading), at)...)
+	err := p.store.First(ctx, row, append(p.kind.visible(who, reading), at)...)
 	return row, known(err, "provider")
 }
 
-// ProviderVariables returns the variables of a provider that the caller may
-// change.
-func (r *Resources) ProviderVariables(ctx context.Context, who Caller, id string) (map[string]string, error) {
-	row, err := r.Providers.find(ctx, who, Updating, id)
+// Variables returns the variables of a provider that the caller may change.
+func (p *Providers) Variables(ctx context.Context, who Caller, id string) (map[string]string, error) {
+	row, err := p.find(ctx, who, updating, id)
 	if err != nil {
 		return nil, err
 	}
-	return r.variables(ctx, row.ID)
+	return p.variables.of(ctx, row.ID)
 }
 
-// PutProviderVariables merges changes into a provider's variables; nil removes
-// one.
-func (r *Resources) PutProviderVariables(ctx context.Context, who Caller, id string, ifMatch int64, changes VariableChanges) error {
-	_, err := r.Providers.update(ctx, who, id, ifMatch, func(tx *store.Tx, p *Provider) (err error) {
-		p.touched, err = r.setVariables(ctx, tx, p.ID, changes)
-		return err
+// PutVariables merges changes into a provider's variables; nil removes one.
+func (p *Providers) PutVariables(ctx context.Context, who Caller, id string, ifMatch int64, changes VariableChanges) error {
+	_, err := p.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *Provider) (bool, error) {
+		return p.variables.merge(ctx, tx, row.ID, changes)
 	})
 	return err
 }
@@ -250,8 +265,8 @@ type Agent struct {
 }
 
 // Agents returns all providers that are URLs, without their cards.
-func (r *Resources) Agents(ctx context.Context) (all []*Agent, err error) {
-	err = store.Each(ctx, r.store, func(a *Agent) error {
+func (p *Providers) Agents(ctx context.Context) (all []*Agent, err error) {
+	err = store.Each(ctx, p.store, func(a *Agent) error {
 		all = append(all, a)
 		return nil
 	}, store.Filter{Column: "type", Op: store.Equal, Value: "unmanaged"})
@@ -260,34 +275,34 @@ func (r *Resources) Agents(ctx context.Context) (all []*Agent, err error) {
 
 // CheckAgent asks an agent for its card and notes whether it answers. Only a
 // state that flips is a change.
-func (r *Resources) CheckAgent(ctx context.Context, p *Agent) error {
+func (p *Providers) CheckAgent(ctx context.Context, a *Agent) error {
 	state := Online
-	_, err := r.agents.Fetch(ctx, p.Source)
+	_, err := p.agents.Fetch(ctx, a.Source)
 	if err != nil {
 		state = Offline
 	}
-	if ctx.Err() != nil || state == p.State {
+	if ctx.Err() != nil || state == a.State {
 		return ctx.Err()
 	}
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
-		r.logRemote(ctx, "an agent went offline", p.Source, failed, "provider", p.ID)
+		p.logRemote(ctx, "an agent went offline", a.Source, failed, "provider", a.ID)
 	}
-	owner := Caller{UserID: p.CreatedBy, Role: RoleAdmin}
-	_, err = r.Providers.Update(ctx, owner, p.ID, 0, func(now *Provider) error {
-		if now.Source == p.Source { // it has not moved meanwhile
+	owner := Caller{UserID: a.CreatedBy, Role: RoleAdmin}
+	_, err = p.update(ctx, owner, a.ID, 0, func(_ *store.Tx, now *Provider) (bool, error) {
+		if now.Source == a.Source { // it has not moved meanwhile
 			now.State = state
 		}
-		return nil
+		return false, nil
 	})
 	if err != nil && !isCode(err, NotFound) { // else it was deleted meanwhile
-		return fmt.Errorf("provider %s: %w", p.ID, err)
+		return fmt.Errorf("provider %s: %w", a.ID, err)
 	}
 	return nil
 }
 
-// lockProvider holds a provider that the caller may read.
-func (r *Resources) lockProvider(ctx context.Context, tx *store.Tx, who Caller, id string) (*Provider, error) {
-	row, err := r.Providers.lock(ctx, tx, who, Reading, id, 0)
+// lockNamed holds a provider that a request names and the caller may read.
+func (p *Providers) lockNamed(ctx context.Context, tx *store.Tx, who Caller, id string) (*Provider, error) {
+	row, err := p.lock(ctx, tx, who, reading, id, 0)
 	if isCode(err, NotFound) {
 		err = fail(NotFound, "provider_id", "there is no such provider")
 	}
@@ -301,11 +316,11 @@ type ProviderFilter struct {
 	UserOwned *bool
 }
 
-// ListProviders returns a part of the providers.
-func (r *Resources) ListProviders(ctx context.Context, who Caller, page Page, in ProviderFilter) (*Items[*Provider], error) {
+// List returns a part of the providers.
+func (p *Providers) List(ctx context.Context, who Caller, page Page, in ProviderFilter) (*Items[*Provider], error) {
 	filters := ownedFilter(who, in.UserOwned)
 	if in.Origin != "" {
 		filters = append(filters, store.Filter{Column: "origin", Op: store.Equal, Value: in.Origin})
 	}
-	return r.Providers.List(ctx, who, page, filters...)
+	return p.list(ctx, who, page, filters...)
 }

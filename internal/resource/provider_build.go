@@ -88,14 +88,33 @@ type BuildConfiguration struct {
 	DockerfilePath *string `json:"dockerfile_path" required:"false" maxLength:"1024"`
 }
 
-func providerBuildKind() Kind[*ProviderBuild] {
-	return Kind[*ProviderBuild]{
-		Type:        ProviderBuildType,
-		URL:         "/api/v1/provider_builds/{id}",
-		New:         func() *ProviderBuild { return new(ProviderBuild) },
-		Policy:      published(RoleDeveloper),
+// ProviderBuilds are the records of builds.
+type ProviderBuilds struct {
+	*collection[*ProviderBuild]
+	providers *Providers
+}
+
+func newProviderBuilds(providers *Providers) *ProviderBuilds {
+	return &ProviderBuilds{providers: providers, collection: newCollection(kind[*ProviderBuild]{
+		Type:   ProviderBuildType,
+		URL:    "/api/v1/provider_builds/{id}",
+		New:    func() *ProviderBuild { return new(ProviderBuild) },
+		policy: published(RoleDeveloper),
+		References: []reference[*ProviderBuild]{
+			{To: ProviderType, Column: "provider_id", Clear: func(b *ProviderBuild) { b.ProviderID = nil }},
+		},
 		ToldAsOwner: true,
-	}
+	})}
+}
+
+// Get returns a build.
+func (b *ProviderBuilds) Get(ctx context.Context, who Caller, id string) (*ProviderBuild, error) {
+	return b.get(ctx, who, id)
+}
+
+// Delete removes a build. ifMatch is the version the caller knows, 0 for any.
+func (b *ProviderBuilds) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return b.delete(ctx, who, id, ifMatch)
 }
 
 // NewProviderBuild asks for a build.
@@ -105,18 +124,18 @@ type NewProviderBuild struct {
 	BuildConfiguration *BuildConfiguration `json:"build_configuration" required:"false"`
 }
 
-// PreviewProviderBuild returns the build that [Resources.CreateProviderBuild]
-// would record.
-func (r *Resources) PreviewProviderBuild(who Caller, in NewProviderBuild) (*ProviderBuild, error) {
-	if err := r.ProviderBuilds.kind.permit(who, Creating); err != nil {
+// Preview returns the build that [ProviderBuilds.Create] would record.
+func (b *ProviderBuilds) Preview(who Caller, in NewProviderBuild) (*ProviderBuild, error) {
+	if err := b.kind.permit(who, creating); err != nil {
 		return nil, err
 	}
 	source, err := parseBuildSource(in.Location)
 	if err != nil {
 		return nil, err
 	}
+	at := now()
 	row := &ProviderBuild{
-		Base:   Base{ID: newID(), CreatedBy: &who.UserID, CreatedAt: r.now(), UpdatedAt: r.now()},
+		Base:   Base{ID: newID(), CreatedBy: &who.UserID, CreatedAt: at, UpdatedAt: at},
 		Status: buildMissing, Source: source, OnComplete: OnComplete{Type: "no_action"},
 	}
 	if in.BuildConfiguration != nil {
@@ -125,13 +144,13 @@ func (r *Resources) PreviewProviderBuild(who Caller, in NewProviderBuild) (*Prov
 	return row, nil
 }
 
-// CreateProviderBuild records a build.
-func (r *Resources) CreateProviderBuild(ctx context.Context, who Caller, in NewProviderBuild) (*ProviderBuild, error) {
-	row, err := r.PreviewProviderBuild(who, in)
+// Create records a build.
+func (b *ProviderBuilds) Create(ctx context.Context, who Caller, in NewProviderBuild) (*ProviderBuild, error) {
+	row, err := b.Preview(who, in)
 	if err != nil {
 		return nil, err
 	}
-	return r.ProviderBuilds.Create(ctx, who, row)
+	return b.create(ctx, who, row)
 }
 
 func parseBuildSource(location string) (BuildSource, error) {
@@ -173,41 +192,47 @@ type ProviderBuildPatch struct {
 	Destination  *string `json:"destination" required:"false" minLength:"1" maxLength:"512" doc:"The image."`
 }
 
-// PatchProviderBuild notes what a builder reports.
-func (r *Resources) PatchProviderBuild(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderBuildPatch) (*ProviderBuild, error) {
-	return r.ProviderBuilds.update(ctx, who, id, ifMatch, func(tx *store.Tx, b *ProviderBuild) error {
-		if in.Status != nil && *in.Status != b.Status {
-			if !slices.Contains(buildSteps[b.Status], *in.Status) {
-				return fail(Conflict, "status", "a build that is %s can't become %s", b.Status, *in.Status)
-			}
-			b.Status = *in.Status
+// Patch notes what a builder reports.
+func (b *ProviderBuilds) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderBuildPatch) (*ProviderBuild, error) {
+	return b.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *ProviderBuild) (bool, error) {
+		before := row.ProviderID
+		if err := in.apply(row); err != nil || same(before, row.ProviderID) {
+			return false, err
 		}
-		if in.ErrorMessage != nil {
-			if b.Status != buildFailed {
-				return fail(Invalid, "error_message", "only a build that failed has one; this is %s", b.Status)
-			}
-			b.ErrorMessage = in.ErrorMessage
-		}
-		if b.Status == buildFailed && b.ErrorMessage == nil {
-			return fail(Invalid, "error_message", "a build that failed needs one")
-		}
-		if in.VersionType != nil {
-			b.Source.VersionType = *in.VersionType
-		}
-		if in.CommitHash != nil {
-			b.Source.CommitHash = *in.CommitHash
-		}
-		if in.Destination != nil {
-			b.Destination = *in.Destination
-		}
-		if in.ProviderID != nil && !same(b.ProviderID, in.ProviderID) {
-			if _, err := r.lockProvider(ctx, tx, who, *in.ProviderID); err != nil {
-				return err
-			}
-			b.ProviderID = in.ProviderID
-		}
-		return nil
+		_, err := b.providers.lockNamed(ctx, tx, who, *row.ProviderID)
+		return false, err
 	})
+}
+
+func (in *ProviderBuildPatch) apply(b *ProviderBuild) error {
+	if in.Status != nil && *in.Status != b.Status {
+		if !slices.Contains(buildSteps[b.Status], *in.Status) {
+			return fail(Conflict, "status", "a build that is %s can't become %s", b.Status, *in.Status)
+		}
+		b.Status = *in.Status
+	}
+	if in.ErrorMessage != nil {
+		if b.Status != buildFailed {
+			return fail(Invalid, "error_message", "only a build that failed has one; this is %s", b.Status)
+		}
+		b.ErrorMessage = in.ErrorMessage
+	}
+	if b.Status == buildFailed && b.ErrorMessage == nil {
+		return fail(Invalid, "error_message", "a build that failed needs one")
+	}
+	if in.VersionType != nil {
+		b.Source.VersionType = *in.VersionType
+	}
+	if in.CommitHash != nil {
+		b.Source.CommitHash = *in.CommitHash
+	}
+	if in.Destination != nil {
+		b.Destination = *in.Destination
+	}
+	if in.ProviderID != nil {
+		b.ProviderID = in.ProviderID
+	}
+	return nil
 }
 
 // ProviderBuildFilter narrows a list of builds. UserOwned: true is the caller's,
@@ -217,11 +242,11 @@ type ProviderBuildFilter struct {
 	UserOwned *bool
 }
 
-// ListProviderBuilds returns a part of the builds.
-func (r *Resources) ListProviderBuilds(ctx context.Context, who Caller, page Page, in ProviderBuildFilter) (*Items[*ProviderBuild], error) {
+// List returns a part of the builds.
+func (b *ProviderBuilds) List(ctx context.Context, who Caller, page Page, in ProviderBuildFilter) (*Items[*ProviderBuild], error) {
 	filters := ownedFilter(who, in.UserOwned)
 	if in.Status != "" {
 		filters = append(filters, store.Filter{Column: "status", Op: store.Equal, Value: in.Status})
 	}
-	return r.ProviderBuilds.List(ctx, who, page, filters...)
+	return b.list(ctx, who, page, filters...)
 }

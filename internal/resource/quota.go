@@ -55,18 +55,18 @@ func (q Quota) take(ctx context.Context, tx *store.Tx, who Caller, code Code, n,
 }
 
 // takeRow takes a place for one more resource of a type.
-func (c *Collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) error {
+func (c *collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) error {
 	var owned []store.Filter
 	if !c.kind.Unowned {
 		owned = append(owned, ownedBy(who))
 	}
-	return c.quota.take(ctx, tx, who, Conflict, 1, spareRequests, func() (int64, error) {
+	return c.quotas.Resources[c.kind.Type].take(ctx, tx, who, Conflict, 1, spareRequests, func() (int64, error) {
 		return tx.Count(ctx, c.kind.New(), owned...)
 	})
 }
 
 // sum adds up a column of a user's resources.
-func (c *Collection[R]) sum(ctx context.Context, tx *store.Tx, who Caller, column string) func() (int64, error) {
+func (c *collection[R]) sum(ctx context.Context, tx *store.Tx, who Caller, column string) func() (int64, error) {
 	return func() (int64, error) {
 		return tx.Sum(ctx, c.kind.New(), column, ownedBy(who))
 	}

@@ -36,17 +36,17 @@ func (e *RemoteError) Error() string { return string(e.Reason) }
 
 // remoteFailed logs why a server can't be used, and returns an error that tells
 // the caller the reason and nothing else. Errors other than a [RemoteError] pass.
-func (r *Resources) remoteFailed(ctx context.Context, code Code, field, what, location string, err error) error {
+func (c *core) remoteFailed(ctx context.Context, code Code, field, what, location string, err error) error {
 	failed, ok := errors.AsType[*RemoteError](err)
 	if !ok {
 		return err
 	}
-	r.logRemote(ctx, what, location, failed)
+	c.logRemote(ctx, what, location, failed)
 	return fail(code, field, "%s: %s", what, failed.Reason)
 }
 
-func (r *Resources) logRemote(ctx context.Context, what, location string, err *RemoteError, args ...any) {
-	r.logger.InfoContext(ctx, what, append(args, "url", plainURL(location), "reason", string(err.Reason), "error", err.Cause)...)
+func (c *core) logRemote(ctx context.Context, what, location string, err *RemoteError, args ...any) {
+	c.logger.InfoContext(ctx, what, append(args, "url", plainURL(location), "reason", string(err.Reason), "error", err.Cause)...)
 }
 
 // plainURL is a URL without what may be a secret.

@@ -28,97 +28,112 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// Resources is all ten types.
+// Resources is all types.
 type Resources struct {
-	Configurations *Collection[*Configuration]
-	Connectors     *Collection[*Connector]
-	Contexts       *Collection[*Context]
-	Files          *Collection[*File]
-	ModelProviders *Collection[*ModelProvider]
-	Providers      *Collection[*Provider]
-	ProviderBuilds *Collection[*ProviderBuild]
-	Users          *Collection[*User]
-	UserFeedback   *Collection[*UserFeedback]
-	VectorStores   *Collection[*VectorStore]
+	Configurations *Configurations
+	Connectors     *Connectors
+	Contexts       *Contexts
+	Files          *Files
+	ModelProviders *ModelProviders
+	Providers      *Providers
+	ProviderBuilds *ProviderBuilds
+	Users          *Users
+	UserFeedback   *Feedback
+	VectorStores   *VectorStores
 
-	store   *store.Store
-	agents  AgentCards
-	models  ModelAPI
-	mcp     MCP
-	blobs   Blobs
-	box     Box
-	limits  FileLimits
-	quotas  Quotas
-	presets []Preset
-	logger  *slog.Logger
-
-	modelLists modelLists
-	incoming   incoming
-	// expires goes from contexts that are idle.
-	expires []Owned
-	// mayRead says who may hear of the events of a type.
-	mayRead map[tidings.ResourceType]func(Caller, tidings.Event) bool
+	*core
+	secrets secrets
 }
 
-// New puts the types together, leaves first, so that the cascades read from top
-// to bottom.
+// New returns the resources in a store, which is not used before the first verb.
+//
+// It registers the types. Whatever concerns all of them follows from this one list:
+// the vocabulary of events, who may see them, what is deleted with a user or with
+// another resource. A type that is not registered can't be used at all.
+//
+// The order is that in which the resources of a user are deleted: a type comes before
+// those that it refers to and outlives, so that nothing is updated that is about to be
+// deleted, and contexts come before what is in them, as all requests lock them.
 func New(s *store.Store, o Outside, options Options) *Resources {
+	secrets := secrets{o.Box}
+	variables := variableStore{s, secrets}
+	users := newUsers(variables)
+	models := newModelProviders(o.Models, secrets)
+	providers := newProviders(o.Agents, variables)
+	contexts := newContexts(providers)
 	r := &Resources{
-		store: s, agents: o.Agents, models: o.Models, mcp: o.MCP, blobs: o.Blobs, box: o.Box,
-		limits: options.Limits, quotas: options.Quotas, presets: options.Presets, logger: options.Logger,
-		incoming: incoming{bytes: make(map[string]int64)},
+		core:    &core{store: s, quotas: options.Quotas, logger: options.Logger},
+		secrets: secrets,
+
+		Contexts:       contexts,
+		Files:          newFiles(contexts, o.Blobs, options.Limits),
+		VectorStores:   newVectorStores(contexts),
+		Connectors:     newConnectors(o.MCP, secrets, options.Presets),
+		UserFeedback:   newFeedback(providers, contexts),
+		ProviderBuilds: newProviderBuilds(providers),
+		Providers:      providers,
+		ModelProviders: models,
+		Configurations: newConfigurations(models),
+		Users:          users,
 	}
-	r.Configurations = collection(s, options.Quotas, configurationKind())
-	r.ModelProviders = collection(s, options.Quotas, modelProviderKind())
-	r.Connectors = collection(s, options.Quotas, connectorKind())
-	r.UserFeedback = collection(s, options.Quotas, userFeedbackKind())
-	r.ProviderBuilds = collection(s, options.Quotas, providerBuildKind())
-	r.Files = collection(s, options.Quotas, fileKind(r.textOf, r.contentOf))
-	r.VectorStores = collection(s, options.Quotas, vectorStoreKind(details(new(vectorStoreItem), "vector_store_id")))
-	r.expires = []Owned{deletes(r.Files, "context_id"), deletes(r.VectorStores, "context_id")}
-	r.Contexts = collection(s, options.Quotas, contextKind(append(r.expires, details(new(HistoryItem), "context_id"))...))
-	r.Providers = collection(s, options.Quotas, providerKind(
-		deletes(r.UserFeedback, "provider_id"),
-		clears(r.Contexts, "provider_id", func(c *Context) { c.ProviderID = nil }),
-		clears(r.ProviderBuilds, "provider_id", func(b *ProviderBuild) { b.ProviderID = nil }),
-		details(new(variable), "owner_id"),
-	))
-	r.Users = collection(s, options.Quotas, userKind(
-		deletes(r.Contexts, "created_by"),
-		deletes(r.Files, "created_by"),
-		deletes(r.VectorStores, "created_by"),
-		deletes(r.Connectors, "created_by"),
-		deletes(r.UserFeedback, "created_by"),
-		deletes(r.ProviderBuilds, "created_by"),
-		deletes(r.Providers, "created_by"),
-		details(new(variable), "owner_id"),
-	))
-	r.mayRead = map[tidings.ResourceType]func(Caller, tidings.Event) bool{
-		ConfigurationType: r.Configurations.kind.mayRead,
-		ConnectorType:     r.Connectors.kind.mayRead,
-		ContextType:       r.Contexts.kind.mayRead,
-		FileType:          r.Files.kind.mayRead,
-		ModelProviderType: r.ModelProviders.kind.mayRead,
-		ProviderType:      r.Providers.kind.mayRead,
-		ProviderBuildType: r.ProviderBuilds.kind.mayRead,
-		UserType:          r.Users.kind.mayRead,
-		UserFeedbackType:  r.UserFeedback.kind.mayRead,
-		VectorStoreType:   r.VectorStores.kind.mayRead,
-	}
+	r.register(
+		r.Contexts,
+		r.Files,
+		r.VectorStores,
+		r.Connectors,
+		r.UserFeedback,
+		r.ProviderBuilds,
+		r.Providers,
+		r.ModelProviders,
+		r.Configurations,
+		r.Users,
+	)
 	return r
 }
 
-// MayRead reports whether a caller may hear of an event.
-func (r *Resources) MayRead(who Caller, e tidings.Event) bool {
-	may := r.mayRead[e.Type]
-	return may != nil && may(who, e)
+// registered is a type, whatever its rows are.
+type registered interface {
+	info() Info
+	join(*core)
+	// mayRead reports whether a caller may see an event of this type.
+	mayRead(who Caller, e tidings.Event) bool
+	// deletedWith returns the columns that name a resource of a type with which
+	// resources of this one are deleted.
+	deletedWith(to tidings.ResourceType) []store.Column
+	// deleteWith deletes the resources that are deleted with another one.
+	deleteWith(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error
+	// clear removes another one from the resources that refer to it and outlive it.
+	clear(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error
 }
 
-// textOf removes the text that was extracted from a file.
-func (r *Resources) textOf(ctx context.Context, tx *store.Tx, who Caller, id string) error {
-	return deletes(r.Files, "parent_file_id")(ctx, tx, who, id)
+func (c *core) register(types ...registered) {
+	for _, t := range types {
+		t.join(c)
+		c.types = append(c.types, t)
+	}
+}
+
+// join implements [registered].
+func (c *collection[R]) join(shared *core) { c.core = shared }
+
+// info implements [registered].
+func (c *collection[R]) info() Info {
+	return Info{Type: c.kind.Type, URL: c.kind.URL, InContext: c.kind.InContext, Unlimited: c.kind.Unlimited}
+}
+
+// mayRead implements [registered].
+func (c *collection[R]) mayRead(who Caller, e tidings.Event) bool { return c.kind.mayRead(who, e) }
+
+// MayRead reports whether a caller may see an event.
+func (r *Resources) MayRead(who Caller, e tidings.Event) bool {
+	for _, t := range r.types {
+		if t.info().Type == e.Type {
+			return t.mayRead(who, e)
+		}
+	}
+	return false
 }
 
 func newID() string { return uuid.NewString() }
 
-func (r *Resources) now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
+func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

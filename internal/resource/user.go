@@ -19,22 +19,40 @@ type User struct {
 	Role  Role   `json:"role" enum:"user,developer,admin"`
 }
 
-func userKind(owns ...Owned) Kind[*User] {
-	return Kind[*User]{
+// Users are all users.
+type Users struct {
+	*collection[*User]
+	variables variableStore
+}
+
+func newUsers(variables variableStore) *Users {
+	return &Users{variables: variables, collection: newCollection(kind[*User]{
 		Type:    UserType,
 		URL:     "/api/v1/users/{id}",
 		New:     func() *User { return new(User) },
-		Policy:  administered(RoleAdmin),
-		Self:    true,
-		Unowned: true,
-		Owns:    owns,
-		Guard: func(ctx context.Context, tx *store.Tx, do Verb, row *User) error {
-			if do == Deleting && row.Role == RoleAdmin {
+		policy:  administered(RoleAdmin),
+		Details: []detail{{new(variable), "owner_id"}},
+		Guard: func(ctx context.Context, tx *store.Tx, do verb, row *User) error {
+			if do == deleting && row.Role == RoleAdmin {
 				return anotherAdmin(ctx, tx, row.ID)
 			}
 			return nil
 		},
-	}
+		Unowned:   true,
+		Unlimited: true,
+		Self:      true,
+	})}
+}
+
+// Get returns a user.
+func (u *Users) Get(ctx context.Context, who Caller, id string) (*User, error) {
+	return u.get(ctx, who, id)
+}
+
+// Delete removes a user and all that the user owns. ifMatch is the version the caller
+// knows, 0 for any.
+func (u *Users) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return u.delete(ctx, who, id, ifMatch)
 }
 
 // anotherAdmin returns an error if a user is the only admin. It holds the
@@ -65,20 +83,20 @@ type Identity struct {
 }
 
 // Seen returns the caller behind an identity; the first time, it makes the user.
-func (r *Resources) Seen(ctx context.Context, id Identity) (Caller, error) {
+func (u *Users) Seen(ctx context.Context, id Identity) (Caller, error) {
 	email := strings.ToLower(id.Email)
-	user, err := r.userByEmail(ctx, email)
+	user, err := u.byEmail(ctx, email)
 	if errors.Is(err, store.ErrNotFound) {
-		user, err = r.firstSight(ctx, email, id.NewRole)
+		user, err = u.firstSight(ctx, email, id.NewRole)
 	}
 	if err != nil {
 		return Caller{}, err
 	}
 	if id.Promote && user.Role != RoleAdmin {
 		self := Caller{UserID: user.ID, Role: RoleAdmin}
-		user, err = r.Users.Update(ctx, self, user.ID, 0, func(u *User) error {
-			u.Role = RoleAdmin
-			return nil
+		user, err = u.update(ctx, self, user.ID, 0, func(_ *store.Tx, row *User) (bool, error) {
+			row.Role = RoleAdmin
+			return false, nil
 		})
 		if err != nil {
 			return Caller{}, err
@@ -89,8 +107,8 @@ func (r *Resources) Seen(ctx context.Context, id Identity) (Caller, error) {
 
 // Known returns the caller behind an identity that was seen before; one whose user
 // was deleted since is unauthenticated.
-func (r *Resources) Known(ctx context.Context, id Identity) (Caller, error) {
-	user, err := r.userByEmail(ctx, strings.ToLower(id.Email))
+func (u *Users) Known(ctx context.Context, id Identity) (Caller, error) {
+	user, err := u.byEmail(ctx, strings.ToLower(id.Email))
 	if errors.Is(err, store.ErrNotFound) {
 		return Caller{}, fail(Unauthenticated, "Authorization", "the user was deleted")
 	}
@@ -103,23 +121,23 @@ func (r *Resources) Known(ctx context.Context, id Identity) (Caller, error) {
 	return Caller{UserID: user.ID, Role: Lower(user.Role, id.Role)}, nil
 }
 
-func (r *Resources) userByEmail(ctx context.Context, email string) (*User, error) {
+func (u *Users) byEmail(ctx context.Context, email string) (*User, error) {
 	user := new(User)
-	return user, r.store.First(ctx, user, store.Filter{Column: "email", Op: store.Equal, Value: email})
+	return user, u.store.First(ctx, user, store.Filter{Column: "email", Op: store.Equal, Value: email})
 }
 
-func (r *Resources) firstSight(ctx context.Context, email string, role Role) (*User, error) {
+func (u *Users) firstSight(ctx context.Context, email string, role Role) (*User, error) {
 	user := &User{Base: Base{ID: newID()}, Email: email, Role: role}
-	user, err := r.Users.Create(ctx, Caller{UserID: user.ID, Role: RoleAdmin}, user)
+	user, err := u.create(ctx, Caller{UserID: user.ID, Role: RoleAdmin}, user)
 	if isCode(err, Conflict) { // somebody else saw them at the same moment
-		return r.userByEmail(ctx, email)
+		return u.byEmail(ctx, email)
 	}
 	return user, err
 }
 
 // Me returns the caller's own user.
-func (r *Resources) Me(ctx context.Context, who Caller) (*User, error) {
-	return r.Users.Get(ctx, Caller{UserID: who.UserID, Role: RoleAdmin}, who.UserID)
+func (u *Users) Me(ctx context.Context, who Caller) (*User, error) {
+	return u.get(ctx, Caller{UserID: who.UserID, Role: RoleAdmin}, who.UserID)
 }
 
 // UserPatch changes a user.
@@ -127,40 +145,39 @@ type UserPatch struct {
 	Role Role `json:"role" enum:"user,developer,admin"`
 }
 
-// PatchUser changes a user's role. The last admin stays one.
-func (r *Resources) PatchUser(ctx context.Context, who Caller, id string, ifMatch int64, in UserPatch) (*User, error) {
-	return r.Users.update(ctx, who, id, ifMatch, func(tx *store.Tx, u *User) error {
-		if u.Role == RoleAdmin && in.Role != RoleAdmin {
-			if err := anotherAdmin(ctx, tx, u.ID); err != nil {
-				return err
+// Patch changes a user's role. The last admin stays one.
+func (u *Users) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in UserPatch) (*User, error) {
+	return u.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *User) (bool, error) {
+		if row.Role == RoleAdmin && in.Role != RoleAdmin {
+			if err := anotherAdmin(ctx, tx, row.ID); err != nil {
+				return false, err
 			}
 		}
-		u.Role = in.Role
-		return nil
+		row.Role = in.Role
+		return false, nil
 	})
 }
 
-// MyVariables returns the caller's variables.
-func (r *Resources) MyVariables(ctx context.Context, who Caller) (map[string]string, error) {
-	return r.variables(ctx, who.UserID)
+// Variables returns the caller's variables.
+func (u *Users) Variables(ctx context.Context, who Caller) (map[string]string, error) {
+	return u.variables.of(ctx, who.UserID)
 }
 
-// PutMyVariables merges changes into the caller's variables; nil removes one.
-func (r *Resources) PutMyVariables(ctx context.Context, who Caller, changes VariableChanges) error {
+// PutVariables merges changes into the caller's variables; nil removes one.
+func (u *Users) PutVariables(ctx context.Context, who Caller, changes VariableChanges) error {
 	self := Caller{UserID: who.UserID, Role: RoleAdmin}
-	_, err := r.Users.update(ctx, self, who.UserID, 0, func(tx *store.Tx, u *User) (err error) {
-		u.touched, err = r.setVariables(ctx, tx, u.ID, changes)
-		return err
+	_, err := u.update(ctx, self, who.UserID, 0, func(tx *store.Tx, row *User) (bool, error) {
+		return u.variables.merge(ctx, tx, row.ID, changes)
 	})
 	return err
 }
 
-// ListUsers returns a part of the users, those whose e-mail address holds a text
+// List returns a part of the users, those whose e-mail address holds a text
 // if one is given.
-func (r *Resources) ListUsers(ctx context.Context, who Caller, page Page, email string) (*Items[*User], error) {
+func (u *Users) List(ctx context.Context, who Caller, page Page, email string) (*Items[*User], error) {
 	var filters []store.Filter
 	if email != "" {
 		filters = append(filters, store.Filter{Column: "email", Op: store.Contains, Value: email})
 	}
-	return r.Users.List(ctx, who, page, filters...)
+	return u.list(ctx, who, page, filters...)
 }

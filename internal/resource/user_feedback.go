@@ -25,13 +25,26 @@ type UserFeedback struct {
 	CommentTags []string `bun:",nullzero,type:json" json:"comment_tags"`
 }
 
-func userFeedbackKind() Kind[*UserFeedback] {
-	return Kind[*UserFeedback]{
-		Type:   UserFeedbackType,
-		URL:    "/api/v1/user_feedback/{id}",
-		New:    func() *UserFeedback { return new(UserFeedback) },
-		Policy: personal,
-	}
+// Feedback is what users thought of agents' answers.
+type Feedback struct {
+	*collection[*UserFeedback]
+	providers *Providers
+	contexts  *Contexts
+}
+
+func newFeedback(providers *Providers, contexts *Contexts) *Feedback {
+	return &Feedback{providers: providers, contexts: contexts, collection: newCollection(kind[*UserFeedback]{
+		Type:       UserFeedbackType,
+		URL:        "/api/v1/user_feedback/{id}",
+		New:        func() *UserFeedback { return new(UserFeedback) },
+		policy:     personal,
+		References: []reference[*UserFeedback]{{To: ProviderType, Column: "provider_id"}},
+	})}
+}
+
+// Delete removes feedback. ifMatch is the version the caller knows, 0 for any.
+func (f *Feedback) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	return f.delete(ctx, who, id, ifMatch)
 }
 
 // NewUserFeedback asks for feedback to be kept.
@@ -45,60 +58,59 @@ type NewUserFeedback struct {
 	CommentTags []string `json:"comment_tags" required:"false" nullable:"true" maxItems:"100" maxLength:"1000"`
 }
 
-// CreateUserFeedback keeps what the caller thought of an agent.
-func (r *Resources) CreateUserFeedback(ctx context.Context, who Caller, in NewUserFeedback) (*UserFeedback, error) {
+// Create keeps what the caller thought of an agent.
+func (f *Feedback) Create(ctx context.Context, who Caller, in NewUserFeedback) (*UserFeedback, error) {
 	row := &UserFeedback{
 		ProviderID: in.ProviderID, TaskID: in.TaskID, ContextID: in.ContextID, Rating: in.Rating,
 		Message: in.Message, Comment: in.Comment, CommentTags: in.CommentTags,
 	}
-	err := r.store.InTx(ctx, func(tx *store.Tx) error {
-		if _, err := r.lockProvider(ctx, tx, who, in.ProviderID); err != nil {
+	err := f.store.InTx(ctx, func(tx *store.Tx) error {
+		if _, err := f.providers.lockNamed(ctx, tx, who, in.ProviderID); err != nil {
 			return err
 		}
-		if _, err := r.lockContext(ctx, tx, who, in.ContextID); err != nil {
+		if _, err := f.contexts.lockNamed(ctx, tx, who, in.ContextID); err != nil {
 			return err
 		}
-		return r.UserFeedback.insert(ctx, tx, who, row)
+		return f.insert(ctx, tx, who, row)
 	})
 	return row, err
 }
 
-// ListUserFeedback returns a part of the feedback, of one provider if it is
-// named.
-func (r *Resources) ListUserFeedback(ctx context.Context, who Caller, page Page, providerID string) (*Items[*UserFeedback], error) {
+// List returns a part of the feedback, of one provider if it is named.
+func (f *Feedback) List(ctx context.Context, who Caller, page Page, providerID string) (*Items[*UserFeedback], error) {
 	var filters []store.Filter
 	if providerID != "" {
 		filters = append(filters, ofProvider(providerID))
 	}
-	list, err := r.UserFeedback.List(ctx, who, page, filters...)
+	list, err := f.list(ctx, who, page, filters...)
 	if err != nil {
 		return nil, err
 	}
-	return list, r.nameAgents(ctx, list.Items)
+	return list, f.nameAgents(ctx, list.Items)
 }
 
-// GetUserFeedback returns feedback that the caller may read.
-func (r *Resources) GetUserFeedback(ctx context.Context, who Caller, id string) (*UserFeedback, error) {
-	row, err := r.UserFeedback.Get(ctx, who, id)
+// Get returns feedback that the caller may read.
+func (f *Feedback) Get(ctx context.Context, who Caller, id string) (*UserFeedback, error) {
+	row, err := f.get(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
-	return row, r.nameAgents(ctx, []*UserFeedback{row})
+	return row, f.nameAgents(ctx, []*UserFeedback{row})
 }
 
 // nameAgents fills in the names of the agents that feedback is about.
-func (r *Resources) nameAgents(ctx context.Context, feedback []*UserFeedback) error {
+func (f *Feedback) nameAgents(ctx context.Context, feedback []*UserFeedback) error {
 	var ids []string
-	for _, f := range feedback {
-		if !slices.Contains(ids, f.ProviderID) {
-			ids = append(ids, f.ProviderID)
+	for _, row := range feedback {
+		if !slices.Contains(ids, row.ProviderID) {
+			ids = append(ids, row.ProviderID)
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
 	names := make(map[string]string)
-	err := store.Each(ctx, r.store, func(p *Provider) error {
+	err := store.Each(ctx, f.store, func(p *Provider) error {
 		var card struct {
 			Name string `json:"name"`
 		}
@@ -106,8 +118,8 @@ func (r *Resources) nameAgents(ctx context.Context, feedback []*UserFeedback) er
 		names[p.ID] = card.Name
 		return err
 	}, store.Filter{Column: "id", Op: store.In, Value: ids})
-	for _, f := range feedback {
-		f.AgentName = names[f.ProviderID]
+	for _, row := range feedback {
+		row.AgentName = names[row.ProviderID]
 	}
 	return err
 }

@@ -37,12 +37,19 @@ func ofOwner(id string) store.Filter {
 	return store.Filter{Column: "owner_id", Op: store.Equal, Value: id}
 }
 
-func (r *Resources) variables(ctx context.Context, owner string) (map[string]string, error) {
+// variableStore reads and writes the variables of users and providers.
+type variableStore struct {
+	store   *store.Store
+	secrets secrets
+}
+
+// of returns the variables of an owner: a user or a provider.
+func (v variableStore) of(ctx context.Context, owner string) (map[string]string, error) {
 	values := make(map[string]string)
 	var lost []string
 	var why error
-	err := store.Each(ctx, r.store, func(row *variable) error {
-		value, err := r.unseal(row.Value, boundTo(owner, row.Name), "variables")
+	err := store.Each(ctx, v.store, func(row *variable) error {
+		value, err := v.secrets.unseal(row.Value, boundTo(owner, row.Name), "variables")
 		if err != nil {
 			lost, why = append(lost, row.Name), err
 			return nil
@@ -58,9 +65,9 @@ func (r *Resources) variables(ctx context.Context, owner string) (map[string]str
 	return values, err
 }
 
-// replaceVariables puts variables in the place of those of a row that is held, and
-// reports whether any changed.
-func (r *Resources) replaceVariables(ctx context.Context, tx *store.Tx, owner string, values Variables) (changed bool, err error) {
+// replace replaces the variables of an owner whose row is held, and reports whether
+// any changed.
+func (v variableStore) replace(ctx context.Context, tx *store.Tx, owner string, values Variables) (changed bool, err error) {
 	changes := make(VariableChanges, len(values))
 	for name, value := range values {
 		changes[name] = &value
@@ -77,19 +84,19 @@ func (r *Resources) replaceVariables(ctx context.Context, tx *store.Tx, owner st
 			changes[row.Name] = nil
 		}
 	}
-	return r.changeVariables(ctx, tx, owner, changes)
+	return v.change(ctx, tx, owner, changes)
 }
 
-// setVariables merges changes into the variables of a row that is held, and
-// reports whether any changed.
-func (r *Resources) setVariables(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
+// merge merges changes into the variables of an owner whose row is held, and reports
+// whether any changed.
+func (v variableStore) merge(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
 	if err := checkVariables(changes); err != nil {
 		return false, err
 	}
-	return r.changeVariables(ctx, tx, owner, changes)
+	return v.change(ctx, tx, owner, changes)
 }
 
-func (r *Resources) changeVariables(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
+func (v variableStore) change(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
 	var rows []*variable
 	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
 		return false, err
@@ -99,7 +106,7 @@ func (r *Resources) changeVariables(ctx context.Context, tx *store.Tx, owner str
 		now[row.Name] = row.Value
 	}
 	for _, name := range slices.Sorted(maps.Keys(changes)) {
-		did, err := r.setVariable(ctx, tx, owner, name, now[name], changes[name])
+		did, err := v.set(ctx, tx, owner, name, now[name], changes[name])
 		if err != nil {
 			return false, err
 		}
@@ -114,11 +121,11 @@ func (r *Resources) changeVariables(ctx context.Context, tx *store.Tx, owner str
 	return changed, nil
 }
 
-func (r *Resources) setVariable(ctx context.Context, tx *store.Tx, owner, name string, sealed []byte, value *string) (changed bool, err error) {
+func (v variableStore) set(ctx context.Context, tx *store.Tx, owner, name string, sealed []byte, value *string) (changed bool, err error) {
 	bound := boundTo(owner, name)
 	if value != nil && sealed != nil {
 		// One that can't be decrypted any more is another one.
-		if now, err := r.box.Open(sealed, bound); err == nil && now == *value {
+		if now, err := v.secrets.box.Open(sealed, bound); err == nil && now == *value {
 			return false, nil
 		}
 	}
@@ -130,7 +137,7 @@ func (r *Resources) setVariable(ctx context.Context, tx *store.Tx, owner, name s
 	if value == nil {
 		return sealed != nil, nil
 	}
-	if sealed, err = r.seal(ctx, tx, *value, bound); err != nil {
+	if sealed, err = v.secrets.seal(ctx, tx, *value, bound); err != nil {
 		return false, err
 	}
 	return true, known(tx.InsertDetails(ctx, &variable{OwnerID: owner, Name: name, Value: sealed}), "variable")

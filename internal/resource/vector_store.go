@@ -33,14 +33,26 @@ type VectorStoreStats struct {
 	NumDocuments int64 `json:"num_documents"`
 }
 
-func vectorStoreKind(owns ...Owned) Kind[*VectorStore] {
-	return Kind[*VectorStore]{
-		Type:   VectorStoreType,
-		URL:    "/api/v1/vector_stores/{id}",
-		New:    func() *VectorStore { return new(VectorStore) },
-		Policy: privateInContext,
-		Owns:   owns,
-	}
+// VectorStores are the users' vector stores.
+type VectorStores struct {
+	*collection[*VectorStore]
+	contexts *Contexts
+}
+
+func newVectorStores(contexts *Contexts) *VectorStores {
+	return &VectorStores{contexts: contexts, collection: newCollection(kind[*VectorStore]{
+		Type:       VectorStoreType,
+		URL:        "/api/v1/vector_stores/{id}",
+		New:        func() *VectorStore { return new(VectorStore) },
+		policy:     privateInContext,
+		References: []reference[*VectorStore]{{To: ContextType, Column: "context_id"}},
+		Details:    []detail{{new(vectorStoreItem), "vector_store_id"}},
+	})}
+}
+
+// Get returns a vector store of the caller's.
+func (v *VectorStores) Get(ctx context.Context, who Caller, id string) (*VectorStore, error) {
+	return v.get(ctx, who, id)
 }
 
 // NewVectorStore asks for a vector store.
@@ -50,44 +62,44 @@ type NewVectorStore struct {
 	ModelID   string `json:"model_id" minLength:"1" maxLength:"256"`
 }
 
-// CreateVectorStore makes a vector store, in the context that the request is
+// Create makes a vector store, in the context that the request is
 // limited to.
-func (r *Resources) CreateVectorStore(ctx context.Context, who Caller, in NewVectorStore) (*VectorStore, error) {
+func (v *VectorStores) Create(ctx context.Context, who Caller, in NewVectorStore) (*VectorStore, error) {
 	row := &VectorStore{Name: in.Name, Dimension: in.Dimension, ModelID: in.ModelID, ContextID: who.context()}
-	err := r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, row.ContextID); err != nil {
+	err := v.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := v.contexts.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}
 		row.LastActiveAt = tx.Now
-		return r.VectorStores.insert(ctx, tx, who, row)
+		return v.insert(ctx, tx, who, row)
 	})
 	return row, err
 }
 
-// DeleteVectorStore removes a vector store.
-func (r *Resources) DeleteVectorStore(ctx context.Context, who Caller, id string, ifMatch int64) error {
-	now, err := r.VectorStores.find(ctx, who, Deleting, id)
+// Delete removes a vector store. ifMatch is the version the caller knows, 0 for any.
+func (v *VectorStores) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
+	now, err := v.find(ctx, who, deleting, id)
 	if err != nil {
 		return err
 	}
-	return r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
+	return v.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := v.contexts.enter(ctx, tx, who, now.ContextID); err != nil {
 			return err
 		}
-		row, err := r.VectorStores.lock(ctx, tx, who, Deleting, id, ifMatch)
+		row, err := v.lock(ctx, tx, who, deleting, id, ifMatch)
 		if err != nil {
 			return err
 		}
-		return r.VectorStores.remove(ctx, tx, who, row)
+		return v.remove(ctx, tx, who, row)
 	})
 }
 
-// ListVectorStores returns a part of the caller's vector stores.
-func (r *Resources) ListVectorStores(ctx context.Context, who Caller, page Page) (*Items[*VectorStore], error) {
-	if err := r.needContext(ctx, who); err != nil {
+// List returns a part of the caller's vector stores.
+func (v *VectorStores) List(ctx context.Context, who Caller, page Page) (*Items[*VectorStore], error) {
+	if err := v.contexts.need(ctx, who); err != nil {
 		return nil, err
 	}
-	return r.VectorStores.List(ctx, who, page)
+	return v.list(ctx, who, page)
 }
 
 // vectorStoreItem is a piece of a document and its embedding.
@@ -175,62 +187,64 @@ func ofVectorStore(id string) store.Filter {
 }
 
 // AddItems adds items to a vector store: all of them or none.
-func (r *Resources) AddItems(ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem) (*VectorStore, error) {
-	return r.changeVectorStore(ctx, who, id, ifMatch, func(tx *store.Tx, s *VectorStore) error {
+func (v *VectorStores) AddItems(ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem) (*VectorStore, error) {
+	return v.changeItems(ctx, who, id, ifMatch, func(tx *store.Tx, s *VectorStore) (bool, error) {
 		if len(items) == 0 {
-			return nil
+			return false, nil
 		}
 		rows, size := make([]*vectorStoreItem, len(items)), int64(0)
 		for i := range items {
 			var err error
 			if rows[i], err = items[i].row(fmt.Sprintf("[%d]", i), s, tx.Now); err != nil {
-				return err
+				return false, err
 			}
 			size += rows[i].UsageBytes
 		}
-		if err := r.takeItems(ctx, tx, who, int64(len(rows)), size); err != nil {
-			return err
+		if err := v.takeItems(ctx, tx, who, int64(len(rows)), size); err != nil {
+			return false, err
 		}
-		s.touched = true
-		return known(tx.InsertDetails(ctx, &rows), "item")
+		return true, known(tx.InsertDetails(ctx, &rows), "item")
 	})
 }
 
 // takeItems takes room for items of a vector store.
-func (r *Resources) takeItems(ctx context.Context, tx *store.Tx, who Caller, n, size int64) error {
-	err := r.quotas.VectorStoreItems.take(ctx, tx, who, Conflict, n, spareRequests*n, r.VectorStores.sum(ctx, tx, who, "num_items"))
+func (v *VectorStores) takeItems(ctx context.Context, tx *store.Tx, who Caller, n, size int64) error {
+	err := v.quotas.VectorStoreItems.take(ctx, tx, who, Conflict, n, spareRequests*n, v.sum(ctx, tx, who, "num_items"))
 	if err != nil {
 		return err
 	}
-	return r.quotas.VectorStoreBytes.take(ctx, tx, who, TooLarge, size, spareBytes, r.VectorStores.sum(ctx, tx, who, "usage_bytes"))
+	return v.quotas.VectorStoreBytes.take(ctx, tx, who, TooLarge, size, spareBytes, v.sum(ctx, tx, who, "usage_bytes"))
 }
 
-// changeVectorStore changes what is in a vector store.
-func (r *Resources) changeVectorStore(ctx context.Context, who Caller, id string, ifMatch int64, change func(*store.Tx, *VectorStore) error) (row *VectorStore, err error) {
-	now, err := r.VectorStores.find(ctx, who, Updating, id)
+// changeItems changes the items of a vector store; change reports whether it did.
+func (v *VectorStores) changeItems(ctx context.Context, who Caller, id string, ifMatch int64,
+	change func(*store.Tx, *VectorStore) (bool, error),
+) (row *VectorStore, err error) {
+	now, err := v.find(ctx, who, updating, id)
 	if err != nil {
 		return nil, err
 	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, now.ContextID); err != nil {
+	err = v.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := v.contexts.enter(ctx, tx, who, now.ContextID); err != nil {
 			return err
 		}
-		if row, err = r.VectorStores.lock(ctx, tx, who, Updating, id, ifMatch); err != nil {
+		if row, err = v.lock(ctx, tx, who, updating, id, ifMatch); err != nil {
 			return err
 		}
-		return r.VectorStores.change(ctx, tx, who, row, func(s *VectorStore) error {
-			if err := change(tx, s); err != nil || !s.touched {
-				return err
+		return v.change(ctx, tx, who, row, func(s *VectorStore) (bool, error) {
+			changed, err := change(tx, s)
+			if err != nil || !changed {
+				return false, err
 			}
 			s.LastActiveAt = tx.Now
 			if s.NumItems, err = tx.Count(ctx, new(vectorStoreItem), ofVectorStore(s.ID)); err != nil {
-				return err
+				return false, err
 			}
 			if s.Stats.UsageBytes, err = tx.Sum(ctx, new(vectorStoreItem), "usage_bytes", ofVectorStore(s.ID)); err != nil {
-				return err
+				return false, err
 			}
 			s.Stats.NumDocuments, err = tx.CountDistinct(ctx, new(vectorStoreItem), "document_id", ofVectorStore(s.ID))
-			return err
+			return true, err
 		})
 	})
 	return row, err

@@ -10,15 +10,14 @@ import (
 )
 
 // DeleteDocument removes all items of a document.
-func (r *Resources) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
-	_, err := r.changeVectorStore(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) error {
+func (v *VectorStores) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
+	_, err := v.changeItems(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) (bool, error) {
 		n, err := tx.DeleteDetails(ctx, new(vectorStoreItem), ofVectorStore(s.ID),
 			store.Filter{Column: "document_id", Op: store.Equal, Value: document})
 		if err == nil && n == 0 {
 			err = fail(NotFound, "document_id", "there is no such document in this vector store")
 		}
-		s.touched = true
-		return err
+		return true, err
 	})
 	return err
 }
@@ -47,14 +46,14 @@ const documentsRead = 10_000
 
 // Documents returns a part of what documents a vector store holds, oldest first;
 // after is the id of the last one of the page before, empty for the first page.
-func (r *Resources) Documents(ctx context.Context, who Caller, id, after string) (*Items[*Document], error) {
-	s, err := r.VectorStores.Get(ctx, who, id)
+func (v *VectorStores) Documents(ctx context.Context, who Caller, id, after string) (*Items[*Document], error) {
+	s, err := v.get(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
 	var position *store.Position
 	if after != "" {
-		last, err := r.documents(ctx, nil, 1, ofVectorStore(s.ID), store.Filter{Column: "document_id", Op: store.Equal, Value: after})
+		last, err := v.documents(ctx, nil, 1, ofVectorStore(s.ID), store.Filter{Column: "document_id", Op: store.Equal, Value: after})
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +62,7 @@ func (r *Resources) Documents(ctx context.Context, who Caller, id, after string)
 		}
 		position = &store.Position{Value: last[0].CreatedAt, ID: last[0].DocumentID}
 	}
-	rows, err := r.documents(ctx, position, documentsRead, ofVectorStore(s.ID))
+	rows, err := v.documents(ctx, position, documentsRead, ofVectorStore(s.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +80,7 @@ func (r *Resources) Documents(ctx context.Context, who Caller, id, after string)
 	return &p.Items, nil
 }
 
-func (r *Resources) documents(ctx context.Context, after *store.Position, limit int64, filters ...store.Filter) (rows []*vectorStoreDocument, err error) {
-	err = r.store.Documents(ctx, &rows, after, limit, filters...)
+func (v *VectorStores) documents(ctx context.Context, after *store.Position, limit int64, filters ...store.Filter) (rows []*vectorStoreDocument, err error) {
+	err = v.store.Documents(ctx, &rows, after, limit, filters...)
 	return rows, err
 }

@@ -33,10 +33,10 @@ type FoundItem struct {
 	Metadata      Metadata  `json:"metadata"`
 }
 
-// SearchVectorStore returns the items nearest to a vector, best first. It reads
+// Search returns the items nearest to a vector, best first. It reads
 // the rows one by one.
-func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string, in Search) (*Items[*Found], error) {
-	s, err := r.VectorStores.Get(ctx, who, id)
+func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Search) (*Items[*Found], error) {
+	s, err := v.get(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string
 		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions", len(in.QueryVector), s.Dimension)
 	}
 	best := []*Found{}
-	err = store.Each(ctx, r.store, func(row *vectorStoreItem) error {
+	err = store.Each(ctx, v.store, func(row *vectorStoreItem) error {
 		score := cosine(in.QueryVector, row.Embedding)
 		at, _ := slices.BinarySearchFunc(best, score, func(f *Found, score float64) int {
 			if f.Score >= score {
@@ -63,8 +63,8 @@ func (r *Resources) SearchVectorStore(ctx context.Context, who Caller, id string
 	if err != nil {
 		return nil, err
 	}
-	err = r.store.InTx(ctx, func(tx *store.Tx) error {
-		if err := r.enter(ctx, tx, who, s.ContextID); err != nil {
+	err = v.store.InTx(ctx, func(tx *store.Tx) error {
+		if err := v.contexts.enter(ctx, tx, who, s.ContextID); err != nil {
 			return err
 		}
 		return tx.Touch(ctx, s)

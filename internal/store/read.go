@@ -218,20 +218,40 @@ func (s *Store) Documents(ctx context.Context, rows any, after *Position, limit 
 	})
 }
 
-// IdleContexts returns ids of contexts that were last active before a time and
-// still have files or vector stores.
-func (s *Store) IdleContexts(ctx context.Context, before time.Time, limit int) (ids []string, err error) {
+// Column is a column of the table of a row, a pointer to a struct.
+type Column struct {
+	Row  any
+	Name string
+}
+
+// Idle returns the ids of rows that were last active before a time and to which at
+// least one row refers in one of the columns. It returns no more than limit ids, those
+// longest idle first.
+func (s *Store) Idle(ctx context.Context, row any, before time.Time, limit int64, columns ...Column) (ids []string, err error) {
+	if len(columns) == 0 {
+		return nil, nil
+	}
 	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
-		err := s.statement(conn).NewRaw(`SELECT id FROM `+s.dialect.schema+`contexts WHERE last_active_at < ? AND (
-			EXISTS (SELECT 1 FROM `+s.dialect.schema+`files WHERE context_id = contexts.id) OR
-			EXISTS (SELECT 1 FROM `+s.dialect.schema+`vector_stores WHERE context_id = contexts.id)
-		) ORDER BY last_active_at LIMIT ?`, before, number(limit)).Scan(ctx, &ids)
+		db := s.statement(conn)
+		err := db.NewSelect().TableExpr("? AS idle", s.tableOf(row)).ColumnExpr("id").
+			Where("last_active_at < ?", before).
+			WhereGroup(" AND ", func(q *bun.SelectQuery) *bun.SelectQuery {
+				for _, c := range columns {
+					q = q.WhereOr("EXISTS (SELECT 1 FROM ? WHERE ? = idle.id)", s.tableOf(c.Row), bun.Ident(c.Name))
+				}
+				return q
+			}).Order("last_active_at").Limit(limit).Scan(ctx, &ids)
 		if err != nil {
-			return fmt.Errorf("find idle contexts: %w", known(err))
+			return fmt.Errorf("find idle rows: %w", known(err))
 		}
 		return nil
 	})
 	return ids, err
+}
+
+// tableOf is the table of a row in a statement.
+func (s *Store) tableOf(row any) bun.Safe {
+	return s.dialect.Tables().Get(reflect.TypeOf(row).Elem()).SQLName
 }
 
 // Lock reads the row whose primary key is set and holds it until the end of the

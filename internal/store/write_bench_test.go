@@ -66,7 +66,7 @@ func (fixed) Changed() <-chan struct{} { return nil }
 func benchServer(b *testing.B, s *store.Store) string {
 	b.Helper()
 	resources := resource.New(s, resource.Outside{}, resource.Options{Logger: slog.Default()})
-	authenticator, err := auth.New(resources, auth.Options{Tokens: []auth.Token{{SHA256: auth.Hash("bench"), User: "bench@example.com", Role: resource.RoleUser}}})
+	authenticator, err := auth.New(resources.Users, auth.Options{Tokens: []auth.Token{{SHA256: auth.Hash("bench"), User: "bench@example.com", Role: resource.RoleUser}}})
 	if err != nil {
 		b.Fatal(err)
 	}
