@@ -560,7 +560,7 @@ func TestManyEndpointsShareReadsNearTheHead(t *testing.T) {
 
 func TestTwoEndpointsOfOneNameAreRefused(t *testing.T) {
 	log := eventlogtest.NewMemory()
-	_, err := relay.New(t.Context(), log, []relay.Endpoint{endpoint("a", nil), endpoint("a", nil)}, relay.Options{})
+	_, err := relay.New(t.Context(), log, []relay.Endpoint{endpoint("a", &receiver{}), endpoint("a", &receiver{})}, relay.Options{})
 	if err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("error = %v", err)
 	}

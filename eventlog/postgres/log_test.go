@@ -55,7 +55,10 @@ func TestLog(t *testing.T) {
 	for name, url := range map[string]func(t *testing.T) string{
 		"defaults": func(t *testing.T) string { return testdb.Postgres(t) },
 		// Whatever the database says of sessions, and however statements are sent.
-		"hostile defaults": func(t *testing.T) string { return testdb.WithDefaults(t, testdb.Hostile) },
+		"hostile defaults": func(t *testing.T) string {
+			testtool.InAll(t)
+			return testdb.WithDefaults(t, testdb.Hostile)
+		},
 		"hostile defaults, unprepared": func(t *testing.T) string {
 			testtool.InAll(t)
 			return testdb.WithDefaults(t, testdb.Hostile) + "&default_query_exec_mode=exec"

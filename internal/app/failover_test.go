@@ -143,6 +143,9 @@ func TestFailover(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.name != "several hosts" {
+				testtool.InAll(t)
+			}
 			t.Parallel()
 			testFailover(t, test.urls)
 		})

@@ -47,6 +47,7 @@ func (w *world) begin(as, method, path string, rest ...string) net.Conn {
 // Streams and long polls of one user leave places for everybody else, and none of
 // them is in the way of the user's other requests.
 func TestEventStreamsOfOneUser(t *testing.T) {
+	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["limits"] = object{"event_streams": 3, "user_event_streams": 2, "concurrent_requests": 2, "user_concurrent_requests": 1}
 		w := newWorld(t, settings)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // pageLimit is how large a page may be, with what is around its items.
@@ -14,6 +16,7 @@ const pageLimit = 1<<20 + 4096
 // Lists of large items have pages that are bounded in bytes, and walking over them
 // shows each item once, in order.
 func TestPagesAreBoundedInBytes(t *testing.T) {
+	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
 		context := w.call("ann", "POST", "/contexts", object{}).id()

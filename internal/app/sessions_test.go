@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // Nothing that a database sets for its sessions changes what the server does.
@@ -13,6 +14,9 @@ func TestSessionDefaults(t *testing.T) {
 	t.Parallel()
 	for name, pollOnly := range map[string]bool{"sessions": false, "poll only": true} {
 		t.Run(name, func(t *testing.T) {
+			if pollOnly {
+				testtool.InAll(t)
+			}
 			t.Parallel()
 			settings := func() map[string]any {
 				return map[string]any{"database_url": testdb.WithDefaults(t, testdb.Hostile), "poll_only": pollOnly}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // While SQLite can't write, requests get 503 with Retry-After and /readyz says why.
@@ -32,6 +34,9 @@ func TestSQLiteAway(t *testing.T) {
 		{"busy", "another process keeps the database locked", func(*testing.T, string) {}, holdLock},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if test.name == "busy" {
+				testtool.InAll(t)
+			}
 			t.Parallel()
 			got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 			receiver := httptest.NewServer(got)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // literals are JSON that may stand in the place of a string, and how they are
@@ -43,6 +45,7 @@ var literals = []struct {
 // its place; nothing is ever a fault of the server's, and both databases answer the
 // same.
 func TestTextOfBodies(t *testing.T) {
+	testtool.InAll(t)
 	const mark = "\U0001F3AF"
 	compareDatabases(t, func(o *owned, answers map[string]string) {
 		for _, operation := range o.calls() {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // texts are what a parameter may hold, and whether it is refused wherever it
@@ -58,6 +59,7 @@ var spellings = []struct {
 // into each parameter of each operation. It is never a fault of the server's, and
 // both databases answer the same.
 func TestTextOfParameters(t *testing.T) {
+	testtool.InAll(t)
 	compareDatabases(t, func(o *owned, answers map[string]string) {
 		for _, operation := range o.calls() {
 			for _, p := range operation.parameters {

@@ -9,11 +9,13 @@ import (
 	"testing"
 
 	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // A SQLite file shrinks once much of it is not used any more, also one that an earlier
 // version made.
 func TestFileShrinks(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	w := newWorldWith(t, map[string]any{
 		"data_dir": filepath.Join(t.TempDir(), "data"), "webhook": object{"retention": "2s", "endpoints": []any{}},

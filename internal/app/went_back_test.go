@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/datadir"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // lostEvents is how many acknowledged changes a database loses in a test.
@@ -154,6 +155,9 @@ func TestFailoverThatLosesTheTail(t *testing.T) {
 	t.Parallel()
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted=%t", restarted), func(t *testing.T) {
+			if restarted {
+				testtool.InAll(t)
+			}
 			t.Parallel()
 			primary := testdb.OwnServer(t)
 			if _, err := primary.Create("failover"); err != nil {
