@@ -201,7 +201,7 @@ func (c *consumer) run(ctx context.Context) {
 			}
 			c.beginReplay(ctx, &helpers)
 		case <-c.replays.ended:
-			c.replays.running = ""
+			c.replays.over[c.replays.running], c.replays.running = time.Now(), ""
 			if !c.beginReplay(ctx, &helpers) {
 				give(c.relay.updated) // more may wait than are known
 			}

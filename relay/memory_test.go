@@ -110,8 +110,10 @@ func TestMemoryIsBounded(t *testing.T) {
 		{name: "due, merged", endpoints: 2, partitions: 1, sender: hangs, lanes: 8, due: true, coalesce: tidings.CoalesceLatest, limit: 5},
 		{name: "parked resources", endpoints: 4, partitions: 1, sender: hangs, lanes: 250_000, limit: 30},
 		{name: "replays", endpoints: 1000, partitions: 1, sender: hangs, waiting: 2000, replays: true, limit: 150},
-		{name: "all of it", endpoints: 50, partitions: 4, sender: hangs, waiting: 70_000, lanes: 10_000, due: true, replays: true,
-			coalesce: tidings.CoalesceLatest, limit: 220},
+		{
+			name: "all of it", endpoints: 50, partitions: 4, sender: hangs, waiting: 70_000, lanes: 10_000, due: true, replays: true,
+			coalesce: tidings.CoalesceLatest, limit: 220,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -17,34 +17,40 @@ import (
 // replays is what a consumer knows of the replays of its endpoint. One runs at a
 // time.
 type replays struct {
-	heard   atomic.Pointer[[]eventlog.Replay]
-	next    chan *item      // what the one that runs wants to send
-	ended   chan struct{}   // it has
-	running string          // its id
-	over    map[string]bool // ids of those that ran, as long as a list has them
-	sending int             // its events under way
+	heard   atomic.Pointer[heardReplays]
+	next    chan *item           // what the one that runs wants to send
+	ended   chan struct{}        // it has
+	running string               // its id
+	over    map[string]time.Time // when those ended that ran, by id, as long as a list has them
+	sending int                  // its events under way
 
 	cursors []eventlog.Cursor // of all partitions, as they were saved when asked for
 	asked   time.Time
 }
 
-func newReplays() *replays {
-	return &replays{next: make(chan *item), ended: make(chan struct{}, 1), over: make(map[string]bool)}
+// heardReplays are those that ran or waited when they were asked for.
+type heardReplays struct {
+	asked time.Time
+	all   []eventlog.Replay
 }
 
-// replay hands over the replays that run; the first partition of an endpoint runs
-// those of the endpoint, one after another.
-func (c *consumer) replay(all []eventlog.Replay) {
+func newReplays() *replays {
+	return &replays{next: make(chan *item), ended: make(chan struct{}, 1), over: make(map[string]time.Time)}
+}
+
+// replay hands over the replays that ran or waited at a time; the first partition of an
+// endpoint runs those of the endpoint, one after another.
+func (c *consumer) replay(all []eventlog.Replay, asked time.Time) {
 	if c.lease().Index != 0 {
 		return
 	}
-	var own []eventlog.Replay
+	own := &heardReplays{asked: asked}
 	for _, r := range all {
 		if r.Endpoint == c.endpoint.Name {
-			own = append(own, r)
+			own.all = append(own.all, r)
 		}
 	}
-	c.replays.heard.Store(&own)
+	c.replays.heard.Store(own)
 }
 
 // spare returns the channel of events to be sent again while the endpoint is well, or
@@ -80,15 +86,16 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) boo
 		return false
 	}
 	listed := make(map[string]bool)
-	for _, r := range *own {
+	for _, r := range own.all {
 		listed[r.ID] = true
 	}
-	maps.DeleteFunc(c.replays.over, func(id string, _ bool) bool { return !listed[id] })
-	for _, r := range *own {
-		if c.replays.over[r.ID] {
-			continue // the list is older than its end
+	maps.DeleteFunc(c.replays.over, func(id string, _ time.Time) bool { return !listed[id] })
+	for _, r := range own.all {
+		// The list may be older than its end; if it is not, the database lost that.
+		if ended, ran := c.replays.over[r.ID]; ran && !own.asked.After(ended) {
+			continue
 		}
-		c.replays.running, c.replays.over[r.ID] = r.ID, true
+		c.replays.running = r.ID
 		p := &replaying{
 			Replay: r, log: c.ledger.log, lease: c.ledger.valid, endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
 			drain: c.relay.options.DrainTimeout, out: c.replays.next, results: make(chan result, c.endpoint.MaxInFlight),

@@ -458,3 +458,32 @@ func TestReplayOverPartitions(t *testing.T) {
 		}
 	})
 }
+
+// losesEnd is a log that loses the first end of a replay, as a failover can.
+type losesEnd struct {
+	*eventlogtest.Memory
+	lost atomic.Bool
+}
+
+func (l *losesEnd) SaveReplay(ctx context.Context, lease eventlog.Lease, r eventlog.Replay) (eventlog.ReplayState, error) {
+	if r.State == eventlog.ReplayDone && l.lost.CompareAndSwap(false, true) {
+		return r.State, nil
+	}
+	return l.Memory.SaveReplay(ctx, lease, r)
+}
+
+// A replay whose end the database lost ends again, and waits for no restart.
+func TestReplayWhoseEndWasLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &losesEnd{Memory: eventlogtest.NewMemory()}
+		stop := start(t, log, relay.Options{}, endpoint("a", &replayed{}))
+		log.Append(event(1, 0), event(2, 0))
+		time.Sleep(time.Second)
+		begin(t, log.Memory, eventlog.Replay{ID: "1", From: 1, To: 2})
+		time.Sleep(time.Minute)
+		stop()
+		if r := replayOf(t, log.Memory, "1"); r.State != eventlog.ReplayDone || !log.lost.Load() {
+			t.Errorf("replay = %+v", r)
+		}
+	})
+}

@@ -152,6 +152,7 @@ func (p *replica) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	asked := time.Now()
 	replays, err := p.relay.log.Replays(ctx, true, nextReplays)
 	if err != nil {
 		return err
@@ -172,7 +173,7 @@ func (p *replica) take(ctx context.Context) error {
 		return err
 	}
 	for _, s := range p.slots {
-		s.replay(replays)
+		s.replay(replays, asked)
 		s.control(controls[s.endpoint.Name])
 	}
 	give(p.relay.moved) // for the rates, which change by themselves
