@@ -87,7 +87,10 @@ func (s *simulation) forget() {
 		s.Fatal(err)
 	}
 	for _, e := range events {
-		delete(s.expired, e.ID)
+		if s.expired[e.ID] > 0 {
+			delete(s.expired, e.ID)
+			s.restored[e.ID] = true
+		}
 	}
 	maps.Copy(s.owed, s.standby.owed)
 	known := make(map[string]bool)

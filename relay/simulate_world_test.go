@@ -37,6 +37,7 @@ type simulation struct {
 	index     map[string]int          // of what was written
 	lost      map[string]bool         // by the database
 	expired   map[string]int64        // at which position
+	restored  map[string]bool         // it had expired
 	dead      map[string]bool         // by endpoint and id, given up when the database lost that, too
 	owed      map[string]int          // from which event on an endpoint gets them
 	born      map[string]time.Time    // when it began there
@@ -153,7 +154,8 @@ func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
 		retention: []time.Duration{40 * time.Minute, 90 * time.Minute, 3 * time.Hour}[seed%3],
 		settings:  make(map[string]relay.Endpoint), removed: make(map[string]relay.Endpoint), renamed: make(map[string]time.Time),
 		versions: make(map[int]int), index: make(map[string]int), lost: make(map[string]bool), expired: make(map[string]int64),
-		dead: make(map[string]bool), owed: make(map[string]int), born: make(map[string]time.Time), silences: make(map[string][2]time.Time),
+		restored: make(map[string]bool),
+		dead:     make(map[string]bool), owed: make(map[string]int), born: make(map[string]time.Time), silences: make(map[string][2]time.Time),
 	}
 	for who := range moods {
 		e := endpoint(s.nameOf(who, 0), nil)
