@@ -109,13 +109,13 @@ lint: ## golangci-lint and, where its database can be reached, govulncheck
 
 bench: postgresql ## measure what docs/performance.md reports; about ten minutes
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
-	go run ./bench
+	go run ./test/bench
 
 soak: postgresql ## run real servers with a dozen sick receivers for TIME (30m) on each database; print what grows
-	go run ./chaos -soak -time $(or $(TIME),30m)
+	go run ./test/chaos -soak -time $(or $(TIME),30m)
 
 chaos: postgresql ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
-	go run ./chaos -time $(or $(TIME),10m)
+	go run ./test/chaos -time $(or $(TIME),10m)
 
 simulate: ## run the relay for a simulated year, or SEEDS runs of six hours from FIRST on, in virtual time; hours
 	go test ./relay -timeout 0 -run '^TestSimulatedYear$$' -args \
