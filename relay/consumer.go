@@ -452,7 +452,8 @@ func (c *consumer) roomForDue() bool {
 // loadLane reads the oldest events of a parked resource. If there are none it is
 // not parked any more.
 func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
-	room := max(min(laneRows, c.windowLimit/laneRows, c.windowLimit-c.order.loaded), 1)
+	lanes := max(dueRows/2, 2*c.endpoint.MaxInFlight) // so many should find room
+	room := max(min(laneRows, c.windowLimit/lanes, c.windowLimit-c.order.loaded), 1)
 	page := room
 	if c.coalesces() {
 		page = max(min(mergePage, c.windowLimit), room)
