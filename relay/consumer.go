@@ -432,14 +432,19 @@ func (c *consumer) loadDue(ctx context.Context, now time.Time) {
 	if c.health.state == Disabled || !c.roomForDue() {
 		return
 	}
-	for _, r := range c.ledger.due(ctx, now, dueRows) {
+	rows, found := c.ledger.due(ctx, now, dueRows), false
+	for _, r := range rows {
 		switch {
 		case c.order.lanes[r.Event.Resource()] != nil:
 		case c.order.loaded < c.windowLimit:
+			found = true
 			c.loadLane(ctx, r.Event)
 		default:
 			c.ledger.dueAt(now) // once there is room
 		}
+	}
+	if len(rows) == dueRows && !found { // all under way: the same would be read again
+		c.ledger.nextDue = now.Add(unparkInterval)
 	}
 }
 

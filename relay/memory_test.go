@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +26,7 @@ type full struct {
 	lanes  int            // parked resources of each endpoint, each with parked events without end
 	due    bool           // they are
 	action tidings.Action // of all parked events
+	asked  atomic.Int64   // for those that are due
 }
 
 func copied(events []tidings.Event) []tidings.Event {
@@ -69,6 +71,7 @@ func (f *full) Due(ctx context.Context, p eventlog.Partition, now time.Time, lim
 	if !f.due {
 		return nil, now.Add(24 * time.Hour), nil
 	}
+	f.asked.Add(1)
 	rows, err := f.ParkedLanes(ctx, p, 0, limit)
 	return rows, time.Time{}, err
 }
@@ -111,7 +114,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		{name: "parked resources", endpoints: 4, partitions: 1, sender: hangs, lanes: 250_000, limit: 30},
 		{name: "replays", endpoints: 1000, partitions: 1, sender: hangs, waiting: 2000, replays: true, limit: 150},
 		{
-			name: "all of it", endpoints: 50, partitions: 4, sender: hangs, waiting: 70_000, lanes: 10_000, due: true, replays: true,
+			name: "all of it", endpoints: 50, partitions: 4, sender: hangs, waiting: 70_000, lanes: 1000, due: true, replays: true,
 			coalesce: tidings.CoalesceLatest, limit: 220,
 		},
 	} {
@@ -243,5 +246,29 @@ func TestParkedEventsAreMergedInParts(t *testing.T) {
 		if diff := cmp.Diff([]string{"evt-2-0", "evt-1-0", fmt.Sprint("evt-1-", updates)}, r.got()); diff != "" || log.RetryRows() != 0 {
 			t.Errorf("%d rows are left; delivered (-want +got):\n%s", log.RetryRows(), diff)
 		}
+	})
+}
+
+// While all that is due first is under way, the log is not asked for it over and over.
+func TestDueEventsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &full{Memory: eventlogtest.NewMemory(), lanes: 200, due: true, action: "touched"}
+		var sent atomic.Int64
+		e := endpoint("a", relay.SenderFunc(func(ctx context.Context, _ tidings.Attempt) tidings.Outcome {
+			if sent.Add(1) < 500 {
+				return delivered
+			}
+			<-ctx.Done()
+			return tidings.Outcome{Verdict: tidings.Interrupted}
+		}))
+		e.MaxInFlight = 100
+		stop := start(t, log, relay.Options{}, e)
+		time.Sleep(time.Second)
+		before, under := log.asked.Load(), sent.Load()-499
+		time.Sleep(10 * time.Second)
+		if n := log.asked.Load() - before; n > 100 || under < 64 {
+			t.Errorf("asked %d times in 10 s, with %d under way", n, under)
+		}
+		stop()
 	})
 }
