@@ -259,6 +259,7 @@ func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount,
 func (m *Memory) Rename(_ context.Context, from, to string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.moveParked() // from an earlier renaming
 	var moving []eventlog.Cursor
 	for key, c := range m.cursors {
 		switch key.endpoint {
@@ -296,6 +297,11 @@ func (m *Memory) Rename(_ context.Context, from, to string) (bool, error) {
 func (m *Memory) MoveParked(context.Context) (more bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.moveParked()
+	return false, nil
+}
+
+func (m *Memory) moveParked() {
 	for key, c := range m.cursors {
 		if c.Former == "" {
 			continue
@@ -310,7 +316,6 @@ func (m *Memory) MoveParked(context.Context) (more bool, err error) {
 		c.Former = ""
 		m.cursors[key] = c
 	}
-	return false, nil
 }
 
 // Cursors implements [eventlog.Cursors].

@@ -219,6 +219,11 @@ func testRename(t *testing.T, home Home) {
 	if renamed, err := log.Rename(ctx, "old", "new"); !renamed || err != nil {
 		t.Fatalf("renamed: %v, %v", renamed, err)
 	}
+	for _, names := range [][2]string{{"new", "old"}, {"old", "new"}} { // before the parked events have followed
+		if renamed, err := log.Rename(ctx, names[0], names[1]); !renamed || err != nil {
+			t.Fatalf("renamed %v: %v, %v", names, renamed, err)
+		}
+	}
 	if lost, err := log.Park(ctx, eventlog.Parking{Lease: held, Retries: rows[:1]}); len(lost) != 1 || err != nil {
 		t.Errorf("the old owner parks: %v, %v", lost, err)
 	}

@@ -12,16 +12,31 @@ func (t *Tables) Rename(ctx context.Context, from, to string) (renamed bool, err
 	if _, err := t.forgetOrphans(ctx); err != nil { // of the new name
 		return false, err
 	}
-	for more := true; more; { // from an earlier renaming
-		if more, err = t.MoveParked(ctx); err != nil {
-			return false, err
+	for moving := true; moving; {
+		for more := true; more; { // from an earlier renaming
+			if more, err = t.MoveParked(ctx); err != nil {
+				return false, err
+			}
+		}
+		if renamed, moving, err = t.rename(ctx, from, to); err != nil {
+			return false, fmt.Errorf("rename endpoint %s to %s: %w", from, to, err)
 		}
 	}
+	return renamed, nil
+}
+
+// rename does it, unless somebody else has renamed one whose parked events are moving
+// still: those would be left behind.
+func (t *Tables) rename(ctx context.Context, from, to string) (renamed, moving bool, err error) {
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if t.dialect.LockReplicas != "" {
 			if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
 				return err
 			}
+		}
+		err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.schema+"tidings_cursors WHERE former <> '')").Scan(&moving)
+		if err != nil || moving {
+			return err
 		}
 		result, err := tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_cursors
 			SET endpoint = $2, former = $1, removed_at = 0, generation = generation + 1
@@ -45,10 +60,7 @@ func (t *Tables) Rename(ctx context.Context, from, to string) (renamed bool, err
 		}
 		return nil
 	})
-	if err != nil {
-		return false, fmt.Errorf("rename endpoint %s to %s: %w", from, to, err)
-	}
-	return renamed, nil
+	return renamed, moving, err
 }
 
 // MoveParked implements [eventlog.Cursors].
