@@ -45,6 +45,7 @@ type openBox struct{ Box }
 
 func (openBox) Seal(plain, _ string) ([]byte, error)         { return []byte(plain), nil }
 func (openBox) Open(sealed []byte, _ string) (string, error) { return string(sealed), nil }
+func (openBox) Keys() []BoxKey                               { return []BoxKey{{ID: "k"}} }
 
 func TestModelListsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

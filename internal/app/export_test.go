@@ -1,0 +1,4 @@
+package app
+
+// Quotas is for tests.
+var Quotas = quotas
