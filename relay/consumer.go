@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +24,6 @@ const (
 	leastWindow = 64
 
 	defaultMaxInFlight = 16
-	// overtakenTime is how long an event may hold the cursor before what overtook
-	// it is noted.
-	overtakenTime = 250 * time.Millisecond
 )
 
 // consumer delivers the events of one partition: it reads the log into its order,
@@ -41,17 +37,16 @@ type consumer struct {
 	logger   *slog.Logger
 	alive    *lifetime
 
-	order   *order
-	ledger  *ledger
-	health  *health
-	report  report
-	limiter *rate.Limiter
-	pool    pool
-	scout   scout
-	replays *replays
+	order    *order
+	progress *progress
+	ledger   *ledger
+	health   *health
+	report   report
+	limiter  *rate.Limiter
+	pool     pool
+	scout    scout
+	replays  *replays
 
-	marks       eventlog.Marks // of what is settled above the cursor it began with
-	own         eventlog.Mark  // the same of what overtook others since
 	dead        map[int64]bool // dead letters that the log will yield again
 	held        []result       // failures of which it is not known yet whose fault they are
 	paced       time.Time      // when the rate limit lets the next one go
@@ -66,20 +61,9 @@ type consumer struct {
 	heard atomic.Pointer[eventlog.Control]
 	said  eventlog.Control
 
-	abort     atomic.Pointer[context.CancelFunc]
-	position  atomic.Pointer[position]
-	noted     time.Time       // when what overtook others was
-	saved     eventlog.Cursor // by whoever holds the relay's saving, as is what follows
-	lastSaved savedStatus
-	lastText  string // the same as it is saved
-	status    atomic.Pointer[Status]
-	counts    counts
-}
-
-// position is how far a consumer has come.
-type position struct {
-	cursor int64
-	marks  eventlog.Marks
+	abort  atomic.Pointer[context.CancelFunc]
+	status atomic.Pointer[Status]
+	counts counts
 }
 
 // batch is what was read from the log: events, and a range of positions before
@@ -99,7 +83,7 @@ func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, al
 		relay:       r,
 		logger:      r.logger.With("endpoint", e.Name),
 		alive:       alive,
-		marks:       cursor.Marks,
+		progress:    newProgress(cursor),
 		batches:     make(chan batch),
 		poke:        make(chan struct{}, 1),
 		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
@@ -120,7 +104,6 @@ func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, al
 	c.limiter = c.endpoint.limiter()
 	c.pool = newPool(c.endpoint.MaxInFlight)
 	c.replays = newReplays()
-	c.position.Store(&position{cursor: cursor.Sequence, marks: cursor.Marks})
 	c.control(control)
 	c.obey(now)
 	c.observe()
@@ -427,105 +410,12 @@ func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now 
 	}
 }
 
-// loadDue takes parked events that are due into the order.
-func (c *consumer) loadDue(ctx context.Context, now time.Time) {
-	if c.health.state == Disabled || !c.roomForDue() {
-		return
-	}
-	rows, found := c.ledger.due(ctx, now, dueRows), false
-	for _, r := range rows {
-		switch {
-		case c.order.lanes[r.Event.Resource()] != nil:
-		case c.order.loaded < c.windowLimit:
-			found = true
-			c.loadLane(ctx, r.Event)
-		default:
-			c.ledger.dueAt(now) // once there is room
-		}
-	}
-	if len(rows) == dueRows && !found { // all under way: the same would be read again
-		c.ledger.nextDue = now.Add(unparkInterval)
-	}
-}
-
-// roomForDue reports whether more parked events may be loaded: as many as a consumer may
-// hold of others.
-func (c *consumer) roomForDue() bool {
-	return c.order.due.len() < dueRows/2 && c.order.loaded < c.windowLimit
-}
-
-// loadLane reads the oldest events of a parked resource. If there are none it is
-// not parked any more.
-func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
-	lanes := max(dueRows/2, 2*c.endpoint.MaxInFlight) // so many should find room
-	room := max(min(laneRows, c.windowLimit/lanes, c.windowLimit-c.order.loaded), 1)
-	page := room
-	if c.coalesces() {
-		page = max(min(mergePage, c.windowLimit), room)
-	}
-	var rows []eventlog.Retry
-	for more, seen := true, 0; more; {
-		found, ok := c.ledger.lane(ctx, e, page)
-		if !ok {
-			return
-		}
-		read := len(found)
-		seen += read
-		rows = c.merge(ctx, c.matching(ctx, found))
-		// Those that come next may be merged with the last one.
-		more = read == page && (len(rows) == 0 || len(rows) < read && len(rows) <= room && seen < mergeRows)
-	}
-	if len(rows) == 0 {
-		c.order.Unpark(e.Resource())
-		return
-	}
-	c.order.AddDue(rows[:min(len(rows), room)])
-}
-
-// merge returns the parked events of a resource that are left to send.
-func (c *consumer) merge(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
-	left, gone := c.order.MergeParked(rows)
-	for _, m := range gone {
-		c.tellMerged(m.gone, m.into)
-		c.ledger.unpark(ctx, time.Now(), m.gone.Sequence)
-	}
-	return left
-}
-
-// matching returns the parked events that the endpoint still wants; the others are
-// settled. Its patterns may have changed since they were parked.
-func (c *consumer) matching(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
-	return slices.DeleteFunc(rows, func(r eventlog.Retry) bool {
-		if c.endpoint.Matches(r.Event) {
-			return false
-		}
-		c.ledger.unpark(ctx, time.Now(), r.Event.Sequence)
-		if r.Event.Sequence > c.order.window.read { // the log will yield it again
-			c.order.SettleBeyond(r.Event.Sequence)
-		}
-		c.relay.options.Observer.Filtered(c.endpoint.Name, r.Event)
-		return true
-	})
-}
-
 // publish makes known to whoever saves it how far the consumer has come, and, now
 // and then, what has overtaken the event that holds the cursor.
 func (c *consumer) publish(final bool) {
-	if c.ledger.frozen {
-		return
+	if !c.ledger.frozen && c.progress.follow(c.order, final, time.Now()) {
+		give(c.relay.moved)
 	}
-	now := time.Now()
-	cursor := c.order.Cursor()
-	note := c.order.overtaken() && (final || !now.Before(c.noted.Add(overtakenTime)))
-	if cursor == c.position.Load().cursor && !note {
-		return
-	}
-	if note {
-		c.own, c.noted = c.order.Mark(c.lease().Partition), now
-	}
-	marks := slices.Concat(c.marks, eventlog.Marks{c.own}).After(cursor)
-	c.position.Store(&position{cursor: cursor, marks: marks})
-	give(c.relay.moved)
 }
 
 // arm sets the timer to when something changes by itself.
@@ -546,9 +436,7 @@ func (c *consumer) arm() {
 	if len(c.ledger.unparked) > 0 {
 		at(c.ledger.unparkAt)
 	}
-	if c.order.overtaken() {
-		at(c.noted.Add(overtakenTime))
-	}
+	at(c.progress.next(c.order))
 	if line, ok := c.report.nextLine(c.health); ok {
 		at(line)
 	}

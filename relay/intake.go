@@ -64,7 +64,7 @@ func (c *consumer) take(ctx context.Context, b batch) {
 	for _, e := range b.events {
 		dead := c.dead[e.Sequence]
 		delete(c.dead, e.Sequence) // it comes but once
-		if dead || !c.wants(e) || c.marks.Settled(e) {
+		if dead || !c.wants(e) || c.progress.marks.Settled(e) {
 			continue
 		}
 		switch what, other := c.order.Add(e); what {

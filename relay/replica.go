@@ -263,7 +263,7 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 		if !mine[partition].Same(s.lease()) {
 			s.lose()
 			s.stopping, ending = true, true
-		} else if moved[partition] > s.position.Load().cursor && !s.stopping {
+		} else if moved[partition] > s.progress.position.Load().cursor && !s.stopping {
 			s.halt() // what it was to send has expired; it begins anew after that
 		}
 	}

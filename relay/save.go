@@ -65,7 +65,7 @@ func (r *Relay) saveMoved(ctx context.Context, consumers []*consumer) error {
 	var movers []*consumer
 	for _, c := range consumers {
 		cursor, ok := c.save()
-		if ok && !cursor.Equal(c.saved) {
+		if ok && !cursor.Equal(c.progress.saved) {
 			moved, movers = append(moved, cursor), append(movers, c)
 		}
 	}
@@ -77,7 +77,7 @@ func (r *Relay) saveMoved(ctx context.Context, consumers []*consumer) error {
 		return err
 	}
 	for i, c := range movers {
-		c.saved = moved[i]
+		c.progress.saved = moved[i]
 		for _, l := range lost {
 			if l.Same(c.lease()) {
 				c.lose()

@@ -127,18 +127,7 @@ type savedStatus struct {
 func (c *consumer) save() (eventlog.Cursor, bool) {
 	c.counts.look(time.Now())
 	lease, ok := c.ledger.valid()
-	at := c.position.Load()
-	cursor := eventlog.Cursor{Lease: lease, Sequence: at.cursor, Marks: at.marks}
-	status := savedStatus{c.current(), c.ledger.writes.Load()}
-	status.InFlight = 0 // it changes all the time, and that is not worth a write
-	if status != c.lastSaved {
-		text, err := json.Marshal(status)
-		if err == nil { // numbers and texts: it can't fail
-			c.lastSaved, c.lastText = status, string(text)
-		}
-	}
-	cursor.Status = c.lastText
-	return cursor, ok
+	return c.progress.cursor(lease, savedStatus{c.current(), c.ledger.writes.Load()}), ok
 }
 
 // lastSaved is what was saved with a cursor.
@@ -181,7 +170,7 @@ func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
 	for _, c := range cursors {
 		p := PartitionStatus{Cursor: c, Held: live[c.Owner]}
 		if mine := own[c.Partition]; mine != nil && mine.lease().Same(c.Lease) {
-			p.Status, p.Cursor.Sequence = mine.current(), max(mine.position.Load().cursor, c.Sequence)
+			p.Status, p.Cursor.Sequence = mine.current(), max(mine.progress.position.Load().cursor, c.Sequence)
 		} else {
 			p.Status = lastSaved(c).Status
 		}
