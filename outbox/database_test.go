@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
@@ -15,6 +16,7 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
@@ -171,6 +173,50 @@ func TestProgramAndDeliveriesHaveTheirOwnConnections(t *testing.T) {
 	if err != nil || n > 8 {
 		t.Errorf("%d connections, %v; want at most the program's and six", n, err)
 	}
+}
+
+// The program's pool may run statements in any way that pgx has, as poolers need.
+func TestPoolsOfEveryKind(t *testing.T) {
+	testtool.InAll(t)
+	url := testdb.Postgres(t)
+	for _, mode := range []pgx.QueryExecMode{
+		pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			cfg, err := pgxpool.ParseConfig(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.ConnConfig.DefaultQueryExecMode = mode
+			pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			receiver := outboxtest.NewReceiver(t)
+			hooks := open(t, outbox.Postgres(pool), outbox.Options{Endpoints: []tidings.Endpoint{receiver.Endpoint()}})
+			run(t, hooks)
+			tellPgx(t, pool, hooks, ordered("1"))
+			receiver.Wait(1)
+		})
+	}
+}
+
+// Whoever listens for other processes makes another connection when it breaks.
+func TestListenerComesBack(t *testing.T) {
+	pool := newPool(t, testdb.Postgres(t))
+	run(t, open(t, outbox.Postgres(pool), outbox.Options{Endpoints: []tidings.Endpoint{}}))
+	listener := func() (pid int) {
+		waitFor(t, func() bool {
+			return pool.QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").Scan(&pid) == nil
+		})
+		return pid
+	}
+	first := listener()
+	if _, err := pool.Exec(t.Context(), "SELECT pg_terminate_backend($1)", first); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return listener() != first })
 }
 
 // A program may keep a log of its own.

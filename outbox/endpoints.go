@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/relay"
@@ -21,8 +23,6 @@ type filter struct {
 	admits atomic.Pointer[func(tidings.Event) bool]
 }
 
-func (f *filter) set(admits func(tidings.Event) bool) { f.admits.Store(&admits) }
-
 func (f *filter) admit(e tidings.Event) bool {
 	admits := *f.admits.Load()
 	return admits == nil || admits(e)
@@ -30,7 +30,8 @@ func (f *filter) admit(e tidings.Event) bool {
 
 // SetEndpoints replaces the endpoints. If anything is wrong with them, nothing
 // changes. New ones get what is told from now on; those that were there before go on
-// where they are, or where they stopped.
+// where they are, or where they stopped; those that are left out end a moment later, once
+// what is under way is finished, and new filters hold at once.
 //
 // Processes on one database must have the same endpoints: call it in each.
 func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint) error {
@@ -45,24 +46,29 @@ func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint
 		return fmt.Errorf("set endpoints: %w", err)
 	}
 	// The filters first: an endpoint must not get an event that its new one refuses.
-	before := make(map[string]*func(tidings.Event) bool)
-	for name, f := range filters {
-		if known := o.filters[name]; known == f {
-			before[name] = f.admits.Load()
-		}
-	}
+	before := make(map[*filter]*func(tidings.Event) bool)
 	for _, e := range endpoints {
-		filters[nameOf(e)].set(e.Filter)
+		f := filters[nameOf(e)]
+		before[f] = f.admits.Swap(&e.Filter)
 	}
 	if err := o.update(ctx, all); err != nil {
 		closeAll(all)
-		for name, admits := range before {
-			o.filters[name].admits.Store(admits)
+		for f, admits := range before {
+			f.admits.Store(admits)
 		}
 		return fmt.Errorf("set endpoints: %w", err)
 	}
 	o.filters = filters
 	return nil
+}
+
+// nameLimit is how long the name of an endpoint may be.
+const nameLimit = 200
+
+// validName reports whether logs, metrics and the database can have a name.
+func validName(name string) bool {
+	unfit := func(r rune) bool { return r <= ' ' || r == 0x7f || r == utf8.RuneError }
+	return name != "" && len(name) <= nameLimit && !strings.ContainsFunc(name, unfit)
 }
 
 func nameOf(e tidings.Endpoint) string { return cmp.Or(e.Name, e.DefaultName()) }
@@ -100,14 +106,17 @@ func (o *Outbox) relayEndpoints(endpoints []tidings.Endpoint, filters map[string
 		}
 	}()
 	for i, e := range endpoints {
-		e.Name = nameOf(e)
+		if e.Name = nameOf(e); !validName(e.Name) {
+			return all, fmt.Errorf("endpoint %d: it needs a URL, or a Name of at most %d bytes without spaces", i, nameLimit)
+		}
 		if filters[e.Name] != nil {
 			return all, fmt.Errorf("endpoint %d: another one is named %q; give each a Name of its own", i, e.Name)
 		}
 		f := o.filters[e.Name]
 		if f == nil {
 			f = new(filter)
-			f.set(e.Filter)
+			admits := e.Filter
+			f.admits.Store(&admits)
 		}
 		filters[e.Name], e.Filter = f, f.admit
 		made, err := o.relayEndpoint(e)

@@ -44,6 +44,7 @@ func TestSetEndpoints(t *testing.T) {
 		}
 	}
 	set(b.Endpoint())
+	waitFor(t, func() bool { return hooks.Relay().Held() == 1 }) // a's has ended
 	tellFile(t, hooks, ordered("for b"))
 	if b.Wait(2); ids(a.Received()) != "for a for both" {
 		t.Errorf("a got %s", ids(a.Received()))

@@ -304,6 +304,7 @@ func TestSQLiteTransactionsWaitForEachOther(t *testing.T) {
 	for name, open400 := range map[string]func(t *testing.T) shop{
 		"SQLiteFile": nil,
 		"with a busy timeout": func(t *testing.T) shop {
+			testtool.InAll(t)
 			db := openDB(t, "sqlite", newFile(t)+waiting)
 			return sqlShop(t, outbox.SQLite(db), db)
 		},
@@ -428,6 +429,8 @@ func TestOpenRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	small := openDB(t, "pgx", "postgres://nobody@127.0.0.1:1/none")
+	small.SetMaxOpenConns(3)
 	endpoint := func(es ...tidings.Endpoint) outbox.Options { return outbox.Options{Types: orders, Endpoints: es} }
 	for name, c := range map[string]struct {
 		database outbox.Database
@@ -437,9 +440,12 @@ func TestOpenRefuses(t *testing.T) {
 		"no types":         {file, outbox.Options{}, "Options.Types"},
 		"no database":      {outbox.Database{}, outbox.Options{Types: orders}, "database"},
 		"no pool":          {outbox.Postgres(nil), outbox.Options{Types: orders}, "nil"},
+		"small pool":       {outbox.PostgresDB(small), outbox.Options{Types: orders}, "at least 6"},
 		"no file":          {outbox.SQLiteFile(""), outbox.Options{Types: orders}, "path"},
 		"schema on SQLite": {file.Schema("x"), outbox.Options{Types: orders}, "Schema"},
 		"no URL":           {file, endpoint(tidings.Endpoint{Name: "crm"}), "crm"},
+		"no name either":   {file, endpoint(tidings.Endpoint{}), "URL"},
+		"name with spaces": {file, endpoint(tidings.Endpoint{Name: "my crm", URL: "http://a/b"}), "without spaces"},
 		"same URL twice":   {file, endpoint(tidings.Endpoint{URL: "http://a/b"}, tidings.Endpoint{URL: "http://a/b"}), `"a/b"`},
 		"pattern":          {file, endpoint(tidings.Endpoint{URL: "http://a/b", Patterns: []tidings.Pattern{parcels}}), "parcel.*"},
 		"secret":           {file, endpoint(tidings.Endpoint{URL: "http://a/b", Secrets: []string{"hunter2"}}), "secret"},

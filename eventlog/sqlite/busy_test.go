@@ -1,0 +1,50 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqlite"
+)
+
+// The log's transactions wait for those of a program that writes at the same time, also
+// in a pool whose transactions take the write lock only when they write.
+func TestTransactionsWaitForOtherWriters(t *testing.T) {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db")+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(30000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	log := sqlite.New(db, db)
+	if err := log.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("CREATE TABLE orders (id INTEGER PRIMARY KEY)"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var program sync.WaitGroup
+	program.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := db.Exec("INSERT INTO orders DEFAULT VALUES"); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range 200 { // it reads before it writes
+		id := fmt.Sprint(i)
+		err := log.AddReplay(t.Context(), eventlog.Replay{ID: id, Endpoint: id, From: 1, To: 2, State: eventlog.ReplayRunning})
+		if err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	stop()
+	program.Wait()
+}
