@@ -197,9 +197,9 @@ func TestLeasesWaitForTheTail(t *testing.T) {
 		late := c.start(t, r, endpoint("a", nil), endpoint("b", nil))
 		other := c.start(t, r, endpoint("a", nil), endpoint("b", nil))
 		time.Sleep(30 * time.Second)
-		late.set(&late.view.silent, true)
+		late.set(&late.silent, true)
 		time.Sleep(1500 * time.Millisecond)
-		late.set(&late.view.silent, false) // its tail waits for an answer still
+		late.set(&late.silent, false) // its tail waits for an answer still
 		c.Restart()
 		time.Sleep(2 * time.Second)
 		other.exit()

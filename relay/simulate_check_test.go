@@ -99,7 +99,7 @@ func (s *simulation) missed(who string) func(e tidings.Event) bool {
 // checkLeft checks that nothing is left that nobody looks after, and that everything has
 // come to its end.
 func (s *simulation) checkLeft() {
-	head, _ := s.Memory.Advance(s.Context())
+	head, _ := s.Advance(s.Context())
 	cursors, err := s.Cursors(s.Context())
 	if err != nil {
 		s.Fatal(err)

@@ -66,7 +66,7 @@ func (s *simulation) failover() {
 			head = max(head, p.relay.Head())
 		}
 	}
-	kept, _ := s.Memory.Advance(s.Context())
+	kept, _ := s.Advance(s.Context())
 	time.Sleep(5 * time.Second)
 	gaps, _ := s.Gaps(s.Context(), 1<<20)
 	noted := slices.ContainsFunc(gaps, func(g eventlog.Gap) bool {
@@ -82,7 +82,7 @@ func (s *simulation) forget() {
 	for _, e := range s.written[s.standby.written:] {
 		s.lost[e.ID] = true
 	}
-	events, err := s.Memory.Read(s.Context(), 0, 1<<20)
+	events, err := s.Read(s.Context(), 0, 1<<20)
 	if err != nil {
 		s.Fatal(err)
 	}

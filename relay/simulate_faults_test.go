@@ -116,7 +116,7 @@ func (s *simulation) silence(at int) {
 		}
 		s.silences[s.name(p)] = [2]time.Time{time.Now()}
 		s.suffer(p, leaseTime)
-		p.set(&p.view.silent, true)
+		p.set(&p.silent, true)
 	}
 }
 
@@ -131,7 +131,7 @@ func (s *simulation) revive(p *process) {
 	if from, silent := s.silent(p); silent {
 		s.suffer(p, leaseTime)
 		s.silences[s.name(p)] = [2]time.Time{from, time.Now()}
-		p.set(&p.view.silent, false)
+		p.set(&p.silent, false)
 	}
 	p.goOn()
 	p.set(&p.cut, false)
@@ -142,7 +142,7 @@ func (s *simulation) revive(p *process) {
 func (s *simulation) able(p *process) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stopped == nil && !p.cut && !p.dead && !p.view.silent
+	return p.stopped == nil && !p.cut && !p.dead && !p.silent
 }
 
 // jump sets the database's clock, mostly by a little, sometimes by more than events are kept.
@@ -175,7 +175,7 @@ func (s *simulation) expire() {
 	if !slices.ContainsFunc(s.processes, s.able) {
 		return
 	}
-	before, err := s.Memory.Read(s.Context(), 0, 1<<20)
+	before, err := s.Read(s.Context(), 0, 1<<20)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -288,14 +288,14 @@ func (s *simulation) rename() {
 }
 
 func (s *simulation) replay() {
-	head, _ := s.Memory.Advance(s.Context())
+	head, _ := s.Advance(s.Context())
 	from := max(head-int64(s.random.IntN(200)), 1)
 	s.sendAgain(from, head, s.random.IntN(3) == 0)
 }
 
 // redeliver sends one event again.
 func (s *simulation) redeliver() {
-	if head, _ := s.Memory.Advance(s.Context()); head > 0 {
+	if head, _ := s.Advance(s.Context()); head > 0 {
 		at := max(head-int64(s.random.IntN(100)), 1)
 		s.sendAgain(at, at, false)
 	}

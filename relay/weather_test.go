@@ -562,7 +562,7 @@ func TestRefreshIsGivenUp(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory()}
 		p := c.start(t, &receiver{}, endpoint("a", nil))
 		time.Sleep(time.Second)
-		p.set(&p.view.silent, true)
+		p.set(&p.silent, true)
 		time.Sleep(1500 * time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -570,6 +570,6 @@ func TestRefreshIsGivenUp(t *testing.T) {
 		if err := p.relay.Refresh(ctx); err == nil || time.Since(begun) > time.Second {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
-		p.set(&p.view.silent, false)
+		p.set(&p.silent, false)
 	})
 }

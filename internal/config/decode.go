@@ -161,7 +161,7 @@ func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
 	for i, item := range node.Content {
-		if own, ok := v.Index(i).Addr().Interface().(withDefaults); ok {
+		if own, ok := reflect.TypeAssert[withDefaults](v.Index(i).Addr()); ok {
 			own.setDefaults(item)
 		}
 		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
