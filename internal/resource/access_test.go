@@ -76,7 +76,7 @@ func TestAccess(t *testing.T) {
 			e := tidings.Event{Type: typ.info().Type, OwnerID: owner.UserID}
 			want, ok := tests[e.Type]
 			if !ok {
-				f.Errorf("%s: add it to the table", e.Type)
+				f.Errorf("%s: add who may do what with it to the table (internal/resource/access_test.go)", e.Type)
 				continue
 			}
 			if e.Type == ConfigurationType {
@@ -131,7 +131,8 @@ func TestAccessOfOneself(t *testing.T) {
 					if registered.info().Type != typ {
 						continue
 					}
-					if read, _ := registered.(verbs).may(f.Context(), limited, reading, *id); (read == nil) != test.found {
+					read, _ := registered.(verbs).may(f.Context(), limited, reading, *id)
+					if (read == nil) != test.found {
 						f.Errorf("%s: found: %v; want it found: %v", typ, read, test.found)
 					}
 				}

@@ -35,7 +35,9 @@ func (c *collection[R]) deletedWith(to tidings.ResourceType) (columns []store.Co
 }
 
 // deleteWith implements [registered].
-func (c *collection[R]) deleteWith(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+func (c *collection[R]) deleteWith(
+	ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string,
+) error {
 	for _, ref := range c.references(to) {
 		if ref.Clear != nil {
 			continue
@@ -78,7 +80,7 @@ func (c *collection[R]) clear(ctx context.Context, tx *store.Tx, who Caller, to 
 func eachOf[R Row](ctx context.Context, tx *store.Tx, column, parent string, do func(R) error) error {
 	for {
 		var rows []R
-		err := tx.Find(ctx, &rows, cascadeBatch, store.Filter{Column: column, Op: store.Equal, Value: parent})
+		err := tx.Find(ctx, &rows, cascadeBatch, equal(column, parent))
 		if err != nil {
 			return err
 		}
@@ -95,7 +97,9 @@ func eachOf[R Row](ctx context.Context, tx *store.Tx, column, parent string, do 
 
 // deleteDependents deletes the resources that are deleted with another one, by whom
 // it is deleted. Each has its own event.
-func (c *core) deleteDependents(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+func (c *core) deleteDependents(
+	ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string,
+) error {
 	for _, t := range c.types {
 		if err := t.deleteWith(ctx, tx, who, to, id); err != nil {
 			return err
@@ -105,7 +109,9 @@ func (c *core) deleteDependents(ctx context.Context, tx *store.Tx, who Caller, t
 }
 
 // clearReferences removes the references to a resource that is being deleted.
-func (c *core) clearReferences(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error {
+func (c *core) clearReferences(
+	ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string,
+) error {
 	for _, t := range c.types {
 		if err := t.clear(ctx, tx, who, to, id); err != nil {
 			return err

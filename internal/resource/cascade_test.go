@@ -60,7 +60,8 @@ var cascades = []cascade{
 		"a user", func(f *fixture, _ map[string]string, ann, admin Caller) error {
 			return f.Users.Delete(f.Context(), admin, ann.UserID, 0)
 		},
-		"+other context -build -connector -context -feedback -file -loose file -loose store -other feedback -provider -store -text -user",
+		"+other context -build -connector -context -feedback -file -loose file -loose store -other feedback " +
+			"-provider -store -text -user",
 		"-user", "admin",
 	},
 }
@@ -89,7 +90,9 @@ func (f *fixture) cascade(test cascade, admin Caller) {
 	if last := got[len(got)-1]; last != test.last {
 		f.Errorf("%s: the last event is %s, want %s", test.name, last, test.last)
 	}
-	for _, inner := range [][2]string{{"-text", "-file"}, {"-file", "-context"}, {"-store", "-context"}, {"-feedback", "-provider"}} {
+	for _, inner := range [][2]string{
+		{"-text", "-file"}, {"-file", "-context"}, {"-store", "-context"}, {"-feedback", "-provider"},
+	} {
 		if i, o := slices.Index(got, inner[0]), slices.Index(got, inner[1]); o >= 0 && i > o {
 			f.Errorf("%s: %s comes after %s", test.name, inner[0], inner[1])
 		}
@@ -119,7 +122,8 @@ func (f *fixture) world(ann, bob Caller) map[string]string {
 	other := about{of.provider, made("other context", ContextType, bob, of)}
 	of.context = made("context", ContextType, ann, of)
 	file := made("file", FileType, ann, of)
-	text, err := f.Files.create(f.Context(), ann, &File{FileType: extractedText, ParentFileID: file, ContextID: of.context})
+	text := &File{FileType: extractedText, ParentFileID: file, ContextID: of.context}
+	_, err := f.Files.create(f.Context(), ann, text)
 	f.must(err)
 	id["text"] = text.ID
 	made("store", VectorStoreType, ann, of)
@@ -167,7 +171,8 @@ func TestADeletedUserLeavesNothing(t *testing.T) {
 		if n := f.rows("variables", "owner_id", *of.provider); n != 0 {
 			f.Errorf("%d variables of their provider are left", n)
 		}
-		if list, err := f.ModelProviders.List(f.Context(), admin, Page{Limit: 10, OrderBy: "created_at"}); err != nil || len(list.Items) != 1 {
+		list, err := f.ModelProviders.List(f.Context(), admin, Page{Limit: 10, OrderBy: "created_at"})
+		if err != nil || len(list.Items) != 1 {
 			f.Errorf("model providers outlive whoever created them: %v, %v", list, err)
 		}
 	})

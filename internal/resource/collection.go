@@ -96,7 +96,9 @@ func (c *collection[R]) update(ctx context.Context, who Caller, id string, ifMat
 }
 
 // change applies a change to a row that is held, as [collection.update] does.
-func (c *collection[R]) change(ctx context.Context, tx *store.Tx, who Caller, row R, change func(R) (hidden bool, err error)) error {
+func (c *collection[R]) change(
+	ctx context.Context, tx *store.Tx, who Caller, row R, change func(R) (hidden bool, err error),
+) error {
 	before, err := snapshot(row)
 	if err != nil {
 		return err
@@ -145,7 +147,7 @@ func (c *collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, ro
 		return err
 	}
 	for _, d := range c.kind.Details {
-		if _, err := tx.DeleteDetails(ctx, d.row, store.Filter{Column: d.column, Op: store.Equal, Value: id}); err != nil {
+		if _, err := tx.DeleteDetails(ctx, d.row, equal(d.column, id)); err != nil {
 			return err
 		}
 	}
@@ -158,7 +160,9 @@ func (c *collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, ro
 
 // lock reads a row that the caller may do something with and holds it until the
 // end of the transaction. ifMatch is the version the caller knows, 0 for any.
-func (c *collection[R]) lock(ctx context.Context, tx *store.Tx, who Caller, do verb, id string, ifMatch int64) (R, error) {
+func (c *collection[R]) lock(
+	ctx context.Context, tx *store.Tx, who Caller, do verb, id string, ifMatch int64,
+) (R, error) {
 	row := c.withID(id)
 	if err := c.kind.permit(who, do); err != nil {
 		return row, err
@@ -237,6 +241,11 @@ func (c *collection[R]) exists(ctx context.Context, id string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// equal selects the rows in which a column has a value.
+func equal(column string, value any) store.Filter {
+	return store.Filter{Column: column, Op: store.Equal, Value: value}
 }
 
 // ownedFilter narrows a list to the caller's resources, or to those of others.

@@ -49,7 +49,7 @@ func (c *Configurations) System(ctx context.Context, who Caller) (*Configuration
 		return nil, err
 	}
 	row := new(Configuration)
-	if err := c.store.First(ctx, row, store.Filter{Column: "kind", Op: store.Equal, Value: "system"}); err != nil {
+	if err := c.store.First(ctx, row, equal("kind", "system")); err != nil {
 		return nil, known(err, "configuration")
 	}
 	return row.ownedBy(who), nil
@@ -65,7 +65,9 @@ func (c *Configuration) ownedBy(who Caller) *Configuration {
 
 // PutSystem sets the defaults. A model that no model provider
 // offers is an error.
-func (c *Configurations) PutSystem(ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration) (*Configuration, error) {
+func (c *Configurations) PutSystem(
+	ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration,
+) (*Configuration, error) {
 	if err := c.kind.permit(who, updating); err != nil {
 		return nil, err
 	}

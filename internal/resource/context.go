@@ -102,7 +102,9 @@ type MetadataPatch struct {
 }
 
 // PatchMetadata merges changes into a context's metadata.
-func (c *Contexts) PatchMetadata(ctx context.Context, who Caller, id string, ifMatch int64, in MetadataPatch) (*Context, error) {
+func (c *Contexts) PatchMetadata(
+	ctx context.Context, who Caller, id string, ifMatch int64, in MetadataPatch,
+) (*Context, error) {
 	return c.update(ctx, who, id, ifMatch, func(_ *store.Tx, row *Context) (bool, error) {
 		row.Metadata = row.Metadata.merge(in.Metadata)
 		return false, row.Metadata.check()
@@ -206,5 +208,5 @@ func (c *Contexts) List(ctx context.Context, who Caller, page Page, in ContextFi
 }
 
 func ofProvider(id string) store.Filter {
-	return store.Filter{Column: "provider_id", Op: store.Equal, Value: id}
+	return equal("provider_id", id)
 }

@@ -63,7 +63,7 @@ func (a a2aItem) title() string {
 }
 
 func ofContext(id string) store.Filter {
-	return store.Filter{Column: "context_id", Op: store.Equal, Value: id}
+	return equal("context_id", id)
 }
 
 // AddHistory appends a message or an artifact to a context. The first message of
@@ -112,7 +112,7 @@ func (c *Contexts) History(ctx context.Context, who Caller, id string, page Page
 	order := store.Order{Column: "position", Descending: page.Descending, Limit: page.Limit}
 	if page.Token != "" {
 		last := new(HistoryItem)
-		err := c.store.First(ctx, last, ofContext(row.ID), store.Filter{Column: "id", Op: store.Equal, Value: page.Token})
+		err := c.store.First(ctx, last, ofContext(row.ID), equal("id", page.Token))
 		if isCode(known(err, "item"), NotFound) {
 			return nil, fail(Invalid, "page_token", "there is no such item any more; begin with the first page")
 		} else if err != nil {
@@ -137,7 +137,7 @@ func (c *Contexts) HistoryItem(ctx context.Context, who Caller, contextID, id st
 		return nil, err
 	}
 	row := new(HistoryItem)
-	err = c.store.First(ctx, row, ofContext(in.ID), store.Filter{Column: "id", Op: store.Equal, Value: strings.ToLower(id)})
+	err = c.store.First(ctx, row, ofContext(in.ID), equal("id", strings.ToLower(id)))
 	return row, known(err, "item in this context")
 }
 
@@ -145,7 +145,7 @@ func (c *Contexts) HistoryItem(ctx context.Context, who Caller, contextID, id st
 func (c *Contexts) DeleteHistory(ctx context.Context, who Caller, id, fromID string) error {
 	_, err := c.update(ctx, who, id, 0, func(tx *store.Tx, row *Context) (bool, error) {
 		var from []*HistoryItem
-		err := tx.Find(ctx, &from, 1, ofContext(row.ID), store.Filter{Column: "id", Op: store.Equal, Value: fromID})
+		err := tx.Find(ctx, &from, 1, ofContext(row.ID), equal("id", fromID))
 		if err != nil {
 			return false, err
 		}

@@ -72,18 +72,20 @@ func (n *notes) Delete(ctx context.Context, who Caller, id string) error {
 
 // notesMigration is its migration, for each database.
 var notesMigration = map[string]string{
-	"": `CREATE TABLE notes (id TEXT PRIMARY KEY, version INTEGER NOT NULL, created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL,
-		created_by TEXT NOT NULL REFERENCES users, context_id TEXT REFERENCES contexts, text TEXT NOT NULL, secret TEXT NOT NULL)`,
-	"tidings.": `CREATE TABLE tidings.notes (id uuid PRIMARY KEY, version bigint NOT NULL, created_at timestamptz NOT NULL,
-		updated_at timestamptz NOT NULL, created_by uuid NOT NULL REFERENCES tidings.users, context_id uuid REFERENCES tidings.contexts,
-		text text NOT NULL, secret text NOT NULL)`,
+	"": `CREATE TABLE notes (id TEXT PRIMARY KEY, version INTEGER NOT NULL,
+		created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL, created_by TEXT NOT NULL REFERENCES users,
+		context_id TEXT REFERENCES contexts, text TEXT NOT NULL, secret TEXT NOT NULL)`,
+	"tidings.": `CREATE TABLE tidings.notes (id uuid PRIMARY KEY, version bigint NOT NULL,
+		created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL, created_by uuid NOT NULL REFERENCES tidings.users,
+		context_id uuid REFERENCES tidings.contexts, text text NOT NULL, secret text NOT NULL)`,
 }
 
 // A type that follows the recipe is complete: its changes are told to those who may
 // know, and it is deleted with its owner, its context, and a context that is idle.
 // Nothing else had to be told of it.
 func TestAnEleventhType(t *testing.T) {
-	databases(t, Options{Quotas: Quotas{Resources: map[tidings.ResourceType]Quota{noteType: {Max: 5, Setting: "limits.notes"}}}}, func(f *fixture) {
+	quotas := Quotas{Resources: map[tidings.ResourceType]Quota{noteType: {Max: 5, Setting: "limits.notes"}}}
+	databases(t, Options{Quotas: quotas}, func(f *fixture) {
 		f.exec(notesMigration[f.schema])
 		notes := newNotes(f.Contexts)
 		f.register(notes)
@@ -103,12 +105,15 @@ func TestAnEleventhType(t *testing.T) {
 		}
 		f.must(notes.Delete(ctx, ann, row.ID))
 		events := f.events()
-		if diff := cmp.Diff([]string{"note.created", "note.updated", "note.updated", "note.deleted"}, names(events)); diff != "" {
-			f.Error(diff)
+		if got, want := strings.Join(names(events), " "), "note.created note.updated note.updated note.deleted"; got != want {
+			f.Errorf("events: %s; want %s", got, want)
 		}
 		for _, e := range events {
-			if !f.MayRead(ann, e) || !f.MayRead(admin, e) || f.MayRead(bob, e) || e.ResourceURL != "/api/v1/notes/"+row.ID || e.UserID != ann.UserID {
-				f.Errorf("who may see %+v: ann %v, admin %v, bob %v; want ann and admin", e, f.MayRead(ann, e), f.MayRead(admin, e), f.MayRead(bob, e))
+			if e.ResourceURL != "/api/v1/notes/"+row.ID || e.UserID != ann.UserID {
+				f.Errorf("event: %+v", e)
+			}
+			if a, b, c := f.MayRead(ann, e), f.MayRead(admin, e), f.MayRead(bob, e); !a || !b || c {
+				f.Errorf("%s: ann may see it: %v, an admin: %v, bob: %v; want ann and the admin", e.Name(), a, b, c)
 			}
 		}
 
@@ -163,8 +168,8 @@ func TestAnEleventhType(t *testing.T) {
 func TestATypeThatIsIncomplete(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		f.exec(strings.Replace(notesMigration[f.schema], "REFERENCES "+f.schema+"users", "", 1))
-		want := []string{"notes: register the type of this table in New (internal/resource/resources.go), or, if its rows are " +
-			`part of a context, list {row, "context_id"} in Details (internal/resource/context.go)`}
+		want := []string{"notes: register the type of this table in New (internal/resource/resources.go), or, if its rows " +
+			`are part of a context, list {row, "context_id"} in Details (internal/resource/context.go)`}
 		if diff := cmp.Diff(want, f.missing()); diff != "" {
 			f.Error(diff)
 		}
@@ -174,8 +179,8 @@ func TestATypeThatIsIncomplete(t *testing.T) {
 			`note: set URL in its kind (internal/resource/note.go), such as /api/v1/notes/{id}; it is ""`,
 			"note: set policy in its kind (internal/resource/note.go), such as private",
 			"note: add a sample to samples (internal/resource/fixture_test.go)",
-			"note: add REFERENCES users to created_by in its migration (internal/store/migrations), so that a request can't create one " +
-				"while its owner is deleted, or set Unowned in its kind (internal/resource/note.go)",
+			"note: add REFERENCES users to created_by in its migration (internal/store/migrations), so that a request " +
+				"can't create one while its owner is deleted, or set Unowned in its kind (internal/resource/note.go)",
 			`note: list {To: "context", Column: "context_id"} in References (internal/resource/note.go)`,
 		}
 		if diff := cmp.Diff(want, f.missing()); diff != "" {

@@ -201,7 +201,8 @@ func (f *Files) Content(ctx context.Context, who Caller, id string) (*File, io.R
 		return nil, nil, err
 	}
 	if row.ContextID != nil {
-		if err := f.store.InTx(ctx, func(tx *store.Tx) error { return f.contexts.enter(ctx, tx, who, row.ContextID) }); err != nil {
+		err := f.store.InTx(ctx, func(tx *store.Tx) error { return f.contexts.enter(ctx, tx, who, row.ContextID) })
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -249,7 +250,7 @@ func (f *Files) List(ctx context.Context, who Caller, page Page, in FileFilter) 
 	}
 	var filters []store.Filter
 	if in.ContentType != "" {
-		filters = append(filters, store.Filter{Column: "content_type", Op: store.Equal, Value: in.ContentType})
+		filters = append(filters, equal("content_type", in.ContentType))
 	}
 	if in.FilenameSearch != "" {
 		filters = append(filters, store.Filter{Column: "filename", Op: store.Contains, Value: in.FilenameSearch})

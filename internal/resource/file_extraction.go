@@ -91,7 +91,9 @@ func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtra
 }
 
 // keepExtraction writes what came of an extraction: a text, or why there is none.
-func (f *Files) keepExtraction(ctx context.Context, who Caller, row *File, text Blob, why *string) (extraction *Extraction, err error) {
+func (f *Files) keepExtraction(
+	ctx context.Context, who Caller, row *File, text Blob, why *string,
+) (extraction *Extraction, err error) {
 	child := &File{
 		Base:     Base{ID: newID()},
 		Filename: row.Filename, ContentType: "text/plain; charset=utf-8", FileType: extractedText,

@@ -75,7 +75,7 @@ func (m *measured) look() error {
 }
 
 func ownedBy(who Caller) store.Filter {
-	return store.Filter{Column: "created_by", Op: store.Equal, Value: who.UserID}
+	return equal("created_by", who.UserID)
 }
 
 func overQuota(bytes, quota int64) error {

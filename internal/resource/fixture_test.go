@@ -53,7 +53,8 @@ func databases(t *testing.T, o Options, test func(f *fixture)) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { db.Close() })
-			test(&fixture{T: t, db: db, schema: schema, Resources: New(s, Outside{Blobs: noBlobs{}, Box: openBox{}}, o)})
+			r := New(s, Outside{Blobs: noBlobs{}, Box: openBox{}}, o)
+			test(&fixture{T: t, db: db, schema: schema, Resources: r})
 		})
 	}
 	run("SQLite", "sqlite", "", func(t *testing.T) (*store.Store, string, error) {
@@ -107,7 +108,8 @@ func (f *fixture) events() []tidings.Event {
 func (f *fixture) user(role Role) Caller {
 	f.Helper()
 	who := Caller{UserID: newID(), Role: RoleAdmin}
-	_, err := f.Users.create(f.Context(), who, &User{Base: Base{ID: who.UserID}, Email: who.UserID + "@example.com", Role: role})
+	row := &User{Base: Base{ID: who.UserID}, Email: who.UserID + "@example.com", Role: role}
+	_, err := f.Users.create(f.Context(), who, row)
 	f.must(err)
 	return Caller{UserID: who.UserID, Role: role}
 }

@@ -172,7 +172,9 @@ func (in *ModelProviderPatch) apply(m *ModelProvider) (hidden bool, err error) {
 }
 
 // Patch changes a model provider; a new key or URL is tried first.
-func (m *ModelProviders) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in ModelProviderPatch) (*ModelProvider, error) {
+func (m *ModelProviders) Patch(
+	ctx context.Context, who Caller, id string, ifMatch int64, in ModelProviderPatch,
+) (*ModelProvider, error) {
 	now, err := m.find(ctx, who, updating, id)
 	if err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func TestPages(t *testing.T) {
 				list, err := f.Contexts.List(f.Context(), ann, page, ContextFilter{})
 				f.must(err)
 				if list.TotalCount != 7 || list.HasMore != (list.NextPageToken != nil) {
-					f.Errorf("%+v: %d in total, more: %v, token: %v", page, list.TotalCount, list.HasMore, list.NextPageToken)
+					f.Errorf("%+v: %d in total, more: %v", page, list.TotalCount, list.HasMore)
 				}
 				for _, row := range list.Items {
 					got = append(got, row.ID)
@@ -70,9 +70,12 @@ func TestPageTokensAndSizes(t *testing.T) {
 		gone := *f.sample(ContextType, ann, about{})
 		f.must(f.Contexts.Delete(f.Context(), ann, gone, 0))
 		for name, token := range map[string]string{
-			"deleted": gone, "somebody else's": *f.sample(ContextType, bob, about{}), "of another type": *f.sample(ConnectorType, ann, about{}),
+			"deleted":         gone,
+			"somebody else's": *f.sample(ContextType, bob, about{}),
+			"of another type": *f.sample(ConnectorType, ann, about{}),
 		} {
-			_, err := f.Contexts.List(f.Context(), ann, Page{Limit: 1, OrderBy: "created_at", Token: token}, ContextFilter{})
+			page := Page{Limit: 1, OrderBy: "created_at", Token: token}
+			_, err := f.Contexts.List(f.Context(), ann, page, ContextFilter{})
 			if !isCode(err, Invalid) || !strings.Contains(err.Error(), "page_token") {
 				f.Errorf("a token that is %s: %v", name, err)
 			}
@@ -81,7 +84,8 @@ func TestPageTokensAndSizes(t *testing.T) {
 		of := about{f.sample(ProviderType, ann, about{}), f.sample(ContextType, ann, about{})}
 		for _, size := range []int{10, pageBytes / 2, pageBytes / 2, pageBytes + 1, 10} {
 			_, err := f.UserFeedback.create(f.Context(), ann, &UserFeedback{
-				ProviderID: *of.provider, ContextID: *of.context, TaskID: newID(), Rating: 1, Message: strings.Repeat("x", size),
+				ProviderID: *of.provider, ContextID: *of.context, TaskID: newID(), Rating: 1,
+				Message: strings.Repeat("x", size),
 			})
 			f.must(err)
 		}

@@ -138,7 +138,9 @@ func (p *Providers) Preview(ctx context.Context, who Caller, in NewProvider) (*P
 }
 
 // agentCard checks the card that was given, or fetches it.
-func (p *Providers) agentCard(ctx context.Context, location string, given json.RawMessage) (card json.RawMessage, state string, err error) {
+func (p *Providers) agentCard(
+	ctx context.Context, location string, given json.RawMessage,
+) (card json.RawMessage, state string, err error) {
 	if isNull(given) {
 		if card, err = p.agents.Fetch(ctx, location); err != nil {
 			return nil, "", p.remoteFailed(ctx, Unusable, "location", "no agent card", location, err)
@@ -180,7 +182,9 @@ type ProviderPatch struct {
 
 // Patch changes a provider. A new location keeps the id; unless a card
 // comes with it, the card is fetched from there.
-func (p *Providers) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderPatch) (*Provider, error) {
+func (p *Providers) Patch(
+	ctx context.Context, who Caller, id string, ifMatch int64, in ProviderPatch,
+) (*Provider, error) {
 	now, err := p.find(ctx, who, updating, id)
 	if err != nil {
 		return nil, err
@@ -232,7 +236,7 @@ func (p *Providers) ByLocation(ctx context.Context, who Caller, location string)
 		return nil, err
 	}
 	row := new(Provider)
-	at := store.Filter{Column: "source", Op: store.Equal, Value: location}
+	at := equal("source", location)
 	err := p.store.First(ctx, row, append(p.kind.visible(who, reading), at)...)
 	return row, known(err, "provider")
 }
@@ -247,7 +251,9 @@ func (p *Providers) Variables(ctx context.Context, who Caller, id string) (map[s
 }
 
 // PutVariables merges changes into a provider's variables; nil removes one.
-func (p *Providers) PutVariables(ctx context.Context, who Caller, id string, ifMatch int64, changes VariableChanges) error {
+func (p *Providers) PutVariables(
+	ctx context.Context, who Caller, id string, ifMatch int64, changes VariableChanges,
+) error {
 	_, err := p.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *Provider) (bool, error) {
 		return p.variables.merge(ctx, tx, row.ID, changes)
 	})
@@ -269,7 +275,7 @@ func (p *Providers) Agents(ctx context.Context) (all []*Agent, err error) {
 	err = store.Each(ctx, p.store, func(a *Agent) error {
 		all = append(all, a)
 		return nil
-	}, store.Filter{Column: "type", Op: store.Equal, Value: "unmanaged"})
+	}, equal("type", "unmanaged"))
 	return all, err
 }
 
@@ -320,7 +326,7 @@ type ProviderFilter struct {
 func (p *Providers) List(ctx context.Context, who Caller, page Page, in ProviderFilter) (*Items[*Provider], error) {
 	filters := ownedFilter(who, in.UserOwned)
 	if in.Origin != "" {
-		filters = append(filters, store.Filter{Column: "origin", Op: store.Equal, Value: in.Origin})
+		filters = append(filters, equal("origin", in.Origin))
 	}
 	return p.list(ctx, who, page, filters...)
 }

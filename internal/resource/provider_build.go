@@ -193,7 +193,9 @@ type ProviderBuildPatch struct {
 }
 
 // Patch notes what a builder reports.
-func (b *ProviderBuilds) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in ProviderBuildPatch) (*ProviderBuild, error) {
+func (b *ProviderBuilds) Patch(
+	ctx context.Context, who Caller, id string, ifMatch int64, in ProviderBuildPatch,
+) (*ProviderBuild, error) {
 	return b.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *ProviderBuild) (bool, error) {
 		before := row.ProviderID
 		if err := in.apply(row); err != nil || same(before, row.ProviderID) {
@@ -243,10 +245,12 @@ type ProviderBuildFilter struct {
 }
 
 // List returns a part of the builds.
-func (b *ProviderBuilds) List(ctx context.Context, who Caller, page Page, in ProviderBuildFilter) (*Items[*ProviderBuild], error) {
+func (b *ProviderBuilds) List(
+	ctx context.Context, who Caller, page Page, in ProviderBuildFilter,
+) (*Items[*ProviderBuild], error) {
 	filters := ownedFilter(who, in.UserOwned)
 	if in.Status != "" {
-		filters = append(filters, store.Filter{Column: "status", Op: store.Equal, Value: in.Status})
+		filters = append(filters, equal("status", in.Status))
 	}
 	return b.list(ctx, who, page, filters...)
 }

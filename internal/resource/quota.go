@@ -34,7 +34,9 @@ const (
 // used says how much there is. Close to the quota it holds the user until the end
 // of the transaction, so that requests that run at once cannot take the same
 // room; as long as there is spare room, they do not wait for each other.
-func (q Quota) take(ctx context.Context, tx *store.Tx, who Caller, code Code, n, spare int64, used func() (int64, error)) error {
+func (q Quota) take(
+	ctx context.Context, tx *store.Tx, who Caller, code Code, n, spare int64, used func() (int64, error),
+) error {
 	if q.Max == 0 {
 		return nil
 	}

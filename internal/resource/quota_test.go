@@ -2,7 +2,6 @@ package resource
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"testing"
 
@@ -43,37 +42,40 @@ func TestQuotasOfEveryType(t *testing.T) {
 // What is in contexts and vector stores has quotas, too, over all of a user's.
 func TestQuotasOfParts(t *testing.T) {
 	message := json.RawMessage(`{"role":"user","parts":[]}`)
+	size := 3 * int64(len(message))
 	history := func(f *fixture, who Caller, of string) error {
 		_, err := f.Contexts.AddHistory(f.Context(), who, of, message)
 		return err
 	}
 	items := func(f *fixture, who Caller, of string) error {
-		_, err := f.VectorStores.AddItems(f.Context(), who, of, 0,
-			[]VectorStoreItem{{DocumentID: "d", DocumentType: "external", ModelID: "m", Text: strings.Repeat("x", 96), Embedding: []float32{1}}})
+		_, err := f.VectorStores.AddItems(f.Context(), who, of, 0, []VectorStoreItem{{
+			DocumentID: "d", DocumentType: "external", ModelID: "m", Text: strings.Repeat("x", 96), Embedding: []float32{1},
+		}})
 		return err
 	}
 	databases(t, Options{}, func(f *fixture) {
 		for _, test := range []struct {
 			setting string
-			quotas  func(q Quota) Quotas
+			quota   func(q *Quotas) *Quota
 			max     int64
 			typ     tidings.ResourceType
 			add     func(f *fixture, who Caller, of string) error
 			code    Code
 		}{
-			{"limits.history_items", func(q Quota) Quotas { return Quotas{HistoryItems: q} }, 3, ContextType, history, Conflict},
-			{"limits.history_bytes", func(q Quota) Quotas { return Quotas{HistoryBytes: q} }, 3 * int64(len(message)), ContextType, history, TooLarge},
-			{"limits.vector_store_items", func(q Quota) Quotas { return Quotas{VectorStoreItems: q} }, 3, VectorStoreType, items, Conflict},
-			{"limits.vector_store_bytes", func(q Quota) Quotas { return Quotas{VectorStoreBytes: q} }, 300, VectorStoreType, items, TooLarge},
+			{"limits.history_items", func(q *Quotas) *Quota { return &q.HistoryItems }, 3, ContextType, history, Conflict},
+			{"limits.history_bytes", func(q *Quotas) *Quota { return &q.HistoryBytes }, size, ContextType, history, TooLarge},
+			{"limits.vector_store_items", func(q *Quotas) *Quota { return &q.VectorStoreItems }, 3, VectorStoreType, items, Conflict},
+			{"limits.vector_store_bytes", func(q *Quotas) *Quota { return &q.VectorStoreBytes }, 300, VectorStoreType, items, TooLarge},
 		} {
-			f.quotas = test.quotas(Quota{Max: test.max, Setting: test.setting})
+			f.quotas = Quotas{}
+			*test.quota(&f.quotas) = Quota{Max: test.max, Setting: test.setting}
 			ann, bob := f.user(RoleUser), f.user(RoleUser)
 			first, second := *f.sample(test.typ, ann, about{}), *f.sample(test.typ, ann, about{})
 			for _, id := range []string{first, second, first} {
 				f.must(test.add(f, ann, id))
 			}
 			err := test.add(f, ann, second)
-			if e := new(Error); !errors.As(err, &e) || e.Code != test.code || !strings.Contains(e.Message, test.setting) {
+			if !isCode(err, test.code) || !strings.Contains(err.Error(), test.setting) {
 				f.Errorf("the fourth: %v, want it refused as %s by %s", err, test.code, test.setting)
 			}
 			f.must(test.add(f, bob, *f.sample(test.typ, bob, about{})))

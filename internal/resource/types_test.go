@@ -110,15 +110,16 @@ func (f *fixture) incomplete(d declaration) (all []string) {
 	if samples[d.Type] == nil && d.Type != ConfigurationType { // which is always there
 		lacks("add a sample to samples (internal/resource/fixture_test.go)")
 	}
-	rows, err := f.db.QueryContext(f.Context(), "SELECT id, version, created_at, updated_at, created_by FROM "+f.schema+d.table+" WHERE 1 = 0")
+	query := "SELECT id, version, created_at, updated_at, created_by FROM " + f.schema + d.table + " WHERE 1 = 0"
+	rows, err := f.db.QueryContext(f.Context(), query)
 	if err != nil {
 		lacks("add a migration that makes its table for each database (internal/store/migrations): %v", err)
 		return all
 	}
 	f.must(rows.Close())
 	if d.owned && !slices.Contains(f.foreignKeys(), foreignKey{d.table, "created_by", "users"}) {
-		lacks("add REFERENCES users to created_by in its migration (internal/store/migrations), so that a request can't create one "+
-			"while its owner is deleted, or set Unowned in its kind (%s)", file)
+		lacks("add REFERENCES users to created_by in its migration (internal/store/migrations), so that a request "+
+			"can't create one while its owner is deleted, or set Unowned in its kind (%s)", file)
 	}
 	return all
 }
@@ -128,7 +129,8 @@ type foreignKey struct{ table, column, parent string }
 // foreignKeys are those that the database checks.
 func (f *fixture) foreignKeys() (keys []foreignKey) {
 	f.Helper()
-	query := `SELECT m.name, k."from", k."table" FROM sqlite_master m, pragma_foreign_key_list(m.name) k WHERE m.type = 'table'`
+	query := `SELECT m.name, k."from", k."table" FROM sqlite_master m, pragma_foreign_key_list(m.name) k
+		WHERE m.type = 'table'`
 	if f.schema != "" {
 		query = `SELECT c.conrelid::regclass::text, a.attname, c.confrelid::regclass::text
 			FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
@@ -140,7 +142,8 @@ func (f *fixture) foreignKeys() (keys []foreignKey) {
 	for rows.Next() {
 		var k foreignKey
 		f.must(rows.Scan(&k.table, &k.column, &k.parent))
-		keys = append(keys, foreignKey{strings.TrimPrefix(k.table, f.schema), k.column, strings.TrimPrefix(k.parent, f.schema)})
+		k.table, k.parent = strings.TrimPrefix(k.table, f.schema), strings.TrimPrefix(k.parent, f.schema)
+		keys = append(keys, k)
 	}
 	f.must(rows.Err())
 	return keys
@@ -160,8 +163,9 @@ func undeclared(all []declaration, key foreignKey) string {
 	case parent == nil:
 		return fmt.Sprintf("%s: register the type of this table in New (internal/resource/resources.go)", key.parent)
 	case child == nil && parent.details[key.table] != key.column:
-		return fmt.Sprintf("%s: register the type of this table in New (internal/resource/resources.go), or, if its rows are "+
-			"part of a %s, list {row, %q} in Details (internal/resource/%s.go)", key.table, parent.Type, key.column, parent.Type)
+		return fmt.Sprintf("%s: register the type of this table in New (internal/resource/resources.go), or, if its rows "+
+			"are part of a %s, list {row, %q} in Details (internal/resource/%s.go)",
+			key.table, parent.Type, key.column, parent.Type)
 	case child != nil && child.references[key.column] != parent.Type:
 		return fmt.Sprintf("%s: list {To: %q, Column: %q} in References (internal/resource/%s.go)",
 			child.Type, parent.Type, key.column, child.Type)

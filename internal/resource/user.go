@@ -59,7 +59,7 @@ func (u *Users) Delete(ctx context.Context, who Caller, id string, ifMatch int64
 // admins, so that two of them can't go at once.
 func anotherAdmin(ctx context.Context, tx *store.Tx, id string) error {
 	var admins []*User
-	err := tx.Find(ctx, &admins, 2, store.Filter{Column: "role", Op: store.Equal, Value: RoleAdmin})
+	err := tx.Find(ctx, &admins, 2, equal("role", RoleAdmin))
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (u *Users) Known(ctx context.Context, id Identity) (Caller, error) {
 
 func (u *Users) byEmail(ctx context.Context, email string) (*User, error) {
 	user := new(User)
-	return user, u.store.First(ctx, user, store.Filter{Column: "email", Op: store.Equal, Value: email})
+	return user, u.store.First(ctx, user, equal("email", email))
 }
 
 func (u *Users) firstSight(ctx context.Context, email string, role Role) (*User, error) {

@@ -34,7 +34,7 @@ const (
 )
 
 func ofOwner(id string) store.Filter {
-	return store.Filter{Column: "owner_id", Op: store.Equal, Value: id}
+	return equal("owner_id", id)
 }
 
 // variableStore reads and writes the variables of users and providers.
@@ -67,7 +67,9 @@ func (v variableStore) of(ctx context.Context, owner string) (map[string]string,
 
 // replace replaces the variables of an owner whose row is held, and reports whether
 // any changed.
-func (v variableStore) replace(ctx context.Context, tx *store.Tx, owner string, values Variables) (changed bool, err error) {
+func (v variableStore) replace(
+	ctx context.Context, tx *store.Tx, owner string, values Variables,
+) (changed bool, err error) {
 	changes := make(VariableChanges, len(values))
 	for name, value := range values {
 		changes[name] = &value
@@ -89,14 +91,18 @@ func (v variableStore) replace(ctx context.Context, tx *store.Tx, owner string, 
 
 // merge merges changes into the variables of an owner whose row is held, and reports
 // whether any changed.
-func (v variableStore) merge(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
+func (v variableStore) merge(
+	ctx context.Context, tx *store.Tx, owner string, changes VariableChanges,
+) (changed bool, err error) {
 	if err := checkVariables(changes); err != nil {
 		return false, err
 	}
 	return v.change(ctx, tx, owner, changes)
 }
 
-func (v variableStore) change(ctx context.Context, tx *store.Tx, owner string, changes VariableChanges) (changed bool, err error) {
+func (v variableStore) change(
+	ctx context.Context, tx *store.Tx, owner string, changes VariableChanges,
+) (changed bool, err error) {
 	var rows []*variable
 	if err := tx.Read(ctx, &rows, "name", ofOwner(owner)); err != nil {
 		return false, err
@@ -121,7 +127,9 @@ func (v variableStore) change(ctx context.Context, tx *store.Tx, owner string, c
 	return changed, nil
 }
 
-func (v variableStore) set(ctx context.Context, tx *store.Tx, owner, name string, sealed []byte, value *string) (changed bool, err error) {
+func (v variableStore) set(
+	ctx context.Context, tx *store.Tx, owner, name string, sealed []byte, value *string,
+) (changed bool, err error) {
 	bound := boundTo(owner, name)
 	if value != nil && sealed != nil {
 		// One that can't be decrypted any more is another one.
@@ -130,7 +138,7 @@ func (v variableStore) set(ctx context.Context, tx *store.Tx, owner, name string
 		}
 	}
 	if sealed != nil {
-		if _, err := tx.DeleteDetails(ctx, new(variable), ofOwner(owner), store.Filter{Column: "name", Op: store.Equal, Value: name}); err != nil {
+		if _, err := tx.DeleteDetails(ctx, new(variable), ofOwner(owner), equal("name", name)); err != nil {
 			return false, err
 		}
 	}

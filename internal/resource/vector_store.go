@@ -183,11 +183,13 @@ func decodeVector(b []byte) []float32 {
 }
 
 func ofVectorStore(id string) store.Filter {
-	return store.Filter{Column: "vector_store_id", Op: store.Equal, Value: id}
+	return equal("vector_store_id", id)
 }
 
 // AddItems adds items to a vector store: all of them or none.
-func (v *VectorStores) AddItems(ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem) (*VectorStore, error) {
+func (v *VectorStores) AddItems(
+	ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem,
+) (*VectorStore, error) {
 	return v.changeItems(ctx, who, id, ifMatch, func(tx *store.Tx, s *VectorStore) (bool, error) {
 		if len(items) == 0 {
 			return false, nil

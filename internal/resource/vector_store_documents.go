@@ -13,7 +13,7 @@ import (
 func (v *VectorStores) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
 	_, err := v.changeItems(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) (bool, error) {
 		n, err := tx.DeleteDetails(ctx, new(vectorStoreItem), ofVectorStore(s.ID),
-			store.Filter{Column: "document_id", Op: store.Equal, Value: document})
+			equal("document_id", document))
 		if err == nil && n == 0 {
 			err = fail(NotFound, "document_id", "there is no such document in this vector store")
 		}
@@ -53,7 +53,7 @@ func (v *VectorStores) Documents(ctx context.Context, who Caller, id, after stri
 	}
 	var position *store.Position
 	if after != "" {
-		last, err := v.documents(ctx, nil, 1, ofVectorStore(s.ID), store.Filter{Column: "document_id", Op: store.Equal, Value: after})
+		last, err := v.documents(ctx, nil, 1, ofVectorStore(s.ID), equal("document_id", after))
 		if err != nil {
 			return nil, err
 		}
@@ -80,7 +80,9 @@ func (v *VectorStores) Documents(ctx context.Context, who Caller, id, after stri
 	return &p.Items, nil
 }
 
-func (v *VectorStores) documents(ctx context.Context, after *store.Position, limit int64, filters ...store.Filter) (rows []*vectorStoreDocument, err error) {
+func (v *VectorStores) documents(
+	ctx context.Context, after *store.Position, limit int64, filters ...store.Filter,
+) (rows []*vectorStoreDocument, err error) {
 	err = v.store.Documents(ctx, &rows, after, limit, filters...)
 	return rows, err
 }

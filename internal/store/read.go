@@ -227,7 +227,9 @@ type Column struct {
 // Idle returns the ids of rows that were last active before a time and to which at
 // least one row refers in one of the columns. It returns no more than limit ids, those
 // longest idle first.
-func (s *Store) Idle(ctx context.Context, row any, before time.Time, limit int64, columns ...Column) (ids []string, err error) {
+func (s *Store) Idle(
+	ctx context.Context, row any, before time.Time, limit int64, columns ...Column,
+) (ids []string, err error) {
 	if len(columns) == 0 {
 		return nil, nil
 	}
