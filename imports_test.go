@@ -28,7 +28,8 @@ func TestImports(t *testing.T) {
 		},
 		"./vocabulary": heavy, "./sender": heavy, "./receive": heavy, "./eventlog": heavy, "./eventlog/internal/sqllog": heavy, "./eventlog/sqldb": heavy,
 		"./eventlog/sqlite": heavy, "./eventlog/postgres": heavy,
-		"./outbox": without(heavy, "github.com/jackc/pgx"), "./outbox/outboxtest": without(heavy, "github.com/jackc/pgx"),
+		"./eventlog/postgres/listen": without(heavy, "github.com/jackc/pgx"),
+		"./outbox":                   without(heavy, "github.com/jackc/pgx"), "./outbox/outboxtest": without(heavy, "github.com/jackc/pgx"),
 		"./relay": merge(heavy, map[string]string{module + "/sender": "the relay declares the interface it calls"}),
 	}
 	for pkg, banned := range forbidden {

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/postgres/listen"
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
@@ -82,9 +84,10 @@ func Postgres(pool *pgxpool.Pool) Database {
 			return nil, errors.New("the pool is nil")
 		}
 		cfg := pool.Config()
-		cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns = connections+1, 0, 0
+		cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns = connections, 0, 0
 		// These are about the program's statements.
-		cfg.BeforeAcquire, cfg.PrepareConn, cfg.AfterRelease, cfg.ConnConfig.Tracer = nil, nil, nil, nil //nolint:staticcheck // as long as programs can set it
+		cfg.BeforeAcquire, cfg.PrepareConn, cfg.AfterRelease = nil, nil, nil //nolint:staticcheck // as long as programs can set it
+		cfg.ConnConfig.Tracer, cfg.ConnConfig.OnNotification = nil, nil
 		own, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg)
 		if err != nil {
 			return nil, fmt.Errorf("open a pool like the program's: %w", err)
@@ -92,10 +95,16 @@ func Postgres(pool *pgxpool.Pool) Database {
 		db := stdlib.OpenDBFromPool(own)
 		db.SetMaxOpenConns(connections)
 		log := newPostgresLog(db, schema, retention)
-		listener := stdlib.OpenDBFromPool(own)
+		hear := func(ctx context.Context) (*pgx.Conn, error) {
+			conn, err := own.Acquire(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return conn.Hijack(), nil
+		}
 		return &home{
-			log: log, listen: func(ctx context.Context) { listen(ctx, listener, log) },
-			close: func() error { return errors.Join(db.Close(), listener.Close(), closePool(own)) },
+			log: log, listen: func(ctx context.Context) { listen.Run(ctx, log, cfg.MaxConnLifetime, hear) },
+			close: func() error { return errors.Join(db.Close(), closePool(own)) },
 		}, nil
 	}}
 }
@@ -117,15 +126,44 @@ func closePool(pool *pgxpool.Pool) error {
 
 // PostgresDB is the PostgreSQL database that a pool of database/sql leads to, whose
 // driver is github.com/jackc/pgx/v5/stdlib. Deliveries share the pool with the
-// program, and one connection listens.
+// program; one more connection listens.
 func PostgresDB(db *sql.DB) Database {
 	return Database{make: func(_ context.Context, schema string, retention time.Duration) (*home, error) {
-		if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < connections+1 {
-			return nil, fmt.Errorf("the pool is limited to %d connections, which the outbox shares: allow at least %d", limit, connections+1)
+		if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < connections {
+			return nil, fmt.Errorf("the pool is limited to %d connections, which the outbox shares: allow at least %d", limit, connections)
 		}
 		log := newPostgresLog(db, schema, retention)
-		return &home{log: log, listen: func(ctx context.Context) { listen(ctx, db, log) }, close: func() error { return nil }}, nil
+		return &home{
+			log: log, listen: func(ctx context.Context) { listen.Run(ctx, log, 0, likeThose(db)) },
+			close: func() error { return nil },
+		}, nil
 	}}
+}
+
+// likeThose returns a function that makes a connection like those of a pool.
+func likeThose(db *sql.DB) func(context.Context) (*pgx.Conn, error) {
+	return func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := db.Conn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close() //nolint:errcheck // it only goes back to the pool
+		var cfg *pgx.ConnConfig
+		err = conn.Raw(func(raw any) error {
+			c, ok := raw.(*stdlib.Conn)
+			if !ok {
+				return errors.New("the driver is not pgx's")
+			}
+			cfg = c.Conn().Config()
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		// These are about the program's connection.
+		cfg.Tracer, cfg.OnNotification = nil, nil
+		return pgx.ConnectConfig(ctx, cfg)
+	}
 }
 
 func newPostgresLog(db *sql.DB, schema string, retention time.Duration) *postgres.Log {

@@ -204,8 +204,23 @@ func TestPoolsOfEveryKind(t *testing.T) {
 
 // Whoever listens for other processes makes another connection when it breaks.
 func TestListenerComesBack(t *testing.T) {
-	pool := newPool(t, testdb.Postgres(t))
-	run(t, open(t, outbox.Postgres(pool), outbox.Options{Endpoints: []tidings.Endpoint{}}))
+	for name, database := range map[string]func(*pgxpool.Pool) outbox.Database{
+		"pgx": outbox.Postgres,
+		"database/sql": func(pool *pgxpool.Pool) outbox.Database {
+			return outbox.PostgresDB(openDB(t, "pgx", pool.Config().ConnString()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := newPool(t, testdb.Postgres(t))
+			testListener(t, pool, database(pool))
+		})
+	}
+}
+
+func testListener(t *testing.T, pool *pgxpool.Pool, database outbox.Database) {
+	t.Helper()
+	run(t, open(t, database, outbox.Options{Endpoints: []tidings.Endpoint{}}))
 	listener := func() (pid int) {
 		waitFor(t, func() bool {
 			return pool.QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").Scan(&pid) == nil

@@ -440,7 +440,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no types":         {file, outbox.Options{}, "Options.Types"},
 		"no database":      {outbox.Database{}, outbox.Options{Types: orders}, "database"},
 		"no pool":          {outbox.Postgres(nil), outbox.Options{Types: orders}, "nil"},
-		"small pool":       {outbox.PostgresDB(small), outbox.Options{Types: orders}, "at least 6"},
+		"small pool":       {outbox.PostgresDB(small), outbox.Options{Types: orders}, "at least 5"},
 		"no file":          {outbox.SQLiteFile(""), outbox.Options{Types: orders}, "path"},
 		"schema on SQLite": {file.Schema("x"), outbox.Options{Types: orders}, "Schema"},
 		"no URL":           {file, endpoint(tidings.Endpoint{Name: "crm"}), "crm"},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/postgres/listen"
 	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
@@ -84,6 +85,21 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		s.listen = &listener{config: cfg.ConnConfig, log: log, lifetime: cfg.MaxConnLifetime}
 	}
 	return s, nil
+}
+
+// listener hears what other replicas say. It has a connection of its own.
+type listener struct {
+	config   *pgx.ConnConfig
+	log      *postgres.Log
+	lifetime time.Duration // the most that a connection lasts
+}
+
+// Listen wakes the readers of the log when another replica says that there is
+// something new, until the context ends. While it has no connection they poll.
+func (s *Store) Listen(ctx context.Context) {
+	if l := s.listen; l != nil {
+		listen.Run(ctx, l.log, l.lifetime, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, l.config) })
+	}
 }
 
 // minDeliveries is what a migration takes.
