@@ -186,6 +186,7 @@ const nextReplays = 10
 // group is the same for replicas that want the same partitions, which are
 // sorted.
 func group(wanted []eventlog.Partition) string {
+	wanted = slices.SortedFunc(slices.Values(wanted), comparePartitions)
 	hash := fnv.New64a()
 	for _, w := range wanted {
 		_, _ = io.WriteString(hash, w.Endpoint) // a hash takes everything
@@ -194,6 +195,12 @@ func group(wanted []eventlog.Partition) string {
 		_, _ = hash.Write([]byte{0})
 	}
 	return fmt.Sprintf("%016x", hash.Sum64())
+}
+
+// agree reports whether all replicas want the same partitions.
+func agree(replicas []eventlog.Replica, wanted []eventlog.Partition) bool {
+	mine := group(wanted)
+	return !slices.ContainsFunc(replicas, func(other eventlog.Replica) bool { return other.Group != mine })
 }
 
 func comparePartitions(a, b eventlog.Partition) int {
@@ -278,8 +285,7 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 // a while: the database lost that they were, or a replica with old settings put them back
 // before it left. One alone divides an endpoint only when it learns its settings.
 func (p *replica) divide(ctx context.Context, replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) error {
-	mine, now := group(wanted), time.Now()
-	agreed := !slices.ContainsFunc(replicas, func(other eventlog.Replica) bool { return other.Group != mine })
+	now, agreed := time.Now(), agree(replicas, wanted)
 	there := make(map[eventlog.Partition]bool, len(cursors))
 	for _, c := range cursors {
 		there[c.Partition] = true

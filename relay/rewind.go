@@ -10,18 +10,21 @@ import (
 
 // prepareAgain makes cursors of endpoints that have none: the database may have lost those,
 // too. They go on where the one stopped whose place they take, or begin where the epoch did.
-// Others stay as they are, for another process may know newer settings of them. check ends
-// consumers that wrote what the database lost, see [Relay.endForgotten].
+// Others stay as they are, for another process may know newer settings of them; where one
+// has other settings than this one, all do, until they agree: see [replica.divide]. check
+// ends consumers that wrote what the database lost, see [Relay.endForgotten].
 func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err error) {
-	r.mu.Lock()
-	all := r.setup
-	r.mu.Unlock()
-	all.Head = base
+	all := r.setupFrom(base)
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
 		return nil, err
 	}
+	check = func() { r.endForgotten(cursors) }
 	if len(withoutCursor(all.Partitions, cursors)) > 0 {
+		replicas, err := r.log.Replicas(ctx)
+		if err != nil || !agree(replicas, all.Partitions) {
+			return check, err
+		}
 		if err := r.succeed(ctx, r.Endpoints(), all); err != nil {
 			return nil, err
 		}
@@ -39,7 +42,21 @@ func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err
 	if len(setup.Partitions) > 0 {
 		err = r.log.Prepare(ctx, setup)
 	}
-	return func() { r.endForgotten(cursors) }, err
+	return check, err
+}
+
+// setupFrom returns the setup, in which endpoints without a cursor begin at the base of an
+// epoch from now on: positions after it mean other events than they did.
+func (r *Relay) setupFrom(base int64) eventlog.Setup {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.setup.Head = base
+	start := make(map[string]int64, len(r.setup.Start))
+	for name, at := range r.setup.Start {
+		start[name] = min(at, base)
+	}
+	r.setup.Start = start
+	return r.setup
 }
 
 // withoutCursor returns the partitions of endpoints that have no cursor at all.

@@ -189,6 +189,37 @@ func TestFailoverThatLosesARename(t *testing.T) {
 	}
 }
 
+// A process that missed a renaming, since it stood still, does not undo it, nor begins
+// under the old name, when it finds the database started anew.
+func TestRenameThatAnotherMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
+		old, next := endpoint("example.com/a", nil), endpoint("example.com/b", nil)
+		old.URL, next.URL = "https://example.com/a", "https://example.com/b"
+		now, late := c.start(t, r, old), c.start(t, r, old)
+		time.Sleep(time.Second)
+		late.stop()
+		next.Sender = now.sender(r)
+		if err := now.relay.Update(t.Context(), []relay.Endpoint{next}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		c.Restart()
+		time.Sleep(5 * time.Second)
+		late.goOn()
+		for i := range 20 {
+			c.append(event(i, 0))
+			time.Sleep(time.Second)
+		}
+		if n := len(r.got()); n != 20 {
+			t.Errorf("%d delivered, want 20", n)
+		}
+		if cursors, err := c.Cursors(t.Context()); err != nil || len(cursors) != 1 || cursors[0].Endpoint != next.Name {
+			t.Errorf("cursors %+v, %v; want that of %s", cursors, err, next.Name)
+		}
+	})
+}
+
 // A process that does not know yet what the database lost takes no leases, again and
 // again, that it can't use.
 func TestLeasesWaitForTheTail(t *testing.T) {
