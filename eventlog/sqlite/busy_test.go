@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
 
@@ -24,6 +26,20 @@ func TestTransactionsWaitForOtherWriters(t *testing.T) {
 	if err := log.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	all := []eventlog.Partition{{Endpoint: "a", Of: 1}}
+	if _, err := log.Advance(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Prepare(t.Context(), eventlog.Setup{Partitions: all}); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Join(t.Context(), eventlog.Replica{ID: "r"}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	held, err := log.Acquire(t.Context(), "r", all)
+	if err != nil || len(held) != 1 {
+		t.Fatal(held, err)
+	}
 	if _, err := db.Exec("CREATE TABLE orders (id INTEGER PRIMARY KEY)"); err != nil {
 		t.Fatal(err)
 	}
@@ -37,11 +53,18 @@ func TestTransactionsWaitForOtherWriters(t *testing.T) {
 			}
 		}
 	})
-	for i := range 200 { // it reads before it writes
+	for i := range 200 { // both read before they write
 		id := fmt.Sprint(i)
 		err := log.AddReplay(t.Context(), eventlog.Replay{ID: id, Endpoint: id, From: 1, To: 2, State: eventlog.ReplayRunning})
 		if err != nil {
 			t.Error(err)
+			break
+		}
+		parked := eventlog.Retry{Endpoint: "a", Event: eventlogtest.Sample(i, 1), Attempts: 1, Next: time.Unix(1, 0)}
+		parked.Event.Sequence = int64(i + 1)
+		refused, err := log.Park(t.Context(), eventlog.Parking{Lease: held[0].Lease, Retries: []eventlog.Retry{parked}})
+		if err != nil || len(refused) > 0 {
+			t.Error(refused, err)
 			break
 		}
 	}

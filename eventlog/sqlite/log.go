@@ -45,7 +45,7 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head, Begin: immediate}),
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head, Begin: immediate, BeginHolding: immediate}),
 		writer: writer, start: rand.Text(),
 	}
 }
