@@ -134,6 +134,7 @@ func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) 
 		}
 		return steps.failure(err, s.endpoint.Timeout)
 	}
+	refuseSwitch(response) // whatever the client's transport
 	defer response.Body.Close()
 	// Canceling the request ends the reading, and closes the connection where
 	// another request could not use it.

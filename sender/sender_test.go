@@ -168,6 +168,23 @@ func TestFailures(t *testing.T) {
 		_, _ = c.Read(make([]byte, 1))
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\nthe beginning")
 	}
+	switches := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		hang(c)
+	}
+	promises := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		for _, err := fmt.Fprint(c, "HTTP/1.1 102 Processing\r\n\r\n"); err == nil; {
+			<-time.After(10 * time.Millisecond)
+			_, err = fmt.Fprint(c, "HTTP/1.1 102 Processing\r\n\r\n")
+		}
+	}
+	trailers := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		fmt.Fprint(c, "HTTP/1.1 500 Broken\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: 1\r\n")
+		hang(c)
+	}
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -183,6 +200,9 @@ func TestFailures(t *testing.T) {
 		"no TLS":         {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:], tidings.Unreachable, tidings.ReasonTLS},
 		"hangs":          {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
 		"resets":         {serve(t, reset), tidings.Unreachable, tidings.ReasonReset},
+		"switches":       {serve(t, switches), tidings.Failed, "http_101"},
+		"only promises":  {serve(t, promises), tidings.Failed, tidings.ReasonTimeout},
+		"slow trailers":  {serve(t, trailers), tidings.Failed, "http_500"},
 		"cut response":   {serve(t, cut), tidings.Failed, tidings.ReasonReset},
 		"slow response":  {serve(t, late), tidings.Failed, tidings.ReasonResponseTooSlow},
 		"metadata":       {"http://169.254.169.254/", tidings.Blocked, tidings.ReasonBlockedAddress},

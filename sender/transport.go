@@ -115,12 +115,23 @@ func (t *Transport) roundTrip(g *generation, r *http.Request, use *use) (*http.R
 		t.leave(g, true)
 		return nil, err
 	}
+	refuseSwitch(response)
 	if response.Body == http.NoBody {
 		t.leave(g, false)
 		return response, nil
 	}
 	response.Body = &body{ReadCloser: response.Body, leave: sync.OnceFunc(func() { t.leave(g, false) })}
 	return response, nil
+}
+
+// refuseSwitch closes the connection of a receiver that wants to speak another
+// protocol (101). The body of such a response is the connection itself, and reading
+// from it would not end with the request's context.
+func refuseSwitch(response *http.Response) {
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		_ = response.Body.Close() // nobody uses it
+		response.Body = http.NoBody
+	}
 }
 
 // use is what a request made of its connection.

@@ -229,6 +229,10 @@ func TestFailuresOnTheWay(t *testing.T) {
 	t.Cleanup(server.Close)
 	secure := receiver(t, &tls.Config{Certificates: []tls.Certificate{good}}, false, noContent)
 	silent := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	switching := listen(t, after(func(c net.Conn) {
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	}))
 	tokenEndpoint := func(status int, body string) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
@@ -304,6 +308,7 @@ func TestFailuresOnTheWay(t *testing.T) {
 		"OAuth2: refuses":      {url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)), reason: "credentials", detail: "token endpoint answered 401 invalid_client"},
 		"OAuth2: in trouble":   {url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials", detail: "token endpoint answered 500"},
 		"OAuth2: redirects":    {url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials", detail: "token endpoint answered 302"},
+		"OAuth2: switches":     {url: server.URL, http: oauth2("http://" + switching), reason: "credentials", detail: "token endpoint answered 101"},
 		"OAuth2: no token":     {url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials", detail: "token endpoint"},
 		"OAuth2: no JSON":      {url: server.URL, http: oauth2(tokenEndpoint(200, "hidden")), reason: "credentials", detail: "token endpoint"},
 		"OAuth2: nobody":       {url: server.URL, http: oauth2(nobody + "/?key=hidden"), reason: "credentials", detail: "connection refused"},

@@ -256,6 +256,11 @@ func TestHostileServers(t *testing.T) {
 		t.Cleanup(s.Close)
 		locations[name] = s.URL
 	}
+	locations["another protocol"] = serve(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1))
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	})
 	line := strings.Repeat("x", 1<<10) + "\r\n"
 	locations["headers"] = serve(t, func(c net.Conn) {
 		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n")

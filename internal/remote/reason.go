@@ -48,6 +48,8 @@ func noAnswer(err error) error {
 		return failed(resource.RemoteBlocked, blocked)
 	case errors.Is(err, errRedirect):
 		return failed(resource.RemoteRedirects, errRedirect)
+	case errors.Is(err, errSwitch):
+		return failed(resource.RemoteRefuses, errSwitch)
 	case errors.Is(err, errTooLarge), errors.Is(err, errTooManyRequests):
 		return unusable(err)
 	case errors.As(err, &certificate):

@@ -24,6 +24,7 @@ const (
 
 var (
 	errRedirect = errors.New("it answered with a redirect")
+	errSwitch   = errors.New("it answered 101 Switching Protocols")
 	errTooLarge = errors.New("it answered more than 1 MiB")
 )
 
@@ -64,6 +65,8 @@ func (c *Client) roundTrip(request *http.Request, deadline time.Time) (*http.Res
 	switch {
 	case isRedirect(response.StatusCode):
 		err = errRedirect
+	case response.StatusCode == http.StatusSwitchingProtocols: // its body would heed no deadline
+		err = errSwitch
 	case response.ContentLength > answerLimit:
 		err = errTooLarge
 	default:
