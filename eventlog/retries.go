@@ -47,7 +47,8 @@ type Retries interface {
 	Requeue(ctx context.Context, l Lease, reason string, since, now time.Time) (int64, error)
 	// NextParked returns the oldest live retries of one resource, at most limit.
 	NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]Retry, error)
-	// Parked returns parked events, in the order of the log.
+	// Parked returns parked events in the order of the log, those of one position by
+	// endpoint.
 	Parked(ctx context.Context, f ParkedFilter) ([]Retry, error)
 }
 
@@ -73,7 +74,10 @@ type ParkedFilter struct {
 	Dead bool
 	// After is the position before the first.
 	After int64
-	Limit int
+	// AfterEndpoint, if not empty, lets the list begin at the position After itself,
+	// behind that endpoint.
+	AfterEndpoint string
+	Limit         int
 }
 
 // ParkedCount is how many events of an endpoint are parked.

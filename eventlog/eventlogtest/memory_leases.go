@@ -471,7 +471,8 @@ func (m *Memory) Parked(_ context.Context, f eventlog.ParkedFilter) ([]eventlog.
 	return m.sorted(f.Limit, func(r eventlog.Retry) bool {
 		return (f.Endpoint == "" || r.Endpoint == f.Endpoint) && (f.Sequence == 0 || r.Event.Sequence == f.Sequence) &&
 			(f.ID == "" || r.Event.ID == f.ID) &&
-			(!f.Dead || !r.Dead.IsZero()) && r.Event.Sequence > f.After
+			(!f.Dead || !r.Dead.IsZero()) && (r.Event.Sequence > f.After ||
+			f.AfterEndpoint != "" && r.Event.Sequence == f.After && r.Endpoint > f.AfterEndpoint)
 	}), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -176,8 +177,8 @@ func (p *process) parked(endpoint string) (shown, listed [2]int) {
 		p.Fatal(err)
 	}
 	shown = [2]int{int(e["parked"].(float64)), int(e["dead"].(float64))}
-	for after := 0.0; ; {
-		_, page, err := p.call("GET", fmt.Sprintf("/webhooks/parked?limit=1000&endpoint=%s&after=%.0f", endpoint, after), nil)
+	for after := "0"; ; {
+		_, page, err := p.call("GET", fmt.Sprintf("/webhooks/parked?limit=1000&endpoint=%s&after=%s", endpoint, url.QueryEscape(after)), nil)
 		if err != nil {
 			p.Fatal(err)
 		}
@@ -188,7 +189,7 @@ func (p *process) parked(endpoint string) (shown, listed [2]int) {
 				listed[1]++
 			}
 		}
-		next, more := page["next"].(float64)
+		next, more := page["next"].(string)
 		if !more {
 			return shown, listed
 		}

@@ -152,7 +152,7 @@ func parkedCommand() *cobra.Command {
 		if endpoint != "" {
 			q.Set("endpoint", endpoint)
 		}
-		var page webhook.Page[webhook.Parked]
+		var page webhook.ParkedPage
 		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/parked", q, nil, &page); printed || err != nil {
 			return err
 		}

@@ -143,10 +143,10 @@ func (a *api) webhookEventRoutes() {
 		func(ctx context.Context, _ resource.Caller, in *struct {
 			Endpoint string `query:"endpoint"`
 			Dead     bool   `query:"dead" doc:"Dead letters only."`
-			After    int64  `query:"after" minimum:"0" doc:"The next of the page before."`
+			After    string `query:"after" doc:"The next of the page before."`
 			Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"40"`
 		},
-		) (*webhook.Page[webhook.Parked], error) {
+		) (*webhook.ParkedPage, error) {
 			return w.Parked(ctx, in.Endpoint, in.Dead, in.After, in.Limit)
 		})
 }

@@ -50,7 +50,7 @@ type Filter struct {
 	Since, Until time.Time
 	// Event is the id or position of one event.
 	Event string
-	// Before is where the page before ended; 0 for the first page.
+	// Before is the Next of the page before; 0 for the first page.
 	Before int64
 	Limit  int
 }
@@ -172,18 +172,21 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	if err := s.check(ctx, &f); err != nil {
 		return nil, err
 	}
-	page := &Page[Attempt]{Items: []Attempt{}}
+	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Limit: 1}
+	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
+	from := attemptCursor{f.Before / blockRecords, int(f.Before % blockRecords)}
 	if f.Before > 0 {
 		_, newest, err := s.log.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 1})
 		if err != nil {
 			return nil, err
 		}
-		if f.Before > newest {
-			return nil, invalid("before", "the history ends at %d", newest)
+		if from.block > newest {
+			return nil, invalid("before", "expected the next of a page; the history ends before that")
+		}
+		if blocks.Before = from.block; from.left > 0 {
+			blocks.Before++
 		}
 	}
-	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Before: f.Before, Limit: 1}
-	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
 	if f.Event != "" {
 		e, err := s.find(ctx, f.Event)
 		if err != nil {
@@ -191,7 +194,8 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		}
 		blocks.Sequence, f.Event = e.Sequence, e.ID
 	}
-	for looked := 0; len(page.Items) < f.Limit && looked < scanLimit; {
+	page := &Page[Attempt]{Items: []Attempt{}}
+	for looked := 0; looked < scanLimit; {
 		records, oldest, err := s.log.ReadHistory(ctx, blocks)
 		if err != nil {
 			return nil, err
@@ -199,17 +203,37 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		if oldest == 0 {
 			return page, nil
 		}
+		if oldest == from.block && from.left > 0 {
+			records = records[:min(from.left, len(records))]
+		}
 		looked += len(records)
-		for _, r := range slices.Backward(records) {
-			if f.wantsRecord(r) {
-				page.Items = append(page.Items, Attempt{r.Endpoint, r})
+		for i, r := range slices.Backward(records) {
+			if !f.wantsRecord(r) {
+				continue
+			}
+			page.Items = append(page.Items, Attempt{r.Endpoint, r})
+			if len(page.Items) == f.Limit {
+				page.Next = attemptCursor{oldest, i}.before()
+				return page, nil
 			}
 		}
 		blocks.Before = oldest
 	}
-	page.Next = blocks.Before
+	page.Next = attemptCursor{block: blocks.Before}.before()
 	return page, nil
 }
+
+// attemptCursor is where a page of the history ended: behind it come the first so many
+// records of a block that are left, then older blocks.
+type attemptCursor struct {
+	block int64
+	left  int
+}
+
+// blockRecords is more than a block has records: the relay ends one at 128 KiB.
+const blockRecords = 1 << 13
+
+func (c attemptCursor) before() int64 { return c.block*blockRecords + int64(c.left) }
 
 // wantsRecord reports whether the filter, whose event is an id, wants a record.
 func (f *Filter) wantsRecord(r eventlog.Record) bool {
@@ -228,29 +252,44 @@ type Parked struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
+// ParkedPage is a part of the list of parked events, in the order of the log.
+type ParkedPage struct {
+	Items []Parked `json:"items" nullable:"false"`
+	// Next is the after of the next page.
+	Next string `json:"next,omitempty" doc:"The after of the next page; left out on the last. Its form may change."`
+}
+
 // Parked returns parked events in the order of the log, dead letters only on
-// demand; after is the position after which they begin.
-func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after int64, limit int) (*Page[Parked], error) {
+// demand; after is the next of the page before, or a position, and may be empty.
+func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after string, limit int) (*ParkedPage, error) {
 	if err := s.checkEndpoint(ctx, endpoint); err != nil {
 		return nil, err
 	}
-	if after > 0 {
+	f := eventlog.ParkedFilter{Endpoint: endpoint, Dead: dead, Limit: limit + 1}
+	if after != "" {
+		var position string
+		var err error
+		position, f.AfterEndpoint, _ = strings.Cut(after, "-")
+		if f.After, err = strconv.ParseInt(position, 10, 64); err != nil || f.After < 0 {
+			return nil, invalid("after", "expected the next of a page, or a position: a whole number")
+		}
 		head, err := s.log.Advance(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if after > head {
+		if f.After > head {
 			return nil, invalid("after", "the log ends at %d", head)
 		}
 	}
-	rows, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint, Dead: dead, After: after, Limit: limit + 1})
+	rows, err := s.log.Parked(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	page := &Page[Parked]{Items: []Parked{}}
+	page := &ParkedPage{Items: []Parked{}}
 	for i, r := range rows {
 		if i == limit {
-			page.Next = rows[i-1].Event.Sequence
+			last := rows[i-1]
+			page.Next = fmt.Sprintf("%d-%s", last.Event.Sequence, last.Endpoint)
 			break
 		}
 		page.Items = append(page.Items, Parked{

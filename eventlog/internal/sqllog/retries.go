@@ -194,7 +194,12 @@ func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlo
 	c.add(f.Sequence != 0, "seq = $%d", f.Sequence)
 	c.add(f.ID != "", "id = $%d", f.ID)
 	c.add(f.Dead, "dead_at > $%d", int64(0))
-	c.add(true, "seq > $%d", f.After)
+	if f.AfterEndpoint == "" {
+		c.add(true, "seq > $%d", f.After)
+	} else {
+		c.add(true, "seq >= $%d", f.After)
+		c.add(true, fmt.Sprintf("(seq > $%d OR endpoint > $%%d)", len(c.args)), f.AfterEndpoint)
+	}
 	return t.retries(ctx, "SELECT "+retryColumns+" FROM "+t.schema+"tidings_retries"+c.where()+
 		fmt.Sprintf(" ORDER BY seq, endpoint LIMIT $%d", len(c.args)+1), append(c.args, f.Limit)...)
 }
