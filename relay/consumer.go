@@ -244,21 +244,21 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 
 // next takes the event to send next.
 func (c *consumer) next() (*item, bool) {
-	switch c.health.state {
-	case Probing:
+	switch {
+	case c.health.seeks():
 		if it, ok := c.scout.next(c.order, len(c.health.failed) >= fewResources); ok {
 			return it, true
 		}
 		return c.order.Probe(c.health.outages, c.health.failed)
-	case Ramping:
+	case c.health.state == Ramping:
 		return c.order.Next(freshFirst)
 	}
 	return c.order.Next(inTurn)
 }
 
-// untried reports whether an event waits whose resource has not failed since the
+// untried reports whether a probe would be of a resource that has not failed since the
 // last success.
-func (c *consumer) untried() bool { return c.order.Waiting() > len(c.health.failed) }
+func (c *consumer) untried() bool { return c.order.Untried(c.health.failed) }
 
 // quiet reports whether nothing else than what has just failed may be sent.
 func (c *consumer) quiet() bool { return c.pool.counted() == 0 && c.order.Waiting() == 0 }
@@ -281,6 +281,7 @@ func (c *consumer) count(held int) {
 }
 
 func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
+	it.trial.kind = it.event.Name()
 	c.health.send(&it.trial, now)
 	c.pool.launch(it, func(it *item) tidings.Outcome {
 		// The process may have been stopped since the item was handed over: then

@@ -80,6 +80,7 @@ type health struct {
 	// Failures since the last success that may be the endpoint's.
 	failures int
 	failed   map[string]bool // their resources, fewResources at most
+	kinds    kinds
 	// troubled is when the events that may have been parked for the outage began to
 	// fail: after the last success before it.
 	troubled time.Time
@@ -92,8 +93,9 @@ type trial struct {
 	mark     int64 // the number of successes when the first request went out
 	outage   int64 // the number of outages when the last request went out
 	sent     time.Time
-	refusals int  // for load, each time with successes of others since
-	broke    bool // its connection broke once, which was forgiven
+	kind     string // the name of the event
+	refusals int    // for load, each time with successes of others since
+	broke    bool   // its connection broke once, which was forgiven
 	parked   bool
 }
 
@@ -101,7 +103,7 @@ type trial struct {
 func (t *trial) triedIn(outage int64) bool { return t.began && t.outage == outage }
 
 func newHealth(p pace, now time.Time) *health {
-	return &health{pace: p, state: Healthy, since: now, failed: make(map[string]bool)}
+	return &health{pace: p, state: Healthy, since: now, failed: make(map[string]bool), kinds: make(kinds)}
 }
 
 // rest notes that nothing is left to ramp up for.
@@ -180,12 +182,16 @@ func (h *health) observe(o tidings.Outcome, resource string, t *trial, quiet boo
 		h.fail(o, resource, now)
 		return endpoints
 	}
-	overloaded := h.pace.failed(o, t.sent, now)
-	if o.Verdict == tidings.Throttled {
-		return h.throttle(o, resource, t, overloaded || quiet, now)
+	refused := o.Verdict == tidings.Throttled && o.RetryAfter == 0
+	stubborn := refused && h.kinds.refuse(t.kind, &h.pace)
+	if !stubborn {
+		overloaded := h.pace.failed(o, t.sent, now)
+		if o.Verdict == tidings.Throttled {
+			return h.throttle(o, resource, t, overloaded || quiet, now)
+		}
 	}
 	if h.blames(resource, t) && !onTheWay(o) {
-		if h.forgives(o, t) {
+		if !stubborn && h.forgives(o, t) {
 			return endpoints
 		}
 		return theEvents
@@ -251,6 +257,7 @@ func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.
 		h.winsOfOthers, h.winner = h.wins-1, resource
 	}
 	h.wonAt = now
+	h.kinds.succeed(t.kind)
 	h.succeeded(o, t.sent, now)
 	h.forgive()
 	h.pause = 0
@@ -325,9 +332,16 @@ func (h *health) throttle(o tidings.Outcome, resource string, t *trial, pause bo
 	if h.state != Throttled || until.After(h.resume) {
 		h.resume = until
 	}
+	if pause {
+		h.note(resource)
+	}
 	h.enter(Throttled, o.Reason, now)
 	return endpoints
 }
+
+// seeks reports whether what is sent next is a probe: nothing succeeds, and it may be that
+// only the events that were sent so far are refused.
+func (h *health) seeks() bool { return h.state == Probing || h.state == Ramping && h.pause > 0 }
 
 // half is a random pause of at least half of d, so that probes never keep step
 // with a receiver's own period.

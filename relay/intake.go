@@ -123,7 +123,7 @@ const (
 
 // wanted reports whether to look further.
 func (s *scout) wanted(c *consumer) bool {
-	outage := c.health.state == Down || c.health.state == Probing
+	outage := c.health.state == Down || c.health.state == Throttled || c.health.seeks()
 	return outage && len(c.health.failed) >= fewResources && c.order.Len() >= c.windowLimit &&
 		len(s.found) == 0 && !s.asked && len(c.order.ahead) < scoutAhead
 }

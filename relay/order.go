@@ -228,10 +228,7 @@ func (o *order) Next(p pick) (*item, bool) {
 // that has waited longest, and the newest one that was not tried in it, in turn.
 // Those of the resources to avoid come last.
 func (o *order) Probe(outage int64, avoid map[string]bool) (*item, bool) {
-	from := &o.fresh
-	if from.empty() {
-		from = &o.due
-	}
+	from := o.probed()
 	if o.probes++; o.probes%2 == 0 {
 		if l, ok := from.newest(func(l *lane) bool { return !l.items[0].trial.triedIn(outage) }); ok {
 			return l.items[0], true
@@ -251,6 +248,26 @@ func (o *order) Probe(outage int64, avoid map[string]bool) (*item, bool) {
 		return l.items[0], true
 	}
 	return nil, false
+}
+
+// probed are the lanes that probes are taken from.
+func (o *order) probed() *rotation {
+	if o.fresh.empty() {
+		return &o.due
+	}
+	return &o.fresh
+}
+
+// Untried reports whether a probe could be of another resource than these.
+func (o *order) Untried(failed map[string]bool) bool {
+	for _, q := range o.probed().types {
+		for _, l := range q.lanes[q.front:] {
+			if !failed[l.resource] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Waiting returns how many lanes could send at once.

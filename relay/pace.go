@@ -212,6 +212,13 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 	return true
 }
 
+// acquit takes back what refusals did that turned out not to be for load.
+func (p *pace) acquit(before Learned) {
+	p.Learned, p.next = before, time.Time{}
+	p.allowed = min(max(p.allowed, firstAtOnce), p.threshold())
+	p.tried, p.refused, p.vain = 0, 0, 0
+}
+
 // growRate lets the rate climb to the ceiling and past it; quickly once it is clear that
 // the receiver takes more now.
 func (p *pace) growRate(now time.Time) {

@@ -42,6 +42,7 @@ var (
 	delivered   = tidings.Outcome{Verdict: tidings.Delivered, Status: 200}
 	failed      = tidings.Outcome{Verdict: tidings.Failed, Reason: "http_500", Status: 500}
 	refused     = tidings.Outcome{Verdict: tidings.Refused, Reason: "http_400", Status: 400}
+	throttled   = tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_503", Status: 503}
 	rejected    = tidings.Outcome{Verdict: tidings.Rejected, Reason: "http_413", Status: 413}
 	unreachable = tidings.Outcome{Verdict: tidings.Unreachable, Reason: "connect"}
 	gone        = tidings.Outcome{Verdict: tidings.Gone, Reason: "http_410", Status: 410}

@@ -53,7 +53,7 @@ func newDelays() *delays {
 // Many events that the receiver chokes on, more than a window holds, do not hold up
 // those behind them for long, whatever it answers them with.
 func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
-	for name, bad := range map[string]tidings.Outcome{"500": failed, "404": refused} {
+	for name, bad := range map[string]tidings.Outcome{"500": failed, "404": refused, "429": throttled} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := eventlogtest.NewMemory()
@@ -353,7 +353,6 @@ func TestForbiddenEvent(t *testing.T) {
 // those of a few events, and those of one backend of several.
 func TestRefusalsThatAreNotForLoad(t *testing.T) {
 	const seconds = 90
-	throttled := tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_503", Status: 503}
 	for _, test := range []struct {
 		name    string
 		refused func(a tidings.Attempt, request int, since time.Duration) bool
@@ -571,5 +570,73 @@ func TestRefreshIsGivenUp(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
 		p.set(&p.silent, false)
+	})
+}
+
+// A quiet endpoint that fails one event is probed in pauses, also while events that were
+// parked are due.
+func TestOneEventFailsWhileParkedOnesAreDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.Action == tidings.Deleted {
+				return failed
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		gone := func(n int) tidings.Event {
+			e := event(n, 1)
+			e.Action = tidings.Deleted
+			return e
+		}
+		log.Append(gone(0))
+		for n := range 3 {
+			log.Append(event(10+n, 0))
+		}
+		time.Sleep(time.Second)
+		log.Append(gone(1))
+		time.Sleep(10 * time.Minute)
+		stop()
+		if n := len(r.tries()); n > 60 {
+			t.Errorf("%d requests in ten minutes", n)
+		}
+	})
+}
+
+// Events of a kind that is refused with 429 for what they are leave those of others at
+// full speed, and are parked.
+func TestOneKindIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		d := newDelays()
+		r := &receiver{delay: 5 * time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.Action == tidings.Deleted {
+				return throttled
+			}
+			d.arrived(a.Event.ID)
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		n := 0
+		for range 25 * 60 { // 25 a second, for a minute
+			n++
+			e := event(n, 0)
+			if n%7 == 0 {
+				e.Action = tidings.Deleted
+			}
+			d.append(log, e)
+			time.Sleep(40 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		stop()
+		took := d.took["evt"]
+		slices.Sort(took)
+		if want := n - n/7; len(took) != want {
+			t.Fatalf("%d of %d delivered", len(took), want)
+		}
+		if last := took[len(took)-1]; last > 3*time.Second {
+			t.Errorf("one took %v", last)
+		}
 	})
 }

@@ -192,7 +192,7 @@ func (w *world) report(s settings, settled time.Duration, events int, total verd
 		{"delivered, lost by the database", total.gone},
 		{"phantom", total.phantom},
 		{"out of order", total.disordered},
-		{"late, were under way (coalescing)", total.late},
+		{"late (coalescing, reloaded)", total.late},
 		{"duplicates", total.duplicates},
 		{"duplicates without a reason", total.unexplained},
 		{"merged (coalescing endpoint)", total.merged},
@@ -302,6 +302,8 @@ func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found pr
 		case a.sequence >= last[a.resource]:
 		case r.name == coalescing:
 			v.late++ // it was under way when its sender was stopped, and another owner merged it
+		case r.name == reloaded && len(w.losses) > 0:
+			v.late++ // it was not wanted when it was read first; then the database lost that it was read
 		default:
 			v.disordered++
 			found.add("%s got position %d of %s after %d", r.name, a.sequence, a.resource, last[a.resource])

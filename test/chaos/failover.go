@@ -52,8 +52,9 @@ func (w *world) takeOver(f *failover) error {
 	return old.Close()
 }
 
-// lossTime is how long a server may send what it has read of what was lost.
-const lossTime = 5 * time.Second
+// lossTime is how long a server may send what it has read of what was lost: until its
+// leases run out.
+const lossTime = 12 * time.Second
 
 // mayBeLost reports whether the database may have lost what was there at a time.
 func (w *world) mayBeLost(at time.Time) bool {
