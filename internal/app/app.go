@@ -72,6 +72,7 @@ type App struct {
 
 	reloading sync.Mutex
 	config    atomic.Pointer[config.Config]
+	digest    string // of the configuration at the start
 }
 
 type closer struct {
@@ -91,6 +92,7 @@ const (
 func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) {
 	a := &App{options: o, logger: o.Logger, userAgent: "Tidings/" + o.Version, draining: make(chan struct{})}
 	a.config.Store(&cfg)
+	a.digest = cfg.Digest() // what changes while the database is opened is a change, too
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())

@@ -191,6 +191,10 @@ func TestFeed(t *testing.T) {
 		w.wants(w.try("admin", "GET", "/events?after=x", nil), 422, "a whole number")
 		w.wants(w.try("admin", "GET", "/events?after=1000000", nil), 410, "the log ends at", `"after":"`)
 		w.wants(w.try("", "GET", "/events", nil), 401)
+		for _, wait := range []string{"61s", "9999s"} { // whether there are events or not
+			w.wants(w.try("admin", "GET", "/events?wait="+wait, nil), 422, "at most 60s")
+			w.wants(w.try("admin", "GET", fmt.Sprintf("/events?wait=%s&after=%v", wait, all.body["next"]), nil), 422, "at most 60s")
+		}
 
 		// It waits, and is told at once.
 		next := all.body["next"]

@@ -3,8 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-
-	"github.com/tidings-dev/tidings/internal/config"
 )
 
 // ErrNoReload says that there is no file to read again.
@@ -37,8 +35,10 @@ func (a *App) reload(ctx context.Context) error {
 		return err
 	}
 	old := a.config.Load()
-	later := config.NeedRestart(old, &cfg)
-	cfg.Auth.Disabled = old.Auth.Disabled // a listener that others reach must not lose its authentication
+	if err := cfg.CheckEmptied(old); err != nil {
+		return err
+	}
+	later := cfg.KeepRunning(old)
 	tokens, err := a.auth.prepare(&cfg)
 	if err != nil {
 		return err

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/secretbox"
 	"github.com/tidings-dev/tidings/internal/store"
@@ -61,7 +61,7 @@ func openBox(ctx context.Context, cfg *config.Config, s *store.Store, logger *sl
 		return secretbox.New(keys...)
 	}
 	file := filepath.Join(cfg.DataDir, datadir.EncryptionKey)
-	text, err := os.ReadFile(file)
+	text, err := regular.Read(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && len(keys) > 0:
 		return secretbox.New(keys...)

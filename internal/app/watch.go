@@ -18,7 +18,7 @@ func (a *App) watch(ctx context.Context) {
 	if a.options.Load == nil {
 		return
 	}
-	tried := a.config.Load().Digest()
+	tried := a.digest
 	seen, failed, at := tried, false, time.Now()
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()

@@ -11,12 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
@@ -155,12 +155,12 @@ func Hash(secret string) string {
 // file "admin-token" in a folder, or makes it, readable by its owner only.
 func AdminToken(folder string) (t Token, file string, created bool, err error) {
 	file = filepath.Join(folder, datadir.AdminToken)
-	text, err := os.ReadFile(file)
+	text, err := regular.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		secret, _ := NewToken()
 		text, created = []byte(secret+"\n"), true
 		if err = datadir.WriteNew(file, text); errors.Is(err, fs.ErrExist) { // by another process
-			text, err = os.ReadFile(file)
+			text, err = regular.Read(file)
 			created = false
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -143,7 +144,7 @@ func (c *client) credentials() (string, error) {
 	if c.token != "" {
 		return c.token, nil
 	}
-	text, err := os.ReadFile(filepath.Join(c.dataDir, datadir.AdminToken))
+	text, err := regular.Read(filepath.Join(c.dataDir, datadir.AdminToken))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil // the server may want none
 	}

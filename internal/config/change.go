@@ -4,10 +4,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/tidings-dev/tidings/internal/regular"
 )
 
 // SlogLevel is the configured level.
@@ -23,24 +24,41 @@ var reloadable = []string{
 	"egress.deny_networks", "egress.allow_networks", "egress.user_urls.allow_networks", "auth.tokens", "auth.admin_emails", "log.level",
 }
 
-// NeedRestart returns the keys of settings that differ and take effect after a
-// restart only.
-func NeedRestart(old, now *Config) []string {
+// KeepRunning gives the settings that take effect after a restart only the values
+// that they have in the running configuration. It returns the keys of those that
+// differed.
+func (c *Config) KeepRunning(running *Config) []string {
 	var keys []string
 	for _, key := range allSettings {
-		if !slices.Contains(reloadable, key) && !reflect.DeepEqual(setting(old, key), setting(now, key)) {
+		if slices.Contains(reloadable, key) {
+			continue
+		}
+		old, now := setting(running, key), setting(c, key)
+		if !reflect.DeepEqual(old.Interface(), now.Interface()) {
 			keys = append(keys, key)
+			now.Set(old)
 		}
 	}
 	return keys
 }
 
-func setting(cfg *Config, key string) any {
+// CheckEmptied returns an error if a file holds no settings that held some before: it
+// was cut off, or somebody is just writing it.
+func (c *Config) CheckEmptied(before *Config) error {
+	for _, file := range c.empty {
+		if !slices.Contains(before.empty, file) {
+			return fmt.Errorf("configuration file %s is empty; write {} to remove every setting", file)
+		}
+	}
+	return nil
+}
+
+func setting(cfg *Config, key string) reflect.Value {
 	v := reflect.ValueOf(cfg).Elem()
 	for name := range strings.SplitSeq(key, ".") {
 		v = v.FieldByIndex(fieldsOf(v.Type())[name])
 	}
-	return v.Interface()
+	return v
 }
 
 // Digest is a hash of what the settings' files hold, and of what the files hold
@@ -61,7 +79,7 @@ func (c *Config) Digest() string {
 		if file == "" {
 			continue
 		}
-		text, err := os.ReadFile(file)
+		text, err := regular.Read(file)
 		fmt.Fprintf(hash, "%d %v\n%s", len(text), err != nil, text)
 	}
 	return fmt.Sprintf("%x", hash.Sum(nil))

@@ -30,9 +30,16 @@ func (d *decoder) check(cfg *Config) {
 		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i))
 		d.checkName(&cfg.Webhook.Endpoints[i], i, names)
 	}
+	successors := make(map[string]int)
 	for i, e := range cfg.Webhook.Endpoints {
+		key := fmt.Sprintf("webhook.endpoints[%d].cursor_from", i)
+		if first, taken := successors[e.CursorFrom]; taken && e.CursorFrom != "" {
+			d.at(key, "webhook.endpoints[%d].cursor_from names the same endpoint; only one can go on where that stopped", first)
+		} else {
+			successors[e.CursorFrom] = i
+		}
 		if other, configured := names[e.CursorFrom]; configured {
-			d.at(fmt.Sprintf("webhook.endpoints[%d].cursor_from", i), "webhook.endpoints[%d] has that name, and its cursor with it; name one that was removed", other)
+			d.at(key, "webhook.endpoints[%d] has that name, and its cursor with it; name one that was removed", other)
 		}
 	}
 	for i, p := range cfg.Connectors.Presets {

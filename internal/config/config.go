@@ -55,6 +55,7 @@ type Config struct {
 	Limits         Limits         `yaml:"limits"`
 
 	files []string // that it was read from
+	empty []string // those of them without a document
 }
 
 // Database is about the connections to PostgreSQL.

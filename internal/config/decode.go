@@ -24,6 +24,7 @@ type decoder struct {
 	nodes    map[string]*yaml.Node // by key
 	unread   map[string]bool       // keys whose values could not be decoded
 	checking bool                  // all is decoded
+	empty    []string              // files without a document
 }
 
 // origin is where a node was read: a file, whose lines count, or a variable or

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/reach"
+	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -27,6 +28,15 @@ func (h *HTTP) check() error {
 	if h.config == nil {
 		return nil
 	}
+	files := append(h.files(), certificates(h.config.TLSConfig)...)
+	if o := h.config.OAuth2; o != nil {
+		files = append(files, certificates(o.TLSConfig)...)
+	}
+	for _, file := range files { // before Prometheus reads them, whatever they are
+		if err := regular.Check(file); err != nil {
+			return err
+		}
+	}
 	if err := reach.Check(*h.config); err != nil {
 		return err
 	}
@@ -37,6 +47,8 @@ func (h *HTTP) check() error {
 	}
 	return nil
 }
+
+func certificates(c promconfig.TLSConfig) []string { return []string{c.CAFile, c.CertFile, c.KeyFile} }
 
 // files are those that are read at each request.
 func (h *HTTP) files() []string {

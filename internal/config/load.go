@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -14,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/internal/regular"
 )
 
 // Input is where settings come from, the later winning.
@@ -28,17 +29,15 @@ type Input struct {
 	Flags map[string]string
 }
 
-const fileLimit = 4 << 20
-
 // Load reads the settings. The error is [Problems], or says which file can't be
 // read.
 func Load(in Input) (Config, error) {
 	d := &decoder{origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node), unread: make(map[string]bool)}
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for i, file := range in.Files {
-		text, err := readFile(file)
+		text, err := regular.Read(file)
 		if err != nil {
-			return Config{}, err
+			return Config{}, fmt.Errorf("configuration file: %w", err)
 		}
 		switch tree := d.tree(file, text); {
 		case tree == nil:
@@ -53,7 +52,7 @@ func Load(in Input) (Config, error) {
 	}
 	d.overlay(root, in)
 	cfg := Default()
-	cfg.files = in.Files
+	cfg.files, cfg.empty = in.Files, d.empty
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
 	d.checking = true
 	d.check(&cfg)
@@ -62,22 +61,6 @@ func Load(in Input) (Config, error) {
 		return Config{}, d.problems
 	}
 	return cfg, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
-	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	if len(text) > fileLimit {
-		return nil, fmt.Errorf("configuration file %s is larger than 4 MiB", path)
-	}
-	return text, nil
 }
 
 // merge puts a later file's tree into that of the files before.
@@ -113,6 +96,7 @@ func (d *decoder) tree(file string, text []byte) *yaml.Node {
 	case errors.Is(err, io.EOF):
 		empty := &yaml.Node{Kind: yaml.MappingNode, Line: 1, Column: 1}
 		d.mark(empty, origin{file, true})
+		d.empty = append(d.empty, file)
 		return empty
 	case err != nil:
 		d.syntaxError(file, text, err)
@@ -125,6 +109,7 @@ func (d *decoder) tree(file string, text []byte) *yaml.Node {
 	root := document.Content[0]
 	d.mark(root, origin{file, true})
 	if isNull(root) {
+		d.empty = append(d.empty, file)
 		root.Kind, root.Tag = yaml.MappingNode, "!!map"
 	}
 	return root

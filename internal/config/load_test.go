@@ -99,6 +99,14 @@ webhook:
 			`:10:37: webhook.endpoints[2].headers.X-A: the value of header X-A holds a line break`,
 			`:11:7: webhook.endpoints[3]: url is missing`,
 		}},
+		"successors": {`webhook:
+  endpoints:
+    - {name: a, url: "https://a.example.com", cursor_from: old}
+    - {name: b, url: "https://b.example.com"}
+    - {name: c, url: "https://c.example.com", cursor_from: old}
+`, []string{
+			`:5:60: webhook.endpoints[2].cursor_from: webhook.endpoints[0].cursor_from names the same endpoint`,
+		}},
 		"secrets": {`# as they are often written wrongly
 
 webhook:

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/common/model"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tidings-dev/tidings/internal/regular"
 )
 
 // Duration is written as in Prometheus: "30s", "5m", "7d".
@@ -121,7 +123,7 @@ func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 func (s SecretSource) Read() (string, error) {
 	switch {
 	case s.File != "":
-		data, err := os.ReadFile(s.File)
+		data, err := regular.Read(s.File)
 		if err != nil {
 			return "", fmt.Errorf("secret file: %w", err)
 		}

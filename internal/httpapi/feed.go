@@ -121,8 +121,11 @@ func (a *api) feedRoutes() {
 			if wait, err = time.ParseDuration(in.Wait); err != nil || wait < 0 {
 				return nil, &resource.Error{Code: resource.Invalid, Field: "wait", Message: `expected a duration such as "30s"`}
 			}
+			if wait > feedWait {
+				return nil, &resource.Error{Code: resource.Invalid, Field: "wait", Message: "must be at most 60s"}
+			}
 		}
-		return answerPlain(r.page(ctx, in.Limit, min(wait, feedWait)))
+		return answerPlain(r.page(ctx, in.Limit, wait))
 	})
 }
 

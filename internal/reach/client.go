@@ -7,11 +7,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	promconfig "github.com/prometheus/common/config"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -103,7 +105,22 @@ func secretReader(text, file string) promconfig.SecretReader {
 	case text != "":
 		return promconfig.NewInlineSecret(text)
 	case file != "":
-		return promconfig.NewFileSecret(file)
+		return fileSecret(file)
 	}
 	return nil
 }
+
+// fileSecret is the path of a file that is read at each use.
+type fileSecret string
+
+// Fetch implements [promconfig.SecretReader].
+func (f fileSecret) Fetch(context.Context) (string, error) {
+	text, err := regular.Read(string(f))
+	return strings.TrimSpace(string(text)), err
+}
+
+// Description implements [promconfig.SecretReader].
+func (f fileSecret) Description() string { return "file " + string(f) }
+
+// Immutable implements [promconfig.SecretReader].
+func (fileSecret) Immutable() bool { return false }

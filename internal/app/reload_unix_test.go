@@ -1,0 +1,185 @@
+//go:build unix
+
+package app_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/testtool"
+)
+
+// reload reads the configuration again, after a change of it.
+func (w *world) reload(change func(settings map[string]any)) answer {
+	w.Helper()
+	before := w.settings
+	w.settings = clone(before).(map[string]any)
+	change(w.settings)
+	w.configure()
+	w.settings = before
+	return w.try("admin", "POST", "/webhooks/reload", nil)
+}
+
+// clone copies what mappings and lists hold.
+func clone(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(value))
+		for key, item := range value {
+			out[key] = clone(item)
+		}
+		return out
+	case []any:
+		out := make([]any, len(value))
+		for i, item := range value {
+			out[i] = clone(item)
+		}
+		return out
+	}
+	return value
+}
+
+// A named pipe where a file should be is an error of the configuration, wherever it is
+// named, and reloads go on.
+func TestReloadOfNamedPipes(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, nil, option(reloads))
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	endpoint := func(settings map[string]any) map[string]any {
+		return settings["webhook"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
+	}
+	for name, change := range map[string]func(settings map[string]any){
+		"secret":  func(s map[string]any) { endpoint(s)["secret"] = object{"file": pipe} },
+		"secrets": func(s map[string]any) { endpoint(s)["secrets"] = []any{object{"file": pipe}} },
+		"header":  func(s map[string]any) { endpoint(s)["headers"] = object{"X-Key": object{"file": pipe}} },
+		"credentials": func(s map[string]any) {
+			endpoint(s)["http"] = object{"authorization": object{"credentials_file": pipe}}
+		},
+		"password": func(s map[string]any) {
+			endpoint(s)["http"] = object{"basic_auth": object{"username": "a", "password_file": pipe}}
+		},
+		"authority": func(s map[string]any) { endpoint(s)["http"] = object{"tls_config": object{"ca_file": pipe}} },
+		"client secret": func(s map[string]any) {
+			endpoint(s)["http"] = object{"oauth2": object{"client_id": "a", "client_secret_file": pipe, "token_url": "http://127.0.0.1:1"}}
+		},
+		"authority of the token endpoint": func(s map[string]any) {
+			endpoint(s)["http"] = object{"oauth2": object{
+				"client_id": "a", "client_secret": "b", "token_url": "https://127.0.0.1:1", "tls_config": object{"ca_file": pipe},
+			}}
+		},
+		"token": func(s map[string]any) {
+			auth := s["auth"].(map[string]any)
+			auth["tokens"] = append(auth["tokens"].([]any), object{"token": object{"file": pipe}, "user": "new@example.com", "role": "user"})
+		},
+	} {
+		if a := w.reload(change); a.status != 422 || !strings.Contains(a.text, "is a named pipe; name a regular file") {
+			t.Errorf("%s: %d %s", name, a.status, a.text)
+		}
+	}
+	if err := errors.Join(os.Remove(w.file), syscall.Mkfifo(w.file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422, "is a named pipe; name a regular file")
+	if err := os.Remove(w.file); err != nil {
+		t.Fatal(err)
+	}
+	w.wants(w.reload(func(map[string]any) {}), 200)
+}
+
+// A named pipe in the place of a file that was read before does not keep the watcher from
+// seeing what changes later.
+func TestWatcherPassesNamedPipes(t *testing.T) {
+	testtool.InAll(t)
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(webhookSecret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorldWith(t, nil, option(reloads), object{"name": "other", "url": "http://127.0.0.1:1", "secret": object{"file": secret}})
+	endpoints := w.settings["webhook"].(map[string]any)["endpoints"].([]any)
+	appears := func(name string) {
+		endpoints[0] = object{"name": name, "url": "http://127.0.0.1:1"}
+		w.configure()
+		w.until("admin", "GET", "/webhooks/endpoints", nil, has(`"`+name+`"`))
+	}
+	appears("early") // so that the watcher is at work
+	for _, file := range []string{secret, w.file} {
+		if err := errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until("admin", "GET", "/webhooks/endpoints", nil, func(answer) bool { // until it has seen that
+		return strings.Contains(w.log.String(), "is a named pipe")
+	})
+	if err := os.Remove(w.file); err != nil {
+		t.Fatal(err)
+	}
+	endpoints[1] = object{"name": "other", "url": "http://127.0.0.1:1"}
+	appears("late")
+}
+
+// A setting that needs a restart keeps its running value for all that a reload does.
+func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, map[string]any{"auth": nil}, option(reloads))
+	token, err := os.ReadFile(filepath.Join(w.settings["data_dir"].(string), datadir.AdminToken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := strings.TrimSpace(string(token))
+	other := t.TempDir()
+	for range 2 {
+		w.settings["data_dir"], w.settings["files"] = other, object{"max_size": "1KiB"}
+		w.configure()
+		w.log.clear()
+		w.wants(w.try(admin, "POST", "/webhooks/reload", nil), 200)
+		w.wants(w.try(admin, "GET", "/webhooks/endpoints", nil), 200)
+		if text := w.log.String(); !strings.Contains(text, "data_dir") || !strings.Contains(text, "files.max_size") {
+			t.Errorf("the log does not name what needs a restart: %s", text)
+		}
+	}
+	if made, err := os.ReadDir(other); err != nil || len(made) > 0 {
+		t.Errorf("the reload made %v in the other folder, %v", made, err)
+	}
+}
+
+// A file that was cut off does not remove every endpoint; {} does.
+func TestReloadOfAnEmptyFile(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, map[string]any{"auth": nil}, option(reloads))
+	token, err := os.ReadFile(filepath.Join(w.settings["data_dir"].(string), datadir.AdminToken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := strings.TrimSpace(string(token))
+	for _, tt := range []struct {
+		text            string
+		status, present int
+	}{{"", 422, 1}, {"# soon\n", 422, 1}, {"---\n", 422, 1}, {"{}", 200, 0}} {
+		if err := os.WriteFile(w.file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a := w.try(admin, "POST", "/webhooks/reload", nil)
+		if a.status != tt.status || tt.status == 422 && !strings.Contains(a.text, "is empty; write {} to remove every setting") {
+			t.Errorf("%q: %d %s", tt.text, a.status, a.text)
+		}
+		present := 0
+		for _, e := range items(w.call(admin, "GET", "/webhooks/endpoints", nil)) {
+			if fmt.Sprint(e["configured"]) == "true" {
+				present++
+			}
+		}
+		if present != tt.present {
+			t.Errorf("%q: %d endpoints are configured, want %d", tt.text, present, tt.present)
+		}
+	}
+}

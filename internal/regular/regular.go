@@ -1,0 +1,70 @@
+// Package regular reads small files that an operator names. A named pipe or a device
+// may never end, or never even open, so nothing but regular files is read.
+package regular
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// Limit is the size of the largest file that is read.
+const Limit = 4 << 20
+
+// Read returns what a regular file holds, through symbolic links. The error is an
+// [fs.PathError].
+func Read(path string) ([]byte, error) {
+	if err := Check(path); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have been replaced just now
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := check(path, info.Mode()); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, Limit+1))
+	if err == nil && len(text) > Limit {
+		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("is larger than 4 MiB")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return text, nil
+}
+
+// Check returns an error if what is at a path is not a regular file, for those who have
+// others read it. It opens nothing, and leaves it to them that nothing is there.
+func Check(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	return check(path, info.Mode())
+}
+
+// check returns an error unless a mode is that of a regular file.
+func check(path string, mode fs.FileMode) error {
+	kind := ""
+	switch {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		kind = "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		kind = "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		kind = "a socket"
+	default:
+		kind = "a device"
+	}
+	return &fs.PathError{Op: "read", Path: path, Err: errors.New("is " + kind + "; name a regular file")}
+}
