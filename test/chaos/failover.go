@@ -24,10 +24,10 @@ func (w *world) fallBehind() (*failover, error) {
 		return nil, err
 	}
 	err = standby.FollowAsync(w.postgres)
+	f := &failover{standby, time.Now()} // what is written while it catches up may be lost, too
 	if err == nil {
 		err = standby.CatchUp(w.postgres)
 	}
-	f := &failover{standby, time.Now()}
 	if err == nil {
 		err = standby.Stop()
 	}
