@@ -172,10 +172,11 @@ func testDeadReplica(t *testing.T, home Home) {
 func testLongLife(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	here := eventlog.Replica{ID: "here"}
-	for id, ttl := range map[string]time.Duration{"gone": 100 * time.Hour, "here": time.Minute} {
-		if err := log.Join(ctx, eventlog.Replica{ID: id}, ttl); err != nil {
-			t.Fatal(err)
-		}
+	if err := log.Join(ctx, eventlog.Replica{ID: "gone"}, 100*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Join(ctx, here, time.Minute); err != nil { // on SQLite, gone has to go now
+		t.Fatal(err)
 	}
 	live := func() (ids []string) {
 		t.Helper()
