@@ -1,11 +1,13 @@
 package relay_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/relay"
 )
@@ -163,5 +165,75 @@ func TestPartitions(t *testing.T) {
 		expectOrder(t, firstDeliveries(ids))
 		second.exit()
 		third.exit()
+	})
+}
+
+// A change of the number of partitions, in either direction, sends nothing again.
+func TestPartitionsChangeWithoutDuplicates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{delay: 20 * time.Millisecond}
+		slow := func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.ID == "evt-3-0" && len(r.got()) < 700 {
+				return unreachable // it holds up its partition
+			}
+			return delivered
+		}
+		r.answer = slow
+		n := 0
+		for _, partitions := range []int{4, 1, 7, 2} {
+			e := endpoint("a", r)
+			e.MaxInFlight, e.Partitions = 16, partitions
+			stop := start(t, log, relay.Options{}, e)
+			for range 500 {
+				log.Append(event(n, 0))
+				n++
+			}
+			time.Sleep(5 * time.Second)
+			stop()
+		}
+		e := endpoint("a", r)
+		stop := start(t, log, relay.Options{}, e)
+		time.Sleep(time.Hour)
+		stop()
+		if got := r.got(); len(got) != n {
+			t.Errorf("%d delivered, want %d, each once", len(got), n)
+		}
+	})
+}
+
+// endpoints no longer than another one.
+func TestClockSetBackAfterAKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
+		killed := c.start(t, r, manyEndpoints(4)...)
+		c.start(t, r, manyEndpoints(4)...)
+		time.Sleep(time.Minute)
+		killed.kill()
+		c.Jump(-5 * time.Hour)
+		time.Sleep(20 * time.Second)
+		c.append(event(1, 0))
+		time.Sleep(time.Second)
+		if n := len(r.got()); n != 4 {
+			t.Errorf("%d delivered, want 4", n)
+		}
+	})
+}
+
+// answer from the database.
+func TestRefreshIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{Memory: eventlogtest.NewMemory()}
+		p := c.start(t, &receiver{}, endpoint("a", nil))
+		time.Sleep(time.Second)
+		p.set(&p.silent, true)
+		time.Sleep(1500 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begun := time.Now()
+		if err := p.relay.Refresh(ctx); err == nil || time.Since(begun) > time.Second {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+		p.set(&p.silent, false)
 	})
 }

@@ -1,0 +1,230 @@
+package relay_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// it gets most of what it allows at once, and refuses few requests.
+func TestLearnedRateIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, burst, seconds = 50, 5, 5
+		log := eventlogtest.NewMemory()
+		var mu sync.Mutex
+		level, at := 0.0, time.Now()
+		var refusals atomic.Int64
+		r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			level, at = max(level-time.Since(at).Seconds()*rate, 0), time.Now()
+			if level > burst {
+				refusals.Add(1)
+				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_429", Status: 429}
+			}
+			level++
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Second)
+		for n := range 10_000 {
+			log.Append(event(n, 0))
+		}
+		time.Sleep(time.Minute)
+		stop()
+		goesOn := func(after string) {
+			t.Helper()
+			before, refusedBefore := len(r.got()), refusals.Load()
+			time.Sleep(seconds * time.Second)
+			if n := len(r.got()) - before; n < rate*seconds*8/10 {
+				t.Errorf("%d delivered in %d s after %s, %d are allowed", n, seconds, after, rate*seconds)
+			}
+			if n := refusals.Load() - refusedBefore; n > 8 { // without what was learned, 20
+				t.Errorf("%d refused in %d s after %s, want 8 at most", n, seconds, after)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		restarted, err := relay.New(ctx, log, []relay.Endpoint{endpoint("a", r)}, relay.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := background(func() error { return restarted.Run(ctx) })
+		goesOn("a restart")
+		changed := endpoint("a", r)
+		changed.Fingerprint = "changed"
+		if err := restarted.Update(ctx, []relay.Endpoint{changed}); err != nil {
+			t.Fatal(err)
+		}
+		goesOn("a reload")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// those of a few events, and those of one backend of several.
+func TestRefusalsThatAreNotForLoad(t *testing.T) {
+	const seconds = 90
+	for _, test := range []struct {
+		name    string
+		refused func(a tidings.Attempt, request int, since time.Duration) bool
+		want    int
+	}{
+		{"one event in a hundred", func(a tidings.Attempt, _ int, _ time.Duration) bool {
+			return strings.HasSuffix(a.Event.ID, "00-0")
+		}, 15_000},
+		{"one backend in eight", func(_ tidings.Attempt, request int, _ time.Duration) bool { return request%8 == 0 }, 1800},
+		{"one in two for half a minute", func(_ tidings.Attempt, request int, since time.Duration) bool {
+			return since < 30*time.Second && request%2 == 0
+		}, 1000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := eventlogtest.NewMemory()
+				began := time.Now()
+				var requests atomic.Int64
+				r := &receiver{delay: time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
+					if test.refused(a, int(requests.Add(1)), time.Since(began)) {
+						return throttled
+					}
+					return delivered
+				}}
+				stop := start(t, log, relay.Options{}, endpoint("a", r))
+				for n := range 20_000 {
+					log.Append(event(n, 0))
+				}
+				time.Sleep(seconds * time.Second)
+				stop()
+				if n := len(r.got()); n < test.want {
+					t.Errorf("%d delivered in %d s, want at least %d", n, seconds, test.want)
+				} else {
+					t.Logf("%d delivered", n)
+				}
+			})
+		})
+	}
+}
+
+// once than it answers in time.
+func TestReceiverWithOneWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		worker := make(chan struct{}, 1)
+		var executed, timeouts int
+		var mu sync.Mutex
+		send := func(ctx context.Context, _ tidings.Attempt) tidings.Outcome {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+			defer cancel()
+			answered := make(chan struct{})
+			go func() { // it works on after the client is gone
+				worker <- struct{}{}
+				time.Sleep(1500 * time.Millisecond)
+				<-worker
+				mu.Lock()
+				executed++
+				mu.Unlock()
+				close(answered)
+			}()
+			select {
+			case <-answered:
+				return tidings.Outcome{Verdict: tidings.Delivered, Status: 200, Duration: time.Since(began)}
+			case <-ctx.Done():
+				mu.Lock()
+				timeouts++
+				mu.Unlock()
+				return tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout, Duration: time.Since(began)}
+			}
+		}
+		e := endpoint("a", relay.SenderFunc(send))
+		e.MaxInFlight = 16
+		stop := start(t, log, relay.Options{}, e)
+		for i := range 200 {
+			log.Append(event(i, 0))
+		}
+		time.Sleep(time.Minute)
+		mu.Lock()
+		if executed < 38 || timeouts > 0 {
+			t.Errorf("%d executed in a minute, %d timeouts; want 40 and none", executed, timeouts)
+		}
+		mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		if executed != 200 {
+			t.Errorf("%d executed, want each of 200 once", executed)
+		}
+	})
+}
+
+// A pause that the receiver asked for outlives a restart.
+func TestRetryAfterOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		until := time.Now().Add(10 * time.Minute)
+		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
+			if time.Now().Before(until) {
+				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_503", Status: 503, RetryAfter: time.Until(until)}
+			}
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		log.Append(event(1, 0))
+		time.Sleep(time.Minute)
+		stop()
+		stop = start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Until(until) + time.Second)
+		stop()
+		if tries := r.tries(); len(tries) != 2 || len(r.got()) != 1 {
+			t.Errorf("requests: %v, delivered %v; want one before the pause and one after it", tries, r.got())
+		}
+	})
+}
+
+// full speed, and are parked.
+func TestOneKindIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		d := newDelays()
+		r := &receiver{delay: 5 * time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.Action == tidings.Deleted {
+				return throttled
+			}
+			d.arrived(a.Event.ID)
+			return delivered
+		}}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		n := 0
+		for range 25 * 60 { // 25 a second, for a minute
+			n++
+			e := event(n, 0)
+			if n%7 == 0 {
+				e.Action = tidings.Deleted
+			}
+			d.append(log, e)
+			time.Sleep(40 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		stop()
+		took := d.took["evt"]
+		slices.Sort(took)
+		if want := n - n/7; len(took) != want {
+			t.Fatalf("%d of %d delivered", len(took), want)
+		}
+		if last := took[len(took)-1]; last > 3*time.Second {
+			t.Errorf("one took %v", last)
+		}
+	})
+}
