@@ -19,7 +19,8 @@ import (
 const TimeLayout = "2006-01-02T15:04:05.999999Z07:00"
 
 // Event tells that something happened to one resource: it was created, updated or
-// deleted, or what else the program tells of. The JSON form of an Event is the body of a webhook: exactly six members, in a fixed order.
+// deleted, or what else the program tells of. The JSON form of an Event is the body of a
+// webhook: exactly six members, in a fixed order.
 type Event struct {
 	// ID is the same in every attempt and for every endpoint: the webhook-id
 	// header. A UUIDv7 unless the application chose another.
@@ -175,7 +176,8 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	}
 	action, ok := strings.CutPrefix(*body.Event, *body.ResourceType+".")
 	if !ok {
-		return fmt.Errorf("event body: event %s is not of resource type %s", quoted(*body.Event), quoted(*body.ResourceType))
+		return fmt.Errorf("event body: event %s is not of resource type %s", quoted(*body.Event),
+			quoted(*body.ResourceType))
 	}
 	if err := cmp.Or(ResourceType(*body.ResourceType).Check(), Action(action).Check()); err != nil {
 		return fmt.Errorf("event body: %w", err)

@@ -26,14 +26,18 @@ func TestImports(t *testing.T) {
 			"github.com/": "the words import the standard library only",
 			"golang.org/": "the words import the standard library only",
 		},
-		"./vocabulary": heavy, "./sender": heavy, "./receive": heavy, "./eventlog": heavy, "./eventlog/internal/sqllog": heavy, "./eventlog/sqldb": heavy,
+		"./vocabulary": heavy, "./sender": heavy, "./receive": heavy, "./eventlog": heavy,
+		"./eventlog/internal/sqllog": heavy, "./eventlog/sqldb": heavy,
 		"./eventlog/sqlite": heavy, "./eventlog/postgres": heavy,
 		"./eventlog/postgres/listen": without(heavy, "github.com/jackc/pgx"),
-		"./outbox":                   without(heavy, "github.com/jackc/pgx"), "./outbox/outboxtest": without(heavy, "github.com/jackc/pgx"),
-		"./relay": merge(heavy, map[string]string{module + "/sender": "the relay declares the interface it calls"}),
+		"./outbox":                   without(heavy, "github.com/jackc/pgx"),
+		"./outbox/outboxtest":        without(heavy, "github.com/jackc/pgx"),
+		"./relay": merge(heavy,
+			map[string]string{module + "/sender": "the relay declares the interface it calls"}),
 	}
 	for pkg, banned := range forbidden {
-		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg).Output()
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}",
+			pkg).Output()
 		if err != nil {
 			t.Fatalf("%s: %v", pkg, err) // a package that no longer exists
 		}

@@ -41,7 +41,8 @@ func TestPatternMatches(t *testing.T) {
 
 func TestPatternOfTheWrongForm(t *testing.T) {
 	for _, text := range []string{
-		"", "provider", "provider.", ".created", "Provider.*", "provider.created.", "provider.Created", "1st.*", "a-b.*",
+		"", "provider", "provider.", ".created", "Provider.*", "provider.created.",
+		"provider.Created", "1st.*", "a-b.*",
 		"*.paid!", "a b.*", "**", "*x.*", strings.Repeat("a", 64) + ".*", "a." + strings.Repeat("b", 10_000),
 	} {
 		_, err := tidings.ParsePattern(text)

@@ -75,7 +75,8 @@ func valuesFiles(t *testing.T) map[string]string {
 // render returns the objects of a release, the hooks included.
 func render(t *testing.T, helm string, args ...string) []object {
 	t.Helper()
-	out, problem, err := run(t, helm, append([]string{"template", "release", "tidings", "--namespace", "tidings"}, args...)...)
+	out, problem, err := run(t, helm,
+		append([]string{"template", "release", "tidings", "--namespace", "tidings"}, args...)...)
 	if err != nil {
 		t.Fatalf("%s template %q: %v\n%s", helm, args, err, problem)
 	}
@@ -170,7 +171,8 @@ func TestRenderedObjects(t *testing.T) {
 func TestNotes(t *testing.T) { // Helm 3 makes them with a cluster only
 	for name, file := range valuesFiles(t) {
 		t.Run(name, func(t *testing.T) {
-			out, problem, err := run(t, "helm", "install", "release", "tidings", "--namespace", "tidings", "--dry-run=client", "--values", file)
+			out, problem, err := run(t, "helm", "install", "release", "tidings", "--namespace", "tidings",
+				"--dry-run=client", "--values", file)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, problem)
 			}
@@ -250,7 +252,8 @@ func TestSecretsAreInSecretsOnly(t *testing.T) {
 // A change of what is reloaded leaves the pods alone; another replaces them.
 func TestWhatReplacesPods(t *testing.T) {
 	pods := func(args ...string) any {
-		return find(t, render(t, "helm", append([]string{"--values", valuesFiles(t)["endpoints"]}, args...)...), "Deployment", "")["spec"].(object)["template"]
+		return find(t, render(t, "helm", append([]string{"--values", valuesFiles(t)["endpoints"]}, args...)...),
+			"Deployment", "")["spec"].(object)["template"]
 	}
 	before := pods()
 	for _, setting := range []string{
@@ -261,7 +264,8 @@ func TestWhatReplacesPods(t *testing.T) {
 			t.Errorf("%s replaces the pods:\n%s", setting, diff)
 		}
 	}
-	for _, setting := range []string{"config.log.format=text", "config.listen=:9000", "config.files.max_size=1GiB", "database.url=postgres://a/b"} {
+	for _, setting := range []string{"config.log.format=text", "config.listen=:9000", "config.files.max_size=1GiB",
+		"database.url=postgres://a/b"} {
 		if gocmp.Equal(before, pods("--set", setting)) {
 			t.Errorf("%s does not replace the pods", setting)
 		}
@@ -273,46 +277,64 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		set  string   // as --set takes it
 		want []string // of Helm 3.14, of Helm 4; one for both
 	}{
-		"unknown value": {"replica=2", []string{`Additional property replica is not allowed`, `additional properties 'replica' not allowed`}},
+		"unknown value": {"replica=2",
+			[]string{`Additional property replica is not allowed`, `additional properties 'replica' not allowed`}},
 		"unknown setting": {"config.lisen=x", []string{
-			`config: Additional property lisen is not allowed`, `at '/config': additional properties 'lisen' not allowed`,
+			`config: Additional property lisen is not allowed`,
+			`at '/config': additional properties 'lisen' not allowed`,
 		}},
 		"unknown key of an endpoint": {"webhook.endpoints[0].ulr=https://example.com", []string{
-			`webhook.endpoints.0: Additional property ulr is not allowed`, `at '/webhook/endpoints/0': additional properties 'ulr' not allowed`,
+			`webhook.endpoints.0: Additional property ulr is not allowed`,
+			`at '/webhook/endpoints/0': additional properties 'ulr' not allowed`,
 		}},
 		"endpoint without a URL": {"webhook.endpoints[0].name=crm", []string{
 			`webhook.endpoints.0: url is required`, `at '/webhook/endpoints/0': missing property 'url'`,
 		}},
 		"wrong type": {"webhook.endpoints[0].url=https://example.com,webhook.endpoints[0].events=all", []string{
-			`webhook.endpoints.0.events: Invalid type. Expected: array, given: string`, `at '/webhook/endpoints/0/events': got string, want array`,
+			`webhook.endpoints.0.events: Invalid type. Expected: array, given: string`,
+			`at '/webhook/endpoints/0/events': got string, want array`,
 		}},
 		"unknown key of the HTTP client": {"webhook.endpoints[0].url=https://example.com,webhook.endpoints[0].http.tls_config.ca=x,webhook.endpoints[0].http.proxy=x", []string{
-			`webhook.endpoints.0.http: Additional property proxy is not allowed`, `at '/webhook/endpoints/0/http': additional properties 'proxy' not allowed`,
+			`webhook.endpoints.0.http: Additional property proxy is not allowed`,
+			`at '/webhook/endpoints/0/http': additional properties 'proxy' not allowed`,
 		}},
 		"secretRef without a key": {"config.encryption_key.secretRef.name=x", []string{
-			`config.encryption_key: Must validate at least one schema (anyOf)`, `at '/config/encryption_key/secretRef': missing property 'key'`,
+			`config.encryption_key: Must validate at least one schema (anyOf)`,
+			`at '/config/encryption_key/secretRef': missing property 'key'`,
 		}},
 		"replicas on SQLite": {"replicas=2", []string{
-			"replicas, autoscaling: SQLite has one process. For several pods set database.url or database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false",
+			"replicas, autoscaling: SQLite has one process. For several pods set database.url or " +
+				"database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false",
 		}},
-		"autoscaling on SQLite": {"autoscaling.enabled=true", []string{"replicas, autoscaling: SQLite has one process."}},
+		"autoscaling on SQLite": {"autoscaling.enabled=true",
+			[]string{"replicas, autoscaling: SQLite has one process."}},
 		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
 			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Have a volume that is [ReadWriteMany], or set config.files.s3, or replicas: 1`,
 		}},
 		"replicas without a volume": {"replicas=2,database.url=postgres://a/b,persistence.enabled=false", []string{
-			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or config.files.s3, or replicas: 1",
+			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or " +
+				"config.files.s3, or replicas: 1",
 		}},
-		"empty section": {"webhook=null", []string{"webhook: nothing stands below it. Leave the line out, or fill it in"}},
-		"two databases": {"database.url=postgres://a/b,database.existingSecret=x", []string{"database: url and existingSecret are both set; one of them is enough"}},
+		"empty section": {"webhook=null",
+			[]string{"webhook: nothing stands below it. Leave the line out, or fill it in"}},
+		"two databases": {"database.url=postgres://a/b,database.existingSecret=x",
+			[]string{"database: url and existingSecret are both set; one of them is enough"}},
 		"two places of endpoints": {"webhook.existingSecret=x,webhook.endpoints[0].url=https://example.com", []string{
-			"webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them in one place",
+			"webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them " +
+				"in one place",
 		}},
-		"webhook in config":          {"config.webhook.source=/x", []string{"config.webhook: the key webhook has a place of its own. Move it out of config"}},
-		"database in config":         {"config.database_url=x", []string{"config.database_url: set database.url or database.existingSecret instead"}},
-		"ingress without a host":     {"ingress.enabled=true", []string{"ingress.hosts: name at least one host"}},
-		"route without a gateway":    {"httpRoute.enabled=true", []string{"httpRoute.parentRefs: name at least one gateway"}},
-		"digest that is none":        {"image.digest=latest", []string{`image.digest: Does not match pattern`, `at '/image/digest': 'latest' does not match pattern`}},
-		"service of an unknown kind": {"service.type=External", []string{`service.type: service.type must be one of the following`, `at '/service/type': value must be one of`}},
+		"webhook in config": {"config.webhook.source=/x",
+			[]string{"config.webhook: the key webhook has a place of its own. Move it out of config"}},
+		"database in config": {"config.database_url=x",
+			[]string{"config.database_url: set database.url or database.existingSecret instead"}},
+		"ingress without a host": {"ingress.enabled=true", []string{"ingress.hosts: name at least one host"}},
+		"route without a gateway": {"httpRoute.enabled=true",
+			[]string{"httpRoute.parentRefs: name at least one gateway"}},
+		"digest that is none": {"image.digest=latest",
+			[]string{`image.digest: Does not match pattern`, `at '/image/digest': 'latest' does not match pattern`}},
+		"service of an unknown kind": {"service.type=External",
+			[]string{`service.type: service.type must be one of the following`,
+				`at '/service/type': value must be one of`}},
 	} {
 		for i, helm := range helms {
 			t.Run(name+"/"+helm, func(t *testing.T) {
@@ -331,11 +353,13 @@ func TestWrongValuesAreRefused(t *testing.T) {
 
 // What the schema can't see, the check before an upgrade says.
 func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
-	objects := render(t, "helm", "--set", "webhook.endpoints[0].url=ftp://example.com,webhook.endpoints[0].events={provider.create}")
+	objects := render(t, "helm", "--set",
+		"webhook.endpoints[0].url=ftp://example.com,webhook.endpoints[0].events={provider.create}")
 	spec := find(t, objects, "Job", "-check")["spec"].(object)["template"].(object)["spec"].(object)
 	files := readable(t, volumeFiles(t, objects, spec), spec, spec["containers"].([]any)[0].(object)["args"].([]any))
 	_, err := config.Load(config.Input{Files: files})
-	for _, want := range []string{"webhook.endpoints[0].url: the URL must begin with", `did you mean "provider.created"`} {
+	for _, want := range []string{"webhook.endpoints[0].url: the URL must begin with",
+		`did you mean "provider.created"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
@@ -344,7 +368,8 @@ func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
 
 // README.md is made from the comments in values.yaml.
 func TestReadmeIsUpToDate(t *testing.T) {
-	out, problem, err := run(t, "helm-docs", "--chart-search-root", "tidings", "--dry-run", "--log-level", "warning", "--sort-values-order", "file")
+	out, problem, err := run(t, "helm-docs", "--chart-search-root", "tidings", "--dry-run", "--log-level", "warning",
+		"--sort-values-order", "file")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, problem)
 	}

@@ -28,12 +28,16 @@ func TestLifeOfARelease(t *testing.T) {
 				installed := c.everything(namespace)
 				deployment := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]
 				n.accepts(deployment["spec"].(object)["template"].(object))
-				c.must(helm, append([]string{"upgrade", "release", "tidings", "--values", file, "--set", "podLabels.changed=yes"}, on...)...)
-				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]; !strings.Contains(text(now), "changed") {
+				c.must(helm,
+					append([]string{"upgrade", "release", "tidings", "--values", file, "--set",
+						"podLabels.changed=yes"}, on...)...)
+				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments",
+					"Deployment")[0]; !strings.Contains(text(now), "changed") {
 					t.Error("the upgrade changed nothing")
 				}
 				c.must(helm, append([]string{"rollback", "release", "1"}, on...)...)
-				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]; strings.Contains(text(now["spec"].(object)), "changed") {
+				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments",
+					"Deployment")[0]; strings.Contains(text(now["spec"].(object)), "changed") {
 					t.Error("the rollback changed nothing")
 				}
 				c.must(helm, append([]string{"uninstall", "release"}, on...)...)
@@ -113,7 +117,8 @@ func TestReleaseServes(t *testing.T) {
 			first.wait(t, "webhook.ping")
 
 			// Another endpoint.
-			more := append(on, "--set", "webhook.endpoints[1].name=second", "--set", "webhook.endpoints[1].url="+second.URL)
+			more := append(on, "--set", "webhook.endpoints[1].name=second", "--set",
+				"webhook.endpoints[1].url="+second.URL)
 			c.must(helm, append([]string{"upgrade", "release", "tidings"}, more...)...)
 			pods.update(n.secrets())
 			server.logs("configuration reloaded", 1)
@@ -121,7 +126,9 @@ func TestReleaseServes(t *testing.T) {
 			second.wait(t, "webhook.ping")
 
 			// A wrong one.
-			out, err := c.helm(helm, append([]string{"upgrade", "release", "tidings", "--set", "webhook.endpoints[2].url=ftp://x"}, more...)...)
+			out, err := c.helm(helm,
+				append([]string{"upgrade", "release", "tidings", "--set", "webhook.endpoints[2].url=ftp://x"},
+					more...)...)
 			if err == nil || !strings.Contains(out, "release-tidings-check") {
 				t.Errorf("a wrong configuration was taken: %v\n%s", err, out)
 			}

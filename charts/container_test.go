@@ -48,10 +48,12 @@ func TestImage(t *testing.T) {
 				t.Fatal(err)
 			}
 			i := inspected[0]
-			if i.Architecture != tt.arch || i.Config.User != "65532:65532" || !slices.Equal(i.Config.Entrypoint, []string{"/tidings"}) {
+			if i.Architecture != tt.arch || i.Config.User != "65532:65532" ||
+				!slices.Equal(i.Config.Entrypoint, []string{"/tidings"}) {
 				t.Errorf("image: %+v", i)
 			}
-			if l := i.Config.Labels; l["org.opencontainers.image.revision"] != commit(t) || l["org.opencontainers.image.licenses"] != "Apache-2.0" {
+			if l := i.Config.Labels; l["org.opencontainers.image.revision"] != commit(t) ||
+				l["org.opencontainers.image.licenses"] != "Apache-2.0" {
 				t.Errorf("labels %q, want the commit %s", l, commit(t))
 			}
 			testImageFiles(t, podman(t, "image", "mount", image+":"+tt.tag), tt.machine)
@@ -85,7 +87,9 @@ func testImageFiles(t *testing.T, root string, machine elf.Machine) {
 	if err == nil {
 		err = json.Unmarshal(text, &sbom)
 	}
-	if err != nil || !slices.ContainsFunc(sbom.Components, func(c struct{ Name string }) bool { return c.Name == "modernc.org/sqlite" }) {
+	if err != nil ||
+		!slices.ContainsFunc(sbom.Components,
+			func(c struct{ Name string }) bool { return c.Name == "modernc.org/sqlite" }) {
 		t.Errorf("sbom.cdx.json: %v, %d components", err, len(sbom.Components))
 	}
 }
@@ -126,7 +130,8 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 		set := append([]string{
 			"config.listen=" + address, "config.shutdown_delay=1s",
 			"webhook.endpoints[0].url=" + first.URL + "/first",
-			"webhook.endpoints[0].headers.Authorization.secretRef.name=crm", "webhook.endpoints[0].headers.Authorization.secretRef.key=authorization",
+			"webhook.endpoints[0].headers.Authorization.secretRef.name=crm",
+			"webhook.endpoints[0].headers.Authorization.secretRef.key=authorization",
 			"admin.existingSecret=tidings-admin", "admin.existingSecretKey=token",
 		}, more...)
 		return render(t, "helm", "--set", strings.Join(set, ","))
@@ -152,7 +157,8 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 
 	p.update(rendered("webhook.endpoints[1].url=" + second.URL + "/second"))
 	within(t, func() string {
-		out := podman(t, "exec", s.name, "/tidings", "endpoints", "--data-dir", "/etc/tidings", "--url", "http://"+address)
+		out := podman(t, "exec", s.name, "/tidings", "endpoints", "--data-dir", "/etc/tidings",
+			"--url", "http://"+address)
 		if !strings.Contains(out, "/second\thealthy") {
 			return "after the mount was swapped: " + out
 		}
@@ -195,10 +201,12 @@ func TestContainersRollingUpdate(t *testing.T) {
 	serve := func(name string) *server {
 		address := freeAddress(t)
 		objects := render(t, "helm", "--set-string", strings.Join([]string{
-			"config.listen=" + address, "config.shutdown_delay=2s", "database.url=" + url, "webhook.endpoints[0].url=" + r.URL,
+			"config.listen=" + address, "config.shutdown_delay=2s", "database.url=" + url,
+			"webhook.endpoints[0].url=" + r.URL,
 			"admin.existingSecret=tidings-admin", "admin.existingSecretKey=token",
 		}, ","))
-		if strategy := find(t, objects, "Deployment", "")["spec"].(object)["strategy"].(object); strategy["rollingUpdate"].(object)["maxUnavailable"] != 0 {
+		if strategy := find(t, objects, "Deployment",
+			"")["spec"].(object)["strategy"].(object); strategy["rollingUpdate"].(object)["maxUnavailable"] != 0 {
 			t.Fatalf("strategy %v", strategy)
 		}
 		return newPod(t, template(t, objects), objects).serve(name, address)

@@ -46,7 +46,8 @@ func startCluster(t *testing.T) *cluster {
 	etcd, peers, address := freeAddress(t), freeAddress(t), freeAddress(t)
 	start(t, "etcd", exec.Command("etcd", "--data-dir", filepath.Join(folder, "etcd"),
 		"--listen-client-urls", "http://"+etcd, "--advertise-client-urls", "http://"+etcd,
-		"--listen-peer-urls", "http://"+peers, "--initial-advertise-peer-urls", "http://"+peers, "--initial-cluster", "default=http://"+peers))
+		"--listen-peer-urls", "http://"+peers, "--initial-advertise-peer-urls", "http://"+peers, "--initial-cluster",
+		"default=http://"+peers))
 	write := func(name string, text []byte) string {
 		path := filepath.Join(folder, name)
 		if err := os.WriteFile(path, text, 0o600); err != nil {
@@ -66,9 +67,11 @@ func startCluster(t *testing.T) *cluster {
 	tokens := write("tokens.csv", []byte(clusterToken+",admin,admin,system:masters\n"))
 	host, port, _ := strings.Cut(address, ":")
 	start(t, "kube-apiserver", exec.Command(testtool.Path(t, "kube-apiserver"), "--etcd-servers", "http://"+etcd,
-		"--bind-address", host, "--secure-port", port, "--cert-dir", filepath.Join(folder, "certificates"), "--token-auth-file", tokens,
+		"--bind-address", host, "--secure-port", port, "--cert-dir", filepath.Join(folder, "certificates"),
+		"--token-auth-file", tokens,
 		"--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16",
-		"--service-account-issuer", "https://"+address, "--service-account-key-file", keyFile, "--service-account-signing-key-file", keyFile))
+		"--service-account-issuer", "https://"+address, "--service-account-key-file", keyFile,
+		"--service-account-signing-key-file", keyFile))
 	c := &cluster{T: t, url: "https://" + address, client: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // its certificate is of this minute
 	}}}
@@ -100,7 +103,8 @@ users: [{name: u, user: {token: %s}}], contexts: [{name: c, context: {cluster: c
 		}
 		return ""
 	})
-	c.create("/apis/scheduling.k8s.io/v1/priorityclasses", `{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: tidings-high}, value: 1000}`)
+	c.create("/apis/scheduling.k8s.io/v1/priorityclasses",
+		`{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {name: tidings-high}, value: 1000}`)
 	return c
 }
 
@@ -183,18 +187,22 @@ func (c *cluster) items(path, kind string) []object {
 // the Secrets from elsewhere, and returns what is in it.
 func (c *cluster) namespace(name string) (before string) {
 	c.Helper()
-	c.create("/api/v1/namespaces", fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, name))
+	c.create("/api/v1/namespaces",
+		fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, name))
 	for _, account := range []string{"default", "tidings"} {
-		c.create("/api/v1/namespaces/"+name+"/serviceaccounts", "{apiVersion: v1, kind: ServiceAccount, metadata: {name: "+account+"}}")
+		c.create("/api/v1/namespaces/"+name+"/serviceaccounts",
+			"{apiVersion: v1, kind: ServiceAccount, metadata: {name: "+account+"}}")
 	}
 	for secret, data := range elsewhere {
-		text, err := json.Marshal(object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": secret}, "stringData": data})
+		text, err := json.Marshal(object{"apiVersion": "v1", "kind": "Secret",
+			"metadata": object{"name": secret}, "stringData": data})
 		if err != nil {
 			c.Fatal(err)
 		}
 		c.create("/api/v1/namespaces/"+name+"/secrets", string(text))
 	}
-	c.create("/api/v1/namespaces/"+name+"/configmaps", "{apiVersion: v1, kind: ConfigMap, metadata: {name: company-ca}}")
+	c.create("/api/v1/namespaces/"+name+"/configmaps",
+		"{apiVersion: v1, kind: ConfigMap, metadata: {name: company-ca}}")
 	return c.everything(name)
 }
 
@@ -210,7 +218,8 @@ func (c *cluster) everything(namespace string) string {
 		for _, r := range list(c.get(group)["resources"]) {
 			resource := r.(object)
 			name := resource["name"].(string)
-			if resource["namespaced"] != true || strings.Contains(name, "/") || !strings.Contains(fmt.Sprint(resource["verbs"]), "list") || name == "events" {
+			if resource["namespaced"] != true || strings.Contains(name, "/") ||
+				!strings.Contains(fmt.Sprint(resource["verbs"]), "list") || name == "events" {
 				continue
 			}
 			for _, o := range c.items(group+"/namespaces/"+namespace+"/"+name, name) {
@@ -254,7 +263,8 @@ type node struct {
 
 func (c *cluster) startNode(namespace string, hosts ...string) *node {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &node{cluster: c, namespace: namespace, hosts: hosts, done: make(map[string]bool), cancel: cancel, ended: make(chan struct{})}
+	n := &node{cluster: c, namespace: namespace, hosts: hosts, done: make(map[string]bool), cancel: cancel,
+		ended: make(chan struct{})}
 	go func() {
 		defer close(n.ended)
 		for ctx.Err() == nil {
@@ -312,7 +322,8 @@ func (n *node) release() {
 			continue
 		}
 		path := claims + "/" + objectName(claim)
-		if code, answer := n.do(http.MethodPatch, path, "application/merge-patch+json", `{"metadata": {"finalizers": null}}`); code != http.StatusOK && code != http.StatusNotFound {
+		if code, answer := n.do(http.MethodPatch, path, "application/merge-patch+json",
+			`{"metadata": {"finalizers": null}}`); code != http.StatusOK && code != http.StatusNotFound {
 			n.Errorf("let go of %s: %d %s", path, code, answer)
 		}
 	}
@@ -337,12 +348,14 @@ func (n *node) run(spec object) error {
 
 // accepts has the server say whether it would take the pods of a template.
 func (n *node) accepts(template object) {
-	text, err := json.Marshal(object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": "probe"}, "spec": template["spec"]})
+	text, err := json.Marshal(object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": "probe"},
+		"spec": template["spec"]})
 	if err != nil {
 		n.Error(err)
 		return
 	}
-	if status, answer := n.do(http.MethodPost, "/api/v1/namespaces/"+n.namespace+"/pods?dryRun=All", "application/json", string(text)); status != http.StatusCreated {
+	if status, answer := n.do(http.MethodPost, "/api/v1/namespaces/"+n.namespace+"/pods?dryRun=All", "application/json",
+		string(text)); status != http.StatusCreated {
 		n.Errorf("a pod is refused: %s", answer)
 	}
 }
@@ -353,7 +366,8 @@ func (n *node) status(path string, status object) {
 		n.Error(err)
 		return
 	}
-	if code, answer := n.do(http.MethodPatch, path+"/status", "application/merge-patch+json", string(text)); code != http.StatusOK && code != http.StatusNotFound {
+	if code, answer := n.do(http.MethodPatch, path+"/status", "application/merge-patch+json",
+		string(text)); code != http.StatusOK && code != http.StatusNotFound {
 		n.Errorf("status of %s: %d %s", path, code, answer)
 	}
 }
@@ -362,14 +376,16 @@ func jobStatus(failure error) object {
 	now := time.Now().UTC().Format(time.RFC3339)
 	conditions := func(kinds ...string) (all []object) {
 		for _, kind := range kinds {
-			all = append(all, object{"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": now})
+			all = append(all, object{"type": kind, "status": "True", "reason": "BackoffLimitExceeded",
+				"lastTransitionTime": now})
 		}
 		return all
 	}
 	if failure != nil {
 		return object{"startTime": now, "failed": 1, "conditions": conditions("FailureTarget", "Failed")}
 	}
-	return object{"startTime": now, "completionTime": now, "succeeded": 1, "conditions": conditions("SuccessCriteriaMet", "Complete")}
+	return object{"startTime": now, "completionTime": now, "succeeded": 1,
+		"conditions": conditions("SuccessCriteriaMet", "Complete")}
 }
 
 // token is what the release's admin says.

@@ -97,10 +97,14 @@ func queries(t *testing.T) []string {
 // startServer runs a server with a receiver that is well and one that is not.
 func startServer(t *testing.T) (address string) {
 	t.Helper()
-	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}))
 	t.Cleanup(well.Close)
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
-	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %s\nauth: {disabled: true}\nwebhook: {endpoints: [{name: well, url: %q}, {name: down, url: 'http://127.0.0.1:1'}]}\n", t.TempDir(), well.URL)
+	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %s\nauth: {disabled: true}\nwebhook: {endpoints: [{name: "+
+		"well, url: %q}, {name: down, url: 'http://127.0.0.1:1'}]}\n", t.TempDir(), well.URL)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +153,8 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 	response.Body.Close()
 	deadline := time.Now().Add(patience)
 	metrics := ""
-	for !strings.Contains(metrics, `tidings_webhook_delay_seconds_count{endpoint="well"}`) || !strings.Contains(metrics, `state="down"`) {
+	for !strings.Contains(metrics, `tidings_webhook_delay_seconds_count{endpoint="well"}`) ||
+		!strings.Contains(metrics, `state="down"`) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing was delivered:\n%s", metrics)
 		}
@@ -187,7 +192,8 @@ func startPrometheus(t *testing.T, target string) (url string) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(folder, "prometheus.yaml")
-	text := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 1s}\nrule_files: [%s]\nscrape_configs: [{job_name: tidings, static_configs: [{targets: ['%s']}]}]\n", rules, target)
+	text := fmt.Sprintf("global: {scrape_interval: 200ms, evaluation_interval: 1s}\nrule_files: "+
+		"[%s]\nscrape_configs: [{job_name: tidings, static_configs: [{targets: ['%s']}]}]\n", rules, target)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +204,8 @@ func startPrometheus(t *testing.T, target string) (url string) {
 	address := l.Addr().String()
 	l.Close()
 	var log bytes.Buffer
-	cmd := exec.Command(testtool.Path(t, "prometheus"), "--config.file", file, "--storage.tsdb.path", filepath.Join(folder, "data"), "--web.listen-address", address)
+	cmd := exec.Command(testtool.Path(t, "prometheus"), "--config.file", file, "--storage.tsdb.path",
+		filepath.Join(folder, "data"), "--web.listen-address", address)
 	cmd.Stderr = &log
 	child.EndWithUs(cmd, syscall.SIGKILL)
 	if err := cmd.Start(); err != nil {

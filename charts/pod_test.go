@@ -119,10 +119,12 @@ func list(value any) []any {
 func (p *pod) args(container object, more ...string) []string {
 	p.Helper()
 	of, on := p.spec["securityContext"].(object), container["securityContext"].(object)
-	if of["runAsNonRoot"] != true || of["seccompProfile"].(object)["type"] != "RuntimeDefault" || on["allowPrivilegeEscalation"] != false {
+	if of["runAsNonRoot"] != true || of["seccompProfile"].(object)["type"] != "RuntimeDefault" ||
+		on["allowPrivilegeEscalation"] != false {
 		p.Fatalf("not what podman is told below: %v, %v", of, on)
 	}
-	args := []string{"run", "--rm", "--network", "host", "--security-opt", "no-new-privileges", "--user", fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"])}
+	args := []string{"run", "--rm", "--network", "host", "--security-opt", "no-new-privileges", "--user",
+		fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"])}
 	for _, c := range on["capabilities"].(object)["drop"].([]any) {
 		args = append(args, "--cap-drop", c.(string))
 	}
@@ -142,7 +144,8 @@ func (p *pod) args(container object, more ...string) []string {
 	for _, e := range list(container["env"]) {
 		variable := e.(object)
 		ref := variable["valueFrom"].(object)["secretKeyRef"].(object)
-		args = append(args, "--env", fmt.Sprintf("%s=%s", variable["name"], p.secrets[ref["name"].(string)][ref["key"].(string)]))
+		args = append(args, "--env",
+			fmt.Sprintf("%s=%s", variable["name"], p.secrets[ref["name"].(string)][ref["key"].(string)]))
 	}
 	args = append(append(args, more...), image+":check")
 	for _, a := range container["args"].([]any) {
@@ -341,7 +344,8 @@ func (s *server) stopped() {
 
 // create makes a context and returns its id.
 func create(ctx context.Context, address string) (id string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v1/contexts", strings.NewReader("{}"))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v1/contexts",
+		strings.NewReader("{}"))
 	if err != nil {
 		return "", err
 	}

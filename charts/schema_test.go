@@ -96,7 +96,8 @@ func schemaOf(t reflect.Type, name string) object {
 		return object{"$ref": "#/definitions/file"}
 	case t.Kind() == reflect.Pointer:
 		return schemaOf(t.Elem(), name)
-	case reflect.PointerTo(t).Implements(textUnmarshaler) || reflect.PointerTo(t).Implements(nodeUnmarshaler) && t.Kind() != reflect.Struct:
+	case reflect.PointerTo(t).Implements(textUnmarshaler) || reflect.PointerTo(t).Implements(nodeUnmarshaler) &&
+		t.Kind() != reflect.Struct:
 		return object{"type": "string"}
 	}
 	switch t.Kind() {

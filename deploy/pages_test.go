@@ -96,7 +96,8 @@ func TestSystemd(t *testing.T) {
 		"--workdir", "/srv", "localhost/tidings-debian", "/sbin/init")
 	defer func() {
 		if t.Failed() {
-			log, _ := command("podman", "exec", machine, "journalctl", "--no-pager", "--unit", "tidings").CombinedOutput()
+			log, _ := command("podman", "exec", machine, "journalctl", "--no-pager", "--unit",
+				"tidings").CombinedOutput()
 			t.Logf("log:\n%s", log)
 		}
 		_ = command("podman", "rm", "--force", machine).Run()
@@ -122,7 +123,8 @@ func TestSystemd(t *testing.T) {
 	}
 	address := l.Addr().String()
 	l.Close()
-	sh("mkdir -p /etc/systemd/system/tidings.service.d && printf '[Service]\\nEnvironment=TIDINGS_LISTEN=" + address + "\\n' > /etc/systemd/system/tidings.service.d/test.conf")
+	sh("mkdir -p /etc/systemd/system/tidings.service.d && printf '[Service]\\nEnvironment=TIDINGS_LISTEN=" + address +
+		"\\n' > /etc/systemd/system/tidings.service.d/test.conf")
 
 	page := blocks(t, "linux.md")
 	sh(page[0])
@@ -136,18 +138,21 @@ func TestSystemd(t *testing.T) {
 	}
 
 	arrived := make(chan string, 16)
-	receiver := http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		arrived <- r.URL.Path
-	})}
+	receiver := http.Server{ReadHeaderTimeout: time.Second,
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			arrived <- r.URL.Path
+		})}
 	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = receiver.Serve(l) }()
 	defer receiver.Close()
-	sh("echo 'webhook: {endpoints: [{name: here, url: \"http://" + l.Addr().String() + "/hook\"}]}' > /etc/tidings/tidings.yaml")
+	sh("echo 'webhook: {endpoints: [{name: here, url: \"http://" + l.Addr().String() +
+		"/hook\"}]}' > /etc/tidings/tidings.yaml")
 	sh(page[2])
 	within(t, func() error {
-		_, err := command("podman", "exec", machine, "tidings", "endpoints", "test", "here", "--data-dir", "/var/lib/tidings", "--url", "http://"+address).Output()
+		_, err := command("podman", "exec", machine, "tidings", "endpoints", "test", "here", "--data-dir",
+			"/var/lib/tidings", "--url", "http://"+address).Output()
 		return err
 	})
 	if path := <-arrived; path != "/hook" {
@@ -157,8 +162,10 @@ func TestSystemd(t *testing.T) {
 	// It comes back after it was killed, and stops in order when it is told to.
 	sh("systemctl kill --signal KILL tidings")
 	within(t, func() error {
-		out, err := command("podman", "exec", machine, "systemctl", "show", "--property", "NRestarts,ActiveState", "tidings").Output()
-		if err != nil || !bytes.Contains(out, []byte("NRestarts=1")) || !bytes.Contains(out, []byte("ActiveState=active")) {
+		out, err := command("podman", "exec", machine, "systemctl", "show", "--property",
+			"NRestarts,ActiveState", "tidings").Output()
+		if err != nil || !bytes.Contains(out, []byte("NRestarts=1")) ||
+			!bytes.Contains(out, []byte("ActiveState=active")) {
 			return fmt.Errorf("after it was killed: %s %w", out, err)
 		}
 		return nil
@@ -233,7 +240,8 @@ func TestCompose(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, func() error {
-		out, err := command("podman", "exec", "deploy_tidings_1", "/tidings", "endpoints", "test", "here", "--data-dir", "/var/lib/tidings").CombinedOutput()
+		out, err := command("podman", "exec", "deploy_tidings_1", "/tidings", "endpoints", "test", "here", "--data-dir",
+			"/var/lib/tidings").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%s: %w", out, err)
 		}

@@ -53,8 +53,10 @@ type ClockError struct {
 
 // Error says what to do.
 func (e *ClockError) Error() string {
-	return fmt.Sprintf("the clock of the database is %s further than when events expired last: it was set forward, or nothing ran for so long; "+
-		"nothing expires until %s; if the clock is wrong, set it back", e.Jump.Round(time.Second), e.Until.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("the clock of the database is %s further than when events expired last: it was set forward, "+
+		"or nothing ran for so long; "+
+		"nothing expires until %s; if the clock is wrong, set it back", e.Jump.Round(time.Second),
+		e.Until.UTC().Format(time.RFC3339))
 }
 
 // ExpiryClock is what a log remembers of the clock that events expire by.

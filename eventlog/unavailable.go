@@ -146,7 +146,8 @@ var postgresReasons = []struct{ state, text, reason string }{
 	{"08", "", broken},
 	{"25006", "", "the database is read-only: it is a standby, or default_transaction_read_only is on"},
 	{"3F000", "", "the schema of Tidings is gone: restore it, or start Tidings again, which makes an empty one"},
-	{"42P01", "", "tables of Tidings are gone: restore them; if all are gone, start Tidings again, which makes empty ones"},
+	{"42P01", "", "tables of Tidings are gone: restore them; if all are gone, start Tidings again, which makes " +
+		"empty ones"},
 	{
 		"42501", "denied to set parameter",
 		"the database, the role or database_url sets PARAMETER, which this role may not change: " +
@@ -165,14 +166,16 @@ var postgresReasons = []struct{ state, text, reason string }{
 	{"53200", "", "the database is out of memory"},
 	{
 		"53300", "too many connections for role",
-		"the role has no free connection: raise its limit with ALTER ROLE … CONNECTION LIMIT, or lower database.max_connections here",
+		"the role has no free connection: raise its limit with ALTER ROLE … CONNECTION LIMIT, or lower " +
+			"database.max_connections here",
 	},
 	{
 		"53300", "too many connections for database",
 		"the database has no free connection: raise its limit with ALTER DATABASE … CONNECTION LIMIT, " +
 			"or lower database.max_connections here",
 	},
-	{"53300", "", "the database has no free connection: raise its max_connections, or lower database.max_connections here"},
+	{"53300", "", "the database has no free connection: raise its max_connections, or lower " +
+		"database.max_connections here"},
 	{"53", "", "the database is at one of its limits"},
 	{"57P03", "", "the database is starting up, or takes no connections"},
 	{"57P", "", "the database shut down, or ended the connection"},

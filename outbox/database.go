@@ -86,7 +86,8 @@ func Postgres(pool *pgxpool.Pool) Database {
 		cfg := pool.Config()
 		cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns = connections, 0, 0
 		// These are about the program's statements.
-		cfg.BeforeAcquire, cfg.PrepareConn, cfg.AfterRelease = nil, nil, nil //nolint:staticcheck // as long as programs can set it
+		cfg.BeforeAcquire, cfg.PrepareConn, cfg.AfterRelease = nil, nil,
+			nil //nolint:staticcheck // as long as programs can set it
 		cfg.ConnConfig.Tracer, cfg.ConnConfig.OnNotification = nil, nil
 		own, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg)
 		if err != nil {
@@ -130,7 +131,9 @@ func closePool(pool *pgxpool.Pool) error {
 func PostgresDB(db *sql.DB) Database {
 	return Database{make: func(_ context.Context, schema string, retention time.Duration) (*home, error) {
 		if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < connections {
-			return nil, fmt.Errorf("the pool is limited to %d connections, which the outbox shares: allow at least %d", limit, connections)
+			return nil,
+				fmt.Errorf("the pool is limited to %d connections, which the outbox shares: allow at least %d", limit,
+					connections)
 		}
 		log := newPostgresLog(db, schema, retention)
 		return &home{

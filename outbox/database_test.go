@@ -111,7 +111,9 @@ func TestSchemaAndMigrate(t *testing.T) {
 		tellPgx(t, pool, hooks, ordered("1"))
 		outboxtest.Told(t, database, ordered("1"))
 	}
-	rows, err := pool.Query(t.Context(), "SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1")
+	rows, err := pool.Query(t.Context(),
+		"SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', "+
+			"'information_schema') ORDER BY 1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +171,8 @@ func TestProgramAndDeliveriesHaveTheirOwnConnections(t *testing.T) {
 	defer busy.Release()
 	receiver.Wait(1)
 	var n int
-	err = busy.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").Scan(&n)
+	err = busy.QueryRow(t.Context(),
+		"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()").Scan(&n)
 	if err != nil || n > 8 {
 		t.Errorf("%d connections, %v; want at most the program's and six", n, err)
 	}
@@ -180,7 +183,8 @@ func TestPoolsOfEveryKind(t *testing.T) {
 	testtool.InAll(t)
 	url := testdb.Postgres(t)
 	for _, mode := range []pgx.QueryExecMode{
-		pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec,
+		pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe,
+		pgx.QueryExecModeDescribeExec,
 	} {
 		t.Run(mode.String(), func(t *testing.T) {
 			cfg, err := pgxpool.ParseConfig(url)
@@ -223,7 +227,9 @@ func testListener(t *testing.T, pool *pgxpool.Pool, database outbox.Database) {
 	run(t, open(t, database, outbox.Options{Endpoints: []tidings.Endpoint{}}))
 	listener := func() (pid int) {
 		waitFor(t, func() bool {
-			return pool.QueryRow(t.Context(), "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").Scan(&pid) == nil
+			return pool.QueryRow(t.Context(),
+				"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query "+
+					"LIKE 'LISTEN%'").Scan(&pid) == nil
 		})
 		return pid
 	}

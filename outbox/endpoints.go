@@ -99,7 +99,9 @@ func closeAll(endpoints []relay.Endpoint) {
 
 // relayEndpoints returns the endpoints as the relay has them, and puts their filters
 // into a map, the one that an endpoint of the same name has.
-func (o *Outbox) relayEndpoints(endpoints []tidings.Endpoint, filters map[string]*filter) (all []relay.Endpoint, err error) {
+func (o *Outbox) relayEndpoints(
+	endpoints []tidings.Endpoint, filters map[string]*filter,
+) (all []relay.Endpoint, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(all)
@@ -107,7 +109,8 @@ func (o *Outbox) relayEndpoints(endpoints []tidings.Endpoint, filters map[string
 	}()
 	for i, e := range endpoints {
 		if e.Name = nameOf(e); !validName(e.Name) {
-			return all, fmt.Errorf("endpoint %d: it needs a URL, or a Name of at most %d bytes without spaces", i, nameLimit)
+			return all,
+				fmt.Errorf("endpoint %d: it needs a URL, or a Name of at most %d bytes without spaces", i, nameLimit)
 		}
 		if filters[e.Name] != nil {
 			return all, fmt.Errorf("endpoint %d: another one is named %q; give each a Name of its own", i, e.Name)
@@ -173,7 +176,8 @@ func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.Round
 		return sender.NewTransport(sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout})
 	}
 	t := chosen.Clone()
-	t.DialContext, t.DialTLSContext, t.DialTLS = dialer.DialContext, nil, nil //nolint:staticcheck // whoever sets the old one
+	t.DialContext, t.DialTLSContext, t.DialTLS = dialer.DialContext, nil,
+		nil //nolint:staticcheck // whoever sets the old one
 	t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, e.MaxInFlight)
 	t.IdleConnTimeout = cmp.Or(t.IdleConnTimeout, 90*time.Second)
 	t.TLSHandshakeTimeout = cmp.Or(t.TLSHandshakeTimeout, 10*time.Second)
@@ -187,7 +191,8 @@ func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.Round
 // answered 410 stays disabled until it changes.
 func (o *Outbox) fingerprint(e *relay.Endpoint) string {
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%q %q %v %q %v %d %q %t %q\n", e.URL, e.Headers, e.Patterns, e.Secrets, e.Timeout, e.MaxInFlight, e.Format,
+	fmt.Fprintf(hash, "%q %q %v %q %v %d %q %t %q\n", e.URL, e.Headers, e.Patterns, e.Secrets, e.Timeout,
+		e.MaxInFlight, e.Format,
 		e.NoInfoHeaders, e.EventPrefix)
 	fmt.Fprintf(hash, "%v %v %d %q %d %q\n", e.Retry, e.RateLimit, e.Burst, e.Coalesce, e.Partitions, e.History)
 	fmt.Fprintf(hash, "%v %q %q\n", o.options.Egress, o.options.Sender.UserAgent, o.options.Sender.Source)

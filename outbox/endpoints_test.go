@@ -37,7 +37,8 @@ func TestSetEndpoints(t *testing.T) {
 		t.Errorf("b got %s", ids(b.Received()))
 	}
 	for name, endpoints := range map[string][]tidings.Endpoint{
-		"twice": {a.Endpoint(), a.Endpoint()}, "no URL": {{Name: "crm"}}, "secret": {{URL: a.URL, Secrets: []string{"x"}}},
+		"twice": {a.Endpoint(), a.Endpoint()}, "no URL": {{Name: "crm"}},
+		"secret": {{URL: a.URL, Secrets: []string{"x"}}},
 	} {
 		if err := hooks.SetEndpoints(t.Context(), endpoints...); err == nil {
 			t.Errorf("%s: no error", name)
@@ -116,7 +117,8 @@ func TestEndpointForEachTenant(t *testing.T) {
 			name = e.Name
 		}
 	}
-	err := hooks.Log().AddReplay(t.Context(), eventlog.Replay{ID: "all", Endpoint: name, From: 1, To: 5, State: eventlog.ReplayRunning})
+	err := hooks.Log().AddReplay(t.Context(),
+		eventlog.Replay{ID: "all", Endpoint: name, From: 1, To: 5, State: eventlog.ReplayRunning})
 	if err == nil {
 		err = hooks.Log().Nudge(t.Context())
 	}

@@ -60,7 +60,8 @@ func Example() {
 	if _, err := tx.ExecContext(ctx, "INSERT INTO orders VALUES ('7')"); err != nil {
 		log.Fatal(err)
 	}
-	if err := hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: "7", URL: "/orders/7"}); err != nil {
+	if err := hooks.Tell(ctx, tx,
+		outbox.Event{Type: "order", Action: "created", ID: "7", URL: "/orders/7"}); err != nil {
 		log.Fatal(err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -85,7 +86,8 @@ func ExampleOutbox_Tell_pgx() {
 		if _, err := tx.Exec(ctx, "INSERT INTO orders (id) VALUES ($1)", id); err != nil {
 			return err
 		}
-		if err := hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id}); err != nil {
+		if err := hooks.Tell(ctx, tx,
+			outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id}); err != nil {
 			return err
 		}
 		return tx.Commit(ctx)
@@ -123,7 +125,8 @@ func ExampleOutbox_Tell_sqlx() {
 		if _, err := tx.ExecContext(ctx, "INSERT INTO orders (id) VALUES ($1)", id); err != nil {
 			return err
 		}
-		if err := hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id}); err != nil {
+		if err := hooks.Tell(ctx, tx,
+			outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id}); err != nil {
 			return err
 		}
 		return tx.Commit()
@@ -140,7 +143,8 @@ func ExampleOutbox_Tell_gorm() {
 	order := func(ctx context.Context, id string) error {
 		return transaction(func(tx gormDB) error {
 			// … tx.Create(&order) …
-			return hooks.Tell(ctx, tx.Statement.ConnPool, outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id})
+			return hooks.Tell(ctx, tx.Statement.ConnPool,
+				outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id})
 		})
 	}
 	_ = order
@@ -158,7 +162,8 @@ func ExampleOutbox_Tell_ent() {
 			return err
 		}
 		// … tx.Order.Create()… .Save(ctx) …
-		if err := hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id}); err != nil {
+		if err := hooks.Tell(ctx, tx,
+			outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id}); err != nil {
 			_ = tx.Rollback()
 			return err
 		}

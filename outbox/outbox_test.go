@@ -207,7 +207,8 @@ func TestWhatCommitsIsDelivered(t *testing.T) {
 			t.Errorf("got %v", got)
 		}
 		e := got[1]
-		if e.ID == "" || time.Since(e.Time) > time.Minute || e.ResourceVersion != e.Time.UnixMicro() || e.ResourceURL != "/orders/committed" {
+		if e.ID == "" || time.Since(e.Time) > time.Minute || e.ResourceVersion != e.Time.UnixMicro() ||
+			e.ResourceURL != "/orders/committed" {
 			t.Errorf("not filled in: %+v", e)
 		}
 		told := outboxtest.Told(t, s.database, ordered("before"), outbox.Event{ID: "committed"})

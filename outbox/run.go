@@ -112,7 +112,8 @@ func (o *Outbox) expireOnce(ctx context.Context) error {
 		o.logger.Warn("the event log was repaired", "what", notice)
 	}
 	for _, g := range gone.Gaps {
-		o.logger.Error("events expired before the endpoint could get them", "endpoint", g.Endpoint, "from", g.From, "to", g.To, "count", g.To-g.From+1)
+		o.logger.Error("events expired before the endpoint could get them", "endpoint", g.Endpoint, "from", g.From,
+			"to", g.To, "count", g.To-g.From+1)
 		if o.options.Relay.Observer != nil {
 			o.options.Relay.Observer.Missed(g)
 		}
@@ -131,7 +132,8 @@ func (o *Outbox) expireOnce(ctx context.Context) error {
 func (o *Outbox) expireEndpoints(ctx context.Context, log eventlog.Expirer) error {
 	gone, err := log.ExpireEndpoints(ctx, o.options.Retention)
 	for _, g := range gone {
-		o.logger.Warn("nothing is kept any more of an endpoint that was removed", "endpoint", g.Endpoint, "cursor", g.Cursor, "parked", g.Parked)
+		o.logger.Warn("nothing is kept any more of an endpoint that was removed", "endpoint", g.Endpoint, "cursor",
+			g.Cursor, "parked", g.Parked)
 	}
 	return err
 }

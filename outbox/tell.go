@@ -51,7 +51,8 @@ func (e Event) event(now time.Time) tidings.Event {
 		e.Version = max(e.Time.UnixMicro(), 1)
 	}
 	return tidings.Event{
-		ID: e.EventID, Type: e.Type, Action: e.Action, ResourceID: e.ID, ResourceURL: e.URL, UserID: e.UserID, OwnerID: e.OwnerID,
+		ID: e.EventID, Type: e.Type, Action: e.Action, ResourceID: e.ID, ResourceURL: e.URL,
+		UserID: e.UserID, OwnerID: e.OwnerID,
 		Time: e.Time.UTC().Truncate(time.Microsecond), ResourceVersion: e.Version, Trace: e.Trace,
 	}
 }
@@ -97,7 +98,8 @@ func (o *Outbox) check(e tidings.Event) error {
 		return err
 	}
 	if !o.options.Types.Has(e.Type, e.Action) {
-		return fmt.Errorf("type %q with action %q is not in Options.Types", shorten(string(e.Type)), shorten(string(e.Action)))
+		return fmt.Errorf("type %q with action %q is not in Options.Types", shorten(string(e.Type)),
+			shorten(string(e.Action)))
 	}
 	if e.ResourceVersion < 0 {
 		return fmt.Errorf("version: is negative")

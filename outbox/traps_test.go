@@ -27,7 +27,8 @@ import (
 
 // What receivers could not read is refused before anything is written.
 func TestTellRefusesWhatReceiversCannotRead(t *testing.T) {
-	hooks := open(t, outbox.SQLiteFile(newFile(t)), outbox.Options{Types: outbox.Types{"order": nil, "invoice": {"created"}}})
+	hooks := open(t, outbox.SQLiteFile(newFile(t)),
+		outbox.Options{Types: outbox.Types{"order": nil, "invoice": {"created"}}})
 	good := outbox.Event{Type: "order", Action: "created", ID: "1", URL: "/orders/1"}
 	for name, c := range map[string]struct {
 		spoil func(*outbox.Event)
@@ -47,11 +48,12 @@ func TestTellRefusesWhatReceiversCannotRead(t *testing.T) {
 		"line break":           {func(e *outbox.Event) { e.URL = "/orders/1\n" }, "resource url"},
 		"long user":            {func(e *outbox.Event) { e.UserID = strings.Repeat("x", 513) }, "user id"},
 		"control in the owner": {func(e *outbox.Event) { e.OwnerID = "a\tb" }, "owner id"},
-		"year 10000":           {func(e *outbox.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
-		"year 0":               {func(e *outbox.Event) { e.Time = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
-		"negative version":     {func(e *outbox.Event) { e.Version = -1 }, "version"},
-		"dot in the id":        {func(e *outbox.Event) { e.EventID = "a.b" }, "id"},
-		"trace":                {func(e *outbox.Event) { e.Trace = "a\r\nb" }, "trace"},
+		"year 10000": {func(e *outbox.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
+			"time"},
+		"year 0":           {func(e *outbox.Event) { e.Time = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
+		"negative version": {func(e *outbox.Event) { e.Version = -1 }, "version"},
+		"dot in the id":    {func(e *outbox.Event) { e.EventID = "a.b" }, "id"},
+		"trace":            {func(e *outbox.Event) { e.Trace = "a\r\nb" }, "trace"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := good
@@ -85,7 +87,8 @@ func TestTellRefusesWhatIsNoTransaction(t *testing.T) {
 	defer conn.Close()
 	var none *pgxpool.Tx
 	for _, tx := range []any{nil, none, pool, db, conn, "tx", struct{ Tx int }{}} {
-		if err := hooks.Tell(t.Context(), tx, ordered("1")); err == nil || !strings.Contains(err.Error(), "transaction") {
+		if err := hooks.Tell(t.Context(), tx, ordered("1")); err == nil ||
+			!strings.Contains(err.Error(), "transaction") {
 			t.Errorf("%T: error = %v", tx, err)
 		}
 	}
@@ -198,14 +201,16 @@ func TestEgressRuleHolds(t *testing.T) {
 		egress    sender.Egress
 		transport func(tidings.Endpoint) *http.Transport
 	}{
-		"metadata":  {url: "http://169.254.169.254/latest"},
-		"loopback":  {url: "http://127.0.0.1:9/", egress: private},
-		"transport": {url: "http://169.254.169.254/", transport: func(tidings.Endpoint) *http.Transport { return http.DefaultTransport.(*http.Transport) }},
+		"metadata": {url: "http://169.254.169.254/latest"},
+		"loopback": {url: "http://127.0.0.1:9/", egress: private},
+		"transport": {url: "http://169.254.169.254/",
+			transport: func(tidings.Endpoint) *http.Transport { return http.DefaultTransport.(*http.Transport) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := observer{attempts: make(chan tidings.Outcome, 1)}
 			hooks := open(t, outbox.SQLiteFile(newFile(t)), outbox.Options{
-				Endpoints: []tidings.Endpoint{{URL: c.url}}, Egress: c.egress, Transport: c.transport, Relay: relay.Options{Observer: seen},
+				Endpoints: []tidings.Endpoint{{URL: c.url}}, Egress: c.egress, Transport: c.transport,
+				Relay: relay.Options{Observer: seen},
 			})
 			tellMany(t, hooks, 1)
 			run(t, hooks)
@@ -364,7 +369,8 @@ func TestSQLiteWithAnOrdinaryDSN(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	both(t, func(t *testing.T, s shop) {
 		receiver := outboxtest.NewReceiver(t)
-		hooks := open(t, s.database, outbox.Options{Endpoints: []tidings.Endpoint{receiver.Endpoint()}, Retention: time.Second})
+		hooks := open(t, s.database, outbox.Options{Endpoints: []tidings.Endpoint{receiver.Endpoint()},
+			Retention: time.Second})
 		run(t, hooks)
 		if err := s.order(t.Context(), hooks, "1", true); err != nil {
 			t.Fatal(err)
@@ -416,7 +422,8 @@ func TestLifeCycle(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"Tell": hooks.Tell(t.Context(), tx, ordered("2")), "Run": hooks.Run(t.Context()), "SetEndpoints": hooks.SetEndpoints(t.Context()),
+		"Tell": hooks.Tell(t.Context(), tx, ordered("2")), "Run": hooks.Run(t.Context()),
+		"SetEndpoints": hooks.SetEndpoints(t.Context()),
 	} {
 		if !errors.Is(err, outbox.ErrClosed) {
 			t.Errorf("%s after Close: %v", name, err)
@@ -447,11 +454,15 @@ func TestOpenRefuses(t *testing.T) {
 		"no URL":           {file, endpoint(tidings.Endpoint{Name: "crm"}), "crm"},
 		"no name either":   {file, endpoint(tidings.Endpoint{}), "URL"},
 		"name with spaces": {file, endpoint(tidings.Endpoint{Name: "my crm", URL: "http://a/b"}), "without spaces"},
-		"same URL twice":   {file, endpoint(tidings.Endpoint{URL: "http://a/b"}, tidings.Endpoint{URL: "http://a/b"}), `"a/b"`},
-		"pattern":          {file, endpoint(tidings.Endpoint{URL: "http://a/b", Patterns: []tidings.Pattern{parcels}}), "parcel.*"},
-		"secret":           {file, endpoint(tidings.Endpoint{URL: "http://a/b", Secrets: []string{"hunter2"}}), "secret"},
-		"retention":        {file, outbox.Options{Types: orders, Retention: -1}, "Retention"},
-		"no migration":     {outbox.SQLiteFile(newFile(t)), outbox.Options{Types: orders, NoMigrate: true}, "outbox.Migrate"},
+		"same URL twice": {file, endpoint(tidings.Endpoint{URL: "http://a/b"}, tidings.Endpoint{URL: "http://a/b"}),
+			`"a/b"`},
+		"pattern": {file, endpoint(tidings.Endpoint{URL: "http://a/b", Patterns: []tidings.Pattern{parcels}}),
+			"parcel.*"},
+		"secret": {file, endpoint(tidings.Endpoint{URL: "http://a/b", Secrets: []string{"hunter2"}}),
+			"secret"},
+		"retention": {file, outbox.Options{Types: orders, Retention: -1}, "Retention"},
+		"no migration": {outbox.SQLiteFile(newFile(t)), outbox.Options{Types: orders, NoMigrate: true},
+			"outbox.Migrate"},
 	} {
 		hooks, err := outbox.Open(t.Context(), c.database, c.options)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {

@@ -37,12 +37,14 @@ func ExampleNewHandler() {
 }
 
 func send(url, secret string) {
-	s, err := sender.New(tidings.Endpoint{Name: "example", URL: url, Secrets: []string{secret}}, http.DefaultClient, sender.Options{})
+	s, err := sender.New(tidings.Endpoint{Name: "example", URL: url, Secrets: []string{secret}},
+		http.DefaultClient, sender.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	o := s.Send(context.Background(), tidings.Attempt{Number: 1, Event: tidings.Event{
-		ID: "01a215ad-0cc8-7765-8084-0218e85ffac9", Type: "order", Action: "created", ResourceID: "7", ResourceURL: "/orders/7", Time: time.Now(),
+		ID: "01a215ad-0cc8-7765-8084-0218e85ffac9", Type: "order", Action: "created", ResourceID: "7",
+		ResourceURL: "/orders/7", Time: time.Now(),
 	}})
 	if o.Verdict == tidings.Delivered {
 		fmt.Println(o.Verdict)

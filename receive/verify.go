@@ -56,7 +56,9 @@ func NewVerifier(keys ...string) (*Verifier, error) {
 		case kind == "whpk" && err == nil && len(raw) == ed25519.PublicKeySize:
 			v.public = append(v.public, raw)
 		default:
-			return nil, fmt.Errorf(`key %d is neither "whsec_" and base64 of 24 to 64 bytes nor "whpk_" and base64 of 32 bytes`, i+1)
+			return nil,
+				fmt.Errorf(`key %d is neither "whsec_" and base64 of 24 to 64 bytes nor "whpk_" and base64 of 32 bytes`,
+					i+1)
 		}
 	}
 	return v, nil

@@ -75,7 +75,9 @@ type batch struct {
 
 // newConsumer makes a consumer that is one of total in this process. It ends once there
 // were more losses than given.
-func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, alive *lifetime, control eventlog.Control, total int) *consumer {
+func newConsumer(
+	e *configured, cursor eventlog.Cursor, losses int, r *Relay, alive *lifetime, control eventlog.Control, total int,
+) *consumer {
 	now := time.Now()
 	c := &consumer{
 		configured:  e,
@@ -90,7 +92,8 @@ func newConsumer(e *configured, cursor eventlog.Cursor, losses int, r *Relay, al
 	}
 	last := lastSaved(cursor)
 	c.ledger = &ledger{
-		log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, page: c.windowLimit, logger: c.logger, lose: c.lose, moved: r.moved,
+		log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, page: c.windowLimit,
+		logger: c.logger, lose: c.lose, moved: r.moved,
 	}
 	c.ledger.writes.Store(last.Writes)
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
@@ -371,7 +374,8 @@ func (c *consumer) recovered(ctx context.Context, reason string, now time.Time) 
 
 // disabled keeps what the receiver said: it wants no more.
 func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
-	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason, Fingerprint: c.endpoint.Fingerprint, Since: now}
+	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason,
+		Fingerprint: c.endpoint.Fingerprint, Since: now}
 	c.said = control
 	c.ledger.store(ctx, func(ctx context.Context, _ eventlog.Lease) error {
 		return errors.Join(c.ledger.log.SaveControl(ctx, control), c.ledger.log.Nudge(ctx))
@@ -430,7 +434,8 @@ func (c *consumer) arm() {
 	}
 	if wake, ok := c.health.wake(); ok && wake.After(now) {
 		at(wake)
-	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() && c.alive.has(now) && c.roomForDue() {
+	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() &&
+		c.alive.has(now) && c.roomForDue() {
 		at(c.ledger.nextDue)
 	}
 	at(c.paced)

@@ -78,7 +78,8 @@ func TestConsumerGoesOnBehindWhatExpired(t *testing.T) {
 		well.Store(true)
 		time.Sleep(10 * time.Minute)
 		stop()
-		if diff := cmp.Diff([]string{"evt-7-0", "evt-8-0", "evt-9-0"}, slices.Sorted(slices.Values(r.got()))); diff != "" {
+		if diff := cmp.Diff([]string{"evt-7-0", "evt-8-0", "evt-9-0"},
+			slices.Sorted(slices.Values(r.got()))); diff != "" {
 			t.Errorf("delivered (-want +got):\n%s", diff)
 		}
 		if gaps, err := log.Gaps(t.Context(), 10); err != nil || len(gaps) != 1 {

@@ -73,7 +73,8 @@ func TestFilterHoldsForAll(t *testing.T) {
 				t.Errorf("replay %s is %s", id, state)
 			}
 		}
-		if parked, err := log.Parked(t.Context(), eventlog.ParkedFilter{Endpoint: "a", Limit: 9}); err != nil || len(parked) > 1 {
+		if parked, err := log.Parked(t.Context(), eventlog.ParkedFilter{Endpoint: "a", Limit: 9}); err != nil ||
+			len(parked) > 1 {
 			t.Errorf("parked: %v, %v; want the dead letter at most", parked, err)
 		}
 	})

@@ -47,10 +47,12 @@ func TestWhoseFaultItIs(t *testing.T) {
 			"b, a:500 -> doubt, b=ok -> -, a:500 -> event", Healthy, "",
 		},
 		"five failures in a row are the endpoint's": {
-			"z, a:404 -> doubt, b:404 -> doubt, c:404 -> doubt, d:404 -> doubt, e:404 -> endpoint", Down, "refuses: http_404",
+			"z, a:404 -> doubt, b:404 -> doubt, c:404 -> doubt, d:404 -> doubt, e:404 -> endpoint",
+			Down, "refuses: http_404",
 		},
 		"a refused probe does not end an outage": {
-			"z, a:415 -> doubt, b:415 -> doubt, c:415 -> doubt, d:415 -> doubt, e:415 -> endpoint, wait 1s, f:415 -> endpoint", Down, "refuses: http_415",
+			"z, a:415 -> doubt, b:415 -> doubt, c:415 -> doubt, d:415 -> doubt, e:415 -> endpoint, wait 1s, f:415 " +
+				"-> endpoint", Down, "refuses: http_415",
 		},
 		"no connection is the endpoint's at once": {
 			"b, c:ok -> -, a:dns -> endpoint", Down, "dns",
@@ -59,20 +61,24 @@ func TestWhoseFaultItIs(t *testing.T) {
 			"a:500 -> endpoint", Probing, "http_500",
 		},
 		"and down if the probes fail": {
-			"a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint",
+			"a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, " +
+				"wait 1m, a:500 -> endpoint",
 			Down, "http_500",
 		},
 		"late news is old news": {
-			"x, y, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, x=ok -> -, y=500 -> endpoint", Down, "http_500",
+			"x, y, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, x=ok -> -, " +
+				"y=500 -> endpoint", Down, "http_500",
 		},
 		"after an outage what failed in it is known by its next failure": {
-			"z, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, wait 1s, f:ok -> -, a:500 -> event", Ramping, "http_500",
+			"z, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, wait 1s, f:ok -> " +
+				"-, a:500 -> event", Ramping, "http_500",
 		},
 		"a pause that was asked for": {
 			"z, b:ok -> -, a:429 30s -> endpoint", Throttled, "http_429",
 		},
 		"an event that is refused for load again and again, while others get through": {
-			"z, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> event", Healthy, "",
+			"z, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, " +
+				"wait 1s, b:ok -> -, a:429 -> event", Healthy, "",
 		},
 		"gone is for good": {
 			"a:gone -> endpoint, b:ok -> -", Disabled, "http_410",

@@ -45,17 +45,22 @@ type history struct {
 }
 
 func newHistory(log eventlog.Recorder, logger *slog.Logger) *history {
-	return &history{log: log, logger: logger, open: make(map[string]*eventlog.HistoryBlock), flush: make(chan struct{}, 1)}
+	return &history{log: log, logger: logger, open: make(map[string]*eventlog.HistoryBlock),
+		flush: make(chan struct{}, 1)}
 }
 
 func (h *history) attempted(e *Endpoint, a tidings.Attempt, o tidings.Outcome) {
-	if e.History == HistoryOff || o.Verdict == tidings.Interrupted || (e.History == HistoryFailures && o.Verdict == tidings.Delivered) {
+	if e.History == HistoryOff || o.Verdict == tidings.Interrupted ||
+		(e.History == HistoryFailures && o.Verdict == tidings.Delivered) {
 		return
 	}
 	h.add(eventlog.Record{
-		Endpoint: e.Name, At: time.Now(), Sequence: a.Event.Sequence, EventID: a.Event.ID, Event: a.Event.Name(), Resource: a.Event.Resource(),
-		Outcome: o.Verdict.String(), Attempt: a.Number, Replay: a.Replay, Reason: o.Reason, Status: o.Status, Address: o.Address,
-		Resent: o.Resent, Response: string(o.Response), DNS: o.Timing.DNS.Microseconds(), Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),
+		Endpoint: e.Name, At: time.Now(), Sequence: a.Event.Sequence, EventID: a.Event.ID, Event: a.Event.Name(),
+		Resource: a.Event.Resource(),
+		Outcome:  o.Verdict.String(), Attempt: a.Number, Replay: a.Replay, Reason: o.Reason,
+		Status: o.Status, Address: o.Address,
+		Resent: o.Resent, Response: string(o.Response), DNS: o.Timing.DNS.Microseconds(),
+		Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),
 		FirstByte: o.Timing.FirstByte.Microseconds(), Total: o.Duration.Microseconds(),
 	})
 }
@@ -65,8 +70,9 @@ func (h *history) merged(e *Endpoint, gone, into tidings.Event) {
 		return
 	}
 	h.add(eventlog.Record{
-		Endpoint: e.Name, At: time.Now(), Sequence: gone.Sequence, EventID: gone.ID, Event: gone.Name(), Resource: gone.Resource(),
-		Outcome: eventlog.Merged, MergedInto: into.Sequence,
+		Endpoint: e.Name, At: time.Now(), Sequence: gone.Sequence, EventID: gone.ID, Event: gone.Name(),
+		Resource: gone.Resource(),
+		Outcome:  eventlog.Merged, MergedInto: into.Sequence,
 	})
 }
 

@@ -210,7 +210,8 @@ func (l *ledger) begin(
 ) (dead map[int64]bool) {
 	dead = make(map[int64]bool)
 	l.pages(ctx, after, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
-		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true, After: after, Limit: l.page})
+		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true,
+			After: after, Limit: l.page})
 	}, func(rows []eventlog.Retry) {
 		for _, r := range rows {
 			dead[r.Event.Sequence] = true
@@ -237,7 +238,10 @@ func (l *ledger) begin(
 	return dead
 }
 
-func (l *ledger) pages(ctx context.Context, after int64, read func(context.Context, int64) ([]eventlog.Retry, error), take func([]eventlog.Retry)) {
+func (l *ledger) pages(
+	ctx context.Context, after int64, read func(context.Context, int64) ([]eventlog.Retry, error),
+	take func([]eventlog.Retry),
+) {
 	for {
 		var rows []eventlog.Retry
 		ok := l.persist(ctx, func(ctx context.Context, _ eventlog.Lease) (err error) {

@@ -99,7 +99,8 @@ func TestCoalescingAfterAnOutage(t *testing.T) {
 		}
 		found := records(t, log)
 		if n := len(found["merged"]) + len(found["delivered"]); n != resources*versions {
-			t.Errorf("%d merged and %d delivered in the history, want %d together", len(found["merged"]), len(found["delivered"]), resources*versions)
+			t.Errorf("%d merged and %d delivered in the history, want %d together", len(found["merged"]),
+				len(found["delivered"]), resources*versions)
 		}
 		for _, m := range found["merged"] {
 			if m.MergedInto <= m.Sequence || m.Sequence == 1 {
@@ -144,7 +145,8 @@ func TestCoalescingBehindAParkedEvent(t *testing.T) {
 
 func say(t *testing.T, log *eventlogtest.Memory, disabled string) {
 	t.Helper()
-	if err := log.SaveControl(t.Context(), eventlog.Control{Endpoint: "a", Disabled: disabled, Since: time.Now()}); err != nil {
+	if err := log.SaveControl(t.Context(),
+		eventlog.Control{Endpoint: "a", Disabled: disabled, Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := log.Nudge(t.Context()); err != nil {
@@ -235,7 +237,8 @@ func TestCursorThatFallsOffTheLog(t *testing.T) {
 
 func TestHistoryModes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for mode, want := range map[relay.HistoryMode]int{relay.HistoryAll: 3, relay.HistoryFailures: 1, relay.HistoryOff: 0} {
+		for mode, want := range map[relay.HistoryMode]int{relay.HistoryAll: 3,
+			relay.HistoryFailures: 1, relay.HistoryOff: 0} {
 			log := eventlogtest.NewMemory()
 			r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
 				if a.Number == 1 && a.Event.ID == "evt-1-0" {

@@ -32,7 +32,8 @@ type full struct {
 func copied(events []tidings.Event) []tidings.Event {
 	for i := range events {
 		e := &events[i]
-		e.Type, e.Action = tidings.ResourceType(strings.Clone(string(e.Type))), tidings.Action(strings.Clone(string(e.Action)))
+		e.Type, e.Action = tidings.ResourceType(strings.Clone(string(e.Type))),
+			tidings.Action(strings.Clone(string(e.Action)))
 		for _, text := range []*string{&e.ID, &e.ResourceID, &e.ResourceURL, &e.UserID, &e.OwnerID, &e.Trace} {
 			*text = strings.Clone(*text)
 		}
@@ -58,7 +59,9 @@ func (f *full) row(p eventlog.Partition, n, version int) eventlog.Retry {
 	return r
 }
 
-func (f *full) ParkedLanes(_ context.Context, p eventlog.Partition, after int64, limit int) (rows []eventlog.Retry, err error) {
+func (f *full) ParkedLanes(
+	_ context.Context, p eventlog.Partition, after int64, limit int,
+) (rows []eventlog.Retry, err error) {
 	for n := int(after); n < f.lanes && len(rows) < limit; n++ {
 		if r := f.row(p, n, 0); p.Has(r.Event) {
 			rows = append(rows, r)
@@ -67,7 +70,9 @@ func (f *full) ParkedLanes(_ context.Context, p eventlog.Partition, after int64,
 	return rows, nil
 }
 
-func (f *full) Due(ctx context.Context, p eventlog.Partition, now time.Time, limit int) ([]eventlog.Retry, time.Time, error) {
+func (f *full) Due(
+	ctx context.Context, p eventlog.Partition, now time.Time, limit int,
+) ([]eventlog.Retry, time.Time, error) {
 	if !f.due {
 		return nil, now.Add(24 * time.Hour), nil
 	}
@@ -76,7 +81,9 @@ func (f *full) Due(ctx context.Context, p eventlog.Partition, now time.Time, lim
 	return rows, time.Time{}, err
 }
 
-func (f *full) NextParked(_ context.Context, endpoint string, e tidings.Event, limit int) (rows []eventlog.Retry, err error) {
+func (f *full) NextParked(
+	_ context.Context, endpoint string, e tidings.Event, limit int,
+) (rows []eventlog.Retry, err error) {
 	if e.Sequence > int64(f.lanes) {
 		return nil, nil // it is not parked
 	}
@@ -107,14 +114,18 @@ func TestMemoryIsBounded(t *testing.T) {
 		limit                 int64 // MiB
 	}{
 		{name: "waiting", endpoints: 20, partitions: 1, sender: down, waiting: 70_000, limit: 30},
-		{name: "waiting, merged", endpoints: 20, partitions: 2, sender: down, waiting: 70_000, coalesce: tidings.CoalesceLatest, limit: 110},
-		{name: "many consumers", endpoints: 64, partitions: 8, sender: down, waiting: 10_000, coalesce: tidings.CoalesceLatest, limit: 160},
+		{name: "waiting, merged", endpoints: 20, partitions: 2, sender: down, waiting: 70_000,
+			coalesce: tidings.CoalesceLatest, limit: 110},
+		{name: "many consumers", endpoints: 64, partitions: 8, sender: down, waiting: 10_000,
+			coalesce: tidings.CoalesceLatest, limit: 160},
 		{name: "due", endpoints: 40, partitions: 1, sender: hangs, lanes: 200, due: true, limit: 35},
-		{name: "due, merged", endpoints: 2, partitions: 1, sender: hangs, lanes: 8, due: true, coalesce: tidings.CoalesceLatest, limit: 5},
+		{name: "due, merged", endpoints: 2, partitions: 1, sender: hangs, lanes: 8, due: true,
+			coalesce: tidings.CoalesceLatest, limit: 5},
 		{name: "parked resources", endpoints: 4, partitions: 1, sender: hangs, lanes: 250_000, limit: 30},
 		{name: "replays", endpoints: 1000, partitions: 1, sender: hangs, waiting: 2000, replays: true, limit: 150},
 		{
-			name: "all of it", endpoints: 50, partitions: 4, sender: hangs, waiting: 70_000, lanes: 1000, due: true, replays: true,
+			name: "all of it", endpoints: 50, partitions: 4, sender: hangs, waiting: 70_000, lanes: 1000,
+			due: true, replays: true,
 			coalesce: tidings.CoalesceLatest, limit: 220,
 		},
 	} {
@@ -132,7 +143,8 @@ func TestMemoryIsBounded(t *testing.T) {
 					log.Append(event(n, 0))
 				}
 				for n := range tt.endpoints {
-					r := eventlog.Replay{ID: fmt.Sprint(n), Endpoint: fmt.Sprint("e", n), From: 1, To: int64(tt.waiting), State: eventlog.ReplayRunning}
+					r := eventlog.Replay{ID: fmt.Sprint(n), Endpoint: fmt.Sprint("e", n), From: 1,
+						To: int64(tt.waiting), State: eventlog.ReplayRunning}
 					if !tt.replays {
 						continue
 					}
@@ -243,7 +255,8 @@ func TestParkedEventsAreMergedInParts(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		stop()
-		if diff := cmp.Diff([]string{"evt-2-0", "evt-1-0", fmt.Sprint("evt-1-", updates)}, r.got()); diff != "" || log.RetryRows() != 0 {
+		if diff := cmp.Diff([]string{"evt-2-0", "evt-1-0", fmt.Sprint("evt-1-", updates)}, r.got()); diff != "" ||
+			log.RetryRows() != 0 {
 			t.Errorf("%d rows are left; delivered (-want +got):\n%s", log.RetryRows(), diff)
 		}
 	})

@@ -369,7 +369,8 @@ func (o *order) overtaken() bool {
 func (o *order) Mark(p eventlog.Partition) eventlog.Mark {
 	o.noted = o.changes
 	return eventlog.Mark{
-		Index: p.Index, Of: max(p.Of, 1), Low: o.Cursor(), High: o.window.high, Open: o.window.open(), Ahead: slices.Clone(o.ahead),
+		Index: p.Index, Of: max(p.Of, 1), Low: o.Cursor(), High: o.window.high, Open: o.window.open(),
+		Ahead: slices.Clone(o.ahead),
 	}
 }
 

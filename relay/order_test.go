@@ -59,7 +59,8 @@ func (m *orderModel) step(b byte) error {
 func (m *orderModel) add(resource int) {
 	m.sequence++
 	e := tidings.Event{
-		Sequence: m.sequence, Type: []tidings.ResourceType{"one", "other"}[resource%2], Action: tidings.Updated, ResourceID: fmt.Sprint(resource),
+		Sequence: m.sequence, Type: []tidings.ResourceType{"one", "other"}[resource%2], Action: tidings.Updated,
+		ResourceID: fmt.Sprint(resource),
 	}
 	switch what, other := m.order.Add(e); what {
 	case behind:
@@ -100,7 +101,8 @@ func (m *orderModel) sent(it *item) error {
 func (m *orderModel) settle(it *item) {
 	resource := it.event.Resource()
 	m.settled[it.event.Sequence] = true
-	m.table[resource] = slices.DeleteFunc(m.table[resource], func(r eventlog.Retry) bool { return r.Event.Sequence == it.event.Sequence })
+	m.table[resource] = slices.DeleteFunc(m.table[resource],
+		func(r eventlog.Retry) bool { return r.Event.Sequence == it.event.Sequence })
 	if m.order.Settle(it) {
 		m.load(resource)
 	}
@@ -153,7 +155,8 @@ func (m *orderModel) check() error {
 
 func checkOrder(steps []byte, c tidings.Coalesce) error {
 	m := &orderModel{
-		order: newOrder(0, c), table: make(map[string][]eventlog.Retry), settled: make(map[int64]bool), last: make(map[string]int64),
+		order: newOrder(0, c), table: make(map[string][]eventlog.Retry), settled: make(map[int64]bool),
+		last: make(map[string]int64),
 	}
 	for _, b := range steps {
 		if err := m.step(b); err != nil {
@@ -174,7 +177,8 @@ func checkOrder(steps []byte, c tidings.Coalesce) error {
 		return fmt.Errorf("the cursor ends at %d of %d", cursor, m.sequence)
 	}
 	if len(m.order.parked)+len(m.order.lanes)+m.order.loaded != 0 {
-		return fmt.Errorf("left: %d parked resources, %d lanes, %d parked events", len(m.order.parked), len(m.order.lanes), m.order.loaded)
+		return fmt.Errorf("left: %d parked resources, %d lanes, %d parked events", len(m.order.parked),
+			len(m.order.lanes), m.order.loaded)
 	}
 	return m.check()
 }
@@ -182,7 +186,8 @@ func checkOrder(steps []byte, c tidings.Coalesce) error {
 func TestOrderKeepsItsPromises(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(rt, "steps")
-		mode := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates, tidings.CoalesceLatest}).Draw(rt, "coalesce")
+		mode := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates,
+			tidings.CoalesceLatest}).Draw(rt, "coalesce")
 		if err := checkOrder(steps, mode); err != nil {
 			rt.Fatal(err)
 		}
@@ -257,7 +262,8 @@ func TestMarksTellOfParkedAndMerged(t *testing.T) {
 			t.Errorf("position %d is not settled: %+v", e.Sequence, mark)
 		}
 	}
-	if mark.Settled(slow.event) || mark.Settled(event(4, "new", tidings.Created)) || mark.Settled(event(6, "new", tidings.Updated)) {
+	if mark.Settled(slow.event) || mark.Settled(event(4, "new", tidings.Created)) ||
+		mark.Settled(event(6, "new", tidings.Updated)) {
 		t.Errorf("settled: %+v", mark)
 	}
 }

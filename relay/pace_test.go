@@ -54,7 +54,8 @@ func TestLearnedRateIsKept(t *testing.T) {
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		restarted, err := relay.New(ctx, log, []relay.Endpoint{endpoint("a", r)}, relay.Options{Logger: slog.New(slog.DiscardHandler)})
+		restarted, err := relay.New(ctx, log, []relay.Endpoint{endpoint("a", r)},
+			relay.Options{Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +85,8 @@ func TestRefusalsThatAreNotForLoad(t *testing.T) {
 		{"one event in a hundred", func(a tidings.Attempt, _ int, _ time.Duration) bool {
 			return strings.HasSuffix(a.Event.ID, "00-0")
 		}, 15_000},
-		{"one backend in eight", func(_ tidings.Attempt, request int, _ time.Duration) bool { return request%8 == 0 }, 1800},
+		{"one backend in eight", func(_ tidings.Attempt, request int, _ time.Duration) bool { return request%8 == 0 },
+			1800},
 		{"one in two for half a minute", func(_ tidings.Attempt, request int, since time.Duration) bool {
 			return since < 30*time.Second && request%2 == 0
 		}, 1000},
@@ -144,7 +146,8 @@ func TestReceiverWithOneWorker(t *testing.T) {
 				mu.Lock()
 				timeouts++
 				mu.Unlock()
-				return tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout, Duration: time.Since(began)}
+				return tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout,
+					Duration: time.Since(began)}
 			}
 		}
 		e := endpoint("a", relay.SenderFunc(send))
@@ -176,7 +179,8 @@ func TestRetryAfterOutlivesARestart(t *testing.T) {
 		until := time.Now().Add(10 * time.Minute)
 		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
 			if time.Now().Before(until) {
-				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_503", Status: 503, RetryAfter: time.Until(until)}
+				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_503", Status: 503,
+					RetryAfter: time.Until(until)}
 			}
 			return delivered
 		}}

@@ -47,7 +47,8 @@ func (c *cluster) start(t *testing.T, to relay.Sender, endpoints ...relay.Endpoi
 		endpoints[i].Sender = v.sender(endpoints[i].Sender)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	r, err := relay.New(ctx, v, endpoints, relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
+	r, err := relay.New(ctx, v, endpoints,
+		relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

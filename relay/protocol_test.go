@@ -47,7 +47,8 @@ func TestProtocolUnderRandomFaults(t *testing.T) {
 		outcomes := rapid.SliceOfN(rapid.SampledFrom([]tidings.Outcome{
 			delivered, delivered, delivered, delivered, failed, refused, unreachable,
 		}), 1, 20).Draw(rt, "outcomes")
-		coalesce := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates}).Draw(rt, "coalesce")
+		coalesce := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates}).Draw(rt,
+			"coalesce")
 		delay := time.Duration(rapid.IntRange(0, 2000).Draw(rt, "delay")) * time.Millisecond
 		var broken error // told outside of the bubble, where rapid can make it smaller
 		synctest.Test(t, func(t *testing.T) { broken = checkProtocol(t, steps, partitions, coalesce, outcomes, delay) })
@@ -57,7 +58,10 @@ func TestProtocolUnderRandomFaults(t *testing.T) {
 	})
 }
 
-func checkProtocol(t *testing.T, steps []step, partitions int, coalesce tidings.Coalesce, outcomes []tidings.Outcome, delay time.Duration) (broken error) {
+func checkProtocol(
+	t *testing.T, steps []step, partitions int, coalesce tidings.Coalesce,
+	outcomes []tidings.Outcome, delay time.Duration,
+) (broken error) {
 	c := &cluster{Memory: eventlogtest.NewMemory()}
 	var well atomic.Bool
 	n := 0
@@ -160,7 +164,8 @@ func (c *cluster) state(t *testing.T) string {
 	fmt.Fprintf(&b, "head %d", head)
 	cursors, _ := c.Cursors(t.Context())
 	for _, cursor := range cursors {
-		fmt.Fprintf(&b, "; partition %d of %d at %d, generation %d, owner %q, %s", cursor.Index, cursor.Of, cursor.Sequence, cursor.Generation, cursor.Owner, cursor.Status)
+		fmt.Fprintf(&b, "; partition %d of %d at %d, generation %d, owner %q, %s", cursor.Index, cursor.Of,
+			cursor.Sequence, cursor.Generation, cursor.Owner, cursor.Status)
 	}
 	replicas, _ := c.Replicas(t.Context())
 	fmt.Fprintf(&b, "; replicas %v", replicas)

@@ -208,8 +208,9 @@ type configured struct {
 func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Options) (*Relay, error) {
 	options.setDefaults()
 	r := &Relay{
-		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger), history: newHistory(log, options.Logger),
-		parker: parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
+		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger),
+		history: newHistory(log, options.Logger),
+		parker:  parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1),
 	}
@@ -240,7 +241,8 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 			return fmt.Errorf("endpoint %s: it has no Sender", e.Name)
 		}
 		if limit := cmp.Or(e.MaxInFlight, defaultMaxInFlight); e.Partitions > limit {
-			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight", e.Name, e.Partitions, limit)
+			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight",
+				e.Name, e.Partitions, limit)
 		}
 		next[e.Name] = &configured{Endpoint: e}
 		setup.Partitions = append(setup.Partitions, e.partitions()...)

@@ -165,7 +165,8 @@ func TestDeliversMatchingEventsOnceAndMovesCursor(t *testing.T) {
 		removed.Action = tidings.Deleted
 		log.Append(event(1, 1), removed, event(2, 1))
 		synctest.Wait()
-		if diff := cmp.Diff([]string{"evt-1-1", "evt-1-2", "evt-2-1"}, slices.Sorted(slices.Values(all.got()))); diff != "" {
+		if diff := cmp.Diff([]string{"evt-1-1", "evt-1-2", "evt-2-1"},
+			slices.Sorted(slices.Values(all.got()))); diff != "" {
 			t.Errorf("all (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]string{"evt-1-2"}, deletions.got()); diff != "" {
@@ -455,7 +456,8 @@ func TestHangingEndpointDoesNotSlowAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
 		hanging, well := &receiver{delay: time.Hour}, &receiver{}
-		stop := start(t, log, relay.Options{DrainTimeout: time.Second}, endpoint("hanging", hanging), endpoint("well", well))
+		stop := start(t, log, relay.Options{DrainTimeout: time.Second},
+			endpoint("hanging", hanging), endpoint("well", well))
 		for i := range 20_000 {
 			log.Append(event(i, 0))
 		}
@@ -515,7 +517,8 @@ func TestStopLetsAttemptsFinishWithinTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
 		quick, slow := &receiver{delay: 2 * time.Second}, &receiver{delay: time.Hour}
-		stop := start(t, log, relay.Options{DrainTimeout: 5 * time.Second}, endpoint("quick", quick), endpoint("slow", slow))
+		stop := start(t, log, relay.Options{DrainTimeout: 5 * time.Second},
+			endpoint("quick", quick), endpoint("slow", slow))
 		log.Append(event(1, 0))
 		synctest.Wait()
 		began := time.Now()
@@ -561,7 +564,8 @@ func TestManyEndpointsShareReadsNearTheHead(t *testing.T) {
 
 func TestTwoEndpointsOfOneNameAreRefused(t *testing.T) {
 	log := eventlogtest.NewMemory()
-	_, err := relay.New(t.Context(), log, []relay.Endpoint{endpoint("a", &receiver{}), endpoint("a", &receiver{})}, relay.Options{})
+	_, err := relay.New(t.Context(), log, []relay.Endpoint{endpoint("a", &receiver{}), endpoint("a", &receiver{})},
+		relay.Options{})
 	if err == nil || !strings.Contains(err.Error(), `"a"`) {
 		t.Errorf("error = %v", err)
 	}

@@ -97,9 +97,11 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) boo
 		}
 		c.replays.running = r.ID
 		p := &replaying{
-			Replay: r, log: c.ledger.log, lease: c.ledger.valid, endpoint: &c.endpoint, logger: c.logger, lost: &c.ledger.lost,
-			drain: c.relay.options.DrainTimeout, out: c.replays.next, results: make(chan result, c.endpoint.MaxInFlight),
-			batch: min(replayBatch, c.windowLimit), underway: make(map[string]bool), waiting: make(map[int64]bool),
+			Replay: r, log: c.ledger.log, lease: c.ledger.valid, endpoint: &c.endpoint,
+			logger: c.logger, lost: &c.ledger.lost,
+			drain: c.relay.options.DrainTimeout, out: c.replays.next,
+			results: make(chan result, c.endpoint.MaxInFlight),
+			batch:   min(replayBatch, c.windowLimit), underway: make(map[string]bool), waiting: make(map[int64]bool),
 		}
 		helpers.Go(func() {
 			p.run(ctx, c.relay.writes)
@@ -158,7 +160,8 @@ func (c *consumer) settledElsewhere(ctx context.Context, e tidings.Event, now ti
 		if err != nil {
 			return false
 		}
-		r.cursors, r.asked = slices.DeleteFunc(cursors, func(other eventlog.Cursor) bool { return other.Endpoint != c.endpoint.Name }), now
+		r.cursors, r.asked = slices.DeleteFunc(cursors,
+			func(other eventlog.Cursor) bool { return other.Endpoint != c.endpoint.Name }), now
 	}
 	return slices.ContainsFunc(r.cursors, func(other eventlog.Cursor) bool {
 		return other.Has(e) && (other.Sequence >= e.Sequence || other.Marks.Settled(e))
@@ -364,7 +367,8 @@ func (p *replaying) wants(e tidings.Event) bool {
 func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	var events []tidings.Event
 	if p.Dead {
-		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: p.endpoint.Name, Dead: true, After: p.read, Limit: p.batch})
+		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: p.endpoint.Name, Dead: true,
+			After: p.read, Limit: p.batch})
 		for _, r := range rows {
 			events = append(events, r.Event)
 		}

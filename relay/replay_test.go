@@ -189,7 +189,8 @@ func TestReplayOfPatterns(t *testing.T) {
 			t.Errorf("%d sent again, want 3", n)
 		}
 		stop()
-		bad := eventlog.Replay{ID: "2", Endpoint: "a", From: 1, To: 10, Patterns: []string{"order.Made"}, State: eventlog.ReplayRunning}
+		bad := eventlog.Replay{ID: "2", Endpoint: "a", From: 1, To: 10, Patterns: []string{"order.Made"},
+			State: eventlog.ReplayRunning}
 		if err := log.AddReplay(t.Context(), bad); err == nil {
 			t.Error("a replay whose patterns can't be read was added")
 		}
@@ -250,14 +251,16 @@ func TestCanceledReplayEnds(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
-		stays, changes, added := &receiver{delay: 50 * time.Millisecond}, &receiver{delay: 50 * time.Millisecond}, &receiver{}
+		stays, changes, added := &receiver{delay: 50 * time.Millisecond}, &receiver{delay: 50 * time.Millisecond},
+			&receiver{}
 		configured := func(name, fingerprint string, r relay.Sender) relay.Endpoint {
 			e := endpoint(name, r)
 			e.Fingerprint = fingerprint
 			return e
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		r, err := relay.New(ctx, log, []relay.Endpoint{configured("stays", "1", stays), configured("changes", "1", changes)},
+		r, err := relay.New(ctx, log,
+			[]relay.Endpoint{configured("stays", "1", stays), configured("changes", "1", changes)},
 			relay.Options{Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
@@ -289,7 +292,8 @@ func TestUpdate(t *testing.T) {
 		}
 		load()
 		time.Sleep(time.Minute)
-		if err := r.Update(ctx, []relay.Endpoint{configured("a", "1", added), configured("a", "1", added)}); err == nil {
+		if err := r.Update(ctx,
+			[]relay.Endpoint{configured("a", "1", added), configured("a", "1", added)}); err == nil {
 			t.Error("two endpoints of one name were taken")
 		}
 		cancel()
@@ -465,7 +469,9 @@ type losesEnd struct {
 	lost atomic.Bool
 }
 
-func (l *losesEnd) SaveReplay(ctx context.Context, lease eventlog.Lease, r eventlog.Replay) (eventlog.ReplayState, error) {
+func (l *losesEnd) SaveReplay(
+	ctx context.Context, lease eventlog.Lease, r eventlog.Replay,
+) (eventlog.ReplayState, error) {
 	if r.State == eventlog.ReplayDone && l.lost.CompareAndSwap(false, true) {
 		return r.State, nil
 	}

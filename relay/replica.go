@@ -226,7 +226,8 @@ func (p *replica) keepAlive(ctx context.Context, group string) error {
 			p.alive.renew(now)
 			return nil
 		}
-		p.relay.logger.Warn("this replica was silent for too long: others have taken its endpoints, it begins anew", "replica", p.id)
+		p.relay.logger.Warn("this replica was silent for too long: others have taken its endpoints, it begins anew",
+			"replica", p.id)
 		p.die()
 	}
 	p.id = newID()
@@ -284,7 +285,9 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 // divide has endpoints divided as all replicas want them, once they have been otherwise for
 // a while: the database lost that they were, or a replica with old settings put them back
 // before it left. One alone divides an endpoint only when it learns its settings.
-func (p *replica) divide(ctx context.Context, replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) error {
+func (p *replica) divide(
+	ctx context.Context, replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition,
+) error {
 	now, agreed := time.Now(), agree(replicas, wanted)
 	there := make(map[eventlog.Partition]bool, len(cursors))
 	for _, c := range cursors {
@@ -333,7 +336,9 @@ func (p *replica) moveParked(ctx context.Context, cursors []eventlog.Cursor) err
 
 // fellows are the replicas that share the same endpoints, this one included, and
 // how many of the wanted partitions each holds.
-func (p *replica) fellows(replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) (ids []string, held map[string]int) {
+func (p *replica) fellows(
+	replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition,
+) (ids []string, held map[string]int) {
 	mine := group(wanted)
 	for _, other := range replicas {
 		if other.Group == mine {
@@ -375,7 +380,9 @@ func (s *slot) halt() {
 }
 
 // free are the partitions that nobody has.
-func (p *replica) free(replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition) []eventlog.Partition {
+func (p *replica) free(
+	replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition,
+) []eventlog.Partition {
 	live := make(map[string]bool)
 	for _, other := range replicas {
 		live[other.ID] = true
@@ -392,7 +399,10 @@ func (p *replica) free(replicas []eventlog.Replica, cursors []eventlog.Cursor, w
 }
 
 // acquire takes what is free up to this process' share, and starts consumers.
-func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured, controls map[string]eventlog.Control, free []eventlog.Partition, share int) error {
+func (p *replica) acquire(
+	ctx context.Context, endpoints map[string]*configured, controls map[string]eventlog.Control,
+	free []eventlog.Partition, share int,
+) error {
 	have := 0
 	for _, s := range p.slots {
 		if !s.stopping {
@@ -431,7 +441,9 @@ func (p *replica) acquire(ctx context.Context, endpoints map[string]*configured,
 	return p.relay.log.Release(ctx, early)
 }
 
-func (p *replica) start(ctx context.Context, losses int, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int) {
+func (p *replica) start(
+	ctx context.Context, losses int, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int,
+) {
 	running, stop := context.WithCancel(eventlog.Ordinary(ctx))
 	s := &slot{consumer: newConsumer(e, cursor, losses, p.relay, p.alive, control, total), stop: stop}
 	p.relay.mu.Lock()

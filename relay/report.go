@@ -70,11 +70,13 @@ func (r *report) wentDown(c *consumer) {
 	case h.state == Disabled && h.reason == PausedReason:
 		c.logger.Warn("endpoint is paused by an operator, its events wait in the log")
 	case h.state == Disabled:
-		c.logger.Error("endpoint wants no more webhooks and is disabled; enable it, or change its configuration", "outcome", h.reason)
+		c.logger.Error("endpoint wants no more webhooks and is disabled; enable it, or change its configuration",
+			"outcome", h.reason)
 	case h.state == Throttled:
 		c.logger.Warn("endpoint asked for a pause", "outcome", h.reason, "until", h.resume.UTC().Format(time.RFC3339))
 	case h.reason == tidings.ReasonBlockedAddress:
-		c.logger.Error("endpoint's address is refused by the egress rule; see egress.deny_networks and egress.allow_networks", "outcome", h.reason)
+		c.logger.Error("endpoint's address is refused by the egress rule; see egress.deny_networks and "+
+			"egress.allow_networks", "outcome", h.reason)
 	case h.reason == RefusesPrefix+"http_401" || h.reason == RefusesPrefix+"http_403":
 		c.logger.Error("endpoint refuses our credentials; see its headers or http settings", "outcome", h.reason)
 	default:

@@ -181,7 +181,8 @@ func TestFailoverThatLosesARename(t *testing.T) {
 				if n := len(r.got()); n != 10 {
 					t.Errorf("%d delivered, want 10", n)
 				}
-				if cursors, err := c.Cursors(t.Context()); err != nil || len(cursors) != 1 || cursors[0].Endpoint != next.Name {
+				if cursors, err := c.Cursors(t.Context()); err != nil || len(cursors) != 1 ||
+					cursors[0].Endpoint != next.Name {
 					t.Errorf("cursors %+v, %v; want that of %s", cursors, err, next.Name)
 				}
 			})

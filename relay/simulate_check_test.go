@@ -146,7 +146,8 @@ func (s *simulation) allowedAgain(requests []*request) map[*request]bool {
 			continue
 		}
 		for _, trouble := range s.troubles {
-			if (r.process == trouble.process || trouble.process == "") && !r.began.After(trouble.at.Add(interval+trouble.lasts)) &&
+			if (r.process == trouble.process || trouble.process == "") &&
+				!r.began.After(trouble.at.Add(interval+trouble.lasts)) &&
 				(r.ended.IsZero() || r.ended.After(trouble.at.Add(-interval-trouble.lost))) {
 				allowed[r] = true
 			}

@@ -23,7 +23,8 @@ type standby struct {
 func (s *simulation) follow() {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
-	s.standby = standby{time.Now(), s.Backup(), len(s.written), slices.Clone(s.staged), maps.Clone(s.versions), maps.Clone(s.owed)}
+	s.standby = standby{time.Now(), s.Backup(), len(s.written), slices.Clone(s.staged),
+		maps.Clone(s.versions), maps.Clone(s.owed)}
 }
 
 // failover has the standby take over, or the file be restored from a backup while no
@@ -73,7 +74,8 @@ func (s *simulation) failover() {
 		return personality(g.Endpoint) == "well" && g.Reason == eventlog.GapLost && g.From == kept+1 && g.To >= head
 	})
 	if head > kept && !noted {
-		s.complain("at %v positions %d to %d were lost, and nothing notes it: %+v", s.at(time.Now()), kept+1, head, gaps)
+		s.complain("at %v positions %d to %d were lost, and nothing notes it: %+v",
+			s.at(time.Now()), kept+1, head, gaps)
 	}
 }
 

@@ -187,7 +187,8 @@ func (s *simulation) expire() {
 		}
 		s.expired[e.ID] = e.Sequence
 		if age := time.Since(e.Time); age < s.retention-s.wandered {
-			s.complain("at %v: %s expired at the age of %v; before: %s", s.at(time.Now()), e.ID, age, s.before(time.Now()))
+			s.complain("at %v: %s expired at the age of %v; before: %s", s.at(time.Now()), e.ID,
+				age, s.before(time.Now()))
 		}
 	}
 	s.clockSeen = true

@@ -152,10 +152,13 @@ func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
 		T: t, cluster: &cluster{Memory: eventlogtest.NewMemory(), staging: seed%4 != 0},
 		seed: seed, without: without, answers: rand.New(rand.NewPCG(seed, 0)), began: time.Now(),
 		retention: []time.Duration{40 * time.Minute, 90 * time.Minute, 3 * time.Hour}[seed%3],
-		settings:  make(map[string]relay.Endpoint), removed: make(map[string]relay.Endpoint), renamed: make(map[string]time.Time),
-		versions: make(map[int]int), index: make(map[string]int), lost: make(map[string]bool), expired: make(map[string]int64),
+		settings:  make(map[string]relay.Endpoint), removed: make(map[string]relay.Endpoint),
+		renamed:  make(map[string]time.Time),
+		versions: make(map[int]int), index: make(map[string]int), lost: make(map[string]bool),
+		expired:  make(map[string]int64),
 		restored: make(map[string]bool),
-		dead:     make(map[string]bool), owed: make(map[string]int), born: make(map[string]time.Time), silences: make(map[string][2]time.Time),
+		dead:     make(map[string]bool), owed: make(map[string]int), born: make(map[string]time.Time),
+		silences: make(map[string][2]time.Time),
 	}
 	for who := range moods {
 		e := endpoint(s.nameOf(who, 0), nil)
@@ -257,9 +260,11 @@ func (s *simulation) endpoints(process string) (all []relay.Endpoint) {
 func (s *simulation) sender(who, name, process string) relay.Sender {
 	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 		s.mu.Lock()
-		r := &request{endpoint: who, process: process, event: a.Event, number: a.Number, replay: a.Replay, began: time.Now()}
+		r := &request{endpoint: who, process: process, event: a.Event, number: a.Number,
+			replay: a.Replay, began: time.Now()}
 		if r.replay {
-			rows, _ := s.Parked(ctx, eventlog.ParkedFilter{Endpoint: name, Sequence: a.Event.Sequence, Dead: true, Limit: 1})
+			rows, _ := s.Parked(ctx,
+				eventlog.ParkedFilter{Endpoint: name, Sequence: a.Event.Sequence, Dead: true, Limit: 1})
 			r.dead = len(rows) > 0
 		}
 		s.requests = append(s.requests, r)

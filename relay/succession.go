@@ -120,7 +120,9 @@ func (r *Relay) added(
 		switch {
 		case e.Disabled:
 		case e.CursorFrom != "" && configured[e.CursorFrom]:
-			return nil, fmt.Errorf("endpoint %s: its cursor can't be that of %s, which is configured, too", e.Name, e.CursorFrom)
+			return nil,
+				fmt.Errorf("endpoint %s: its cursor can't be that of %s, which is configured, too", e.Name,
+					e.CursorFrom)
 		case !has:
 			added = append(added, e)
 		case other:

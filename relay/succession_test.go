@@ -22,11 +22,13 @@ func TestSuccessors(t *testing.T) {
 		unclear   map[string][]string
 	}{
 		"corrected": {
-			left: []relay.Left{behind("a.example/x")}, added: []relay.Endpoint{added("a.example/y", "https://a.example/y", "")},
+			left:      []relay.Left{behind("a.example/x")},
+			added:     []relay.Endpoint{added("a.example/y", "https://a.example/y", "")},
 			successor: map[string]string{"a.example/x": "a.example/y"},
 		},
 		"another port is another host": {
-			left: []relay.Left{behind("a.example:81/x")}, added: []relay.Endpoint{added("a.example/y", "https://a.example/y", "")},
+			left:  []relay.Left{behind("a.example:81/x")},
+			added: []relay.Endpoint{added("a.example/y", "https://a.example/y", "")},
 		},
 		"named now": {
 			left: []relay.Left{idle("a.example")}, added: []relay.Endpoint{added("crm", "https://u:p@a.example/y", "")},
@@ -36,11 +38,13 @@ func TestSuccessors(t *testing.T) {
 			left: []relay.Left{behind("crm")}, added: []relay.Endpoint{added("crm2", "https://a.example/y", "")},
 		},
 		"one with a backlog comes before one without": {
-			left: []relay.Left{idle("a.example/x"), behind("a.example/y")}, added: []relay.Endpoint{added("crm", "https://a.example/z", "")},
+			left:      []relay.Left{idle("a.example/x"), behind("a.example/y")},
+			added:     []relay.Endpoint{added("crm", "https://a.example/z", "")},
 			successor: map[string]string{"a.example/y": "crm"},
 		},
 		"two that are left": {
-			left: []relay.Left{behind("a.example/x"), behind("a.example/y")}, added: []relay.Endpoint{added("crm", "https://a.example/z", "")},
+			left:    []relay.Left{behind("a.example/x"), behind("a.example/y")},
+			added:   []relay.Endpoint{added("crm", "https://a.example/z", "")},
 			unclear: map[string][]string{"a.example/x": {"crm"}, "a.example/y": {"crm"}},
 		},
 		"two that are new": {
@@ -51,7 +55,8 @@ func TestSuccessors(t *testing.T) {
 		"said": {
 			left: []relay.Left{behind("a.example/x"), behind("a.example/y")},
 			added: []relay.Endpoint{
-				added("b", "https://a.example/b", "a.example/x"), added("c", "https://a.example/c", ""), added("d", "https://d.example", "old"),
+				added("b", "https://a.example/b", "a.example/x"), added("c", "https://a.example/c", ""),
+				added("d", "https://d.example", "old"),
 			},
 			successor: map[string]string{"a.example/x": "b", "a.example/y": "c", "old": "d"},
 		},

@@ -254,11 +254,15 @@ func (v *view) Park(ctx context.Context, all ...eventlog.Parking) (map[eventlog.
 	return ask(ctx, v, func() (map[eventlog.Lease]error, error) { return v.Memory.Park(ctx, all...) })
 }
 
-func (v *view) ParkedLanes(ctx context.Context, p eventlog.Partition, after int64, limit int) ([]eventlog.Retry, error) {
+func (v *view) ParkedLanes(
+	ctx context.Context, p eventlog.Partition, after int64, limit int,
+) ([]eventlog.Retry, error) {
 	return ask(ctx, v, func() ([]eventlog.Retry, error) { return v.Memory.ParkedLanes(ctx, p, after, limit) })
 }
 
-func (v *view) Requeue(ctx context.Context, l eventlog.Lease, reason string, since time.Time, now time.Time) (int64, error) {
+func (v *view) Requeue(
+	ctx context.Context, l eventlog.Lease, reason string, since time.Time, now time.Time,
+) (int64, error) {
 	return ask(ctx, v, func() (int64, error) { return v.Memory.Requeue(ctx, l, reason, since, now) })
 }
 
@@ -290,7 +294,9 @@ func (v *view) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBloc
 	return tell(ctx, v, func() error { return v.Memory.AppendHistory(ctx, blocks) })
 }
 
-func (v *view) Due(ctx context.Context, p eventlog.Partition, now time.Time, limit int) (due []eventlog.Retry, next time.Time, err error) {
+func (v *view) Due(
+	ctx context.Context, p eventlog.Partition, now time.Time, limit int,
+) (due []eventlog.Retry, next time.Time, err error) {
 	due, err = ask(ctx, v, func() (due []eventlog.Retry, err error) {
 		due, next, err = v.Memory.Due(ctx, p, now, limit)
 		return due, err

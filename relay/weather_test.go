@@ -64,7 +64,8 @@ func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
 					log.Append(event(10_000+i, 0))
 				}
 				e := endpoint("a", r)
-				if err := log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{{Endpoint: "a", Of: 1}}, Head: 0}); err != nil {
+				if err := log.Prepare(t.Context(),
+					eventlog.Setup{Partitions: []eventlog.Partition{{Endpoint: "a", Of: 1}}, Head: 0}); err != nil {
 					t.Fatal(err)
 				}
 				for i := range 20 {

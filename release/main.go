@@ -41,12 +41,13 @@ func main() {
 	var r release
 	flag.StringVar(&r.version, "version", "", "`VERSION` of the release")
 	flag.StringVar(&r.folder, "folder", "dist", "`FOLDER` that it is written to; what is in it is deleted")
-	flag.Func("time", "`SECONDS` since 1970 of the commit: the time of the files in the archives", func(text string) error {
-		var seconds int64
-		_, err := fmt.Sscan(text, &seconds)
-		r.time = time.Unix(seconds, 0).UTC()
-		return err
-	})
+	flag.Func("time", "`SECONDS` since 1970 of the commit: the time of the files in the archives",
+		func(text string) error {
+			var seconds int64
+			_, err := fmt.Sscan(text, &seconds)
+			r.time = time.Unix(seconds, 0).UTC()
+			return err
+		})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -141,12 +142,14 @@ func (r *release) manual() ([]file, error) {
 	var add func(*cobra.Command) error
 	add = func(c *cobra.Command) error {
 		var text bytes.Buffer
-		header := &doc.GenManHeader{Title: strings.ToUpper(c.CommandPath()), Section: "1", Source: "Tidings " + r.version, Manual: "Tidings", Date: &r.time}
+		header := &doc.GenManHeader{Title: strings.ToUpper(c.CommandPath()), Section: "1", Source: "Tidings " +
+			r.version, Manual: "Tidings", Date: &r.time}
 		c.DisableAutoGenTag = true
 		if err := doc.GenMan(c, header, &text); err != nil {
 			return fmt.Errorf("man page of %s: %w", c.CommandPath(), err)
 		}
-		files = append(files, file{name: "man/" + strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1", text: text.Bytes()})
+		files = append(files,
+			file{name: "man/" + strings.ReplaceAll(c.CommandPath(), " ", "-") + ".1", text: text.Bytes()})
 		for _, sub := range c.Commands() {
 			if sub.IsAvailableCommand() && !sub.IsAdditionalHelpTopicCommand() {
 				if err := add(sub); err != nil {
@@ -226,5 +229,6 @@ func (r *release) checksums() error {
 		lines = append(lines, fmt.Sprintf("%x  %s\n", sha256.Sum256(text), e.Name()))
 	}
 	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[64:], b[64:]) })
-	return os.WriteFile(filepath.Join(r.folder, "SHA256SUMS"), []byte(strings.Join(lines, "")), 0o644) //nolint:gosec // for everybody
+	return os.WriteFile(filepath.Join(r.folder, "SHA256SUMS"), []byte(strings.Join(lines, "")),
+		0o644) //nolint:gosec // for everybody
 }

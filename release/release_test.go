@@ -73,7 +73,8 @@ func TestArchiveOfThisMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(filepath.Join(folder, "tidings"), "version").Output()
-	if want := "commit " + strings.TrimSpace(string(commit)) + ", " + runtime.Version(); err != nil || !strings.Contains(string(out), want) {
+	if want := "commit " + strings.TrimSpace(string(commit)) + ", " + runtime.Version(); err != nil ||
+		!strings.Contains(string(out), want) {
 		t.Errorf("version: %s %v, want %s", out, err, want)
 	}
 	for _, file := range []string{"deploy/tidings.service", "LICENSE"} {
@@ -92,8 +93,9 @@ func TestCompletionsAndManual(t *testing.T) {
 	for name, want := range map[string]string{
 		"completions/tidings.bash": "__start_tidings", "completions/_tidings": "#compdef tidings",
 		"completions/tidings.fish": "complete -c tidings", "completions/tidings.ps1": "Register-ArgumentCompleter",
-		"man/tidings.1": "tidings-serve(1)", "man/tidings-serve.1": "no-migrate", "man/tidings-endpoints-test.1": "webhook.ping",
-		"LICENSE": "Apache License",
+		"man/tidings.1": "tidings-serve(1)", "man/tidings-serve.1": "no-migrate",
+		"man/tidings-endpoints-test.1": "webhook.ping",
+		"LICENSE":                      "Apache License",
 	} {
 		i := slices.IndexFunc(files, func(f file) bool { return f.name == name })
 		if i < 0 || !strings.Contains(string(files[i].text), want) {
@@ -106,7 +108,8 @@ func TestCompletionsAndManual(t *testing.T) {
 }
 
 func TestArchivesKeepModes(t *testing.T) {
-	files := []file{{name: "tidings", text: []byte("program"), executable: true}, {name: "man/tidings.1", text: []byte("page")}}
+	files := []file{{name: "tidings", text: []byte("program"), executable: true},
+		{name: "man/tidings.1", text: []byte("page")}}
 	at := time.Unix(1_700_000_000, 0).UTC()
 	var tarText, zipText bytes.Buffer
 	if err := errors.Join(tarball(&tarText, "a", at, files), zipped(&zipText, "a", at, files)); err != nil {
@@ -123,7 +126,8 @@ func TestArchivesKeepModes(t *testing.T) {
 			t.Fatal(err)
 		}
 		text, err := io.ReadAll(archive)
-		if header.Name != "a/"+f.name || header.FileInfo().Mode() != f.mode() || !header.ModTime.Equal(at) || string(text) != string(f.text) || err != nil {
+		if header.Name != "a/"+f.name || header.FileInfo().Mode() != f.mode() || !header.ModTime.Equal(at) ||
+			string(text) != string(f.text) || err != nil {
 			t.Errorf("tar: %+v, %q, %v", header, text, err)
 		}
 	}

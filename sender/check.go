@@ -54,16 +54,19 @@ func CheckURL(text string, schemes ...string) (*url.URL, error) {
 // neither the value nor a name that may be one.
 func CheckHeader(name string, values []string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
-		return errors.New("a header name has a character that is not allowed, such as a space or a colon; write the name as the key and the value after it, as in X-Name: value")
+		return errors.New("a header name has a character that is not allowed, such as a space or a colon; write the " +
+			"name as the key and the value after it, as in X-Name: value")
 	}
 	switch textproto.CanonicalMIMEHeaderKey(name) {
 	case "Content-Length", "Host", "Connection", "Transfer-Encoding",
 		"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Http2-Settings":
 		return fmt.Errorf("header %s can't be configured: it belongs to the connection", name)
 	case "Expect":
-		return fmt.Errorf("header %s can't be configured: it would have the receiver wait for a body that is sent at once", name)
+		return fmt.Errorf("header %s can't be configured: it would have the receiver wait for a body that is "+
+			"sent at once", name)
 	case "Accept-Encoding":
-		return fmt.Errorf("header %s can't be configured: responses are read as they come, so they must not be compressed", name)
+		return fmt.Errorf("header %s can't be configured: responses are read as they come, so they must not be "+
+			"compressed", name)
 	}
 	for _, value := range values {
 		if strings.ContainsFunc(value, func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }) {

@@ -225,7 +225,8 @@ func unwrap(p netip.Prefix) netip.Prefix {
 	}
 	for _, e := range embeddings {
 		if p.Bits() > e.offset && e.network.Contains(p.Addr()) {
-			return netip.PrefixFrom(netip.AddrFrom4([4]byte(p.Addr().AsSlice()[e.offset/8:])), min(p.Bits()-e.offset, 32))
+			return netip.PrefixFrom(netip.AddrFrom4([4]byte(p.Addr().AsSlice()[e.offset/8:])),
+				min(p.Bits()-e.offset, 32))
 		}
 	}
 	return p

@@ -58,7 +58,8 @@ func TestRequest(t *testing.T) {
 		URL: server.URL, Secrets: []string{secret},
 		Headers: http.Header{"Authorization": {"Bearer x"}, "user-agent": {"mine"}, "tidings-attempt": {"configured"}},
 	}, sender.Egress{})
-	if o := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 2}); o.Verdict != tidings.Delivered || o.Status != 200 {
+	if o := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 2}); o.Verdict != tidings.Delivered ||
+		o.Status != 200 {
 		t.Fatalf("outcome = %+v", o)
 	}
 	if diff := cmp.Diff(string(event().AppendJSON(nil)), string(body)); diff != "" {
@@ -87,7 +88,8 @@ func TestClassifyEveryStatus(t *testing.T) {
 		401: tidings.Unauthorized, 403: tidings.Unauthorized, 407: tidings.Unauthorized, 410: tidings.Gone,
 		413: tidings.Rejected, 415: tidings.Rejected, 429: tidings.Throttled, 503: tidings.Throttled,
 	}
-	classes := map[int]tidings.Verdict{1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused, 4: tidings.Refused, 5: tidings.Failed}
+	classes := map[int]tidings.Verdict{1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused,
+		4: tidings.Refused, 5: tidings.Failed}
 	for status := 100; status < 600; status++ {
 		want, ok := special[status]
 		if !ok {
@@ -126,7 +128,8 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		got := sender.Classify(tt.status, tt.text, now)
 		if got.Verdict != tt.verdict || got.RetryAfter != tt.pause {
-			t.Errorf("%d, %q = %v %v, want %v %v", tt.status, tt.text, got.Verdict, got.RetryAfter, tt.verdict, tt.pause)
+			t.Errorf("%d, %q = %v %v, want %v %v", tt.status, tt.text, got.Verdict,
+				got.RetryAfter, tt.verdict, tt.pause)
 		}
 	}
 }
@@ -197,15 +200,16 @@ func TestFailures(t *testing.T) {
 	}{
 		"nobody listens": {"http://" + closed.Addr().String(), tidings.Unreachable, tidings.ReasonConnect},
 		"no such host":   {"http://nowhere.invalid", tidings.Unreachable, tidings.ReasonDNS},
-		"no TLS":         {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:], tidings.Unreachable, tidings.ReasonTLS},
-		"hangs":          {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
-		"resets":         {serve(t, reset), tidings.Unreachable, tidings.ReasonReset},
-		"switches":       {serve(t, switches), tidings.Failed, "http_101"},
-		"only promises":  {serve(t, promises), tidings.Failed, tidings.ReasonTimeout},
-		"slow trailers":  {serve(t, trailers), tidings.Failed, "http_500"},
-		"cut response":   {serve(t, cut), tidings.Failed, tidings.ReasonReset},
-		"slow response":  {serve(t, late), tidings.Failed, tidings.ReasonResponseTooSlow},
-		"metadata":       {"http://169.254.169.254/", tidings.Blocked, tidings.ReasonBlockedAddress},
+		"no TLS": {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:],
+			tidings.Unreachable, tidings.ReasonTLS},
+		"hangs":         {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
+		"resets":        {serve(t, reset), tidings.Unreachable, tidings.ReasonReset},
+		"switches":      {serve(t, switches), tidings.Failed, "http_101"},
+		"only promises": {serve(t, promises), tidings.Failed, tidings.ReasonTimeout},
+		"slow trailers": {serve(t, trailers), tidings.Failed, "http_500"},
+		"cut response":  {serve(t, cut), tidings.Failed, tidings.ReasonReset},
+		"slow response": {serve(t, late), tidings.Failed, tidings.ReasonResponseTooSlow},
+		"metadata":      {"http://169.254.169.254/", tidings.Blocked, tidings.ReasonBlockedAddress},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSender(t, tidings.Endpoint{URL: tt.url, Timeout: 300 * time.Millisecond}, sender.Egress{})
@@ -269,7 +273,8 @@ func TestConnectionsStayWithinMaxInFlight(t *testing.T) {
 	for range senders {
 		sending.Go(func() {
 			for range deliveries / senders {
-				if o := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 1}); o.Verdict != tidings.Delivered {
+				if o := s.Send(t.Context(),
+					tidings.Attempt{Event: event(), Number: 1}); o.Verdict != tidings.Delivered {
 					t.Errorf("outcome = %+v", o)
 					return
 				}
@@ -324,7 +329,8 @@ func TestDialerForgetsAddresses(t *testing.T) {
 func TestResponseHoldsNoSecrets(t *testing.T) {
 	before := 0 // blanks
 	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, strings.Repeat(" ", before), r.URL, "|", r.Header.Get("X-Key"), "|", r.Header.Get("Authorization"), "|", r.Header.Get("Webhook-Id"))
+		fmt.Fprint(w, strings.Repeat(" ", before), r.URL, "|", r.Header.Get("X-Key"), "|",
+			r.Header.Get("Authorization"), "|", r.Header.Get("Webhook-Id"))
 	}))
 	defer echo.Close()
 	s := newSender(t, tidings.Endpoint{
@@ -352,8 +358,12 @@ func TestFormats(t *testing.T) {
 			`"time":"2026-03-26T12:00:00Z","sequence":"00000000000000000007","partitionkey":"provider/p","datacontenttype":"application/json",` + data,
 	} {
 		var body []byte
-		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { body, _ = io.ReadAll(r.Body) }))
-		s := newSender(t, tidings.Endpoint{URL: server.URL, Format: format, EventPrefix: "com.example."}, sender.Egress{})
+		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body,
+				_ = io.ReadAll(r.Body)
+		}))
+		s := newSender(t, tidings.Endpoint{URL: server.URL, Format: format, EventPrefix: "com.example."},
+			sender.Egress{})
 		s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 1})
 		server.Close()
 		if diff := cmp.Diff(want, string(body)); diff != "" {

@@ -47,10 +47,12 @@ func newSigner(secret string) (signer, error) {
 	if encoded, ok := strings.CutPrefix(secret, "whsk_"); ok {
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil || len(key) != ed25519.PrivateKeySize {
-			return nil, errors.New(`a secret that begins with "whsk_" goes on with standard base64 of 64 bytes, an Ed25519 private key`)
+			return nil,
+				errors.New(`a secret that begins with "whsk_" goes on with standard base64 of 64 bytes, an Ed25519 private key`)
 		}
 		if seed := key[:ed25519.SeedSize]; !bytes.Equal(key, ed25519.NewKeyFromSeed(seed)) {
-			return nil, errors.New(`the halves of a "whsk_" secret do not fit: the last 32 bytes must be the public key of the first 32, so no receiver could verify its signatures`)
+			return nil,
+				errors.New(`the halves of a "whsk_" secret do not fit: the last 32 bytes must be the public key of the first 32, so no receiver could verify its signatures`)
 		}
 		return ed25519Signer(key), nil
 	}

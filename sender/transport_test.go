@@ -91,14 +91,16 @@ func TestConnectionThatDiesIsReplacedOnce(t *testing.T) {
 				sending.Wait()
 
 				o := send("bad")
-				if !o.Resent || (o.Verdict == tidings.Delivered) != recovers || (!recovers && o.Reason != tidings.ReasonReset) {
+				if !o.Resent || (o.Verdict == tidings.Delivered) != recovers ||
+					(!recovers && o.Reason != tidings.ReasonReset) {
 					t.Errorf("outcome = %+v", o)
 				}
 				mu.Lock()
 				defer mu.Unlock()
 				came := requests["bad"]
 				if len(came) != 2 || !opened[came[0]] || opened[came[1]] {
-					t.Errorf("it came on %v; want twice, the second time on a connection other than %v", came, slices.Sorted(maps.Keys(opened)))
+					t.Errorf("it came on %v; want twice, the second time on a connection other than %v", came,
+						slices.Sorted(maps.Keys(opened)))
 				}
 			})
 		}

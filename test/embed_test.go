@@ -20,14 +20,16 @@ func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 func TestProgramThatEmbeds(t *testing.T) {
 	url := testdb.Postgres(t)
 	warehouse, books := outboxtest.NewReceiver(t), outboxtest.NewReceiver(t)
-	program := exec.Command("go", "run", ".", url, filepath.Join(t.TempDir(), "shop.db"), warehouse.URL, books.URL, warehouse.Secret, books.Secret)
+	program := exec.Command("go", "run", ".", url, filepath.Join(t.TempDir(), "shop.db"), warehouse.URL, books.URL,
+		warehouse.Secret, books.Secret)
 	program.Dir = "embed"
 	out, err := program.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"pgx warehouse healthy delivered 2", "pgx books healthy delivered 1", "SQLite warehouse healthy delivered 2", "SQLite books healthy delivered 1",
+		"pgx warehouse healthy delivered 2", "pgx books healthy delivered 1", "SQLite warehouse healthy delivered 2",
+		"SQLite books healthy delivered 1",
 	} {
 		if !strings.Contains(string(out), want+"\n") {
 			t.Errorf("it said\n%swant %s", out, want)
@@ -38,7 +40,8 @@ func TestProgramThatEmbeds(t *testing.T) {
 		got  []tidings.Event
 		want []string
 	}{
-		{"warehouse", warehouse.Received(), []string{"invoice.paid SQLite", "invoice.paid pgx", "order.created SQLite", "order.created pgx"}},
+		{"warehouse", warehouse.Received(),
+			[]string{"invoice.paid SQLite", "invoice.paid pgx", "order.created SQLite", "order.created pgx"}},
 		{"books", books.Received(), []string{"invoice.paid SQLite", "invoice.paid pgx"}},
 	} {
 		var got []string

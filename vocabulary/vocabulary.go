@@ -95,7 +95,8 @@ func (t Types) nearest(text string) string {
 func (t Types) CheckResource(resource string) error {
 	typ, id, ok := strings.Cut(resource, "/")
 	if !ok || id == "" {
-		return fmt.Errorf("expected TYPE/ID, such as %s/<id>", slices.Concat(t.Names(), []tidings.ResourceType{"order"})[0])
+		return fmt.Errorf("expected TYPE/ID, such as %s/<id>",
+			slices.Concat(t.Names(), []tidings.ResourceType{"order"})[0])
 	}
 	if _, known := t[tidings.ResourceType(typ)]; !known {
 		var names []string

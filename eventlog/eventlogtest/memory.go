@@ -47,7 +47,8 @@ type contents struct {
 
 func (c contents) clone() contents {
 	return contents{
-		slices.Clone(c.events), slices.Clone(c.logged), c.expired, c.expiry, maps.Clone(c.cursors), maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
+		slices.Clone(c.events), slices.Clone(c.logged), c.expired, c.expiry, maps.Clone(c.cursors),
+		maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
 		slices.Clone(c.gaps), slices.Clone(c.replays), slices.Clone(c.history), slices.Clone(c.epochs),
 	}
 }
@@ -205,7 +206,8 @@ func (m *Memory) ExpireBefore(sequence int64) (gaps []eventlog.Gap) {
 	}
 	for key, c := range m.cursors {
 		if end := int64(m.expired); c.Sequence < end {
-			g := eventlog.Gap{Endpoint: c.Endpoint, Index: c.Index, From: c.Sequence + 1, To: end, At: time.Now(), Reason: eventlog.GapExpired}
+			g := eventlog.Gap{Endpoint: c.Endpoint, Index: c.Index, From: c.Sequence + 1, To: end, At: time.Now(),
+				Reason: eventlog.GapExpired}
 			c.Sequence = end
 			m.cursors[key] = c
 			if g = m.saveGap(g); g.From <= g.To {
@@ -278,7 +280,8 @@ func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Repl
 		if saved.ID != r.ID {
 			continue
 		}
-		saved.Position, saved.Delivered, saved.Failed, saved.Expired, saved.Updated = r.Position, r.Delivered, r.Failed, r.Expired, time.Now()
+		saved.Position, saved.Delivered, saved.Failed, saved.Expired, saved.Updated = r.Position, r.Delivered,
+			r.Failed, r.Expired, time.Now()
 		if saved.State == eventlog.ReplayRunning {
 			saved.State, saved.Reason = r.State, r.Reason
 		}
@@ -344,14 +347,17 @@ func (m *Memory) AppendHistory(_ context.Context, blocks []*eventlog.HistoryBloc
 }
 
 // ReadHistory returns records of the newest blocks, as an [eventlog.Archive] does.
-func (m *Memory) ReadHistory(_ context.Context, f eventlog.HistoryFilter) (records []eventlog.Record, oldest int64, err error) {
+func (m *Memory) ReadHistory(
+	_ context.Context, f eventlog.HistoryFilter,
+) (records []eventlog.Record, oldest int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, b := range slices.Backward(m.history) {
 		if f.Limit == 0 {
 			break
 		}
-		if (f.Endpoint != "" && b.Endpoint != f.Endpoint) || (f.Sequence != 0 && (f.Sequence < b.Lowest || f.Sequence > b.Highest)) ||
+		if (f.Endpoint != "" && b.Endpoint != f.Endpoint) ||
+			(f.Sequence != 0 && (f.Sequence < b.Lowest || f.Sequence > b.Highest)) ||
 			(!f.Since.IsZero() && b.Last.Before(f.Since)) || (!f.Until.IsZero() && !b.First.Before(f.Until)) ||
 			(f.Failures && b.Failures == 0) || (f.Before != 0 && b.ID >= f.Before) {
 			continue

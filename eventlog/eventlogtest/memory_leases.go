@@ -129,7 +129,8 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 		parts[key.endpoint] = append(parts[key.endpoint], c)
 		old, seen := before[key.endpoint]
 		if seen {
-			c.Sequence, c.Generation, c.Owner = min(c.Sequence, old.Sequence), max(c.Generation, old.Generation), max(c.Owner, old.Owner)
+			c.Sequence, c.Generation, c.Owner = min(c.Sequence, old.Sequence),
+				max(c.Generation, old.Generation), max(c.Owner, old.Owner)
 		}
 		before[key.endpoint] = c
 	}
@@ -143,7 +144,8 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 				delete(m.cursors, cursorKey{p.Endpoint, i})
 			}
 		}
-		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1}, Sequence: min(s.Begin(p.Endpoint), m.head()), Saved: time.Now()}
+		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1},
+			Sequence: min(s.Begin(p.Endpoint), m.head()), Saved: time.Now()}
 		c.Epoch = m.epochs.Current().ID
 		if !known {
 			m.forget(p.Endpoint)
@@ -347,7 +349,8 @@ func (m *Memory) SaveCursors(_ context.Context, cursors []eventlog.Cursor) (lost
 			continue
 		}
 		saved := m.cursors[cursorKey{c.Endpoint, c.Index}]
-		saved.Sequence, saved.Marks, saved.Status, saved.Saved = max(saved.Sequence, c.Sequence), c.Marks, c.Status, time.Now()
+		saved.Sequence, saved.Marks, saved.Status, saved.Saved = max(saved.Sequence, c.Sequence),
+			c.Marks, c.Status, time.Now()
 		m.cursors[cursorKey{c.Endpoint, c.Index}] = saved
 	}
 	return lost, nil
@@ -365,7 +368,8 @@ func (m *Memory) SaveGap(_ context.Context, g eventlog.Gap) error {
 func (m *Memory) saveGap(g eventlog.Gap) (fresh eventlog.Gap) {
 	for i := range m.gaps {
 		known := &m.gaps[i]
-		if known.Endpoint == g.Endpoint && known.Index == g.Index && known.Reason == g.Reason && known.From <= g.From && known.To >= g.From-1 {
+		if known.Endpoint == g.Endpoint && known.Index == g.Index && known.Reason == g.Reason &&
+			known.From <= g.From && known.To >= g.From-1 {
 			g.From = known.To + 1
 			known.To, known.At = max(known.To, g.To), g.At
 			return g
@@ -409,7 +413,9 @@ func (m *Memory) Park(_ context.Context, all ...eventlog.Parking) (refused map[e
 }
 
 // ParkedLanes implements [eventlog.Retries].
-func (m *Memory) ParkedLanes(_ context.Context, p eventlog.Partition, after int64, limit int) ([]eventlog.Retry, error) {
+func (m *Memory) ParkedLanes(
+	_ context.Context, p eventlog.Partition, after int64, limit int,
+) ([]eventlog.Retry, error) {
 	seen := make(map[string]bool)
 	return m.sorted(limit, func(r eventlog.Retry) bool {
 		if r.Endpoint != p.Endpoint || !r.Dead.IsZero() || !p.Has(r.Event) || seen[r.Event.Resource()] {
@@ -421,7 +427,9 @@ func (m *Memory) ParkedLanes(_ context.Context, p eventlog.Partition, after int6
 }
 
 // Due implements [eventlog.Retries].
-func (m *Memory) Due(_ context.Context, p eventlog.Partition, now time.Time, limit int) (due []eventlog.Retry, next time.Time, err error) {
+func (m *Memory) Due(
+	_ context.Context, p eventlog.Partition, now time.Time, limit int,
+) (due []eventlog.Retry, next time.Time, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []eventlog.Retry
@@ -443,14 +451,17 @@ func (m *Memory) Due(_ context.Context, p eventlog.Partition, now time.Time, lim
 }
 
 // Requeue implements [eventlog.Retries].
-func (m *Memory) Requeue(_ context.Context, l eventlog.Lease, reason string, since, now time.Time) (n int64, err error) {
+func (m *Memory) Requeue(
+	_ context.Context, l eventlog.Lease, reason string, since, now time.Time,
+) (n int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.held(l); err != nil {
 		return 0, err
 	}
 	for key, r := range m.retries {
-		if r.Endpoint == l.Endpoint && r.Dead.IsZero() && l.Has(r.Event) && r.Reason == reason && !r.First.Before(since) && r.Next.After(now) {
+		if r.Endpoint == l.Endpoint && r.Dead.IsZero() && l.Has(r.Event) && r.Reason == reason &&
+			!r.First.Before(since) && r.Next.After(now) {
 			r.Next = now
 			m.retries[key] = r
 			n++

@@ -161,7 +161,8 @@ func testRetries(t *testing.T, home Home) {
 		e.Sequence = sequence
 		return e
 	}
-	failed := eventlog.Retry{Endpoint: "a", Event: event(1, 1), Attempts: 1, First: at, Next: at.Add(time.Second), Reason: "http_500"}
+	failed := eventlog.Retry{Endpoint: "a", Event: event(1, 1), Attempts: 1, First: at,
+		Next: at.Add(time.Second), Reason: "http_500"}
 	waiting := eventlog.Retry{Endpoint: "a", Event: event(3, 1)}
 	other := eventlog.Retry{Endpoint: "a", Event: event(2, 2), Attempts: 2, First: at, Next: at, Reason: "timeout"}
 	foreign := eventlog.Retry{Endpoint: "b", Event: event(1, 1), Attempts: 1, First: at, Next: at, Reason: "dns"}
@@ -195,7 +196,8 @@ func testRetries(t *testing.T, home Home) {
 
 	if archive, ok := log.(eventlog.Archive); ok {
 		counts, err := archive.ParkedCounts(ctx)
-		if diff := cmp.Diff(map[string]eventlog.ParkedCount{"a": {Live: 2, Dead: 1}, "b": {Live: 1}}, counts); diff != "" || err != nil {
+		if diff := cmp.Diff(map[string]eventlog.ParkedCount{"a": {Live: 2, Dead: 1}, "b": {Live: 1}},
+			counts); diff != "" || err != nil {
 			t.Errorf("counts, %v (-want +got):\n%s", err, diff)
 		}
 	}
@@ -213,7 +215,8 @@ func testDue(t *testing.T, home Home) {
 		e.Sequence = sequence
 		return eventlog.Retry{Endpoint: "a", Event: e, Attempts: 1, First: at, Next: at.Add(next), Reason: reason}
 	}
-	first, second, later, dead := row(3, time.Second, "http_500"), row(1, 2*time.Second, "http_500"), row(2, time.Hour, "http_500"), row(4, 0, "http_500")
+	first, second, later, dead := row(3, time.Second, "http_500"), row(1, 2*time.Second, "http_500"),
+		row(2, time.Hour, "http_500"), row(4, 0, "http_500")
 	other, early := row(5, 2*time.Hour, "timeout"), row(6, 2*time.Hour, "http_500")
 	dead.Dead, early.First = at, at.Add(-time.Minute)
 	waiting := eventlog.Retry{Endpoint: "a", Event: row(7, 0, "").Event}
@@ -233,7 +236,8 @@ func testDue(t *testing.T, home Home) {
 
 	n, err := log.Requeue(ctx, held, "http_500", at, at.Add(time.Minute))
 	if n != 1 || err != nil {
-		t.Errorf("%d are due again, %v; want 1: not what is due already, is dead, failed earlier or for another reason", n, err)
+		t.Errorf("%d are due again, %v; want 1: not what is due already, is dead, failed earlier or for another reason",
+			n, err)
 	}
 	later.Next = at.Add(time.Minute)
 	due(time.Minute, 10, other.Next, first, second, later)
@@ -317,7 +321,8 @@ func park(t *testing.T, log eventlog.Log, held eventlog.Lease, retries ...eventl
 	t.Helper()
 	const atOnce = 500 // more than one statement holds, and few enough for the race detector
 	for some := range slices.Chunk(retries, atOnce) {
-		if lost, err := log.Park(t.Context(), eventlog.Parking{Lease: held, Retries: some}); len(lost) > 0 || err != nil {
+		if lost, err := log.Park(t.Context(), eventlog.Parking{Lease: held, Retries: some}); len(lost) > 0 ||
+			err != nil {
 			t.Fatalf("lost %v, %v", lost, err)
 		}
 	}

@@ -121,10 +121,12 @@ func testWentBack(t *testing.T, home Home) {
 func refusesEarlierEpoch(t *testing.T, log eventlog.Log, stale eventlog.Lease) {
 	t.Helper()
 	ctx := t.Context()
-	if _, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: stale, Sequence: 5}}); !errors.Is(err, eventlog.ErrNewEpoch) {
+	if _, err := log.SaveCursors(ctx, []eventlog.Cursor{{Lease: stale, Sequence: 5}}); !errors.Is(err,
+		eventlog.ErrNewEpoch) {
 		t.Errorf("saved a cursor: %v", err)
 	}
-	refused, err := log.Park(ctx, eventlog.Parking{Lease: stale, Retries: []eventlog.Retry{sampleAt(4)}, Done: []int64{2}})
+	refused, err := log.Park(ctx,
+		eventlog.Parking{Lease: stale, Retries: []eventlog.Retry{sampleAt(4)}, Done: []int64{2}})
 	if !errors.Is(refused[stale], eventlog.ErrNewEpoch) || err != nil {
 		t.Errorf("parked: %v, %v", refused, err)
 	}
@@ -155,7 +157,8 @@ func testRestart(t *testing.T, home Home) {
 		t.Errorf("head = %d, want 2", head)
 	}
 	after := epochs(t, log)
-	if now := after.Current(); now.Base != 2 || now.Beyond != 0 || now.ID == before.Current().ID || after.Kept(before) != 2 {
+	if now := after.Current(); now.Base != 2 || now.Beyond != 0 || now.ID == before.Current().ID ||
+		after.Kept(before) != 2 {
 		t.Errorf("epochs %+v after %+v", after, before)
 	}
 	for range 2 { // it stays
@@ -165,7 +168,8 @@ func testRestart(t *testing.T, home Home) {
 		}
 	}
 	saved, err := log.Cursors(t.Context())
-	if err != nil || len(saved) != 1 || saved[0].Sequence != 1 || saved[0].Marks.String() != marks.String() || !saved[0].Same(held) || saved[0].Epoch != log.Epoch() {
+	if err != nil || len(saved) != 1 || saved[0].Sequence != 1 || saved[0].Marks.String() != marks.String() ||
+		!saved[0].Same(held) || saved[0].Epoch != log.Epoch() {
 		t.Errorf("cursors %+v, %v", saved, err)
 	}
 	rows, err := log.Parked(t.Context(), eventlog.ParkedFilter{Limit: 10})
@@ -197,7 +201,8 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	if keeper, ok := log.(interface {
 		AddReplay(ctx context.Context, r eventlog.Replay) error
 	}); ok {
-		r := eventlog.Replay{ID: "r", Endpoint: "a", From: 1, To: 4, Position: 3, State: eventlog.ReplayRunning, Created: time.Now(), Updated: time.Now()}
+		r := eventlog.Replay{ID: "r", Endpoint: "a", From: 1, To: 4, Position: 3, State: eventlog.ReplayRunning,
+			Created: time.Now(), Updated: time.Now()}
 		if err := keeper.AddReplay(ctx, r); err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +246,8 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	for _, e := range read(t, log, 0, 10) {
 		ids = append(ids, e.ID)
 	}
-	want := []string{Sample(1, 1).ID, Sample(2, 1).ID, Sample(5, 1).ID, Sample(6, 1).ID, Sample(7, 1).ID, Sample(8, 1).ID}
+	want := []string{Sample(1, 1).ID, Sample(2, 1).ID, Sample(5, 1).ID, Sample(6, 1).ID,
+		Sample(7, 1).ID, Sample(8, 1).ID}
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}

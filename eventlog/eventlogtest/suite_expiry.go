@@ -36,7 +36,8 @@ func testExpiry(t *testing.T, home Home) {
 	expirer := part[interface {
 		ExpireEvents(ctx context.Context, keep time.Duration) (eventlog.Expiry, error)
 	}](t, home)
-	if x, err := expirer.ExpireEvents(ctx, 100*365*24*time.Hour); err != nil || time.Since(x.At).Abs() > time.Minute || len(x.Gaps) > 0 {
+	if x, err := expirer.ExpireEvents(ctx, 100*365*24*time.Hour); err != nil ||
+		time.Since(x.At).Abs() > time.Minute || len(x.Gaps) > 0 {
 		t.Fatalf("%+v, %v; want nothing but the time", x, err)
 	}
 	if n := oldest(); n != 1 {
@@ -60,7 +61,8 @@ func testExpiry(t *testing.T, home Home) {
 // and in one gap where it follows on another.
 func testExpiredGaps(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
-	partitions := []eventlog.Partition{{Endpoint: "behind", Of: 1}, {Endpoint: "divided", Of: 2}, {Endpoint: "divided", Index: 1, Of: 2}}
+	partitions := []eventlog.Partition{{Endpoint: "behind", Of: 1}, {Endpoint: "divided", Of: 2},
+		{Endpoint: "divided", Index: 1, Of: 2}}
 	if err := log.Prepare(ctx, eventlog.Setup{Partitions: partitions}); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,8 @@ func testExpiredGaps(t *testing.T, home Home) {
 		}
 	}
 	// A consumer that finds out by itself adds nothing to it.
-	if err := log.SaveGap(ctx, eventlog.Gap{Endpoint: "behind", From: 3, To: 4, At: time.Now(), Reason: eventlog.GapExpired}); err != nil {
+	if err := log.SaveGap(ctx, eventlog.Gap{Endpoint: "behind", From: 3, To: 4, At: time.Now(),
+		Reason: eventlog.GapExpired}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(gaps()); n != 3 {
@@ -142,7 +145,8 @@ func testRemoved(t *testing.T, home Home) {
 		}
 		rows[3].Dead, rows[3].Next = rows[3].Next, time.Time{}
 		park(t, log, held, rows...)
-		if err := log.SaveControl(ctx, eventlog.Control{Endpoint: "a", Disabled: "paused", Since: time.Now()}); err != nil {
+		if err := log.SaveControl(ctx,
+			eventlog.Control{Endpoint: "a", Disabled: "paused", Since: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		if err := log.SaveGap(ctx, eventlog.Gap{Endpoint: "a", From: 1, To: 2, At: time.Now()}); err != nil {
@@ -208,7 +212,8 @@ func testRename(t *testing.T, home Home) {
 	}
 	park(t, log, held, rows...)
 	save(t, log, eventlog.Cursor{Lease: held, Sequence: 40})
-	if err := log.SaveControl(ctx, eventlog.Control{Endpoint: "old", Disabled: "paused", Since: time.Now()}); err != nil {
+	if err := log.SaveControl(ctx,
+		eventlog.Control{Endpoint: "old", Disabled: "paused", Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, names := range [][2]string{{"nobody", "new"}, {"old", "old"}} {

@@ -36,7 +36,8 @@ func acquire(t *testing.T, log eventlog.Log, owner string, want ...eventlog.Part
 // hold makes an endpoint's cursor and takes its lease.
 func hold(t *testing.T, log eventlog.Log, endpoint string) eventlog.Lease {
 	t.Helper()
-	if err := log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{whole(endpoint)}, Head: 0}); err != nil {
+	if err := log.Prepare(t.Context(),
+		eventlog.Setup{Partitions: []eventlog.Partition{whole(endpoint)}, Head: 0}); err != nil {
 		t.Fatal(err)
 	}
 	join(t, log, "holder of "+endpoint)
@@ -77,7 +78,8 @@ func testCursors(t *testing.T, home Home) {
 	home.Append(t, make([]tidings.Event, 7)...)
 	advance(t, home.Log)
 	held := hold(t, home.Log, "a")
-	if err := home.Log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}, Head: 8}); err != nil {
+	if err := home.Log.Prepare(t.Context(),
+		eventlog.Setup{Partitions: []eventlog.Partition{whole("a"), whole("b")}, Head: 8}); err != nil {
 		t.Fatal(err)
 	}
 	save(t, home.Log, eventlog.Cursor{Lease: held, Sequence: 5, Status: "{}"})
@@ -226,7 +228,8 @@ func testPartitions(t *testing.T, home Home) {
 	}
 	slices.SortFunc(got, func(a, b eventlog.Cursor) int { return a.Index - b.Index })
 	ahead := eventlog.Mark{Index: 1, Of: 2, Low: 6, High: 12, Open: []int64{7, 11}, Ahead: []int64{20}}
-	save(t, log, eventlog.Cursor{Lease: got[0].Lease, Sequence: 8}, eventlog.Cursor{Lease: got[1].Lease, Sequence: 6, Marks: eventlog.Marks{ahead}})
+	save(t, log, eventlog.Cursor{Lease: got[0].Lease, Sequence: 8},
+		eventlog.Cursor{Lease: got[1].Lease, Sequence: 6, Marks: eventlog.Marks{ahead}})
 	if err := log.Prepare(ctx, eventlog.Setup{Partitions: []eventlog.Partition{whole("a")}, Head: 100}); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,8 @@ func testControls(t *testing.T, home Home) {
 		t.Errorf("controls, %v (-want +got):\n%s", err, diff)
 	}
 	for n := range 3 {
-		gap := eventlog.Gap{Endpoint: "a", From: int64(n)*10 + 1, To: int64(n)*10 + 5, At: at.Add(time.Duration(n) * time.Second)}
+		gap := eventlog.Gap{Endpoint: "a", From: int64(n)*10 + 1, To: int64(n)*10 + 5,
+			At: at.Add(time.Duration(n) * time.Second)}
 		if err := log.SaveGap(ctx, gap); err != nil {
 			t.Fatal(err)
 		}
@@ -84,17 +85,20 @@ func testReplays(t *testing.T, home Home) {
 	held := hold(t, log, "a")
 	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
 	one := eventlog.Replay{
-		ID: "1", Endpoint: "a", From: 1, To: 9, Since: at, Patterns: []string{"provider.*", "*.deleted"}, Resource: "provider/x",
-		State: eventlog.ReplayRunning, Created: at, Updated: at, CreatedBy: "somebody",
+		ID: "1", Endpoint: "a", From: 1, To: 9, Since: at, Patterns: []string{"provider.*", "*.deleted"},
+		Resource: "provider/x",
+		State:    eventlog.ReplayRunning, Created: at, Updated: at, CreatedBy: "somebody",
 	}
-	two := eventlog.Replay{ID: "2", Endpoint: "a", Dead: true, State: eventlog.ReplayRunning, Created: at.Add(time.Second), Updated: at}
+	two := eventlog.Replay{ID: "2", Endpoint: "a", Dead: true, State: eventlog.ReplayRunning,
+		Created: at.Add(time.Second), Updated: at}
 	for _, r := range []eventlog.Replay{one, two} {
 		if err := keeper.AddReplay(ctx, r); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, bad := range [][]string{{""}, {"provider.*", "provider"}, {"provider.*,*.deleted"}, {"a.b.c"}} {
-		if err := keeper.AddReplay(ctx, eventlog.Replay{ID: "3", Endpoint: "a", Patterns: bad, State: eventlog.ReplayRunning}); err == nil {
+		if err := keeper.AddReplay(ctx,
+			eventlog.Replay{ID: "3", Endpoint: "a", Patterns: bad, State: eventlog.ReplayRunning}); err == nil {
 			t.Errorf("a replay of the patterns %q was added", bad)
 		}
 	}
@@ -102,7 +106,8 @@ func testReplays(t *testing.T, home Home) {
 	if diff := cmp.Diff([]eventlog.Replay{one, two}, got); diff != "" || err != nil {
 		t.Errorf("running, %v (-want +got):\n%s", err, diff)
 	}
-	one.Position, one.Delivered, one.Failed, one.Expired, one.Reason, one.State = 9, 4, 1, 3, "http_500", eventlog.ReplayDone
+	one.Position, one.Delivered, one.Failed, one.Expired, one.Reason, one.State = 9, 4, 1, 3,
+		"http_500", eventlog.ReplayDone
 	if state, err := log.SaveReplay(ctx, held, one); state != eventlog.ReplayDone || err != nil {
 		t.Errorf("saved as %q, %v", state, err)
 	}
@@ -138,7 +143,8 @@ func testManyReplays(t *testing.T, home Home) {
 	at := time.Now()
 	add := func(endpoint string, n int) error {
 		return keeper.AddReplay(ctx, eventlog.Replay{
-			ID: fmt.Sprint(endpoint, n), Endpoint: endpoint, State: eventlog.ReplayRunning, Created: at.Add(time.Duration(n) * time.Second),
+			ID: fmt.Sprint(endpoint, n), Endpoint: endpoint, State: eventlog.ReplayRunning,
+			Created: at.Add(time.Duration(n) * time.Second),
 		})
 	}
 	for n := range eventlog.MaxReplays - 5 {
@@ -188,8 +194,10 @@ func testHistory(t *testing.T, home Home) {
 	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
 	record := func(endpoint string, sequence int64, outcome string) eventlog.Record {
 		return eventlog.Record{
-			Endpoint: endpoint, At: at.Add(time.Duration(sequence) * time.Minute), Sequence: sequence, EventID: "id", Event: "provider.created",
-			Resource: "provider/x", Outcome: outcome, Attempt: 2, Replay: true, Reason: "http_500", Status: 500, Address: "127.0.0.1:80",
+			Endpoint: endpoint, At: at.Add(time.Duration(sequence) * time.Minute), Sequence: sequence, EventID: "id",
+			Event:    "provider.created",
+			Resource: "provider/x", Outcome: outcome, Attempt: 2, Replay: true, Reason: "http_500", Status: 500,
+			Address:  "127.0.0.1:80",
 			Response: "a \"b\"\n\x00\xff<", MergedInto: 7, DNS: 1, Connect: 2, TLS: 3, FirstByte: 4, Total: 5,
 		}
 	}

@@ -30,7 +30,8 @@ func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 	}
 	const event = "'id', 'provider', 'created', 'p2', '/p', 'u', 1700000000000000, 1"
 	for _, statement := range []string{
-		"INSERT INTO tidings_events (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version) VALUES (1, " + event + ")",
+		"INSERT INTO tidings_events (seq, id, resource_type, action, resource_id, resource_url, user_id, at, " +
+			"resource_version) VALUES (1, " + event + ")",
 		"INSERT INTO tidings_cursors VALUES ('a', 1, '', 'f', 5), ('b', 0, 'http_410', 'f', 5)",
 		"INSERT INTO tidings_retries VALUES ('a', 1, " + event + ", 1, 5, 6, 0, 'http_500')",
 	} {

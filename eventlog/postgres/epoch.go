@@ -17,14 +17,16 @@ var errRestarted = errors.New("the server was started anew")
 func (l *Log) start() string { return start(l.schema) }
 
 func start(schema string) string {
-	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || to_regclass('" + strings.ReplaceAll(schema, "'", "''") + "tidings_head')::oid::text)"
+	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || to_regclass('" +
+		strings.ReplaceAll(schema, "'", "''") + "tidings_head')::oid::text)"
 }
 
 // beginEpoch begins an epoch, unless another replica did.
 func (l *Log) beginEpoch(ctx context.Context) error {
 	return l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var head int64
-		if err := tx.QueryRowContext(ctx, "SELECT seq FROM "+l.schema+"tidings_head FOR UPDATE").Scan(&head); err != nil {
+		if err := tx.QueryRowContext(ctx, "SELECT seq FROM "+l.schema+
+			"tidings_head FOR UPDATE").Scan(&head); err != nil {
 			return err
 		}
 		var epoch, now string

@@ -87,7 +87,8 @@ func TestFrozenInATransaction(t *testing.T) {
 			t.Parallel()
 			url := testdb.Postgres(t)
 			log, db := openURL(t, url)
-			if err := log.Prepare(t.Context(), eventlog.Setup{Partitions: []eventlog.Partition{partition}, Head: 0}); err != nil {
+			if err := log.Prepare(t.Context(),
+				eventlog.Setup{Partitions: []eventlog.Partition{partition}, Head: 0}); err != nil {
 				t.Fatal(err)
 			}
 			tx := appendIn(t, log, db, tidings.Event{ID: "1", Type: "context.created", ResourceID: "c"})

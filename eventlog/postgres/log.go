@@ -87,7 +87,8 @@ func New(db *sql.DB, o Options) *Log {
 	}
 	schema := quote(o.Schema) + "."
 	dialect := sqllog.Dialect{
-		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted}, Autocommit: o.BoundedSessions, Now: now,
+		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+		Autocommit: o.BoundedSessions, Now: now,
 		Head:         "(SELECT seq FROM " + schema + "tidings_head)",
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
 		BeginHolding: bound + "; LOCK TABLE " + schema + "tidings_replicas IN ROW SHARE MODE",
@@ -95,8 +96,10 @@ func New(db *sql.DB, o Options) *Log {
 	dialect.Start = start(schema)
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
 	l.outbox.head.Store(anyHead)
-	l.events = &partitioned{log: l, schema: schema, table: "tidings_events", column: "logged_at", width: o.PartitionWidth}
-	l.history = &partitioned{log: l, schema: schema, table: "tidings_history", column: "written_at", width: o.PartitionWidth}
+	l.events = &partitioned{log: l, schema: schema, table: "tidings_events", column: "logged_at",
+		width: o.PartitionWidth}
+	l.history = &partitioned{log: l, schema: schema, table: "tidings_history", column: "written_at",
+		width: o.PartitionWidth}
 	return l
 }
 

@@ -89,14 +89,17 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
 			Expire:   func(t *testing.T) { expireAll(t, log) },
 			Cut: func(t *testing.T, after int64) {
-				for _, cut := range []string{"DELETE FROM tidings.tidings_events WHERE seq > $1", "UPDATE tidings.tidings_head SET seq = $1"} {
+				for _, cut := range []string{"DELETE FROM tidings.tidings_events WHERE seq > $1",
+					"UPDATE tidings.tidings_head SET seq = $1"} {
 					if _, err := db.ExecContext(t.Context(), cut, after); err != nil {
 						t.Fatal(err)
 					}
 				}
 			},
 			Restart: func(t *testing.T) eventlog.Log {
-				if _, err := db.ExecContext(t.Context(), "UPDATE tidings.tidings_epochs SET start = 'an earlier one'"); err != nil {
+				if _,
+					err := db.ExecContext(t.Context(),
+					"UPDATE tidings.tidings_epochs SET start = 'an earlier one'"); err != nil {
 					t.Fatal(err)
 				}
 				return postgres.New(db, postgres.Options{PartitionWidth: width})
@@ -178,7 +181,8 @@ func TestLateCommitIsNotSkipped(t *testing.T) {
 // event once, no gap, and in commit order for each resource.
 func TestConcurrentAdvance(t *testing.T) {
 	log, db := open(t)
-	if _, err := db.Exec("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL); INSERT INTO counters SELECT g, 0 FROM generate_series(0, 4) g"); err != nil {
+	if _, err := db.Exec("CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL); INSERT INTO counters SELECT g, " +
+		"0 FROM generate_series(0, 4) g"); err != nil {
 		t.Fatal(err)
 	}
 	const writers, writes = 8, 60

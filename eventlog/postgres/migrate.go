@@ -19,7 +19,8 @@ var files embed.FS
 
 // migrations returns the log's list and more lists, for its schema.
 func (l *Log) migrations(more []sqldb.Migrations) []sqldb.Migrations {
-	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations, Table: "tidings_log_version"}}, more...)
+	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
+		Table: "tidings_log_version"}}, more...)
 	for i := range lists {
 		lists[i].Dialect, lists[i].Schema = goose.DialectPostgres, l.schema
 	}
@@ -55,7 +56,9 @@ func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing is written in it
 	// The lock is a transaction's, not a session's: poolers may have no sessions.
-	_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '5min'; SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+	_, err = tx.ExecContext(ctx,
+		"SET LOCAL lock_timeout = '5min'; SET LOCAL statement_timeout = 0; SET LOCAL "+
+			"idle_in_transaction_session_timeout = 0")
 	if err == nil {
 		_, err = tx.ExecContext(ctx, lockName, l.schema+"migrate")
 	}
@@ -81,12 +84,14 @@ func (l *Log) explainRights(ctx context.Context, err error) error {
 	}
 	var exists bool
 	var user string
-	failed := l.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1), quote_ident(current_user)",
+	failed := l.db.QueryRowContext(ctx,
+		"SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1), quote_ident(current_user)",
 		l.name).Scan(&exists, &user)
 	if failed != nil || !exists {
 		return err
 	}
-	return fmt.Errorf("%w; let the owner of the schema run 'GRANT CREATE, USAGE ON SCHEMA %s TO %s'; tables that are in it "+
+	return fmt.Errorf("%w; let the owner of the schema run 'GRANT CREATE, USAGE ON SCHEMA %s TO %s'; tables that "+
+		"are in it "+
 		"already must belong to this role, or to one that it is a member of", err, quote(l.name), user)
 }
 
@@ -130,12 +135,14 @@ const chooseSchema = "with database_schema (in Go: Options.Schema of package pos
 func (l *Log) createSchema(ctx context.Context, tx *sql.Tx) error {
 	var exists bool
 	var user string
-	err := tx.QueryRowContext(ctx, "SELECT to_regnamespace($1) IS NOT NULL, quote_ident(current_user)", quote(l.name)).Scan(&exists, &user)
+	err := tx.QueryRowContext(ctx, "SELECT to_regnamespace($1) IS NOT NULL, quote_ident(current_user)",
+		quote(l.name)).Scan(&exists, &user)
 	if err == nil && !exists { // IF NOT EXISTS would take the right to create it, even where it exists
 		_, err = tx.ExecContext(ctx, "CREATE SCHEMA "+quote(l.name))
 	}
 	if hasCode(err, insufficientPrivilege) {
-		return fmt.Errorf("%w; let the owner of the database run 'CREATE SCHEMA %s AUTHORIZATION %s', or choose a schema that exists %s",
+		return fmt.Errorf("%w; let the owner of the database run 'CREATE SCHEMA %s AUTHORIZATION %s', or choose a "+
+			"schema that exists %s",
 			err, quote(l.name), user, chooseSchema)
 	}
 	if err != nil {
@@ -159,7 +166,8 @@ func (l *Log) refuseForeign(ctx context.Context, names []string) error {
 		return fmt.Errorf("look into schema %s: %w", l.name, err)
 	}
 	if found != "" {
-		return fmt.Errorf("schema %s of the database holds tables, or the like, of somebody else with the names of ours: %s; choose another schema %s",
+		return fmt.Errorf("schema %s of the database holds tables, or the like, of somebody else with the names of "+
+			"ours: %s; choose another schema %s",
 			l.name, found, chooseSchema)
 	}
 	return nil
@@ -186,7 +194,8 @@ func (l *Log) findEarlier(ctx context.Context) (string, error) {
 		return "", err // another log, with a schema of its own
 	}
 	if l.name != DefaultSchema {
-		return "", fmt.Errorf("schema %[1]s of the database holds the tables of an earlier version of Tidings: choose schema %[1]s to keep them there, or none to have them moved to schema %[2]s, %[3]s",
+		return "", fmt.Errorf("schema %[1]s of the database holds the tables of an earlier version of Tidings: "+
+			"choose schema %[1]s to keep them there, or none to have them moved to schema %[2]s, %[3]s",
 			earlier, DefaultSchema, chooseSchema)
 	}
 	return earlier, nil

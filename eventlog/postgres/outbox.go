@@ -31,7 +31,8 @@ const (
 // of the head only those from position $1 on are read.
 func (l *Log) state() string {
 	return `WITH state AS MATERIALIZED (
-		SELECT seq, seen::pg_snapshot AS seen, pg_current_snapshot() AS now FROM ` + l.schema + `tidings_head WHERE seq >= $1
+		SELECT seq, seen::pg_snapshot AS seen, pg_current_snapshot() AS now FROM ` + l.schema +
+		`tidings_head WHERE seq >= $1
 	), ended AS MATERIALIZED (
 		SELECT low, lead(low, 1, pg_snapshot_xmax(now)::text::bigint) OVER (ORDER BY low) AS high
 		FROM state, LATERAL (
@@ -90,7 +91,8 @@ func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 	}
 	// All of what is visible is moved at once, in the order of positions, unless it is
 	// too much: an event that waits must not be overtaken by one of its resource.
-	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", batchLimit+1)+`), few AS MATERIALIZED (
+	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", batchLimit+1)+
+		`), few AS MATERIALIZED (
 			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
 		)`, "CASE WHEN n > 0 THEN state.now::text END", batchLimit)
 	if err == nil && b.picked > batchLimit {
@@ -104,7 +106,8 @@ func (l *Log) look(ctx context.Context) (head int64, found bool, clock int64, er
 	var ahead, same bool
 	var epoch string
 	id, start := l.Newest()
-	query := l.state() + `SELECT seq, EXISTS (` + l.unmoved("1", 1) + `), ` + now + `, pg_snapshot_xmax(seen) > pg_snapshot_xmax(now),
+	query := l.state() + `SELECT seq, EXISTS (` + l.unmoved("1", 1) + `), ` + now +
+		`, pg_snapshot_xmax(seen) > pg_snapshot_xmax(now),
 		` + id + `, ` + start + ` = ` + l.start() + ` FROM state`
 	err = l.headRow(ctx, []any{&head, &found, &clock, &ahead, &epoch, &same}, query)
 	if err == nil && (!same || l.WentBack(epoch, head)) {
@@ -141,10 +144,12 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		// the previous holder moved. The server may be another one than a moment ago.
 		var set string
 		var same bool
-		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+`', true) ||
+		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+
+			`', true) ||
 			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true) ||
 			set_config('enable_seqscan', 'off', true), `+id+`, `+start+` = `+l.start()+`
-			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`, l.outbox.head.Load()).Scan(&b.head, &set, &epoch, &same)
+			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`,
+			l.outbox.head.Load()).Scan(&b.head, &set, &epoch, &same)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && (!same || l.WentBack(epoch, b.head)) {
 			return errRestarted
 		}
@@ -163,7 +168,8 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 			)
 			UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen)
 			FROM counted, state WHERE h.seq = $1 AND (picked > 0 OR `+seen+` IS NOT NULL)
-			RETURNING h.seq, n, picked, coalesce(last, 0)`, append([]any{b.head}, args...)...).Scan(&b.head, &b.n, &b.picked, &b.last)
+			RETURNING h.seq, n, picked, coalesce(last, 0)`,
+			append([]any{b.head}, args...)...).Scan(&b.head, &b.n, &b.picked, &b.last)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil // another replica was faster
 		}
@@ -214,7 +220,8 @@ func (l *Log) adopt(ctx context.Context) error {
 	err = l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var before string
 		var ahead bool
-		err := tx.QueryRowContext(ctx, `SELECT system, pg_snapshot_xmax(seen::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+		err := tx.QueryRowContext(ctx,
+			`SELECT system, pg_snapshot_xmax(seen::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
 			FROM `+l.schema+`tidings_head FOR UPDATE`).Scan(&before, &ahead)
 		if err != nil || (before == system && !ahead) {
 			return err
@@ -239,7 +246,8 @@ const unnumberedLimit = 100_000
 // Unnumbered implements [eventlog.Archive]; it counts no more than 100,000.
 func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
 	var n int64
-	err := l.headRow(ctx, []any{&n}, l.state()+"SELECT (SELECT count(*) FROM ("+l.unmoved("1", unnumberedLimit)+") o) FROM state")
+	err := l.headRow(ctx, []any{&n}, l.state()+"SELECT (SELECT count(*) FROM ("+
+		l.unmoved("1", unnumberedLimit)+") o) FROM state")
 	if err != nil {
 		return 0, fmt.Errorf("count events without a position: %w", err)
 	}

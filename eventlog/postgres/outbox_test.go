@@ -137,7 +137,8 @@ func TestAdvanceEndsWhileEventsCome(t *testing.T) {
 	exec(t, db, `CREATE FUNCTION tidings.another() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 			IF new.seq > old.seq THEN
 				INSERT INTO tidings.tidings_outbox (`+sqllog.EventColumns+`)
-				SELECT gen_random_uuid(), `+strings.TrimPrefix(sqllog.EventColumns, "id, ")+` FROM tidings.tidings_events LIMIT 1;
+				SELECT gen_random_uuid(), `+strings.TrimPrefix(sqllog.EventColumns, "id, ")+
+		` FROM tidings.tidings_events LIMIT 1;
 			END IF;
 			RETURN NULL;
 		END $$`)
@@ -145,7 +146,8 @@ func TestAdvanceEndsWhileEventsCome(t *testing.T) {
 	if _, err := log.Advance(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, db, "CREATE TRIGGER another AFTER UPDATE ON tidings.tidings_head FOR EACH ROW EXECUTE FUNCTION tidings.another()")
+	exec(t, db, "CREATE TRIGGER another AFTER UPDATE ON tidings.tidings_head FOR EACH ROW EXECUTE FUNCTION "+
+		"tidings.another()")
 	fill(t, db, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), testtool.Allow(5*time.Second))
 	defer cancel()

@@ -102,9 +102,10 @@ func (p *partitioned) cover(ctx context.Context, tx *sql.Tx, partitions []partit
 	}
 	name := next.name(p.table)
 	// Attached, not created in its place: that keeps no reader waiting.
-	_, err := tx.ExecContext(ctx, fmt.Sprintf(`CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL, CHECK (%[5]s >= %[3]d AND %[5]s < %[4]d));
+	_, err := tx.ExecContext(ctx,
+		fmt.Sprintf(`CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL, CHECK (%[5]s >= %[3]d AND %[5]s < %[4]d));
 		ALTER TABLE %[2]s ATTACH PARTITION %[1]s FOR VALUES FROM (%[3]d) TO (%[4]d)`,
-		p.schema+name, p.schema+p.table, next.from, next.to, p.column))
+			p.schema+name, p.schema+p.table, next.from, next.to, p.column))
 	if err != nil {
 		return nil, fmt.Errorf("add partition %s: %w", name, err)
 	}
@@ -169,7 +170,8 @@ func (p *partitioned) drop(ctx context.Context, before int64) error {
 			how = "FINALIZE"
 		}
 		// Not within a transaction: PostgreSQL does this in two of its own.
-		statement := "ALTER TABLE " + p.schema + p.table + " DETACH PARTITION " + p.schema + existing.name(p.table) + " " + how
+		statement := "ALTER TABLE " + p.schema + p.table + " DETACH PARTITION " + p.schema +
+			existing.name(p.table) + " " + how
 		if err := p.step(ctx, detachTime, statement); err != nil {
 			return err
 		}
@@ -237,8 +239,10 @@ func (p *partitioned) cut(ctx context.Context, clock int64) (done []string, err 
 		if err != nil {
 			return done, fmt.Errorf("cut partition %s: %w", existing.name(p.table), err)
 		}
-		done = append(done, fmt.Sprintf("partition %s was added while the clock of the database was far ahead; events of that time have the time of now",
-			existing.name(p.table)))
+		done = append(done,
+			fmt.Sprintf("partition %s was added while the clock of the database was far ahead; events of that time "+
+				"have the time of now",
+				existing.name(p.table)))
 	}
 	return done, nil
 }
@@ -265,7 +269,8 @@ func (p *partitioned) shorten(ctx context.Context, old partition, to int64) erro
 	name, next := p.schema+old.name(p.table), partition{from: old.from, to: to}.name(p.table)
 	// The constraint is checked beforehand, so that readers wait for no scan.
 	for _, statement := range []string{
-		fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS shortened, ADD CONSTRAINT shortened CHECK (%s >= %d AND %[2]s < %d) NOT VALID",
+		fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS shortened, ADD CONSTRAINT shortened CHECK (%s >= %d "+
+			"AND %[2]s < %d) NOT VALID",
 			name, p.column, old.from, to),
 		"ALTER TABLE " + name + " VALIDATE CONSTRAINT shortened",
 	} {
@@ -274,9 +279,10 @@ func (p *partitioned) shorten(ctx context.Context, old partition, to int64) erro
 		}
 	}
 	return p.change(ctx, patientLockTime, func(ctx context.Context, tx *sql.Tx, _ []partition) error {
-		_, err := tx.ExecContext(ctx, fmt.Sprintf(`ALTER TABLE %[1]s DETACH PARTITION %[2]s; ALTER TABLE %[2]s RENAME TO %[3]s;
+		_, err := tx.ExecContext(ctx,
+			fmt.Sprintf(`ALTER TABLE %[1]s DETACH PARTITION %[2]s; ALTER TABLE %[2]s RENAME TO %[3]s;
 			ALTER TABLE %[1]s ATTACH PARTITION %[4]s FOR VALUES FROM (%[5]d) TO (%[6]d)`,
-			p.schema+p.table, name, next, p.schema+next, old.from, to))
+				p.schema+p.table, name, next, p.schema+next, old.from, to))
 		return err
 	})
 }
@@ -290,7 +296,9 @@ func (p partition) name(table string) string { return fmt.Sprintf("%s_%d_%d", ta
 
 // change runs do with the partitions that there are, sorted; nobody else adds any
 // meanwhile.
-func (p *partitioned) change(ctx context.Context, lockTime string, do func(context.Context, *sql.Tx, []partition) error) error {
+func (p *partitioned) change(
+	ctx context.Context, lockTime string, do func(context.Context, *sql.Tx, []partition) error,
+) error {
 	err := p.log.Transact(ctx, bound+"; "+lockTime, func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, lockName, p.schema+p.table); err != nil {
 			return err

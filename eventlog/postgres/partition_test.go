@@ -164,7 +164,8 @@ func TestPartitionsOfTheFuture(t *testing.T) {
 		t.Errorf("%d events, %v; want 4", len(events), err)
 	}
 	limit := time.Now().Add(4 * 24 * time.Hour).UnixMicro()
-	if n := query(t, db, `SELECT count(*) FROM pg_class WHERE relname ~ '^tidings_events_[0-9]+_[0-9]+$' AND relkind = 'r'
+	if n := query(t, db,
+		`SELECT count(*) FROM pg_class WHERE relname ~ '^tidings_events_[0-9]+_[0-9]+$' AND relkind = 'r'
 		AND split_part(relname, '_', 4)::bigint > $1`, limit); n > 0 {
 		t.Errorf("%d partitions are still those of the future", n)
 	}

@@ -60,7 +60,8 @@ const beginRetries = 2
 // commits it. begin makes settings in it first. A connection may have been lost
 // since it was last used; as nothing was done yet, another one takes its place.
 func Transact(
-	ctx context.Context, db *sql.DB, limit time.Duration, o *sql.TxOptions, begin, do func(context.Context, *sql.Tx) error,
+	ctx context.Context, db *sql.DB, limit time.Duration, o *sql.TxOptions, begin,
+	do func(context.Context, *sql.Tx) error,
 ) error {
 	for try := 0; ; try++ {
 		connected, begun := false, false

@@ -152,7 +152,8 @@ func (m Migrations) inSchema() (fs.FS, error) {
 		if !strings.HasPrefix(string(text), up) {
 			return nil, fmt.Errorf("%s does not begin with %q", name, up)
 		}
-		in := up + readCommitted + ";\nSET LOCAL search_path TO " + strings.TrimSuffix(m.Schema, ".") + ";\nSET LOCAL statement_timeout = 0;\n"
+		in := up + readCommitted + ";\nSET LOCAL search_path TO " + strings.TrimSuffix(m.Schema, ".") +
+			";\nSET LOCAL statement_timeout = 0;\n"
 		files[name] = &fstest.MapFile{Data: []byte(strings.Replace(string(text), up, in, 1))}
 	}
 	return files, nil

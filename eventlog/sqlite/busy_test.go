@@ -17,7 +17,8 @@ import (
 // The log's transactions wait for those of a program that writes at the same time, also
 // in a pool whose transactions take the write lock only when they write.
 func TestTransactionsWaitForOtherWriters(t *testing.T) {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db")+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(30000)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db")+
+		"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(30000)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +56,8 @@ func TestTransactionsWaitForOtherWriters(t *testing.T) {
 	})
 	for i := range 200 { // both read before they write
 		id := fmt.Sprint(i)
-		err := log.AddReplay(t.Context(), eventlog.Replay{ID: id, Endpoint: id, From: 1, To: 2, State: eventlog.ReplayRunning})
+		err := log.AddReplay(t.Context(),
+			eventlog.Replay{ID: id, Endpoint: id, From: 1, To: 2, State: eventlog.ReplayRunning})
 		if err != nil {
 			t.Error(err)
 			break

@@ -62,7 +62,8 @@ func TestWrongTimes(t *testing.T) {
 	}
 	oldest(1)
 	// The second one was logged while the clock was ahead.
-	exec("UPDATE tidings_events SET logged_at = logged_at + CASE seq WHEN 2 THEN 1 ELSE -1 END * $1 WHERE seq < 4", (2 * time.Hour).Microseconds())
+	exec("UPDATE tidings_events SET logged_at = logged_at + CASE seq WHEN 2 THEN 1 ELSE -1 END * $1 WHERE seq < 4",
+		(2 * time.Hour).Microseconds())
 	if _, err := log.ExpireEvents(t.Context(), time.Hour); err != nil {
 		t.Fatal(err)
 	}

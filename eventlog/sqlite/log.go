@@ -45,7 +45,8 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head, Begin: immediate, BeginHolding: immediate}),
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head, Begin: immediate,
+			BeginHolding: immediate}),
 		writer: writer, start: rand.Text(),
 	}
 }
@@ -130,11 +131,13 @@ func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.
 	// Above the last event there is one that is not logged yet.
 	end, err := l.Number(ctx, `SELECT coalesce(
 			(SELECT seq FROM tidings_events WHERE logged_at >= $1 AND logged_at <= $2 ORDER BY seq LIMIT 1),
-			(SELECT max(seq) + 1 FROM tidings_events WHERE logged_at < $1))`, before, clock+eventlog.TimeSlack.Microseconds())
+			(SELECT max(seq) + 1 FROM tidings_events WHERE logged_at < $1))`, before,
+		clock+eventlog.TimeSlack.Microseconds())
 	if err != nil {
 		return x, err
 	}
-	err = l.expire(ctx, "DELETE FROM tidings_events WHERE seq IN (SELECT seq FROM tidings_events WHERE seq < $1 ORDER BY seq LIMIT $2)", end)
+	err = l.expire(ctx, "DELETE FROM tidings_events WHERE seq IN (SELECT seq FROM tidings_events WHERE seq < $1 "+
+		"ORDER BY seq LIMIT $2)", end)
 	if err != nil {
 		return x, err
 	}
@@ -147,7 +150,8 @@ func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.
 
 // ExpireHistory implements [eventlog.Expirer].
 func (l *Log) ExpireHistory(ctx context.Context, keep time.Duration) error {
-	return l.expire(ctx, "DELETE FROM tidings_history WHERE id IN (SELECT id FROM tidings_history WHERE written_at < "+now+" - $1 LIMIT $2)",
+	return l.expire(ctx, "DELETE FROM tidings_history WHERE id IN (SELECT id FROM tidings_history WHERE written_at < "+
+		now+" - $1 LIMIT $2)",
 		keep.Microseconds())
 }
 
@@ -185,7 +189,8 @@ func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, erro
 }
 
 func migrations(more []sqldb.Migrations) []sqldb.Migrations {
-	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations, Table: "tidings_log_version"}}, more...)
+	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
+		Table: "tidings_log_version"}}, more...)
 	for i := range lists {
 		lists[i].Dialect = goose.DialectSQLite3
 	}

@@ -24,7 +24,8 @@ func TestReceiver(t *testing.T) {
 	server := httptest.NewServer(handler)
 	defer server.Close()
 	event := tidings.Event{
-		ID: "1", Type: "provider", Action: tidings.Created, ResourceID: "p", ResourceURL: "/api/v1/providers/p", Time: time.Now(),
+		ID: "1", Type: "provider", Action: tidings.Created, ResourceID: "p",
+		ResourceURL: "/api/v1/providers/p", Time: time.Now(),
 	}
 	for _, test := range []struct {
 		secret string
@@ -33,7 +34,8 @@ func TestReceiver(t *testing.T) {
 		{secret, tidings.Delivered},
 		{"whsec_" + strings.Repeat("A", 32), tidings.Unauthorized},
 	} {
-		s, err := sender.New(tidings.Endpoint{Name: "receiver", URL: server.URL, Secrets: []string{test.secret}}, http.DefaultClient, sender.Options{})
+		s, err := sender.New(tidings.Endpoint{Name: "receiver", URL: server.URL, Secrets: []string{test.secret}},
+			http.DefaultClient, sender.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

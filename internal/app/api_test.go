@@ -34,7 +34,8 @@ func testAPI(t *testing.T, settings map[string]any) {
 		{"users: me, list, roles", testUsers},
 	}
 	settings["files"] = object{"max_size": "64KiB", "user_quota": "100KiB"}
-	settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com", "client_id": "c", "client_secret": "preset-secret", "metadata": object{"name": "Example"}}}}
+	settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com", "client_id": "c",
+		"client_secret": "preset-secret", "metadata": object{"name": "Example"}}}}
 	settings["data_dir"] = t.TempDir()
 	w := newWorld(t, settings)
 	for _, test := range tests {
@@ -58,12 +59,13 @@ func testAPI(t *testing.T, settings map[string]any) {
 
 func contents(t *testing.T, dataDir string) (names []string) {
 	t.Helper()
-	err := fs.WalkDir(os.DirFS(filepath.Join(dataDir, "files")), ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			names = append(names, path)
-		}
-		return err
-	})
+	err := fs.WalkDir(os.DirFS(filepath.Join(dataDir, "files")), ".",
+		func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				names = append(names, path)
+			}
+			return err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +179,8 @@ func testProblems(w *world) {
 		{"ann", "GET", "/files?filename_search=%00", nil, 422, "zero byte"},
 		{"ann", "POST", "/contexts", object{"metadata": object{"a": strings.Repeat("x", 1<<20)}}, 413, ""},
 		{"admin", "POST", "/model_providers", object{"api_key": []any{"secret-in-a-list"}}, 422, "body.api_key"},
-		{"admin", "POST", "/provider_builds", object{"location": "https://user:secret-in-a-url@github.com/org/repo"}, 422, "location"},
+		{"admin", "POST", "/provider_builds", object{"location": "https://user:secret-in-a-url@github.com/org/repo"},
+			422, "location"},
 	} {
 		a := w.try(test.as, test.method, test.path, test.body)
 		w.wants(a, test.status, test.text)
@@ -200,7 +203,8 @@ func testOwnership(w *world) {
 	store := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 	for _, as := range []string{"bob", "admin"} {
 		for _, path := range []string{
-			"/contexts/" + context, "/contexts/" + context + "/history", "/files/" + file, "/files/" + file + "/content",
+			"/contexts/" + context, "/contexts/" + context + "/history", "/files/" + file,
+			"/files/" + file + "/content",
 			"/files/" + file + "/extraction", "/vector_stores/" + store, "/vector_stores/" + store + "/documents",
 			"/files?context_id=" + context, "/vector_stores?context_id=" + context,
 		} {
@@ -238,14 +242,16 @@ func testFiles(w *world) {
 	if part.status != http.StatusPartialContent || part.text != "234" {
 		w.Errorf("range: %d %q", part.status, part.text)
 	}
-	w.wants(w.try("ann", "GET", path+"/content", nil, "Range", "bytes=10-"), 416, `"detail":"the content has no such range"`)
+	w.wants(w.try("ann", "GET", path+"/content", nil, "Range", "bytes=10-"), 416,
+		`"detail":"the content has no such range"`)
 	w.wants(w.try("ann", "GET", path+"/content", nil, "If-Match", `"another"`), 412, `"detail":"the content is not`)
 	w.wants(w.try("ann", "GET", path+"/text_content", nil), 404)
 	w.call("ann", "POST", path+"/extraction", nil)
 	if text := w.try("ann", "GET", path+"/text_content", nil); text.text != "0123456789" {
 		w.Errorf("text = %d %q", text.status, text.text)
 	}
-	if found := items(w.call("ann", "GET", "/files?content_type=text/markdown&filename_search=NOTES", nil)); len(found) != 2 {
+	if found := items(w.call("ann", "GET", "/files?content_type=text/markdown&filename_search=NOTES",
+		nil)); len(found) != 2 {
 		w.Errorf("found %d markdown files with notes in their name, want 2", len(found))
 	}
 	binary := w.tryUpload("ann", "", "a.pdf", "application/pdf", strings.NewReader("%PDF"))
@@ -271,13 +277,15 @@ func testHistory(w *world) {
 	id := w.call("ann", "POST", "/contexts", object{}).id()
 	path := "/contexts/" + id + "/history"
 	for kind, item := range map[string]object{
-		"message": {"role": "agent", "parts": []any{object{"text": "Welcome"}}}, "artifact": {"artifactId": "a", "parts": []any{}},
+		"message":  {"role": "agent", "parts": []any{object{"text": "Welcome"}}},
+		"artifact": {"artifactId": "a", "parts": []any{}},
 	} {
 		w.wants(w.try("ann", "GET", path+"/"+w.call("ann", "POST", path, item).id(), nil), 200, `"kind":"`+kind+`"`)
 	}
 	w.call("ann", "POST", path, message(strings.Repeat("é", 120)))
 	third := w.call("ann", "POST", path, message("not the title")).id()
-	if title := w.call("ann", "GET", "/contexts/"+id, nil).body["metadata"].(object)["title"]; title != strings.Repeat("é", 100) {
+	if title := w.call("ann", "GET", "/contexts/"+id,
+		nil).body["metadata"].(object)["title"]; title != strings.Repeat("é", 100) {
 		w.Errorf("title = %v", title)
 	}
 	for _, wrong := range []any{object{}, object{"role": "user"}, object{"parts": []any{}}, "text", []any{}} {
@@ -287,7 +295,8 @@ func testHistory(w *world) {
 	if n, total := len(items(page)), page.body["total_count"]; n != 3 || total != 4.0 || page.body["has_more"] != true {
 		w.Errorf("page: %d of %v", n, total)
 	}
-	rest := items(w.call("ann", "GET", path+"?limit=3&order=asc&page_token="+page.body["next_page_token"].(string), nil))
+	rest := items(w.call("ann", "GET", path+"?limit=3&order=asc&page_token="+page.body["next_page_token"].(string),
+		nil))
 	if len(rest) != 1 || rest[0]["id"] != third {
 		w.Errorf("second page: %v", rest)
 	}
@@ -304,22 +313,26 @@ func testHistory(w *world) {
 	}
 	crowded := w.call("ann", "POST", "/contexts", object{"metadata": full}).id()
 	w.wants(w.try("ann", "POST", "/contexts/"+crowded+"/history", message("no room for a title")), 201)
-	w.wants(w.try("ann", "PATCH", "/contexts/"+crowded+"/metadata", object{"metadata": object{"one": "more"}}), 422, "17")
+	w.wants(w.try("ann", "PATCH", "/contexts/"+crowded+"/metadata", object{"metadata": object{"one": "more"}}), 422,
+		"17")
 }
 
 func testVectorStores(w *world) {
 	id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
 	item := func(document string, x, y float64) object {
-		made := object{"document_id": document, "document_type": "external", "model_id": "m", "text": document, "embedding": []float64{x, y}}
+		made := object{"document_id": document, "document_type": "external", "model_id": "m", "text": document,
+			"embedding": []float64{x, y}}
 		if document != "east" {
 			made["metadata"] = object{"of " + document: document}
 		}
 		return made
 	}
 	w.wants(w.try("ann", "PUT", "/vector_stores/"+id, []any{
-		item("east", 1, 0), item("north", 0, 1), item("west", -1, 0), item("nowhere", 0, 0), item("north", 0.1, 1), item("northeast", 5, 5),
+		item("east", 1, 0), item("north", 0, 1), item("west", -1, 0), item("nowhere", 0, 0), item("north", 0.1, 1),
+		item("northeast", 5, 5),
 	}), 200, `"num_documents":5`)
-	found := items(w.call("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []float64{1, 0.9}, "limit": 3}))
+	found := items(w.call("ann", "POST", "/vector_stores/"+id+"/search",
+		object{"query_vector": []float64{1, 0.9}, "limit": 3}))
 	var order []string
 	for _, f := range found {
 		order = append(order, f["item"].(object)["document_id"].(string))
@@ -340,7 +353,8 @@ func testVectorStores(w *world) {
 	if score := found[0]["score"].(float64); score < 0.998 || score > 1 {
 		w.Errorf("score = %v", score)
 	}
-	w.wants(w.try("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []float64{1}}), 422, "2 dimensions")
+	w.wants(w.try("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []float64{1}}), 422,
+		"2 dimensions")
 	wrong := item("x", 1, 1)
 	wrong["model_id"] = "other"
 	w.wants(w.try("ann", "PUT", "/vector_stores/"+id, []any{item("y", 1, 1), wrong}), 422, "[1].model_id")
@@ -358,9 +372,11 @@ func testProviders(w *world) {
 	location := w.agent.url + "/p"
 	made := w.call("developer", "POST", "/providers", object{"location": location})
 	w.wants(made, 201, `"state":"online"`, `"name":"Echo"`, `"type":"unmanaged"`, location)
-	given := w.call("developer", "POST", "/providers", object{"location": "http://127.0.0.1:1/given", "agent_card": card("Given")})
+	given := w.call("developer", "POST", "/providers",
+		object{"location": "http://127.0.0.1:1/given", "agent_card": card("Given")})
 	w.wants(given, 201, `"state":"offline"`, "Given")
-	w.wants(w.try("developer", "POST", "/providers", object{"location": "http://127.0.0.1:1/wrong", "agent_card": object{"name": ""}}), 422, "agent_card")
+	w.wants(w.try("developer", "POST", "/providers",
+		object{"location": "http://127.0.0.1:1/wrong", "agent_card": object{"name": ""}}), 422, "agent_card")
 	w.wants(w.try("developer", "POST", "/providers", object{"location": "http://169.254.169.254/"}), 400, "not allowed")
 	w.wants(w.try("developer", "POST", "/providers", object{"location": "ghcr.io/org/agent:1"}), 422, "http(s) URL")
 	for _, path := range []string{location, strings.ReplaceAll(strings.ReplaceAll(location, ":", "%3A"), "/", "%2F")} {
@@ -372,7 +388,8 @@ func testProviders(w *world) {
 	if again := w.call("developer", "POST", "/providers", object{"location": location}); again.id() != made.id() {
 		w.Error("the same agent has another id")
 	}
-	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables", object{"variables": object{"A": "1", "B": "2"}}), 201)
+	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables",
+		object{"variables": object{"A": "1", "B": "2"}}), 201)
 	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables", object{"variables": object{"A": nil}}), 201)
 	w.wants(w.try("developer", "GET", "/providers/"+made.id()+"/variables", nil), 200, `{"variables":{"B":"2"}}`)
 	if own := items(w.call("admin", "GET", "/providers?user_owned=true", nil)); len(own) != 0 {
@@ -384,17 +401,25 @@ func testProviders(w *world) {
 }
 
 func testModels(w *world) {
-	made := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "model-key"})
+	made := w.call("admin", "POST", "/model_providers",
+		object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "model-key"})
 	if strings.Contains(made.text, "model-key") {
 		w.Errorf("the key is returned: %s", made.text)
 	}
-	w.wants(w.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k"}), 409)
-	w.wants(w.try("admin", "POST", "/model_providers", object{"type": "watsonx", "base_url": w.agent.url, "api_key": "k"}), 422, "watsonx")
-	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": []any{"gpt-4"}}), 200, `"model_id":"openai:gpt-4o"`)
-	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": []any{"claude"}}), 200, `"items":[]`)
-	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": []any{"claude"}, "score_cutoff": 0}), 200, `"score":0`)
-	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "embedding"}), 200, `"openai:text-embedding-3","score":1`)
-	w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:none"}), 404, "default_llm_model")
+	w.wants(w.try("admin", "POST", "/model_providers",
+		object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k"}), 409)
+	w.wants(w.try("admin", "POST", "/model_providers",
+		object{"type": "watsonx", "base_url": w.agent.url, "api_key": "k"}), 422, "watsonx")
+	w.wants(w.try("ann", "POST", "/model_providers/match",
+		object{"capability": "llm", "suggested_models": []any{"gpt-4"}}), 200, `"model_id":"openai:gpt-4o"`)
+	w.wants(w.try("ann", "POST", "/model_providers/match",
+		object{"capability": "llm", "suggested_models": []any{"claude"}}), 200, `"items":[]`)
+	w.wants(w.try("ann", "POST", "/model_providers/match",
+		object{"capability": "llm", "suggested_models": []any{"claude"}, "score_cutoff": 0}), 200, `"score":0`)
+	w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "embedding"}), 200,
+		`"openai:text-embedding-3","score":1`)
+	w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:none"}),
+		404, "default_llm_model")
 	w.wants(w.try("ann", "PUT", "/configurations/system", object{}), 403)
 	w.wants(w.try("admin", "PUT", "/configurations/system", object{}, "If-Match", `"99"`), 412)
 	w.call("admin", "DELETE", "/model_providers/"+made.id(), nil)

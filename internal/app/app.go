@@ -130,7 +130,8 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	requestRates := rates(cfg.Limits)
 	a.metrics.watchLimits(limits, requestRates)
 	handler := httpapi.New(httpapi.Options{
-		Resources: resources, Webhooks: a.webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth, Logger: a.logger, Version: o.Version,
+		Resources: resources, Webhooks: a.webhooks, Feed: a.relay, Log: a.store.Log(), Authenticator: a.auth,
+		Logger: a.logger, Version: o.Version,
 		MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload,
 		Discarded: func(n int64) { a.metrics.parkedRemoved("discarded", n) }, Stopping: a.draining,
 		Limits: limits, Rates: requestRates, BodyPace: o.Pace.Body, KeepAlive: o.KeepAlive,
@@ -140,7 +141,8 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	}
 	a.jobs = append(job.All(resources, a.logger, job.Settings{
 		CheckInterval:      time.Duration(cfg.Providers.CheckInterval),
-		ModelCheckInterval: time.Duration(cfg.ModelProviders.CheckInterval), ExpireAfter: time.Duration(cfg.Contexts.ExpireAfter),
+		ModelCheckInterval: time.Duration(cfg.ModelProviders.CheckInterval),
+		ExpireAfter:        time.Duration(cfg.Contexts.ExpireAfter),
 	}), a.expiry())
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
@@ -148,7 +150,8 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	}
 	a.listener = limit.Listener(listener, cmp.Or(o.Pace.Answer, limit.DefaultPace.Answer))
 	a.server = &http.Server{
-		Handler: a.closeWhenLeaving(a.metrics.observe(a.tracer.observe(handler))), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
+		Handler: a.closeWhenLeaving(a.metrics.observe(a.tracer.observe(handler))), ReadHeaderTimeout: headerTime,
+		IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
 	a.onClose("listener", func() error { return ignoreClosed(a.listener.Close()) })
@@ -184,8 +187,10 @@ func (a *App) noteWaiting() (stop func()) {
 			case <-done:
 				return
 			case <-time.After(pause):
-				a.logger.Warn("still waiting for the database: it does not answer, a pooler before it has no free connection, "+
-					"or its tables are being migrated, by this server or another", "for", time.Since(begun).Round(time.Second))
+				a.logger.Warn("still waiting for the database: it does not answer, a pooler before it has no free "+
+					"connection, "+
+					"or its tables are being migrated, by this server or another", "for",
+					time.Since(begun).Round(time.Second))
 			}
 		}
 	}()
@@ -264,7 +269,8 @@ func (a *App) rewrite(ctx context.Context) {
 	case err == nil && ok:
 		return
 	case err == nil && size > rewriteLimit:
-		a.logger.Warn("the database file was made by an earlier version and can't give space back; stop the server and run 'tidings migrate', which rewrites it",
+		a.logger.Warn("the database file was made by an earlier version and can't give space back; stop the server "+
+			"and run 'tidings migrate', which rewrites it",
 			"bytes", size)
 		return
 	case err == nil:
@@ -288,8 +294,10 @@ func (a *App) resources(ctx context.Context, cfg *config.Config) (*resource.Reso
 	}
 	a.remote = remote.New(cfg.UserEgress(), a.userAgent)
 	a.onClose("connections to agents", a.remote.Close)
-	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: "example.com"}}); proxy != nil && err == nil {
-		a.logger.Warn("agents, MCP servers and model providers are reached directly, not through the proxy of the environment, which could reach addresses that users must not")
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https",
+		Host: "example.com"}}); proxy != nil && err == nil {
+		a.logger.Warn("agents, MCP servers and model providers are reached directly, not through the proxy of the " +
+			"environment, which could reach addresses that users must not")
 	}
 	var presets []resource.Preset
 	for _, p := range cfg.Connectors.Presets {
@@ -297,9 +305,11 @@ func (a *App) resources(ctx context.Context, cfg *config.Config) (*resource.Reso
 		if err != nil {
 			return nil, fmt.Errorf("connector preset %s: %w", p.URL, err)
 		}
-		presets = append(presets, resource.Preset{URL: p.URL, Metadata: p.Metadata, ClientID: p.ClientID, ClientSecret: secret})
+		presets = append(presets,
+			resource.Preset{URL: p.URL, Metadata: p.Metadata, ClientID: p.ClientID, ClientSecret: secret})
 	}
-	return resource.New(a.store, resource.Outside{Agents: a.remote, Models: a.remote, MCP: a.remote, Blobs: blobs, Box: box}, resource.Options{
+	return resource.New(a.store, resource.Outside{Agents: a.remote, Models: a.remote, MCP: a.remote, Blobs: blobs,
+		Box: box}, resource.Options{
 		Limits:  resource.FileLimits{MaxSize: int64(cfg.Files.MaxSize), UserQuota: int64(cfg.Files.UserQuota)},
 		Quotas:  quotas(&cfg.Limits),
 		Presets: presets, Logger: a.logger,

@@ -35,7 +35,9 @@ func (a *authenticator) Caller(ctx context.Context, id resource.Identity) (resou
 }
 
 // Recheck implements httpapi.Authenticator.
-func (a *authenticator) Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error) {
+func (a *authenticator) Recheck(
+	ctx context.Context, authorization string, who resource.Caller,
+) (resource.Caller, error) {
 	return a.now.Load().Recheck(ctx, authorization, who)
 }
 
@@ -73,7 +75,8 @@ func (a *authenticator) prepare(cfg *config.Config) (*auth.Authenticator, error)
 	}
 	switch {
 	case o.Disabled:
-		a.logger.Warn("authentication is disabled: whoever reaches this server is an admin; it listens on loopback only")
+		a.logger.Warn("authentication is disabled: whoever reaches this server is an admin; it listens on " +
+			"loopback only")
 	case len(o.Tokens) == 0:
 		token, file, created, err := auth.AdminToken(cfg.DataDir)
 		if err != nil {

@@ -50,11 +50,16 @@ func TestTablesOutOfReach(t *testing.T) {
 	w.call("ann", "POST", "/contexts", object{})
 	const disconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'ROLE_'"
 	for _, test := range []struct{ name, away, back, reason string }{
-		{"all rights", "REVOKE ALL ON ALL TABLES IN SCHEMA tidings FROM ROLE_", "GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT"},
-		{"a right", "REVOKE UPDATE ON ALL TABLES IN SCHEMA tidings FROM ROLE_", "GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT"},
-		{"the schema's rights", "REVOKE ALL ON SCHEMA tidings FROM ROLE_", "GRANT ALL ON SCHEMA tidings TO ROLE_", "GRANT USAGE ON SCHEMA"},
-		{"the schema", "ALTER SCHEMA tidings RENAME TO elsewhere", "ALTER SCHEMA elsewhere RENAME TO tidings", "tables of Tidings are gone"},
-		{"a table", "ALTER TABLE tidings.contexts RENAME TO elsewhere", "ALTER TABLE tidings.elsewhere RENAME TO contexts", "tables of Tidings are gone"},
+		{"all rights", "REVOKE ALL ON ALL TABLES IN SCHEMA tidings FROM ROLE_",
+			"GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT"},
+		{"a right", "REVOKE UPDATE ON ALL TABLES IN SCHEMA tidings FROM ROLE_",
+			"GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT"},
+		{"the schema's rights", "REVOKE ALL ON SCHEMA tidings FROM ROLE_", "GRANT ALL ON SCHEMA tidings TO ROLE_",
+			"GRANT USAGE ON SCHEMA"},
+		{"the schema", "ALTER SCHEMA tidings RENAME TO elsewhere", "ALTER SCHEMA elsewhere RENAME TO tidings",
+			"tables of Tidings are gone"},
+		{"a table", "ALTER TABLE tidings.contexts RENAME TO elsewhere",
+			"ALTER TABLE tidings.elsewhere RENAME TO contexts", "tables of Tidings are gone"},
 		{
 			"no writes", "ALTER ROLE ROLE_ SET default_transaction_read_only = on; " + disconnect,
 			"ALTER ROLE ROLE_ RESET default_transaction_read_only; " + disconnect, "read-only",
@@ -70,10 +75,12 @@ func TestTablesOutOfReach(t *testing.T) {
 				a := w.request("", http.MethodGet, "/readyz", nil, nil)
 				return a.status == http.StatusServiceUnavailable && strings.Contains(a.text, test.reason)
 			})
-			if a := w.try("ann", "POST", "/contexts", object{}); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+			if a := w.try("ann", "POST", "/contexts", object{}); a.status != http.StatusServiceUnavailable ||
+				a.header.Get("Retry-After") == "" {
 				t.Errorf("a write: %d %s", a.status, a.text)
 			}
-			if a := w.try("admin", "POST", "/webhooks/reload", nil); a.status == http.StatusInternalServerError || strings.Contains(w.log.String(), "panic") {
+			if a := w.try("admin", "POST", "/webhooks/reload", nil); a.status == http.StatusInternalServerError ||
+				strings.Contains(w.log.String(), "panic") {
 				t.Errorf("a reload: %d %s", a.status, a.text)
 			}
 			w.becomes("the metric is 0", func() bool { return w.databaseUp() == "0" })
@@ -82,7 +89,8 @@ func TestTablesOutOfReach(t *testing.T) {
 				return w.request("", http.MethodGet, "/readyz", nil, nil).status == http.StatusOK
 			})
 			w.becomes("the metric is 1", func() bool { return w.databaseUp() == "1" })
-			w.becomes("writes again", func() bool { return w.try("ann", "POST", "/contexts", object{}).status == http.StatusCreated })
+			w.becomes("writes again",
+				func() bool { return w.try("ann", "POST", "/contexts", object{}).status == http.StatusCreated })
 		})
 	}
 	w.T = t

@@ -82,7 +82,9 @@ func slow(t *testing.T, database string, delay time.Duration) string {
 
 // beside measures how long events take to one endpoint beside others, each of which
 // gets an answer of the handler.
-func beside(t *testing.T, settings map[string]any, others, events int, handler http.HandlerFunc) (p50, p99 time.Duration) {
+func beside(
+	t *testing.T, settings map[string]any, others, events int, handler http.HandlerFunc,
+) (p50, p99 time.Duration) {
 	t.Helper()
 	var mu sync.Mutex
 	arrived := make(map[string]time.Time)
@@ -152,7 +154,8 @@ func TestBesideEndpointsThatRefuse(t *testing.T) {
 	}
 	measure := func(name string, handler http.HandlerFunc) (p50 time.Duration) {
 		t.Run(name, func(t *testing.T) {
-			settings := map[string]any{"database_url": slow(t, testdb.Postgres(t), delay), "log": object{"level": "error"}}
+			settings := map[string]any{"database_url": slow(t, testdb.Postgres(t), delay),
+				"log": object{"level": "error"}}
 			var p99 time.Duration
 			p50, p99 = beside(t, settings, others, events, handler)
 			t.Logf("p50 %v, p99 %v", p50, p99)

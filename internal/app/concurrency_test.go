@@ -80,7 +80,8 @@ func TestChangesAtTheSameTime(t *testing.T) {
 				delete(ended, name)
 			}
 			stories[name] = append(stories[name], version)
-			if n := int64(len(stories[name])); version != n || (n == 1) != (e.Action == tidings.Created) || ended[name] {
+			if n := int64(len(stories[name])); version != n || (n == 1) != (e.Action == tidings.Created) ||
+				ended[name] {
 				t.Errorf("%s: %s at version %d after %v", name, e.Action, version, stories[name])
 			}
 			ended[name] = ended[name] || e.Action == tidings.Deleted
@@ -106,7 +107,8 @@ func (w *world) changeSomething(s *shared) (a answer) {
 		a = w.tryUpload("ann", "?context_id="+context, "a.txt", "text/plain", strings.NewReader("text"))
 		s.add("/files", a)
 	case 5:
-		a = w.try("ann", "POST", "/vector_stores?context_id="+context, object{"name": "s", "dimension": 1, "model_id": "m"})
+		a = w.try("ann", "POST", "/vector_stores?context_id="+context,
+			object{"name": "s", "dimension": 1, "model_id": "m"})
 		s.add("/vector_stores", a)
 	case 6:
 		a = w.try("ann", "POST", "/contexts/"+context+"/history", message("hello"))
@@ -117,7 +119,9 @@ func (w *world) changeSomething(s *shared) (a answer) {
 	case 9:
 		a = w.try("ann", "DELETE", "/files/"+file, nil)
 	case 10:
-		a = w.try("ann", "PUT", "/vector_stores/"+store, []any{object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t", "embedding": []int{1}}})
+		a = w.try("ann", "PUT", "/vector_stores/"+store,
+			[]any{object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
+				"embedding": []int{1}}})
 	case 11:
 		a = w.try("developer", "POST", "/providers", object{"location": w.agent.url + "/" + fmt.Sprint(rand.IntN(3))})
 		s.add("/providers", a)

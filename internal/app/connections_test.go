@@ -96,8 +96,10 @@ func TestFaultsOnTheWay(t *testing.T) {
 		}{
 			"tls1": {mutual(false), trust, "tls"}, "tls2": {mutual(true), trust, "tls"},
 			"resets": {resets.URL, object{}, "reset"}, "garbage": {garbage.URL, object{}, "reset"},
-			"tokens": {plain.URL, object{"oauth2": object{"client_id": "me", "client_secret": "x", "token_url": tokens.URL}}, "credentials"},
-			"file":   {plain.URL, object{"authorization": object{"credentials_file": file}}, "credentials"},
+			"tokens": {plain.URL,
+				object{"oauth2": object{"client_id": "me", "client_secret": "x", "token_url": tokens.URL}},
+				"credentials"},
+			"file": {plain.URL, object{"authorization": object{"credentials_file": file}}, "credentials"},
 		}
 		var endpoints []any
 		for name, f := range faults {
@@ -122,14 +124,16 @@ func TestFaultsOnTheWay(t *testing.T) {
 		for name, f := range faults {
 			w.until("admin", "GET", "/webhooks/endpoints/"+name, nil, has(`"reason":"`+f.reason+`"`))
 			// Several probes: today's events had been dead after two tries.
-			a := w.until("admin", "GET", "/webhooks/attempts?outcome=failures&limit=100&endpoint="+url.QueryEscape(name), nil, func(a answer) bool {
+			a := w.until("admin", "GET", "/webhooks/attempts?outcome=failures&limit=100&endpoint="+
+				url.QueryEscape(name), nil, func(a answer) bool {
 				items, _ := a.body["items"].([]any)
 				return len(items) >= 3
 			})
 			if n := strings.Count(a.text, `"outcome":"unreachable"`); n != len(a.body["items"].([]any)) {
 				t.Errorf("%s: attempts: %s", name, a.text)
 			}
-			w.wants(w.call("admin", "GET", "/webhooks/endpoints/"+name, nil), 200, `"parked":0`, `"dead":0`, `"reason":"`+f.reason+`"`)
+			w.wants(w.call("admin", "GET", "/webhooks/endpoints/"+name, nil), 200, `"parked":0`, `"dead":0`,
+				`"reason":"`+f.reason+`"`)
 		}
 		broken.Store(false)
 		write()

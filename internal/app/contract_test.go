@@ -37,7 +37,8 @@ var contract = sync.OnceValues(func() (operations []*documented, err error) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(text), "#/components/schemas/", "#/$defs/")), &document); err != nil {
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(string(text), "#/components/schemas/", "#/$defs/")),
+		&document); err != nil {
 		return nil, err
 	}
 	compiled := make(map[string]*jsonschema.Resolved)
@@ -45,7 +46,8 @@ var contract = sync.OnceValues(func() (operations []*documented, err error) {
 		if s := compiled[string(schema)]; s != nil {
 			return s, nil
 		}
-		whole, err := json.Marshal(map[string]any{"$defs": document.Components.Schemas, "allOf": []json.RawMessage{schema}})
+		whole, err := json.Marshal(map[string]any{"$defs": document.Components.Schemas,
+			"allOf": []json.RawMessage{schema}})
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +64,8 @@ var contract = sync.OnceValues(func() (operations []*documented, err error) {
 		for method, operation := range methods {
 			o := &documented{
 				method: strings.ToUpper(method), path: regexp.MustCompile("^" + pattern + "$"),
-				fixed: strings.Count(path, "/") - strings.Count(path, "{"), answers: make(map[string]*jsonschema.Resolved),
+				fixed:   strings.Count(path, "/") - strings.Count(path, "{"),
+				answers: make(map[string]*jsonschema.Resolved),
 			}
 			for status, response := range operation.Responses {
 				for _, media := range []string{"application/json", "application/problem+json"} {
@@ -94,7 +97,8 @@ func keepsContract(method, path string, a answer) error {
 		}
 	}
 	media, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
-	if found == nil || !strings.HasSuffix(media, "json") || strings.HasSuffix(path, "/content") || strings.HasSuffix(path, "/text_content") {
+	if found == nil || !strings.HasSuffix(media, "json") || strings.HasSuffix(path, "/content") ||
+		strings.HasSuffix(path, "/text_content") {
 		return nil
 	}
 	schema := found.answers[strconv.Itoa(a.status)+" "+media]

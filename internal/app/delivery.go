@@ -49,7 +49,8 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 			continue
 		}
 		if r.UsesProxy() {
-			a.logger.Warn("endpoint is reached through a proxy: the egress rule sees only the proxy's address", "endpoint", r.Name)
+			a.logger.Warn("endpoint is reached through a proxy: the egress rule sees only the proxy's address",
+				"endpoint", r.Name)
 		}
 		s, end, err := reach.Open(e.Endpoint, r.HTTP, reach.Options{
 			Egress: cfg.EndpointEgress(), MaxConnectionAge: r.MaxConnectionAge,

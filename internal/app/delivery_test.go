@@ -65,7 +65,8 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 			<-hang
 		}))
 		w := newWorldWith(t, settings,
-			object{"name": "silent", "url": silent(t), "timeout": "1h"}, object{"name": "hangs", "url": hangs.URL, "timeout": "1h"},
+			object{"name": "silent", "url": silent(t), "timeout": "1h"},
+			object{"name": "hangs", "url": hangs.URL, "timeout": "1h"},
 			object{"name": "refuses", "url": "http://127.0.0.1:1"}, object{"name": "fails", "url": fails.URL})
 		t.Cleanup(hangs.CloseClientConnections)
 		id := w.call("ann", "POST", "/contexts", object{}).id()
@@ -96,12 +97,17 @@ func TestSecretsNeverShow(t *testing.T) {
 		headers := object{"X-Api-Key": "hidden-header"}
 		w := newWorldWith(t, settings,
 			object{"name": "fails", "url": withUser, "headers": headers, "secret": webhookSecret},
-			object{"name": "closed", "url": "http://someone:hidden-password@127.0.0.1:1/?key=hidden-query", "headers": headers},
-			object{"name": "slow", "url": "http://someone:hidden-password@" + strings.TrimPrefix(silent(t), "http://"), "headers": headers, "timeout": "50ms"},
-			object{"name": "unknown", "url": "http://name.invalid/hidden-path?key=hidden-query", "http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}}},
+			object{"name": "closed", "url": "http://someone:hidden-password@127.0.0.1:1/?key=hidden-query",
+				"headers": headers},
+			object{"name": "slow", "url": "http://someone:hidden-password@" + strings.TrimPrefix(silent(t), "http://"),
+				"headers": headers, "timeout": "50ms"},
+			object{"name": "unknown", "url": "http://name.invalid/hidden-path?key=hidden-query",
+				"http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}}},
 		)
-		w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "hidden-key"})
-		w.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": "http://127.0.0.1:1", "api_key": "hidden-key"})
+		w.call("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "hidden-key"})
+		w.try("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": "http://127.0.0.1:1", "api_key": "hidden-key"})
 		w.call("ann", "PUT", "/variables", object{"variables": object{"A": "hidden-variable"}})
 		w.try("hidden-token", "GET", "/users/me", nil)
 		for _, s := range []int64{401, 403, 404, 410, 429, 503} {
@@ -117,7 +123,8 @@ func TestSecretsNeverShow(t *testing.T) {
 		if err := w.stop(); err != nil {
 			t.Error(err)
 		}
-		secrets := []string{"hidden-", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
+		secrets := []string{"hidden-", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+			"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
 		for _, secret := range secrets {
 			if strings.Contains(metrics.text, secret) {
 				t.Errorf("metrics show %q", secret)
@@ -164,7 +171,8 @@ func TestStopDrainsRequests(t *testing.T) {
 	}
 	defer c.Close()
 	// A body of which the rest is still to come.
-	fmt.Fprintf(c, "POST /api/v1/contexts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{")
+	fmt.Fprintf(c, "POST /api/v1/contexts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Type: "+
+		"application/json\r\nContent-Length: 2\r\n\r\n{")
 	w.call("bob", "GET", "/users/me", nil) // the server has read the beginning
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.stop() }()
@@ -195,7 +203,8 @@ func TestRetrySchedule(t *testing.T) {
 			"name": "chokes", "url": receiver.URL, "events": []any{"context.updated"},
 			"retry": object{"schedule": []any{"10ms", "20ms"}, "max_attempts": 4},
 		})
-		bad, good := w.call("ann", "POST", "/contexts", object{}).id(), w.call("ann", "POST", "/contexts", object{}).id()
+		bad, good := w.call("ann", "POST", "/contexts", object{}).id(),
+			w.call("ann", "POST", "/contexts", object{}).id()
 		poison.Store(&bad)
 		w.call("ann", "PUT", "/contexts/"+bad, object{"metadata": object{"n": "x"}})
 		n := 0

@@ -21,20 +21,24 @@ func TestUserURLs(t *testing.T) {
 		settings["egress"] = object{}
 		w := newWorld(t, settings)
 		_, port, _ := strings.Cut(strings.TrimPrefix(w.agent.url, "http://"), ":")
-		for _, base := range []string{w.agent.url, "http://localhost:" + port, "http://0.0.0.0:" + port, "http://[::ffff:127.0.0.1]:" + port} {
+		for _, base := range []string{w.agent.url, "http://localhost:" + port, "http://0.0.0.0:" + port,
+			"http://[::ffff:127.0.0.1]:" + port} {
 			connector := w.call("ann", "POST", "/connectors", object{"url": base + "/mcp"}).id()
 			for path, a := range map[string]answer{
-				"agent":          w.try("developer", "POST", "/providers", object{"location": base}),
-				"preview":        w.try("developer", "POST", "/providers/preview", object{"location": base}),
-				"model provider": w.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": base + "/v1", "api_key": "k"}),
-				"MCP server":     w.try("ann", "POST", "/connectors/"+connector+"/connect", nil),
+				"agent":   w.try("developer", "POST", "/providers", object{"location": base}),
+				"preview": w.try("developer", "POST", "/providers/preview", object{"location": base}),
+				"model provider": w.try("admin", "POST", "/model_providers",
+					object{"type": "openai", "base_url": base + "/v1", "api_key": "k"}),
+				"MCP server": w.try("ann", "POST", "/connectors/"+connector+"/connect", nil),
 			} {
-				if a.status != 400 && a.status != 502 || !strings.Contains(a.text, "egress.user_urls.allow_networks") || strings.Contains(a.text, "127.0.0.1") {
+				if a.status != 400 && a.status != 502 || !strings.Contains(a.text, "egress.user_urls.allow_networks") ||
+					strings.Contains(a.text, "127.0.0.1") {
 					t.Errorf("%s at %s: %d %s", path, base, a.status, a.text)
 				}
 			}
 		}
-		for _, want := range []string{"127.0.0.1 is not a public address", `msg="no agent card"`, `msg="the MCP server can't be used"`, `msg="the models can't be listed"`} {
+		for _, want := range []string{"127.0.0.1 is not a public address", `msg="no agent card"`,
+			`msg="the MCP server can't be used"`, `msg="the models can't be listed"`} {
 			if !strings.Contains(w.log.String(), want) {
 				t.Errorf("the log lacks %q", want)
 			}
@@ -64,11 +68,13 @@ func TestUserURLsShowNothing(t *testing.T) {
 	for _, path := range []string{"/redirect", "/teapot"} {
 		connector := w.call("ann", "POST", "/connectors", object{"url": internal.URL + path}).id()
 		for kind, a := range map[string]answer{
-			"agent":          w.try("developer", "POST", "/providers", object{"location": internal.URL + path}),
-			"model provider": w.try("admin", "POST", "/model_providers", object{"type": "anthropic", "base_url": internal.URL + path, "api_key": "model-key"}),
-			"MCP server":     w.try("ann", "POST", "/connectors/"+connector+"/connect", nil),
+			"agent": w.try("developer", "POST", "/providers", object{"location": internal.URL + path}),
+			"model provider": w.try("admin", "POST", "/model_providers",
+				object{"type": "anthropic", "base_url": internal.URL + path, "api_key": "model-key"}),
+			"MCP server": w.try("ann", "POST", "/connectors/"+connector+"/connect", nil),
 		} {
-			if a.status != 400 && a.status != 502 || strings.Contains(a.text, "internal document") || strings.Contains(strings.ToLower(a.text), "teapot") || strings.Contains(a.text, "418") {
+			if a.status != 400 && a.status != 502 || strings.Contains(a.text, "internal document") ||
+				strings.Contains(strings.ToLower(a.text), "teapot") || strings.Contains(a.text, "418") {
 				t.Errorf("%s at %s: %d %s", kind, path, a.status, a.text)
 			}
 		}
@@ -127,7 +133,9 @@ func TestReloadOfEgress(t *testing.T) {
 	wants(400)
 
 	for range 2 {
-		reload(map[string]any{"auth": map[string]any{"disabled": true, "tokens": []any{map[string]any{"sha256": auth.Hash("token"), "user": "crash@example.com", "role": "admin"}}}})
+		reload(map[string]any{"auth": map[string]any{"disabled": true,
+			"tokens": []any{map[string]any{"sha256": auth.Hash("token"),
+				"user": "crash@example.com", "role": "admin"}}}})
 	}
 	response, err := client.Get("http://" + p.address + "/api/v1/users/me")
 	if err != nil {

@@ -18,10 +18,12 @@ type told struct {
 }
 
 var resourceURLs = map[string]string{
-	"configuration": "/api/v1/configurations/system", "connector": "/api/v1/connectors/%s", "context": "/api/v1/contexts/%s",
-	"file": "/api/v1/files/%s", "model_provider": "/api/v1/model_providers/%s", "provider": "/api/v1/providers/%s",
-	"provider_build": "/api/v1/provider_builds/%s", "user": "/api/v1/users/%s", "user_feedback": "/api/v1/user_feedback/%s",
-	"vector_store": "/api/v1/vector_stores/%s",
+	"configuration": "/api/v1/configurations/system", "connector": "/api/v1/connectors/%s",
+	"context": "/api/v1/contexts/%s",
+	"file":    "/api/v1/files/%s", "model_provider": "/api/v1/model_providers/%s", "provider": "/api/v1/providers/%s",
+	"provider_build": "/api/v1/provider_builds/%s", "user": "/api/v1/users/%s",
+	"user_feedback": "/api/v1/user_feedback/%s",
+	"vector_store":  "/api/v1/vector_stores/%s",
 }
 
 // body is the webhook that must have arrived, byte by byte.
@@ -35,7 +37,8 @@ func (e told) body(at string) []byte {
 	if e.user != "" {
 		user = `"` + e.user + `"`
 	}
-	return fmt.Appendf(nil, `{"event":"%s","resource_type":"%s","resource_id":"%s","resource_url":"%s","user_id":%s,"timestamp":"%s"}`,
+	return fmt.Appendf(nil,
+		`{"event":"%s","resource_type":"%s","resource_id":"%s","resource_url":"%s","user_id":%s,"timestamp":"%s"}`,
 		e.event, kind, e.id, url, user, at)
 }
 
@@ -58,7 +61,8 @@ func (w *world) expect(want ...told) {
 				w.Errorf("event %d:\n got %s\nwant %s", i, got[i].body, body)
 			}
 			at, err := time.Parse(time.RFC3339Nano, sent.Timestamp)
-			if err != nil || at.Format(tidings.TimeLayout) != sent.Timestamp || at.Before(w.begun.Add(-time.Second)) || at.After(time.Now()) {
+			if err != nil || at.Format(tidings.TimeLayout) != sent.Timestamp ||
+				at.Before(w.begun.Add(-time.Second)) || at.After(time.Now()) {
 				w.Errorf("timestamp %q is not when it happened", sent.Timestamp)
 			}
 		}
@@ -148,7 +152,8 @@ var ways = []struct {
 		w.mark()
 		w.call("developer", "POST", "/providers/preview", object{"location": w.agent.url + "/created"}) // keeps nothing
 		id := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/created"}).id()
-		if again := w.try("developer", "POST", "/providers", object{"location": w.agent.url + "/created"}); again.status != 409 {
+		if again := w.try("developer", "POST", "/providers",
+			object{"location": w.agent.url + "/created"}); again.status != 409 {
 			w.Errorf("the same location again: %d", again.status)
 		}
 		return []told{{"provider.created", id, dev}}
@@ -167,14 +172,16 @@ var ways = []struct {
 		id := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/variables"}).id()
 		w.mark()
 		w.call("developer", "PUT", "/providers/"+id+"/variables", object{"variables": object{"KEY": "1"}})
-		w.call("developer", "PUT", "/providers/"+id+"/variables", object{"variables": object{"KEY": "1"}}) // changes nothing
+		w.call("developer", "PUT", "/providers/"+id+"/variables",
+			object{"variables": object{"KEY": "1"}}) // changes nothing
 		return []told{{"provider.updated", id, dev}}
 	}},
 	{"provider: deleted, with its feedback; contexts and builds lose it", func(w *world) []told {
 		dev, admin := w.user("developer"), w.user("admin")
 		id := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/deleted"}).id()
 		context := w.call("ann", "POST", "/contexts", object{"provider_id": id}).id()
-		build := w.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/org/deleted"}).id()
+		build := w.call("developer", "POST", "/provider_builds",
+			object{"location": "https://github.com/org/deleted"}).id()
 		w.call("developer", "PATCH", "/provider_builds/"+build, object{"provider_id": id})
 		feedback := w.call("ann", "POST", "/user_feedback", opinion(id, context)).id()
 		w.mark()
@@ -189,12 +196,14 @@ var ways = []struct {
 	{"provider_build: created, each status, deleted", func(w *world) []told {
 		dev, admin := w.user("developer"), w.user("admin")
 		w.mark()
-		w.call("developer", "POST", "/provider_builds/preview", object{"location": "https://github.com/org/repo"}) // records nothing
+		w.call("developer", "POST", "/provider_builds/preview",
+			object{"location": "https://github.com/org/repo"}) // records nothing
 		id := w.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/org/repo"}).id()
 		for _, status := range []string{"in_progress", "in_progress", "build_completed", "completed"} {
 			w.call("admin", "PATCH", "/provider_builds/"+id, object{"status": status})
 		}
-		if back := w.try("admin", "PATCH", "/provider_builds/"+id, object{"status": "in_progress"}); back.status != 409 {
+		if back := w.try("admin", "PATCH", "/provider_builds/"+id,
+			object{"status": "in_progress"}); back.status != 409 {
 			w.Errorf("a build that is completed goes on: %d", back.status)
 		}
 		w.call("admin", "DELETE", "/provider_builds/"+id, nil)
@@ -213,7 +222,8 @@ var ways = []struct {
 		if a := w.try("developer", "PATCH", "/provider_builds/"+id, object{"status": "failed"}); a.status != 422 {
 			w.Errorf("failed without a message: %d", a.status)
 		}
-		w.call("developer", "PATCH", "/provider_builds/"+id, object{"status": "failed", "error_message": "no Dockerfile"})
+		w.call("developer", "PATCH", "/provider_builds/"+id,
+			object{"status": "failed", "error_message": "no Dockerfile"})
 		return []told{{"provider_build.updated", id, dev}}
 	}},
 	{"context: created, put, metadata", func(w *world) []told {
@@ -242,7 +252,8 @@ var ways = []struct {
 		w.call("ann", "POST", "/contexts/"+id+"/history", message("Hello"))
 		file := w.upload("ann", "?context_id="+id).id()
 		text := extracted(w.call("ann", "POST", "/files/"+file+"/extraction", nil))
-		store := w.call("ann", "POST", "/vector_stores?context_id="+id, object{"name": "s", "dimension": 2, "model_id": "m"}).id()
+		store := w.call("ann", "POST", "/vector_stores?context_id="+id,
+			object{"name": "s", "dimension": 2, "model_id": "m"}).id()
 		w.mark()
 		w.call("ann", "DELETE", "/contexts/"+id, nil)
 		return []told{
@@ -294,11 +305,13 @@ var ways = []struct {
 		ann := w.user("ann")
 		w.mark()
 		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
-		item := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t", "embedding": []float64{1, 0}}
+		item := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
+			"embedding": []float64{1, 0}}
 		w.call("ann", "PUT", "/vector_stores/"+id, []any{item})
 		w.call("ann", "PUT", "/vector_stores/"+id, []any{}) // adds nothing
 		w.call("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []float64{1, 1}})
-		wrong := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t", "embedding": []float64{1}}
+		wrong := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
+			"embedding": []float64{1}}
 		if a := w.try("ann", "PUT", "/vector_stores/"+id, []any{item, wrong}); a.status != 422 {
 			w.Errorf("a wrong dimension: %d", a.status)
 		}
@@ -314,7 +327,8 @@ var ways = []struct {
 	{"model_provider: created, patched, deleted", func(w *world) []told {
 		admin := w.user("admin")
 		w.mark()
-		id := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k1"}).id()
+		id := w.call("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k1"}).id()
 		w.call("admin", "PATCH", "/model_providers/"+id, object{"name": "Models"})
 		w.call("admin", "PATCH", "/model_providers/"+id, object{"name": "Models", "api_key": "k1"}) // changes nothing
 		w.call("admin", "PATCH", "/model_providers/"+id, object{"api_key": "k2"})
@@ -331,11 +345,13 @@ var ways = []struct {
 	}},
 	{"configuration: put", func(w *world) []told {
 		admin := w.user("admin")
-		w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k1"})
+		w.call("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k1"})
 		id := w.call("ann", "GET", "/configurations/system", nil).id()
 		w.mark()
 		w.call("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:gpt-4o"})
-		w.call("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:gpt-4o"}) // changes nothing
+		w.call("admin", "PUT", "/configurations/system",
+			object{"default_llm_model": "openai:gpt-4o"}) // changes nothing
 		w.call("admin", "PUT", "/configurations/system", object{})
 		return []told{{"configuration.updated", id, admin}, {"configuration.updated", id, admin}}
 	}},
@@ -358,7 +374,8 @@ var ways = []struct {
 		locked := w.call("ann", "POST", "/connectors", object{"url": w.agent.url + "/locked"}).id()
 		closed := w.call("ann", "POST", "/connectors", object{"url": "http://127.0.0.1:1/mcp"}).id()
 		w.mark()
-		if a := w.try("ann", "POST", "/connectors/"+locked+"/connect", nil); a.status != 502 || !strings.Contains(a.text, "refused access") {
+		if a := w.try("ann", "POST", "/connectors/"+locked+"/connect", nil); a.status != 502 ||
+			!strings.Contains(a.text, "refused access") {
 			w.Errorf("one that asks for authorization: %d %s", a.status, a.text)
 		}
 		if a := w.try("ann", "POST", "/connectors/"+closed+"/connect", nil); a.status != 504 {
@@ -392,16 +409,19 @@ var ways = []struct {
 			{"developer", "POST", "/providers", object{"location": "http://127.0.0.1:1"}, 400},
 			{"ann", "POST", "/contexts", object{"metadata": object{"": "x"}}, 422},
 			{"ann", "POST", "/contexts", object{"provider_id": id}, 404},
-			{"ann", "POST", "/vector_stores?context_id=" + w.user("ann"), object{"name": "s", "dimension": 2, "model_id": "m"}, 404},
+			{"ann", "POST", "/vector_stores?context_id=" + w.user("ann"),
+				object{"name": "s", "dimension": 2, "model_id": "m"}, 404},
 			{"ann", "POST", "/vector_stores", object{"name": "s", "dimension": 10000, "model_id": "m"}, 422},
 			{"ann", "POST", "/user_feedback", opinion(id, id), 404},
 			{"admin", "DELETE", "/users/" + w.user("admin"), nil, 409},
 			{"admin", "PATCH", "/users/" + w.user("admin"), object{"role": "user"}, 409},
 			{"admin", "PATCH", "/users/" + strings.ToUpper(w.user("admin")), object{"role": "user"}, 409},
-			{"admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "wrong-key"}, 400},
+			{"admin", "POST", "/model_providers",
+				object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "wrong-key"}, 400},
 		} {
 			if a := w.try(refused.as, refused.method, refused.path, refused.body); a.status != refused.status {
-				w.Errorf("%s %s as %q: %d %s; want %d", refused.method, refused.path, refused.as, a.status, a.text, refused.status)
+				w.Errorf("%s %s as %q: %d %s; want %d", refused.method, refused.path, refused.as,
+					a.status, a.text, refused.status)
 			}
 		}
 		return nil
@@ -480,7 +500,8 @@ func TestModelProvidersAreChecked(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["model_providers"] = object{"check_interval": "50ms"}
 		w := newWorld(t, settings)
-		id := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k"}).id()
+		id := w.call("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k"}).id()
 		for _, away := range []bool{true, false} {
 			w.mark()
 			w.agent.away.Store(away)

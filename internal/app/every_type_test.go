@@ -30,14 +30,16 @@ func TestEveryType(t *testing.T) {
 	docs, quotas := string(read("../../docs/resources.md")), app.Quotas(new(config.Limits)).Resources
 	for _, typ := range resource.New(nil, resource.Outside{}, resource.Options{}).All() {
 		if document.Paths[typ.URL]["get"] == nil {
-			t.Errorf("%s: add the route GET %s, to which its events lead, and its other routes (internal/httpapi/routes.go); "+
+			t.Errorf("%s: add the route GET %s, to which its events lead, and its other routes "+
+				"(internal/httpapi/routes.go); "+
 				"then run go test ./internal/httpapi -update", typ.Type, typ.URL)
 		}
 		if !strings.Contains(docs, "\n| `"+string(typ.Type)+"` |") {
 			t.Errorf("%s: add a row that says when its events fire to the table in docs/resources.md", typ.Type)
 		}
 		if quotas[typ.Type].Setting == "" && !typ.Unlimited {
-			t.Errorf("%s: add its quota to quotas (internal/app/limits.go) and its setting to Limits (internal/config/config.go), "+
+			t.Errorf("%s: add its quota to quotas (internal/app/limits.go) and its setting to Limits "+
+				"(internal/config/config.go), "+
 				"or set Unlimited in its kind (internal/resource/%s.go)", typ.Type, typ.Type)
 		}
 		if resourceURLs[string(typ.Type)] != strings.Replace(typ.URL, "{id}", "%s", 1) {
@@ -48,7 +50,8 @@ func TestEveryType(t *testing.T) {
 			tested = tested || strings.HasPrefix(way.name, string(typ.Type)+":")
 		}
 		if !tested {
-			t.Errorf("%s: add each way in which it changes, and the events that fire, to ways (internal/app/events_test.go)", typ.Type)
+			t.Errorf("%s: add each way in which it changes, and the events that fire, to ways "+
+				"(internal/app/events_test.go)", typ.Type)
 		}
 	}
 }

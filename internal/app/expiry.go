@@ -43,8 +43,11 @@ func (e *expiry) run(ctx context.Context) error {
 		return errors.Join(err, e.app.store.GiveBack(ctx), e.warn(ctx))
 	}
 	return errors.Join(err,
-		log.ExpireHistory(ctx, history), log.ExpireReplays(ctx, gone.At.Add(-history)), log.ExpireGaps(ctx, gone.At.Add(-history)),
-		e.app.expireEndpoints(ctx, cfg), e.app.expireDead(ctx, gone.At.Add(-time.Duration(cfg.Webhook.DeadLetterRetention))), e.app.store.GiveBack(ctx), e.warn(ctx))
+		log.ExpireHistory(ctx, history), log.ExpireReplays(ctx, gone.At.Add(-history)),
+		log.ExpireGaps(ctx, gone.At.Add(-history)),
+		e.app.expireEndpoints(ctx, cfg),
+		e.app.expireDead(ctx, gone.At.Add(-time.Duration(cfg.Webhook.DeadLetterRetention))),
+		e.app.store.GiveBack(ctx), e.warn(ctx))
 }
 
 // tell logs and counts what each endpoint missed.
@@ -60,10 +63,12 @@ func (e *expiry) tell(gaps []eventlog.Gap, names []string) {
 		g := missed[name]
 		count := g.To - g.From + 1
 		if !slices.Contains(names, name) {
-			e.app.logger.Warn("events expired that an endpoint which was removed did not get", "endpoint", name, "from", g.From, "to", g.To, "count", count)
+			e.app.logger.Warn("events expired that an endpoint which was removed did not get", "endpoint", name, "from",
+				g.From, "to", g.To, "count", count)
 			continue
 		}
-		e.app.logger.Error("events expired before the endpoint could get them", "endpoint", name, "from", g.From, "to", g.To, "count", count)
+		e.app.logger.Error("events expired before the endpoint could get them", "endpoint", name, "from", g.From,
+			"to", g.To, "count", count)
 		e.app.metrics.Missed(g)
 	}
 }
@@ -86,7 +91,8 @@ func (e *expiry) warn(ctx context.Context) error {
 			continue
 		}
 		e.warned[endpoint.Name] = time.Now()
-		e.app.logger.Warn("events that the endpoint has not got expire soon: mend it, or raise webhook.retention", "endpoint", endpoint.Name,
+		e.app.logger.Warn("events that the endpoint has not got expire soon: mend it, or raise webhook.retention",
+			"endpoint", endpoint.Name,
 			"state", endpoint.State, "events", endpoint.LagEvents, "from", endpoint.Expires)
 	}
 	return nil
@@ -113,7 +119,8 @@ func (a *App) expireDead(ctx context.Context, before time.Time) error {
 	gone, err := a.store.Log().ExpireDead(ctx, before)
 	for endpoint, n := range gone {
 		a.metrics.parkedRemoved("expired", n)
-		a.logger.Warn("dead letters are past webhook.dead_letter_retention and were removed", "endpoint", endpoint, "count", n)
+		a.logger.Warn("dead letters are past webhook.dead_letter_retention and were removed",
+			"endpoint", endpoint, "count", n)
 	}
 	return err
 }

@@ -23,7 +23,8 @@ func TestExpiryIsTold(t *testing.T) {
 		}))
 		defer receiver.Close()
 		settings["webhook"] = object{"retention": "5s", "history_retention": "1h", "endpoints": []any{
-			object{"name": "down", "url": receiver.URL, "max_in_flight": 2}, object{"name": "paused", "url": receiver.URL, "partitions": 2},
+			object{"name": "down", "url": receiver.URL, "max_in_flight": 2},
+			object{"name": "paused", "url": receiver.URL, "partitions": 2},
 		}}
 		w := newWorld(t, settings)
 		w.call("admin", "POST", "/webhooks/endpoints/paused/pause", nil)
@@ -53,7 +54,8 @@ func TestExpiryIsTold(t *testing.T) {
 			`msg="events expired before the endpoint could get them" endpoint=paused from=1`)
 		told := func(name string) { // more may expire at any time
 			w.waitFor("the metric of "+name, func() bool {
-				return len(w.series(fmt.Sprintf(`tidings_webhook_missed_total{endpoint=%q,reason="expired"} %d`, name, missed(name)))) == 1
+				return len(w.series(fmt.Sprintf(`tidings_webhook_missed_total{endpoint=%q,reason="expired"} %d`,
+					name, missed(name)))) == 1
 			})
 		}
 		told("down")

@@ -133,7 +133,8 @@ func TestFailover(t *testing.T) {
 		}},
 		{"an address that moves", func(t *testing.T, a, _ *testdb.Server) ([]string, func(*testdb.Server)) {
 			m := newMovable(t, a.Address())
-			return []string{"postgres://tidings@" + m.listener.Addr().String() + database}, func(to *testdb.Server) { m.move(to.Address()) }
+			return []string{"postgres://tidings@" + m.listener.Addr().String() + database},
+				func(to *testdb.Server) { m.move(to.Address()) }
 		}},
 		// Clients keep their connections to the pooler.
 		{"a pooler that moves", func(t *testing.T, a, _ *testdb.Server) ([]string, func(*testdb.Server)) {
@@ -152,7 +153,9 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-func testFailover(t *testing.T, leading func(*testing.T, *testdb.Server, *testdb.Server) ([]string, func(*testdb.Server))) {
+func testFailover(
+	t *testing.T, leading func(*testing.T, *testdb.Server, *testdb.Server) ([]string, func(*testdb.Server)),
+) {
 	primary := testdb.OwnServer(t)
 	if _, err := primary.Create("failover"); err != nil {
 		t.Fatal(err)
@@ -166,7 +169,8 @@ func testFailover(t *testing.T, leading func(*testing.T, *testdb.Server, *testdb
 	var processes []*process
 	for _, url := range urls {
 		p := newProcess(t, map[string]any{
-			"database_url": url, "webhook": map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}},
+			"database_url": url,
+			"webhook":      map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}},
 		})
 		p.awayAllowed = true
 		t.Cleanup(func() {

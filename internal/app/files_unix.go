@@ -16,7 +16,8 @@ func warnOfFiles(logger *slog.Logger, connections int) {
 	}
 	const others = 256 // the database, the listener and its clients
 	if uint64(connections+others) > uint64(limit.Cur) {
-		logger.Warn("the endpoints' max_in_flight add up to more connections than this process may have open files; raise its limit (ulimit -n, LimitNOFILE), or lower max_in_flight",
+		logger.Warn("the endpoints' max_in_flight add up to more connections than this process may have open files; "+
+			"raise its limit (ulimit -n, LimitNOFILE), or lower max_in_flight",
 			"connections", connections, "open_files", uint64(limit.Cur))
 	}
 }

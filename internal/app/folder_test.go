@@ -59,7 +59,8 @@ func TestOneOwnerOfAFolder(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			second := newProcess(t, map[string]any{"data_dir": test.folder})
-			want := fmt.Sprintf("data folder %s is in use by process %d on host %s", test.folder, first.cmd.Process.Pid, host)
+			want := fmt.Sprintf("data folder %s is in use by process %d on host %s", test.folder,
+				first.cmd.Process.Pid, host)
 			if said := second.refused(test.attributes); !strings.Contains(said, want) {
 				t.Errorf("it said %q, want %q", said, want)
 			}

@@ -46,7 +46,8 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 				}
 				return
 			}
-			if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "ro,mode=0755", "tmpfs", folder).CombinedOutput(); err != nil {
+			if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "ro,mode=0755", "tmpfs",
+				folder).CombinedOutput(); err != nil {
 				t.Skipf("this account may not mount a disk: %s", out)
 			}
 			t.Cleanup(func() { _ = exec.Command("umount", "--lazy", folder).Run() })
@@ -56,7 +57,8 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "data")
 			test.prepare(t, folder)
 			said := newProcess(t, map[string]any{"data_dir": folder}).refused(nil)
-			if !strings.Contains(said, "data_dir") || !strings.Contains(said, folder) || !strings.Contains(said, test.want) {
+			if !strings.Contains(said, "data_dir") || !strings.Contains(said, folder) ||
+				!strings.Contains(said, test.want) {
 				t.Errorf("it said %q, want %q", said, test.want)
 			}
 			if strings.Contains(said, "chmod") {

@@ -32,7 +32,8 @@ type fickle struct {
 }
 
 func newFickle(t *testing.T) *fickle {
-	f := &fickle{record: &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}, held: make(map[string]chan int)}
+	f := &fickle{record: &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)},
+		held: make(map[string]chan int)}
 	s := httptest.NewServer(f)
 	t.Cleanup(s.Close)
 	f.url = s.URL
@@ -90,7 +91,9 @@ func (p *process) reconfigure(endpoints ...any) {
 // cursorsIn returns the endpoints with a cursor, and how many partitions each has.
 func cursorsIn(t *testing.T, database string) (all []string) {
 	t.Helper()
-	rows, err := openDB(t, database).Query("SELECT endpoint || ' ' || count(*) || '/' || max(parts) FROM tidings.tidings_cursors WHERE removed_at = 0 GROUP BY endpoint ORDER BY 1")
+	rows, err := openDB(t,
+		database).Query("SELECT endpoint || ' ' || count(*) || '/' || max(parts) FROM tidings.tidings_cursors WHERE " +
+		"removed_at = 0 GROUP BY endpoint ORDER BY 1")
 	must(t, err)
 	defer rows.Close()
 	for rows.Next() {
@@ -171,7 +174,9 @@ func TestFailoverThatForgets(t *testing.T) {
 			m := newMovable(t, primary.Address())
 			f := newFickle(t)
 			test.before["url"] = f.url + test.before["url"].(string)
-			w := &wentBack{T: t, processes: startTwo(t, "postgres://tidings@"+m.listener.Addr().String()+"/failover?sslmode=disable", test.before)}
+			w := &wentBack{T: t,
+				processes: startTwo(t, "postgres://tidings@"+m.listener.Addr().String()+"/failover?sslmode=disable",
+					test.before)}
 			test.forget(w, f, func() {
 				must(t, standby.CatchUp(primary))
 				must(t, standby.Stop())
@@ -182,7 +187,8 @@ func TestFailoverThatForgets(t *testing.T) {
 			m.move(standby.Address())
 			p := w.processes[0]
 			want := strings.ReplaceAll(test.after, "HOST", strings.TrimPrefix(f.url, "http://"))
-			p.wait("cursors "+want, func() bool { return slices.Equal(cursorsIn(t, standby.URL("failover")), []string{want}) })
+			p.wait("cursors "+want,
+				func() bool { return slices.Equal(cursorsIn(t, standby.URL("failover")), []string{want}) })
 			f.set(true, false)
 			w.write(5)
 			p.checkDelivered(f.record)

@@ -57,7 +57,8 @@ func newFrontend(t *testing.T, kind, config, upstream string, ca *testtls.CA) *f
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
-	f := &frontend{T: t, Folder: t.TempDir(), Port: port, Upstream: upstream, Modules: filepath.Join(libraries(), "apache2", "modules")}
+	f := &frontend{T: t, Folder: t.TempDir(), Port: port, Upstream: upstream,
+		Modules: filepath.Join(libraries(), "apache2", "modules")}
 	if _, err := os.Stat(f.Modules); err != nil {
 		f.Modules = "/usr/lib/apache2/modules"
 	}
@@ -219,7 +220,8 @@ def app(environ, start_response):
 func TestFrontends(t *testing.T) {
 	ca := testtls.NewCA(t)
 	limited := func(status string) string {
-		return nginx("limit_req_zone $server_addr zone=z:1m rate=50r/s;", ";", "limit_req zone=z burst=5 nodelay; "+status)
+		return nginx("limit_req_zone $server_addr zone=z:1m rate=50r/s;", ";",
+			"limit_req zone=z burst=5 nodelay; "+status)
 	}
 	for name, tt := range map[string]struct {
 		config string
@@ -235,25 +237,35 @@ func TestFrontends(t *testing.T) {
 		endpoint object
 		events   int
 	}{
-		"nginx":                     {config: nginx("", ";", "")},
-		"nginx, limit_req 429":      {config: limited("limit_req_status 429;"), rate: 50, failures: 40, events: 500},
-		"nginx, limit_req 503":      {config: limited(""), rate: 50, failures: 40, events: 500},
-		"nginx, limit_conn":         {config: nginx("limit_conn_zone $server_addr zone=z:1m;", ";", "limit_conn z 4;"), delay: 20 * time.Millisecond, failures: 60},
-		"nginx, keepalive_timeout":  {config: nginx("", "; keepalive_timeout 100ms;", ""), pause: 100 * time.Millisecond, events: 100},
+		"nginx":                {config: nginx("", ";", "")},
+		"nginx, limit_req 429": {config: limited("limit_req_status 429;"), rate: 50, failures: 40, events: 500},
+		"nginx, limit_req 503": {config: limited(""), rate: 50, failures: 40, events: 500},
+		"nginx, limit_conn": {config: nginx("limit_conn_zone $server_addr zone=z:1m;", ";", "limit_conn z 4;"),
+			delay: 20 * time.Millisecond, failures: 60},
+		"nginx, keepalive_timeout": {config: nginx("", "; keepalive_timeout 100ms;", ""),
+			pause: 100 * time.Millisecond, events: 100},
 		"nginx, keepalive_requests": {config: nginx("", "; keepalive_requests 10;", "")},
-		"nginx, return 444":         {config: nginx("", ";", "return 444;"), again: nginx("", ";", ""), pause: 5 * time.Millisecond, reload: time.Second, failures: 40},
-		"nginx, reload":             {config: nginx("", ";", ""), pause: 5 * time.Millisecond, reload: 200 * time.Millisecond},
-		"nginx, TLS":                {config: nginx("", " ssl;"+nginxTLS, ""), secure: true, pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
-		"nginx, TLS, HTTP/2":        {config: nginx("", " ssl http2;"+nginxTLS, ""), secure: true, http2: true, pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
-		"nginx, HTTP/2, GOAWAY":     {config: nginx("", " ssl http2; keepalive_requests 10;"+nginxTLS, ""), secure: true, http2: true},
-		"HAProxy":                   {config: haproxy("")},
-		"HAProxy, keep-alive":       {config: haproxy("timeout http-keep-alive 100ms"), pause: 100 * time.Millisecond, events: 100},
-		"HAProxy, reload":           {config: haproxy(""), pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
-		"Apache":                    {config: apache("MaxKeepAliveRequests 10")},
-		"Apache, keep-alive":        {config: apache("KeepAliveTimeout 100ms"), pause: 100 * time.Millisecond, events: 100},
-		"Apache, reload":            {config: apache(""), pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
-		"gunicorn, one worker":      {config: oneWorker, rate: 8, events: 80, endpoint: object{"timeout": "2s"}},
-		"gunicorn, HUP":             {config: oneWorker, reload: 2 * time.Second, events: 60, endpoint: object{"timeout": "5s"}, failures: 3},
+		"nginx, return 444": {config: nginx("", ";", "return 444;"), again: nginx("", ";", ""),
+			pause: 5 * time.Millisecond, reload: time.Second, failures: 40},
+		"nginx, reload": {config: nginx("", ";", ""), pause: 5 * time.Millisecond,
+			reload: 200 * time.Millisecond},
+		"nginx, TLS": {config: nginx("", " ssl;"+nginxTLS, ""), secure: true,
+			pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
+		"nginx, TLS, HTTP/2": {config: nginx("", " ssl http2;"+nginxTLS, ""), secure: true, http2: true,
+			pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
+		"nginx, HTTP/2, GOAWAY": {config: nginx("", " ssl http2; keepalive_requests 10;"+nginxTLS, ""),
+			secure: true, http2: true},
+		"HAProxy": {config: haproxy("")},
+		"HAProxy, keep-alive": {config: haproxy("timeout http-keep-alive 100ms"),
+			pause: 100 * time.Millisecond, events: 100},
+		"HAProxy, reload": {config: haproxy(""), pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
+		"Apache":          {config: apache("MaxKeepAliveRequests 10")},
+		"Apache, keep-alive": {config: apache("KeepAliveTimeout 100ms"),
+			pause: 100 * time.Millisecond, events: 100},
+		"Apache, reload":       {config: apache(""), pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
+		"gunicorn, one worker": {config: oneWorker, rate: 8, events: 80, endpoint: object{"timeout": "2s"}},
+		"gunicorn, HUP": {config: oneWorker, reload: 2 * time.Second, events: 60,
+			endpoint: object{"timeout": "5s"}, failures: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -328,7 +340,8 @@ func TestFrontends(t *testing.T) {
 			took := time.Since(begun)
 			close(stop)
 			reloading.Wait()
-			w.until("admin", "GET", "/webhooks/endpoints/front", nil, has(`"state":"healthy"`, `"parked":0`, `"dead":0`, `"lag_events":0`))
+			w.until("admin", "GET", "/webhooks/endpoints/front", nil,
+				has(`"state":"healthy"`, `"parked":0`, `"dead":0`, `"lag_events":0`))
 			failed := w.call("admin", "GET", "/webhooks/attempts?endpoint=front&outcome=failures&limit=1000", nil).text
 			failures := strings.Count(failed, `"outcome":`)
 			mu.Lock()
@@ -337,8 +350,10 @@ func TestFrontends(t *testing.T) {
 			for _, n := range count {
 				duplicates += n - 1
 			}
-			resent := strings.Count(w.call("admin", "GET", "/webhooks/attempts?endpoint=front&limit=1000", nil).text, `"resent":true`)
-			t.Logf("%d delivered in %v (written in %v), %d duplicates, %d failed attempts, %d sent twice", len(count), took.Round(10*time.Millisecond),
+			resent := strings.Count(w.call("admin", "GET", "/webhooks/attempts?endpoint=front&limit=1000", nil).text,
+				`"resent":true`)
+			t.Logf("%d delivered in %v (written in %v), %d duplicates, %d failed attempts, %d sent twice", len(count),
+				took.Round(10*time.Millisecond),
 				written.Round(10*time.Millisecond), duplicates, failures, resent)
 			if duplicates > 0 {
 				t.Errorf("%d duplicates", duplicates)

@@ -69,7 +69,8 @@ func load(t *testing.T, settings map[string]any) config.Config {
 // words that hold some.
 func refuses(t *testing.T, settings map[string]any, texts ...string) {
 	t.Helper()
-	server, err := app.New(t.Context(), load(t, settings), app.Options{Logger: slog.New(slog.DiscardHandler), Version: "test"})
+	server, err := app.New(t.Context(), load(t, settings),
+		app.Options{Logger: slog.New(slog.DiscardHandler), Version: "test"})
 	if err == nil {
 		t.Fatal(server.Close(), "the server starts")
 	}
@@ -104,11 +105,13 @@ type secrets struct{ modelProvider, provider string }
 func (w *world) keepSecrets() secrets {
 	w.Helper()
 	w.call("ann", "PUT", "/variables", object{"variables": object{"A": "ann's", "B": "ann's other"}})
-	w.call("ann", "POST", "/connectors", object{"url": "https://mcp.example.com", "client_id": "c", "client_secret": "connector's"})
+	w.call("ann", "POST", "/connectors",
+		object{"url": "https://mcp.example.com", "client_id": "c", "client_secret": "connector's"})
 	provider := w.call("developer", "POST", "/providers", object{
 		"location": w.agent.url, "variables": object{"V": "provider's"},
 	}).id()
-	model := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "model's"}).id()
+	model := w.call("admin", "POST", "/model_providers",
+		object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "model's"}).id()
 	return secrets{model, provider}
 }
 
@@ -147,7 +150,8 @@ func (w *world) wantKeys(want ...string) {
 // database opens the database of a server directly.
 func database(t *testing.T, settings map[string]any) (db *sql.DB, schema string) {
 	t.Helper()
-	driver, source := "sqlite", "file:"+filepath.Join(settings["data_dir"].(string), "tidings.db")+"?_pragma=busy_timeout(10000)"
+	driver, source := "sqlite", "file:"+filepath.Join(settings["data_dir"].(string), "tidings.db")+
+		"?_pragma=busy_timeout(10000)"
 	if url, ok := settings["database_url"].(string); ok {
 		driver, source, schema = "pgx", url, "tidings."
 	}
@@ -174,18 +178,22 @@ func TestEncryptionKeyIsChanged(t *testing.T) {
 		first.wantKeys(fmt.Sprintf("encryption_key writes %d", secretCount))
 		first.halt()
 
-		refuses(t, withKeys(settings, keyB), "encryption_key: the secrets in the database belong to another key, with the id ")
+		refuses(t, withKeys(settings, keyB),
+			"encryption_key: the secrets in the database belong to another key, with the id ")
 		refuses(t, withKeys(settings, keyB, keyC), "encryption_keys: the secrets in the database belong to another key")
 
 		second := newWorld(t, withKeys(settings, keyB, keyA))
 		second.readSecrets(s)
 		state := func() string {
-			return second.call("ann", "GET", "/users/me", nil).text + second.call("admin", "GET", "/model_providers/"+s.modelProvider, nil).text +
-				second.call("ann", "GET", "/connectors", nil).text + second.call("ann", "GET", "/providers/"+s.provider, nil).text
+			return second.call("ann", "GET", "/users/me", nil).text +
+				second.call("admin", "GET", "/model_providers/"+s.modelProvider, nil).text +
+				second.call("ann", "GET", "/connectors", nil).text +
+				second.call("ann", "GET", "/providers/"+s.provider, nil).text
 		}
 		before := state()
 		second.wantKeys("encryption_keys[0] writes 0", fmt.Sprintf("encryption_keys[1] reads %d", secretCount))
-		refused := []answer{second.try("ann", "GET", "/keys", nil), second.try("developer", "POST", "/keys/rotate", nil)}
+		refused := []answer{second.try("ann", "GET", "/keys", nil),
+			second.try("developer", "POST", "/keys/rotate", nil)}
 		for _, a := range refused {
 			second.wants(a, 403)
 		}
@@ -233,7 +241,8 @@ func TestRotationWhileSecretsAreWritten(t *testing.T) {
 						return
 					default:
 					}
-					w.call(user, "PUT", "/variables", object{"variables": object{fmt.Sprint("V", n%100): fmt.Sprint(n)}})
+					w.call(user, "PUT", "/variables",
+						object{"variables": object{fmt.Sprint("V", n%100): fmt.Sprint(n)}})
 					last[i] = n
 				}
 			})
@@ -276,9 +285,11 @@ func TestRetiredKeyWritesNoMore(t *testing.T) {
 	rotated.call("admin", "POST", "/keys/rotate", nil)
 	for _, a := range []answer{
 		old.try("ann", "PUT", "/variables", object{"variables": object{"A": "late"}}),
-		old.try("ann", "POST", "/connectors", object{"url": "https://late.example.com", "client_id": "c", "client_secret": "late"}),
+		old.try("ann", "POST", "/connectors",
+			object{"url": "https://late.example.com", "client_id": "c", "client_secret": "late"}),
 		old.try("admin", "PATCH", "/model_providers/"+s.modelProvider, object{"api_key": "late"}),
-		old.try("admin", "POST", "/model_providers", object{"type": "openai", "base_url": old.agent.url + "/late/v1", "api_key": "late"}),
+		old.try("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": old.agent.url + "/late/v1", "api_key": "late"}),
 		old.try("admin", "POST", "/keys/rotate", nil),
 	} {
 		old.wants(a, 501, "tidings keys rotate", "restart")
@@ -306,7 +317,8 @@ func TestSecretsOfALostKey(t *testing.T) {
 		const whyOfVariables = "were encrypted with keys that this server does not have"
 		w.wants(w.try("ann", "GET", "/variables", nil), 501, `variables: [\"A\" \"B\"] `+whyOfVariables)
 		w.wants(w.try("developer", "GET", "/providers/"+s.provider+"/variables", nil), 501, whyOfVariables)
-		good := w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": w.agent.url + "/good/v1", "api_key": "good"}).id()
+		good := w.call("admin", "POST", "/model_providers",
+			object{"type": "openai", "base_url": w.agent.url + "/good/v1", "api_key": "good"}).id()
 		w.agent.away.Store(true) // one that can't be checked does not keep others from it
 		w.until("admin", "GET", "/model_providers/"+good, nil, has(`"state":"offline"`))
 		w.agent.away.Store(false)
@@ -316,7 +328,8 @@ func TestSecretsOfALostKey(t *testing.T) {
 		w.wants(w.try("admin", "PATCH", path, object{"name": "renamed"}), 200, "renamed")
 		w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm"}), 200, `"items":[]`)
 		rotation := w.call("admin", "POST", "/keys/rotate", nil)
-		w.wants(rotation, 200, fmt.Sprintf(`"left":%d`, secretCount), "variables/"+ann, "model_providers/"+s.modelProvider)
+		w.wants(rotation, 200, fmt.Sprintf(`"left":%d`, secretCount), "variables/"+ann,
+			"model_providers/"+s.modelProvider)
 		if strings.Contains(rotation.text, "/A") {
 			t.Errorf("an admin is told the names of a user's variables: %s", rotation.text)
 		}
@@ -324,7 +337,8 @@ func TestSecretsOfALostKey(t *testing.T) {
 		w.call("ann", "PUT", "/variables", object{"variables": object{"A": "again", "B": nil}})
 		w.wants(w.try("ann", "GET", "/variables", nil), 200, `{"variables":{"A":"again"}}`)
 		w.call("developer", "PUT", "/providers/"+s.provider+"/variables", object{"variables": object{"V": "again"}})
-		w.wants(w.try("developer", "GET", "/providers/"+s.provider+"/variables", nil), 200, `{"variables":{"V":"again"}}`)
+		w.wants(w.try("developer", "GET", "/providers/"+s.provider+"/variables", nil), 200,
+			`{"variables":{"V":"again"}}`)
 		w.wants(w.try("admin", "PATCH", path, object{"api_key": "model's", "base_url": w.agent.url + "/v1"}), 200)
 		w.wants(w.try("ann", "POST", "/model_providers/match", object{"capability": "llm"}), 200, "gpt-4o")
 		w.halt()
@@ -349,7 +363,8 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 			{"model_providers", "api_key", s.modelProvider, "model's"},
 		} {
 			owner, name, isVariable := strings.Cut(row[2], "/")
-			query, args := fmt.Sprintf("UPDATE %s%s SET %s = $1 WHERE id = $2", schema, row[0], row[1]), []any{sealOld(t, keyA, row[3], row[2]), owner}
+			query, args := fmt.Sprintf("UPDATE %s%s SET %s = $1 WHERE id = $2", schema, row[0], row[1]),
+				[]any{sealOld(t, keyA, row[3], row[2]), owner}
 			if isVariable {
 				query, args = strings.Replace(query, " id = $2", " owner_id = $2 AND name = $3", 1), append(args, name)
 			}
@@ -359,7 +374,8 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 				t.Fatalf("%s: %d rows", query, n)
 			}
 		}
-		for _, query := range []string{"DELETE FROM " + schema + "encryption_keys", "DELETE FROM " + schema + "connectors"} {
+		for _, query := range []string{"DELETE FROM " + schema + "encryption_keys",
+			"DELETE FROM " + schema + "connectors"} {
 			if _, err := db.Exec(query); err != nil {
 				t.Fatal(err)
 			}

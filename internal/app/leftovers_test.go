@@ -119,7 +119,8 @@ func TestClientThatHangsUp(t *testing.T) {
 			if accept == "application/json" {
 				query = "&wait=30s"
 			}
-			r, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/api/v1/events?after=%v%s", w.url, after, query), nil)
+			r, err := http.NewRequestWithContext(ctx, "GET",
+				fmt.Sprintf("%s/api/v1/events?after=%v%s", w.url, after, query), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -136,12 +137,14 @@ func TestClientThatHangsUp(t *testing.T) {
 				}
 			}()
 			w.waitFor("it waits", func() bool {
-				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`), "") == `tidings_limit_taken{limit="event_streams"} 1`
+				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`),
+					"") == `tidings_limit_taken{limit="event_streams"} 1`
 			})
 			hangUp()
 			<-done
 			w.waitFor("it is over", func() bool {
-				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`), "") == `tidings_limit_taken{limit="event_streams"} 0`
+				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`),
+					"") == `tidings_limit_taken{limit="event_streams"} 0`
 			})
 		}
 		w.waitFor("the requests are counted", func() bool {
@@ -175,14 +178,16 @@ func TestReplayWithUnreadablePatternsIsCanceled(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		_, err = db.ExecContext(t.Context(), `INSERT INTO `+schema+`tidings_replays (id, endpoint, dead, from_seq, to_seq, since, until,
+		_, err = db.ExecContext(t.Context(), `INSERT INTO `+schema+
+			`tidings_replays (id, endpoint, dead, from_seq, to_seq, since, until,
 			patterns, resource, position, delivered, failed, reason, state, created_at, updated_at, created_by, expired)
 			VALUES ($1, 'receiver', 0, 1, $2, 0, 0, 'context.*,context~updated', '', 0, 0, 0, '', 'running', 1, 1, '', 0)`, later, last)
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.start()
-		w.until("admin", "GET", "/webhooks/replays/"+later, nil, has(`"state":"canceled"`, "context~updated", `"delivered":0`))
+		w.until("admin", "GET", "/webhooks/replays/"+later, nil,
+			has(`"state":"canceled"`, "context~updated", `"delivered":0`))
 		w.logged("replay is canceled", "context~updated")
 	})
 }

@@ -36,7 +36,8 @@ const (
 func rates(l config.Limits) httpapi.Rates {
 	return httpapi.Rates{
 		Callers: limit.NewRate(limit.RateOptions{
-			PerSecond: l.RequestsPerSecond, Burst: l.Burst, Who: "one caller", Setting: "limits.requests_per_second and limits.burst",
+			PerSecond: l.RequestsPerSecond, Burst: l.Burst, Who: "one caller",
+			Setting: "limits.requests_per_second and limits.burst",
 		}),
 		Strangers: limit.NewRate(limit.RateOptions{
 			PerSecond: strangersPerSecond, Burst: strangersBurst, Who: "one address, without credentials that count,",

@@ -126,7 +126,8 @@ func TestRequestRate(t *testing.T) {
 			made++
 		case http.StatusTooManyRequests:
 			refused++
-			w.wants(a, http.StatusTooManyRequests, "one caller may make 20 requests a second", "limits.requests_per_second")
+			w.wants(a, http.StatusTooManyRequests, "one caller may make 20 requests a second",
+				"limits.requests_per_second")
 			if after := a.header.Get("Retry-After"); after != "1" {
 				t.Errorf("Retry-After = %s", after)
 			}
@@ -139,7 +140,8 @@ func TestRequestRate(t *testing.T) {
 	}
 	w.wants(w.try("bob", "GET", "/users/me", nil), http.StatusOK)
 	var list answer
-	for list = w.try("ann", "GET", "/contexts", nil); list.status == http.StatusTooManyRequests; list = w.try("ann", "GET", "/contexts", nil) {
+	for list = w.try("ann", "GET", "/contexts", nil); list.status == http.StatusTooManyRequests; list = w.try("ann",
+		"GET", "/contexts", nil) {
 		<-time.After(time.Millisecond)
 	}
 	if total := list.body["total_count"]; total != float64(made) {
@@ -192,7 +194,8 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	w.wants(w.try("bob", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")
 	w.untilTaken("body_memory", 16<<20)
 	bobDone := w.holdBody("bob", -1) // it does not tell its size, and may have 16 MiB
-	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusServiceUnavailable, "this server takes 33554432 bytes")
+	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusServiceUnavailable,
+		"this server takes 33554432 bytes")
 	annDone()
 	bobDone()
 	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")

@@ -27,7 +27,8 @@ func TestPagesOfOperators(t *testing.T) {
 		var more []any
 		for _, name := range []string{"crm/eu", "crm-us"} {
 			more = append(more, object{
-				"name": name, "url": receiver.URL, "events": []any{"context.*"}, "retry": object{"schedule": []any{"1h"}, "max_attempts": 3},
+				"name": name, "url": receiver.URL, "events": []any{"context.*"},
+				"retry": object{"schedule": []any{"1h"}, "max_attempts": 3},
 			})
 		}
 		w := newWorldWith(t, settings, more...)

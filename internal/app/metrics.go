@@ -53,19 +53,28 @@ func newMetrics(cfg *config.Config) *metrics {
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		attempts: counter("tidings_webhook_attempts_total", "Attempts to deliver, by what came of them.", "endpoint", "event", "verdict", "reason"),
+		attempts: counter("tidings_webhook_attempts_total", "Attempts to deliver, by what came of them.", "endpoint",
+			"event", "verdict", "reason"),
 		delay: histogram("tidings_webhook_delay_seconds", "Time from the change to its delivery.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 300, 3600}, "endpoint"),
-		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.", prometheus.DefBuckets, "endpoint"),
-		merged:   counter("tidings_webhook_merged_total", "Events that were not sent, because another one tells of them.", "endpoint"),
-		filtered: counter("tidings_webhook_filtered_total", "Parked events that were not sent, because the endpoint's events do not match them any more.", "endpoint"),
-		missed:   counter("tidings_webhook_missed_total", "Events that expired before their endpoint could get them, or that the database lost, by reason.", "endpoint", "reason"),
-		removed:  counter("tidings_parked_removed_total", "Parked events and dead letters that were removed without being delivered, by why.", "reason"),
-		reloads:  counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
+		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.",
+			prometheus.DefBuckets, "endpoint"),
+		merged: counter("tidings_webhook_merged_total",
+			"Events that were not sent, because another one tells of them.", "endpoint"),
+		filtered: counter("tidings_webhook_filtered_total",
+			"Parked events that were not sent, because the endpoint's events do not match them any more.", "endpoint"),
+		missed: counter("tidings_webhook_missed_total",
+			"Events that expired before their endpoint could get them, or that the database lost, by reason.",
+			"endpoint", "reason"),
+		removed: counter("tidings_parked_removed_total",
+			"Parked events and dead letters that were removed without being delivered, by why.", "reason"),
+		reloads: counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tidings_config_last_reload_success", Help: "1 if the last reload was taken, 0 if the configuration was bad and the one before stays.",
+			Name: "tidings_config_last_reload_success",
+			Help: "1 if the last reload was taken, 0 if the configuration was bad and the one before stays.",
 		}),
-		requests: histogram("tidings_http_request_seconds", "Time to answer a request.", prometheus.DefBuckets, "method", "route", "status"),
+		requests: histogram("tidings_http_request_seconds", "Time to answer a request.", prometheus.DefBuckets,
+			"method", "route", "status"),
 	}
 	m.keep(cfg)
 	m.reload.Set(1)
@@ -75,7 +84,8 @@ func newMetrics(cfg *config.Config) *metrics {
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed, m.removed, m.reloads, m.reload, m.requests,
+	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed, m.removed,
+		m.reloads, m.reload, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -83,13 +93,15 @@ func newMetrics(cfg *config.Config) *metrics {
 // watch adds what is asked for when Prometheus asks.
 func (m *metrics) watch(s *store.Store, r *relay.Relay, w *webhook.Service) {
 	m.registry.MustRegister(&collector{s, s.Log(), r, w}, prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "tidings_history_dropped_total", Help: "Attempts that were not kept, because the database did not take them in time.",
+		Name: "tidings_history_dropped_total",
+		Help: "Attempts that were not kept, because the database did not take them in time.",
 	}, func() float64 { return float64(r.HistoryDropped()) }))
 }
 
 // watchLimits adds what requests hold, and how many come too often.
 func (m *metrics) watchLimits(l httpapi.Limits, r httpapi.Rates) {
-	const refusedName, refusedHelp = "tidings_limit_refused_total", "Requests that were refused because a limit was reached."
+	const refusedName, refusedHelp = "tidings_limit_refused_total",
+		"Requests that were refused because a limit was reached."
 	for name, rate := range map[string]*limit.Rate{"requests_per_second": r.Callers, "unauthenticated": r.Strangers} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: refusedName, Help: refusedHelp, ConstLabels: prometheus.Labels{"limit": name},
@@ -101,7 +113,8 @@ func (m *metrics) watchLimits(l httpapi.Limits, r httpapi.Rates) {
 	} {
 		labels := prometheus.Labels{"limit": name}
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "tidings_limit_taken", Help: "Places that requests hold, by the setting that limits them.", ConstLabels: labels,
+			Name: "tidings_limit_taken", Help: "Places that requests hold, by the setting that limits them.",
+			ConstLabels: labels,
 		}, func() float64 { taken, _ := places.Usage(); return float64(taken) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{
 				Name: refusedName, Help: refusedHelp, ConstLabels: labels,
@@ -116,12 +129,14 @@ const scrapes = 4
 // handler serves what there is: that the database is away is a metric, and no
 // reason to have none.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: scrapes})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: scrapes})
 }
 
 // perEndpoint are the vectors with the label "endpoint".
 func (m *metrics) perEndpoint() []interface{ DeletePartialMatch(prometheus.Labels) int } {
-	return []interface{ DeletePartialMatch(prometheus.Labels) int }{m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed}
+	return []interface{ DeletePartialMatch(prometheus.Labels) int }{m.attempts, m.delay, m.duration,
+		m.merged, m.filtered, m.missed}
 }
 
 // keep removes the series of endpoints that none of the configurations has. What is still under
@@ -156,9 +171,12 @@ func (m *metrics) of(endpoint string, count func()) {
 
 // commonStatuses have a reason of their own in metrics.
 var commonStatuses = []int{
-	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
-	http.StatusRequestTimeout, http.StatusConflict, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
-	http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusNotImplemented,
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+	http.StatusMethodNotAllowed,
+	http.StatusRequestTimeout, http.StatusConflict, http.StatusGone, http.StatusRequestEntityTooLarge,
+	http.StatusUnsupportedMediaType,
+	http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusInternalServerError,
+	http.StatusNotImplemented,
 	http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
 }
 
@@ -228,7 +246,8 @@ func (m *metrics) observe(next http.Handler) http.Handler {
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		begun := time.Now()
 		next.ServeHTTP(seen, r)
-		m.requests.WithLabelValues(knownMethod(r.Method), routeOf(r), strconv.Itoa(seen.status)).Observe(time.Since(begun).Seconds())
+		m.requests.WithLabelValues(knownMethod(r.Method), routeOf(r),
+			strconv.Itoa(seen.status)).Observe(time.Since(begun).Seconds())
 	})
 }
 
@@ -279,12 +298,15 @@ func (g gauge) send(ch chan<- prometheus.Metric, value float64, labels ...string
 }
 
 var (
-	databaseUp    = newGauge("tidings_database_up", "1 if the database can serve requests and number events, as in /readyz. What can't be read from it is not shown.")
-	logHead       = newGauge("tidings_log_head", "Position of the last event in the log.")
-	logOldest     = newGauge("tidings_log_oldest", "Position of the oldest event that has not expired.")
-	outboxDepth   = newGauge("tidings_outbox_depth", "Committed events that have no position yet.")
-	replicaCount  = newGauge("tidings_replicas", "Replicas that share the endpoints.")
-	leasesHeld    = newGauge("tidings_leases_held", "Leases of endpoints, or their partitions, that this replica holds.")
+	databaseUp = newGauge("tidings_database_up",
+		"1 if the database can serve requests and number events, as in /readyz. What can't be read from it is "+
+			"not shown.")
+	logHead      = newGauge("tidings_log_head", "Position of the last event in the log.")
+	logOldest    = newGauge("tidings_log_oldest", "Position of the oldest event that has not expired.")
+	outboxDepth  = newGauge("tidings_outbox_depth", "Committed events that have no position yet.")
+	replicaCount = newGauge("tidings_replicas", "Replicas that share the endpoints.")
+	leasesHeld   = newGauge("tidings_leases_held",
+		"Leases of endpoints, or their partitions, that this replica holds.")
 	leasesFree    = newGauge("tidings_leases_free", "Leases of configured endpoints that nobody holds.")
 	replays       = newGauge("tidings_replays_running", "Replays that run or wait.")
 	endpointState = newGauge("tidings_endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
@@ -292,13 +314,22 @@ var (
 		gauge
 		value func(e *webhook.Endpoint) float64
 	}{
-		{newGauge("tidings_endpoint_cursor", "Position below which everything is settled.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Cursor) }},
-		{newGauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.LagEvents) }},
-		{newGauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"), func(e *webhook.Endpoint) float64 { return e.LagSeconds }},
-		{newGauge("tidings_endpoint_retention_used_ratio", "Age of the oldest event behind the cursor, as a share of webhook.retention; from 1 on events expire before the endpoint gets them.", "endpoint"), func(e *webhook.Endpoint) float64 { return e.RetentionUsed }},
-		{newGauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.InFlight) }},
-		{newGauge("tidings_endpoint_parked", "Events that failed on their own, and those behind them.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Parked) }},
-		{newGauge("tidings_endpoint_dead_letters", "Events that were given up.", "endpoint"), func(e *webhook.Endpoint) float64 { return float64(e.Dead) }},
+		{newGauge("tidings_endpoint_cursor", "Position below which everything is settled.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.Cursor) }},
+		{newGauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.LagEvents) }},
+		{newGauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return e.LagSeconds }},
+		{newGauge("tidings_endpoint_retention_used_ratio",
+			"Age of the oldest event behind the cursor, as a share of webhook.retention; from 1 on events expire "+
+				"before the endpoint gets them.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return e.RetentionUsed }},
+		{newGauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.InFlight) }},
+		{newGauge("tidings_endpoint_parked", "Events that failed on their own, and those behind them.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.Parked) }},
+		{newGauge("tidings_endpoint_dead_letters", "Events that were given up.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.Dead) }},
 	}
 )
 
@@ -306,7 +337,8 @@ const collectTime = 5 * time.Second
 
 // Describe implements prometheus.Collector.
 func (*collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, g := range []gauge{databaseUp, logHead, logOldest, outboxDepth, replicaCount, leasesHeld, leasesFree, replays, endpointState} {
+	for _, g := range []gauge{databaseUp, logHead, logOldest, outboxDepth, replicaCount, leasesHeld, leasesFree,
+		replays, endpointState} {
 		ch <- g.desc
 	}
 	for _, g := range endpointGauge {

@@ -50,8 +50,10 @@ func TestModelListsAreKept(t *testing.T) {
 		}
 		name.Store("second")
 		w.wants(match(), http.StatusOK, "first")
-		w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:first"}), http.StatusNotFound)
-		w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:second"}), http.StatusOK)
+		w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:first"}),
+			http.StatusNotFound)
+		w.wants(w.try("admin", "PUT", "/configurations/system", object{"default_llm_model": "openai:second"}),
+			http.StatusOK)
 		w.wants(match(), http.StatusOK, "second")
 		name.Store("third")
 		w.call("admin", "PATCH", "/model_providers/"+ids[1], object{"api_key": "other"})
@@ -77,7 +79,8 @@ func TestMatchingTakesAPlace(t *testing.T) {
 		fmt.Fprintf(rw, `{"data":[%s]}`, strings.Join(names, ","))
 	}))
 	t.Cleanup(upstream.Close)
-	w.call("admin", "POST", "/model_providers", object{"type": "openai", "base_url": upstream.URL + "/v1", "api_key": "k"})
+	w.call("admin", "POST", "/model_providers",
+		object{"type": "openai", "base_url": upstream.URL + "/v1", "api_key": "k"})
 	var suggested []any
 	for n := range 100 {
 		suggested = append(suggested, long(n))
@@ -86,7 +89,8 @@ func TestMatchingTakesAPlace(t *testing.T) {
 	answers := make(chan answer, calls)
 	for range calls {
 		go func() {
-			answers <- w.try("ann", "POST", "/model_providers/match", object{"capability": "llm", "suggested_models": suggested})
+			answers <- w.try("ann", "POST", "/model_providers/match",
+				object{"capability": "llm", "suggested_models": suggested})
 		}()
 	}
 	most := 0

@@ -40,8 +40,9 @@ var (
 		"users": "user", "vector_stores": "vector_store", "replays": "replay",
 	}
 	namedKinds = map[string]string{
-		"context_id": "context", "provider_id": "provider", "from_id": "history", "item_id": "history", "document_id": "document",
-		"location": "location", "name": "endpoint", "event": "event",
+		"context_id": "context", "provider_id": "provider", "from_id": "history", "item_id": "history",
+		"document_id": "document",
+		"location":    "location", "name": "endpoint", "event": "event",
 	}
 	// External ids name nothing that Tidings keeps.
 	external = map[string]bool{"task_id": true}
@@ -115,7 +116,8 @@ func (w *world) calls() (list []call) {
 		for _, method := range slices.Sorted(maps.Keys(d.Paths[path])) {
 			operation := d.Paths[path][method]
 			path := strings.TrimPrefix(path, "/api/v1")
-			c := call{method: strings.ToUpper(method), path: path, id: operation.OperationID, parameters: operation.Parameters, responses: operation.Responses}
+			c := call{method: strings.ToUpper(method), path: path, id: operation.OperationID,
+				parameters: operation.Parameters, responses: operation.Responses}
 			add := func(in, name, format string) {
 				kind := namedKinds[name]
 				segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
@@ -270,7 +272,8 @@ func (o *owned) id(kind string) string {
 		id = strings.NewReplacer(":", "%3A", "/", "%2F").Replace(o.agent.url + "/" + unique)
 		o.call(o.developer, "POST", "/providers", object{"location": o.agent.url + "/" + unique})
 	case "provider_build":
-		id = o.call(o.developer, "POST", "/provider_builds", object{"location": "https://github.com/org/" + unique}).id()
+		id = o.call(o.developer, "POST", "/provider_builds",
+			object{"location": "https://github.com/org/" + unique}).id()
 	case "model_provider":
 		id = o.call("admin", "POST", "/model_providers", object{
 			"type": "openai", "base_url": o.agent.url + "/" + unique + "/v1", "api_key": "k",

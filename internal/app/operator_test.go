@@ -53,7 +53,8 @@ func TestOperator(t *testing.T) {
 				again.Add(1)
 			}
 			answer := int(status.Load())
-			if body, _ := io.ReadAll(r.Body); answer == http.StatusBadRequest && bytes.Contains(body, []byte(`"event":"context.created"`)) {
+			if body, _ := io.ReadAll(r.Body); answer == http.StatusBadRequest &&
+				bytes.Contains(body, []byte(`"event":"context.created"`)) {
 				answer = http.StatusNoContent // what is refused is an event, not all of them
 			}
 			rw.WriteHeader(answer)
@@ -61,7 +62,8 @@ func TestOperator(t *testing.T) {
 		}))
 		defer receiver.Close()
 		w := newWorldWith(t, settings, object{
-			"name": "crm/eu", "url": strings.Replace(receiver.URL, "http://", "http://me:hidden@", 1) + "/hook?key=hidden", "events": []any{"context.*"},
+			"name": "crm/eu", "url": strings.Replace(receiver.URL, "http://", "http://me:hidden@", 1) +
+				"/hook?key=hidden", "events": []any{"context.*"},
 			"headers": object{"X-Key": "hidden"}, "retry": object{"schedule": []any{"1h"}, "max_attempts": 3},
 		})
 		crm := "/webhooks/endpoints/" + url.PathEscape("crm/eu")
@@ -82,13 +84,15 @@ func TestOperator(t *testing.T) {
 		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "2"}})
 		w.call("ann", "POST", "/contexts", object{}) // it gets through
 		w.until("admin", "GET", "/webhooks/parked?endpoint=crm/eu", nil, has(`"reason":"http_400"`, `"attempts":0`))
-		attempts := w.until("admin", "GET", "/webhooks/attempts?endpoint=crm/eu&outcome=failures", nil, has(`"outcome":"refused"`, `"response":"said"`, `"status":400`, `"address":"127.0.0.1:`))
+		attempts := w.until("admin", "GET", "/webhooks/attempts?endpoint=crm/eu&outcome=failures", nil,
+			has(`"outcome":"refused"`, `"response":"said"`, `"status":400`, `"address":"127.0.0.1:`))
 		if strings.Contains(attempts.text, "hidden") {
 			t.Errorf("attempts show a secret: %s", attempts.text)
 		}
 		event := attempts.body["items"].([]any)[0].(map[string]any)
 		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", event["event_id"]), nil), 200,
-			`"endpoint":"crm/eu","pattern":"context.*","fate":"parked"`, "attempt 1 failed with http_400", `"endpoint":"receiver","pattern":"*","fate":"delivered"`)
+			`"endpoint":"crm/eu","pattern":"context.*","fate":"parked"`, "attempt 1 failed with http_400",
+			`"endpoint":"receiver","pattern":"*","fate":"delivered"`)
 		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", event["sequence"].(float64)+1), nil), 200,
 			fmt.Sprintf("it waits behind the event at position %v of the same resource", event["sequence"]))
 		w.wants(w.try("admin", "GET", "/webhooks/events/nonsense", nil), 404, "holds no event")
@@ -101,7 +105,8 @@ func TestOperator(t *testing.T) {
 		w.wants(w.call("admin", "POST", crm+"/test", nil), 200, `"outcome":"delivered"`)
 		w.mark()
 		waiting := w.until("admin", "GET", "/webhooks/events?resource="+other, nil, has(other))
-		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", waiting.body["items"].([]any)[0].(map[string]any)["id"]), nil), 200,
+		w.wants(w.call("admin", "GET",
+			fmt.Sprintf("/webhooks/events/%v", waiting.body["items"].([]any)[0].(map[string]any)["id"]), nil), 200,
 			`"fate":"waiting"`, "the endpoint is disabled (paused)")
 		w.wants(w.call("admin", "POST", crm+"/resume", nil), 200, `"configured":true`)
 		w.until("admin", "GET", "/webhooks/attempts?endpoint=crm/eu&resource="+other, nil, has(`"outcome":"delivered"`))
@@ -116,15 +121,19 @@ func TestOperator(t *testing.T) {
 		w.until("admin", "GET", crm, nil, has(`"lag_events":0`))
 
 		// Sent again: one, then a range; the parked one is due in an hour.
-		one := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "crm/eu", "event": fmt.Sprint(event["sequence"])})
+		one := w.call("admin", "POST", "/webhooks/replays",
+			object{"endpoint": "crm/eu", "event": fmt.Sprint(event["sequence"])})
 		w.until("admin", "GET", "/webhooks/replays/"+one.id(), nil, has(`"state":"done"`, `"delivered":1`))
-		all := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "crm/eu", "events": []any{"context.created"}, "since": w.begun.UTC().Format(time.RFC3339Nano)})
+		all := w.call("admin", "POST", "/webhooks/replays",
+			object{"endpoint": "crm/eu", "events": []any{"context.created"},
+				"since": w.begun.UTC().Format(time.RFC3339Nano)})
 		done := w.until("admin", "GET", "/webhooks/replays/"+all.id(), nil, has(`"state":"done"`, `"failed":0`))
 		if n := done.body["delivered"].(float64) + 1; int64(n) != again.Load() || n < 4 {
 			t.Errorf("%v delivered, %d were marked as sent again", n, again.Load())
 		}
 		w.wants(w.try("admin", "POST", "/webhooks/replays/"+all.id()+"/cancel", nil), 409, "done already")
-		future, past := time.Now().Add(time.Hour).UTC().Format(time.RFC3339), time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+		future, past := time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
+			time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 		for _, tt := range []struct {
 			replay object
 			want   string
@@ -148,8 +157,10 @@ func TestOperator(t *testing.T) {
 		}
 		for _, list := range []string{"events", "attempts"} {
 			for query, want := range map[string]string{
-				"types=context.made": "did you mean", "resource=nonsense": "not a UUID", "resource=x/" + id: "no such type",
-				"since=" + future: "lies in the future", "since=" + past + "&until=" + past: "must be later than since",
+				"types=context.made": "did you mean", "resource=nonsense": "not a UUID",
+				"resource=x/" + id: "no such type",
+				"since=" + future:  "lies in the future", "since=" + past + "&until=" +
+					past: "must be later than since",
 			} {
 				w.wants(w.try("admin", "GET", "/webhooks/"+list+"?"+query, nil), 422, want)
 			}
@@ -193,7 +204,8 @@ func TestFeed(t *testing.T) {
 		w.wants(w.try("", "GET", "/events", nil), 401)
 		for _, wait := range []string{"61s", "9999s"} { // whether there are events or not
 			w.wants(w.try("admin", "GET", "/events?wait="+wait, nil), 422, "at most 60s")
-			w.wants(w.try("admin", "GET", fmt.Sprintf("/events?wait=%s&after=%v", wait, all.body["next"]), nil), 422, "at most 60s")
+			w.wants(w.try("admin", "GET", fmt.Sprintf("/events?wait=%s&after=%v", wait, all.body["next"]), nil), 422,
+				"at most 60s")
 		}
 
 		// It waits, and is told at once.

@@ -36,12 +36,14 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 			{"/providers?user_owned=false", func(n int) string {
 				agent := card("a")
 				agent["description"] = large
-				return w.call("developer", "POST", "/providers", object{"location": fmt.Sprintf("https://agent-%d.example.com", n), "agent_card": agent}).id()
+				return w.call("developer", "POST", "/providers",
+					object{"location": fmt.Sprintf("https://agent-%d.example.com", n), "agent_card": agent}).id()
 			}},
 			{"/user_feedback", func(int) string {
 				text := strings.Repeat("\u0001", 50_000) // six bytes each in JSON
 				return w.call("ann", "POST", "/user_feedback", object{
-					"provider_id": provider, "task_id": provider, "context_id": context, "rating": 1, "message": text, "comment": large[:90_000],
+					"provider_id": provider, "task_id": provider, "context_id": context, "rating": 1, "message": text,
+					"comment": large[:90_000],
 				}).id()
 			}},
 		} {
@@ -80,7 +82,8 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 				}
 				got = slices.DeleteFunc(got, func(id string) bool { return id == provider })
 				if !slices.Equal(got, want) {
-					t.Errorf("%s in %d pages, %s: %d items, want %d:\n%v\n%v", test.list, pages, order, len(got), len(want), got, want)
+					t.Errorf("%s in %d pages, %s: %d items, want %d:\n%v\n%v", test.list, pages, order,
+						len(got), len(want), got, want)
 				}
 				if pages < items/4 {
 					t.Errorf("%s: %d pages", test.list, pages)
@@ -97,7 +100,8 @@ func TestPagesOfVectorStores(t *testing.T) {
 		w := newWorld(t, settings)
 		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 		item := func(document, text string) object {
-			return object{"document_id": document, "document_type": "external", "model_id": "m", "text": text, "embedding": []int{1}}
+			return object{"document_id": document, "document_type": "external", "model_id": "m",
+				"text": text, "embedding": []int{1}}
 		}
 		var items []any
 		var want []string
@@ -128,13 +132,16 @@ func TestPagesOfVectorStores(t *testing.T) {
 		if !slices.Equal(got, want) || pages < 2 {
 			t.Errorf("%d documents in %d pages", len(got), pages)
 		}
-		w.wants(w.try("ann", "GET", "/vector_stores/"+id+"/documents?page_token=gone", nil), 422, "no such document any more")
+		w.wants(w.try("ann", "GET", "/vector_stores/"+id+"/documents?page_token=gone", nil), 422,
+			"no such document any more")
 
 		id = w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 		large := strings.Repeat("x", 250_000)
-		w.call("ann", "PUT", "/vector_stores/"+id, []any{item("a", large), item("b", large), item("c", large), item("d", large), item("e", large)})
+		w.call("ann", "PUT", "/vector_stores/"+id,
+			[]any{item("a", large), item("b", large), item("c", large), item("d", large), item("e", large)})
 		found := w.call("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []int{1}, "limit": 10})
-		if n := len(found.body["items"].([]any)); len(found.text) > pageLimit || n != 4 || found.body["has_more"] != true {
+		if n := len(found.body["items"].([]any)); len(found.text) > pageLimit || n != 4 ||
+			found.body["has_more"] != true {
 			t.Errorf("a search found %d items in %d bytes, more: %v", n, len(found.text), found.body["has_more"])
 		}
 	})

@@ -55,7 +55,8 @@ func pids(t *testing.T, db *sql.DB, condition string) (all []int64) {
 // that get none wait for one.
 func TestPoolSize(t *testing.T) {
 	t.Parallel()
-	const waiting = " AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'tidings.contexts'::regclass)"
+	const waiting = " AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted AND relation = " +
+		"'tidings.contexts'::regclass)"
 	for _, test := range []struct {
 		name, parameters string
 		settings         map[string]any
@@ -126,7 +127,8 @@ func TestNoConnectionLeft(t *testing.T) {
 	}
 	role := "few_" + strings.TrimPrefix(u.Path, "/")
 	const limit = 12
-	_, err = openDB(t, owner).ExecContext(t.Context(), "CREATE ROLE "+role+" LOGIN CONNECTION LIMIT "+strconv.Itoa(limit)+"; ALTER DATABASE "+
+	_, err = openDB(t, owner).ExecContext(t.Context(), "CREATE ROLE "+role+" LOGIN CONNECTION LIMIT "+
+		strconv.Itoa(limit)+"; ALTER DATABASE "+
 		strings.TrimPrefix(u.Path, "/")+" OWNER TO "+role)
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +188,9 @@ func TestConnectionsAreRenewed(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	db := openDB(t, url)
-	w := newWorld(t, map[string]any{"database_url": url + "&application_name=pooled&pool_max_conn_lifetime=1s&pool_health_check_period=100ms"})
+	w := newWorld(t,
+		map[string]any{"database_url": url +
+			"&application_name=pooled&pool_max_conn_lifetime=1s&pool_health_check_period=100ms"})
 	w.readAndWrite()
 	old := pids(t, db, "")
 	if len(old) < 3 {

@@ -35,7 +35,8 @@ func TestQueries(t *testing.T) {
 func testUnknownParameters(w *world) {
 	id := w.call("ann", "POST", "/contexts", object{}).id()
 	for _, test := range []struct{ as, method, path, text string }{
-		{"ann", "GET", "/contexts?order_bye=created_at", "query.order_bye: unknown parameter: this operation takes limit, page_token"},
+		{"ann", "GET", "/contexts?order_bye=created_at",
+			"query.order_bye: unknown parameter: this operation takes limit, page_token"},
 		{"ann", "GET", "/contexts/" + id + "?limit=1", "query.limit: unknown parameter: this operation takes none"},
 		{"ann", "GET", "/contexts?limit=1&limit=2", "query.limit: given more than once"},
 		{"ann", "GET", "/contexts?limit=1;order=asc", "semicolon"},
@@ -47,7 +48,8 @@ func testUnknownParameters(w *world) {
 		{"ann", "POST", "/contexts?dry_run=true", "query.dry_run"},
 		{"ann", "DELETE", "/contexts/" + id + "?force=true", "query.force"},
 		{"ann", "GET", "/events?from=1", "query.from"},
-		{"admin", "GET", "/webhooks/events?type=provider.*", "query.type: unknown parameter: this operation takes types"},
+		{"admin", "GET", "/webhooks/events?type=provider.*",
+			"query.type: unknown parameter: this operation takes types"},
 		{"ann", "GET", "/user_feedback?page_token=" + id + "&after_cursor=" + id, "not both"},
 	} {
 		w.wants(w.try(test.as, test.method, test.path, nil), 422, test.text)
@@ -60,7 +62,8 @@ func testUnknownParameters(w *world) {
 		w.wants(w.try("ann", "POST", "/connectors/"+connector+"/disconnect", body), 422, "takes no body")
 	}
 	w.wants(w.try("ann", "GET", "/contexts/"+id, object{}), 200)
-	w.wants(w.try("ann", "POST", "/connectors/"+connector+"/connect", object{"callback": "http://x"}), 422, "body.callback")
+	w.wants(w.try("ann", "POST", "/connectors/"+connector+"/connect", object{"callback": "http://x"}), 422,
+		"body.callback")
 	w.wants(w.try("ann", "GET", "/events?from=1", nil, "Accept", "text/event-stream"), 422, "query.from")
 	w.wants(w.try("", "GET", "/contexts?nonsense=1", nil), 401)
 	w.wants(w.try("ann", "GET", "/contexts/"+id, nil), 200)
@@ -85,14 +88,16 @@ func testEmptyParameters(w *world) {
 			}
 			parameters++
 			for _, value := range []string{"", "%20"} {
-				w.wants(w.try("admin", c.method, c.nowhere()+"?"+p.Name+"="+value, nil), 422, "query."+p.Name+": is empty")
+				w.wants(w.try("admin", c.method, c.nowhere()+"?"+p.Name+"="+value, nil), 422,
+					"query."+p.Name+": is empty")
 			}
 		}
 	}
 	if parameters < 50 {
 		w.Errorf("%d parameters were tried", parameters)
 	}
-	for _, body := range []object{{"event": ""}, {"resource": ""}, {"events": []any{}}, {"events": []any{""}}, {"until": "0001-01-01T00:00:00Z"}} {
+	for _, body := range []object{{"event": ""}, {"resource": ""}, {"events": []any{}}, {"events": []any{""}},
+		{"until": "0001-01-01T00:00:00Z"}} {
 		body["endpoint"] = "receiver"
 		w.wants(w.try("admin", "POST", "/webhooks/replays", body), 422)
 	}
@@ -106,24 +111,29 @@ func testEmptyParameters(w *world) {
 func testIfMatch(w *world) {
 	heeded := 0
 	for _, c := range w.calls() {
-		heeds := slices.ContainsFunc(c.parameters, func(p parameter) bool { return p.In == "header" && p.Name == "If-Match" })
+		heeds := slices.ContainsFunc(c.parameters,
+			func(p parameter) bool { return p.In == "header" && p.Name == "If-Match" })
 		if heeds {
 			heeded++
 			continue
 		}
-		w.wants(w.try("admin", c.method, c.nowhere(), nil, "If-Match", `"1"`), 422, "header.If-Match", "does not compare versions")
+		w.wants(w.try("admin", c.method, c.nowhere(), nil, "If-Match", `"1"`), 422, "header.If-Match",
+			"does not compare versions")
 	}
 	if heeded < 15 {
 		w.Errorf("%d operations heed If-Match", heeded)
 	}
-	w.wants(w.try("ann", "GET", "/events", nil, "If-Match", `"1"`, "Accept", "text/event-stream"), 422, "header.If-Match")
+	w.wants(w.try("ann", "GET", "/events", nil, "If-Match", `"1"`, "Accept", "text/event-stream"), 422,
+		"header.If-Match")
 	id := w.call("ann", "POST", "/contexts", object{}).id()
-	w.wants(w.try("ann", "POST", "/contexts/"+id+"/history", message("hello"), "If-Match", `"7"`), 422, "header.If-Match")
+	w.wants(w.try("ann", "POST", "/contexts/"+id+"/history", message("hello"), "If-Match", `"7"`), 422,
+		"header.If-Match")
 	if got := items(w.call("ann", "GET", "/contexts/"+id+"/history", nil)); len(got) > 0 {
 		w.Errorf("it was appended: %v", got)
 	}
 	for _, text := range []string{"", "1", `"1", "2"`, `"1`, `1"`, `"1" "2"`} {
-		w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", text), 422, "header.If-Match", `expected *, or one ETag`)
+		w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", text), 422, "header.If-Match",
+			`expected *, or one ETag`)
 	}
 	w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", `W/"1"`), 412)
 	file := w.upload("ann", "").id()
@@ -138,17 +148,20 @@ func testFeedQueries(w *world) {
 	w.mark()
 	for _, types := range []string{",", "context.created,", ",context.*", "context.*,%20,user.*"} {
 		w.wants(w.try("ann", "GET", "/events?types="+types, nil), 422, "types", "lists an empty pattern")
-		w.wants(w.try("ann", "GET", "/events?types="+types, nil, "Accept", "text/event-stream"), 422, "types", "lists an empty pattern")
+		w.wants(w.try("ann", "GET", "/events?types="+types, nil, "Accept", "text/event-stream"), 422, "types",
+			"lists an empty pattern")
 		w.wants(w.try("admin", "GET", "/webhooks/events?types="+types, nil), 422, "types", "lists an empty pattern")
 		w.wants(w.try("admin", "GET", "/webhooks/attempts?types="+types, nil), 422, "types", "lists an empty pattern")
 	}
 	for _, parameter := range []string{"limit=5", "wait=1s"} {
-		w.wants(w.try("ann", "GET", "/events?"+parameter, nil, "Accept", "text/event-stream"), 422, "an event stream has no end")
+		w.wants(w.try("ann", "GET", "/events?"+parameter, nil, "Accept", "text/event-stream"), 422,
+			"an event stream has no end")
 	}
 	w.wants(w.try("ann", "GET", "/events?after=1000000", nil), 410, "after", "the log ends at")
 	w.wants(w.try("admin", "GET", "/webhooks/events?before=1000000", nil), 422, "before", "the log ends at")
 	w.wants(w.try("admin", "GET", "/webhooks/events?before=0", nil), 422, "before")
-	w.wants(w.try("admin", "GET", "/webhooks/attempts?before=1000000000000", nil), 422, "before", "the history ends before")
+	w.wants(w.try("admin", "GET", "/webhooks/attempts?before=1000000000000", nil), 422, "before",
+		"the history ends before")
 	w.wants(w.try("admin", "GET", "/webhooks/parked?after=1000000", nil), 422, "after", "the log ends at")
 	newest := items(w.call("admin", "GET", "/webhooks/events?limit=1", nil))[0]["sequence"].(float64)
 	before := fmt.Sprintf("/webhooks/events?before=%.0f", newest+1)
@@ -157,7 +170,8 @@ func testFeedQueries(w *world) {
 	}
 	store := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 	context := w.call("ann", "POST", "/contexts", object{}).id()
-	for _, path := range []string{"/contexts?page_token=" + store, "/vector_stores?page_token=" + context, "/contexts/" + context + "/history?page_token=" + context} {
+	for _, path := range []string{"/contexts?page_token=" + store, "/vector_stores?page_token=" + context,
+		"/contexts/" + context + "/history?page_token=" + context} {
 		w.wants(w.try("ann", "GET", path, nil), 422, "page_token")
 	}
 }
@@ -246,10 +260,12 @@ func testFeedbackCursor(w *world) {
 // testContextLimit does everything that can be done with a file and a vector store
 // with the context that they belong to, and with others.
 func testContextLimit(w *world) {
-	context, other := w.call("ann", "POST", "/contexts", object{}).id(), w.call("ann", "POST", "/contexts", object{}).id()
+	context, other := w.call("ann", "POST", "/contexts", object{}).id(),
+		w.call("ann", "POST", "/contexts", object{}).id()
 	foreign := w.call("bob", "POST", "/contexts", object{}).id()
 	file := w.upload("ann", "?context_id="+context).id()
-	store := w.call("ann", "POST", "/vector_stores?context_id="+context, object{"name": "s", "dimension": 1, "model_id": "m"}).id()
+	store := w.call("ann", "POST", "/vector_stores?context_id="+context,
+		object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 	item := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t", "embedding": []int{1}}
 	steps := []struct {
 		method, path string

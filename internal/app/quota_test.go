@@ -16,8 +16,9 @@ func TestQuotas(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		const allowed = 3
 		settings["limits"] = object{
-			"contexts": allowed, "files": allowed, "vector_stores": allowed, "connectors": allowed, "user_feedback": allowed,
-			"providers": allowed, "provider_builds": allowed, "model_providers": allowed,
+			"contexts": allowed, "files": allowed, "vector_stores": allowed, "connectors": allowed,
+			"user_feedback": allowed,
+			"providers":     allowed, "provider_builds": allowed, "model_providers": allowed,
 		}
 		w := newWorld(t, settings)
 		provider := w.call("admin", "POST", "/providers", object{"location": w.agent.url + "/agent"}).id()
@@ -28,15 +29,19 @@ func TestQuotas(t *testing.T) {
 		}{
 			{"ann", "/contexts", "limits.contexts", func(int) any { return object{} }},
 			{"ann", "/files", "limits.files", nil},
-			{"ann", "/vector_stores", "limits.vector_stores", func(int) any { return object{"name": "s", "dimension": 1, "model_id": "m"} }},
-			{"ann", "/connectors", "limits.connectors", func(n int) any { return object{"url": fmt.Sprintf("https://%d.example.com", n)} }},
+			{"ann", "/vector_stores", "limits.vector_stores",
+				func(int) any { return object{"name": "s", "dimension": 1, "model_id": "m"} }},
+			{"ann", "/connectors", "limits.connectors",
+				func(n int) any { return object{"url": fmt.Sprintf("https://%d.example.com", n)} }},
 			{"ann", "/user_feedback", "limits.user_feedback", func(int) any {
-				return object{"provider_id": provider, "task_id": uuid, "context_id": w.first("ann", "/contexts"), "rating": 1, "message": "m"}
+				return object{"provider_id": provider, "task_id": uuid, "context_id": w.first("ann", "/contexts"),
+					"rating": 1, "message": "m"}
 			}},
 			{"developer", "/providers", "limits.providers", func(n int) any {
 				return object{"location": fmt.Sprintf("%s/%d", w.agent.url, n), "agent_card": card("Given")}
 			}},
-			{"developer", "/provider_builds", "limits.provider_builds", func(int) any { return object{"location": "https://github.com/org/repo"} }},
+			{"developer", "/provider_builds", "limits.provider_builds",
+				func(int) any { return object{"location": "https://github.com/org/repo"} }},
 			{"admin", "/model_providers", "limits.model_providers", func(n int) any {
 				return object{"type": "openai", "base_url": fmt.Sprintf("%s/v1?n=%d", w.agent.url, n), "api_key": "k"}
 			}},
@@ -100,11 +105,13 @@ func TestQuotaOfItemsAddedAtOnce(t *testing.T) {
 		w := newWorld(t, settings)
 		var stores []string
 		for range 10 {
-			stores = append(stores, w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id())
+			stores = append(stores,
+				w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id())
 		}
 		var items []any
 		for range each {
-			items = append(items, object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "x", "embedding": []int{1}})
+			items = append(items, object{"document_id": "d", "document_type": "external", "model_id": "m",
+				"text": "x", "embedding": []int{1}})
 		}
 		taken := w.atOnce(40, func(n int) answer {
 			return w.try("ann", "PUT", "/vector_stores/"+stores[n%len(stores)], items)
@@ -126,7 +133,9 @@ func TestQuotasOfParts(t *testing.T) {
 		var contexts, stores []string
 		for range 2 {
 			contexts = append(contexts, "/contexts/"+w.call("ann", "POST", "/contexts", object{}).id()+"/history")
-			stores = append(stores, "/vector_stores/"+w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id())
+			stores = append(stores,
+				"/vector_stores/"+
+					w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id())
 		}
 		add := func(text string) func(n int) answer {
 			return func(n int) answer { return w.try("ann", "POST", contexts[n%2], message(text)) }
@@ -135,16 +144,19 @@ func TestQuotasOfParts(t *testing.T) {
 			t.Errorf("%d history items were taken, want 5", n)
 		}
 		for _, path := range contexts {
-			w.call("ann", "DELETE", path+"?from_id="+fmt.Sprint(items(w.call("ann", "GET", path+"?order=asc", nil))[0]["id"]), nil)
+			w.call("ann", "DELETE",
+				path+"?from_id="+fmt.Sprint(items(w.call("ann", "GET", path+"?order=asc", nil))[0]["id"]), nil)
 		}
-		if n := w.atOnce(4, add(strings.Repeat("x", 900)), http.StatusRequestEntityTooLarge, "limits.history_bytes allows 2048"); n != 2 {
+		if n := w.atOnce(4, add(strings.Repeat("x", 900)), http.StatusRequestEntityTooLarge,
+			"limits.history_bytes allows 2048"); n != 2 {
 			t.Errorf("%d long history items were taken, want 2", n)
 		}
 		put := func(items int, text string) func(n int) answer {
 			return func(n int) answer {
 				var list []any
 				for range items {
-					list = append(list, object{"document_id": "d", "document_type": "external", "model_id": "m", "text": text, "embedding": []int{1}})
+					list = append(list, object{"document_id": "d", "document_type": "external", "model_id": "m",
+						"text": text, "embedding": []int{1}})
 				}
 				return w.try("ann", "PUT", stores[n%2], list)
 			}
@@ -157,9 +169,11 @@ func TestQuotasOfParts(t *testing.T) {
 				w.call("ann", "DELETE", path+"/documents/d", nil)
 			}
 		}
-		if n := w.atOnce(4, put(1, strings.Repeat("x", 900)), http.StatusRequestEntityTooLarge, "limits.vector_store_bytes allows 2048"); n != 2 {
+		if n := w.atOnce(4, put(1, strings.Repeat("x", 900)), http.StatusRequestEntityTooLarge,
+			"limits.vector_store_bytes allows 2048"); n != 2 {
 			t.Errorf("%d long items were taken, want 2", n)
 		}
-		w.wants(w.try("bob", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}), http.StatusCreated)
+		w.wants(w.try("bob", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}),
+			http.StatusCreated)
 	})
 }

@@ -69,16 +69,19 @@ func TestReloadOfNamedPipes(t *testing.T) {
 		},
 		"authority": func(s map[string]any) { endpoint(s)["http"] = object{"tls_config": object{"ca_file": pipe}} },
 		"client secret": func(s map[string]any) {
-			endpoint(s)["http"] = object{"oauth2": object{"client_id": "a", "client_secret_file": pipe, "token_url": "http://127.0.0.1:1"}}
+			endpoint(s)["http"] = object{"oauth2": object{"client_id": "a", "client_secret_file": pipe,
+				"token_url": "http://127.0.0.1:1"}}
 		},
 		"authority of the token endpoint": func(s map[string]any) {
 			endpoint(s)["http"] = object{"oauth2": object{
-				"client_id": "a", "client_secret": "b", "token_url": "https://127.0.0.1:1", "tls_config": object{"ca_file": pipe},
+				"client_id": "a", "client_secret": "b", "token_url": "https://127.0.0.1:1",
+				"tls_config": object{"ca_file": pipe},
 			}}
 		},
 		"token": func(s map[string]any) {
 			auth := s["auth"].(map[string]any)
-			auth["tokens"] = append(auth["tokens"].([]any), object{"token": object{"file": pipe}, "user": "new@example.com", "role": "user"})
+			auth["tokens"] = append(auth["tokens"].([]any),
+				object{"token": object{"file": pipe}, "user": "new@example.com", "role": "user"})
 		},
 	} {
 		if a := w.reload(change); a.status != 422 || !strings.Contains(a.text, "is a named pipe; name a regular file") {
@@ -104,7 +107,8 @@ func TestWatcherPassesNamedPipes(t *testing.T) {
 	if err := os.WriteFile(secret, []byte(webhookSecret), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorldWith(t, nil, option(reloads), object{"name": "other", "url": "http://127.0.0.1:1", "secret": object{"file": secret}})
+	w := newWorldWith(t, nil, option(reloads),
+		object{"name": "other", "url": "http://127.0.0.1:1", "secret": object{"file": secret}})
 	endpoints := w.settings["webhook"].(map[string]any)["endpoints"].([]any)
 	appears := func(name string) {
 		endpoints[0] = object{"name": name, "url": "http://127.0.0.1:1"}
@@ -169,7 +173,8 @@ func TestReloadOfAnEmptyFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := w.try(admin, "POST", "/webhooks/reload", nil)
-		if a.status != tt.status || tt.status == 422 && !strings.Contains(a.text, "is empty; write {} to remove every setting") {
+		if a.status != tt.status || tt.status == 422 &&
+			!strings.Contains(a.text, "is empty; write {} to remove every setting") {
 			t.Errorf("%q: %d %s", tt.text, a.status, a.text)
 		}
 		present := 0

@@ -54,24 +54,28 @@ func TestRemovedEndpoint(t *testing.T) {
 		// Back in time it goes on, paused as it was.
 		w.reconfigure(stays)
 		w.wants(w.call("admin", "GET", path, nil), 200, `"state":"removed"`, `"parked":3`)
-		w.wants(w.call("admin", "GET", "/webhooks/replays/"+replay, nil), 200, `"state":"canceled"`, `"reason":"the endpoint was removed"`)
+		w.wants(w.call("admin", "GET", "/webhooks/replays/"+replay, nil), 200, `"state":"canceled"`,
+			`"reason":"the endpoint was removed"`)
 		w.reconfigure(stays, leaver)
 		w.until("admin", "GET", path, nil, has(`"reason":"paused"`, `"parked":3`))
 
 		w.reconfigure(stays)
 		w.until("admin", "GET", path, nil, func(a answer) bool { return a.status == http.StatusNotFound })
 		w.waitFor("it is said", func() bool {
-			return strings.Contains(w.log.String(), `msg="nothing is kept any more of an endpoint that was removed from the configuration" endpoint=leaver`)
+			return strings.Contains(w.log.String(),
+				`msg="nothing is kept any more of an endpoint that was removed from the configuration" endpoint=leaver`)
 		})
 		if !strings.Contains(w.log.String(), "parked=3") {
 			t.Error("the log does not say how many parked events are gone")
 		}
-		if got := strings.Join(w.series(`tidings_parked_removed_total{reason="endpoint_removed"}`), ""); !strings.HasSuffix(got, " 3") {
+		if got := strings.Join(w.series(`tidings_parked_removed_total{reason="endpoint_removed"}`),
+			""); !strings.HasSuffix(got, " 3") {
 			t.Errorf("metric: %q", got)
 		}
 		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
 		w.reconfigure(stays, leaver)
-		w.until("admin", "GET", path, nil, has(`"state":"healthy"`, `"parked":0`, `"dead":0`, `"missed":0`, `"lag_events":0`))
+		w.until("admin", "GET", path, nil,
+			has(`"state":"healthy"`, `"parked":0`, `"dead":0`, `"missed":0`, `"lag_events":0`))
 	})
 }
 
@@ -87,12 +91,15 @@ func TestDeadLettersLeave(t *testing.T) {
 		w.shows(path, `"parked":0,"dead":4,`)
 		letters := items(w.call("admin", "GET", "/webhooks/parked?endpoint=crm&dead=true", nil))
 		w.wants(w.call("admin", "POST", path+"/discard", object{"event": letters[0]["id"]}), 200, `"discarded":1`)
-		w.wants(w.call("admin", "POST", path+"/discard", object{"event": fmt.Sprint(letters[1]["sequence"])}), 200, `"discarded":1`)
+		w.wants(w.call("admin", "POST", path+"/discard", object{"event": fmt.Sprint(letters[1]["sequence"])}), 200,
+			`"discarded":1`)
 		w.wants(w.call("admin", "GET", path, nil), 200, `"dead":2`)
 		w.wants(w.try("admin", "POST", path+"/discard", object{"event": letters[0]["id"]}), 404, "no dead letter")
 		w.wants(w.try("admin", "POST", path+"/discard", object{}), 422, "name one event, or set all")
-		w.wants(w.try("admin", "POST", path+"/discard", object{"event": "1", "all": true}), 422, "name one event, or set all")
-		w.wants(w.try("admin", "POST", "/webhooks/endpoints/cmr/discard", object{"all": true}), 404, `did you mean \"crm\"?`)
+		w.wants(w.try("admin", "POST", path+"/discard", object{"event": "1", "all": true}), 422,
+			"name one event, or set all")
+		w.wants(w.try("admin", "POST", "/webhooks/endpoints/cmr/discard", object{"all": true}), 404,
+			`did you mean \"crm\"?`)
 		w.wants(w.try("developer", "POST", path+"/discard", object{"all": true}), 403)
 		w.wants(w.call("admin", "POST", path+"/discard", object{"all": true}), 200, `"discarded":2`)
 		w.wants(w.call("admin", "GET", path, nil), 200, `"dead":0`)
@@ -105,10 +112,12 @@ func TestDeadLettersLeave(t *testing.T) {
 		w.until("admin", "GET", path, nil, has(`"dead":0`))
 		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
 		w.waitFor("it is said", func() bool {
-			return strings.Contains(w.log.String(), `msg="dead letters are past webhook.dead_letter_retention and were removed" endpoint=crm count=`)
+			return strings.Contains(w.log.String(),
+				`msg="dead letters are past webhook.dead_letter_retention and were removed" endpoint=crm count=`)
 		})
 		for reason, want := range map[string]string{"discarded": "4", "expired": "2"} {
-			if got := strings.Join(w.series(`tidings_parked_removed_total{reason="`+reason+`"}`), ""); !strings.HasSuffix(got, " "+want) {
+			if got := strings.Join(w.series(`tidings_parked_removed_total{reason="`+reason+`"}`),
+				""); !strings.HasSuffix(got, " "+want) {
 				t.Errorf("metric: %q, want %s", got, want)
 			}
 		}
@@ -119,7 +128,8 @@ func TestDeadLettersLeave(t *testing.T) {
 func TestParkedCountsSurviveKills(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["webhook"] = object{"endpoints": []any{object{
-			"name": "crm", "url": refuser(t, "context.updated"), "retry": object{"schedule": []any{"50ms", "300ms"}, "max_attempts": 3},
+			"name": "crm", "url": refuser(t, "context.updated"),
+			"retry": object{"schedule": []any{"50ms", "300ms"}, "max_attempts": 3},
 		}}}
 		p := newProcess(t, settings)
 		var ids []string
@@ -138,7 +148,9 @@ func TestParkedCountsSurviveKills(t *testing.T) {
 				case <-stop:
 					over = true
 				default:
-					if _, _, err := p.call("PUT", "/contexts/"+ids[n%len(ids)], object{"metadata": object{"n": fmt.Sprint(n)}}); err != nil {
+					if _, _,
+						err := p.call("PUT", "/contexts/"+ids[n%len(ids)],
+						object{"metadata": object{"n": fmt.Sprint(n)}}); err != nil {
 						t.Fatal(err)
 					}
 					if _, _, err := p.call("POST", "/contexts", object{}); err != nil { // others get through
@@ -155,7 +167,8 @@ func TestParkedCountsSurviveKills(t *testing.T) {
 				shown, listed := p.parked("crm")
 				again, _ := p.parked("crm")
 				if same = shown == again; same && shown != listed {
-					t.Fatalf("the endpoint shows %d parked and %d dead, and there are %d and %d", shown[0], shown[1], listed[0], listed[1])
+					t.Fatalf("the endpoint shows %d parked and %d dead, and there are %d and %d", shown[0],
+						shown[1], listed[0], listed[1])
 				}
 				if same && shown[0]+shown[1] == 0 {
 					t.Fatal("nothing was parked")
@@ -178,7 +191,8 @@ func (p *process) parked(endpoint string) (shown, listed [2]int) {
 	}
 	shown = [2]int{int(e["parked"].(float64)), int(e["dead"].(float64))}
 	for after := "0"; ; {
-		_, page, err := p.call("GET", fmt.Sprintf("/webhooks/parked?limit=1000&endpoint=%s&after=%s", endpoint, url.QueryEscape(after)), nil)
+		_, page, err := p.call("GET", fmt.Sprintf("/webhooks/parked?limit=1000&endpoint=%s&after=%s", endpoint,
+			url.QueryEscape(after)), nil)
 		if err != nil {
 			p.Fatal(err)
 		}

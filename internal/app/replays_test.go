@@ -43,7 +43,8 @@ func TestReplaysThatWait(t *testing.T) {
 		for a := range answers {
 			if a.status != http.StatusCreated {
 				refused++
-				w.wants(a, 409, "100 replays of endpoint paused run or wait already", "wait until some have ended, or cancel some")
+				w.wants(a, 409, "100 replays of endpoint paused run or wait already",
+					"wait until some have ended, or cancel some")
 			}
 		}
 		if refused != 20 {

@@ -49,13 +49,15 @@ func TestReplicas(t *testing.T) {
 	t.Cleanup(receiver.Close) // after its clients
 	var others []any
 	for i := range 5 {
-		others = append(others, map[string]any{"name": fmt.Sprint("other", i), "url": receiver.URL, "events": []any{"provider.*"}})
+		others = append(others, map[string]any{"name": fmt.Sprint("other", i), "url": receiver.URL,
+			"events": []any{"provider.*"}})
 	}
 	database := testdb.Postgres(t)
 	start := func(pollOnly bool) *process {
 		p := newProcess(t, map[string]any{
 			"database_url": database, "poll_only": pollOnly,
-			"webhook": map[string]any{"endpoints": append(others, map[string]any{"name": "receiver", "url": receiver.URL})},
+			"webhook": map[string]any{"endpoints": append(others,
+				map[string]any{"name": "receiver", "url": receiver.URL})},
 		})
 		p.start()
 		return p
@@ -140,7 +142,8 @@ func TestReload(t *testing.T) {
 		t.Helper()
 		mounts++
 		next := filepath.Join(folder, fmt.Sprint("..", mounts))
-		for name, content := range map[string]string{"tidings.yaml": base + `,"webhook":{"endpoints":[` + endpoints + `]}}`, "key": key} {
+		for name, content := range map[string]string{"tidings.yaml": base + `,"webhook":{"endpoints":[` +
+			endpoints + `]}}`, "key": key} {
 			if err := os.MkdirAll(next, 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -157,7 +160,8 @@ func TestReload(t *testing.T) {
 		}
 	}
 	endpoint := func(path string) string {
-		return fmt.Sprintf(`{"name":%q,"url":%q,"headers":{"X-Key":{"file":%q}}}`, path, receiver.URL+"/"+path, filepath.Join(folder, "..data", "key"))
+		return fmt.Sprintf(`{"name":%q,"url":%q,"headers":{"X-Key":{"file":%q}}}`, path, receiver.URL+"/"+path,
+			filepath.Join(folder, "..data", "key"))
 	}
 	mount(endpoint("a"), "one")
 	p.file = filepath.Join(folder, "..data", "tidings.yaml")
@@ -202,7 +206,8 @@ func TestReload(t *testing.T) {
 		<-time.After(20 * time.Millisecond)
 	}
 	tell("/b two")
-	if status, answer, err := p.call("POST", "/webhooks/reload", nil); err != nil || status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(answer), "the URL must begin with") {
+	if status, answer, err := p.call("POST", "/webhooks/reload", nil); err != nil ||
+		status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(answer), "the URL must begin with") {
 		t.Errorf("reload: %d %v %v", status, answer, err)
 	}
 	mount(endpoint("a")+","+endpoint("b"), "three")
@@ -219,7 +224,8 @@ func TestTrace(t *testing.T) {
 		otel := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			var body bytes.Buffer
 			var export collector.ExportTraceServiceRequest
-			if _, err := body.ReadFrom(r.Body); err != nil || r.URL.Path != "/v1/traces" || proto.Unmarshal(body.Bytes(), &export) != nil {
+			if _, err := body.ReadFrom(r.Body); err != nil || r.URL.Path != "/v1/traces" ||
+				proto.Unmarshal(body.Bytes(), &export) != nil {
 				return
 			}
 			for _, resource := range export.ResourceSpans {
@@ -247,7 +253,8 @@ func TestTrace(t *testing.T) {
 				found[s.Name] = s
 			}
 		}
-		request, event, attempt := found["POST /api/v1/contexts"], found["event context.created"], found["deliver context.created"]
+		request, event, attempt := found["POST /api/v1/contexts"], found["event context.created"],
+			found["deliver context.created"]
 		if request == nil || event == nil || attempt == nil {
 			t.Fatalf("spans: %v", found)
 		}

@@ -37,7 +37,8 @@ var sdkFields = map[string][]string{
 	},
 	"variables": {"variables object"},
 	"provider_build": {
-		"id string", "created_at time", "created_by string", "status missing,in_progress,build_completed,completed,failed",
+		"id string", "created_at time", "created_by string",
+		"status missing,in_progress,build_completed,completed,failed",
 		"source.host string", "source.org string", "source.repo string", "source.version string",
 		"source.version_type head,tag", "source.commit_hash string", "source.path string?", "destination string",
 		"provider_origin string", "on_complete.type no_action,add_provider,update_provider",
@@ -64,24 +65,29 @@ var sdkFields = map[string][]string{
 	"document": {"id string", "vector_store_id string", "file_id string?", "usage_bytes int?", "created_at time"},
 	"found": {
 		"score number", "item.id string", "item.document_id string", "item.document_type platform_file,external?",
-		"item.model_id string", "item.text string", "item.embedding list", "item.embedding[] number", "item.metadata object?",
+		"item.model_id string", "item.text string", "item.embedding list", "item.embedding[] number",
+		"item.metadata object?",
 	},
 	"model_provider": {
-		"id string", "name string?", "description string?", "type openai,anthropic,voyage", "base_url url", "created_at time",
+		"id string", "name string?", "description string?", "type openai,anthropic,voyage",
+		"base_url url", "created_at time",
 		"capabilities list", "capabilities[] llm,embedding", "state online,offline",
 	},
 	"match": {"model_id string", "score number"},
 	"configuration": {
-		"id string", "updated_at time", "created_by string", "default_llm_model string?", "default_embedding_model string?",
+		"id string", "updated_at time", "created_by string", "default_llm_model string?",
+		"default_embedding_model string?",
 	},
 	"connector": {
 		"id uuid", "url url", "state created,auth_required,connected,disconnected", "auth_request object|null",
-		"disconnect_reason string|null", "metadata object|null", "created_at time?", "updated_at time?", "created_by uuid?",
+		"disconnect_reason string|null", "metadata object|null", "created_at time?",
+		"updated_at time?", "created_by uuid?",
 	},
 	"preset": {"url url", "metadata object|null"},
 	"user":   {"id string", "role admin,developer,user", "email string", "created_at time"},
 	"user_feedback": {
-		"id uuid", "provider_id uuid", "task_id uuid", "context_id uuid", "rating int", "message string", "comment string?",
+		"id uuid", "provider_id uuid", "task_id uuid", "context_id uuid", "rating int",
+		"message string", "comment string?",
 		"comment_tags list?", "created_at time", "agent_name string",
 	},
 	"problem": {"detail string", "status int"},
@@ -198,7 +204,8 @@ func (w *world) sdk(as, method, path, body string, status int, kind string) answ
 // that they would accept the answers.
 func TestSDKs(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
-		settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com", "metadata": object{"name": "Example"}}}}
+		settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com",
+			"metadata": object{"name": "Example"}}}}
 		w := newWorld(t, settings)
 		for name, test := range map[string]func(*world){
 			"providers": sdkProviders, "builds": sdkBuilds, "contexts": sdkContexts, "files": sdkFiles,
@@ -232,26 +239,32 @@ func sdkProviders(w *world) {
 		w.Fatal(err)
 	}
 	made := w.sdk("developer", "POST", "/providers", fmt.Sprintf(
-		`{"location": %q, "agent_card": %s, "variables": {"A": "1"}, "auto_stop_timeout_sec": 90.0}`, w.agent.url+"/sdk", text), 201, "provider")
+		`{"location": %q, "agent_card": %s, "variables": {"A": "1"}, "auto_stop_timeout_sec": 90.0}`,
+		w.agent.url+"/sdk", text), 201, "provider")
 	if got := made.body["auto_stop_timeout"]; got != "PT1M30S" {
 		w.Errorf("auto_stop_timeout = %v", got)
 	}
-	if env := made.body["env"].([]any); len(env) != 2 || env[0].(object)["required"] != true || env[1].(object)["required"] != false {
+	if env := made.body["env"].([]any); len(env) != 2 || env[0].(object)["required"] != true ||
+		env[1].(object)["required"] != false {
 		w.Errorf("env = %v", env)
 	}
 	id := made.id()
-	w.sdk("developer", "POST", "/providers/preview", fmt.Sprintf(`{"location": %q, "agent_card": null}`, w.agent.url+"/preview"), 200, "provider")
+	w.sdk("developer", "POST", "/providers/preview",
+		fmt.Sprintf(`{"location": %q, "agent_card": null}`, w.agent.url+"/preview"), 200, "provider")
 	w.sdk("ann", "GET", "/providers", "", 200, "provider page")
-	w.sdk("ann", "GET", "/providers?user_owned=false&origin="+url.QueryEscape(w.agent.url+"/sdk"), "", 200, "provider page")
+	w.sdk("ann", "GET", "/providers?user_owned=false&origin="+url.QueryEscape(w.agent.url+"/sdk"),
+		"", 200, "provider page")
 	w.sdk("ann", "GET", "/providers/"+id, "", 200, "provider")
 	w.sdk("ann", "GET", "/providers/by-location/"+url.PathEscape(w.agent.url+"/sdk"), "", 200, "provider")
 	w.sdk("developer", "PATCH", "/providers/"+id, `{"auto_stop_timeout_sec": 1800.0}`, 200, "provider")
 	w.sdk("developer", "PUT", "/providers/"+id+"/variables", `{"variables": {"B": "2", "C": null}}`, 201, "null")
 	w.wants(w.sdk("developer", "GET", "/providers/"+id+"/variables", "", 200, "variables"), 200, `{"A":"1","B":"2"}`)
 	// PATCH replaces the variables; left out, they stay.
-	version := w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {"B": "2", "D": "4"}}`, 200, "provider").body["version"]
+	version := w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {"B": "2", "D": "4"}}`, 200,
+		"provider").body["version"]
 	w.wants(w.try("developer", "GET", "/providers/"+id+"/variables", nil), 200, `{"variables":{"B":"2","D":"4"}}`)
-	same := w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {"D": "4", "B": "2"}, "origin": null}`, 200, "provider")
+	same := w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {"D": "4", "B": "2"}, "origin": null}`, 200,
+		"provider")
 	if same.body["version"] != version {
 		w.Errorf("the same variables made version %v of %v", same.body["version"], version)
 	}
@@ -259,10 +272,12 @@ func sdkProviders(w *world) {
 	w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {}}`, 200, "provider")
 	w.wants(w.try("developer", "GET", "/providers/"+id+"/variables", nil), 200, `{"variables":{}}`)
 	w.sdk("developer", "DELETE", "/providers/"+id, "", 204, "")
-	for _, member := range []string{"name", "description", "url", "version", "capabilities", "defaultInputModes", "defaultOutputModes", "skills"} {
+	for _, member := range []string{"name", "description", "url", "version", "capabilities", "defaultInputModes",
+		"defaultOutputModes", "skills"} {
 		lacking := card("Lacking")
 		lacking[member] = nil
-		a := w.try("developer", "POST", "/providers", object{"location": w.agent.url + "/lacking", "agent_card": lacking})
+		a := w.try("developer", "POST", "/providers",
+			object{"location": w.agent.url + "/lacking", "agent_card": lacking})
 		w.wants(a, 422, "agent_card", "it has no "+member)
 	}
 }
@@ -274,9 +289,12 @@ func sdkBuilds(w *world) {
 	if got := made.body["provider_origin"]; got != "git+https://github.com/org/repo#path=agents/a" {
 		w.Errorf("provider_origin = %v", got)
 	}
-	w.sdk("developer", "POST", "/provider_builds/preview", `{"location": "git+https://github.com/org/repo", "on_complete": {"type": "no_action"}}`, 200, "provider_build")
-	w.sdk("developer", "GET", "/provider_builds?order=asc&user_owned=true&limit=10&order_by=created_at", "", 200, "provider_build page")
-	reported := w.sdk("developer", "PATCH", "/provider_builds/"+made.id(), `{"status": "in_progress", "commit_hash": "`+commit+`", "version_type": "tag", "destination": "ghcr.io/org/repo:v1"}`, 200, "provider_build")
+	w.sdk("developer", "POST", "/provider_builds/preview",
+		`{"location": "git+https://github.com/org/repo", "on_complete": {"type": "no_action"}}`, 200, "provider_build")
+	w.sdk("developer", "GET", "/provider_builds?order=asc&user_owned=true&limit=10&order_by=created_at", "",
+		200, "provider_build page")
+	reported := w.sdk("developer", "PATCH", "/provider_builds/"+made.id(), `{"status": "in_progress", "commit_hash": "`+
+		commit+`", "version_type": "tag", "destination": "ghcr.io/org/repo:v1"}`, 200, "provider_build")
 	w.wants(reported, 200, `"commit_hash":"`+commit+`"`, `"version_type":"tag"`, `"destination":"ghcr.io/org/repo:v1"`)
 	w.sdk("developer", "GET", "/provider_builds/"+made.id(), "", 200, "provider_build")
 	w.sdk("developer", "DELETE", "/provider_builds/"+made.id(), "", 204, "")
@@ -303,25 +321,30 @@ func sdkFiles(w *world) {
 	w.accept("file", made.body)
 	w.sdk("ann", "GET", "/files"+in+"&order=asc&order_by=filename&limit=5", "", 200, "file page")
 	w.sdk("ann", "GET", "/files/"+made.id()+in, "", 200, "file")
-	w.sdk("ann", "POST", "/files/"+made.id()+"/extraction"+in, `{"settings": {"formats": ["markdown", "vendor_specific_json"]}}`, 201, "extraction")
+	w.sdk("ann", "POST", "/files/"+made.id()+"/extraction"+in,
+		`{"settings": {"formats": ["markdown", "vendor_specific_json"]}}`, 201, "extraction")
 	w.sdk("ann", "POST", "/files/"+made.id()+"/extraction"+in, "", 201, "extraction")
 	w.sdk("ann", "GET", "/files/"+made.id()+"/extraction"+in, "", 200, "extraction")
-	if text := w.try("ann", "GET", "/files/"+made.id()+"/text_content"+in, nil); text.status != 200 || text.text != "# Notes" {
+	if text := w.try("ann", "GET", "/files/"+made.id()+"/text_content"+in, nil); text.status != 200 ||
+		text.text != "# Notes" {
 		w.Errorf("text: %d %s", text.status, text.text)
 	}
 	w.sdk("ann", "DELETE", "/files/"+made.id()+"/extraction"+in, "", 204, "")
-	w.wants(w.try("ann", "POST", "/files/"+made.id()+"/extraction", object{"settings": object{"formats": []any{"vendor_specific_json"}}}), 422, "formats")
+	w.wants(w.try("ann", "POST", "/files/"+made.id()+"/extraction",
+		object{"settings": object{"formats": []any{"vendor_specific_json"}}}), 422, "formats")
 	w.sdk("ann", "DELETE", "/files/"+made.id()+in, "", 204, "")
 }
 
 func sdkVectorStores(w *world) {
 	context := w.call("ann", "POST", "/contexts", object{}).id()
 	in := "?context_id=" + context
-	id := w.sdk("ann", "POST", "/vector_stores"+in, `{"name": "s", "dimension": 3, "model_id": "openai:e"}`, 201, "vector_store").id()
+	id := w.sdk("ann", "POST", "/vector_stores"+in, `{"name": "s", "dimension": 3, "model_id": "openai:e"}`,
+		201, "vector_store").id()
 	hex := strings.ReplaceAll(uuid.NewString(), "-", "") // how the SDK makes an id
 	w.sdk("ann", "PUT", "/vector_stores/"+id+in, fmt.Sprintf(
 		`[{"id": %q, "document_id": "d", "document_type": "external", "model_id": "platform", "text": "t", "embedding": [0.5, 1e-3, 2], "metadata": null}]`, hex), 200, "vector_store")
-	found := w.sdk("ann", "POST", "/vector_stores/"+id+"/search"+in, `{"query_vector": [0.5, 0.001, 2.0], "limit": 10}`, 200, "found page")
+	found := w.sdk("ann", "POST", "/vector_stores/"+id+"/search"+in, `{"query_vector": [0.5, 0.001, 2.0], "limit": 10}`,
+		200, "found page")
 	item := items(found)[0]["item"].(object)
 	if got := fmt.Sprint(item["embedding"]); got != "[0.5 0.001 2]" {
 		w.Errorf("embedding = %s", got)
@@ -338,14 +361,19 @@ func sdkVectorStores(w *world) {
 func sdkModels(w *world) {
 	// Before the first PUT, the configuration is the caller's.
 	for _, as := range []string{"ann", "admin"} {
-		if by := w.sdk(as, "GET", "/configurations/system", "", 200, "configuration").body["created_by"]; by != w.user(as) {
+		if by := w.sdk(as, "GET", "/configurations/system", "", 200,
+			"configuration").body["created_by"]; by != w.user(as) {
 			w.Errorf("created_by = %v, want %s", by, as)
 		}
 	}
-	made := w.sdk("admin", "POST", "/model_providers", fmt.Sprintf(`{"name": null, "description": null, "type": "openai", "base_url": %q,
-		"watsonx_project_id": null, "watsonx_space_id": null, "api_key": "k"}`, w.agent.url+"/v1"), 201, "model_provider")
+	made := w.sdk("admin", "POST", "/model_providers",
+		fmt.Sprintf(`{"name": null, "description": null, "type": "openai", "base_url": %q,
+		"watsonx_project_id": null, "watsonx_space_id": null, "api_key": "k"}`,
+			w.agent.url+"/v1"), 201, "model_provider")
 	for kind, want := range map[string]string{"anthropic": "[llm]", "voyage": "[embedding]"} {
-		other := w.sdk("admin", "POST", "/model_providers", fmt.Sprintf(`{"type": %q, "base_url": %q, "api_key": "k"}`, kind, w.agent.url+"/"+kind+"/v1"), 201, "model_provider")
+		other := w.sdk("admin", "POST", "/model_providers",
+			fmt.Sprintf(`{"type": %q, "base_url": %q, "api_key": "k"}`, kind, w.agent.url+"/"+kind+"/v1"), 201,
+			"model_provider")
 		if got := fmt.Sprint(other.body["capabilities"]); got != want {
 			w.Errorf("capabilities of %s = %s", kind, got)
 		}
@@ -354,10 +382,14 @@ func sdkModels(w *world) {
 	w.sdk("ann", "GET", "/model_providers", "", 200, "model_provider page")
 	w.sdk("ann", "GET", "/model_providers/"+made.id(), "", 200, "model_provider")
 	w.sdk("ann", "POST", "/model_providers/match", `{"suggested_models": null, "capability": "llm"}`, 200, "match page")
-	w.sdk("ann", "POST", "/model_providers/match", `{"suggested_models": ["gpt-4o"], "capability": "llm", "score_cutoff": 0.4}`, 200, "match page")
-	w.sdk("admin", "PUT", "/configurations/system", `{"default_llm_model": null, "default_embedding_model": null}`, 200, "configuration")
-	w.sdk("admin", "PUT", "/configurations/system", `{"default_llm_model": "openai:gpt-4o", "default_embedding_model": null}`, 200, "configuration")
-	if by := w.sdk("ann", "GET", "/configurations/system", "", 200, "configuration").body["created_by"]; by != w.user("admin") {
+	w.sdk("ann", "POST", "/model_providers/match",
+		`{"suggested_models": ["gpt-4o"], "capability": "llm", "score_cutoff": 0.4}`, 200, "match page")
+	w.sdk("admin", "PUT", "/configurations/system", `{"default_llm_model": null, "default_embedding_model": null}`, 200,
+		"configuration")
+	w.sdk("admin", "PUT", "/configurations/system",
+		`{"default_llm_model": "openai:gpt-4o", "default_embedding_model": null}`, 200, "configuration")
+	if by := w.sdk("ann", "GET", "/configurations/system", "", 200,
+		"configuration").body["created_by"]; by != w.user("admin") {
 		w.Errorf("created_by = %v, want the admin", by)
 	}
 	w.sdk("admin", "DELETE", "/model_providers/"+made.id(), "", 204, "")
@@ -366,11 +398,14 @@ func sdkModels(w *world) {
 func sdkConnectors(w *world) {
 	w.sdk("ann", "GET", "/connectors/presets", "", 200, "preset page")
 	made := w.sdk("ann", "POST", "/connectors", fmt.Sprintf(
-		`{"url": %q, "client_id": null, "client_secret": null, "metadata": null, "match_preset": true}`, w.agent.url+"/mcp"), 201, "connector")
+		`{"url": %q, "client_id": null, "client_secret": null, "metadata": null, "match_preset": true}`,
+		w.agent.url+"/mcp"), 201, "connector")
 	w.sdk("ann", "GET", "/connectors", "", 200, "connector page")
 	w.sdk("ann", "GET", "/connectors/"+made.id(), "", 200, "connector")
-	w.sdk("ann", "POST", "/connectors/"+made.id()+"/connect", `{"redirect_url": null, "access_token": null}`, 200, "connector")
-	w.sdk("ann", "POST", "/connectors/"+made.id()+"/connect", `{"redirect_url": "http://localhost:3000/callback"}`, 200, "connector")
+	w.sdk("ann", "POST", "/connectors/"+made.id()+"/connect", `{"redirect_url": null, "access_token": null}`, 200,
+		"connector")
+	w.sdk("ann", "POST", "/connectors/"+made.id()+"/connect", `{"redirect_url": "http://localhost:3000/callback"}`, 200,
+		"connector")
 	w.wants(w.try("ann", "POST", "/connectors/"+made.id()+"/connect", object{"access_token": "t"}), 422, "access_token")
 	w.sdk("ann", "POST", "/connectors/"+made.id()+"/disconnect", "", 200, "connector")
 	w.sdk("ann", "DELETE", "/connectors/"+made.id(), "", 204, "")

@@ -40,7 +40,8 @@ func (a *App) keepPrivate(cfg *config.Config, exposed []string) {
 	for i, t := range cfg.Auth.Tokens {
 		if t.Token.File != "" && datadir.IsExposed(t.Token.File) {
 			a.logger.Warn("others on this machine can read the file of a token; 'chmod 600' keeps it yours, "+
-				"but somebody may have read it", "setting", fmt.Sprintf("auth.tokens[%d].token", i), "file", t.Token.File)
+				"but somebody may have read it", "setting", fmt.Sprintf("auth.tokens[%d].token", i), "file",
+				t.Token.File)
 		}
 	}
 }
@@ -69,7 +70,8 @@ func openBox(ctx context.Context, cfg *config.Config, s *store.Store, logger *sl
 		if noted, err := s.Keys(ctx); err != nil {
 			return nil, err
 		} else if len(noted) > 0 {
-			return nil, keysMissing(&resource.MissingKeysError{IDs: noted}, "encryption_key is not set, and "+file+" is gone")
+			return nil,
+				keysMissing(&resource.MissingKeysError{IDs: noted}, "encryption_key is not set, and "+file+" is gone")
 		}
 		return makeKey(file, logger)
 	case err != nil:

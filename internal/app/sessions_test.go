@@ -33,7 +33,9 @@ func TestValuesStayValues(t *testing.T) {
 	for name, value := range map[string]string{"off": "off", "on": "on"} {
 		t.Run("standard_conforming_strings "+name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, map[string]any{"database_url": testdb.WithDefaults(t, map[string]string{"standard_conforming_strings": value})})
+			w := newWorld(t,
+				map[string]any{"database_url": testdb.WithDefaults(t,
+					map[string]string{"standard_conforming_strings": value})})
 			secret := w.upload("bob", "").id()
 			for _, filter := range []string{`\') OR 1=1-- `, `\`, `'`, `$1`, `?`, `\x27`, `''; --`, `%_!`} {
 				for _, parameter := range []string{"content_type", "filename_search"} {

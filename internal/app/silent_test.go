@@ -113,7 +113,8 @@ func TestDatabaseGoesSilent(t *testing.T) {
 	receiver := httptest.NewServer(got)
 	t.Cleanup(receiver.Close) // after its clients
 	p := newProcess(t, map[string]any{
-		"database_url": m.url, "webhook": map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}},
+		"database_url": m.url,
+		"webhook":      map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}},
 	})
 	p.awayAllowed = true
 	p.start()

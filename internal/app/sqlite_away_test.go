@@ -46,13 +46,15 @@ func TestSQLiteAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := newProcess(t, map[string]any{
-				"data_dir": folder, "webhook": object{"endpoints": []any{object{"name": "receiver", "url": receiver.URL}}},
+				"data_dir": folder,
+				"webhook":  object{"endpoints": []any{object{"name": "receiver", "url": receiver.URL}}},
 			})
 			test.prepare(t, folder)
 			p.start()
 			acknowledged := make(map[string]bool)
 			write := func() (status int, header http.Header) {
-				r, err := http.NewRequest(http.MethodPost, "http://"+p.address+"/api/v1/contexts", strings.NewReader("{}"))
+				r, err := http.NewRequest(http.MethodPost, "http://"+p.address+"/api/v1/contexts",
+					strings.NewReader("{}"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -69,7 +71,8 @@ func TestSQLiteAway(t *testing.T) {
 				} else if response.StatusCode != http.StatusServiceUnavailable {
 					t.Fatalf("a write: %d %s", response.StatusCode, text)
 				}
-				if response.StatusCode == http.StatusServiceUnavailable && !strings.Contains(string(text), "GET /readyz") {
+				if response.StatusCode == http.StatusServiceUnavailable &&
+					!strings.Contains(string(text), "GET /readyz") {
 					t.Errorf("503 does not say where the reason is: %s", text)
 				}
 				return response.StatusCode, response.Header
@@ -108,7 +111,8 @@ func TestSQLiteAway(t *testing.T) {
 			p.wait("the metric says so", func() bool { return up() == "0" })
 			back()
 			p.wait("writes again", func() bool { status, _ := write(); return status == http.StatusCreated })
-			p.wait("ready again", func() bool { status, _ := p.readyz(); return status == http.StatusOK && up() == "1" })
+			p.wait("ready again",
+				func() bool { status, _ := p.readyz(); return status == http.StatusOK && up() == "1" })
 			for id := range acknowledged {
 				if status, _, err := p.call("GET", "/contexts/"+id, nil); status != http.StatusOK || err != nil {
 					t.Errorf("context %s was acknowledged and is gone: %d, %v", id, status, err)
@@ -124,7 +128,8 @@ func TestSQLiteAway(t *testing.T) {
 
 // ownDisk mounts a small disk as the data folder.
 func ownDisk(t *testing.T, folder string) {
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", folder).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs",
+		folder).CombinedOutput(); err != nil {
 		t.Skipf("this account may not mount a disk: %s", out)
 	}
 	t.Cleanup(func() {

@@ -146,7 +146,9 @@ func TestTokenFromAFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("a-token-of-some-length\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, map[string]any{"auth": object{"tokens": []any{object{"token": object{"file": file}, "user": "ops@example.com", "role": "admin"}}}})
+	w := newWorld(t,
+		map[string]any{"auth": object{"tokens": []any{object{"token": object{"file": file},
+			"user": "ops@example.com", "role": "admin"}}}})
 	w.wants(w.try("a-token-of-some-length", "GET", "/users/me", nil), 200, "ops@example.com", `"role":"admin"`)
 	w.wants(w.try("another", "GET", "/users/me", nil), 401)
 }
@@ -179,7 +181,8 @@ func TestReplicasShareFileContents(t *testing.T) {
 	settings := map[string]any{
 		"database_url": testdb.Postgres(t),
 		"files": object{"s3": object{
-			"endpoint": s3.Endpoint, "region": s3.Region, "bucket": s3.Name, "access_key": s3.AccessKey, "secret_key": s3.SecretKey,
+			"endpoint": s3.Endpoint, "region": s3.Region, "bucket": s3.Name, "access_key": s3.AccessKey,
+			"secret_key": s3.SecretKey,
 		}},
 	}
 	one, two := newWorld(t, settings), newWorld(t, settings)

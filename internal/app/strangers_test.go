@@ -107,7 +107,8 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 	}
 	theirs.header.Del("Date")
 	nobodys.header.Del("Date")
-	if theirs.status != nobodys.status || theirs.text != nobodys.text || fmt.Sprint(theirs.header) != fmt.Sprint(nobodys.header) {
+	if theirs.status != nobodys.status || theirs.text != nobodys.text ||
+		fmt.Sprint(theirs.header) != fmt.Sprint(nobodys.header) {
 		w.Errorf("%s:\ntheirs   %d %v %s\nnobody's %d %v %s", about,
 			theirs.status, theirs.header, theirs.text, nobodys.status, nobodys.header, nobodys.text)
 	}
@@ -144,7 +145,8 @@ func TestStrangersWaitForNoLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, table := range []string{"connectors", "contexts", "files", "vector_stores", "user_feedback"} {
-		if _, err := tx.Exec(t.Context(), "SELECT * FROM tidings."+table+" WHERE created_by = $1 FOR UPDATE", w.user("ann")); err != nil {
+		if _, err := tx.Exec(t.Context(), "SELECT * FROM tidings."+table+" WHERE created_by = $1 FOR UPDATE",
+			w.user("ann")); err != nil {
 			t.Fatal(err)
 		}
 	}

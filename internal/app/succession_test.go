@@ -105,7 +105,8 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.reconfigure(at("/hook"))
 		w.waitFor("the backlog is delivered", func() bool { return h.got("/hook", wanted...) == len(wanted) })
 		w.waitFor("it is said", func() bool {
-			return strings.Contains(w.log.String(), fmt.Sprintf(`msg="endpoint goes on where one stopped that is not configured any more" endpoint=%s/hook former=%s/hok`, host, host))
+			return strings.Contains(w.log.String(),
+				fmt.Sprintf(`msg="endpoint goes on where one stopped that is not configured any more" endpoint=%s/hook former=%s/hok`, host, host))
 		})
 		w.wants(w.try("admin", "GET", shown("/hok"), nil), 404)
 
@@ -118,7 +119,8 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.reconfigure(at("/hook"))
 		w.until("admin", "GET", shown("/hook"), nil, has(`"parked":4`, `"reason":"paused"`))
 		w.call("admin", "POST", shown("/hook")+"/resume", nil)
-		updates := slices.DeleteFunc(slices.Clone(wanted), func(e string) bool { return strings.HasPrefix(e, "context.created") })
+		updates := slices.DeleteFunc(slices.Clone(wanted),
+			func(e string) bool { return strings.HasPrefix(e, "context.created") })
 		w.waitFor("what was parked is delivered", func() bool { return h.got("/hook", updates...) == len(updates) })
 		w.until("admin", "GET", shown("/hook"), nil, has(`"parked":0`, `"lag_events":0`))
 
@@ -142,7 +144,8 @@ func TestCursorFrom(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
 		host := strings.TrimPrefix(h.url, "http://")
-		settings["webhook"] = object{"endpoints": []any{object{"url": h.url + "/hok"}, object{"name": "crm", "url": h.url + "/crm"}}}
+		settings["webhook"] = object{"endpoints": []any{object{"url": h.url + "/hok"},
+			object{"name": "crm", "url": h.url + "/crm"}}}
 		w := newWorldWith(t, settings, option(reloads))
 		w.user("ann")
 		wanted := w.change(3)
@@ -150,14 +153,16 @@ func TestCursorFrom(t *testing.T) {
 		w.until("admin", "GET", crm, nil, has(`"reason":"refuses: http_404"`))
 		w.reconfigure(object{"url": h.url + "/hook"}, object{"url": h.url + "/other"})
 		for _, want := range []string{
-			fmt.Sprintf("endpoint=%s/hok behind=", host), fmt.Sprintf(`candidates="[%s/hook %s/other]"`, host, host), "endpoint=crm behind=",
+			fmt.Sprintf("endpoint=%s/hok behind=", host), fmt.Sprintf(`candidates="[%s/hook %s/other]"`, host, host),
+			"endpoint=crm behind=",
 		} {
 			if !strings.Contains(w.log.String(), want) {
 				t.Errorf("the log does not say %q", want)
 			}
 		}
 		late := w.change(1)
-		w.waitFor("new endpoints work", func() bool { return h.got("/hook", late...) == 2 && h.got("/other", late...) == 2 })
+		w.waitFor("new endpoints work",
+			func() bool { return h.got("/hook", late...) == 2 && h.got("/other", late...) == 2 })
 		if n := h.got("/hook", wanted...) + h.got("/other", wanted...); n != 0 {
 			t.Errorf("%d events of another endpoint's backlog were delivered", n)
 		}
@@ -165,13 +170,17 @@ func TestCursorFrom(t *testing.T) {
 		w.waitFor("the backlog is delivered", func() bool { return h.got("/hook", wanted...) == len(wanted) })
 		w.wants(w.try("admin", "GET", crm, nil), 404)
 		w.log.clear()
-		w.reconfigure(object{"name": "crm2", "url": h.url + "/hook", "cursor_from": "crm", "timeout": "9s"}, object{"name": "crm3", "url": h.url + "/other", "cursor_from": "nobody"})
-		if log := w.log.String(); !strings.Contains(log, "endpoint=crm3 cursor_from=nobody") || strings.Contains(log, "cursor_from=crm") {
+		w.reconfigure(object{"name": "crm2", "url": h.url + "/hook", "cursor_from": "crm", "timeout": "9s"},
+			object{"name": "crm3", "url": h.url + "/other", "cursor_from": "nobody"})
+		if log := w.log.String(); !strings.Contains(log, "endpoint=crm3 cursor_from=nobody") ||
+			strings.Contains(log, "cursor_from=crm") {
 			t.Errorf("log:\n%s", log)
 		}
-		w.settings["webhook"] = object{"endpoints": []any{object{"name": "a", "url": h.url}, object{"name": "b", "url": h.url, "cursor_from": "a"}}}
+		w.settings["webhook"] = object{"endpoints": []any{object{"name": "a", "url": h.url},
+			object{"name": "b", "url": h.url, "cursor_from": "a"}}}
 		w.configure()
-		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422, "webhook.endpoints[1].cursor_from", "has that name")
+		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422,
+			"webhook.endpoints[1].cursor_from", "has that name")
 	})
 }
 
@@ -185,10 +194,12 @@ func TestStart(t *testing.T) {
 		old := w.change(3)
 		w.reconfigure(
 			object{"name": "oldest", "url": h.url + "/hook", "start": "oldest"},
-			object{"name": "time", "url": h.url + "/refuses", "start": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)},
+			object{"name": "time", "url": h.url + "/refuses",
+				"start": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)},
 			object{"name": "newest", "url": h.url + "/other"},
 		)
-		created := slices.DeleteFunc(slices.Clone(old), func(e string) bool { return strings.HasPrefix(e, "context.updated") })
+		created := slices.DeleteFunc(slices.Clone(old),
+			func(e string) bool { return strings.HasPrefix(e, "context.updated") })
 		w.waitFor("old events arrive", func() bool {
 			return h.got("/hook", old...) == len(old) && h.got("/refuses", created...) == len(created)
 		})
@@ -199,7 +210,8 @@ func TestStart(t *testing.T) {
 		}
 		w.settings["webhook"] = object{"endpoints": []any{object{"url": h.url, "start": "yesterday"}}}
 		w.configure()
-		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422, "webhook.endpoints[0].start: expected newest, oldest or a time")
+		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422,
+			"webhook.endpoints[0].start: expected newest, oldest or a time")
 	})
 }
 
@@ -208,7 +220,8 @@ func TestStart(t *testing.T) {
 func TestNarrowedEvents(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
-		crm := object{"name": "crm", "url": h.url + "/refuses", "retry": object{"schedule": []any{"1h"}, "max_attempts": 20}}
+		crm := object{"name": "crm", "url": h.url + "/refuses",
+			"retry": object{"schedule": []any{"1h"}, "max_attempts": 20}}
 		settings["webhook"] = object{"endpoints": []any{crm}}
 		w := newWorldWith(t, settings, option(reloads))
 		w.user("ann")
@@ -225,7 +238,8 @@ func TestNarrowedEvents(t *testing.T) {
 		w.reconfigure(crm)
 		w.waitFor("what waited is delivered", func() bool { return h.got("/refuses", deleted...) == 3 })
 		w.until("admin", "GET", path, nil, has(`"parked":0`, `"lag_events":0`))
-		if got := strings.Join(w.series("tidings_webhook_filtered_total"), ""); got != `tidings_webhook_filtered_total{endpoint="crm"} 3` {
+		if got := strings.Join(w.series("tidings_webhook_filtered_total"),
+			""); got != `tidings_webhook_filtered_total{endpoint="crm"} 3` {
 			t.Errorf("metric: %q", got)
 		}
 	})

@@ -34,17 +34,21 @@ func TestReceiverSwitchesProtocols(t *testing.T) {
 					if _, err := http.ReadRequest(r); err != nil {
 						return
 					}
-					fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+					fmt.Fprint(c,
+						"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 					_, _ = io.Copy(io.Discard, r)
 					closed <- struct{}{}
 				}()
 			}
 		}()
-		w := newWorldWith(t, settings, object{"name": "switching", "url": "http://" + l.Addr().String(), "timeout": "3s"})
-		w.wants(w.call("admin", "POST", "/webhooks/endpoints/switching/test", nil), 200, `"outcome":"failed"`, `"reason":"http_101"`)
+		w := newWorldWith(t, settings,
+			object{"name": "switching", "url": "http://" + l.Addr().String(), "timeout": "3s"})
+		w.wants(w.call("admin", "POST", "/webhooks/endpoints/switching/test", nil), 200,
+			`"outcome":"failed"`, `"reason":"http_101"`)
 		<-closed
 		w.call("ann", "POST", "/contexts", object{})
-		w.until("admin", "GET", "/webhooks/attempts?endpoint=switching", nil, has(`"reason":"http_101"`, `"status":101`))
+		w.until("admin", "GET", "/webhooks/attempts?endpoint=switching", nil,
+			has(`"reason":"http_101"`, `"status":101`))
 		begun := time.Now()
 		if err := w.stop(); err != nil {
 			t.Error(err)

@@ -78,13 +78,15 @@ func TestTextOfBodies(t *testing.T) {
 							path = strings.ReplaceAll(path, "{"+p.Name+"}", o.idFor(operation, p))
 						}
 					}
-					a := o.request(o.who, operation.method, path, strings.NewReader(sent), map[string]string{"Content-Type": "application/json"})
+					a := o.request(o.who, operation.method, path, strings.NewReader(sent),
+						map[string]string{"Content-Type": "application/json"})
 					what := fmt.Sprintf("%s, %s: %.30q", operation.id, place, literal.raw)
 					o.note(answers, what, a)
 					if literal.refused != 0 && (a.status != literal.refused || !strings.Contains(a.text, literal.why)) {
 						o.Errorf("%s: %d %s; want %d and %q", what, a.status, a.text, literal.refused, literal.why)
 					}
-					if member, _, _ := strings.Cut(place, ","); literal.refused == 422 && !strings.Contains(a.text, `"location":"`+member) {
+					if member, _, _ := strings.Cut(place, ","); literal.refused == 422 &&
+						!strings.Contains(a.text, `"location":"`+member) {
 						o.Errorf("%s: the answer names no place: %s", what, a.text)
 					}
 					if a.status < 400 {
@@ -125,7 +127,8 @@ func marked(body any, mark string, n int) (copied any, place string) {
 		case map[string]any:
 			members := make(object)
 			for _, name := range slices.Sorted(maps.Keys(v)) {
-				if free := strings.HasSuffix(at, "metadata") || strings.HasSuffix(at, "variables"); free && hit(", KEY") {
+				if free := strings.HasSuffix(at, "metadata") || strings.HasSuffix(at, "variables"); free &&
+					hit(", KEY") {
 					members[mark] = v[name]
 					continue
 				}
@@ -149,23 +152,28 @@ func marked(body any, mark string, n int) (copied any, place string) {
 func samples(o *owned) map[string]any {
 	agent := card("Agent")
 	agent["skills"] = []any{object{"id": "s", "name": "n", "description": "d", "tags": []string{"t"}}}
-	provider := object{"location": o.agent.url + "/sample", "origin": "o", "agent_card": agent, "auto_stop_timeout_sec": 5, "variables": object{"A": "1"}}
+	provider := object{"location": o.agent.url + "/sample", "origin": "o", "agent_card": agent,
+		"auto_stop_timeout_sec": 5, "variables": object{"A": "1"}}
 	build := object{
 		"location": "https://github.com/org/sample", "build_configuration": object{"dockerfile_path": "Dockerfile"},
 		"on_complete": object{"type": "no_action"},
 	}
 	metadata := object{"metadata": object{"key": "value"}}
 	return map[string]any{
-		"updateConfiguration":     object{"default_llm_model": "m", "default_embedding_model": "e"},
-		"createConnector":         object{"url": "https://example.com/sample", "client_id": "c", "client_secret": "s", "match_preset": true, "metadata": object{"key": "value"}},
-		"connect":                 object{"access_token": "t", "redirect_url": "https://example.com"},
-		"extractFile":             object{"settings": object{"formats": []string{"markdown"}, "include_images": true}},
-		"createContext":           object{"metadata": object{"key": "value"}, "provider_id": o.id("provider")},
-		"replaceContext":          metadata,
-		"updateContextMetadata":   metadata,
-		"addHistory":              object{"role": "user", "messageId": "m", "parts": []any{object{"kind": "text", "text": "hello", "metadata": object{"key": "value"}}}},
-		"createModelProvider":     object{"type": "watsonx", "base_url": o.agent.url + "/sample/v1", "api_key": "k", "name": "n", "description": "d", "watsonx_project_id": "p"},
-		"updateModelProvider":     object{"base_url": o.agent.url + "/sample/v1", "api_key": "k", "name": "n", "description": "d"},
+		"updateConfiguration": object{"default_llm_model": "m", "default_embedding_model": "e"},
+		"createConnector": object{"url": "https://example.com/sample", "client_id": "c", "client_secret": "s",
+			"match_preset": true, "metadata": object{"key": "value"}},
+		"connect":               object{"access_token": "t", "redirect_url": "https://example.com"},
+		"extractFile":           object{"settings": object{"formats": []string{"markdown"}, "include_images": true}},
+		"createContext":         object{"metadata": object{"key": "value"}, "provider_id": o.id("provider")},
+		"replaceContext":        metadata,
+		"updateContextMetadata": metadata,
+		"addHistory": object{"role": "user", "messageId": "m",
+			"parts": []any{object{"kind": "text", "text": "hello", "metadata": object{"key": "value"}}}},
+		"createModelProvider": object{"type": "watsonx", "base_url": o.agent.url + "/sample/v1", "api_key": "k",
+			"name": "n", "description": "d", "watsonx_project_id": "p"},
+		"updateModelProvider": object{"base_url": o.agent.url + "/sample/v1", "api_key": "k",
+			"name": "n", "description": "d"},
 		"matchModels":             object{"capability": "llm", "suggested_models": []string{"m"}, "score_cutoff": 0.5},
 		"createProviderBuild":     build,
 		"previewProviderBuild":    build,
@@ -188,8 +196,9 @@ func samples(o *owned) map[string]any {
 		"searchVectorStore":  object{"query_vector": []int{1}, "limit": 1},
 		"discardDeadLetters": object{"event": "1", "all": false},
 		"replay": object{
-			"endpoint": "receiver", "dead": false, "event": "1", "events": []string{"provider.*"}, "resource": "provider/1",
-			"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z",
+			"endpoint": "receiver", "dead": false, "event": "1", "events": []string{"provider.*"},
+			"resource": "provider/1",
+			"since":    "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z",
 		},
 	}
 }

@@ -73,7 +73,8 @@ func TestTextOfParameters(t *testing.T) {
 					continue
 				}
 				for _, spelling := range spellings {
-					o.checkParameter(operation, p, spelling.name, spelling.of(o.idFor(operation, p)), spelling.refused, answers)
+					o.checkParameter(operation, p, spelling.name, spelling.of(o.idFor(operation, p)),
+						spelling.refused, answers)
 				}
 			}
 		}
@@ -91,7 +92,8 @@ func TestTextOfParameters(t *testing.T) {
 func compareDatabases(t *testing.T, test func(o *owned, answers map[string]string)) {
 	t.Parallel()
 	all := make(map[string]map[string]string)
-	for name, settings := range map[string]map[string]any{"SQLite": {}, "PostgreSQL": {"database_url": testdb.Postgres(t)}} {
+	for name, settings := range map[string]map[string]any{"SQLite": {},
+		"PostgreSQL": {"database_url": testdb.Postgres(t)}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, settings)
 			all[name] = make(map[string]string)
@@ -107,7 +109,8 @@ func compareDatabases(t *testing.T, test func(o *owned, answers map[string]strin
 // note notes a status, which is no fault of the server's.
 func (o *owned) note(answers map[string]string, what string, a answer) {
 	o.Helper()
-	if a.status >= 500 && a.status != http.StatusNotImplemented && a.status != http.StatusBadGateway && a.status != http.StatusGatewayTimeout {
+	if a.status >= 500 && a.status != http.StatusNotImplemented && a.status != http.StatusBadGateway &&
+		a.status != http.StatusGatewayTimeout {
 		o.Errorf("%s: %d %s", what, a.status, a.text)
 	}
 	if strings.HasPrefix(what, "cancelReplay") && a.status == http.StatusConflict {
@@ -128,7 +131,9 @@ func clean(value string) string {
 
 // checkParameter makes a request with a value in one parameter; the others are
 // as they should be.
-func (o *owned) checkParameter(operation call, p parameter, name, value string, refused bool, answers map[string]string) {
+func (o *owned) checkParameter(
+	operation call, p parameter, name, value string, refused bool, answers map[string]string,
+) {
 	o.Helper()
 	path, query, header := "/api/v1"+operation.path, url.Values{}, map[string]string{}
 	for _, other := range operation.parameters {
@@ -165,7 +170,8 @@ func (o *owned) checkParameter(operation call, p parameter, name, value string, 
 	}
 	what := fmt.Sprintf("%s, %s %s: %s", operation.id, p.In, p.Name, name)
 	o.note(answers, what, a)
-	if place := p.In + "." + p.Name; refused && (a.status != http.StatusUnprocessableEntity || !strings.Contains(a.text, place)) {
+	if place := p.In + "." + p.Name; refused &&
+		(a.status != http.StatusUnprocessableEntity || !strings.Contains(a.text, place)) {
 		o.Errorf("%s: %d %s; want 422 and %q", what, a.status, a.text, place)
 	}
 	if a.status < 400 && operation.method != http.MethodGet {
@@ -217,8 +223,10 @@ func TestTextOfUploads(t *testing.T) {
 		w := newWorld(t, settings)
 		for _, test := range tests {
 			body := "--x\r\n" + test.header + "\r\ntext\r\n--x--\r\n"
-			a := w.request("ann", "POST", "/api/v1/files", strings.NewReader(body), map[string]string{"Content-Type": "multipart/form-data; boundary=x"})
-			if a.status != test.status || test.status == 201 && a.body["filename"] != test.file || test.status == 422 && !strings.Contains(a.text, `"location":"file"`) {
+			a := w.request("ann", "POST", "/api/v1/files", strings.NewReader(body),
+				map[string]string{"Content-Type": "multipart/form-data; boundary=x"})
+			if a.status != test.status || test.status == 201 && a.body["filename"] != test.file || test.status == 422 &&
+				!strings.Contains(a.text, `"location":"file"`) {
 				t.Errorf("%s: %d %s; want %d and %q", test.name, a.status, a.text, test.status, test.file)
 			}
 		}
@@ -242,7 +250,8 @@ func TestTextComesBack(t *testing.T) {
 		w.call("ann", "POST", "/user_feedback", opinion)
 		store := w.call("ann", "POST", "/vector_stores", object{"name": text, "dimension": 1, "model_id": text}).id()
 		w.call("ann", "PUT", "/vector_stores/"+store, []any{object{
-			"document_id": text, "document_type": "external", "model_id": text, "text": text, "embedding": []int{1}, "metadata": object{text: text},
+			"document_id": text, "document_type": "external", "model_id": text, "text": text, "embedding": []int{1},
+			"metadata": object{text: text},
 		}})
 		for path, want := range map[string]int{
 			"/contexts": 3, "/contexts/" + id + "/history": 1, "/variables": 2, "/providers": 2, "/user_feedback": 4,
@@ -305,7 +314,8 @@ func TestTextOfUsersServers(t *testing.T) {
 		for n, value := range values {
 			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 				agent, _ := json.Marshal(card("a")) // it is strings
-				fmt.Fprintf(rw, `%[1]s,"x":%[2]s,"data":[{"id":"m","x":%[2]s}]}`, strings.TrimSuffix(string(agent), "}"), value.raw)
+				fmt.Fprintf(rw, `%[1]s,"x":%[2]s,"data":[{"id":"m","x":%[2]s}]}`,
+					strings.TrimSuffix(string(agent), "}"), value.raw)
 			}))
 			t.Cleanup(server.Close)
 			for path, body := range map[string]object{
@@ -341,7 +351,8 @@ func TestSpellingsOfIDs(t *testing.T) {
 			w.wants(w.try("ann", "GET", "/providers/"+url.PathEscape(odd), nil), 200, `"id":"`+provider+`"`)
 			for _, sent := range []string{odd, escaped(odd)} {
 				body := fmt.Sprintf(`{"provider_id" : "%s" ,"metadata":{"spelled":"%s"}}`, sent, sent)
-				made := w.request("ann", "POST", "/api/v1/contexts", strings.NewReader(body), map[string]string{"Content-Type": "application/json"})
+				made := w.request("ann", "POST", "/api/v1/contexts", strings.NewReader(body),
+					map[string]string{"Content-Type": "application/json"})
 				w.wants(made, 201, `"provider_id":"`+provider+`"`, `"spelled":"`+odd+`"`)
 				w.wants(w.try("ann", "GET", "/contexts?provider_id="+url.QueryEscape(odd), nil), 200, made.id())
 				w.call("ann", "DELETE", "/contexts/"+spelling.of(made.id()), nil)
@@ -359,7 +370,8 @@ func TestNamesOfEndpoints(t *testing.T) {
 		names = append(names, fmt.Sprint(e.(object)["name"]))
 	}
 	path := "/webhooks/endpoints/" + url.PathEscape(strings.ReplaceAll(name, "é", "%C3%A9"))
-	for _, a := range []answer{w.try("admin", "GET", path, nil), w.try("admin", "POST", path+"/pause", nil), w.try("admin", "POST", path+"/resume", nil)} {
+	for _, a := range []answer{w.try("admin", "GET", path, nil), w.try("admin", "POST", path+"/pause", nil),
+		w.try("admin", "POST", path+"/resume", nil)} {
 		if a.status != 200 {
 			t.Errorf("%d %s; there are %q", a.status, a.text, names)
 		}

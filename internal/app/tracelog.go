@@ -46,7 +46,8 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpa
 	if err != nil && time.Since(e.logged) >= exporterLogInterval {
 		e.logged = time.Now()
 		reason, _, _ := strings.Cut(err.Error(), "body: ")
-		e.logger.WarnContext(ctx, "traces could not be sent", "spans", len(spans), "error", strings.TrimRight(reason, " ("))
+		e.logger.WarnContext(ctx, "traces could not be sent", "spans", len(spans), "error",
+			strings.TrimRight(reason, " ("))
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ func newTracer(ctx context.Context, cfg config.Tracing, version string, logger *
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(&exporter{SpanExporter: otlp, logger: logger}),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.SampleRatio))),
-		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "tidings"), attribute.String("service.version", version))),
+		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "tidings"),
+			attribute.String("service.version", version))),
 	)
 	return &tracer{provider, provider.Tracer("tidings")}, nil
 }
@@ -75,7 +76,8 @@ func (t *tracer) observe(next http.Handler) http.Handler {
 			span.SetName(knownMethod(r.Method) + " " + route)
 			span.SetAttributes(attribute.String("http.route", route))
 		}
-		span.SetAttributes(attribute.String("http.request.method", knownMethod(r.Method)), attribute.Int("http.response.status_code", seen.status))
+		span.SetAttributes(attribute.String("http.request.method", knownMethod(r.Method)),
+			attribute.Int("http.response.status_code", seen.status))
 		if seen.status >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, "")
 		}
@@ -101,10 +103,13 @@ func traceparent(ctx context.Context) string {
 
 // attempt makes the span of an attempt, which carries on the event's trace.
 func (t *tracer) attempt(endpoint string, a *tidings.Attempt) (end func(tidings.Outcome)) {
-	parent := propagation.TraceContext{}.Extract(context.Background(), propagation.MapCarrier{"traceparent": a.Event.Trace})
-	ctx, span := t.Start(parent, "deliver "+a.Event.Name(), trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
-		attribute.String("tidings.endpoint", endpoint), attribute.String("tidings.event", a.Event.Name()),
-		attribute.String("tidings.webhook_id", a.Event.ID), attribute.Int("tidings.attempt", a.Number), attribute.Bool("tidings.replay", a.Replay)))
+	parent := propagation.TraceContext{}.Extract(context.Background(),
+		propagation.MapCarrier{"traceparent": a.Event.Trace})
+	ctx, span := t.Start(parent, "deliver "+a.Event.Name(), trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(
+			attribute.String("tidings.endpoint", endpoint), attribute.String("tidings.event", a.Event.Name()),
+			attribute.String("tidings.webhook_id", a.Event.ID), attribute.Int("tidings.attempt", a.Number),
+			attribute.Bool("tidings.replay", a.Replay)))
 	a.Trace = traceparent(ctx)
 	return func(o tidings.Outcome) {
 		span.SetAttributes(attribute.String("tidings.outcome", o.Verdict.String()))

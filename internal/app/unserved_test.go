@@ -42,10 +42,14 @@ func (w *world) told(name string) (n int64) {
 func TestExpiryOfDisabledEndpoints(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
-		gone := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusGone) }))
+		gone := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter,
+			_ *http.Request) {
+			rw.WriteHeader(http.StatusGone)
+		}))
 		defer gone.Close()
 		said := object{"name": "said", "url": gone.URL}
-		settings["webhook"] = object{"retention": "5s", "history_retention": "1h", "endpoints": []any{said, object{"name": "off", "url": gone.URL}}}
+		settings["webhook"] = object{"retention": "5s", "history_retention": "1h",
+			"endpoints": []any{said, object{"name": "off", "url": gone.URL}}}
 		w := newWorldWith(t, settings, option(reloads))
 		w.call("ann", "POST", "/contexts", object{})
 		w.until("admin", "GET", "/webhooks/endpoints/said", nil, has(`"state":"disabled"`))
@@ -66,7 +70,10 @@ func TestExpiryOfDisabledEndpoints(t *testing.T) {
 func TestExpiryOfWhatOthersServe(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
-	down := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusServiceUnavailable) }))
+	down := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter,
+		_ *http.Request) {
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	}))
 	defer down.Close()
 	var endpoints []any
 	for n := range 4 {
@@ -109,7 +116,8 @@ func TestJumpedClockForgetsNothing(t *testing.T) {
 		db, schema := database(t, settings)
 		change := func(table, what string) {
 			t.Helper()
-			if _, err := db.Exec("UPDATE " + schema + table + " SET " + fmt.Sprintf(what, (2*time.Hour).Microseconds())); err != nil {
+			if _, err := db.Exec("UPDATE " + schema + table + " SET " +
+				fmt.Sprintf(what, (2*time.Hour).Microseconds())); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -139,7 +147,8 @@ func TestJumpedClockForgetsNothing(t *testing.T) {
 func TestReloadWithoutDatabase(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
-		w := newWorldWith(t, settings, object{"name": "off", "url": "http://127.0.0.1:1", "enabled": false}, option(reloads))
+		w := newWorldWith(t, settings, object{"name": "off", "url": "http://127.0.0.1:1", "enabled": false},
+			option(reloads))
 		db, schema := database(t, settings)
 		rename := func(from, to string) {
 			t.Helper()
@@ -155,6 +164,7 @@ func TestReloadWithoutDatabase(t *testing.T) {
 			t.Error("a reload that failed was a panic")
 		}
 		rename("tidings_away", "tidings_controls")
-		w.waitFor("a reload", func() bool { return w.try("admin", "POST", "/webhooks/reload", nil).status == http.StatusOK })
+		w.waitFor("a reload",
+			func() bool { return w.try("admin", "POST", "/webhooks/reload", nil).status == http.StatusOK })
 	})
 }

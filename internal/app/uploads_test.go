@@ -17,8 +17,10 @@ import (
 // beginUpload sends the beginning of a file, and leaves it at that.
 func (w *world) beginUpload(as string, size int) net.Conn {
 	w.Helper()
-	const part = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nContent-Type: text/plain\r\n\r\n"
-	return w.begin(as, http.MethodPost, "/files", "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n",
+	const part = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nContent-Type: " +
+		"text/plain\r\n\r\n"
+	return w.begin(as, http.MethodPost, "/files",
+		"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n",
 		part, strings.Repeat("x", size))
 }
 
@@ -100,10 +102,12 @@ func TestUploadsCountWhatIsKeptMeanwhile(t *testing.T) {
 		w := newWorld(t, settings)
 		c := w.beginUpload("ann", 9*mib)
 		w.waitFor("the beginning arrives", func() bool { return w.incomingBytes() > 8*mib })
-		w.wants(w.tryUpload("ann", "", "f", "text/plain", strings.NewReader(strings.Repeat("x", 18*mib))), http.StatusCreated)
+		w.wants(w.tryUpload("ann", "", "f", "text/plain", strings.NewReader(strings.Repeat("x", 18*mib))),
+			http.StatusCreated)
 		go func() { _, _ = io.WriteString(c, strings.Repeat("x", 20*mib)) }() // it is cut off
 		answered, err := io.ReadAll(io.LimitReader(c, 1<<20))
-		if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 413 ") || !strings.Contains(text, "files.user_quota") {
+		if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 413 ") ||
+			!strings.Contains(text, "files.user_quota") {
 			t.Errorf("the answer: %s, %v", text, err)
 		}
 		w.waitFor("it is removed", func() bool { return w.incomingBytes() == 0 })
@@ -119,22 +123,26 @@ func TestUploadsOfOneUser(t *testing.T) {
 	}
 	w.untilTaken("uploads", 2)
 	begun := time.Now()
-	w.wantsBusy(w.tryUpload("ann", "", "f", "text/plain", strings.NewReader("x")), time.Since(begun), "one user may have 2 uploads")
+	w.wantsBusy(w.tryUpload("ann", "", "f", "text/plain", strings.NewReader("x")), time.Since(begun),
+		"one user may have 2 uploads")
 	w.upload("bob", "")
 	w.wants(w.try("ann", "GET", "/files", nil), http.StatusOK)
 	w.beginUpload("bob", 100)
 	w.untilTaken("uploads", 3)
 	begun = time.Now()
-	w.wantsBusy(w.tryUpload("developer", "", "f", "text/plain", strings.NewReader("x")), time.Since(begun), "this server takes 3 uploads")
+	w.wantsBusy(w.tryUpload("developer", "", "f", "text/plain", strings.NewReader("x")), time.Since(begun),
+		"this server takes 3 uploads")
 }
 
 // An upload that does not go on loses its place, and leaves nothing.
 func TestUploadThatStops(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(t, map[string]any{}, option(func(_ *world, o *app.Options) { o.Pace.Body = 300 * time.Millisecond }))
+	w := newWorldWith(t, map[string]any{},
+		option(func(_ *world, o *app.Options) { o.Pace.Body = 300 * time.Millisecond }))
 	c := w.beginUpload("ann", 200_000)
 	answered, err := io.ReadAll(c)
-	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 4") || !strings.Contains(text, "the upload broke off") {
+	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 4") ||
+		!strings.Contains(text, "the upload broke off") {
 		t.Errorf("the answer: %s, %v", text, err)
 	}
 	w.untilTaken("uploads", 0)
@@ -180,12 +188,15 @@ func TestSearchesOfOneUser(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["limits"] = object{"user_scans": 2, "scans": 3}
 		w := newWorld(t, settings)
-		store := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": dimension, "model_id": "m"}).id()
+		store := w.call("ann", "POST", "/vector_stores",
+			object{"name": "s", "dimension": dimension, "model_id": "m"}).id()
 		embedding := strings.Repeat("0.5,", dimension-1) + "0.25"
-		item := `{"document_id":"d","document_type":"external","model_id":"m","text":"x","embedding":[` + embedding + `]}`
+		item := `{"document_id":"d","document_type":"external","model_id":"m","text":"x","embedding":[` + embedding +
+			`]}`
 		items := "[" + strings.Repeat(item+",", 199) + item + "]"
 		for range 10 {
-			a := w.request("ann", "PUT", "/api/v1/vector_stores/"+store, strings.NewReader(items), map[string]string{"Content-Type": "application/json"})
+			a := w.request("ann", "PUT", "/api/v1/vector_stores/"+store, strings.NewReader(items),
+				map[string]string{"Content-Type": "application/json"})
 			w.wants(a, http.StatusOK)
 		}
 		path := "/api/v1/vector_stores/" + store + "/search"
@@ -193,7 +204,8 @@ func TestSearchesOfOneUser(t *testing.T) {
 		answers := make(chan answer, searches)
 		for range searches {
 			go func() {
-				answers <- w.request("ann", "POST", path, strings.NewReader(`{"query_vector":[`+embedding+`],"limit":1}`),
+				answers <- w.request("ann", "POST", path,
+					strings.NewReader(`{"query_vector":[`+embedding+`],"limit":1}`),
 					map[string]string{"Content-Type": "application/json"})
 			}()
 		}
@@ -219,10 +231,12 @@ func TestSearchesOfOneUser(t *testing.T) {
 // An upload of very many parts, none of which is the file, is refused after a few.
 func TestUploadOfManyParts(t *testing.T) {
 	w := newWorld(t, map[string]any{})
-	c := w.begin("ann", http.MethodPost, "/files", "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n",
+	c := w.begin("ann", http.MethodPost, "/files",
+		"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n",
 		strings.Repeat("--x\r\n\r\n\r\n", 200))
 	answered, err := io.ReadAll(c) // the rest is not waited for
-	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 422 ") || !strings.Contains(text, `with a part \"file\"`) {
+	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 422 ") ||
+		!strings.Contains(text, `with a part \"file\"`) {
 		t.Errorf("the answer: %.300s, %v", text, err)
 	}
 }

@@ -34,7 +34,8 @@ func TestFileShrinks(t *testing.T) {
 		var items []any
 		for i := range 150 {
 			items = append(items, object{
-				"document_id": fmt.Sprint(i), "document_type": "external", "model_id": "m", "embedding": []int{1}, "text": strings.Repeat("x", 100_000),
+				"document_id": fmt.Sprint(i), "document_type": "external", "model_id": "m", "embedding": []int{1},
+				"text": strings.Repeat("x", 100_000),
 			})
 		}
 		w.call("ann", "PUT", "/vector_stores/"+store, items)

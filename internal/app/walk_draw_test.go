@@ -50,7 +50,8 @@ func (d *draw) oddText() string {
 	case n < 9:
 		return pick(d, oddTexts)
 	}
-	return strings.Repeat(pick(d, []string{"a", "é", "\u0001", "<", `"`, "\xff"}), pick(d, []int{256, 257, 2049, 10_001}))
+	return strings.Repeat(pick(d, []string{"a", "é", "\u0001", "<", `"`, "\xff"}),
+		pick(d, []int{256, 257, 2049, 10_001}))
 }
 
 // oddJSON are values that stand where others should, besides [literals].

@@ -47,7 +47,8 @@ func (w *walk) account(s sent, a answer) {
 	w.verify(s, a)
 	collection, _, _ := strings.Cut(s.path[1:], "/")
 	switch {
-	case s.method == http.MethodDelete && slices.Contains([]string{"users", "providers", "model_providers"}, collection):
+	case s.method == http.MethodDelete &&
+		slices.Contains([]string{"users", "providers", "model_providers"}, collection):
 		for _, pool := range w.pools {
 			clear(pool.ids)
 		}

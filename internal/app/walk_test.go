@@ -83,8 +83,9 @@ func newWalk(t *testing.T, settings map[string]any) *walk {
 		o.Logger = slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelError}))
 	}
 	w := &walk{
-		world: newWorldWith(t, settings, option(reloads), option(quiet), object{"name": "away", "url": "http://127.0.0.1:1"}),
-		seed:  *walkSeed, begun: time.Now(), versions: make(map[string]int64), failed: make(map[string]bool),
+		world: newWorldWith(t, settings, option(reloads), option(quiet),
+			object{"name": "away", "url": "http://127.0.0.1:1"}),
+		seed: *walkSeed, begun: time.Now(), versions: make(map[string]int64), failed: make(map[string]bool),
 		pools: make(map[string]*owned), users: make(map[string]string),
 	}
 	for w.seed == 0 {

@@ -42,7 +42,8 @@ func newWentBack(t *testing.T, n int, settings map[string]any) *wentBack {
 		w.late.ServeHTTP(rw, r)
 	}))
 	t.Cleanup(down.Close)
-	settings["webhook"] = object{"endpoints": []any{object{"name": "well", "url": well.URL}, object{"name": "late", "url": down.URL}}}
+	settings["webhook"] = object{"endpoints": []any{object{"name": "well", "url": well.URL},
+		object{"name": "late", "url": down.URL}}}
 	for range n {
 		p := newProcess(t, settings)
 		p.awayAllowed = true
@@ -165,7 +166,8 @@ func TestFailoverThatLosesTheTail(t *testing.T) {
 			}
 			standby := primary.AsyncStandby(t)
 			m := newMovable(t, primary.Address())
-			w := newWentBack(t, 2, map[string]any{"database_url": "postgres://tidings@" + m.listener.Addr().String() + "/failover?sslmode=disable"})
+			w := newWentBack(t, 2, map[string]any{"database_url": "postgres://tidings@" + m.listener.Addr().String() +
+				"/failover?sslmode=disable"})
 			kept := w.write(20)
 			w.arrived(w.got, kept)
 			_, _, common := w.feed("")
@@ -241,7 +243,8 @@ func (w *wentBack) checkLoss() {
 			w.Fatal(err)
 		}
 		for _, name := range []string{"well", "late"} {
-			counted += strings.Count(string(text), fmt.Sprintf("tidings_webhook_missed_total{endpoint=%q,reason=\"lost\"} %d\n", name, lostEvents))
+			counted += strings.Count(string(text),
+				fmt.Sprintf("tidings_webhook_missed_total{endpoint=%q,reason=\"lost\"} %d\n", name, lostEvents))
 		}
 	}
 	if counted != 2 {

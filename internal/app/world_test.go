@@ -118,7 +118,8 @@ func reloads(w *world, o *app.Options) {
 // newWorldWith has more endpoints, and options.
 func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	t.Helper()
-	w := &world{T: t, client: http.DefaultClient, log: new(syncBuffer), arrived: make(map[int64]arrival), answered: make(chan struct{}, 1), begun: time.Now()}
+	w := &world{T: t, client: http.DefaultClient, log: new(syncBuffer), arrived: make(map[int64]arrival),
+		answered: make(chan struct{}, 1), begun: time.Now()}
 	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
 	t.Cleanup(receiver.Close)
 	w.agent = newAgent(t)
@@ -136,11 +137,13 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 		tokens = append(tokens, map[string]any{"sha256": auth.Hash(user), "user": user + "@example.com", "role": role})
 	}
 	all := map[string]any{
-		"listen": "127.0.0.1:0", "data_dir": t.TempDir(), "encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
-		"auth": map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"}, "shutdown_timeout": "5s",
-		"webhook": map[string]any{"endpoints": endpoints},
-		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
-		"log":     map[string]any{"level": "debug"},
+		"listen": "127.0.0.1:0", "data_dir": t.TempDir(),
+		"encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+		"auth":           map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"},
+		"shutdown_timeout": "5s",
+		"webhook":          map[string]any{"endpoints": endpoints},
+		"egress":           map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
+		"log":              map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)
 	maps.DeleteFunc(all, func(_ string, value any) bool { return value == nil })
@@ -237,8 +240,10 @@ func (a answer) id() string {
 // card is an agent card with what A2A requires.
 func card(name string) map[string]any {
 	return map[string]any{
-		"name": name, "description": "Says it again.", "version": "1.0.0", "url": "http://echo", "protocolVersion": "0.3.0",
-		"capabilities": map[string]any{}, "defaultInputModes": []string{"text"}, "defaultOutputModes": []string{"text"}, "skills": []any{},
+		"name": name, "description": "Says it again.", "version": "1.0.0", "url": "http://echo",
+		"protocolVersion": "0.3.0",
+		"capabilities":    map[string]any{}, "defaultInputModes": []string{"text"},
+		"defaultOutputModes": []string{"text"}, "skills": []any{},
 	}
 }
 
@@ -309,7 +314,8 @@ func (w *world) tryUpload(as, query, name, contentType string, content io.Reader
 	var b bytes.Buffer
 	form := multipart.NewWriter(&b)
 	part, err := form.CreatePart(textproto.MIMEHeader{
-		"Content-Disposition": {fmt.Sprintf(`form-data; name="file"; filename=%q`, name)}, "Content-Type": {contentType},
+		"Content-Disposition": {fmt.Sprintf(`form-data; name="file"; filename=%q`, name)},
+		"Content-Type":        {contentType},
 	})
 	if err == nil {
 		_, err = io.Copy(part, content)
@@ -317,7 +323,8 @@ func (w *world) tryUpload(as, query, name, contentType string, content io.Reader
 	if err != nil || form.Close() != nil {
 		w.Fatal(err)
 	}
-	return w.request(as, http.MethodPost, "/api/v1/files"+query, &b, map[string]string{"Content-Type": form.FormDataContentType()})
+	return w.request(as, http.MethodPost, "/api/v1/files"+query, &b,
+		map[string]string{"Content-Type": form.FormDataContentType()})
 }
 
 func (w *world) upload(as, query string) answer {

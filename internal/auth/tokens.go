@@ -89,7 +89,8 @@ func highest(tokens []Token, user string) resource.Role {
 }
 
 var errUnauthenticated = &resource.Error{
-	Code: resource.Unauthenticated, Field: "Authorization", Message: `expected "Bearer" and an API token that this server knows`,
+	Code: resource.Unauthenticated, Field: "Authorization",
+	Message: `expected "Bearer" and an API token that this server knows`,
 }
 
 // Caller returns the caller behind an identity that [Authenticator.Identify]
@@ -169,7 +170,8 @@ func AdminToken(folder string) (t Token, file string, created bool, err error) {
 	}
 	secret := strings.TrimSpace(string(text))
 	if secret == "" {
-		return Token{}, file, false, fmt.Errorf("admin token: %s is empty; remove it, and the next start makes a new one", file)
+		return Token{}, file, false,
+			fmt.Errorf("admin token: %s is empty; remove it, and the next start makes a new one", file)
 	}
 	return Token{SHA256: Hash(secret), User: LocalAdmin, Role: resource.RoleAdmin}, file, created, nil
 }

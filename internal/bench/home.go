@@ -41,7 +41,8 @@ func Open(url, file string) (*Home, error) {
 		db := stdlib.OpenDB(*cfg)
 		return &Home{Log: postgres.New(db, postgres.Options{}), DB: db}, nil
 	}
-	dsn := "file:" + file + "?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"
+	dsn := "file:" + file +
+		"?_txlock=immediate&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=busy_timeout(10000)"
 	writer, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,8 @@ func testBlobs(t *testing.T, blobs resource.Blobs) {
 		t.Error(err)
 	}
 	broken := errors.New("broken")
-	if _, err := blobs.Write(ctx, io.MultiReader(strings.NewReader("half"), errorReader{broken})); !errors.Is(err, broken) {
+	if _, err := blobs.Write(ctx, io.MultiReader(strings.NewReader("half"), errorReader{broken})); !errors.Is(err,
+		broken) {
 		t.Errorf("error = %v", err)
 	}
 

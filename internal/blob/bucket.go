@@ -115,7 +115,8 @@ func (o *object) Keep(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
 	b := o.bucket
-	_, err := b.client.CopyObject(ctx, minio.CopyDestOptions{Bucket: b.name, Object: b.key(id)}, minio.CopySrcOptions{Bucket: b.name, Object: o.key})
+	_, err := b.client.CopyObject(ctx, minio.CopyDestOptions{Bucket: b.name, Object: b.key(id)},
+		minio.CopySrcOptions{Bucket: b.name, Object: o.key})
 	if err != nil {
 		return fmt.Errorf("keep content: %w", outage(err))
 	}

@@ -19,7 +19,8 @@ import (
 )
 
 func bucketOptions(s *testdb.Bucket) blob.BucketOptions {
-	return blob.BucketOptions{Endpoint: s.Endpoint, Region: s.Region, Name: s.Name, Prefix: "tidings/", AccessKey: s.AccessKey, SecretKey: s.SecretKey}
+	return blob.BucketOptions{Endpoint: s.Endpoint, Region: s.Region, Name: s.Name, Prefix: "tidings/",
+		AccessKey: s.AccessKey, SecretKey: s.SecretKey}
 }
 
 func keys(t *testing.T, client *minio.Client, bucket string) (all []string) {
@@ -69,7 +70,8 @@ func TestBucket(t *testing.T) {
 
 	// What others keep in the bucket is none of its contents.
 	for _, key := range []string{"others", o.Prefix + "ot/others", o.Prefix + id} {
-		if _, err := client.PutObject(t.Context(), o.Name, key, strings.NewReader("x"), 1, minio.PutObjectOptions{}); err != nil {
+		if _, err := client.PutObject(t.Context(), o.Name, key, strings.NewReader("x"), 1,
+			minio.PutObjectOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -47,7 +47,8 @@ func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
 	}
 	defer f.Close()
 	broken := errors.New("broken")
-	if _, err := f.Write(t.Context(), io.MultiReader(strings.NewReader("half"), errorReader{broken})); !errors.Is(err, broken) {
+	if _, err := f.Write(t.Context(), io.MultiReader(strings.NewReader("half"), errorReader{broken})); !errors.Is(err,
+		broken) {
 		t.Errorf("error = %v", err)
 	}
 	if left := files(t, dir); len(left) != 0 {

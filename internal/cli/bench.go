@@ -81,13 +81,17 @@ func printBench(out io.Writer, o bench.Options, r *bench.Result) error {
 		database = "PostgreSQL"
 	}
 	fields := [][2]string{
-		{"what", fmt.Sprintf("%d events to %d endpoints, %d in flight, %s, on %s; %s, %d CPUs", o.Events, o.Endpoints, o.InFlight, o.Format, database, runtime.Version(), runtime.NumCPU())},
-		{"delivered", fmt.Sprintf("%.0f per second, %.2f of a bare client's %.0f", r.DeliveredPerSecond, r.OfBareClient, r.BarePerSecond)},
+		{"what", fmt.Sprintf("%d events to %d endpoints, %d in flight, %s, on %s; %s, %d CPUs", o.Events, o.Endpoints,
+			o.InFlight, o.Format, database, runtime.Version(), runtime.NumCPU())},
+		{"delivered", fmt.Sprintf("%.0f per second, %.2f of a bare client's %.0f", r.DeliveredPerSecond,
+			r.OfBareClient, r.BarePerSecond)},
 		{"CPU", fmt.Sprintf("%.1f µs a delivery, bare client %.1f", r.CPUPerDelivery, r.BareCPUPerRequest)},
 		{"failed attempts", fmt.Sprint(r.Failed)},
 	}
 	if r.Steady > 0 {
-		fields = append(fields, [2]string{"commit to arrival", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, of %d at %d a second", r.P50, r.P99, r.Steady, o.Rate)})
+		fields = append(fields,
+			[2]string{"commit to arrival", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, of %d at %d a second", r.P50,
+				r.P99, r.Steady, o.Rate)})
 	}
 	return printFields(out, append(fields, [2]string{"memory", fmt.Sprintf("%.0f MiB at most", r.PeakMemory)}))
 }
@@ -104,7 +108,8 @@ func startReceiver(ctx context.Context, o bench.Options) (*receiverProcess, erro
 	if err != nil {
 		return nil, err
 	}
-	return runReceiver(ctx, program, "bench", "receiver", fmt.Sprintf("--delay=%s", o.Delay), fmt.Sprintf("--failures=%g", o.Failures))
+	return runReceiver(ctx, program, "bench", "receiver", fmt.Sprintf("--delay=%s", o.Delay),
+		fmt.Sprintf("--failures=%g", o.Failures))
 }
 
 func receiverCommand() *cobra.Command {

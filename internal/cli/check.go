@@ -29,7 +29,8 @@ func checkCommand() *cobra.Command {
 				return err
 			}
 			c.out, c.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
-			fmt.Fprintf(c.out, "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "), len(cfg.Webhook.Endpoints))
+			fmt.Fprintf(c.out, "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "),
+				len(cfg.Webhook.Endpoints))
 			for _, e := range cfg.Webhook.Endpoints {
 				fmt.Fprintf(c.out, "  %s\n", e.Name)
 			}
@@ -41,7 +42,8 @@ func checkCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.url, "against", "",
-		"`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they have left to get")
+		"`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they "+
+			"have left to get")
 	c.credentialFlags(f)
 	return cmd
 }
@@ -79,7 +81,8 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 			continue
 		}
 		begins[e.Name] = e.Start
-		added = append(added, relay.Endpoint{Endpoint: tidings.Endpoint{Name: e.Name, URL: e.URL}, CursorFrom: e.CursorFrom})
+		added = append(added, relay.Endpoint{Endpoint: tidings.Endpoint{Name: e.Name, URL: e.URL},
+			CursorFrom: e.CursorFrom})
 	}
 	var left []relay.Left
 	for _, e := range page.Items {
@@ -94,7 +97,8 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 			fmt.Fprintf(c.out, "endpoint %s goes on where %s stops, %d events behind\n", name, old, e.LagEvents)
 			delete(begins, name)
 		} else {
-			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, of which the server keeps no cursor\n", name, old)
+			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, of which the server keeps no cursor\n",
+				name, old)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(begins)) {
@@ -107,7 +111,8 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 		e := known[l.Name]
 		fmt.Fprintf(c.errOut, "warning: endpoint %s is not in the configuration and has events left to get: "+
 			"it is %d events behind, with %d parked and %d dead letters; "+
-			"keep it, or set cursor_from to its name on the endpoint that takes its place", l.Name, e.LagEvents, e.Parked, e.Dead)
+			"keep it, or set cursor_from to its name on the endpoint that takes its place", l.Name,
+			e.LagEvents, e.Parked, e.Dead)
 		if candidates := unclear[l.Name]; len(candidates) > 0 {
 			fmt.Fprintf(c.errOut, " (on the same host: %s)", strings.Join(candidates, ", "))
 		}

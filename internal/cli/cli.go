@@ -57,14 +57,16 @@ func flagError(err error) error {
 	)
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
-		return fmt.Errorf("unknown flag -%.1s; flags begin with two dashes, as in --config", unknown.GetSpecifiedShortnames())
+		return fmt.Errorf("unknown flag -%.1s; flags begin with two dashes, as in --config",
+			unknown.GetSpecifiedShortnames())
 	case errors.As(err, &unknown):
 		if name := unknown.GetSpecifiedName(); flagName.MatchString(name) {
 			return fmt.Errorf("unknown flag: --%s", name)
 		}
 		return errors.New("unknown flag")
 	case errors.As(err, &invalid):
-		return fmt.Errorf("flag --%s expects a value of type %s", invalid.GetFlag().Name, invalid.GetFlag().Value.Type())
+		return fmt.Errorf("flag --%s expects a value of type %s", invalid.GetFlag().Name,
+			invalid.GetFlag().Value.Type())
 	case errors.As(err, &missing):
 		return fmt.Errorf("flag --%s needs a value", missing.GetFlag().Name)
 	case errors.As(err, &syntax):

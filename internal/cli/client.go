@@ -34,7 +34,9 @@ type client struct {
 
 // operatorCommand is a command that talks to a running server; its flags say
 // which and how.
-func operatorCommand(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, c *client, args []string) error) *cobra.Command {
+func operatorCommand(
+	use, short string, args cobra.PositionalArgs, run func(ctx context.Context, c *client, args []string) error,
+) *cobra.Command {
 	c := &client{}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: args,
@@ -53,7 +55,8 @@ func operatorCommand(use, short string, args cobra.PositionalArgs, run func(ctx 
 
 // credentialFlags adds the flags that say who asks.
 func (c *client) credentialFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"), "an admin's API `TOKEN` (TIDINGS_TOKEN); else the admin-token in the data folder")
+	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"),
+		"an admin's API `TOKEN` (TIDINGS_TOKEN); else the admin-token in the data folder")
 	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token")
 	f.Lookup("token").DefValue = "" // help must not show it
 }
@@ -74,7 +77,9 @@ const (
 
 // call makes a request of the API and decodes the answer into it; with --json it
 // prints it instead, and returns true.
-func (c *client) call(ctx context.Context, method, path string, query url.Values, body, into any) (printed bool, err error) {
+func (c *client) call(
+	ctx context.Context, method, path string, query url.Values, body, into any,
+) (printed bool, err error) {
 	text, err := c.request(ctx, method, path, query, body)
 	if err != nil {
 		return false, err

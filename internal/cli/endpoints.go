@@ -18,15 +18,17 @@ import (
 func endpointsCommand() *cobra.Command {
 	cmd := operatorCommand("endpoints", "How the endpoints of a running server are doing", exactly(0), listEndpoints)
 	cmd.AddCommand(
-		operatorCommand("show NAME", "How an endpoint is doing, in full", exactly(1), func(ctx context.Context, c *client, args []string) error {
-			return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
-		}),
-		operatorCommand("test [NAME]", "Send a webhook.ping to one endpoint, or to each, and see what comes of it", atMost(1), func(ctx context.Context, c *client, args []string) error {
-			if len(args) == 0 {
-				return testEndpoints(ctx, c)
-			}
-			return testEndpoint(ctx, c, args[0])
-		}),
+		operatorCommand("show NAME", "How an endpoint is doing, in full", exactly(1),
+			func(ctx context.Context, c *client, args []string) error {
+				return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
+			}),
+		operatorCommand("test [NAME]", "Send a webhook.ping to one endpoint, or to each, and see what comes of it",
+			atMost(1), func(ctx context.Context, c *client, args []string) error {
+				if len(args) == 0 {
+					return testEndpoints(ctx, c)
+				}
+				return testEndpoint(ctx, c, args[0])
+			}),
 	)
 	cmd.AddCommand(discardCommand())
 	for verb, short := range map[string]string{
@@ -34,30 +36,34 @@ func endpointsCommand() *cobra.Command {
 		"resume": "End a pause",
 		"enable": "Deliver again to an endpoint that answered 410",
 	} {
-		cmd.AddCommand(operatorCommand(verb+" NAME", short, exactly(1), func(ctx context.Context, c *client, args []string) error {
-			return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
-		}))
+		cmd.AddCommand(operatorCommand(verb+" NAME", short, exactly(1),
+			func(ctx context.Context, c *client, args []string) error {
+				return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
+			}))
 	}
 	return cmd
 }
 
 func discardCommand() *cobra.Command {
 	var all bool
-	cmd := operatorCommand("discard NAME [EVENT]", "Remove a dead letter, or all of them with --all", between(1, 2), func(ctx context.Context, c *client, args []string) error {
-		in := webhook.NewDiscard{All: all}
-		if len(args) == 2 {
-			in.Event = args[1]
-		}
-		if in.All == (in.Event != "") {
-			return errors.New("name the webhook-id or position of an event, or give --all")
-		}
-		var done webhook.Discarded
-		if printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard", nil, in, &done); printed || err != nil {
+	cmd := operatorCommand("discard NAME [EVENT]", "Remove a dead letter, or all of them with --all", between(1, 2),
+		func(ctx context.Context, c *client, args []string) error {
+			in := webhook.NewDiscard{All: all}
+			if len(args) == 2 {
+				in.Event = args[1]
+			}
+			if in.All == (in.Event != "") {
+				return errors.New("name the webhook-id or position of an event, or give --all")
+			}
+			var done webhook.Discarded
+			if printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard",
+				nil, in, &done); printed ||
+				err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(c.out, "%d dead letters discarded\n", done.Discarded)
 			return err
-		}
-		_, err := fmt.Fprintf(c.out, "%d dead letters discarded\n", done.Discarded)
-		return err
-	})
+		})
 	cmd.Flags().BoolVar(&all, "all", false, "all dead letters of the endpoint")
 	return cmd
 }
@@ -72,12 +78,14 @@ func listEndpoints(ctx context.Context, c *client, _ []string) error {
 	rows := make([][]string, len(page.Items))
 	for i, e := range page.Items {
 		rows[i] = []string{
-			e.Name, e.State, e.Reason, strconv.FormatInt(e.LagEvents, 10), seconds(e.LagSeconds), strconv.FormatInt(e.InFlight, 10),
+			e.Name, e.State, e.Reason, strconv.FormatInt(e.LagEvents, 10), seconds(e.LagSeconds),
+			strconv.FormatInt(e.InFlight, 10),
 			fmt.Sprintf("%.1f", e.Delivered), strconv.FormatInt(e.Parked, 10), strconv.FormatInt(e.Dead, 10),
 			strconv.FormatInt(e.Missed, 10), strconv.FormatInt(e.Lost, 10),
 		}
 	}
-	return printTable(c.out, []string{"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second", "parked", "dead", "missed", "lost"}, rows)
+	return printTable(c.out, []string{"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second",
+		"parked", "dead", "missed", "lost"}, rows)
 }
 
 func showEndpoint(ctx context.Context, c *client, method, path string) error {
@@ -101,7 +109,8 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 		{"dead letters", strconv.FormatInt(e.Dead, 10)},
 	}
 	if e.Rate > 0 {
-		fields = append(fields, [2]string{"pace", fmt.Sprintf("%.1f requests a second; it refused some at %.1f", e.Rate, e.Ceiling)})
+		fields = append(fields,
+			[2]string{"pace", fmt.Sprintf("%.1f requests a second; it refused some at %.1f", e.Rate, e.Ceiling)})
 	}
 	if e.Expires != "" {
 		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + e.Expires})
@@ -110,17 +119,23 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 		fields = append(fields, [2]string{"missed", fmt.Sprintf("%d events expired before it got them", e.Missed)})
 	}
 	if e.Lost > 0 {
-		fields = append(fields, [2]string{"lost", fmt.Sprintf("%d events that the database lost; it may have got some before", e.Lost)})
+		fields = append(fields,
+			[2]string{"lost", fmt.Sprintf("%d events that the database lost; it may have got some before", e.Lost)})
 	}
 	if last := e.LastError; last != nil {
-		fields = append(fields, [2]string{"last error", strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event, last.At.Format("2006-01-02T15:04:05Z07:00")))})
+		fields = append(fields,
+			[2]string{"last error",
+				strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event,
+					last.At.Format("2006-01-02T15:04:05Z07:00")))})
 	}
 	for _, p := range e.Partitions {
 		holder := p.Replica
 		if holder == "" {
 			holder = "nobody"
 		}
-		fields = append(fields, [2]string{fmt.Sprintf("partition %d", p.Index), fmt.Sprintf("%s at %d, held by %s (generation %d)", p.State, p.Cursor, holder, p.Generation)})
+		fields = append(fields,
+			[2]string{fmt.Sprintf("partition %d", p.Index), fmt.Sprintf("%s at %d, held by %s (generation %d)", p.State,
+				p.Cursor, holder, p.Generation)})
 	}
 	return printFields(c.out, fields)
 }
@@ -177,12 +192,14 @@ func testEndpoint(ctx context.Context, c *client, name string) error {
 }
 
 func reloadCommand() *cobra.Command {
-	return operatorCommand("reload", "Have a running server read its configuration again", exactly(0), func(ctx context.Context, c *client, _ []string) error {
-		var done struct{ Reloaded bool }
-		if printed, err := c.call(ctx, http.MethodPost, "/webhooks/reload", nil, nil, &done); printed || err != nil {
-			return err
-		}
-		fmt.Fprintln(c.out, "reloaded")
-		return nil
-	})
+	return operatorCommand("reload", "Have a running server read its configuration again", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			var done struct{ Reloaded bool }
+			if printed, err := c.call(ctx, http.MethodPost, "/webhooks/reload", nil, nil, &done); printed ||
+				err != nil {
+				return err
+			}
+			fmt.Fprintln(c.out, "reloaded")
+			return nil
+		})
 }

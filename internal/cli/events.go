@@ -55,33 +55,37 @@ func (l *listFlags) query() (url.Values, error) {
 
 func eventsCommand() *cobra.Command {
 	var l listFlags
-	cmd := operatorCommand("events", "List events, newest first", exactly(0), func(ctx context.Context, c *client, _ []string) error {
-		q, err := l.query()
-		if err != nil {
-			return err
-		}
-		var page webhook.Page[webhook.Event]
-		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events", q, nil, &page); printed || err != nil {
-			return err
-		}
-		rows := make([][]string, len(page.Items))
-		for i, e := range page.Items {
-			rows[i] = []string{strconv.FormatInt(e.Sequence, 10), e.Timestamp, e.Event, e.ResourceID, e.ID}
-		}
-		return printTable(c.out, []string{"position", "time", "event", "resource", "webhook-id"}, rows)
-	})
+	cmd := operatorCommand("events", "List events, newest first", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			q, err := l.query()
+			if err != nil {
+				return err
+			}
+			var page webhook.Page[webhook.Event]
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events", q, nil, &page); printed || err != nil {
+				return err
+			}
+			rows := make([][]string, len(page.Items))
+			for i, e := range page.Items {
+				rows[i] = []string{strconv.FormatInt(e.Sequence, 10), e.Timestamp, e.Event, e.ResourceID, e.ID}
+			}
+			return printTable(c.out, []string{"position", "time", "event", "resource", "webhook-id"}, rows)
+		})
 	l.add(cmd.Flags())
 	return cmd
 }
 
 func explainCommand() *cobra.Command {
-	return operatorCommand("explain EVENT", "What became of an event, for every endpoint; by webhook-id or position", exactly(1),
+	return operatorCommand("explain EVENT", "What became of an event, for every endpoint; by webhook-id or position",
+		exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			var x webhook.Explanation
-			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events/"+url.PathEscape(args[0]), nil, nil, &x); printed || err != nil {
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events/"+url.PathEscape(args[0]), nil, nil,
+				&x); printed || err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "%s of %s at %s, position %d, webhook-id %s\n", x.Event.Event, x.Event.ResourceURL, x.Event.Timestamp, x.Event.Sequence, x.Event.ID)
+			fmt.Fprintf(c.out, "%s of %s at %s, position %d, webhook-id %s\n", x.Event.Event, x.Event.ResourceURL,
+				x.Event.Timestamp, x.Event.Sequence, x.Event.ID)
 			for _, e := range x.Endpoints {
 				fmt.Fprintf(c.out, "\n%s: %s\n  %s\n", e.Endpoint, strings.ReplaceAll(e.Fate, "_", " "), e.Because)
 				if e.Pattern != "" {
@@ -111,31 +115,34 @@ func attemptLine(a webhook.Attempt) string {
 
 func attemptsCommand() *cobra.Command {
 	var l listFlags
-	cmd := operatorCommand("attempts", "List attempts to deliver, newest first", exactly(0), func(ctx context.Context, c *client, _ []string) error {
-		q, err := l.query()
-		if err != nil {
-			return err
-		}
-		var page webhook.Page[webhook.Attempt]
-		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/attempts", q, nil, &page); printed || err != nil {
-			return err
-		}
-		rows := make([][]string, len(page.Items))
-		for i, a := range page.Items {
-			detail := a.Reason
-			if a.MergedInto != 0 {
-				detail = fmt.Sprintf("into %d", a.MergedInto)
+	cmd := operatorCommand("attempts", "List attempts to deliver, newest first", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			q, err := l.query()
+			if err != nil {
+				return err
 			}
-			if a.Resent {
-				detail = strings.TrimSpace(detail + " (sent twice: the connection died)")
+			var page webhook.Page[webhook.Attempt]
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/attempts", q, nil, &page); printed || err != nil {
+				return err
 			}
-			rows[i] = []string{
-				a.At.UTC().Format("2006-01-02T15:04:05.000Z"), a.Endpoint, a.Event, strconv.FormatInt(a.Sequence, 10),
-				strconv.Itoa(a.Attempt), a.Outcome, detail, seconds(float64(a.Total) / 1e6), a.Address,
+			rows := make([][]string, len(page.Items))
+			for i, a := range page.Items {
+				detail := a.Reason
+				if a.MergedInto != 0 {
+					detail = fmt.Sprintf("into %d", a.MergedInto)
+				}
+				if a.Resent {
+					detail = strings.TrimSpace(detail + " (sent twice: the connection died)")
+				}
+				rows[i] = []string{
+					a.At.UTC().Format("2006-01-02T15:04:05.000Z"), a.Endpoint, a.Event,
+					strconv.FormatInt(a.Sequence, 10),
+					strconv.Itoa(a.Attempt), a.Outcome, detail, seconds(float64(a.Total) / 1e6), a.Address,
+				}
 			}
-		}
-		return printTable(c.out, []string{"time", "endpoint", "event", "position", "attempt", "outcome", "reason", "took", "address"}, rows)
-	})
+			return printTable(c.out, []string{"time", "endpoint", "event", "position", "attempt", "outcome", "reason",
+				"took", "address"}, rows)
+		})
 	l.add(cmd.Flags())
 	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "of that endpoint")
 	cmd.Flags().StringVar(&l.event, "event", "", "of that event: webhook-id or position")
@@ -147,28 +154,32 @@ func parkedCommand() *cobra.Command {
 	var endpoint string
 	var dead bool
 	var limit int
-	cmd := operatorCommand("parked", "List events that failed on their own, and dead letters", exactly(0), func(ctx context.Context, c *client, _ []string) error {
-		q := url.Values{"dead": {strconv.FormatBool(dead)}, "limit": {strconv.Itoa(limit)}}
-		if endpoint != "" {
-			q.Set("endpoint", endpoint)
-		}
-		var page webhook.ParkedPage
-		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/parked", q, nil, &page); printed || err != nil {
-			return err
-		}
-		rows := make([][]string, len(page.Items))
-		for i, p := range page.Items {
-			next := p.Next
-			switch {
-			case p.Dead != "":
-				next = "dead since " + p.Dead
-			case next == "":
-				next = "waits for the one before"
+	cmd := operatorCommand("parked", "List events that failed on their own, and dead letters", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			q := url.Values{"dead": {strconv.FormatBool(dead)}, "limit": {strconv.Itoa(limit)}}
+			if endpoint != "" {
+				q.Set("endpoint", endpoint)
 			}
-			rows[i] = []string{p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID, strconv.Itoa(p.Attempts), p.Reason, next}
-		}
-		return printTable(c.out, []string{"endpoint", "position", "event", "resource", "attempts", "reason", "next"}, rows)
-	})
+			var page webhook.ParkedPage
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/parked", q, nil, &page); printed || err != nil {
+				return err
+			}
+			rows := make([][]string, len(page.Items))
+			for i, p := range page.Items {
+				next := p.Next
+				switch {
+				case p.Dead != "":
+					next = "dead since " + p.Dead
+				case next == "":
+					next = "waits for the one before"
+				}
+				rows[i] = []string{p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
+					strconv.Itoa(p.Attempts), p.Reason, next}
+			}
+			return printTable(c.out,
+				[]string{"endpoint", "position", "event", "resource", "attempts", "reason", "next"},
+				rows)
+		})
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "of that endpoint")
 	cmd.Flags().BoolVar(&dead, "dead", false, "dead letters only")
 	cmd.Flags().IntVar(&limit, "limit", 40, "so many at most")

@@ -17,7 +17,8 @@ import (
 
 func keysCommand() *cobra.Command {
 	cmd := operatorCommand("keys", "List the keys that encrypt secrets in the database", exactly(0), listKeys)
-	rotate := operatorCommand("rotate", "Encrypt all secrets in the database with the first key", exactly(0), rotateKeys)
+	rotate := operatorCommand("rotate", "Encrypt all secrets in the database with the first key", exactly(0),
+		rotateKeys)
 	rotate.Long = `Encrypt all secrets in the database with the first of encryption_keys, and say
 which keys are not needed any more. Servers go on working meanwhile; if it is
 interrupted, run it again.`
@@ -74,7 +75,8 @@ func rotateKeys(ctx context.Context, c *client, _ []string) error {
 	for _, k := range items {
 		switch {
 		case k.State == "unused":
-			fmt.Fprintf(c.out, "nothing is encrypted with key %s: remove it (%s) and restart the servers\n", k.ID, *k.Setting)
+			fmt.Fprintf(c.out, "nothing is encrypted with key %s: remove it (%s) and restart the servers\n", k.ID,
+				*k.Setting)
 		case k.State != "writes":
 			stay = append(stay, fmt.Sprintf("%s (%d secrets)", k.ID, k.Secrets))
 		}
@@ -84,7 +86,8 @@ func rotateKeys(ctx context.Context, c *client, _ []string) error {
 		return fmt.Errorf("no key decrypts secrets of %s; set them again, or add their key to encryption_keys",
 			strings.Join(unreadable, ", "))
 	case len(stay) > 0:
-		return fmt.Errorf("still needed: %s; is another server running with another first key?", strings.Join(stay, ", "))
+		return fmt.Errorf("still needed: %s; is another server running with another first key?",
+			strings.Join(stay, ", "))
 	}
 	return nil
 }
@@ -101,7 +104,8 @@ func rotateOnce(ctx context.Context, c *client, before int64) (rotated, left int
 		rotated, left = rotated+r.Rotated, r.Left
 		unreadable = slices.Compact(slices.Sorted(slices.Values(append(unreadable, r.Unreadable...))))
 		if isTerminal(c.errOut) {
-			bar(c.errOut, float64(rotated)/float64(max(rotated+left, 1)), fmt.Sprintf("%d encrypted, %d left", rotated, left))
+			bar(c.errOut, float64(rotated)/float64(max(rotated+left, 1)),
+				fmt.Sprintf("%d encrypted, %d left", rotated, left))
 		} else {
 			fmt.Fprintf(c.errOut, "%d encrypted, %d left\n", rotated, left)
 		}

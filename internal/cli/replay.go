@@ -17,7 +17,8 @@ import (
 func redeliverCommand() *cobra.Command {
 	var endpoint string
 	var detach bool
-	cmd := operatorCommand("redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position", exactly(1),
+	cmd := operatorCommand("redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position",
+		exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			return replay(ctx, c, webhook.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
 		})
@@ -35,7 +36,8 @@ func replayCommand() *cobra.Command {
 	var in webhook.NewReplay
 	var since, until string
 	var detach bool
-	cmd := operatorCommand("replay", "Send events to an endpoint again: a range of time, some, or its dead letters", exactly(0),
+	cmd := operatorCommand("replay", "Send events to an endpoint again: a range of time, some, or its dead letters",
+		exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			for flag, target := range map[string]struct {
 				text string
@@ -101,7 +103,8 @@ func replay(ctx context.Context, c *client, in webhook.NewReplay, detach bool) e
 
 func showReplay(ctx context.Context, c *client, id string) error {
 	var r webhook.Replay
-	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays/"+url.PathEscape(id), nil, nil, &r); printed || err != nil {
+	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays/"+url.PathEscape(id), nil, nil, &r); printed ||
+		err != nil {
 		return err
 	}
 	return printReplay(c, &r)
@@ -125,31 +128,39 @@ func printReplay(c *client, r *webhook.Replay) error {
 }
 
 func replaysCommand() *cobra.Command {
-	cmd := operatorCommand("replays", "List replays, newest first", exactly(0), func(ctx context.Context, c *client, _ []string) error {
-		var page webhook.Page[*webhook.Replay]
-		if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays", nil, nil, &page); printed || err != nil {
-			return err
-		}
-		rows := make([][]string, len(page.Items))
-		for i, r := range page.Items {
-			rows[i] = []string{
-				r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f %%", r.Progress*100),
-				strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), r.Created,
-			}
-		}
-		return printTable(c.out, []string{"replay", "endpoint", "state", "progress", "delivered", "failed", "began"}, rows)
-	})
-	cmd.AddCommand(
-		operatorCommand("show ID", "How far a replay has come", exactly(1), func(ctx context.Context, c *client, args []string) error {
-			return showReplay(ctx, c, args[0])
-		}),
-		operatorCommand("cancel ID", "End a replay", exactly(1), func(ctx context.Context, c *client, args []string) error {
-			var r webhook.Replay
-			if printed, err := c.call(ctx, http.MethodPost, "/webhooks/replays/"+url.PathEscape(args[0])+"/cancel", nil, nil, &r); printed || err != nil {
+	cmd := operatorCommand("replays", "List replays, newest first", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			var page webhook.Page[*webhook.Replay]
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays", nil, nil, &page); printed ||
+				err != nil {
 				return err
 			}
-			return printReplay(c, &r)
-		}),
+			rows := make([][]string, len(page.Items))
+			for i, r := range page.Items {
+				rows[i] = []string{
+					r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f %%", r.Progress*100),
+					strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), r.Created,
+				}
+			}
+			return printTable(c.out,
+				[]string{"replay", "endpoint", "state", "progress", "delivered", "failed", "began"},
+				rows)
+		})
+	cmd.AddCommand(
+		operatorCommand("show ID", "How far a replay has come", exactly(1),
+			func(ctx context.Context, c *client, args []string) error {
+				return showReplay(ctx, c, args[0])
+			}),
+		operatorCommand("cancel ID", "End a replay", exactly(1),
+			func(ctx context.Context, c *client, args []string) error {
+				var r webhook.Replay
+				if printed,
+					err := c.call(ctx, http.MethodPost, "/webhooks/replays/"+url.PathEscape(args[0])+"/cancel", nil,
+					nil, &r); printed || err != nil {
+					return err
+				}
+				return printReplay(c, &r)
+			}),
 	)
 	return cmd
 }

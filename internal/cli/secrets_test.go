@@ -85,47 +85,53 @@ func TestMalformedSecretsAreNotShown(t *testing.T) {
 		return "webhook:\n  endpoints:\n    - url: https://example.com\n      " + text + "\n"
 	}
 	for name, text := range map[string]string{
-		"database_url":          "database_url: " + encoded("postgres://u:p@"+canary+"/w#"+canary+"@h/db"),
-		"database_url, %":       "database_url: " + encoded("postgres://u:%"+canary+"@h/db"),
-		"database_url, port":    "database_url: " + encoded("postgres://u:p@h:"+canary+"/db"),
-		"encryption_key":        "encryption_key: " + canary,
-		"encryption_key, list":  "encryption_key: [" + canary + "]",
-		"url":                   "webhook: {endpoints: [{url: " + encoded("https://u:p@"+canary+"/x#@host") + "}]}",
-		"url, port":             "webhook: {endpoints: [{url: " + encoded("https://u:"+canary+"/x@host") + "}]}",
-		"name":                  endpoint("name: https://u:" + canary + "@host"),
-		"headers":               endpoint(`headers: {"X-Secret: ` + canary + `": ""}`),
-		"headers, text":         endpoint("headers: " + encoded("Authorization: Bearer "+canary)),
-		"headers, line break":   endpoint("headers: {X-A: " + encoded(canary+"\n"+canary) + "}"),
-		"headers, env":          endpoint("headers: {X-A: {env: " + encoded("p@"+canary) + "}}"),
-		"secret":                endpoint("secret: " + canary),
-		"secret, base64":        endpoint("secret: whsec_" + canary),
-		"secrets":               endpoint("secrets: " + canary),
-		"anchor":                endpoint("secret: *" + canary),
-		"tag":                   endpoint("secret: !!int " + canary),
-		"syntax":                endpoint(`secret: "` + canary),
-		"indentation":           endpoint("secret: a: " + canary),
-		"basic_auth":            endpoint("http: {basic_auth: " + canary + "}"),
-		"basic_auth, key":       endpoint("http: {basic_auth: {" + canary + ": x}}"),
-		"authorization":         endpoint("http: {authorization: {credentials: [" + canary + "]}}"),
-		"bearer_token":          endpoint("http: {bearer_token: {" + canary + ": x}}"),
-		"two credentials":       endpoint("http: {bearer_token: " + canary + ", basic_auth: {username: u, password: " + canary + "}}"),
-		"proxy_url":             endpoint("http: {proxy_url: " + encoded("http://u:%zz"+canary+"@proxy") + "}"),
-		"proxy_url, #":          endpoint("http: {proxy_url: " + encoded("http://u:p#"+canary+"@proxy") + "}"),
-		"proxy_connect_header":  endpoint(`http: {proxy_url: "http://proxy", proxy_connect_header: {"X-A: ` + canary + `": [x]}}`),
+		"database_url":         "database_url: " + encoded("postgres://u:p@"+canary+"/w#"+canary+"@h/db"),
+		"database_url, %":      "database_url: " + encoded("postgres://u:%"+canary+"@h/db"),
+		"database_url, port":   "database_url: " + encoded("postgres://u:p@h:"+canary+"/db"),
+		"encryption_key":       "encryption_key: " + canary,
+		"encryption_key, list": "encryption_key: [" + canary + "]",
+		"url":                  "webhook: {endpoints: [{url: " + encoded("https://u:p@"+canary+"/x#@host") + "}]}",
+		"url, port":            "webhook: {endpoints: [{url: " + encoded("https://u:"+canary+"/x@host") + "}]}",
+		"name":                 endpoint("name: https://u:" + canary + "@host"),
+		"headers":              endpoint(`headers: {"X-Secret: ` + canary + `": ""}`),
+		"headers, text":        endpoint("headers: " + encoded("Authorization: Bearer "+canary)),
+		"headers, line break":  endpoint("headers: {X-A: " + encoded(canary+"\n"+canary) + "}"),
+		"headers, env":         endpoint("headers: {X-A: {env: " + encoded("p@"+canary) + "}}"),
+		"secret":               endpoint("secret: " + canary),
+		"secret, base64":       endpoint("secret: whsec_" + canary),
+		"secrets":              endpoint("secrets: " + canary),
+		"anchor":               endpoint("secret: *" + canary),
+		"tag":                  endpoint("secret: !!int " + canary),
+		"syntax":               endpoint(`secret: "` + canary),
+		"indentation":          endpoint("secret: a: " + canary),
+		"basic_auth":           endpoint("http: {basic_auth: " + canary + "}"),
+		"basic_auth, key":      endpoint("http: {basic_auth: {" + canary + ": x}}"),
+		"authorization":        endpoint("http: {authorization: {credentials: [" + canary + "]}}"),
+		"bearer_token":         endpoint("http: {bearer_token: {" + canary + ": x}}"),
+		"two credentials": endpoint("http: {bearer_token: " + canary + ", basic_auth: {username: u, password: " +
+			canary + "}}"),
+		"proxy_url":    endpoint("http: {proxy_url: " + encoded("http://u:%zz"+canary+"@proxy") + "}"),
+		"proxy_url, #": endpoint("http: {proxy_url: " + encoded("http://u:p#"+canary+"@proxy") + "}"),
+		"proxy_connect_header": endpoint(`http: {proxy_url: "http://proxy", proxy_connect_header: {"X-A: ` + canary +
+			`": [x]}}`),
 		"http_headers":          endpoint(`http: {http_headers: {"X-A: ` + canary + `": {values: [x]}}}`),
 		"http_headers, secrets": endpoint("http: {http_headers: {X-A: {secrets: " + canary + "}}}"),
-		"oauth2":                endpoint("http: {oauth2: {client_id: c, client_secret: [" + canary + "], token_url: 'http://h'}}"),
-		"token_url":             endpoint("http: {oauth2: {client_id: c, token_url: " + encoded("http://u:%zz"+canary+"@h") + "}}"),
-		"tls key":               endpoint("http: {tls_config: {cert: " + canary + ", key: " + canary + "}}"),
-		"tls ca":                endpoint("http: {tls_config: {ca: " + canary + "}}"),
-		"tls version":           endpoint("http: {tls_config: {min_version: " + canary + "}}"),
-		"s3":                    "files: {s3: {endpoint: " + encoded("https://u:"+canary+"@h") + ", secret_key: [" + canary + "]}}",
-		"tracing":               "tracing: {endpoint: " + encoded("http://u:"+canary+"@h") + "}",
-		"preset":                "connectors: {presets: [{url: " + encoded("http://u:"+canary+"@h") + ", client_secret: {" + canary + ": x}}]}",
-		"token":                 "auth: {tokens: [{token: [" + canary + "], user: u@example.com, role: user}]}",
-		"token as hash":         "auth: {tokens: [{sha256: " + canary + ", user: u@example.com, role: user}]}",
-		"token as user":         "auth: {tokens: [{sha256: x, user: " + canary + ", role: " + canary + "}]}",
-		"egress":                "egress: {deny_networks: [" + canary + "]}",
+		"oauth2": endpoint("http: {oauth2: {client_id: c, client_secret: [" + canary +
+			"], token_url: 'http://h'}}"),
+		"token_url": endpoint("http: {oauth2: {client_id: c, token_url: " +
+			encoded("http://u:%zz"+canary+"@h") + "}}"),
+		"tls key":     endpoint("http: {tls_config: {cert: " + canary + ", key: " + canary + "}}"),
+		"tls ca":      endpoint("http: {tls_config: {ca: " + canary + "}}"),
+		"tls version": endpoint("http: {tls_config: {min_version: " + canary + "}}"),
+		"s3": "files: {s3: {endpoint: " + encoded("https://u:"+canary+"@h") +
+			", secret_key: [" + canary + "]}}",
+		"tracing": "tracing: {endpoint: " + encoded("http://u:"+canary+"@h") + "}",
+		"preset": "connectors: {presets: [{url: " + encoded("http://u:"+canary+"@h") +
+			", client_secret: {" + canary + ": x}}]}",
+		"token":         "auth: {tokens: [{token: [" + canary + "], user: u@example.com, role: user}]}",
+		"token as hash": "auth: {tokens: [{sha256: " + canary + ", user: u@example.com, role: user}]}",
+		"token as user": "auth: {tokens: [{sha256: x, user: " + canary + ", role: " + canary + "}]}",
+		"egress":        "egress: {deny_networks: [" + canary + "]}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -133,7 +139,8 @@ func TestMalformedSecretsAreNotShown(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for _, args := range [][]string{{"check", file}, {"serve", "--config", file, "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}} {
+			for _, args := range [][]string{{"check", file},
+				{"serve", "--config", file, "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}} {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				out, err := run(ctx, tidings, nil, args...).CombinedOutput()
 				cancel()
@@ -175,13 +182,17 @@ func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 		{nil, []string{"endpoints", "--url", "http://u:%zz" + canary + "@127.0.0.1:1"}},
 		{nil, []string{"endpoints", "--url", "http://u:" + canary + "@127.0.0.1:1", "--token", canary}},
 		{nil, []string{"endpoints", "--url", "http://u:" + canary + "@127.0.0.1:1/?" + canary}},
-		{[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary}, []string{"endpoints", "--help"}},
-		{[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary + "\n"}, []string{"events"}},
+		{[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary},
+			[]string{"endpoints", "--help"}},
+		{[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary + "\n"},
+			[]string{"events"}},
 		{[]string{"TIDINGS_DATABASE_URL=" + broken}, []string{"serve"}},
 		{[]string{"TIDINGS_DATABASE_URL=" + well}, []string{"migrate"}},
 		{[]string{"TIDINGS_ENCRYPTION_KEY=" + canary}, []string{"serve"}},
-		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://u:" + canary + "@h', secret: " + canary + "}]"}, []string{"serve"}},
-		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://h', headers: {'X-A: " + canary + "': x}}]"}, []string{"serve"}},
+		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://u:" + canary + "@h', secret: " + canary + "}]"},
+			[]string{"serve"}},
+		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://h', headers: {'X-A: " + canary + "': x}}]"},
+			[]string{"serve"}},
 		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: " + canary}, []string{"serve"}},
 		{[]string{"TIDINGS_AUTH_TOKENS=[" + canary + "]"}, []string{"serve"}},
 		{[]string{"TIDINGS_FILES_S3_SECRET_KEY={" + canary + ": x}"}, []string{"serve"}},
@@ -191,7 +202,8 @@ func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			cmd := run(ctx, tidings, append(test.env, "TIDINGS_DATA_DIR="+t.TempDir(), "TIDINGS_LISTEN=127.0.0.1:0"), test.args...)
+			cmd := run(ctx, tidings, append(test.env, "TIDINGS_DATA_DIR="+t.TempDir(), "TIDINGS_LISTEN=127.0.0.1:0"),
+				test.args...)
 			out, err := cmd.CombinedOutput()
 			if help := slices.Contains(test.args, "--help"); (err == nil) != help || ctx.Err() != nil {
 				t.Errorf("%q, %q: %v; it said:\n%s", test.env, test.args, err, out)
@@ -230,7 +242,8 @@ func keyPair(t *testing.T) (certificate, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 }
 
 type buffer struct {
@@ -297,23 +310,40 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	endpoints := []object{
 		{"url": "http://user:" + canary + "@" + host(fails) + "/url?token=" + canary},
 		{"url": "http://user:" + canary + "@" + host(takes) + "/url?token=" + canary},
-		{"name": "headers", "url": fails.URL, "headers": object{"Authorization": "Bearer " + canary, "X-Key": object{"env": "CANARY"}, "X-File": object{"file": file("header", canary)}}},
+		{"name": "headers", "url": fails.URL,
+			"headers": object{"Authorization": "Bearer " + canary, "X-Key": object{"env": "CANARY"},
+				"X-File": object{"file": file("header", canary)}}},
 		{"name": "headers-taken", "url": takes.URL, "headers": object{"Authorization": "Bearer " + canary}},
 		{"name": "signed", "url": fails.URL, "secret": "whsec_" + signing, "secrets": []any{"whsec_" + signing}},
-		{"name": "basic", "url": fails.URL, "http": object{"basic_auth": object{"username": "user", "password": canary}}},
-		{"name": "basic-file", "url": takes.URL, "http": object{"basic_auth": object{"username": "user", "password_file": file("password", canary)}}},
-		{"name": "authorization", "url": fails.URL, "http": object{"authorization": object{"type": "Key", "credentials": canary}}},
+		{"name": "basic", "url": fails.URL,
+			"http": object{"basic_auth": object{"username": "user", "password": canary}}},
+		{"name": "basic-file", "url": takes.URL,
+			"http": object{"basic_auth": object{"username": "user", "password_file": file("password", canary)}}},
+		{"name": "authorization", "url": fails.URL,
+			"http": object{"authorization": object{"type": "Key", "credentials": canary}}},
 		{"name": "bearer", "url": fails.URL, "http": object{"bearer_token_file": file("bearer", canary)}},
-		{"name": "http-headers", "url": takes.URL, "http": object{"http_headers": object{"X-A": object{"values": []string{canary}, "secrets": []string{canary}, "files": []string{file("h", canary)}}}}},
-		{"name": "oauth-fails", "url": takes.URL, "http": oauth("http://user:" + canary + "@" + host(fails) + "/token?key=" + canary)},
+		{"name": "http-headers", "url": takes.URL,
+			"http": object{"http_headers": object{"X-A": object{"values": []string{canary}, "secrets": []string{canary},
+				"files": []string{file("h", canary)}}}}},
+		{"name": "oauth-fails", "url": takes.URL,
+			"http": oauth("http://user:" + canary + "@" + host(fails) + "/token?key=" + canary)},
 		{"name": "oauth-nonsense", "url": takes.URL, "http": oauth(takes.URL)},
-		{"name": "oauth-closed", "url": takes.URL, "http": oauth("http://user:" + canary + "@" + host(closed) + "/token?key=" + canary)},
-		{"name": "proxy", "url": "http://webhook.invalid/?" + canary, "http": object{"proxy_url": "http://user:" + canary + "@" + host(fails)}},
-		{"name": "proxy-connect", "url": "https://webhook.invalid/?" + canary, "http": object{"proxy_url": "http://user:" + canary + "@" + host(fails), "proxy_connect_header": object{"X-Key": []string{canary}}}},
-		{"name": "proxy-closed", "url": "https://webhook.invalid/?" + canary, "http": object{"proxy_url": "http://user:" + canary + "@" + host(closed)}},
-		{"name": "socks", "url": "http://webhook.invalid/?" + canary, "http": object{"proxy_url": "socks5://user:" + canary + "@" + host(fails)}},
-		{"name": "tls", "url": failsTLS.URL + "/?" + canary, "http": object{"tls_config": object{"cert": certificate, "key": key}}},
-		{"name": "tls-insecure", "url": failsTLS.URL + "/?" + canary, "headers": object{"X-Key": canary}, "http": object{"tls_config": object{"cert": certificate, "key_file": file("key", key), "insecure_skip_verify": true}}},
+		{"name": "oauth-closed", "url": takes.URL,
+			"http": oauth("http://user:" + canary + "@" + host(closed) + "/token?key=" + canary)},
+		{"name": "proxy", "url": "http://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "http://user:" + canary + "@" + host(fails)}},
+		{"name": "proxy-connect", "url": "https://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "http://user:" + canary + "@" + host(fails),
+				"proxy_connect_header": object{"X-Key": []string{canary}}}},
+		{"name": "proxy-closed", "url": "https://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "http://user:" + canary + "@" + host(closed)}},
+		{"name": "socks", "url": "http://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "socks5://user:" + canary + "@" + host(fails)}},
+		{"name": "tls", "url": failsTLS.URL + "/?" + canary,
+			"http": object{"tls_config": object{"cert": certificate, "key": key}}},
+		{"name": "tls-insecure", "url": failsTLS.URL + "/?" + canary, "headers": object{"X-Key": canary},
+			"http": object{"tls_config": object{"cert": certificate, "key_file": file("key", key),
+				"insecure_skip_verify": true}}},
 		{"name": "nowhere", "url": "http://user:" + canary + "@nowhere.invalid/?" + canary},
 		{"name": "closed", "url": "http://user:" + canary + "@" + host(closed) + "/?" + canary},
 		{"name": "refused", "url": "http://user:" + canary + "@169.254.169.254/?" + canary},
@@ -326,13 +356,16 @@ func TestServerShowsNoSecrets(t *testing.T) {
 		"database_url": withPassword.String(), "encryption_key": encryption,
 		"log":     object{"level": "debug"},
 		"tracing": object{"endpoint": fails.URL},
-		"auth":    object{"tokens": []any{object{"token": canary + canary, "user": "admin@example.com", "role": "admin"}}},
+		"auth": object{"tokens": []any{object{"token": canary + canary,
+			"user": "admin@example.com", "role": "admin"}}},
 		"webhook": object{"endpoints": endpoints},
 		"egress":  object{"user_urls": object{"allow_networks": []string{"127.0.0.0/8"}}},
 		"files": object{"s3": object{
-			"endpoint": fails.URL, "bucket": "bucket", "access_key": canary + "access", "secret_key": object{"env": "CANARY"},
+			"endpoint": fails.URL, "bucket": "bucket", "access_key": canary + "access",
+			"secret_key": object{"env": "CANARY"},
 		}},
-		"connectors": object{"presets": []any{object{"url": fails.URL + "/mcp", "client_id": "id", "client_secret": canary}}},
+		"connectors": object{"presets": []any{object{"url": fails.URL + "/mcp", "client_id": "id",
+			"client_secret": canary}}},
 	}
 	write := func(settings object) string {
 		text, err := json.Marshal(settings)
@@ -345,7 +378,8 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	secrets := []string{signing[:20], encryption[:20], basic, strings.Split(key, "\n")[1]}
 	env := []string{
 		"CANARY=" + canary,
-		"OTEL_EXPORTER_OTLP_HEADERS=Authorization Bearer " + canary + ",X-A:" + canary + "=1,X-B=%zz" + canary + ",X-C=" + canary,
+		"OTEL_EXPORTER_OTLP_HEADERS=Authorization Bearer " + canary + ",X-A:" + canary + "=1,X-B=%zz" +
+			canary + ",X-C=" + canary,
 		"OTEL_EXPORTER_OTLP_TIMEOUT=" + canary, "OTEL_EXPORTER_OTLP_ENDPOINT=http://u:" + canary + "%zz@h",
 		"OTEL_BSP_SCHEDULE_DELAY=100",
 	}
@@ -413,20 +447,25 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	}
 	asJSON("POST", "/api/v1/model_providers", object{"type": "openai", "base_url": fails.URL, "api_key": canary})
 	asJSON("POST", "/api/v1/model_providers", object{"type": "anthropic", "base_url": takes.URL, "api_key": canary})
-	asJSON("POST", "/api/v1/model_providers", object{"type": "openai", "base_url": "http://u:" + canary + "@h", "api_key": canary + "\n"})
+	asJSON("POST", "/api/v1/model_providers", object{"type": "openai", "base_url": "http://u:" + canary + "@h",
+		"api_key": canary + "\n"})
 	asJSON("POST", "/api/v1/connectors", object{"url": fails.URL + "/mcp", "client_id": "id", "client_secret": canary})
 	asJSON("PUT", "/api/v1/variables", object{"variables": object{"KEY": []string{canary}}})
 	request("POST", "/api/v1/contexts", strings.NewReader(`{"metadata": {"a": "`+canary), "application/json")
-	request("POST", "/api/v1/files", strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n"), "multipart/form-data; boundary=b")
+	request("POST", "/api/v1/files",
+		strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nContent-Type: "+
+			"text/plain\r\n\r\nx\r\n--b--\r\n"), "multipart/form-data; boundary=b")
 	await("traces could not be sent")
 
 	operator := func(args ...string) {
 		t.Helper()
-		out, err := run(t.Context(), tidings, []string{"TIDINGS_URL=http://user:" + canary + "@" + address, "TIDINGS_TOKEN=" + canary + canary}, args...).CombinedOutput()
+		out, err := run(t.Context(), tidings, []string{"TIDINGS_URL=http://user:" + canary + "@" + address,
+			"TIDINGS_TOKEN=" + canary + canary}, args...).CombinedOutput()
 		fmt.Fprintf(all, "\n$ tidings %s: %v\n%s", args, err, out)
 	}
 	operator("endpoints", "test")
-	for _, args := range [][]string{{"endpoints"}, {"endpoints", "show", "headers"}, {"attempts"}, {"attempts", "--json"}, {"parked"}, {"events", "--json"}, {"replays"}} {
+	for _, args := range [][]string{{"endpoints"}, {"endpoints", "show", "headers"}, {"attempts"},
+		{"attempts", "--json"}, {"parked"}, {"events", "--json"}, {"replays"}} {
 		operator(args...)
 	}
 	asJSON("GET", "/api/v1/webhooks/endpoints", nil)
@@ -457,7 +496,8 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	if found := shows(said, secrets...); found != nil {
 		t.Errorf("shown:\n%s", strings.Join(found, ""))
 	}
-	for _, want := range []string{"outcome=http_500", "outcome=tls", "outcome=connect", "outcome=dns", "outcome=blocked_address", "the store answered", "<secret>", "OpenTelemetry"} {
+	for _, want := range []string{"outcome=http_500", "outcome=tls", "outcome=connect", "outcome=dns",
+		"outcome=blocked_address", "the store answered", "<secret>", "OpenTelemetry"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("nothing said %q: the test does not reach what it is for", want)
 		}

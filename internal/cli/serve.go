@@ -25,16 +25,19 @@ type settings struct {
 func settingsOf(cmd *cobra.Command) *settings {
 	s := &settings{flags: cmd.Flags()}
 	s.flags.StringArrayVar(&s.files, "config", nil, "configuration `FILE` (YAML); given several times, the later wins")
-	s.flags.String("data-dir", "", "`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
+	s.flags.String("data-dir", "",
+		"`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
 	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
-	s.flags.Bool("poll-only", false, "ask PostgreSQL for nothing that lasts longer than a transaction, for poolers without sessions")
+	s.flags.Bool("poll-only", false,
+		"ask PostgreSQL for nothing that lasts longer than a transaction, for poolers without sessions")
 	s.flags.String("log-level", "", "debug, info, warn or error (default info)")
 	return s
 }
 
 // keys are the settings behind flags.
 var keys = map[string]string{
-	"data-dir": "data_dir", "database-url": "database_url", "poll-only": "poll_only", "listen": "listen", "log-level": "log.level",
+	"data-dir": "data_dir", "database-url": "database_url", "poll-only": "poll_only", "listen": "listen",
+	"log-level": "log.level",
 }
 
 func (s *settings) load() (config.Config, error) {

@@ -69,7 +69,8 @@ func TestStandardLog(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 	text := written.String()
-	if !strings.HasPrefix(text, `{"time":`) || !strings.Contains(text, "Unsolicited response") || strings.Contains(text, "hunter2") {
+	if !strings.HasPrefix(text, `{"time":`) || !strings.Contains(text, "Unsolicited response") ||
+		strings.Contains(text, "hunter2") {
 		t.Errorf("the log: %s", text)
 	}
 }

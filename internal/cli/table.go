@@ -80,5 +80,6 @@ const barWidth = 30
 // bar draws how far something has come, over what it drew before.
 func bar(out io.Writer, progress float64, text string) {
 	full := int(max(min(progress, 1), 0) * barWidth)
-	fmt.Fprintf(out, "\r[%s%s] %3.0f %% %s ", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), progress*100, text)
+	fmt.Fprintf(out, "\r[%s%s] %3.0f %% %s ", strings.Repeat("#", full),
+		strings.Repeat(".", barWidth-full), progress*100, text)
 }

@@ -20,8 +20,10 @@ func (l Log) SlogLevel() slog.Level {
 
 // reloadable are the settings that take effect without a restart.
 var reloadable = []string{
-	"webhook.endpoints", "webhook.source", "webhook.retention", "webhook.history_retention", "webhook.dead_letter_retention",
-	"egress.deny_networks", "egress.allow_networks", "egress.user_urls.allow_networks", "auth.tokens", "auth.admin_emails", "log.level",
+	"webhook.endpoints", "webhook.source", "webhook.retention", "webhook.history_retention",
+	"webhook.dead_letter_retention",
+	"egress.deny_networks", "egress.allow_networks", "egress.user_urls.allow_networks", "auth.tokens",
+	"auth.admin_emails", "log.level",
 }
 
 // KeepRunning gives the settings that take effect after a restart only the values

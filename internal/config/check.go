@@ -34,7 +34,9 @@ func (d *decoder) check(cfg *Config) {
 	for i, e := range cfg.Webhook.Endpoints {
 		key := fmt.Sprintf("webhook.endpoints[%d].cursor_from", i)
 		if first, taken := successors[e.CursorFrom]; taken && e.CursorFrom != "" {
-			d.at(key, "webhook.endpoints[%d].cursor_from names the same endpoint; only one can go on where that stopped", first)
+			d.at(key,
+				"webhook.endpoints[%d].cursor_from names the same endpoint; only one can go on where that stopped",
+				first)
 		} else {
 			successors[e.CursorFrom] = i
 		}
@@ -55,7 +57,9 @@ func (d *decoder) checkServer(cfg *Config) {
 		d.at("listen", `expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"`)
 	}
 	if cfg.Auth.Disabled && err == nil && !isLoopback(host) {
-		d.at("auth.disabled", "without authentication the server listens on loopback only; set listen to 127.0.0.1:8333, or configure auth.tokens")
+		d.at("auth.disabled",
+			"without authentication the server listens on loopback only; set listen to 127.0.0.1:8333, or configure "+
+				"auth.tokens")
 	}
 	if cfg.DataDir == "" {
 		d.at("data_dir", "must name a folder")
@@ -70,10 +74,12 @@ func (d *decoder) checkServer(cfg *Config) {
 	d.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	d.oneOf("log.format", cfg.Log.Format, "text", "json")
 	for key, interval := range map[string]Duration{
-		"providers.check_interval": cfg.Providers.CheckInterval, "model_providers.check_interval": cfg.ModelProviders.CheckInterval,
-		"shutdown_timeout":  cfg.ShutdownTimeout,
-		"webhook.retention": cfg.Webhook.Retention, "webhook.history_retention": cfg.Webhook.HistoryRetention,
-		"webhook.dead_letter_retention": cfg.Webhook.DeadLetterRetention,
+		"providers.check_interval":       cfg.Providers.CheckInterval,
+		"model_providers.check_interval": cfg.ModelProviders.CheckInterval,
+		"shutdown_timeout":               cfg.ShutdownTimeout,
+		"webhook.retention":              cfg.Webhook.Retention,
+		"webhook.history_retention":      cfg.Webhook.HistoryRetention,
+		"webhook.dead_letter_retention":  cfg.Webhook.DeadLetterRetention,
 	} {
 		if interval <= 0 {
 			d.at(key, "must be more than 0")
@@ -89,7 +95,8 @@ func (d *decoder) checkServer(cfg *Config) {
 	}
 	d.checkConnections(cfg)
 	if cfg.Tracing.Endpoint != "" {
-		u := d.checkPlainURL("tracing.endpoint", cfg.Tracing.Endpoint, "set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS")
+		u := d.checkPlainURL("tracing.endpoint", cfg.Tracing.Endpoint,
+			"set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS")
 		if u != nil && u.RawQuery != "" {
 			d.at("tracing.endpoint", `expected the URL of a collector without a query, such as "http://localhost:4318"`)
 		}
@@ -111,7 +118,8 @@ var schemaName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 func (d *decoder) checkSchema(cfg *Config) {
 	switch name := cfg.DatabaseSchema; {
 	case !schemaName.MatchString(name):
-		d.at("database_schema", "expected the name of a schema: at most 63 ASCII letters, digits and underscores, no digit first")
+		d.at("database_schema",
+			"expected the name of a schema: at most 63 ASCII letters, digits and underscores, no digit first")
 	case strings.HasPrefix(strings.ToLower(name), "pg_") || name == "information_schema":
 		d.at("database_schema", "is a schema of PostgreSQL itself; choose another")
 	case name != Default().DatabaseSchema && d.usesSQLite(cfg):
@@ -295,7 +303,9 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	if e.Partitions < 1 || e.Partitions > 64 {
 		d.at(key+".partitions", "must be from 1 to 64")
 	} else if e.MaxInFlight >= 1 && e.MaxInFlight < e.Partitions {
-		d.at(key+".partitions", "must not be more than max_in_flight (%d): each partition sends one request at a time at the least", e.MaxInFlight)
+		d.at(key+".partitions",
+			"must not be more than max_in_flight (%d): each partition sends one request at a time at the least",
+			e.MaxInFlight)
 	}
 	if e.RateLimit.PerSecond < 0 || e.RateLimit.Burst < 0 || e.RateLimit.PerSecond == 0 && e.RateLimit.Burst > 0 {
 		d.at(key+".rate_limit", "per_second must be more than 0, and burst at least 1")

@@ -308,7 +308,8 @@ func Default() Config {
 		Log:             Log{Level: "info", Format: "text"},
 		Tracing:         Tracing{SampleRatio: 1},
 		Webhook: Webhook{
-			Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week), DeadLetterRetention: Duration(30 * day),
+			Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week),
+			DeadLetterRetention: Duration(30 * day),
 		},
 		Contexts:       Contexts{ExpireAfter: Duration(week)},
 		Files:          Files{MaxSize: 100 << 20, UserQuota: 1 << 30},

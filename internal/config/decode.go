@@ -137,7 +137,8 @@ func (d *decoder) decodeOwn(node *yaml.Node, v reflect.Value, key string) {
 
 // scalarNames says what is expected, by kind.
 var scalarNames = map[reflect.Kind]string{
-	reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Float64: "a number",
+	reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a whole number",
+	reflect.Float64: "a number",
 }
 
 func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {

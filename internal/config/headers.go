@@ -34,7 +34,8 @@ func (d *decoder) checkHeaders(e *Endpoint, key string) {
 		c.from["Authorization"] = "the user and password of url" // beaten by headers, not by http
 	}
 	for setting, used := range map[string]bool{
-		"http.authorization": h.Authorization != nil, "http.basic_auth": h.BasicAuth != nil, "http.oauth2": h.OAuth2 != nil,
+		"http.authorization": h.Authorization != nil, "http.basic_auth": h.BasicAuth != nil,
+		"http.oauth2": h.OAuth2 != nil,
 	} { // Prometheus allows one of them
 		if used {
 			c.once(key+"."+setting, setting, "Authorization")
@@ -69,7 +70,8 @@ func (c *headerCheck) check(at, setting, name string, values ...string) {
 func (c *headerCheck) once(at, setting, name string) {
 	name = textproto.CanonicalMIMEHeaderKey(name)
 	if first, taken := c.from[name]; taken {
-		c.at(at, "the header %s comes from %s already; configure it in one place (upper and lower case are the same)", name, first)
+		c.at(at, "the header %s comes from %s already; configure it in one place (upper and lower case are the same)",
+			name, first)
 		return
 	}
 	c.from[name] = setting

@@ -81,7 +81,8 @@ func (d *decoder) checkHTTPKeys(node *yaml.Node, t reflect.Type, key string) {
 			d.unknownKey(at, key, name, fields)
 		case name == "token_url":
 			d.checkURL(value, join(key, name), "http", "https")
-		case value.Kind == yaml.ScalarNode && !slices.Contains(multiline, name) && strings.ContainsFunc(value.Value, unicode.IsControl):
+		case value.Kind == yaml.ScalarNode && !slices.Contains(multiline, name) &&
+			strings.ContainsFunc(value.Value, unicode.IsControl):
 			d.problem(value, join(key, name), "holds a line break or another control character")
 		default:
 			d.checkHTTP(value, t.FieldByIndex(index).Type, join(key, name))

@@ -63,7 +63,8 @@ func TestLaterSourcesWin(t *testing.T) {
 // A variable may hold bytes that a file can't.
 func TestTextOfVariables(t *testing.T) {
 	_, err := config.Load(config.Input{Environ: []string{"TIDINGS_WEBHOOK_SOURCE=caf\xe9"}})
-	if want := "environment variable TIDINGS_WEBHOOK_SOURCE: webhook.source: is not valid UTF-8"; err == nil || err.Error() != want {
+	if want := "environment variable TIDINGS_WEBHOOK_SOURCE: webhook.source: is not valid UTF-8"; err == nil ||
+		err.Error() != want {
 		t.Errorf("error = %v, want %s", err, want)
 	}
 }
@@ -200,13 +201,16 @@ webhook:
 		"connections in a URL": {"database_url: postgres://h/d?pool_max_conns=2\n", []string{
 			`:1:15: database_url: the parameter pool_max_conns must be at least 6`,
 		}},
-		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n          ca_fil: x\n", []string{
+		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n         " +
+			" ca_fil: x\n", []string{
 			`:6:11: webhook.endpoints[0].http.tls_config: unknown key "ca_fil"; did you mean "ca_file"?`,
 		}},
-		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
+		"http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        " +
+			"http_headers:\n          X-A: {values: [a]}\n          X-B: {files: [/nowhere]}\n", []string{
 			`:5:9: webhook.endpoints[0].http: secret file: open /nowhere: no such file or directory`,
 		}},
-		"text": {"webhook: {source: \"a\\0b\"}\nconnectors: {presets: [{url: https://a, metadata: {\"k\\0\": v, k: \"\\0\"}}]}\n", []string{
+		"text": {"webhook: {source: \"a\\0b\"}\nconnectors: {presets: [{url: https://a, metadata: {\"k\\0\": v, k: " +
+			"\"\\0\"}}]}\n", []string{
 			`:1:19: webhook.source: holds a zero byte`,
 			`:2:52: connectors.presets[0].metadata: a key in it holds a zero byte`,
 			`:2:65: connectors.presets[0].metadata.k: holds a zero byte`,
@@ -272,11 +276,14 @@ webhook:
 			`:5:64: webhook.endpoints[0].http.http_headers.te: header te can't be configured`,
 			`:7:32: webhook.endpoints[0].http.proxy_connect_header.Host: header Host can't be configured`,
 		}},
-		"files that are missing, and no event": {"webhook:\n  endpoints:\n    - url: https://example.com\n      events: []\n      http: {oauth2: {client_id: a, token_url: 'https://example.com', tls_config: {ca_file: /nowhere}}}\n", []string{
+		"files that are missing, and no event": {"webhook:\n  endpoints:\n    - url: https://example.com\n      " +
+			"events: []\n      http: {oauth2: {client_id: a, token_url: 'https://example.com', tls_config: {ca_file: " +
+			"/nowhere}}}\n", []string{
 			`:4:15: webhook.endpoints[0].events: lists no pattern`,
 			`:5:13: webhook.endpoints[0].http: oauth2: unable to read CA cert`,
 		}},
-		"http headers of others": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        http_headers: {User-Agent: {values: [a]}}\n", []string{
+		"http headers of others": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        " +
+			"http_headers: {User-Agent: {values: [a]}}\n", []string{
 			`:5:9: webhook.endpoints[0].http: setting header "User-Agent" is not allowed here; use the endpoint's headers`,
 		}},
 		"s3": {"files:\n  max_size: 6GiB\n  s3:\n    endpoint: s3.example.com\n    access_key: x\n", []string{
@@ -286,31 +293,37 @@ webhook:
 			`:4:5: files.s3: is for PostgreSQL`,
 			`:4:15: files.s3.endpoint: the URL must begin with http:// or https://`,
 		}},
-		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n", []string{
-			`:2:3: limits.user_scans: must not be more than limits.scans, which is for all users`,
-			`:2:24: limits.requests_per_second: must be more than 0`,
-			`:3:10: limits.burst: must be at least 1`,
-			`:4:21: limits.user_body_memory: must be at least 16MiB`,
-		}},
+		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n",
+			[]string{
+				`:2:3: limits.user_scans: must not be more than limits.scans, which is for all users`,
+				`:2:24: limits.requests_per_second: must be more than 0`,
+				`:3:10: limits.burst: must be at least 1`,
+				`:4:21: limits.user_body_memory: must be at least 16MiB`,
+			}},
 		"connections": {"database: {max_connections: 5}\n", []string{
 			`:1:29: database.max_connections: must be at least 6`,
 			`:1:29: database.max_connections: is for PostgreSQL; set database_url, too`,
 		}},
-		"connections, said twice": {"database_url: postgres://db/x?pool_max_conns=9\ndatabase: {max_connections: 9}\n", []string{
-			`:2:29: database.max_connections: set either this or pool_max_conns in database_url, not both`,
-		}},
-		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n", []string{
-			`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
-			`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
-			`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
-			`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,
-		}},
-		"retry limits": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], max_attempts: 101}\n", []string{
+		"connections, said twice": {"database_url: postgres://db/x?pool_max_conns=9\ndatabase: {max_connections: 9}\n",
+			[]string{
+				`:2:29: database.max_connections: set either this or pool_max_conns in database_url, not both`,
+			}},
+		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], " +
+			"max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n",
+			[]string{
+				`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
+				`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
+				`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
+				`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,
+			}},
+		"retry limits": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], " +
+			"max_attempts: 101}\n", []string{
 			`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
 			`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
 		}},
 		"syntax": {"a: [", []string{`:1:1: not valid YAML`}},
-		"anchor": {"webhook:\n  source: *hunter2\n", []string{`:2:11: not valid YAML: a value that begins with "*" stands for another one`}},
+		"anchor": {"webhook:\n  source: *hunter2\n",
+			[]string{`:2:11: not valid YAML: a value that begins with "*" stands for another one`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, tt.text)
@@ -365,14 +378,16 @@ func TestHeadersOfSeveralFiles(t *testing.T) {
 			t.Fatal(diff)
 		}
 		want := twice + ":1:69: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-KEY already"
-		if _, err := config.Load(config.Input{Files: []string{first, twice}}); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := config.Load(config.Input{Files: []string{first, twice}}); err == nil ||
+			!strings.HasPrefix(err.Error(), want) {
 			t.Fatalf("error = %v", err)
 		}
 	}
 }
 
 func TestLaterFilesWin(t *testing.T) {
-	first := write(t, "listen: 127.0.0.1:1\nlog: {level: warn, format: json}\nwebhook: {source: /a, endpoints: [{url: 'https://example.com/a'}]}\n")
+	first := write(t, "listen: 127.0.0.1:1\nlog: {level: warn, format: json}\nwebhook: {source: /a, endpoints: "+
+		"[{url: 'https://example.com/a'}]}\n")
 	second := write(t, "log: {level: debug}\nwebhook: {endpoints: [{url: 'https://example.com/b'}]}\n")
 	cfg, err := config.Load(config.Input{Files: []string{first, second}})
 	if err != nil {

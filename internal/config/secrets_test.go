@@ -30,14 +30,16 @@ func malformed(t *testing.T) map[string]string {
 	t.Setenv("CANARY", canary)
 	quoted := func(text string) string { return fmt.Sprintf("%q", text) }
 	return map[string]string{
-		"text":                    canary,
-		"number":                  "12" + canary,
-		"line break":              quoted(canary + "\n" + canary),
-		"zero":                    quoted(canary + "\x00"),
-		"header":                  quoted("Authorization: Bearer " + canary),
-		"mapping":                 "{" + canary + ": " + canary + "}",
-		"mapping of a header":     `{"X-Secret: ` + canary + `": "", "Authorization ` + canary + `": x, "` + canary + `:": {a: b}}`,
-		"mapping, not scalars":    `{"X-A": [` + canary + `], "X-B": {values: [` + canary + `, {` + canary + `: 1}], secrets: ` + canary + `}}`,
+		"text":       canary,
+		"number":     "12" + canary,
+		"line break": quoted(canary + "\n" + canary),
+		"zero":       quoted(canary + "\x00"),
+		"header":     quoted("Authorization: Bearer " + canary),
+		"mapping":    "{" + canary + ": " + canary + "}",
+		"mapping of a header": `{"X-Secret: ` + canary + `": "", "Authorization ` + canary +
+			`": x, "` + canary + `:": {a: b}}`,
+		"mapping, not scalars": `{"X-A": [` + canary + `], "X-B": {values: [` + canary + `, {` + canary +
+			`: 1}], secrets: ` + canary + `}}`,
 		"nested":                  "{a: {b: [" + canary + "]}}",
 		"list":                    "[" + canary + "]",
 		"list of lists":           "[[" + canary + "], {" + canary + ": x}]",
@@ -130,7 +132,8 @@ func leaves(tp reflect.Type, key, around string) []leaf {
 
 func isOwn(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
-	return p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[yaml.Unmarshaler]())
+	return p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) ||
+		p.Implements(reflect.TypeFor[yaml.Unmarshaler]())
 }
 
 // public reports whether a setting names something that is printed: an event, a
@@ -173,11 +176,13 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 			cfg, err := config.Load(config.Input{Files: []string{file}})
 			if err == nil {
 				printed, _ := json.Marshal(cfg)
-				if all := fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, printed); strings.Contains(all, canary) && isSecret(setting.key) {
+				if all := fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, printed); strings.Contains(all, canary) &&
+					isSecret(setting.key) {
 					t.Errorf("%s, %s: the settings print it: %s", setting.key, form, text)
 				}
 				for _, e := range cfg.Webhook.Endpoints {
-					if strings.Contains(e.Name, canary) && (!strings.HasSuffix(setting.key, ".name") || strings.Contains(e.Name, "://")) {
+					if strings.Contains(e.Name, canary) &&
+						(!strings.HasSuffix(setting.key, ".name") || strings.Contains(e.Name, "://")) {
 						t.Errorf("%s, %s: the name of an endpoint holds it: %s", setting.key, form, e.Name)
 					}
 				}
@@ -194,7 +199,8 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 
 // isSecret reports whether a setting is nothing but a secret.
 func isSecret(key string) bool {
-	for _, name := range []string{"secret", "secrets[]", "token", "encryption_key", "access_key", "secret_key", "client_secret", ".headers.X-A", "database_url"} {
+	for _, name := range []string{"secret", "secrets[]", "token", "encryption_key", "access_key", "secret_key",
+		"client_secret", ".headers.X-A", "database_url"} {
 		if strings.HasSuffix(key, name) && !strings.Contains(key, ".http.") {
 			return true
 		}

@@ -47,7 +47,8 @@ func Explain(folder string, err error) error {
 	case errors.Is(err, syscall.ENOTDIR):
 		advice = "; it, or something above it, is a file: set data_dir to a folder"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		advice = "; the user that runs Tidings must be able to write there: give it the folder (chown), or set another data_dir"
+		advice = "; the user that runs Tidings must be able to write there: give it the folder (chown), or set " +
+			"another data_dir"
 	}
 	return fmt.Errorf("data_dir %s: %w%s", folder, err, advice)
 }

@@ -151,5 +151,6 @@ func (b *body) readTo(size int64) *huma.ErrorModel {
 }
 
 func tooLarge(limit int64) *huma.ErrorModel {
-	return newProblem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes, the most that this operation takes", limit))
+	return newProblem(http.StatusRequestEntityTooLarge,
+		fmt.Sprintf("the body is larger than %d bytes, the most that this operation takes", limit))
 }

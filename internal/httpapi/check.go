@@ -206,7 +206,8 @@ func (c *checker) scalar(s *huma.Schema) bool {
 		case s.Type == huma.TypeString && s.Format == "uuid":
 			c.id(text)
 			return true
-		case s.Type == huma.TypeString && s.MinLength == nil && s.MaxLength == nil && s.Format == "" && s.Pattern == "" && s.Enum == nil:
+		case s.Type == huma.TypeString && s.MinLength == nil && s.MaxLength == nil && s.Format == "" &&
+			s.Pattern == "" && s.Enum == nil:
 			return true // it need not be decoded
 		}
 		c.validate(s, unquote(text))

@@ -92,7 +92,8 @@ func TestCheckAgreesWithHuma(t *testing.T) {
 // sampleBody draws a body that is nearly right.
 func sampleBody(t *rapid.T) any {
 	scalar := rapid.SampledFrom([]any{
-		nil, true, "", "a", "bc", "long", "é…", json.Number("1"), json.Number("-1"), json.Number("3"), json.Number("1.5"), json.Number("1.0"),
+		nil, true, "", "a", "bc", "long", "é…", json.Number("1"), json.Number("-1"), json.Number("3"),
+		json.Number("1.5"), json.Number("1.0"),
 		json.Number("1e39"), json.Number("99999999999999999999"), "550e8400-e29b-41d4-a716-446655440000",
 	})
 	var value func(depth int) any
@@ -111,7 +112,8 @@ func sampleBody(t *rapid.T) any {
 		case 8:
 			members := map[string]any{}
 			for range rapid.IntRange(0, 3).Draw(t, "members") {
-				members[rapid.SampledFrom([]string{"a", "b.c", "score", "big", "Score"}).Draw(t, "key")] = value(depth + 1)
+				members[rapid.SampledFrom([]string{"a", "b.c", "score", "big", "Score"}).Draw(t, "key")] = value(depth +
+					1)
 			}
 			return members
 		}
@@ -121,8 +123,10 @@ func sampleBody(t *rapid.T) any {
 		return value(0)
 	}
 	good := map[string]any{
-		"name": "a", "kind": "b", "id": "550e8400-e29b-41d4-a716-446655440000", "rating": -1, "count": 3, "whole": 2, "hash": "abc", "yes": true, "vector": []any{1, 2.5},
-		"tags": []any{"x"}, "map": map[string]any{"k": "v", "l": nil}, "texts": map[string]any{"k": "v"}, "any": []any{map[string]any{}}, "nested": map[string]any{"score": 1},
+		"name": "a", "kind": "b", "id": "550e8400-e29b-41d4-a716-446655440000", "rating": -1, "count": 3, "whole": 2,
+		"hash": "abc", "yes": true, "vector": []any{1, 2.5},
+		"tags": []any{"x"}, "map": map[string]any{"k": "v", "l": nil}, "texts": map[string]any{"k": "v"},
+		"any": []any{map[string]any{}}, "nested": map[string]any{"score": 1},
 		"several": []any{map[string]any{"score": 0, "big": 7}},
 	}
 	names := []string{"other", "Count"}
@@ -148,9 +152,12 @@ func sampleBody(t *rapid.T) any {
 func FuzzCheckBody(f *testing.F) {
 	registry, schema := sampleSchema()
 	for _, seed := range []string{
-		`{"name":"a"}`, `{"name":"\u0000"}`, `{"name":"C:\\u0000"}`, ` { "name" : "a" , "tags" : [ "b" ] } `, `{"name":"a"`, `{"name":"a\`, `{"name"`, `{,}`,
-		`[`, ``, ` `, `"`, `{"name":"a"}x`, `{"name":"a",}`, `{"name":"a","any":[1 2]}`, "{\"name\":\"\xff\"}", `{"na\u006de":"a"}`, `nul`, `{"any":{"":{}}}`,
-		`{"name":"a","id":"{550E8400-e29b-41d4-a716-446655440000}"}`, `{"id" : "550e8400e29b41d4a716446655440000" ,"name":"a"}`,
+		`{"name":"a"}`, `{"name":"\u0000"}`, `{"name":"C:\\u0000"}`, ` { "name" : "a" , "tags" : [ "b" ] } `,
+		`{"name":"a"`, `{"name":"a\`, `{"name"`, `{,}`,
+		`[`, ``, ` `, `"`, `{"name":"a"}x`, `{"name":"a",}`, `{"name":"a","any":[1 2]}`, "{\"name\":\"\xff\"}",
+		`{"na\u006de":"a"}`, `nul`, `{"any":{"":{}}}`,
+		`{"name":"a","id":"{550E8400-e29b-41d4-a716-446655440000}"}`,
+		`{"id" : "550e8400e29b41d4a716446655440000" ,"name":"a"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -173,12 +180,15 @@ func TestCheckBody(t *testing.T) {
 	}{
 		{`{"name":"ok"}`, 0, nil, ""},
 		{`{"NAME":"ok","kind":null,"tags":null}`, 0, nil, ""},
-		{`{"name":"ok","count":3,"Count":1}`, 422, []string{"body.count: expected number >= 2"}, ""}, // the last one wins
+		{`{"name":"ok","count":3,"Count":1}`, 422, []string{"body.count: expected number >= 2"},
+			""}, // the last one wins
 		{`{"name":"C:\\u0000"}`, 422, []string{"body.name: expected length <= 3"}, ""},
 		{`{"name":"\u0000"}`, 422, []string{"body.name: holds a zero byte (U+0000), which can't be kept"}, ""},
-		{`{"name":"ok","any":{"\u0000":1}}`, 422, []string{"body.any: holds a zero byte (U+0000), which can't be kept"}, ""},
+		{`{"name":"ok","any":{"\u0000":1}}`, 422, []string{"body.any: holds a zero byte (U+0000), which can't be kept"},
+			""},
 		{`{"vector":"x","map":{"a.b":1,"c":2},"x":3}`, 422, []string{
-			"body.vector: expected array", "body.map.a.b: expected string", "body.map.c: expected string", "body.x: unexpected property",
+			"body.vector: expected array", "body.map.a.b: expected string", "body.map.c: expected string",
+			"body.x: unexpected property",
 			"body: expected required property name to be present",
 		}, ""},
 		{`{"several":[{"score":-1},{"big":1.5}],"name":"ok"}`, 422, []string{
@@ -186,7 +196,8 @@ func TestCheckBody(t *testing.T) {
 			"body.several[1]: expected required property score to be present",
 		}, ""},
 		{`{"vector":[1e39],"rating":2,"name":"ok"}`, 422, []string{
-			"body.vector[0]: expected a number that 32 bits can hold", `body.rating: expected value to be one of "1, -1"`,
+			"body.vector[0]: expected a number that 32 bits can hold",
+			`body.rating: expected value to be one of "1, -1"`,
 		}, ""},
 		// A bound comes before elements, and before all else.
 		{`{"other":1,"vector":["a","b","c","d"]}`, 422, []string{"body.vector: expected at most 3 items"}, ""},
@@ -200,11 +211,13 @@ func TestCheckBody(t *testing.T) {
 		}, ""},
 		// Many problems are counted.
 		{
-			`{` + strings.Repeat(`"x":0,`, 50) + `"name":"ok"}`, 422, slices.Repeat([]string{"body.x: unexpected property"}, 20),
+			`{` + strings.Repeat(`"x":0,`, 50) + `"name":"ok"}`, 422,
+			slices.Repeat([]string{"body.x: unexpected property"}, 20),
 			"validation failed: the first 20 problems are listed, and there are 30 more",
 		},
 		{`{"name":"ok"`, 400, nil, "the body is not JSON: unexpected end of JSON input at byte 12"},
-		{`{"name":"ok",}`, 400, nil, "the body is not JSON: invalid character '}' looking for beginning of object key string at byte 14"},
+		{`{"name":"ok",}`, 400, nil,
+			"the body is not JSON: invalid character '}' looking for beginning of object key string at byte 14"},
 		{"{\"name\":\"\xff\"}", 400, nil, "the body is not UTF-8"},
 	} {
 		_, problem := httpapi.CheckBody(registry, schema, []byte(test.body))
@@ -219,7 +232,8 @@ func TestCheckBody(t *testing.T) {
 		for _, e := range problem.Errors {
 			got = append(got, fmt.Sprintf("%s: %s", e.Location, e.Message))
 		}
-		if problem.Status != test.status || !slices.Equal(got, test.want) || test.detail != "" && problem.Detail != test.detail {
+		if problem.Status != test.status || !slices.Equal(got, test.want) || test.detail != "" &&
+			problem.Detail != test.detail {
 			t.Errorf("%s: %d %q\n got %q\nwant %q", name, problem.Status, problem.Detail, got, test.want)
 		}
 	}

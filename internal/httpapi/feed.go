@@ -55,9 +55,11 @@ func (c feedCursor) String() string {
 
 func parseFeedCursor(text string) (c feedCursor, err error) {
 	position, epoch, _ := strings.Cut(text, "-")
-	if c.position, err = strconv.ParseInt(position, 10, 64); err != nil || c.position < 0 || strings.HasPrefix(position, "+") {
+	if c.position, err = strconv.ParseInt(position, 10, 64); err != nil || c.position < 0 ||
+		strings.HasPrefix(position, "+") {
 		return c, &resource.Error{
-			Code: resource.Invalid, Field: "after", Message: "expected the next of an answer, or a position: a whole number",
+			Code: resource.Invalid, Field: "after",
+			Message: "expected the next of an answer, or a position: a whole number",
 		}
 	}
 	c.epoch = epoch
@@ -102,14 +104,16 @@ type ExpiredProblem struct {
 }
 
 func (a *api) feedRoutes() {
-	op := operation(http.MethodGet, "/events", readEvents, "Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
+	op := operation(http.MethodGet, "/events", readEvents,
+		"Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
 	expired := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[ExpiredProblem](), true, "")
 	op.Responses = map[string]*huma.Response{
 		"200": {Description: "OK", Content: map[string]*huma.MediaType{
 			"application/json":  {},
 			"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}},
 		}},
-		"410": {Description: "Gone", Content: map[string]*huma.MediaType{"application/problem+json": {Schema: expired}}},
+		"410": {Description: "Gone",
+			Content: map[string]*huma.MediaType{"application/problem+json": {Schema: expired}}},
 	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
 		r, err := a.newFeedReader(ctx, who, in.Authorization, in.After, in.Types)
@@ -119,7 +123,8 @@ func (a *api) feedRoutes() {
 		var wait time.Duration
 		if in.Wait != "" {
 			if wait, err = time.ParseDuration(in.Wait); err != nil || wait < 0 {
-				return nil, &resource.Error{Code: resource.Invalid, Field: "wait", Message: `expected a duration such as "30s"`}
+				return nil,
+					&resource.Error{Code: resource.Invalid, Field: "wait", Message: `expected a duration such as "30s"`}
 			}
 			if wait > feedWait {
 				return nil, &resource.Error{Code: resource.Invalid, Field: "wait", Message: "must be at most 60s"}
@@ -142,8 +147,11 @@ type feedReader struct {
 	epoch         string // in which it came there
 }
 
-func (a *api) newFeedReader(ctx context.Context, who resource.Caller, authorization, after, types string) (*feedReader, error) {
-	r := &feedReader{api: a, authorization: authorization, who: who, checked: time.Now(), changed: a.Authenticator.Changed()}
+func (a *api) newFeedReader(
+	ctx context.Context, who resource.Caller, authorization, after, types string,
+) (*feedReader, error) {
+	r := &feedReader{api: a, authorization: authorization, who: who, checked: time.Now(),
+		changed: a.Authenticator.Changed()}
 	var err error
 	if r.patterns, err = parsePatterns("types", types); err != nil {
 		return nil, err
@@ -205,22 +213,26 @@ func (r *feedReader) enter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.lost("the database was restored, or failed over to a server that did not have all events yet", max(kept, oldest-1))
+	return r.lost("the database was restored, or failed over to a server that did not have all events yet",
+		max(kept, oldest-1))
 }
 
 func (r *feedReader) expired(oldest int64) error {
-	return r.gone(fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again", r.after, oldest), oldest-1)
+	return r.gone(fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again",
+		r.after, oldest), oldest-1)
 }
 
 // lost says that the log is not the one any more in which the reader came to where it is.
 func (r *feedReader) lost(why string, after int64) error {
-	return r.gone(fmt.Sprintf("position %d is not in the log any more: %s; look at all resources again that changed after position %d",
+	return r.gone(fmt.Sprintf("position %d is not in the log any more: %s; look at all resources again that changed "+
+		"after position %d",
 		r.after, why, after), after)
 }
 
 func (r *feedReader) gone(detail string, after int64) error {
 	start := feedCursor{after, r.api.Feed.Epoch()}.String()
-	return &ExpiredProblem{ErrorModel: *newProblem(http.StatusGone, detail+", then start with after="+start), After: start}
+	return &ExpiredProblem{ErrorModel: *newProblem(http.StatusGone, detail+", then start with after="+start),
+		After: start}
 }
 
 // maxPatterns bounds what every event that is read is compared with.
@@ -238,7 +250,8 @@ func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" {
 			return nil, &resource.Error{
-				Code: resource.Invalid, Field: field, Message: "lists an empty pattern; leave out commas without a pattern",
+				Code: resource.Invalid, Field: field,
+				Message: "lists an empty pattern; leave out commas without a pattern",
 			}
 		}
 		p, err := resource.Types().Parse(part)
@@ -375,7 +388,8 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 // streams serves the feed as server-sent events to those who accept them.
 func (a *api) streams(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != root+"/events" || !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		if r.Method != http.MethodGet || r.URL.Path != root+"/events" ||
+			!strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -401,12 +415,14 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 	for _, name := range []string{"limit", "wait"} {
 		if query.Has(name) {
 			return &resource.Error{
-				Code: resource.Invalid, Field: "query." + name, Message: "is for pages; an event stream has no end: leave it out",
+				Code: resource.Invalid, Field: "query." + name,
+				Message: "is for pages; an event stream has no end: leave it out",
 			}
 		}
 	}
 	if r.Header.Get(ifMatch) != "" {
-		return &resource.Error{Code: resource.Invalid, Field: "header." + ifMatch, Message: "this operation does not compare versions; leave it out"}
+		return &resource.Error{Code: resource.Invalid, Field: "header." + ifMatch,
+			Message: "this operation does not compare versions; leave it out"}
 	}
 	leave, err := a.Limits.Streams.Enter(ctx, who.UserID, 1)
 	if err != nil {

@@ -72,8 +72,10 @@ func TestWaitingForEventsEndsWithTheCredentials(t *testing.T) {
 				f := &feed{test.every}
 				begun := time.Now()
 				api := httpapi.New(httpapi.Options{
-					Resources: resource.New(nil, resource.Outside{}, resource.Options{}), Logger: slog.New(slog.DiscardHandler),
-					Metrics: http.NotFoundHandler(), Authenticator: &expiring{begun.Add(20 * time.Second)}, Feed: f, Log: f,
+					Resources: resource.New(nil, resource.Outside{}, resource.Options{}),
+					Logger:    slog.New(slog.DiscardHandler),
+					Metrics:   http.NotFoundHandler(), Authenticator: &expiring{begun.Add(20 * time.Second)}, Feed: f,
+					Log: f,
 				})
 				w := httptest.NewRecorder()
 				r := httptest.NewRequestWithContext(t.Context(), "GET", "/api/v1/events"+test.query, nil)

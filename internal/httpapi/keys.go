@@ -14,14 +14,16 @@ func (a *api) keyRoutes() {
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*plain[*resource.Items[*resource.Key]], error) {
 			return answerPlain(r.Keys(ctx, who))
 		})
-	register(a, operation(http.MethodPost, "/keys/rotate", "rotateKeys", "Encrypt secrets with the first key, for a while; the next request goes on"),
+	register(a, operation(http.MethodPost, "/keys/rotate", "rotateKeys",
+		"Encrypt secrets with the first key, for a while; the next request goes on"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			After string `query:"after" maxLength:"4096" doc:"The next of the answer before; left out, from the beginning."`
 		},
 		) (*plain[*resource.Rotation], error) {
 			rotation, err := r.RotateKeys(ctx, who, in.After)
 			if err == nil {
-				a.Logger.InfoContext(ctx, "operator: rotate encryption keys", "rotated", rotation.Rotated, "left", rotation.Left,
+				a.Logger.InfoContext(ctx, "operator: rotate encryption keys", "rotated",
+					rotation.Rotated, "left", rotation.Left,
 					"unreadable", len(rotation.Unreadable), "user_id", who.UserID)
 			}
 			return answerPlain(rotation, err)

@@ -54,7 +54,8 @@ func (a *api) hold(ctx huma.Context, next func(huma.Context)) {
 
 // scanning runs an operation that reads very many rows. Its place is free again
 // before the answer is written, which may take long.
-func scanning[I, O any](a *api, do func(context.Context, resource.Caller, I) (O, error)) func(context.Context, resource.Caller, I) (O, error) {
+func scanning[I, O any](a *api, do func(context.Context, resource.Caller, I) (O, error)) func(context.Context,
+	resource.Caller, I) (O, error) {
 	return func(ctx context.Context, who resource.Caller, in I) (out O, err error) {
 		leave, err := a.Limits.Scans.Enter(ctx, who.UserID, 1)
 		if err != nil {

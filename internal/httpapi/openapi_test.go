@@ -99,8 +99,10 @@ func TestEveryListAndMapIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := []string{
-		"type", "properties", "additionalProperties", "required", "items", "minItems", "maxItems", "maxProperties", "minLength", "maxLength",
-		"minimum", "maximum", "multipleOf", "pattern", "enum", "format", "default", "description", "examples", "contentEncoding",
+		"type", "properties", "additionalProperties", "required", "items", "minItems", "maxItems", "maxProperties",
+		"minLength", "maxLength",
+		"minimum", "maximum", "multipleOf", "pattern", "enum", "format", "default", "description",
+		"examples", "contentEncoding",
 	}
 	seen := 0
 	var walk func(where string, schema map[string]any)

@@ -49,7 +49,8 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	e, ok := errors.AsType[*resource.Error](err)
 	// Nobody reads the answer, unless it is about a body that did not come.
 	if errors.Is(ctx.Err(), context.Canceled) && (!ok || statuses[e.Code] >= http.StatusInternalServerError) {
-		return &huma.ErrorModel{Status: statusClientGone, Title: "Client Closed Request", Detail: "the client closed the connection"}
+		return &huma.ErrorModel{Status: statusClientGone, Title: "Client Closed Request",
+			Detail: "the client closed the connection"}
 	}
 	if ok {
 		p := newProblem(statuses[e.Code], e.Error())
@@ -80,7 +81,8 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)
 	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
-		return newProblem(http.StatusServiceUnavailable, "the server's storage does not answer; try again (GET /readyz, or the server's log, says why)")
+		return newProblem(http.StatusServiceUnavailable,
+			"the server's storage does not answer; try again (GET /readyz, or the server's log, says why)")
 	}
 	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }
@@ -163,7 +165,8 @@ func boundProblem(_ huma.Context, _ string, v any) (any, error) {
 
 func (a *api) noSuchRoute(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut,
+		http.MethodPatch, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		other.Method = method
 		if _, pattern := a.mux.Handler(other); pattern != "/" {
@@ -186,7 +189,8 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 			case http.ErrAbortHandler:
 				panic(p)
 			default:
-				a.Logger.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				a.Logger.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", p,
+					"stack", string(debug.Stack()))
 				refuse(w, http.StatusInternalServerError, "something went wrong here; the server's log says what")
 			}
 		}()

@@ -94,7 +94,8 @@ func (a *api) checkParameters(ctx huma.Context, next func(huma.Context)) {
 			}
 		}
 		if err != nil {
-			a.refuseParameter(ctx, &resource.Error{Code: resource.Invalid, Field: p.In + "." + p.Name, Message: err.Error()})
+			a.refuseParameter(ctx,
+				&resource.Error{Code: resource.Invalid, Field: p.In + "." + p.Name, Message: err.Error()})
 			return
 		}
 	}
@@ -130,7 +131,8 @@ func (a *api) refuseParameter(ctx huma.Context, err error) {
 func checkQuery(raw string, op *huma.Operation) error {
 	given, err := url.ParseQuery(raw)
 	if err != nil {
-		return &resource.Error{Code: resource.Invalid, Field: "query", Message: "is not a valid query string: " + err.Error()}
+		return &resource.Error{Code: resource.Invalid, Field: "query",
+			Message: "is not a valid query string: " + err.Error()}
 	}
 	var known []string
 	for _, p := range op.Parameters {
@@ -142,7 +144,8 @@ func checkQuery(raw string, op *huma.Operation) error {
 		field := "query." + name
 		switch {
 		case !slices.Contains(known, name) && known == nil:
-			return &resource.Error{Code: resource.Invalid, Field: field, Message: "unknown parameter: this operation takes none"}
+			return &resource.Error{Code: resource.Invalid, Field: field,
+				Message: "unknown parameter: this operation takes none"}
 		case !slices.Contains(known, name):
 			return &resource.Error{
 				Code: resource.Invalid, Field: field,

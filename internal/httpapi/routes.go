@@ -56,23 +56,28 @@ func (a *api) providerRoutes() {
 		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
 	},
 	) (*resource.Items[*resource.Provider], error) {
-		return r.Providers.List(ctx, who, in.page(), resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
+		return r.Providers.List(ctx, who, in.page(),
+			resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
 	})
 	get(a, "/providers/{id}", "getProvider", "Read an agent", r.Providers.Get)
 	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Change an agent", r.Providers.Patch)
 	remove(a, "/providers/{id}", "deleteProvider", "Forget an agent", r.Providers.Delete)
-	register(a, operation(http.MethodPost, "/providers/preview", "previewProvider", "See what an agent would be, without keeping it"),
-		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewProvider]) (*plain[*resource.Provider], error) {
+	register(a, operation(http.MethodPost, "/providers/preview", "previewProvider",
+		"See what an agent would be, without keeping it"),
+		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewProvider]) (*plain[*resource.Provider],
+			error) {
 			return answerPlain(r.Providers.Preview(ctx, who, in.Body))
 		})
-	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation", "Find the agent at a location"),
+	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation",
+		"Find the agent at a location"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Location string `path:"location" doc:"The location, percent-encoded."`
 		},
 		) (*one[*resource.Provider], error) {
 			return answer(r.Providers.ByLocation(ctx, who, in.Location))
 		})
-	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables", "Read an agent's variables"),
+	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables",
+		"Read an agent's variables"),
 		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[variables], error) {
 			return asVariables(r.Providers.Variables(ctx, who, in.ID))
 		})
@@ -90,19 +95,24 @@ func (a *api) providerRoutes() {
 func (a *api) providerBuildRoutes() {
 	r := a.Resources
 	create(a, "/provider_builds", "createProviderBuild", "Record a build", r.ProviderBuilds.Create)
-	list(a, "/provider_builds", "listProviderBuilds", "List builds", func(ctx context.Context, who resource.Caller, in *struct {
-		Paging
-		Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
-		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
-	},
-	) (*resource.Items[*resource.ProviderBuild], error) {
-		return r.ProviderBuilds.List(ctx, who, in.page(), resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
-	})
+	list(a, "/provider_builds", "listProviderBuilds", "List builds",
+		func(ctx context.Context, who resource.Caller, in *struct {
+			Paging
+			Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
+			UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
+		},
+		) (*resource.Items[*resource.ProviderBuild], error) {
+			return r.ProviderBuilds.List(ctx, who, in.page(),
+				resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
+		})
 	get(a, "/provider_builds/{id}", "getProviderBuild", "Read a build", r.ProviderBuilds.Get)
-	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild", "Report how a build goes", r.ProviderBuilds.Patch)
+	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild",
+		"Report how a build goes", r.ProviderBuilds.Patch)
 	remove(a, "/provider_builds/{id}", "deleteProviderBuild", "Forget a build", r.ProviderBuilds.Delete)
-	register(a, operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild", "See what a build would be, without recording it"),
-		func(_ context.Context, who resource.Caller, in *withBody[resource.NewProviderBuild]) (*plain[*resource.ProviderBuild], error) {
+	register(a, operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild",
+		"See what a build would be, without recording it"),
+		func(_ context.Context, who resource.Caller,
+			in *withBody[resource.NewProviderBuild]) (*plain[*resource.ProviderBuild], error) {
 			return answerPlain(r.ProviderBuilds.Preview(who, in.Body))
 		})
 }
@@ -110,18 +120,22 @@ func (a *api) providerBuildRoutes() {
 func (a *api) contextRoutes() {
 	r := a.Resources
 	create(a, "/contexts", "createContext", "Begin a conversation", r.Contexts.Create)
-	list(a, "/contexts", "listContexts", "List your conversations", func(ctx context.Context, who resource.Caller, in *struct {
-		Paging
-		ProviderID   string `query:"provider_id" format:"uuid"`
-		IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
-	},
-	) (*resource.Items[*resource.Context], error) {
-		return r.Contexts.List(ctx, who, in.page(), resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
-	})
+	list(a, "/contexts", "listContexts", "List your conversations",
+		func(ctx context.Context, who resource.Caller, in *struct {
+			Paging
+			ProviderID   string `query:"provider_id" format:"uuid"`
+			IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
+		},
+		) (*resource.Items[*resource.Context], error) {
+			return r.Contexts.List(ctx, who, in.page(),
+				resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
+		})
 	get(a, "/contexts/{id}", "getContext", "Read a conversation", r.Contexts.Get)
 	change(a, http.MethodPut, "/contexts/{id}", "replaceContext", "Replace a conversation's metadata", r.Contexts.Put)
-	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Change a conversation's metadata", r.Contexts.PatchMetadata)
-	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores", r.Contexts.Delete)
+	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Change a conversation's metadata",
+		r.Contexts.PatchMetadata)
+	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores",
+		r.Contexts.Delete)
 
 	add := operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
 	add.Errors = []int{http.StatusConflict}
@@ -137,15 +151,17 @@ func (a *api) contextRoutes() {
 		}
 		return &made{Location: root + "/contexts/" + item.ContextID + "/history/" + item.ID}, nil
 	})
-	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts", func(ctx context.Context, who resource.Caller, in *struct {
-		ByID
-		Cut
-		OrderBy string `query:"order_by" enum:"created_at" default:"created_at"`
-	},
-	) (*resource.Items[*resource.HistoryItem], error) {
-		return r.Contexts.History(ctx, who, in.ID, in.by(in.OrderBy))
-	})
-	register(a, operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem", "Read a message or artifact"),
+	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts",
+		func(ctx context.Context, who resource.Caller, in *struct {
+			ByID
+			Cut
+			OrderBy string `query:"order_by" enum:"created_at" default:"created_at"`
+		},
+		) (*resource.Items[*resource.HistoryItem], error) {
+			return r.Contexts.History(ctx, who, in.ID, in.by(in.OrderBy))
+		})
+	register(a, operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem",
+		"Read a message or artifact"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			ItemID string `path:"item_id" format:"uuid"`
@@ -153,7 +169,8 @@ func (a *api) contextRoutes() {
 		) (*plain[*resource.HistoryItem], error) {
 			return answerPlain(r.Contexts.HistoryItem(ctx, who, in.ID, in.ItemID))
 		})
-	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory", "Remove an item and all after it"),
+	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory",
+		"Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			FromID string `query:"from_id" format:"uuid" required:"true"`
@@ -166,9 +183,10 @@ func (a *api) contextRoutes() {
 func (a *api) vectorStoreRoutes() {
 	r := a.Resources
 	create(a, "/vector_stores", "createVectorStore", "Make a vector store", r.VectorStores.Create)
-	list(a, "/vector_stores", "listVectorStores", "List your vector stores", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.VectorStore], error) {
-		return r.VectorStores.List(ctx, who, in.page())
-	})
+	list(a, "/vector_stores", "listVectorStores", "List your vector stores",
+		func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.VectorStore], error) {
+			return r.VectorStores.List(ctx, who, in.page())
+		})
 	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
 	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.VectorStores.Delete)
 
@@ -183,7 +201,8 @@ func (a *api) vectorStoreRoutes() {
 	) (*one[*resource.VectorStore], error) {
 		return answer(r.VectorStores.AddItems(ctx, who, in.ID, in.version(), in.Body))
 	})
-	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore", "Find the nearest items, best first"),
+	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore",
+		"Find the nearest items, best first"),
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			Body resource.Search
@@ -199,7 +218,8 @@ func (a *api) vectorStoreRoutes() {
 		) (*resource.Items[*resource.Document], error) {
 			return r.VectorStores.Documents(ctx, who, in.ID, in.PageToken)
 		}))
-	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}", "deleteDocument", "Remove a document"),
+	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}",
+		"deleteDocument", "Remove a document"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			ByID
 			DocumentID string `path:"document_id"`
@@ -212,27 +232,34 @@ func (a *api) vectorStoreRoutes() {
 func (a *api) modelProviderRoutes() {
 	r := a.Resources
 	create(a, "/model_providers", "createModelProvider", "Add a source of models", r.ModelProviders.Create)
-	list(a, "/model_providers", "listModelProviders", "List sources of models", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.ModelProvider], error) {
-		return r.ModelProviders.List(ctx, who, in.page())
-	})
+	list(a, "/model_providers", "listModelProviders", "List sources of models",
+		func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.ModelProvider], error) {
+			return r.ModelProviders.List(ctx, who, in.page())
+		})
 	get(a, "/model_providers/{id}", "getModelProvider", "Read a source of models", r.ModelProviders.Get)
-	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider", "Change a source of models", r.ModelProviders.Patch)
+	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider",
+		"Change a source of models", r.ModelProviders.Patch)
 	remove(a, "/model_providers/{id}", "deleteModelProvider", "Remove a source of models", r.ModelProviders.Delete)
-	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels", "Find models like those suggested, best first"),
-		func(ctx context.Context, who resource.Caller, in *withBody[resource.ModelMatch]) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels",
+		"Find models like those suggested, best first"),
+		func(ctx context.Context, who resource.Caller,
+			in *withBody[resource.ModelMatch]) (*plain[*resource.Items[*resource.MatchedModel]], error) {
 			offer, err := r.ModelProviders.Offer(ctx, who) // may wait for others, without a place
 			if err != nil {
 				return nil, err
 			}
-			return scanning(a, func(ctx context.Context, _ resource.Caller, in resource.ModelMatch) (*plain[*resource.Items[*resource.MatchedModel]], error) {
-				return answerPlain(offer.Match(ctx, in))
-			})(ctx, who, in.Body)
+			return scanning(a,
+				func(ctx context.Context, _ resource.Caller,
+					in resource.ModelMatch) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+					return answerPlain(offer.Match(ctx, in))
+				})(ctx, who, in.Body)
 		})
 }
 
 func (a *api) configurationRoutes() {
 	r := a.Resources
-	register(a, operation(http.MethodGet, "/configurations/system", "getConfiguration", "Read the system-wide defaults"),
+	register(a, operation(http.MethodGet, "/configurations/system", "getConfiguration",
+		"Read the system-wide defaults"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
 			return answer(r.Configurations.System(ctx, who))
 		})
@@ -251,14 +278,16 @@ func (a *api) configurationRoutes() {
 func (a *api) connectorRoutes() {
 	r := a.Resources
 	create(a, "/connectors", "createConnector", "Link an MCP server", r.Connectors.Create)
-	list(a, "/connectors", "listConnectors", "List your MCP servers", func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.Connector], error) {
-		return r.Connectors.List(ctx, who, in.page())
-	})
+	list(a, "/connectors", "listConnectors", "List your MCP servers",
+		func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.Connector], error) {
+			return r.Connectors.List(ctx, who, in.page())
+		})
 	get(a, "/connectors/{id}", "getConnector", "Read a link", r.Connectors.Get)
 	remove(a, "/connectors/{id}", "deleteConnector", "Remove a link", r.Connectors.Delete)
-	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered", func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
-		return r.Connectors.Presets(), nil
-	})
+	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered",
+		func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
+			return r.Connectors.Presets(), nil
+		})
 	connect := operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server")
 	connect.Errors = []int{http.StatusBadGateway, http.StatusGatewayTimeout}
 	register(a, connect,
@@ -311,29 +340,32 @@ func (a *api) userFeedbackRoutes() {
 	say := operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
 	say.DefaultStatus = http.StatusCreated
 	say.Errors = []int{http.StatusConflict}
-	register(a, say, func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
-		row, err := r.UserFeedback.Create(ctx, who, in.Body)
-		if err != nil {
-			return nil, err
-		}
-		return &made{Location: root + "/user_feedback/" + row.ID}, nil
-	})
-	list(a, "/user_feedback", "listUserFeedback", "List feedback", func(ctx context.Context, who resource.Caller, in *struct {
-		Paging
-		ProviderID  string `query:"provider_id" format:"uuid"`
-		AfterCursor string `query:"after_cursor" format:"uuid" doc:"Another name of page_token."`
-	},
-	) (*resource.Items[*resource.UserFeedback], error) {
-		if in.AfterCursor != "" {
-			if in.PageToken != "" {
-				return nil, &resource.Error{
-					Code: resource.Invalid, Field: "query.after_cursor", Message: "set either after_cursor or page_token, not both",
-				}
+	register(a, say,
+		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
+			row, err := r.UserFeedback.Create(ctx, who, in.Body)
+			if err != nil {
+				return nil, err
 			}
-			in.PageToken = in.AfterCursor
-		}
-		return r.UserFeedback.List(ctx, who, in.page(), in.ProviderID)
-	})
+			return &made{Location: root + "/user_feedback/" + row.ID}, nil
+		})
+	list(a, "/user_feedback", "listUserFeedback", "List feedback",
+		func(ctx context.Context, who resource.Caller, in *struct {
+			Paging
+			ProviderID  string `query:"provider_id" format:"uuid"`
+			AfterCursor string `query:"after_cursor" format:"uuid" doc:"Another name of page_token."`
+		},
+		) (*resource.Items[*resource.UserFeedback], error) {
+			if in.AfterCursor != "" {
+				if in.PageToken != "" {
+					return nil, &resource.Error{
+						Code: resource.Invalid, Field: "query.after_cursor",
+						Message: "set either after_cursor or page_token, not both",
+					}
+				}
+				in.PageToken = in.AfterCursor
+			}
+			return r.UserFeedback.List(ctx, who, in.page(), in.ProviderID)
+		})
 	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)
 	remove(a, "/user_feedback/{id}", "deleteUserFeedback", "Delete feedback", r.UserFeedback.Delete)
 }

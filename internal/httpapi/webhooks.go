@@ -75,11 +75,13 @@ func (a *api) webhookRoutes() {
 				return verb.do(ctx, in.Name)
 			})
 	}
-	admin(a, operation(http.MethodPost, "/webhooks/endpoints/{name}/test", "testEndpoint", "Send a webhook.ping, and see what comes of it"),
+	admin(a, operation(http.MethodPost, "/webhooks/endpoints/{name}/test", "testEndpoint",
+		"Send a webhook.ping, and see what comes of it"),
 		func(ctx context.Context, who resource.Caller, in *byName) (*webhook.Tried, error) {
 			return w.Test(ctx, in.Name, who.UserID)
 		})
-	discard := operation(http.MethodPost, "/webhooks/endpoints/{name}/discard", "discardDeadLetters", "Remove dead letters of an endpoint: one, or all")
+	discard := operation(http.MethodPost, "/webhooks/endpoints/{name}/discard", "discardDeadLetters",
+		"Remove dead letters of an endpoint: one, or all")
 	admin(a, discard, func(ctx context.Context, who resource.Caller, in *struct {
 		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
 		Body webhook.NewDiscard
@@ -87,7 +89,8 @@ func (a *api) webhookRoutes() {
 	) (*webhook.Discarded, error) {
 		out, err := w.Discard(ctx, in.Name, in.Body)
 		if out.Discarded > 0 {
-			a.Logger.InfoContext(ctx, "operator: discard dead letters", "endpoint", in.Name, "count", out.Discarded, "user_id", who.UserID)
+			a.Logger.InfoContext(ctx, "operator: discard dead letters", "endpoint", in.Name, "count",
+				out.Discarded, "user_id", who.UserID)
 			a.Discarded(out.Discarded)
 		}
 		return out, err
@@ -110,14 +113,16 @@ type reloaded struct {
 func (a *api) webhookEventRoutes() {
 	w := a.Webhooks
 	admin(a, operation(http.MethodGet, "/webhooks/events", "listWebhookEvents", "List events, newest first"),
-		scanning(a, func(ctx context.Context, _ resource.Caller, in *WebhookFilter) (*webhook.Page[webhook.Event], error) {
+		scanning(a, func(ctx context.Context, _ resource.Caller, in *WebhookFilter) (*webhook.Page[webhook.Event],
+			error) {
 			f, err := in.filter()
 			if err != nil {
 				return nil, err
 			}
 			return w.Events(ctx, f)
 		}))
-	admin(a, operation(http.MethodGet, "/webhooks/events/{event}", "explainEvent", "What became of an event, for every endpoint, with its attempts"),
+	admin(a, operation(http.MethodGet, "/webhooks/events/{event}", "explainEvent",
+		"What became of an event, for every endpoint, with its attempts"),
 		scanning(a, func(ctx context.Context, _ resource.Caller, in *struct {
 			Event string `path:"event" doc:"Its webhook-id or its position."`
 		},
@@ -139,7 +144,8 @@ func (a *api) webhookEventRoutes() {
 			f.Endpoint, f.Outcome, f.Event = in.Endpoint, in.Outcome, in.Event
 			return w.Attempts(ctx, f)
 		}))
-	admin(a, operation(http.MethodGet, "/webhooks/parked", "listParked", "List events that failed on their own, and dead letters"),
+	admin(a, operation(http.MethodGet, "/webhooks/parked", "listParked",
+		"List events that failed on their own, and dead letters"),
 		func(ctx context.Context, _ resource.Caller, in *struct {
 			Endpoint string `query:"endpoint"`
 			Dead     bool   `query:"dead" doc:"Dead letters only."`
@@ -153,11 +159,14 @@ func (a *api) webhookEventRoutes() {
 
 func (a *api) replayRoutes() {
 	w := a.Webhooks
-	begin := operation(http.MethodPost, "/webhooks/replays", "replay", "Send events again: one, a range of time, some, or all dead letters")
-	begin.Description = fmt.Sprintf("Replays of an endpoint run one after another. At most %d of them wait or run; another is refused with 409.", eventlog.MaxReplays)
+	begin := operation(http.MethodPost, "/webhooks/replays", "replay",
+		"Send events again: one, a range of time, some, or all dead letters")
+	begin.Description = fmt.Sprintf("Replays of an endpoint run one after another. At most %d of them wait or run; "+
+		"another is refused with 409.", eventlog.MaxReplays)
 	begin.DefaultStatus = http.StatusCreated
 	begin.Errors = []int{http.StatusConflict}
-	admin(a, begin, func(ctx context.Context, who resource.Caller, in *withBody[webhook.NewReplay]) (*webhook.Replay, error) {
+	admin(a, begin, func(ctx context.Context, who resource.Caller, in *withBody[webhook.NewReplay]) (*webhook.Replay,
+		error) {
 		r, err := w.Replay(ctx, in.Body, who.UserID)
 		if err == nil {
 			a.Logger.InfoContext(ctx, "operator: replay", "endpoint", r.Endpoint, "replay", r.ID, "user_id", who.UserID)

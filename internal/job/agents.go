@@ -56,7 +56,8 @@ type checked struct {
 func NewAgentChecks(agents Agents, interval time.Duration, logger *slog.Logger) *AgentChecks {
 	return &AgentChecks{
 		agents: agents, interval: interval, logger: logger,
-		owners: make(map[string]*owner), running: make(map[string]bool), began: make(map[string]time.Time), done: make(chan checked),
+		owners: make(map[string]*owner), running: make(map[string]bool), began: make(map[string]time.Time),
+		done: make(chan checked),
 	}
 }
 

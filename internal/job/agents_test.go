@@ -124,7 +124,8 @@ func TestChecksThatFail(t *testing.T) {
 		if n := len(f.asked); n != 100 {
 			t.Errorf("%d agents were asked, want 100", n)
 		}
-		if lines := strings.Count(log.String(), `msg="agents could not be checked" agents=100 error="no database"`); lines != 2 {
+		if lines := strings.Count(log.String(),
+			`msg="agents could not be checked" agents=100 error="no database"`); lines != 2 {
 			t.Errorf("%d lines, want 2:\n%s", lines, log.String())
 		}
 	})

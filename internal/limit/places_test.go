@@ -44,14 +44,16 @@ func TestPlacesOfOneUserAndOfAll(t *testing.T) {
 		leave := enter(t, p, "ann", 1)
 		enter(t, p, "ann", 1)
 		wait, err := refused(t, p, "ann", 1)
-		if want := "one user may have 2 event streams at once"; wait != 2*time.Second || !strings.Contains(err.Error(), want) {
+		if want := "one user may have 2 event streams at once"; wait != 2*time.Second ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("after %v: %v", wait, err)
 		}
 		if err.RetryAfter != 2*time.Second {
 			t.Errorf("try again after %v", err.RetryAfter)
 		}
 		enter(t, p, "bob", 1)
-		if wait, err := refused(t, p, "bob", 1); wait != 2*time.Second || !strings.Contains(err.Error(), "this server takes 3 event streams") {
+		if wait, err := refused(t, p, "bob", 1); wait != 2*time.Second ||
+			!strings.Contains(err.Error(), "this server takes 3 event streams") {
 			t.Errorf("after %v: %v", wait, err)
 		}
 		leave()

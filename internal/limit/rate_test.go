@@ -12,11 +12,13 @@ import (
 
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := limit.NewRate(limit.RateOptions{PerSecond: 10, Burst: 5, Who: "one caller", Setting: "limits.requests_per_second"})
+		r := limit.NewRate(limit.RateOptions{PerSecond: 10, Burst: 5, Who: "one caller",
+			Setting: "limits.requests_per_second"})
 		take := func(key string, left int, reset time.Duration) {
 			t.Helper()
 			b, err := r.Take(key)
-			if want := (limit.Budget{Limit: 5, Window: 500 * time.Millisecond, Left: left, Reset: reset}); b != want || err != nil {
+			if want := (limit.Budget{Limit: 5, Window: 500 * time.Millisecond, Left: left, Reset: reset}); b != want ||
+				err != nil {
 				t.Errorf("%s: %+v, %v; want %+v", key, b, err, want)
 			}
 		}
@@ -25,7 +27,8 @@ func TestRate(t *testing.T) {
 		}
 		_, err := r.Take("ann")
 		e, ok := errors.AsType[*limit.RateError](err)
-		if want := "one caller may make 10 requests a second, and 5 at once (limits.requests_per_second)"; !ok || e.Error() != want {
+		if want := "one caller may make 10 requests a second, and 5 at once (limits.requests_per_second)"; !ok ||
+			e.Error() != want {
 			t.Fatalf("%v, want %s", err, want)
 		}
 		if e.RetryAfter != 100*time.Millisecond || r.Refused() != 1 {

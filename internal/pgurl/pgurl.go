@@ -102,9 +102,10 @@ const (
 
 // expected says what the values of parameters are.
 var expected = map[string]string{
-	"sslmode":                       "expected one of disable, allow, prefer, require, verify-ca, verify-full",
-	"sslrootcert":                   "check that the file is there, can be read and holds certificates",
-	"sslcert":                       "check that the files of sslcert and sslkey are there, can be read and fit each other",
+	"sslmode":     "expected one of disable, allow, prefer, require, verify-ca, verify-full",
+	"sslrootcert": "check that the file is there, can be read and holds certificates",
+	"sslcert": "check that the files of sslcert and sslkey are there, can be read and fit " +
+		"each other",
 	"sslkey":                        "set sslcert, too",
 	"target_session_attrs":          "expected one of any, read-write, read-only, primary, standby, prefer-standby",
 	"connect_timeout":               "expected a whole number of seconds",

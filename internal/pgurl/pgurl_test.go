@@ -23,11 +23,13 @@ func TestParse(t *testing.T) {
 		"?sslcert=/hunter2":     "the parameter sslcert has a wrong value",
 		"?sslkey=/hunter2":      "the parameter sslkey has a wrong value: set sslcert, too",
 		"?sslrootcert=/hunter2": "the parameter sslrootcert has a wrong value",
-		"?sslrootcert=/hunter2&sslmode=verify-full":                 "the parameter sslrootcert has a wrong value",
-		"?sslrootcert=/hunter2&sslmode=disable&connect_timeout=h2":  "the parameter connect_timeout has a wrong value: expected a whole number of seconds",
-		"?sslcert=/hunter2&sslkey=/hunter2&sslmode=require":         "the parameter sslcert has a wrong value",
-		"?pool_max_conn_lifetime=hunter2&target_session_attrs=some": "the parameter pool_max_conn_lifetime has a wrong value: expected a duration, such as \"30m\"; the parameter target_session_attrs",
-		"?default_query_exec_mode=hunter2":                          "the parameter default_query_exec_mode has a wrong value",
+		"?sslrootcert=/hunter2&sslmode=verify-full": "the parameter sslrootcert has a wrong value",
+		"?sslrootcert=/hunter2&sslmode=disable&connect_timeout=h2": "the parameter connect_timeout has a wrong " +
+			"value: expected a whole number of seconds",
+		"?sslcert=/hunter2&sslkey=/hunter2&sslmode=require": "the parameter sslcert has a wrong value",
+		"?pool_max_conn_lifetime=hunter2&target_session_attrs=some": "the parameter pool_max_conn_lifetime has a " +
+			"wrong value: expected a duration, such as \"30m\"; the parameter target_session_attrs",
+		"?default_query_exec_mode=hunter2": "the parameter default_query_exec_mode has a wrong value",
 	} {
 		_, err := pgurl.Parse(base + query)
 		switch {
@@ -44,7 +46,8 @@ func TestParse(t *testing.T) {
 		"host=localhost dbname=hunter2":  "must begin with postgres://",
 		"postgres://u:p@ss/w#rd@h/hunt2": "percent-encoded",
 	} {
-		if _, err := pgurl.Parse(text); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") {
+		if _, err := pgurl.Parse(text); err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: error = %v, want %s", text, err, want)
 		}
 	}
@@ -54,7 +57,8 @@ func TestParse(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	t.Setenv("PGSSLMODE", "hunter2")
 	_, err := pgurl.Parse("postgres://localhost/d")
-	if err == nil || !strings.Contains(err.Error(), "environment variable of PostgreSQL") || strings.Contains(err.Error(), "hunter2") {
+	if err == nil || !strings.Contains(err.Error(), "environment variable of PostgreSQL") ||
+		strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error = %v", err)
 	}
 	if _, err := pgurl.Parse("postgres://localhost/d?sslmode=disable"); err != nil {

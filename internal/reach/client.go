@@ -67,10 +67,12 @@ func newClient(c promconfig.HTTPClientConfig, o sender.TransportOptions) (*http.
 		return nil, err
 	}
 	if a := c.Authorization; a != nil {
-		rt = promconfig.NewAuthorizationCredentialsRoundTripper(a.Type, secretReader(string(a.Credentials), a.CredentialsFile), rt)
+		rt = promconfig.NewAuthorizationCredentialsRoundTripper(a.Type,
+			secretReader(string(a.Credentials), a.CredentialsFile), rt)
 	}
 	if b := c.BasicAuth; b != nil {
-		rt = promconfig.NewBasicAuthRoundTripper(secretReader(b.Username, b.UsernameFile), secretReader(string(b.Password), b.PasswordFile), rt)
+		rt = promconfig.NewBasicAuthRoundTripper(secretReader(b.Username, b.UsernameFile),
+			secretReader(string(b.Password), b.PasswordFile), rt)
 	}
 	if c.OAuth2 != nil {
 		if rt, err = newTokens(c.OAuth2, o, rt); err != nil {
@@ -91,12 +93,14 @@ func newTransport(c *promconfig.TLSConfig, o sender.TransportOptions) (http.Roun
 		return nil, err
 	}
 	files := promconfig.TLSRoundTripperSettings{
-		CA: secretReader(c.CA, c.CAFile), Cert: secretReader(c.Cert, c.CertFile), Key: secretReader(string(c.Key), c.KeyFile),
+		CA: secretReader(c.CA, c.CAFile), Cert: secretReader(c.Cert, c.CertFile),
+		Key: secretReader(string(c.Key), c.KeyFile),
 	}
-	return promconfig.NewTLSRoundTripperWithContext(context.Background(), tlsConfig, files, func(t *tls.Config) (http.RoundTripper, error) {
-		o.TLS = t
-		return sender.NewTransport(o), nil
-	})
+	return promconfig.NewTLSRoundTripperWithContext(context.Background(), tlsConfig, files,
+		func(t *tls.Config) (http.RoundTripper, error) {
+			o.TLS = t
+			return sender.NewTransport(o), nil
+		})
 }
 
 // secretReader returns nil for a secret that is not configured.

@@ -50,7 +50,8 @@ func newSender(t testing.TB, endpoint object) *sender.Sender {
 	}
 	r := receivers[0]
 	s, end, err := reach.Open(r.Endpoint.Endpoint, r.HTTP, reach.Options{
-		Egress: cfg.EndpointEgress(), MaxConnectionAge: r.MaxConnectionAge, Sender: sender.Options{UserAgent: "Tidings/test"},
+		Egress: cfg.EndpointEgress(), MaxConnectionAge: r.MaxConnectionAge,
+		Sender: sender.Options{UserAgent: "Tidings/test"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +66,8 @@ func newSender(t testing.TB, endpoint object) *sender.Sender {
 
 func attempt() tidings.Attempt {
 	return tidings.Attempt{Number: 1, Event: tidings.Event{
-		ID: "evt-1", Sequence: 7, Type: "provider", Action: tidings.Created, ResourceID: "p", ResourceURL: "/p", Time: time.Unix(0, 0),
+		ID: "evt-1", Sequence: 7, Type: "provider", Action: tidings.Created, ResourceID: "p",
+		ResourceURL: "/p", Time: time.Unix(0, 0),
 	}}
 }
 
@@ -131,29 +133,41 @@ func TestTLSFailures(t *testing.T) {
 		tls    object // of the client
 		detail string
 	}{
-		"delivered":                              {server: server(good), tls: object{"ca": ca.PEM()}},
-		"client certificate, TLS 1.3":            {server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
-		"client certificate, TLS 1.2":            {server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
-		"client certificate is missing, TLS 1.3": {server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM()}, detail: "certificate required"},
-		"client certificate is missing, TLS 1.2": {server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM()}, detail: "remote error: tls:"},
+		"delivered": {server: server(good), tls: object{"ca": ca.PEM()}},
+		"client certificate, TLS 1.3": {server: mutual(tls.VersionTLS13),
+			tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
+		"client certificate, TLS 1.2": {server: mutual(tls.VersionTLS12),
+			tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
+		"client certificate is missing, TLS 1.3": {server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM()},
+			detail: "certificate required"},
+		"client certificate is missing, TLS 1.2": {server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM()},
+			detail: "remote error: tls:"},
 		"client certificate is refused, TLS 1.3": {
-			server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey}, detail: "remote error: tls:",
+			server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey},
+			detail: "remote error: tls:",
 		},
 		"client certificate is refused, TLS 1.2": {
-			server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey}, detail: "remote error: tls:",
+			server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey},
+			detail: "remote error: tls:",
 		},
 		"unknown authority":    {server: server(good), tls: object{"ca": other.PEM()}, detail: "unknown authority"},
 		"system's authorities": {server: server(good), tls: object{}, detail: "x509:"},
-		"expired":              {server: server(ca.IssueUntil(time.Now().Add(-time.Minute), "localhost")), tls: object{"ca": ca.PEM()}, detail: "expired"},
-		"another host":         {server: server(ca.Issue("example.com")), tls: object{"ca": ca.PEM()}, detail: "not localhost"},
+		"expired": {server: server(ca.IssueUntil(time.Now().Add(-time.Minute), "localhost")),
+			tls: object{"ca": ca.PEM()}, detail: "expired"},
+		"another host": {server: server(ca.Issue("example.com")), tls: object{"ca": ca.PEM()},
+			detail: "not localhost"},
 		"protocol version": {
 			server: &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12},
 			tls:    object{"ca": ca.PEM(), "min_version": "TLS13"}, detail: "protocol version",
 		},
-		"plain HTTP":  {url: strings.Replace(plain.URL, "http://", "https://", 1), tls: object{}, detail: "HTTP response to HTTPS client"},
-		"not TLS":     {url: "https://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") }), tls: object{}, detail: "TLS handshake"},
-		"hangs up":    {url: "https://" + listen(t, func(net.Conn) {}), tls: object{}},
-		"never talks": {url: "https://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), tls: object{}, detail: "no connection in time"},
+		"plain HTTP": {url: strings.Replace(plain.URL, "http://", "https://", 1), tls: object{},
+			detail: "HTTP response to HTTPS client"},
+		"not TLS": {url: "https://" +
+			listen(t, func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") }), tls: object{},
+			detail: "TLS handshake"},
+		"hangs up": {url: "https://" + listen(t, func(net.Conn) {}), tls: object{}},
+		"never talks": {url: "https://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), tls: object{},
+			detail: "no connection in time"},
 	} {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, HTTP/2 %v", name, http2), func(t *testing.T) {
@@ -162,7 +176,8 @@ func TestTLSFailures(t *testing.T) {
 				if url == "" {
 					url = receiver(t, tt.server.Clone(), http2, noContent)
 				}
-				s := newSender(t, object{"url": url, "timeout": "500ms", "http": object{"tls_config": tt.tls, "enable_http2": http2}})
+				s := newSender(t,
+					object{"url": url, "timeout": "500ms", "http": object{"tls_config": tt.tls, "enable_http2": http2}})
 				want := tidings.Outcome{Verdict: tidings.Unreachable, Reason: tidings.ReasonTLS}
 				if strings.HasPrefix(name, "client certificate, ") || name == "delivered" {
 					want = tidings.Outcome{Verdict: tidings.Delivered}
@@ -170,7 +185,8 @@ func TestTLSFailures(t *testing.T) {
 				for range 3 {
 					o := s.Send(t.Context(), attempt())
 					if o.Verdict != want.Verdict || o.Reason != want.Reason || !strings.Contains(o.Detail, tt.detail) {
-						t.Fatalf("outcome = %v %q %q, want %v %q %q", o.Verdict, o.Reason, o.Detail, want.Verdict, want.Reason, tt.detail)
+						t.Fatalf("outcome = %v %q %q, want %v %q %q", o.Verdict, o.Reason, o.Detail,
+							want.Verdict, want.Reason, tt.detail)
 					}
 				}
 			})
@@ -265,24 +281,45 @@ func TestFailuresOnTheWay(t *testing.T) {
 		reason  string
 		detail  string
 	}{
-		"no such name":           {url: "http://nowhere.invalid", reason: "dns", detail: "nowhere.invalid"},
-		"nobody listens":         {url: nobody, reason: "connect", detail: "connection refused"},
-		"reset":                  {url: "http://" + listen(t, after(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) })), reason: "reset", detail: "reset by peer"},
-		"hangs up":               {url: "http://" + listen(t, after(func(net.Conn) {})), reason: "reset", detail: "EOF"},
-		"no HTTP":                {url: "http://" + listen(t, after(func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") })), reason: "reset", detail: "malformed HTTP"},
-		"TLS on http":            {url: strings.Replace(speak(t, good, nil), "https://", "http://", 1), reason: "reset"},
-		"half a header":          {url: "http://" + listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-") })), reason: "reset"},
-		"header too large":       {url: "http://" + listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })), reason: "reset", detail: "headers exceeded"},
-		"proxy: nobody":          {url: secure, http: object{"proxy_url": nobody, "tls_config": trust}, reason: "connect", detail: "connection refused"},
-		"proxy: no credentials":  {url: secure, http: object{"proxy_url": proxy(t, "407 Proxy Authentication Required"), "tls_config": trust}, reason: "connect", detail: "the proxy answered 407"},
-		"proxy: refuses":         {url: secure, http: object{"proxy_url": proxy(t, "403 Forbidden"), "tls_config": trust}, reason: "connect", detail: "the proxy answered 403"},
-		"proxy: bad gateway":     {url: secure, http: object{"proxy_url": proxy(t, "502 Bad Gateway"), "tls_config": trust}, reason: "connect", detail: "the proxy answered 502"},
-		"proxy: hangs up":        {url: secure, http: object{"proxy_url": "http://" + listen(t, func(net.Conn) {}), "tls_config": trust}, reason: "connect"},
-		"proxy: hangs":           {url: secure, http: object{"proxy_url": "http://" + silent, "tls_config": trust}, reason: "connect", detail: "no connection in time"},
-		"proxy: plain, hangs up": {url: server.URL, http: object{"proxy_url": "http://" + listen(t, after(func(net.Conn) {}))}, reason: "reset"},
-		"proxy: SOCKS":           {url: secure, http: object{"proxy_url": "socks5://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "\x05\xff") }), "tls_config": trust}, reason: "connect"},
+		"no such name":   {url: "http://nowhere.invalid", reason: "dns", detail: "nowhere.invalid"},
+		"nobody listens": {url: nobody, reason: "connect", detail: "connection refused"},
+		"reset": {url: "http://" +
+			listen(t, after(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) })), reason: "reset",
+			detail: "reset by peer"},
+		"hangs up": {url: "http://" + listen(t, after(func(net.Conn) {})),
+			reason: "reset", detail: "EOF"},
+		"no HTTP": {url: "http://" +
+			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") })), reason: "reset",
+			detail: "malformed HTTP"},
+		"TLS on http": {url: strings.Replace(speak(t, good, nil), "https://", "http://", 1),
+			reason: "reset"},
+		"half a header": {url: "http://" +
+			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-") })), reason: "reset"},
+		"header too large": {url: "http://" +
+			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })),
+			reason: "reset", detail: "headers exceeded"},
+		"proxy: nobody": {url: secure, http: object{"proxy_url": nobody, "tls_config": trust},
+			reason: "connect", detail: "connection refused"},
+		"proxy: no credentials": {url: secure, http: object{"proxy_url": proxy(t, "407 Proxy Authentication Required"),
+			"tls_config": trust}, reason: "connect", detail: "the proxy answered 407"},
+		"proxy: refuses": {url: secure,
+			http: object{"proxy_url": proxy(t, "403 Forbidden"), "tls_config": trust}, reason: "connect",
+			detail: "the proxy answered 403"},
+		"proxy: bad gateway": {url: secure,
+			http: object{"proxy_url": proxy(t, "502 Bad Gateway"), "tls_config": trust}, reason: "connect",
+			detail: "the proxy answered 502"},
+		"proxy: hangs up": {url: secure, http: object{"proxy_url": "http://" + listen(t, func(net.Conn) {}),
+			"tls_config": trust}, reason: "connect"},
+		"proxy: hangs": {url: secure, http: object{"proxy_url": "http://" + silent, "tls_config": trust},
+			reason: "connect", detail: "no connection in time"},
+		"proxy: plain, hangs up": {url: server.URL,
+			http: object{"proxy_url": "http://" + listen(t, after(func(net.Conn) {}))}, reason: "reset"},
+		"proxy: SOCKS": {url: secure,
+			http: object{"proxy_url": "socks5://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "\x05\xff") }),
+				"tls_config": trust}, reason: "connect"},
 		"HTTP/2: REFUSED_STREAM": {
-			url:  speak(t, good, func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }),
+			url: speak(t, good,
+				func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }),
 			http: object{"tls_config": trust}, reason: "reset", detail: "refused the request",
 		},
 		"HTTP/2: GOAWAY": {
@@ -296,7 +333,8 @@ func TestFailuresOnTheWay(t *testing.T) {
 			http: object{"tls_config": trust}, reason: "reset",
 		},
 		"HTTP/2: stream is reset": {
-			url:  speak(t, good, func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeInternal) }),
+			url: speak(t, good,
+				func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeInternal) }),
 			http: object{"tls_config": trust}, reason: "reset", detail: "INTERNAL_ERROR",
 		},
 		"HTTP/2: nonsense": {
@@ -305,18 +343,34 @@ func TestFailuresOnTheWay(t *testing.T) {
 			}),
 			http: object{"tls_config": trust}, reason: "reset", detail: "PROTOCOL_ERROR",
 		},
-		"OAuth2: refuses":      {url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)), reason: "credentials", detail: "token endpoint answered 401 invalid_client"},
-		"OAuth2: in trouble":   {url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials", detail: "token endpoint answered 500"},
-		"OAuth2: redirects":    {url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials", detail: "token endpoint answered 302"},
-		"OAuth2: switches":     {url: server.URL, http: oauth2("http://" + switching), reason: "credentials", detail: "token endpoint answered 101"},
-		"OAuth2: no token":     {url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials", detail: "token endpoint"},
-		"OAuth2: no JSON":      {url: server.URL, http: oauth2(tokenEndpoint(200, "hidden")), reason: "credentials", detail: "token endpoint"},
-		"OAuth2: nobody":       {url: server.URL, http: oauth2(nobody + "/?key=hidden"), reason: "credentials", detail: "connection refused"},
-		"OAuth2: no such name": {url: server.URL, http: oauth2("http://nowhere.invalid"), reason: "credentials", detail: "nowhere.invalid"},
-		"OAuth2: hangs":        {url: server.URL, http: oauth2("http://" + silent), reason: "credentials", detail: "no credentials within"},
-		"bearer token's file":  {url: server.URL, missing: func(path string) object { return object{"authorization": object{"credentials_file": path}} }, reason: "credentials", detail: "no such file"},
-		"password's file":      {url: server.URL, missing: func(path string) object { return object{"basic_auth": object{"username": "me", "password_file": path}} }, reason: "credentials", detail: "no such file"},
-		"header's file":        {url: server.URL, missing: func(path string) object { return object{"http_headers": object{"X-Key": object{"files": []any{path}}}} }, reason: "credentials", detail: "no such file"},
+		"OAuth2: refuses": {url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)),
+			reason: "credentials", detail: "token endpoint answered 401 invalid_client"},
+		"OAuth2: in trouble": {url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials",
+			detail: "token endpoint answered 500"},
+		"OAuth2: redirects": {url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials",
+			detail: "token endpoint answered 302"},
+		"OAuth2: switches": {url: server.URL, http: oauth2("http://" + switching), reason: "credentials",
+			detail: "token endpoint answered 101"},
+		"OAuth2: no token": {url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials",
+			detail: "token endpoint"},
+		"OAuth2: no JSON": {url: server.URL, http: oauth2(tokenEndpoint(200, "hidden")), reason: "credentials",
+			detail: "token endpoint"},
+		"OAuth2: nobody": {url: server.URL, http: oauth2(nobody + "/?key=hidden"), reason: "credentials",
+			detail: "connection refused"},
+		"OAuth2: no such name": {url: server.URL, http: oauth2("http://nowhere.invalid"), reason: "credentials",
+			detail: "nowhere.invalid"},
+		"OAuth2: hangs": {url: server.URL, http: oauth2("http://" + silent), reason: "credentials",
+			detail: "no credentials within"},
+		"bearer token's file": {url: server.URL,
+			missing: func(path string) object { return object{"authorization": object{"credentials_file": path}} },
+			reason:  "credentials", detail: "no such file"},
+		"password's file": {url: server.URL,
+			missing: func(path string) object {
+				return object{"basic_auth": object{"username": "me",
+					"password_file": path}}
+			}, reason: "credentials", detail: "no such file"},
+		"header's file": {url: server.URL,
+			missing: func(path string) object { return object{"http_headers": object{"X-Key": object{"files": []any{path}}}} }, reason: "credentials", detail: "no such file"},
 		"client secret's file": {url: server.URL, missing: func(path string) object {
 			return object{"oauth2": object{"client_id": "me", "client_secret_file": path, "token_url": server.URL}}
 		}, reason: "credentials", detail: "no such file"},
@@ -350,7 +404,8 @@ func TestFailuresOnTheWay(t *testing.T) {
 			begun := time.Now()
 			o := s.Send(t.Context(), attempt())
 			if o.Verdict != tidings.Unreachable || o.Reason != tt.reason || !strings.Contains(o.Detail, tt.detail) {
-				t.Errorf("outcome = %v %q %q, want unreachable %q %q", o.Verdict, o.Reason, o.Detail, tt.reason, tt.detail)
+				t.Errorf("outcome = %v %q %q, want unreachable %q %q", o.Verdict, o.Reason,
+					o.Detail, tt.reason, tt.detail)
 			}
 			if strings.Contains(o.Detail, "hidden") || strings.Contains(o.Detail, "\n") || len(o.Detail) > 300 {
 				t.Errorf("detail = %q", o.Detail)

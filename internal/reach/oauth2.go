@@ -113,7 +113,8 @@ func (t *tokens) source(ctx context.Context, secret string) oauth2.TokenSource {
 	}
 	if c.GrantType != jwtBearer {
 		return (&clientcredentials.Config{
-			ClientID: c.ClientID, ClientSecret: secret, Scopes: c.Scopes, TokenURL: c.TokenURL, EndpointParams: parameters,
+			ClientID: c.ClientID, ClientSecret: secret, Scopes: c.Scopes, TokenURL: c.TokenURL,
+			EndpointParams: parameters,
 		}).TokenSource(ctx)
 	}
 	issuer := c.Iss

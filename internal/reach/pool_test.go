@@ -80,21 +80,22 @@ func TestDeadFlows(t *testing.T) {
 	protocols(t, func(t *testing.T, http2 bool) {
 		ca := testtls.NewCA(t)
 		var together atomic.Pointer[chan struct{}] // takes one element of each request; full when all are there
-		target := receiver(t, &tls.Config{Certificates: []tls.Certificate{ca.Issue("localhost")}}, http2, func(w http.ResponseWriter, r *http.Request) {
-			if want := r.ProtoMajor == 2; want != http2 {
-				t.Errorf("%s, want HTTP/2 %v", r.Proto, http2)
-			}
-			_, _ = io.Copy(io.Discard, r.Body) // or a client that leaves is not noticed
-			all := *together.Load()
-			select {
-			case all <- struct{}{}:
-			default:
-			}
-			for len(all) < cap(all) && r.Context().Err() == nil {
-				<-time.After(time.Millisecond)
-			}
-			noContent(w, r)
-		})
+		target := receiver(t, &tls.Config{Certificates: []tls.Certificate{ca.Issue("localhost")}}, http2,
+			func(w http.ResponseWriter, r *http.Request) {
+				if want := r.ProtoMajor == 2; want != http2 {
+					t.Errorf("%s, want HTTP/2 %v", r.Proto, http2)
+				}
+				_, _ = io.Copy(io.Discard, r.Body) // or a client that leaves is not noticed
+				all := *together.Load()
+				select {
+				case all <- struct{}{}:
+				default:
+				}
+				for len(all) < cap(all) && r.Context().Err() == nil {
+					<-time.After(time.Millisecond)
+				}
+				noContent(w, r)
+			})
 		f := forward(t, strings.Replace(strings.TrimPrefix(target, "https://"), "localhost", "127.0.0.1", 1))
 		s := newSender(t, object{
 			"url": "https://" + strings.Replace(f.address, "127.0.0.1", "localhost", 1), "timeout": timeout.String(),
@@ -231,31 +232,34 @@ func TestBodyThatNeverEnds(t *testing.T) {
 		var status atomic.Int64
 		var ended atomic.Int64
 		drip := make(chan struct{})
-		target := receiver(t, &tls.Config{Certificates: []tls.Certificate{ca.Issue("localhost")}}, http2, func(w http.ResponseWriter, r *http.Request) {
-			defer ended.Add(1)
-			if r.Header.Get("Webhook-Id") == "cut" {
-				w.Header().Set("Content-Length", "100")
-				fmt.Fprint(w, "the beginning")
-				_ = http.NewResponseController(w).Flush()
-				panic(http.ErrAbortHandler)
-			}
-			w.WriteHeader(int(status.Load()))
-			part := strings.Repeat("x", 8<<10)
-			for r.Context().Err() == nil {
-				if _, err := fmt.Fprint(w, part); err != nil || http.NewResponseController(w).Flush() != nil {
-					return
+		target := receiver(t, &tls.Config{Certificates: []tls.Certificate{ca.Issue("localhost")}}, http2,
+			func(w http.ResponseWriter, r *http.Request) {
+				defer ended.Add(1)
+				if r.Header.Get("Webhook-Id") == "cut" {
+					w.Header().Set("Content-Length", "100")
+					fmt.Fprint(w, "the beginning")
+					_ = http.NewResponseController(w).Flush()
+					panic(http.ErrAbortHandler)
 				}
-				if r.Header.Get("Webhook-Id") == "drip" {
-					part = "x"
-					select {
-					case <-time.After(50 * time.Millisecond):
-					case <-r.Context().Done():
-					case <-drip:
+				w.WriteHeader(int(status.Load()))
+				part := strings.Repeat("x", 8<<10)
+				for r.Context().Err() == nil {
+					if _, err := fmt.Fprint(w, part); err != nil || http.NewResponseController(w).Flush() != nil {
+						return
+					}
+					if r.Header.Get("Webhook-Id") == "drip" {
+						part = "x"
+						select {
+						case <-time.After(50 * time.Millisecond):
+						case <-r.Context().Done():
+						case <-drip:
+						}
 					}
 				}
-			}
-		})
-		s := newSender(t, object{"url": target, "timeout": "15s", "http": object{"tls_config": object{"ca": ca.PEM()}, "enable_http2": http2}})
+			})
+		s := newSender(t,
+			object{"url": target, "timeout": "15s",
+				"http": object{"tls_config": object{"ca": ca.PEM()}, "enable_http2": http2}})
 		send := func(id string, code int) tidings.Outcome {
 			status.Store(int64(code))
 			a := attempt()
@@ -276,7 +280,8 @@ func TestBodyThatNeverEnds(t *testing.T) {
 		} {
 			o := send(tt.id, tt.status)
 			if o.Verdict != tt.verdict || o.Reason != tt.reason || o.Status != tt.status || o.Duration > 5*time.Second {
-				t.Errorf("%s %d: %v %q %d after %v, want %v %q", tt.id, tt.status, o.Verdict, o.Reason, o.Status, o.Duration, tt.verdict, tt.reason)
+				t.Errorf("%s %d: %v %q %d after %v, want %v %q", tt.id, tt.status, o.Verdict, o.Reason, o.Status,
+					o.Duration, tt.verdict, tt.reason)
 			}
 			if len(o.Response) == 0 || len(o.Response) > 1<<10 {
 				t.Errorf("%s %d: %d bytes of the response kept", tt.id, tt.status, len(o.Response))
@@ -306,7 +311,8 @@ func TestBodyThatNeverEnds(t *testing.T) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%d of %d responses ended, %d goroutines, %d before", ended.Load()-was, floods, runtime.NumGoroutine(), goroutines)
+				t.Fatalf("%d of %d responses ended, %d goroutines, %d before", ended.Load()-was, floods,
+					runtime.NumGoroutine(), goroutines)
 			}
 			<-time.After(5 * time.Millisecond)
 		}

@@ -20,8 +20,10 @@ func TestRead(t *testing.T) {
 	at := func(name string) string { return filepath.Join(folder, name) }
 	if err := errors.Join(
 		os.WriteFile(at("file"), []byte("text"), 0o600), os.Symlink("file", at("link")),
-		os.WriteFile(at("large"), make([]byte, regular.Limit+1), 0o600), os.WriteFile(at("full"), make([]byte, regular.Limit), 0o600),
-		syscall.Mkfifo(at("pipe"), 0o600), os.Symlink("pipe", at("link to pipe")), os.Symlink("nothing", at("dangling")),
+		os.WriteFile(at("large"), make([]byte, regular.Limit+1), 0o600),
+		os.WriteFile(at("full"), make([]byte, regular.Limit), 0o600),
+		syscall.Mkfifo(at("pipe"), 0o600), os.Symlink("pipe", at("link to pipe")),
+		os.Symlink("nothing", at("dangling")),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +40,8 @@ func TestRead(t *testing.T) {
 		if _, ok := errors.AsType[*fs.PathError](err); err != nil && (!ok || !strings.Contains(err.Error(), path)) {
 			t.Errorf("%s: %T %v", path, err, err)
 		}
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) || err != nil && text != nil {
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) ||
+			err != nil && text != nil {
 			t.Errorf("%s: %v; want %q", path, err, want)
 		}
 	}

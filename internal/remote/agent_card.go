@@ -91,7 +91,8 @@ func missingMember(card map[string]any) string {
 		members []string
 	}{
 		{"", card, []string{
-			"name", "description", "url", "version", "capabilities", "defaultInputModes", "defaultOutputModes", "skills",
+			"name", "description", "url", "version", "capabilities", "defaultInputModes",
+			"defaultOutputModes", "skills",
 		}},
 		{"skills", card["skills"], []string{"id", "name", "description", "tags"}},
 		{"capabilities.extensions", capabilities["extensions"], []string{"uri"}},

@@ -214,13 +214,14 @@ func TestHostileServers(t *testing.T) {
 		return text.String()
 	}()
 	servers := map[string]http.HandlerFunc{
-		"blanks":          streams("application/json", " "),
-		"blank events":    streams("text/event-stream", "\n"),
-		"events":          streams("text/event-stream", "event: x\ndata: {}\n\n"),
-		"one long event":  streams("text/event-stream", "data: x"),
-		"one long line":   streams("text/event-stream", "x"),
-		"comments":        streams("text/event-stream", ": x\n"),
-		"requests":        header("text/event-stream", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, pings) }),
+		"blanks":         streams("application/json", " "),
+		"blank events":   streams("text/event-stream", "\n"),
+		"events":         streams("text/event-stream", "event: x\ndata: {}\n\n"),
+		"one long event": streams("text/event-stream", "data: x"),
+		"one long line":  streams("text/event-stream", "x"),
+		"comments":       streams("text/event-stream", ": x\n"),
+		"requests": header("text/event-stream",
+			func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, pings) }),
 		"an array":        streams("application/json", "[{},"),
 		"an error's body": func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500); forever(w, r, blanks) },
 		"gzip bomb": header("application/json", func(w http.ResponseWriter, _ *http.Request) {
@@ -275,7 +276,8 @@ func TestHostileServers(t *testing.T) {
 		}
 	})
 	locations["trailers"] = serve(t, func(c net.Conn) {
-		_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+		_, err := io.WriteString(c,
+			"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
 		for err == nil {
 			_, err = io.WriteString(c, "X-Trailer: "+line)
 		}
@@ -332,7 +334,10 @@ func TestConnections(t *testing.T) {
 	c := newClient(t, loopback())
 	var last string
 	for range 40 {
-		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, cardOf("")) }))
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
+			_ *http.Request) {
+			fmt.Fprint(w, cardOf(""))
+		}))
 		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:

@@ -19,7 +19,8 @@ import (
 
 // loopback is the rule of a laptop.
 func loopback() sender.Egress {
-	return sender.Egress{PublicOnly: true, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}}
+	return sender.Egress{PublicOnly: true, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("::1/128")}}
 }
 
 func newClient(t testing.TB, egress sender.Egress) *remote.Client {
@@ -87,7 +88,8 @@ func TestModels(t *testing.T) {
 		{"openai", "/html", key, nil, resource.RemoteUnusable},
 		{"openai", "/other", key, nil, resource.RemoteUnusable},
 	} {
-		got, err := c.Models(t.Context(), resource.ModelSource{Type: test.kind, BaseURL: provider.URL + test.path, APIKey: test.key})
+		got, err := c.Models(t.Context(),
+			resource.ModelSource{Type: test.kind, BaseURL: provider.URL + test.path, APIKey: test.key})
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s %s (-want +got):\n%s", test.kind, test.path, diff)
 		}
@@ -116,10 +118,12 @@ func TestAgentCard(t *testing.T) {
 	}))
 	defer agent.Close()
 	c := newClient(t, loopback())
-	if card, err := c.Fetch(t.Context(), agent.URL+"/good/?x=1#y"); err != nil || string(card) != cardOf("Says it again.") {
+	if card, err := c.Fetch(t.Context(), agent.URL+"/good/?x=1#y"); err != nil ||
+		string(card) != cardOf("Says it again.") {
 		t.Errorf("card = %s, %v", card, err)
 	}
-	for path, want := range map[string]resource.RemoteReason{"/nameless": resource.RemoteUnusable, "/none": resource.RemoteRefuses} {
+	for path, want := range map[string]resource.RemoteReason{"/nameless": resource.RemoteUnusable,
+		"/none": resource.RemoteRefuses} {
 		if _, err := c.Fetch(t.Context(), agent.URL+path); reasonOf(err) != want {
 			t.Errorf("%s: reason %q, want %q", path, reasonOf(err), want)
 		}
@@ -137,17 +141,22 @@ func TestCheckAgentCard(t *testing.T) {
 			`{"capabilities":{"extensions":[{"params":{"a":null},"uri":"x"}]},"defaultInputModes":[],"defaultOutputModes":[],"description":"","later":1e400,` +
 				`"name":"n","protocolVersion":"0.3.0","skills":[{"description":"","id":"s","name":"s","tags":[]}],"url":"u","version":"1"}`, "",
 		},
-		"no object":                {`[]`, "", "not an agent card"},
-		"null":                     {`null`, "", "it has no name"},
-		"no URL":                   {strings.Replace(cardOf("a"), `"url"`, `"URL"`, 1), "", "it has no url"},
-		"null for a list":          {strings.Replace(cardOf("a"), `"skills":[]`, `"skills":null`, 1), "", "it has no skills"},
-		"a number for a name":      {strings.Replace(cardOf("a"), `"Echo"`, `5`, 1), "", "not an agent card"},
-		"a skill without tags":     {strings.Replace(cardOf("a"), `"skills":[]`, `"skills":[{"id":"s","name":"s","description":"d"}]`, 1), "", "it has no skills.tags"},
-		"an extension without URI": {strings.Replace(cardOf("a"), `"capabilities":{}`, `"capabilities":{"extensions":[{}]}`, 1), "", "it has no capabilities.extensions.uri"},
-		"a provider without URL":   {strings.Replace(cardOf("a"), `"url":"http://echo"`, `"url":"u","provider":{"organization":"o"}`, 1), "", "it has no provider.url"},
+		"no object": {`[]`, "", "not an agent card"},
+		"null":      {`null`, "", "it has no name"},
+		"no URL":    {strings.Replace(cardOf("a"), `"url"`, `"URL"`, 1), "", "it has no url"},
+		"null for a list": {strings.Replace(cardOf("a"), `"skills":[]`, `"skills":null`, 1),
+			"", "it has no skills"},
+		"a number for a name": {strings.Replace(cardOf("a"), `"Echo"`, `5`, 1), "", "not an agent card"},
+		"a skill without tags": {strings.Replace(cardOf("a"), `"skills":[]`,
+			`"skills":[{"id":"s","name":"s","description":"d"}]`, 1), "", "it has no skills.tags"},
+		"an extension without URI": {strings.Replace(cardOf("a"), `"capabilities":{}`,
+			`"capabilities":{"extensions":[{}]}`, 1), "", "it has no capabilities.extensions.uri"},
+		"a provider without URL": {strings.Replace(cardOf("a"), `"url":"http://echo"`,
+			`"url":"u","provider":{"organization":"o"}`, 1), "", "it has no provider.url"},
 	} {
 		got, err := new(remote.Client).Check(json.RawMessage(test.given))
-		if string(got) != test.want || (err == nil) != (test.problem == "") || err != nil && !strings.Contains(err.Error(), test.problem) {
+		if string(got) != test.want || (err == nil) != (test.problem == "") || err != nil &&
+			!strings.Contains(err.Error(), test.problem) {
 			t.Errorf("%s: %s, %v; want %s, %q", name, got, err, test.want, test.problem)
 		}
 	}

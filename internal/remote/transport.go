@@ -35,8 +35,10 @@ func newTransport(egress sender.Egress) *http.Transport {
 	return &http.Transport{
 		DialContext: dialer.DialContext, ForceAttemptHTTP2: true,
 		TLSHandshakeTimeout: answerTime, ResponseHeaderTimeout: answerTime, MaxResponseHeaderBytes: headerLimit,
-		MaxConnsPerHost: connectionsPerServer, MaxIdleConnsPerHost: 1, MaxIdleConns: idleConnections, IdleConnTimeout: idleTime,
-		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: answerLimit, MaxReceiveBufferPerConnection: answerLimit},
+		MaxConnsPerHost: connectionsPerServer, MaxIdleConnsPerHost: 1, MaxIdleConns: idleConnections,
+		IdleConnTimeout: idleTime,
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: answerLimit,
+			MaxReceiveBufferPerConnection: answerLimit},
 	}
 }
 
@@ -77,7 +79,8 @@ func (c *Client) roundTrip(request *http.Request, deadline time.Time) (*http.Res
 
 func isRedirect(status int) bool {
 	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
 		return true
 	}
 	return false

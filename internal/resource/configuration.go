@@ -90,7 +90,8 @@ func (c *Configurations) PutSystem(
 		}
 	}
 	row, err := c.update(ctx, who, now.ID, ifMatch, func(_ *store.Tx, row *Configuration) (bool, error) {
-		if !same(row.DefaultLLMModel, in.DefaultLLMModel) || !same(row.DefaultEmbeddingModel, in.DefaultEmbeddingModel) {
+		if !same(row.DefaultLLMModel, in.DefaultLLMModel) ||
+			!same(row.DefaultEmbeddingModel, in.DefaultEmbeddingModel) {
 			row.DefaultLLMModel, row.DefaultEmbeddingModel = in.DefaultLLMModel, in.DefaultEmbeddingModel
 			row.CreatedBy = &who.UserID
 		}

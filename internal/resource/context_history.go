@@ -44,7 +44,8 @@ func (a a2aItem) kind() (string, error) {
 	case a.Role != "":
 		return "message", nil
 	}
-	return "", fail(Invalid, "role", "expected an A2A message, which has a role, or an artifact, which has an artifactId")
+	return "", fail(Invalid, "role",
+		"expected an A2A message, which has a role, or an artifact, which has an artifactId")
 }
 
 const maxTitle = 100
@@ -120,9 +121,10 @@ func (c *Contexts) History(ctx context.Context, who Caller, id string, page Page
 		}
 		order.After = &store.Position{Value: last.Position, ID: last.ID}
 	}
-	list, err := readPage(ctx, c.store, func() *HistoryItem { return new(HistoryItem) }, order, func(h *HistoryItem) store.Position {
-		return store.Position{ID: h.ID, Value: h.Position}
-	}, ofContext(row.ID))
+	list, err := readPage(ctx, c.store, func() *HistoryItem { return new(HistoryItem) }, order,
+		func(h *HistoryItem) store.Position {
+			return store.Position{ID: h.ID, Value: h.Position}
+		}, ofContext(row.ID))
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,8 @@ func TestAnEleventhType(t *testing.T) {
 		}
 		f.must(notes.Delete(ctx, ann, row.ID))
 		events := f.events()
-		if got, want := strings.Join(names(events), " "), "note.created note.updated note.updated note.deleted"; got != want {
+		if got, want := strings.Join(names(events), " "),
+			"note.created note.updated note.updated note.deleted"; got != want {
 			f.Errorf("events: %s; want %s", got, want)
 		}
 		for _, e := range events {
@@ -168,7 +169,8 @@ func TestAnEleventhType(t *testing.T) {
 func TestATypeThatIsIncomplete(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		f.exec(strings.Replace(notesMigration[f.schema], "REFERENCES "+f.schema+"users", "", 1))
-		want := []string{"notes: register the type of this table in New (internal/resource/resources.go), or, if its rows " +
+		want := []string{"notes: register the type of this table in New (internal/resource/resources.go), or, " +
+			"if its rows " +
 			`are part of a context, list {row, "context_id"} in Details (internal/resource/context.go)`}
 		if diff := cmp.Diff(want, f.missing()); diff != "" {
 			f.Error(diff)
@@ -179,7 +181,8 @@ func TestATypeThatIsIncomplete(t *testing.T) {
 			`note: set URL in its kind (internal/resource/note.go), such as /api/v1/notes/{id}; it is ""`,
 			"note: set policy in its kind (internal/resource/note.go), such as private",
 			"note: add a sample to samples (internal/resource/fixture_test.go)",
-			"note: add REFERENCES users to created_by in its migration (internal/store/migrations), so that a request " +
+			"note: add REFERENCES users to created_by in its migration (internal/store/migrations), so that " +
+				"a request " +
 				"can't create one while its owner is deleted, or set Unowned in its kind (internal/resource/note.go)",
 			`note: list {To: "context", Column: "context_id"} in References (internal/resource/note.go)`,
 		}

@@ -70,7 +70,8 @@ type ExtractionSettings struct {
 // Extract turns a file into text, as a second file. One that was extracted
 // already is left as it is; one that failed is tried again.
 func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
-	if in != nil && in.Settings != nil && in.Settings.Formats != nil && !slices.Contains(in.Settings.Formats, "markdown") {
+	if in != nil && in.Settings != nil && in.Settings.Formats != nil &&
+		!slices.Contains(in.Settings.Formats, "markdown") {
 		return nil, fail(Invalid, "settings.formats", "text is extracted as it is, which is the format markdown")
 	}
 	row, err := f.source(ctx, who, id)

@@ -79,7 +79,8 @@ func ownedBy(who Caller) store.Filter {
 }
 
 func overQuota(bytes, quota int64) error {
-	return fail(TooLarge, "file", "your files would have %d bytes; files.user_quota allows %d: delete some first", bytes, quota)
+	return fail(TooLarge, "file", "your files would have %d bytes; files.user_quota allows %d: delete some first",
+		bytes, quota)
 }
 
 // write writes a content that can't be seen yet. What it takes counts against the

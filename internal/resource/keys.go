@@ -62,7 +62,8 @@ func (s secrets) unseal(sealed []byte, bound, field string) (string, error) {
 	}
 	return "", &Error{
 		Code: NotConfigured, Field: field, Cause: err,
-		Message: "was encrypted with a key that this server does not have; set it again, or add that key to encryption_keys",
+		Message: "was encrypted with a key that this server does not have; set it again, or add that key to " +
+			"encryption_keys",
 	}
 }
 

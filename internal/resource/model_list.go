@@ -98,7 +98,8 @@ func (m *ModelProviders) modelsOf(ctx context.Context, row *ModelProvider, maxAg
 func (m *ModelProviders) askForModels(ctx context.Context, row *ModelProvider) ([]string, error) {
 	key, err := m.secrets.unseal(row.APIKey, boundTo(row.ID), "api_key")
 	if err != nil {
-		m.logger.WarnContext(ctx, "a model provider offers nothing: its key can't be decrypted", "model_provider", row.ID, "error", err)
+		m.logger.WarnContext(ctx, "a model provider offers nothing: its key can't be decrypted",
+			"model_provider", row.ID, "error", err)
 		return nil, err
 	}
 	// Others wait for the answer, also when this caller no longer does.
@@ -161,7 +162,8 @@ func (m *ModelProviders) need(ctx context.Context, field, id string) error {
 		return err
 	}
 	if !slices.ContainsFunc(models, func(m model) bool { return m.id == id }) {
-		return fail(NotFound, field, "no model provider offers this model; a model is named type:model, such as openai:gpt-4o")
+		return fail(NotFound, field,
+			"no model provider offers this model; a model is named type:model, such as openai:gpt-4o")
 	}
 	return nil
 }

@@ -56,7 +56,8 @@ func TestModelListsExpire(t *testing.T) {
 			t.Helper()
 			list, err := m.modelsOf(t.Context(), provider, modelListAge)
 			if err != nil || len(list) != models || upstream.asked != asked {
-				t.Errorf("%d models after asking %d times, want %d and %d (%v)", len(list), upstream.asked, models, asked, err)
+				t.Errorf("%d models after asking %d times, want %d and %d (%v)", len(list),
+					upstream.asked, models, asked, err)
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())

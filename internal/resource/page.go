@@ -90,7 +90,8 @@ func (p *pager[R]) room() int64 {
 // readPage reads a page of the rows that pass the filters, a few at a time: rows
 // beyond the page are not kept. at returns the position of a row.
 func readPage[R any](
-	ctx context.Context, s *store.Store, newRow func() R, order store.Order, at func(R) store.Position, filters ...store.Filter,
+	ctx context.Context, s *store.Store, newRow func() R, order store.Order, at func(R) store.Position,
+	filters ...store.Filter,
 ) (*Items[R], error) {
 	p := newPager(order.Limit, func(row R) string { return at(row).ID })
 	for {

@@ -124,7 +124,8 @@ func (p *Providers) Preview(ctx context.Context, who Caller, in NewProvider) (*P
 	at := now()
 	row := &Provider{
 		Base: Base{ID: providerID(in.Location), CreatedBy: &who.UserID, CreatedAt: at, UpdatedAt: at},
-		Type: "unmanaged", Source: in.Location, Origin: in.Location, AutoStopTimeoutSec: defaultAutoStop, LastActiveAt: at,
+		Type: "unmanaged", Source: in.Location, Origin: in.Location,
+		AutoStopTimeoutSec: defaultAutoStop, LastActiveAt: at,
 	}
 	if in.Origin != nil {
 		row.Origin = *in.Origin

@@ -154,7 +154,8 @@ func (b *ProviderBuilds) Create(ctx context.Context, who Caller, in NewProviderB
 }
 
 func parseBuildSource(location string) (BuildSource, error) {
-	wrong := fail(Invalid, "location", "expected a Git URL such as https://github.com/org/repo, with @version and #path=folder where needed")
+	wrong := fail(Invalid, "location",
+		"expected a Git URL such as https://github.com/org/repo, with @version and #path=folder where needed")
 	u, err := url.Parse(strings.TrimPrefix(location, "git+"))
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 		return BuildSource{}, wrong

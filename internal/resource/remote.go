@@ -14,7 +14,8 @@ type RemoteReason string
 
 // The reasons.
 const (
-	RemoteBlocked      RemoteReason = "connecting to its address is not allowed; see the setting egress.user_urls.allow_networks"
+	RemoteBlocked RemoteReason = "connecting to its address is not allowed; see the setting " +
+		"egress.user_urls.allow_networks"
 	RemoteUnreachable  RemoteReason = "it can't be reached"
 	RemoteUntrusted    RemoteReason = "its TLS certificate is not trusted"
 	RemoteSlow         RemoteReason = "it did not answer in time"
@@ -46,7 +47,8 @@ func (c *core) remoteFailed(ctx context.Context, code Code, field, what, locatio
 }
 
 func (c *core) logRemote(ctx context.Context, what, location string, err *RemoteError, args ...any) {
-	c.logger.InfoContext(ctx, what, append(args, "url", plainURL(location), "reason", string(err.Reason), "error", err.Cause)...)
+	c.logger.InfoContext(ctx, what,
+		append(args, "url", plainURL(location), "reason", string(err.Reason), "error", err.Cause)...)
 }
 
 // plainURL is a URL without what may be a secret.

@@ -63,7 +63,8 @@ func TestEveryType(t *testing.T) {
 		for i := range resources.NumField() {
 			if field := resources.Type().Field(i); field.IsExported() {
 				if !slices.Contains(f.types, resources.Field(i).Interface().(registered)) {
-					f.Errorf("Resources.%s is not registered: list it in New (internal/resource/resources.go)", field.Name)
+					f.Errorf("Resources.%s is not registered: list it in New (internal/resource/resources.go)",
+						field.Name)
 				}
 			}
 		}
@@ -163,7 +164,8 @@ func undeclared(all []declaration, key foreignKey) string {
 	case parent == nil:
 		return fmt.Sprintf("%s: register the type of this table in New (internal/resource/resources.go)", key.parent)
 	case child == nil && parent.details[key.table] != key.column:
-		return fmt.Sprintf("%s: register the type of this table in New (internal/resource/resources.go), or, if its rows "+
+		return fmt.Sprintf("%s: register the type of this table in New (internal/resource/resources.go), or, "+
+			"if its rows "+
 			"are part of a %s, list {row, %q} in Details (internal/resource/%s.go)",
 			key.table, parent.Type, key.column, parent.Type)
 	case child != nil && child.references[key.column] != parent.Type:

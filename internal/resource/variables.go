@@ -60,7 +60,8 @@ func (v variableStore) of(ctx context.Context, owner string) (map[string]string,
 	if err == nil && len(lost) > 0 {
 		slices.Sort(lost)
 		err = &Error{Code: NotConfigured, Field: "variables", Cause: why, Message: fmt.Sprintf(
-			"%.1000q were encrypted with keys that this server does not have; set them again or remove them, or add those keys to encryption_keys", lost)}
+			"%.1000q were encrypted with keys that this server does not have; set them again or remove them, or add "+
+				"those keys to encryption_keys", lost)}
 	}
 	return values, err
 }

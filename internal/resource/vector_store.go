@@ -141,14 +141,16 @@ func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vec
 	}
 	switch {
 	case len(i.Embedding) != s.Dimension:
-		return nil, fail(Invalid, field+".embedding", "has %d numbers; this vector store has %d dimensions", len(i.Embedding), s.Dimension)
+		return nil, fail(Invalid, field+".embedding", "has %d numbers; this vector store has %d dimensions",
+			len(i.Embedding), s.Dimension)
 	case i.ModelID != s.ModelID && i.ModelID != platformModel:
 		return nil, fail(Invalid, field+".model_id", "differs from the vector store's, which is %q", s.ModelID)
 	}
 	if i.DocumentType == platformFile {
 		id, ok := valid.UUID(i.DocumentID)
 		if !ok {
-			return nil, fail(Invalid, field+".document_id", "must be the id of a file, or document_type must be external")
+			return nil,
+				fail(Invalid, field+".document_id", "must be the id of a file, or document_type must be external")
 		}
 		i.DocumentID = id
 	}
@@ -242,7 +244,8 @@ func (v *VectorStores) changeItems(ctx context.Context, who Caller, id string, i
 			if s.NumItems, err = tx.Count(ctx, new(vectorStoreItem), ofVectorStore(s.ID)); err != nil {
 				return false, err
 			}
-			if s.Stats.UsageBytes, err = tx.Sum(ctx, new(vectorStoreItem), "usage_bytes", ofVectorStore(s.ID)); err != nil {
+			if s.Stats.UsageBytes,
+				err = tx.Sum(ctx, new(vectorStoreItem), "usage_bytes", ofVectorStore(s.ID)); err != nil {
 				return false, err
 			}
 			s.Stats.NumDocuments, err = tx.CountDistinct(ctx, new(vectorStoreItem), "document_id", ofVectorStore(s.ID))

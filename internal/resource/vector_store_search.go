@@ -41,7 +41,8 @@ func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Sea
 		return nil, err
 	}
 	if len(in.QueryVector) != s.Dimension {
-		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions", len(in.QueryVector), s.Dimension)
+		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions",
+			len(in.QueryVector), s.Dimension)
 	}
 	best := []*Found{}
 	err = store.Each(ctx, v.store, func(row *vectorStoreItem) error {
@@ -53,10 +54,12 @@ func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Sea
 			return 1
 		})
 		if at < in.Limit {
-			best = slices.Insert(best[:min(len(best), in.Limit-1)], min(at, len(best)), &Found{Score: score, Item: FoundItem{
-				ID: row.ID, VectorStoreID: s.ID, DocumentID: row.DocumentID, DocumentType: row.DocumentType,
-				ModelID: s.ModelID, Text: row.Text, Embedding: decodeVector(row.Embedding), Metadata: row.Metadata.orEmpty(),
-			}})
+			best = slices.Insert(best[:min(len(best), in.Limit-1)], min(at, len(best)),
+				&Found{Score: score, Item: FoundItem{
+					ID: row.ID, VectorStoreID: s.ID, DocumentID: row.DocumentID, DocumentType: row.DocumentType,
+					ModelID: s.ModelID, Text: row.Text, Embedding: decodeVector(row.Embedding),
+					Metadata: row.Metadata.orEmpty(),
+				}})
 		}
 		return nil
 	}, ofVectorStore(s.ID))

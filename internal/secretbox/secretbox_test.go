@@ -49,7 +49,8 @@ func TestBox(t *testing.T) {
 	if _, err := a.Open(sealed, "user-2/DOOR"); err == nil {
 		t.Error("opened where it does not belong")
 	}
-	if _, err := box(t, keyB).Open(sealed, "user-1/DOOR"); err == nil || !strings.Contains(err.Error(), "encryption_keys") {
+	if _, err := box(t, keyB).Open(sealed, "user-1/DOOR"); err == nil ||
+		!strings.Contains(err.Error(), "encryption_keys") {
 		t.Errorf("opened with another key: error = %v, want one that names the setting", err)
 	}
 	for n := range sealed {
@@ -115,7 +116,8 @@ func TestBoxWithoutKey(t *testing.T) {
 		t.Errorf("error = %v, want one that names the setting", err)
 	}
 	for _, text := range []string{"", "c2hvcnQ=", "no base64"} {
-		if _, err := secretbox.New(secretbox.Key{Setting: "encryption_keys[1]", Text: text}); err == nil || !strings.HasPrefix(err.Error(), "encryption_keys[1]: ") {
+		if _, err := secretbox.New(secretbox.Key{Setting: "encryption_keys[1]", Text: text}); err == nil ||
+			!strings.HasPrefix(err.Error(), "encryption_keys[1]: ") {
 			t.Errorf("key %q: error = %v, want one that names the setting", text, err)
 		}
 	}

@@ -36,7 +36,8 @@ func lockFolder(folder string) (*folderLock, error) {
 	// The file stays there: whoever removed it could not tell whether another
 	// process has just opened it.
 	path := filepath.Join(real, datadir.Lock)
-	l := &folderLock{lock: flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)), path: path}
+	l := &folderLock{lock: flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)),
+		path: path}
 	locked, err := l.lock.TryLock()
 	if err == nil && locked {
 		l.folder, locked, err = lockDirectory(real)
@@ -45,11 +46,13 @@ func lockFolder(folder string) (*folderLock, error) {
 		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.lock.Close())
 	}
 	if !locked {
-		err := fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder, l.holder())
+		err := fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder,
+			l.holder())
 		return nil, errors.Join(err, l.lock.Close())
 	}
 	host, _ := os.Hostname() // it only explains
-	me := fmt.Sprintf("process %d on host %s, which opened it at %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	me := fmt.Sprintf("process %d on host %s, which opened it at %s", os.Getpid(), host,
+		time.Now().UTC().Format(time.RFC3339))
 	if err := l.write(me); err != nil {
 		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.release())
 	}

@@ -19,7 +19,8 @@ func TestFolderLock(t *testing.T) {
 			t.Fatal(err)
 		}
 		again, err := store.OpenSQLite(folder)
-		if want := fmt.Sprintf("in use by process %d on host ", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+		if want := fmt.Sprintf("in use by process %d on host ", os.Getpid()); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("a second time: %v, %v; want an error with %q", again, err, want)
 		}
 		if err := s.Close(); err != nil {
@@ -48,7 +49,8 @@ func TestFolderLockOfTheDatabaseItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = store.OpenSQLite(links)
-	if want := fmt.Sprintf("in use by process %d on host ", os.Getpid()); err == nil || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("in use by process %d on host ", os.Getpid()); err == nil ||
+		!strings.Contains(err.Error(), want) {
 		t.Errorf("by a link: %v; want an error with %q", err, want)
 	}
 	if runtime.GOOS == "windows" {

@@ -70,7 +70,8 @@ func TestMigrateSDKFields(t *testing.T) {
 			const at = "'2026-01-01 00:00:00+00:00'"
 			common := "1, " + at + ", " + at + ", '" + id(1) + "'"
 			s.Exec(t, "INSERT INTO users VALUES ('"+id(1)+"', 1, "+at+", "+at+", NULL, 'a@example.com', 'user')")
-			s.Exec(t, "INSERT INTO providers VALUES ('"+id(2)+"', "+common+", 'unmanaged', 'http://x', 'http://x', '{}', '{}', 'online', 60, NULL)")
+			s.Exec(t, "INSERT INTO providers VALUES ('"+id(2)+"', "+common+
+				", 'unmanaged', 'http://x', 'http://x', '{}', '{}', 'online', 60, NULL)")
 			for n, version := range []string{"null", `"v1"`} {
 				s.Exec(t, "INSERT INTO provider_builds VALUES ('"+id(3+n)+"', "+common+
 					`, 'missing', '{"host":"h","org":"o","repo":"r","version":`+version+`}', '{}', '{}', NULL, NULL)`)
@@ -79,7 +80,8 @@ func TestMigrateSDKFields(t *testing.T) {
 				t.Fatal(err)
 			}
 			provider := &oldProvider{ID: id(2)}
-			if err := s.Get(t.Context(), provider); err != nil || provider.LastActiveAt == "" || provider.LastActiveAt != provider.CreatedAt {
+			if err := s.Get(t.Context(), provider); err != nil || provider.LastActiveAt == "" ||
+				provider.LastActiveAt != provider.CreatedAt {
 				t.Errorf("provider = %+v, %v; want the time it was created", provider, err)
 			}
 			for n, version := range []string{"HEAD", "v1"} {
@@ -87,7 +89,8 @@ func TestMigrateSDKFields(t *testing.T) {
 				if err := s.Get(t.Context(), build); err != nil {
 					t.Fatal(err)
 				}
-				want := map[string]string{"host": "h", "org": "o", "repo": "r", "version": version, "version_type": "head", "commit_hash": ""}
+				want := map[string]string{"host": "h", "org": "o", "repo": "r", "version": version,
+					"version_type": "head", "commit_hash": ""}
 				if diff := cmp.Diff(want, build.Source); diff != "" || build.Destination != "" {
 					t.Errorf("build for %q (-want +got):\n%s", build.Destination, diff)
 				}

@@ -81,7 +81,8 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		return nil, err
 	}
 	pragmas := url.Values{
-		"_pragma": {"journal_mode(WAL)", "journal_size_limit(67108864)", "synchronous(FULL)", "foreign_keys(1)", "busy_timeout(10000)"},
+		"_pragma": {"journal_mode(WAL)", "journal_size_limit(67108864)", "synchronous(FULL)",
+			"foreign_keys(1)", "busy_timeout(10000)"},
 		"_txlock": {"immediate"},
 	}
 	dsn := (&url.URL{Scheme: "file", Path: file, RawQuery: pragmas.Encode()}).String()
@@ -155,7 +156,8 @@ func (s *Store) explainFile(err error) error {
 	case sqlite3.SQLITE_CORRUPT:
 		return fmt.Errorf("data_dir: %s is damaged: put back a backup of it: %w", s.file, err)
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
-		return fmt.Errorf("data_dir: %s must be a file that the user who runs Tidings can read and write: %w", s.file, err)
+		return fmt.Errorf("data_dir: %s must be a file that the user who runs Tidings can read and write: %w", s.file,
+			err)
 	}
 	return err
 }

@@ -76,7 +76,8 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		Schema: schema, PartitionWidth: o.PartitionWidth, BoundedSessions: !o.PollOnly,
 	})
 	s := &Store{
-		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."), log: log, session: session,
+		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."),
+		log: log, session: session,
 		txOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		migrations: resourceMigrations("postgres"), ready: usable(schema),
 		closers: []func() error{closeDB, closeDeliveryDB},
@@ -98,7 +99,8 @@ type listener struct {
 // something new, until the context ends. While it has no connection they poll.
 func (s *Store) Listen(ctx context.Context) {
 	if l := s.listen; l != nil {
-		listen.Run(ctx, l.log, l.lifetime, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, l.config) })
+		listen.Run(ctx, l.log, l.lifetime,
+			func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, l.config) })
 	}
 }
 
@@ -122,7 +124,8 @@ func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, erro
 	}
 	unless("pool_max_conns", func() { cfg.MaxConns = DefaultConnections })
 	unless("pool_max_conn_lifetime", func() { cfg.MaxConnLifetime = connLifetime })
-	unless("pool_max_conn_lifetime_jitter", func() { cfg.MaxConnLifetimeJitter = min(lifetimeJitter, cfg.MaxConnLifetime/5) })
+	unless("pool_max_conn_lifetime_jitter",
+		func() { cfg.MaxConnLifetimeJitter = min(lifetimeJitter, cfg.MaxConnLifetime/5) })
 	unless("pool_max_conn_idle_time", func() { cfg.MaxConnIdleTime = connIdleTime })
 	unless("pool_ping_timeout", func() { cfg.PingTimeout = connPingTime })
 	unless("pool_health_check_period", func() { cfg.HealthCheckPeriod = connHealthCheck })

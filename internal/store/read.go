@@ -289,7 +289,8 @@ func (tx *Tx) Count(ctx context.Context, row any, filters ...Filter) (count int6
 
 // CountDistinct counts the values of a column in the rows that pass the filters.
 func (tx *Tx) CountDistinct(ctx context.Context, row any, column string, filters ...Filter) (count int64, err error) {
-	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("count(DISTINCT ?)", bun.Ident(column)).Scan(ctx, &count)
+	err = where(tx.statement().NewSelect().Model(row), filters).ColumnExpr("count(DISTINCT ?)",
+		bun.Ident(column)).Scan(ctx, &count)
 	return count, known(err)
 }
 

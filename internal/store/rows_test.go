@@ -70,7 +70,8 @@ func testRows(t *testing.T, s *store.Store) {
 			return rows, err
 		},
 		"List": func(ctx context.Context) (rows []*mixed, err error) {
-			for row, err := range store.List(ctx, s, func() *mixed { return new(mixed) }, store.Order{Column: "id", Limit: 9}) {
+			for row, err := range store.List(ctx, s, func() *mixed { return new(mixed) },
+				store.Order{Column: "id", Limit: 9}) {
 				if err != nil {
 					return nil, err
 				}
@@ -118,7 +119,8 @@ func testListStops(t *testing.T, s *store.Store) {
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for row, err := range store.List(t.Context(), s, func() *large { return new(large) }, store.Order{Column: "id", Limit: count}) {
+	for row, err := range store.List(t.Context(), s, func() *large { return new(large) },
+		store.Order{Column: "id", Limit: count}) {
 		if err != nil || len(row.Text) != size {
 			t.Fatal(len(row.Text), err)
 		}

@@ -75,7 +75,9 @@ func (s *server) rows(schema string) (rows []string) {
 	s.Helper()
 	for _, table := range s.strings("SELECT tablename FROM pg_tables WHERE schemaname = '" + schema + "' ORDER BY 1") {
 		if !strings.HasSuffix(table, "_version") {
-			rows = append(rows, s.strings(fmt.Sprintf("SELECT '%[2]s ' || r::text FROM ONLY %[1]s.%[2]s r ORDER BY 1", schema, table))...)
+			rows = append(rows,
+				s.strings(fmt.Sprintf("SELECT '%[2]s ' || r::text FROM ONLY %[1]s.%[2]s r ORDER BY 1", schema,
+					table))...)
 		}
 	}
 	return rows
@@ -113,7 +115,8 @@ func (s *server) startEarlier(search string) {
 		table, folder string
 		version       int64
 	}{{"tidings_log_version", "../../eventlog/postgres/migrations", 2}, {"tidings_version", "migrations/postgres", 1}} {
-		provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS(list.folder), goose.WithTableName(list.table))
+		provider, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS(list.folder),
+			goose.WithTableName(list.table))
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -130,14 +133,19 @@ func (s *server) fillEarlier(schema string) {
 	s.Helper()
 	const event = "'evt', 'context', 'created', 'c', '/c', 'u', 1700000000000000, 1"
 	s.exec("SET search_path TO "+schema,
-		"INSERT INTO users (id, version, created_at, updated_at, email, role) VALUES ('"+ann+"', 1, now(), now(), 'ann@example.com', 'admin')",
+		"INSERT INTO users (id, version, created_at, updated_at, email, role) VALUES ('"+ann+
+			"', 1, now(), now(), 'ann@example.com', 'admin')",
 		"INSERT INTO contexts VALUES (gen_random_uuid(), 1, now(), now(), '"+ann+"', NULL, '{}', now(), 0)",
-		"INSERT INTO tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, resource_version) VALUES ("+event+")",
-		"INSERT INTO tidings_events_0_"+s.strings("SELECT substring(relname from 18) FROM pg_class WHERE relname ~ '^tidings_events_0_[0-9]+$'")[0]+
-			" (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, logged_at) VALUES (1, "+event+", 1)",
+		"INSERT INTO tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, "+
+			"resource_version) VALUES ("+event+")",
+		"INSERT INTO tidings_events_0_"+
+			s.strings("SELECT substring(relname from 18) FROM pg_class WHERE relname ~ '^tidings_events_0_[0-9]+$'")[0]+
+			" (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, logged_at) "+
+			"VALUES (1, "+event+", 1)",
 		"UPDATE tidings_head SET seq = 1",
 		"INSERT INTO tidings_cursors (endpoint, seq, saved_at) VALUES ('crm', 1, 1)",
-		"INSERT INTO tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at) VALUES ('crm', 1, 1, 1, 1, 1, 0, '', 1)",
+		"INSERT INTO tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, "+
+			"written_at) VALUES ('crm', 1, 1, 1, 1, 1, 0, '', 1)",
 		"SET search_path TO app")
 }
 
@@ -167,16 +175,21 @@ func TestTablesOfAnEarlierVersionMove(t *testing.T) {
 			}
 			after := s.rows("tidings")
 			for _, row := range before {
-				begins := func(now string) bool { return strings.HasPrefix(now, strings.TrimSuffix(row, ")")) } // columns may have been added
+				begins := func(now string) bool {
+					return strings.HasPrefix(now,
+						strings.TrimSuffix(row, ")"))
+				} // columns may have been added
 				if !slices.ContainsFunc(after, begins) {
 					t.Errorf("lost %s", row)
 				}
 			}
 			want := []string{
-				earlier + ".tidings_log_version", earlier + ".tidings_log_version_id_seq", earlier + ".tidings_log_version_pkey",
+				earlier + ".tidings_log_version", earlier + ".tidings_log_version_id_seq",
+				earlier + ".tidings_log_version_pkey",
 				earlier + ".tidings_version", earlier + ".tidings_version_id_seq", earlier + ".tidings_version_pkey",
 			}
-			left := slices.DeleteFunc(s.relations(), func(name string) bool { return strings.HasPrefix(name, "tidings.") })
+			left := slices.DeleteFunc(s.relations(),
+				func(name string) bool { return strings.HasPrefix(name, "tidings.") })
 			if diff := cmp.Diff(want, left); diff != "" {
 				t.Errorf("left behind (-want +got):\n%s", diff)
 			}
@@ -210,17 +223,22 @@ func TestSchemaRefused(t *testing.T) {
 		want         string
 	}{
 		{"foreign tables", "", func(s *server) {
-			s.exec("CREATE SCHEMA tidings", "CREATE TABLE tidings.users (name text)", "CREATE TABLE tidings.orders (id int)", "CREATE TABLE tidings.files (id int)")
-		}, "schema tidings of the database holds tables, or the like, of somebody else with the names of ours: files, users; choose another schema " + setting},
+			s.exec("CREATE SCHEMA tidings", "CREATE TABLE tidings.users (name text)",
+				"CREATE TABLE tidings.orders (id int)", "CREATE TABLE tidings.files (id int)")
+		}, "schema tidings of the database holds tables, or the like, of somebody else with the names of ours: " +
+			"files, users; choose another schema " + setting},
 		{"a foreign index", "app", func(s *server) {
 			s.exec("CREATE TABLE app.other (n int)", "CREATE INDEX contexts_last_active ON app.other (n)")
 		}, "names of ours: contexts_last_active; choose"},
-		{"a foreign type", "app", func(s *server) { s.exec("CREATE TYPE app.contexts AS ENUM ('a')") }, "names of ours: contexts; choose"},
-		{"a foreign table that only the log has", "app", func(s *server) { s.exec("CREATE TABLE app.tidings_gaps (n int)") }, "names of ours: tidings_gaps; choose"},
+		{"a foreign type", "app", func(s *server) { s.exec("CREATE TYPE app.contexts AS ENUM ('a')") },
+			"names of ours: contexts; choose"},
+		{"a foreign table that only the log has", "app",
+			func(s *server) { s.exec("CREATE TABLE app.tidings_gaps (n int)") }, "names of ours: tidings_gaps; choose"},
 		{"tables of an earlier version elsewhere", "webhooks", func(s *server) {
 			s.startEarlier("public")
 			s.fillEarlier("public")
-		}, "schema public of the database holds the tables of an earlier version of Tidings: choose schema public to keep them there, or none to have them moved to schema tidings, " + setting},
+		}, "schema public of the database holds the tables of an earlier version of Tidings: choose schema public to " +
+			"keep them there, or none to have them moved to schema tidings, " + setting},
 		{"foreign tables where those of an earlier version would go", "", func(s *server) {
 			s.startEarlier("public")
 			s.exec("CREATE SCHEMA tidings", "CREATE TABLE tidings.users (name text)")
@@ -246,10 +264,12 @@ func TestSchemaRefused(t *testing.T) {
 func TestSchemaWithoutTheRight(t *testing.T) {
 	s := newServer(t)
 	role := "guest_" + s.strings("SELECT current_database()")[0]
-	s.exec("CREATE ROLE "+role+" LOGIN", "REVOKE ALL ON DATABASE "+s.strings("SELECT current_database()")[0]+" FROM public",
+	s.exec("CREATE ROLE "+role+" LOGIN", "REVOKE ALL ON DATABASE "+s.strings("SELECT current_database()")[0]+
+		" FROM public",
 		"GRANT CONNECT ON DATABASE "+s.strings("SELECT current_database()")[0]+" TO "+role)
 	s.url = strings.Replace(s.url, "tidings@", role+"@", 1)
-	want := `let the owner of the database run 'CREATE SCHEMA "tidings" AUTHORIZATION ` + role + `', or choose a schema that exists with database_schema`
+	want := `let the owner of the database run 'CREATE SCHEMA "tidings" AUTHORIZATION ` + role +
+		`', or choose a schema that exists with database_schema`
 	if err := s.open("", "public").Migrate(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("error = %v, want %s", err, want)
 	}
@@ -297,7 +317,8 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Rollback()
-	if _, err := held.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('"app".migrate', 0)), pg_advisory_xact_lock(hashtextextended('"app".tidings_events', 0))`); err != nil {
+	if _, err := held.ExecContext(ctx,
+		`SELECT pg_advisory_xact_lock(hashtextextended('"app".migrate', 0)), pg_advisory_xact_lock(hashtextextended('"app".tidings_events', 0))`); err != nil {
 		t.Fatal(err)
 	}
 	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -307,7 +328,8 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := stores[name].InTx(soon, func(tx *store.Tx) error {
-			return tx.Insert(soon, &cursor{Endpoint: name}, tidings.Event{Type: "provider", Action: tidings.Created, ResourceID: name})
+			return tx.Insert(soon, &cursor{Endpoint: name},
+				tidings.Event{Type: "provider", Action: tidings.Created, ResourceID: name})
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -323,10 +345,12 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range names[1:] {
-		if events, err := stores[name].Log().Read(ctx, 0, 10); err != nil || len(events) != 1 || events[0].ResourceID != name {
+		if events, err := stores[name].Log().Read(ctx, 0, 10); err != nil || len(events) != 1 ||
+			events[0].ResourceID != name {
 			t.Errorf("%s: events = %v, %v", name, events, err)
 		}
-		if cursors, err := stores[name].Log().Cursors(ctx); err != nil || len(cursors) != 1 || cursors[0].Endpoint != name {
+		if cursors, err := stores[name].Log().Cursors(ctx); err != nil || len(cursors) != 1 ||
+			cursors[0].Endpoint != name {
 			t.Errorf("%s: cursors = %v, %v", name, cursors, err)
 		}
 	}

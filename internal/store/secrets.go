@@ -108,7 +108,8 @@ func (tx *Tx) CountSecrets(ctx context.Context, prefix []byte) (int64, error) {
 
 func (s *Store) countSecrets(ctx context.Context, conn bun.IConn, prefix []byte) (total int64, err error) {
 	for _, c := range secretColumns {
-		query, args := fmt.Sprintf("SELECT count(*) FROM %s WHERE %s IS NOT NULL", s.table(c.table), c.column), []any(nil)
+		query, args := fmt.Sprintf("SELECT count(*) FROM %s WHERE %s IS NOT NULL", s.table(c.table), c.column),
+			[]any(nil)
 		if len(prefix) > 0 {
 			query += fmt.Sprintf(" AND substr(%s, 1, %d) = ?", c.column, len(prefix))
 			args = append(args, prefix)
@@ -160,7 +161,8 @@ func (s *Store) Keys(ctx context.Context) (ids []string, err error) {
 
 // AddKey notes that a key may encrypt values.
 func (tx *Tx) AddKey(ctx context.Context, id string) error {
-	query := "INSERT INTO " + tx.store.table("encryption_keys") + " (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+	query := "INSERT INTO " + tx.store.table("encryption_keys") +
+		" (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 	_, err := tx.statement().NewRaw(query, id, tx.Now).Exec(ctx)
 	if err != nil {
 		return fmt.Errorf("note encryption key: %w", known(err))

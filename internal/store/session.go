@@ -54,7 +54,8 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 		switch lower := strings.ToLower(name); lower {
 		case "application_name", "options", "replication": // only with the connection
 			continue
-		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings", "default_transaction_isolation": // ours
+		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings",
+			"default_transaction_isolation": // ours
 		default:
 			s.settings[lower] = value
 		}
@@ -96,7 +97,8 @@ func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 	})
 	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != "UTF8" {
 		return &eventlog.UnavailableError{
-			Reason: "the database's encoding is " + encoding + ", which can't hold every text; create one with ENCODING 'UTF8' TEMPLATE template0",
+			Reason: "the database's encoding is " + encoding +
+				", which can't hold every text; create one with ENCODING 'UTF8' TEMPLATE template0",
 		}
 	}
 	if s.pollOnly {
@@ -209,14 +211,16 @@ func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
 		}
 		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it was only asked
 		var id string
-		err = conn.QueryRow(ctx, "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()", pgx.QueryExecModeSimpleProtocol).Scan(&id)
+		err = conn.QueryRow(ctx, "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()",
+			pgx.QueryExecModeSimpleProtocol).Scan(&id)
 		if err != nil {
 			return err
 		}
 		sessions[id] = i
 	}
 	if len(sessions) == 1 {
-		return errors.New("database_url leads to a pooler that keeps no sessions, such as PgBouncer in transaction mode; set poll_only to true")
+		return errors.New("database_url leads to a pooler that keeps no sessions, such as PgBouncer in transaction " +
+			"mode; set poll_only to true")
 	}
 	return nil
 }
@@ -224,7 +228,8 @@ func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
 // explainStart says what to do about a parameter that a pooler does not take when a
 // connection is made. Only options and replication are sent then.
 func explainStart(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && strings.Contains(pg.Message, "unsupported startup parameter") {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok &&
+		strings.Contains(pg.Message, "unsupported startup parameter") {
 		return fmt.Errorf(`%w; write each setting in options as a parameter of its own in database_url, such as "&work_mem=1MB", `+
 			"or have the pooler ignore it (PgBouncer: ignore_startup_parameters)", err)
 	}

@@ -102,7 +102,8 @@ func TestMigrateTogether(t *testing.T) {
 	defer db.Close()
 	for _, table := range []string{"tidings_version", "tidings_log_version"} {
 		var rows, versions int
-		if err := db.QueryRowContext(t.Context(), "SELECT count(*), count(DISTINCT version_id) FROM tidings."+table).Scan(&rows, &versions); err != nil {
+		if err := db.QueryRowContext(t.Context(), "SELECT count(*), count(DISTINCT version_id) FROM tidings."+
+			table).Scan(&rows, &versions); err != nil {
 			t.Fatal(err)
 		}
 		if rows != versions || rows < 2 {
@@ -132,8 +133,10 @@ func TestSessionsStartTheSame(t *testing.T) {
 				err = s.InTx(t.Context(), func(tx *store.Tx) error {
 					for name, want := range map[string]string{
 						"idle_in_transaction_session_timeout": want, "statement_timeout": "2min", "lock_timeout": "20s",
-						"session_replication_role": "origin", "DateStyle": "ISO, MDY", "TimeZone": "UTC", "client_encoding": "UTF8",
-						"standard_conforming_strings": "on", "transaction_isolation": "read committed", "transaction_read_only": "off",
+						"session_replication_role": "origin", "DateStyle": "ISO, MDY", "TimeZone": "UTC",
+						"client_encoding":             "UTF8",
+						"standard_conforming_strings": "on", "transaction_isolation": "read committed",
+						"transaction_read_only": "off",
 					} {
 						if got, err := tx.Setting(t.Context(), name); err != nil || got != want {
 							t.Errorf("%s = %q, %v; want %q", name, got, err, want)
@@ -158,7 +161,8 @@ func testTransactions(t *testing.T, s *store.Store) {
 		err    error
 		events int64 // in the log afterwards
 	}{
-		{"insert", func(tx *store.Tx) error { return tx.Insert(ctx, &cursor{Endpoint: "a"}, event(tidings.Created)) }, nil, 1},
+		{"insert", func(tx *store.Tx) error { return tx.Insert(ctx, &cursor{Endpoint: "a"}, event(tidings.Created)) },
+			nil, 1},
 		{"rolled back", func(tx *store.Tx) error {
 			return errors.Join(veto, tx.Update(ctx, &cursor{Endpoint: "a", Seq: 9}, event(tidings.Updated)))
 		}, veto, 1},

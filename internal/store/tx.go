@@ -114,20 +114,21 @@ func (b *boundTx) QueryRowContext(ctx context.Context, query string, args ...any
 func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, trace: traceOf(ctx)}
 	committing := false
-	err := sqldb.Transact(ctx, s.writer, txTime, s.txOptions, s.session.transaction, func(ctx context.Context, begun *sql.Tx) error {
-		tx.tx = &boundTx{tx: begun, end: func() {}}
-		defer func() { tx.tx.end() }()
-		if err := do(tx); err != nil {
-			return err
-		}
-		if len(tx.events) > 0 {
-			if err := s.log.Append(ctx, tx.tx, tx.events...); err != nil {
-				return known(err)
+	err := sqldb.Transact(ctx, s.writer, txTime, s.txOptions, s.session.transaction,
+		func(ctx context.Context, begun *sql.Tx) error {
+			tx.tx = &boundTx{tx: begun, end: func() {}}
+			defer func() { tx.tx.end() }()
+			if err := do(tx); err != nil {
+				return err
 			}
-		}
-		committing = true
-		return nil
-	})
+			if len(tx.events) > 0 {
+				if err := s.log.Append(ctx, tx.tx, tx.events...); err != nil {
+					return known(err)
+				}
+			}
+			committing = true
+			return nil
+		})
 	if err != nil && committing {
 		return known(err)
 	}

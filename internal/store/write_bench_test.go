@@ -29,8 +29,11 @@ const (
 // in turns. The relay does not run.
 func BenchmarkAPIWrites(b *testing.B) {
 	open := map[string]func() (*store.Store, error){
-		"SQLite":     func() (*store.Store, error) { return store.OpenSQLite(b.TempDir()) },
-		"PostgreSQL": func() (*store.Store, error) { return store.OpenPostgres(testdb.Postgres(b), store.PostgresOptions{}) },
+		"SQLite": func() (*store.Store, error) { return store.OpenSQLite(b.TempDir()) },
+		"PostgreSQL": func() (*store.Store,
+			error) {
+			return store.OpenPostgres(testdb.Postgres(b), store.PostgresOptions{})
+		},
 	}
 	for _, name := range []string{"SQLite", "PostgreSQL"} {
 		b.Run(name, func(b *testing.B) {
@@ -66,12 +69,15 @@ func (fixed) Changed() <-chan struct{} { return nil }
 func benchServer(b *testing.B, s *store.Store) string {
 	b.Helper()
 	resources := resource.New(s, resource.Outside{}, resource.Options{Logger: slog.Default()})
-	authenticator, err := auth.New(resources.Users, auth.Options{Tokens: []auth.Token{{SHA256: auth.Hash("bench"), User: "bench@example.com", Role: resource.RoleUser}}})
+	authenticator, err := auth.New(resources.Users,
+		auth.Options{Tokens: []auth.Token{{SHA256: auth.Hash("bench"), User: "bench@example.com",
+			Role: resource.RoleUser}}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	server := httptest.NewServer(httpapi.New(httpapi.Options{
-		Resources: resources, Authenticator: fixed{authenticator}, Logger: slog.Default(), Version: "bench", Metrics: http.NotFoundHandler(),
+		Resources: resources, Authenticator: fixed{authenticator}, Logger: slog.Default(), Version: "bench",
+		Metrics: http.NotFoundHandler(),
 	}))
 	b.Cleanup(server.Close)
 	return server.URL
@@ -106,7 +112,8 @@ func benchWrites(b *testing.B, url string) float64 {
 }
 
 func benchWrite(client *http.Client, url string) error {
-	request, err := http.NewRequest(http.MethodPost, url+"/api/v1/contexts", strings.NewReader(`{"metadata":{"title":"A trip to Delft"}}`))
+	request, err := http.NewRequest(http.MethodPost, url+"/api/v1/contexts",
+		strings.NewReader(`{"metadata":{"title":"A trip to Delft"}}`))
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,8 @@ func PgBouncer(tb testing.TB, database, mode string, settings ...string) string 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	users, file, log := filepath.Join(folder, "users"), filepath.Join(folder, "pgbouncer.ini"), filepath.Join(folder, "log")
+	users, file, log := filepath.Join(folder, "users"), filepath.Join(folder, "pgbouncer.ini"),
+		filepath.Join(folder, "log")
 	text := fmt.Sprintf(`[databases]
 * = host=127.0.0.1 port=%s
 [pgbouncer]

@@ -73,9 +73,13 @@ func TestUUID(t *testing.T) {
 	const id = "550e8400-e29b-41d4-a716-44665544abcd"
 	for text, want := range map[string]string{
 		id: id, strings.ToUpper(id): id, "550E8400-e29b-41D4-a716-44665544aBcD": id,
-		"urn:uuid:" + id: id, "URN:UUID:" + strings.ToUpper(id): id, "{" + id + "}": id, strings.ReplaceAll(id, "-", ""): id,
-		"(" + id + ")": "", "{" + id + ")": "", "{" + strings.ReplaceAll(id, "-", "") + "}": "", "urn:uid::" + id: "", id + " ": "", " " + id: "", "": "",
-		"550e8400-e29b-41d4-a716-44665544abcg": "", "550e8400e-29b-41d4-a716-44665544abcd": "", id[:35]: "", "５50e8400-e29b-41d4-a716-44665544ab": "",
+		"urn:uuid:" + id: id, "URN:UUID:" + strings.ToUpper(id): id, "{" + id + "}": id,
+		strings.ReplaceAll(id, "-", ""): id,
+		"(" + id + ")":                  "", "{" + id + ")": "", "{" + strings.ReplaceAll(id, "-", "") +
+			"}": "", "urn:uid::" + id: "",
+		id + " ": "", " " + id: "", "": "",
+		"550e8400-e29b-41d4-a716-44665544abcg": "", "550e8400e-29b-41d4-a716-44665544abcd": "", id[:35]: "",
+		"５50e8400-e29b-41d4-a716-44665544ab": "",
 	} {
 		if got, ok := valid.UUID(text); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v; want %q", text, got, ok, want)
@@ -107,7 +111,8 @@ func FuzzJSON(f *testing.F) {
 				replaced += strings.Count(text, string(utf8.RuneError))
 			}
 		}
-		given := strings.Count(string(document), string(utf8.RuneError)) + strings.Count(strings.ToLower(string(document)), `\ufffd`)
+		given := strings.Count(string(document), string(utf8.RuneError)) +
+			strings.Count(strings.ToLower(string(document)), `\ufffd`)
 		if replaced > given {
 			t.Fatalf("%q passes, but %d characters were replaced", document, replaced-given)
 		}

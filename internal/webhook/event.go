@@ -30,8 +30,9 @@ type Event struct {
 // NewEvent returns an event in this form.
 func NewEvent(e tidings.Event) Event {
 	out := Event{
-		ID: e.ID, Sequence: e.Sequence, ResourceVersion: e.ResourceVersion, Event: e.Name(), ResourceType: string(e.Type),
-		ResourceID: e.ResourceID, ResourceURL: e.ResourceURL, Timestamp: stamp(e.Time),
+		ID: e.ID, Sequence: e.Sequence, ResourceVersion: e.ResourceVersion, Event: e.Name(),
+		ResourceType: string(e.Type),
+		ResourceID:   e.ResourceID, ResourceURL: e.ResourceURL, Timestamp: stamp(e.Time),
 	}
 	if e.UserID != "" {
 		out.UserID = &e.UserID
@@ -261,7 +262,9 @@ type ParkedPage struct {
 
 // Parked returns parked events in the order of the log, dead letters only on
 // demand; after is the next of the page before, or a position, and may be empty.
-func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after string, limit int) (*ParkedPage, error) {
+func (s *Service) Parked(
+	ctx context.Context, endpoint string, dead bool, after string, limit int,
+) (*ParkedPage, error) {
 	if err := s.checkEndpoint(ctx, endpoint); err != nil {
 		return nil, err
 	}
@@ -293,7 +296,8 @@ func (s *Service) Parked(ctx context.Context, endpoint string, dead bool, after 
 			break
 		}
 		page.Items = append(page.Items, Parked{
-			Event: NewEvent(r.Event), Endpoint: r.Endpoint, Attempts: r.Attempts, Next: stamp(r.Next), Dead: stamp(r.Dead), Reason: r.Reason,
+			Event: NewEvent(r.Event), Endpoint: r.Endpoint, Attempts: r.Attempts, Next: stamp(r.Next),
+			Dead: stamp(r.Dead), Reason: r.Reason,
 		})
 	}
 	return page, nil
@@ -358,8 +362,11 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 // attemptLimit bounds the attempts that an explanation shows.
 const attemptLimit = 200
 
-func (s *Service) explain(ctx context.Context, e tidings.Event, endpoint relay.Endpoint, state *Endpoint, gaps []eventlog.Gap, x *Explained) error {
-	attempts, err := s.Attempts(ctx, Filter{Endpoint: endpoint.Name, Event: strconv.FormatInt(e.Sequence, 10), Limit: attemptLimit})
+func (s *Service) explain(
+	ctx context.Context, e tidings.Event, endpoint relay.Endpoint, state *Endpoint, gaps []eventlog.Gap, x *Explained,
+) error {
+	attempts, err := s.Attempts(ctx,
+		Filter{Endpoint: endpoint.Name, Event: strconv.FormatInt(e.Sequence, 10), Limit: attemptLimit})
 	if err != nil {
 		return err
 	}
@@ -376,13 +383,15 @@ func (s *Service) explain(ctx context.Context, e tidings.Event, endpoint relay.E
 	case settled(e, state):
 		x.Fate, x.Because = "settled", "the cursor has passed it, and no history of it is kept"
 		for _, g := range gaps {
-			if g.Reason != eventlog.GapLost && g.Endpoint == endpoint.Name && g.From <= e.Sequence && e.Sequence <= g.To {
+			if g.Reason != eventlog.GapLost && g.Endpoint == endpoint.Name &&
+				g.From <= e.Sequence && e.Sequence <= g.To {
 				x.Fate, x.Because = "expired", "it expired before the endpoint could get it"
 			}
 		}
 	default:
 		x.Fate, x.Until = "waiting", state.Until
-		x.Because = fmt.Sprintf("it waits in the log, %d positions after the cursor; the endpoint is %s", e.Sequence-state.Cursor, state.State)
+		x.Because = fmt.Sprintf("it waits in the log, %d positions after the cursor; the endpoint is %s",
+			e.Sequence-state.Cursor, state.State)
 		if state.Reason != "" {
 			x.Because += " (" + state.Reason + ")"
 		}
@@ -420,10 +429,12 @@ func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explai
 	switch {
 	case !r.Dead.IsZero():
 		x.Fate = "dead"
-		x.Because = fmt.Sprintf("given up at %s after %d attempts, the last of which failed with %s", stamp(r.Dead), r.Attempts, r.Reason)
+		x.Because = fmt.Sprintf("given up at %s after %d attempts, the last of which failed with %s",
+			stamp(r.Dead), r.Attempts, r.Reason)
 	case r.Attempts > 0:
 		x.Fate, x.Until = "parked", stamp(r.Next)
-		x.Because = fmt.Sprintf("attempt %d failed with %s; it is tried again at %s", r.Attempts, r.Reason, stamp(r.Next))
+		x.Because = fmt.Sprintf("attempt %d failed with %s; it is tried again at %s", r.Attempts,
+			r.Reason, stamp(r.Next))
 	default:
 		x.Fate = "behind"
 		first, err := s.log.NextParked(ctx, r.Endpoint, r.Event, 1)

@@ -47,9 +47,12 @@ type Replay struct {
 
 func shownReplay(r eventlog.Replay) *Replay {
 	out := &Replay{
-		ID: r.ID, Endpoint: r.Endpoint, Dead: r.Dead, Events: r.Patterns, Resource: r.Resource, Since: stamp(r.Since), Until: stamp(r.Until),
-		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Delivered: r.Delivered, Failed: r.Failed, Expired: r.Expired, Reason: r.Reason,
-		State: string(r.State), Created: stamp(r.Created), Updated: stamp(r.Updated), CreatedBy: r.CreatedBy, Progress: 1,
+		ID: r.ID, Endpoint: r.Endpoint, Dead: r.Dead, Events: r.Patterns, Resource: r.Resource,
+		Since: stamp(r.Since), Until: stamp(r.Until),
+		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Delivered: r.Delivered, Failed: r.Failed,
+		Expired: r.Expired, Reason: r.Reason,
+		State: string(r.State), Created: stamp(r.Created), Updated: stamp(r.Updated),
+		CreatedBy: r.CreatedBy, Progress: 1,
 	}
 	if span := r.To - r.From + 1; r.State != eventlog.ReplayDone && span > 0 {
 		out.Progress = float64(out.Position-r.From+1) / float64(span)
@@ -82,7 +85,8 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	r.Position = r.From - 1
 	err := s.log.AddReplay(ctx, r)
 	if errors.Is(err, eventlog.ErrManyReplays) {
-		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have ended, or cancel some: "+
+		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have "+
+			"ended, or cancel some: "+
 			"'tidings replays' lists them", eventlog.MaxReplays, r.Endpoint)
 	}
 	if err != nil {
@@ -101,7 +105,8 @@ func (s *Service) bounds(ctx context.Context, in NewReplay, r *eventlog.Replay) 
 		if err != nil {
 			return err
 		}
-		dead, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: in.Endpoint, Sequence: e.Sequence, Dead: true, Limit: 1})
+		dead, err := s.log.Parked(ctx,
+			eventlog.ParkedFilter{Endpoint: in.Endpoint, Sequence: e.Sequence, Dead: true, Limit: 1})
 		r.From, r.To, r.Dead = e.Sequence, e.Sequence, len(dead) > 0
 		return err
 	}

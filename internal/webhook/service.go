@@ -315,7 +315,8 @@ func (s *Service) Pause(ctx context.Context, name string) (*Endpoint, error) {
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
 	return s.say(ctx, name, func(c eventlog.Control) (string, error) {
 		if c.Disabled != "" && c.Disabled != relay.PausedReason {
-			return "", conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
+			return "",
+				conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
 		}
 		return "", nil
 	})
@@ -333,7 +334,9 @@ const (
 
 // say changes the control of an endpoint, and waits a moment for the replica
 // that has it to obey, so that the answer shows it.
-func (s *Service) say(ctx context.Context, name string, next func(eventlog.Control) (string, error)) (*Endpoint, error) {
+func (s *Service) say(
+	ctx context.Context, name string, next func(eventlog.Control) (string, error),
+) (*Endpoint, error) {
 	e, err := s.configured(name)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,8 @@ func wanted(want []outbox.Event) []tidings.Event {
 	all := make([]tidings.Event, len(want))
 	for i, e := range want {
 		all[i] = tidings.Event{
-			ID: e.EventID, Type: e.Type, Action: e.Action, ResourceID: e.ID, ResourceURL: e.URL, UserID: e.UserID, OwnerID: e.OwnerID,
+			ID: e.EventID, Type: e.Type, Action: e.Action, ResourceID: e.ID, ResourceURL: e.URL,
+			UserID: e.UserID, OwnerID: e.OwnerID,
 			Time: e.Time, ResourceVersion: e.Version, Trace: e.Trace,
 		}
 	}
@@ -91,8 +92,10 @@ func list(events []tidings.Event) string {
 
 // fits reports whether an event has all that is wanted of it.
 func fits(e tidings.Event, want outbox.Event) bool {
-	return cmp.Or(want.Type, e.Type) == e.Type && cmp.Or(want.Action, e.Action) == e.Action && cmp.Or(want.ID, e.ResourceID) == e.ResourceID &&
+	return cmp.Or(want.Type, e.Type) == e.Type && cmp.Or(want.Action, e.Action) == e.Action &&
+		cmp.Or(want.ID, e.ResourceID) == e.ResourceID &&
 		cmp.Or(want.URL, e.ResourceURL) == e.ResourceURL && cmp.Or(want.UserID, e.UserID) == e.UserID &&
 		cmp.Or(want.OwnerID, e.OwnerID) == e.OwnerID && (want.Time.IsZero() || want.Time.Equal(e.Time)) &&
-		cmp.Or(want.Version, e.ResourceVersion) == e.ResourceVersion && cmp.Or(want.EventID, e.ID) == e.ID && cmp.Or(want.Trace, e.Trace) == e.Trace
+		cmp.Or(want.Version, e.ResourceVersion) == e.ResourceVersion && cmp.Or(want.EventID, e.ID) == e.ID &&
+		cmp.Or(want.Trace, e.Trace) == e.Trace
 }

@@ -37,7 +37,8 @@ func drain(ctx context.Context, d database, events int) (err error) {
 		}
 		ours = append(ours, float64(events)/seconds)
 	}
-	d.report("drain of %d events: bare client %.0f/s; relay %.2f of that", events, median(bare), median(ours)/median(bare))
+	d.report("drain of %d events: bare client %.0f/s; relay %.2f of that", events, median(bare),
+		median(ours)/median(bare))
 	return nil
 }
 

@@ -37,7 +37,8 @@ func (r running) end() error {
 }
 
 func newRelay(ctx context.Context, log bench.Log, endpoints ...relay.Endpoint) (*relay.Relay, error) {
-	return relay.New(ctx, log, endpoints, relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
+	return relay.New(ctx, log, endpoints,
+		relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
 }
 
 // drainWith logs events behind the cursors of endpoints, and measures how long
@@ -295,7 +296,8 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 	batch := make([]tidings.Event, 0, fillBatch)
 	for i := range events {
 		e := bench.SampleEvent()
-		e.ResourceID, e.Action, e.ResourceVersion = fmt.Sprint("resource", i%resources), tidings.Updated, int64(i/resources)
+		e.ResourceID, e.Action, e.ResourceVersion = fmt.Sprint("resource", i%resources),
+			tidings.Updated, int64(i/resources)
 		if batch = append(batch, e); len(batch) == fillBatch || i == events-1 {
 			if err := appendBatch(ctx, log, db, batch); err != nil {
 				return errors.Join(err, it.end())
@@ -324,7 +326,8 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 	full := slices.IndexFunc(plain.seconds, func(n int64) bool { return n >= most*8/10 })
 	d.report("outage of %v, %d events behind: %d requests meanwhile; noticed %.1f s after its return, "+
 		"then full speed in second %d and drained in %.1f s",
-		long, events, plain.during.Load(), plain.first.Sub(returned).Seconds(), full+1, plain.last.Sub(plain.first).Seconds())
+		long, events, plain.during.Load(), plain.first.Sub(returned).Seconds(), full+1,
+		plain.last.Sub(plain.first).Seconds())
 	d.report("the same with coalesce: latest and %d resources: %d requests meanwhile; "+
 		"noticed after %.1f s, then %d requests in %.2f s",
 		resources, coalescing.during.Load(), coalescing.first.Sub(returned).Seconds(),

@@ -77,7 +77,8 @@ func (w *world) truth(ctx context.Context) (events []logged, contexts map[string
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	rows, err := db.QueryContext(ctx,
-		"SELECT seq, id, resource_type, action, resource_id, resource_version, at FROM "+schema+"tidings_events ORDER BY seq")
+		"SELECT seq, id, resource_type, action, resource_id, resource_version, at FROM "+schema+
+			"tidings_events ORDER BY seq")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -47,10 +47,13 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		{faultKill, signal(syscall.SIGKILL), again, 2 * time.Second, true},
 		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second, true},
 		{faultStop, signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second, true},
-		{"reload: URL, partitions, patterns", func(*server) error { return w.reload(random) }, nothing, time.Second, false},
+		{"reload: URL, partitions, patterns", func(*server) error { return w.reload(random) },
+			nothing, time.Second, false},
 		{
-			"receiver down", func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
-			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) }, 8 * time.Second, false,
+			"receiver down",
+			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
+			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(false) }) },
+			8 * time.Second, false,
 		},
 		{"receiver gone (410), then enabled", func(*server) error {
 			return w.named("outages", func(r *receiver) { r.gone.Store(true) })
@@ -59,7 +62,8 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		}, 2 * time.Second, false},
 		{"receiver's clock jumps", func(*server) error {
 			return w.named("flaky", func(r *receiver) { r.skew.Store(int64(time.Hour)) })
-		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) }, 2 * time.Second, false},
+		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) },
+			2 * time.Second, false},
 		{
 			"bad TLS", func(*server) error { return w.named("encrypted", (*receiver).closeTLS) },
 			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second, false,
@@ -93,7 +97,8 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		)
 	}
 	if w.postgres == nil {
-		faults = append(faults, drivenFault{"second server in the data folder", w.intrude, nothing, time.Millisecond, false})
+		faults = append(faults, drivenFault{"second server in the data folder", w.intrude, nothing,
+			time.Millisecond, false})
 	}
 	if w.disk {
 		full := filepath.Join(w.folder, "full")
@@ -113,7 +118,8 @@ func (w *world) intrude(s *server) error {
 	if err := w.ready(ctx, s); err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, s.binary, "serve", "--config", s.file, "--listen", "127.0.0.1:0").CombinedOutput()
+	out, err := exec.CommandContext(ctx, s.binary, "serve", "--config", s.file, "--listen",
+		"127.0.0.1:0").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || !exit.Exited() {
 		w.problems.add("a second server in the data folder ended with %v: %s", err, out)

@@ -81,7 +81,8 @@ func soak(ctx context.Context, s settings, database, folder, binary string) (err
 	}{
 		{20 * time.Second, func(turn int) error { return w.reload(rand.New(rand.NewPCG(s.seed, uint64(turn)))) }},
 		{45 * time.Second, func(turn int) error {
-			return errors.Join(w.named("comes-and-goes", func(r *receiver) { r.removed.Store(turn%2 == 0) }), w.reloadAll())
+			return errors.Join(w.named("comes-and-goes", func(r *receiver) { r.removed.Store(turn%2 == 0) }),
+				w.reloadAll())
 		}},
 		{30 * time.Second, func(turn int) error {
 			return w.named("up-every-other-half-minute", func(r *receiver) { r.down.Store(turn%2 == 0) })

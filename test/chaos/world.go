@@ -121,7 +121,8 @@ func newWorld(
 	ctx context.Context, database, folder, binary string, personas []persona, webhook map[string]any,
 ) (w *world, err error) {
 	w = &world{
-		database: database, folder: folder, faults: make(map[string]int), client: &http.Client{Timeout: 5 * time.Second},
+		database: database, folder: folder, faults: make(map[string]int),
+		client:  &http.Client{Timeout: 5 * time.Second},
 		webhook: webhook, reloaded: settable{"/", 1, []string{"*"}},
 	}
 	made := w
@@ -219,7 +220,8 @@ func (w *world) configure(s *server) error {
 		}
 		maps.Copy(e, r.endpoint)
 		if r.name == reloaded {
-			e["url"], e["partitions"], e["events"] = r.server.URL+w.reloaded.path, w.reloaded.partitions, w.reloaded.events
+			e["url"], e["partitions"], e["events"] = r.server.URL+w.reloaded.path,
+				w.reloaded.partitions, w.reloaded.events
 		}
 		if r.tls {
 			certificate := filepath.Join(w.folder, "ca.pem")

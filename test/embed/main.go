@@ -25,7 +25,8 @@ var ctx = context.Background()
 // main is called with DATABASE_URL, FILE, WAREHOUSE_URL, BOOKS_URL and SECRET.
 func main() {
 	pool := must(pgxpool.New(ctx, os.Args[1]))
-	db := must(sql.Open("sqlite", os.Args[2]+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_txlock=immediate"))
+	db := must(sql.Open("sqlite",
+		os.Args[2]+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_txlock=immediate"))
 	var both sync.WaitGroup
 	both.Go(func() {
 		shop("pgx", outbox.Postgres(pool), func(do func(tx any) error) error {

@@ -27,7 +27,8 @@ func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, err
 
 // SaveControl implements [eventlog.Controls].
 func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
-	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+`tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
+	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+
+		`tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (endpoint) DO UPDATE SET disabled = excluded.disabled, fingerprint = excluded.fingerprint,
 			since = CASE WHEN excluded.since > tidings_controls.since THEN excluded.since ELSE tidings_controls.since + 1 END`,
 		c.Endpoint, c.Disabled, c.Fingerprint, micros(c.Since))
@@ -49,9 +50,12 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 		if err := t.roomForReplay(ctx, tx, r.Endpoint); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+") VALUES "+Placeholders(1, 18),
-			r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until), strings.Join(r.Patterns, ","), r.Resource, r.Position,
-			r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created), micros(r.Updated), r.CreatedBy, r.Expired)
+		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+
+			") VALUES "+Placeholders(1, 18),
+			r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until),
+			strings.Join(r.Patterns, ","), r.Resource, r.Position,
+			r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created),
+			micros(r.Updated), r.CreatedBy, r.Expired)
 		return err
 	})
 	if err != nil {
@@ -64,12 +68,14 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 // that add one of the same endpoint wait for the end of the transaction.
 func (t *Tables) roomForReplay(ctx context.Context, tx *sql.Tx, endpoint string) error {
 	var held, unfinished int
-	err := tx.QueryRowContext(ctx, "SELECT 1 FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = 0"+t.dialect.HoldRows,
+	err := tx.QueryRowContext(ctx, "SELECT 1 FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = 0"+
+		t.dialect.HoldRows,
 		endpoint).Scan(&held)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM "+t.schema+"tidings_replays WHERE endpoint = $1 AND state = 'running'",
+	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM "+t.schema+
+		"tidings_replays WHERE endpoint = $1 AND state = 'running'",
 		endpoint).Scan(&unfinished)
 	if err == nil && unfinished >= eventlog.MaxReplays {
 		err = eventlog.ErrManyReplays
@@ -78,16 +84,21 @@ func (t *Tables) roomForReplay(ctx context.Context, tx *sql.Tx, endpoint string)
 }
 
 // SaveReplay implements [eventlog.Replays].
-func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Replay) (state eventlog.ReplayState, err error) {
+func (t *Tables) SaveReplay(
+	ctx context.Context, l eventlog.Lease, r eventlog.Replay,
+) (state eventlog.ReplayState, err error) {
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if err := t.held(ctx, tx, l); err != nil {
 			return err
 		}
-		err := tx.QueryRowContext(ctx, `UPDATE `+t.schema+`tidings_replays SET position = $2, delivered = $3, failed = $4, updated_at = $6, expired = $8,
+		err := tx.QueryRowContext(ctx,
+			`UPDATE `+t.schema+
+				`tidings_replays SET position = $2, delivered = $3, failed = $4, updated_at = $6, expired = $8,
 				reason = CASE WHEN state = 'running' THEN $5 ELSE reason END,
 				state = CASE WHEN state = 'running' THEN $7 ELSE state END
 			WHERE id = $1 RETURNING state`,
-			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State), r.Expired).Scan((*string)(&state))
+			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State),
+			r.Expired).Scan((*string)(&state))
 		if errors.Is(err, sql.ErrNoRows) {
 			state, err = eventlog.ReplayCanceled, nil
 		}
@@ -101,7 +112,8 @@ func (t *Tables) SaveReplay(ctx context.Context, l eventlog.Lease, r eventlog.Re
 
 // CancelReplay implements [eventlog.ReplayKeeper].
 func (t *Tables) CancelReplay(ctx context.Context, id string) (bool, error) {
-	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 AND state = 'running'",
+	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replays SET state = 'canceled', updated_at = $2 WHERE id = $1 "+
+		"AND state = 'running'",
 		id, time.Now().UnixMicro())
 	if err != nil {
 		return false, fmt.Errorf("cancel replay %s: %w", id, err)
@@ -148,7 +160,8 @@ func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]even
 
 // ExpireReplays implements [eventlog.Expirer].
 func (t *Tables) ExpireReplays(ctx context.Context, before time.Time) error {
-	_, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_replays WHERE state <> 'running' AND updated_at < $1", before.UnixMicro())
+	_, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_replays WHERE state <> 'running' AND updated_at < $1",
+		before.UnixMicro())
 	if err != nil {
 		return fmt.Errorf("remove old replays: %w", err)
 	}

@@ -21,7 +21,8 @@ func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
 	var c eventlog.Cursor
 	var saved, removed int64
 	var marks string
-	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved, &removed, &c.Former, &c.Epoch); err != nil {
+	if err := rows.Scan(&c.Endpoint, &c.Index, &c.Of, &c.Sequence, &c.Owner, &c.Generation, &c.Status, &marks, &saved,
+		&removed, &c.Former, &c.Epoch); err != nil {
 		return c, err
 	}
 	var err error
@@ -48,20 +49,23 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 		if err := t.noteRemoved(ctx, tx, s.Names(), existing); err != nil {
 			return err
 		}
-		missing := slices.DeleteFunc(slices.Clone(s.Partitions), func(p eventlog.Partition) bool { return existing[p.Endpoint].of == p.Of })
+		missing := slices.DeleteFunc(slices.Clone(s.Partitions),
+			func(p eventlog.Partition) bool { return existing[p.Endpoint].of == p.Of })
 		if len(missing) == 0 {
 			return nil
 		}
 		var end int64
 		var epoch string
-		if err := tx.QueryRowContext(ctx, "SELECT "+t.dialect.Head+", "+t.currentEpoch()).Scan(&end, &epoch); err != nil {
+		if err := tx.QueryRowContext(ctx, "SELECT "+t.dialect.Head+", "+t.currentEpoch()).Scan(&end,
+			&epoch); err != nil {
 			return fmt.Errorf("prepare cursors: %w", err)
 		}
 		for _, p := range missing {
 			if old, known := existing[p.Endpoint]; known && p.Index == 0 {
 				// The new ones stay with an old owner, which does not know them, until
 				// it has ended all it does for the old ones.
-				_, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND parts = $2", p.Endpoint, old.of)
+				_, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+
+					"tidings_cursors WHERE endpoint = $1 AND parts = $2", p.Endpoint, old.of)
 				if err != nil {
 					return fmt.Errorf("prepare cursors: %w", err)
 				}
@@ -74,9 +78,11 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 				if old, known := existing[p.Endpoint]; known {
 					c = old
 				}
-				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks, time.Now().UnixMicro(), c.former, epoch)
+				args = append(args, p.Endpoint, p.Index, p.Of, c.seq, c.owner, c.generation+1, "", c.marks,
+					time.Now().UnixMicro(), c.former, epoch)
 			}
-			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at, former, epoch)
+			_, err := tx.ExecContext(ctx, `INSERT INTO `+t.schema+
+				`tidings_cursors (endpoint, part, parts, seq, owner, generation, status, marks, saved_at, former, epoch)
 				VALUES `+Placeholders(to-from, 11)+` ON CONFLICT DO NOTHING`, args...)
 			if err != nil {
 				return fmt.Errorf("prepare cursors: %w", err)
@@ -105,7 +111,9 @@ func (t *Tables) forgetOld(ctx context.Context, s eventlog.Setup) error {
 }
 
 // noteRemoved notes which endpoints are configured, and ends the replays of others.
-func (t *Tables) noteRemoved(ctx context.Context, tx *sql.Tx, configured map[string]bool, existing map[string]existingCursor) error {
+func (t *Tables) noteRemoved(
+	ctx context.Context, tx *sql.Tx, configured map[string]bool, existing map[string]existingCursor,
+) error {
 	for name, c := range existing {
 		var text string
 		switch {
@@ -120,7 +128,8 @@ func (t *Tables) noteRemoved(ctx context.Context, tx *sql.Tx, configured map[str
 			return fmt.Errorf("note that endpoint %s was removed: %w", name, err)
 		}
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT DISTINCT endpoint FROM "+t.schema+"tidings_replays WHERE state = 'running'")
+	rows, err := tx.QueryContext(ctx, "SELECT DISTINCT endpoint FROM "+t.schema+
+		"tidings_replays WHERE state = 'running'")
 	if err != nil {
 		return fmt.Errorf("read replays: %w", err)
 	}
@@ -132,7 +141,8 @@ func (t *Tables) noteRemoved(ctx context.Context, tx *sql.Tx, configured map[str
 		if configured[name] {
 			continue
 		}
-		_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+`tidings_replays SET state = 'canceled', reason = $2, updated_at = $3
+		_, err := tx.ExecContext(ctx,
+			"UPDATE "+t.schema+`tidings_replays SET state = 'canceled', reason = $2, updated_at = $3
 			WHERE endpoint = $1 AND state = 'running'`, name, eventlog.RemovedReason, time.Now().UnixMicro())
 		if err != nil {
 			return fmt.Errorf("end replays of endpoint %s: %w", name, err)
@@ -155,7 +165,8 @@ type existingCursor struct {
 }
 
 func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string]existingCursor, error) {
-	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+"tidings_cursors ORDER BY endpoint, part")
+	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+
+		"tidings_cursors ORDER BY endpoint, part")
 	if err != nil {
 		return nil, fmt.Errorf("prepare cursors: %w", err)
 	}
@@ -171,9 +182,11 @@ func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string
 	existing := make(map[string]existingCursor)
 	for endpoint, cursors := range all {
 		first := cursors[0]
-		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(), removed: !first.Removed.IsZero(), former: first.Former}
+		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(),
+			removed: !first.Removed.IsZero(), former: first.Former}
 		for _, c := range cursors {
-			e.seq, e.owner, e.generation = min(e.seq, c.Sequence), max(e.owner, c.Owner), max(e.generation, c.Generation)
+			e.seq, e.owner, e.generation = min(e.seq, c.Sequence), max(e.owner, c.Owner),
+				max(e.generation, c.Generation)
 		}
 		existing[endpoint] = e
 	}
@@ -202,10 +215,12 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 			args := make([]any, 0, 9*(to-from)+1)
 			left := make(map[eventlog.Partition]eventlog.Lease)
 			for _, c := range cursors[from:to] {
-				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status, c.Marks.String(), c.Owner, c.Epoch)
+				args = append(args, c.Endpoint, c.Index, c.Of, c.Generation, c.Sequence, c.Status,
+					c.Marks.String(), c.Owner, c.Epoch)
 				left[c.Partition] = c.Lease
 			}
-			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint", "generation bigint", "seq bigint", "status text", "marks text", "owner text", "epoch text")+
+			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint",
+				"generation bigint", "seq bigint", "status text", "marks text", "owner text", "epoch text")+
 				`UPDATE `+t.schema+`tidings_cursors SET `+fmt.Sprintf(`
 					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, marks = v.marks, saved_at = $%d
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
@@ -262,10 +277,13 @@ func (t *Tables) saveGap(ctx context.Context, tx *sql.Tx, g eventlog.Gap) (fresh
 	switch {
 	case err == nil:
 		fresh.From = to + 1
-		_, err = tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_gaps SET to_seq = $4, at = $5 WHERE endpoint = $1 AND part = $2 AND from_seq = $3 AND reason = $6`,
+		_, err = tx.ExecContext(ctx,
+			`UPDATE `+t.schema+
+				`tidings_gaps SET to_seq = $4, at = $5 WHERE endpoint = $1 AND part = $2 AND from_seq = $3 AND reason = $6`,
 			g.Endpoint, g.Index, from, max(to, g.To), micros(g.At), string(g.Reason))
 	case errors.Is(err, sql.ErrNoRows):
-		_, err = tx.ExecContext(ctx, `INSERT INTO `+t.schema+`tidings_gaps (endpoint, part, from_seq, to_seq, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
+		_, err = tx.ExecContext(ctx, `INSERT INTO `+t.schema+
+			`tidings_gaps (endpoint, part, from_seq, to_seq, at, reason) VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (endpoint, part, from_seq, reason) DO UPDATE SET to_seq = excluded.to_seq, at = excluded.at`,
 			g.Endpoint, g.Index, g.From, g.To, micros(g.At), string(g.Reason))
 	}
@@ -285,7 +303,8 @@ func (t *Tables) Gaps(ctx context.Context, limit int) ([]eventlog.Gap, error) {
 		g.At = fromMicros(at)
 		gaps = append(gaps, g)
 		return err
-	}, "SELECT endpoint, part, from_seq, to_seq, at, reason FROM "+t.schema+"tidings_gaps ORDER BY at DESC LIMIT $1", limit)
+	}, "SELECT endpoint, part, from_seq, to_seq, at, reason FROM "+t.schema+"tidings_gaps ORDER BY at DESC LIMIT $1",
+		limit)
 	return gaps, err
 }
 

@@ -74,7 +74,8 @@ func (t *Tables) Epochs(ctx context.Context) (eventlog.Epochs, error) {
 		e.Began = fromMicros(began)
 		epochs = append(epochs, e)
 		return err
-	}, "SELECT id, base, began_at, beyond FROM "+t.schema+"tidings_epochs ORDER BY number DESC LIMIT $1", eventlog.MaxEpochs)
+	}, "SELECT id, base, began_at, beyond FROM "+t.schema+"tidings_epochs ORDER BY number DESC LIMIT $1",
+		eventlog.MaxEpochs)
 	slices.Reverse(epochs)
 	return epochs, err
 }
@@ -98,11 +99,14 @@ func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start s
 		text string
 		args []any
 	}{
-		{"INSERT INTO " + t.schema + "tidings_epochs (id, base, began_at, beyond, start) VALUES " + Placeholders(1, 5), []any{id, base, now, beyond, start}},
-		{"DELETE FROM " + t.schema + "tidings_epochs WHERE number <= (SELECT max(number) FROM " + t.schema + "tidings_epochs) - $1", []any{eventlog.MaxEpochs}},
+		{"INSERT INTO " + t.schema + "tidings_epochs (id, base, began_at, beyond, start) VALUES " + Placeholders(1, 5),
+			[]any{id, base, now, beyond, start}},
+		{"DELETE FROM " + t.schema + "tidings_epochs WHERE number <= (SELECT max(number) FROM " + t.schema +
+			"tidings_epochs) - $1", []any{eventlog.MaxEpochs}},
 		{"UPDATE " + t.schema + "tidings_cursors SET epoch = $1", []any{id}},
 		{"DELETE FROM " + t.schema + "tidings_retries WHERE seq > $1", []any{base}},
-		{"UPDATE " + t.schema + "tidings_replays SET to_seq = $1, position = CASE WHEN position > $1 THEN $1 ELSE position END WHERE state = 'running' AND to_seq > $1", []any{base}},
+		{"UPDATE " + t.schema + "tidings_replays SET to_seq = $1, position = CASE WHEN position > $1 THEN $1 ELSE " +
+			"position END WHERE state = 'running' AND to_seq > $1", []any{base}},
 	} {
 		if _, err := tx.ExecContext(ctx, s.text, s.args...); err != nil {
 			return fmt.Errorf("begin epoch: %w", err)
@@ -120,7 +124,8 @@ func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start s
 // clampCursors sets cursors and marks that are beyond the end of the log back, and
 // returns the position of the highest such cursor.
 func (t *Tables) clampCursors(ctx context.Context, tx *sql.Tx, base int64) (beyond int64, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+"tidings_cursors ORDER BY endpoint, part"+t.dialect.HoldRows)
+	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+
+		"tidings_cursors ORDER BY endpoint, part"+t.dialect.HoldRows)
 	if err != nil {
 		return 0, err
 	}
@@ -145,7 +150,8 @@ func (t *Tables) clampCursors(ctx context.Context, tx *sql.Tx, base int64) (beyo
 		return 0, err
 	}
 	for _, c := range clamped {
-		_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET seq = $1, marks = $2 WHERE endpoint = $3 AND part = $4",
+		_, err := tx.ExecContext(ctx,
+			"UPDATE "+t.schema+"tidings_cursors SET seq = $1, marks = $2 WHERE endpoint = $3 AND part = $4",
 			c.Sequence, c.Marks.String(), c.Endpoint, c.Index)
 		if err != nil {
 			return 0, err
@@ -165,7 +171,9 @@ func (t *Tables) SaveLoss(ctx context.Context, from, to int64, at time.Time) err
 
 func (t *Tables) loss(from, to, at int64) (text string, args []any) {
 	return `INSERT INTO ` + t.schema + `tidings_gaps (endpoint, part, from_seq, to_seq, at, reason)
-		SELECT endpoint, part, CAST($1 AS bigint), CAST($2 AS bigint), CAST($3 AS bigint), '` + string(eventlog.GapLost) + `' FROM ` + t.schema + `tidings_cursors WHERE true
+		SELECT endpoint, part, CAST($1 AS bigint), CAST($2 AS bigint), CAST($3 AS bigint), '` +
+			string(eventlog.GapLost) + `' FROM ` + t.schema + `tidings_cursors WHERE true
 		ON CONFLICT (endpoint, part, from_seq, reason) DO UPDATE SET at = excluded.at,
-			to_seq = CASE WHEN excluded.to_seq > tidings_gaps.to_seq THEN excluded.to_seq ELSE tidings_gaps.to_seq END`, []any{from, to, at}
+			to_seq = CASE WHEN excluded.to_seq > tidings_gaps.to_seq THEN excluded.to_seq ELSE tidings_gaps.to_seq END`,
+		[]any{from, to, at}
 }

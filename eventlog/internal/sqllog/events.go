@@ -132,7 +132,8 @@ func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
 	for err == nil && low < high {
 		middle := low + (high-low)/2
 		var us int64
-		us, err = t.Number(ctx, "SELECT at FROM "+t.schema+"tidings_events WHERE seq >= $1 ORDER BY seq LIMIT 1", middle)
+		us, err = t.Number(ctx, "SELECT at FROM "+t.schema+"tidings_events WHERE seq >= $1 ORDER BY seq LIMIT 1",
+			middle)
 		if us >= at.UnixMicro() {
 			high = middle
 		} else {

@@ -16,7 +16,8 @@ func (t *Tables) ExpiryClock(ctx context.Context, keep time.Duration) (clock int
 	var refused error
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var ran, jumped, jump int64
-		err := tx.QueryRowContext(ctx, "SELECT run_at, jumped_at, jump, "+t.dialect.Now+" FROM "+t.schema+"tidings_expiry"+t.dialect.HoldRows).
+		err := tx.QueryRowContext(ctx, "SELECT run_at, jumped_at, jump, "+t.dialect.Now+" FROM "+t.schema+
+			"tidings_expiry"+t.dialect.HoldRows).
 			Scan(&ran, &jumped, &jump, &clock)
 		if err != nil {
 			return err
@@ -69,7 +70,8 @@ func (t *Tables) PassExpired(ctx context.Context, oldest int64, at time.Time) (g
 // behind returns what each cursor misses if the log begins at a position; they stay
 // where they are until the end of the transaction.
 func (t *Tables) behind(ctx context.Context, tx *sql.Tx, oldest int64) (missed []eventlog.Gap, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT endpoint, part, seq FROM "+t.schema+"tidings_cursors WHERE seq < $1 ORDER BY endpoint, part"+
+	rows, err := tx.QueryContext(ctx, "SELECT endpoint, part, seq FROM "+t.schema+
+		"tidings_cursors WHERE seq < $1 ORDER BY endpoint, part"+
 		t.dialect.HoldRows, oldest-1)
 	if err != nil {
 		return nil, err

@@ -15,12 +15,16 @@ func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBl
 		return inBatches(len(blocks), func(from, to int) error {
 			args := make([]any, 0, (to-from)*columns)
 			for _, b := range blocks[from:to] {
-				args = append(args, b.Endpoint, micros(b.First), micros(b.Last), b.Lowest, b.Highest, b.Records, b.Failures, b.Text())
+				args = append(args, b.Endpoint, micros(b.First), micros(b.Last), b.Lowest, b.Highest,
+					b.Records, b.Failures, b.Text())
 			}
-			_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "first_at bigint", "last_at bigint", "lowest bigint", "highest bigint",
+			_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "first_at bigint", "last_at bigint",
+				"lowest bigint", "highest bigint",
 				"records bigint", "failures bigint", "records_text text")+`
-				INSERT INTO `+t.schema+`tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at)
-				SELECT endpoint, first_at, last_at, lowest, highest, records, failures, records_text, `+t.dialect.Now+` FROM v`, args...)
+				INSERT INTO `+t.schema+
+				`tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at)
+				SELECT endpoint, first_at, last_at, lowest, highest, records, failures, records_text, `+
+				t.dialect.Now+` FROM v`, args...)
 			if err != nil {
 				return fmt.Errorf("write history: %w", err)
 			}
@@ -30,7 +34,9 @@ func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBl
 }
 
 // ReadHistory implements [eventlog.Archive].
-func (t *Tables) ReadHistory(ctx context.Context, f eventlog.HistoryFilter) (records []eventlog.Record, oldest int64, err error) {
+func (t *Tables) ReadHistory(
+	ctx context.Context, f eventlog.HistoryFilter,
+) (records []eventlog.Record, oldest int64, err error) {
 	var c conditions
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(f.Sequence != 0, "lowest <= $%d", f.Sequence)
@@ -47,7 +53,8 @@ func (t *Tables) ReadHistory(ctx context.Context, f eventlog.HistoryFilter) (rec
 		parsed, err := eventlog.ParseHistory(endpoint, text)
 		records = append(records, parsed...)
 		return err
-	}, "SELECT id, endpoint, records_text FROM "+t.schema+"tidings_history"+c.where()+fmt.Sprintf(" ORDER BY id DESC LIMIT $%d", len(c.args)+1),
+	}, "SELECT id, endpoint, records_text FROM "+t.schema+"tidings_history"+c.where()+
+		fmt.Sprintf(" ORDER BY id DESC LIMIT $%d", len(c.args)+1),
 		append(c.args, f.Limit)...)
 	return records, oldest, err
 }

@@ -23,7 +23,8 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 				return fmt.Errorf("join as replica: %w", err)
 			}
 		}
-		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
+		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+
+			"tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
 			r.ID, r.Group, ttl.Microseconds())
 		if err != nil {
 			return fmt.Errorf("join as replica: %w", err)
@@ -34,12 +35,14 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 
 // KeepAlive implements [eventlog.Leases].
 func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Duration) (bool, error) {
-	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET fellows = $2, expires_at = "+t.dialect.Now+" + $3 WHERE id = $1",
+	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET fellows = $2, expires_at = "+
+		t.dialect.Now+" + $3 WHERE id = $1",
 		r.ID, r.Group, ttl.Microseconds())
 	if err != nil {
 		return false, fmt.Errorf("keep replica alive: %w", err)
 	}
-	_, err = t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET expires_at = "+t.dialect.Now+" + $1 WHERE expires_at > "+t.dialect.Now+" + $2",
+	_, err = t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET expires_at = "+t.dialect.Now+
+		" + $1 WHERE expires_at > "+t.dialect.Now+" + $2",
 		ttl.Microseconds(), (eventlog.LongestLife * ttl).Microseconds())
 	if err != nil {
 		return false, fmt.Errorf("look after other replicas: %w", err)
@@ -70,10 +73,13 @@ func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 // Acquire implements [eventlog.Leases]. Nobody joins, leaves or acquires
 // meanwhile: a replica that is removed here can't go on, and one that goes on is
 // seen here.
-func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Partition) (got []eventlog.Cursor, err error) {
+func (t *Tables) Acquire(
+	ctx context.Context, owner string, want []eventlog.Partition,
+) (got []eventlog.Cursor, err error) {
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		got = nil
-		for _, statement := range []string{t.dialect.LockReplicas, "DELETE FROM " + t.schema + "tidings_replicas WHERE expires_at <= " + t.dialect.Now} {
+		for _, statement := range []string{t.dialect.LockReplicas, "DELETE FROM " + t.schema +
+			"tidings_replicas WHERE expires_at <= " + t.dialect.Now} {
 			if statement == "" {
 				continue
 			}
@@ -87,9 +93,11 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 				args = append(args, p.Endpoint, p.Index, p.Of)
 			}
 			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+`
-				UPDATE `+t.schema+`tidings_cursors SET owner = `+fmt.Sprintf("CAST($%d AS text)", len(args)+1)+`, generation = tidings_cursors.generation + 1, epoch = `+t.currentEpoch()+`
+				UPDATE `+t.schema+`tidings_cursors SET owner = `+fmt.Sprintf("CAST($%d AS text)", len(args)+1)+
+				`, generation = tidings_cursors.generation + 1, epoch = `+t.currentEpoch()+`
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part AND tidings_cursors.parts = v.parts
-					AND tidings_cursors.former = '' AND tidings_cursors.owner NOT IN (SELECT id FROM `+t.schema+`tidings_replicas)
+					AND tidings_cursors.former = '' AND tidings_cursors.owner NOT IN (SELECT id FROM `+
+				t.schema+`tidings_replicas)
 				RETURNING `+cursorColumns, append(args, owner)...)
 			if err != nil {
 				return fmt.Errorf("acquire leases: %w", err)
@@ -112,7 +120,9 @@ func (t *Tables) Acquire(ctx context.Context, owner string, want []eventlog.Part
 func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		for _, l := range leases {
-			_, err := tx.ExecContext(ctx, "UPDATE "+t.schema+"tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 AND generation = $4 AND owner = $5",
+			_, err := tx.ExecContext(ctx,
+				"UPDATE "+t.schema+"tidings_cursors SET owner = '' WHERE endpoint = $1 AND part = $2 AND parts = $3 "+
+					"AND generation = $4 AND owner = $5",
 				l.Endpoint, l.Index, l.Of, l.Generation, l.Owner)
 			if err != nil {
 				return fmt.Errorf("release leases: %w", err)
@@ -128,7 +138,8 @@ func (t *Tables) held(ctx context.Context, tx *sql.Tx, l eventlog.Lease) error {
 	var generation int64
 	var owner, epoch string
 	var same bool
-	err := tx.QueryRowContext(ctx, "SELECT generation, owner, epoch, "+t.sameStart()+" FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
+	err := tx.QueryRowContext(ctx, "SELECT generation, owner, epoch, "+t.sameStart()+" FROM "+t.schema+
+		"tidings_cursors WHERE endpoint = $1 AND part = $2 AND parts = $3"+t.dialect.HoldRows,
 		l.Endpoint, l.Index, l.Of).Scan(&generation, &owner, &epoch, &same)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || (err == nil && (generation != l.Generation || owner != l.Owner)):

@@ -26,8 +26,10 @@ func fillLanes(ctx context.Context, tx *sql.Tx, schema string) error {
 		lane     int64
 	}
 	for last := (row{}); ; {
-		rows, err := tx.QueryContext(ctx, `SELECT endpoint, seq, resource_type, resource_id FROM `+schema+`tidings_retries
-			WHERE lane = 0 AND (endpoint, seq) > ($1, $2) ORDER BY endpoint, seq LIMIT $3`, last.endpoint, last.seq, laneBatch)
+		rows, err := tx.QueryContext(ctx, `SELECT endpoint, seq, resource_type, resource_id FROM `+schema+
+			`tidings_retries
+			WHERE lane = 0 AND (endpoint, seq) > ($1, $2) ORDER BY endpoint, seq LIMIT $3`,
+			last.endpoint, last.seq, laneBatch)
 		if err != nil {
 			return fmt.Errorf("read parked events without a lane: %w", err)
 		}

@@ -23,7 +23,8 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 		gone = nil
 		rows, err := tx.QueryContext(ctx, `SELECT endpoint, min(seq) FROM `+t.schema+`tidings_cursors GROUP BY endpoint
 			HAVING min(removed_at) > 0 AND max(removed_at) < `+t.dialect.Now+` - CAST($1 AS bigint)
-				AND count(CASE WHEN owner IN (SELECT id FROM `+t.schema+`tidings_replicas) THEN 1 END) = 0`, age.Microseconds())
+				AND count(CASE WHEN owner IN (SELECT id FROM `+t.schema+`tidings_replicas) THEN 1 END) = 0`,
+			age.Microseconds())
 		if err == nil {
 			gone, err = collect(rows, func(rows *sql.Rows) (r eventlog.Removed, err error) {
 				return r, rows.Scan(&r.Endpoint, &r.Cursor)
@@ -34,7 +35,8 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 		}
 		for _, r := range gone {
 			for _, table := range []string{"tidings_cursors", "tidings_gaps"} {
-				if _, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+table+" WHERE endpoint = $1", r.Endpoint); err != nil {
+				if _, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+table+" WHERE endpoint = $1",
+					r.Endpoint); err != nil {
 					return fmt.Errorf("remove endpoint %s from %s: %w", r.Endpoint, table, err)
 				}
 			}
@@ -80,7 +82,8 @@ func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 			removed[name] = n
 		}
 		if err == nil {
-			_, err = t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_parked WHERE endpoint = $1 AND live = 0 AND dead = 0", name)
+			_, err = t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_parked WHERE endpoint = $1 AND live = 0 AND dead = 0",
+				name)
 		}
 		if err != nil {
 			return removed, fmt.Errorf("remove parked events of endpoint %s: %w", name, err)
@@ -100,7 +103,8 @@ func (t *Tables) removeParked(ctx context.Context, endpoint, condition string) (
 		if err != nil || end == 0 {
 			return removed, err
 		}
-		n, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE endpoint = $1 AND seq > $2 AND seq <= $3 AND "+condition, endpoint, after, end)
+		n, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE endpoint = $1 AND seq > $2 AND seq <= $3 AND "+
+			condition, endpoint, after, end)
 		removed += n
 		if err != nil {
 			return removed, err
@@ -145,7 +149,8 @@ func (t *Tables) DiscardDead(ctx context.Context, endpoint string, sequence int6
 	if sequence == 0 {
 		n, err = t.removeParked(ctx, endpoint, "dead_at > 0")
 	} else {
-		n, err = t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_retries WHERE endpoint = $1 AND seq = $2 AND dead_at > 0", endpoint, sequence)
+		n, err = t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_retries WHERE endpoint = $1 AND seq = $2 AND dead_at > 0",
+			endpoint, sequence)
 	}
 	if err != nil {
 		err = fmt.Errorf("discard dead letters of endpoint %s: %w", endpoint, err)

@@ -34,13 +34,15 @@ func (t *Tables) rename(ctx context.Context, from, to string) (renamed, moving b
 				return err
 			}
 		}
-		err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.schema+"tidings_cursors WHERE former <> '')").Scan(&moving)
+		err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.schema+
+			"tidings_cursors WHERE former <> '')").Scan(&moving)
 		if err != nil || moving {
 			return err
 		}
 		result, err := tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_cursors
 			SET endpoint = $2, former = $1, removed_at = 0, generation = generation + 1
-			WHERE endpoint = $1 AND NOT EXISTS (SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $2)`, from, to)
+			WHERE endpoint = $1 AND NOT EXISTS (SELECT 1 FROM `+t.schema+`tidings_cursors WHERE endpoint = $2)`, from,
+			to)
 		if err != nil {
 			return err
 		}
@@ -67,7 +69,8 @@ func (t *Tables) rename(ctx context.Context, from, to string) (renamed, moving b
 func (t *Tables) MoveParked(ctx context.Context) (more bool, err error) {
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var to, from string
-		err := tx.QueryRowContext(ctx, "SELECT endpoint, former FROM "+t.schema+"tidings_cursors WHERE former <> '' LIMIT 1").
+		err := tx.QueryRowContext(ctx, "SELECT endpoint, former FROM "+t.schema+
+			"tidings_cursors WHERE former <> '' LIMIT 1").
 			Scan(&to, &from)
 		if errors.Is(err, sql.ErrNoRows) {
 			more = false
@@ -78,7 +81,8 @@ func (t *Tables) MoveParked(ctx context.Context) (more bool, err error) {
 		}
 		more = true
 		_, err = tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_retries SET endpoint = $2 WHERE (endpoint, seq) IN (
-			SELECT endpoint, seq FROM `+t.schema+`tidings_retries WHERE endpoint = $1 ORDER BY seq LIMIT $3)`, from, to, removeBatch)
+			SELECT endpoint, seq FROM `+t.schema+`tidings_retries WHERE endpoint = $1 ORDER BY seq LIMIT $3)`, from, to,
+			removeBatch)
 		if err == nil {
 			// Another replica may be moving some at the same time.
 			_, err = tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_cursors SET former = ''
@@ -86,7 +90,8 @@ func (t *Tables) MoveParked(ctx context.Context) (more bool, err error) {
 				AND NOT EXISTS (SELECT 1 FROM `+t.schema+`tidings_retries WHERE endpoint = $1)`, from, to)
 		}
 		if err == nil {
-			_, err = tx.ExecContext(ctx, "DELETE FROM "+t.schema+"tidings_parked WHERE endpoint = $1 AND live = 0 AND dead = 0",
+			_, err = tx.ExecContext(ctx, "DELETE FROM "+t.schema+
+				"tidings_parked WHERE endpoint = $1 AND live = 0 AND dead = 0",
 				from)
 		}
 		return err

@@ -54,7 +54,8 @@ func (t *Tables) refused(ctx context.Context, tx *sql.Tx, all []eventlog.Parking
 			args = append(args, p.Lease.Endpoint, p.Lease.Index, p.Lease.Of)
 		}
 		rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+
-			`SELECT c.endpoint, c.part, c.parts, c.owner, c.generation, CASE WHEN `+t.sameStart()+` THEN c.epoch ELSE 'not begun' END FROM v JOIN `+t.schema+`tidings_cursors c
+			`SELECT c.endpoint, c.part, c.parts, c.owner, c.generation, CASE WHEN `+t.sameStart()+
+			` THEN c.epoch ELSE 'not begun' END FROM v JOIN `+t.schema+`tidings_cursors c
 			ON c.endpoint = v.endpoint AND c.part = v.part AND c.parts = v.parts`, args...)
 		if err != nil {
 			return fmt.Errorf("check leases: %w", err)
@@ -84,7 +85,8 @@ func (t *Tables) writeRetries(ctx context.Context, tx *sql.Tx, retries []*eventl
 		for _, r := range retries[from:to] {
 			args = append(args, r.Endpoint, r.Event.Sequence)
 			args = append(args, eventArgs(&r.Event)...)
-			args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead), r.Reason, eventlog.Lane(r.Event))
+			args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead),
+				r.Reason, eventlog.Lane(r.Event))
 		}
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO `+t.schema+`tidings_retries (`+retryColumns+`, lane)
@@ -104,7 +106,8 @@ func (t *Tables) writeRetries(ctx context.Context, tx *sql.Tx, retries []*eventl
 func (t *Tables) removeRetries(ctx context.Context, tx *sql.Tx, keys []any) error {
 	return inBatches(len(keys)/2, func(from, to int) error {
 		_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "seq bigint")+
-			`DELETE FROM `+t.schema+`tidings_retries WHERE (endpoint, seq) IN (SELECT endpoint, seq FROM v)`, keys[2*from:2*to]...)
+			`DELETE FROM `+t.schema+`tidings_retries WHERE (endpoint, seq) IN (SELECT endpoint, seq FROM v)`,
+			keys[2*from:2*to]...)
 		if err != nil {
 			return fmt.Errorf("unpark %d events: %w", to-from, err)
 		}
@@ -113,7 +116,9 @@ func (t *Tables) removeRetries(ctx context.Context, tx *sql.Tx, keys []any) erro
 }
 
 // ParkedLanes implements [eventlog.Retries].
-func (t *Tables) ParkedLanes(ctx context.Context, p eventlog.Partition, after int64, limit int) ([]eventlog.Retry, error) {
+func (t *Tables) ParkedLanes(
+	ctx context.Context, p eventlog.Partition, after int64, limit int,
+) ([]eventlog.Retry, error) {
 	return t.retries(ctx, `
 		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries r
 		WHERE endpoint = $1 AND dead_at = 0 AND lane % $2 = $3 AND NOT EXISTS (
@@ -125,7 +130,9 @@ func (t *Tables) ParkedLanes(ctx context.Context, p eventlog.Partition, after in
 }
 
 // Due implements [eventlog.Retries].
-func (t *Tables) Due(ctx context.Context, p eventlog.Partition, now time.Time, limit int) (due []eventlog.Retry, next time.Time, err error) {
+func (t *Tables) Due(
+	ctx context.Context, p eventlog.Partition, now time.Time, limit int,
+) (due []eventlog.Retry, next time.Time, err error) {
 	due, err = t.retries(ctx, `
 		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries
 		WHERE endpoint = $1 AND dead_at = 0 AND next_at > 0 AND next_at <= $2 AND lane % $3 = $4
@@ -149,7 +156,9 @@ func (t *Tables) Due(ctx context.Context, p eventlog.Partition, now time.Time, l
 const requeueRows = 1000
 
 // Requeue implements [eventlog.Retries].
-func (t *Tables) Requeue(ctx context.Context, l eventlog.Lease, reason string, since, now time.Time) (n int64, err error) {
+func (t *Tables) Requeue(
+	ctx context.Context, l eventlog.Lease, reason string, since, now time.Time,
+) (n int64, err error) {
 	for after := int64(0); ; {
 		to, err := t.Number(ctx, `SELECT max(seq) FROM (SELECT seq FROM `+t.schema+`tidings_retries
 			WHERE endpoint = $1 AND seq > $2 ORDER BY seq LIMIT $3) page`, l.Endpoint, after, requeueRows)
@@ -180,7 +189,9 @@ func (t *Tables) Requeue(ctx context.Context, l eventlog.Lease, reason string, s
 }
 
 // NextParked implements [eventlog.Retries].
-func (t *Tables) NextParked(ctx context.Context, endpoint string, e tidings.Event, limit int) ([]eventlog.Retry, error) {
+func (t *Tables) NextParked(
+	ctx context.Context, endpoint string, e tidings.Event, limit int,
+) ([]eventlog.Retry, error) {
 	return t.retries(ctx, `
 		SELECT `+retryColumns+` FROM `+t.schema+`tidings_retries
 		WHERE endpoint = $1 AND resource_type = $2 AND resource_id = $3 AND dead_at = 0

@@ -67,8 +67,9 @@ func New(reader, writer *sql.DB, d Dialect) Tables {
 	return Tables{
 		dialect: d, schema: d.Schema, reader: reader, writer: writer,
 		places: map[*sql.DB]places{reader: newPlaces(reader), writer: newPlaces(writer)},
-		events: eventlog.NewSignal(), changes: eventlog.NewSignal(), outage: new(atomic.Pointer[eventlog.UnavailableError]),
-		seen: new(seen),
+		events: eventlog.NewSignal(), changes: eventlog.NewSignal(),
+		outage: new(atomic.Pointer[eventlog.UnavailableError]),
+		seen:   new(seen),
 	}
 }
 
@@ -149,16 +150,17 @@ func (t *Tables) InTx(ctx context.Context, do func(context.Context, *sql.Tx) err
 // with it.
 func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Context, *sql.Tx) error) error {
 	err := t.places[t.writer].use(ctx, func() error {
-		return sqldb.Transact(ctx, t.writer, limit(ctx), t.dialect.Options, func(ctx context.Context, tx *sql.Tx) error {
-			if begin == "" {
-				return nil
-			}
-			_, err := tx.ExecContext(ctx, begin)
-			return err
-		}, func(ctx context.Context, tx *sql.Tx) error {
-			err, _ := eventlog.Unavailable(do(ctx, tx))
-			return err
-		})
+		return sqldb.Transact(ctx, t.writer, limit(ctx), t.dialect.Options,
+			func(ctx context.Context, tx *sql.Tx) error {
+				if begin == "" {
+					return nil
+				}
+				_, err := tx.ExecContext(ctx, begin)
+				return err
+			}, func(ctx context.Context, tx *sql.Tx) error {
+				err, _ := eventlog.Unavailable(do(ctx, tx))
+				return err
+			})
 	})
 	return t.noting(ctx, err)
 }
@@ -166,7 +168,8 @@ func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Con
 // noting notes whether something could be written.
 func (t *Tables) noting(ctx context.Context, err error) error {
 	err, _ = eventlog.Unavailable(err)
-	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil || (ok && !errors.Is(ctx.Err(), context.Canceled)) {
+	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil ||
+		(ok && !errors.Is(ctx.Err(), context.Canceled)) {
 		t.outage.Store(away)
 	}
 	return err
@@ -191,7 +194,8 @@ func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, 
 		return err
 	}
 	if t.dialect.Autocommit {
-		err = t.noting(ctx, t.on(ctx, t.writer, func(ctx context.Context, conn *sql.Conn) error { return write(ctx, conn) }))
+		err = t.noting(ctx,
+			t.on(ctx, t.writer, func(ctx context.Context, conn *sql.Conn) error { return write(ctx, conn) }))
 	} else {
 		err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { return write(ctx, tx) })
 	}
@@ -213,7 +217,9 @@ func inBatches(n int, do func(from, to int) error) error {
 }
 
 // query calls scan for each row. what says what is read.
-func (t *Tables) query(ctx context.Context, db *sql.DB, what string, scan func(*sql.Rows) error, text string, args ...any) error {
+func (t *Tables) query(
+	ctx context.Context, db *sql.DB, what string, scan func(*sql.Rows) error, text string, args ...any,
+) error {
 	err := t.on(ctx, db, func(ctx context.Context, conn *sql.Conn) error {
 		rows, err := conn.QueryContext(ctx, text, args...)
 		if err != nil {

@@ -24,7 +24,9 @@ const (
 // until the context ends. It listens on one connection at a time that connect makes,
 // without an OnNotification of its own, for a lifetime at most, and closes it; a lifetime
 // of 0 is no limit.
-func Run(ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error)) {
+func Run(
+	ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error),
+) {
 	for ctx.Err() == nil {
 		once(ctx, log, lifetime, connect)
 		select {
@@ -36,7 +38,9 @@ func Run(ctx context.Context, log *postgres.Log, lifetime time.Duration, connect
 
 // once listens until the connection breaks. That the database is away is said by
 // those who need it.
-func once(ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error)) {
+func once(
+	ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error),
+) {
 	if lifetime > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, lifetime)
