@@ -427,7 +427,8 @@ func TestReplayOverPartitions(t *testing.T) {
 			return delivered
 		}
 		e := endpoint("a", r)
-		e.Partitions, e.Retry.Delays = 4, []time.Duration{time.Hour}
+		// Those that an outage made due again have attempts left.
+		e.Partitions, e.Retry.Delays = 4, slices.Repeat([]time.Duration{time.Hour}, 5)
 		stop := start(t, log, relay.Options{}, e)
 		const resources = 20
 		for version := range 4 {
