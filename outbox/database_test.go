@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
@@ -150,16 +149,7 @@ func TestRoleThatOnlyTells(t *testing.T) {
 
 // Deliveries need no connection of the program's, and take none.
 func TestProgramAndDeliveriesHaveTheirOwnConnections(t *testing.T) {
-	cfg, err := pgxpool.ParseConfig(testdb.Postgres(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.MaxConns = 1
-	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	pool := newPool(t, testdb.Postgres(t)+"&pool_max_conns=1")
 	receiver := outboxtest.NewReceiver(t)
 	hooks := open(t, outbox.Postgres(pool), outbox.Options{Endpoints: []tidings.Endpoint{receiver.Endpoint()}})
 	run(t, hooks)
@@ -182,21 +172,9 @@ func TestProgramAndDeliveriesHaveTheirOwnConnections(t *testing.T) {
 func TestPoolsOfEveryKind(t *testing.T) {
 	testtool.InAll(t)
 	url := testdb.Postgres(t)
-	for _, mode := range []pgx.QueryExecMode{
-		pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheDescribe,
-		pgx.QueryExecModeDescribeExec,
-	} {
-		t.Run(mode.String(), func(t *testing.T) {
-			cfg, err := pgxpool.ParseConfig(url)
-			if err != nil {
-				t.Fatal(err)
-			}
-			cfg.ConnConfig.DefaultQueryExecMode = mode
-			pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(pool.Close)
+	for _, mode := range []string{"simple_protocol", "exec", "cache_describe", "describe_exec"} {
+		t.Run(mode, func(t *testing.T) {
+			pool := newPool(t, url+"&default_query_exec_mode="+mode)
 			receiver := outboxtest.NewReceiver(t)
 			hooks := open(t, outbox.Postgres(pool), outbox.Options{Endpoints: []tidings.Endpoint{receiver.Endpoint()}})
 			run(t, hooks)
