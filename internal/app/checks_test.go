@@ -13,6 +13,7 @@ import (
 
 // One developer's agents that hang do not delay the checks of another's.
 func TestChecksAreFairAmongOwners(t *testing.T) {
+	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["providers"] = object{"check_interval": "1s"}
 		w := newWorld(t, settings)

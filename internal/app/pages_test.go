@@ -96,6 +96,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 // The documents of a vector store come in pages, and what a search finds is cut
 // after a page of the nearest.
 func TestPagesOfVectorStores(t *testing.T) {
+	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
 		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()

@@ -11,12 +11,10 @@ import (
 
 // Nothing that a database sets for its sessions changes what the server does.
 func TestSessionDefaults(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	for name, pollOnly := range map[string]bool{"sessions": false, "poll only": true} {
 		t.Run(name, func(t *testing.T) {
-			if pollOnly {
-				testtool.InAll(t)
-			}
 			t.Parallel()
 			settings := func() map[string]any {
 				return map[string]any{"database_url": testdb.WithDefaults(t, testdb.Hostile), "poll_only": pollOnly}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/app"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // beginUpload sends the beginning of a file, and leaves it at that.
@@ -184,6 +185,7 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 // Searches of one user take a few places and no others: everybody else's requests
 // and /readyz go on, and what finds no place is told when to come again.
 func TestSearchesOfOneUser(t *testing.T) {
+	testtool.InAll(t)
 	const dimension = 500
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["limits"] = object{"user_scans": 2, "scans": 3}
