@@ -29,8 +29,10 @@ func TestBodyIsTheSixMembersInOrder(t *testing.T) {
 		change func(*tidings.Event)
 		want   string
 	}{
-		"whole seconds": {func(*tidings.Event) {},
-			`"user_id":"660e8400-e29b-41d4-a716-446655440000","timestamp":"2026-03-26T12:00:00Z"}`},
+		"whole seconds": {
+			func(*tidings.Event) {},
+			`"user_id":"660e8400-e29b-41d4-a716-446655440000","timestamp":"2026-03-26T12:00:00Z"}`,
+		},
 		"no user": {
 			func(e *tidings.Event) { e.UserID = "" },
 			`"user_id":null,"timestamp":"2026-03-26T12:00:00Z"}`,

@@ -264,8 +264,10 @@ func TestWhatReplacesPods(t *testing.T) {
 			t.Errorf("%s replaces the pods:\n%s", setting, diff)
 		}
 	}
-	for _, setting := range []string{"config.log.format=text", "config.listen=:9000", "config.files.max_size=1GiB",
-		"database.url=postgres://a/b"} {
+	for _, setting := range []string{
+		"config.log.format=text", "config.listen=:9000", "config.files.max_size=1GiB",
+		"database.url=postgres://a/b",
+	} {
 		if gocmp.Equal(before, pods("--set", setting)) {
 			t.Errorf("%s does not replace the pods", setting)
 		}
@@ -277,8 +279,10 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		set  string   // as --set takes it
 		want []string // of Helm 3.14, of Helm 4; one for both
 	}{
-		"unknown value": {"replica=2",
-			[]string{`Additional property replica is not allowed`, `additional properties 'replica' not allowed`}},
+		"unknown value": {
+			"replica=2",
+			[]string{`Additional property replica is not allowed`, `additional properties 'replica' not allowed`},
+		},
 		"unknown setting": {"config.lisen=x", []string{
 			`config: Additional property lisen is not allowed`,
 			`at '/config': additional properties 'lisen' not allowed`,
@@ -306,8 +310,10 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			"replicas, autoscaling: SQLite has one process. For several pods set database.url or " +
 				"database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false",
 		}},
-		"autoscaling on SQLite": {"autoscaling.enabled=true",
-			[]string{"replicas, autoscaling: SQLite has one process."}},
+		"autoscaling on SQLite": {
+			"autoscaling.enabled=true",
+			[]string{"replicas, autoscaling: SQLite has one process."},
+		},
 		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
 			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Have a volume that is [ReadWriteMany], or set config.files.s3, or replicas: 1`,
 		}},
@@ -315,26 +321,42 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or " +
 				"config.files.s3, or replicas: 1",
 		}},
-		"empty section": {"webhook=null",
-			[]string{"webhook: nothing stands below it. Leave the line out, or fill it in"}},
-		"two databases": {"database.url=postgres://a/b,database.existingSecret=x",
-			[]string{"database: url and existingSecret are both set; one of them is enough"}},
+		"empty section": {
+			"webhook=null",
+			[]string{"webhook: nothing stands below it. Leave the line out, or fill it in"},
+		},
+		"two databases": {
+			"database.url=postgres://a/b,database.existingSecret=x",
+			[]string{"database: url and existingSecret are both set; one of them is enough"},
+		},
 		"two places of endpoints": {"webhook.existingSecret=x,webhook.endpoints[0].url=https://example.com", []string{
 			"webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them " +
 				"in one place",
 		}},
-		"webhook in config": {"config.webhook.source=/x",
-			[]string{"config.webhook: the key webhook has a place of its own. Move it out of config"}},
-		"database in config": {"config.database_url=x",
-			[]string{"config.database_url: set database.url or database.existingSecret instead"}},
+		"webhook in config": {
+			"config.webhook.source=/x",
+			[]string{"config.webhook: the key webhook has a place of its own. Move it out of config"},
+		},
+		"database in config": {
+			"config.database_url=x",
+			[]string{"config.database_url: set database.url or database.existingSecret instead"},
+		},
 		"ingress without a host": {"ingress.enabled=true", []string{"ingress.hosts: name at least one host"}},
-		"route without a gateway": {"httpRoute.enabled=true",
-			[]string{"httpRoute.parentRefs: name at least one gateway"}},
-		"digest that is none": {"image.digest=latest",
-			[]string{`image.digest: Does not match pattern`, `at '/image/digest': 'latest' does not match pattern`}},
-		"service of an unknown kind": {"service.type=External",
-			[]string{`service.type: service.type must be one of the following`,
-				`at '/service/type': value must be one of`}},
+		"route without a gateway": {
+			"httpRoute.enabled=true",
+			[]string{"httpRoute.parentRefs: name at least one gateway"},
+		},
+		"digest that is none": {
+			"image.digest=latest",
+			[]string{`image.digest: Does not match pattern`, `at '/image/digest': 'latest' does not match pattern`},
+		},
+		"service of an unknown kind": {
+			"service.type=External",
+			[]string{
+				`service.type: service.type must be one of the following`,
+				`at '/service/type': value must be one of`,
+			},
+		},
 	} {
 		for i, helm := range helms {
 			t.Run(name+"/"+helm, func(t *testing.T) {
@@ -358,8 +380,10 @@ func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
 	spec := find(t, objects, "Job", "-check")["spec"].(object)["template"].(object)["spec"].(object)
 	files := readable(t, volumeFiles(t, objects, spec), spec, spec["containers"].([]any)[0].(object)["args"].([]any))
 	_, err := config.Load(config.Input{Files: files})
-	for _, want := range []string{"webhook.endpoints[0].url: the URL must begin with",
-		`did you mean "provider.created"`} {
+	for _, want := range []string{
+		"webhook.endpoints[0].url: the URL must begin with",
+		`did you mean "provider.created"`,
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}

@@ -29,8 +29,10 @@ func TestLifeOfARelease(t *testing.T) {
 				deployment := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments", "Deployment")[0]
 				n.accepts(deployment["spec"].(object)["template"].(object))
 				c.must(helm,
-					append([]string{"upgrade", "release", "tidings", "--values", file, "--set",
-						"podLabels.changed=yes"}, on...)...)
+					append([]string{
+						"upgrade", "release", "tidings", "--values", file, "--set",
+						"podLabels.changed=yes",
+					}, on...)...)
 				if now := c.items("/apis/apps/v1/namespaces/"+namespace+"/deployments",
 					"Deployment")[0]; !strings.Contains(text(now), "changed") {
 					t.Error("the upgrade changed nothing")

@@ -194,8 +194,10 @@ func (c *cluster) namespace(name string) (before string) {
 			"{apiVersion: v1, kind: ServiceAccount, metadata: {name: "+account+"}}")
 	}
 	for secret, data := range elsewhere {
-		text, err := json.Marshal(object{"apiVersion": "v1", "kind": "Secret",
-			"metadata": object{"name": secret}, "stringData": data})
+		text, err := json.Marshal(object{
+			"apiVersion": "v1", "kind": "Secret",
+			"metadata": object{"name": secret}, "stringData": data,
+		})
 		if err != nil {
 			c.Fatal(err)
 		}
@@ -263,8 +265,10 @@ type node struct {
 
 func (c *cluster) startNode(namespace string, hosts ...string) *node {
 	ctx, cancel := context.WithCancel(context.Background())
-	n := &node{cluster: c, namespace: namespace, hosts: hosts, done: make(map[string]bool), cancel: cancel,
-		ended: make(chan struct{})}
+	n := &node{
+		cluster: c, namespace: namespace, hosts: hosts, done: make(map[string]bool), cancel: cancel,
+		ended: make(chan struct{}),
+	}
 	go func() {
 		defer close(n.ended)
 		for ctx.Err() == nil {
@@ -348,8 +352,10 @@ func (n *node) run(spec object) error {
 
 // accepts has the server say whether it would take the pods of a template.
 func (n *node) accepts(template object) {
-	text, err := json.Marshal(object{"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": "probe"},
-		"spec": template["spec"]})
+	text, err := json.Marshal(object{
+		"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": "probe"},
+		"spec": template["spec"],
+	})
 	if err != nil {
 		n.Error(err)
 		return
@@ -376,16 +382,20 @@ func jobStatus(failure error) object {
 	now := time.Now().UTC().Format(time.RFC3339)
 	conditions := func(kinds ...string) (all []object) {
 		for _, kind := range kinds {
-			all = append(all, object{"type": kind, "status": "True", "reason": "BackoffLimitExceeded",
-				"lastTransitionTime": now})
+			all = append(all, object{
+				"type": kind, "status": "True", "reason": "BackoffLimitExceeded",
+				"lastTransitionTime": now,
+			})
 		}
 		return all
 	}
 	if failure != nil {
 		return object{"startTime": now, "failed": 1, "conditions": conditions("FailureTarget", "Failed")}
 	}
-	return object{"startTime": now, "completionTime": now, "succeeded": 1,
-		"conditions": conditions("SuccessCriteriaMet", "Complete")}
+	return object{
+		"startTime": now, "completionTime": now, "succeeded": 1,
+		"conditions": conditions("SuccessCriteriaMet", "Complete"),
+	}
 }
 
 // token is what the release's admin says.

@@ -98,7 +98,8 @@ func queries(t *testing.T) []string {
 func startServer(t *testing.T) (address string) {
 	t.Helper()
 	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
-		_ *http.Request) {
+		_ *http.Request,
+	) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(well.Close)

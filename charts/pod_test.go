@@ -123,8 +123,10 @@ func (p *pod) args(container object, more ...string) []string {
 		on["allowPrivilegeEscalation"] != false {
 		p.Fatalf("not what podman is told below: %v, %v", of, on)
 	}
-	args := []string{"run", "--rm", "--network", "host", "--security-opt", "no-new-privileges", "--user",
-		fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"])}
+	args := []string{
+		"run", "--rm", "--network", "host", "--security-opt", "no-new-privileges", "--user",
+		fmt.Sprintf("%d:%d", of["runAsUser"], of["runAsGroup"]),
+	}
 	for _, c := range on["capabilities"].(object)["drop"].([]any) {
 		args = append(args, "--cap-drop", c.(string))
 	}

@@ -14,8 +14,10 @@ var elsewhere = map[string]map[string]string{
 	"tidings-database":   {"url": "postgres://tidings@postgres.example.com/tidings"},
 	"tidings-admin":      {"token": "tdg_0123456789abcdef"},
 	"tidings-encryption": {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
-	"crm": {"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-		"password": "x"},
+	"crm": {
+		"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+		"password": "x",
+	},
 	"s3":  {"access": "x", "secret": "x"},
 	"mcp": {"key": "x", "secret": "x"},
 }

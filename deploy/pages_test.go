@@ -138,10 +138,12 @@ func TestSystemd(t *testing.T) {
 	}
 
 	arrived := make(chan string, 16)
-	receiver := http.Server{ReadHeaderTimeout: time.Second,
+	receiver := http.Server{
+		ReadHeaderTimeout: time.Second,
 		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			arrived <- r.URL.Path
-		})}
+		}),
+	}
 	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}

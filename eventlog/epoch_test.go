@@ -25,8 +25,10 @@ func TestEpochs(t *testing.T) {
 		{"nothing happened", epochs(bases, "a", "b"), epochs(bases, "a", "b"), math.MaxInt64},
 		{"a start", epochs(bases, "a", "b"), epochs(bases, "a", "b", "c"), 160},
 		{"two, the second of which lost more", epochs(bases, "a", "b"), epochs(bases, "a", "b", "c'", "d"), 110},
-		{"another server than the one that began the last epoch", epochs(bases, "a", "b", "c"),
-			epochs(bases, "a", "b", "c'"), 120},
+		{
+			"another server than the one that began the last epoch", epochs(bases, "a", "b", "c"),
+			epochs(bases, "a", "b", "c'"), 120,
+		},
 		{"a backup that nobody started yet", epochs(bases, "a", "b", "c"), epochs(bases, "a", "b"), 160},
 		{"older epochs are forgotten", epochs(bases, "a", "b"), epochs(bases, "b", "c"), 160},
 		{"another database", epochs(bases, "a", "b"), epochs(bases, "x"), 0},

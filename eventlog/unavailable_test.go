@@ -87,8 +87,10 @@ func TestUnavailable(t *testing.T) {
 		{&pgconn.PgError{Code: "42704", Message: `unrecognized configuration parameter "foo"`}, true},
 		{&pgconn.PgError{Code: "0A000", Message: "transaction blocks not allowed in statement pooling mode"}, true},
 	} {
-		for _, err := range []error{test.err, fmt.Errorf("wrapped: %w", test.err),
-			errors.Join(errors.New("and"), test.err)} {
+		for _, err := range []error{
+			test.err, fmt.Errorf("wrapped: %w", test.err),
+			errors.Join(errors.New("and"), test.err),
+		} {
 			if test.err == nil {
 				err = nil
 			}
@@ -107,14 +109,18 @@ func TestUnavailable(t *testing.T) {
 // Where a state has several causes, the reason says what helps against this one.
 func TestReasons(t *testing.T) {
 	for _, test := range []struct{ state, message, want string }{
-		{"08P01", "query_wait_timeout",
-			"the pooler has no free connection: raise its default_pool_size, or lower database.max_connections here"},
+		{
+			"08P01", "query_wait_timeout",
+			"the pooler has no free connection: raise its default_pool_size, or lower database.max_connections here",
+		},
 		{"08P01", "anything", "there is no connection to the database"},
 		{"53300", `too many connections for role "a"`, "ALTER ROLE … CONNECTION LIMIT"},
 		{"53300", `too many connections for database "a"`, "ALTER DATABASE … CONNECTION LIMIT"},
 		{"53300", "sorry, too many clients already", "raise its max_connections"},
-		{"42501", `permission denied to set parameter "session_replication_role"`,
-			"ALTER DATABASE … RESET session_replication_role"},
+		{
+			"42501", `permission denied to set parameter "session_replication_role"`,
+			"ALTER DATABASE … RESET session_replication_role",
+		},
 		{"42501", `permission denied to set parameter "a.b_1"`, "ALTER ROLE … RESET a.b_1"},
 		{"42501", "permission denied for table contexts", "GRANT"},
 		{"42704", `unrecognized configuration parameter "foo"`, "database_url sets foo"},

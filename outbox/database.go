@@ -86,8 +86,8 @@ func Postgres(pool *pgxpool.Pool) Database {
 		cfg := pool.Config()
 		cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns = connections, 0, 0
 		// These are about the program's statements.
-		cfg.BeforeAcquire, cfg.PrepareConn, cfg.AfterRelease = nil, nil,
-			nil //nolint:staticcheck // as long as programs can set it
+		cfg.PrepareConn, cfg.AfterRelease = nil, nil
+		cfg.BeforeAcquire = nil //nolint:staticcheck // as long as programs can set it
 		cfg.ConnConfig.Tracer, cfg.ConnConfig.OnNotification = nil, nil
 		own, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg)
 		if err != nil {

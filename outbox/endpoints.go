@@ -176,8 +176,8 @@ func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.Round
 		return sender.NewTransport(sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout})
 	}
 	t := chosen.Clone()
-	t.DialContext, t.DialTLSContext, t.DialTLS = dialer.DialContext, nil,
-		nil //nolint:staticcheck // whoever sets the old one
+	t.DialContext, t.DialTLSContext = dialer.DialContext, nil
+	t.DialTLS = nil //nolint:staticcheck // programs may set the old one
 	t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, e.MaxInFlight)
 	t.IdleConnTimeout = cmp.Or(t.IdleConnTimeout, 90*time.Second)
 	t.TLSHandshakeTimeout = cmp.Or(t.TLSHandshakeTimeout, 10*time.Second)

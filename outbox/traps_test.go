@@ -48,8 +48,10 @@ func TestTellRefusesWhatReceiversCannotRead(t *testing.T) {
 		"line break":           {func(e *outbox.Event) { e.URL = "/orders/1\n" }, "resource url"},
 		"long user":            {func(e *outbox.Event) { e.UserID = strings.Repeat("x", 513) }, "user id"},
 		"control in the owner": {func(e *outbox.Event) { e.OwnerID = "a\tb" }, "owner id"},
-		"year 10000": {func(e *outbox.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
-			"time"},
+		"year 10000": {
+			func(e *outbox.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
+			"time",
+		},
 		"year 0":           {func(e *outbox.Event) { e.Time = time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
 		"negative version": {func(e *outbox.Event) { e.Version = -1 }, "version"},
 		"dot in the id":    {func(e *outbox.Event) { e.EventID = "a.b" }, "id"},
@@ -203,8 +205,10 @@ func TestEgressRuleHolds(t *testing.T) {
 	}{
 		"metadata": {url: "http://169.254.169.254/latest"},
 		"loopback": {url: "http://127.0.0.1:9/", egress: private},
-		"transport": {url: "http://169.254.169.254/",
-			transport: func(tidings.Endpoint) *http.Transport { return http.DefaultTransport.(*http.Transport) }},
+		"transport": {
+			url:       "http://169.254.169.254/",
+			transport: func(tidings.Endpoint) *http.Transport { return http.DefaultTransport.(*http.Transport) },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := observer{attempts: make(chan tidings.Outcome, 1)}
@@ -369,8 +373,10 @@ func TestSQLiteWithAnOrdinaryDSN(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	both(t, func(t *testing.T, s shop) {
 		receiver := outboxtest.NewReceiver(t)
-		hooks := open(t, s.database, outbox.Options{Endpoints: []tidings.Endpoint{receiver.Endpoint()},
-			Retention: time.Second})
+		hooks := open(t, s.database, outbox.Options{
+			Endpoints: []tidings.Endpoint{receiver.Endpoint()},
+			Retention: time.Second,
+		})
 		run(t, hooks)
 		if err := s.order(t.Context(), hooks, "1", true); err != nil {
 			t.Fatal(err)
@@ -454,15 +460,24 @@ func TestOpenRefuses(t *testing.T) {
 		"no URL":           {file, endpoint(tidings.Endpoint{Name: "crm"}), "crm"},
 		"no name either":   {file, endpoint(tidings.Endpoint{}), "URL"},
 		"name with spaces": {file, endpoint(tidings.Endpoint{Name: "my crm", URL: "http://a/b"}), "without spaces"},
-		"same URL twice": {file, endpoint(tidings.Endpoint{URL: "http://a/b"}, tidings.Endpoint{URL: "http://a/b"}),
-			`"a/b"`},
-		"pattern": {file, endpoint(tidings.Endpoint{URL: "http://a/b", Patterns: []tidings.Pattern{parcels}}),
-			"parcel.*"},
-		"secret": {file, endpoint(tidings.Endpoint{URL: "http://a/b", Secrets: []string{"hunter2"}}),
-			"secret"},
+		"same URL twice": {
+			file, endpoint(tidings.Endpoint{URL: "http://a/b"}, tidings.Endpoint{URL: "http://a/b"}),
+			`"a/b"`,
+		},
+		"pattern": {
+			file, endpoint(tidings.Endpoint{URL: "http://a/b", Patterns: []tidings.Pattern{parcels}}),
+			"parcel.*",
+		},
+		"secret": {
+			file, endpoint(tidings.Endpoint{URL: "http://a/b", Secrets: []string{"hunter2"}}),
+			"secret",
+		},
 		"retention": {file, outbox.Options{Types: orders, Retention: -1}, "Retention"},
-		"no migration": {outbox.SQLiteFile(newFile(t)), outbox.Options{Types: orders, NoMigrate: true},
-			"outbox.Migrate"},
+		"no migration": {
+			outbox.SQLiteFile(newFile(t)),
+			outbox.Options{Types: orders, NoMigrate: true},
+			"outbox.Migrate",
+		},
 	} {
 		hooks, err := outbox.Open(t.Context(), c.database, c.options)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hunter2") {

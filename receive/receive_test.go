@@ -65,15 +65,21 @@ func TestVerify(t *testing.T) {
 		"within tolerance": {late: 5 * time.Minute},
 		"too late":         {late: 5*time.Minute + time.Second, want: receive.ErrTimestamp},
 		"too early":        {late: -5*time.Minute - time.Second, want: receive.ErrTimestamp},
-		"no timestamp": {change: func(h http.Header) { h.Set("webhook-timestamp", "soon") },
-			want: receive.ErrTimestamp},
-		"timestamp rewritten": {change: func(h http.Header) { h.Set("webhook-timestamp", "+"+vectorStamp) },
-			want: receive.ErrTimestamp},
+		"no timestamp": {
+			change: func(h http.Header) { h.Set("webhook-timestamp", "soon") },
+			want:   receive.ErrTimestamp,
+		},
+		"timestamp rewritten": {
+			change: func(h http.Header) { h.Set("webhook-timestamp", "+"+vectorStamp) },
+			want:   receive.ErrTimestamp,
+		},
 		"header missing": {change: func(h http.Header) { h.Del("webhook-id") }, want: receive.ErrMissingHeader},
 		"other id":       {change: func(h http.Header) { h.Set("webhook-id", "x") }, want: receive.ErrSignature},
 		"other body":     {body: "{}", want: receive.ErrSignature},
-		"unknown version only": {change: func(h http.Header) { h.Set("webhook-signature", "v9,AAAA") },
-			want: receive.ErrSignature},
+		"unknown version only": {
+			change: func(h http.Header) { h.Set("webhook-signature", "v9,AAAA") },
+			want:   receive.ErrSignature,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := verifier(t, vectorSecret, key)

@@ -43,8 +43,10 @@ func TestSimultaneousDeliveriesAreHandledOnce(t *testing.T) {
 		"the first succeeds": {want: []int{204, 204, 204}},
 		"the first fails":    {results: []error{errors.New("no")}, want: []int{500, 204, 204}},
 		"the first panics":   {results: []error{errPanic}, want: []int{0, 204, 204}},
-		"all of them fail": {results: []error{errors.New("1"), errors.New("2"), errors.New("3")},
-			want: []int{500, 500, 500}},
+		"all of them fail": {
+			results: []error{errors.New("1"), errors.New("2"), errors.New("3")},
+			want:    []int{500, 500, 500},
+		},
 		"the last one counts": {results: []error{errors.New("1"), errors.New("2")}, want: []int{500, 500, 204}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,8 +151,10 @@ func TestLatestDropsStaleNews(t *testing.T) {
 		{"still older", "a", "3", 3, time.Hour, false},
 		{"lowered to nothing", "a", "12", 0, -5 * time.Minute, true},
 	} {
-		e := tidings.Event{Type: "x", ResourceID: step.resource, ID: step.id, Sequence: step.sequence,
-			Time: start.Add(-step.age)}
+		e := tidings.Event{
+			Type: "x", ResourceID: step.resource, ID: step.id, Sequence: step.sequence,
+			Time: start.Add(-step.age),
+		}
 		if got := latest.Newer(e); got != step.want {
 			t.Errorf("%s: newer = %v", step.about, got)
 		}
@@ -173,20 +177,28 @@ func TestDecode(t *testing.T) {
 		want     string // a part of the error; empty for none
 	}{
 		"as it is sent": {header: header("tidings-sequence", "7"), body: thinBody, sequence: 7},
-		"a member of tomorrow": {header: header(),
-			body: strings.Replace(thinBody, "{", `{"data":{"event":1},"Event":2,`, 1)},
-		"a member is missing": {header: header(), body: strings.Replace(thinBody, `"resource_id":"1",`, "", 1),
-			want: "resource_id"},
-		"of another case": {header: header(), body: strings.Replace(thinBody, `"event"`, `"Event"`, 1),
-			want: `"event" is missing`},
+		"a member of tomorrow": {
+			header: header(),
+			body:   strings.Replace(thinBody, "{", `{"data":{"event":1},"Event":2,`, 1),
+		},
+		"a member is missing": {
+			header: header(), body: strings.Replace(thinBody, `"resource_id":"1",`, "", 1),
+			want: "resource_id",
+		},
+		"of another case": {
+			header: header(), body: strings.Replace(thinBody, `"event"`, `"Event"`, 1),
+			want: `"event" is missing`,
+		},
 		"of the wrong type":    {header: header(), body: strings.Replace(thinBody, `"1"`, "1", 1), want: "resource_id"},
 		"more than one":        {header: header(), body: thinBody + thinBody, want: "event body"},
 		"not an object":        {header: header(), body: "[]", want: "event body"},
 		"nothing":              {header: header(), body: "null", want: "missing"},
 		"a header too large":   {header: header("tidings-sequence", "9223372036854775808"), body: thinBody},
 		"a header of nonsense": {header: header("tidings-resource-version", "a proxy's"), body: thinBody},
-		"a long id": {header: header("webhook-id", strings.Repeat("x", 257)),
-			body: thinBody, want: "webhook-id"},
+		"a long id": {
+			header: header("webhook-id", strings.Repeat("x", 257)),
+			body:   thinBody, want: "webhook-id",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := receive.Decode(tt.header, []byte(tt.body))

@@ -374,8 +374,10 @@ func (c *consumer) recovered(ctx context.Context, reason string, now time.Time) 
 
 // disabled keeps what the receiver said: it wants no more.
 func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
-	control := eventlog.Control{Endpoint: c.endpoint.Name, Disabled: reason,
-		Fingerprint: c.endpoint.Fingerprint, Since: now}
+	control := eventlog.Control{
+		Endpoint: c.endpoint.Name, Disabled: reason,
+		Fingerprint: c.endpoint.Fingerprint, Since: now,
+	}
 	c.said = control
 	c.ledger.store(ctx, func(ctx context.Context, _ eventlog.Lease) error {
 		return errors.Join(c.ledger.log.SaveControl(ctx, control), c.ledger.log.Nudge(ctx))

@@ -45,8 +45,10 @@ type history struct {
 }
 
 func newHistory(log eventlog.Recorder, logger *slog.Logger) *history {
-	return &history{log: log, logger: logger, open: make(map[string]*eventlog.HistoryBlock),
-		flush: make(chan struct{}, 1)}
+	return &history{
+		log: log, logger: logger, open: make(map[string]*eventlog.HistoryBlock),
+		flush: make(chan struct{}, 1),
+	}
 }
 
 func (h *history) attempted(e *Endpoint, a tidings.Attempt, o tidings.Outcome) {

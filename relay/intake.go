@@ -33,8 +33,10 @@ func (c *consumer) read(ctx context.Context, after int64) {
 		failing = false
 		b := batch{events: events}
 		if missed > after {
-			b.gap = &eventlog.Gap{Endpoint: c.endpoint.Name, Index: c.lease().Index, From: after + 1, To: missed,
-				At: time.Now(), Reason: eventlog.GapExpired}
+			b.gap = &eventlog.Gap{
+				Endpoint: c.endpoint.Name, Index: c.lease().Index, From: after + 1, To: missed,
+				At: time.Now(), Reason: eventlog.GapExpired,
+			}
 			after = missed
 		}
 		if n := len(events); n > 0 {

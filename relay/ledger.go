@@ -210,8 +210,10 @@ func (l *ledger) begin(
 ) (dead map[int64]bool) {
 	dead = make(map[int64]bool)
 	l.pages(ctx, after, func(ctx context.Context, after int64) ([]eventlog.Retry, error) {
-		return l.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: l.lease.Endpoint, Dead: true,
-			After: after, Limit: l.page})
+		return l.log.Parked(ctx, eventlog.ParkedFilter{
+			Endpoint: l.lease.Endpoint, Dead: true,
+			After: after, Limit: l.page,
+		})
 	}, func(rows []eventlog.Retry) {
 		for _, r := range rows {
 			dead[r.Event.Sequence] = true

@@ -237,8 +237,10 @@ func TestCursorThatFallsOffTheLog(t *testing.T) {
 
 func TestHistoryModes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for mode, want := range map[relay.HistoryMode]int{relay.HistoryAll: 3,
-			relay.HistoryFailures: 1, relay.HistoryOff: 0} {
+		for mode, want := range map[relay.HistoryMode]int{
+			relay.HistoryAll:      3,
+			relay.HistoryFailures: 1, relay.HistoryOff: 0,
+		} {
 			log := eventlogtest.NewMemory()
 			r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
 				if a.Number == 1 && a.Event.ID == "evt-1-0" {

@@ -114,13 +114,19 @@ func TestMemoryIsBounded(t *testing.T) {
 		limit                 int64 // MiB
 	}{
 		{name: "waiting", endpoints: 20, partitions: 1, sender: down, waiting: 70_000, limit: 30},
-		{name: "waiting, merged", endpoints: 20, partitions: 2, sender: down, waiting: 70_000,
-			coalesce: tidings.CoalesceLatest, limit: 110},
-		{name: "many consumers", endpoints: 64, partitions: 8, sender: down, waiting: 10_000,
-			coalesce: tidings.CoalesceLatest, limit: 160},
+		{
+			name: "waiting, merged", endpoints: 20, partitions: 2, sender: down, waiting: 70_000,
+			coalesce: tidings.CoalesceLatest, limit: 110,
+		},
+		{
+			name: "many consumers", endpoints: 64, partitions: 8, sender: down, waiting: 10_000,
+			coalesce: tidings.CoalesceLatest, limit: 160,
+		},
 		{name: "due", endpoints: 40, partitions: 1, sender: hangs, lanes: 200, due: true, limit: 35},
-		{name: "due, merged", endpoints: 2, partitions: 1, sender: hangs, lanes: 8, due: true,
-			coalesce: tidings.CoalesceLatest, limit: 5},
+		{
+			name: "due, merged", endpoints: 2, partitions: 1, sender: hangs, lanes: 8, due: true,
+			coalesce: tidings.CoalesceLatest, limit: 5,
+		},
 		{name: "parked resources", endpoints: 4, partitions: 1, sender: hangs, lanes: 250_000, limit: 30},
 		{name: "replays", endpoints: 1000, partitions: 1, sender: hangs, waiting: 2000, replays: true, limit: 150},
 		{
@@ -143,8 +149,10 @@ func TestMemoryIsBounded(t *testing.T) {
 					log.Append(event(n, 0))
 				}
 				for n := range tt.endpoints {
-					r := eventlog.Replay{ID: fmt.Sprint(n), Endpoint: fmt.Sprint("e", n), From: 1,
-						To: int64(tt.waiting), State: eventlog.ReplayRunning}
+					r := eventlog.Replay{
+						ID: fmt.Sprint(n), Endpoint: fmt.Sprint("e", n), From: 1,
+						To: int64(tt.waiting), State: eventlog.ReplayRunning,
+					}
 					if !tt.replays {
 						continue
 					}

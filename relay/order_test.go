@@ -186,8 +186,10 @@ func checkOrder(steps []byte, c tidings.Coalesce) error {
 func TestOrderKeepsItsPromises(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(rt, "steps")
-		mode := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates,
-			tidings.CoalesceLatest}).Draw(rt, "coalesce")
+		mode := rapid.SampledFrom([]tidings.Coalesce{
+			tidings.CoalesceOff, tidings.CoalesceUpdates,
+			tidings.CoalesceLatest,
+		}).Draw(rt, "coalesce")
 		if err := checkOrder(steps, mode); err != nil {
 			rt.Fatal(err)
 		}

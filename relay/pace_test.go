@@ -85,8 +85,10 @@ func TestRefusalsThatAreNotForLoad(t *testing.T) {
 		{"one event in a hundred", func(a tidings.Attempt, _ int, _ time.Duration) bool {
 			return strings.HasSuffix(a.Event.ID, "00-0")
 		}, 15_000},
-		{"one backend in eight", func(_ tidings.Attempt, request int, _ time.Duration) bool { return request%8 == 0 },
-			1800},
+		{
+			"one backend in eight", func(_ tidings.Attempt, request int, _ time.Duration) bool { return request%8 == 0 },
+			1800,
+		},
 		{"one in two for half a minute", func(_ tidings.Attempt, request int, since time.Duration) bool {
 			return since < 30*time.Second && request%2 == 0
 		}, 1000},
@@ -146,8 +148,10 @@ func TestReceiverWithOneWorker(t *testing.T) {
 				mu.Lock()
 				timeouts++
 				mu.Unlock()
-				return tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout,
-					Duration: time.Since(began)}
+				return tidings.Outcome{
+					Verdict: tidings.Failed, Reason: tidings.ReasonTimeout,
+					Duration: time.Since(began),
+				}
 			}
 		}
 		e := endpoint("a", relay.SenderFunc(send))
@@ -179,8 +183,10 @@ func TestRetryAfterOutlivesARestart(t *testing.T) {
 		until := time.Now().Add(10 * time.Minute)
 		r := &receiver{answer: func(tidings.Attempt) tidings.Outcome {
 			if time.Now().Before(until) {
-				return tidings.Outcome{Verdict: tidings.Throttled, Reason: "http_503", Status: 503,
-					RetryAfter: time.Until(until)}
+				return tidings.Outcome{
+					Verdict: tidings.Throttled, Reason: "http_503", Status: 503,
+					RetryAfter: time.Until(until),
+				}
 			}
 			return delivered
 		}}

@@ -367,8 +367,10 @@ func (p *replaying) wants(e tidings.Event) bool {
 func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	var events []tidings.Event
 	if p.Dead {
-		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: p.endpoint.Name, Dead: true,
-			After: p.read, Limit: p.batch})
+		rows, err := p.log.Parked(ctx, eventlog.ParkedFilter{
+			Endpoint: p.endpoint.Name, Dead: true,
+			After: p.read, Limit: p.batch,
+		})
 		for _, r := range rows {
 			events = append(events, r.Event)
 		}

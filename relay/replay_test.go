@@ -189,8 +189,10 @@ func TestReplayOfPatterns(t *testing.T) {
 			t.Errorf("%d sent again, want 3", n)
 		}
 		stop()
-		bad := eventlog.Replay{ID: "2", Endpoint: "a", From: 1, To: 10, Patterns: []string{"order.Made"},
-			State: eventlog.ReplayRunning}
+		bad := eventlog.Replay{
+			ID: "2", Endpoint: "a", From: 1, To: 10, Patterns: []string{"order.Made"},
+			State: eventlog.ReplayRunning,
+		}
 		if err := log.AddReplay(t.Context(), bad); err == nil {
 			t.Error("a replay whose patterns can't be read was added")
 		}

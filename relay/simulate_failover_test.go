@@ -23,8 +23,10 @@ type standby struct {
 func (s *simulation) follow() {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
-	s.standby = standby{time.Now(), s.Backup(), len(s.written), slices.Clone(s.staged),
-		maps.Clone(s.versions), maps.Clone(s.owed)}
+	s.standby = standby{
+		time.Now(), s.Backup(), len(s.written), slices.Clone(s.staged),
+		maps.Clone(s.versions), maps.Clone(s.owed),
+	}
 }
 
 // failover has the standby take over, or the file be restored from a backup while no

@@ -260,8 +260,10 @@ func (s *simulation) endpoints(process string) (all []relay.Endpoint) {
 func (s *simulation) sender(who, name, process string) relay.Sender {
 	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 		s.mu.Lock()
-		r := &request{endpoint: who, process: process, event: a.Event, number: a.Number,
-			replay: a.Replay, began: time.Now()}
+		r := &request{
+			endpoint: who, process: process, event: a.Event, number: a.Number,
+			replay: a.Replay, began: time.Now(),
+		}
 		if r.replay {
 			rows, _ := s.Parked(ctx,
 				eventlog.ParkedFilter{Endpoint: name, Sequence: a.Event.Sequence, Dead: true, Limit: 1})

@@ -31,8 +31,10 @@ func tarball(w io.Writer, folder string, at time.Time, files []file) error {
 	compressed := gzip.NewWriter(w)
 	archive := tar.NewWriter(compressed)
 	for _, f := range files {
-		header := &tar.Header{Name: path.Join(folder, f.name), Mode: int64(f.mode()), Size: int64(len(f.text)),
-			ModTime: at, Format: tar.FormatPAX}
+		header := &tar.Header{
+			Name: path.Join(folder, f.name), Mode: int64(f.mode()), Size: int64(len(f.text)),
+			ModTime: at, Format: tar.FormatPAX,
+		}
 		if err := archive.WriteHeader(header); err != nil {
 			return err
 		}

@@ -108,8 +108,10 @@ func TestCompletionsAndManual(t *testing.T) {
 }
 
 func TestArchivesKeepModes(t *testing.T) {
-	files := []file{{name: "tidings", text: []byte("program"), executable: true},
-		{name: "man/tidings.1", text: []byte("page")}}
+	files := []file{
+		{name: "tidings", text: []byte("program"), executable: true},
+		{name: "man/tidings.1", text: []byte("page")},
+	}
 	at := time.Unix(1_700_000_000, 0).UTC()
 	var tarText, zipText bytes.Buffer
 	if err := errors.Join(tarball(&tarText, "a", at, files), zipped(&zipText, "a", at, files)); err != nil {

@@ -64,8 +64,10 @@ func (d *Dialer) dial(ctx context.Context, network, address string, closed func(
 		free()
 		return nil, err
 	}
-	c := &conn{Conn: raw, dialer: d, free: free, address: raw.RemoteAddr().String(), closed: closed,
-		over: make(chan struct{})}
+	c := &conn{
+		Conn: raw, dialer: d, free: free, address: raw.RemoteAddr().String(), closed: closed,
+		over: make(chan struct{}),
+	}
 	d.mu.Lock()
 	d.open[c] = struct{}{}
 	over := d.closed

@@ -39,12 +39,17 @@ func TestEgress(t *testing.T) {
 	}{
 		"none": {
 			sender.Egress{},
-			[]string{"127.0.0.1", "::1", "0.0.0.0", "::", "10.0.0.1", "fd00::1", "8.8.8.8",
-				"2606:4700::1111", "64:ff9b::a00:1"},
+			[]string{
+				"127.0.0.1", "::1", "0.0.0.0", "::", "10.0.0.1", "fd00::1", "8.8.8.8",
+				"2606:4700::1111", "64:ff9b::a00:1",
+			},
 			alwaysRefused,
 		},
-		"everything is allowed": {sender.Egress{Allow: everything, PublicOnly: true, Private: everything},
-			[]string{"10.0.0.1", "::1"}, alwaysRefused},
+		"everything is allowed": {
+			sender.Egress{Allow: everything, PublicOnly: true, Private: everything},
+			[]string{"10.0.0.1", "::1"},
+			alwaysRefused,
+		},
 		"networks": {
 			sender.Egress{Deny: networks("10.1.0.0/16"), Allow: networks("10.0.0.0/8", "169.254.0.0/16")},
 			[]string{"10.2.0.1", "::ffff:10.2.0.1"},
@@ -52,8 +57,10 @@ func TestEgress(t *testing.T) {
 		},
 		"public only": {
 			sender.Egress{PublicOnly: true},
-			[]string{"8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808",
-				"64:ff9b:1::808:808", "2002:808:808::1"},
+			[]string{
+				"8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::808:808",
+				"64:ff9b:1::808:808", "2002:808:808::1",
+			},
 			append([]string{
 				"127.0.0.1", "127.255.0.1", "::1", "0.0.0.0", "0.1.2.3", "::", "10.0.0.1", "172.16.0.1",
 				"172.31.255.255", "192.168.1.1",
@@ -62,24 +69,32 @@ func TestEgress(t *testing.T) {
 			}, alwaysRefused...),
 		},
 		"public and named": {
-			sender.Egress{PublicOnly: true,
-				Private: networks("127.0.0.0/8", "::1/128", "10.1.0.0/16", "169.254.0.0/16"),
-				Deny:    networks("10.1.2.0/24")},
-			[]string{"127.0.0.1", "::1", "0.0.0.0", "::", "10.1.0.1", "::ffff:10.1.0.1",
-				"64:ff9b::10.1.0.1", "8.8.8.8"},
+			sender.Egress{
+				PublicOnly: true,
+				Private:    networks("127.0.0.0/8", "::1/128", "10.1.0.0/16", "169.254.0.0/16"),
+				Deny:       networks("10.1.2.0/24"),
+			},
+			[]string{
+				"127.0.0.1", "::1", "0.0.0.0", "::", "10.1.0.1", "::ffff:10.1.0.1",
+				"64:ff9b::10.1.0.1", "8.8.8.8",
+			},
 			append([]string{"10.1.2.1", "64:ff9b::10.1.2.1", "10.2.0.1", "fd00::1"}, alwaysRefused...),
 		},
 		"loopback by all its names": {
 			sender.Egress{Deny: networks("127.0.0.0/8")},
 			[]string{"::1", "10.0.0.1"},
-			[]string{"127.0.0.1", "0.0.0.0", "::ffff:0.0.0.0", "::ffff:127.0.0.1", "::", "64:ff9b::",
-				"2002::1", "::127.0.0.1"},
+			[]string{
+				"127.0.0.1", "0.0.0.0", "::ffff:0.0.0.0", "::ffff:127.0.0.1", "::", "64:ff9b::",
+				"2002::1", "::127.0.0.1",
+			},
 		},
 		"rules with embedded addresses": {
 			sender.Egress{Deny: networks("::ffff:10.0.0.0/104", "2002:c0a8::/32", "64:ff9b::ac10:0/108")},
 			[]string{"11.0.0.1", "192.169.0.1", "172.32.0.1"},
-			[]string{"10.0.0.1", "::ffff:10.0.0.1", "192.168.0.1", "2002:c0a8:1::", "172.16.0.1",
-				"64:ff9b:1::172.31.0.1"},
+			[]string{
+				"10.0.0.1", "::ffff:10.0.0.1", "192.168.0.1", "2002:c0a8:1::", "172.16.0.1",
+				"64:ff9b:1::172.31.0.1",
+			},
 		},
 		"NAT64 as a whole": {
 			sender.Egress{Deny: networks("64:ff9b::/96")},
@@ -142,8 +157,10 @@ func forms(a netip.Addr) map[string]netip.Addr {
 func TestEgressSeesThroughEmbeddedAddresses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		address := func(label string) netip.Addr {
-			interesting := rapid.SampledFrom([]string{"127.0.0.1", "10.9.8.7", "192.168.0.0", "169.254.169.254",
-				"100.64.0.0", "8.8.8.8"})
+			interesting := rapid.SampledFrom([]string{
+				"127.0.0.1", "10.9.8.7", "192.168.0.0", "169.254.169.254",
+				"100.64.0.0", "8.8.8.8",
+			})
 			if rapid.Bool().Draw(t, label+" is interesting") {
 				return netip.MustParseAddr(interesting.Draw(t, label))
 			}
@@ -175,8 +192,10 @@ func TestEgressChecksWhatIsDialled(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
-	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0", "[::]",
-		"[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]"} {
+	for _, host := range []string{
+		"127.0.0.1", "localhost", "0.0.0.0", "[::]",
+		"[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]",
+	} {
 		s := newSender(t, tidings.Endpoint{URL: "http://" + host + ":" + port}, sender.Egress{PublicOnly: true})
 		outcome := s.Send(t.Context(), tidings.Attempt{Event: event(), Number: 1})
 		if outcome.Verdict != tidings.Blocked || !strings.Contains(outcome.Detail, "egress.user_urls.allow_networks") {

@@ -88,8 +88,10 @@ func TestClassifyEveryStatus(t *testing.T) {
 		401: tidings.Unauthorized, 403: tidings.Unauthorized, 407: tidings.Unauthorized, 410: tidings.Gone,
 		413: tidings.Rejected, 415: tidings.Rejected, 429: tidings.Throttled, 503: tidings.Throttled,
 	}
-	classes := map[int]tidings.Verdict{1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused,
-		4: tidings.Refused, 5: tidings.Failed}
+	classes := map[int]tidings.Verdict{
+		1: tidings.Failed, 2: tidings.Delivered, 3: tidings.Refused,
+		4: tidings.Refused, 5: tidings.Failed,
+	}
 	for status := 100; status < 600; status++ {
 		want, ok := special[status]
 		if !ok {
@@ -200,8 +202,10 @@ func TestFailures(t *testing.T) {
 	}{
 		"nobody listens": {"http://" + closed.Addr().String(), tidings.Unreachable, tidings.ReasonConnect},
 		"no such host":   {"http://nowhere.invalid", tidings.Unreachable, tidings.ReasonDNS},
-		"no TLS": {"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:],
-			tidings.Unreachable, tidings.ReasonTLS},
+		"no TLS": {
+			"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:],
+			tidings.Unreachable, tidings.ReasonTLS,
+		},
 		"hangs":         {serve(t, hang), tidings.Failed, tidings.ReasonTimeout},
 		"resets":        {serve(t, reset), tidings.Unreachable, tidings.ReasonReset},
 		"switches":      {serve(t, switches), tidings.Failed, "http_101"},

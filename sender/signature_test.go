@@ -27,8 +27,10 @@ func TestCheckSecret(t *testing.T) {
 		"asymmetric":            {"whsk_" + encode(private), ""},
 		"asymmetric, seed only": {"whsk_" + encode(private.Seed()), "64 bytes"},
 		"public key of another": {"whsk_" + encode(append(private.Seed(), other[ed25519.SeedSize:]...)), "do not fit"},
-		"halves swapped": {"whsk_" + encode(append(private[ed25519.SeedSize:], private.Seed()...)),
-			"do not fit"},
+		"halves swapped": {
+			"whsk_" + encode(append(private[ed25519.SeedSize:], private.Seed()...)),
+			"do not fit",
+		},
 		"public key": {"whpk_" + encode(private[ed25519.SeedSize:]), "whsec_"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,8 +40,10 @@ func TestProgramThatEmbeds(t *testing.T) {
 		got  []tidings.Event
 		want []string
 	}{
-		{"warehouse", warehouse.Received(),
-			[]string{"invoice.paid SQLite", "invoice.paid pgx", "order.created SQLite", "order.created pgx"}},
+		{
+			"warehouse", warehouse.Received(),
+			[]string{"invoice.paid SQLite", "invoice.paid pgx", "order.created SQLite", "order.created pgx"},
+		},
 		{"books", books.Received(), []string{"invoice.paid SQLite", "invoice.paid pgx"}},
 	} {
 		var got []string

@@ -206,8 +206,10 @@ func (m *Memory) ExpireBefore(sequence int64) (gaps []eventlog.Gap) {
 	}
 	for key, c := range m.cursors {
 		if end := int64(m.expired); c.Sequence < end {
-			g := eventlog.Gap{Endpoint: c.Endpoint, Index: c.Index, From: c.Sequence + 1, To: end, At: time.Now(),
-				Reason: eventlog.GapExpired}
+			g := eventlog.Gap{
+				Endpoint: c.Endpoint, Index: c.Index, From: c.Sequence + 1, To: end, At: time.Now(),
+				Reason: eventlog.GapExpired,
+			}
 			c.Sequence = end
 			m.cursors[key] = c
 			if g = m.saveGap(g); g.From <= g.To {

@@ -62,8 +62,10 @@ func (m *Memory) SaveLoss(_ context.Context, from, to int64, at time.Time) error
 
 func (m *Memory) lose(from, to int64, at time.Time) {
 	for key := range m.cursors {
-		gap := eventlog.Gap{Endpoint: key.endpoint, Index: key.index, From: from, To: to, At: at,
-			Reason: eventlog.GapLost}
+		gap := eventlog.Gap{
+			Endpoint: key.endpoint, Index: key.index, From: from, To: to, At: at,
+			Reason: eventlog.GapLost,
+		}
 		known := slices.IndexFunc(m.gaps, func(g eventlog.Gap) bool {
 			return g.Endpoint == gap.Endpoint && g.Index == gap.Index && g.From == gap.From && g.Reason == gap.Reason
 		})

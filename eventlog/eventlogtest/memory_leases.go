@@ -144,8 +144,10 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 				delete(m.cursors, cursorKey{p.Endpoint, i})
 			}
 		}
-		c := eventlog.Cursor{Lease: eventlog.Lease{Partition: p, Generation: 1},
-			Sequence: min(s.Begin(p.Endpoint), m.head()), Saved: time.Now()}
+		c := eventlog.Cursor{
+			Lease:    eventlog.Lease{Partition: p, Generation: 1},
+			Sequence: min(s.Begin(p.Endpoint), m.head()), Saved: time.Now(),
+		}
 		c.Epoch = m.epochs.Current().ID
 		if !known {
 			m.forget(p.Endpoint)

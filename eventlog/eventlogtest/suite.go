@@ -161,8 +161,10 @@ func testRetries(t *testing.T, home Home) {
 		e.Sequence = sequence
 		return e
 	}
-	failed := eventlog.Retry{Endpoint: "a", Event: event(1, 1), Attempts: 1, First: at,
-		Next: at.Add(time.Second), Reason: "http_500"}
+	failed := eventlog.Retry{
+		Endpoint: "a", Event: event(1, 1), Attempts: 1, First: at,
+		Next: at.Add(time.Second), Reason: "http_500",
+	}
 	waiting := eventlog.Retry{Endpoint: "a", Event: event(3, 1)}
 	other := eventlog.Retry{Endpoint: "a", Event: event(2, 2), Attempts: 2, First: at, Next: at, Reason: "timeout"}
 	foreign := eventlog.Retry{Endpoint: "b", Event: event(1, 1), Attempts: 1, First: at, Next: at, Reason: "dns"}

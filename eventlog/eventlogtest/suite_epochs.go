@@ -201,8 +201,10 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	if keeper, ok := log.(interface {
 		AddReplay(ctx context.Context, r eventlog.Replay) error
 	}); ok {
-		r := eventlog.Replay{ID: "r", Endpoint: "a", From: 1, To: 4, Position: 3, State: eventlog.ReplayRunning,
-			Created: time.Now(), Updated: time.Now()}
+		r := eventlog.Replay{
+			ID: "r", Endpoint: "a", From: 1, To: 4, Position: 3, State: eventlog.ReplayRunning,
+			Created: time.Now(), Updated: time.Now(),
+		}
 		if err := keeper.AddReplay(ctx, r); err != nil {
 			t.Fatal(err)
 		}
@@ -246,8 +248,10 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	for _, e := range read(t, log, 0, 10) {
 		ids = append(ids, e.ID)
 	}
-	want := []string{Sample(1, 1).ID, Sample(2, 1).ID, Sample(5, 1).ID, Sample(6, 1).ID,
-		Sample(7, 1).ID, Sample(8, 1).ID}
+	want := []string{
+		Sample(1, 1).ID, Sample(2, 1).ID, Sample(5, 1).ID, Sample(6, 1).ID,
+		Sample(7, 1).ID, Sample(8, 1).ID,
+	}
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}

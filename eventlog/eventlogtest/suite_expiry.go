@@ -61,8 +61,11 @@ func testExpiry(t *testing.T, home Home) {
 // and in one gap where it follows on another.
 func testExpiredGaps(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
-	partitions := []eventlog.Partition{{Endpoint: "behind", Of: 1}, {Endpoint: "divided", Of: 2},
-		{Endpoint: "divided", Index: 1, Of: 2}}
+	partitions := []eventlog.Partition{
+		{Endpoint: "behind", Of: 1},
+		{Endpoint: "divided", Of: 2},
+		{Endpoint: "divided", Index: 1, Of: 2},
+	}
 	if err := log.Prepare(ctx, eventlog.Setup{Partitions: partitions}); err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +103,10 @@ func testExpiredGaps(t *testing.T, home Home) {
 		}
 	}
 	// A consumer that finds out by itself adds nothing to it.
-	if err := log.SaveGap(ctx, eventlog.Gap{Endpoint: "behind", From: 3, To: 4, At: time.Now(),
-		Reason: eventlog.GapExpired}); err != nil {
+	if err := log.SaveGap(ctx, eventlog.Gap{
+		Endpoint: "behind", From: 3, To: 4, At: time.Now(),
+		Reason: eventlog.GapExpired,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(gaps()); n != 3 {

@@ -29,8 +29,10 @@ func testControls(t *testing.T, home Home) {
 		t.Errorf("controls, %v (-want +got):\n%s", err, diff)
 	}
 	for n := range 3 {
-		gap := eventlog.Gap{Endpoint: "a", From: int64(n)*10 + 1, To: int64(n)*10 + 5,
-			At: at.Add(time.Duration(n) * time.Second)}
+		gap := eventlog.Gap{
+			Endpoint: "a", From: int64(n)*10 + 1, To: int64(n)*10 + 5,
+			At: at.Add(time.Duration(n) * time.Second),
+		}
 		if err := log.SaveGap(ctx, gap); err != nil {
 			t.Fatal(err)
 		}
@@ -89,8 +91,10 @@ func testReplays(t *testing.T, home Home) {
 		Resource: "provider/x",
 		State:    eventlog.ReplayRunning, Created: at, Updated: at, CreatedBy: "somebody",
 	}
-	two := eventlog.Replay{ID: "2", Endpoint: "a", Dead: true, State: eventlog.ReplayRunning,
-		Created: at.Add(time.Second), Updated: at}
+	two := eventlog.Replay{
+		ID: "2", Endpoint: "a", Dead: true, State: eventlog.ReplayRunning,
+		Created: at.Add(time.Second), Updated: at,
+	}
 	for _, r := range []eventlog.Replay{one, two} {
 		if err := keeper.AddReplay(ctx, r); err != nil {
 			t.Fatal(err)

@@ -96,10 +96,14 @@ func New(db *sql.DB, o Options) *Log {
 	dialect.Start = start(schema)
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
 	l.outbox.head.Store(anyHead)
-	l.events = &partitioned{log: l, schema: schema, table: "tidings_events", column: "logged_at",
-		width: o.PartitionWidth}
-	l.history = &partitioned{log: l, schema: schema, table: "tidings_history", column: "written_at",
-		width: o.PartitionWidth}
+	l.events = &partitioned{
+		log: l, schema: schema, table: "tidings_events", column: "logged_at",
+		width: o.PartitionWidth,
+	}
+	l.history = &partitioned{
+		log: l, schema: schema, table: "tidings_history", column: "written_at",
+		width: o.PartitionWidth,
+	}
 	return l
 }
 

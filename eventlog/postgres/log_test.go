@@ -89,8 +89,10 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
 			Expire:   func(t *testing.T) { expireAll(t, log) },
 			Cut: func(t *testing.T, after int64) {
-				for _, cut := range []string{"DELETE FROM tidings.tidings_events WHERE seq > $1",
-					"UPDATE tidings.tidings_head SET seq = $1"} {
+				for _, cut := range []string{
+					"DELETE FROM tidings.tidings_events WHERE seq > $1",
+					"UPDATE tidings.tidings_head SET seq = $1",
+				} {
 					if _, err := db.ExecContext(t.Context(), cut, after); err != nil {
 						t.Fatal(err)
 					}

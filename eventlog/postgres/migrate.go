@@ -19,8 +19,10 @@ var files embed.FS
 
 // migrations returns the log's list and more lists, for its schema.
 func (l *Log) migrations(more []sqldb.Migrations) []sqldb.Migrations {
-	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
-		Table: "tidings_log_version"}}, more...)
+	lists := append([]sqldb.Migrations{{
+		Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
+		Table: "tidings_log_version",
+	}}, more...)
 	for i := range lists {
 		lists[i].Dialect, lists[i].Schema = goose.DialectPostgres, l.schema
 	}

@@ -45,8 +45,10 @@ type Log struct {
 // refusing a second one with "database is locked".
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
-		Tables: sqllog.New(reader, writer, sqllog.Dialect{Autocommit: true, Now: now, Head: head, Begin: immediate,
-			BeginHolding: immediate}),
+		Tables: sqllog.New(reader, writer, sqllog.Dialect{
+			Autocommit: true, Now: now, Head: head, Begin: immediate,
+			BeginHolding: immediate,
+		}),
 		writer: writer, start: rand.Text(),
 	}
 }
@@ -189,8 +191,10 @@ func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, erro
 }
 
 func migrations(more []sqldb.Migrations) []sqldb.Migrations {
-	lists := append([]sqldb.Migrations{{Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
-		Table: "tidings_log_version"}}, more...)
+	lists := append([]sqldb.Migrations{{
+		Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
+		Table: "tidings_log_version",
+	}}, more...)
 	for i := range lists {
 		lists[i].Dialect = goose.DialectSQLite3
 	}

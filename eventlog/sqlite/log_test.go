@@ -51,8 +51,10 @@ func TestLog(t *testing.T) {
 				}
 			},
 			Cut: func(t *testing.T, after int64) {
-				for _, cut := range []string{"DELETE FROM tidings_events WHERE seq > ?",
-					"UPDATE sqlite_sequence SET seq = ? WHERE name = 'tidings_events'"} {
+				for _, cut := range []string{
+					"DELETE FROM tidings_events WHERE seq > ?",
+					"UPDATE sqlite_sequence SET seq = ? WHERE name = 'tidings_events'",
+				} {
 					if _, err := db.ExecContext(t.Context(), cut, after); err != nil {
 						t.Fatal(err)
 					}

@@ -34,8 +34,10 @@ func testAPI(t *testing.T, settings map[string]any) {
 		{"users: me, list, roles", testUsers},
 	}
 	settings["files"] = object{"max_size": "64KiB", "user_quota": "100KiB"}
-	settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com", "client_id": "c",
-		"client_secret": "preset-secret", "metadata": object{"name": "Example"}}}}
+	settings["connectors"] = object{"presets": []any{object{
+		"url": "https://mcp.example.com", "client_id": "c",
+		"client_secret": "preset-secret", "metadata": object{"name": "Example"},
+	}}}
 	settings["data_dir"] = t.TempDir()
 	w := newWorld(t, settings)
 	for _, test := range tests {
@@ -179,8 +181,11 @@ func testProblems(w *world) {
 		{"ann", "GET", "/files?filename_search=%00", nil, 422, "zero byte"},
 		{"ann", "POST", "/contexts", object{"metadata": object{"a": strings.Repeat("x", 1<<20)}}, 413, ""},
 		{"admin", "POST", "/model_providers", object{"api_key": []any{"secret-in-a-list"}}, 422, "body.api_key"},
-		{"admin", "POST", "/provider_builds", object{"location": "https://user:secret-in-a-url@github.com/org/repo"},
-			422, "location"},
+		{
+			"admin", "POST", "/provider_builds",
+			object{"location": "https://user:secret-in-a-url@github.com/org/repo"},
+			422, "location",
+		},
 	} {
 		a := w.try(test.as, test.method, test.path, test.body)
 		w.wants(a, test.status, test.text)
@@ -320,8 +325,10 @@ func testHistory(w *world) {
 func testVectorStores(w *world) {
 	id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
 	item := func(document string, x, y float64) object {
-		made := object{"document_id": document, "document_type": "external", "model_id": "m", "text": document,
-			"embedding": []float64{x, y}}
+		made := object{
+			"document_id": document, "document_type": "external", "model_id": "m", "text": document,
+			"embedding": []float64{x, y},
+		}
 		if document != "east" {
 			made["metadata"] = object{"of " + document: document}
 		}

@@ -294,8 +294,10 @@ func (a *App) resources(ctx context.Context, cfg *config.Config) (*resource.Reso
 	}
 	a.remote = remote.New(cfg.UserEgress(), a.userAgent)
 	a.onClose("connections to agents", a.remote.Close)
-	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https",
-		Host: "example.com"}}); proxy != nil && err == nil {
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{
+		Scheme: "https",
+		Host:   "example.com",
+	}}); proxy != nil && err == nil {
 		a.logger.Warn("agents, MCP servers and model providers are reached directly, not through the proxy of the " +
 			"environment, which could reach addresses that users must not")
 	}
@@ -308,8 +310,10 @@ func (a *App) resources(ctx context.Context, cfg *config.Config) (*resource.Reso
 		presets = append(presets,
 			resource.Preset{URL: p.URL, Metadata: p.Metadata, ClientID: p.ClientID, ClientSecret: secret})
 	}
-	return resource.New(a.store, resource.Outside{Agents: a.remote, Models: a.remote, MCP: a.remote, Blobs: blobs,
-		Box: box}, resource.Options{
+	return resource.New(a.store, resource.Outside{
+		Agents: a.remote, Models: a.remote, MCP: a.remote, Blobs: blobs,
+		Box: box,
+	}, resource.Options{
 		Limits:  resource.FileLimits{MaxSize: int64(cfg.Files.MaxSize), UserQuota: int64(cfg.Files.UserQuota)},
 		Quotas:  quotas(&cfg.Limits),
 		Presets: presets, Logger: a.logger,

@@ -50,16 +50,26 @@ func TestTablesOutOfReach(t *testing.T) {
 	w.call("ann", "POST", "/contexts", object{})
 	const disconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'ROLE_'"
 	for _, test := range []struct{ name, away, back, reason string }{
-		{"all rights", "REVOKE ALL ON ALL TABLES IN SCHEMA tidings FROM ROLE_",
-			"GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT"},
-		{"a right", "REVOKE UPDATE ON ALL TABLES IN SCHEMA tidings FROM ROLE_",
-			"GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT"},
-		{"the schema's rights", "REVOKE ALL ON SCHEMA tidings FROM ROLE_", "GRANT ALL ON SCHEMA tidings TO ROLE_",
-			"GRANT USAGE ON SCHEMA"},
-		{"the schema", "ALTER SCHEMA tidings RENAME TO elsewhere", "ALTER SCHEMA elsewhere RENAME TO tidings",
-			"tables of Tidings are gone"},
-		{"a table", "ALTER TABLE tidings.contexts RENAME TO elsewhere",
-			"ALTER TABLE tidings.elsewhere RENAME TO contexts", "tables of Tidings are gone"},
+		{
+			"all rights", "REVOKE ALL ON ALL TABLES IN SCHEMA tidings FROM ROLE_",
+			"GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT",
+		},
+		{
+			"a right", "REVOKE UPDATE ON ALL TABLES IN SCHEMA tidings FROM ROLE_",
+			"GRANT ALL ON ALL TABLES IN SCHEMA tidings TO ROLE_", "GRANT",
+		},
+		{
+			"the schema's rights", "REVOKE ALL ON SCHEMA tidings FROM ROLE_", "GRANT ALL ON SCHEMA tidings TO ROLE_",
+			"GRANT USAGE ON SCHEMA",
+		},
+		{
+			"the schema", "ALTER SCHEMA tidings RENAME TO elsewhere", "ALTER SCHEMA elsewhere RENAME TO tidings",
+			"tables of Tidings are gone",
+		},
+		{
+			"a table", "ALTER TABLE tidings.contexts RENAME TO elsewhere",
+			"ALTER TABLE tidings.elsewhere RENAME TO contexts", "tables of Tidings are gone",
+		},
 		{
 			"no writes", "ALTER ROLE ROLE_ SET default_transaction_read_only = on; " + disconnect,
 			"ALTER ROLE ROLE_ RESET default_transaction_read_only; " + disconnect, "read-only",

@@ -154,8 +154,10 @@ func TestBesideEndpointsThatRefuse(t *testing.T) {
 	}
 	measure := func(name string, handler http.HandlerFunc) (p50 time.Duration) {
 		t.Run(name, func(t *testing.T) {
-			settings := map[string]any{"database_url": slow(t, testdb.Postgres(t), delay),
-				"log": object{"level": "error"}}
+			settings := map[string]any{
+				"database_url": slow(t, testdb.Postgres(t), delay),
+				"log":          object{"level": "error"},
+			}
 			var p99 time.Duration
 			p50, p99 = beside(t, settings, others, events, handler)
 			t.Logf("p50 %v, p99 %v", p50, p99)

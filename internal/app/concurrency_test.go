@@ -120,8 +120,10 @@ func (w *world) changeSomething(s *shared) (a answer) {
 		a = w.try("ann", "DELETE", "/files/"+file, nil)
 	case 10:
 		a = w.try("ann", "PUT", "/vector_stores/"+store,
-			[]any{object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
-				"embedding": []int{1}}})
+			[]any{object{
+				"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
+				"embedding": []int{1},
+			}})
 	case 11:
 		a = w.try("developer", "POST", "/providers", object{"location": w.agent.url + "/" + fmt.Sprint(rand.IntN(3))})
 		s.add("/providers", a)

@@ -96,9 +96,11 @@ func TestFaultsOnTheWay(t *testing.T) {
 		}{
 			"tls1": {mutual(false), trust, "tls"}, "tls2": {mutual(true), trust, "tls"},
 			"resets": {resets.URL, object{}, "reset"}, "garbage": {garbage.URL, object{}, "reset"},
-			"tokens": {plain.URL,
+			"tokens": {
+				plain.URL,
 				object{"oauth2": object{"client_id": "me", "client_secret": "x", "token_url": tokens.URL}},
-				"credentials"},
+				"credentials",
+			},
 			"file": {plain.URL, object{"authorization": object{"credentials_file": file}}, "credentials"},
 		}
 		var endpoints []any

@@ -46,8 +46,10 @@ var contract = sync.OnceValues(func() (operations []*documented, err error) {
 		if s := compiled[string(schema)]; s != nil {
 			return s, nil
 		}
-		whole, err := json.Marshal(map[string]any{"$defs": document.Components.Schemas,
-			"allOf": []json.RawMessage{schema}})
+		whole, err := json.Marshal(map[string]any{
+			"$defs": document.Components.Schemas,
+			"allOf": []json.RawMessage{schema},
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -95,8 +95,10 @@ func newProcess(t *testing.T, settings map[string]any) *process {
 	all := map[string]any{
 		"listen": address, "data_dir": filepath.Join(t.TempDir(), "data"), "shutdown_timeout": "10s",
 		"limits": object{"requests_per_second": 1e6, "burst": 1_000_000}, // tests are faster than people
-		"auth": map[string]any{"tokens": []any{map[string]any{"sha256": auth.Hash("token"),
-			"user": "crash@example.com", "role": "admin"}}},
+		"auth": map[string]any{"tokens": []any{map[string]any{
+			"sha256": auth.Hash("token"),
+			"user":   "crash@example.com", "role": "admin",
+		}}},
 	}
 	maps.Copy(all, settings)
 	text, err := json.Marshal(all)
@@ -215,8 +217,10 @@ func TestKilledAtRandom(t *testing.T) {
 		got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 		receiver := httptest.NewServer(got)
 		t.Cleanup(receiver.Close) // after its clients
-		settings["webhook"] = map[string]any{"endpoints": []any{map[string]any{"name": "receiver",
-			"url": receiver.URL}}}
+		settings["webhook"] = map[string]any{"endpoints": []any{map[string]any{
+			"name": "receiver",
+			"url":  receiver.URL,
+		}}}
 		p := newProcess(t, settings)
 		p.start()
 		stop := make(chan struct{})

@@ -97,12 +97,18 @@ func TestSecretsNeverShow(t *testing.T) {
 		headers := object{"X-Api-Key": "hidden-header"}
 		w := newWorldWith(t, settings,
 			object{"name": "fails", "url": withUser, "headers": headers, "secret": webhookSecret},
-			object{"name": "closed", "url": "http://someone:hidden-password@127.0.0.1:1/?key=hidden-query",
-				"headers": headers},
-			object{"name": "slow", "url": "http://someone:hidden-password@" + strings.TrimPrefix(silent(t), "http://"),
-				"headers": headers, "timeout": "50ms"},
-			object{"name": "unknown", "url": "http://name.invalid/hidden-path?key=hidden-query",
-				"http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}}},
+			object{
+				"name": "closed", "url": "http://someone:hidden-password@127.0.0.1:1/?key=hidden-query",
+				"headers": headers,
+			},
+			object{
+				"name": "slow", "url": "http://someone:hidden-password@" + strings.TrimPrefix(silent(t), "http://"),
+				"headers": headers, "timeout": "50ms",
+			},
+			object{
+				"name": "unknown", "url": "http://name.invalid/hidden-path?key=hidden-query",
+				"http": object{"basic_auth": object{"username": "x", "password": "hidden-basic"}},
+			},
 		)
 		w.call("admin", "POST", "/model_providers",
 			object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "hidden-key"})
@@ -123,8 +129,10 @@ func TestSecretsNeverShow(t *testing.T) {
 		if err := w.stop(); err != nil {
 			t.Error(err)
 		}
-		secrets := []string{"hidden-", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-			"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
+		secrets := []string{
+			"hidden-", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+			"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+		}
 		for _, secret := range secrets {
 			if strings.Contains(metrics.text, secret) {
 				t.Errorf("metrics show %q", secret)

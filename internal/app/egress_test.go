@@ -21,8 +21,10 @@ func TestUserURLs(t *testing.T) {
 		settings["egress"] = object{}
 		w := newWorld(t, settings)
 		_, port, _ := strings.Cut(strings.TrimPrefix(w.agent.url, "http://"), ":")
-		for _, base := range []string{w.agent.url, "http://localhost:" + port, "http://0.0.0.0:" + port,
-			"http://[::ffff:127.0.0.1]:" + port} {
+		for _, base := range []string{
+			w.agent.url, "http://localhost:" + port, "http://0.0.0.0:" + port,
+			"http://[::ffff:127.0.0.1]:" + port,
+		} {
 			connector := w.call("ann", "POST", "/connectors", object{"url": base + "/mcp"}).id()
 			for path, a := range map[string]answer{
 				"agent":   w.try("developer", "POST", "/providers", object{"location": base}),
@@ -37,8 +39,10 @@ func TestUserURLs(t *testing.T) {
 				}
 			}
 		}
-		for _, want := range []string{"127.0.0.1 is not a public address", `msg="no agent card"`,
-			`msg="the MCP server can't be used"`, `msg="the models can't be listed"`} {
+		for _, want := range []string{
+			"127.0.0.1 is not a public address", `msg="no agent card"`,
+			`msg="the MCP server can't be used"`, `msg="the models can't be listed"`,
+		} {
 			if !strings.Contains(w.log.String(), want) {
 				t.Errorf("the log lacks %q", want)
 			}
@@ -133,9 +137,13 @@ func TestReloadOfEgress(t *testing.T) {
 	wants(400)
 
 	for range 2 {
-		reload(map[string]any{"auth": map[string]any{"disabled": true,
-			"tokens": []any{map[string]any{"sha256": auth.Hash("token"),
-				"user": "crash@example.com", "role": "admin"}}}})
+		reload(map[string]any{"auth": map[string]any{
+			"disabled": true,
+			"tokens": []any{map[string]any{
+				"sha256": auth.Hash("token"),
+				"user":   "crash@example.com", "role": "admin",
+			}},
+		}})
 	}
 	response, err := client.Get("http://" + p.address + "/api/v1/users/me")
 	if err != nil {

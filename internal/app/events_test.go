@@ -305,13 +305,17 @@ var ways = []struct {
 		ann := w.user("ann")
 		w.mark()
 		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
-		item := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
-			"embedding": []float64{1, 0}}
+		item := object{
+			"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
+			"embedding": []float64{1, 0},
+		}
 		w.call("ann", "PUT", "/vector_stores/"+id, []any{item})
 		w.call("ann", "PUT", "/vector_stores/"+id, []any{}) // adds nothing
 		w.call("ann", "POST", "/vector_stores/"+id+"/search", object{"query_vector": []float64{1, 1}})
-		wrong := object{"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
-			"embedding": []float64{1}}
+		wrong := object{
+			"document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
+			"embedding": []float64{1},
+		}
 		if a := w.try("ann", "PUT", "/vector_stores/"+id, []any{item, wrong}); a.status != 422 {
 			w.Errorf("a wrong dimension: %d", a.status)
 		}
@@ -409,15 +413,21 @@ var ways = []struct {
 			{"developer", "POST", "/providers", object{"location": "http://127.0.0.1:1"}, 400},
 			{"ann", "POST", "/contexts", object{"metadata": object{"": "x"}}, 422},
 			{"ann", "POST", "/contexts", object{"provider_id": id}, 404},
-			{"ann", "POST", "/vector_stores?context_id=" + w.user("ann"),
-				object{"name": "s", "dimension": 2, "model_id": "m"}, 404},
+			{
+				"ann", "POST", "/vector_stores?context_id=" + w.user("ann"),
+				object{"name": "s", "dimension": 2, "model_id": "m"},
+				404,
+			},
 			{"ann", "POST", "/vector_stores", object{"name": "s", "dimension": 10000, "model_id": "m"}, 422},
 			{"ann", "POST", "/user_feedback", opinion(id, id), 404},
 			{"admin", "DELETE", "/users/" + w.user("admin"), nil, 409},
 			{"admin", "PATCH", "/users/" + w.user("admin"), object{"role": "user"}, 409},
 			{"admin", "PATCH", "/users/" + strings.ToUpper(w.user("admin")), object{"role": "user"}, 409},
-			{"admin", "POST", "/model_providers",
-				object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "wrong-key"}, 400},
+			{
+				"admin", "POST", "/model_providers",
+				object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "wrong-key"},
+				400,
+			},
 		} {
 			if a := w.try(refused.as, refused.method, refused.path, refused.body); a.status != refused.status {
 				w.Errorf("%s %s as %q: %d %s; want %d", refused.method, refused.path, refused.as,

@@ -32,8 +32,10 @@ type fickle struct {
 }
 
 func newFickle(t *testing.T) *fickle {
-	f := &fickle{record: &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)},
-		held: make(map[string]chan int)}
+	f := &fickle{
+		record: &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)},
+		held:   make(map[string]chan int),
+	}
 	s := httptest.NewServer(f)
 	t.Cleanup(s.Close)
 	f.url = s.URL
@@ -174,9 +176,11 @@ func TestFailoverThatForgets(t *testing.T) {
 			m := newMovable(t, primary.Address())
 			f := newFickle(t)
 			test.before["url"] = f.url + test.before["url"].(string)
-			w := &wentBack{T: t,
+			w := &wentBack{
+				T: t,
 				processes: startTwo(t, "postgres://tidings@"+m.listener.Addr().String()+"/failover?sslmode=disable",
-					test.before)}
+					test.before),
+			}
 			test.forget(w, f, func() {
 				must(t, standby.CatchUp(primary))
 				must(t, standby.Stop())

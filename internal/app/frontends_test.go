@@ -57,8 +57,10 @@ func newFrontend(t *testing.T, kind, config, upstream string, ca *testtls.CA) *f
 	}
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
-	f := &frontend{T: t, Folder: t.TempDir(), Port: port, Upstream: upstream,
-		Modules: filepath.Join(libraries(), "apache2", "modules")}
+	f := &frontend{
+		T: t, Folder: t.TempDir(), Port: port, Upstream: upstream,
+		Modules: filepath.Join(libraries(), "apache2", "modules"),
+	}
 	if _, err := os.Stat(f.Modules); err != nil {
 		f.Modules = "/usr/lib/apache2/modules"
 	}
@@ -240,32 +242,52 @@ func TestFrontends(t *testing.T) {
 		"nginx":                {config: nginx("", ";", "")},
 		"nginx, limit_req 429": {config: limited("limit_req_status 429;"), rate: 50, failures: 40, events: 500},
 		"nginx, limit_req 503": {config: limited(""), rate: 50, failures: 40, events: 500},
-		"nginx, limit_conn": {config: nginx("limit_conn_zone $server_addr zone=z:1m;", ";", "limit_conn z 4;"),
-			delay: 20 * time.Millisecond, failures: 60},
-		"nginx, keepalive_timeout": {config: nginx("", "; keepalive_timeout 100ms;", ""),
-			pause: 100 * time.Millisecond, events: 100},
+		"nginx, limit_conn": {
+			config: nginx("limit_conn_zone $server_addr zone=z:1m;", ";", "limit_conn z 4;"),
+			delay:  20 * time.Millisecond, failures: 60,
+		},
+		"nginx, keepalive_timeout": {
+			config: nginx("", "; keepalive_timeout 100ms;", ""),
+			pause:  100 * time.Millisecond, events: 100,
+		},
 		"nginx, keepalive_requests": {config: nginx("", "; keepalive_requests 10;", "")},
-		"nginx, return 444": {config: nginx("", ";", "return 444;"), again: nginx("", ";", ""),
-			pause: 5 * time.Millisecond, reload: time.Second, failures: 40},
-		"nginx, reload": {config: nginx("", ";", ""), pause: 5 * time.Millisecond,
-			reload: 200 * time.Millisecond},
-		"nginx, TLS": {config: nginx("", " ssl;"+nginxTLS, ""), secure: true,
-			pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
-		"nginx, TLS, HTTP/2": {config: nginx("", " ssl http2;"+nginxTLS, ""), secure: true, http2: true,
-			pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
-		"nginx, HTTP/2, GOAWAY": {config: nginx("", " ssl http2; keepalive_requests 10;"+nginxTLS, ""),
-			secure: true, http2: true},
+		"nginx, return 444": {
+			config: nginx("", ";", "return 444;"), again: nginx("", ";", ""),
+			pause: 5 * time.Millisecond, reload: time.Second, failures: 40,
+		},
+		"nginx, reload": {
+			config: nginx("", ";", ""), pause: 5 * time.Millisecond,
+			reload: 200 * time.Millisecond,
+		},
+		"nginx, TLS": {
+			config: nginx("", " ssl;"+nginxTLS, ""), secure: true,
+			pause: 5 * time.Millisecond, reload: 500 * time.Millisecond,
+		},
+		"nginx, TLS, HTTP/2": {
+			config: nginx("", " ssl http2;"+nginxTLS, ""), secure: true, http2: true,
+			pause: 5 * time.Millisecond, reload: 500 * time.Millisecond,
+		},
+		"nginx, HTTP/2, GOAWAY": {
+			config: nginx("", " ssl http2; keepalive_requests 10;"+nginxTLS, ""),
+			secure: true, http2: true,
+		},
 		"HAProxy": {config: haproxy("")},
-		"HAProxy, keep-alive": {config: haproxy("timeout http-keep-alive 100ms"),
-			pause: 100 * time.Millisecond, events: 100},
+		"HAProxy, keep-alive": {
+			config: haproxy("timeout http-keep-alive 100ms"),
+			pause:  100 * time.Millisecond, events: 100,
+		},
 		"HAProxy, reload": {config: haproxy(""), pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
 		"Apache":          {config: apache("MaxKeepAliveRequests 10")},
-		"Apache, keep-alive": {config: apache("KeepAliveTimeout 100ms"),
-			pause: 100 * time.Millisecond, events: 100},
+		"Apache, keep-alive": {
+			config: apache("KeepAliveTimeout 100ms"),
+			pause:  100 * time.Millisecond, events: 100,
+		},
 		"Apache, reload":       {config: apache(""), pause: 5 * time.Millisecond, reload: 500 * time.Millisecond},
 		"gunicorn, one worker": {config: oneWorker, rate: 8, events: 80, endpoint: object{"timeout": "2s"}},
-		"gunicorn, HUP": {config: oneWorker, reload: 2 * time.Second, events: 60,
-			endpoint: object{"timeout": "5s"}, failures: 3},
+		"gunicorn, HUP": {
+			config: oneWorker, reload: 2 * time.Second, events: 60,
+			endpoint: object{"timeout": "5s"}, failures: 3,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -50,8 +50,10 @@ func (w *world) begin(as, method, path string, rest ...string) net.Conn {
 func TestEventStreamsOfOneUser(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
-		settings["limits"] = object{"event_streams": 3, "user_event_streams": 2, "concurrent_requests": 2,
-			"user_concurrent_requests": 1}
+		settings["limits"] = object{
+			"event_streams": 3, "user_event_streams": 2, "concurrent_requests": 2,
+			"user_concurrent_requests": 1,
+		}
 		w := newWorld(t, settings)
 		head := w.call("ann", "GET", "/events", nil).body["head"]
 		poll := fmt.Sprintf("/events?after=%.0f&types=file.*&wait=60s", head)

@@ -192,8 +192,10 @@ func TestEncryptionKeyIsChanged(t *testing.T) {
 		}
 		before := state()
 		second.wantKeys("encryption_keys[0] writes 0", fmt.Sprintf("encryption_keys[1] reads %d", secretCount))
-		refused := []answer{second.try("ann", "GET", "/keys", nil),
-			second.try("developer", "POST", "/keys/rotate", nil)}
+		refused := []answer{
+			second.try("ann", "GET", "/keys", nil),
+			second.try("developer", "POST", "/keys/rotate", nil),
+		}
 		for _, a := range refused {
 			second.wants(a, 403)
 		}
@@ -374,8 +376,10 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 				t.Fatalf("%s: %d rows", query, n)
 			}
 		}
-		for _, query := range []string{"DELETE FROM " + schema + "encryption_keys",
-			"DELETE FROM " + schema + "connectors"} {
+		for _, query := range []string{
+			"DELETE FROM " + schema + "encryption_keys",
+			"DELETE FROM " + schema + "connectors",
+		} {
 			if _, err := db.Exec(query); err != nil {
 				t.Fatal(err)
 			}

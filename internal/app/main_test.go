@@ -42,8 +42,10 @@ func serve(file string) error {
 	if err != nil {
 		return err
 	}
-	server, err := app.New(ctx, cfg, app.Options{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Version: "test", Load: load})
+	server, err := app.New(ctx, cfg, app.Options{
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Version: "test", Load: load,
+	})
 	if err != nil {
 		return err
 	}

@@ -56,8 +56,10 @@ var columns = []column{
 }
 
 // undocumented are the paths that the OpenAPI document does not have.
-var undocumented = []string{"/healthz", "/healthcheck", "/readyz", "/metrics", "/api/v1/docs",
-	"/api/v1/openapi.json", "/api/v1/nowhere"}
+var undocumented = []string{
+	"/healthz", "/healthcheck", "/readyz", "/metrics", "/api/v1/docs",
+	"/api/v1/openapi.json", "/api/v1/nowhere",
+}
 
 // streamOfEvents is the operation readEvents for those who accept a stream.
 const streamOfEvents = "stream"
@@ -305,8 +307,10 @@ type player struct {
 func (w *matrixWorld) enter(column column) *player {
 	w.Helper()
 	p := &player{matrixWorld: w, column: column}
-	p.victim = &owned{world: w.world, who: column.private, developer: column.developer,
-		ids: map[string]string{}, silent: "silent"}
+	p.victim = &owned{
+		world: w.world, who: column.private, developer: column.developer,
+		ids: map[string]string{}, silent: "silent",
+	}
 	p.self = p.victim
 	if column.as != column.private && column.as != "" && column.name != "badtoken" {
 		w.user(column.as)
@@ -318,8 +322,10 @@ func (w *matrixWorld) enter(column column) *player {
 	case "demoted":
 		w.role("demoted", "user")
 	case "deleted":
-		for _, kind := range []string{"connector", "context", "history", "file", "vector_store",
-			"document", "user_feedback"} {
+		for _, kind := range []string{
+			"connector", "context", "history", "file", "vector_store",
+			"document", "user_feedback",
+		} {
 			p.victim.id(kind)
 		}
 		w.call("admin", "DELETE", "/users/"+w.user("removed"), nil)

@@ -129,14 +129,18 @@ const scrapes = 4
 // handler serves what there is: that the database is away is a metric, and no
 // reason to have none.
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
-		MaxRequestsInFlight: scrapes})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: scrapes,
+	})
 }
 
 // perEndpoint are the vectors with the label "endpoint".
 func (m *metrics) perEndpoint() []interface{ DeletePartialMatch(prometheus.Labels) int } {
-	return []interface{ DeletePartialMatch(prometheus.Labels) int }{m.attempts, m.delay, m.duration,
-		m.merged, m.filtered, m.missed}
+	return []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		m.attempts, m.delay, m.duration,
+		m.merged, m.filtered, m.missed,
+	}
 }
 
 // keep removes the series of endpoints that none of the configurations has. What is still under
@@ -314,22 +318,36 @@ var (
 		gauge
 		value func(e *webhook.Endpoint) float64
 	}{
-		{newGauge("tidings_endpoint_cursor", "Position below which everything is settled.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return float64(e.Cursor) }},
-		{newGauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return float64(e.LagEvents) }},
-		{newGauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return e.LagSeconds }},
-		{newGauge("tidings_endpoint_retention_used_ratio",
-			"Age of the oldest event behind the cursor, as a share of webhook.retention; from 1 on events expire "+
-				"before the endpoint gets them.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return e.RetentionUsed }},
-		{newGauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return float64(e.InFlight) }},
-		{newGauge("tidings_endpoint_parked", "Events that failed on their own, and those behind them.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return float64(e.Parked) }},
-		{newGauge("tidings_endpoint_dead_letters", "Events that were given up.", "endpoint"),
-			func(e *webhook.Endpoint) float64 { return float64(e.Dead) }},
+		{
+			newGauge("tidings_endpoint_cursor", "Position below which everything is settled.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.Cursor) },
+		},
+		{
+			newGauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.LagEvents) },
+		},
+		{
+			newGauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return e.LagSeconds },
+		},
+		{
+			newGauge("tidings_endpoint_retention_used_ratio",
+				"Age of the oldest event behind the cursor, as a share of webhook.retention; from 1 on events expire "+
+					"before the endpoint gets them.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return e.RetentionUsed },
+		},
+		{
+			newGauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.InFlight) },
+		},
+		{
+			newGauge("tidings_endpoint_parked", "Events that failed on their own, and those behind them.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.Parked) },
+		},
+		{
+			newGauge("tidings_endpoint_dead_letters", "Events that were given up.", "endpoint"),
+			func(e *webhook.Endpoint) float64 { return float64(e.Dead) },
+		},
 	}
 )
 
@@ -337,8 +355,10 @@ const collectTime = 5 * time.Second
 
 // Describe implements prometheus.Collector.
 func (*collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, g := range []gauge{databaseUp, logHead, logOldest, outboxDepth, replicaCount, leasesHeld, leasesFree,
-		replays, endpointState} {
+	for _, g := range []gauge{
+		databaseUp, logHead, logOldest, outboxDepth, replicaCount, leasesHeld, leasesFree,
+		replays, endpointState,
+	} {
 		ch <- g.desc
 	}
 	for _, g := range endpointGauge {

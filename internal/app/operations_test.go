@@ -116,8 +116,10 @@ func (w *world) calls() (list []call) {
 		for _, method := range slices.Sorted(maps.Keys(d.Paths[path])) {
 			operation := d.Paths[path][method]
 			path := strings.TrimPrefix(path, "/api/v1")
-			c := call{method: strings.ToUpper(method), path: path, id: operation.OperationID,
-				parameters: operation.Parameters, responses: operation.Responses}
+			c := call{
+				method: strings.ToUpper(method), path: path, id: operation.OperationID,
+				parameters: operation.Parameters, responses: operation.Responses,
+			}
 			add := func(in, name, format string) {
 				kind := namedKinds[name]
 				segments := strings.Split(strings.TrimPrefix(path, "/"), "/")

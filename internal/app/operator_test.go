@@ -125,8 +125,10 @@ func TestOperator(t *testing.T) {
 			object{"endpoint": "crm/eu", "event": fmt.Sprint(event["sequence"])})
 		w.until("admin", "GET", "/webhooks/replays/"+one.id(), nil, has(`"state":"done"`, `"delivered":1`))
 		all := w.call("admin", "POST", "/webhooks/replays",
-			object{"endpoint": "crm/eu", "events": []any{"context.created"},
-				"since": w.begun.UTC().Format(time.RFC3339Nano)})
+			object{
+				"endpoint": "crm/eu", "events": []any{"context.created"},
+				"since": w.begun.UTC().Format(time.RFC3339Nano),
+			})
 		done := w.until("admin", "GET", "/webhooks/replays/"+all.id(), nil, has(`"state":"done"`, `"failed":0`))
 		if n := done.body["delivered"].(float64) + 1; int64(n) != again.Load() || n < 4 {
 			t.Errorf("%v delivered, %d were marked as sent again", n, again.Load())

@@ -101,8 +101,10 @@ func TestPagesOfVectorStores(t *testing.T) {
 		w := newWorld(t, settings)
 		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 		item := func(document, text string) object {
-			return object{"document_id": document, "document_type": "external", "model_id": "m",
-				"text": text, "embedding": []int{1}}
+			return object{
+				"document_id": document, "document_type": "external", "model_id": "m",
+				"text": text, "embedding": []int{1},
+			}
 		}
 		var items []any
 		var want []string

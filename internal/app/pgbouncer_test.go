@@ -62,8 +62,10 @@ func TestDatabaseThatDoesNotFit(t *testing.T) {
 		{"SQL_ASCII", func(t *testing.T) string {
 			return testdb.Postgres(t, "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
 		}, "SQL_ASCII", false},
-		{"an unknown parameter", func(t *testing.T) string { return testdb.Postgres(t) + "&conect_timeout=3" },
-			"database_url sets conect_timeout", false},
+		{
+			"an unknown parameter", func(t *testing.T) string { return testdb.Postgres(t) + "&conect_timeout=3" },
+			"database_url sets conect_timeout", false,
+		},
 		{"a parameter that the role may not reset", func(t *testing.T) string {
 			return ordinaryRole(t, testdb.WithDefaults(t, map[string]string{"session_replication_role": "replica"}))
 		}, "ALTER DATABASE … RESET session_replication_role", false},
@@ -86,8 +88,10 @@ func TestDatabaseThatDoesNotFit(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			cfg, err := config.Load(config.Input{Flags: map[string]string{"database_url": test.url(t),
-				"data_dir": t.TempDir(), "listen": "127.0.0.1:0", "poll_only": strconv.FormatBool(test.pollOnly)}})
+			cfg, err := config.Load(config.Input{Flags: map[string]string{
+				"database_url": test.url(t),
+				"data_dir":     t.TempDir(), "listen": "127.0.0.1:0", "poll_only": strconv.FormatBool(test.pollOnly),
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,8 +110,10 @@ func TestDatabaseThatDoesNotFit(t *testing.T) {
 func TestPoolerWithoutFreeConnections(t *testing.T) {
 	t.Parallel()
 	url := testdb.PgBouncer(t, testdb.Postgres(t), "session", "default_pool_size = 1", "query_wait_timeout = 6")
-	cfg, err := config.Load(config.Input{Flags: map[string]string{"database_url": url, "data_dir": t.TempDir(),
-		"listen": "127.0.0.1:0"}})
+	cfg, err := config.Load(config.Input{Flags: map[string]string{
+		"database_url": url, "data_dir": t.TempDir(),
+		"listen": "127.0.0.1:0",
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,8 +103,10 @@ func TestDataFolderIsItsOwnersAlone(t *testing.T) {
 	second := newProcess(t,
 		tokens(map[string]any{"token": map[string]any{"file": token}, "user": "ops@example.com", "role": "admin"}))
 	second.start()
-	for _, path := range []string{folder, token, filepath.Join(folder, "admin-token"),
-		filepath.Join(folder, "tidings.db")} {
+	for _, path := range []string{
+		folder, token, filepath.Join(folder, "admin-token"),
+		filepath.Join(folder, "tidings.db"),
+	} {
 		if log := second.log.String(); !strings.Contains(log, "level=WARN msg=\"others on this machine") ||
 			!strings.Contains(log, "="+path+"\n") {
 			t.Errorf("no warning about %s:\n%s", path, log)

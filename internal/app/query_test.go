@@ -35,8 +35,10 @@ func TestQueries(t *testing.T) {
 func testUnknownParameters(w *world) {
 	id := w.call("ann", "POST", "/contexts", object{}).id()
 	for _, test := range []struct{ as, method, path, text string }{
-		{"ann", "GET", "/contexts?order_bye=created_at",
-			"query.order_bye: unknown parameter: this operation takes limit, page_token"},
+		{
+			"ann", "GET", "/contexts?order_bye=created_at",
+			"query.order_bye: unknown parameter: this operation takes limit, page_token",
+		},
 		{"ann", "GET", "/contexts/" + id + "?limit=1", "query.limit: unknown parameter: this operation takes none"},
 		{"ann", "GET", "/contexts?limit=1&limit=2", "query.limit: given more than once"},
 		{"ann", "GET", "/contexts?limit=1;order=asc", "semicolon"},
@@ -48,8 +50,10 @@ func testUnknownParameters(w *world) {
 		{"ann", "POST", "/contexts?dry_run=true", "query.dry_run"},
 		{"ann", "DELETE", "/contexts/" + id + "?force=true", "query.force"},
 		{"ann", "GET", "/events?from=1", "query.from"},
-		{"admin", "GET", "/webhooks/events?type=provider.*",
-			"query.type: unknown parameter: this operation takes types"},
+		{
+			"admin", "GET", "/webhooks/events?type=provider.*",
+			"query.type: unknown parameter: this operation takes types",
+		},
 		{"ann", "GET", "/user_feedback?page_token=" + id + "&after_cursor=" + id, "not both"},
 	} {
 		w.wants(w.try(test.as, test.method, test.path, nil), 422, test.text)
@@ -96,8 +100,13 @@ func testEmptyParameters(w *world) {
 	if parameters < 50 {
 		w.Errorf("%d parameters were tried", parameters)
 	}
-	for _, body := range []object{{"event": ""}, {"resource": ""}, {"events": []any{}}, {"events": []any{""}},
-		{"until": "0001-01-01T00:00:00Z"}} {
+	for _, body := range []object{
+		{"event": ""},
+		{"resource": ""},
+		{"events": []any{}},
+		{"events": []any{""}},
+		{"until": "0001-01-01T00:00:00Z"},
+	} {
 		body["endpoint"] = "receiver"
 		w.wants(w.try("admin", "POST", "/webhooks/replays", body), 422)
 	}
@@ -170,8 +179,10 @@ func testFeedQueries(w *world) {
 	}
 	store := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 	context := w.call("ann", "POST", "/contexts", object{}).id()
-	for _, path := range []string{"/contexts?page_token=" + store, "/vector_stores?page_token=" + context,
-		"/contexts/" + context + "/history?page_token=" + context} {
+	for _, path := range []string{
+		"/contexts?page_token=" + store, "/vector_stores?page_token=" + context,
+		"/contexts/" + context + "/history?page_token=" + context,
+	} {
 		w.wants(w.try("ann", "GET", path, nil), 422, "page_token")
 	}
 }

@@ -29,19 +29,27 @@ func TestQuotas(t *testing.T) {
 		}{
 			{"ann", "/contexts", "limits.contexts", func(int) any { return object{} }},
 			{"ann", "/files", "limits.files", nil},
-			{"ann", "/vector_stores", "limits.vector_stores",
-				func(int) any { return object{"name": "s", "dimension": 1, "model_id": "m"} }},
-			{"ann", "/connectors", "limits.connectors",
-				func(n int) any { return object{"url": fmt.Sprintf("https://%d.example.com", n)} }},
+			{
+				"ann", "/vector_stores", "limits.vector_stores",
+				func(int) any { return object{"name": "s", "dimension": 1, "model_id": "m"} },
+			},
+			{
+				"ann", "/connectors", "limits.connectors",
+				func(n int) any { return object{"url": fmt.Sprintf("https://%d.example.com", n)} },
+			},
 			{"ann", "/user_feedback", "limits.user_feedback", func(int) any {
-				return object{"provider_id": provider, "task_id": uuid, "context_id": w.first("ann", "/contexts"),
-					"rating": 1, "message": "m"}
+				return object{
+					"provider_id": provider, "task_id": uuid, "context_id": w.first("ann", "/contexts"),
+					"rating": 1, "message": "m",
+				}
 			}},
 			{"developer", "/providers", "limits.providers", func(n int) any {
 				return object{"location": fmt.Sprintf("%s/%d", w.agent.url, n), "agent_card": card("Given")}
 			}},
-			{"developer", "/provider_builds", "limits.provider_builds",
-				func(int) any { return object{"location": "https://github.com/org/repo"} }},
+			{
+				"developer", "/provider_builds", "limits.provider_builds",
+				func(int) any { return object{"location": "https://github.com/org/repo"} },
+			},
 			{"admin", "/model_providers", "limits.model_providers", func(n int) any {
 				return object{"type": "openai", "base_url": fmt.Sprintf("%s/v1?n=%d", w.agent.url, n), "api_key": "k"}
 			}},
@@ -110,8 +118,10 @@ func TestQuotaOfItemsAddedAtOnce(t *testing.T) {
 		}
 		var items []any
 		for range each {
-			items = append(items, object{"document_id": "d", "document_type": "external", "model_id": "m",
-				"text": "x", "embedding": []int{1}})
+			items = append(items, object{
+				"document_id": "d", "document_type": "external", "model_id": "m",
+				"text": "x", "embedding": []int{1},
+			})
 		}
 		taken := w.atOnce(40, func(n int) answer {
 			return w.try("ann", "PUT", "/vector_stores/"+stores[n%len(stores)], items)
@@ -155,8 +165,10 @@ func TestQuotasOfParts(t *testing.T) {
 			return func(n int) answer {
 				var list []any
 				for range items {
-					list = append(list, object{"document_id": "d", "document_type": "external", "model_id": "m",
-						"text": text, "embedding": []int{1}})
+					list = append(list, object{
+						"document_id": "d", "document_type": "external", "model_id": "m",
+						"text": text, "embedding": []int{1},
+					})
 				}
 				return w.try("ann", "PUT", stores[n%2], list)
 			}

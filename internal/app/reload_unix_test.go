@@ -69,8 +69,10 @@ func TestReloadOfNamedPipes(t *testing.T) {
 		},
 		"authority": func(s map[string]any) { endpoint(s)["http"] = object{"tls_config": object{"ca_file": pipe}} },
 		"client secret": func(s map[string]any) {
-			endpoint(s)["http"] = object{"oauth2": object{"client_id": "a", "client_secret_file": pipe,
-				"token_url": "http://127.0.0.1:1"}}
+			endpoint(s)["http"] = object{"oauth2": object{
+				"client_id": "a", "client_secret_file": pipe,
+				"token_url": "http://127.0.0.1:1",
+			}}
 		},
 		"authority of the token endpoint": func(s map[string]any) {
 			endpoint(s)["http"] = object{"oauth2": object{

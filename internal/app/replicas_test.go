@@ -49,8 +49,10 @@ func TestReplicas(t *testing.T) {
 	t.Cleanup(receiver.Close) // after its clients
 	var others []any
 	for i := range 5 {
-		others = append(others, map[string]any{"name": fmt.Sprint("other", i), "url": receiver.URL,
-			"events": []any{"provider.*"}})
+		others = append(others, map[string]any{
+			"name": fmt.Sprint("other", i), "url": receiver.URL,
+			"events": []any{"provider.*"},
+		})
 	}
 	database := testdb.Postgres(t)
 	start := func(pollOnly bool) *process {

@@ -204,8 +204,10 @@ func (w *world) sdk(as, method, path, body string, status int, kind string) answ
 // that they would accept the answers.
 func TestSDKs(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
-		settings["connectors"] = object{"presets": []any{object{"url": "https://mcp.example.com",
-			"metadata": object{"name": "Example"}}}}
+		settings["connectors"] = object{"presets": []any{object{
+			"url":      "https://mcp.example.com",
+			"metadata": object{"name": "Example"},
+		}}}
 		w := newWorld(t, settings)
 		for name, test := range map[string]func(*world){
 			"providers": sdkProviders, "builds": sdkBuilds, "contexts": sdkContexts, "files": sdkFiles,
@@ -272,8 +274,10 @@ func sdkProviders(w *world) {
 	w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {}}`, 200, "provider")
 	w.wants(w.try("developer", "GET", "/providers/"+id+"/variables", nil), 200, `{"variables":{}}`)
 	w.sdk("developer", "DELETE", "/providers/"+id, "", 204, "")
-	for _, member := range []string{"name", "description", "url", "version", "capabilities", "defaultInputModes",
-		"defaultOutputModes", "skills"} {
+	for _, member := range []string{
+		"name", "description", "url", "version", "capabilities", "defaultInputModes",
+		"defaultOutputModes", "skills",
+	} {
 		lacking := card("Lacking")
 		lacking[member] = nil
 		a := w.try("developer", "POST", "/providers",

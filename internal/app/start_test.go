@@ -147,8 +147,10 @@ func TestTokenFromAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t,
-		map[string]any{"auth": object{"tokens": []any{object{"token": object{"file": file},
-			"user": "ops@example.com", "role": "admin"}}}})
+		map[string]any{"auth": object{"tokens": []any{object{
+			"token": object{"file": file},
+			"user":  "ops@example.com", "role": "admin",
+		}}}})
 	w.wants(w.try("a-token-of-some-length", "GET", "/users/me", nil), 200, "ops@example.com", `"role":"admin"`)
 	w.wants(w.try("another", "GET", "/users/me", nil), 401)
 }

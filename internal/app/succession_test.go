@@ -144,8 +144,10 @@ func TestCursorFrom(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
 		host := strings.TrimPrefix(h.url, "http://")
-		settings["webhook"] = object{"endpoints": []any{object{"url": h.url + "/hok"},
-			object{"name": "crm", "url": h.url + "/crm"}}}
+		settings["webhook"] = object{"endpoints": []any{
+			object{"url": h.url + "/hok"},
+			object{"name": "crm", "url": h.url + "/crm"},
+		}}
 		w := newWorldWith(t, settings, option(reloads))
 		w.user("ann")
 		wanted := w.change(3)
@@ -176,8 +178,10 @@ func TestCursorFrom(t *testing.T) {
 			strings.Contains(log, "cursor_from=crm") {
 			t.Errorf("log:\n%s", log)
 		}
-		w.settings["webhook"] = object{"endpoints": []any{object{"name": "a", "url": h.url},
-			object{"name": "b", "url": h.url, "cursor_from": "a"}}}
+		w.settings["webhook"] = object{"endpoints": []any{
+			object{"name": "a", "url": h.url},
+			object{"name": "b", "url": h.url, "cursor_from": "a"},
+		}}
 		w.configure()
 		w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422,
 			"webhook.endpoints[1].cursor_from", "has that name")
@@ -194,8 +198,10 @@ func TestStart(t *testing.T) {
 		old := w.change(3)
 		w.reconfigure(
 			object{"name": "oldest", "url": h.url + "/hook", "start": "oldest"},
-			object{"name": "time", "url": h.url + "/refuses",
-				"start": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)},
+			object{
+				"name": "time", "url": h.url + "/refuses",
+				"start": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339),
+			},
 			object{"name": "newest", "url": h.url + "/other"},
 		)
 		created := slices.DeleteFunc(slices.Clone(old),
@@ -220,8 +226,10 @@ func TestStart(t *testing.T) {
 func TestNarrowedEvents(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
-		crm := object{"name": "crm", "url": h.url + "/refuses",
-			"retry": object{"schedule": []any{"1h"}, "max_attempts": 20}}
+		crm := object{
+			"name": "crm", "url": h.url + "/refuses",
+			"retry": object{"schedule": []any{"1h"}, "max_attempts": 20},
+		}
 		settings["webhook"] = object{"endpoints": []any{crm}}
 		w := newWorldWith(t, settings, option(reloads))
 		w.user("ann")

@@ -152,8 +152,10 @@ func marked(body any, mark string, n int) (copied any, place string) {
 func samples(o *owned) map[string]any {
 	agent := card("Agent")
 	agent["skills"] = []any{object{"id": "s", "name": "n", "description": "d", "tags": []string{"t"}}}
-	provider := object{"location": o.agent.url + "/sample", "origin": "o", "agent_card": agent,
-		"auto_stop_timeout_sec": 5, "variables": object{"A": "1"}}
+	provider := object{
+		"location": o.agent.url + "/sample", "origin": "o", "agent_card": agent,
+		"auto_stop_timeout_sec": 5, "variables": object{"A": "1"},
+	}
 	build := object{
 		"location": "https://github.com/org/sample", "build_configuration": object{"dockerfile_path": "Dockerfile"},
 		"on_complete": object{"type": "no_action"},
@@ -161,19 +163,27 @@ func samples(o *owned) map[string]any {
 	metadata := object{"metadata": object{"key": "value"}}
 	return map[string]any{
 		"updateConfiguration": object{"default_llm_model": "m", "default_embedding_model": "e"},
-		"createConnector": object{"url": "https://example.com/sample", "client_id": "c", "client_secret": "s",
-			"match_preset": true, "metadata": object{"key": "value"}},
+		"createConnector": object{
+			"url": "https://example.com/sample", "client_id": "c", "client_secret": "s",
+			"match_preset": true, "metadata": object{"key": "value"},
+		},
 		"connect":               object{"access_token": "t", "redirect_url": "https://example.com"},
 		"extractFile":           object{"settings": object{"formats": []string{"markdown"}, "include_images": true}},
 		"createContext":         object{"metadata": object{"key": "value"}, "provider_id": o.id("provider")},
 		"replaceContext":        metadata,
 		"updateContextMetadata": metadata,
-		"addHistory": object{"role": "user", "messageId": "m",
-			"parts": []any{object{"kind": "text", "text": "hello", "metadata": object{"key": "value"}}}},
-		"createModelProvider": object{"type": "watsonx", "base_url": o.agent.url + "/sample/v1", "api_key": "k",
-			"name": "n", "description": "d", "watsonx_project_id": "p"},
-		"updateModelProvider": object{"base_url": o.agent.url + "/sample/v1", "api_key": "k",
-			"name": "n", "description": "d"},
+		"addHistory": object{
+			"role": "user", "messageId": "m",
+			"parts": []any{object{"kind": "text", "text": "hello", "metadata": object{"key": "value"}}},
+		},
+		"createModelProvider": object{
+			"type": "watsonx", "base_url": o.agent.url + "/sample/v1", "api_key": "k",
+			"name": "n", "description": "d", "watsonx_project_id": "p",
+		},
+		"updateModelProvider": object{
+			"base_url": o.agent.url + "/sample/v1", "api_key": "k",
+			"name": "n", "description": "d",
+		},
 		"matchModels":             object{"capability": "llm", "suggested_models": []string{"m"}, "score_cutoff": 0.5},
 		"createProviderBuild":     build,
 		"previewProviderBuild":    build,

@@ -92,8 +92,10 @@ func TestTextOfParameters(t *testing.T) {
 func compareDatabases(t *testing.T, test func(o *owned, answers map[string]string)) {
 	t.Parallel()
 	all := make(map[string]map[string]string)
-	for name, settings := range map[string]map[string]any{"SQLite": {},
-		"PostgreSQL": {"database_url": testdb.Postgres(t)}} {
+	for name, settings := range map[string]map[string]any{
+		"SQLite":     {},
+		"PostgreSQL": {"database_url": testdb.Postgres(t)},
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, settings)
 			all[name] = make(map[string]string)
@@ -370,8 +372,10 @@ func TestNamesOfEndpoints(t *testing.T) {
 		names = append(names, fmt.Sprint(e.(object)["name"]))
 	}
 	path := "/webhooks/endpoints/" + url.PathEscape(strings.ReplaceAll(name, "é", "%C3%A9"))
-	for _, a := range []answer{w.try("admin", "GET", path, nil), w.try("admin", "POST", path+"/pause", nil),
-		w.try("admin", "POST", path+"/resume", nil)} {
+	for _, a := range []answer{
+		w.try("admin", "GET", path, nil), w.try("admin", "POST", path+"/pause", nil),
+		w.try("admin", "POST", path+"/resume", nil),
+	} {
 		if a.status != 200 {
 			t.Errorf("%d %s; there are %q", a.status, a.text, names)
 		}

@@ -43,13 +43,16 @@ func TestExpiryOfDisabledEndpoints(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		gone := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter,
-			_ *http.Request) {
+			_ *http.Request,
+		) {
 			rw.WriteHeader(http.StatusGone)
 		}))
 		defer gone.Close()
 		said := object{"name": "said", "url": gone.URL}
-		settings["webhook"] = object{"retention": "5s", "history_retention": "1h",
-			"endpoints": []any{said, object{"name": "off", "url": gone.URL}}}
+		settings["webhook"] = object{
+			"retention": "5s", "history_retention": "1h",
+			"endpoints": []any{said, object{"name": "off", "url": gone.URL}},
+		}
 		w := newWorldWith(t, settings, option(reloads))
 		w.call("ann", "POST", "/contexts", object{})
 		w.until("admin", "GET", "/webhooks/endpoints/said", nil, has(`"state":"disabled"`))
@@ -71,7 +74,8 @@ func TestExpiryOfWhatOthersServe(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	down := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter,
-		_ *http.Request) {
+		_ *http.Request,
+	) {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	defer down.Close()

@@ -42,8 +42,10 @@ func newWentBack(t *testing.T, n int, settings map[string]any) *wentBack {
 		w.late.ServeHTTP(rw, r)
 	}))
 	t.Cleanup(down.Close)
-	settings["webhook"] = object{"endpoints": []any{object{"name": "well", "url": well.URL},
-		object{"name": "late", "url": down.URL}}}
+	settings["webhook"] = object{"endpoints": []any{
+		object{"name": "well", "url": well.URL},
+		object{"name": "late", "url": down.URL},
+	}}
 	for range n {
 		p := newProcess(t, settings)
 		p.awayAllowed = true

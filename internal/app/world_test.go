@@ -118,8 +118,10 @@ func reloads(w *world, o *app.Options) {
 // newWorldWith has more endpoints, and options.
 func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	t.Helper()
-	w := &world{T: t, client: http.DefaultClient, log: new(syncBuffer), arrived: make(map[int64]arrival),
-		answered: make(chan struct{}, 1), begun: time.Now()}
+	w := &world{
+		T: t, client: http.DefaultClient, log: new(syncBuffer), arrived: make(map[int64]arrival),
+		answered: make(chan struct{}, 1), begun: time.Now(),
+	}
 	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
 	t.Cleanup(receiver.Close)
 	w.agent = newAgent(t)

@@ -37,14 +37,22 @@ func TestAuthenticate(t *testing.T) {
 		header string
 		want   resource.Identity
 	}{
-		{"Bearer reader", resource.Identity{Email: "Ann@example.com", Role: resource.RoleUser,
-			NewRole: resource.RoleDeveloper}},
-		{"bearer writer", resource.Identity{Email: "ann@example.com", Role: resource.RoleDeveloper,
-			NewRole: resource.RoleDeveloper}},
-		{"Bearer boss", resource.Identity{Email: "boss@example.com", Role: resource.RoleAdmin,
-			NewRole: resource.RoleAdmin}},
-		{"Bearer chief", resource.Identity{Email: "chief@example.com", Role: resource.RoleUser,
-			NewRole: resource.RoleAdmin, Promote: true}},
+		{"Bearer reader", resource.Identity{
+			Email: "Ann@example.com", Role: resource.RoleUser,
+			NewRole: resource.RoleDeveloper,
+		}},
+		{"bearer writer", resource.Identity{
+			Email: "ann@example.com", Role: resource.RoleDeveloper,
+			NewRole: resource.RoleDeveloper,
+		}},
+		{"Bearer boss", resource.Identity{
+			Email: "boss@example.com", Role: resource.RoleAdmin,
+			NewRole: resource.RoleAdmin,
+		}},
+		{"Bearer chief", resource.Identity{
+			Email: "chief@example.com", Role: resource.RoleUser,
+			NewRole: resource.RoleAdmin, Promote: true,
+		}},
 		{"", resource.Identity{}},
 		{"Bearer", resource.Identity{}},
 		{"Bearer ", resource.Identity{}},

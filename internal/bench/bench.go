@@ -109,8 +109,10 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 
 func (o *Options) client() *http.Client {
 	dialer := sender.NewDialer(sender.Egress{}, o.InFlight, 5*time.Second)
-	return &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: o.InFlight,
-		MaxConnsPerHost: o.InFlight}}
+	return &http.Client{Transport: &http.Transport{
+		DialContext: dialer.DialContext, MaxIdleConnsPerHost: o.InFlight,
+		MaxConnsPerHost: o.InFlight,
+	}}
 }
 
 // SampleEvent returns an event of a resource of its own.
@@ -175,14 +177,18 @@ func (*failures) Missed(eventlog.Gap)                         {}
 func drain(ctx context.Context, o Options, h *Home, result *Result, deliveries int) error {
 	var endpoints []relay.Endpoint
 	for i := range o.Endpoints {
-		e := tidings.Endpoint{Name: fmt.Sprint("bench", i), URL: o.Receiver + "/webhook", Timeout: 15 * time.Second,
-			MaxInFlight: o.InFlight, Format: o.Format}
+		e := tidings.Endpoint{
+			Name: fmt.Sprint("bench", i), URL: o.Receiver + "/webhook", Timeout: 15 * time.Second,
+			MaxInFlight: o.InFlight, Format: o.Format,
+		}
 		s, err := sender.New(e, o.client(), sender.Options{})
 		if err != nil {
 			return err
 		}
-		to := relay.Endpoint{Endpoint: e, Sender: s,
-			Retry: relay.Schedule{Delays: []time.Duration{100 * time.Millisecond}, MaxAttempts: 100}}
+		to := relay.Endpoint{
+			Endpoint: e, Sender: s,
+			Retry: relay.Schedule{Delays: []time.Duration{100 * time.Millisecond}, MaxAttempts: 100},
+		}
 		if o.NoHistory {
 			to.History = relay.HistoryOff
 		}

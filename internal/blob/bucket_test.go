@@ -19,8 +19,10 @@ import (
 )
 
 func bucketOptions(s *testdb.Bucket) blob.BucketOptions {
-	return blob.BucketOptions{Endpoint: s.Endpoint, Region: s.Region, Name: s.Name, Prefix: "tidings/",
-		AccessKey: s.AccessKey, SecretKey: s.SecretKey}
+	return blob.BucketOptions{
+		Endpoint: s.Endpoint, Region: s.Region, Name: s.Name, Prefix: "tidings/",
+		AccessKey: s.AccessKey, SecretKey: s.SecretKey,
+	}
 }
 
 func keys(t *testing.T, client *minio.Client, bucket string) (all []string) {

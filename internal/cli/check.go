@@ -81,8 +81,10 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 			continue
 		}
 		begins[e.Name] = e.Start
-		added = append(added, relay.Endpoint{Endpoint: tidings.Endpoint{Name: e.Name, URL: e.URL},
-			CursorFrom: e.CursorFrom})
+		added = append(added, relay.Endpoint{
+			Endpoint:   tidings.Endpoint{Name: e.Name, URL: e.URL},
+			CursorFrom: e.CursorFrom,
+		})
 	}
 	var left []relay.Left
 	for _, e := range page.Items {

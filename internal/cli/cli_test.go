@@ -26,8 +26,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/script",
 		Setup: freeAddress,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"waitready": waitReady,
-			"request": request, "requests": requests},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"waitready": waitReady,
+			"request":   request, "requests": requests,
+		},
 	})
 }
 

@@ -62,8 +62,10 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 		return err
 	}
 	server, err := app.New(ctx, cfg,
-		app.Options{Logger: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn})),
-			Version: version})
+		app.Options{
+			Logger:  slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn})),
+			Version: version,
+		})
 	if err != nil {
 		return err
 	}
@@ -133,12 +135,18 @@ func demoAgent(w http.ResponseWriter, r *http.Request) {
 func demoConfig(folder, receiver, secret, hash string) (config.Config, error) {
 	text, err := json.Marshal(map[string]any{ // JSON is YAML, too
 		"listen": "127.0.0.1:0", "data_dir": folder, "shutdown_timeout": "5s",
-		"egress": map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8",
-			"::1/128"}}}, // where the agent is
-		"auth": map[string]any{"tokens": []any{map[string]any{"sha256": hash,
-			"user": "you@example.com", "role": "admin"}}},
-		"webhook": map[string]any{"endpoints": []any{map[string]any{"name": "demo",
-			"url": receiver, "secret": secret}}},
+		"egress": map[string]any{"user_urls": map[string]any{"allow_networks": []any{
+			"127.0.0.0/8",
+			"::1/128",
+		}}}, // where the agent is
+		"auth": map[string]any{"tokens": []any{map[string]any{
+			"sha256": hash,
+			"user":   "you@example.com", "role": "admin",
+		}}},
+		"webhook": map[string]any{"endpoints": []any{map[string]any{
+			"name": "demo",
+			"url":  receiver, "secret": secret,
+		}}},
 	})
 	if err != nil {
 		return config.Config{}, err
@@ -171,15 +179,23 @@ func (d *demonstration) tour(ctx context.Context, agent string) error {
 		events       []string
 	}{
 		{method: "GET", path: "/users/me", events: []string{"user.created"}},
-		{method: "POST", path: "/providers", body: map[string]any{"location": agent},
-			events: []string{"provider.created"}},
-		{method: "POST", path: "/contexts", body: map[string]any{"metadata": map[string]any{"title": "Trip to Delft"}},
-			events: []string{"context.created"}},
-		{method: "PATCH", path: "/contexts/{contexts}/metadata",
-			body: map[string]any{"metadata": map[string]any{"mood": "sunny"}}, events: []string{"context.updated"}},
-		{method: "POST", path: "/vector_stores?context_id={contexts}",
+		{
+			method: "POST", path: "/providers", body: map[string]any{"location": agent},
+			events: []string{"provider.created"},
+		},
+		{
+			method: "POST", path: "/contexts", body: map[string]any{"metadata": map[string]any{"title": "Trip to Delft"}},
+			events: []string{"context.created"},
+		},
+		{
+			method: "PATCH", path: "/contexts/{contexts}/metadata",
+			body: map[string]any{"metadata": map[string]any{"mood": "sunny"}}, events: []string{"context.updated"},
+		},
+		{
+			method: "POST", path: "/vector_stores?context_id={contexts}",
 			body:   map[string]any{"name": "maps", "dimension": 3, "model_id": "demo"},
-			events: []string{"vector_store.created"}},
+			events: []string{"vector_store.created"},
+		},
 		{method: "DELETE", path: "/contexts/{contexts}", events: []string{"vector_store.deleted", "context.deleted"}},
 		{method: "DELETE", path: "/providers/{providers}", events: []string{"provider.deleted"}},
 	}

@@ -84,8 +84,10 @@ func listEndpoints(ctx context.Context, c *client, _ []string) error {
 			strconv.FormatInt(e.Missed, 10), strconv.FormatInt(e.Lost, 10),
 		}
 	}
-	return printTable(c.out, []string{"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second",
-		"parked", "dead", "missed", "lost"}, rows)
+	return printTable(c.out, []string{
+		"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second",
+		"parked", "dead", "missed", "lost",
+	}, rows)
 }
 
 func showEndpoint(ctx context.Context, c *client, method, path string) error {
@@ -124,9 +126,11 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 	}
 	if last := e.LastError; last != nil {
 		fields = append(fields,
-			[2]string{"last error",
+			[2]string{
+				"last error",
 				strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event,
-					last.At.Format("2006-01-02T15:04:05Z07:00")))})
+					last.At.Format("2006-01-02T15:04:05Z07:00"))),
+			})
 	}
 	for _, p := range e.Partitions {
 		holder := p.Replica

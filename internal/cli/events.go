@@ -140,8 +140,10 @@ func attemptsCommand() *cobra.Command {
 					strconv.Itoa(a.Attempt), a.Outcome, detail, seconds(float64(a.Total) / 1e6), a.Address,
 				}
 			}
-			return printTable(c.out, []string{"time", "endpoint", "event", "position", "attempt", "outcome", "reason",
-				"took", "address"}, rows)
+			return printTable(c.out, []string{
+				"time", "endpoint", "event", "position", "attempt", "outcome", "reason",
+				"took", "address",
+			}, rows)
 		})
 	l.add(cmd.Flags())
 	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "of that endpoint")
@@ -173,8 +175,10 @@ func parkedCommand() *cobra.Command {
 				case next == "":
 					next = "waits for the one before"
 				}
-				rows[i] = []string{p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
-					strconv.Itoa(p.Attempts), p.Reason, next}
+				rows[i] = []string{
+					p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
+					strconv.Itoa(p.Attempts), p.Reason, next,
+				}
 			}
 			return printTable(c.out,
 				[]string{"endpoint", "position", "event", "resource", "attempts", "reason", "next"},

@@ -139,8 +139,10 @@ func TestMalformedSecretsAreNotShown(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for _, args := range [][]string{{"check", file},
-				{"serve", "--config", file, "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}} {
+			for _, args := range [][]string{
+				{"check", file},
+				{"serve", "--config", file, "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()},
+			} {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				out, err := run(ctx, tidings, nil, args...).CombinedOutput()
 				cancel()
@@ -182,17 +184,25 @@ func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 		{nil, []string{"endpoints", "--url", "http://u:%zz" + canary + "@127.0.0.1:1"}},
 		{nil, []string{"endpoints", "--url", "http://u:" + canary + "@127.0.0.1:1", "--token", canary}},
 		{nil, []string{"endpoints", "--url", "http://u:" + canary + "@127.0.0.1:1/?" + canary}},
-		{[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary},
-			[]string{"endpoints", "--help"}},
-		{[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary + "\n"},
-			[]string{"events"}},
+		{
+			[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary},
+			[]string{"endpoints", "--help"},
+		},
+		{
+			[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary + "\n"},
+			[]string{"events"},
+		},
 		{[]string{"TIDINGS_DATABASE_URL=" + broken}, []string{"serve"}},
 		{[]string{"TIDINGS_DATABASE_URL=" + well}, []string{"migrate"}},
 		{[]string{"TIDINGS_ENCRYPTION_KEY=" + canary}, []string{"serve"}},
-		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://u:" + canary + "@h', secret: " + canary + "}]"},
-			[]string{"serve"}},
-		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://h', headers: {'X-A: " + canary + "': x}}]"},
-			[]string{"serve"}},
+		{
+			[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://u:" + canary + "@h', secret: " + canary + "}]"},
+			[]string{"serve"},
+		},
+		{
+			[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://h', headers: {'X-A: " + canary + "': x}}]"},
+			[]string{"serve"},
+		},
 		{[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: " + canary}, []string{"serve"}},
 		{[]string{"TIDINGS_AUTH_TOKENS=[" + canary + "]"}, []string{"serve"}},
 		{[]string{"TIDINGS_FILES_S3_SECRET_KEY={" + canary + ": x}"}, []string{"serve"}},
@@ -310,40 +320,74 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	endpoints := []object{
 		{"url": "http://user:" + canary + "@" + host(fails) + "/url?token=" + canary},
 		{"url": "http://user:" + canary + "@" + host(takes) + "/url?token=" + canary},
-		{"name": "headers", "url": fails.URL,
-			"headers": object{"Authorization": "Bearer " + canary, "X-Key": object{"env": "CANARY"},
-				"X-File": object{"file": file("header", canary)}}},
+		{
+			"name": "headers", "url": fails.URL,
+			"headers": object{
+				"Authorization": "Bearer " + canary, "X-Key": object{"env": "CANARY"},
+				"X-File": object{"file": file("header", canary)},
+			},
+		},
 		{"name": "headers-taken", "url": takes.URL, "headers": object{"Authorization": "Bearer " + canary}},
 		{"name": "signed", "url": fails.URL, "secret": "whsec_" + signing, "secrets": []any{"whsec_" + signing}},
-		{"name": "basic", "url": fails.URL,
-			"http": object{"basic_auth": object{"username": "user", "password": canary}}},
-		{"name": "basic-file", "url": takes.URL,
-			"http": object{"basic_auth": object{"username": "user", "password_file": file("password", canary)}}},
-		{"name": "authorization", "url": fails.URL,
-			"http": object{"authorization": object{"type": "Key", "credentials": canary}}},
+		{
+			"name": "basic", "url": fails.URL,
+			"http": object{"basic_auth": object{"username": "user", "password": canary}},
+		},
+		{
+			"name": "basic-file", "url": takes.URL,
+			"http": object{"basic_auth": object{"username": "user", "password_file": file("password", canary)}},
+		},
+		{
+			"name": "authorization", "url": fails.URL,
+			"http": object{"authorization": object{"type": "Key", "credentials": canary}},
+		},
 		{"name": "bearer", "url": fails.URL, "http": object{"bearer_token_file": file("bearer", canary)}},
-		{"name": "http-headers", "url": takes.URL,
-			"http": object{"http_headers": object{"X-A": object{"values": []string{canary}, "secrets": []string{canary},
-				"files": []string{file("h", canary)}}}}},
-		{"name": "oauth-fails", "url": takes.URL,
-			"http": oauth("http://user:" + canary + "@" + host(fails) + "/token?key=" + canary)},
+		{
+			"name": "http-headers", "url": takes.URL,
+			"http": object{"http_headers": object{"X-A": object{
+				"values": []string{canary}, "secrets": []string{canary},
+				"files": []string{file("h", canary)},
+			}}},
+		},
+		{
+			"name": "oauth-fails", "url": takes.URL,
+			"http": oauth("http://user:" + canary + "@" + host(fails) + "/token?key=" + canary),
+		},
 		{"name": "oauth-nonsense", "url": takes.URL, "http": oauth(takes.URL)},
-		{"name": "oauth-closed", "url": takes.URL,
-			"http": oauth("http://user:" + canary + "@" + host(closed) + "/token?key=" + canary)},
-		{"name": "proxy", "url": "http://webhook.invalid/?" + canary,
-			"http": object{"proxy_url": "http://user:" + canary + "@" + host(fails)}},
-		{"name": "proxy-connect", "url": "https://webhook.invalid/?" + canary,
-			"http": object{"proxy_url": "http://user:" + canary + "@" + host(fails),
-				"proxy_connect_header": object{"X-Key": []string{canary}}}},
-		{"name": "proxy-closed", "url": "https://webhook.invalid/?" + canary,
-			"http": object{"proxy_url": "http://user:" + canary + "@" + host(closed)}},
-		{"name": "socks", "url": "http://webhook.invalid/?" + canary,
-			"http": object{"proxy_url": "socks5://user:" + canary + "@" + host(fails)}},
-		{"name": "tls", "url": failsTLS.URL + "/?" + canary,
-			"http": object{"tls_config": object{"cert": certificate, "key": key}}},
-		{"name": "tls-insecure", "url": failsTLS.URL + "/?" + canary, "headers": object{"X-Key": canary},
-			"http": object{"tls_config": object{"cert": certificate, "key_file": file("key", key),
-				"insecure_skip_verify": true}}},
+		{
+			"name": "oauth-closed", "url": takes.URL,
+			"http": oauth("http://user:" + canary + "@" + host(closed) + "/token?key=" + canary),
+		},
+		{
+			"name": "proxy", "url": "http://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "http://user:" + canary + "@" + host(fails)},
+		},
+		{
+			"name": "proxy-connect", "url": "https://webhook.invalid/?" + canary,
+			"http": object{
+				"proxy_url":            "http://user:" + canary + "@" + host(fails),
+				"proxy_connect_header": object{"X-Key": []string{canary}},
+			},
+		},
+		{
+			"name": "proxy-closed", "url": "https://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "http://user:" + canary + "@" + host(closed)},
+		},
+		{
+			"name": "socks", "url": "http://webhook.invalid/?" + canary,
+			"http": object{"proxy_url": "socks5://user:" + canary + "@" + host(fails)},
+		},
+		{
+			"name": "tls", "url": failsTLS.URL + "/?" + canary,
+			"http": object{"tls_config": object{"cert": certificate, "key": key}},
+		},
+		{
+			"name": "tls-insecure", "url": failsTLS.URL + "/?" + canary, "headers": object{"X-Key": canary},
+			"http": object{"tls_config": object{
+				"cert": certificate, "key_file": file("key", key),
+				"insecure_skip_verify": true,
+			}},
+		},
 		{"name": "nowhere", "url": "http://user:" + canary + "@nowhere.invalid/?" + canary},
 		{"name": "closed", "url": "http://user:" + canary + "@" + host(closed) + "/?" + canary},
 		{"name": "refused", "url": "http://user:" + canary + "@169.254.169.254/?" + canary},
@@ -356,16 +400,20 @@ func TestServerShowsNoSecrets(t *testing.T) {
 		"database_url": withPassword.String(), "encryption_key": encryption,
 		"log":     object{"level": "debug"},
 		"tracing": object{"endpoint": fails.URL},
-		"auth": object{"tokens": []any{object{"token": canary + canary,
-			"user": "admin@example.com", "role": "admin"}}},
+		"auth": object{"tokens": []any{object{
+			"token": canary + canary,
+			"user":  "admin@example.com", "role": "admin",
+		}}},
 		"webhook": object{"endpoints": endpoints},
 		"egress":  object{"user_urls": object{"allow_networks": []string{"127.0.0.0/8"}}},
 		"files": object{"s3": object{
 			"endpoint": fails.URL, "bucket": "bucket", "access_key": canary + "access",
 			"secret_key": object{"env": "CANARY"},
 		}},
-		"connectors": object{"presets": []any{object{"url": fails.URL + "/mcp", "client_id": "id",
-			"client_secret": canary}}},
+		"connectors": object{"presets": []any{object{
+			"url": fails.URL + "/mcp", "client_id": "id",
+			"client_secret": canary,
+		}}},
 	}
 	write := func(settings object) string {
 		text, err := json.Marshal(settings)
@@ -447,8 +495,10 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	}
 	asJSON("POST", "/api/v1/model_providers", object{"type": "openai", "base_url": fails.URL, "api_key": canary})
 	asJSON("POST", "/api/v1/model_providers", object{"type": "anthropic", "base_url": takes.URL, "api_key": canary})
-	asJSON("POST", "/api/v1/model_providers", object{"type": "openai", "base_url": "http://u:" + canary + "@h",
-		"api_key": canary + "\n"})
+	asJSON("POST", "/api/v1/model_providers", object{
+		"type": "openai", "base_url": "http://u:" + canary + "@h",
+		"api_key": canary + "\n",
+	})
 	asJSON("POST", "/api/v1/connectors", object{"url": fails.URL + "/mcp", "client_id": "id", "client_secret": canary})
 	asJSON("PUT", "/api/v1/variables", object{"variables": object{"KEY": []string{canary}}})
 	request("POST", "/api/v1/contexts", strings.NewReader(`{"metadata": {"a": "`+canary), "application/json")
@@ -459,13 +509,22 @@ func TestServerShowsNoSecrets(t *testing.T) {
 
 	operator := func(args ...string) {
 		t.Helper()
-		out, err := run(t.Context(), tidings, []string{"TIDINGS_URL=http://user:" + canary + "@" + address,
-			"TIDINGS_TOKEN=" + canary + canary}, args...).CombinedOutput()
+		out, err := run(t.Context(), tidings, []string{
+			"TIDINGS_URL=http://user:" + canary + "@" + address,
+			"TIDINGS_TOKEN=" + canary + canary,
+		}, args...).CombinedOutput()
 		fmt.Fprintf(all, "\n$ tidings %s: %v\n%s", args, err, out)
 	}
 	operator("endpoints", "test")
-	for _, args := range [][]string{{"endpoints"}, {"endpoints", "show", "headers"}, {"attempts"},
-		{"attempts", "--json"}, {"parked"}, {"events", "--json"}, {"replays"}} {
+	for _, args := range [][]string{
+		{"endpoints"},
+		{"endpoints", "show", "headers"},
+		{"attempts"},
+		{"attempts", "--json"},
+		{"parked"},
+		{"events", "--json"},
+		{"replays"},
+	} {
 		operator(args...)
 	}
 	asJSON("GET", "/api/v1/webhooks/endpoints", nil)
@@ -496,8 +555,10 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	if found := shows(said, secrets...); found != nil {
 		t.Errorf("shown:\n%s", strings.Join(found, ""))
 	}
-	for _, want := range []string{"outcome=http_500", "outcome=tls", "outcome=connect", "outcome=dns",
-		"outcome=blocked_address", "the store answered", "<secret>", "OpenTelemetry"} {
+	for _, want := range []string{
+		"outcome=http_500", "outcome=tls", "outcome=connect", "outcome=dns",
+		"outcome=blocked_address", "the store answered", "<secret>", "OpenTelemetry",
+	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("nothing said %q: the test does not reach what it is for", want)
 		}

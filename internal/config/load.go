@@ -32,8 +32,10 @@ type Input struct {
 // Load reads the settings. The error is [Problems], or says which file can't be
 // read.
 func Load(in Input) (Config, error) {
-	d := &decoder{origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node),
-		unread: make(map[string]bool)}
+	d := &decoder{
+		origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node),
+		unread: make(map[string]bool),
+	}
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for i, file := range in.Files {
 		text, err := regular.Read(file)

@@ -293,37 +293,45 @@ webhook:
 			`:4:5: files.s3: is for PostgreSQL`,
 			`:4:15: files.s3.endpoint: the URL must begin with http:// or https://`,
 		}},
-		"limits": {"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n",
+		"limits": {
+			"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n",
 			[]string{
 				`:2:3: limits.user_scans: must not be more than limits.scans, which is for all users`,
 				`:2:24: limits.requests_per_second: must be more than 0`,
 				`:3:10: limits.burst: must be at least 1`,
 				`:4:21: limits.user_body_memory: must be at least 16MiB`,
-			}},
+			},
+		},
 		"connections": {"database: {max_connections: 5}\n", []string{
 			`:1:29: database.max_connections: must be at least 6`,
 			`:1:29: database.max_connections: is for PostgreSQL; set database_url, too`,
 		}},
-		"connections, said twice": {"database_url: postgres://db/x?pool_max_conns=9\ndatabase: {max_connections: 9}\n",
+		"connections, said twice": {
+			"database_url: postgres://db/x?pool_max_conns=9\ndatabase: {max_connections: 9}\n",
 			[]string{
 				`:2:29: database.max_connections: set either this or pool_max_conns in database_url, not both`,
-			}},
-		"retry": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], " +
-			"max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n",
+			},
+		},
+		"retry": {
+			"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], " +
+				"max_attempts: 101, max_age: soon}\n    - url: https://example.org\n      retry: {schedule: 5s}\n",
 			[]string{
 				`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
 				`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
 				`:4:63: webhook.endpoints[0].retry.max_age: expected a duration such as`,
 				`:6:25: webhook.endpoints[1].retry.schedule: expected a list`,
-			}},
+			},
+		},
 		"retry limits": {"webhook:\n  endpoints:\n    - url: https://example.com\n      retry: {schedule: [5s, 0s], " +
 			"max_attempts: 101}\n", []string{
 			`:4:30: webhook.endpoints[0].retry.schedule[1]: must be more than 0`,
 			`:4:49: webhook.endpoints[0].retry.max_attempts: must be from 1 to 100`,
 		}},
 		"syntax": {"a: [", []string{`:1:1: not valid YAML`}},
-		"anchor": {"webhook:\n  source: *hunter2\n",
-			[]string{`:2:11: not valid YAML: a value that begins with "*" stands for another one`}},
+		"anchor": {
+			"webhook:\n  source: *hunter2\n",
+			[]string{`:2:11: not valid YAML: a value that begins with "*" stands for another one`},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, tt.text)

@@ -199,8 +199,10 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 
 // isSecret reports whether a setting is nothing but a secret.
 func isSecret(key string) bool {
-	for _, name := range []string{"secret", "secrets[]", "token", "encryption_key", "access_key", "secret_key",
-		"client_secret", ".headers.X-A", "database_url"} {
+	for _, name := range []string{
+		"secret", "secrets[]", "token", "encryption_key", "access_key", "secret_key",
+		"client_secret", ".headers.X-A", "database_url",
+	} {
 		if strings.HasSuffix(key, name) && !strings.Contains(key, ".http.") {
 			return true
 		}

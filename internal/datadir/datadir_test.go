@@ -48,8 +48,10 @@ func TestWriteNewMakesAFileOnce(t *testing.T) {
 // Only what is Tidings' own in a folder is tightened.
 func TestTighten(t *testing.T) {
 	folder := t.TempDir()
-	for name, mode := range map[string]fs.FileMode{datadir.Database: 0o644, datadir.AdminToken: 0o640,
-		"somebody-elses": 0o755} {
+	for name, mode := range map[string]fs.FileMode{
+		datadir.Database: 0o644, datadir.AdminToken: 0o640,
+		"somebody-elses": 0o755,
+	} {
 		file := filepath.Join(folder, name)
 		if err := os.WriteFile(file, nil, mode); err != nil {
 			t.Fatal(err)
@@ -65,8 +67,10 @@ func TestTighten(t *testing.T) {
 		t.Errorf("exposed = %q, want %q", datadir.Exposed(folder), want)
 	}
 	datadir.Tighten(folder)
-	for name, want := range map[string]fs.FileMode{datadir.Database: 0o600, datadir.AdminToken: 0o600,
-		"somebody-elses": 0o755, ".": 0o755} {
+	for name, want := range map[string]fs.FileMode{
+		datadir.Database: 0o600, datadir.AdminToken: 0o600,
+		"somebody-elses": 0o755, ".": 0o755,
+	} {
 		if info, err := os.Stat(filepath.Join(folder, name)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: mode = %v, %v; want %v", name, info.Mode().Perm(), err, want)
 		}

@@ -155,8 +155,10 @@ func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 
 // holdsSecrets are the tags of operations that need an encryption key: without it
 // they answer 501.
-var holdsSecrets = map[string]bool{"providers": true, "model_providers": true, "connectors": true,
-	"variables": true, "keys": true}
+var holdsSecrets = map[string]bool{
+	"providers": true, "model_providers": true, "connectors": true,
+	"variables": true, "keys": true,
+}
 
 // declareErrors adds to the document the errors that follow from what an operation
 // takes.
@@ -196,7 +198,8 @@ func declareErrors(document *huma.OpenAPI, op *huma.Operation) {
 
 // register adds an operation, with what all have in common.
 func register[I, O any](a *api, op huma.Operation,
-	do func(ctx context.Context, who resource.Caller, in *I) (*O, error)) {
+	do func(ctx context.Context, who resource.Caller, in *I) (*O, error),
+) {
 	op.Path = root + op.Path
 	op.Security = []map[string][]string{{"token": {}}}
 	// huma gets bodies that were read and checked: it would decode all of one first.

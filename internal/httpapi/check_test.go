@@ -180,12 +180,18 @@ func TestCheckBody(t *testing.T) {
 	}{
 		{`{"name":"ok"}`, 0, nil, ""},
 		{`{"NAME":"ok","kind":null,"tags":null}`, 0, nil, ""},
-		{`{"name":"ok","count":3,"Count":1}`, 422, []string{"body.count: expected number >= 2"},
-			""}, // the last one wins
+		{
+			`{"name":"ok","count":3,"Count":1}`, 422,
+			[]string{"body.count: expected number >= 2"},
+			"",
+		}, // the last one wins
 		{`{"name":"C:\\u0000"}`, 422, []string{"body.name: expected length <= 3"}, ""},
 		{`{"name":"\u0000"}`, 422, []string{"body.name: holds a zero byte (U+0000), which can't be kept"}, ""},
-		{`{"name":"ok","any":{"\u0000":1}}`, 422, []string{"body.any: holds a zero byte (U+0000), which can't be kept"},
-			""},
+		{
+			`{"name":"ok","any":{"\u0000":1}}`, 422,
+			[]string{"body.any: holds a zero byte (U+0000), which can't be kept"},
+			"",
+		},
 		{`{"vector":"x","map":{"a.b":1,"c":2},"x":3}`, 422, []string{
 			"body.vector: expected array", "body.map.a.b: expected string", "body.map.c: expected string",
 			"body.x: unexpected property",
@@ -216,8 +222,10 @@ func TestCheckBody(t *testing.T) {
 			"validation failed: the first 20 problems are listed, and there are 30 more",
 		},
 		{`{"name":"ok"`, 400, nil, "the body is not JSON: unexpected end of JSON input at byte 12"},
-		{`{"name":"ok",}`, 400, nil,
-			"the body is not JSON: invalid character '}' looking for beginning of object key string at byte 14"},
+		{
+			`{"name":"ok",}`, 400, nil,
+			"the body is not JSON: invalid character '}' looking for beginning of object key string at byte 14",
+		},
 		{"{\"name\":\"\xff\"}", 400, nil, "the body is not UTF-8"},
 	} {
 		_, problem := httpapi.CheckBody(registry, schema, []byte(test.body))

@@ -26,8 +26,10 @@ func (a *api) docs() http.HandlerFunc {
 	for path, item := range a.huma.OpenAPI().Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
 			if op != nil {
-				d := documented{Method: op.Method, Path: path, Summary: op.Summary,
-					Parameters: op.Parameters, Body: bodyName(op)}
+				d := documented{
+					Method: op.Method, Path: path, Summary: op.Summary,
+					Parameters: op.Parameters, Body: bodyName(op),
+				}
 				sections[op.Tags[0]] = append(sections[op.Tags[0]], d)
 			}
 		}

@@ -112,8 +112,10 @@ func (a *api) feedRoutes() {
 			"application/json":  {},
 			"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}},
 		}},
-		"410": {Description: "Gone",
-			Content: map[string]*huma.MediaType{"application/problem+json": {Schema: expired}}},
+		"410": {
+			Description: "Gone",
+			Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: expired}},
+		},
 	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
 		r, err := a.newFeedReader(ctx, who, in.Authorization, in.After, in.Types)
@@ -150,8 +152,10 @@ type feedReader struct {
 func (a *api) newFeedReader(
 	ctx context.Context, who resource.Caller, authorization, after, types string,
 ) (*feedReader, error) {
-	r := &feedReader{api: a, authorization: authorization, who: who, checked: time.Now(),
-		changed: a.Authenticator.Changed()}
+	r := &feedReader{
+		api: a, authorization: authorization, who: who, checked: time.Now(),
+		changed: a.Authenticator.Changed(),
+	}
 	var err error
 	if r.patterns, err = parsePatterns("types", types); err != nil {
 		return nil, err
@@ -231,8 +235,10 @@ func (r *feedReader) lost(why string, after int64) error {
 
 func (r *feedReader) gone(detail string, after int64) error {
 	start := feedCursor{after, r.api.Feed.Epoch()}.String()
-	return &ExpiredProblem{ErrorModel: *newProblem(http.StatusGone, detail+", then start with after="+start),
-		After: start}
+	return &ExpiredProblem{
+		ErrorModel: *newProblem(http.StatusGone, detail+", then start with after="+start),
+		After:      start,
+	}
 }
 
 // maxPatterns bounds what every event that is read is compared with.
@@ -421,8 +427,10 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if r.Header.Get(ifMatch) != "" {
-		return &resource.Error{Code: resource.Invalid, Field: "header." + ifMatch,
-			Message: "this operation does not compare versions; leave it out"}
+		return &resource.Error{
+			Code: resource.Invalid, Field: "header." + ifMatch,
+			Message: "this operation does not compare versions; leave it out",
+		}
 	}
 	leave, err := a.Limits.Streams.Enter(ctx, who.UserID, 1)
 	if err != nil {

@@ -24,13 +24,15 @@ func (a *api) fileRoutes() {
 	upload.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
 	register(a, upload, a.createFile)
 	// Only described: with a body of its own, huma would read it all beforehand.
-	a.huma.OpenAPI().Paths[root+"/files"].Post.RequestBody = &huma.RequestBody{Required: true,
+	a.huma.OpenAPI().Paths[root+"/files"].Post.RequestBody = &huma.RequestBody{
+		Required: true,
 		Content: map[string]*huma.MediaType{
 			"multipart/form-data": {Schema: &huma.Schema{
 				Type: huma.TypeObject, Required: []string{"file"},
 				Properties: map[string]*huma.Schema{"file": {Type: huma.TypeString, Format: "binary"}},
 			}},
-		}}
+		},
+	}
 	list(a, "/files", "listFiles", "List your files", func(ctx context.Context, who resource.Caller, in *struct {
 		Cut
 		OrderBy        string `query:"order_by" enum:"created_at,updated_at,filename,file_size_bytes" default:"created_at"`
@@ -92,19 +94,25 @@ func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (
 	if err != nil {
 		return nil, err
 	}
-	file := resource.NewFile{Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"),
-		Content: &explained{part}}
+	file := resource.NewFile{
+		Filename: part.FileName(), ContentType: part.Header.Get("Content-Type"),
+		Content: &explained{part},
+	}
 	if err := cmp.Or(valid.Text(file.Filename), valid.Text(file.ContentType)); err != nil {
-		return nil, &resource.Error{Code: resource.Invalid, Field: "file",
-			Message: "its name or content type " + err.Error()}
+		return nil, &resource.Error{
+			Code: resource.Invalid, Field: "file",
+			Message: "its name or content type " + err.Error(),
+		}
 	}
 	return answer(a.Resources.Files.Create(ctx, who, file))
 }
 
 // filePart finds the part "file" of a multipart body.
 func filePart(r *http.Request) (*multipart.Part, error) {
-	missing := &resource.Error{Code: resource.Invalid, Field: "file",
-		Message: `expected multipart/form-data with a part "file"`}
+	missing := &resource.Error{
+		Code: resource.Invalid, Field: "file",
+		Message: `expected multipart/form-data with a part "file"`,
+	}
 	parts, err := r.MultipartReader()
 	if err != nil {
 		return nil, missing
@@ -131,8 +139,10 @@ func (e *explained) Read(b []byte) (int, error) {
 	case err == nil || errors.Is(err, io.EOF):
 		return n, err
 	case errors.As(err, &tooLarge):
-		return n, &resource.Error{Code: resource.TooLarge, Field: "file", Message: "the upload is larger than allowed",
-			Cause: err}
+		return n, &resource.Error{
+			Code: resource.TooLarge, Field: "file", Message: "the upload is larger than allowed",
+			Cause: err,
+		}
 	}
 	return n, &resource.Error{Code: resource.Unusable, Field: "file", Message: "the upload broke off", Cause: err}
 }
@@ -150,8 +160,10 @@ func content(
 	op.Errors = []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable}
 	op.Responses = map[string]*huma.Response{
 		"200": whole,
-		"206": {Description: "The range that was asked for; several are parts of multipart/byteranges",
-			Content: whole.Content},
+		"206": {
+			Description: "The range that was asked for; several are parts of multipart/byteranges",
+			Content:     whole.Content,
+		},
 		"304": {Description: "The content is the one that If-None-Match or If-Modified-Since names"},
 	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *struct {

@@ -49,8 +49,10 @@ func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
 	e, ok := errors.AsType[*resource.Error](err)
 	// Nobody reads the answer, unless it is about a body that did not come.
 	if errors.Is(ctx.Err(), context.Canceled) && (!ok || statuses[e.Code] >= http.StatusInternalServerError) {
-		return &huma.ErrorModel{Status: statusClientGone, Title: "Client Closed Request",
-			Detail: "the client closed the connection"}
+		return &huma.ErrorModel{
+			Status: statusClientGone, Title: "Client Closed Request",
+			Detail: "the client closed the connection",
+		}
 	}
 	if ok {
 		p := newProblem(statuses[e.Code], e.Error())
@@ -165,8 +167,10 @@ func boundProblem(_ huma.Context, _ string, v any) (any, error) {
 
 func (a *api) noSuchRoute(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut,
-		http.MethodPatch, http.MethodDelete} {
+	for _, method := range []string{
+		http.MethodGet, http.MethodPost, http.MethodPut,
+		http.MethodPatch, http.MethodDelete,
+	} {
 		other := r.Clone(r.Context())
 		other.Method = method
 		if _, pattern := a.mux.Handler(other); pattern != "/" {

@@ -131,8 +131,10 @@ func (a *api) refuseParameter(ctx huma.Context, err error) {
 func checkQuery(raw string, op *huma.Operation) error {
 	given, err := url.ParseQuery(raw)
 	if err != nil {
-		return &resource.Error{Code: resource.Invalid, Field: "query",
-			Message: "is not a valid query string: " + err.Error()}
+		return &resource.Error{
+			Code: resource.Invalid, Field: "query",
+			Message: "is not a valid query string: " + err.Error(),
+		}
 	}
 	var known []string
 	for _, p := range op.Parameters {
@@ -144,8 +146,10 @@ func checkQuery(raw string, op *huma.Operation) error {
 		field := "query." + name
 		switch {
 		case !slices.Contains(known, name) && known == nil:
-			return &resource.Error{Code: resource.Invalid, Field: field,
-				Message: "unknown parameter: this operation takes none"}
+			return &resource.Error{
+				Code: resource.Invalid, Field: field,
+				Message: "unknown parameter: this operation takes none",
+			}
 		case !slices.Contains(known, name):
 			return &resource.Error{
 				Code: resource.Invalid, Field: field,

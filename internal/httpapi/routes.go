@@ -65,7 +65,8 @@ func (a *api) providerRoutes() {
 	register(a, operation(http.MethodPost, "/providers/preview", "previewProvider",
 		"See what an agent would be, without keeping it"),
 		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewProvider]) (*plain[*resource.Provider],
-			error) {
+			error,
+		) {
 			return answerPlain(r.Providers.Preview(ctx, who, in.Body))
 		})
 	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation",
@@ -112,7 +113,8 @@ func (a *api) providerBuildRoutes() {
 	register(a, operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild",
 		"See what a build would be, without recording it"),
 		func(_ context.Context, who resource.Caller,
-			in *withBody[resource.NewProviderBuild]) (*plain[*resource.ProviderBuild], error) {
+			in *withBody[resource.NewProviderBuild],
+		) (*plain[*resource.ProviderBuild], error) {
 			return answerPlain(r.ProviderBuilds.Preview(who, in.Body))
 		})
 }
@@ -243,14 +245,16 @@ func (a *api) modelProviderRoutes() {
 	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels",
 		"Find models like those suggested, best first"),
 		func(ctx context.Context, who resource.Caller,
-			in *withBody[resource.ModelMatch]) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+			in *withBody[resource.ModelMatch],
+		) (*plain[*resource.Items[*resource.MatchedModel]], error) {
 			offer, err := r.ModelProviders.Offer(ctx, who) // may wait for others, without a place
 			if err != nil {
 				return nil, err
 			}
 			return scanning(a,
 				func(ctx context.Context, _ resource.Caller,
-					in resource.ModelMatch) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+					in resource.ModelMatch,
+				) (*plain[*resource.Items[*resource.MatchedModel]], error) {
 					return answerPlain(offer.Match(ctx, in))
 				})(ctx, who, in.Body)
 		})

@@ -108,7 +108,8 @@ func tagOf(path string) string {
 }
 
 func create[B any, R resource.Row](a *api, path, id, summary string,
-	do func(context.Context, resource.Caller, B) (R, error)) {
+	do func(context.Context, resource.Caller, B) (R, error),
+) {
 	op := operation(http.MethodPost, path, id, summary)
 	op.DefaultStatus = http.StatusCreated
 	op.Errors = []int{http.StatusConflict}
@@ -118,7 +119,8 @@ func create[B any, R resource.Row](a *api, path, id, summary string,
 }
 
 func get[R resource.Row](a *api, path, id, summary string,
-	do func(context.Context, resource.Caller, string) (R, error)) {
+	do func(context.Context, resource.Caller, string) (R, error),
+) {
 	register(a, operation(http.MethodGet, path, id, summary),
 		func(ctx context.Context, who resource.Caller, in *ByID) (*one[R], error) {
 			return answer(do(ctx, who, in.ID))
@@ -126,7 +128,8 @@ func get[R resource.Row](a *api, path, id, summary string,
 }
 
 func change[B any, R resource.Row](a *api, method, path, id, summary string,
-	do func(context.Context, resource.Caller, string, int64, B) (R, error)) {
+	do func(context.Context, resource.Caller, string, int64, B) (R, error),
+) {
 	op := operation(method, path, id, summary)
 	op.Errors = []int{http.StatusConflict}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *changeOf[B]) (*one[R], error) {
@@ -163,7 +166,8 @@ func (p Paging) page() resource.Page { return p.by(p.OrderBy) }
 
 // list answers with a part of a list; I is [Paging] or the like, and filters.
 func list[I, R any](a *api, path, id, summary string,
-	do func(context.Context, resource.Caller, *I) (*resource.Items[R], error)) {
+	do func(context.Context, resource.Caller, *I) (*resource.Items[R], error),
+) {
 	register(a, operation(http.MethodGet, path, id, summary),
 		func(ctx context.Context, who resource.Caller, in *I) (*plain[*resource.Items[R]], error) {
 			return answerPlain(do(ctx, who, in))

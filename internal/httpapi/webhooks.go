@@ -114,7 +114,8 @@ func (a *api) webhookEventRoutes() {
 	w := a.Webhooks
 	admin(a, operation(http.MethodGet, "/webhooks/events", "listWebhookEvents", "List events, newest first"),
 		scanning(a, func(ctx context.Context, _ resource.Caller, in *WebhookFilter) (*webhook.Page[webhook.Event],
-			error) {
+			error,
+		) {
 			f, err := in.filter()
 			if err != nil {
 				return nil, err
@@ -166,7 +167,8 @@ func (a *api) replayRoutes() {
 	begin.DefaultStatus = http.StatusCreated
 	begin.Errors = []int{http.StatusConflict}
 	admin(a, begin, func(ctx context.Context, who resource.Caller, in *withBody[webhook.NewReplay]) (*webhook.Replay,
-		error) {
+		error,
+	) {
 		r, err := w.Replay(ctx, in.Body, who.UserID)
 		if err == nil {
 			a.Logger.InfoContext(ctx, "operator: replay", "endpoint", r.Endpoint, "replay", r.ID, "user_id", who.UserID)

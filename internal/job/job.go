@@ -42,8 +42,10 @@ const (
 func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	jobs := []Job{
 		{"check agents", s.CheckInterval, NewAgentChecks(r.Providers, s.CheckInterval, logger).Run},
-		{"check model providers", s.ModelCheckInterval,
-			func(ctx context.Context) error { return checkModelProviders(ctx, r.ModelProviders) }},
+		{
+			"check model providers", s.ModelCheckInterval,
+			func(ctx context.Context) error { return checkModelProviders(ctx, r.ModelProviders) },
+		},
 		{"sweep file contents", sweepInterval, func(ctx context.Context) error {
 			n, err := r.Files.Sweep(ctx)
 			if n > 0 {

@@ -12,8 +12,10 @@ import (
 
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := limit.NewRate(limit.RateOptions{PerSecond: 10, Burst: 5, Who: "one caller",
-			Setting: "limits.requests_per_second"})
+		r := limit.NewRate(limit.RateOptions{
+			PerSecond: 10, Burst: 5, Who: "one caller",
+			Setting: "limits.requests_per_second",
+		})
 		take := func(key string, left int, reset time.Duration) {
 			t.Helper()
 			b, err := r.Take(key)

@@ -134,14 +134,22 @@ func TestTLSFailures(t *testing.T) {
 		detail string
 	}{
 		"delivered": {server: server(good), tls: object{"ca": ca.PEM()}},
-		"client certificate, TLS 1.3": {server: mutual(tls.VersionTLS13),
-			tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
-		"client certificate, TLS 1.2": {server: mutual(tls.VersionTLS12),
-			tls: object{"ca": ca.PEM(), "cert": client, "key": key}},
-		"client certificate is missing, TLS 1.3": {server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM()},
-			detail: "certificate required"},
-		"client certificate is missing, TLS 1.2": {server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM()},
-			detail: "remote error: tls:"},
+		"client certificate, TLS 1.3": {
+			server: mutual(tls.VersionTLS13),
+			tls:    object{"ca": ca.PEM(), "cert": client, "key": key},
+		},
+		"client certificate, TLS 1.2": {
+			server: mutual(tls.VersionTLS12),
+			tls:    object{"ca": ca.PEM(), "cert": client, "key": key},
+		},
+		"client certificate is missing, TLS 1.3": {
+			server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM()},
+			detail: "certificate required",
+		},
+		"client certificate is missing, TLS 1.2": {
+			server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM()},
+			detail: "remote error: tls:",
+		},
 		"client certificate is refused, TLS 1.3": {
 			server: mutual(tls.VersionTLS13), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey},
 			detail: "remote error: tls:",
@@ -152,22 +160,32 @@ func TestTLSFailures(t *testing.T) {
 		},
 		"unknown authority":    {server: server(good), tls: object{"ca": other.PEM()}, detail: "unknown authority"},
 		"system's authorities": {server: server(good), tls: object{}, detail: "x509:"},
-		"expired": {server: server(ca.IssueUntil(time.Now().Add(-time.Minute), "localhost")),
-			tls: object{"ca": ca.PEM()}, detail: "expired"},
-		"another host": {server: server(ca.Issue("example.com")), tls: object{"ca": ca.PEM()},
-			detail: "not localhost"},
+		"expired": {
+			server: server(ca.IssueUntil(time.Now().Add(-time.Minute), "localhost")),
+			tls:    object{"ca": ca.PEM()}, detail: "expired",
+		},
+		"another host": {
+			server: server(ca.Issue("example.com")), tls: object{"ca": ca.PEM()},
+			detail: "not localhost",
+		},
 		"protocol version": {
 			server: &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12},
 			tls:    object{"ca": ca.PEM(), "min_version": "TLS13"}, detail: "protocol version",
 		},
-		"plain HTTP": {url: strings.Replace(plain.URL, "http://", "https://", 1), tls: object{},
-			detail: "HTTP response to HTTPS client"},
-		"not TLS": {url: "https://" +
-			listen(t, func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") }), tls: object{},
-			detail: "TLS handshake"},
+		"plain HTTP": {
+			url: strings.Replace(plain.URL, "http://", "https://", 1), tls: object{},
+			detail: "HTTP response to HTTPS client",
+		},
+		"not TLS": {
+			url: "https://" +
+				listen(t, func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") }), tls: object{},
+			detail: "TLS handshake",
+		},
 		"hangs up": {url: "https://" + listen(t, func(net.Conn) {}), tls: object{}},
-		"never talks": {url: "https://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), tls: object{},
-			detail: "no connection in time"},
+		"never talks": {
+			url: "https://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), tls: object{},
+			detail: "no connection in time",
+		},
 	} {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, HTTP/2 %v", name, http2), func(t *testing.T) {
@@ -283,40 +301,68 @@ func TestFailuresOnTheWay(t *testing.T) {
 	}{
 		"no such name":   {url: "http://nowhere.invalid", reason: "dns", detail: "nowhere.invalid"},
 		"nobody listens": {url: nobody, reason: "connect", detail: "connection refused"},
-		"reset": {url: "http://" +
-			listen(t, after(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) })), reason: "reset",
-			detail: "reset by peer"},
-		"hangs up": {url: "http://" + listen(t, after(func(net.Conn) {})),
-			reason: "reset", detail: "EOF"},
-		"no HTTP": {url: "http://" +
-			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") })), reason: "reset",
-			detail: "malformed HTTP"},
-		"TLS on http": {url: strings.Replace(speak(t, good, nil), "https://", "http://", 1),
-			reason: "reset"},
+		"reset": {
+			url: "http://" +
+				listen(t, after(func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) })), reason: "reset",
+			detail: "reset by peer",
+		},
+		"hangs up": {
+			url:    "http://" + listen(t, after(func(net.Conn) {})),
+			reason: "reset", detail: "EOF",
+		},
+		"no HTTP": {
+			url: "http://" +
+				listen(t, after(func(c net.Conn) { fmt.Fprint(c, "220 smtp.example.com ESMTP\r\n") })), reason: "reset",
+			detail: "malformed HTTP",
+		},
+		"TLS on http": {
+			url:    strings.Replace(speak(t, good, nil), "https://", "http://", 1),
+			reason: "reset",
+		},
 		"half a header": {url: "http://" +
 			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-") })), reason: "reset"},
-		"header too large": {url: "http://" +
-			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })),
-			reason: "reset", detail: "headers exceeded"},
-		"proxy: nobody": {url: secure, http: object{"proxy_url": nobody, "tls_config": trust},
-			reason: "connect", detail: "connection refused"},
-		"proxy: no credentials": {url: secure, http: object{"proxy_url": proxy(t, "407 Proxy Authentication Required"),
-			"tls_config": trust}, reason: "connect", detail: "the proxy answered 407"},
-		"proxy: refuses": {url: secure,
+		"header too large": {
+			url: "http://" +
+				listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })),
+			reason: "reset", detail: "headers exceeded",
+		},
+		"proxy: nobody": {
+			url: secure, http: object{"proxy_url": nobody, "tls_config": trust},
+			reason: "connect", detail: "connection refused",
+		},
+		"proxy: no credentials": {url: secure, http: object{
+			"proxy_url":  proxy(t, "407 Proxy Authentication Required"),
+			"tls_config": trust,
+		}, reason: "connect", detail: "the proxy answered 407"},
+		"proxy: refuses": {
+			url:  secure,
 			http: object{"proxy_url": proxy(t, "403 Forbidden"), "tls_config": trust}, reason: "connect",
-			detail: "the proxy answered 403"},
-		"proxy: bad gateway": {url: secure,
+			detail: "the proxy answered 403",
+		},
+		"proxy: bad gateway": {
+			url:  secure,
 			http: object{"proxy_url": proxy(t, "502 Bad Gateway"), "tls_config": trust}, reason: "connect",
-			detail: "the proxy answered 502"},
-		"proxy: hangs up": {url: secure, http: object{"proxy_url": "http://" + listen(t, func(net.Conn) {}),
-			"tls_config": trust}, reason: "connect"},
-		"proxy: hangs": {url: secure, http: object{"proxy_url": "http://" + silent, "tls_config": trust},
-			reason: "connect", detail: "no connection in time"},
-		"proxy: plain, hangs up": {url: server.URL,
-			http: object{"proxy_url": "http://" + listen(t, after(func(net.Conn) {}))}, reason: "reset"},
-		"proxy: SOCKS": {url: secure,
-			http: object{"proxy_url": "socks5://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "\x05\xff") }),
-				"tls_config": trust}, reason: "connect"},
+			detail: "the proxy answered 502",
+		},
+		"proxy: hangs up": {url: secure, http: object{
+			"proxy_url":  "http://" + listen(t, func(net.Conn) {}),
+			"tls_config": trust,
+		}, reason: "connect"},
+		"proxy: hangs": {
+			url: secure, http: object{"proxy_url": "http://" + silent, "tls_config": trust},
+			reason: "connect", detail: "no connection in time",
+		},
+		"proxy: plain, hangs up": {
+			url:  server.URL,
+			http: object{"proxy_url": "http://" + listen(t, after(func(net.Conn) {}))}, reason: "reset",
+		},
+		"proxy: SOCKS": {
+			url: secure,
+			http: object{
+				"proxy_url":  "socks5://" + listen(t, func(c net.Conn) { fmt.Fprint(c, "\x05\xff") }),
+				"tls_config": trust,
+			}, reason: "connect",
+		},
 		"HTTP/2: REFUSED_STREAM": {
 			url: speak(t, good,
 				func(f *http2.Framer, stream uint32) { _ = f.WriteRSTStream(stream, http2.ErrCodeRefusedStream) }),
@@ -343,34 +389,60 @@ func TestFailuresOnTheWay(t *testing.T) {
 			}),
 			http: object{"tls_config": trust}, reason: "reset", detail: "PROTOCOL_ERROR",
 		},
-		"OAuth2: refuses": {url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)),
-			reason: "credentials", detail: "token endpoint answered 401 invalid_client"},
-		"OAuth2: in trouble": {url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials",
-			detail: "token endpoint answered 500"},
-		"OAuth2: redirects": {url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials",
-			detail: "token endpoint answered 302"},
-		"OAuth2: switches": {url: server.URL, http: oauth2("http://" + switching), reason: "credentials",
-			detail: "token endpoint answered 101"},
-		"OAuth2: no token": {url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials",
-			detail: "token endpoint"},
-		"OAuth2: no JSON": {url: server.URL, http: oauth2(tokenEndpoint(200, "hidden")), reason: "credentials",
-			detail: "token endpoint"},
-		"OAuth2: nobody": {url: server.URL, http: oauth2(nobody + "/?key=hidden"), reason: "credentials",
-			detail: "connection refused"},
-		"OAuth2: no such name": {url: server.URL, http: oauth2("http://nowhere.invalid"), reason: "credentials",
-			detail: "nowhere.invalid"},
-		"OAuth2: hangs": {url: server.URL, http: oauth2("http://" + silent), reason: "credentials",
-			detail: "no credentials within"},
-		"bearer token's file": {url: server.URL,
+		"OAuth2: refuses": {
+			url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)),
+			reason: "credentials", detail: "token endpoint answered 401 invalid_client",
+		},
+		"OAuth2: in trouble": {
+			url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials",
+			detail: "token endpoint answered 500",
+		},
+		"OAuth2: redirects": {
+			url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials",
+			detail: "token endpoint answered 302",
+		},
+		"OAuth2: switches": {
+			url: server.URL, http: oauth2("http://" + switching), reason: "credentials",
+			detail: "token endpoint answered 101",
+		},
+		"OAuth2: no token": {
+			url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials",
+			detail: "token endpoint",
+		},
+		"OAuth2: no JSON": {
+			url: server.URL, http: oauth2(tokenEndpoint(200, "hidden")), reason: "credentials",
+			detail: "token endpoint",
+		},
+		"OAuth2: nobody": {
+			url: server.URL, http: oauth2(nobody + "/?key=hidden"), reason: "credentials",
+			detail: "connection refused",
+		},
+		"OAuth2: no such name": {
+			url: server.URL, http: oauth2("http://nowhere.invalid"), reason: "credentials",
+			detail: "nowhere.invalid",
+		},
+		"OAuth2: hangs": {
+			url: server.URL, http: oauth2("http://" + silent), reason: "credentials",
+			detail: "no credentials within",
+		},
+		"bearer token's file": {
+			url:     server.URL,
 			missing: func(path string) object { return object{"authorization": object{"credentials_file": path}} },
-			reason:  "credentials", detail: "no such file"},
-		"password's file": {url: server.URL,
+			reason:  "credentials", detail: "no such file",
+		},
+		"password's file": {
+			url: server.URL,
 			missing: func(path string) object {
-				return object{"basic_auth": object{"username": "me",
-					"password_file": path}}
-			}, reason: "credentials", detail: "no such file"},
-		"header's file": {url: server.URL,
-			missing: func(path string) object { return object{"http_headers": object{"X-Key": object{"files": []any{path}}}} }, reason: "credentials", detail: "no such file"},
+				return object{"basic_auth": object{
+					"username":      "me",
+					"password_file": path,
+				}}
+			}, reason: "credentials", detail: "no such file",
+		},
+		"header's file": {
+			url:     server.URL,
+			missing: func(path string) object { return object{"http_headers": object{"X-Key": object{"files": []any{path}}}} }, reason: "credentials", detail: "no such file",
+		},
 		"client secret's file": {url: server.URL, missing: func(path string) object {
 			return object{"oauth2": object{"client_id": "me", "client_secret_file": path, "token_url": server.URL}}
 		}, reason: "credentials", detail: "no such file"},

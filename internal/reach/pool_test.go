@@ -258,8 +258,10 @@ func TestBodyThatNeverEnds(t *testing.T) {
 				}
 			})
 		s := newSender(t,
-			object{"url": target, "timeout": "15s",
-				"http": object{"tls_config": object{"ca": ca.PEM()}, "enable_http2": http2}})
+			object{
+				"url": target, "timeout": "15s",
+				"http": object{"tls_config": object{"ca": ca.PEM()}, "enable_http2": http2},
+			})
 		send := func(id string, code int) tidings.Outcome {
 			status.Store(int64(code))
 			a := attempt()

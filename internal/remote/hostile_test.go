@@ -335,7 +335,8 @@ func TestConnections(t *testing.T) {
 	var last string
 	for range 40 {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
-			_ *http.Request) {
+			_ *http.Request,
+		) {
 			fmt.Fprint(w, cardOf(""))
 		}))
 		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {

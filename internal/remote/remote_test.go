@@ -19,8 +19,10 @@ import (
 
 // loopback is the rule of a laptop.
 func loopback() sender.Egress {
-	return sender.Egress{PublicOnly: true, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"),
-		netip.MustParsePrefix("::1/128")}}
+	return sender.Egress{PublicOnly: true, Private: []netip.Prefix{
+		netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("::1/128"),
+	}}
 }
 
 func newClient(t testing.TB, egress sender.Egress) *remote.Client {
@@ -122,8 +124,10 @@ func TestAgentCard(t *testing.T) {
 		string(card) != cardOf("Says it again.") {
 		t.Errorf("card = %s, %v", card, err)
 	}
-	for path, want := range map[string]resource.RemoteReason{"/nameless": resource.RemoteUnusable,
-		"/none": resource.RemoteRefuses} {
+	for path, want := range map[string]resource.RemoteReason{
+		"/nameless": resource.RemoteUnusable,
+		"/none":     resource.RemoteRefuses,
+	} {
 		if _, err := c.Fetch(t.Context(), agent.URL+path); reasonOf(err) != want {
 			t.Errorf("%s: reason %q, want %q", path, reasonOf(err), want)
 		}
@@ -144,8 +148,10 @@ func TestCheckAgentCard(t *testing.T) {
 		"no object": {`[]`, "", "not an agent card"},
 		"null":      {`null`, "", "it has no name"},
 		"no URL":    {strings.Replace(cardOf("a"), `"url"`, `"URL"`, 1), "", "it has no url"},
-		"null for a list": {strings.Replace(cardOf("a"), `"skills":[]`, `"skills":null`, 1),
-			"", "it has no skills"},
+		"null for a list": {
+			strings.Replace(cardOf("a"), `"skills":[]`, `"skills":null`, 1),
+			"", "it has no skills",
+		},
 		"a number for a name": {strings.Replace(cardOf("a"), `"Echo"`, `5`, 1), "", "not an agent card"},
 		"a skill without tags": {strings.Replace(cardOf("a"), `"skills":[]`,
 			`"skills":[{"id":"s","name":"s","description":"d"}]`, 1), "", "it has no skills.tags"},

@@ -37,8 +37,10 @@ func newTransport(egress sender.Egress) *http.Transport {
 		TLSHandshakeTimeout: answerTime, ResponseHeaderTimeout: answerTime, MaxResponseHeaderBytes: headerLimit,
 		MaxConnsPerHost: connectionsPerServer, MaxIdleConnsPerHost: 1, MaxIdleConns: idleConnections,
 		IdleConnTimeout: idleTime,
-		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: answerLimit,
-			MaxReceiveBufferPerConnection: answerLimit},
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream:     answerLimit,
+			MaxReceiveBufferPerConnection: answerLimit,
+		},
 	}
 }
 

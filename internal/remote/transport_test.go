@@ -36,8 +36,10 @@ func TestHTTP2(t *testing.T) {
 		"Tidings/test")
 	defer c.Close()
 	c.transport.Load().TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
-	for path, want := range map[string]string{"": "", "/large": string(resource.RemoteUnusable),
-		"/header": string(resource.RemoteUnreachable)} {
+	for path, want := range map[string]string{
+		"": "", "/large": string(resource.RemoteUnusable),
+		"/header": string(resource.RemoteUnreachable),
+	} {
 		got := ""
 		if _, err := c.Fetch(t.Context(), server.URL+path); err != nil {
 			got = err.Error()

@@ -9,8 +9,10 @@ import (
 func TestParseBuildSource(t *testing.T) {
 	path, commit := "agents/weather", "0123456789abcdef0123456789abcdef01234567"
 	source := func(host, version, commit string, path *string) BuildSource {
-		return BuildSource{Host: host, Org: "org", Repo: "repo", Version: version, VersionType: "head",
-			CommitHash: commit, Path: path}
+		return BuildSource{
+			Host: host, Org: "org", Repo: "repo", Version: version, VersionType: "head",
+			CommitHash: commit, Path: path,
+		}
 	}
 	tests := map[string]BuildSource{
 		"https://github.com/org/repo":                              source("github.com", "HEAD", "", nil),

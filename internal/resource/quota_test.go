@@ -63,14 +63,22 @@ func TestQuotasOfParts(t *testing.T) {
 			add     func(f *fixture, who Caller, of string) error
 			code    Code
 		}{
-			{"limits.history_items", func(q *Quotas) *Quota { return &q.HistoryItems }, 3,
-				ContextType, history, Conflict},
-			{"limits.history_bytes", func(q *Quotas) *Quota { return &q.HistoryBytes }, size,
-				ContextType, history, TooLarge},
-			{"limits.vector_store_items", func(q *Quotas) *Quota { return &q.VectorStoreItems }, 3,
-				VectorStoreType, items, Conflict},
-			{"limits.vector_store_bytes", func(q *Quotas) *Quota { return &q.VectorStoreBytes }, 300,
-				VectorStoreType, items, TooLarge},
+			{
+				"limits.history_items", func(q *Quotas) *Quota { return &q.HistoryItems }, 3,
+				ContextType, history, Conflict,
+			},
+			{
+				"limits.history_bytes", func(q *Quotas) *Quota { return &q.HistoryBytes }, size,
+				ContextType, history, TooLarge,
+			},
+			{
+				"limits.vector_store_items", func(q *Quotas) *Quota { return &q.VectorStoreItems }, 3,
+				VectorStoreType, items, Conflict,
+			},
+			{
+				"limits.vector_store_bytes", func(q *Quotas) *Quota { return &q.VectorStoreBytes }, 300,
+				VectorStoreType, items, TooLarge,
+			},
 		} {
 			f.quotas = Quotas{}
 			*test.quota(&f.quotas) = Quota{Max: test.max, Setting: test.setting}

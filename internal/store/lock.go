@@ -36,8 +36,10 @@ func lockFolder(folder string) (*folderLock, error) {
 	// The file stays there: whoever removed it could not tell whether another
 	// process has just opened it.
 	path := filepath.Join(real, datadir.Lock)
-	l := &folderLock{lock: flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)),
-		path: path}
+	l := &folderLock{
+		lock: flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)),
+		path: path,
+	}
 	locked, err := l.lock.TryLock()
 	if err == nil && locked {
 		l.folder, locked, err = lockDirectory(real)

@@ -89,8 +89,10 @@ func TestMigrateSDKFields(t *testing.T) {
 				if err := s.Get(t.Context(), build); err != nil {
 					t.Fatal(err)
 				}
-				want := map[string]string{"host": "h", "org": "o", "repo": "r", "version": version,
-					"version_type": "head", "commit_hash": ""}
+				want := map[string]string{
+					"host": "h", "org": "o", "repo": "r", "version": version,
+					"version_type": "head", "commit_hash": "",
+				}
 				if diff := cmp.Diff(want, build.Source); diff != "" || build.Destination != "" {
 					t.Errorf("build for %q (-want +got):\n%s", build.Destination, diff)
 				}

@@ -81,8 +81,10 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		return nil, err
 	}
 	pragmas := url.Values{
-		"_pragma": {"journal_mode(WAL)", "journal_size_limit(67108864)", "synchronous(FULL)",
-			"foreign_keys(1)", "busy_timeout(10000)"},
+		"_pragma": {
+			"journal_mode(WAL)", "journal_size_limit(67108864)", "synchronous(FULL)",
+			"foreign_keys(1)", "busy_timeout(10000)",
+		},
 		"_txlock": {"immediate"},
 	}
 	dsn := (&url.URL{Scheme: "file", Path: file, RawQuery: pragmas.Encode()}).String()

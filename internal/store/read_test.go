@@ -31,8 +31,10 @@ func testReads(t *testing.T, s *store.Store) {
 		var errs []error
 		for n := range 5 {
 			at := "2026-01-01 00:00:0" + fmt.Sprint(n/2) + "+00:00"
-			row := &user{ID: id(n), Version: int64(n), CreatedAt: at, UpdatedAt: at,
-				Email: fmt.Sprintf("u%d_%%@example.com", n), Role: "user"}
+			row := &user{
+				ID: id(n), Version: int64(n), CreatedAt: at, UpdatedAt: at,
+				Email: fmt.Sprintf("u%d_%%@example.com", n), Role: "user",
+			}
 			errs = append(errs, tx.Insert(ctx, row, event(tidings.Created)))
 		}
 		return errors.Join(errs...)
@@ -58,8 +60,10 @@ func testReads(t *testing.T, s *store.Store) {
 	if diff := cmp.Diff([]string{id(0), id(1), id(2)}, first); diff != "" || total != 5 {
 		t.Errorf("first page of %d (-want +got):\n%s", total, diff)
 	}
-	next, _ := list(store.Order{Column: "created_at", Limit: 3,
-		After: &store.Position{Value: "2026-01-01 00:00:01+00:00", ID: id(2)}})
+	next, _ := list(store.Order{
+		Column: "created_at", Limit: 3,
+		After: &store.Position{Value: "2026-01-01 00:00:01+00:00", ID: id(2)},
+	})
 	if diff := cmp.Diff([]string{id(3), id(4)}, next); diff != "" {
 		t.Errorf("second page (-want +got):\n%s", diff)
 	}

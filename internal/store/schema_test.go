@@ -230,10 +230,14 @@ func TestSchemaRefused(t *testing.T) {
 		{"a foreign index", "app", func(s *server) {
 			s.exec("CREATE TABLE app.other (n int)", "CREATE INDEX contexts_last_active ON app.other (n)")
 		}, "names of ours: contexts_last_active; choose"},
-		{"a foreign type", "app", func(s *server) { s.exec("CREATE TYPE app.contexts AS ENUM ('a')") },
-			"names of ours: contexts; choose"},
-		{"a foreign table that only the log has", "app",
-			func(s *server) { s.exec("CREATE TABLE app.tidings_gaps (n int)") }, "names of ours: tidings_gaps; choose"},
+		{
+			"a foreign type", "app", func(s *server) { s.exec("CREATE TYPE app.contexts AS ENUM ('a')") },
+			"names of ours: contexts; choose",
+		},
+		{
+			"a foreign table that only the log has", "app",
+			func(s *server) { s.exec("CREATE TABLE app.tidings_gaps (n int)") }, "names of ours: tidings_gaps; choose",
+		},
 		{"tables of an earlier version elsewhere", "webhooks", func(s *server) {
 			s.startEarlier("public")
 			s.fillEarlier("public")

@@ -161,8 +161,10 @@ func testTransactions(t *testing.T, s *store.Store) {
 		err    error
 		events int64 // in the log afterwards
 	}{
-		{"insert", func(tx *store.Tx) error { return tx.Insert(ctx, &cursor{Endpoint: "a"}, event(tidings.Created)) },
-			nil, 1},
+		{
+			"insert", func(tx *store.Tx) error { return tx.Insert(ctx, &cursor{Endpoint: "a"}, event(tidings.Created)) },
+			nil, 1,
+		},
 		{"rolled back", func(tx *store.Tx) error {
 			return errors.Join(veto, tx.Update(ctx, &cursor{Endpoint: "a", Seq: 9}, event(tidings.Updated)))
 		}, veto, 1},

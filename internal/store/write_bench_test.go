@@ -31,7 +31,8 @@ func BenchmarkAPIWrites(b *testing.B) {
 	open := map[string]func() (*store.Store, error){
 		"SQLite": func() (*store.Store, error) { return store.OpenSQLite(b.TempDir()) },
 		"PostgreSQL": func() (*store.Store,
-			error) {
+			error,
+		) {
 			return store.OpenPostgres(testdb.Postgres(b), store.PostgresOptions{})
 		},
 	}
@@ -70,8 +71,10 @@ func benchServer(b *testing.B, s *store.Store) string {
 	b.Helper()
 	resources := resource.New(s, resource.Outside{}, resource.Options{Logger: slog.Default()})
 	authenticator, err := auth.New(resources.Users,
-		auth.Options{Tokens: []auth.Token{{SHA256: auth.Hash("bench"), User: "bench@example.com",
-			Role: resource.RoleUser}}})
+		auth.Options{Tokens: []auth.Token{{
+			SHA256: auth.Hash("bench"), User: "bench@example.com",
+			Role: resource.RoleUser,
+		}}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -36,8 +36,10 @@ func S3(tb testing.TB) *Bucket {
 		tb.Fatal(err)
 	}
 	address := "127.0.0.1:" + strconv.Itoa(port)
-	b := &Bucket{Endpoint: "http://" + address, Region: "us-east-1", Name: "contents", AccessKey: "access",
-		SecretKey: "hidden-key"}
+	b := &Bucket{
+		Endpoint: "http://" + address, Region: "us-east-1", Name: "contents", AccessKey: "access",
+		SecretKey: "hidden-key",
+	}
 	cmd := exec.Command(program, "--access", b.AccessKey, "--secret", b.SecretKey, "--region", b.Region, "--port",
 		address, "posix", tb.TempDir())
 	child.EndWithUs(cmd, syscall.SIGKILL)

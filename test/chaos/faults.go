@@ -47,8 +47,10 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		{faultKill, signal(syscall.SIGKILL), again, 2 * time.Second, true},
 		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second, true},
 		{faultStop, signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second, true},
-		{"reload: URL, partitions, patterns", func(*server) error { return w.reload(random) },
-			nothing, time.Second, false},
+		{
+			"reload: URL, partitions, patterns", func(*server) error { return w.reload(random) },
+			nothing, time.Second, false,
+		},
 		{
 			"receiver down",
 			func(*server) error { return w.named("outages", func(r *receiver) { r.down.Store(true) }) },
@@ -60,10 +62,12 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		}, func(*server) error {
 			return errors.Join(w.named("outages", func(r *receiver) { r.gone.Store(false) }), w.enable("outages"))
 		}, 2 * time.Second, false},
-		{"receiver's clock jumps", func(*server) error {
-			return w.named("flaky", func(r *receiver) { r.skew.Store(int64(time.Hour)) })
-		}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) },
-			2 * time.Second, false},
+		{
+			"receiver's clock jumps", func(*server) error {
+				return w.named("flaky", func(r *receiver) { r.skew.Store(int64(time.Hour)) })
+			}, func(*server) error { return w.named("flaky", func(r *receiver) { r.skew.Store(0) }) },
+			2 * time.Second, false,
+		},
 		{
 			"bad TLS", func(*server) error { return w.named("encrypted", (*receiver).closeTLS) },
 			func(*server) error { return w.named("encrypted", (*receiver).openTLS) }, 4 * time.Second, false,
@@ -97,8 +101,10 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		)
 	}
 	if w.postgres == nil {
-		faults = append(faults, drivenFault{"second server in the data folder", w.intrude, nothing,
-			time.Millisecond, false})
+		faults = append(faults, drivenFault{
+			"second server in the data folder", w.intrude, nothing,
+			time.Millisecond, false,
+		})
 	}
 	if w.disk {
 		full := filepath.Join(w.folder, "full")

@@ -182,8 +182,10 @@ func (t *Tables) existingPartitions(ctx context.Context, tx *sql.Tx) (map[string
 	existing := make(map[string]existingCursor)
 	for endpoint, cursors := range all {
 		first := cursors[0]
-		e := existingCursor{of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(),
-			removed: !first.Removed.IsZero(), former: first.Former}
+		e := existingCursor{
+			of: first.Of, seq: first.Sequence, marks: eventlog.Divide(cursors).String(),
+			removed: !first.Removed.IsZero(), former: first.Former,
+		}
 		for _, c := range cursors {
 			e.seq, e.owner, e.generation = min(e.seq, c.Sequence), max(e.owner, c.Owner),
 				max(e.generation, c.Generation)

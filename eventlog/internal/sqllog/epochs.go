@@ -99,8 +99,10 @@ func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start s
 		text string
 		args []any
 	}{
-		{"INSERT INTO " + t.schema + "tidings_epochs (id, base, began_at, beyond, start) VALUES " + Placeholders(1, 5),
-			[]any{id, base, now, beyond, start}},
+		{
+			"INSERT INTO " + t.schema + "tidings_epochs (id, base, began_at, beyond, start) VALUES " + Placeholders(1, 5),
+			[]any{id, base, now, beyond, start},
+		},
 		{"DELETE FROM " + t.schema + "tidings_epochs WHERE number <= (SELECT max(number) FROM " + t.schema +
 			"tidings_epochs) - $1", []any{eventlog.MaxEpochs}},
 		{"UPDATE " + t.schema + "tidings_cursors SET epoch = $1", []any{id}},

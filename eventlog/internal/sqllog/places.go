@@ -62,7 +62,9 @@ func (p places) use(ctx context.Context, do func() error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return &eventlog.UnavailableError{Reason: "no connection to the database became free in time",
-			Err: waiting.Err()}
+		return &eventlog.UnavailableError{
+			Reason: "no connection to the database became free in time",
+			Err:    waiting.Err(),
+		}
 	}
 }
