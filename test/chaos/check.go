@@ -283,20 +283,22 @@ func (r *receiver) explained(first time.Time, trouble []span) bool {
 func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found problems) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	known := make(map[string]logged)
+	byID := make(map[string]logged)
 	for _, e := range events {
-		known[e.id] = e
+		byID[e.id] = e
 	}
 	last := make(map[string]int64)
 	for _, a := range r.order {
-		e, ok := known[a.id]
-		if !ok && w.mayBeLost(a.first) {
+		e, ok := byID[a.id]
+		known := ok && e.sequence == a.sequence
+		if !known && w.mayBeLost(a.first) { // the event, or only its position
 			v.gone++
 			continue
 		}
-		if !ok || e.sequence != a.sequence {
+		if !known {
 			v.phantom++
-			found.add("%s got %s, which is not in the log", r.name, a.id)
+			found.add("%s got %s at position %d, %v: the log has it at %d", r.name, a.id, a.sequence,
+				a.first.Format(time.StampMilli), e.sequence)
 			continue
 		}
 		switch {
@@ -325,7 +327,7 @@ func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found pr
 		if _, ok := r.bodies[e.id]; ok {
 			continue
 		}
-		if r.name == coalescing && r.toldOtherwise(e, known, last[e.resource]) {
+		if r.name == coalescing && r.toldOtherwise(e, byID, last[e.resource]) {
 			v.merged++
 			continue
 		}
