@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ type Store struct {
 	migrations     sqldb.Migrations
 	listen         *listener // nil where nobody has to be listened to
 	closers        []func() error
-	file           string // of SQLite
+	file           *openedFile // of SQLite; nil on PostgreSQL
 }
 
 // appendLog is an event log that can be written to.
@@ -76,10 +77,11 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	if err := datadir.Touch(file); err != nil { // SQLite gives -wal and -shm the same mode
 		return nil, datadir.Explain(folder, fmt.Errorf("create database: %w", err))
 	}
-	created, err := isEmpty(file)
+	info, err := os.Stat(file)
 	if err != nil {
-		return nil, err
+		return nil, datadir.Explain(folder, fmt.Errorf("open database: %w", err))
 	}
+	opened := &openedFile{file, info}
 	pragmas := url.Values{
 		"_pragma": {
 			"journal_mode(WAL)", "journal_size_limit(67108864)", "synchronous(FULL)",
@@ -92,19 +94,20 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		dsn = "file:" + file + "?" + pragmas.Encode()
 	}
 	writerDSN := dsn
-	if created { // before the journal mode, which writes the first page
+	if info.Size() == 0 { // before the journal mode, which writes the first page
 		writerDSN = strings.Replace(dsn, "_pragma=", "_pragma=auto_vacuum(INCREMENTAL)&_pragma=", 1)
 	}
-	writer, err := sql.Open("sqlite", writerDSN)
+	connector, err := guard(writerDSN, opened, true)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	writer := sql.OpenDB(connector)
 	writer.SetMaxOpenConns(1) // SQLite has one writer; waiting for it is ours to bound
-	reader, err := openReader(dsn, readers)
+	reader, err := openReader(dsn, opened, readers)
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
 	}
-	logReader, err := openReader(dsn, logReaders)
+	logReader, err := openReader(dsn, opened, logReaders)
 	if err != nil {
 		return nil, errors.Join(err, reader.Close(), writer.Close())
 	}
@@ -112,15 +115,16 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
 		log:        sqlitelog.New(logReader, writer),
 		migrations: resourceMigrations("sqlite"), ready: readyQuery{text: "SELECT ''"},
-		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close}, file: file,
+		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close}, file: opened,
 	}, nil
 }
 
-func openReader(dsn string, connections int) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", dsn+"&"+url.Values{"_pragma": {"query_only(1)"}}.Encode())
+func openReader(dsn string, file *openedFile, connections int) (*sql.DB, error) {
+	connector, err := guard(dsn+"&"+url.Values{"_pragma": {"query_only(1)"}}.Encode(), file, false)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(connections)
 	return db, nil
 }
@@ -154,11 +158,11 @@ func (s *Store) explainFile(err error) error {
 	switch lite.Code() & 0xff {
 	case sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("data_dir: %s is not a SQLite database: put back a backup of it, "+
-			"or move it away to begin with an empty one: %w", s.file, err)
+			"or move it away to begin with an empty one: %w", s.file.path, err)
 	case sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("data_dir: %s is damaged: put back a backup of it: %w", s.file, err)
+		return fmt.Errorf("data_dir: %s is damaged: put back a backup of it: %w", s.file.path, err)
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
-		return fmt.Errorf("data_dir: %s must be a file that the user who runs Tidings can read and write: %w", s.file,
+		return fmt.Errorf("data_dir: %s must be a file that the user who runs Tidings can read and write: %w", s.file.path,
 			err)
 	}
 	return err
@@ -175,6 +179,11 @@ type readyQuery struct {
 // of the event log failed because it takes none, or the tables can't be used. It takes
 // no connection from requests.
 func (s *Store) Ready(ctx context.Context) error {
+	if s.file != nil {
+		if err := s.file.check(); err != nil {
+			return err
+		}
+	}
 	if err := s.log.Outage(); err != nil {
 		return err
 	}

@@ -20,15 +20,6 @@ const (
 	vacuumTime    = 10 * time.Second // that a step may take, and wait for the writer
 )
 
-// isEmpty reports whether SQLite will begin with an empty file.
-func isEmpty(file string) (bool, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return false, fmt.Errorf("create database: %w", err)
-	}
-	return info.Size() == 0, nil
-}
-
 // pragma reads a number from the writing connection of SQLite.
 func pragma(ctx context.Context, conn *sql.Conn, name string) (n int64, err error) {
 	err = conn.QueryRowContext(ctx, "PRAGMA "+name).Scan(&n)
@@ -38,7 +29,7 @@ func pragma(ctx context.Context, conn *sql.Conn, name string) (n int64, err erro
 // GiveBack gives pages that nothing uses back to the file system. On PostgreSQL, which
 // does that itself, it does nothing.
 func (s *Store) GiveBack(ctx context.Context) error {
-	for more := s.file != ""; more; {
+	for more := s.file != nil; more; {
 		err := sqldb.Do(ctx, s.writer, vacuumTime, func(ctx context.Context, conn *sql.Conn) error {
 			free, err := pragma(ctx, conn, "freelist_count")
 			if err != nil {
@@ -65,7 +56,7 @@ func (s *Store) GiveBack(ctx context.Context) error {
 // CanGiveBack reports whether [Store.GiveBack] works, and how large the SQLite file
 // is, in bytes. Files of earlier versions have to be rewritten for it.
 func (s *Store) CanGiveBack(ctx context.Context) (ok bool, size int64, err error) {
-	if s.file == "" {
+	if s.file == nil {
 		return true, 0, nil
 	}
 	err = sqldb.Do(ctx, s.writer, vacuumTime, func(ctx context.Context, conn *sql.Conn) error {
@@ -76,7 +67,7 @@ func (s *Store) CanGiveBack(ctx context.Context) (ok bool, size int64, err error
 	if err != nil {
 		return false, 0, fmt.Errorf("look at the database: %w", err)
 	}
-	info, err := os.Stat(s.file)
+	info, err := os.Stat(s.file.path)
 	if err != nil {
 		return false, 0, fmt.Errorf("look at the database: %w", err)
 	}
