@@ -62,6 +62,23 @@ func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint
 	return nil
 }
 
+// SetRelayEndpoints is [Outbox.SetEndpoints] for endpoints that the program made by
+// itself, with senders of their own. If it returns an error, they are closed.
+func (o *Outbox) SetRelayEndpoints(ctx context.Context, endpoints ...relay.Endpoint) error {
+	o.setting.Lock()
+	defer o.setting.Unlock()
+	err := ErrClosed
+	if !o.isClosed() {
+		err = o.update(ctx, endpoints)
+	}
+	if err != nil {
+		closeAll(endpoints)
+		return fmt.Errorf("set endpoints: %w", err)
+	}
+	o.filters = make(map[string]*filter)
+	return nil
+}
+
 // nameLimit is how long the name of an endpoint may be.
 const nameLimit = 200
 
@@ -75,6 +92,9 @@ func nameOf(e tidings.Endpoint) string { return cmp.Or(e.Name, e.DefaultName()) 
 
 // update gives the endpoints to the relay, and makes it if there is none.
 func (o *Outbox) update(ctx context.Context, endpoints []relay.Endpoint) error {
+	if err := o.expireEndpoints(ctx); err != nil { // those that come back inherit nothing
+		return err
+	}
 	if r := o.Relay(); r != nil {
 		return r.Update(ctx, endpoints)
 	}

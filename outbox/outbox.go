@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -26,6 +27,7 @@ const (
 	defaultDrainTimeout        = 10 * time.Second
 	connectTimeout             = 5 * time.Second
 	closeTime                  = 5 * time.Second // beyond DrainTimeout
+	defaultPollInterval        = 100 * time.Millisecond
 )
 
 // Types are the resource types that a program tells of, each with its actions. A type
@@ -41,10 +43,12 @@ type Options struct {
 	// [Outbox.SetEndpoints] says later which there are; a process that only tells
 	// leaves them to those that Run.
 	Endpoints []tidings.Endpoint
-	// Retention is how long events, attempts and replays are kept, and what an
-	// endpoint that was removed has not got; 0 means [DefaultRetention]. An event
-	// that an endpoint has not got by then is lost for it, and that is logged.
+	// Retention is how long events are kept, and what an endpoint that was removed has
+	// not got; 0 means [DefaultRetention]. An event that an endpoint has not got by
+	// then is lost for it, and that is logged.
 	Retention time.Duration
+	// HistoryRetention is how long attempts and replays are kept; 0 means Retention.
+	HistoryRetention time.Duration
 	// DeadLetterRetention is how long events are kept that an endpoint refused to
 	// the last; 0 means [DefaultDeadLetterRetention].
 	DeadLetterRetention time.Duration
@@ -62,6 +66,9 @@ type Options struct {
 	// Configure sets what only the relay knows of an endpoint: its retry schedule, a
 	// rate limit, coalescing, where it begins, a Sender of the program's own.
 	Configure func(*relay.Endpoint) error
+	// PollInterval is how often Run looks for events that other programs wrote; 0 means
+	// 100 ms. Those of this program, and of others that Run, it hears of at once.
+	PollInterval time.Duration
 	// Sender has the User-Agent and the CloudEvents source.
 	Sender sender.Options
 	// Relay has the logger, the observer (for metrics), tracing and time limits. What
@@ -70,8 +77,7 @@ type Options struct {
 }
 
 func (o *Options) setDefaults() {
-	o.Retention = cmp.Or(o.Retention, DefaultRetention)
-	o.DeadLetterRetention = cmp.Or(o.DeadLetterRetention, DefaultDeadLetterRetention)
+	o.PollInterval = cmp.Or(o.PollInterval, defaultPollInterval)
 	o.Relay.DrainTimeout = cmp.Or(o.Relay.DrainTimeout, defaultDrainTimeout)
 	if o.Relay.Logger == nil {
 		o.Relay.Logger = slog.Default()
@@ -85,8 +91,8 @@ func (o *Options) check() error {
 	if err := o.Types.Check(); err != nil {
 		return fmt.Errorf("Options.Types: %w", err)
 	}
-	if o.Retention < 0 || o.DeadLetterRetention < 0 {
-		return errors.New("Options.Retention and DeadLetterRetention must not be negative")
+	if min(o.Retention, o.HistoryRetention, o.DeadLetterRetention, o.PollInterval) < 0 {
+		return errors.New("Options.Retention, HistoryRetention, DeadLetterRetention and PollInterval must not be negative")
 	}
 	return nil
 }
@@ -107,6 +113,10 @@ type Outbox struct {
 	home    *home
 	told    eventlog.Signal // an event was written, and may be committed soon
 	ready   chan struct{}   // closed once there is a relay
+
+	observers observers
+	retention atomic.Pointer[Retention]
+	removed   removed
 
 	setting sync.Mutex // held by SetEndpoints
 	filters map[string]*filter
@@ -130,7 +140,12 @@ func Open(ctx context.Context, database Database, options Options) (_ *Outbox, e
 		options: options, logger: options.Relay.Logger, told: eventlog.NewSignal(), ready: make(chan struct{}),
 		filters: make(map[string]*filter),
 	}
-	if o.home, err = database.open(ctx, options.Retention); err != nil {
+	o.SetRetention(Retention{options.Retention, options.HistoryRetention, options.DeadLetterRetention})
+	if options.Relay.Observer != nil {
+		o.Observe(options.Relay.Observer)
+	}
+	o.options.Relay.Observer = &o.observers
+	if o.home, err = database.open(ctx, o.Retention().Events); err != nil {
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
 	defer func() {

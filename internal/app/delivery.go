@@ -8,28 +8,43 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/reach"
+	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// deliver makes the relay.
-func (a *App) deliver(ctx context.Context, cfg *config.Config) error {
+// openOutbox opens the outbox in the log, with the configured endpoints.
+func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 	endpoints, err := a.endpoints(cfg)
 	if err != nil {
 		return err
 	}
-	if err := a.expireEndpoints(ctx, cfg); err != nil { // those that come back inherit nothing
+	keep := retention(cfg)
+	options := outbox.Options{
+		Types: resource.Types(), NoMigrate: true, // the store has done that
+		Retention: keep.Events, HistoryRetention: keep.History, DeadLetterRetention: keep.DeadLetters,
+		PollInterval: time.Second, // the store wakes the log itself
+		Relay: relay.Options{
+			Logger: a.logger, Observer: a.metrics, DrainTimeout: time.Duration(cfg.ShutdownTimeout),
+		},
+	}
+	if a.tracer.on() {
+		options.Relay.Trace = a.tracer.attempt
+	}
+	if a.hooks, err = outbox.Open(ctx, outbox.FromLog(a.store.Log()), options); err != nil {
 		closeAll(endpoints)
 		return err
 	}
-	options := relay.Options{Logger: a.logger, Observer: a.metrics, DrainTimeout: time.Duration(cfg.ShutdownTimeout)}
-	if a.tracer.on() {
-		options.Trace = a.tracer.attempt
+	a.onClose("deliveries", a.hooks.Close)
+	return a.hooks.SetRelayEndpoints(ctx, endpoints...)
+}
+
+func retention(cfg *config.Config) outbox.Retention {
+	return outbox.Retention{
+		Events: time.Duration(cfg.Webhook.Retention), History: time.Duration(cfg.Webhook.HistoryRetention),
+		DeadLetters: time.Duration(cfg.Webhook.DeadLetterRetention),
 	}
-	if a.relay, err = relay.New(ctx, a.store.Log(), endpoints, options); err != nil {
-		closeAll(endpoints)
-	}
-	return err
 }
 
 // endpoints builds what the configuration describes: endpoints of the relay, each with

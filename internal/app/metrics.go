@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/relay"
 )
 
@@ -38,7 +39,6 @@ type metrics struct {
 	merged   *prometheus.CounterVec
 	filtered *prometheus.CounterVec
 	missed   *prometheus.CounterVec
-	removed  *prometheus.CounterVec
 	reloads  *prometheus.CounterVec
 	reload   prometheus.Gauge
 	requests *prometheus.HistogramVec
@@ -66,8 +66,6 @@ func newMetrics(cfg *config.Config) *metrics {
 		missed: counter("tidings_webhook_missed_total",
 			"Events that expired before their endpoint could get them, or that the database lost, by reason.",
 			"endpoint", "reason"),
-		removed: counter("tidings_parked_removed_total",
-			"Parked events and dead letters that were removed without being delivered, by why.", "reason"),
 		reloads: counter("tidings_config_reloads_total", "Reloads of the configuration, by result.", "result"),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tidings_config_last_reload_success",
@@ -78,24 +76,33 @@ func newMetrics(cfg *config.Config) *metrics {
 	}
 	m.keep(cfg)
 	m.reload.Set(1)
-	for _, reason := range []string{"endpoint_removed", "expired", "discarded"} {
-		m.parkedRemoved(reason, 0)
-	}
 	for _, result := range []string{"success", "failure"} {
 		m.reloads.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed, m.removed,
+	m.registry.MustRegister(m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed,
 		m.reloads, m.reload, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // watch adds what is asked for when Prometheus asks.
-func (m *metrics) watch(s *store.Store, r *relay.Relay, w *webhook.Service) {
+func (m *metrics) watch(s *store.Store, hooks *outbox.Outbox, w *webhook.Service) {
+	r := hooks.Relay()
 	m.registry.MustRegister(&collector{s, s.Log(), r, w}, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tidings_history_dropped_total",
 		Help: "Attempts that were not kept, because the database did not take them in time.",
 	}, func() float64 { return float64(r.HistoryDropped()) }))
+	for reason, count := range map[string]func(outbox.Removed) int64{
+		"endpoint_removed": func(r outbox.Removed) int64 { return r.Endpoints },
+		"expired":          func(r outbox.Removed) int64 { return r.Expired },
+		"discarded":        func(r outbox.Removed) int64 { return r.Discarded },
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "tidings_parked_removed_total",
+			Help:        "Parked events and dead letters that were removed without being delivered, by why.",
+			ConstLabels: prometheus.Labels{"reason": reason},
+		}, func() float64 { return float64(count(hooks.Removed())) }))
+	}
 }
 
 // watchLimits adds what requests hold, and how many come too often.
@@ -227,11 +234,6 @@ func (m *metrics) Missed(g eventlog.Gap) {
 	}
 	reason := string(cmp.Or(g.Reason, eventlog.GapExpired))
 	m.of(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint, reason).Add(float64(g.To - g.From + 1)) })
-}
-
-// parkedRemoved counts parked events that were removed without being delivered.
-func (m *metrics) parkedRemoved(reason string, n int64) {
-	m.removed.WithLabelValues(reason).Add(float64(n))
 }
 
 func (m *metrics) reloaded(taken bool) {

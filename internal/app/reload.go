@@ -47,19 +47,16 @@ func (a *App) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.expireEndpoints(ctx, &cfg); err != nil { // those that come back inherit nothing
-		closeAll(endpoints)
-		return err
-	}
 	a.metrics.keep(old, &cfg)
-	if err := a.relay.Update(ctx, endpoints); err != nil {
+	a.hooks.SetRetention(retention(&cfg))
+	if err := a.hooks.SetRelayEndpoints(ctx, endpoints...); err != nil {
+		a.hooks.SetRetention(retention(old))
 		a.metrics.keep(old)
-		closeAll(endpoints)
 		return err
 	}
 	a.config.Store(&cfg)
 	a.metrics.keep(&cfg)
-	a.remote.SetEgress(cfg.UserEgress())
+	a.platform.remote.SetEgress(cfg.UserEgress())
 	a.auth.replace(tokens)
 	if a.options.Level != nil {
 		a.options.Level.Set(cfg.Log.SlogLevel())

@@ -113,7 +113,7 @@ func TestDeadLettersLeave(t *testing.T) {
 		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
 		w.waitFor("it is said", func() bool {
 			return strings.Contains(w.log.String(),
-				`msg="dead letters are past webhook.dead_letter_retention and were removed" endpoint=crm count=`)
+				`msg="dead letters are past their retention and were removed" endpoint=crm count=`)
 		})
 		for reason, want := range map[string]string{"discarded": "4", "expired": "2"} {
 			if got := strings.Join(w.series(`tidings_parked_removed_total{reason="`+reason+`"}`),

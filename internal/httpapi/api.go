@@ -49,8 +49,6 @@ type Options struct {
 	Ready func(context.Context) error
 	// Metrics serves /metrics.
 	Metrics http.Handler
-	// Discarded counts dead letters that an operator discarded.
-	Discarded func(n int64)
 	// Reload reads the configuration again.
 	Reload func(context.Context) error
 	// Stopping is closed once the server stops; requests that wait end then.

@@ -91,7 +91,6 @@ func (a *api) webhookRoutes() {
 		if out.Discarded > 0 {
 			a.Logger.InfoContext(ctx, "operator: discard dead letters", "endpoint", in.Name, "count",
 				out.Discarded, "user_id", who.UserID)
-			a.Discarded(out.Discarded)
 		}
 		return out, err
 	})

@@ -22,7 +22,7 @@ func (s *Store) WithoutEvents() *Store {
 	return &silent
 }
 
-type silentLog struct{ appendLog }
+type silentLog struct{ Log }
 
 func (silentLog) Append(context.Context, sqldb.Execer, ...tidings.Event) error { return nil }
 

@@ -29,7 +29,7 @@ import (
 type Store struct {
 	reader, writer *sql.DB
 	dialect        *boundDialect
-	log            appendLog
+	log            Log
 	txOptions      *sql.TxOptions
 	session        session
 	ready          readyQuery
@@ -39,8 +39,8 @@ type Store struct {
 	file           *openedFile // of SQLite; nil on PostgreSQL
 }
 
-// appendLog is an event log that can be written to.
-type appendLog interface {
+// Log is an event log that can be written to.
+type Log interface {
 	eventlog.Home
 	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
 	Migrate(ctx context.Context, more ...sqldb.Migrations) error
@@ -130,7 +130,7 @@ func openReader(dsn string, file *openedFile, connections int) (*sql.DB, error) 
 }
 
 // Log returns the event log in this database.
-func (s *Store) Log() eventlog.Home { return s.log }
+func (s *Store) Log() Log { return s.log }
 
 // Check returns why the database can't be used: it does not answer, it takes no
 // writes, or the settings do not fit it.

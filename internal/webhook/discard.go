@@ -49,6 +49,6 @@ func (s *Service) Discard(ctx context.Context, endpoint string, in NewDiscard) (
 		filter.Sequence = rows[0].Event.Sequence
 	}
 	var err error
-	out.Discarded, err = s.log.DiscardDead(ctx, endpoint, filter.Sequence)
+	out.Discarded, err = s.hooks.Discard(ctx, endpoint, filter.Sequence)
 	return out, err
 }

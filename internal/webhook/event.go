@@ -339,7 +339,7 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 	if err != nil {
 		return nil, err
 	}
-	for _, endpoint := range s.relay.Endpoints() {
+	for _, endpoint := range s.relay().Endpoints() {
 		x := Explained{Endpoint: endpoint.Name, Attempts: []Attempt{}}
 		var ok bool
 		if x.Pattern, ok = endpoint.MatchedBy(e); !ok {

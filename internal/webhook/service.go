@@ -15,14 +15,15 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // Service answers operators. Make one with [New].
 type Service struct {
+	hooks   *outbox.Outbox
 	log     eventlog.Home
-	relay   *relay.Relay
 	options Options
 }
 
@@ -33,12 +34,12 @@ type Options struct {
 	// ParseID returns the id of a resource as the log has it, or why there is none like
 	// it; nil takes every id as it is.
 	ParseID func(string) (string, error)
-	// Retention is how long the log keeps events now.
-	Retention func() time.Duration
 }
 
-// New returns the service of a relay and its log.
-func New(log eventlog.Home, r *relay.Relay, o Options) *Service { return &Service{log, r, o} }
+// New returns the service of an outbox, which must have endpoints.
+func New(hooks *outbox.Outbox, o Options) *Service { return &Service{hooks, hooks.Log(), o} }
+
+func (s *Service) relay() *relay.Relay { return s.hooks.Relay() }
 
 // Error is an error that the operator can do something about.
 type Error struct {
@@ -106,7 +107,7 @@ type Partition struct {
 
 // Endpoints returns all endpoints that are configured or have a cursor, by name.
 func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
-	statuses, err := s.relay.Statuses(ctx)
+	statuses, err := s.relay().Statuses(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		}
 		return endpoints[name]
 	}
-	for _, e := range s.relay.Endpoints() {
+	for _, e := range s.relay().Endpoints() {
 		known := get(e.Name)
 		known.Configured, known.URL, known.State = true, plainURL(e.URL), "waiting"
 		known.Events = patterns(e.Patterns)
@@ -172,33 +173,22 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 
 const gapLimit = 1000
 
-// soon is the share of the retention from which on the oldest event that an endpoint has
-// not got expires soon.
-const soon = 0.9
-
 // lags finds out how old the oldest unsettled event of each endpoint is.
 func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
-	ages := make(map[int64]float64) // many stand at the same place
+	ages := make(map[int64]outbox.Age) // many stand at the same place
 	for _, e := range endpoints {
 		if e.LagEvents == 0 {
 			continue
 		}
-		age, known := ages[e.Cursor]
+		oldest, known := ages[e.Cursor]
 		if !known {
-			events, err := s.relay.Read(ctx, e.Cursor, 1)
-			if err != nil {
+			var err error
+			if oldest, err = s.hooks.OldestAfter(ctx, e.Cursor); err != nil {
 				return err
 			}
-			if len(events) > 0 {
-				age = max(time.Since(events[0].Time).Seconds(), 0)
-			}
-			ages[e.Cursor] = age
+			ages[e.Cursor] = oldest
 		}
-		e.LagSeconds = age
-		e.RetentionUsed = age / s.options.Retention().Seconds()
-		if e.RetentionUsed >= soon {
-			e.Expires = stamp(time.Now().Add(s.options.Retention() - time.Duration(age*float64(time.Second))))
-		}
+		e.LagSeconds, e.RetentionUsed, e.Expires = oldest.Age.Seconds(), oldest.Used, stamp(oldest.Expires)
 	}
 	return nil
 }
@@ -287,7 +277,7 @@ func (s *Service) Endpoint(ctx context.Context, name string) (*Endpoint, error) 
 
 func (s *Service) noEndpoint(name string) error {
 	var names []string
-	for _, e := range s.relay.Endpoints() {
+	for _, e := range s.relay().Endpoints() {
 		names = append(names, e.Name)
 	}
 	if nearest := vocabulary.Nearest(name, names); nearest != "" {
@@ -298,7 +288,7 @@ func (s *Service) noEndpoint(name string) error {
 
 // configured returns an endpoint of the configuration.
 func (s *Service) configured(name string) (relay.Endpoint, error) {
-	for _, e := range s.relay.Endpoints() {
+	for _, e := range s.relay().Endpoints() {
 		if e.Name == name {
 			return e, nil
 		}
@@ -391,7 +381,7 @@ func (s *Service) Test(ctx context.Context, name, userID string) (*Tried, error)
 	if err != nil {
 		return nil, fmt.Errorf("make event id: %w", err)
 	}
-	o, err := s.relay.Send(ctx, name, tidings.Ping(id.String(), name, userID, time.Now()))
+	o, err := s.relay().Send(ctx, name, tidings.Ping(id.String(), name, userID, time.Now()))
 	if err != nil {
 		return nil, err
 	}

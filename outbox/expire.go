@@ -1,0 +1,207 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+)
+
+// Retention is how long things are kept; what is 0 is as in [Options].
+type Retention struct {
+	// Events is how long events are kept, and what an endpoint that was removed has not got.
+	Events time.Duration
+	// History is how long attempts, replays and gaps are kept.
+	History time.Duration
+	// DeadLetters is how long dead letters are kept.
+	DeadLetters time.Duration
+}
+
+func (r *Retention) setDefaults() {
+	r.Events = cmp.Or(r.Events, DefaultRetention)
+	r.History = cmp.Or(r.History, r.Events)
+	r.DeadLetters = cmp.Or(r.DeadLetters, DefaultDeadLetterRetention)
+}
+
+// Retention returns how long things are kept now.
+func (o *Outbox) Retention() Retention { return *o.retention.Load() }
+
+// SetRetention changes how long things are kept. Processes on one database must keep
+// them equally long.
+func (o *Outbox) SetRetention(r Retention) {
+	r.setDefaults()
+	o.retention.Store(&r)
+}
+
+// soon is the share of the retention from which on an event expires soon.
+const soon = 0.9
+
+// Age is how old an event is that an endpoint has not got.
+type Age struct {
+	// Age is the time since the event was made; 0 if there is none.
+	Age time.Duration
+	// Used is the age as a share of the retention: from 1 on the event expires.
+	Used float64
+	// Expires is when it expires, if that is soon: within a tenth of the retention.
+	Expires time.Time
+}
+
+// OldestAfter returns the age of the oldest event after a position of the log. There
+// must be endpoints.
+func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err error) {
+	events, err := o.Relay().Read(ctx, position, 1)
+	if err != nil || len(events) == 0 {
+		return a, err
+	}
+	retention, now := o.Retention().Events, time.Now()
+	a.Age = max(now.Sub(events[0].Time), 0)
+	if a.Used = a.Age.Seconds() / retention.Seconds(); a.Used >= soon {
+		a.Expires = now.Add(retention - a.Age)
+	}
+	return a, nil
+}
+
+// expire removes what is past its retention, until the context ends.
+func (o *Outbox) expire(ctx context.Context) {
+	warned := make(map[string]time.Time)
+	for {
+		if err := errors.Join(o.expireOnce(ctx), o.warn(ctx, warned)); err != nil && ctx.Err() == nil {
+			o.logger.Warn("what is past its retention was not all removed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(max(o.Retention().Events/20, time.Second), 10*time.Minute)):
+		}
+	}
+}
+
+func (o *Outbox) expireOnce(ctx context.Context) error {
+	log, keep := o.home.log, o.Retention()
+	gone, err := log.ExpireEvents(ctx, keep.Events)
+	for _, notice := range gone.Notices {
+		o.logger.Warn("the event log was repaired", "what", notice)
+	}
+	if len(gone.Gaps) > 0 {
+		o.tellMissed(gone.Gaps)
+		err = errors.Join(err, log.Nudge(ctx)) // consumers go on behind the gap
+	}
+	if gone.At.IsZero() { // the clock may be wrong
+		return err
+	}
+	before := gone.At.Add(-keep.History)
+	return errors.Join(err, log.ExpireHistory(ctx, keep.History), log.ExpireReplays(ctx, before),
+		log.ExpireGaps(ctx, before), o.expireEndpoints(ctx), o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
+}
+
+// tellMissed logs and counts what each endpoint missed.
+func (o *Outbox) tellMissed(gaps []eventlog.Gap) {
+	missed := make(map[string]eventlog.Gap)
+	for _, g := range gaps {
+		if known, ok := missed[g.Endpoint]; ok { // of another partition; all end at the same position
+			g.From = min(g.From, known.From)
+		}
+		missed[g.Endpoint] = g
+	}
+	configured := o.names()
+	for _, name := range slices.Sorted(maps.Keys(missed)) {
+		g := missed[name]
+		count := g.To - g.From + 1
+		if !configured[name] {
+			o.logger.Warn("events expired that an endpoint which was removed did not get", "endpoint", name, "from",
+				g.From, "to", g.To, "count", count)
+			continue
+		}
+		o.logger.Error("events expired before the endpoint could get them", "endpoint", name, "from", g.From, "to",
+			g.To, "count", count)
+		o.observers.Missed(g)
+	}
+}
+
+// names returns the names of the endpoints there are.
+func (o *Outbox) names() map[string]bool {
+	names := make(map[string]bool)
+	if r := o.Relay(); r != nil {
+		for _, e := range r.Endpoints() {
+			names[e.Name] = true
+		}
+	}
+	return names
+}
+
+// warnInterval is how often a warning about an endpoint is repeated.
+const warnInterval = time.Hour
+
+// warn logs which endpoints lose events soon, unless it has warned of them lately.
+func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
+	partitions, err := o.Relay().Statuses(ctx)
+	if err != nil {
+		return err
+	}
+	cursors := make(map[string]int64)
+	for _, p := range partitions {
+		at, known := cursors[p.Cursor.Endpoint]
+		if !known || p.Cursor.Sequence < at {
+			cursors[p.Cursor.Endpoint] = p.Cursor.Sequence
+		}
+	}
+	for name := range o.names() {
+		cursor, known := cursors[name]
+		if !known {
+			continue
+		}
+		oldest, err := o.OldestAfter(ctx, cursor)
+		if err != nil {
+			return err
+		}
+		if oldest.Expires.IsZero() {
+			delete(warned, name)
+			continue
+		}
+		if last, ok := warned[name]; ok && time.Since(last) < warnInterval {
+			continue
+		}
+		warned[name] = time.Now()
+		o.logger.Warn("events that the endpoint has not got expire soon: mend it, or keep events for longer",
+			"endpoint", name, "after", cursor, "from", oldest.Expires.UTC())
+	}
+	maps.DeleteFunc(warned, func(name string, _ time.Time) bool { _, known := cursors[name]; return !known })
+	return nil
+}
+
+// expireEndpoints removes what is kept of endpoints that were removed longer ago than
+// events are kept; nothing if the clock may be wrong.
+func (o *Outbox) expireEndpoints(ctx context.Context) error {
+	gone, err := o.home.log.ExpireEndpoints(ctx, o.Retention().Events)
+	if clock, ok := errors.AsType[*eventlog.ClockError](err); ok {
+		o.logger.Warn("what is kept of removed endpoints stays", "error", clock)
+		err = nil
+	}
+	for _, g := range gone {
+		o.removed.endpoints.Add(g.Parked)
+		o.logger.Warn("nothing is kept any more of an endpoint that was removed from the configuration", "endpoint",
+			g.Endpoint, "cursor", g.Cursor, "parked", g.Parked)
+	}
+	return err
+}
+
+func (o *Outbox) expireDead(ctx context.Context, before time.Time) error {
+	gone, err := o.home.log.ExpireDead(ctx, before)
+	for endpoint, n := range gone {
+		o.removed.expired.Add(n)
+		o.logger.Warn("dead letters are past their retention and were removed", "endpoint", endpoint, "count", n)
+	}
+	return err
+}
+
+// Discard removes one dead letter of an endpoint, or all of them where the position is
+// 0. It returns how many it removed, also with an error.
+func (o *Outbox) Discard(ctx context.Context, endpoint string, position int64) (int64, error) {
+	n, err := o.home.log.DiscardDead(ctx, endpoint, position)
+	o.removed.discarded.Add(n)
+	return n, err
+}
