@@ -40,8 +40,8 @@ func TestUserURLs(t *testing.T) {
 			}
 		}
 		for _, want := range []string{
-			"127.0.0.1 is not a public address", `msg="no agent card"`,
-			`msg="the MCP server can't be used"`, `msg="the models can't be listed"`,
+			"127.0.0.1 is not a public address", `msg="the agent card could not be fetched"`,
+			`msg="the MCP server can't be used"`, `msg="the models could not be listed"`,
 		} {
 			if !strings.Contains(w.log.String(), want) {
 				t.Errorf("the log lacks %q", want)

@@ -379,7 +379,7 @@ var ways = []struct {
 		closed := w.call("ann", "POST", "/connectors", object{"url": "http://127.0.0.1:1/mcp"}).id()
 		w.mark()
 		if a := w.try("ann", "POST", "/connectors/"+locked+"/connect", nil); a.status != 502 ||
-			!strings.Contains(a.text, "refused access") {
+			!strings.Contains(a.text, "denied access") {
 			w.Errorf("one that asks for authorization: %d %s", a.status, a.text)
 		}
 		if a := w.try("ann", "POST", "/connectors/"+closed+"/connect", nil); a.status != 504 {

@@ -179,8 +179,8 @@ func TestEncryptionKeyIsChanged(t *testing.T) {
 		first.halt()
 
 		refuses(t, withKeys(settings, keyB),
-			"encryption_key: the secrets in the database belong to another key, with the id ")
-		refuses(t, withKeys(settings, keyB, keyC), "encryption_keys: the secrets in the database belong to another key")
+			"encryption_key: the secrets in the database were encrypted with another key, with the id ")
+		refuses(t, withKeys(settings, keyB, keyC), "encryption_keys: the secrets in the database were encrypted with another key")
 
 		second := newWorld(t, withKeys(settings, keyB, keyA))
 		second.readSecrets(s)
@@ -385,7 +385,7 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 			}
 		}
 		db.Close()
-		refuses(t, withKeys(settings, keyB), "encryption_key: the secrets in the database belong to another key;")
+		refuses(t, withKeys(settings, keyB), "encryption_key: the secrets in the database were encrypted with another key;")
 		if settings["database_url"] != nil {
 			refuses(t, withKeys(settings), "encryption_key is not set: the secrets")
 		}
@@ -444,7 +444,7 @@ func TestFirstStartMakesAKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuses(t, withKeys(settings), "encryption_key is not set, and "+file+" is gone: ", "put back the file")
-	refuses(t, withKeys(settings, keyA), "encryption_key: the secrets in the database belong to another key")
+	refuses(t, withKeys(settings, keyA), "encryption_key: the secrets in the database were encrypted with another key")
 	if _, err := os.Stat(file); err == nil {
 		t.Error("a start that failed made another key")
 	}
@@ -455,7 +455,7 @@ func TestFirstStartMakesAKey(t *testing.T) {
 		}
 	}
 	write(keyB)
-	refuses(t, withKeys(settings), file+": the secrets in the database belong to another key")
+	refuses(t, withKeys(settings), file+": the secrets in the database were encrypted with another key")
 	write("")
 	_, err = app.New(t.Context(), load(t, withKeys(settings)), app.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), file+": expected 32 bytes in base64; put back your backup") {

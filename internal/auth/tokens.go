@@ -34,9 +34,9 @@ const LocalAdmin = "admin@localhost"
 
 // Users finds the user behind an identity; the first time, it makes one.
 type Users interface {
-	Seen(ctx context.Context, id resource.Identity) (resource.Caller, error)
+	SignIn(ctx context.Context, id resource.Identity) (resource.Caller, error)
 	// Known is Seen without making a user.
-	Known(ctx context.Context, id resource.Identity) (resource.Caller, error)
+	Lookup(ctx context.Context, id resource.Identity) (resource.Caller, error)
 }
 
 // Authenticator finds out who makes a request.
@@ -96,7 +96,7 @@ var errUnauthenticated = &resource.Error{
 // Caller returns the caller behind an identity that [Authenticator.Identify]
 // returned.
 func (a *Authenticator) Caller(ctx context.Context, id resource.Identity) (resource.Caller, error) {
-	return a.users.Seen(ctx, id)
+	return a.users.SignIn(ctx, id)
 }
 
 // Recheck returns what a caller who was authenticated with a header may do now.
@@ -107,7 +107,7 @@ func (a *Authenticator) Recheck(ctx context.Context, header string, who resource
 	if err != nil {
 		return resource.Caller{}, err
 	}
-	now, err := a.users.Known(ctx, id)
+	now, err := a.users.Lookup(ctx, id)
 	if err == nil && now.UserID != who.UserID {
 		err = errUnauthenticated
 	}

@@ -17,13 +17,13 @@ import (
 // users remembers which identity was seen last.
 type users struct{ last resource.Identity }
 
-func (u *users) Seen(_ context.Context, id resource.Identity) (resource.Caller, error) {
+func (u *users) SignIn(_ context.Context, id resource.Identity) (resource.Caller, error) {
 	u.last = id
 	return resource.Caller{UserID: id.Email, Role: id.Role}, nil
 }
 
-func (u *users) Known(ctx context.Context, id resource.Identity) (resource.Caller, error) {
-	return u.Seen(ctx, id)
+func (u *users) Lookup(ctx context.Context, id resource.Identity) (resource.Caller, error) {
+	return u.SignIn(ctx, id)
 }
 
 func TestAuthenticate(t *testing.T) {

@@ -2,10 +2,10 @@ package resource
 
 import "github.com/tidings-dev/tidings/internal/store"
 
-// Role is what somebody may do; each role may do what those before it may.
+// Role is a user's role; each role includes the permissions of the lower ones.
 type Role string
 
-// The roles.
+// The roles, from lowest to highest.
 const (
 	RoleUser      Role = "user"
 	RoleDeveloper Role = "developer"
@@ -14,7 +14,7 @@ const (
 
 var ranks = map[Role]int{RoleUser: 1, RoleDeveloper: 2, RoleAdmin: 3}
 
-// Lower returns the role that may do less.
+// Lower returns the lower of two roles.
 func Lower(a, b Role) Role {
 	if ranks[a] < ranks[b] {
 		return a
@@ -22,16 +22,18 @@ func Lower(a, b Role) Role {
 	return b
 }
 
-// Caller is whoever makes a request.
+// Caller is the user who makes a request.
 type Caller struct {
 	UserID string
 	Role   Role
-	// ContextID limits the request to files and vector stores of one context, in
-	// which it also creates new ones; empty for no limit.
+	// ContextID restricts the request to the files and vector stores of one
+	// context, in which new ones are created, too. If it is empty, there is no
+	// restriction.
 	ContextID string
 }
 
-// context is the id of the context that the request is limited to; nil for none.
+// context returns the id of the context that the request is restricted to, or
+// nil.
 func (c Caller) context() *string {
 	if c.ContextID == "" {
 		return nil
@@ -41,15 +43,16 @@ func (c Caller) context() *string {
 
 func (c Caller) is(r Role) bool { return ranks[c.Role] >= ranks[r] }
 
-// Need returns an error unless the caller has a role.
+// Need returns an error unless the caller has the role.
 func (c Caller) Need(r Role) error {
 	if c.is(r) {
 		return nil
 	}
-	return fail(Forbidden, "", "this needs the role %s; yours is %s", r, c.Role)
+	return fail(Forbidden, "", "requires the role %s; yours is %s", r, c.Role)
 }
 
-// owner is the caller of a job: whoever owns the resource, or nobody.
+// owner returns the owner of a resource as a caller; a job acts on the owner's
+// behalf. An unowned resource yields an empty caller.
 func owner(row Row) Caller {
 	c := Caller{Role: RoleAdmin}
 	if by := row.base().CreatedBy; by != nil {
@@ -58,7 +61,7 @@ func owner(row Row) Caller {
 	return c
 }
 
-// verb is what somebody does with a resource.
+// verb is an operation on a resource.
 type verb int
 
 // The verbs.
@@ -69,25 +72,26 @@ const (
 	deleting
 )
 
-// policy says who may do what with resources of one type. A role that is too low
-// is refused whatever resource is named; to everybody who may not touch it,
-// somebody else's resource does not exist.
+// policy defines who may do what with the resources of one type. An
+// insufficient role is refused no matter which resource is named; a resource
+// that the caller may not access does not exist as far as the caller can tell.
 type policy struct {
-	// Needs returns the lowest role that may do it.
+	// Needs returns the lowest role that may perform a verb.
 	Needs func(do verb) Role
-	// Others reports whether a caller may do it with other people's resources.
+	// Others reports whether the caller may perform a verb on other users'
+	// resources.
 	Others func(who Caller, do verb) bool
 	// InContext is set for resources that may belong to a context.
 	InContext bool
 }
 
-// permit returns an error if the caller's role is too low. It comes before any
-// look-up, so that a refusal says nothing about what exists.
+// permit returns an error if the caller's role is insufficient. It runs before
+// any look-up, so that a refusal reveals nothing about what exists.
 func (p policy) permit(who Caller, do verb) error { return who.Need(p.Needs(do)) }
 
-// visible narrows a query to the rows that the caller may do something with. The
-// query decides, so that a stranger's row is neither read nor locked, and
-// answers no later than one that does not exist.
+// visible restricts a query to the rows on which the caller may perform the
+// verb. The query itself decides, so that other users' rows are neither read
+// nor locked, and response times do not reveal whether they exist.
 func (p policy) visible(who Caller, do verb) []store.Filter {
 	var filters []store.Filter
 	if !p.Others(who, do) {
@@ -101,7 +105,8 @@ func (p policy) visible(who Caller, do verb) []store.Filter {
 
 func anybody(verb) Role { return RoleUser }
 
-// readersAndWriters needs one role to read and another for everything else.
+// readersAndWriters requires one role for reading and another for everything
+// else.
 func readersAndWriters(readers, writers Role) func(verb) Role {
 	return func(do verb) Role {
 		if do == reading {
@@ -111,7 +116,7 @@ func readersAndWriters(readers, writers Role) func(verb) Role {
 	}
 }
 
-// private resources are their owner's alone, not even admins see them.
+// private resources are accessible to their owners only, not even to admins.
 var private = policy{
 	Needs:  anybody,
 	Others: func(Caller, verb) bool { return false },
@@ -120,14 +125,14 @@ var private = policy{
 // privateInContext resources are private and may belong to a context.
 var privateInContext = policy{Needs: private.Needs, Others: private.Others, InContext: true}
 
-// personal resources are their owner's and the admins'.
+// personal resources are accessible to their owners and to admins.
 var personal = policy{
 	Needs:  anybody,
 	Others: func(who Caller, _ verb) bool { return who.is(RoleAdmin) },
 }
 
-// published resources are read by a role, and written by developers, each their
-// own, and by admins.
+// published resources are readable by a role. Developers may write their own,
+// admins all.
 func published(readers Role) policy {
 	return policy{
 		Needs:  readersAndWriters(readers, RoleDeveloper),
@@ -135,7 +140,7 @@ func published(readers Role) policy {
 	}
 }
 
-// administered resources are read by a role and written by admins.
+// administered resources are readable by a role and writable by admins.
 func administered(readers Role) policy {
 	return policy{
 		Needs:  readersAndWriters(readers, RoleAdmin),

@@ -8,9 +8,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// access tries what a caller may do with a resource and returns a letter for each of
-// read, update, delete and see its events: upper case if they may, "-" if to them it
-// does not exist, and "!" if their role is too low.
+// access tries what a caller may do with a resource. It returns a letter for
+// each of read, update, delete and seeing its events: upper case if the caller
+// may, "-" if the resource does not exist for them, and "!" if their role is
+// insufficient.
 func (f *fixture) access(c verbs, who Caller, e tidings.Event) string {
 	f.Helper()
 	letters := ""
@@ -42,7 +43,7 @@ type verbs interface {
 	may(ctx context.Context, who Caller, do verb, id string) (read, lock error)
 }
 
-// may tries to get a resource for something, without and within a transaction.
+// may tries to get a resource for a verb, outside and inside a transaction.
 func (c *collection[R]) may(ctx context.Context, who Caller, do verb, id string) (read, lock error) {
 	_, read = c.find(ctx, who, do, id)
 	return read, c.store.InTx(ctx, func(tx *store.Tx) error {
@@ -51,8 +52,9 @@ func (c *collection[R]) may(ctx context.Context, who Caller, do verb, id string)
 	})
 }
 
-// Who may read (R), update (U) and delete (D) resources of each type, and see their
-// events (E). To others a resource does not exist (-) or their role is too low (!).
+// Who may read (R), update (U) and delete (D) resources of each type, and see
+// their events (E). To others the resource does not exist (-), or their role is
+// insufficient (!).
 func TestAccess(t *testing.T) {
 	const none = "----"
 	tests := map[tidings.ResourceType]struct{ owner, demoted, user, developer, admin string }{
@@ -76,7 +78,7 @@ func TestAccess(t *testing.T) {
 			e := tidings.Event{Type: typ.info().Type, OwnerID: owner.UserID}
 			want, ok := tests[e.Type]
 			if !ok {
-				f.Errorf("%s: add who may do what with it to the table (internal/resource/access_test.go)", e.Type)
+				f.Errorf("%s: add its permissions to the table in internal/resource/access_test.go", e.Type)
 				continue
 			}
 			if e.Type == ConfigurationType {
@@ -105,7 +107,7 @@ func TestAccess(t *testing.T) {
 	})
 }
 
-// A user sees the events of their own user, and a caller who is limited to a context
+// Users see the events of their own user. A caller restricted to a context
 // finds only what is in it.
 func TestAccessOfOneself(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {

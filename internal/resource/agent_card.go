@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// EnvVar is a variable that an agent wants to be set.
+// EnvVar is an environment variable that an agent asks for.
 type EnvVar struct {
 	Name        string  `json:"name"`
 	Description *string `json:"description"`
 	Required    bool    `json:"required"`
 }
 
-// MarshalJSON adds what follows from other fields.
+// MarshalJSON adds the derived fields.
 func (p *Provider) MarshalJSON() ([]byte, error) {
 	type plain Provider
 	shown := plain(*p)
@@ -23,7 +23,7 @@ func (p *Provider) MarshalJSON() ([]byte, error) {
 	return json.Marshal(&shown)
 }
 
-// isoDuration writes seconds as an ISO 8601 duration.
+// isoDuration formats seconds as an ISO 8601 duration.
 func isoDuration(seconds int) string {
 	text := "PT"
 	if minutes := seconds / 60; minutes > 0 {
@@ -35,12 +35,12 @@ func isoDuration(seconds int) string {
 	return text
 }
 
-// agentDetail ends the URI of the A2A extension by which agents of the Agent
-// Stack, under each of its names, ask for variables.
+// agentDetail is the suffix of the A2A extension URI with which agents of the
+// Agent Stack, under any of its names, declare their variables.
 const agentDetail = "/ui/agent-detail/v1"
 
-// envOf returns the variables that an agent card asks for. What does not have the
-// form of a variable is not one.
+// envOf returns the variables that an agent card declares. Malformed ones are
+// ignored.
 func envOf(card json.RawMessage) []EnvVar {
 	var asks struct {
 		Capabilities struct {

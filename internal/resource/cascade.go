@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Rows are read so many at a time.
+// Rows are read in batches of this size.
 const cascadeBatch = 500
 
 // references returns the declared references to a type, and created_by.
@@ -45,7 +45,7 @@ func (c *collection[R]) deleteWith(
 		err := eachOf(ctx, tx, ref.Column, id, func(row R) error {
 			err := c.remove(ctx, tx, who, row)
 			if errors.Is(err, store.ErrNotFound) {
-				return nil // deleted with another row
+				return nil // already deleted with another row
 			}
 			return err
 		})
@@ -75,8 +75,8 @@ func (c *collection[R]) clear(ctx context.Context, tx *store.Tx, who Caller, to 
 	return nil
 }
 
-// eachOf calls do with the rows whose column names the parent. Once do has returned,
-// the row no longer names it.
+// eachOf calls do for each row whose column refers to parent. After do returns,
+// the row no longer refers to it.
 func eachOf[R Row](ctx context.Context, tx *store.Tx, column, parent string, do func(R) error) error {
 	for {
 		var rows []R
@@ -95,8 +95,8 @@ func eachOf[R Row](ctx context.Context, tx *store.Tx, column, parent string, do 
 	}
 }
 
-// deleteDependents deletes the resources that are deleted with another one, by whom
-// it is deleted. Each has its own event.
+// deleteDependents deletes the resources that are deleted along with the given
+// one, each with its own event, attributed to the same caller.
 func (c *core) deleteDependents(
 	ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string,
 ) error {
@@ -108,7 +108,7 @@ func (c *core) deleteDependents(
 	return nil
 }
 
-// clearReferences removes the references to a resource that is being deleted.
+// clearReferences removes all references to a resource that is being deleted.
 func (c *core) clearReferences(
 	ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string,
 ) error {

@@ -11,8 +11,9 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// What is deleted with a resource, and what is updated because it loses one. Whoever
-// deletes it causes all of it, and what is deleted with something comes before it.
+// What is deleted along with a resource, and what is updated because it loses a
+// reference. The caller who deletes it is the cause of all events, and
+// dependents are deleted first.
 func TestCascades(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		admin := f.user(RoleAdmin)
@@ -27,7 +28,7 @@ type cascade struct {
 	do   func(f *fixture, id map[string]string, ann, admin Caller) error
 	want string // the events, sorted
 	last string // the one that comes last
-	user string // who causes them
+	user string // who caused them
 }
 
 var cascades = []cascade{
@@ -66,7 +67,7 @@ var cascades = []cascade{
 	},
 }
 
-// cascade deletes something of a world of its own, and compares the events.
+// cascade deletes a resource in a world of its own, and compares the events.
 func (f *fixture) cascade(test cascade, admin Caller) {
 	f.Helper()
 	ann, bob := f.user(RoleDeveloper), f.user(RoleUser)
@@ -108,8 +109,8 @@ func (f *fixture) cascade(test cascade, admin Caller) {
 	}
 }
 
-// world makes resources of two users, some of which refer to others, and returns their
-// ids by name.
+// world creates resources of two users, some of which refer to others, and
+// returns their ids by name.
 func (f *fixture) world(ann, bob Caller) map[string]string {
 	f.Helper()
 	id := map[string]string{"user": ann.UserID}
@@ -136,8 +137,8 @@ func (f *fixture) world(ann, bob Caller) map[string]string {
 	return id
 }
 
-// Whoever is deleted leaves no row that is theirs, of any type, and no part of one.
-// What outlives them stays.
+// A deleted user leaves no rows behind, of any type, and no details. Whatever
+// outlives the user stays.
 func TestADeletedUserLeavesNothing(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		ann, admin := f.user(RoleAdmin), f.user(RoleAdmin)
@@ -158,7 +159,7 @@ func TestADeletedUserLeavesNothing(t *testing.T) {
 		f.must(f.Users.Delete(f.Context(), admin, ann.UserID, 0))
 		for _, d := range f.declarations() {
 			if n := f.rows(d.table, "created_by", ann.UserID); n != 0 {
-				f.Errorf("%d rows of %s are still theirs", n, d.table)
+				f.Errorf("%d rows of %s still belong to them", n, d.table)
 			}
 		}
 		for table, key := range map[string][2]string{
@@ -169,7 +170,7 @@ func TestADeletedUserLeavesNothing(t *testing.T) {
 			}
 		}
 		if n := f.rows("variables", "owner_id", *of.provider); n != 0 {
-			f.Errorf("%d variables of their provider are left", n)
+			f.Errorf("%d variables of their provider remain", n)
 		}
 		list, err := f.ModelProviders.List(f.Context(), admin, Page{Limit: 10, OrderBy: "created_at"})
 		if err != nil || len(list.Items) != 1 {

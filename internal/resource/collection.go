@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// core is what all types share. A type gets it when it is registered.
+// core is shared by all types, which receive it on registration.
 type core struct {
 	store  *store.Store
 	quotas Quotas
@@ -20,8 +20,8 @@ type core struct {
 	types  []registered
 }
 
-// collection is all resources of one type, and the verbs, written once. A type
-// exports those that are right for it.
+// collection implements the verbs for the resources of one type. The type
+// exports those that apply to it.
 type collection[R Row] struct {
 	*core // nil until the type is registered
 	kind  kind[R]
@@ -37,7 +37,7 @@ func newCollection[R Row](k kind[R]) *collection[R] {
 	return &collection[R]{kind: k}
 }
 
-// create makes a resource from a row without id, times and owner.
+// create inserts a resource; id, times and owner of the row are filled in.
 func (c *collection[R]) create(ctx context.Context, who Caller, row R) (R, error) {
 	err := c.store.InTx(ctx, func(tx *store.Tx) error { return c.insert(ctx, tx, who, row) })
 	return row, err
@@ -61,7 +61,7 @@ func (c *collection[R]) insert(ctx context.Context, tx *store.Tx, who Caller, ro
 	if err := c.takeRow(ctx, tx, who); err != nil {
 		return err
 	}
-	return known(tx.Insert(ctx, row, c.kind.event(who, row, tidings.Created)), c.kind.name())
+	return fromStore(tx.Insert(ctx, row, c.kind.event(who, row, tidings.Created)), c.kind.name())
 }
 
 // get returns a resource that the caller may read.
@@ -69,20 +69,20 @@ func (c *collection[R]) get(ctx context.Context, who Caller, id string) (R, erro
 	return c.find(ctx, who, reading, id)
 }
 
-// find reads a resource that the caller may do something with.
+// find returns a resource on which the caller may perform the verb.
 func (c *collection[R]) find(ctx context.Context, who Caller, do verb, id string) (R, error) {
 	row := c.withID(id)
 	if err := c.kind.permit(who, do); err != nil {
 		return row, err
 	}
-	return row, known(c.store.Get(ctx, row, c.kind.visible(who, do)...), c.kind.name())
+	return row, fromStore(c.store.Get(ctx, row, c.kind.visible(who, do)...), c.kind.name())
 }
 
-// update changes a resource with a function, which gets the row, held, and the
-// transaction, and may run more than once. It reports whether it changed anything
-// that the row's JSON does not show. If it did not, and nothing changed that clients
-// can see, nothing is written and no event fires. ifMatch is the version the caller
-// knows, 0 for any.
+// update applies change to a locked row, in the transaction; change may run
+// more than once. It reports whether it modified anything that is not visible
+// in the row's JSON. If it did not and the JSON is the same as before, nothing
+// is written and there is no event. ifMatch is the expected version, or 0 for
+// any.
 func (c *collection[R]) update(ctx context.Context, who Caller, id string, ifMatch int64,
 	change func(*store.Tx, R) (hidden bool, err error),
 ) (row R, err error) {
@@ -95,7 +95,7 @@ func (c *collection[R]) update(ctx context.Context, who Caller, id string, ifMat
 	return row, err
 }
 
-// change applies a change to a row that is held, as [collection.update] does.
+// change applies a change to a locked row, as [collection.update] does.
 func (c *collection[R]) change(
 	ctx context.Context, tx *store.Tx, who Caller, row R, change func(R) (hidden bool, err error),
 ) error {
@@ -120,10 +120,10 @@ func (c *collection[R]) change(
 	b := row.base()
 	b.Version++
 	b.UpdatedAt = tx.Now
-	return known(tx.Update(ctx, row, c.kind.event(who, row, tidings.Updated)), c.kind.name())
+	return fromStore(tx.Update(ctx, row, c.kind.event(who, row, tidings.Updated)), c.kind.name())
 }
 
-// delete removes a resource and all that goes with it.
+// delete deletes a resource and everything that depends on it.
 func (c *collection[R]) delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return c.store.InTx(ctx, func(tx *store.Tx) error {
 		row, err := c.lock(ctx, tx, who, deleting, id, ifMatch)
@@ -134,7 +134,7 @@ func (c *collection[R]) delete(ctx context.Context, who Caller, id string, ifMat
 	})
 }
 
-// remove deletes a row that is held: what is deleted with it first.
+// remove deletes a locked row, after everything that is deleted along with it.
 func (c *collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, row R) error {
 	if err := c.kind.Guard(ctx, tx, deleting, row); err != nil {
 		return err
@@ -155,11 +155,11 @@ func (c *collection[R]) remove(ctx context.Context, tx *store.Tx, who Caller, ro
 		return err
 	}
 	row.base().Version++
-	return known(tx.Delete(ctx, row, c.kind.event(who, row, tidings.Deleted)), c.kind.name())
+	return fromStore(tx.Delete(ctx, row, c.kind.event(who, row, tidings.Deleted)), c.kind.name())
 }
 
-// lock reads a row that the caller may do something with and holds it until the
-// end of the transaction. ifMatch is the version the caller knows, 0 for any.
+// lock reads and locks a row on which the caller may perform the verb. ifMatch
+// is the expected version, or 0 for any.
 func (c *collection[R]) lock(
 	ctx context.Context, tx *store.Tx, who Caller, do verb, id string, ifMatch int64,
 ) (R, error) {
@@ -168,10 +168,10 @@ func (c *collection[R]) lock(
 		return row, err
 	}
 	if err := tx.Lock(ctx, row, c.kind.visible(who, do)...); err != nil {
-		return row, known(err, c.kind.name())
+		return row, fromStore(err, c.kind.name())
 	}
 	if v := row.base().Version; ifMatch != 0 && ifMatch != v {
-		return row, fail(Changed, "If-Match", "the %s has changed: it is at version %d", c.kind.name(), v)
+		return row, fail(Changed, "If-Match", "the %s has changed: it is now at version %d", c.kind.name(), v)
 	}
 	return row, nil
 }
@@ -182,7 +182,7 @@ func (c *collection[R]) withID(id string) R {
 	return row
 }
 
-// list returns a part of the resources that the caller may read.
+// list returns a page of the resources that the caller may read.
 func (c *collection[R]) list(ctx context.Context, who Caller, page Page, filters ...store.Filter) (*Items[R], error) {
 	if err := c.kind.permit(who, reading); err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func (c *collection[R]) list(ctx context.Context, who Caller, page Page, filters
 	if page.Token != "" {
 		last, err := c.get(ctx, who, page.Token)
 		if isCode(err, NotFound) {
-			return nil, fail(Invalid, "page_token", "there is no such item any more; begin with the first page")
+			return nil, fail(Invalid, "page_token", "the item no longer exists; start again from the first page")
 		} else if err != nil {
 			return nil, err
 		}
@@ -206,14 +206,14 @@ func (c *collection[R]) list(ctx context.Context, who Caller, page Page, filters
 	return list, err
 }
 
-// page reads a part of the resources that pass the filters.
+// page returns a page of the resources that match the filters.
 func (c *collection[R]) page(ctx context.Context, order store.Order, filters ...store.Filter) (*Items[R], error) {
 	return readPage(ctx, c.store, c.kind.New, order, func(row R) store.Position {
 		return store.Position{ID: row.base().ID, Value: row.sortValue(order.Column)}
 	}, filters...)
 }
 
-// all calls do with every resource, page by page.
+// all calls do for every resource, page by page.
 func (c *collection[R]) all(ctx context.Context, do func(R) error, filters ...store.Filter) error {
 	order := store.Order{Column: "created_at", Limit: 100}
 	for {
@@ -234,7 +234,7 @@ func (c *collection[R]) all(ctx context.Context, do func(R) error, filters ...st
 	}
 }
 
-// exists reports whether a resource is there.
+// exists reports whether a resource exists.
 func (c *collection[R]) exists(ctx context.Context, id string) (bool, error) {
 	err := c.store.Get(ctx, c.withID(id))
 	if errors.Is(err, store.ErrNotFound) {
@@ -243,12 +243,13 @@ func (c *collection[R]) exists(ctx context.Context, id string) (bool, error) {
 	return err == nil, err
 }
 
-// equal selects the rows in which a column has a value.
+// equal selects the rows whose column has the value.
 func equal(column string, value any) store.Filter {
 	return store.Filter{Column: column, Op: store.Equal, Value: value}
 }
 
-// ownedFilter narrows a list to the caller's resources, or to those of others.
+// ownedFilter restricts a list to the caller's own resources, or to those of
+// others.
 func ownedFilter(who Caller, owned *bool) []store.Filter {
 	if owned == nil {
 		return nil

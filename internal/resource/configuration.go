@@ -8,7 +8,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Configuration is the system-wide defaults: one row, which is always there.
+// Configuration holds the system-wide defaults, in a single row that always
+// exists.
 type Configuration struct {
 	bun.BaseModel `bun:"table:configurations"`
 	Base
@@ -18,7 +19,8 @@ type Configuration struct {
 	DefaultEmbeddingModel *string `bun:"default_embedding_model" json:"default_embedding_model"`
 }
 
-// Configurations is the system-wide defaults. They are only ever updated.
+// Configurations is the type of the system-wide defaults, which can only be
+// updated.
 type Configurations struct {
 	*collection[*Configuration]
 	models *ModelProviders
@@ -30,19 +32,19 @@ func newConfigurations(models *ModelProviders) *Configurations {
 		URL:       "/api/v1/configurations/system",
 		New:       func() *Configuration { return new(Configuration) },
 		policy:    administered(RoleUser),
-		Unowned:   true, // created_by is whoever set them last
+		Unowned:   true, // created_by is the last user who set them
 		Unlimited: true,
 	})}
 }
 
-// SystemConfiguration replaces the system configuration: what is left out is
+// SystemConfiguration replaces the system configuration; omitted fields are
 // reset.
 type SystemConfiguration struct {
 	DefaultLLMModel       *string `json:"default_llm_model" required:"false" maxLength:"256"`
 	DefaultEmbeddingModel *string `json:"default_embedding_model" required:"false" maxLength:"256"`
 }
 
-// System returns the defaults. Until somebody has set them, the caller counts as
+// System returns the defaults. Until they are first set, the caller counts as
 // their owner.
 func (c *Configurations) System(ctx context.Context, who Caller) (*Configuration, error) {
 	if err := c.kind.permit(who, reading); err != nil {
@@ -50,12 +52,12 @@ func (c *Configurations) System(ctx context.Context, who Caller) (*Configuration
 	}
 	row := new(Configuration)
 	if err := c.store.First(ctx, row, equal("kind", "system")); err != nil {
-		return nil, known(err, "configuration")
+		return nil, fromStore(err, "configuration")
 	}
 	return row.ownedBy(who), nil
 }
 
-// ownedBy fills in the owner where there is none.
+// ownedBy sets the owner if there is none.
 func (c *Configuration) ownedBy(who Caller) *Configuration {
 	if c.CreatedBy == nil {
 		c.CreatedBy = &who.UserID
@@ -63,8 +65,7 @@ func (c *Configuration) ownedBy(who Caller) *Configuration {
 	return c
 }
 
-// PutSystem sets the defaults. A model that no model provider
-// offers is an error.
+// PutSystem sets the defaults. It rejects models that no model provider offers.
 func (c *Configurations) PutSystem(
 	ctx context.Context, who Caller, ifMatch int64, in SystemConfiguration,
 ) (*Configuration, error) {

@@ -26,18 +26,18 @@ type Connector struct {
 	ClientID         *string      `json:"-"`
 	ClientSecret     []byte       `json:"-"`
 	State            string       `json:"state" enum:"created,connected,disconnected"`
-	AuthRequest      *AuthRequest `bun:"-" json:"auth_request" doc:"Where the user authorizes the connection; null if that is not asked for."`
+	AuthRequest      *AuthRequest `bun:"-" json:"auth_request" doc:"Where the user authorizes the connection; null if no authorization is required."`
 	DisconnectReason *string      `json:"disconnect_reason"`
 	Metadata         Metadata     `bun:"type:json" json:"metadata"`
 }
 
-// AuthRequest is what the user of a connector has to authorize.
+// AuthRequest tells the user of a connector where to authorize it.
 type AuthRequest struct {
 	Type                  string `json:"type" enum:"code"`
 	AuthorizationEndpoint string `json:"authorization_endpoint" format:"uri"`
 }
 
-// Connectors are the users' links to MCP servers.
+// Connectors is the type of the users' links to MCP servers.
 type Connectors struct {
 	*collection[*Connector]
 	mcp     MCP
@@ -54,28 +54,29 @@ func newConnectors(mcp MCP, s secrets, presets []Preset) *Connectors {
 	})}
 }
 
-// Get returns a connector of the caller's.
+// Get returns one of the caller's connectors.
 func (c *Connectors) Get(ctx context.Context, who Caller, id string) (*Connector, error) {
 	return c.get(ctx, who, id)
 }
 
-// List returns a part of the caller's connectors.
+// List returns a page of the caller's connectors.
 func (c *Connectors) List(ctx context.Context, who Caller, page Page) (*Items[*Connector], error) {
 	return c.list(ctx, who, page)
 }
 
-// Delete removes a connector. ifMatch is the version the caller knows, 0 for any.
+// Delete deletes a connector. ifMatch is the expected version, or 0 for any.
 func (c *Connectors) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return c.delete(ctx, who, id, ifMatch)
 }
 
-// MCP talks to MCP servers.
+// MCP is a client for MCP servers.
 type MCP interface {
-	// Initialize does the protocol's initialize. The error is a [RemoteError].
+	// Initialize performs the protocol's initialize request. Errors are
+	// [RemoteError]s.
 	Initialize(ctx context.Context, url string) error
 }
 
-// Preset is an MCP server that users are offered.
+// Preset is an MCP server that is offered to users.
 type Preset struct {
 	URL          string   `json:"url" format:"uri"`
 	Metadata     Metadata `json:"metadata"`
@@ -83,7 +84,7 @@ type Preset struct {
 	ClientSecret string   `json:"-"`
 }
 
-// Presets returns the MCP servers that users are offered.
+// Presets returns the MCP servers that are offered to users.
 func (c *Connectors) Presets() *Items[Preset] {
 	items := append([]Preset{}, c.presets...)
 	for i := range items {
@@ -92,23 +93,23 @@ func (c *Connectors) Presets() *Items[Preset] {
 	return &Items[Preset]{Items: items, TotalCount: int64(len(items))}
 }
 
-// NewConnector asks for a link to an MCP server.
+// NewConnector is a request to link to an MCP server.
 type NewConnector struct {
 	URL          string   `json:"url" maxLength:"2048"`
 	ClientID     *string  `json:"client_id" required:"false" minLength:"1" maxLength:"256"`
-	ClientSecret *string  `json:"client_secret" required:"false" minLength:"1" maxLength:"10000" doc:"Only with a client id."`
+	ClientSecret *string  `json:"client_secret" required:"false" minLength:"1" maxLength:"10000" doc:"Requires a client_id."`
 	Metadata     Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
-	MatchPreset  *bool    `json:"match_preset" required:"false" default:"true" doc:"Take what is left out from the preset of this URL."`
+	MatchPreset  *bool    `json:"match_preset" required:"false" default:"true" doc:"Fill in omitted fields from the preset for this URL."`
 }
 
-// Create keeps a link to an MCP server.
+// Create creates a connector.
 func (c *Connectors) Create(ctx context.Context, who Caller, in NewConnector) (*Connector, error) {
 	u, err := url.Parse(in.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
-		return nil, fail(Invalid, "url", "expected the http(s) URL of an MCP server, without a user or a password")
+		return nil, fail(Invalid, "url", "expected the http(s) URL of an MCP server, without credentials")
 	}
 	if in.ClientSecret != nil && in.ClientID == nil {
-		return nil, fail(Invalid, "client_secret", "needs a client_id")
+		return nil, fail(Invalid, "client_secret", "requires a client_id")
 	}
 	if err := in.Metadata.check(); err != nil {
 		return nil, err
@@ -151,16 +152,17 @@ func (c *Connectors) applyPreset(in *NewConnector) {
 	}
 }
 
-// Connection is how to connect.
+// Connection is a request to connect.
 type Connection struct {
-	RedirectURL *string `json:"redirect_url" required:"false" maxLength:"2048" doc:"Where the user goes after authorizing the connection; used only if that is asked for."`
-	AccessToken *string `json:"access_token" required:"false" maxLength:"10000" doc:"Not supported yet."`
+	RedirectURL *string `json:"redirect_url" required:"false" maxLength:"2048" doc:"Where the user returns after authorizing the connection; ignored if no authorization is required."`
+	AccessToken *string `json:"access_token" required:"false" maxLength:"10000" doc:"Not yet supported."`
 }
 
-// Connect reaches the MCP server; if it can't be reached, nothing changes.
+// Connect connects to the MCP server. If the server cannot be used, nothing
+// changes.
 func (c *Connectors) Connect(ctx context.Context, who Caller, id string, how *Connection) (*Connector, error) {
 	if how != nil && how.AccessToken != nil {
-		return nil, fail(Invalid, "access_token", "access tokens are not supported yet; leave it out or null")
+		return nil, fail(Invalid, "access_token", "access tokens are not yet supported; omit it or set it to null")
 	}
 	now, err := c.get(ctx, who, id)
 	if err != nil {
@@ -175,7 +177,7 @@ func (c *Connectors) Connect(ctx context.Context, who Caller, id string, how *Co
 	})
 }
 
-// connectCode tells a server that fails from one that does not answer.
+// connectCode distinguishes a server that fails from one that does not answer.
 func connectCode(err error) Code {
 	if e, ok := errors.AsType[*RemoteError](err); ok && (e.Reason == RemoteUnreachable || e.Reason == RemoteSlow) {
 		return RemoteTimeout
@@ -183,11 +185,11 @@ func connectCode(err error) Code {
 	return RemoteFailed
 }
 
-// Disconnect ends a connection.
+// Disconnect disconnects from the MCP server.
 func (c *Connectors) Disconnect(ctx context.Context, who Caller, id string) (*Connector, error) {
 	return c.update(ctx, who, id, 0, func(_ *store.Tx, row *Connector) (bool, error) {
 		if row.State == connectorCreated {
-			return false, fail(Conflict, "", "this connector was never connected")
+			return false, fail(Conflict, "", "the connector was never connected")
 		}
 		reason := "Client request"
 		row.State, row.DisconnectReason = connectorDisconnected, &reason

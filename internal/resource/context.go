@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Context is a conversation, and what belongs to it.
+// Context is a conversation and everything that belongs to it.
 type Context struct {
 	bun.BaseModel `bun:"table:contexts"`
 	Base
@@ -22,7 +22,7 @@ type Context struct {
 	HistoryBytes int64     `json:"-"`
 }
 
-// Contexts are the users' conversations.
+// Contexts is the type of the users' conversations.
 type Contexts struct {
 	*collection[*Context]
 	providers *Providers
@@ -41,24 +41,24 @@ func newContexts(providers *Providers) *Contexts {
 	})}
 }
 
-// Get returns a context of the caller's.
+// Get returns one of the caller's contexts.
 func (c *Contexts) Get(ctx context.Context, who Caller, id string) (*Context, error) {
 	return c.get(ctx, who, id)
 }
 
-// Delete removes a context with its history and all that belongs to it. ifMatch is the
-// version the caller knows, 0 for any.
+// Delete deletes a context with its history and everything that belongs to it.
+// ifMatch is the expected version, or 0 for any.
 func (c *Contexts) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return c.delete(ctx, who, id, ifMatch)
 }
 
-// NewContext asks for a conversation.
+// NewContext is a request to create a context.
 type NewContext struct {
 	Metadata   Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 	ProviderID *string  `json:"provider_id" required:"false" format:"uuid"`
 }
 
-// Create begins a conversation.
+// Create creates a context.
 func (c *Contexts) Create(ctx context.Context, who Caller, in NewContext) (*Context, error) {
 	if err := in.Metadata.check(); err != nil {
 		return nil, err
@@ -80,7 +80,8 @@ func (c *Contexts) Create(ctx context.Context, who Caller, in NewContext) (*Cont
 	return row, err
 }
 
-// ContextUpdate replaces a context's metadata; left out or null, it clears it.
+// ContextUpdate replaces a context's metadata. If it is omitted or null, the
+// metadata is cleared.
 type ContextUpdate struct {
 	Metadata Metadata `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
 }
@@ -111,17 +112,17 @@ func (c *Contexts) PatchMetadata(
 	})
 }
 
-// inContextID names the parameter or member in the error about a context that
-// does not exist or is not the caller's.
+// inContextID attributes a not-found error to the member or parameter
+// context_id.
 func inContextID(err error) error {
 	if isCode(err, NotFound) {
-		return fail(NotFound, "context_id", "there is no such context")
+		return fail(NotFound, "context_id", "no such context")
 	}
 	return err
 }
 
-// need returns an error if the request is limited to a context that is not the
-// caller's.
+// need returns an error if the request is restricted to a context that does not
+// belong to the caller.
 func (c *Contexts) need(ctx context.Context, who Caller) error {
 	if who.ContextID == "" {
 		return nil
@@ -130,15 +131,14 @@ func (c *Contexts) need(ctx context.Context, who Caller) error {
 	return inContextID(err)
 }
 
-// lockNamed holds a context of the caller's, which a request names, until the end of
-// the transaction.
+// lockNamed locks one of the caller's contexts, named in a request.
 func (c *Contexts) lockNamed(ctx context.Context, tx *store.Tx, who Caller, id string) (*Context, error) {
 	row, err := c.lock(ctx, tx, who, updating, id, 0)
 	return row, inContextID(err)
 }
 
-// enter holds a context of the caller's for something that is done in it, and
-// notes that it is active. A nil id is no context.
+// enter locks one of the caller's contexts for an operation in it, and records
+// the activity. A nil id stands for no context.
 func (c *Contexts) enter(ctx context.Context, tx *store.Tx, who Caller, id *string) error {
 	if id == nil {
 		return nil
@@ -150,11 +150,11 @@ func (c *Contexts) enter(ctx context.Context, tx *store.Tx, who Caller, id *stri
 	return tx.Touch(ctx, row)
 }
 
-// Contexts whose things expire, at a time.
+// How many contexts are expired per batch.
 const expiryBatch = 100
 
-// Expire deletes what belongs to contexts that were idle for so long, such as files,
-// and returns the number of contexts.
+// Expire deletes what belongs to contexts that have been idle for the given
+// time, such as files, and returns the number of contexts.
 func (c *Contexts) Expire(ctx context.Context, idle time.Duration) (expired int, err error) {
 	var inside []store.Column
 	for _, t := range c.types {
@@ -180,7 +180,7 @@ func (c *Contexts) expire(ctx context.Context, id string, before time.Time) erro
 		row := c.withID(id)
 		err := tx.Lock(ctx, row)
 		if errors.Is(err, store.ErrNotFound) || (err == nil && !row.LastActiveAt.Before(before)) {
-			return nil // deleted, or active again
+			return nil // deleted or active again
 		} else if err != nil {
 			return err
 		}
@@ -188,14 +188,14 @@ func (c *Contexts) expire(ctx context.Context, id string, before time.Time) erro
 	})
 }
 
-// ContextFilter narrows a list of contexts.
+// ContextFilter filters a list of contexts.
 type ContextFilter struct {
 	ProviderID string
-	// NotEmpty leaves out contexts without history.
+	// NotEmpty omits contexts without history.
 	NotEmpty bool
 }
 
-// List returns a part of the caller's contexts.
+// List returns a page of the caller's contexts.
 func (c *Contexts) List(ctx context.Context, who Caller, page Page, in ContextFilter) (*Items[*Context], error) {
 	var filters []store.Filter
 	if in.ProviderID != "" {

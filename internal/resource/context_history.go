@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// HistoryItem is an A2A message or artifact: a part of a context.
+// HistoryItem is an A2A message or artifact in a context.
 type HistoryItem struct {
 	bun.BaseModel `bun:"table:context_history"`
 
@@ -24,8 +24,8 @@ type HistoryItem struct {
 	SizeBytes int64           `json:"-"`
 }
 
-// a2aItem is what we look at in a message or an artifact, in the spellings of
-// A2A 0.2 to 1.0.
+// a2aItem holds the members of a message or artifact that matter here, as
+// spelled by A2A 0.2 to 1.0.
 type a2aItem struct {
 	Role       string `json:"role"`
 	ArtifactID string `json:"artifactId"`
@@ -50,7 +50,7 @@ func (a a2aItem) kind() (string, error) {
 
 const maxTitle = 100
 
-// title is what a user's message is called; empty if nothing can be.
+// title derives a title from a user's message, or returns "".
 func (a a2aItem) title() string {
 	if a.Role != "user" && a.Role != "ROLE_USER" {
 		return ""
@@ -67,8 +67,8 @@ func ofContext(id string) store.Filter {
 	return equal("context_id", id)
 }
 
-// AddHistory appends a message or an artifact to a context. The first message of
-// a user gives a context its title, where it has none and has room for one.
+// AddHistory appends a message or artifact to a context. The first user message
+// becomes the title of a context that has none, if its metadata has room.
 func (c *Contexts) AddHistory(ctx context.Context, who Caller, id string, data json.RawMessage) (*HistoryItem, error) {
 	var sent a2aItem
 	if err := json.Unmarshal(data, &sent); err != nil {
@@ -95,7 +95,7 @@ func (c *Contexts) AddHistory(ctx context.Context, who Caller, id string, data j
 	return item, err
 }
 
-// takeHistory takes room for a history item.
+// takeHistory checks the quotas for a history item.
 func (c *Contexts) takeHistory(ctx context.Context, tx *store.Tx, who Caller, size int64) error {
 	err := c.quotas.HistoryItems.take(ctx, tx, who, Conflict, 1, spareRequests, c.sum(ctx, tx, who, "history_count"))
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *Contexts) takeHistory(ctx context.Context, tx *store.Tx, who Caller, si
 	return c.quotas.HistoryBytes.take(ctx, tx, who, TooLarge, size, spareBytes, c.sum(ctx, tx, who, "history_bytes"))
 }
 
-// History returns a part of a context's history.
+// History returns a page of a context's history.
 func (c *Contexts) History(ctx context.Context, who Caller, id string, page Page) (*Items[*HistoryItem], error) {
 	row, err := c.get(ctx, who, id)
 	if err != nil {
@@ -114,8 +114,8 @@ func (c *Contexts) History(ctx context.Context, who Caller, id string, page Page
 	if page.Token != "" {
 		last := new(HistoryItem)
 		err := c.store.First(ctx, last, ofContext(row.ID), equal("id", page.Token))
-		if isCode(known(err, "item"), NotFound) {
-			return nil, fail(Invalid, "page_token", "there is no such item any more; begin with the first page")
+		if isCode(fromStore(err, "item"), NotFound) {
+			return nil, fail(Invalid, "page_token", "the item no longer exists; start again from the first page")
 		} else if err != nil {
 			return nil, err
 		}
@@ -140,10 +140,10 @@ func (c *Contexts) HistoryItem(ctx context.Context, who Caller, contextID, id st
 	}
 	row := new(HistoryItem)
 	err = c.store.First(ctx, row, ofContext(in.ID), equal("id", strings.ToLower(id)))
-	return row, known(err, "item in this context")
+	return row, fromStore(err, "item in this context")
 }
 
-// DeleteHistory removes an item and all after it.
+// DeleteHistory deletes an item and all later ones.
 func (c *Contexts) DeleteHistory(ctx context.Context, who Caller, id, fromID string) error {
 	_, err := c.update(ctx, who, id, 0, func(tx *store.Tx, row *Context) (bool, error) {
 		var from []*HistoryItem
@@ -152,7 +152,7 @@ func (c *Contexts) DeleteHistory(ctx context.Context, who Caller, id, fromID str
 			return false, err
 		}
 		if len(from) == 0 {
-			return false, fail(NotFound, "from_id", "there is no such item in this context")
+			return false, fail(NotFound, "from_id", "no such item in this context")
 		}
 		row.LastActiveAt = tx.Now
 		row.HistoryCount = from[0].Position - 1

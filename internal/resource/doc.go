@@ -1,6 +1,7 @@
-// Package resource is the resource types: what each is, who may do what with it, and
-// how it changes. There is one file a type, over one generic core: a collection has the
-// verbs, written once, a kind declares what is particular to a type, and the type
-// exports the verbs that are right for it. [New] registers the types.
-// Every change goes through the store's three writes, which ask for its event.
+// Package resource defines the resource types: their fields, their permissions,
+// and the ways in which they change. Each type has a file of its own on top of
+// a generic core: a collection implements the verbs once, a kind declares what
+// is specific to a type, and the type exports the verbs that apply to it. [New]
+// registers the types. Every change goes through one of the store's three write
+// methods, which require an event.
 package resource

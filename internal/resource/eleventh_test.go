@@ -13,12 +13,12 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// What follows, up to the test, is the file of an eleventh type, as CONTRIBUTING asks
-// for it.
+// Up to the test, this is the file of an eleventh type as CONTRIBUTING
+// describes it.
 
 const noteType tidings.ResourceType = "note"
 
-// note is a text that a user keeps, in a context or outside.
+// note is a text that a user keeps, inside or outside a context.
 type note struct {
 	bun.BaseModel `bun:"table:notes"`
 	Base
@@ -80,9 +80,9 @@ var notesMigration = map[string]string{
 		context_id uuid REFERENCES tidings.contexts, text text NOT NULL, secret text NOT NULL)`,
 }
 
-// A type that follows the recipe is complete: its changes are told to those who may
-// know, and it is deleted with its owner, its context, and a context that is idle.
-// Nothing else had to be told of it.
+// A type that follows the recipe is complete: those who may see its changes do,
+// and it is deleted with its owner, its context, or an idle context. Nothing
+// else needs to know about it.
 func TestAnEleventhType(t *testing.T) {
 	quotas := Quotas{Resources: map[tidings.ResourceType]Quota{noteType: {Max: 5, Setting: "limits.notes"}}}
 	databases(t, Options{Quotas: quotas}, func(f *fixture) {
@@ -165,7 +165,8 @@ func TestAnEleventhType(t *testing.T) {
 	})
 }
 
-// TestEveryType names what a type lacks that does not follow the recipe.
+// An incomplete type fails TestEveryType with a message that says what is
+// missing.
 func TestATypeThatIsIncomplete(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		f.exec(strings.Replace(notesMigration[f.schema], "REFERENCES "+f.schema+"users", "", 1))

@@ -7,30 +7,30 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Code says what kind of error it is, in the reader's terms.
+// Code classifies an error for API clients.
 type Code string
 
-// The codes.
+// The error codes.
 const (
-	Invalid         Code = "invalid"         // the request can't be right
-	Unusable        Code = "unusable"        // what it names elsewhere doesn't work
-	Unauthenticated Code = "unauthenticated" // no or bad credentials
-	Forbidden       Code = "forbidden"       // the role is too low
-	NotFound        Code = "not_found"       // not there, or not the caller's
-	Conflict        Code = "conflict"        // something else stands against it
+	Invalid         Code = "invalid"         // the request is malformed or contradicts itself
+	Unusable        Code = "unusable"        // a remote server that it names does not work
+	Unauthenticated Code = "unauthenticated" // missing or bad credentials
+	Forbidden       Code = "forbidden"       // insufficient role
+	NotFound        Code = "not_found"       // does not exist, or belongs to someone else
+	Conflict        Code = "conflict"        // conflicts with the current state
 	Changed         Code = "changed"         // If-Match names another version
 	TooLarge        Code = "too_large"       // over a limit
-	NotConfigured   Code = "not_configured"  // the server lacks a setting for it
-	RemoteFailed    Code = "remote_failed"   // the other side answered with an error
-	RemoteTimeout   Code = "remote_timeout"  // the other side did not answer
-	Busy            Code = "busy"            // too many at once
+	NotConfigured   Code = "not_configured"  // requires a setting that the server lacks
+	RemoteFailed    Code = "remote_failed"   // the remote server answered with an error
+	RemoteTimeout   Code = "remote_timeout"  // the remote server did not answer
+	Busy            Code = "busy"            // too many concurrent requests
 )
 
-// Error is an error for whoever made the request. Its text is shown to them;
-// the cause is not.
+// Error is an error for the client. Its message is shown to the client; its
+// cause is not.
 type Error struct {
 	Code Code
-	// Field is the member or parameter that is wrong, such as "metadata.title".
+	// Field is the offending member or parameter, such as "metadata.title".
 	Field   string
 	Message string
 	Cause   error
@@ -56,13 +56,13 @@ func isCode(err error, code Code) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// known gives the store's errors a code.
-func known(err error, what string) error {
+// fromStore converts the store's errors to an [Error]; what names the resource.
+func fromStore(err error, what string) error {
 	for sentinel, e := range map[error]*Error{
-		store.ErrNotFound:  fail(NotFound, "", "there is no such %s", what),
-		store.ErrDuplicate: fail(Conflict, "", "there is such a %s already", what),
-		store.ErrReference: fail(Conflict, "", "something that the %s refers to was deleted meanwhile", what),
-		store.ErrText:      fail(Invalid, "", "a text holds a zero byte"),
+		store.ErrNotFound:  fail(NotFound, "", "no such %s", what),
+		store.ErrDuplicate: fail(Conflict, "", "this %s already exists", what),
+		store.ErrReference: fail(Conflict, "", "a resource that the %s refers to was deleted in the meantime", what),
+		store.ErrText:      fail(Invalid, "", "a string contains a NUL byte"),
 	} {
 		if errors.Is(err, sentinel) {
 			e.Cause = err

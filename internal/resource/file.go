@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// The types of files.
+// The file types.
 const (
 	userUpload    = "user_upload"
 	extractedText = "extracted_text"
@@ -42,7 +42,8 @@ func (f *File) sortValue(column string) any {
 	return f.Base.sortValue(column)
 }
 
-// Files are the users' files: a row each, and a content in the store for contents.
+// Files is the type of the users' files: a row each, and contents in the file
+// store.
 type Files struct {
 	*collection[*File]
 	contexts *Contexts
@@ -67,51 +68,52 @@ func newFiles(contexts *Contexts, blobs Blobs, limits FileLimits) *Files {
 	return f
 }
 
-// Get returns a file of the caller's.
+// Get returns one of the caller's files.
 func (f *Files) Get(ctx context.Context, who Caller, id string) (*File, error) {
 	return f.get(ctx, who, id)
 }
 
-// Blobs keeps file contents, by the file's id.
+// Blobs stores the contents of files by file id.
 type Blobs interface {
-	// Write reads all of content into a blob that can't be seen yet.
+	// Write reads all of content into a blob that is not yet visible.
 	Write(ctx context.Context, content io.Reader) (Blob, error)
-	// Open opens a blob, to be read while the context lasts.
+	// Open opens a blob; it may be read until the context is done.
 	Open(ctx context.Context, id string) (io.ReadSeekCloser, error)
-	// Remove removes a blob; one that is not there is no error.
+	// Remove deletes a blob. It is not an error if the blob does not exist.
 	Remove(ctx context.Context, id string) error
-	// Each calls do with every blob that was kept before a time.
+	// Each calls do for every blob that was kept before the given time.
 	Each(ctx context.Context, before time.Time, do func(id string) error) error
 }
 
-// Blob is a content that was written.
+// Blob is content that has been written but not necessarily kept.
 type Blob interface {
 	Size() int64
-	// Keep makes it the content of an id; a second time does no harm.
+	// Keep makes it the content of the file with the id. It is idempotent.
 	Keep(ctx context.Context, id string) error
-	// Discard removes it unless it was kept. One that was kept stays even if the
-	// commit after it failed, of which nobody knows whether it happened: without
-	// a row, it is swept up.
+	// Discard deletes it unless it was kept. Kept content remains even if the
+	// commit that follows fails, because its outcome is then unknown; without a
+	// row, it is swept up.
 	Discard(ctx context.Context) error
 }
 
-// FileLimits are how much may be kept, in bytes.
+// FileLimits limits the size of files, in bytes.
 type FileLimits struct {
 	MaxSize   int64
 	UserQuota int64
 }
 
-// removeContent removes a file's content once its row is gone.
+// removeContent deletes a file's content once the deletion of its row is
+// committed.
 func (f *Files) removeContent(ctx context.Context, tx *store.Tx, id string) error {
 	tx.After(func() {
 		if err := f.blobs.Remove(context.WithoutCancel(ctx), id); err != nil {
-			f.logger.Warn("the content of a deleted file stays until the next sweep", "file", id, "error", err)
+			f.logger.Warn("content of a deleted file remains until the next sweep", "file", id, "error", err)
 		}
 	})
 	return nil
 }
 
-// NewFile is a file to be kept.
+// NewFile is a file to be created.
 type NewFile struct {
 	Filename    string
 	ContentType string
@@ -120,14 +122,14 @@ type NewFile struct {
 
 const maxFileText = 256
 
-// Create streams a content into the store. Row and content appear together
-// or not at all. The file belongs to the context that the request is limited to.
+// Create streams content into the store. Row and content appear together or not
+// at all. The file belongs to the context that the request is restricted to.
 func (f *Files) Create(ctx context.Context, who Caller, in NewFile) (*File, error) {
 	if in.Filename == "" || len(in.Filename) > maxFileText {
-		return nil, fail(Invalid, "file", "the file needs a name of 1 to %d bytes", maxFileText)
+		return nil, fail(Invalid, "file", "the name must be 1 to %d bytes long", maxFileText)
 	}
 	if in.ContentType == "" || len(in.ContentType) > maxFileText {
-		return nil, fail(Invalid, "file", "the file needs a content type of 1 to %d bytes", maxFileText)
+		return nil, fail(Invalid, "file", "the content type must be 1 to %d bytes long", maxFileText)
 	}
 	if err := f.contexts.need(ctx, who); err != nil { // before anything is read
 		return nil, err
@@ -149,12 +151,13 @@ func (f *Files) Create(ctx context.Context, who Caller, in NewFile) (*File, erro
 	return row, errors.Join(err, blob.Discard(context.WithoutCancel(ctx)))
 }
 
-// insertFile writes the row of a file and keeps its content, just before the
-// transaction is committed.
+// insertFile inserts the row of a file and keeps its content, just before the
+// transaction commits.
 func (f *Files) insertFile(ctx context.Context, tx *store.Tx, who Caller, row *File, blob Blob) error {
-	// Held, so that two uploads can't both take what is left of the quota.
+	// Locked, so that concurrent uploads cannot both use what is left of the
+	// quota.
 	if err := tx.Lock(ctx, &User{Base: Base{ID: who.UserID}}); err != nil {
-		return known(err, "user")
+		return fromStore(err, "user")
 	}
 	used, err := tx.Sum(ctx, new(File), "file_size_bytes", ownedBy(who))
 	if err != nil {
@@ -170,8 +173,8 @@ func (f *Files) insertFile(ctx context.Context, tx *store.Tx, who Caller, row *F
 	return blob.Keep(ctx, row.ID)
 }
 
-// Delete removes a file and the text extracted from it. If the file is such a text
-// itself, the extraction of its source is removed, too.
+// Delete deletes a file and the text extracted from it. Deleting an extracted
+// text removes the extraction from its source.
 func (f *Files) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	now, err := f.find(ctx, who, deleting, id)
 	if err != nil {
@@ -194,7 +197,7 @@ func (f *Files) Delete(ctx context.Context, who Caller, id string, ifMatch int64
 	})
 }
 
-// Content opens the content of a file. Whoever calls it closes it.
+// Content opens the content of a file. The caller closes it.
 func (f *Files) Content(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
 	row, err := f.get(ctx, who, id)
 	if err != nil {
@@ -210,7 +213,8 @@ func (f *Files) Content(ctx context.Context, who Caller, id string) (*File, io.R
 	return row, content, err
 }
 
-// open opens the content of a file; one that was deleted meanwhile is not there.
+// open opens the content of a file, and reports content that was deleted in the
+// meantime as not found.
 func (f *Files) open(ctx context.Context, who Caller, id string) (io.ReadSeekCloser, error) {
 	content, err := f.blobs.Open(ctx, id)
 	if err != nil {
@@ -221,10 +225,12 @@ func (f *Files) open(ctx context.Context, who Caller, id string) (io.ReadSeekClo
 	return content, err
 }
 
-// Uploads take a while between content and row; what is older has no row coming.
+// An upload may take a while between content and row; content older than this
+// has no row coming.
 const orphanAge = time.Hour
 
-// Sweep removes contents without a file, which a crash may leave, and returns how many.
+// Sweep deletes contents without a file, which a crash may leave behind, and
+// returns their number.
 func (f *Files) Sweep(ctx context.Context) (swept int, err error) {
 	err = f.blobs.Each(ctx, time.Now().Add(-orphanAge), func(id string) error {
 		there, err := f.exists(ctx, id)
@@ -237,13 +243,13 @@ func (f *Files) Sweep(ctx context.Context) (swept int, err error) {
 	return swept, err
 }
 
-// FileFilter narrows a list of files.
+// FileFilter filters a list of files.
 type FileFilter struct {
 	ContentType    string
 	FilenameSearch string
 }
 
-// List returns a part of the caller's files.
+// List returns a page of the caller's files.
 func (f *Files) List(ctx context.Context, who Caller, page Page, in FileFilter) (*Items[*File], error) {
 	if err := f.contexts.need(ctx, who); err != nil {
 		return nil, err

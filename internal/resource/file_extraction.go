@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Extraction is how a file becomes text.
+// Extraction is the extraction of a file's text.
 type Extraction struct {
 	ID             string          `json:"id" format:"uuid"`
 	FileID         string          `json:"file_id" format:"uuid"`
@@ -25,7 +25,7 @@ type Extraction struct {
 	FinishedAt     *time.Time      `json:"finished_at"`
 }
 
-// ExtractedFile is a file that an extraction made.
+// ExtractedFile is a file that an extraction produced.
 type ExtractedFile struct {
 	FileID string  `json:"file_id" format:"uuid"`
 	Format *string `json:"format"`
@@ -41,38 +41,38 @@ var textTypes = []string{
 	"application/javascript", "application/toml", "application/sql", "application/x-ndjson",
 }
 
-// isText reports whether a content type is text already.
+// isText reports whether a content type is textual.
 func isText(contentType string) bool {
 	kind, _, err := mime.ParseMediaType(contentType)
 	return err == nil && (strings.HasPrefix(kind, "text/") || slices.Contains(textTypes, kind) ||
 		strings.HasSuffix(kind, "+json") || strings.HasSuffix(kind, "+xml"))
 }
 
-// source returns a file that text may be extracted from.
+// source returns a file whose text may be extracted.
 func (f *Files) source(ctx context.Context, who Caller, id string) (*File, error) {
 	row, err := f.get(ctx, who, id)
 	if err == nil && row.FileType == extractedText {
-		return nil, fail(NotFound, "", "this file is extracted text itself")
+		return nil, fail(NotFound, "", "this file is itself extracted text")
 	}
 	return row, err
 }
 
-// NewExtraction says what to extract.
+// NewExtraction is a request for an extraction.
 type NewExtraction struct {
 	Settings *ExtractionSettings `json:"settings" required:"false"`
 }
 
-// ExtractionSettings narrow what is extracted.
+// ExtractionSettings selects what is extracted.
 type ExtractionSettings struct {
-	Formats []string `json:"formats" required:"false" nullable:"true" minItems:"1" maxItems:"2" enum:"markdown,vendor_specific_json" doc:"Text formats are extracted as they are; they have no vendor_specific_json."`
+	Formats []string `json:"formats" required:"false" nullable:"true" minItems:"1" maxItems:"2" enum:"markdown,vendor_specific_json" doc:"Text is extracted unchanged; vendor_specific_json is not available for it."`
 }
 
-// Extract turns a file into text, as a second file. One that was extracted
-// already is left as it is; one that failed is tried again.
+// Extract extracts the text of a file into a second file. It does nothing if
+// the text was already extracted, and retries an extraction that failed.
 func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
 	if in != nil && in.Settings != nil && in.Settings.Formats != nil &&
 		!slices.Contains(in.Settings.Formats, "markdown") {
-		return nil, fail(Invalid, "settings.formats", "text is extracted as it is, which is the format markdown")
+		return nil, fail(Invalid, "settings.formats", "text is extracted unchanged, as markdown; include markdown")
 	}
 	row, err := f.source(ctx, who, id)
 	if err != nil {
@@ -82,7 +82,7 @@ func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtra
 		return row.Extraction, nil
 	}
 	if !isText(row.ContentType) {
-		return nil, fail(Invalid, "", "text is extracted from text formats only; this file is %s", row.ContentType)
+		return nil, fail(Invalid, "", "text can only be extracted from text formats; this file is %s", row.ContentType)
 	}
 	text, why, err := f.readText(ctx, who, row)
 	if err != nil {
@@ -91,7 +91,8 @@ func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtra
 	return f.keepExtraction(ctx, who, row, text, why)
 }
 
-// keepExtraction writes what came of an extraction: a text, or why there is none.
+// keepExtraction records the result of an extraction: the text, or why there is
+// none.
 func (f *Files) keepExtraction(
 	ctx context.Context, who Caller, row *File, text Blob, why *string,
 ) (extraction *Extraction, err error) {
@@ -109,7 +110,7 @@ func (f *Files) keepExtraction(
 			return err
 		}
 		if extraction = source.Extraction; extraction != nil && extraction.Status == extractionCompleted {
-			return nil // somebody else was faster
+			return nil // a concurrent request was faster
 		}
 		extraction = &Extraction{
 			ID: newID(), FileID: row.ID, Status: extractionFailed, ErrorMessage: why,
@@ -132,8 +133,8 @@ func (f *Files) keepExtraction(
 	return extraction, err
 }
 
-// readText copies the content of a text file; where it is no text after all, it
-// says why.
+// readText copies the content of a text file. If the content is not valid text,
+// it returns the reason.
 func (f *Files) readText(ctx context.Context, who Caller, row *File) (text Blob, why *string, err error) {
 	content, err := f.open(ctx, who, row.ID)
 	if err != nil {
@@ -142,18 +143,18 @@ func (f *Files) readText(ctx context.Context, who Caller, row *File) (text Blob,
 	defer content.Close()
 	text, err = f.write(ctx, who, &utf8Reader{from: content})
 	if errors.Is(err, errNotUTF8) {
-		message := "the content is not UTF-8"
+		message := "the content is not valid UTF-8"
 		return nil, &message, nil
 	}
 	return text, nil, err
 }
 
-var errNotUTF8 = errors.New("not UTF-8")
+var errNotUTF8 = errors.New("not valid UTF-8")
 
-// utf8Reader passes on text and refuses what is none.
+// utf8Reader passes valid UTF-8 through and fails on anything else.
 type utf8Reader struct {
 	from io.Reader
-	rest []byte // the beginning of a character that goes on
+	rest []byte // an incomplete character at the end
 }
 
 func (u *utf8Reader) Read(p []byte) (int, error) {
@@ -183,12 +184,12 @@ func (f *Files) Extraction(ctx context.Context, who Caller, id string) (*Extract
 		return nil, err
 	}
 	if row.Extraction == nil {
-		return nil, fail(NotFound, "", "no text was extracted from this file")
+		return nil, fail(NotFound, "", "no text has been extracted from this file")
 	}
 	return row.Extraction, nil
 }
 
-// DeleteExtraction removes the text that was extracted from a file.
+// DeleteExtraction deletes the text that was extracted from a file.
 func (f *Files) DeleteExtraction(ctx context.Context, who Caller, id string) error {
 	row, err := f.source(ctx, who, id)
 	if err != nil {
@@ -211,7 +212,7 @@ func (f *Files) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, 
 		return err
 	}
 	if source.Extraction == nil {
-		return fail(NotFound, "", "no text was extracted from this file")
+		return fail(NotFound, "", "no text has been extracted from this file")
 	}
 	return f.change(ctx, tx, who, source, func(row *File) (bool, error) {
 		row.Extraction = nil
@@ -219,7 +220,7 @@ func (f *Files) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, 
 	})
 }
 
-// TextContent opens the text of a file.
+// TextContent opens the extracted text of a file.
 func (f *Files) TextContent(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
 	extraction, err := f.Extraction(ctx, who, id)
 	if err != nil {

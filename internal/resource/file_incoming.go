@@ -9,14 +9,14 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// incoming counts the bytes of each user's contents that are being written: they
-// take space before there is a row of theirs.
+// incoming counts, per user, the bytes of contents being written, which take up
+// space before they have a row.
 type incoming struct {
 	mu    sync.Mutex
-	bytes map[string]int64 // by the user's id
+	bytes map[string]int64 // by user id
 }
 
-// add counts n more bytes of a user, and returns how many there are now.
+// add adds n to the bytes of a user and returns the sum.
 func (i *incoming) add(user string, n int64) int64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -29,20 +29,20 @@ func (i *incoming) add(user string, n int64) int64 {
 	return total
 }
 
-// usageStep is how much of a content is read before the user's usage is looked up
-// again: other contents may have been kept meanwhile.
+// usageStep is how much of a content is read before the user's usage is read
+// again, because other contents may have been kept in the meantime.
 const usageStep = 8 << 20
 
-// measured reads a content as long as it is no larger than one file, and all of
-// the user's files together, may be.
+// measured is a reader that fails once a content exceeds the limit for one
+// file, or the user's quota for all files together.
 type measured struct {
 	from  io.Reader
 	files *Files
 	ctx   context.Context
 	who   Caller
 	size  int64
-	used  int64 // by the files that were kept, as of seen
-	seen  int64 // the size at which used was looked up
+	used  int64 // bytes of kept files, as of seen
+	seen  int64 // the size at which used was read
 }
 
 // Read implements [io.Reader].
@@ -52,7 +52,7 @@ func (m *measured) Read(p []byte) (int, error) {
 	coming := m.files.incoming.add(m.who.UserID, int64(n))
 	limits := m.files.limits
 	if m.size > limits.MaxSize {
-		return 0, fail(TooLarge, "file", "a file may have %d bytes at most", limits.MaxSize)
+		return 0, fail(TooLarge, "file", "a file may be at most %d bytes", limits.MaxSize)
 	}
 	if m.size-m.seen < usageStep && m.used+coming <= limits.UserQuota {
 		return n, err
@@ -66,7 +66,7 @@ func (m *measured) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// look finds out what the user's files take.
+// look reads how many bytes the user's files take up.
 func (m *measured) look() error {
 	var err error
 	m.seen = m.size
@@ -79,12 +79,12 @@ func ownedBy(who Caller) store.Filter {
 }
 
 func overQuota(bytes, quota int64) error {
-	return fail(TooLarge, "file", "your files would have %d bytes; files.user_quota allows %d: delete some first",
+	return fail(TooLarge, "file", "your files would total %d bytes; files.user_quota allows %d: delete some first",
 		bytes, quota)
 }
 
-// write writes a content that can't be seen yet. What it takes counts against the
-// user's quota from the first byte on.
+// write writes a content that is not yet visible. It counts against the user's
+// quota from the first byte.
 func (f *Files) write(ctx context.Context, who Caller, content io.Reader) (Blob, error) {
 	m := &measured{from: content, files: f, ctx: ctx, who: who}
 	defer func() { f.incoming.add(who.UserID, -m.size) }()

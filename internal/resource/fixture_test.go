@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
-// fixture is resources in a database in which the test also looks around.
+// fixture holds the resources, in a database that the test can inspect.
 type fixture struct {
 	*testing.T
 	*Resources
@@ -28,7 +28,7 @@ type fixture struct {
 	count  int
 }
 
-// noBlobs is a store of contents without any.
+// noBlobs is an empty file store.
 type noBlobs struct{ Blobs }
 
 func (noBlobs) Remove(context.Context, string) error { return nil }
@@ -76,14 +76,14 @@ func (f *fixture) must(err error) {
 	}
 }
 
-// exec changes the database past the store.
+// exec runs a statement, bypassing the store.
 func (f *fixture) exec(statement string, args ...any) {
 	f.Helper()
 	_, err := f.db.ExecContext(f.Context(), statement, args...)
 	f.must(err)
 }
 
-// rows counts the rows of a table in which a column has a value.
+// rows counts the rows of a table whose column has the value.
 func (f *fixture) rows(table, column, value string) (n int) {
 	f.Helper()
 	f.must(f.db.QueryRowContext(f.Context(),
@@ -91,7 +91,7 @@ func (f *fixture) rows(table, column, value string) (n int) {
 	return n
 }
 
-// events returns what was told since the last call.
+// events returns the events since the previous call.
 func (f *fixture) events() []tidings.Event {
 	f.Helper()
 	_, err := f.store.Log().Advance(f.Context())
@@ -104,7 +104,7 @@ func (f *fixture) events() []tidings.Event {
 	return events
 }
 
-// user makes a user.
+// user creates a user.
 func (f *fixture) user(role Role) Caller {
 	f.Helper()
 	who := Caller{UserID: newID(), Role: RoleAdmin}
@@ -114,10 +114,10 @@ func (f *fixture) user(role Role) Caller {
 	return Caller{UserID: who.UserID, Role: role}
 }
 
-// about is what a sample refers to.
+// about holds what a sample refers to.
 type about struct{ provider, context *string }
 
-// samples make a resource of each type that can be created, as its owner.
+// samples create a resource of each type that can be created, as its owner.
 var samples = map[tidings.ResourceType]func(f *fixture, who Caller, of about) (Row, error){
 	ConnectorType: func(f *fixture, who Caller, _ about) (Row, error) {
 		row := &Connector{URL: f.unique(), State: connectorCreated, Metadata: Metadata{}}
@@ -160,13 +160,13 @@ var samples = map[tidings.ResourceType]func(f *fixture, who Caller, of about) (R
 	},
 }
 
-// unique returns a URL that no other sample has.
+// unique returns a URL that no other sample uses.
 func (f *fixture) unique() string {
 	f.count++
 	return fmt.Sprintf("https://%d.example.com", f.count)
 }
 
-// sample makes a resource and returns its id.
+// sample creates a resource and returns its id.
 func (f *fixture) sample(t tidings.ResourceType, who Caller, of about) *string {
 	f.Helper()
 	row, err := samples[t](f, who, of)

@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// The states of a key.
+// The states of an encryption key.
 const (
 	keyWrites  = "writes"
 	keyReads   = "reads"
@@ -21,10 +21,10 @@ const (
 
 // Key is a key that encrypts secrets in the database.
 type Key struct {
-	ID      string  `json:"id" doc:"Made from the key, and public."`
-	State   string  `json:"state" enum:"writes,reads,unused,missing" doc:"writes: it encrypts and decrypts; reads: it decrypts; unused: nothing is encrypted with it; missing: only other servers have it."`
-	Setting *string `json:"setting" doc:"Where this server has it from."`
-	Secrets int64   `json:"secrets" doc:"How many secrets are encrypted with it."`
+	ID      string  `json:"id" doc:"Derived from the key; not secret."`
+	State   string  `json:"state" enum:"writes,reads,unused,missing" doc:"writes: it encrypts and decrypts; reads: it decrypts; unused: nothing is encrypted with it; missing: this server does not have it."`
+	Setting *string `json:"setting" doc:"The setting that contains it."`
+	Secrets int64   `json:"secrets" doc:"The number of secrets encrypted with it."`
 }
 
 // Keys lists the keys that encrypt secrets in the database.
@@ -59,27 +59,28 @@ func (r *Resources) Keys(ctx context.Context, who Caller) (*Items[*Key], error) 
 	return &Items[*Key]{Items: list, TotalCount: int64(len(list))}, nil
 }
 
-// Rotation is how far a rotation has come.
+// Rotation is the progress of a key rotation.
 type Rotation struct {
-	Rotated int64 `json:"rotated" doc:"Secrets that this request encrypted with the first key."`
-	Left    int64 `json:"left" doc:"Secrets that are still encrypted with other keys."`
-	// Unreadable are the owners of secrets that no key decrypts.
-	Unreadable []string `json:"unreadable" nullable:"false" doc:"Whose secrets this request found that no key decrypts, such as model_providers/ID."`
-	Next       string   `json:"next" doc:"The after of the next request; empty once all secrets were looked at."`
+	Rotated int64 `json:"rotated" doc:"Secrets that this request re-encrypted with the first key."`
+	Left    int64 `json:"left" doc:"Secrets still encrypted with other keys."`
+	// Unreadable lists the owners of secrets that no key decrypts.
+	Unreadable []string `json:"unreadable" nullable:"false" doc:"Owners of secrets, found by this request, that no key decrypts, such as model_providers/ID."`
+	Next       string   `json:"next" doc:"The value of after for the next request; empty once all secrets have been processed."`
 }
 
 const (
 	rotationBatch = 200
-	// A request goes on until one of them, so that it is bounded and tells how far
-	// it has come.
+	// A request stops at the first of these limits, so that it is bounded and
+	// reports its progress.
 	rotationTime       = 2 * time.Second
 	rotationUnreadable = 100
 )
 
-// RotateKeys encrypts secrets with the first key that were encrypted with others,
-// for a while. After is the next of the call before, empty for the first. The call
-// that has looked at all of them takes keys out of use that no secret needs any
-// more. It is safe while servers write secrets, and may be begun again at any time.
+// RotateKeys re-encrypts secrets with the first key, for a limited time. After
+// is the Next of the previous call, empty for the first. The call that
+// processes the last secret also retires the keys that no secret needs any
+// more. It is safe while servers write secrets, and may be restarted at any
+// time.
 func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*Rotation, error) {
 	if err := who.Need(RoleAdmin); err != nil {
 		return nil, err
@@ -118,8 +119,8 @@ func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*
 	return rotation, err
 }
 
-// rotate encrypts a batch of secrets anew, and says where the next one begins, if
-// there may be one.
+// rotate re-encrypts a batch of secrets, and returns the start of the next
+// batch if there may be one.
 func (r *Resources) rotate(
 	ctx context.Context, after store.Place, total *Rotation,
 ) (last store.Place, more bool, err error) {
@@ -160,10 +161,10 @@ func (r *Resources) rotate(
 	return secrets[len(secrets)-1].Place, len(secrets) == rotationBatch, err
 }
 
-var errStillUsed = errors.New("the key is still used")
+var errStillUsed = errors.New("the key is still in use")
 
-// retireKeys takes the keys out of use that no secret needs any more. From then on
-// no server can encrypt with them.
+// retireKeys retires the keys that no secret needs any more. From then on no
+// server can encrypt with them.
 func (r *Resources) retireKeys(ctx context.Context) error {
 	noted, err := r.store.Keys(ctx)
 	if err != nil {
@@ -189,8 +190,8 @@ func (r *Resources) retireKeys(ctx context.Context) error {
 	return nil
 }
 
-// A place among the secrets goes to the caller and back encrypted: it holds the
-// name of a user's variable.
+// Clients hold the position among the secrets encrypted, because it contains
+// the name of a user's variable.
 
 const placeBound = "place"
 
@@ -217,7 +218,7 @@ func (r *Resources) openPlace(text string) (p store.Place, err error) {
 	if err != nil {
 		return p, &Error{
 			Code: Invalid, Field: "after", Cause: err,
-			Message: "expected the next of the answer before; leave it out to begin again",
+			Message: "expected the value of next from the previous response; omit it to start over",
 		}
 	}
 	return p, nil

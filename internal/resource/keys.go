@@ -9,33 +9,33 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Box encrypts what must not lie open in the database. bound is where the secret
-// belongs: it can't be opened elsewhere. Without a key, errors say which setting
-// is missing.
+// Box encrypts secrets for the database. A secret is bound to its owner and
+// cannot be decrypted under another binding. Without a key, errors name the
+// missing setting.
 type Box interface {
 	// Seal encrypts a secret with the first key.
 	Seal(plain, bound string) ([]byte, error)
 	// Open decrypts a secret with whichever key it was encrypted with.
 	Open(sealed []byte, bound string) (string, error)
-	// Keys lists the keys, the first of which encrypts.
+	// Keys lists the keys; the first one encrypts.
 	Keys() []BoxKey
-	// Prefix is what everything begins with that was encrypted with a key.
+	// Prefix returns the prefix of everything encrypted with a key.
 	Prefix(id string) []byte
 }
 
-// BoxKey is a key that is configured.
+// BoxKey is a configured key.
 type BoxKey struct {
-	// ID is public; it is made from the key.
+	// ID is derived from the key and not secret.
 	ID string
 	// Setting is where the key is configured.
 	Setting string
 }
 
-// secrets encrypts secrets that are kept in the database.
+// secrets encrypts the secrets in the database.
 type secrets struct{ box Box }
 
-// seal encrypts a secret in the transaction that writes it. The key is held until
-// then, so that it is not taken out of use meanwhile.
+// seal encrypts a secret in the transaction that writes it. It locks the key
+// until then, so that the key is not retired in the meantime.
 func (s secrets) seal(ctx context.Context, tx *store.Tx, plain, bound string) ([]byte, error) {
 	sealed, err := s.box.Seal(plain, bound)
 	if err != nil {
@@ -44,17 +44,18 @@ func (s secrets) seal(ctx context.Context, tx *store.Tx, plain, bound string) ([
 	return sealed, s.holdKey(ctx, tx)
 }
 
-// holdKey keeps the first key in use until the end of the transaction.
+// holdKey keeps the first key from being retired until the end of the
+// transaction.
 func (s secrets) holdKey(ctx context.Context, tx *store.Tx) error {
 	err := tx.HoldKey(ctx, s.box.Keys()[0].ID)
 	if errors.Is(err, store.ErrNotFound) {
-		return fail(NotConfigured, "", "the first encryption key of this server was taken out of use by "+
-			"'tidings keys rotate' on another server; restart this one with the encryption_keys of that one")
+		return fail(NotConfigured, "", "this server's first encryption key was retired by "+
+			"'tidings keys rotate' on another server; restart this one with that server's encryption_keys")
 	}
 	return err
 }
 
-// unseal decrypts a secret; field names it in the error.
+// unseal decrypts a secret; errors are attributed to field.
 func (s secrets) unseal(sealed []byte, bound, field string) (string, error) {
 	plain, err := s.box.Open(sealed, bound)
 	if _, ok := errors.AsType[*Error](err); err == nil || ok {
@@ -67,30 +68,30 @@ func (s secrets) unseal(sealed []byte, bound, field string) (string, error) {
 	}
 }
 
-// boundTo is where a secret belongs.
+// boundTo returns the binding of a secret.
 func boundTo(key ...string) string { return strings.Join(key, "/") }
 
-// MissingKeysError says that the database holds secrets that the keys of this
-// server can't decrypt.
+// MissingKeysError reports that the database holds secrets that this server's
+// keys cannot decrypt.
 type MissingKeysError struct {
-	// IDs are the keys that are missing. It is empty if nobody knows which they
-	// are: the secrets are from before keys had ids.
+	// IDs are the missing keys. It is empty if they are unknown, because the
+	// secrets were written before keys had ids.
 	IDs []string
 }
 
-// Error names the keys.
+// Error names the missing keys.
 func (e *MissingKeysError) Error() string {
 	if len(e.IDs) == 0 {
-		return "the secrets in the database belong to another key"
+		return "the secrets in the database were encrypted with another key"
 	}
-	return "the secrets in the database belong to another key, with the id " + strings.Join(e.IDs, " and ")
+	return "the secrets in the database were encrypted with another key, with the id " + strings.Join(e.IDs, " and ")
 }
 
-// How many secrets from before keys had ids are tried at the first start.
+// How many secrets from before keys had ids are tried on the first start.
 const oldSecrets = 300
 
-// UseKeys notes in the database that the keys of this server may encrypt secrets
-// in it. If it holds secrets of other keys, the error is a [*MissingKeysError].
+// UseKeys registers this server's keys in the database. If it holds secrets
+// encrypted with other keys, the error is a [*MissingKeysError].
 func (r *Resources) UseKeys(ctx context.Context) error {
 	noted, err := r.store.Keys(ctx)
 	if err != nil {
@@ -124,8 +125,8 @@ func (r *Resources) hasKey(id string) bool {
 	return slices.ContainsFunc(r.secrets.box.Keys(), func(k BoxKey) bool { return k.ID == id })
 }
 
-// checkOldSecrets returns an error if a database in which no keys are noted holds
-// secrets and this server can decrypt none of them.
+// checkOldSecrets returns an error if the database has no registered keys but
+// holds secrets, and this server can decrypt none of them.
 func (r *Resources) checkOldSecrets(ctx context.Context) error {
 	secrets, err := r.store.SecretsWithout(ctx, nil, store.Place{}, oldSecrets)
 	if err != nil || len(secrets) == 0 {
@@ -139,10 +140,10 @@ func (r *Resources) checkOldSecrets(ctx context.Context) error {
 	return &MissingKeysError{}
 }
 
-// ForgetKeys gives up the secrets that this server can't decrypt, so that it
-// starts without their keys, and returns how many there are and, at most so many,
-// whose, such as model_providers/ID. They stay as they are until they are set
-// again.
+// ForgetKeys gives up the secrets that this server cannot decrypt, so that it
+// can start without their keys. It returns their number and up to most of their
+// owners, such as model_providers/ID. The secrets remain as they are until they
+// are set again.
 func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owners []string, err error) {
 	if err := r.secrets.needKey(); err != nil {
 		return 0, nil, err
@@ -179,11 +180,11 @@ func (r *Resources) ForgetKeys(ctx context.Context, most int) (lost int64, owner
 	})
 }
 
-// ownerOf is the resource, or for variables the user or provider, whose secret is
-// kept in a place. It does not tell the name of a user's variable.
+// ownerOf returns the owner of a secret: a resource or, for variables, the user
+// or provider. It omits the name of a user's variable.
 func ownerOf(p store.Place) string { return p.Table + "/" + p.Key[0] }
 
-// needKey returns an error that says which setting is missing if there is no key.
+// needKey returns an error that names the missing setting if there is no key.
 func (s secrets) needKey() error {
 	_, err := s.box.Seal("", "")
 	return err

@@ -12,21 +12,21 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Base is what every resource has.
+// Base holds the fields that all resources share.
 type Base struct {
 	ID        string    `bun:"id,pk" json:"id" format:"uuid"`
-	Version   int64     `json:"version" doc:"Grows with each change; the ETag."`
+	Version   int64     `json:"version" doc:"Incremented by each change; also the ETag."`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
-	CreatedBy *string   `json:"created_by" format:"uuid" doc:"Its owner."`
+	CreatedBy *string   `json:"created_by" format:"uuid" doc:"The owner."`
 }
 
 func (b *Base) base() *Base { return b }
 
-// ETag is the entity tag of this version.
+// ETag returns the entity tag of this version.
 func (b *Base) ETag() string { return fmt.Sprintf(`"%d"`, b.Version) }
 
-// sortValue returns the value of a column that lists may be sorted by.
+// sortValue returns the value of a column that lists can be sorted by.
 func (b *Base) sortValue(column string) any {
 	if column == "updated_at" {
 		return b.UpdatedAt
@@ -34,51 +34,53 @@ func (b *Base) sortValue(column string) any {
 	return b.CreatedAt
 }
 
-// Row is a resource: a struct with a [Base]. Its JSON form is what clients see.
+// Row is a resource: a struct that embeds [Base]. Clients see its JSON form.
 type Row interface {
 	base() *Base
 	sortValue(column string) any
 	ETag() string
 }
 
-// kind is what one type declares.
+// kind declares a resource type.
 type kind[R Row] struct {
 	Type tidings.ResourceType
-	// URL is the path of a resource, with {id} where its id goes.
+	// URL is the path of a resource, with {id} as a placeholder.
 	URL string
 	New func() R
 	policy
-	// References are the columns that name other resources. created_by, which names
-	// the owner, is not declared: unless the type is Unowned, its resources are
-	// deleted with their owner.
+	// References are the columns that refer to other resources. The owner's
+	// column, created_by, is implied: unless the type is Unowned, its resources
+	// are deleted with their owner.
 	References []reference[R]
-	// Details are the rows that are part of a resource; they are deleted with it.
+	// Details are the tables whose rows belong to a resource and are deleted
+	// with it.
 	Details []detail
-	// Guard reads other rows and may refuse a change; row is as it will be. It is
-	// optional.
+	// Guard may read other rows and reject a change; row is the new state. It
+	// is optional.
 	Guard func(ctx context.Context, tx *store.Tx, do verb, row R) error
-	// Deleting is called in the transaction that deletes a resource. It is optional.
+	// Deleting is called in the transaction that deletes a resource. It is
+	// optional.
 	Deleting func(ctx context.Context, tx *store.Tx, id string) error
-	// Unowned resources outlive whoever created them.
+	// Unowned resources outlive the user who created them.
 	Unowned bool
-	// Unlimited resources have no quota: no request creates them.
+	// Unlimited resources have no quota, because no request creates them.
 	Unlimited bool
-	// Self means that a resource is its own owner.
+	// Self marks the type whose resources own themselves.
 	Self bool
-	// ToldAsOwner makes updates carry the owner, whoever made them.
-	ToldAsOwner bool
+	// EventsAsOwner attributes updates to the owner, whoever made them.
+	EventsAsOwner bool
 }
 
-// reference is a column in which a resource names another one.
+// reference is a column that refers to another resource.
 type reference[R Row] struct {
 	To     tidings.ResourceType
 	Column string
-	// Clear removes the reference from a resource when the other one is deleted. If it
-	// is nil, the resource is deleted with the other one.
+	// Clear removes the reference when the resource it refers to is deleted. If
+	// Clear is nil, the row is deleted, too.
 	Clear func(R)
 }
 
-// detail is a table whose rows are part of the resource that a column names.
+// detail is a table whose rows belong to the resource that column refers to.
 type detail struct {
 	row    any
 	column string
@@ -89,7 +91,7 @@ func (k *kind[R]) name() string { return strings.ReplaceAll(string(k.Type), "_",
 func (k *kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
 	b := row.base()
 	user := who.UserID
-	if a == tidings.Updated && k.ToldAsOwner {
+	if a == tidings.Updated && k.EventsAsOwner {
 		user = owner(row).UserID
 	}
 	return tidings.Event{
@@ -98,8 +100,8 @@ func (k *kind[R]) event(who Caller, row R, a tidings.Action) tidings.Event {
 	}
 }
 
-// mayRead reports whether a caller may see an event of this type: those who may read
-// the resource, its owner, and admins, who see all events.
+// mayRead reports whether the caller may see an event of this type: those who
+// may read the resource may, and so may its owner and admins.
 func (k *kind[R]) mayRead(who Caller, e tidings.Event) bool {
 	if who.is(RoleAdmin) || k.Self && who.UserID == e.ResourceID {
 		return true
@@ -107,7 +109,8 @@ func (k *kind[R]) mayRead(who Caller, e tidings.Event) bool {
 	return k.permit(who, reading) == nil && (k.Others(who, reading) || e.OwnerID == who.UserID)
 }
 
-// snapshot is what a client can see of a row, in a form that can be compared.
+// snapshot returns the client's view of a row in canonical form, for
+// comparison.
 func snapshot(row Row) ([]byte, error) {
 	text, err := json.Marshal(row)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Metadata is what clients note on a resource.
+// Metadata is set by clients on a resource.
 type Metadata map[string]string
 
 const (
@@ -17,20 +17,20 @@ const (
 
 func (m Metadata) check() error {
 	if len(m) > maxMetadata {
-		return fail(Invalid, "metadata", "would have %d keys; %d are allowed", len(m), maxMetadata)
+		return fail(Invalid, "metadata", "has %d keys after this change; the limit is %d", len(m), maxMetadata)
 	}
 	for key, value := range m {
 		if key == "" || utf8.RuneCountInString(key) > maxMetadataKey {
-			return fail(Invalid, "metadata", "a key has 1 to %d characters", maxMetadataKey)
+			return fail(Invalid, "metadata", "keys must be 1 to %d characters long", maxMetadataKey)
 		}
 		if utf8.RuneCountInString(value) > maxMetadataValue {
-			return fail(Invalid, fmt.Sprintf("metadata.%s", key), "a value has at most %d characters", maxMetadataValue)
+			return fail(Invalid, fmt.Sprintf("metadata.%s", key), "must be at most %d characters long", maxMetadataValue)
 		}
 	}
 	return nil
 }
 
-// orEmpty is never null.
+// orEmpty returns an empty map instead of nil.
 func (m Metadata) orEmpty() Metadata {
 	if m == nil {
 		return Metadata{}

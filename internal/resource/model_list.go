@@ -14,13 +14,13 @@ import (
 const (
 	modelListTime     = 5 * time.Second
 	modelListParallel = 64
-	// modelListAge is how long a list of models counts, and modelListRetry how long
-	// the news that there is none.
+	// modelListAge is how long a list of models is cached, and modelListRetry
+	// how long a failure to list them is.
 	modelListAge   = time.Minute
 	modelListRetry = 10 * time.Second
 )
 
-// Bounds of what one model provider may list; the rest is left out.
+// Limits on what one model provider may list; anything beyond is ignored.
 const (
 	maxModels    = 2000
 	maxModelName = 256 // bytes
@@ -30,26 +30,26 @@ const (
 type model struct {
 	id        string // type:name
 	embedding bool
-	// full is the id, and bare the name, in a form that can be compared.
+	// full is the id, and bare the name, in the form that is compared.
 	full, bare pairs
 }
 
-// modelLists keeps what model providers list, so that their users' requests do
-// not all become requests to them.
+// modelLists caches what model providers list, so that users' requests do not
+// all turn into requests to them.
 type modelLists struct {
 	mu    sync.Mutex
-	lists map[string]*modelList // by the id of the model provider
+	lists map[string]*modelList // by model provider id
 }
 
 type modelList struct {
-	mu      sync.Mutex // held while the models are listed
+	mu      sync.Mutex // held while listing
 	version int64      // of the model provider
 	at      time.Time
 	models  []model
 	failed  bool
 }
 
-// of returns the list of a model provider.
+// of returns the cached list of a model provider.
 func (l *modelLists) of(id string) *modelList {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,7 +64,7 @@ func (l *modelLists) of(id string) *modelList {
 	return list
 }
 
-// keep forgets the lists of other model providers.
+// keep drops the cached lists of all other model providers.
 func (l *modelLists) keep(providers []*ModelProvider) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,8 +75,8 @@ func (l *modelLists) keep(providers []*ModelProvider) {
 	}
 }
 
-// modelsOf returns the models of a model provider, from a list that was no older
-// than maxAge when it was asked for. Those who ask at once wait for one request.
+// modelsOf returns the models of a model provider, from a list no older than
+// maxAge. Concurrent callers share one request.
 func (m *ModelProviders) modelsOf(ctx context.Context, row *ModelProvider, maxAge time.Duration) ([]model, error) {
 	asked := time.Now()
 	list := m.lists.of(row.ID)
@@ -94,20 +94,21 @@ func (m *ModelProviders) modelsOf(ctx context.Context, row *ModelProvider, maxAg
 	return list.models, nil
 }
 
-// askForModels asks a model provider. It logs why that fails.
+// askForModels requests the list from a model provider and logs failures.
 func (m *ModelProviders) askForModels(ctx context.Context, row *ModelProvider) ([]string, error) {
 	key, err := m.secrets.unseal(row.APIKey, boundTo(row.ID), "api_key")
 	if err != nil {
-		m.logger.WarnContext(ctx, "a model provider offers nothing: its key can't be decrypted",
+		m.logger.WarnContext(ctx, "a model provider offers no models: its key cannot be decrypted",
 			"model_provider", row.ID, "error", err)
 		return nil, err
 	}
-	// Others wait for the answer, also when this caller no longer does.
+	// Other callers may be waiting for the answer, even if this one no longer
+	// is.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), modelListTime)
 	defer cancel()
 	names, err := m.models.Models(ctx, ModelSource{Type: row.Type, BaseURL: row.BaseURL, APIKey: key})
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
-		m.logRemote(ctx, "a model provider does not list its models", row.BaseURL, failed, "model_provider", row.ID)
+		m.logRemote(ctx, "listing the models of a model provider failed", row.BaseURL, failed, "model_provider", row.ID)
 	}
 	return names, err
 }
@@ -130,8 +131,8 @@ func asModels(kind string, names []string) (models []model) {
 	return models
 }
 
-// offered returns the models of all model providers, from lists that are
-// not older than maxAge; one that does not answer offers nothing.
+// offered returns the models of all model providers, from lists no older than
+// maxAge. A provider that does not answer offers no models.
 func (m *ModelProviders) offered(ctx context.Context, maxAge time.Duration) ([]model, error) {
 	var providers []*ModelProvider
 	err := m.all(ctx, func(row *ModelProvider) error {
@@ -155,7 +156,7 @@ func (m *ModelProviders) offered(ctx context.Context, maxAge time.Duration) ([]m
 	return slices.Concat(lists...), err
 }
 
-// need returns an error unless a model provider offers a model now.
+// need returns an error unless a model provider currently offers the model.
 func (m *ModelProviders) need(ctx context.Context, field, id string) error {
 	models, err := m.offered(ctx, 0)
 	if err != nil {
@@ -163,7 +164,7 @@ func (m *ModelProviders) need(ctx context.Context, field, id string) error {
 	}
 	if !slices.ContainsFunc(models, func(m model) bool { return m.id == id }) {
 		return fail(NotFound, field,
-			"no model provider offers this model; a model is named type:model, such as openai:gpt-4o")
+			"no model provider offers this model; model ids have the form type:model, such as openai:gpt-4o")
 	}
 	return nil
 }

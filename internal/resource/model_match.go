@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// ModelMatch asks for models like those suggested.
+// ModelMatch is a request for models similar to the suggested ones.
 type ModelMatch struct {
 	SuggestedModels []string `json:"suggested_models" required:"false" nullable:"true" maxItems:"100" maxLength:"256"`
 	Capability      string   `json:"capability" enum:"llm,embedding"`
 	ScoreCutoff     *float64 `json:"score_cutoff" required:"false" minimum:"0" maximum:"1" default:"0.4"`
 }
 
-// MatchedModel is a model and how like a suggested one it is.
+// MatchedModel is a model and its similarity to a suggested one.
 type MatchedModel struct {
 	ModelID string  `json:"model_id"`
 	Score   float64 `json:"score"`
 }
 
-// Offer is the models that all model providers offer.
+// Offer is the models offered by all model providers.
 type Offer []model
 
-// Offer returns the models that there are to match.
+// Offer returns the models that can be matched.
 func (m *ModelProviders) Offer(ctx context.Context, who Caller) (Offer, error) {
 	if err := m.kind.permit(who, reading); err != nil {
 		return nil, err
@@ -31,9 +31,9 @@ func (m *ModelProviders) Offer(ctx context.Context, who Caller) (Offer, error) {
 	return m.offered(ctx, modelListAge)
 }
 
-// Match returns models that are like those suggested, best first; without
-// suggestions, all that have the capability. It compares each model with each
-// suggestion, and gives up when the context ends.
+// Match returns the models similar to the suggested ones, best first; without
+// suggestions, all models with the capability. It compares every model with
+// every suggestion, and stops when the context is done.
 func (o Offer) Match(ctx context.Context, in ModelMatch) (*Items[*MatchedModel], error) {
 	list, cutoff := []*MatchedModel{}, 0.0
 	if in.ScoreCutoff != nil {
@@ -58,8 +58,8 @@ func (o Offer) Match(ctx context.Context, in ModelMatch) (*Items[*MatchedModel],
 	return onePage(list)
 }
 
-// score is how like the most like suggestion a model is. The type counts only
-// where the suggestion names one, too.
+// score returns the model's similarity to the most similar suggestion. The type
+// counts only where the suggestion names one.
 func (m *model) score(suggested []pairs) float64 {
 	if len(suggested) == 0 {
 		return 1
@@ -75,7 +75,7 @@ func (m *model) score(suggested []pairs) float64 {
 	return score
 }
 
-// pairs is a text in lower case and its pairs of neighbouring bytes, sorted.
+// pairs holds a lower-case text and its sorted bigrams (of bytes).
 type pairs struct {
 	text  string
 	pairs []uint16
@@ -90,7 +90,7 @@ func pairsOf(text string) pairs {
 	return p
 }
 
-// likeness is the Sørensen–Dice coefficient of the pairs of two texts.
+// likeness returns the Sørensen–Dice coefficient of the bigrams of two texts.
 func likeness(a, b pairs) float64 {
 	if a.text == b.text {
 		return 1

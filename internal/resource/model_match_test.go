@@ -18,7 +18,7 @@ func TestLikeness(t *testing.T) {
 		{"gpt-4o", "OpenAI:GPT-4o", 1, 1},
 		{"gpt-4o", "gpt-4o-mini", 0.5, 0.8},
 		{"gpt-4o", "claude-sonnet", 0, 0.2},
-		{"aaaa", "aa", 0.5, 0.5}, // a pair counts as often as it is in both
+		{"aaaa", "aa", 0.5, 0.5}, // a pair counts as often as both contain it
 		{"o", "x", 0, 0},
 	} {
 		offered := asModels("openai", []string{test.name})[0]
@@ -28,7 +28,7 @@ func TestLikeness(t *testing.T) {
 	}
 }
 
-// lister is a model provider that counts how often it is asked.
+// lister is a model provider that counts its requests.
 type lister struct {
 	asked int
 	names []string
@@ -61,7 +61,7 @@ func TestModelListsExpire(t *testing.T) {
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // whoever asked first does not wait any more; the others get the list
+		cancel() // the first caller stops waiting; the others get the list
 		if _, err := m.modelsOf(ctx, provider, modelListAge); err != nil {
 			t.Error(err)
 		}
@@ -79,7 +79,7 @@ func TestModelListsExpire(t *testing.T) {
 		want(0, 5)
 		m.lists.keep(nil)
 		if len(m.lists.lists) != 0 {
-			t.Error("the list of a model provider that is gone is kept")
+			t.Error("the list of a deleted model provider is still cached")
 		}
 		upstream.err, upstream.names = nil, make([]string, 3*maxModels)
 		want(maxModels, 6)

@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// ModelProvider is where language models come from.
+// ModelProvider is a source of language models.
 type ModelProvider struct {
 	bun.BaseModel `bun:"table:model_providers"`
 	Base
@@ -21,14 +21,14 @@ type ModelProvider struct {
 	Name             *string  `json:"name"`
 	Description      *string  `json:"description"`
 	BaseURL          string   `json:"base_url" format:"uri"`
-	Capabilities     []string `bun:"-" json:"capabilities" nullable:"false" enum:"llm,embedding" doc:"What its models are for, by its type."`
-	State            string   `json:"state" enum:"online,offline" doc:"Whether its models could be listed when that was last tried."`
+	Capabilities     []string `bun:"-" json:"capabilities" nullable:"false" enum:"llm,embedding" doc:"What its models can do; derived from the type."`
+	State            string   `json:"state" enum:"online,offline" doc:"Whether the last attempt to list its models succeeded."`
 	APIKey           []byte   `json:"-"`
 	WatsonxProjectID *string  `json:"-"`
 	WatsonxSpaceID   *string  `json:"-"`
 }
 
-// ModelProviders are where language models come from.
+// ModelProviders is the type of the sources of language models.
 type ModelProviders struct {
 	*collection[*ModelProvider]
 	models  ModelAPI
@@ -51,30 +51,31 @@ func (m *ModelProviders) Get(ctx context.Context, who Caller, id string) (*Model
 	return m.get(ctx, who, id)
 }
 
-// List returns a part of the model providers.
+// List returns a page of the model providers.
 func (m *ModelProviders) List(ctx context.Context, who Caller, page Page) (*Items[*ModelProvider], error) {
 	return m.list(ctx, who, page)
 }
 
-// Delete removes a model provider. ifMatch is the version the caller knows, 0 for any.
+// Delete deletes a model provider. ifMatch is the expected version, or 0 for
+// any.
 func (m *ModelProviders) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return m.delete(ctx, who, id, ifMatch)
 }
 
-// ModelSource is how to reach a model provider's API.
+// ModelSource holds what is needed to call a model provider's API.
 type ModelSource struct {
 	Type    string
 	BaseURL string
 	APIKey  string
 }
 
-// ModelAPI asks model providers.
+// ModelAPI is a client for model providers.
 type ModelAPI interface {
-	// Models lists the models of a provider. The error is a [RemoteError].
+	// Models lists the models of a provider. Errors are [RemoteError]s.
 	Models(ctx context.Context, s ModelSource) ([]string, error)
 }
 
-// NewModelProvider asks for a source of models.
+// NewModelProvider is a request to create a model provider.
 type NewModelProvider struct {
 	Type             string  `json:"type" enum:"anthropic,cerebras,chutes,cohere,deepseek,gemini,github,groq,watsonx,jan,mistral,moonshot,nvidia,ollama,openai,openrouter,perplexity,together,voyage,rits,bedrock,other"`
 	Name             *string `json:"name" required:"false" maxLength:"1024"`
@@ -88,22 +89,22 @@ type NewModelProvider struct {
 func (m *ModelProvider) check() error {
 	u, err := url.Parse(m.BaseURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
-		return fail(Invalid, "base_url", "expected an http(s) URL without a user or a password")
+		return fail(Invalid, "base_url", "expected an http(s) URL without credentials")
 	}
 	project, space := m.WatsonxProjectID != nil, m.WatsonxSpaceID != nil
 	if m.Type == "watsonx" && project == space {
-		return fail(Invalid, "watsonx_project_id", "watsonx needs either watsonx_project_id or watsonx_space_id")
+		return fail(Invalid, "watsonx_project_id", "the type watsonx requires either watsonx_project_id or watsonx_space_id")
 	}
 	if m.Type != "watsonx" && (project || space) {
-		return fail(Invalid, "watsonx_project_id", "only the type watsonx has a project or a space")
+		return fail(Invalid, "watsonx_project_id", "only the type watsonx accepts a project or space")
 	}
 	return nil
 }
 
-// checkKey lists the models once.
+// checkKey tries the key by listing the models.
 func (m *ModelProviders) checkKey(ctx context.Context, row *ModelProvider, key string) error {
 	if strings.ContainsFunc(key, unicode.IsControl) {
-		return fail(Invalid, "api_key", "holds a line break or another control character")
+		return fail(Invalid, "api_key", "must not contain line breaks or other control characters")
 	}
 	_, err := m.models.Models(ctx, ModelSource{Type: row.Type, BaseURL: row.BaseURL, APIKey: key})
 	if err == nil {
@@ -113,10 +114,10 @@ func (m *ModelProviders) checkKey(ctx context.Context, row *ModelProvider, key s
 	if e, ok := errors.AsType[*RemoteError](err); ok && e.Reason == RemoteUnauthorized {
 		field = "api_key"
 	}
-	return m.remoteFailed(ctx, Unusable, field, "the models can't be listed", row.BaseURL, err)
+	return m.remoteFailed(ctx, Unusable, field, "the models could not be listed", row.BaseURL, err)
 }
 
-// Create keeps a source of models, whose key it tries first.
+// Create creates a model provider, after trying its key.
 func (m *ModelProviders) Create(ctx context.Context, who Caller, in NewModelProvider) (*ModelProvider, error) {
 	row := &ModelProvider{
 		Base: Base{ID: newID()}, Type: in.Type, Name: in.Name, Description: in.Description,
@@ -128,7 +129,7 @@ func (m *ModelProviders) Create(ctx context.Context, who Caller, in NewModelProv
 	if err := row.check(); err != nil {
 		return nil, err
 	}
-	if err := m.secrets.needKey(); err != nil { // before anybody is asked
+	if err := m.secrets.needKey(); err != nil { // before any request
 		return nil, err
 	}
 	if err := m.checkKey(ctx, row, in.APIKey); err != nil {
@@ -143,17 +144,18 @@ func (m *ModelProviders) Create(ctx context.Context, who Caller, in NewModelProv
 	return row, err
 }
 
-// ModelProviderPatch changes a model provider; what is left out or null stays.
+// ModelProviderPatch changes a model provider; omitted or null members stay
+// unchanged.
 type ModelProviderPatch struct {
 	Name             *string `json:"name" required:"false" maxLength:"1024"`
 	Description      *string `json:"description" required:"false" maxLength:"10000"`
 	BaseURL          *string `json:"base_url" required:"false" maxLength:"1024"`
 	APIKey           *string `json:"api_key" required:"false" minLength:"1" maxLength:"10000"`
-	WatsonxProjectID *string `json:"watsonx_project_id" required:"false" maxLength:"256" doc:"Takes the place of a space."`
-	WatsonxSpaceID   *string `json:"watsonx_space_id" required:"false" maxLength:"256" doc:"Takes the place of a project."`
+	WatsonxProjectID *string `json:"watsonx_project_id" required:"false" maxLength:"256" doc:"Replaces the space."`
+	WatsonxSpaceID   *string `json:"watsonx_space_id" required:"false" maxLength:"256" doc:"Replaces the project."`
 }
 
-// apply reports whether it changes anything that clients can't see.
+// apply reports whether it changed anything that clients cannot see.
 func (in *ModelProviderPatch) apply(m *ModelProvider) (hidden bool, err error) {
 	if in.Name != nil {
 		m.Name = in.Name
@@ -171,7 +173,7 @@ func (in *ModelProviderPatch) apply(m *ModelProvider) (hidden bool, err error) {
 	return hidden, m.check()
 }
 
-// Patch changes a model provider; a new key or URL is tried first.
+// Patch changes a model provider, after trying a new key or URL.
 func (m *ModelProviders) Patch(
 	ctx context.Context, who Caller, id string, ifMatch int64, in ModelProviderPatch,
 ) (*ModelProvider, error) {
@@ -213,8 +215,8 @@ func (m *ModelProviders) Patch(
 	})
 }
 
-// newKey reports whether a change brings another key. One that can't be decrypted
-// any more is another one.
+// newKey reports whether a patch changes the key. A key that can no longer be
+// decrypted counts as changed.
 func (m *ModelProviders) newKey(now *ModelProvider, in ModelProviderPatch) (bool, error) {
 	if in.APIKey == nil {
 		return false, nil

@@ -10,20 +10,20 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// What models are for.
+// Model capabilities.
 const (
 	llm       = "llm"
 	embedding = "embedding"
 )
 
-// capabilities are what the models of a type of provider are for, where they are
-// not for both.
+// capabilities lists the capabilities of the provider types that do not have
+// both.
 var capabilities = map[string][]string{
 	"anthropic": {llm}, "cerebras": {llm}, "chutes": {llm}, "deepseek": {llm}, "groq": {llm}, "jan": {llm},
 	"moonshot": {llm}, "nvidia": {llm}, "openrouter": {llm}, "perplexity": {llm}, "voyage": {embedding},
 }
 
-// MarshalJSON adds what follows from other fields.
+// MarshalJSON adds the derived fields.
 func (m *ModelProvider) MarshalJSON() ([]byte, error) {
 	type plain ModelProvider
 	shown := plain(*m)
@@ -33,13 +33,13 @@ func (m *ModelProvider) MarshalJSON() ([]byte, error) {
 	return json.Marshal(&shown)
 }
 
-// Each calls do with every model provider.
+// Each calls do for every model provider.
 func (m *ModelProviders) Each(ctx context.Context, do func(*ModelProvider) error) error {
 	return m.all(ctx, do)
 }
 
-// Check lists the models of a model provider and notes whether that works. Only a
-// state that flips is a change.
+// Check lists the models of a model provider and updates its state; an
+// unchanged state is not written.
 func (m *ModelProviders) Check(ctx context.Context, row *ModelProvider) error {
 	key, err := m.secrets.box.Open(row.APIKey, row.ID)
 	if err != nil {
@@ -56,15 +56,15 @@ func (m *ModelProviders) Check(ctx context.Context, row *ModelProvider) error {
 		return ctx.Err()
 	}
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
-		m.logRemote(ctx, "a model provider went offline", row.BaseURL, failed, "model_provider", row.ID)
+		m.logRemote(ctx, "model provider went offline", row.BaseURL, failed, "model_provider", row.ID)
 	}
 	_, err = m.update(ctx, owner(row), row.ID, 0, func(_ *store.Tx, now *ModelProvider) (bool, error) {
-		if now.BaseURL == row.BaseURL && bytes.Equal(now.APIKey, row.APIKey) { // neither changed meanwhile
+		if now.BaseURL == row.BaseURL && bytes.Equal(now.APIKey, row.APIKey) { // neither has changed in the meantime
 			now.State = state
 		}
 		return false, nil
 	})
-	if err != nil && !isCode(err, NotFound) { // else it was deleted meanwhile
+	if err != nil && !isCode(err, NotFound) { // otherwise it was deleted in the meantime
 		return fmt.Errorf("model provider %s: %w", row.ID, err)
 	}
 	return nil

@@ -8,36 +8,38 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Page says which part of a list is wanted.
+// Page selects a page of a list.
 type Page struct {
 	Limit int64
-	// Token is the id of the last item of the page before; empty for the first.
+	// Token is the id of the last item of the previous page; empty for the
+	// first page.
 	Token      string
 	OrderBy    string
 	Descending bool
 }
 
-// Items is a part of a list.
+// Items is a page of a list.
 type Items[R any] struct {
 	Items         []R     `json:"items" nullable:"false"`
-	TotalCount    int64   `json:"total_count" doc:"How many there are on all pages."`
+	TotalCount    int64   `json:"total_count" doc:"The number of items on all pages."`
 	HasMore       bool    `json:"has_more"`
-	NextPageToken *string `json:"next_page_token" doc:"The page_token of the next page; null on the last."`
+	NextPageToken *string `json:"next_page_token" doc:"The page_token of the next page; null on the last page."`
 }
 
 const (
-	// pageBytes is how large a page may get, as JSON; a single item may be larger.
+	// pageBytes limits the size of a page as JSON; a single item may be larger.
 	pageBytes = 1 << 20
-	// firstRows is how many rows are asked for before their size is known: a
-	// database may send all of a result that nobody reads to the end.
+	// firstRows is how many rows are requested before their size is known: a
+	// database may send a whole result even if it is not read to the end.
 	firstRows = 8
 )
 
-// pager collects the items of a page until it is full.
+// pager collects items until the page is full.
 type pager[R any] struct {
 	Items[R]
 	limit, bytes int64
-	// id returns the page token of an item; nil where there is no next page to ask for.
+	// id returns the page token of an item. It is nil if there are no further
+	// pages.
 	id func(R) string
 }
 
@@ -45,7 +47,7 @@ func newPager[R any](limit int64, id func(R) string) *pager[R] {
 	return &pager[R]{Items: Items[R]{Items: []R{}}, limit: limit, id: id}
 }
 
-// add adds an item, or notes that there are more than fit on the page.
+// add adds an item, or records that there are more than fit on the page.
 func (p *pager[R]) add(item R) error {
 	text, err := json.Marshal(item)
 	if err != nil {
@@ -76,8 +78,8 @@ func onePage[R any](items []R) (*Items[R], error) {
 	return &p.Items, nil
 }
 
-// room is how many more rows are worth reading: as many as will fit if they are
-// like those before, and one that tells that there are more.
+// room returns how many more rows to read: as many as will fit if they are like
+// the previous ones, and one more to learn whether there is a next page.
 func (p *pager[R]) room() int64 {
 	n := int64(len(p.Items.Items))
 	rows := int64(firstRows)
@@ -87,8 +89,8 @@ func (p *pager[R]) room() int64 {
 	return min(rows, p.limit+1-n)
 }
 
-// readPage reads a page of the rows that pass the filters, a few at a time: rows
-// beyond the page are not kept. at returns the position of a row.
+// readPage reads a page of the rows that match the filters, in batches; it
+// drops rows beyond the page. at returns the position of a row.
 func readPage[R any](
 	ctx context.Context, s *store.Store, newRow func() R, order store.Order, at func(R) store.Position,
 	filters ...store.Filter,

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Pages skip and repeat nothing, in each order, while others are added and read items
-// change their place.
+// Pages skip and repeat nothing, in any order, while items are added and
+// already listed items move.
 func TestPages(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		ann, bob := f.user(RoleUser), f.user(RoleUser)
@@ -19,7 +19,7 @@ func TestPages(t *testing.T) {
 			f.sample(ContextType, bob, about{})
 		}
 		updated := slices.Clone(ids)
-		for _, n := range []int{4, 1, 6} { // they are now the last that were updated
+		for _, n := range []int{4, 1, 6} { // they are now the most recently updated
 			_, err := f.Contexts.Put(f.Context(), ann, ids[n], 0, ContextUpdate{Metadata: Metadata{"a": "b"}})
 			f.must(err)
 			updated = append(slices.DeleteFunc(updated, func(id string) bool { return id == ids[n] }), ids[n])
@@ -62,8 +62,8 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// A page begins after an item that the caller may read; it is no larger than its limit
-// in bytes allows, unless a single item is.
+// A page starts after an item that the caller may read. It respects its limit
+// in bytes, unless a single item exceeds it.
 func TestPageTokensAndSizes(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		ann, bob := f.user(RoleAdmin), f.user(RoleUser)

@@ -15,10 +15,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// managed is the type of a provider that is an image.
+// managed is the type of providers that are container images.
 const managed = "managed"
 
-// The states of a provider, and of a model provider.
+// The states of a provider and of a model provider.
 const (
 	Online  = "online"
 	Offline = "offline"
@@ -30,16 +30,16 @@ type Provider struct {
 	Base
 
 	Type               string          `json:"type" enum:"managed,unmanaged"`
-	Managed            bool            `bun:"-" json:"managed" doc:"Whether type is managed."`
-	Source             string          `json:"source" doc:"Where it is."`
-	Origin             string          `json:"origin" doc:"What it came from: the location unless said otherwise."`
+	Managed            bool            `bun:"-" json:"managed" doc:"Whether the type is managed."`
+	Source             string          `json:"source" doc:"Where the agent runs."`
+	Origin             string          `json:"origin" doc:"Where the agent comes from; defaults to the location."`
 	VersionInfo        VersionInfo     `bun:"type:json" json:"version_info"`
 	AgentCard          json.RawMessage `bun:"type:json" json:"agent_card"`
 	State              string          `json:"state" enum:"online,offline,missing"`
 	AutoStopTimeoutSec int             `json:"auto_stop_timeout_sec"`
-	AutoStopTimeout    string          `bun:"-" json:"auto_stop_timeout" doc:"The same as an ISO 8601 duration, such as PT20M."`
-	LastActiveAt       time.Time       `json:"last_active_at" doc:"When it was created, or last got a context."`
-	Env                []EnvVar        `bun:"-" json:"env" nullable:"false" doc:"The variables that its agent card asks for."`
+	AutoStopTimeout    string          `bun:"-" json:"auto_stop_timeout" doc:"The same value as an ISO 8601 duration, such as PT20M."`
+	LastActiveAt       time.Time       `json:"last_active_at" doc:"When it was created or last given a context."`
+	Env                []EnvVar        `bun:"-" json:"env" nullable:"false" doc:"The variables that the agent card asks for."`
 }
 
 // VersionInfo is the version of a managed provider's image.
@@ -48,7 +48,7 @@ type VersionInfo struct {
 	GitHub *string `json:"github"`
 }
 
-// Providers are the agents that are known.
+// Providers is the type of the registered agents.
 type Providers struct {
 	*collection[*Provider]
 	agents    AgentCards
@@ -70,25 +70,25 @@ func (p *Providers) Get(ctx context.Context, who Caller, id string) (*Provider, 
 	return p.get(ctx, who, id)
 }
 
-// Delete removes a provider and the feedback on it. ifMatch is the version the caller
-// knows, 0 for any.
+// Delete deletes a provider and the feedback on it. ifMatch is the expected
+// version, or 0 for any.
 func (p *Providers) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return p.delete(ctx, who, id, ifMatch)
 }
 
-// AgentCards fetches agent cards.
+// AgentCards fetches and checks agent cards.
 type AgentCards interface {
-	// Fetch returns the card of an agent at an http(s) URL. The error is a
-	// [RemoteError].
+	// Fetch returns the card of the agent at an http(s) URL. Errors are
+	// [RemoteError]s.
 	Fetch(ctx context.Context, location string) (json.RawMessage, error)
-	// Check returns a card as clients of A2A read it, or why a document is none.
+	// Check normalizes a card for A2A clients, or returns why it is invalid.
 	Check(document json.RawMessage) (json.RawMessage, error)
 }
 
-// NewProvider asks for an agent to be known.
+// NewProvider is a request to register an agent.
 type NewProvider struct {
 	Location           string          `json:"location" maxLength:"2048" doc:"The http(s) URL of a running agent."`
-	AgentCard          json.RawMessage `json:"agent_card" required:"false" doc:"Left out, it is fetched from the agent."`
+	AgentCard          json.RawMessage `json:"agent_card" required:"false" doc:"If omitted, it is fetched from the agent."`
 	Origin             *string         `json:"origin" required:"false" minLength:"1" maxLength:"2048"`
 	AutoStopTimeoutSec *float64        `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800" multipleOf:"1"`
 	Variables          Variables       `json:"variables" required:"false" nullable:"true" maxProperties:"100"`
@@ -96,7 +96,8 @@ type NewProvider struct {
 
 const defaultAutoStop = 1200
 
-// providerID makes the same agent keep its id.
+// providerID derives the id from the location, so that an agent that is
+// registered again keeps it.
 func providerID(location string) string {
 	hash := sha256.Sum256([]byte(location))
 	return uuid.UUID(hash[:16]).String()
@@ -105,15 +106,15 @@ func providerID(location string) string {
 func checkLocation(location string) error {
 	u, err := url.Parse(location)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return fail(Invalid, "location", "expected the http(s) URL of a running agent")
+		return fail(Invalid, "location", "must be the http(s) URL of a running agent")
 	}
 	if u.User != nil {
-		return fail(Invalid, "location", "a URL with a user or a password would show them to everybody")
+		return fail(Invalid, "location", "must not contain credentials: every user can read it")
 	}
 	return nil
 }
 
-// Preview returns the provider that [Providers.Create] would make.
+// Preview returns the provider that [Providers.Create] would create.
 func (p *Providers) Preview(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
 	if err := p.kind.permit(who, creating); err != nil {
 		return nil, err
@@ -138,25 +139,25 @@ func (p *Providers) Preview(ctx context.Context, who Caller, in NewProvider) (*P
 	return row, err
 }
 
-// agentCard checks the card that was given, or fetches it.
+// agentCard checks the given card, or fetches it if there is none.
 func (p *Providers) agentCard(
 	ctx context.Context, location string, given json.RawMessage,
 ) (card json.RawMessage, state string, err error) {
 	if isNull(given) {
 		if card, err = p.agents.Fetch(ctx, location); err != nil {
-			return nil, "", p.remoteFailed(ctx, Unusable, "location", "no agent card", location, err)
+			return nil, "", p.remoteFailed(ctx, Unusable, "location", "the agent card could not be fetched", location, err)
 		}
 		return card, Online, nil
 	}
 	if card, err = p.agents.Check(given); err != nil {
 		return nil, "", &Error{Code: Invalid, Field: "agent_card", Message: err.Error(), Cause: err}
 	}
-	return card, Offline, nil // until the agent has been asked
+	return card, Offline, nil // until the agent is checked
 }
 
 func isNull(document json.RawMessage) bool { return len(document) == 0 || string(document) == "null" }
 
-// Create makes an agent known.
+// Create registers an agent.
 func (p *Providers) Create(ctx context.Context, who Caller, in NewProvider) (*Provider, error) {
 	row, err := p.Preview(ctx, who, in)
 	if err != nil {
@@ -172,17 +173,17 @@ func (p *Providers) Create(ctx context.Context, who Caller, in NewProvider) (*Pr
 	return row, err
 }
 
-// ProviderPatch changes a provider; what is left out or null stays.
+// ProviderPatch changes a provider; omitted or null members stay unchanged.
 type ProviderPatch struct {
 	Location           *string         `json:"location" required:"false" maxLength:"2048"`
 	AgentCard          json.RawMessage `json:"agent_card" required:"false"`
 	Origin             *string         `json:"origin" required:"false" minLength:"1" maxLength:"2048"`
 	AutoStopTimeoutSec *float64        `json:"auto_stop_timeout_sec" required:"false" minimum:"1" maximum:"1800" multipleOf:"1"`
-	Variables          Variables       `json:"variables" required:"false" nullable:"true" maxProperties:"100" doc:"Take the place of those there are."`
+	Variables          Variables       `json:"variables" required:"false" nullable:"true" maxProperties:"100" doc:"Replace the existing variables."`
 }
 
-// Patch changes a provider. A new location keeps the id; unless a card
-// comes with it, the card is fetched from there.
+// Patch changes a provider. It keeps its id if it moves. Unless the patch
+// includes a card, the card is fetched from the new location.
 func (p *Providers) Patch(
 	ctx context.Context, who Caller, id string, ifMatch int64, in ProviderPatch,
 ) (*Provider, error) {
@@ -239,7 +240,7 @@ func (p *Providers) ByLocation(ctx context.Context, who Caller, location string)
 	row := new(Provider)
 	at := equal("source", location)
 	err := p.store.First(ctx, row, append(p.kind.visible(who, reading), at)...)
-	return row, known(err, "provider")
+	return row, fromStore(err, "provider")
 }
 
 // Variables returns the variables of a provider that the caller may change.
@@ -251,7 +252,8 @@ func (p *Providers) Variables(ctx context.Context, who Caller, id string) (map[s
 	return p.variables.of(ctx, row.ID)
 }
 
-// PutVariables merges changes into a provider's variables; nil removes one.
+// PutVariables merges changes into a provider's variables; nil removes a
+// variable.
 func (p *Providers) PutVariables(
 	ctx context.Context, who Caller, id string, ifMatch int64, changes VariableChanges,
 ) error {
@@ -261,7 +263,7 @@ func (p *Providers) PutVariables(
 	return err
 }
 
-// Agent is what the checks need to know of a provider that is a URL.
+// Agent holds the columns that checks need of a provider that is a URL.
 type Agent struct {
 	bun.BaseModel `bun:"table:providers"`
 
@@ -280,8 +282,8 @@ func (p *Providers) Agents(ctx context.Context) (all []*Agent, err error) {
 	return all, err
 }
 
-// CheckAgent asks an agent for its card and notes whether it answers. Only a
-// state that flips is a change.
+// CheckAgent fetches an agent's card and updates the provider's state; an
+// unchanged state is not written.
 func (p *Providers) CheckAgent(ctx context.Context, a *Agent) error {
 	state := Online
 	_, err := p.agents.Fetch(ctx, a.Source)
@@ -292,38 +294,38 @@ func (p *Providers) CheckAgent(ctx context.Context, a *Agent) error {
 		return ctx.Err()
 	}
 	if failed, ok := errors.AsType[*RemoteError](err); ok {
-		p.logRemote(ctx, "an agent went offline", a.Source, failed, "provider", a.ID)
+		p.logRemote(ctx, "agent went offline", a.Source, failed, "provider", a.ID)
 	}
 	owner := Caller{UserID: a.CreatedBy, Role: RoleAdmin}
 	_, err = p.update(ctx, owner, a.ID, 0, func(_ *store.Tx, now *Provider) (bool, error) {
-		if now.Source == a.Source { // it has not moved meanwhile
+		if now.Source == a.Source { // it has not moved in the meantime
 			now.State = state
 		}
 		return false, nil
 	})
-	if err != nil && !isCode(err, NotFound) { // else it was deleted meanwhile
+	if err != nil && !isCode(err, NotFound) { // otherwise it was deleted in the meantime
 		return fmt.Errorf("provider %s: %w", a.ID, err)
 	}
 	return nil
 }
 
-// lockNamed holds a provider that a request names and the caller may read.
+// lockNamed locks a provider that the caller may read, named in a request.
 func (p *Providers) lockNamed(ctx context.Context, tx *store.Tx, who Caller, id string) (*Provider, error) {
 	row, err := p.lock(ctx, tx, who, reading, id, 0)
 	if isCode(err, NotFound) {
-		err = fail(NotFound, "provider_id", "there is no such provider")
+		err = fail(NotFound, "provider_id", "no such provider")
 	}
 	return row, err
 }
 
-// ProviderFilter narrows a list of providers. UserOwned: true is the caller's,
-// false those of others.
+// ProviderFilter filters a list of providers. UserOwned selects the caller's
+// own (true) or those of others (false).
 type ProviderFilter struct {
 	Origin    string
 	UserOwned *bool
 }
 
-// List returns a part of the providers.
+// List returns a page of the providers.
 func (p *Providers) List(ctx context.Context, who Caller, page Page, in ProviderFilter) (*Items[*Provider], error) {
 	filters := ownedFilter(who, in.UserOwned)
 	if in.Origin != "" {

@@ -31,8 +31,8 @@ var buildSteps = map[string][]string{
 	buildCompleted:  {buildDone, buildFailed},
 }
 
-// ProviderBuild is the record of a Git repository being turned into an image, by
-// a builder elsewhere, which reports its status.
+// ProviderBuild records the build of an image from a Git repository. An
+// external builder builds it and reports the status.
 type ProviderBuild struct {
 	bun.BaseModel `bun:"table:provider_builds"`
 	Base
@@ -42,12 +42,12 @@ type ProviderBuild struct {
 	OnComplete         OnComplete         `bun:"type:json" json:"on_complete"`
 	BuildConfiguration BuildConfiguration `bun:"type:json" json:"build_configuration"`
 	ProviderID         *string            `json:"provider_id" format:"uuid"`
-	ProviderOrigin     string             `bun:"-" json:"provider_origin" doc:"The repository without its version."`
+	ProviderOrigin     string             `bun:"-" json:"provider_origin" doc:"The repository without the version."`
 	Destination        string             `json:"destination" doc:"The image; empty until the builder reports it."`
 	ErrorMessage       *string            `json:"error_message"`
 }
 
-// MarshalJSON adds what follows from other fields.
+// MarshalJSON adds the derived fields.
 func (b *ProviderBuild) MarshalJSON() ([]byte, error) {
 	type plain ProviderBuild
 	shown := plain(*b)
@@ -55,18 +55,18 @@ func (b *ProviderBuild) MarshalJSON() ([]byte, error) {
 	return json.Marshal(&shown)
 }
 
-// BuildSource is a version of a Git repository, or of a folder in it.
+// BuildSource is a version of a Git repository, or of a directory in it.
 type BuildSource struct {
 	Host        string  `json:"host"`
 	Org         string  `json:"org"`
 	Repo        string  `json:"repo"`
-	Version     string  `json:"version" doc:"A branch, a tag or a commit; HEAD unless the location names one."`
+	Version     string  `json:"version" doc:"A branch, tag or commit; defaults to HEAD."`
 	VersionType string  `json:"version_type" enum:"head,tag"`
-	CommitHash  string  `json:"commit_hash" doc:"Empty until it is known: the location names it, or the builder reports it."`
+	CommitHash  string  `json:"commit_hash" doc:"From the location or reported by the builder; empty until known."`
 	Path        *string `json:"path"`
 }
 
-// origin is the repository without its version.
+// origin returns the repository without the version.
 func (s BuildSource) origin() string {
 	origin := "git+https://" + s.Host + "/" + s.Org + "/" + s.Repo
 	if s.Path != nil {
@@ -75,20 +75,20 @@ func (s BuildSource) origin() string {
 	return origin
 }
 
-// isCommit matches the names of commits, of SHA-1 and SHA-256.
+// isCommit matches SHA-1 and SHA-256 commit hashes.
 var isCommit = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`).MatchString
 
-// OnComplete is what happens after the build.
+// OnComplete is the action after a build.
 type OnComplete struct {
 	Type string `json:"type" enum:"no_action"`
 }
 
-// BuildConfiguration is how to build.
+// BuildConfiguration is the build's configuration.
 type BuildConfiguration struct {
 	DockerfilePath *string `json:"dockerfile_path" required:"false" maxLength:"1024"`
 }
 
-// ProviderBuilds are the records of builds.
+// ProviderBuilds is the type of the build records.
 type ProviderBuilds struct {
 	*collection[*ProviderBuild]
 	providers *Providers
@@ -103,7 +103,7 @@ func newProviderBuilds(providers *Providers) *ProviderBuilds {
 		References: []reference[*ProviderBuild]{
 			{To: ProviderType, Column: "provider_id", Clear: func(b *ProviderBuild) { b.ProviderID = nil }},
 		},
-		ToldAsOwner: true,
+		EventsAsOwner: true,
 	})}
 }
 
@@ -112,14 +112,14 @@ func (b *ProviderBuilds) Get(ctx context.Context, who Caller, id string) (*Provi
 	return b.get(ctx, who, id)
 }
 
-// Delete removes a build. ifMatch is the version the caller knows, 0 for any.
+// Delete deletes a build. ifMatch is the expected version, or 0 for any.
 func (b *ProviderBuilds) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return b.delete(ctx, who, id, ifMatch)
 }
 
-// NewProviderBuild asks for a build.
+// NewProviderBuild is a request to record a build.
 type NewProviderBuild struct {
-	Location           string              `json:"location" maxLength:"2048" doc:"A Git URL: https://github.com/org/repo, then optionally @version and #path=folder."`
+	Location           string              `json:"location" maxLength:"2048" doc:"A Git URL: https://github.com/org/repo, optionally with @version and #path=folder."`
 	OnComplete         *OnComplete         `json:"on_complete" required:"false"`
 	BuildConfiguration *BuildConfiguration `json:"build_configuration" required:"false"`
 }
@@ -155,7 +155,7 @@ func (b *ProviderBuilds) Create(ctx context.Context, who Caller, in NewProviderB
 
 func parseBuildSource(location string) (BuildSource, error) {
 	wrong := fail(Invalid, "location",
-		"expected a Git URL such as https://github.com/org/repo, with @version and #path=folder where needed")
+		"expected a Git URL such as https://github.com/org/repo, optionally with @version and #path=folder")
 	u, err := url.Parse(strings.TrimPrefix(location, "git+"))
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 		return BuildSource{}, wrong
@@ -183,17 +183,18 @@ func parseBuildSource(location string) (BuildSource, error) {
 	return source, nil
 }
 
-// ProviderBuildPatch is what a builder reports; what is left out or null stays.
+// ProviderBuildPatch is a builder's report; omitted or null members stay
+// unchanged.
 type ProviderBuildPatch struct {
 	Status       *string `json:"status" required:"false" enum:"in_progress,build_completed,completed,failed"`
-	ErrorMessage *string `json:"error_message" required:"false" maxLength:"10000" doc:"Only with the status failed."`
-	ProviderID   *string `json:"provider_id" required:"false" format:"uuid" doc:"The provider that came of it."`
+	ErrorMessage *string `json:"error_message" required:"false" maxLength:"10000" doc:"Required if the status is failed; otherwise not allowed."`
+	ProviderID   *string `json:"provider_id" required:"false" format:"uuid" doc:"The resulting provider."`
 	VersionType  *string `json:"version_type" required:"false" enum:"head,tag" doc:"Whether the version is a branch or a tag."`
-	CommitHash   *string `json:"commit_hash" required:"false" pattern:"^([0-9a-f]{40}|[0-9a-f]{64})$" doc:"The commit that is built."`
+	CommitHash   *string `json:"commit_hash" required:"false" pattern:"^([0-9a-f]{40}|[0-9a-f]{64})$" doc:"The commit being built."`
 	Destination  *string `json:"destination" required:"false" minLength:"1" maxLength:"512" doc:"The image."`
 }
 
-// Patch notes what a builder reports.
+// Patch records a builder's report.
 func (b *ProviderBuilds) Patch(
 	ctx context.Context, who Caller, id string, ifMatch int64, in ProviderBuildPatch,
 ) (*ProviderBuild, error) {
@@ -210,18 +211,18 @@ func (b *ProviderBuilds) Patch(
 func (in *ProviderBuildPatch) apply(b *ProviderBuild) error {
 	if in.Status != nil && *in.Status != b.Status {
 		if !slices.Contains(buildSteps[b.Status], *in.Status) {
-			return fail(Conflict, "status", "a build that is %s can't become %s", b.Status, *in.Status)
+			return fail(Conflict, "status", "a build that is %s cannot become %s", b.Status, *in.Status)
 		}
 		b.Status = *in.Status
 	}
 	if in.ErrorMessage != nil {
 		if b.Status != buildFailed {
-			return fail(Invalid, "error_message", "only a build that failed has one; this is %s", b.Status)
+			return fail(Invalid, "error_message", "only a failed build may have an error message; this one is %s", b.Status)
 		}
 		b.ErrorMessage = in.ErrorMessage
 	}
 	if b.Status == buildFailed && b.ErrorMessage == nil {
-		return fail(Invalid, "error_message", "a build that failed needs one")
+		return fail(Invalid, "error_message", "required for a failed build")
 	}
 	if in.VersionType != nil {
 		b.Source.VersionType = *in.VersionType
@@ -238,14 +239,14 @@ func (in *ProviderBuildPatch) apply(b *ProviderBuild) error {
 	return nil
 }
 
-// ProviderBuildFilter narrows a list of builds. UserOwned: true is the caller's,
-// false those of others.
+// ProviderBuildFilter filters a list of builds. UserOwned selects the caller's
+// own (true) or those of others (false).
 type ProviderBuildFilter struct {
 	Status    string
 	UserOwned *bool
 }
 
-// List returns a part of the builds.
+// List returns a page of the builds.
 func (b *ProviderBuilds) List(
 	ctx context.Context, who Caller, page Page, in ProviderBuildFilter,
 ) (*Items[*ProviderBuild], error) {

@@ -8,32 +8,35 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Quota is how much one user may own of something; the zero value is no limit.
+// Quota limits how much of something one user may own; the zero value is no
+// limit.
 type Quota struct {
 	Max int64
-	// Setting is the key of the configuration that sets it, for the error.
+	// Setting is the configuration key of the quota, for the error.
 	Setting string
 }
 
-// Quotas are what one user may own.
+// Quotas limits what one user may own.
 type Quotas struct {
-	// Resources of each type; of a type without owners, how many there may be.
+	// Resources limits the resources of each type; for unowned types, their
+	// total.
 	Resources map[tidings.ResourceType]Quota
-	// In all contexts, and in all vector stores of a user.
+	// The total in all contexts and vector stores of a user.
 	HistoryItems, HistoryBytes, VectorStoreItems, VectorStoreBytes Quota
 }
 
-// Requests of one user that run at once may take so much before they see each
-// other's: as many requests, or what the large bodies of all replicas may hold.
+// How far one user's concurrent requests may exceed a quota before they are
+// serialized: as many requests, or as many bytes as the large bodies on all
+// replicas may hold.
 const (
 	spareRequests = 64
 	spareBytes    = 64 << 20
 )
 
-// take returns an error unless a user has room for n more of something, of which
-// used says how much there is. Close to the quota it holds the user until the end
-// of the transaction, so that requests that run at once cannot take the same
-// room; as long as there is spare room, they do not wait for each other.
+// take returns an error unless the user's quota has room for n more; used
+// returns the current usage. Close to the quota it locks the user until the end
+// of the transaction, so that concurrent requests cannot take the same room.
+// With room to spare, requests do not wait for each other.
 func (q Quota) take(
 	ctx context.Context, tx *store.Tx, who Caller, code Code, n, spare int64, used func() (int64, error),
 ) error {
@@ -47,16 +50,16 @@ func (q Quota) take(
 		}
 	}
 	if err != nil {
-		return known(err, "user")
+		return fromStore(err, "user")
 	}
 	if now+n > q.Max {
 		what := strings.ReplaceAll(strings.TrimPrefix(q.Setting, "limits."), "_", " ")
-		return fail(code, "", "that would make %d %s; %s allows %d: delete some first", now+n, what, q.Setting, q.Max)
+		return fail(code, "", "this would make %d %s; %s allows %d: delete some first", now+n, what, q.Setting, q.Max)
 	}
 	return nil
 }
 
-// takeRow takes a place for one more resource of a type.
+// takeRow checks the quota for one more resource of a type.
 func (c *collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) error {
 	var owned []store.Filter
 	if !c.kind.Unowned {
@@ -67,7 +70,7 @@ func (c *collection[R]) takeRow(ctx context.Context, tx *store.Tx, who Caller) e
 	})
 }
 
-// sum adds up a column of a user's resources.
+// sum returns a function that sums a column of a user's resources.
 func (c *collection[R]) sum(ctx context.Context, tx *store.Tx, who Caller, column string) func() (int64, error) {
 	return func() (int64, error) {
 		return tx.Sum(ctx, c.kind.New(), column, ownedBy(who))

@@ -8,8 +8,9 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Nobody owns more of a type than its quota. The refusal names the setting; what is
-// deleted makes room; others have quotas of their own, but for types without owners.
+// Nobody may own more of a type than its quota allows. The error names the
+// setting, and deleting makes room. Users have separate quotas, except for
+// unowned types.
 func TestQuotasOfEveryType(t *testing.T) {
 	quotas := Quotas{Resources: make(map[tidings.ResourceType]Quota)}
 	for typ := range samples {
@@ -39,7 +40,7 @@ func TestQuotasOfEveryType(t *testing.T) {
 	})
 }
 
-// What is in contexts and vector stores has quotas, too, over all of a user's.
+// The contents of contexts and vector stores have quotas, too, per user.
 func TestQuotasOfParts(t *testing.T) {
 	message := json.RawMessage(`{"role":"user","parts":[]}`)
 	size := 3 * int64(len(message))

@@ -6,37 +6,38 @@ import (
 	"net/url"
 )
 
-// RemoteReason says why a server that a user named can't be used. The list is
-// closed, and its words are all that users learn: whatever else a server
-// answers, and to whom a name leads, could tell them of a network that they
-// can't see.
+// RemoteReason is why a server named by a user cannot be used. Users are told
+// these reasons only: anything else about a server's response, or about the
+// address a name resolves to, could reveal details of a network that they
+// cannot see.
 type RemoteReason string
 
-// The reasons.
+// The possible reasons.
 const (
-	RemoteBlocked RemoteReason = "connecting to its address is not allowed; see the setting " +
+	RemoteBlocked RemoteReason = "connections to its address are not allowed; see the setting " +
 		"egress.user_urls.allow_networks"
-	RemoteUnreachable  RemoteReason = "it can't be reached"
+	RemoteUnreachable  RemoteReason = "it could not be reached"
 	RemoteUntrusted    RemoteReason = "its TLS certificate is not trusted"
 	RemoteSlow         RemoteReason = "it did not answer in time"
 	RemoteRedirects    RemoteReason = "it answered with a redirect, which is not followed"
-	RemoteUnauthorized RemoteReason = "it refused access (401 or 403)"
+	RemoteUnauthorized RemoteReason = "it denied access (401 or 403)"
 	RemoteRefuses      RemoteReason = "it answered with an error"
-	RemoteUnusable     RemoteReason = "its answer is not what was expected"
+	RemoteUnusable     RemoteReason = "its response is not what was expected"
 )
 
-// RemoteError is why a server that a user named can't be used.
+// RemoteError reports why a server named by a user cannot be used.
 type RemoteError struct {
 	Reason RemoteReason
-	// Cause is for the log only. It holds no secret.
+	// Cause is only for the log. It contains no secret.
 	Cause error
 }
 
 // Error returns the reason.
 func (e *RemoteError) Error() string { return string(e.Reason) }
 
-// remoteFailed logs why a server can't be used, and returns an error that tells
-// the caller the reason and nothing else. Errors other than a [RemoteError] pass.
+// remoteFailed logs why a server cannot be used, and returns an error that
+// tells the caller nothing but the reason. It returns errors other than a
+// [RemoteError] unchanged.
 func (c *core) remoteFailed(ctx context.Context, code Code, field, what, location string, err error) error {
 	failed, ok := errors.AsType[*RemoteError](err)
 	if !ok {
@@ -51,7 +52,7 @@ func (c *core) logRemote(ctx context.Context, what, location string, err *Remote
 		append(args, "url", plainURL(location), "reason", string(err.Reason), "error", err.Cause)...)
 }
 
-// plainURL is a URL without what may be a secret.
+// plainURL strips everything from a URL that may be secret.
 func plainURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {

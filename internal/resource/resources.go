@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Outside is what the resources need of the world outside the database.
+// Outside holds the external services that the resources use.
 type Outside struct {
 	Agents AgentCards
 	Models ModelAPI
@@ -28,7 +28,7 @@ type Options struct {
 	Logger  *slog.Logger
 }
 
-// Resources is all types.
+// Resources holds all resource types.
 type Resources struct {
 	Configurations *Configurations
 	Connectors     *Connectors
@@ -45,15 +45,17 @@ type Resources struct {
 	secrets secrets
 }
 
-// New returns the resources in a store, which is not used before the first verb.
+// New returns the resources of a store. It does not use the store yet.
 //
-// It registers the types. Whatever concerns all of them follows from this one list:
-// the vocabulary of events, who may see them, what is deleted with a user or with
-// another resource. A type that is not registered can't be used at all.
+// It registers the types. Everything that concerns all types is derived from
+// this list: the vocabulary of events, who may see them, and what is deleted
+// along with a user or another resource. An unregistered type cannot be used at
+// all.
 //
-// The order is that in which the resources of a user are deleted: a type comes before
-// those that it refers to and outlives, so that nothing is updated that is about to be
-// deleted, and contexts come before what is in them, as all requests lock them.
+// A user's resources are deleted in this order. A type precedes those that it
+// refers to and that outlive it, so that nothing is updated just before it is
+// deleted. Contexts precede their contents, because every request locks them
+// first.
 func New(s *store.Store, o Outside, options Options) *Resources {
 	secrets := secrets{o.Box}
 	variables := variableStore{s, secrets}
@@ -91,18 +93,20 @@ func New(s *store.Store, o Outside, options Options) *Resources {
 	return r
 }
 
-// registered is a type, whatever its rows are.
+// registered is a resource type, independent of its row type.
 type registered interface {
 	info() Info
 	join(*core)
-	// mayRead reports whether a caller may see an event of this type.
+	// mayRead reports whether the caller may see an event of this type.
 	mayRead(who Caller, e tidings.Event) bool
-	// deletedWith returns the columns that name a resource of a type with which
-	// resources of this one are deleted.
+	// deletedWith returns the columns that refer to type to and whose rows are
+	// deleted along with what they refer to.
 	deletedWith(to tidings.ResourceType) []store.Column
-	// deleteWith deletes the resources that are deleted with another one.
+	// deleteWith deletes the resources that are deleted along with the given
+	// one.
 	deleteWith(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error
-	// clear removes another one from the resources that refer to it and outlive it.
+	// clear removes the given resource from those that refer to it and outlive
+	// it.
 	clear(ctx context.Context, tx *store.Tx, who Caller, to tidings.ResourceType, id string) error
 }
 
@@ -124,7 +128,7 @@ func (c *collection[R]) info() Info {
 // mayRead implements [registered].
 func (c *collection[R]) mayRead(who Caller, e tidings.Event) bool { return c.kind.mayRead(who, e) }
 
-// MayRead reports whether a caller may see an event.
+// MayRead reports whether the caller may see an event.
 func (r *Resources) MayRead(who Caller, e tidings.Event) bool {
 	for _, t := range r.types {
 		if t.info().Type == e.Type {

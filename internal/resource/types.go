@@ -26,14 +26,14 @@ const (
 	VectorStoreType   tidings.ResourceType = "vector_store"
 )
 
-// Info is what other packages need to know of a type.
+// Info describes a resource type to other packages.
 type Info struct {
 	Type tidings.ResourceType
-	// URL is the path of a resource, with {id} where its id goes.
+	// URL is the path of a resource, with {id} as a placeholder.
 	URL string
-	// InContext is set for resources that may belong to a context.
+	// InContext is set for types whose resources may belong to a context.
 	InContext bool
-	// Unlimited resources have no quota.
+	// Unlimited types have no quota.
 	Unlimited bool
 }
 
@@ -46,7 +46,8 @@ func (r *Resources) All() []Info {
 	return all
 }
 
-// Types returns the registered types, each of which is created, updated and deleted.
+// Types returns the registered types, all of which can be created, updated and
+// deleted.
 func Types() vocabulary.Types { return maps.Clone(types()) }
 
 var types = sync.OnceValue(func() vocabulary.Types {
@@ -57,8 +58,7 @@ var types = sync.OnceValue(func() vocabulary.Types {
 	return types
 })
 
-// ParseID returns the id of a resource as it is stored, or an error if there can be
-// none like it.
+// ParseID returns an id in its stored form, or an error if it is malformed.
 func ParseID(text string) (string, error) {
 	if _, err := uuid.Parse(text); err != nil || len(text) != 36 {
 		return "", errors.New("the id is not a UUID")

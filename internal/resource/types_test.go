@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// declaration is what a type declares, whatever its rows are.
+// declaration is what a type declares, independent of its row type.
 type declaration struct {
 	Info
 	table      string
@@ -55,8 +55,9 @@ func (r *Resources) declarations() (all []declaration) {
 	return all
 }
 
-// TestEveryType says what a type lacks. What other packages have for each type, such
-// as routes, is checked by the test of the same name in internal/app.
+// TestEveryType reports what a type lacks. What other packages must have for
+// each type, such as routes, is checked by the test of the same name in
+// internal/app.
 func TestEveryType(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		resources := reflect.ValueOf(f.Resources).Elem() //nolint:forbidigo // to find fields that were forgotten
@@ -77,7 +78,7 @@ func TestEveryType(t *testing.T) {
 	})
 }
 
-// missing is what the declarations of the types lack.
+// missing lists what the declarations of the types lack.
 func (f *fixture) missing() (all []string) {
 	f.Helper()
 	declarations := f.declarations()
@@ -92,7 +93,7 @@ func (f *fixture) missing() (all []string) {
 	return all
 }
 
-// incomplete is what a type lacks by itself.
+// incomplete lists what a type itself lacks.
 func (f *fixture) incomplete(d declaration) (all []string) {
 	f.Helper()
 	file := "internal/resource/" + string(d.Type) + ".go"
@@ -108,7 +109,7 @@ func (f *fixture) incomplete(d declaration) (all []string) {
 	if !d.hasPolicy {
 		lacks("set policy in its kind (%s), such as private", file)
 	}
-	if samples[d.Type] == nil && d.Type != ConfigurationType { // which is always there
+	if samples[d.Type] == nil && d.Type != ConfigurationType { // which always exists
 		lacks("add a sample to samples (internal/resource/fixture_test.go)")
 	}
 	query := "SELECT id, version, created_at, updated_at, created_by FROM " + f.schema + d.table + " WHERE 1 = 0"
@@ -127,7 +128,7 @@ func (f *fixture) incomplete(d declaration) (all []string) {
 
 type foreignKey struct{ table, column, parent string }
 
-// foreignKeys are those that the database checks.
+// foreignKeys returns the foreign keys in the database.
 func (f *fixture) foreignKeys() (keys []foreignKey) {
 	f.Helper()
 	query := `SELECT m.name, k."from", k."table" FROM sqlite_master m, pragma_foreign_key_list(m.name) k
@@ -150,8 +151,8 @@ func (f *fixture) foreignKeys() (keys []foreignKey) {
 	return keys
 }
 
-// undeclared says where to declare a foreign key that no type declares: the rows that
-// have it would keep the resources that they refer to from being deleted.
+// undeclared says where to declare a foreign key that no type declares. Its
+// rows would prevent the resources that they refer to from being deleted.
 func undeclared(all []declaration, key foreignKey) string {
 	byTable := func(table string) *declaration {
 		if i := slices.IndexFunc(all, func(d declaration) bool { return d.table == table }); i >= 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// User is somebody, known by an e-mail address: the owner of everything else.
+// User is identified by an e-mail address and owns all other resources.
 type User struct {
 	bun.BaseModel `bun:"table:users"`
 	Base
@@ -19,7 +19,7 @@ type User struct {
 	Role  Role   `json:"role" enum:"user,developer,admin"`
 }
 
-// Users are all users.
+// Users is the type of the users.
 type Users struct {
 	*collection[*User]
 	variables variableStore
@@ -49,14 +49,14 @@ func (u *Users) Get(ctx context.Context, who Caller, id string) (*User, error) {
 	return u.get(ctx, who, id)
 }
 
-// Delete removes a user and all that the user owns. ifMatch is the version the caller
-// knows, 0 for any.
+// Delete deletes a user and everything that the user owns. ifMatch is the
+// expected version, or 0 for any.
 func (u *Users) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return u.delete(ctx, who, id, ifMatch)
 }
 
-// anotherAdmin returns an error if a user is the only admin. It holds the
-// admins, so that two of them can't go at once.
+// anotherAdmin returns an error if the user is the only admin. It locks the
+// admins, so that two of them cannot be removed at once.
 func anotherAdmin(ctx context.Context, tx *store.Tx, id string) error {
 	var admins []*User
 	err := tx.Find(ctx, &admins, 2, equal("role", RoleAdmin))
@@ -71,23 +71,24 @@ func anotherAdmin(ctx context.Context, tx *store.Tx, id string) error {
 	return fail(Conflict, "role", "this is the last admin; make another user admin first")
 }
 
-// Identity is what credentials say about whoever holds them.
+// Identity is what credentials attest about their bearer.
 type Identity struct {
 	Email string
-	// Role is the most that these credentials allow.
+	// Role is the highest role that the credentials grant.
 	Role Role
-	// NewRole is the role of a user who is seen for the first time.
+	// NewRole is the role of a newly created user.
 	NewRole Role
-	// Promote makes a user who is known an admin, too.
+	// Promote makes an existing user an admin.
 	Promote bool
 }
 
-// Seen returns the caller behind an identity; the first time, it makes the user.
-func (u *Users) Seen(ctx context.Context, id Identity) (Caller, error) {
+// SignIn returns the caller with an identity, and creates the user on the first
+// call.
+func (u *Users) SignIn(ctx context.Context, id Identity) (Caller, error) {
 	email := strings.ToLower(id.Email)
 	user, err := u.byEmail(ctx, email)
 	if errors.Is(err, store.ErrNotFound) {
-		user, err = u.firstSight(ctx, email, id.NewRole)
+		user, err = u.signUp(ctx, email, id.NewRole)
 	}
 	if err != nil {
 		return Caller{}, err
@@ -105,9 +106,9 @@ func (u *Users) Seen(ctx context.Context, id Identity) (Caller, error) {
 	return Caller{UserID: user.ID, Role: Lower(user.Role, id.Role)}, nil
 }
 
-// Known returns the caller behind an identity that was seen before; one whose user
-// was deleted since is unauthenticated.
-func (u *Users) Known(ctx context.Context, id Identity) (Caller, error) {
+// Lookup returns the caller with an identity that has signed in before. If the
+// user has since been deleted, the error is Unauthenticated.
+func (u *Users) Lookup(ctx context.Context, id Identity) (Caller, error) {
 	user, err := u.byEmail(ctx, strings.ToLower(id.Email))
 	if errors.Is(err, store.ErrNotFound) {
 		return Caller{}, fail(Unauthenticated, "Authorization", "the user was deleted")
@@ -126,10 +127,10 @@ func (u *Users) byEmail(ctx context.Context, email string) (*User, error) {
 	return user, u.store.First(ctx, user, equal("email", email))
 }
 
-func (u *Users) firstSight(ctx context.Context, email string, role Role) (*User, error) {
+func (u *Users) signUp(ctx context.Context, email string, role Role) (*User, error) {
 	user := &User{Base: Base{ID: newID()}, Email: email, Role: role}
 	user, err := u.create(ctx, Caller{UserID: user.ID, Role: RoleAdmin}, user)
-	if isCode(err, Conflict) { // somebody else saw them at the same moment
+	if isCode(err, Conflict) { // a concurrent request created the user
 		return u.byEmail(ctx, email)
 	}
 	return user, err
@@ -145,7 +146,7 @@ type UserPatch struct {
 	Role Role `json:"role" enum:"user,developer,admin"`
 }
 
-// Patch changes a user's role. The last admin stays one.
+// Patch changes a user's role. The last admin cannot be demoted.
 func (u *Users) Patch(ctx context.Context, who Caller, id string, ifMatch int64, in UserPatch) (*User, error) {
 	return u.update(ctx, who, id, ifMatch, func(tx *store.Tx, row *User) (bool, error) {
 		if row.Role == RoleAdmin && in.Role != RoleAdmin {
@@ -163,7 +164,8 @@ func (u *Users) Variables(ctx context.Context, who Caller) (map[string]string, e
 	return u.variables.of(ctx, who.UserID)
 }
 
-// PutVariables merges changes into the caller's variables; nil removes one.
+// PutVariables merges changes into the caller's variables; nil removes a
+// variable.
 func (u *Users) PutVariables(ctx context.Context, who Caller, changes VariableChanges) error {
 	self := Caller{UserID: who.UserID, Role: RoleAdmin}
 	_, err := u.update(ctx, self, who.UserID, 0, func(tx *store.Tx, row *User) (bool, error) {
@@ -172,8 +174,8 @@ func (u *Users) PutVariables(ctx context.Context, who Caller, changes VariableCh
 	return err
 }
 
-// List returns a part of the users, those whose e-mail address holds a text
-// if one is given.
+// List returns a page of the users. If email is not empty, only users whose
+// e-mail address contains it are listed.
 func (u *Users) List(ctx context.Context, who Caller, page Page, email string) (*Items[*User], error) {
 	var filters []store.Filter
 	if email != "" {

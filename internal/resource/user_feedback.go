@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// UserFeedback is what a user thought of an agent's answer.
+// UserFeedback is a user's opinion of an agent's answer.
 type UserFeedback struct {
 	bun.BaseModel `bun:"table:user_feedback"`
 	Base
@@ -25,7 +25,7 @@ type UserFeedback struct {
 	CommentTags []string `bun:",nullzero,type:json" json:"comment_tags"`
 }
 
-// Feedback is what users thought of agents' answers.
+// Feedback is the type of the users' feedback.
 type Feedback struct {
 	*collection[*UserFeedback]
 	providers *Providers
@@ -42,12 +42,12 @@ func newFeedback(providers *Providers, contexts *Contexts) *Feedback {
 	})}
 }
 
-// Delete removes feedback. ifMatch is the version the caller knows, 0 for any.
+// Delete deletes feedback. ifMatch is the expected version, or 0 for any.
 func (f *Feedback) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	return f.delete(ctx, who, id, ifMatch)
 }
 
-// NewUserFeedback asks for feedback to be kept.
+// NewUserFeedback is a request to create feedback.
 type NewUserFeedback struct {
 	ProviderID  string   `json:"provider_id" format:"uuid"`
 	TaskID      string   `json:"task_id" format:"uuid"`
@@ -58,7 +58,7 @@ type NewUserFeedback struct {
 	CommentTags []string `json:"comment_tags" required:"false" nullable:"true" maxItems:"100" maxLength:"1000"`
 }
 
-// Create keeps what the caller thought of an agent.
+// Create creates feedback.
 func (f *Feedback) Create(ctx context.Context, who Caller, in NewUserFeedback) (*UserFeedback, error) {
 	row := &UserFeedback{
 		ProviderID: in.ProviderID, TaskID: in.TaskID, ContextID: in.ContextID, Rating: in.Rating,
@@ -76,7 +76,8 @@ func (f *Feedback) Create(ctx context.Context, who Caller, in NewUserFeedback) (
 	return row, err
 }
 
-// List returns a part of the feedback, of one provider if it is named.
+// List returns a page of the feedback; if providerID is not empty, of that
+// provider only.
 func (f *Feedback) List(ctx context.Context, who Caller, page Page, providerID string) (*Items[*UserFeedback], error) {
 	var filters []store.Filter
 	if providerID != "" {
@@ -98,7 +99,7 @@ func (f *Feedback) Get(ctx context.Context, who Caller, id string) (*UserFeedbac
 	return row, f.nameAgents(ctx, []*UserFeedback{row})
 }
 
-// nameAgents fills in the names of the agents that feedback is about.
+// nameAgents sets the names of the agents that the feedback is about.
 func (f *Feedback) nameAgents(ctx context.Context, feedback []*UserFeedback) error {
 	var ids []string
 	for _, row := range feedback {

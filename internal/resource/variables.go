@@ -12,13 +12,13 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Variables are values by name.
+// Variables maps names to values.
 type Variables map[string]string
 
-// VariableChanges are changes to variables; nil removes one.
+// VariableChanges are changes to variables; nil removes a variable.
 type VariableChanges map[string]*string
 
-// variable is a part of a user or a provider. Its value is encrypted.
+// variable belongs to a user or a provider. Its value is encrypted.
 type variable struct {
 	bun.BaseModel `bun:"table:variables"`
 
@@ -43,7 +43,7 @@ type variableStore struct {
 	secrets secrets
 }
 
-// of returns the variables of an owner: a user or a provider.
+// of returns the variables of a user or a provider.
 func (v variableStore) of(ctx context.Context, owner string) (map[string]string, error) {
 	values := make(map[string]string)
 	var lost []string
@@ -60,14 +60,14 @@ func (v variableStore) of(ctx context.Context, owner string) (map[string]string,
 	if err == nil && len(lost) > 0 {
 		slices.Sort(lost)
 		err = &Error{Code: NotConfigured, Field: "variables", Cause: why, Message: fmt.Sprintf(
-			"%.1000q were encrypted with keys that this server does not have; set them again or remove them, or add "+
+			"%.1000q were encrypted with keys that this server does not have; set or remove them, or add "+
 				"those keys to encryption_keys", lost)}
 	}
 	return values, err
 }
 
-// replace replaces the variables of an owner whose row is held, and reports whether
-// any changed.
+// replace replaces the variables of an owner whose row is locked, and reports
+// whether anything changed.
 func (v variableStore) replace(
 	ctx context.Context, tx *store.Tx, owner string, values Variables,
 ) (changed bool, err error) {
@@ -90,8 +90,8 @@ func (v variableStore) replace(
 	return v.change(ctx, tx, owner, changes)
 }
 
-// merge merges changes into the variables of an owner whose row is held, and reports
-// whether any changed.
+// merge merges changes into the variables of an owner whose row is locked, and
+// reports whether anything changed.
 func (v variableStore) merge(
 	ctx context.Context, tx *store.Tx, owner string, changes VariableChanges,
 ) (changed bool, err error) {
@@ -123,7 +123,7 @@ func (v variableStore) change(
 		return false, err
 	}
 	if len(rows) > maxVariables {
-		return false, fail(Invalid, "variables", "there would be %d; %d are allowed", len(rows), maxVariables)
+		return false, fail(Invalid, "variables", "there would be %d; the limit is %d", len(rows), maxVariables)
 	}
 	return changed, nil
 }
@@ -133,7 +133,7 @@ func (v variableStore) set(
 ) (changed bool, err error) {
 	bound := boundTo(owner, name)
 	if value != nil && sealed != nil {
-		// One that can't be decrypted any more is another one.
+		// A value that can no longer be decrypted counts as changed.
 		if now, err := v.secrets.box.Open(sealed, bound); err == nil && now == *value {
 			return false, nil
 		}
@@ -149,20 +149,20 @@ func (v variableStore) set(
 	if sealed, err = v.secrets.seal(ctx, tx, *value, bound); err != nil {
 		return false, err
 	}
-	return true, known(tx.InsertDetails(ctx, &variable{OwnerID: owner, Name: name, Value: sealed}), "variable")
+	return true, fromStore(tx.InsertDetails(ctx, &variable{OwnerID: owner, Name: name, Value: sealed}), "variable")
 }
 
 func checkVariables(changes VariableChanges) error {
 	if len(changes) > maxVariables {
-		return fail(Invalid, "variables", "holds %d; %d are allowed", len(changes), maxVariables)
+		return fail(Invalid, "variables", "there are %d; the limit is %d", len(changes), maxVariables)
 	}
 	for name, value := range changes {
 		field := fmt.Sprintf("variables.%s", name)
 		if name == "" || utf8.RuneCountInString(name) > maxVariableName {
-			return fail(Invalid, "variables", "a name has 1 to %d characters", maxVariableName)
+			return fail(Invalid, "variables", "names must be 1 to %d characters long", maxVariableName)
 		}
 		if value != nil && utf8.RuneCountInString(*value) > maxVariableValue {
-			return fail(Invalid, field, "a value has at most %d characters", maxVariableValue)
+			return fail(Invalid, field, "must be at most %d characters long", maxVariableValue)
 		}
 	}
 	return nil

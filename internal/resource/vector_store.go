@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/valid"
 )
 
-// VectorStore is embeddings of documents.
+// VectorStore holds embeddings of documents.
 type VectorStore struct {
 	bun.BaseModel `bun:"table:vector_stores"`
 	Base
@@ -27,13 +27,13 @@ type VectorStore struct {
 	Stats        VectorStoreStats `bun:"embed:" json:"stats"`
 }
 
-// VectorStoreStats is what is in a vector store.
+// VectorStoreStats describes the contents of a vector store.
 type VectorStoreStats struct {
 	UsageBytes   int64 `json:"usage_bytes"`
 	NumDocuments int64 `json:"num_documents"`
 }
 
-// VectorStores are the users' vector stores.
+// VectorStores is the type of the users' vector stores.
 type VectorStores struct {
 	*collection[*VectorStore]
 	contexts *Contexts
@@ -50,20 +50,20 @@ func newVectorStores(contexts *Contexts) *VectorStores {
 	})}
 }
 
-// Get returns a vector store of the caller's.
+// Get returns one of the caller's vector stores.
 func (v *VectorStores) Get(ctx context.Context, who Caller, id string) (*VectorStore, error) {
 	return v.get(ctx, who, id)
 }
 
-// NewVectorStore asks for a vector store.
+// NewVectorStore is a request to create a vector store.
 type NewVectorStore struct {
 	Name      string `json:"name" minLength:"1" maxLength:"256"`
 	Dimension int    `json:"dimension" minimum:"1" maximum:"9999"`
 	ModelID   string `json:"model_id" minLength:"1" maxLength:"256"`
 }
 
-// Create makes a vector store, in the context that the request is
-// limited to.
+// Create creates a vector store in the context that the request is restricted
+// to.
 func (v *VectorStores) Create(ctx context.Context, who Caller, in NewVectorStore) (*VectorStore, error) {
 	row := &VectorStore{Name: in.Name, Dimension: in.Dimension, ModelID: in.ModelID, ContextID: who.context()}
 	err := v.store.InTx(ctx, func(tx *store.Tx) error {
@@ -76,7 +76,7 @@ func (v *VectorStores) Create(ctx context.Context, who Caller, in NewVectorStore
 	return row, err
 }
 
-// Delete removes a vector store. ifMatch is the version the caller knows, 0 for any.
+// Delete deletes a vector store. ifMatch is the expected version, or 0 for any.
 func (v *VectorStores) Delete(ctx context.Context, who Caller, id string, ifMatch int64) error {
 	now, err := v.find(ctx, who, deleting, id)
 	if err != nil {
@@ -94,7 +94,7 @@ func (v *VectorStores) Delete(ctx context.Context, who Caller, id string, ifMatc
 	})
 }
 
-// List returns a part of the caller's vector stores.
+// List returns a page of the caller's vector stores.
 func (v *VectorStores) List(ctx context.Context, who Caller, page Page) (*Items[*VectorStore], error) {
 	if err := v.contexts.need(ctx, who); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (v *VectorStores) List(ctx context.Context, who Caller, page Page) (*Items[
 	return v.list(ctx, who, page)
 }
 
-// vectorStoreItem is a piece of a document and its embedding.
+// vectorStoreItem is a chunk of a document with its embedding.
 type vectorStoreItem struct {
 	bun.BaseModel `bun:"table:vector_store_items"`
 
@@ -117,12 +117,12 @@ type vectorStoreItem struct {
 	Metadata      Metadata `bun:",nullzero,type:json"`
 }
 
-// VectorStoreItem is a piece of a document and its embedding.
+// VectorStoreItem is a chunk of a document with its embedding.
 type VectorStoreItem struct {
 	ID           *string   `json:"id" required:"false" format:"uuid"`
 	DocumentID   string    `json:"document_id" minLength:"1" maxLength:"256"`
 	DocumentType string    `json:"document_type" required:"false" enum:"platform_file,external" default:"platform_file"`
-	ModelID      string    `json:"model_id" required:"false" default:"platform" doc:"The model that made the embedding: that of the vector store, which is also called platform."`
+	ModelID      string    `json:"model_id" required:"false" default:"platform" doc:"The model that computed the embedding, which must be the vector store's; platform is an alias for it."`
 	Text         string    `json:"text" maxLength:"262144"`
 	Embedding    []float32 `json:"embedding" nullable:"false" maxItems:"9999"`
 	Metadata     Metadata  `json:"metadata" required:"false" nullable:"true" maxProperties:"16"`
@@ -130,27 +130,27 @@ type VectorStoreItem struct {
 
 const (
 	platformFile = "platform_file"
-	// platformModel stands for the vector store's model, whatever that is.
+	// platformModel is an alias for the vector store's model.
 	platformModel = "platform"
 )
 
-// row checks an item and turns it into a row.
+// row validates an item and converts it to a row.
 func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vectorStoreItem, error) {
 	if i.DocumentType == "" {
 		i.DocumentType = platformFile
 	}
 	switch {
 	case len(i.Embedding) != s.Dimension:
-		return nil, fail(Invalid, field+".embedding", "has %d numbers; this vector store has %d dimensions",
+		return nil, fail(Invalid, field+".embedding", "has %d dimensions; this vector store has %d",
 			len(i.Embedding), s.Dimension)
 	case i.ModelID != s.ModelID && i.ModelID != platformModel:
-		return nil, fail(Invalid, field+".model_id", "differs from the vector store's, which is %q", s.ModelID)
+		return nil, fail(Invalid, field+".model_id", "must be the vector store's model, %q", s.ModelID)
 	}
 	if i.DocumentType == platformFile {
 		id, ok := valid.UUID(i.DocumentID)
 		if !ok {
 			return nil,
-				fail(Invalid, field+".document_id", "must be the id of a file, or document_type must be external")
+				fail(Invalid, field+".document_id", "must be the id of a file unless document_type is external")
 		}
 		i.DocumentID = id
 	}
@@ -188,7 +188,7 @@ func ofVectorStore(id string) store.Filter {
 	return equal("vector_store_id", id)
 }
 
-// AddItems adds items to a vector store: all of them or none.
+// AddItems adds items to a vector store, all or none.
 func (v *VectorStores) AddItems(
 	ctx context.Context, who Caller, id string, ifMatch int64, items []VectorStoreItem,
 ) (*VectorStore, error) {
@@ -207,11 +207,11 @@ func (v *VectorStores) AddItems(
 		if err := v.takeItems(ctx, tx, who, int64(len(rows)), size); err != nil {
 			return false, err
 		}
-		return true, known(tx.InsertDetails(ctx, &rows), "item")
+		return true, fromStore(tx.InsertDetails(ctx, &rows), "item")
 	})
 }
 
-// takeItems takes room for items of a vector store.
+// takeItems checks the quotas for items of a vector store.
 func (v *VectorStores) takeItems(ctx context.Context, tx *store.Tx, who Caller, n, size int64) error {
 	err := v.quotas.VectorStoreItems.take(ctx, tx, who, Conflict, n, spareRequests*n, v.sum(ctx, tx, who, "num_items"))
 	if err != nil {
@@ -220,7 +220,8 @@ func (v *VectorStores) takeItems(ctx context.Context, tx *store.Tx, who Caller, 
 	return v.quotas.VectorStoreBytes.take(ctx, tx, who, TooLarge, size, spareBytes, v.sum(ctx, tx, who, "usage_bytes"))
 }
 
-// changeItems changes the items of a vector store; change reports whether it did.
+// changeItems changes the items of a vector store; change reports whether it
+// changed any.
 func (v *VectorStores) changeItems(ctx context.Context, who Caller, id string, ifMatch int64,
 	change func(*store.Tx, *VectorStore) (bool, error),
 ) (row *VectorStore, err error) {

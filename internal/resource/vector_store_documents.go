@@ -9,20 +9,20 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// DeleteDocument removes all items of a document.
+// DeleteDocument deletes all items of a document.
 func (v *VectorStores) DeleteDocument(ctx context.Context, who Caller, id, document string) error {
 	_, err := v.changeItems(ctx, who, id, 0, func(tx *store.Tx, s *VectorStore) (bool, error) {
 		n, err := tx.DeleteDetails(ctx, new(vectorStoreItem), ofVectorStore(s.ID),
 			equal("document_id", document))
 		if err == nil && n == 0 {
-			err = fail(NotFound, "document_id", "there is no such document in this vector store")
+			err = fail(NotFound, "document_id", "no such document in this vector store")
 		}
 		return true, err
 	})
 	return err
 }
 
-// Document is what a vector store holds of a document.
+// Document summarizes the items that a vector store holds of a document.
 type Document struct {
 	ID            string    `json:"id"`
 	VectorStoreID string    `json:"vector_store_id" format:"uuid"`
@@ -31,7 +31,7 @@ type Document struct {
 	CreatedAt     time.Time `json:"created_at"`
 }
 
-// vectorStoreDocument is all items of a document.
+// vectorStoreDocument aggregates the items of a document.
 type vectorStoreDocument struct {
 	bun.BaseModel `bun:"table:vector_store_items"`
 
@@ -41,11 +41,12 @@ type vectorStoreDocument struct {
 	CreatedAt    time.Time // of the first item
 }
 
-// documentsRead bounds the documents that are read for one page, which holds fewer.
+// documentsRead limits the documents read for one page; the page holds fewer.
 const documentsRead = 10_000
 
-// Documents returns a part of what documents a vector store holds, oldest first;
-// after is the id of the last one of the page before, empty for the first page.
+// Documents returns a page of the documents in a vector store, oldest first;
+// after is the id of the last document of the previous page, empty for the
+// first page.
 func (v *VectorStores) Documents(ctx context.Context, who Caller, id, after string) (*Items[*Document], error) {
 	s, err := v.get(ctx, who, id)
 	if err != nil {
@@ -58,7 +59,7 @@ func (v *VectorStores) Documents(ctx context.Context, who Caller, id, after stri
 			return nil, err
 		}
 		if len(last) == 0 {
-			return nil, fail(Invalid, "page_token", "there is no such document any more; begin with the first page")
+			return nil, fail(Invalid, "page_token", "the document no longer exists; start again from the first page")
 		}
 		position = &store.Position{Value: last[0].CreatedAt, ID: last[0].DocumentID}
 	}

@@ -9,13 +9,13 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Search asks for the items nearest to a vector.
+// Search is a request for the items nearest to a vector.
 type Search struct {
 	QueryVector []float32 `json:"query_vector" nullable:"false" maxItems:"9999"`
 	Limit       int       `json:"limit" required:"false" minimum:"1" maximum:"10" default:"5"`
 }
 
-// Found is an item and how near it is.
+// Found is an item and its similarity.
 type Found struct {
 	Item  FoundItem `json:"item"`
 	Score float64   `json:"score" doc:"Cosine similarity: 1 is the same direction."`
@@ -33,15 +33,15 @@ type FoundItem struct {
 	Metadata      Metadata  `json:"metadata"`
 }
 
-// Search returns the items nearest to a vector, best first. It reads
-// the rows one by one.
+// Search returns the items nearest to a vector, best first. It scans the rows
+// one by one.
 func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Search) (*Items[*Found], error) {
 	s, err := v.get(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
 	if len(in.QueryVector) != s.Dimension {
-		return nil, fail(Invalid, "query_vector", "has %d numbers; this vector store has %d dimensions",
+		return nil, fail(Invalid, "query_vector", "has %d dimensions; this vector store has %d",
 			len(in.QueryVector), s.Dimension)
 	}
 	best := []*Found{}
@@ -78,8 +78,8 @@ func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Sea
 	return onePage(best)
 }
 
-// cosine is the cosine similarity of a vector and an encoded one; 0 where one
-// has no direction.
+// cosine returns the cosine similarity of a vector and an encoded one, or 0 if
+// either is zero.
 func cosine(a []float32, encoded []byte) float64 {
 	var dot, aa, bb float64
 	for i, x := range a {
