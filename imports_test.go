@@ -31,6 +31,7 @@ func TestImports(t *testing.T) {
 		"./eventlog/sqlite": heavy, "./eventlog/postgres": heavy,
 		"./eventlog/postgres/listen": without(heavy, "github.com/jackc/pgx"),
 		"./outbox":                   without(heavy, "github.com/jackc/pgx"),
+		"./outbox/capture":           heavy,
 		"./outbox/outboxtest":        without(heavy, "github.com/jackc/pgx"),
 		"./relay": merge(heavy,
 			map[string]string{module + "/sender": "the relay declares the interface it calls"}),

@@ -31,7 +31,7 @@ const (
 // of the head only those from position $1 on are read.
 func (l *Log) state() string {
 	return `WITH state AS MATERIALIZED (
-		SELECT seq, seen::pg_snapshot AS seen, pg_current_snapshot() AS now FROM ` + l.schema +
+		SELECT seq, version, seen::pg_snapshot AS seen, pg_current_snapshot() AS now FROM ` + l.schema +
 		`tidings_head WHERE seq >= $1
 	), ended AS MATERIALIZED (
 		SELECT low, lead(low, 1, pg_snapshot_xmax(now)::text::bigint) OVER (ORDER BY low) AS high
@@ -158,15 +158,16 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		}
 		err = tx.QueryRowContext(ctx, l.state()+`, `+pick+`, moved AS (
 				DELETE FROM `+l.schema+`tidings_outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM few)) RETURNING *
-			), numbered AS (
+			), `+l.told()+`, numbered AS (
 				INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
-				SELECT $1 + row_number() OVER (ORDER BY position), `+sqllog.EventColumns+`, `+now+`
-				FROM moved
+				SELECT $1 + nth, `+sqllog.EventColumns+`, `+now+` FROM told
 				RETURNING 1
 			), counted AS (
-				SELECT (SELECT count(*) FROM numbered) AS n, (SELECT count(*) FROM pick) AS picked, (SELECT max(position) FROM moved) AS last
+				SELECT (SELECT count(*) FROM numbered) AS n, (SELECT count(*) FROM pick) AS picked,
+					(SELECT max(position) FROM moved) AS last
 			)
-			UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen)
+			UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen),
+				version = CASE WHEN n > 0 THEN `+nextVersion+` + n ELSE h.version END
 			FROM counted, state WHERE h.seq = $1 AND (picked > 0 OR `+seen+` IS NOT NULL)
 			RETURNING h.seq, n, picked, coalesce(last, 0)`,
 			append([]any{b.head}, args...)...).Scan(&b.head, &b.n, &b.picked, &b.last)
@@ -182,6 +183,46 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		l.Saw(epoch, b.head)
 	}
 	return b, err
+}
+
+// nextVersion is what the versions of the events of one move are above.
+const nextVersion = "greatest(state.version, (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint)"
+
+// told is a common table expression: the moved rows as events. Those of triggers and of
+// emit() are completed. Of what triggers tell of a resource in one transaction, an
+// "updated" is left out unless it stands alone: the others are the news, or the last of
+// several. Transactions of another database system have no ids any more; see adopt.
+func (l *Log) told() string {
+	return `kept AS (
+			SELECT m.*, s.url AS template, row_number() OVER (ORDER BY m.position) AS nth FROM (
+				SELECT moved.*, coalesce(source, 0) > 0 AND action = 'updated' AND (
+					position < max(position) FILTER (WHERE source > 0) OVER same OR
+					count(*) FILTER (WHERE source > 0 AND action <> 'updated') OVER same > 0) AS merged
+				FROM moved WINDOW same AS (PARTITION BY CASE WHEN xid > 3 THEN xid ELSE -position END,
+					resource_type COLLATE "C", resource_id COLLATE "C")
+			) m LEFT JOIN ` + l.schema + `tidings_sources s ON s.id = m.source WHERE NOT merged
+		), clean AS (
+			SELECT position, nth, source, resource_type, action, at, resource_version, trace, resource_url, template, id,
+				CASE WHEN source IS NULL THEN resource_id WHEN resource_id = '' THEN '?' ELSE ` + l.clean("resource_id") +
+		` END AS resource_id,
+				CASE WHEN source IS NULL THEN user_id ELSE ` + l.clean("user_id") + ` END AS user_id,
+				CASE WHEN source IS NULL THEN owner_id ELSE ` + l.clean("owner_id") + ` END AS owner_id
+			FROM kept
+		), told AS (
+			SELECT clean.position, nth, resource_type, action, resource_id, user_id, owner_id, at, trace,
+				CASE WHEN id <> '' THEN id ELSE overlay(substr(lpad(to_hex(at / 1000), 12, '0'), 1, 8) || '-' ||
+					substr(lpad(to_hex(at / 1000), 12, '0'), 9, 4) || gen_random_uuid()::text PLACING '-7' FROM 14 FOR 15) END AS id,
+				CASE WHEN resource_url <> '' AND octet_length(resource_url) <= 2048 THEN resource_url
+					ELSE replace(coalesce(nullif(template, ''), '/' || resource_type || '/{}'), '{}', ` +
+		l.schema + `tidings_escape(resource_id)) END AS resource_url,
+				CASE WHEN source IS NULL THEN resource_version ELSE ` + nextVersion + ` + nth END AS resource_version
+			FROM clean, state
+		)`
+}
+
+// clean is an expression: a column of texts as an event can have it.
+func (l *Log) clean(column string) string {
+	return `CASE WHEN ` + column + ` ~ '^[ -~]*$' AND octet_length(` + column + `) <= 512 THEN ` + column + ` ELSE ` + l.schema + `tidings_clean(` + column + `) END`
 }
 
 // drain moves in batches what is visible now, in the order of positions. What is
@@ -202,7 +243,7 @@ func (l *Log) drain(ctx context.Context) error {
 				SELECT ctid, position FROM `+l.schema+`tidings_outbox
 				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot) ORDER BY position LIMIT $2
 			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", batchLimit, after, snapshot)
-		if err != nil || b.n < batchLimit {
+		if err != nil || b.picked < batchLimit {
 			return err
 		}
 		after = b.last

@@ -1,0 +1,254 @@
+package capture
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog/postgres"
+)
+
+// A statement that waits for a lock on a table makes all that write the table wait
+// behind it, so it waits shortly, and tries again after a pause.
+const (
+	lockTime  = "1s"
+	runTime   = "2500ms"
+	firstWait = 200 * time.Millisecond
+	lastWait  = 5 * time.Second
+	// patience is how long all attempts for one table take, unless the context ends.
+	patience = 5 * time.Minute
+)
+
+// The states of errors after which another attempt may succeed.
+const (
+	lockNotAvailable = "55P03"
+	deadlockDetected = "40P01"
+	queryCanceled    = "57014" // by statement_timeout
+	serialization    = "40001"
+)
+
+func hasCode(err error, codes ...string) bool {
+	state, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err)
+	if !ok {
+		return false
+	}
+	for _, code := range codes {
+		if state.SQLState() == code {
+			return true
+		}
+	}
+	return false
+}
+
+// Attach makes the log's tables where they are missing, and installs the triggers of
+// tables and emit(), or brings them up to date. It may be called at every start, by
+// several processes at once; what is in its place already is left alone, without a lock.
+// Tables that are attached and not listed stay so; see [Detach].
+//
+// It takes the right to create triggers on the tables, and to read those that have parts
+// or whose TRUNCATE is told of. While a transaction of the application keeps a table
+// locked, it tries again, up to five minutes, and never makes writers wait for longer
+// than three seconds. db is a pool of github.com/jackc/pgx/v5/stdlib.
+func Attach(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
+	all, err := sources(tables)
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	if err := install(ctx, db, tables, o); err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	for _, s := range all {
+		if err := attach(ctx, db, o.schema(), s); err != nil {
+			return fmt.Errorf("attach: %w", err)
+		}
+	}
+	return nil
+}
+
+// install makes the log's tables and the functions.
+func install(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
+	log := postgres.New(db, postgres.Options{Schema: o.schema()})
+	pending, err := log.Pending(ctx)
+	if err == nil && pending {
+		err = log.Migrate(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return transact(ctx, db, func(tx *sql.Tx) error {
+		// One process installs; the others find it done.
+		if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+			o.schema()+" capture"); err != nil {
+			return err
+		}
+		installed, err := installedVersion(ctx, tx, o.schema())
+		if err != nil {
+			return err
+		}
+		if installed < version {
+			if _, err := tx.ExecContext(ctx, functions(o.schema())); err != nil {
+				return fmt.Errorf("create functions: %w", err)
+			}
+		}
+		if _, err := tx.ExecContext(ctx, typesSQL(o.schema(), vocabularyOf(tables, o))); err != nil {
+			return fmt.Errorf("write the types of emit(): %w", err)
+		}
+		return nil
+	})
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// installedVersion returns the version of the functions in the database, 0 for none.
+func installedVersion(ctx context.Context, db querier, schema string) (n int, err error) {
+	function := quote(schema) + ".capture_version()"
+	var there bool
+	err = db.QueryRowContext(ctx, "SELECT to_regprocedure($1) IS NOT NULL", function).Scan(&there)
+	if err == nil && there {
+		err = db.QueryRowContext(ctx, "SELECT "+function).Scan(&n)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the version of the functions: %w", err)
+	}
+	return n, nil
+}
+
+func attach(ctx context.Context, db *sql.DB, schema string, s source) error {
+	recover := true
+	return retry(ctx, s.name, func() error {
+		err := transact(ctx, db, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".attach($1, $2::jsonb, $3)", s.relation, s.spec, recover)
+			return err
+		})
+		if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
+			recover = false
+		}
+		return err
+	})
+}
+
+// transact runs do in a transaction that waits for nobody for long.
+func transact(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '"+lockTime+"'; SET LOCAL statement_timeout = '"+runTime+
+		"'; SET LOCAL idle_in_transaction_session_timeout = '"+runTime+"'; SET LOCAL client_min_messages = warning; "+
+		"SET LOCAL standard_conforming_strings = on")
+	if err == nil {
+		err = do(tx)
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// retry calls do until it meets no lock.
+func retry(ctx context.Context, what string, do func() error) error {
+	pause := firstWait
+	for end := time.Now().Add(patience); ; pause = min(2*pause, lastWait) {
+		err := do()
+		if !hasCode(err, lockNotAvailable, deadlockDetected, queryCanceled, serialization) || ctx.Err() != nil {
+			return err
+		}
+		if time.Now().Add(pause).After(end) {
+			return fmt.Errorf("table %s: other transactions keep it locked; end them (see pg_stat_activity) and try again: %w",
+				what, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("table %s: other transactions keep it locked: %w", what, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// Detach removes the triggers of tables, with those of their parts, and returns the
+// names of the tables. Without names it removes all that [Attach] installed but for the
+// log's tables, whatever the configuration says, and after a dump and restore, too. What
+// the triggers wrote is delivered.
+func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]string, error) {
+	var relations []any
+	for _, name := range names {
+		relation, err := quoteTable(name)
+		if err != nil {
+			return nil, fmt.Errorf("detach: %w", err)
+		}
+		relations = append(relations, relation)
+	}
+	if len(names) == 0 {
+		relations = []any{nil}
+	}
+	if n, err := installedVersion(ctx, db, o.schema()); err != nil || n == 0 {
+		return nil, err
+	}
+	var gone []string
+	for _, relation := range relations {
+		found, err := detach(ctx, db, o.schema(), relation)
+		gone = append(gone, found...)
+		if err != nil {
+			return gone, fmt.Errorf("detach: %w", err)
+		}
+	}
+	if len(names) > 0 {
+		return gone, nil
+	}
+	err := transact(ctx, db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, dropFunctions(o.schema()))
+		return err
+	})
+	if err != nil {
+		return gone, fmt.Errorf("detach: remove functions: %w", err)
+	}
+	return gone, nil
+}
+
+func detach(ctx context.Context, db *sql.DB, schema string, relation any) (gone []string, err error) {
+	err = retry(ctx, fmt.Sprint(relation), func() error {
+		return transact(ctx, db, func(tx *sql.Tx) error {
+			rows, err := tx.QueryContext(ctx, "SELECT * FROM "+quote(schema)+".detach($1)", relation)
+			if err != nil {
+				return err
+			}
+			gone, err = texts(rows)
+			return err
+		})
+	})
+	return gone, err
+}
+
+func texts(rows *sql.Rows) ([]string, error) {
+	defer rows.Close()
+	var all []string
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		all = append(all, text)
+	}
+	return all, rows.Err()
+}
+
+// dropFunctions returns a statement that removes all functions that functions creates.
+func dropFunctions(schema string) string {
+	return `DO $tidings$ DECLARE f regprocedure; BEGIN
+		FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
+			WHERE nspname = ` + literal(schema) + ` AND (proname ~ '^capture_' OR proname IN ('attach', 'detach', 'emit')) LOOP
+			EXECUTE pg_catalog.format('DROP FUNCTION %s', f);
+		END LOOP;
+		DELETE FROM ` + quote(schema) + `.tidings_types;
+	END $tidings$`
+}

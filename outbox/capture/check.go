@@ -1,0 +1,283 @@
+package capture
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Kind says what a [Finding] is about.
+type Kind string
+
+// The kinds of findings. [Repair] mends those that say so.
+const (
+	// Functions are missing or of an earlier version. Mended.
+	Functions Kind = "functions"
+	// NotAttached is a table that is configured and was never attached.
+	NotAttached Kind = "not_attached"
+	// NotConfigured is a table that is attached and not configured.
+	NotConfigured Kind = "not_configured"
+	// Configured is a table that is configured in another way than it was attached.
+	Configured Kind = "configured"
+	// Missing is a table that is gone.
+	Missing Kind = "missing"
+	// Renamed is a table that has another name now; its changes are told of.
+	Renamed Kind = "renamed"
+	// Replaced is a table that was dropped and created again, or restored. Mended, with
+	// a gap.
+	Replaced Kind = "replaced"
+	// Trigger is one that is missing. Mended, with a gap.
+	Trigger Kind = "trigger"
+	// Disabled is a trigger that does not run. [Attach] enables it, with a gap.
+	Disabled Kind = "disabled"
+	// Function is one that does not fit its table any more. Mended.
+	Function Kind = "function"
+	// Columns were renamed, or are gone; their changes are told of.
+	Columns Kind = "columns"
+	// Drift was noticed by a trigger, which works slowly since then. Mended.
+	Drift Kind = "drift"
+)
+
+// Finding is a difference between what is configured and what the database has.
+type Finding struct {
+	Table string // quoted, with its schema; empty for the functions
+	Kind  Kind
+	What  string
+	// Mended says that [Repair] put it right.
+	Mended bool
+}
+
+// String returns the finding as a log shows it.
+func (f Finding) String() string {
+	text := string(f.Kind) + ": " + f.What
+	if f.Table != "" {
+		text = "table " + f.Table + ": " + text
+	}
+	if f.Mended {
+		text += " (mended)"
+	}
+	return text
+}
+
+// attached is a row of tidings_sources.
+type attached struct {
+	id       int
+	relation string
+	part     string
+	spec     string
+}
+
+// Check returns what differs between tables and what the database has; nothing if all
+// is as [Attach] would leave it. It changes nothing.
+func Check(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
+	found, _, err := check(ctx, db, tables, o)
+	if err != nil {
+		return nil, fmt.Errorf("check triggers: %w", err)
+	}
+	return found, nil
+}
+
+func check(ctx context.Context, db *sql.DB, tables []Table, o Options) (found []Finding, rows []attached, err error) {
+	wanted, err := sources(tables)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := installedVersion(ctx, db, o.schema())
+	if err != nil {
+		return nil, nil, err
+	}
+	if n < version {
+		found = append(found, Finding{Kind: Functions, What: fmt.Sprintf(
+			"the functions are of version %d instead of %d", n, version)})
+	}
+	if n == 0 {
+		for _, s := range wanted {
+			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "run attach"})
+		}
+		return found, nil, nil
+	}
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer tx.Rollback() //nolint:errcheck // nothing is written in it
+	rows, err = list(ctx, tx, o.schema())
+	if err != nil {
+		return nil, nil, err
+	}
+	configured, err := compare(ctx, tx, o.schema(), wanted, rows)
+	if err != nil {
+		return nil, nil, err
+	}
+	found = append(found, configured...)
+	for _, row := range rows {
+		faults, err := faults(ctx, tx, o.schema(), row)
+		if err != nil {
+			return nil, nil, err
+		}
+		found = append(found, faults...)
+	}
+	return found, rows, nil
+}
+
+func list(ctx context.Context, db querier, schema string) ([]attached, error) {
+	rows, err := db.QueryContext(ctx, "SELECT id, relation, part, spec::text FROM "+quote(schema)+
+		".tidings_sources WHERE NOT detached ORDER BY relation, part")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []attached
+	for rows.Next() {
+		var a attached
+		if err := rows.Scan(&a.id, &a.relation, &a.part, &a.spec); err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, rows.Err()
+}
+
+// compare returns the differences between what is configured and what is attached.
+func compare(ctx context.Context, db querier, schema string, wanted []source, rows []attached) ([]Finding, error) {
+	var found []Finding
+	used := make(map[int]bool)
+	for _, s := range wanted {
+		var id sql.NullInt64
+		var same, exists bool
+		err := db.QueryRowContext(ctx, "SELECT id, coalesce(same, false), there FROM "+quote(schema)+
+			".capture_find($1, $2::jsonb)", s.relation, s.spec).Scan(&id, &same, &exists)
+		switch {
+		case err != nil:
+			return nil, err
+		case id.Valid:
+			used[int(id.Int64)] = true
+			if !same {
+				found = append(found, Finding{Table: s.relation, Kind: Configured, What: "it is configured in another way " +
+					"than it was attached; run attach"})
+			}
+		case exists:
+			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "run attach"})
+		default:
+			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "there is no such table"})
+		}
+	}
+	for _, row := range rows {
+		if !used[row.id] {
+			found = append(found, Finding{Table: row.relation, Kind: NotConfigured, What: "it is attached and not " +
+				"configured; run detach, or configure it"})
+		}
+	}
+	return found, nil
+}
+
+func faults(ctx context.Context, db querier, schema string, row attached) ([]Finding, error) {
+	rows, err := db.QueryContext(ctx, "SELECT f.kind, f.what FROM "+quote(schema)+".tidings_sources s, "+quote(schema)+
+		".capture_faults(s) f WHERE s.id = $1", row.id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var found []Finding
+	for rows.Next() {
+		f := Finding{Table: row.relation}
+		if err := rows.Scan(&f.Kind, &f.What); err != nil {
+			return nil, err
+		}
+		found = append(found, f)
+	}
+	return found, rows.Err()
+}
+
+// mends are the kinds that Repair puts right by attaching as before.
+var mends = []Kind{Replaced, Trigger, Function, Drift, Columns}
+
+// Repair is [Check], and puts right what a migration of the application, or a restore,
+// brought about: triggers that are missing, functions that do not fit. While triggers
+// were missing, changes were not told of: [Gaps] has when, and what was written since
+// they were last in their place is told of again, as far as that takes no time. What is
+// configured in another way, disabled, or gone is for an operator to decide. Call it at
+// start and every minute; several processes may.
+func Repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
+	found, rows, err := check(ctx, db, tables, o)
+	if err == nil && slices.ContainsFunc(found, func(f Finding) bool { return f.Kind == Functions }) {
+		if err = install(ctx, db, tables, o); err == nil {
+			for i := range found {
+				found[i].Mended = found[i].Mended || found[i].Kind == Functions
+			}
+		}
+	}
+	if err != nil {
+		return found, fmt.Errorf("repair triggers: %w", err)
+	}
+	for _, row := range rows {
+		ours := func(f Finding) bool { return f.Table == row.relation && slices.Contains(mends, f.Kind) }
+		if !slices.ContainsFunc(found, ours) {
+			if err := seen(ctx, db, o.schema(), row, found); err != nil {
+				return found, fmt.Errorf("repair triggers: %w", err)
+			}
+			continue
+		}
+		s := source{relation: row.relation, name: row.relation, spec: row.spec}
+		if err := mend(ctx, db, o.schema(), s); err != nil {
+			found = append(found, Finding{Table: row.relation, Kind: Trigger, What: err.Error()})
+			continue
+		}
+		for i := range found {
+			found[i].Mended = found[i].Mended || ours(found[i])
+		}
+	}
+	return found, nil
+}
+
+// mend attaches a table as before, in one attempt: the next call makes another.
+func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
+	return transact(ctx, db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".attach($1, $2::jsonb)", s.relation, s.spec)
+		return err
+	})
+}
+
+// seen notes that the triggers of a table are in their place, if they are.
+func seen(ctx context.Context, db *sql.DB, schema string, row attached, found []Finding) error {
+	if slices.ContainsFunc(found, func(f Finding) bool {
+		return f.Table == row.relation && (f.Kind == Disabled || f.Kind == Missing)
+	}) {
+		return nil
+	}
+	return transact(ctx, db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".capture_seen($1)", row.id)
+		return err
+	})
+}
+
+// Gap is a time in which changes of a table were not told of.
+type Gap struct {
+	Table        string // quoted, with its schema
+	Since, Until time.Time
+	Reason       string
+	// Recovered is how many events tell again of what was written meanwhile. What was
+	// deleted meanwhile is not among them.
+	Recovered int64
+}
+
+// Gaps returns the gaps that ended after a time, the last one first, at most 1,000.
+func Gaps(ctx context.Context, db *sql.DB, o Options, after time.Time) ([]Gap, error) {
+	rows, err := db.QueryContext(ctx, "SELECT relation, since, until, reason, recovered FROM "+quote(o.schema())+
+		".tidings_capture_gaps WHERE until > $1 ORDER BY id DESC LIMIT 1000", after)
+	if err != nil {
+		return nil, fmt.Errorf("read gaps: %w", err)
+	}
+	defer rows.Close()
+	var gaps []Gap
+	for rows.Next() {
+		var g Gap
+		if err := rows.Scan(&g.Table, &g.Since, &g.Until, &g.Reason, &g.Recovered); err != nil {
+			return nil, fmt.Errorf("read gaps: %w", err)
+		}
+		gaps = append(gaps, g)
+	}
+	return gaps, rows.Err()
+}

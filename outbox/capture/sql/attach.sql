@@ -1,0 +1,276 @@
+-- Raises an error that says what is wrong with a specification.
+CREATE OR REPLACE FUNCTION {schema}.capture_refuse(relation text, reason text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $tidings$
+BEGIN
+	RAISE EXCEPTION 'table %: %', relation, reason USING ERRCODE = '22023';
+END $tidings$;
+
+-- The columns that a specification names, besides those of its key.
+CREATE OR REPLACE FUNCTION {schema}.capture_used(spec jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT coalesce(array_agg(DISTINCT c), '{}') FROM (
+		SELECT m[1] AS c FROM regexp_matches(spec->>'url', '[{]([^{}]*)[}]', 'g') m
+		UNION ALL SELECT nullif(spec->>'user', '')
+		UNION ALL SELECT w->>'column' FROM jsonb_array_elements(CASE jsonb_typeof(spec->'where') WHEN 'array' THEN spec->'where' END) w
+	) u WHERE c IS NOT NULL
+$tidings$;
+
+-- A specification with what it left out, checked against its table.
+CREATE OR REPLACE FUNCTION {schema}.capture_complete(rel regclass, spec jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+DECLARE
+	name text := (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel);
+	key text[] := capture_list(spec->'key'); missing text; col text;
+BEGIN
+	IF NOT (SELECT relkind IN ('r', 'p') AND relpersistence <> 't' FROM pg_class WHERE oid = rel) THEN
+		PERFORM capture_refuse(name, 'it is no ordinary or partitioned table');
+	END IF;
+	IF coalesce(cardinality(key), 0) = 0 THEN
+		key := capture_primary_key(rel);
+		IF key IS NULL THEN
+			PERFORM capture_refuse(name, 'it has no primary key; list the columns that identify a row in key');
+		END IF;
+		spec := spec || jsonb_build_object('key', key);
+	END IF;
+	FOREACH col IN ARRAY key || capture_used(spec) || coalesce(capture_list(spec->'watch'), '{}') || coalesce(capture_list(spec->'ignore'), '{}') LOOP
+		IF capture_text(rel, col, '') IS NULL THEN
+			PERFORM capture_refuse(name, format('there is no column %I whose value triggers see; it has %s', col,
+				(SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+				WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v')));
+		END IF;
+	END LOOP;
+	-- A URL of nothing but the id is put together when the event is numbered.
+	RETURN spec || jsonb_build_object('template', CASE
+		WHEN coalesce(spec->>'url', '') = '' THEN '/' || (spec->>'type') || '/{}'
+		WHEN cardinality(key) = 1 AND array_remove((SELECT array_agg(m[1]) FROM regexp_matches(spec->>'url', '[{]([^{}]*)[}]', 'g') m), key[1]) = '{}'
+			THEN replace(spec->>'url', '{' || key[1] || '}', '{}')
+		WHEN spec->>'url' NOT LIKE '%{%' THEN spec->>'url'
+		ELSE '' END);
+END $tidings$;
+
+-- Whether the values of columns look alike in all sessions, as numbers do.
+CREATE OR REPLACE FUNCTION {schema}.capture_settings(rel oid, spec jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT CASE WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+		WHERE attrelid = rel AND attnum > 0 AND attname = ANY (capture_list(spec->'key') || capture_used(spec))
+			AND NOT (typcategory IN ('B', 'S', 'E') OR atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'uuid'::regtype)))
+		THEN '{insettings}' ELSE '' END
+$tidings$;
+
+-- The triggers that a table must have, but for those that PostgreSQL keeps on partitions.
+CREATE OR REPLACE FUNCTION {schema}.capture_triggers(s {schema}.tidings_sources) RETURNS TABLE (rel regclass, name text, events text, tgtype int2)
+LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT s.relid::regclass, 'tidings_' || s.id || coalesce(nullif('_' || {name}, '_tidings'), ''), 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW', 29::int2
+	UNION ALL
+	SELECT relid, 'tidings_' || s.id || '_truncate' || coalesce(nullif('_' || {name}, '_tidings'), ''), 'BEFORE TRUNCATE ON %s FOR EACH STATEMENT', 34::int2
+	FROM (SELECT s.relid::regclass WHERE (SELECT relkind = 'r' FROM pg_class WHERE oid = s.relid)
+		UNION ALL SELECT t.relid FROM pg_partition_tree(s.relid) t WHERE isleaf AND t.relid <> s.relid) leaves (relid)
+	WHERE s.part <> '' OR s.spec->>'truncate' = 'refuse' OR s.spec->'actions' ? 'deleted'
+$tidings$;
+
+-- What is wrong with the triggers of a source; no rows if all is well.
+CREATE OR REPLACE FUNCTION {schema}.capture_faults(s {schema}.tidings_sources) RETURNS TABLE (kind text, what text)
+LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+DECLARE rel regclass := to_regclass(s.relation); fn oid; body text; trigger record;
+BEGIN
+	fn := (SELECT p.oid FROM pg_proc p WHERE pronamespace = {name}::text::regnamespace AND proname = 'capture_' || s.id AND pronargs = 0);
+	IF rel IS NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = s.relid) THEN
+		RETURN QUERY SELECT 'missing', 'there is no such table';
+		RETURN;
+	ELSIF rel IS NULL THEN
+		RETURN QUERY SELECT 'renamed', format('the table is now named %s; change sources.tables', s.relid::regclass);
+		rel := s.relid;
+	ELSIF rel <> s.relid OR s.origin <> capture_origin() THEN
+		RETURN QUERY SELECT 'replaced', 'the table is another one than triggers were installed on: it was dropped and created again, or restored';
+		s.relid := rel;
+	END IF;
+	IF fn IS NULL THEN
+		RETURN QUERY SELECT 'trigger', 'the function of its triggers is missing';
+		RETURN;
+	END IF;
+	FOR trigger IN SELECT * FROM capture_triggers(s) LOOP
+		RETURN QUERY SELECT 'trigger', format('the trigger %I on %s is missing', trigger.name, trigger.rel)
+			WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = trigger.rel AND tgfoid = fn AND t.tgtype = trigger.tgtype);
+	END LOOP;
+	RETURN QUERY SELECT 'disabled', format('the trigger %I on %s is disabled, or enabled for replicas', tgname, tgrelid::regclass)
+		FROM pg_trigger WHERE tgfoid = fn AND tgenabled <> 'O';
+	BEGIN
+		body := capture_compile(s.id);
+		RETURN QUERY SELECT 'function', 'its trigger function is of another version, or the table was changed since'
+			FROM pg_proc p WHERE p.oid = fn AND prosrc <> body;
+	EXCEPTION WHEN OTHERS THEN
+		RETURN QUERY SELECT 'columns', SQLERRM;
+	END;
+	RETURN QUERY SELECT 'columns', CASE WHEN now IS NULL THEN format('the column %I is gone', c) ELSE format('the column %I is now named %I', c, now) END
+		FROM (SELECT key AS c, (capture_names(rel, s.columns, ARRAY[key]))[1] AS now FROM jsonb_object_keys(s.columns) u (key)) cols
+		WHERE now IS DISTINCT FROM c;
+	RETURN QUERY SELECT 'drift', format('since %s a trigger works slowly: %s', to_char(d.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), d.what)
+		FROM tidings_drift d WHERE source = s.id ORDER BY d.at LIMIT 1;
+END $tidings$;
+
+-- Tells again of what changed since the triggers were last seen in their place. Whoever
+-- calls it holds a lock that keeps writers out.
+CREATE OR REPLACE FUNCTION {schema}.capture_recover(s {schema}.tidings_sources, replaced boolean) RETURNS bigint
+LANGUAGE plpgsql SET search_path = {schema}, pg_temp SET row_security = off {settings} AS $tidings$
+DECLARE n bigint; key text[] := capture_list(s.spec->'key'); action text;
+BEGIN
+	action := CASE WHEN replaced AND s.spec->'actions' ? 'created' THEN 'created' WHEN s.spec->'actions' ? 'updated' THEN 'updated' END;
+	IF action IS NULL OR s.part <> '' THEN
+		RETURN 0;
+	END IF;
+	EXECUTE format('%s FROM %s t WHERE age(t.xmin) <= $1 AND %s',
+		capture_insert(s.id, s.spec, quote_literal(action), capture_key(s.relid, key, 't.'),
+			capture_url(s.relid, '{}', s.spec, 't.'), capture_owner(s.relid, '{}', s.spec, 't.')), s.relid::regclass,
+		capture_where(s.relid, '{}', s.spec, 't.')) USING age((s.seen_xid % 4294967296)::text::xid);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n;
+END $tidings$;
+
+-- Installs the triggers of a table, or brings them up to date; it waits for nobody if
+-- they are in their place. recover says whether what changed while they were away is told
+-- of again. It returns the number of the source.
+CREATE OR REPLACE FUNCTION {schema}.attach(relation text, spec jsonb, recover boolean DEFAULT true) RETURNS integer
+LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $tidings$
+DECLARE
+	rel regclass := to_regclass(relation); full_name text; of_part text := ''; s {schema}.tidings_sources; known boolean; reason text; replaced boolean := false;
+	fn text; body text; owner text; trigger record; parent regclass; config text; recovered bigint := 0; numbers jsonb;
+BEGIN
+	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
+	IF rel IS NULL THEN
+		PERFORM capture_refuse(relation, 'there is no such table');
+	END IF;
+	full_name := (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel);
+	IF spec->>'part_of' IS NOT NULL THEN
+		parent := to_regclass(spec->>'part_of');
+		IF parent IS NULL THEN
+			PERFORM capture_refuse(spec->>'part_of', 'there is no such table');
+		END IF;
+		spec := spec || capture_part(rel, parent, spec);
+		of_part := (spec->>'part_of') || '(' || array_to_string(capture_list(spec->'key'), ',') || ')';
+	END IF;
+	spec := capture_complete(rel, spec);
+	SELECT * INTO s FROM tidings_sources t WHERE t.relation = full_name AND t.part = of_part FOR UPDATE;
+	known := FOUND AND NOT s.detached;
+	IF known THEN
+		replaced := s.relid <> rel;
+		reason := (SELECT string_agg(DISTINCT kind, ', ') FROM capture_faults(s) WHERE kind IN ('trigger', 'disabled', 'replaced'));
+	END IF;
+	numbers := (SELECT coalesce(jsonb_object_agg(attname, attnum), '{}') FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND attname = ANY
+		(capture_list(spec->'key') || capture_used(spec) || coalesce(capture_list(spec->'watch'), '{}') || coalesce(capture_list(spec->'ignore'), '{}')));
+	IF s.id IS NULL THEN
+		INSERT INTO tidings_sources (relation, part, resource_type, url, spec, relid, origin, columns, seen_at, seen_xid)
+			VALUES (full_name, of_part, spec->>'type', coalesce(spec#>>'{parent,template}', spec->>'template'), spec, rel, capture_origin(), numbers, clock_timestamp(), 3)
+			RETURNING * INTO s;
+	ELSE
+		UPDATE tidings_sources t SET resource_type = attach.spec->>'type', url = coalesce(attach.spec#>>'{parent,template}', attach.spec->>'template'),
+			spec = attach.spec, relid = rel, origin = capture_origin(), columns = numbers, detached = false
+			WHERE t.id = s.id AND (t.spec, t.relid, t.origin, t.columns, t.detached) IS DISTINCT FROM (attach.spec, rel::oid, capture_origin(), numbers, false);
+	END IF;
+	SELECT * INTO s FROM tidings_sources t WHERE t.id = s.id;
+	fn := format('{inschema}.%I()', 'capture_' || s.id);
+	config := capture_settings(rel, s.spec);
+	body := capture_compile(s.id);
+	IF NOT EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure(fn) AND prosrc = body AND prosecdef
+		AND array_to_string(proconfig, ' ') LIKE CASE WHEN config = '' THEN 'search_path=%' ELSE '%datestyle=%' END) THEN
+		EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp %s AS %L',
+			fn, config, body);
+		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);
+		-- Its rights are those of the owner of the log, whoever runs this.
+		FOR owner IN SELECT r.rolname FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+			WHERE c.oid = '{inliteral}.tidings_outbox'::regclass AND r.rolname <> current_user LOOP
+			EXECUTE format('ALTER FUNCTION %s OWNER TO %I', fn, owner);
+		END LOOP;
+	END IF;
+	FOR trigger IN SELECT * FROM capture_triggers(s) c WHERE NOT EXISTS (SELECT FROM pg_trigger t
+		WHERE t.tgrelid = c.rel AND tgfoid = to_regprocedure(fn) AND t.tgtype = c.tgtype AND tgenabled = 'O'
+			AND NOT EXISTS (SELECT FROM pg_trigger clone WHERE clone.tgfoid = t.tgfoid AND clone.tgtype = t.tgtype AND clone.tgenabled <> 'O')) LOOP
+		EXECUTE format('CREATE OR REPLACE TRIGGER %I ' || trigger.events || ' EXECUTE FUNCTION %s', trigger.name, trigger.rel, fn);
+	END LOOP;
+	IF reason IS NOT NULL THEN
+		IF recover AND s.seen_xid > 3 THEN
+			recovered := capture_recover(s, replaced);
+		END IF;
+		INSERT INTO tidings_capture_gaps (relation, since, until, reason, recovered) VALUES (full_name, s.seen_at, clock_timestamp(), reason, recovered);
+	END IF;
+	DELETE FROM tidings_drift WHERE source = s.id;
+	PERFORM capture_seen(s.id);
+	RETURN s.id;
+END $tidings$;
+
+-- Notes that the triggers of a source are in their place: what is written later is told.
+CREATE OR REPLACE FUNCTION {schema}.capture_seen(of_source integer) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = {schema}, pg_temp AS $tidings$
+	UPDATE tidings_sources SET seen_at = clock_timestamp(), seen_xid = pg_snapshot_xmin(pg_current_snapshot())::text::bigint WHERE id = of_source
+$tidings$;
+
+-- The specification of a table of parts, with what it needs of the other one.
+CREATE OR REPLACE FUNCTION {schema}.capture_part(rel regclass, parent regclass, spec jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+DECLARE
+	whole jsonb := capture_complete(parent, (spec->'parent') - 'watch' - 'ignore'); key text[] := capture_list(spec->'key'); owner text;
+BEGIN
+	IF coalesce(cardinality(key), 0) = 0 THEN
+		SELECT array_agg(a.attname::text ORDER BY k.nth) INTO key FROM pg_constraint c, unnest(capture_list(whole->'key')) WITH ORDINALITY k (col, nth),
+			unnest(c.conkey, c.confkey) f (own, others), pg_attribute a, pg_attribute b
+			WHERE c.conrelid = rel AND c.confrelid = parent AND c.contype = 'f' AND a.attrelid = rel AND a.attnum = f.own
+				AND b.attrelid = parent AND b.attnum = f.others AND b.attname = k.col
+			GROUP BY c.oid HAVING count(*) = cardinality(capture_list(whole->'key'));
+		IF key IS NULL THEN
+			PERFORM capture_refuse(rel::text, format('no foreign key refers to the key of %s; list the columns that do in key', parent));
+		END IF;
+	END IF;
+	IF cardinality(key) <> jsonb_array_length(whole->'key') THEN
+		PERFORM capture_refuse(rel::text, format('the key of %s has %s columns: %s', parent, jsonb_array_length(whole->'key'), whole->>'key'));
+	END IF;
+	owner := (SELECT rolname FROM pg_class c JOIN pg_roles r ON r.oid = relowner WHERE c.oid = '{inliteral}.tidings_outbox'::regclass);
+	IF NOT has_table_privilege(owner, parent, 'SELECT') THEN
+		PERFORM capture_refuse(parent::text, format('role %I must be able to read it, for the events of its parts: GRANT SELECT ON %s TO %1$I', owner, parent));
+	END IF;
+	RETURN jsonb_build_object('key', key, 'parent', whole, 'type', whole->>'type', 'setting', whole->>'setting', 'actions', '["updated"]'::jsonb,
+		'part_of', (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = parent), 'url', '');
+END $tidings$;
+
+-- Removes the triggers of a table, those of its parts, or of all tables if none is named.
+-- What they wrote is still delivered.
+CREATE OR REPLACE FUNCTION {schema}.detach(relation text DEFAULT NULL) RETURNS SETOF text
+LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $tidings$
+DECLARE full_name text; f record; s {schema}.tidings_sources;
+BEGIN
+	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
+	full_name := coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(relation)), relation);
+	FOR f IN SELECT p.oid::regprocedure AS fn, substr(proname, 9)::integer AS id FROM pg_proc p
+		WHERE pronamespace = {name}::text::regnamespace AND proname ~ '^capture_[0-9]{1,9}$' AND pronargs = 0 ORDER BY 2 LOOP
+		SELECT * INTO s FROM tidings_sources WHERE id = f.id;
+		IF detach.relation IS NULL OR s.relation = full_name OR split_part(s.part, '(', 1) = full_name THEN
+			PERFORM set_config('client_min_messages', 'warning', true);
+			EXECUTE format('DROP FUNCTION %s CASCADE', f.fn);
+			DELETE FROM tidings_drift WHERE source = f.id;
+			RETURN NEXT coalesce(s.relation, f.fn::text);
+		END IF;
+	END LOOP;
+	UPDATE tidings_sources t SET detached = true WHERE to_regprocedure(format('{inschema}.%I()', 'capture_' || t.id)) IS NULL
+		AND (detach.relation IS NULL OR t.relation = full_name OR split_part(t.part, '(', 1) = full_name);
+	DELETE FROM tidings_sources t WHERE detached AND NOT EXISTS (SELECT FROM tidings_outbox WHERE source = t.id);
+END $tidings$;
+
+-- The source of a configured table, and whether it is attached as configured.
+CREATE OR REPLACE FUNCTION {schema}.capture_find(relation text, spec jsonb, OUT id integer, OUT same boolean, OUT there boolean)
+LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+#variable_conflict use_variable
+DECLARE rel regclass := to_regclass(relation); full_name text; parent regclass := to_regclass(spec->>'part_of'); of_part text := ''; s {schema}.tidings_sources;
+BEGIN
+	there := rel IS NOT NULL;
+	full_name := coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel), relation);
+	BEGIN
+		IF spec->>'part_of' IS NOT NULL THEN
+			spec := spec || capture_part(rel, parent, spec);
+			of_part := (spec->>'part_of') || '(' || array_to_string(capture_list(spec->'key'), ',') || ')';
+		END IF;
+		spec := capture_complete(rel, spec);
+	EXCEPTION WHEN OTHERS THEN NULL; -- columns that are gone; it is compared as it stands
+	END;
+	SELECT * INTO s FROM tidings_sources t WHERE t.relation = full_name AND (t.part = of_part OR of_part = '' AND t.part LIKE (spec->>'part_of') || '(%') AND NOT t.detached
+		ORDER BY t.id LIMIT 1;
+	id := s.id;
+	same := s.spec = spec;
+END $tidings$;
