@@ -11,14 +11,15 @@ import (
 var errRestarted = errors.New("the server was started anew")
 
 // start is an expression: a text that differs for each start of a server, and for each
-// time that the tables were made. A log goes back in no other way, but for a server
-// that lost what it acknowledged while it ran (synchronous_commit off): only a process
-// that knew more notices that.
+// time that the tables were made or emptied by TRUNCATE, as a restore does (VACUUM FULL
+// changes it, too, which does no harm). A log goes back in other ways only if rows are
+// deleted and loaded again, or the server lost what it acknowledged while it ran
+// (synchronous_commit off): only a process that knew more notices that.
 func (l *Log) start() string { return start(l.schema) }
 
 func start(schema string) string {
-	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || to_regclass('" +
-		strings.ReplaceAll(schema, "'", "''") + "tidings_head')::oid::text)"
+	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || pg_relation_filenode(to_regclass('" +
+		strings.ReplaceAll(schema, "'", "''") + "tidings_head'))::text)"
 }
 
 // beginEpoch begins an epoch, unless another replica did.
