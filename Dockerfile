@@ -1,5 +1,5 @@
-# The image of Tidings: a static binary, CA certificates and time zones, and nothing
-# else. "make image" builds it; docker, buildah and podman do.
+# The Tidings image: only a static binary, CA certificates and time zones. Build it with
+# "make image", or directly with docker, buildah or podman.
 ARG BUILD_IMAGE=golang:1.26-bookworm
 
 FROM --platform=$BUILDPLATFORM ${BUILD_IMAGE} AS build
@@ -22,7 +22,7 @@ FROM scratch
 ARG VERSION=dev
 ARG COMMIT=unknown
 LABEL org.opencontainers.image.title="Tidings" \
-      org.opencontainers.image.description="Tells every other system, by signed webhook, whenever a resource of an AI-agent platform changes" \
+      org.opencontainers.image.description="Notifies other systems by signed webhook whenever a resource of an AI-agent platform changes" \
       org.opencontainers.image.source="https://github.com/tidings-dev/tidings" \
       org.opencontainers.image.documentation="https://github.com/tidings-dev/tidings#readme" \
       org.opencontainers.image.licenses="Apache-2.0" \

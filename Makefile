@@ -1,9 +1,9 @@
-# Tidings. "make" lists what there is.
+# Tidings. "make" lists the targets.
 
 .DEFAULT_GOAL := help
 SHELL := bash
 
-# The chart and the server have one version.
+# The chart and the server share one version.
 VERSION := $(shell sed -n 's/^version: //p' charts/tidings/Chart.yaml 2>/dev/null)
 COMMIT := $(shell git describe --always --dirty --abbrev=40 --exclude="*" 2>/dev/null)
 CLI := github.com/tidings-dev/tidings/internal/cli
@@ -16,14 +16,14 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian's packages
+test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian packages
 	TIDINGS_TEST_REQUIRE=postgresql go test -parallel 4 ./...
 
-test-all: tools ## the same with the race detector, long tests, the chart, an S3 store, PgBouncer, Prometheus, front ends and the container image
+test-all: tools ## the same with the race detector, plus long tests and those of the chart, S3, PgBouncer, Prometheus, front ends and the container image
 	TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./...
 	$(MAKE) container-check
 
-tools: postgresql pgbouncer prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # what make test-all needs
+tools: postgresql pgbouncer prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
@@ -32,12 +32,12 @@ postgresql:
 pgbouncer:
 	@command -v pgbouncer >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends pgbouncer; }
 
-prometheus: # unpacked, so that no service starts
+prometheus: # unpacked, not installed, so that no service starts
 	@if command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; then exit 0; fi; \
 	$(APT) update -q && mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && \
 		dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
-frontends: # the same: nginx, HAProxy, Apache and gunicorn, with the libraries that are missing
+frontends: # likewise: nginx, HAProxy, Apache and gunicorn, with missing libraries
 	@if [ -x bin/frontends/usr/sbin/nginx ]; then exit 0; fi; \
 	$(APT) update -q && mkdir -p bin/frontends && cd bin/frontends && apt-get download -q \
 		$$(for p in nginx haproxy apache2-bin gunicorn; do echo $$p; done; apt-get install -s --no-install-recommends nginx haproxy apache2-bin gunicorn python3-pkg-resources | sed -n 's/^Inst \([^ ]*\).*/\1/p') && \
@@ -46,23 +46,23 @@ frontends: # the same: nginx, HAProxy, Apache and gunicorn, with the libraries t
 bin/helm: tools/helm/go.sum
 	cd tools/helm && go build -o ../../$@ helm.sh/helm/v4/cmd/helm
 
-bin/helm3: tools/helm3/go.sum # the oldest that the chart promises to work with
+bin/helm3: tools/helm3/go.sum # the oldest version that the chart supports
 	cd tools/helm3 && go build -o ../../$@ helm.sh/helm/v3/cmd/helm
 
-bin/versitygw: tools/s3/go.sum # S3 on a folder
+bin/versitygw: tools/s3/go.sum # an S3 server backed by a directory
 	cd tools/s3 && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
 
 bin/helm-docs: tools/helm/go.sum
 	cd tools/helm && go build -o ../../$@ github.com/norwoodj/helm-docs/cmd/helm-docs
 
-binary: ## build tidings for GOOS and GOARCH into OUT; the same commit makes the same binary
+binary: ## build tidings for GOOS and GOARCH into OUT, reproducibly
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(OUT) \
 		-ldflags "-s -w -buildid= -X $(CLI).version=$(VERSION) -X $(CLI).commit=$(COMMIT)" ./cmd/tidings
 
-sbom: # what is in BINARY, in CycloneDX
+sbom: # of BINARY, in CycloneDX
 	go tool -modfile=tools/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -version v$(VERSION) -output $(OUT) $(BINARY)
 
-image: ## build the image as IMAGE for PLATFORM with buildah, or with BUILDER=docker
+image: ## build the image as IMAGE for PLATFORM, with buildah or BUILDER=docker
 	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
 container-image: # without a registry or a daemon; needs root
@@ -76,7 +76,7 @@ container-image: # without a registry or a daemon; needs root
 			--timestamp $$(git log -1 --format=%ct) --build-arg BUILD_IMAGE=localhost/tidings-build --build-arg BUILDPLATFORM=linux/$$(go env GOHOSTARCH) \
 			--volume $$(go env GOMODCACHE):/go/pkg/mod --volume $$(go env GOCACHE):/go/cache" || exit; done
 
-container-check: tools container-image ## build the image without a registry or a daemon; run it as the chart does, under systemd and Compose; needs root
+container-check: tools container-image ## build the image without a registry or daemon and run it as in the chart, under systemd and with Compose; needs root
 	go test -tags container -count=1 -run 'Image|Container|Systemd|Compose' ./charts ./deploy
 
 chart-e2e: tools container-image bin/kube-apiserver bin/crds ## install, upgrade, roll back and uninstall the chart on a real Kubernetes API server; needs root
@@ -87,52 +87,52 @@ bin/kube-apiserver: tools/kube/go.sum
 	cd tools/kube && version=$$(go list -m -f "{{.Version}}" k8s.io/kubernetes) && \
 		go build -o ../../$@ -ldflags "-X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/kube-apiserver
 
-bin/crds: # of the kinds that the chart makes and Kubernetes does not have
+bin/crds: # for the kinds the chart creates that Kubernetes lacks
 	@mkdir -p $@.new && cd tools/kube && for file in \
 		github.com/prometheus-operator/prometheus-operator@v0.85.0/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml \
 		sigs.k8s.io/gateway-api@v1.6.3/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml; do \
 		go mod download "$$(echo $$file | sed -E 's#(@v[^/]*)/.*#\1#')" && cp "$$(go env GOMODCACHE)/$$file" ../../$@.new/ || exit; done
 	@mv $@.new $@
 
-dist: bin/helm ## build a release into dist: programs, completions, man pages, the chart, checksums
+dist: bin/helm ## build a release in dist: binaries, completions, man pages, the chart, checksums
 	go run ./release -version $(VERSION) -time $$(git log -1 --format=%ct) -folder dist
 
-vet: ## go vet and formatting
+vet: ## run go vet and check formatting
 	go vet ./...
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 
-lint: ## golangci-lint and, where its database can be reached, govulncheck
+lint: ## run golangci-lint and, if its database can be reached, govulncheck
 	go tool -modfile=tools/go.mod golangci-lint run
 	@if go tool -modfile=tools/go.mod govulncheck ./... ; then :; else code=$$?; \
 		if [ $$code = 3 ]; then exit 3; fi; \
 		echo "govulncheck did not run: its database can't be reached"; fi
 
-bench: postgresql ## measure what docs/performance.md reports; about ten minutes
+bench: postgresql ## run the measurements in docs/performance.md; about ten minutes
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./test/bench
 
-soak: postgresql ## run real servers with a dozen sick receivers for TIME (30m) on each database; print what grows
+soak: postgresql ## run real servers with failing receivers for TIME (30m) on each database; show what grows
 	go run ./test/chaos -soak -time $(or $(TIME),30m)
 
-chaos: postgresql ## kill, stop, cut off and fill up real servers for TIME (10m) on each database, then compare
+chaos: postgresql ## inject faults into real servers for TIME (10m) on each database; verify all deliveries
 	go run ./test/chaos -time $(or $(TIME),10m)
 
-simulate: ## run the relay for a simulated year, or SEEDS runs of six hours from FIRST on, in virtual time; hours
+simulate: ## run the relay for a year of virtual time, or for SEEDS runs of six hours from FIRST; takes hours
 	go test ./relay -timeout 0 -run '^TestSimulatedYear$$' -args \
 		-simulate.seeds $(or $(SEEDS),1460) -simulate.first $(or $(FIRST),1) -simulate.without '$(WITHOUT)'
 
-client: ## a stock generator makes a client from the OpenAPI document
+client: ## generate a client from the OpenAPI document with a stock generator
 	@folder=$$(mktemp -d) && go tool -modfile=tools/go.mod ogen -loglevel error -target $$folder -package client -clean internal/httpapi/testdata/openapi.json && \
 		ls $$folder | wc -l && rm -r $$folder
 
-# Go's fuzzer sometimes fails when it is stopped by the clock ("context deadline
-# exceeded"), so it runs for so many inputs, again and again until the time is up.
+# Go's fuzzer sometimes fails when a time limit stops it ("context deadline exceeded"), so
+# run it for a number of inputs, repeatedly until the time is up.
 define fuzz
 @sleep $(or $(TIME),20s) & while kill -0 $$! 2>/dev/null; do \
 	go test -run '^$$' -fuzz '^$(2)$$' -fuzztime 5000x -fuzzminimizetime 100x $(1) || { kill $$!; exit 1; }; done
 endef
 
-fuzz: postgresql ## run each fuzz target for TIME (20s), and random requests for TIME on each database
+fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests for TIME on each database
 	$(call fuzz,.,FuzzPattern)
 	$(call fuzz,.,FuzzEvent)
 	$(call fuzz,./receive,FuzzVerify)

@@ -307,44 +307,44 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			`at '/config/encryption_key/secretRef': missing property 'key'`,
 		}},
 		"replicas on SQLite": {"replicas=2", []string{
-			"replicas, autoscaling: SQLite has one process. For several pods set database.url or " +
-				"database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false",
+			"replicas, autoscaling: SQLite supports only one pod. For several, configure PostgreSQL in " +
+				"database.url or database.existingSecret; for SQLite, set replicas: 1 and " +
+				"autoscaling.enabled: false",
 		}},
 		"autoscaling on SQLite": {
 			"autoscaling.enabled=true",
-			[]string{"replicas, autoscaling: SQLite has one process."},
+			[]string{"replicas, autoscaling: SQLite supports only one pod."},
 		},
 		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
-			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Have a volume that is [ReadWriteMany], or set config.files.s3, or replicas: 1`,
+			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Use a [ReadWriteMany] volume, or set config.files.s3 or replicas: 1`,
 		}},
 		"replicas without a volume": {"replicas=2,database.url=postgres://a/b,persistence.enabled=false", []string{
-			"persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or " +
-				"config.files.s3, or replicas: 1",
+			"persistence.enabled: without a volume, pods would not share file contents. Set it to true, or set " +
+				"config.files.s3 or replicas: 1",
 		}},
 		"empty section": {
 			"webhook=null",
-			[]string{"webhook: nothing stands below it. Leave the line out, or fill it in"},
+			[]string{"webhook: the section is empty. Remove the line or add settings below it"},
 		},
 		"two databases": {
 			"database.url=postgres://a/b,database.existingSecret=x",
-			[]string{"database: url and existingSecret are both set; one of them is enough"},
+			[]string{"database: set either url or existingSecret, not both"},
 		},
 		"two places of endpoints": {"webhook.existingSecret=x,webhook.endpoints[0].url=https://example.com", []string{
-			"webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them " +
-				"in one place",
+			"webhook: set either endpoints or existingSecret, not both; the Secret would override the endpoints",
 		}},
 		"webhook in config": {
 			"config.webhook.source=/x",
-			[]string{"config.webhook: the key webhook has a place of its own. Move it out of config"},
+			[]string{"config.webhook: move webhook out of config to the top level"},
 		},
 		"database in config": {
 			"config.database_url=x",
 			[]string{"config.database_url: set database.url or database.existingSecret instead"},
 		},
-		"ingress without a host": {"ingress.enabled=true", []string{"ingress.hosts: name at least one host"}},
+		"ingress without a host": {"ingress.enabled=true", []string{"ingress.hosts: at least one host is required"}},
 		"route without a gateway": {
 			"httpRoute.enabled=true",
-			[]string{"httpRoute.parentRefs: name at least one gateway"},
+			[]string{"httpRoute.parentRefs: at least one gateway is required"},
 		},
 		"digest that is none": {
 			"image.digest=latest",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes localhost/tidings-build, which stands in for golang:1.26-bookworm where no
-# registry can be reached: Debian, and this machine's Go. Modules and what is compiled
-# come from this machine, too, mounted under /go.
+# Builds localhost/tidings-build, a substitute for golang:1.26-bookworm that needs no
+# registry: Debian and this machine's Go. This machine's module and build caches are mounted
+# under /go.
 set -euo pipefail
 image=localhost/tidings-build
 version=$(go env GOVERSION)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes localhost/tidings-debian, from Debian's packages, where no registry can be
-# reached: a machine with systemd, and what the build image begins with.
+# Builds localhost/tidings-debian from Debian packages, without a registry: a machine with
+# systemd, and the base of the build image.
 set -euo pipefail
 image=localhost/tidings-debian packages=ca-certificates,dbus,make,procps,systemd-sysv
 label='{{index .OCIv1.Config.Labels "packages"}}'

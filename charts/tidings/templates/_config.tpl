@@ -1,18 +1,18 @@
 {{/*
-The configuration file. It is written as JSON, which is YAML, too: toYaml would write
-large numbers as 1e+08.
+The configuration file, as JSON, which is also YAML: toYaml would write large numbers
+as 1e+08.
 */}}
 {{- define "tidings.config" -}}
 {{- include "tidings.settings" . | fromJson | toPrettyJson -}}
 {{- end -}}
 
-{{/* The settings as JSON, with files in place of references to Secrets. */}}
+{{/* The settings as JSON, with references to Secrets replaced by files. */}}
 {{- define "tidings.settings" -}}
 {{- $text := include "tidings.settingsWithRefs" . -}}
 {{- $text = regexReplaceAll (printf `"([a-z_]+_file)":%s` (include "tidings.ref" .)) $text `"${1}":"/etc/tidings-secrets/${3}/${2}"` -}}
 {{- $text = regexReplaceAll (include "tidings.ref" .) $text `{"file":"/etc/tidings-secrets/${2}/${1}"}` -}}
 {{- if contains `"secretRef":` $text -}}
-{{- fail "secretRef: expected {name: SECRET, key: KEY}, and nothing beside them" -}}
+{{- fail "secretRef: expected {name: SECRET, key: KEY} and no other keys" -}}
 {{- end -}}
 {{- $text -}}
 {{- end -}}
@@ -22,7 +22,7 @@ large numbers as 1e+08.
 \{"secretRef":\{"key":"([-._a-zA-Z0-9]+)","name":"([-.a-z0-9]+)"\}\}
 {{- end -}}
 
-{{/* The names of all Secrets that are referred to, as a JSON list. */}}
+{{/* The names of all referenced Secrets, as a JSON list. */}}
 {{- define "tidings.secrets" -}}
 {{- $names := list -}}
 {{- range regexFindAll (include "tidings.ref" .) (include "tidings.settingsWithRefs" .) -1 -}}
@@ -52,7 +52,7 @@ large numbers as 1e+08.
 {{- toJson $config -}}
 {{- end -}}
 
-{{/* What takes effect after a restart only: its change must replace the pods. */}}
+{{/* Settings that take effect only after a restart: changing them must replace the pods. */}}
 {{- define "tidings.restartSettings" -}}
 {{- $config := include "tidings.settings" . | fromJson -}}
 {{- $_ := set $config "auth" (omit $config.auth "tokens" "admin_emails") -}}
@@ -68,7 +68,7 @@ large numbers as 1e+08.
 {{- (include "tidings.settings" . | fromJson).data_dir -}}
 {{- end -}}
 
-{{/* The arguments that name the files. */}}
+{{/* The arguments that name the configuration files. */}}
 {{- define "tidings.configArgs" -}}
 - --config=/etc/tidings/tidings.yaml
 {{- if .Values.webhook.existingSecret }}
@@ -76,7 +76,7 @@ large numbers as 1e+08.
 {{- end }}
 {{- end -}}
 
-{{/* The data of the Secret; the check has a copy, for it comes before. */}}
+{{/* The data of the Secret; the check has its own copy, because it runs earlier. */}}
 {{- define "tidings.secretData" -}}
 tidings.yaml: {{ include "tidings.config" . | b64enc }}
 {{- if not .Values.admin.existingSecret }}
@@ -84,7 +84,7 @@ admin-token: {{ include "tidings.adminToken" . | b64enc }}
 {{- end }}
 {{- end -}}
 
-{{/* The token that was made before, or a new one. */}}
+{{/* The existing token, or a new one. */}}
 {{- define "tidings.adminToken" -}}
 {{- $old := lookup "v1" "Secret" .Release.Namespace (include "tidings.fullname" .) | default dict -}}
 {{- with dig "data" "admin-token" "" $old -}}
@@ -94,7 +94,7 @@ admin-token: {{ include "tidings.adminToken" . | b64enc }}
 {{- end -}}
 {{- end -}}
 
-{{/* The volumes that hold the configuration, given the name of its Secret. */}}
+{{/* The volumes with the configuration, given the name of its Secret. */}}
 {{- define "tidings.configVolumes" -}}
 {{- $values := .root.Values -}}
 - name: config

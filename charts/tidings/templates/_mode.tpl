@@ -1,20 +1,20 @@
-{{/* What follows from the database: "true" or nothing. */}}
+{{/* Whether the database is PostgreSQL: "true" or nothing, as in all of these. */}}
 
 {{- define "tidings.postgres" -}}
 {{- if or .Values.database.url .Values.database.existingSecret -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether there may be several pods for longer than an update takes. */}}
+{{/* Whether several pods may run, not only during an update. */}}
 {{- define "tidings.several" -}}
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether file contents are in an S3 store, so that the data folder holds nothing that lasts. */}}
+{{/* Whether file contents are in an S3 store, so that the data directory holds nothing persistent. */}}
 {{- define "tidings.s3" -}}
 {{- if and (include "tidings.postgres" .) (dig "files" "s3" "bucket" "" (.Values.config | default dict)) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether the data folder is on a volume. */}}
+{{/* Whether the data directory is on a volume. */}}
 {{- define "tidings.claimed" -}}
 {{- if and .Values.persistence.enabled (not (include "tidings.s3" .)) -}}true{{- end -}}
 {{- end -}}
@@ -23,57 +23,57 @@
 {{- .Values.persistence.existingClaim | default (include "tidings.fullname" .) -}}
 {{- end -}}
 
-{{/* What a claim that is there allows can't be changed. */}}
+{{/* The access modes of an existing claim can't be changed. */}}
 {{- define "tidings.accessModes" -}}
 {{- $claim := lookup "v1" "PersistentVolumeClaim" .Release.Namespace (include "tidings.claim" .) | default dict -}}
 {{- $default := ternary "ReadWriteMany" "ReadWriteOnce" (eq (include "tidings.postgres" .) "true") -}}
 {{- .Values.persistence.accessModes | default (dig "spec" "accessModes" (list) $claim) | default (list $default) | toJson -}}
 {{- end -}}
 
-{{/* Whether two pods can have the data folder at once, so that an update has no gap. */}}
+{{/* Whether two pods can share the data directory, so that an update has no downtime. */}}
 {{- define "tidings.shared" -}}
 {{- $many := has "ReadWriteMany" (include "tidings.accessModes" . | fromJsonArray) -}}
 {{- if and (include "tidings.postgres" .) (or $many (not (include "tidings.claimed" .))) -}}true{{- end -}}
 {{- end -}}
 
-{{/* A section whose lines are all commented out is null; what comes of that is hard to read. */}}
+{{/* A section whose lines are all commented out is null, which leads to obscure errors. */}}
 {{- define "tidings.sections" -}}
 {{- range list "webhook" "database" "admin" "persistence" "autoscaling" "image" "service" -}}
 {{- if not (kindIs "map" (index $.Values .)) -}}
-{{- fail (printf "%s: nothing stands below it. Leave the line out, or fill it in" .) -}}
+{{- fail (printf "%s: the section is empty. Remove the line or add settings below it" .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Values that are right one by one, and wrong together. */}}
+{{/* Values that are valid individually but not together. */}}
 {{- define "tidings.validate" -}}
 {{- if and (include "tidings.several" .) (not (include "tidings.postgres" .)) -}}
-{{- fail "replicas, autoscaling: SQLite has one process. For several pods set database.url or database.existingSecret to a PostgreSQL; for SQLite set replicas: 1 and autoscaling.enabled: false" -}}
+{{- fail "replicas, autoscaling: SQLite supports only one pod. For several, configure PostgreSQL in database.url or database.existingSecret; for SQLite, set replicas: 1 and autoscaling.enabled: false" -}}
 {{- end -}}
 {{- if and (include "tidings.several" .) (not (include "tidings.s3" .)) -}}
 {{- if not .Values.persistence.enabled -}}
-{{- fail "persistence.enabled: without a volume each pod would have file contents of its own. Set it to true, or config.files.s3, or replicas: 1" -}}
+{{- fail "persistence.enabled: without a volume, pods would not share file contents. Set it to true, or set config.files.s3 or replicas: 1" -}}
 {{- else if not (include "tidings.shared" .) -}}
-{{- fail (printf "persistence.accessModes: several pods read the file contents, which %s does not allow. Have a volume that is [ReadWriteMany], or set config.files.s3, or replicas: 1" (include "tidings.accessModes" .)) -}}
+{{- fail (printf "persistence.accessModes: several pods read the file contents, which %s does not allow. Use a [ReadWriteMany] volume, or set config.files.s3 or replicas: 1" (include "tidings.accessModes" .)) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.database.url .Values.database.existingSecret -}}
-{{- fail "database: url and existingSecret are both set; one of them is enough" -}}
+{{- fail "database: set either url or existingSecret, not both" -}}
 {{- end -}}
 {{- if and .Values.webhook.endpoints .Values.webhook.existingSecret -}}
-{{- fail "webhook: endpoints and existingSecret are both set, and those of the Secret would win. Put all of them in one place" -}}
+{{- fail "webhook: set either endpoints or existingSecret, not both; the Secret would override the endpoints" -}}
 {{- end -}}
 {{- $config := .Values.config | default dict -}}
 {{- if $config.webhook -}}
-{{- fail "config.webhook: the key webhook has a place of its own. Move it out of config" -}}
+{{- fail "config.webhook: move webhook out of config to the top level" -}}
 {{- end -}}
 {{- if $config.database_url -}}
 {{- fail "config.database_url: set database.url or database.existingSecret instead" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
-{{- fail "ingress.hosts: name at least one host" -}}
+{{- fail "ingress.hosts: at least one host is required" -}}
 {{- end -}}
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
-{{- fail "httpRoute.parentRefs: name at least one gateway" -}}
+{{- fail "httpRoute.parentRefs: at least one gateway is required" -}}
 {{- end -}}
 {{- end -}}

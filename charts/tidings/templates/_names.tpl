@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 50 letters leave room for what is appended to it. */}}
+{{/* 50 characters leave room for suffixes. */}}
 {{- define "tidings.fullname" -}}
 {{- include "tidings.sections" . -}}
 {{- $name := include "tidings.name" . -}}

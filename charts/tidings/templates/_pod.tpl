@@ -1,4 +1,4 @@
-{{/* What all pods of the chart have in common. */}}
+{{/* Settings shared by all pods of the chart. */}}
 {{- define "tidings.podSpec" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -25,7 +25,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* What all containers have in common. */}}
+{{/* Settings shared by all containers. */}}
 {{- define "tidings.containerSpec" -}}
 image: {{ include "tidings.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
