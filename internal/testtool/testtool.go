@@ -34,10 +34,13 @@ func Missing(tb testing.TB, name string) {
 	tb.Skipf("left out: %s is missing; %q installs it", name, target)
 }
 
+// All reports whether "make test-all" runs the test, which may take long then.
+func All() bool { return requires("all") }
+
 // InAll skips the test unless "make test-all" runs it: it takes long.
 func InAll(tb testing.TB) {
 	tb.Helper()
-	if !requires("all") {
+	if !All() {
 		tb.Skip(`left out: it takes long; "make test-all" runs it`)
 	}
 }

@@ -73,7 +73,7 @@ CREATE OR REPLACE FUNCTION {schema}.capture_faults(s {schema}.tidings_sources) R
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE rel regclass := to_regclass(s.relation); fn oid; body text; trigger record;
 BEGIN
-	fn := (SELECT p.oid FROM pg_proc p WHERE pronamespace = {name}::text::regnamespace AND proname = 'capture_' || s.id AND pronargs = 0);
+	fn := (SELECT p.oid FROM pg_proc p WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proname = 'capture_' || s.id AND pronargs = 0);
 	IF rel IS NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = s.relid) THEN
 		RETURN QUERY SELECT 'missing', 'there is no such table';
 		RETURN;
@@ -239,7 +239,7 @@ BEGIN
 	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
 	full_name := coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(relation)), relation);
 	FOR f IN SELECT p.oid::regprocedure AS fn, substr(proname, 9)::integer AS id FROM pg_proc p
-		WHERE pronamespace = {name}::text::regnamespace AND proname ~ '^capture_[0-9]{1,9}$' AND pronargs = 0 ORDER BY 2 LOOP
+		WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proname ~ '^capture_[0-9]{1,9}$' AND pronargs = 0 ORDER BY 2 LOOP
 		SELECT * INTO s FROM tidings_sources WHERE id = f.id;
 		IF detach.relation IS NULL OR s.relation = full_name OR split_part(s.part, '(', 1) = full_name THEN
 			PERFORM set_config('client_min_messages', 'warning', true);

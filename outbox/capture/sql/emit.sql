@@ -47,7 +47,7 @@ END $tidings$;
 DO $tidings$
 DECLARE f regprocedure;
 BEGIN
-	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE pronamespace = {name}::text::regnamespace AND proowner = current_user::regrole
+	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proowner = current_user::regrole
 		AND (proname ~ '^capture_' OR proname IN ('attach', 'detach', 'emit')) LOOP
 		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
 	END LOOP;

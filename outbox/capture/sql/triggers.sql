@@ -120,7 +120,7 @@ BEGIN
 			%s;
 		END IF;
 	EXCEPTION WHEN OTHERS THEN
-		PERFORM {inschema}.capture_slowly(%1$s, TG_OP, old, new, SQLERRM);
+		PERFORM {inschema}.capture_slowly(%s, TG_OP, old, new, SQLERRM);
 		RETURN NULL;
 	END;
 	IF before IS NOT NULL THEN
@@ -132,7 +132,7 @@ BEGIN
 	RETURN NULL;
 END ', s.id, same.prepare, same.same, format(look, 'after, url, owner', joins),
 		format('%s IS DISTINCT FROM %s', capture_key(s.relid, key, 'old.'), capture_key(s.relid, key, 'new.')),
-		format(look, 'before, gone_url, gone_owner', joins_old),
+		format(look, 'before, gone_url, gone_owner', joins_old), s.id,
 		capture_insert(s.id, s.spec, '''updated''', 'before', 'gone_url', 'gone_owner'),
 		capture_insert(s.id, s.spec, '''updated''', 'after', 'url', 'owner'));
 END $tidings$;
@@ -199,7 +199,7 @@ END $tidings$;
 -- TRUNCATE of a table, or of one partition.
 CREATE OR REPLACE FUNCTION {schema}.capture_truncate(of_source integer, rel oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp SET row_security = off {settings} AS $tidings$
-DECLARE s {schema}.tidings_sources; key text[]; url text; owner text; place text;
+DECLARE s {schema}.tidings_sources; key text[]; numbers jsonb := '{}';
 BEGIN
 	SELECT * INTO s FROM tidings_sources WHERE id = of_source;
 	IF NOT FOUND OR s.detached THEN
@@ -210,14 +210,18 @@ BEGIN
 			USING ERRCODE = '0A000', HINT = 'Use DELETE, or set truncate: deleted for this table.';
 	END IF;
 	BEGIN
-		key := capture_names(rel, '{}', capture_list(s.spec->'key'));
+		IF s.origin = capture_origin() AND EXISTS (SELECT FROM pg_class WHERE oid = s.relid) THEN -- partitions have numbers of their own
+			numbers := (SELECT coalesce(jsonb_object_agg(c, (SELECT attnum FROM pg_attribute WHERE attrelid = rel AND attnum > 0
+				AND attname = (capture_names(s.relid, s.columns, ARRAY[c]))[1])), '{}') FROM jsonb_object_keys(s.columns) u (c));
+		END IF;
+		key := capture_names(rel, numbers, capture_list(s.spec->'key'));
 		IF s.part <> '' THEN
 			EXECUTE format('%s FROM (SELECT DISTINCT %s AS k FROM ONLY %s t) u WHERE k <> ''''',
 				capture_insert(s.id, s.spec, '''updated''', 'k', '''''', 'NULL'), capture_key(rel, key, 't.'), rel::regclass);
 		ELSIF s.spec->'actions' ? 'deleted' THEN
 			EXECUTE format('%s FROM ONLY %s t WHERE %s', capture_insert(s.id, s.spec, '''deleted''', capture_key(rel, key, 't.'),
-				capture_url(rel, '{}', s.spec, 't.'), capture_owner(rel, '{}', s.spec, 't.')), rel::regclass,
-				capture_where(rel, '{}', s.spec, 't.'));
+				capture_url(rel, numbers, s.spec, 't.'), capture_owner(rel, numbers, s.spec, 't.')), rel::regclass,
+				capture_where(rel, numbers, s.spec, 't.'));
 		END IF;
 	EXCEPTION WHEN OTHERS THEN
 		PERFORM capture_drifted(of_source, 'TRUNCATE: ' || SQLERRM);

@@ -1,0 +1,296 @@
+package capture_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
+	"github.com/tidings-dev/tidings/outbox/capture"
+)
+
+// A migration changes what it wants: its statements succeed, writes in sessions that
+// knew the table before and in new ones are told of, Check says what differs, and Repair
+// mends what can be mended.
+func TestMigrations(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what       string
+		table      capture.Table
+		columns    string
+		migration  []string
+		write      string
+		told       string // of write, before Repair and after it
+		check      string // a finding
+		mended     bool   // nothing is left to find
+		gap        string
+		afterwards string // told of a second write, if it is another one
+	}{
+		{
+			what: "the key is renamed", migration: []string{"ALTER TABLE public.t RENAME id TO number"},
+			write: "UPDATE public.t SET v = v || 'x' WHERE number = 1", told: "updated 1@ann", check: "the column id is now named number",
+		},
+		{
+			what: "the key becomes wider", migration: []string{"ALTER TABLE public.t ALTER id TYPE bigint"},
+			write: "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "updated 1@ann", mended: true,
+		},
+		{
+			what: "the key becomes a text", migration: []string{"ALTER TABLE public.t ALTER id TYPE text"},
+			write: "UPDATE public.t SET v = v || 'x' WHERE id = '1'", told: "updated 1@ann", mended: true,
+		},
+		{
+			what: "another key takes its name",
+			migration: []string{
+				"ALTER TABLE public.t ADD new_id bigint", "UPDATE public.t SET new_id = id + 100", "ALTER TABLE public.t DROP CONSTRAINT t_pkey CASCADE",
+				"ALTER TABLE public.t RENAME id TO old_id", "ALTER TABLE public.t RENAME new_id TO id", "ALTER TABLE public.t ADD PRIMARY KEY (id)",
+			},
+			write: "UPDATE public.t SET v = v || 'x' WHERE id = 101", told: "updated 101@ann", mended: true,
+		},
+		{
+			what:      "the key is dropped, and there is another one",
+			migration: []string{"ALTER TABLE public.t DROP id CASCADE", "ALTER TABLE public.t ADD uid int DEFAULT 5 PRIMARY KEY"},
+			write:     "UPDATE public.t SET v = v || 'x'", told: "updated 5@ann", check: "the column id is gone",
+		},
+		{
+			what: "the key is dropped", migration: []string{"ALTER TABLE public.t DROP id CASCADE"},
+			write: "UPDATE public.t SET v = v || 'x'", told: "updated ?@ann", check: "the column id is gone",
+		},
+		{
+			what: "a watched column is renamed", table: capture.Table{Watch: []string{"v"}}, migration: []string{"ALTER TABLE public.t RENAME v TO w"},
+			write: "UPDATE public.t SET w = w || 'x', n = n + 1", told: "updated 1@ann", check: "the column v is now named w",
+		},
+		{
+			what: "a watched column is dropped", table: capture.Table{Watch: []string{"v", "n"}}, migration: []string{"ALTER TABLE public.t DROP v CASCADE"},
+			write: "UPDATE public.t SET n = n + 1", told: "updated 1@ann", check: "the column v is gone",
+		},
+		{
+			what: "an ignored column is renamed", table: capture.Table{Ignore: []string{"n"}}, migration: []string{"ALTER TABLE public.t RENAME n TO m"},
+			write: "UPDATE public.t SET m = m + 1", told: "", check: "the column n is now named m",
+		},
+		{
+			what: "an ignored column gets another type", table: capture.Table{Ignore: []string{"n"}}, migration: []string{"ALTER TABLE public.t ALTER n TYPE text"},
+			write: "UPDATE public.t SET n = n || '1'", told: "", mended: true,
+		},
+		{
+			what: "a column is added", table: capture.Table{Ignore: []string{"n"}}, migration: []string{"ALTER TABLE public.t ADD w int DEFAULT 1"},
+			write: "UPDATE public.t SET w = w + 1", told: "updated 1@ann", mended: true,
+		},
+		{
+			what: "a JSON column is added", migration: []string{"ALTER TABLE public.t ADD j json DEFAULT '[1]'"},
+			write: "UPDATE public.t SET j = json_build_array(random())", told: "updated 1@ann", mended: true,
+		},
+		{
+			what: "the user is dropped", migration: []string{"ALTER TABLE public.t DROP who CASCADE"},
+			write: "UPDATE public.t SET v = v || 'x'", told: "updated 1", check: "the column who is gone",
+		},
+		{
+			what: "a column of the URL is dropped", table: capture.Table{URL: "/{n}/{id}"}, migration: []string{"ALTER TABLE public.t DROP n CASCADE"},
+			write: "UPDATE public.t SET v = v || 'x'", told: "updated 1@ann", check: "the column n is gone",
+		},
+		{
+			what: "a condition's column is renamed", table: capture.Table{Where: []string{"n != 0"}}, migration: []string{"ALTER TABLE public.t RENAME n TO m"},
+			write: "UPDATE public.t SET v = v || 'x'", told: "updated 1@ann", check: "the column n is now named m",
+		},
+		{
+			what: "the table is renamed", migration: []string{"ALTER TABLE public.t RENAME TO t2"},
+			write: "UPDATE public.t2 SET v = v || 'x'", told: "updated 1@ann", check: "the table is now named public.t2",
+		},
+		{
+			what: "the table moves to another schema", migration: []string{"ALTER TABLE public.t SET SCHEMA app"},
+			write: "UPDATE app.t SET v = v || 'x'", told: "updated 1@ann", check: "the table is now named app.t",
+		},
+		{
+			what:      "the table is dropped and created again",
+			migration: []string{"DROP TABLE public.t CASCADE", "CREATE TABLE public.t (v text, who text, id int PRIMARY KEY)", "INSERT INTO public.t VALUES ('a', 'eve', 1), ('b', 'eve', 2)"},
+			write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@eve", mended: true, gap: "replaced, trigger 2",
+		},
+		{
+			what:      "the trigger is dropped",
+			migration: []string{"DROP TRIGGER tidings_1 ON public.t", "INSERT INTO public.t (id, v) VALUES (2, 'a')"},
+			write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@ann", mended: true, gap: "trigger 2",
+		},
+		{
+			what: "the trigger is disabled", migration: []string{"ALTER TABLE public.t DISABLE TRIGGER ALL"},
+			write: "UPDATE public.t SET v = v || 'x'", told: "", check: "disabled: the trigger tidings_1 on public.t is disabled",
+		},
+		{
+			what: "the function is replaced", migration: []string{"CREATE OR REPLACE FUNCTION tidings.capture_1() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"},
+			write: "UPDATE public.t SET v = v || 'x'", told: "", afterwards: "updated 1@ann", mended: true,
+		},
+		{
+			what: "the table is dropped", migration: []string{"DROP TABLE public.t CASCADE"}, write: "SELECT 1", told: "", check: "missing: there is no such table",
+		},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t)
+			a.exec("CREATE TABLE public.t (id int PRIMARY KEY, v text, n int, who text)")
+			c.table.Name, c.table.Type, c.table.User = "public.t", "thing", "who"
+			a.attach(c.table)
+			a.db.SetMaxOpenConns(1) // one session: functions have their plans
+			a.exec("INSERT INTO public.t VALUES (1, 'a', 1, 'ann')")
+			for range 7 { // generic plans
+				a.exec("UPDATE public.t SET v = v || 'x', n = n + 1")
+			}
+			a.events()
+			a.repair(c.table) // it has been seen
+			for _, statement := range c.migration {
+				a.exec(statement)
+			}
+			a.told()
+			other := openDB(t, a.url)
+			a.exec(c.write)
+			a.wantTold("in the same session", c.told)
+			if _, err := other.Exec(c.write); err != nil {
+				t.Fatal(err)
+			}
+			a.wantTold("in a new session", c.told)
+			if found := a.findings(c.table); !strings.Contains(found, c.check) {
+				t.Errorf("Check: %s; want %s", found, c.check)
+			}
+			a.repair(c.table)
+			a.events()
+			found := a.repair(c.table)
+			if c.mended && found != "" || !c.mended && !strings.Contains(found, c.check) {
+				t.Errorf("after Repair: %s", found)
+			}
+			gaps, err := capture.Gaps(t.Context(), a.db, a.o, time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var gap string
+			for _, g := range gaps {
+				gap += strings.TrimSpace(g.Reason + " " + string('0'+rune(g.Recovered)))
+			}
+			if gap != c.gap {
+				t.Errorf("gaps %q, want %q", gap, c.gap)
+			}
+			a.exec(c.write)
+			want := c.told
+			if c.afterwards != "" {
+				want = c.afterwards
+			}
+			a.wantTold("after Repair", want)
+		})
+	}
+}
+
+// Functions, operators and casts that others make change nothing and get no rights.
+func TestHostileObjects(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.role("mallory")
+	a.exec("GRANT CREATE, USAGE ON SCHEMA public TO mallory", "GRANT CREATE ON SCHEMA app TO mallory", "GRANT USAGE ON SCHEMA app TO mallory")
+	mallory := a.as("mallory")
+	exec := func(statements ...string) {
+		t.Helper()
+		for _, s := range statements {
+			if _, err := mallory.Exec(s); err != nil {
+				t.Fatalf("%s: %v", s, err)
+			}
+		}
+	}
+	refused := func(statement string) {
+		t.Helper()
+		if _, err := mallory.Exec(statement); err == nil || !strings.Contains(err.Error(), "42501") {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+	exec("CREATE TYPE public.evil AS (x int)", "CREATE TABLE public.marks (who text)",
+		"GRANT ALL ON public.marks TO PUBLIC",
+		`CREATE FUNCTION public.leak(public.evil) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO public.marks VALUES (current_user); RETURN 'leaked'; END $$`,
+		"CREATE CAST (public.evil AS text) WITH FUNCTION public.leak(public.evil)",
+		"CREATE TABLE public.docs (id public.evil PRIMARY KEY, note public.evil, v text)",
+		`CREATE TABLE public."ta""b;le' \ %s {}" ("co""l ' \ %I" text PRIMARY KEY, "{}" int)`)
+	for _, f := range []string{
+		"concat(variadic text[])", "coalesce_text(text)", "record_image_eq(record, record)", "current_setting(text, boolean)",
+		"clock_timestamp()", "date_part(text, timestamptz)", "to_regclass(text)", "format(text, variadic text[])", "tidings_escape(text, boolean)",
+		"capture_slowly(int, text, record, record, text)", "num_nulls(variadic text[])", "capture_list(jsonb)", "md5(text)", "overlay(text, text, int, int)",
+	} {
+		for _, schema := range []string{"public", "app"} {
+			_, err := mallory.Exec("CREATE FUNCTION " + schema + "." + f + " RETURNS text LANGUAGE plpgsql AS " +
+				"$$ BEGIN INSERT INTO public.marks VALUES ('function'); RETURN 'hijacked'; END $$")
+			if err != nil {
+				t.Fatal(f, err)
+			}
+		}
+	}
+	exec(`CREATE FUNCTION public.evil_op(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.marks VALUES ('operator'); RETURN true; END $$`,
+		"CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.evil_op)",
+		"CREATE OPERATOR public.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = public.evil_op)")
+	// The schema may be in front of all others.
+	tables := []capture.Table{
+		{Name: "public.docs", Type: "doc", URL: "/docs/{id}/{note}", User: "note", Where: []string{"v != gone"}},
+		{Name: `public."ta""b;le' \ %s {}"`, Type: "odd", Ignore: []string{"{}"}},
+	}
+	a.exec("GRANT TRIGGER, SELECT ON ALL TABLES IN SCHEMA public TO tidings")
+	a.attach(tables...)
+	path := "SET search_path = public, app, pg_catalog; "
+	exec(path+"INSERT INTO public.docs VALUES (ROW(1), ROW(2), 'a')", path+"UPDATE public.docs SET v = 'b'",
+		path+"UPDATE public.docs SET note = ROW(3)", "RESET search_path")
+	events := a.events()
+	if len(events) != 3 || events[0].ResourceID != "(1)" || events[0].ResourceURL != "/docs/(1)/(2)" || events[2].UserID != "(3)" {
+		t.Errorf("events %+v", events)
+	}
+	exec("ALTER TABLE public.docs RENAME id TO number", path+"UPDATE public.docs SET v = 'c'")
+	a.wantTold("slowly", "updated (1)@(3)")
+	exec(`INSERT INTO public."ta""b;le' \ %s {}" VALUES ('it''s {} %s \', 1)`, `UPDATE public."ta""b;le' \ %s {}" SET "{}" = 2`,
+		`ALTER TABLE public."ta""b;le' \ %s {}" RENAME "co""l ' \ %I" TO "$1"`, `TRUNCATE public."ta""b;le' \ %s {}"`)
+	a.wantTold("odd names", `created it's {} %s \, deleted it's {} %s \`)
+	if marks := a.query("SELECT string_agg(who, ', ') FROM public.marks"); marks != "" {
+		t.Errorf("ran: %s", marks)
+	}
+	for _, statement := range []string{
+		"SELECT * FROM tidings.tidings_outbox", "INSERT INTO tidings.tidings_outbox DEFAULT VALUES", "DELETE FROM tidings.tidings_outbox",
+		"SELECT tidings.emit('doc', 'created', '1')", "SELECT tidings.attach('public.docs', '{}')", "SELECT tidings.detach()",
+		"SELECT tidings.capture_truncate(1, 1)", "SELECT * FROM tidings.tidings_sources", "CREATE TABLE tidings.t (id int)",
+		"CREATE TRIGGER mine AFTER INSERT ON public.marks FOR EACH ROW EXECUTE FUNCTION tidings.capture_1()",
+	} {
+		refused(statement)
+	}
+}
+
+// A writer that is let alone for a moment does not wait for attach behind another one
+// that goes on.
+func TestAttachHoldsUpNobody(t *testing.T) {
+	testtool.InAll(t)
+	t.Parallel()
+	a := newApp(t)
+	a.exec(makeOrders)
+	slow, err := a.db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Rollback()
+	if _, err := slow.Exec("INSERT INTO public.orders (id) VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- capture.Attach(t.Context(), openDB(t, a.url), []capture.Table{orders}, a.o) }()
+	var longest time.Duration
+	begun := time.Now()
+	for i := 2; time.Since(begun) < 4*time.Second; i++ {
+		at := time.Now()
+		if _, err := a.db.Exec("INSERT INTO public.orders (id) VALUES ($1)", i); err != nil {
+			t.Fatal(err)
+		}
+		longest = max(longest, time.Since(at))
+		select {
+		case err := <-done:
+			t.Fatalf("attached behind an open transaction: %v", err)
+		default:
+		}
+	}
+	if longest > testtool.Allow(3*time.Second) {
+		t.Errorf("a writer waited %v", longest)
+	}
+	if err := slow.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	a.exec("INSERT INTO public.orders (id) VALUES (-1)")
+	a.wantTold("afterwards", "created -1")
+}
