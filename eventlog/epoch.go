@@ -1,8 +1,11 @@
 package eventlog
 
 import (
+	"crypto/rand"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,7 +22,8 @@ import (
 // could: it need not be the first one to number events after a failover, so readers
 // would have to cope with reused positions anyway, and with holes in the log as well.
 type Epoch struct {
-	// ID is random: after a failover, two servers may each begin an epoch.
+	// ID is made by [Epochs.NewID]. It is random, since after a failover two servers may
+	// each begin an epoch, and tells of some epochs before it.
 	ID string
 	// Base is the position at which the log ended when the epoch began.
 	Base int64
@@ -41,15 +45,48 @@ func (e Epochs) Current() Epoch {
 	return e[len(e)-1]
 }
 
+// An id is a random text and, for some earlier epochs, the beginning of their ids and up to
+// which position the log was still theirs: "K7…Q.ABCDEFGH120.JKLMNPQR90". So where one stood
+// in a part of the log's life that was lost can be told from an epoch that it followed.
+const (
+	idSeparator = "."
+	idShort     = 8
+	// kinFactor says which epochs an id tells of: the last one, those 4, 16, … back, and the
+	// oldest, so that few are enough for hundreds of starts.
+	kinFactor = 4
+)
+
+// NewID returns an id for an epoch that follows these and begins at a base.
+func (e Epochs) NewID(base int64) string {
+	parts := []string{rand.Text()}
+	for back := 1; back < kinFactor*len(e); back *= kinFactor {
+		at := max(len(e)-back, 0)
+		kept := min(base, e[at+1:].lowest())
+		parts = append(parts, e[at].ID[:min(idShort, len(e[at].ID))]+strconv.FormatInt(kept, 10))
+	}
+	return strings.Join(parts, idSeparator)
+}
+
 // KeptOf returns up to which position the log still holds what a reader found there
-// in an epoch; false if it doesn't know the epoch: it began in a part of the log's
-// life that was lost, or too long ago.
+// in an epoch; false if it doesn't know the epoch, nor one that this followed: it began in
+// a part of the log's life that was lost, or too long ago.
 func (e Epochs) KeptOf(id string) (position int64, known bool) {
 	at := slices.IndexFunc(e, func(epoch Epoch) bool { return epoch.ID == id })
-	if at < 0 {
-		return 0, false
+	if at >= 0 {
+		return e[at+1:].lowest(), true
 	}
-	return e[at+1:].lowest(), true
+	_, kin, _ := strings.Cut(id, idSeparator)
+	for text := range strings.SplitSeq(kin, idSeparator) { // the nearest one comes first
+		if len(text) <= idShort {
+			continue
+		}
+		kept, err := strconv.ParseInt(text[idShort:], 10, 64)
+		at := slices.IndexFunc(e, func(epoch Epoch) bool { return strings.HasPrefix(epoch.ID, text[:idShort]) })
+		if err == nil && kept >= 0 && at >= 0 {
+			return min(kept, e[at+1:].lowest()), true
+		}
+	}
+	return 0, false
 }
 
 // Kept returns up to which position the log still holds what a reader found there

@@ -2,6 +2,7 @@ package eventlog_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -46,5 +47,36 @@ func TestEpochs(t *testing.T) {
 	}
 	if _, known := now.KeptOf("c"); known {
 		t.Error("an epoch that was lost is known")
+	}
+}
+
+// A reader whose epoch was lost, as it began after a backup that was restored, learns from
+// the id of that epoch up to where the log is the same, however many epochs were lost.
+func TestLostEpochs(t *testing.T) {
+	begin := func(log eventlog.Epochs, base int64) eventlog.Epochs {
+		return append(slices.Clone(log), eventlog.Epoch{ID: log.NewID(base), Base: base})
+	}
+	backup := begin(begin(begin(nil, 0), 100), 200) // made at 250
+	for lost := 1; lost <= 300; lost++ {
+		before := backup
+		for i := range lost {
+			before = begin(before, 300+int64(i))
+		}
+		id := before.Current().ID
+		if now := begin(begin(backup, 250), 270); now.Current().ID != id {
+			kept, known := now.KeptOf(id)
+			if !known || kept > 250 || lost == 1 && kept != 250 {
+				t.Fatalf("%d epochs were lost: kept up to %d, %t; want at most 250 (id %s)", lost, kept, known, id)
+			}
+		}
+	}
+	lower := begin(begin(backup, 220), 240) // it lost some, too, which the backup had
+	if kept, known := begin(backup, 250).KeptOf(lower.Current().ID); !known || kept > 220 {
+		t.Errorf("kept up to %d, %t; want at most 220", kept, known)
+	}
+	for _, id := range []string{"", "x", "x.", "x.short", "x.ABCDEFGHx", "x.ABCDEFGH-1", "x..."} {
+		if kept, known := backup.KeptOf(id); known {
+			t.Errorf("of epoch %q: %d", id, kept)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package eventlogtest
 
 import (
 	"context"
-	"crypto/rand"
 	"maps"
 	"slices"
 	"time"
@@ -30,7 +29,7 @@ func (m *Memory) beginEpoch() {
 		return
 	}
 	m.started = false
-	e := eventlog.Epoch{ID: rand.Text(), Base: m.head(), Began: time.Now()}
+	e := eventlog.Epoch{ID: m.epochs.NewID(m.head()), Base: m.head(), Began: time.Now()}
 	for key, c := range m.cursors {
 		if c.Sequence > e.Base {
 			e.Beyond = max(e.Beyond, c.Sequence)

@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // A PostgreSQL database into which an older dump was loaded again, while it ran, has lost
 // what was written since. One server starts only then and knows nothing of that, another
 // hangs meanwhile and knows more: all that is written afterwards arrives.
 func TestRestoredInPlace(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	database := testdb.Postgres(t)
 	w := newWentBack(t, 2, map[string]any{"database_url": database})

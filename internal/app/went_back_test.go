@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -121,6 +122,9 @@ func (w *wentBack) checkFeed(common, lost string, written []string) {
 	status, text, start := w.feed(lost)
 	if status != http.StatusGone || !strings.Contains(text, "not in the log any more") {
 		w.Errorf("after %s: %d %s; want 410", lost, status, text)
+	}
+	if position(w.T, start) < position(w.T, common) {
+		w.Errorf("after %s: start again after %s, want what was not lost: %s or later", lost, start, common)
 	}
 	r, err := http.NewRequest("GET", "http://"+w.processes[0].address+"/api/v1/events", nil)
 	if err != nil {
@@ -288,4 +292,13 @@ func TestRestoredBackup(t *testing.T) {
 	w.arrived(w.got, written)
 	w.arrived(w.late, append(kept, written...))
 	w.checkFeed(common, beyond, written)
+}
+
+// position is that of a cursor of the feed.
+func position(t *testing.T, cursor string) int64 {
+	t.Helper()
+	text, _, _ := strings.Cut(cursor, "-")
+	n, err := strconv.ParseInt(text, 10, 64)
+	must(t, err)
+	return n
 }

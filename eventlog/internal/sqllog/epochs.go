@@ -2,7 +2,6 @@ package sqllog
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"slices"
@@ -65,31 +64,55 @@ func (t *Tables) sameStart() string {
 }
 
 // Epochs implements [eventlog.Reader].
-func (t *Tables) Epochs(ctx context.Context) (eventlog.Epochs, error) {
-	var epochs eventlog.Epochs
-	err := t.query(ctx, t.writer, "epochs of the log", func(rows *sql.Rows) error {
+func (t *Tables) Epochs(ctx context.Context) (epochs eventlog.Epochs, err error) {
+	err = t.on(ctx, t.writer, func(ctx context.Context, conn *sql.Conn) error {
+		epochs, err = epochsOf(conn.QueryContext(ctx, t.epochsQuery(), eventlog.MaxEpochs))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read epochs of the log: %w", err)
+	}
+	return epochs, nil
+}
+
+// epochsQuery selects the latest epochs, at most $1, the newest one first.
+func (t *Tables) epochsQuery() string {
+	return "SELECT id, base, began_at, beyond FROM " + t.schema + "tidings_epochs ORDER BY number DESC LIMIT $1"
+}
+
+// epochsOf reads the rows of [Tables.epochsQuery].
+func epochsOf(rows *sql.Rows, err error) (epochs eventlog.Epochs, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
 		var e eventlog.Epoch
 		var began int64
-		err := rows.Scan(&e.ID, &e.Base, &began, &e.Beyond)
+		if err := rows.Scan(&e.ID, &e.Base, &began, &e.Beyond); err != nil {
+			return nil, err
+		}
 		e.Began = fromMicros(began)
 		epochs = append(epochs, e)
-		return err
-	}, "SELECT id, base, began_at, beyond FROM "+t.schema+"tidings_epochs ORDER BY number DESC LIMIT $1",
-		eventlog.MaxEpochs)
+	}
 	slices.Reverse(epochs)
-	return epochs, err
+	return epochs, rows.Err()
 }
 
 // BeginEpoch begins an epoch at the end of the log, in a transaction in which nobody
 // else numbers events. What is kept about later positions tells of events that the
 // database has lost. start is a text that differs for each start of the database.
 func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start string) error {
-	id := rand.Text()
 	if t.dialect.LockReplicas != "" { // nobody makes cursors meanwhile
 		if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
 			return fmt.Errorf("begin epoch: %w", err)
 		}
 	}
+	earlier, err := epochsOf(tx.QueryContext(ctx, t.epochsQuery(), eventlog.MaxEpochs))
+	if err != nil {
+		return fmt.Errorf("begin epoch: %w", err)
+	}
+	id := earlier.NewID(base)
 	beyond, err := t.clampCursors(ctx, tx, base)
 	if err != nil {
 		return fmt.Errorf("begin epoch: %w", err)
