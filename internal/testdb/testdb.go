@@ -196,7 +196,14 @@ func account() (uid, gid int, err error) {
 
 var errNoPostgres = errors.New("there is no PostgreSQL server")
 
+// binariesEnv is the folder of the server's programs, if it is not the one that is
+// installed. Accounts other than root's can read it.
+const binariesEnv = "TIDINGS_TEST_POSTGRESQL"
+
 func binaries() (string, error) {
+	if folder := os.Getenv(binariesEnv); folder != "" {
+		return folder, nil
+	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil {
 		return "", err
