@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -67,11 +66,13 @@ func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err er
 
 // expire removes what is past its retention, until the context ends.
 func (o *Outbox) expire(ctx context.Context) {
-	warned := make(map[string]time.Time)
+	warned, missed := make(map[string]time.Time), newMissedLog()
+	defer func() { missed.tell(o.logger, o.names(), time.Now(), true) }()
 	for {
-		if err := errors.Join(o.expireOnce(ctx), o.warn(ctx, warned)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(o.expireOnce(ctx, missed), o.warn(ctx, warned)); err != nil && ctx.Err() == nil {
 			o.logger.Warn("what is past its retention was not all removed", "error", err)
 		}
+		missed.tell(o.logger, o.names(), time.Now(), false)
 		select {
 		case <-ctx.Done():
 			return
@@ -80,14 +81,14 @@ func (o *Outbox) expire(ctx context.Context) {
 	}
 }
 
-func (o *Outbox) expireOnce(ctx context.Context) error {
+func (o *Outbox) expireOnce(ctx context.Context, missed *missedLog) error {
 	log, keep := o.home.log, o.Retention()
 	gone, err := log.ExpireEvents(ctx, keep.Events)
 	for _, notice := range gone.Notices {
 		o.logger.Warn("the event log was repaired", "what", notice)
 	}
 	if len(gone.Gaps) > 0 {
-		o.tellMissed(gone.Gaps)
+		o.noteMissed(gone.Gaps, missed)
 		err = errors.Join(err, log.Nudge(ctx)) // consumers go on behind the gap
 	}
 	if gone.At.IsZero() { // the clock may be wrong
@@ -98,27 +99,21 @@ func (o *Outbox) expireOnce(ctx context.Context) error {
 		log.ExpireGaps(ctx, before), o.expireEndpoints(ctx), o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
 }
 
-// tellMissed logs and counts what each endpoint missed.
-func (o *Outbox) tellMissed(gaps []eventlog.Gap) {
-	missed := make(map[string]eventlog.Gap)
+// noteMissed counts what each endpoint missed.
+func (o *Outbox) noteMissed(gaps []eventlog.Gap, missed *missedLog) {
+	all := make(map[string]eventlog.Gap)
 	for _, g := range gaps {
-		if known, ok := missed[g.Endpoint]; ok { // of another partition; all end at the same position
+		if known, ok := all[g.Endpoint]; ok { // of another partition; all end at the same position
 			g.From = min(g.From, known.From)
 		}
-		missed[g.Endpoint] = g
+		all[g.Endpoint] = g
 	}
 	configured := o.names()
-	for _, name := range slices.Sorted(maps.Keys(missed)) {
-		g := missed[name]
-		count := g.To - g.From + 1
-		if !configured[name] {
-			o.logger.Warn("events expired that an endpoint which was removed did not get", "endpoint", name, "from",
-				g.From, "to", g.To, "count", count)
-			continue
+	for name, g := range all {
+		missed.add(g)
+		if configured[name] {
+			o.observers.Missed(g)
 		}
-		o.logger.Error("events expired before the endpoint could get them", "endpoint", name, "from", g.From, "to",
-			g.To, "count", count)
-		o.observers.Missed(g)
 	}
 }
 

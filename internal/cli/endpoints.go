@@ -118,7 +118,7 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + e.Expires})
 	}
 	if e.Missed > 0 {
-		fields = append(fields, [2]string{"missed", fmt.Sprintf("%d events expired before it got them", e.Missed)})
+		fields = append(fields, [2]string{"missed", fmt.Sprintf("at most %d events expired before it got them", e.Missed)})
 	}
 	if e.Lost > 0 {
 		fields = append(fields,

@@ -90,7 +90,7 @@ type Endpoint struct {
 	Failed        float64          `json:"failed_per_second"`
 	Parked        int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
 	Dead          int64            `json:"dead" doc:"Dead letters."`
-	Missed        int64            `json:"missed" doc:"Events that expired before it got them."`
+	Missed        int64            `json:"missed" doc:"How many events at most expired before it got them: positions, some of which may be of events that it does not want or got out of order."`
 	Lost          int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
 	LastError     *relay.LastError `json:"last_error,omitempty"`
 	Partitions    []Partition      `json:"partitions" nullable:"false"`
