@@ -40,6 +40,7 @@ It uses a SQLite database in a temporary folder, or an empty PostgreSQL database
 				if _, err := pgurl.Parse(o.DatabaseURL); err != nil {
 					return &usageError{fmt.Errorf("--database-url: %w", err)}
 				}
+				o.DatabaseURL = pgurl.Plain(o.DatabaseURL)
 			}
 			receiver, err := startReceiver(cmd.Context(), o)
 			if err != nil {

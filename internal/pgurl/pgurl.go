@@ -21,9 +21,30 @@ const MinConnections = 6
 
 const aURL = `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`
 
-// Parse returns the settings in a URL, and in the environment variables of
+// Plain returns a URL as libpq writes it. SQLAlchemy puts the name of a Python driver
+// after the scheme, as in postgresql+asyncpg://, and asyncpg calls sslmode ssl.
+func Plain(text string) string {
+	scheme, rest, _ := strings.Cut(text, "://")
+	scheme, driver, found := strings.Cut(scheme, "+")
+	if !found || scheme != "postgres" && scheme != "postgresql" {
+		return text
+	}
+	if address, query, found := strings.Cut(rest, "?"); found && driver == "asyncpg" {
+		parameters := strings.Split(query, "&")
+		for i, p := range parameters {
+			if value, ok := strings.CutPrefix(p, "ssl="); ok {
+				parameters[i] = "sslmode=" + value
+			}
+		}
+		rest = address + "?" + strings.Join(parameters, "&")
+	}
+	return scheme + "://" + rest
+}
+
+// Parse returns the settings in a URL, which may be SQLAlchemy's, and in the environment variables of
 // PostgreSQL's own programs (PGSSLMODE, …) for what the URL leaves open.
 func Parse(text string) (*pgxpool.Config, error) {
+	text = Plain(text)
 	u, err := sender.CheckURL(text, "postgres", "postgresql")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", aURL, err)

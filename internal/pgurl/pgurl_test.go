@@ -53,6 +53,28 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// The URL in a Python application's settings can be used as it is.
+func TestSQLAlchemy(t *testing.T) {
+	for text, want := range map[string]string{
+		"postgresql+asyncpg://u:p%40@h:5433/d":                         "postgresql://u:p%40@h:5433/d",
+		"postgresql+asyncpg://u@h/d?ssl=require&application_name=ssl=": "postgresql://u@h/d?sslmode=require&application_name=ssl=",
+		"postgresql+psycopg2://u@h/d?sslmode=disable":                  "postgresql://u@h/d?sslmode=disable",
+		"postgres://u:a+b@h/d?ssl=1":                                   "postgres://u:a+b@h/d?ssl=1",
+		"mysql+asyncpg://u@h/d":                                        "mysql+asyncpg://u@h/d",
+	} {
+		if got := pgurl.Plain(text); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	cfg, err := pgurl.Parse("postgresql+asyncpg://u:p@h:5433/d?ssl=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := cfg.ConnConfig; c.Host != "h" || c.Port != 5433 || c.User != "u" || c.Password != "p" || c.TLSConfig != nil {
+		t.Errorf("%+v", c.Config)
+	}
+}
+
 // A value may also come from the environment.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("PGSSLMODE", "hunter2")

@@ -113,7 +113,7 @@ func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, erro
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	said, err := pgconn.ParseConfig(databaseURL) // with what is the pool's
+	said, err := pgconn.ParseConfig(pgurl.Plain(databaseURL)) // with what is the pool's
 	if err != nil {
 		return nil, err
 	}

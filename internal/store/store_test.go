@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,5 +192,17 @@ func testTransactions(t *testing.T, s *store.Store) {
 	events, err := s.Log().Read(ctx, 1, 10)
 	if err != nil || len(events) != 2 || !events[0].Time.Equal(events[1].Time) || events[1].Action != tidings.Deleted {
 		t.Errorf("events = %+v, %v; want an update and a deletion of one time", events, err)
+	}
+}
+
+// An application's own URL is used as it is.
+func TestOpenSQLAlchemyURL(t *testing.T) {
+	s, err := store.OpenPostgres(strings.Replace(testdb.Postgres(t), "://", "+asyncpg://", 1), store.PostgresOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
