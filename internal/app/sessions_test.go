@@ -25,6 +25,16 @@ func TestSessionDefaults(t *testing.T) {
 	}
 }
 
+// A start that a setting of the database ends says which one it is, and where it was made.
+func TestSettingThatEndsAStart(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, map[string]any{"database_url": testdb.Postgres(t) + "&statement_timeout=1ms"})
+	const want = "database_url sets statement_timeout to 1ms, which is too short"
+	if said := p.refused(nil); !strings.Contains(said, want) {
+		t.Errorf("it said %q, want %q", said, want)
+	}
+}
+
 // What a user writes stays a value, whatever the database makes of backslashes.
 func TestValuesStayValues(t *testing.T) {
 	t.Parallel()

@@ -17,7 +17,12 @@ func resourceMigrations(folder string) sqldb.Migrations {
 }
 
 // Migrate creates or updates the tables. It may be called at every start.
-func (s *Store) Migrate(ctx context.Context) error { return s.log.Migrate(ctx, s.migrations) }
+func (s *Store) Migrate(ctx context.Context) error {
+	return s.session.explainStart(s.log.Migrate(ctx, s.migrations))
+}
 
 // Pending reports whether [Store.Migrate] has something to do.
-func (s *Store) Pending(ctx context.Context) (bool, error) { return s.log.Pending(ctx, s.migrations) }
+func (s *Store) Pending(ctx context.Context) (bool, error) {
+	pending, err := s.log.Pending(ctx, s.migrations)
+	return pending, s.session.explainStart(err)
+}

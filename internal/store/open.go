@@ -139,10 +139,10 @@ func (s *Store) Check(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, sessionsTime)
 		defer cancel()
 		if err := checkSessions(ctx, s.listen.config); err != nil {
-			return explainStart(known(err))
+			return s.session.explainStart(known(err))
 		}
 	}
-	return explainStart(s.explainFile(s.InTx(ctx, func(*Tx) error { return nil })))
+	return s.session.explainStart(s.explainFile(s.InTx(ctx, func(*Tx) error { return nil })))
 }
 
 // sessionsTime is how long a start waits for connections of its own: longer than

@@ -27,6 +27,7 @@ type session struct {
 	opened   *pools
 	// names and values of settings, other than those of startup.
 	settings map[string]string
+	fromURL  map[string]string // those of them that database_url makes
 }
 
 // A pooler keeps these for each of its clients, also where it has no sessions:
@@ -38,7 +39,7 @@ var startup = map[string]string{
 // sessionOf takes the settings out of what goes with a connection. Those of the
 // URL come before ours.
 func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
-	s := session{pollOnly: pollOnly, opened: new(pools), settings: map[string]string{
+	s := session{pollOnly: pollOnly, opened: new(pools), fromURL: make(map[string]string), settings: map[string]string{
 		"default_transaction_isolation": "read committed",
 		"statement_timeout":             "120s",
 		"lock_timeout":                  "20s",
@@ -57,7 +58,7 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings",
 			"default_transaction_isolation": // ours
 		default:
-			s.settings[lower] = value
+			s.settings[lower], s.fromURL[lower] = value, value
 		}
 		delete(cfg.RuntimeParams, name)
 	}
@@ -225,13 +226,43 @@ func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// explainStart says what to do about a parameter that a pooler does not take when a
-// connection is made. Only options and replication are sent then.
-func explainStart(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok &&
-		strings.Contains(pg.Message, "unsupported startup parameter") {
+// limits are settings that end a statement or a session which takes too long: by the
+// SQLSTATE, and by what the message says then.
+var limits = []struct{ state, text, name string }{
+	{"57014", "statement timeout", "statement_timeout"},
+	{"55P03", "lock timeout", "lock_timeout"},
+	{"25P03", "", "idle_in_transaction_session_timeout"},
+	{"25P04", "", "transaction_timeout"},
+	{"57P05", "", "idle_session_timeout"},
+}
+
+// explainStart says what to do about a setting that ends what a start does, or a parameter
+// that a pooler does not take when a connection is made: only options and replication are
+// sent then.
+func (s session) explainStart(err error) error {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return err
+	}
+	if strings.Contains(pg.Message, "unsupported startup parameter") {
 		return fmt.Errorf(`%w; write each setting in options as a parameter of its own in database_url, such as "&work_mem=1MB", `+
 			"or have the pooler ignore it (PgBouncer: ignore_startup_parameters)", err)
+	}
+	for _, l := range limits {
+		if pg.Code != l.state || !strings.Contains(pg.Message, l.text) {
+			continue
+		}
+		if value, ok := s.fromURL[l.name]; ok {
+			return fmt.Errorf("%w; database_url sets %s to %s, which is too short: raise it, or leave it out", err, l.name,
+				value)
+		}
+		if value, ok := s.settings[l.name]; ok {
+			return fmt.Errorf("%w; %s is %s, unless the database or the role sets a shorter one for new connections (ALTER "+
+				"DATABASE … RESET %[2]s, ALTER ROLE … RESET %[2]s): see what else uses the database, or raise it in "+
+				"database_url", err, l.name, value)
+		}
+		return fmt.Errorf("%w; the database, the role or database_url sets %s, which is too short: raise it, or ALTER "+
+			"DATABASE … RESET %[2]s, ALTER ROLE … RESET %[2]s", err, l.name)
 	}
 	return err
 }
