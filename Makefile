@@ -147,7 +147,7 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fo
 	$(call fuzz,.,FuzzEvent)
 	$(call fuzz,./receive,FuzzVerify)
 	$(call fuzz,./internal/config,FuzzLoad)
-	$(call fuzz,./internal/httpapi,FuzzCheckBody)
+	$(call fuzz,./internal/rest,FuzzCheckBody)
 	$(call fuzz,./internal/valid,FuzzJSON)
 	$(call fuzz,./relay,FuzzOrder)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)

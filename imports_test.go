@@ -21,6 +21,14 @@ func TestImports(t *testing.T) {
 		"modernc.org/sqlite":            "the driver is the program's choice",
 		"github.com/google/go-cmp":      "it is for tests",
 	}
+	// The operator API validates and describes itself with huma, and has metrics for
+	// Prometheus: those who don't import package operator have neither. What it shares
+	// with the server's API shows in nothing that it exports for programs.
+	operator := without(without(without(heavy, "github.com/danielgtaylor/huma"), "github.com/prometheus"),
+		module+"/internal")
+	for _, name := range []string{"app", "auth", "cli", "config", "httpapi", "job", "resource", "store"} {
+		operator[module+"/internal/"+name] = "the operator API knows nothing of the server"
+	}
 	forbidden := map[string]map[string]string{
 		".": {
 			"github.com/": "the words import the standard library only",
@@ -33,6 +41,7 @@ func TestImports(t *testing.T) {
 		"./outbox":                   without(heavy, "github.com/jackc/pgx"),
 		"./outbox/capture":           heavy,
 		"./outbox/outboxtest":        without(heavy, "github.com/jackc/pgx"),
+		"./operator":                 without(operator, "github.com/jackc/pgx"),
 		"./relay": merge(heavy,
 			map[string]string{module + "/sender": "the relay declares the interface it calls"}),
 	}

@@ -188,6 +188,9 @@ func Migrate(ctx context.Context, database Database) error {
 	return nil
 }
 
+// Types are those of the options.
+func (o *Outbox) Types() Types { return o.options.Types }
+
 // Log is the log of events: what was told, and what became of it.
 func (o *Outbox) Log() eventlog.Home { return o.home.log }
 

@@ -23,9 +23,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/store"
-	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/outbox"
-	"github.com/tidings-dev/tidings/relay"
 )
 
 // Options of the server.
@@ -106,7 +105,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	if err := a.auth.set(&cfg); err != nil {
 		return nil, err
 	}
-	a.metrics = newMetrics(&cfg)
+	a.metrics = newMetrics()
 	// The endpoints first: an event that is committed after this reaches every one.
 	if err := a.openOutbox(ctx, &cfg); err != nil {
 		return nil, err
@@ -128,13 +127,12 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 
 // handler answers requests.
 func (a *App) handler(cfg *config.Config) http.Handler {
-	webhooks := webhook.New(a.hooks, webhook.Options{Types: resource.Types(), ParseID: resource.ParseID})
-	a.metrics.watch(a.store, a.hooks, webhooks)
+	webhooks := operator.New(a.hooks, operator.Options{ParseID: resource.ParseID})
 	limits, rates := places(cfg.Limits), rates(cfg.Limits)
 	a.metrics.watchLimits(limits, rates)
 	handler := httpapi.New(httpapi.Options{
-		Resources: a.platform.resources, Webhooks: webhooks, Feed: a.hooks.Relay(), Log: a.store.Log(),
-		Authenticator: a.auth, Logger: a.logger, Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize),
+		Resources: a.platform.resources, Webhooks: webhooks, Authenticator: a.auth,
+		Logger: a.logger, Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize),
 		Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload,
 		Stopping: a.draining, Limits: limits, Rates: rates,
 		BodyPace: a.options.Pace.Body, KeepAlive: a.options.KeepAlive,
@@ -156,7 +154,7 @@ func (a *App) ready(ctx context.Context) error {
 	if a.leaving.Load() {
 		return errors.New("the server is stopping")
 	}
-	if err := usable(ctx, a.store, a.hooks.Relay()); err != nil {
+	if err := a.usable(ctx); err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // otherwise whoever asked has hung up
 			a.logger.WarnContext(ctx, "not ready", "error", err)
 		}
@@ -169,11 +167,11 @@ func (a *App) ready(ctx context.Context) error {
 }
 
 // usable returns why the database can't be used: by requests, or to number events.
-func usable(ctx context.Context, s *store.Store, r *relay.Relay) error {
-	if err := s.Ready(ctx); err != nil {
+func (a *App) usable(ctx context.Context) error {
+	if err := a.store.Ready(ctx); err != nil {
 		return err
 	}
-	return r.Stuck()
+	return a.hooks.Relay().Stuck()
 }
 
 // Run serves until the context ends, and for the shutdown delay. Then it lets the

@@ -9,6 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/reach"
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
@@ -25,9 +26,7 @@ func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 		Types: resource.Types(), NoMigrate: true, // the store has done that
 		Retention: keep.Events, HistoryRetention: keep.History, DeadLetterRetention: keep.DeadLetters,
 		PollInterval: time.Second, // the store wakes the log itself
-		Relay: relay.Options{
-			Logger: a.logger, Observer: a.metrics, DrainTimeout: time.Duration(cfg.ShutdownTimeout),
-		},
+		Relay:        relay.Options{Logger: a.logger, DrainTimeout: time.Duration(cfg.ShutdownTimeout)},
 	}
 	if a.tracer.on() {
 		options.Relay.Trace = a.tracer.attempt
@@ -37,6 +36,7 @@ func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	a.onClose("deliveries", a.hooks.Close)
+	a.metrics.registry.MustRegister(operator.Collector(a.hooks), readyCollector{a.usable})
 	return a.hooks.SetRelayEndpoints(ctx, endpoints...)
 }
 

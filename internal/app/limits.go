@@ -8,16 +8,17 @@ import (
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/rest"
 )
 
 // placeWait is how long a request waits for a place.
 const placeWait = 5 * time.Second
 
-func places(l config.Limits) httpapi.Limits {
+func places(l config.Limits) rest.Limits {
 	of := func(what string, total, perUser int) *limit.Places {
 		return limit.NewPlaces(limit.Options{What: what, Total: int64(total), PerUser: int64(perUser), Wait: placeWait})
 	}
-	return httpapi.Limits{
+	return rest.Limits{
 		Requests: of("requests", l.ConcurrentRequests, l.UserConcurrentRequests),
 		Streams:  of("event streams and requests that wait for events", l.EventStreams, l.UserEventStreams),
 		Uploads:  of("uploads and extractions", l.Uploads, l.UserUploads),

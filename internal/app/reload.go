@@ -47,15 +47,12 @@ func (a *App) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.metrics.keep(old, &cfg)
 	a.hooks.SetRetention(retention(&cfg))
 	if err := a.hooks.SetRelayEndpoints(ctx, endpoints...); err != nil {
 		a.hooks.SetRetention(retention(old))
-		a.metrics.keep(old)
 		return err
 	}
 	a.config.Store(&cfg)
-	a.metrics.keep(&cfg)
 	a.platform.remote.SetEgress(cfg.UserEgress())
 	a.auth.replace(tokens)
 	if a.options.Level != nil {

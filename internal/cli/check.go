@@ -13,7 +13,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
-	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/relay"
 )
 
@@ -65,11 +65,11 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	var page webhook.Page[*webhook.Endpoint]
+	var page operator.Page[*operator.Endpoint]
 	if err := json.Unmarshal(text, &page); err != nil {
 		return err
 	}
-	known, configured := make(map[string]*webhook.Endpoint), make(map[string]bool)
+	known, configured := make(map[string]*operator.Endpoint), make(map[string]bool)
 	for _, e := range page.Items {
 		known[e.Name] = e
 	}

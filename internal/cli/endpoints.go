@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/operator"
 )
 
 func endpointsCommand() *cobra.Command {
@@ -48,14 +48,14 @@ func discardCommand() *cobra.Command {
 	var all bool
 	cmd := operatorCommand("discard NAME [EVENT]", "Remove a dead letter, or all of them with --all", between(1, 2),
 		func(ctx context.Context, c *client, args []string) error {
-			in := webhook.NewDiscard{All: all}
+			in := operator.NewDiscard{All: all}
 			if len(args) == 2 {
 				in.Event = args[1]
 			}
 			if in.All == (in.Event != "") {
 				return errors.New("name the webhook-id or position of an event, or give --all")
 			}
-			var done webhook.Discarded
+			var done operator.Discarded
 			if printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard",
 				nil, in, &done); printed ||
 				err != nil {
@@ -71,7 +71,7 @@ func discardCommand() *cobra.Command {
 func endpointPath(name string) string { return "/webhooks/endpoints/" + url.PathEscape(name) }
 
 func listEndpoints(ctx context.Context, c *client, _ []string) error {
-	var page webhook.Page[*webhook.Endpoint]
+	var page operator.Page[*operator.Endpoint]
 	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil, &page); printed || err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func listEndpoints(ctx context.Context, c *client, _ []string) error {
 }
 
 func showEndpoint(ctx context.Context, c *client, method, path string) error {
-	var e webhook.Endpoint
+	var e operator.Endpoint
 	if printed, err := c.call(ctx, method, path, nil, nil, &e); printed || err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 
 // testEndpoints tests all that are configured.
 func testEndpoints(ctx context.Context, c *client) error {
-	var page webhook.Page[*webhook.Endpoint]
+	var page operator.Page[*operator.Endpoint]
 	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func testEndpoints(ctx context.Context, c *client) error {
 }
 
 func testEndpoint(ctx context.Context, c *client, name string) error {
-	var t webhook.Tried
+	var t operator.Tried
 	printed, err := c.call(ctx, http.MethodPost, endpointPath(name)+"/test", nil, nil, &t)
 	if printed || err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/operator"
 )
 
 // listFlags are what lists of events and attempts have in common.
@@ -61,7 +61,7 @@ func eventsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var page webhook.Page[webhook.Event]
+			var page operator.Page[operator.Event]
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events", q, nil, &page); printed || err != nil {
 				return err
 			}
@@ -79,7 +79,7 @@ func explainCommand() *cobra.Command {
 	return operatorCommand("explain EVENT", "What became of an event, for every endpoint; by webhook-id or position",
 		exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
-			var x webhook.Explanation
+			var x operator.Explanation
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events/"+url.PathEscape(args[0]), nil, nil,
 				&x); printed || err != nil {
 				return err
@@ -99,7 +99,7 @@ func explainCommand() *cobra.Command {
 		})
 }
 
-func attemptLine(a webhook.Attempt) string {
+func attemptLine(a operator.Attempt) string {
 	line := fmt.Sprintf("%s attempt %d: %s", a.At.UTC().Format("2006-01-02T15:04:05.000Z"), a.Attempt, a.Outcome)
 	if a.Reason != "" {
 		line += " (" + a.Reason + ")"
@@ -121,7 +121,7 @@ func attemptsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var page webhook.Page[webhook.Attempt]
+			var page operator.Page[operator.Attempt]
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/attempts", q, nil, &page); printed || err != nil {
 				return err
 			}
@@ -162,7 +162,7 @@ func parkedCommand() *cobra.Command {
 			if endpoint != "" {
 				q.Set("endpoint", endpoint)
 			}
-			var page webhook.ParkedPage
+			var page operator.ParkedPage
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/parked", q, nil, &page); printed || err != nil {
 				return err
 			}

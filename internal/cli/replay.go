@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/operator"
 )
 
 func redeliverCommand() *cobra.Command {
@@ -20,7 +20,7 @@ func redeliverCommand() *cobra.Command {
 	cmd := operatorCommand("redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position",
 		exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
-			return replay(ctx, c, webhook.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
+			return replay(ctx, c, operator.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
 		})
 	replayFlags(cmd, &endpoint, &detach)
 	return cmd
@@ -33,7 +33,7 @@ func replayFlags(cmd *cobra.Command, endpoint *string, detach *bool) {
 }
 
 func replayCommand() *cobra.Command {
-	var in webhook.NewReplay
+	var in operator.NewReplay
 	var since, until string
 	var detach bool
 	cmd := operatorCommand("replay", "Send events to an endpoint again: a range of time, some, or its dead letters",
@@ -66,10 +66,10 @@ func replayCommand() *cobra.Command {
 const replayPoll = 200 * time.Millisecond
 
 // replay begins a replay and follows it to its end.
-func replay(ctx context.Context, c *client, in webhook.NewReplay, detach bool) error {
+func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) error {
 	quiet := *c
 	quiet.json = false
-	var r webhook.Replay
+	var r operator.Replay
 	if _, err := quiet.call(ctx, http.MethodPost, "/webhooks/replays", nil, in, &r); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func replay(ctx context.Context, c *client, in webhook.NewReplay, detach bool) e
 }
 
 func showReplay(ctx context.Context, c *client, id string) error {
-	var r webhook.Replay
+	var r operator.Replay
 	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays/"+url.PathEscape(id), nil, nil, &r); printed ||
 		err != nil {
 		return err
@@ -110,7 +110,7 @@ func showReplay(ctx context.Context, c *client, id string) error {
 	return printReplay(c, &r)
 }
 
-func printReplay(c *client, r *webhook.Replay) error {
+func printReplay(c *client, r *operator.Replay) error {
 	fields := [][2]string{
 		{"replay", r.ID},
 		{"endpoint", r.Endpoint},
@@ -130,7 +130,7 @@ func printReplay(c *client, r *webhook.Replay) error {
 func replaysCommand() *cobra.Command {
 	cmd := operatorCommand("replays", "List replays, newest first", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
-			var page webhook.Page[*webhook.Replay]
+			var page operator.Page[*operator.Replay]
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays", nil, nil, &page); printed ||
 				err != nil {
 				return err
@@ -153,7 +153,7 @@ func replaysCommand() *cobra.Command {
 			}),
 		operatorCommand("cancel ID", "End a replay", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
-				var r webhook.Replay
+				var r operator.Replay
 				if printed,
 					err := c.call(ctx, http.MethodPost, "/webhooks/replays/"+url.PathEscape(args[0])+"/cancel", nil,
 					nil, &r); printed || err != nil {

@@ -23,7 +23,7 @@ type documented struct {
 // docs returns the page to read the API on. It needs nothing from elsewhere.
 func (a *api) docs() http.HandlerFunc {
 	sections := make(map[string][]documented)
-	for path, item := range a.huma.OpenAPI().Paths {
+	for path, item := range a.Huma.OpenAPI().Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post, item.Put, item.Patch, item.Delete} {
 			if op != nil {
 				d := documented{
@@ -43,7 +43,7 @@ func (a *api) docs() http.HandlerFunc {
 	t := template.Must(template.New("docs").Parse(docsPage))
 	if err := t.Execute(&page, map[string]any{
 		"Sections": sections, "Version": a.Version, "Document": root + "/openapi.json",
-		"Schemas": a.huma.OpenAPI().Components.Schemas.Map(),
+		"Schemas": a.Huma.OpenAPI().Components.Schemas.Map(),
 	}); err != nil {
 		panic(err) // the template is ours
 	}

@@ -13,18 +13,19 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/rest"
 	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 func (a *api) fileRoutes() {
 	r := a.Resources
-	upload := operation(http.MethodPost, "/files", "createFile", "Upload a file")
+	upload := rest.Operation(http.MethodPost, "/files", "createFile", "Upload a file")
 	upload.DefaultStatus = http.StatusCreated
 	upload.Errors = []int{http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge}
-	upload.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
+	upload.Metadata = map[string]any{rest.Places: a.Limits.Uploads}
 	register(a, upload, a.createFile)
 	// Only described: with a body of its own, huma would read it all beforehand.
-	a.huma.OpenAPI().Paths[root+"/files"].Post.RequestBody = &huma.RequestBody{
+	a.Huma.OpenAPI().Paths[root+"/files"].Post.RequestBody = &huma.RequestBody{
 		Required: true,
 		Content: map[string]*huma.MediaType{
 			"multipart/form-data": {Schema: &huma.Schema{
@@ -49,23 +50,23 @@ func (a *api) fileRoutes() {
 	content(a, "/files/{id}/content", "getFileContent", "Read a file's content", r.Files.Content)
 	content(a, "/files/{id}/text_content", "getFileText", "Read the text extracted from a file", r.Files.TextContent)
 
-	extract := operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
+	extract := rest.Operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
 	extract.Errors = []int{http.StatusConflict, http.StatusRequestEntityTooLarge}
-	extract.Metadata = map[string]any{keepsPlace: a.Limits.Uploads}
+	extract.Metadata = map[string]any{rest.Places: a.Limits.Uploads}
 	register(a, extract, func(ctx context.Context, who resource.Caller, in *struct {
-		ByID
+		rest.ByID
 		Body *resource.NewExtraction
 	},
-	) (*plain[*resource.Extraction], error) {
-		return answerPlain(r.Files.Extract(ctx, who, in.ID, in.Body))
+	) (*rest.Plain[*resource.Extraction], error) {
+		return rest.Answer(r.Files.Extract(ctx, who, in.ID, in.Body))
 	})
-	register(a, operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
-		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[*resource.Extraction], error) {
-			return answerPlain(r.Files.Extraction(ctx, who, in.ID))
+	register(a, rest.Operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
+		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*rest.Plain[*resource.Extraction], error) {
+			return rest.Answer(r.Files.Extraction(ctx, who, in.ID))
 		})
-	register(a, operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete the extracted text"),
-		func(ctx context.Context, who resource.Caller, in *ByID) (*nothing, error) {
+	register(a, rest.Operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete the extracted text"),
+		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*nothing, error) {
 			return nil, r.Files.DeleteExtraction(ctx, who, in.ID)
 		})
 }
@@ -152,7 +153,7 @@ func content(
 	a *api, path, id, summary string, open func(context.Context, resource.Caller, string) (*resource.File,
 		io.ReadSeekCloser, error),
 ) {
-	op := operation(http.MethodGet, path, id, summary)
+	op := rest.Operation(http.MethodGet, path, id, summary)
 	whole := &huma.Response{
 		Description: "The content, as the type that it was uploaded as",
 		Content:     map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
@@ -167,7 +168,7 @@ func content(
 		"304": {Description: "The content is the one that If-None-Match or If-Modified-Since names"},
 	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *struct {
-		ByID
+		rest.ByID
 		IfMatch string `header:"If-Match" doc:"The ETag of the content that is wanted."` // ServeContent heeds it
 	},
 	) (*huma.StreamResponse, error) {
@@ -208,7 +209,7 @@ func (w *contentWriter) WriteHeader(status int) {
 	if status == http.StatusPreconditionFailed {
 		detail = "the content is not the one that If-Match or If-Unmodified-Since names"
 	}
-	refuse(w.ResponseWriter, status, detail)
+	rest.Refuse(w.ResponseWriter, status, detail)
 }
 
 // Write implements [http.ResponseWriter].

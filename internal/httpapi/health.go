@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/rest"
 )
 
 const readyTime = 2 * time.Second
@@ -19,9 +21,9 @@ func (a *api) health() {
 		if err := a.Ready(ctx); err != nil {
 			status := http.StatusServiceUnavailable
 			if r.Context().Err() != nil {
-				status = statusClientGone
+				status = rest.StatusClientGone
 			}
-			refuse(w, status, err.Error())
+			rest.Refuse(w, status, err.Error())
 			return
 		}
 		writeText(w, http.StatusOK, `"OK"`)

@@ -5,27 +5,28 @@ import (
 	"net/http"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/rest"
 )
 
 // keyRoutes are about the keys that encrypt secrets in the database; for admins.
 func (a *api) keyRoutes() {
 	r := a.Resources
-	register(a, operation(http.MethodGet, "/keys", "listKeys", "List the keys that encrypt secrets in the database"),
-		func(ctx context.Context, who resource.Caller, _ *struct{}) (*plain[*resource.Items[*resource.Key]], error) {
-			return answerPlain(r.Keys(ctx, who))
+	register(a, rest.Operation(http.MethodGet, "/keys", "listKeys", "List the keys that encrypt secrets in the database"),
+		func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*resource.Items[*resource.Key]], error) {
+			return rest.Answer(r.Keys(ctx, who))
 		})
-	register(a, operation(http.MethodPost, "/keys/rotate", "rotateKeys",
+	register(a, rest.Operation(http.MethodPost, "/keys/rotate", "rotateKeys",
 		"Encrypt secrets with the first key, for a while; the next request goes on"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			After string `query:"after" maxLength:"4096" doc:"The next of the answer before; left out, from the beginning."`
 		},
-		) (*plain[*resource.Rotation], error) {
+		) (*rest.Plain[*resource.Rotation], error) {
 			rotation, err := r.RotateKeys(ctx, who, in.After)
 			if err == nil {
 				a.Logger.InfoContext(ctx, "operator: rotate encryption keys", "rotated",
 					rotation.Rotated, "left", rotation.Left,
 					"unreadable", len(rotation.Unreadable), "user_id", who.UserID)
 			}
-			return answerPlain(rotation, err)
+			return rest.Answer(rotation, err)
 		})
 }

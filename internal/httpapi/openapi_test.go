@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/operator"
 )
 
 var update = flag.Bool("update", false, "write the golden file")
@@ -24,7 +25,7 @@ var update = flag.Bool("update", false, "write the golden file")
 func handler() http.Handler {
 	return httpapi.New(httpapi.Options{
 		Resources: resource.New(nil, resource.Outside{}, resource.Options{}), Logger: slog.Default(),
-		Version: "1.0.0", Metrics: http.NotFoundHandler(),
+		Version: "1.0.0", Metrics: http.NotFoundHandler(), Webhooks: operator.New(nil, operator.Options{}),
 	})
 }
 

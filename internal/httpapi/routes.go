@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/rest"
 )
 
 // routes is every path under /api/v1, a type at a time.
@@ -20,8 +21,6 @@ func (a *api) routes() {
 	a.connectorRoutes()
 	a.userRoutes()
 	a.userFeedbackRoutes()
-	a.feedRoutes()
-	a.webhookRoutes()
 	a.keyRoutes()
 }
 
@@ -33,17 +32,17 @@ type variableChanges struct {
 	Variables resource.VariableChanges `json:"variables" maxProperties:"100" doc:"Merged into those there are; null removes one."`
 }
 
-func asVariables(values map[string]string, err error) (*plain[variables], error) {
-	return answerPlain(variables{values}, err)
+func asVariables(values map[string]string, err error) (*rest.Plain[variables], error) {
+	return rest.Answer(variables{values}, err)
 }
 
 // putVariables adds an operation that changes variables. It answers 201 whatever
 // it changed, as the SDKs of the Agent Stack expect.
 func putVariables[I any](a *api, path, id, summary string, do func(context.Context, resource.Caller, *I) error) {
-	op := operation(http.MethodPut, path, id, summary)
+	op := rest.Operation(http.MethodPut, path, id, summary)
 	op.DefaultStatus = http.StatusCreated
-	register(a, op, func(ctx context.Context, who resource.Caller, in *I) (*plain[null], error) {
-		return answerPlain(null{}, do(ctx, who, in))
+	register(a, op, func(ctx context.Context, who resource.Caller, in *I) (*rest.Plain[null], error) {
+		return rest.Answer(null{}, do(ctx, who, in))
 	})
 }
 
@@ -62,14 +61,14 @@ func (a *api) providerRoutes() {
 	get(a, "/providers/{id}", "getProvider", "Read an agent", r.Providers.Get)
 	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Change an agent", r.Providers.Patch)
 	remove(a, "/providers/{id}", "deleteProvider", "Forget an agent", r.Providers.Delete)
-	register(a, operation(http.MethodPost, "/providers/preview", "previewProvider",
+	register(a, rest.Operation(http.MethodPost, "/providers/preview", "previewProvider",
 		"See what an agent would be, without keeping it"),
-		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewProvider]) (*plain[*resource.Provider],
+		func(ctx context.Context, who resource.Caller, in *rest.WithBody[resource.NewProvider]) (*rest.Plain[*resource.Provider],
 			error,
 		) {
-			return answerPlain(r.Providers.Preview(ctx, who, in.Body))
+			return rest.Answer(r.Providers.Preview(ctx, who, in.Body))
 		})
-	register(a, operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation",
+	register(a, rest.Operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation",
 		"Find the agent at a location"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Location string `path:"location" doc:"The location, percent-encoded."`
@@ -77,14 +76,14 @@ func (a *api) providerRoutes() {
 		) (*one[*resource.Provider], error) {
 			return answer(r.Providers.ByLocation(ctx, who, in.Location))
 		})
-	register(a, operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables",
+	register(a, rest.Operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables",
 		"Read an agent's variables"),
-		func(ctx context.Context, who resource.Caller, in *ByID) (*plain[variables], error) {
+		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*rest.Plain[variables], error) {
 			return asVariables(r.Providers.Variables(ctx, who, in.ID))
 		})
 	putVariables(a, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables",
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			Precondition
 			Body variableChanges
 		},
@@ -110,12 +109,12 @@ func (a *api) providerBuildRoutes() {
 	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild",
 		"Report how a build goes", r.ProviderBuilds.Patch)
 	remove(a, "/provider_builds/{id}", "deleteProviderBuild", "Forget a build", r.ProviderBuilds.Delete)
-	register(a, operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild",
+	register(a, rest.Operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild",
 		"See what a build would be, without recording it"),
 		func(_ context.Context, who resource.Caller,
-			in *withBody[resource.NewProviderBuild],
-		) (*plain[*resource.ProviderBuild], error) {
-			return answerPlain(r.ProviderBuilds.Preview(who, in.Body))
+			in *rest.WithBody[resource.NewProviderBuild],
+		) (*rest.Plain[*resource.ProviderBuild], error) {
+			return rest.Answer(r.ProviderBuilds.Preview(who, in.Body))
 		})
 }
 
@@ -139,11 +138,11 @@ func (a *api) contextRoutes() {
 	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores",
 		r.Contexts.Delete)
 
-	add := operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
+	add := rest.Operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
 	add.Errors = []int{http.StatusConflict}
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
-		ByID
+		rest.ByID
 		Body json.RawMessage
 	},
 	) (*made, error) {
@@ -155,26 +154,26 @@ func (a *api) contextRoutes() {
 	})
 	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts",
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			Cut
 			OrderBy string `query:"order_by" enum:"created_at" default:"created_at"`
 		},
 		) (*resource.Items[*resource.HistoryItem], error) {
 			return r.Contexts.History(ctx, who, in.ID, in.by(in.OrderBy))
 		})
-	register(a, operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem",
+	register(a, rest.Operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem",
 		"Read a message or artifact"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			ItemID string `path:"item_id" format:"uuid"`
 		},
-		) (*plain[*resource.HistoryItem], error) {
-			return answerPlain(r.Contexts.HistoryItem(ctx, who, in.ID, in.ItemID))
+		) (*rest.Plain[*resource.HistoryItem], error) {
+			return rest.Answer(r.Contexts.HistoryItem(ctx, who, in.ID, in.ItemID))
 		})
-	register(a, operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory",
+	register(a, rest.Operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory",
 		"Remove an item and all after it"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			FromID string `query:"from_id" format:"uuid" required:"true"`
 		},
 		) (*nothing, error) {
@@ -192,38 +191,38 @@ func (a *api) vectorStoreRoutes() {
 	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
 	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.VectorStores.Delete)
 
-	add := operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
+	add := rest.Operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
 	add.Errors = []int{http.StatusConflict}
 	add.MaxBodyBytes = itemsLimit
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
-		ByID
+		rest.ByID
 		Precondition
 		Body []resource.VectorStoreItem `maxItems:"5000"`
 	},
 	) (*one[*resource.VectorStore], error) {
 		return answer(r.VectorStores.AddItems(ctx, who, in.ID, in.version(), in.Body))
 	})
-	register(a, operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore",
+	register(a, rest.Operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore",
 		"Find the nearest items, best first"),
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			Body resource.Search
 		},
-		) (*plain[*resource.Items[*resource.Found]], error) {
-			return answerPlain(r.VectorStores.Search(ctx, who, in.ID, in.Body))
+		) (*rest.Plain[*resource.Items[*resource.Found]], error) {
+			return rest.Answer(r.VectorStores.Search(ctx, who, in.ID, in.Body))
 		}))
 	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store",
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			PageToken string `query:"page_token" maxLength:"256" doc:"The id of the last document of the page before."`
 		},
 		) (*resource.Items[*resource.Document], error) {
 			return r.VectorStores.Documents(ctx, who, in.ID, in.PageToken)
 		}))
-	register(a, operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}",
+	register(a, rest.Operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}",
 		"deleteDocument", "Remove a document"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			DocumentID string `path:"document_id"`
 		},
 		) (*nothing, error) {
@@ -242,11 +241,11 @@ func (a *api) modelProviderRoutes() {
 	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider",
 		"Change a source of models", r.ModelProviders.Patch)
 	remove(a, "/model_providers/{id}", "deleteModelProvider", "Remove a source of models", r.ModelProviders.Delete)
-	register(a, operation(http.MethodPost, "/model_providers/match", "matchModels",
+	register(a, rest.Operation(http.MethodPost, "/model_providers/match", "matchModels",
 		"Find models like those suggested, best first"),
 		func(ctx context.Context, who resource.Caller,
-			in *withBody[resource.ModelMatch],
-		) (*plain[*resource.Items[*resource.MatchedModel]], error) {
+			in *rest.WithBody[resource.ModelMatch],
+		) (*rest.Plain[*resource.Items[*resource.MatchedModel]], error) {
 			offer, err := r.ModelProviders.Offer(ctx, who) // may wait for others, without a place
 			if err != nil {
 				return nil, err
@@ -254,20 +253,20 @@ func (a *api) modelProviderRoutes() {
 			return scanning(a,
 				func(ctx context.Context, _ resource.Caller,
 					in resource.ModelMatch,
-				) (*plain[*resource.Items[*resource.MatchedModel]], error) {
-					return answerPlain(offer.Match(ctx, in))
+				) (*rest.Plain[*resource.Items[*resource.MatchedModel]], error) {
+					return rest.Answer(offer.Match(ctx, in))
 				})(ctx, who, in.Body)
 		})
 }
 
 func (a *api) configurationRoutes() {
 	r := a.Resources
-	register(a, operation(http.MethodGet, "/configurations/system", "getConfiguration",
+	register(a, rest.Operation(http.MethodGet, "/configurations/system", "getConfiguration",
 		"Read the system-wide defaults"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
 			return answer(r.Configurations.System(ctx, who))
 		})
-	set := operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults")
+	set := rest.Operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults")
 	set.Errors = []int{http.StatusNotFound}
 	register(a, set,
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -292,20 +291,20 @@ func (a *api) connectorRoutes() {
 		func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
 			return r.Connectors.Presets(), nil
 		})
-	connect := operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server")
+	connect := rest.Operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server")
 	connect.Errors = []int{http.StatusBadGateway, http.StatusGatewayTimeout}
 	register(a, connect,
 		func(ctx context.Context, who resource.Caller, in *struct {
-			ByID
+			rest.ByID
 			Body *resource.Connection
 		},
 		) (*one[*resource.Connector], error) {
 			return answer(r.Connectors.Connect(ctx, who, in.ID, in.Body))
 		})
-	disconnect := operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection")
+	disconnect := rest.Operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection")
 	disconnect.Errors = []int{http.StatusConflict}
 	register(a, disconnect,
-		func(ctx context.Context, who resource.Caller, in *ByID) (*one[*resource.Connector], error) {
+		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*one[*resource.Connector], error) {
 			return answer(r.Connectors.Disconnect(ctx, who, in.ID))
 		})
 }
@@ -313,7 +312,7 @@ func (a *api) connectorRoutes() {
 func (a *api) userRoutes() {
 	r := a.Resources
 	for path, id := range map[string]string{"/users/me": "getMe", "/user": "getUser"} {
-		op := operation(http.MethodGet, path, id, "Who you are")
+		op := rest.Operation(http.MethodGet, path, id, "Who you are")
 		op.Tags = []string{"users"}
 		register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.User], error) {
 			return answer(r.Users.Me(ctx, who))
@@ -329,23 +328,23 @@ func (a *api) userRoutes() {
 	get(a, "/users/{id}", "getUserByID", "Read a user", r.Users.Get)
 	change(a, http.MethodPatch, "/users/{id}", "updateUser", "Change a user's role", r.Users.Patch)
 	remove(a, "/users/{id}", "deleteUser", "Delete a user and all that they own", r.Users.Delete)
-	register(a, operation(http.MethodGet, "/variables", "getVariables", "Read your variables"),
-		func(ctx context.Context, who resource.Caller, _ *struct{}) (*plain[variables], error) {
+	register(a, rest.Operation(http.MethodGet, "/variables", "getVariables", "Read your variables"),
+		func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[variables], error) {
 			return asVariables(r.Users.Variables(ctx, who))
 		})
 	putVariables(a, "/variables", "updateVariables", "Change your variables",
-		func(ctx context.Context, who resource.Caller, in *withBody[variableChanges]) error {
+		func(ctx context.Context, who resource.Caller, in *rest.WithBody[variableChanges]) error {
 			return r.Users.PutVariables(ctx, who, in.Body.Variables)
 		})
 }
 
 func (a *api) userFeedbackRoutes() {
 	r := a.Resources
-	say := operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
+	say := rest.Operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
 	say.DefaultStatus = http.StatusCreated
 	say.Errors = []int{http.StatusConflict}
 	register(a, say,
-		func(ctx context.Context, who resource.Caller, in *withBody[resource.NewUserFeedback]) (*made, error) {
+		func(ctx context.Context, who resource.Caller, in *rest.WithBody[resource.NewUserFeedback]) (*made, error) {
 			row, err := r.UserFeedback.Create(ctx, who, in.Body)
 			if err != nil {
 				return nil, err

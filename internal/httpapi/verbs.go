@@ -9,17 +9,13 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/rest"
 )
 
 // The verbs: what the routes of all types have in common. A route is one line
 // with one of them.
 
 // The types that requests embed are exported because huma reads no others.
-
-// ByID is the path of a resource.
-type ByID struct {
-	ID string `path:"id" format:"uuid"`
-}
 
 // Precondition is the header of a change.
 type Precondition struct {
@@ -39,18 +35,14 @@ func (m Precondition) version() int64 {
 	return version
 }
 
-type withBody[B any] struct {
-	Body B
-}
-
 type changeOf[B any] struct {
-	ByID
+	rest.ByID
 	Precondition
 	Body B
 }
 
 type removal struct {
-	ByID
+	rest.ByID
 	Precondition
 }
 
@@ -69,18 +61,6 @@ func answer[R resource.Row](row R, err error) (*one[R], error) {
 	return &one[R]{ETag: row.ETag(), Body: row}, nil
 }
 
-// plain answers with something that has no version.
-type plain[B any] struct {
-	Body B
-}
-
-func answerPlain[B any](b B, err error) (*plain[B], error) {
-	if err != nil {
-		return nil, err
-	}
-	return &plain[B]{Body: b}, nil
-}
-
 // null is the body of answers that the SDKs of the Agent Stack expect to be empty.
 type null struct{}
 
@@ -96,24 +76,24 @@ type made struct {
 	Body     null
 }
 
-// operation describes a route: id, summary and tag.
-func operation(method, path, id, summary string) huma.Operation {
-	return huma.Operation{Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tagOf(path)}}
-}
+// itemsLimit is for the items of a vector store, of which many come at once.
+const itemsLimit = 16 << 20
 
-// tagOf is the first segment of a path.
-func tagOf(path string) string {
-	tag, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return tag
+// scanning runs an operation that reads very many rows.
+func scanning[I, O any](a *api, do func(context.Context, resource.Caller, I) (O, error)) func(context.Context,
+	resource.Caller, I) (O, error) {
+	return func(ctx context.Context, who resource.Caller, in I) (O, error) {
+		return rest.Scanning(ctx, a.API, func() (O, error) { return do(ctx, who, in) })
+	}
 }
 
 func create[B any, R resource.Row](a *api, path, id, summary string,
 	do func(context.Context, resource.Caller, B) (R, error),
 ) {
-	op := operation(http.MethodPost, path, id, summary)
+	op := rest.Operation(http.MethodPost, path, id, summary)
 	op.DefaultStatus = http.StatusCreated
 	op.Errors = []int{http.StatusConflict}
-	register(a, op, func(ctx context.Context, who resource.Caller, in *withBody[B]) (*one[R], error) {
+	register(a, op, func(ctx context.Context, who resource.Caller, in *rest.WithBody[B]) (*one[R], error) {
 		return answer(do(ctx, who, in.Body))
 	})
 }
@@ -121,8 +101,8 @@ func create[B any, R resource.Row](a *api, path, id, summary string,
 func get[R resource.Row](a *api, path, id, summary string,
 	do func(context.Context, resource.Caller, string) (R, error),
 ) {
-	register(a, operation(http.MethodGet, path, id, summary),
-		func(ctx context.Context, who resource.Caller, in *ByID) (*one[R], error) {
+	register(a, rest.Operation(http.MethodGet, path, id, summary),
+		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*one[R], error) {
 			return answer(do(ctx, who, in.ID))
 		})
 }
@@ -130,7 +110,7 @@ func get[R resource.Row](a *api, path, id, summary string,
 func change[B any, R resource.Row](a *api, method, path, id, summary string,
 	do func(context.Context, resource.Caller, string, int64, B) (R, error),
 ) {
-	op := operation(method, path, id, summary)
+	op := rest.Operation(method, path, id, summary)
 	op.Errors = []int{http.StatusConflict}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *changeOf[B]) (*one[R], error) {
 		return answer(do(ctx, who, in.ID, in.version(), in.Body))
@@ -138,7 +118,7 @@ func change[B any, R resource.Row](a *api, method, path, id, summary string,
 }
 
 func remove(a *api, path, id, summary string, do func(context.Context, resource.Caller, string, int64) error) {
-	op := operation(http.MethodDelete, path, id, summary)
+	op := rest.Operation(http.MethodDelete, path, id, summary)
 	op.Errors = []int{http.StatusConflict}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *removal) (*nothing, error) {
 		return nil, do(ctx, who, in.ID, in.version())
@@ -168,9 +148,9 @@ func (p Paging) page() resource.Page { return p.by(p.OrderBy) }
 func list[I, R any](a *api, path, id, summary string,
 	do func(context.Context, resource.Caller, *I) (*resource.Items[R], error),
 ) {
-	register(a, operation(http.MethodGet, path, id, summary),
-		func(ctx context.Context, who resource.Caller, in *I) (*plain[*resource.Items[R]], error) {
-			return answerPlain(do(ctx, who, in))
+	register(a, rest.Operation(http.MethodGet, path, id, summary),
+		func(ctx context.Context, who resource.Caller, in *I) (*rest.Plain[*resource.Items[R]], error) {
+			return rest.Answer(do(ctx, who, in))
 		})
 }
 

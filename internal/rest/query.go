@@ -1,4 +1,4 @@
-package httpapi
+package rest
 
 import (
 	"errors"
@@ -11,13 +11,12 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
-	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 // knownQuery refuses query parameters that an operation does not document: a
 // misspelled filter must not answer with everything.
-func (a *api) knownQuery(ctx huma.Context, next func(huma.Context)) {
+func (a *API) knownQuery(ctx huma.Context, next func(huma.Context)) {
 	if u := ctx.URL(); u.RawQuery != "" {
 		if err := checkQuery(u.RawQuery, ctx.Operation()); err != nil {
 			a.refuseParameter(ctx, err)
@@ -30,7 +29,7 @@ func (a *api) knownQuery(ctx huma.Context, next func(huma.Context)) {
 // checkIfMatch refuses If-Match where an operation does not heed it, and one that it
 // would not understand: a change that is meant for one version must not be made to
 // another.
-func (a *api) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
+func (a *API) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
 	r, _ := humago.Unwrap(ctx)
 	given := r.Header.Values(ifMatch)
 	heeds := slices.ContainsFunc(ctx.Operation().Parameters, func(p *huma.Param) bool { return p.Name == ifMatch })
@@ -43,7 +42,7 @@ func (a *api) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
 		message = `expected *, or one ETag such as "3"`
 	}
 	if message != "" {
-		a.refuseParameter(ctx, &resource.Error{Code: resource.Invalid, Field: "header." + ifMatch, Message: message})
+		a.refuseParameter(ctx, Invalid("header."+ifMatch, message))
 		return
 	}
 	next(ctx)
@@ -54,27 +53,9 @@ var oneTag = regexp.MustCompile(`^(\*|(W/)?"[\x21\x23-\x7e]*")$`)
 
 const ifMatch = "If-Match"
 
-// contextParameter is known to all operations on what may belong to a context.
-var contextParameter = &huma.Param{
-	Name: "context_id", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"},
-	Description: "Limits the request to what belongs to this context; what is created belongs to it.",
-}
-
-// limitToContext limits a request to the context that its query names.
-func (a *api) limitToContext(ctx huma.Context, next func(huma.Context)) {
-	id := ctx.Query(contextParameter.Name)
-	if id == "" || !slices.Contains(ctx.Operation().Parameters, contextParameter) {
-		next(ctx)
-		return
-	}
-	who := caller(ctx.Context())
-	who.ContextID = id
-	next(huma.WithValue(ctx, callerKey{}, who))
-}
-
 // checkParameters refuses parameters that hold what is no text, and ids that are
 // none. Ids go on as they are kept.
-func (a *api) checkParameters(ctx huma.Context, next func(huma.Context)) {
+func (a *API) checkParameters(ctx huma.Context, next func(huma.Context)) {
 	r, _ := humago.Unwrap(ctx)
 	query, changed := r.URL.Query(), false
 	for _, p := range ctx.Operation().Parameters {
@@ -95,7 +76,7 @@ func (a *api) checkParameters(ctx huma.Context, next func(huma.Context)) {
 		}
 		if err != nil {
 			a.refuseParameter(ctx,
-				&resource.Error{Code: resource.Invalid, Field: p.In + "." + p.Name, Message: err.Error()})
+				Invalid(p.In+"."+p.Name, err.Error()))
 			return
 		}
 	}
@@ -120,7 +101,7 @@ func parameter(ctx huma.Context, p *huma.Param) string {
 	return ""
 }
 
-func (a *api) refuseParameter(ctx huma.Context, err error) {
+func (a *API) refuseParameter(ctx huma.Context, err error) {
 	p := a.problem(ctx.Context(), err)
 	_, w := humago.Unwrap(ctx)
 	writeProblem(w, p.Status, p)
@@ -131,10 +112,7 @@ func (a *api) refuseParameter(ctx huma.Context, err error) {
 func checkQuery(raw string, op *huma.Operation) error {
 	given, err := url.ParseQuery(raw)
 	if err != nil {
-		return &resource.Error{
-			Code: resource.Invalid, Field: "query",
-			Message: "is not a valid query string: " + err.Error(),
-		}
+		return Invalid("query", "is not a valid query string: "+err.Error())
 	}
 	var known []string
 	for _, p := range op.Parameters {
@@ -146,19 +124,13 @@ func checkQuery(raw string, op *huma.Operation) error {
 		field := "query." + name
 		switch {
 		case !slices.Contains(known, name) && known == nil:
-			return &resource.Error{
-				Code: resource.Invalid, Field: field,
-				Message: "unknown parameter: this operation takes none",
-			}
+			return Invalid(field, "unknown parameter: this operation takes none")
 		case !slices.Contains(known, name):
-			return &resource.Error{
-				Code: resource.Invalid, Field: field,
-				Message: "unknown parameter: this operation takes " + strings.Join(known, ", "),
-			}
+			return Invalid(field, "unknown parameter: this operation takes "+strings.Join(known, ", "))
 		case len(given[name]) > 1:
-			return &resource.Error{Code: resource.Invalid, Field: field, Message: "given more than once"}
+			return Invalid(field, "given more than once")
 		case strings.TrimSpace(given[name][0]) == "":
-			return &resource.Error{Code: resource.Invalid, Field: field, Message: "is empty; leave it out"}
+			return Invalid(field, "is empty; leave it out")
 		}
 	}
 	return nil

@@ -1,9 +1,8 @@
-package httpapi
+package operator
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -16,12 +15,13 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/internal/resource"
-	"github.com/tidings-dev/tidings/internal/webhook"
+	"github.com/tidings-dev/tidings/internal/rest"
+	"github.com/tidings-dev/tidings/relay"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// Feed reads the log, from memory where it is new.
-type Feed interface {
+// source is what the feed reads: the log, from memory where it is new.
+type source interface {
 	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)
 	Head() int64
 	More(after int64) <-chan struct{}
@@ -29,12 +29,28 @@ type Feed interface {
 	Epoch() string
 	// Refresh reads what was added to the log.
 	Refresh(ctx context.Context) error
-}
-
-// FeedLog is what the feed needs of the log besides.
-type FeedLog interface {
 	Oldest(ctx context.Context) (int64, error)
 	Epochs(ctx context.Context) (eventlog.Epochs, error)
+}
+
+// live is the log of an outbox as the feed reads it.
+type live struct {
+	*relay.Relay
+	log eventlog.Home
+}
+
+// Oldest implements [source].
+func (l live) Oldest(ctx context.Context) (int64, error) { return l.log.Oldest(ctx) }
+
+// Epochs implements [source].
+func (l live) Epochs(ctx context.Context) (eventlog.Epochs, error) { return l.log.Epochs(ctx) }
+
+// feed is the operation that reads events.
+type feed struct {
+	*rest.API
+	source func() source
+	types  func() vocabulary.Types
+	op     *huma.Operation
 }
 
 // feedCursor is where a reader of the feed stands: a position, and the epoch in which
@@ -57,10 +73,7 @@ func parseFeedCursor(text string) (c feedCursor, err error) {
 	position, epoch, _ := strings.Cut(text, "-")
 	if c.position, err = strconv.ParseInt(position, 10, 64); err != nil || c.position < 0 ||
 		strings.HasPrefix(position, "+") {
-		return c, &resource.Error{
-			Code: resource.Invalid, Field: "after",
-			Message: "expected the next of an answer, or a position: a whole number",
-		}
+		return c, rest.Invalid("after", "expected the next of an answer, or a position: a whole number")
 	}
 	c.epoch = epoch
 	return c, nil
@@ -72,41 +85,29 @@ const (
 	// caller may not read, there may be very many.
 	feedScan = 20_000
 	feedWait = 60 * time.Second
-
-	keepAliveTime = 15 * time.Second
 )
-
-// readEvents is the operation that may wait for events.
-const readEvents = "readEvents"
 
 // feedQuery says what is wanted of the feed.
 type feedQuery struct {
-	Authorization string `header:"Authorization" hidden:"true"`
-
 	After string `query:"after" doc:"The next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
 	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Not for event streams."`
 	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s. Not for event streams."`
 }
 
-// FeedPage is a part of the feed.
-type FeedPage struct {
-	Items []webhook.Event `json:"items" nullable:"false"`
-	Next  string          `json:"next" doc:"The after of the next request; its form may change."`
-	Head  int64           `json:"head" doc:"The position of the newest event."`
+// feedPage is a part of the feed.
+type feedPage struct {
+	Items []Event `json:"items" nullable:"false"`
+	Next  string  `json:"next" doc:"The after of the next request; its form may change."`
+	Head  int64   `json:"head" doc:"The position of the newest event."`
 }
 
-// ExpiredProblem says where to go on after events have expired, or were lost by the
-// database.
-type ExpiredProblem struct {
-	huma.ErrorModel
-	After string `json:"after" doc:"The after with which to start again: before the oldest event there is, or where the database lost some."`
-}
-
-func (a *api) feedRoutes() {
-	op := operation(http.MethodGet, "/events", readEvents,
+// register adds the operation, and the handler of event streams before all others.
+func (f *feed) register() {
+	op := rest.Operation(http.MethodGet, "/events", "readEvents",
 		"Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
-	expired := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[ExpiredProblem](), true, "")
+	expired := f.Huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[rest.ExpiredProblem](), true, "")
+	op.Metadata = map[string]any{rest.Waits: "wait"}
 	op.Responses = map[string]*huma.Response{
 		"200": {Description: "OK", Content: map[string]*huma.MediaType{
 			"application/json":  {},
@@ -117,53 +118,48 @@ func (a *api) feedRoutes() {
 			Content:     map[string]*huma.MediaType{"application/problem+json": {Schema: expired}},
 		},
 	}
-	register(a, op, func(ctx context.Context, who resource.Caller, in *feedQuery) (*plain[*FeedPage], error) {
-		r, err := a.newFeedReader(ctx, who, in.Authorization, in.After, in.Types)
+	rest.Register(f.API, op, func(ctx context.Context, in *feedQuery) (*rest.Plain[*feedPage], error) {
+		r, err := f.reader(ctx, rest.SessionOf(ctx), in.After, in.Types)
 		if err != nil {
 			return nil, err
 		}
 		var wait time.Duration
 		if in.Wait != "" {
 			if wait, err = time.ParseDuration(in.Wait); err != nil || wait < 0 {
-				return nil,
-					&resource.Error{Code: resource.Invalid, Field: "wait", Message: `expected a duration such as "30s"`}
+				return nil, rest.Invalid("wait", `expected a duration such as "30s"`)
 			}
 			if wait > feedWait {
-				return nil, &resource.Error{Code: resource.Invalid, Field: "wait", Message: "must be at most 60s"}
+				return nil, rest.Invalid("wait", "must be at most 60s")
 			}
 		}
-		return answerPlain(r.page(ctx, in.Limit, wait))
+		return rest.Answer(r.page(ctx, in.Limit, wait))
 	})
+	f.op = f.Huma.OpenAPI().Paths[f.Root+"/events"].Get
 }
 
 // feedReader reads the feed for a caller, whom it checks again and again: it may
 // last longer than their permissions.
 type feedReader struct {
-	api           *api
-	authorization string
-	who           resource.Caller
-	checked       time.Time       // when the caller was
-	changed       <-chan struct{} // closed when they must be again
-	patterns      []tidings.Pattern
-	after         int64
-	epoch         string // in which it came there
+	feed     *feed
+	source   source
+	who      rest.Session
+	checked  time.Time       // when the caller was
+	changed  <-chan struct{} // closed when they must be again
+	patterns []tidings.Pattern
+	after    int64
+	epoch    string // in which it came there
 }
 
-func (a *api) newFeedReader(
-	ctx context.Context, who resource.Caller, authorization, after, types string,
-) (*feedReader, error) {
-	r := &feedReader{
-		api: a, authorization: authorization, who: who, checked: time.Now(),
-		changed: a.Authenticator.Changed(),
-	}
+func (f *feed) reader(ctx context.Context, who rest.Session, after, types string) (*feedReader, error) {
+	r := &feedReader{feed: f, source: f.source(), who: who, checked: time.Now(), changed: who.Changed()}
 	var err error
-	if r.patterns, err = parsePatterns("types", types); err != nil {
+	if r.patterns, err = parsePatterns(f.types(), "types", types); err != nil {
 		return nil, err
 	}
-	if r.epoch = a.Feed.Epoch(); after != "" {
+	if r.epoch = r.source.Epoch(); after != "" {
 		return r, r.begin(ctx, after)
 	}
-	oldest, err := a.Log.Oldest(ctx)
+	oldest, err := r.source.Oldest(ctx)
 	r.after = oldest - 1
 	return r, err
 }
@@ -174,7 +170,7 @@ func (r *feedReader) begin(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	feed := r.api.Feed
+	feed := r.source
 	// It may come from a replica that is a moment ahead.
 	if c.epoch != "" && c.epoch != feed.Epoch() || c.position > feed.Head() {
 		if err := feed.Refresh(ctx); err != nil {
@@ -188,7 +184,7 @@ func (r *feedReader) begin(ctx context.Context, text string) error {
 			return err
 		}
 	}
-	oldest, err := r.api.Log.Oldest(ctx)
+	oldest, err := r.source.Oldest(ctx)
 	if err != nil {
 		return err
 	}
@@ -204,16 +200,16 @@ func (r *feedReader) begin(ctx context.Context, text string) error {
 // enter goes on in the current epoch, unless the database lost something of what the
 // reader has read.
 func (r *feedReader) enter(ctx context.Context) error {
-	epochs, err := r.api.Log.Epochs(ctx)
+	epochs, err := r.source.Epochs(ctx)
 	if err != nil {
 		return err
 	}
 	kept, known := epochs.KeptOf(r.epoch)
 	if known && r.after <= kept {
-		r.epoch = r.api.Feed.Epoch()
+		r.epoch = r.source.Epoch()
 		return nil
 	}
-	oldest, err := r.api.Log.Oldest(ctx)
+	oldest, err := r.source.Oldest(ctx)
 	if err != nil {
 		return err
 	}
@@ -234,9 +230,9 @@ func (r *feedReader) lost(why string, after int64) error {
 }
 
 func (r *feedReader) gone(detail string, after int64) error {
-	start := feedCursor{after, r.api.Feed.Epoch()}.String()
-	return &ExpiredProblem{
-		ErrorModel: *newProblem(http.StatusGone, detail+", then start with after="+start),
+	start := feedCursor{after, r.source.Epoch()}.String()
+	return &rest.ExpiredProblem{
+		ErrorModel: *rest.NewProblem(http.StatusGone, detail+", then start with after="+start),
 		After:      start,
 	}
 }
@@ -244,25 +240,20 @@ func (r *feedReader) gone(detail string, after int64) error {
 // maxPatterns bounds what every event that is read is compared with.
 const maxPatterns = 100
 
-func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
+func parsePatterns(types vocabulary.Types, field, text string) (patterns []tidings.Pattern, err error) {
 	if n := strings.Count(text, ","); n >= maxPatterns {
-		return nil, &resource.Error{
-			Code: resource.Invalid, Field: field, Message: fmt.Sprintf("expected at most %d patterns", maxPatterns),
-		}
+		return nil, rest.Invalid(field, fmt.Sprintf("expected at most %d patterns", maxPatterns))
 	}
 	if text == "" {
 		return nil, nil
 	}
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part == "" {
-			return nil, &resource.Error{
-				Code: resource.Invalid, Field: field,
-				Message: "lists an empty pattern; leave out commas without a pattern",
-			}
+			return nil, rest.Invalid(field, "lists an empty pattern; leave out commas without a pattern")
 		}
-		p, err := resource.Types().Parse(part)
+		p, err := types.Parse(part)
 		if err != nil {
-			return nil, &resource.Error{Code: resource.Invalid, Field: field, Message: err.Error()}
+			return nil, rest.Invalid(field, err.Error())
 		}
 		patterns = append(patterns, p)
 	}
@@ -270,7 +261,7 @@ func parsePatterns(field, text string) (patterns []tidings.Pattern, err error) {
 }
 
 func (r *feedReader) wants(e tidings.Event) bool {
-	if !r.api.Resources.MayRead(r.who, e) {
+	if !r.who.MayRead(e) {
 		return false
 	}
 	for _, p := range r.patterns {
@@ -287,43 +278,41 @@ func (r *feedReader) due() bool {
 	case <-r.changed:
 		return true
 	default:
-		return time.Since(r.checked) >= r.api.KeepAlive
+		return time.Since(r.checked) >= r.feed.KeepAlive
 	}
 }
 
 // check finds out what the caller may read now.
 func (r *feedReader) check(ctx context.Context) (err error) {
-	r.checked, r.changed = time.Now(), r.api.Authenticator.Changed()
-	r.who, err = r.api.Authenticator.Recheck(ctx, r.authorization, r.who)
+	r.checked, r.changed = time.Now(), r.who.Changed()
+	who, err := r.who.Recheck(ctx)
+	if err == nil {
+		r.who = who
+	}
 	return err
 }
 
-// ofCaller reports whether an event tells of a change of the caller's own user.
-func (r *feedReader) ofCaller(e tidings.Event) bool {
-	return e.Type == resource.UserType && e.ResourceID == r.who.UserID
-}
-
 // read returns at most limit events that are wanted, and moves on.
-func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, error) {
+func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 	if r.due() {
 		if err := r.check(ctx); err != nil {
 			return nil, err
 		}
 	}
-	found := []webhook.Event{}
+	found := []Event{}
 	for looked := 0; looked < feedScan; looked += feedBatch {
 		if looked == feedBatch {
-			leave, err := r.api.Limits.Scans.Enter(ctx, r.who.UserID, 1)
+			leave, err := r.feed.Limits.Scans.Enter(ctx, r.who.ID(), 1)
 			if err != nil {
 				return found, ctx.Err() // the rest is for the next request
 			}
 			defer leave()
 		}
-		events, err := r.api.Feed.Read(ctx, r.after, feedBatch)
+		events, err := r.source.Read(ctx, r.after, feedBatch)
 		if err != nil {
 			return nil, err
 		}
-		if r.api.Feed.Epoch() != r.epoch { // these may follow others than those that were read
+		if r.source.Epoch() != r.epoch { // these may follow others than those that were read
 			if err := r.enter(ctx); err != nil {
 				return nil, err
 			}
@@ -335,7 +324,7 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 		if events[0].Sequence > r.after+1 { // some expired meanwhile
 			return nil, r.expired(events[0].Sequence)
 		}
-		if slices.ContainsFunc(events, r.ofCaller) { // before they see any of these
+		if slices.ContainsFunc(events, r.who.Changes) { // before they see any of these
 			if err := r.check(ctx); err != nil {
 				return nil, err
 			}
@@ -346,7 +335,7 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 			}
 			r.after = e.Sequence
 			if r.wants(e) {
-				found = append(found, webhook.NewEvent(e))
+				found = append(found, newEvent(e))
 			}
 		}
 		if len(found) == limit {
@@ -360,9 +349,9 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]webhook.Event, erro
 func (r *feedReader) cursor() string { return feedCursor{r.after, r.epoch}.String() }
 
 // page waits for events if there are none.
-func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*FeedPage, error) {
+func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*feedPage, error) {
 	deadline := time.After(wait)
-	alive := time.NewTicker(r.api.KeepAlive)
+	alive := time.NewTicker(r.feed.KeepAlive)
 	defer alive.Stop()
 	for {
 		before := r.after
@@ -370,7 +359,7 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 		if err != nil {
 			return nil, err
 		}
-		page := &FeedPage{Items: items, Next: r.cursor(), Head: max(r.api.Feed.Head(), r.after)}
+		page := &feedPage{Items: items, Next: r.cursor(), Head: max(r.source.Head(), r.after)}
 		if len(items) > 0 || wait == 0 {
 			return page, nil
 		}
@@ -378,12 +367,12 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 			continue
 		}
 		select {
-		case <-r.api.Feed.More(r.after):
+		case <-r.source.More(r.after):
 		case <-r.changed:
 		case <-alive.C:
 		case <-deadline:
 			return page, nil
-		case <-r.api.Stopping:
+		case <-r.feed.Stopping:
 			return page, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -392,47 +381,25 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 }
 
 // streams serves the feed as server-sent events to those who accept them.
-func (a *api) streams(next http.Handler) http.Handler {
+func (f *feed) streams(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != root+"/events" ||
+		if r.Method != http.MethodGet || r.URL.Path != f.Root+"/events" ||
 			!strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 			next.ServeHTTP(w, r)
 			return
 		}
-		r.Pattern = "GET " + root + "/events"
-		if err := a.stream(w, r); err != nil {
-			a.fail(r.Context(), w, err)
+		r.Pattern = "GET " + f.Root + "/events"
+		if err := f.stream(w, r); err != nil {
+			f.Fail(r.Context(), w, err)
 		}
 	})
 }
 
 // stream sends events until the caller goes, may no longer see them, or the
-// server stops. It returns an error only before it has begun.
-func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
-	ctx, authorization := r.Context(), r.Header.Get("Authorization")
-	who, err := a.admit(w, r)
-	if err != nil {
-		return err
-	}
-	if err := checkQuery(r.URL.RawQuery, a.huma.OpenAPI().Paths[root+"/events"].Get); err != nil {
-		return err
-	}
-	query := r.URL.Query()
-	for _, name := range []string{"limit", "wait"} {
-		if query.Has(name) {
-			return &resource.Error{
-				Code: resource.Invalid, Field: "query." + name,
-				Message: "is for pages; an event stream has no end: leave it out",
-			}
-		}
-	}
-	if r.Header.Get(ifMatch) != "" {
-		return &resource.Error{
-			Code: resource.Invalid, Field: "header." + ifMatch,
-			Message: "this operation does not compare versions; leave it out",
-		}
-	}
-	leave, err := a.Limits.Streams.Enter(ctx, who.UserID, 1)
+// process stops. It returns an error only before it has begun.
+func (f *feed) stream(w http.ResponseWriter, r *http.Request) error {
+	ctx, query := r.Context(), r.URL.Query()
+	who, leave, err := f.Stream(w, r, f.op, "limit", "wait")
 	if err != nil {
 		return err
 	}
@@ -441,14 +408,14 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		after = last
 	}
-	feed, err := a.newFeedReader(ctx, who, authorization, after, query.Get("types"))
+	feed, err := f.reader(ctx, who, after, query.Get("types"))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)
-	alive := time.NewTicker(a.KeepAlive)
+	alive := time.NewTicker(f.KeepAlive)
 	defer alive.Stop()
 	for line := ": events of Tidings\n\n"; ; {
 		if _, err := w.Write([]byte(line)); err != nil || out.Flush() != nil {
@@ -456,18 +423,18 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 		}
 		events, err := feed.read(ctx, feedBatch)
 		if err != nil {
-			a.endStream(ctx, w, out, err)
+			f.EndStream(ctx, w, err)
 			return nil
 		}
 		if line = eventLines(events, feed.epoch); line != "" {
 			continue
 		}
 		select {
-		case <-feed.api.Feed.More(feed.after):
+		case <-feed.source.More(feed.after):
 		case <-feed.changed:
 		case <-alive.C:
 			line = ": " + feed.cursor() + "\n\n"
-		case <-a.Stopping:
+		case <-f.Stopping:
 			return nil
 		case <-ctx.Done():
 			return nil
@@ -475,18 +442,7 @@ func (a *api) stream(w http.ResponseWriter, r *http.Request) error {
 	}
 }
 
-// endStream tells the reader why it is over.
-func (a *api) endStream(ctx context.Context, w http.ResponseWriter, out *http.ResponseController, err error) {
-	var problem any = a.problem(ctx, err)
-	if gone, ok := errors.AsType[*ExpiredProblem](err); ok {
-		problem = gone
-	}
-	text, _ := json.Marshal(problem)                            // numbers and texts
-	_, _ = fmt.Fprintf(w, "event: problem\ndata: %s\n\n", text) // it may be gone
-	_ = out.Flush()
-}
-
-func eventLines(events []webhook.Event, epoch string) string {
+func eventLines(events []Event, epoch string) string {
 	var b strings.Builder
 	for _, e := range events {
 		text, _ := json.Marshal(e) // numbers and texts

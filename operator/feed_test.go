@@ -1,8 +1,8 @@
-package httpapi_test
+package operator_test
 
 import (
 	"context"
-	"log/slog"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,29 +12,19 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/internal/httpapi"
-	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/operator"
+	"github.com/tidings-dev/tidings/outbox"
 )
 
 // expiring is credentials that count until a time, of which nobody tells.
-type expiring struct{ until time.Time }
-
-var errExpired = &resource.Error{Code: resource.Unauthenticated, Message: "expired"}
-
-func (e *expiring) Identify(string) (resource.Identity, error) { return resource.Identity{}, nil }
-
-func (e *expiring) Caller(context.Context, resource.Identity) (resource.Caller, error) {
-	if !time.Now().Before(e.until) {
-		return resource.Caller{}, errExpired
+func expiring(until time.Time) operator.Authorize {
+	return func(*http.Request) (operator.Caller, error) {
+		if !time.Now().Before(until) {
+			return operator.Caller{}, errors.New("expired")
+		}
+		return operator.Caller{ID: "ann", Role: operator.Reader}, nil
 	}
-	return resource.Caller{UserID: "ann", Role: resource.RoleAdmin}, nil
 }
-
-func (e *expiring) Recheck(ctx context.Context, _ string, _ resource.Caller) (resource.Caller, error) {
-	return e.Caller(ctx, resource.Identity{})
-}
-
-func (e *expiring) Changed() <-chan struct{} { return nil }
 
 // feed has an event every so often; 0 for none.
 type feed struct{ every time.Duration }
@@ -71,16 +61,12 @@ func TestWaitingForEventsEndsWithTheCredentials(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := &feed{test.every}
 				begun := time.Now()
-				api := httpapi.New(httpapi.Options{
-					Resources: resource.New(nil, resource.Outside{}, resource.Options{}),
-					Logger:    slog.New(slog.DiscardHandler),
-					Metrics:   http.NotFoundHandler(), Authenticator: &expiring{begun.Add(20 * time.Second)}, Feed: f,
-					Log: f,
-				})
+				types := outbox.Types{"provider": nil, "file": nil}
+				handler := operator.FeedHandler(f, types, expiring(begun.Add(20*time.Second)))
 				w := httptest.NewRecorder()
-				r := httptest.NewRequestWithContext(t.Context(), "GET", "/api/v1/events"+test.query, nil)
+				r := httptest.NewRequestWithContext(t.Context(), "GET", "/events"+test.query, nil)
 				r.Header.Set("Accept", test.accept)
-				api.ServeHTTP(w, r)
+				handler.ServeHTTP(w, r)
 				if took := time.Since(begun); took < 20*time.Second || took > 35*time.Second {
 					t.Errorf("it lasted %v", took)
 				}

@@ -1,4 +1,4 @@
-package webhook
+package operator
 
 import (
 	"context"
@@ -83,7 +83,7 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 		return nil, err
 	}
 	r.Position = r.From - 1
-	err := s.log.AddReplay(ctx, r)
+	err := s.log().AddReplay(ctx, r)
 	if errors.Is(err, eventlog.ErrManyReplays) {
 		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have "+
 			"ended, or cancel some: "+
@@ -92,7 +92,7 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	if err != nil {
 		return nil, err
 	}
-	return shownReplay(r), s.log.Nudge(ctx)
+	return shownReplay(r), s.log().Nudge(ctx)
 }
 
 // bounds finds the first and the last position of a replay.
@@ -105,30 +105,30 @@ func (s *Service) bounds(ctx context.Context, in NewReplay, r *eventlog.Replay) 
 		if err != nil {
 			return err
 		}
-		dead, err := s.log.Parked(ctx,
+		dead, err := s.log().Parked(ctx,
 			eventlog.ParkedFilter{Endpoint: in.Endpoint, Sequence: e.Sequence, Dead: true, Limit: 1})
 		r.From, r.To, r.Dead = e.Sequence, e.Sequence, len(dead) > 0
 		return err
 	}
 	var err error
-	if r.To, err = s.log.Advance(ctx); err != nil {
+	if r.To, err = s.log().Advance(ctx); err != nil {
 		return err
 	}
 	if in.Dead {
 		r.From = 1
 		return nil
 	}
-	if r.From, err = s.log.Oldest(ctx); err != nil || r.Since.IsZero() {
+	if r.From, err = s.log().Oldest(ctx); err != nil || r.Since.IsZero() {
 		return err
 	}
-	from, err := s.log.SequenceAt(ctx, r.Since)
+	from, err := s.log().SequenceAt(ctx, r.Since)
 	r.From = max(r.From, from)
 	return err
 }
 
 // Replays returns the newest replays.
 func (s *Service) Replays(ctx context.Context, limit int) (*Page[*Replay], error) {
-	all, err := s.log.Replays(ctx, false, limit)
+	all, err := s.log().Replays(ctx, false, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (s *Service) Replays(ctx context.Context, limit int) (*Page[*Replay], error
 
 // GetReplay returns one replay.
 func (s *Service) GetReplay(ctx context.Context, id string) (*Replay, error) {
-	r, found, err := s.log.Replay(ctx, id)
+	r, found, err := s.log().Replay(ctx, id)
 	if err == nil && !found {
 		err = notFound("there is no replay %s", id)
 	}
@@ -153,7 +153,7 @@ func (s *Service) GetReplay(ctx context.Context, id string) (*Replay, error) {
 
 // CancelReplay ends a replay; what is under way is finished.
 func (s *Service) CancelReplay(ctx context.Context, id string) (*Replay, error) {
-	canceled, err := s.log.CancelReplay(ctx, id)
+	canceled, err := s.log().CancelReplay(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -164,5 +164,5 @@ func (s *Service) CancelReplay(ctx context.Context, id string) (*Replay, error) 
 	if !canceled {
 		return nil, conflict("replay %s is %s already", id, r.State)
 	}
-	return r, s.log.Nudge(ctx)
+	return r, s.log().Nudge(ctx)
 }

@@ -1,4 +1,4 @@
-package webhook
+package operator
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func (s *Service) checkResource(resource string, alone bool) (string, error) {
 		typ, id = "", resource
 	}
 	if found || !alone {
-		if err := s.options.Types.CheckResource(resource); err != nil {
+		if err := s.types().CheckResource(resource); err != nil {
 			return "", invalid("resource", "%v", err)
 		}
 	}
@@ -73,7 +73,7 @@ func (s *Service) checkEndpoint(ctx context.Context, name string) error {
 	if _, err := s.configured(name); err == nil {
 		return nil
 	}
-	cursors, err := s.log.Cursors(ctx)
+	cursors, err := s.log().Cursors(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (s *Service) checkEndpoint(ctx context.Context, name string) error {
 // once, of which one would be ignored.
 func (s *Service) checkReplay(in *NewReplay) (err error) {
 	for _, text := range in.Events {
-		if _, err := s.options.Types.Parse(text); err != nil {
+		if _, err := s.types().Parse(text); err != nil {
 			return invalid("events", "%v", err)
 		}
 	}

@@ -1,7 +1,4 @@
-// Package webhook is what an operator can see and do about the delivery of
-// events: how endpoints are doing, what became of an event, pausing, trying and
-// sending again. It puts together what the relay, its log and its history know.
-package webhook
+package operator
 
 import (
 	"cmp"
@@ -23,23 +20,29 @@ import (
 // Service answers operators. Make one with [New].
 type Service struct {
 	hooks   *outbox.Outbox
-	log     eventlog.Home
 	options Options
 }
 
-// Options of a [Service].
-type Options struct {
-	// Types are the events that there can be.
-	Types vocabulary.Types
-	// ParseID returns the id of a resource as the log has it, or why there is none like
-	// it; nil takes every id as it is.
-	ParseID func(string) (string, error)
-}
-
-// New returns the service of an outbox, which must have endpoints.
-func New(hooks *outbox.Outbox, o Options) *Service { return &Service{hooks, hooks.Log(), o} }
+// New returns the service of an outbox. Until that has endpoints, there is nothing to see
+// or to do: errors say so.
+func New(hooks *outbox.Outbox, o Options) *Service { return &Service{hooks, o} }
 
 func (s *Service) relay() *relay.Relay { return s.hooks.Relay() }
+
+// endpoints are those that are configured.
+func (s *Service) endpoints() []relay.Endpoint {
+	if r := s.relay(); r != nil {
+		return r.Endpoints()
+	}
+	return nil
+}
+
+var errNoEndpoints = conflict("the outbox has no endpoints yet: SetEndpoints was not called")
+
+// types are the events that there can be.
+func (s *Service) types() vocabulary.Types { return s.hooks.Types() }
+
+func (s *Service) log() eventlog.Home { return s.hooks.Log() }
 
 // Error is an error that the operator can do something about.
 type Error struct {
@@ -107,23 +110,26 @@ type Partition struct {
 
 // Endpoints returns all endpoints that are configured or have a cursor, by name.
 func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
+	if s.relay() == nil {
+		return nil, errNoEndpoints
+	}
 	statuses, err := s.relay().Statuses(ctx)
 	if err != nil {
 		return nil, err
 	}
-	parked, err := s.log.ParkedCounts(ctx)
+	parked, err := s.log().ParkedCounts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	gaps, err := s.log.Gaps(ctx, gapLimit)
+	gaps, err := s.log().Gaps(ctx, gapLimit)
 	if err != nil {
 		return nil, err
 	}
-	controls, err := s.log.Controls(ctx)
+	controls, err := s.log().Controls(ctx)
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.log.Advance(ctx)
+	head, err := s.log().Advance(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +140,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		}
 		return endpoints[name]
 	}
-	for _, e := range s.relay().Endpoints() {
+	for _, e := range s.endpoints() {
 		known := get(e.Name)
 		known.Configured, known.URL, known.State = true, plainURL(e.URL), "waiting"
 		known.Events = patterns(e.Patterns)
@@ -277,7 +283,7 @@ func (s *Service) Endpoint(ctx context.Context, name string) (*Endpoint, error) 
 
 func (s *Service) noEndpoint(name string) error {
 	var names []string
-	for _, e := range s.relay().Endpoints() {
+	for _, e := range s.endpoints() {
 		names = append(names, e.Name)
 	}
 	if nearest := vocabulary.Nearest(name, names); nearest != "" {
@@ -288,7 +294,7 @@ func (s *Service) noEndpoint(name string) error {
 
 // configured returns an endpoint of the configuration.
 func (s *Service) configured(name string) (relay.Endpoint, error) {
-	for _, e := range s.relay().Endpoints() {
+	for _, e := range s.endpoints() {
 		if e.Name == name {
 			return e, nil
 		}
@@ -331,7 +337,7 @@ func (s *Service) say(
 	if err != nil {
 		return nil, err
 	}
-	controls, err := s.log.Controls(ctx)
+	controls, err := s.log().Controls(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -340,10 +346,10 @@ func (s *Service) say(
 		return nil, err
 	}
 	control := eventlog.Control{Endpoint: name, Disabled: disabled, Fingerprint: e.Fingerprint, Since: time.Now()}
-	if err := s.log.SaveControl(ctx, control); err != nil {
+	if err := s.log().SaveControl(ctx, control); err != nil {
 		return nil, err
 	}
-	if err := s.log.Nudge(ctx); err != nil {
+	if err := s.log().Nudge(ctx); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(sayTime); ; {

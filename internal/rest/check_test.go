@@ -1,4 +1,4 @@
-package httpapi_test
+package rest_test
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"pgregory.net/rapid"
 
-	"github.com/tidings-dev/tidings/internal/httpapi"
+	"github.com/tidings-dev/tidings/internal/rest"
 )
 
 // sample has a member of every kind that bodies have.
@@ -70,7 +70,7 @@ func TestCheckAgreesWithHuma(t *testing.T) {
 		`{"name":"a","texts":{"k":null}}`:                  false,
 		`{"name":null}`:                                    false,
 	} {
-		_, problem := httpapi.CheckBody(registry, schema, []byte(body))
+		_, problem := rest.CheckBody(registry, schema, []byte(body))
 		want := refused(registry, schema, []byte(body))
 		if (problem == nil) != taken || (want == "") != taken {
 			t.Errorf("%s:\n  check: %v\n  huma:  %q", body, problem, want)
@@ -81,7 +81,7 @@ func TestCheckAgreesWithHuma(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, problem := httpapi.CheckBody(registry, schema, body)
+		_, problem := rest.CheckBody(registry, schema, body)
 		want := refused(registry, schema, body)
 		if (problem != nil) != (want != "") {
 			t.Fatalf("%s:\n  check: %v\n  huma:  %q", body, problem, want)
@@ -162,7 +162,7 @@ func FuzzCheckBody(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if checked, problem := httpapi.CheckBody(registry, schema, body); problem == nil {
+		if checked, problem := rest.CheckBody(registry, schema, body); problem == nil {
 			if why := refused(registry, schema, checked); why != "" {
 				t.Errorf("%q passes the check as %q, but: %s", body, checked, why)
 			}
@@ -228,7 +228,7 @@ func TestCheckBody(t *testing.T) {
 		},
 		{"{\"name\":\"\xff\"}", 400, nil, "the body is not UTF-8"},
 	} {
-		_, problem := httpapi.CheckBody(registry, schema, []byte(test.body))
+		_, problem := rest.CheckBody(registry, schema, []byte(test.body))
 		name := test.body[:min(len(test.body), 60)]
 		if problem == nil {
 			if test.status != 0 {

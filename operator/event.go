@@ -1,4 +1,4 @@
-package webhook
+package operator
 
 import (
 	"context"
@@ -27,8 +27,8 @@ type Event struct {
 	Timestamp       string  `json:"timestamp"`
 }
 
-// NewEvent returns an event in this form.
-func NewEvent(e tidings.Event) Event {
+// newEvent returns an event in this form.
+func newEvent(e tidings.Event) Event {
 	out := Event{
 		ID: e.ID, Sequence: e.Sequence, ResourceVersion: e.ResourceVersion, Event: e.Name(),
 		ResourceType: string(e.Type),
@@ -83,11 +83,11 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 		return nil, err
 	}
 	page := &Page[Event]{Items: []Event{}}
-	oldest, err := s.log.Oldest(ctx)
+	oldest, err := s.log().Oldest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.log.Advance(ctx)
+	head, err := s.log().Advance(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 		return nil, invalid("before", "the log ends at %d", head)
 	}
 	if !f.Since.IsZero() {
-		from, err := s.log.SequenceAt(ctx, f.Since)
+		from, err := s.log().SequenceAt(ctx, f.Since)
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +107,7 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 	}
 	for looked := 0; end >= oldest && looked < scanLimit; looked += eventBatch {
 		after := max(end-eventBatch, oldest-1)
-		events, err := s.log.Read(ctx, after, int(end-after))
+		events, err := s.log().Read(ctx, after, int(end-after))
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +115,7 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 			if e.Sequence > end || !f.wants(e.Name(), e.Resource(), e.Time) {
 				continue
 			}
-			page.Items = append(page.Items, NewEvent(e))
+			page.Items = append(page.Items, newEvent(e))
 			if len(page.Items) == f.Limit {
 				page.Next = e.Sequence
 				return page, nil
@@ -135,20 +135,20 @@ func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 	parked := eventlog.ParkedFilter{Limit: 1}
 	missing := notFound("the log holds no event %s: there was none, it has expired, or the database lost it", id)
 	if sequence, err := strconv.ParseInt(id, 10, 64); err == nil {
-		events, err := s.log.Read(ctx, sequence-1, 1)
+		events, err := s.log().Read(ctx, sequence-1, 1)
 		if err != nil || len(events) > 0 && events[0].Sequence == sequence {
 			return first(events), err
 		}
 		parked.Sequence = sequence
 		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
 	} else {
-		e, found, err := s.log.Find(ctx, id)
+		e, found, err := s.log().Find(ctx, id)
 		if err != nil || found {
 			return e, err
 		}
 		parked.ID = id
 	}
-	rows, err := s.log.Parked(ctx, parked)
+	rows, err := s.log().Parked(ctx, parked)
 	if err != nil || len(rows) > 0 {
 		return first(rows).Event, err
 	}
@@ -177,7 +177,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
 	from := attemptCursor{f.Before / blockRecords, int(f.Before % blockRecords)}
 	if f.Before > 0 {
-		_, newest, err := s.log.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 1})
+		_, newest, err := s.log().ReadHistory(ctx, eventlog.HistoryFilter{Limit: 1})
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +197,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	}
 	page := &Page[Attempt]{Items: []Attempt{}}
 	for looked := 0; looked < scanLimit; {
-		records, oldest, err := s.log.ReadHistory(ctx, blocks)
+		records, oldest, err := s.log().ReadHistory(ctx, blocks)
 		if err != nil {
 			return nil, err
 		}
@@ -276,7 +276,7 @@ func (s *Service) Parked(
 		if f.After, err = strconv.ParseInt(position, 10, 64); err != nil || f.After < 0 {
 			return nil, invalid("after", "expected the next of a page, or a position: a whole number")
 		}
-		head, err := s.log.Advance(ctx)
+		head, err := s.log().Advance(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +284,7 @@ func (s *Service) Parked(
 			return nil, invalid("after", "the log ends at %d", head)
 		}
 	}
-	rows, err := s.log.Parked(ctx, f)
+	rows, err := s.log().Parked(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -296,7 +296,7 @@ func (s *Service) Parked(
 			break
 		}
 		page.Items = append(page.Items, Parked{
-			Event: NewEvent(r.Event), Endpoint: r.Endpoint, Attempts: r.Attempts, Next: stamp(r.Next),
+			Event: newEvent(r.Event), Endpoint: r.Endpoint, Attempts: r.Attempts, Next: stamp(r.Next),
 			Dead: stamp(r.Dead), Reason: r.Reason,
 		})
 	}
@@ -330,16 +330,16 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 	if err != nil {
 		return nil, err
 	}
-	out := &Explanation{Event: NewEvent(e), Endpoints: []Explained{}}
+	out := &Explanation{Event: newEvent(e), Endpoints: []Explained{}}
 	states, err := s.Endpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
-	gaps, err := s.log.Gaps(ctx, gapLimit)
+	gaps, err := s.log().Gaps(ctx, gapLimit)
 	if err != nil {
 		return nil, err
 	}
-	for _, endpoint := range s.relay().Endpoints() {
+	for _, endpoint := range s.endpoints() {
 		x := Explained{Endpoint: endpoint.Name, Attempts: []Attempt{}}
 		var ok bool
 		if x.Pattern, ok = endpoint.MatchedBy(e); !ok {
@@ -372,7 +372,7 @@ func (s *Service) explain(
 	}
 	x.Attempts = attempts.Items
 	slices.Reverse(x.Attempts)
-	rows, err := s.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint.Name, Sequence: e.Sequence, Limit: 1})
+	rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint.Name, Sequence: e.Sequence, Limit: 1})
 	if err != nil {
 		return err
 	}
@@ -437,7 +437,7 @@ func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explai
 			r.Reason, stamp(r.Next))
 	default:
 		x.Fate = "behind"
-		first, err := s.log.NextParked(ctx, r.Endpoint, r.Event, 1)
+		first, err := s.log().NextParked(ctx, r.Endpoint, r.Event, 1)
 		if err != nil {
 			return err
 		}

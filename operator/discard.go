@@ -1,4 +1,4 @@
-package webhook
+package operator
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func (s *Service) Discard(ctx context.Context, endpoint string, in NewDiscard) (
 		if filter.Sequence, err = strconv.ParseInt(in.Event, 10, 64); err != nil {
 			filter.ID = in.Event
 		}
-		rows, err := s.log.Parked(ctx, filter)
+		rows, err := s.log().Parked(ctx, filter)
 		if err == nil && len(rows) == 0 {
 			err = notFound("endpoint %s has no dead letter %s; 'tidings parked --dead' lists them", endpoint, in.Event)
 		}

@@ -1,4 +1,4 @@
-package httpapi
+package rest
 
 import (
 	"bytes"
@@ -34,14 +34,14 @@ const (
 func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) ([]byte, *huma.ErrorModel) {
 	c := &checker{registry: registry, body: body, path: []byte("body")}
 	within := c.value(schema)
-	p := newProblem(http.StatusUnprocessableEntity, validationFailed)
+	p := NewProblem(http.StatusUnprocessableEntity, validationFailed)
 	switch {
 	case !within && !c.malformed:
 		p.Errors = c.problems[len(c.problems)-1:]
 	case !utf8.Valid(body):
-		return nil, newProblem(http.StatusBadRequest, "the body is not UTF-8")
+		return nil, NewProblem(http.StatusBadRequest, "the body is not UTF-8")
 	case !json.Valid(body):
-		return nil, newProblem(http.StatusBadRequest, "the body is not JSON: "+syntaxError(body))
+		return nil, NewProblem(http.StatusBadRequest, "the body is not JSON: "+syntaxError(body))
 	case len(c.problems) > 0:
 		p.Errors = c.problems
 		p.Detail = listed(validationFailed, c.more)

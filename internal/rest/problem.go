@@ -1,4 +1,4 @@
-package httpapi
+package rest
 
 import (
 	"context"
@@ -15,82 +15,94 @@ import (
 
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/limit"
-	"github.com/tidings-dev/tidings/internal/resource"
-	"github.com/tidings-dev/tidings/internal/webhook"
 )
 
-var statuses = map[resource.Code]int{
-	resource.Invalid:         http.StatusUnprocessableEntity,
-	resource.Unusable:        http.StatusBadRequest,
-	resource.Unauthenticated: http.StatusUnauthorized,
-	resource.Forbidden:       http.StatusForbidden,
-	resource.NotFound:        http.StatusNotFound,
-	resource.Conflict:        http.StatusConflict,
-	resource.Changed:         http.StatusPreconditionFailed,
-	resource.TooLarge:        http.StatusRequestEntityTooLarge,
-	resource.NotConfigured:   http.StatusNotImplemented,
-	resource.RemoteFailed:    http.StatusBadGateway,
-	resource.RemoteTimeout:   http.StatusGatewayTimeout,
-	resource.Busy:            http.StatusServiceUnavailable,
+// Error is a request that is refused.
+type Error struct {
+	Status int
+	// Field is what the request has wrong; empty where it is not one thing.
+	Field   string
+	Message string
 }
 
-// statusClientGone is what metrics and traces show for a request whose client hung
+// Error returns the field and the message.
+func (e *Error) Error() string {
+	if e.Field != "" {
+		return e.Field + ": " + e.Message
+	}
+	return e.Message
+}
+
+// Invalid refuses a request for what a field has.
+func Invalid(field, message string) error {
+	return &Error{Status: http.StatusUnprocessableEntity, Field: field, Message: message}
+}
+
+// ExpiredProblem says where to go on after events have expired, or were lost by the
+// database.
+type ExpiredProblem struct {
+	huma.ErrorModel
+	After string `json:"after" doc:"The after with which to start again: before the oldest event there is, or where the database lost some."`
+}
+
+// StatusClientGone is what metrics and traces show for a request whose client hung
 // up before the answer: neither the server's fault nor the request's. It is the
 // number that nginx uses.
-const statusClientGone = 499
+const StatusClientGone = 499
 
-func newProblem(status int, detail string) *huma.ErrorModel {
+// NewProblem returns a problem document.
+func NewProblem(status int, detail string) *huma.ErrorModel {
 	return &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: detail}
 }
 
-// problem turns an error into a problem document (RFC 9457). Only errors with a
-// code are shown; the text of any other stays in the log.
-func (a *api) problem(ctx context.Context, err error) *huma.ErrorModel {
-	e, ok := errors.AsType[*resource.Error](err)
+// problem turns an error into a problem document (RFC 9457). Only errors that are meant
+// for the caller are shown; the text of any other stays in the log.
+func (a *API) problem(ctx context.Context, err error) *huma.ErrorModel {
+	var p *huma.ErrorModel
+	if e, ok := errors.AsType[*Error](err); ok {
+		p = FieldProblem(e.Status, e.Field, e.Message)
+	} else {
+		p = a.Explain(err)
+	}
 	// Nobody reads the answer, unless it is about a body that did not come.
-	if errors.Is(ctx.Err(), context.Canceled) && (!ok || statuses[e.Code] >= http.StatusInternalServerError) {
+	if errors.Is(ctx.Err(), context.Canceled) && (p == nil || p.Status >= http.StatusInternalServerError) {
 		return &huma.ErrorModel{
-			Status: statusClientGone, Title: "Client Closed Request",
+			Status: StatusClientGone, Title: "Client Closed Request",
 			Detail: "the client closed the connection",
 		}
 	}
-	if ok {
-		p := newProblem(statuses[e.Code], e.Error())
-		if e.Field != "" {
-			p.Errors = []*huma.ErrorDetail{{Location: e.Field, Message: e.Message}}
-		}
+	if p != nil {
 		return p
 	}
-	if e, ok := errors.AsType[*webhook.Error](err); ok {
-		if e.NotFound {
-			return newProblem(http.StatusNotFound, e.Message)
-		}
-		if e.Field != "" {
-			p := newProblem(http.StatusUnprocessableEntity, e.Error())
-			p.Errors = []*huma.ErrorDetail{{Location: e.Field, Message: e.Message}}
-			return p
-		}
-		return newProblem(http.StatusConflict, e.Message)
-	}
 	if busy, ok := errors.AsType[*limit.BusyError](err); ok {
-		return newProblem(http.StatusServiceUnavailable, busy.Error())
+		return NewProblem(http.StatusServiceUnavailable, busy.Error())
 	}
 	if limited, ok := errors.AsType[*limit.RateError](err); ok {
-		return newProblem(http.StatusTooManyRequests, limited.Error())
+		return NewProblem(http.StatusTooManyRequests, limited.Error())
 	}
 	if ctx.Err() != nil {
-		return newProblem(http.StatusServiceUnavailable, "the request was cut off")
+		return NewProblem(http.StatusServiceUnavailable, "the request was cut off")
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)
 	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
-		return newProblem(http.StatusServiceUnavailable,
+		return NewProblem(http.StatusServiceUnavailable,
 			"the server's storage does not answer; try again (GET /readyz, or the server's log, says why)")
 	}
-	return newProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
+	return NewProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
 }
 
-// fail answers with the problem of an error.
-func (a *api) fail(ctx context.Context, w http.ResponseWriter, err error) {
+// FieldProblem returns a problem document about a field of a request, which may be empty.
+func FieldProblem(status int, field, message string) *huma.ErrorModel {
+	if field == "" {
+		return NewProblem(status, message)
+	}
+	p := NewProblem(status, field+": "+message)
+	p.Errors = []*huma.ErrorDetail{{Location: field, Message: message}}
+	return p
+}
+
+// Fail answers with the problem of an error.
+func (a *API) Fail(ctx context.Context, w http.ResponseWriter, err error) {
 	if gone, ok := errors.AsType[*ExpiredProblem](err); ok {
 		writeProblem(w, gone.Status, gone)
 		return
@@ -100,8 +112,9 @@ func (a *api) fail(ctx context.Context, w http.ResponseWriter, err error) {
 	writeProblem(w, p.Status, p)
 }
 
-func refuse(w http.ResponseWriter, status int, detail string) {
-	writeProblem(w, status, newProblem(status, detail))
+// Refuse answers with a problem document.
+func Refuse(w http.ResponseWriter, status int, detail string) {
+	writeProblem(w, status, NewProblem(status, detail))
 }
 
 func writeProblem(w http.ResponseWriter, status int, p any) {
@@ -165,27 +178,34 @@ func boundProblem(_ huma.Context, _ string, v any) (any, error) {
 	return v, nil
 }
 
-func (a *api) noSuchRoute(w http.ResponseWriter, r *http.Request) {
-	var allowed []string
-	for _, method := range []string{
-		http.MethodGet, http.MethodPost, http.MethodPut,
-		http.MethodPatch, http.MethodDelete,
-	} {
-		other := r.Clone(r.Context())
-		other.Method = method
-		if _, pattern := a.mux.Handler(other); pattern != "/" {
-			allowed = append(allowed, method)
+// NoSuchRoute answers requests for what a mux has not got at all, or not with their
+// method.
+func NoSuchRoute(mux interface {
+	Handler(r *http.Request) (http.Handler, string)
+}, where string,
+) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range []string{
+			http.MethodGet, http.MethodPost, http.MethodPut,
+			http.MethodPatch, http.MethodDelete,
+		} {
+			other := r.Clone(r.Context())
+			other.Method = method
+			if _, pattern := mux.Handler(other); pattern != "/" {
+				allowed = append(allowed, method)
+			}
 		}
+		if allowed == nil {
+			Refuse(w, http.StatusNotFound, "there is no such path; "+where+" lists those there are")
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		Refuse(w, http.StatusMethodNotAllowed, "this path takes "+strings.Join(allowed, ", "))
 	}
-	if allowed == nil {
-		refuse(w, http.StatusNotFound, "there is no such path; "+root+"/docs lists those there are")
-		return
-	}
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	refuse(w, http.StatusMethodNotAllowed, "this path takes "+strings.Join(allowed, ", "))
 }
 
-func (a *api) recoverPanics(next http.Handler) http.Handler {
+func (a *API) recoverPanics(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			switch p := recover(); p {
@@ -195,7 +215,7 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 			default:
 				a.Logger.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", p,
 					"stack", string(debug.Stack()))
-				refuse(w, http.StatusInternalServerError, "something went wrong here; the server's log says what")
+				Refuse(w, http.StatusInternalServerError, "something went wrong here; the server's log says what")
 			}
 		}()
 		next.ServeHTTP(w, r)
@@ -206,7 +226,7 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 func sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusForbidden, "a page elsewhere can't make changes here")
+		Refuse(w, http.StatusForbidden, "a page elsewhere can't make changes here")
 	}))
 	return protection.Handler(next)
 }

@@ -1,4 +1,4 @@
-package httpapi
+package rest
 
 import (
 	"bytes"
@@ -18,8 +18,6 @@ const jsonType = "application/json"
 
 const (
 	bodyLimit = 1 << 20
-	// itemsLimit is for the items of a vector store, of which many come at once.
-	itemsLimit = 16 << 20
 	// smallBody is the size up to which a body does not count as large.
 	smallBody = 64 << 10
 )
@@ -27,7 +25,7 @@ const (
 // readBody reads and checks the JSON bodies of an operation before anything is
 // decoded, so that a bad one costs little more than the bytes it has. A large one
 // waits for room, which it keeps until the request is answered.
-func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
+func (a *API) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
 		if ctx.Operation().RequestBody == nil {
@@ -42,17 +40,17 @@ func (a *api) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 			return
 		}
 		b := &body{from: r, limit: limit, leave: func() {}, enter: func(n int64) (func(), error) {
-			return a.Limits.Bodies.Enter(ctx.Context(), caller(ctx.Context()).UserID, n)
+			return a.Limits.Bodies.Enter(ctx.Context(), idOf(ctx.Context()), n)
 		}}
 		defer func() { b.leave() }()
 		problem, err := b.read()
 		checked := b.text.Bytes()
 		switch {
 		case err != nil:
-			a.fail(ctx.Context(), w, err)
+			a.Fail(ctx.Context(), w, err)
 			return
 		case problem == nil && len(checked) > 0:
-			checked, problem = checkBody(a.huma.OpenAPI().Components.Schemas, schema, checked)
+			checked, problem = checkBody(a.Huma.OpenAPI().Components.Schemas, schema, checked)
 		}
 		if problem != nil {
 			writeProblem(w, problem.Status, problem)
@@ -75,7 +73,7 @@ func readNothing(r *http.Request) *huma.ErrorModel {
 	if text := strings.TrimSpace(string(text)); err == nil && (text == "" || text == "{}" || text == "null") {
 		return nil
 	}
-	problem := newProblem(http.StatusUnprocessableEntity, "this operation takes no body")
+	problem := NewProblem(http.StatusUnprocessableEntity, "this operation takes no body")
 	problem.Errors = []*huma.ErrorDetail{{Location: "body", Message: "expected no body"}}
 	return problem
 }
@@ -101,13 +99,13 @@ type body struct {
 	text  bytes.Buffer
 }
 
-// read reads the body, at the pace that [api.paced] allows. It returns a problem
+// read reads the body, at the pace that [API.paced] allows. It returns a problem
 // with the body, or an error if there is no room for it.
 func (b *body) read() (*huma.ErrorModel, error) {
 	if given := b.from.Header.Get("Content-Type"); given != "" {
 		kind, _, err := mime.ParseMediaType(given)
 		if err != nil || kind != jsonType && !strings.HasSuffix(kind, "+json") {
-			return newProblem(http.StatusUnsupportedMediaType, "expected the Content-Type "+jsonType), nil
+			return NewProblem(http.StatusUnsupportedMediaType, "expected the Content-Type "+jsonType), nil
 		}
 	}
 	size := b.from.ContentLength
@@ -143,14 +141,14 @@ func (b *body) readTo(size int64) *huma.ErrorModel {
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
 	case isNet && timeout.Timeout():
-		return newProblem(http.StatusRequestTimeout, "the body came too slowly")
+		return NewProblem(http.StatusRequestTimeout, "the body came too slowly")
 	case err != nil:
-		return newProblem(http.StatusBadRequest, "the body broke off")
+		return NewProblem(http.StatusBadRequest, "the body broke off")
 	}
 	return nil
 }
 
 func tooLarge(limit int64) *huma.ErrorModel {
-	return newProblem(http.StatusRequestEntityTooLarge,
+	return NewProblem(http.StatusRequestEntityTooLarge,
 		fmt.Sprintf("the body is larger than %d bytes, the most that this operation takes", limit))
 }

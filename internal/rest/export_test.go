@@ -1,0 +1,4 @@
+package rest
+
+// CheckBody is checkBody, for tests.
+var CheckBody = checkBody

@@ -1,0 +1,22 @@
+package operator
+
+import (
+	"net/http"
+
+	"github.com/tidings-dev/tidings/internal/rest"
+	"github.com/tidings-dev/tidings/outbox"
+	"github.com/tidings-dev/tidings/vocabulary"
+)
+
+// Source is what a feed reads.
+type Source = source
+
+// FeedHandler is a [Handler] that has the feed of a source and nothing else.
+func FeedHandler(from Source, types outbox.Types, authorize Authorize) http.Handler {
+	s := New(nil, Options{})
+	return s.handler(http.NewServeMux(), authorize, func(api *rest.API) func(http.Handler) http.Handler {
+		f := &feed{API: api, types: func() vocabulary.Types { return types }, source: func() source { return from }}
+		f.register()
+		return f.streams
+	})
+}

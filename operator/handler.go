@@ -1,0 +1,177 @@
+// Package operator is what the operator of a program sees and does about its webhooks:
+// how endpoints are doing, what became of an event, pausing, trying and sending again,
+// the feed of events, and metrics for Prometheus. Tidings' own server is built on it.
+//
+//	mux.Handle("/ops/", operator.Handler(hooks, mayOperate, operator.Options{Path: "/ops"}))
+//	prometheus.MustRegister(operator.Collector(hooks))
+//
+// [Handler] has the operations that docs/operations.md describes, with problem documents
+// (RFC 9457), and describes itself at /openapi.json below its path. A [Service] is the
+// same for Go code. The package imports huma and Prometheus' client, which nobody pays
+// for who does not import it.
+package operator
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/limit"
+	"github.com/tidings-dev/tidings/internal/rest"
+	"github.com/tidings-dev/tidings/outbox"
+)
+
+// Role is what a caller may do; each may what those before it may.
+type Role int
+
+// The roles.
+const (
+	Nobody  Role = iota // is refused
+	Reader              // reads the feed
+	Viewer              // sees endpoints, events, attempts and replays
+	Manager             // pauses, tries, sends again and discards
+)
+
+// Caller is who makes a request.
+type Caller struct {
+	// ID is who it is: it is logged, noted with replays, sent with pings, and what the
+	// limits of one caller are counted by.
+	ID   string
+	Role Role
+	// MayRead reports whether the feed shows them an event; nil means that it shows all
+	// of them.
+	MayRead func(tidings.Event) bool
+}
+
+// Authorize says who makes a request. An error, whose text is not shown, refuses it with
+// 401, and the role [Nobody] with 403. For those who wait for events it is called again
+// every 15 seconds, so it must not read the request's body.
+type Authorize func(*http.Request) (Caller, error)
+
+// Options of a [Service] and a [Handler]; the zero value works.
+type Options struct {
+	// Path is where the handler is mounted, such as "/ops"; empty means the root. With
+	// a Path that ends with /api/v1, the command tidings can be used: its --url is what
+	// comes before that.
+	Path string
+	// ParseID returns the id of a resource as the log has it, or why there is none like
+	// it; nil takes every id as it is.
+	ParseID func(string) (string, error)
+	// Logger is told of what operators do and of requests that fail; nil means
+	// [slog.Default].
+	Logger *slog.Logger
+	// Stopping ends requests that wait for events when it is closed, so that a server
+	// can shut down; nil means never.
+	Stopping <-chan struct{}
+}
+
+// Limits of a handler: for all callers, and for each of them.
+const (
+	maxRequests, maxRequestsOfOne = 64, 16
+	maxStreams, maxStreamsOfOne   = 1000, 100
+	maxScans, maxScansOfOne       = 8, 4
+	placeWait                     = 5 * time.Second
+)
+
+// Handler returns the operator API of an outbox: the operations under /webhooks and the
+// feed, /events, below Options.Path. The program decides who may call it. It panics if
+// authorize is nil.
+func Handler(hooks *outbox.Outbox, authorize Authorize, o Options) http.Handler {
+	s := New(hooks, o)
+	mux := http.NewServeMux()
+	return s.handler(mux, authorize, func(api *rest.API) func(http.Handler) http.Handler { return Register(api, s) })
+}
+
+func (s *Service) handler(
+	mux *http.ServeMux, authorize Authorize, register func(*rest.API) func(http.Handler) http.Handler,
+) http.Handler {
+	if authorize == nil {
+		panic("operator.Handler: authorize is nil; say who may look and who may act")
+	}
+	of := func(what string, total, perUser int64) *limit.Places {
+		return limit.NewPlaces(limit.Options{What: what, Total: total, PerUser: perUser, Wait: placeWait})
+	}
+	root := strings.TrimSuffix(s.options.Path, "/")
+	config := huma.DefaultConfig("Webhooks", "1")
+	config.Info.Description = "What became of events, and what to do about it."
+	api := rest.New(mux, config, rest.Options{
+		Root: root, Logger: cmp.Or(s.options.Logger, slog.Default()), Stopping: s.options.Stopping,
+		Explain: Explain,
+		Admit: func(_ http.ResponseWriter, r *http.Request) (rest.Session, error) {
+			who, err := admit(authorize, r)
+			if err == nil && s.hooks != nil && s.relay() == nil {
+				err = errNoEndpoints
+			}
+			return who, err
+		},
+		Limits: rest.Limits{
+			Requests: of("requests", maxRequests, maxRequestsOfOne),
+			Streams:  of("event streams and requests that wait for events", maxStreams, maxStreamsOfOne),
+			Scans:    of("searches and other long reads", maxScans, maxScansOfOne),
+		},
+	})
+	streams := register(api)
+	mux.HandleFunc("/", rest.NoSuchRoute(mux, root+"/openapi.json"))
+	return api.Wrap(streams(mux))
+}
+
+// session is the caller of a request to a [Handler].
+type session struct {
+	Caller
+	authorize Authorize
+	request   *http.Request
+}
+
+var (
+	errUnauthorized = &rest.Error{Status: http.StatusUnauthorized, Message: "this needs valid credentials"}
+	errForbidden    = &rest.Error{Status: http.StatusForbidden, Message: "you may not do this"}
+)
+
+func admit(authorize Authorize, r *http.Request) (rest.Session, error) {
+	who, err := authorize(r)
+	switch {
+	case err != nil:
+		return nil, errUnauthorized
+	case who.Role < Reader:
+		return nil, errForbidden
+	}
+	return &session{who, authorize, r}, nil
+}
+
+// ID implements [rest.Session].
+func (s *session) ID() string { return s.Caller.ID }
+
+func (s *session) need(role Role) error {
+	if s.Role < role {
+		return errForbidden
+	}
+	return nil
+}
+
+// MayLook implements [rest.Session].
+func (s *session) MayLook() error { return s.need(Viewer) }
+
+// MayAct implements [rest.Session].
+func (s *session) MayAct() error { return s.need(Manager) }
+
+// MayRead implements [rest.Session].
+func (s *session) MayRead(e tidings.Event) bool {
+	return s.Caller.MayRead == nil || s.Caller.MayRead(e)
+}
+
+// Changes implements [rest.Session].
+func (*session) Changes(tidings.Event) bool { return false }
+
+// Changed implements [rest.Session].
+func (*session) Changed() <-chan struct{} { return nil }
+
+// Recheck implements [rest.Session].
+func (s *session) Recheck(context.Context) (rest.Session, error) {
+	return admit(s.authorize, s.request)
+}

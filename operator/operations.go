@@ -1,0 +1,211 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/rest"
+)
+
+// operations adds what operators see and do to an API.
+type operations struct {
+	*Service
+	api *rest.API
+}
+
+// Register adds the operations under /webhooks and the feed, /events, to Tidings' own
+// server, which programs do with [Handler]. What it returns serves event streams before
+// other requests.
+func Register(api *rest.API, s *Service) (streams func(http.Handler) http.Handler) {
+	o := &operations{s, api}
+	o.addEndpoints()
+	o.addEvents()
+	o.addReplays()
+	f := &feed{API: api, types: s.types, source: func() source { return live{s.relay(), s.log()} }}
+	f.register()
+	return f.streams
+}
+
+// Explain returns the problem of an [Error], for Tidings' own server; nil for others.
+func Explain(err error) *huma.ErrorModel {
+	e, ok := errors.AsType[*Error](err)
+	switch {
+	case !ok:
+		return nil
+	case e.NotFound:
+		return rest.NewProblem(http.StatusNotFound, e.Message)
+	case e.Field != "":
+		return rest.FieldProblem(http.StatusUnprocessableEntity, e.Field, e.Message)
+	}
+	return rest.NewProblem(http.StatusConflict, e.Message)
+}
+
+// look adds an operation for those who may look, and act one for those who may act.
+func look[I, O any](a *rest.API, op huma.Operation, do func(context.Context, *I) (O, error)) {
+	rest.Register(a, op, func(ctx context.Context, in *I) (*rest.Plain[O], error) {
+		if err := rest.SessionOf(ctx).MayLook(); err != nil {
+			return nil, err
+		}
+		return rest.Answer(do(ctx, in))
+	})
+}
+
+func act[I, O any](a *rest.API, op huma.Operation, do func(context.Context, string, *I) (O, error)) {
+	rest.Register(a, op, func(ctx context.Context, in *I) (*rest.Plain[O], error) {
+		who := rest.SessionOf(ctx)
+		if err := who.MayAct(); err != nil {
+			return nil, err
+		}
+		return rest.Answer(do(ctx, who.ID(), in))
+	})
+}
+
+type byName struct {
+	Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
+}
+
+// listing is the query of lists of events and attempts.
+type listing struct {
+	Types    string    `query:"types" doc:"Patterns, separated by commas."`
+	Resource string    `query:"resource" doc:"An id, or a type and an id such as provider/<id>."`
+	Since    time.Time `query:"since"`
+	Until    time.Time `query:"until"`
+	Before   int64     `query:"before" minimum:"1" doc:"The next of the page before."`
+	Limit    int       `query:"limit" minimum:"1" maximum:"1000" default:"40"`
+}
+
+func (o *operations) filter(l *listing) (Filter, error) {
+	patterns, err := parsePatterns(o.types(), "types", l.Types)
+	return Filter{
+		Patterns: patterns, Resource: l.Resource, Since: l.Since, Until: l.Until, Before: l.Before, Limit: l.Limit,
+	}, err
+}
+
+type none struct{}
+
+func (o *operations) addEndpoints() {
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints", "listEndpoints", "How all endpoints are doing"),
+		func(ctx context.Context, _ *none) (*Page[*Endpoint], error) {
+			items, err := o.Endpoints(ctx)
+			return &Page[*Endpoint]{Items: items}, err
+		})
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints/{name}", "getEndpoint", "How an endpoint is doing"),
+		func(ctx context.Context, in *byName) (*Endpoint, error) { return o.Endpoint(ctx, in.Name) })
+	for _, verb := range []struct {
+		path, id, summary string
+		do                func(context.Context, string) (*Endpoint, error)
+	}{
+		{"pause", "pauseEndpoint", "Stop deliveries; events wait in the log", o.Pause},
+		{"resume", "resumeEndpoint", "End a pause", o.Resume},
+		{"enable", "enableEndpoint", "Deliver again to an endpoint that wanted no more", o.Enable},
+	} {
+		op := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/"+verb.path, verb.id, verb.summary)
+		op.Errors = []int{http.StatusConflict}
+		act(o.api, op, func(ctx context.Context, who string, in *byName) (*Endpoint, error) {
+			o.api.Logger.InfoContext(ctx, "operator: "+verb.path, "endpoint", in.Name, "user_id", who)
+			return verb.do(ctx, in.Name)
+		})
+	}
+	act(o.api, rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/test", "testEndpoint",
+		"Send a webhook.ping, and see what comes of it"),
+		func(ctx context.Context, who string, in *byName) (*Tried, error) { return o.Test(ctx, in.Name, who) })
+	discard := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/discard", "discardDeadLetters",
+		"Remove dead letters of an endpoint: one, or all")
+	act(o.api, discard, func(ctx context.Context, who string, in *struct {
+		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
+		Body NewDiscard
+	},
+	) (*Discarded, error) {
+		out, err := o.Discard(ctx, in.Name, in.Body)
+		if out.Discarded > 0 {
+			o.api.Logger.InfoContext(ctx, "operator: discard dead letters", "endpoint", in.Name, "count",
+				out.Discarded, "user_id", who)
+		}
+		return out, err
+	})
+}
+
+func (o *operations) addEvents() {
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/events", "listWebhookEvents", "List events, newest first"),
+		func(ctx context.Context, in *listing) (*Page[Event], error) {
+			return rest.Scanning(ctx, o.api, func() (*Page[Event], error) {
+				f, err := o.filter(in)
+				if err != nil {
+					return nil, err
+				}
+				return o.Events(ctx, f)
+			})
+		})
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/events/{event}", "explainEvent",
+		"What became of an event, for every endpoint, with its attempts"),
+		func(ctx context.Context, in *struct {
+			Event string `path:"event" doc:"Its webhook-id or its position."`
+		},
+		) (*Explanation, error) {
+			return rest.Scanning(ctx, o.api, func() (*Explanation, error) { return o.Explain(ctx, in.Event) })
+		})
+	type Listing = listing // huma reads what is exported
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/attempts", "listAttempts", "List attempts, newest first"),
+		func(ctx context.Context, in *struct {
+			Listing
+			Endpoint string `query:"endpoint"`
+			Outcome  string `query:"outcome" enum:"failures,delivered,merged,gone,throttled,unauthorized,rejected,refused,failed,unreachable,blocked"`
+			Event    string `query:"event" doc:"The webhook-id or position of one event."`
+		},
+		) (*Page[Attempt], error) {
+			return rest.Scanning(ctx, o.api, func() (*Page[Attempt], error) {
+				f, err := o.filter(&in.Listing)
+				if err != nil {
+					return nil, err
+				}
+				f.Endpoint, f.Outcome, f.Event = in.Endpoint, in.Outcome, in.Event
+				return o.Attempts(ctx, f)
+			})
+		})
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/parked", "listParked",
+		"List events that failed on their own, and dead letters"),
+		func(ctx context.Context, in *struct {
+			Endpoint string `query:"endpoint"`
+			Dead     bool   `query:"dead" doc:"Dead letters only."`
+			After    string `query:"after" doc:"The next of the page before."`
+			Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"40"`
+		},
+		) (*ParkedPage, error) {
+			return o.Parked(ctx, in.Endpoint, in.Dead, in.After, in.Limit)
+		})
+}
+
+func (o *operations) addReplays() {
+	begin := rest.Operation(http.MethodPost, "/webhooks/replays", "replay",
+		"Send events again: one, a range of time, some, or all dead letters")
+	begin.Description = fmt.Sprintf("Replays of an endpoint run one after another. At most %d of them wait or run; "+
+		"another is refused with 409.", eventlog.MaxReplays)
+	begin.DefaultStatus = http.StatusCreated
+	begin.Errors = []int{http.StatusConflict}
+	act(o.api, begin, func(ctx context.Context, who string, in *rest.WithBody[NewReplay]) (*Replay, error) {
+		r, err := o.Replay(ctx, in.Body, who)
+		if err == nil {
+			o.api.Logger.InfoContext(ctx, "operator: replay", "endpoint", r.Endpoint, "replay", r.ID, "user_id", who)
+		}
+		return r, err
+	})
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/replays", "listReplays", "List replays, newest first"),
+		func(ctx context.Context, in *struct {
+			Limit int `query:"limit" minimum:"1" maximum:"1000" default:"40"`
+		},
+		) (*Page[*Replay], error) {
+			return o.Replays(ctx, in.Limit)
+		})
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/replays/{id}", "getReplay", "How far a replay has come"),
+		func(ctx context.Context, in *rest.ByID) (*Replay, error) { return o.GetReplay(ctx, in.ID) })
+	cancel := rest.Operation(http.MethodPost, "/webhooks/replays/{id}/cancel", "cancelReplay", "End a replay")
+	cancel.Errors = []int{http.StatusConflict}
+	act(o.api, cancel,
+		func(ctx context.Context, _ string, in *rest.ByID) (*Replay, error) { return o.CancelReplay(ctx, in.ID) })
+}
