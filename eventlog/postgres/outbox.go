@@ -147,7 +147,7 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+
 			`', true) ||
 			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true) ||
-			set_config('enable_seqscan', 'off', true), `+id+`, `+start+` = `+l.start()+`
+			set_config('enable_seqscan', 'off', true) || set_config('jit', 'off', true), `+id+`, `+start+` = `+l.start()+`
 			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`,
 			l.outbox.head.Load()).Scan(&b.head, &set, &epoch, &same)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && (!same || l.WentBack(epoch, b.head)) {
@@ -205,16 +205,17 @@ func (l *Log) told() string {
 			SELECT position, nth, source, resource_type, action, at, resource_version, trace, resource_url, template, id,
 				CASE WHEN source IS NULL THEN resource_id WHEN resource_id = '' THEN '?' ELSE ` + l.clean("resource_id") +
 		` END AS resource_id,
-				CASE WHEN source IS NULL THEN user_id ELSE ` + l.clean("user_id") + ` END AS user_id,
-				CASE WHEN source IS NULL THEN owner_id ELSE ` + l.clean("owner_id") + ` END AS owner_id
+				CASE WHEN source IS NULL OR user_id = '' THEN user_id ELSE ` + l.clean("user_id") + ` END AS user_id,
+				CASE WHEN source IS NULL OR owner_id = '' THEN owner_id ELSE ` + l.clean("owner_id") + ` END AS owner_id
 			FROM kept
 		), told AS (
 			SELECT clean.position, nth, resource_type, action, resource_id, user_id, owner_id, at, trace,
 				CASE WHEN id <> '' THEN id ELSE overlay(substr(lpad(to_hex(at / 1000), 12, '0'), 1, 8) || '-' ||
 					substr(lpad(to_hex(at / 1000), 12, '0'), 9, 4) || gen_random_uuid()::text PLACING '-7' FROM 14 FOR 15) END AS id,
 				CASE WHEN resource_url <> '' AND octet_length(resource_url) <= 2048 THEN resource_url
-					ELSE replace(coalesce(nullif(template, ''), '/' || resource_type || '/{}'), '{}', ` +
-		l.schema + `tidings_escape(resource_id)) END AS resource_url,
+					ELSE replace(coalesce(nullif(template, ''), '/' || resource_type || '/{}'), '{}',
+						CASE WHEN resource_id ~ '^[A-Za-z0-9._~:@-]*$' THEN resource_id ELSE ` + l.schema +
+		`tidings_escape(resource_id) END) END AS resource_url,
 				CASE WHEN source IS NULL THEN resource_version ELSE ` + nextVersion + ` + nth END AS resource_version
 			FROM clean, state
 		)`

@@ -192,41 +192,63 @@ func faults(ctx context.Context, db querier, schema string, row attached) ([]Fin
 }
 
 // mends are the kinds that Repair puts right by attaching as before.
-var mends = []Kind{Replaced, Trigger, Function, Drift, Columns}
+var mends = []Kind{Replaced, Trigger, Function, Drift}
 
 // Repair is [Check], and puts right what a migration of the application, or a restore,
 // brought about: triggers that are missing, functions that do not fit. While triggers
 // were missing, changes were not told of: [Gaps] has when, and what was written since
 // they were last in their place is told of again, as far as that takes no time. What is
-// configured in another way, disabled, or gone is for an operator to decide. Call it at
-// start and every minute; several processes may.
+// configured in another way, disabled, or gone is for an operator to decide. A table that
+// is locked is left for the next call. Call it at start and every minute; several
+// processes may.
 func Repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
-	found, rows, err := check(ctx, db, tables, o)
-	if err == nil && slices.ContainsFunc(found, func(f Finding) bool { return f.Kind == Functions }) {
-		if err = install(ctx, db, tables, o); err == nil {
-			for i := range found {
-				found[i].Mended = found[i].Mended || found[i].Kind == Functions
-			}
-		}
-	}
+	found, err := repair(ctx, db, tables, o)
 	if err != nil {
 		return found, fmt.Errorf("repair triggers: %w", err)
 	}
-	for _, row := range rows {
-		ours := func(f Finding) bool { return f.Table == row.relation && slices.Contains(mends, f.Kind) }
-		if !slices.ContainsFunc(found, ours) {
-			if err := seen(ctx, db, o.schema(), row, found); err != nil {
-				return found, fmt.Errorf("repair triggers: %w", err)
+	return found, nil
+}
+
+func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
+	found, rows, err := check(ctx, db, tables, o)
+	if err != nil {
+		return found, err
+	}
+	for i := range found {
+		if found[i].Kind == Functions {
+			if err := install(ctx, db, tables, o); err != nil {
+				return found, err
 			}
-			continue
+			found[i].Mended = true
 		}
-		s := source{relation: row.relation, name: row.relation, spec: row.spec}
-		if err := mend(ctx, db, o.schema(), s); err != nil {
-			found = append(found, Finding{Table: row.relation, Kind: Trigger, What: err.Error()})
-			continue
+	}
+	for _, row := range rows {
+		kinds := make(map[Kind]bool)
+		for _, f := range found {
+			if f.Table == row.relation {
+				kinds[f.Kind] = true
+			}
 		}
-		for i := range found {
-			found[i].Mended = found[i].Mended || ours(found[i])
+		ours := func(k Kind) bool { return kinds[k] }
+		switch {
+		case slices.ContainsFunc(mends, ours) && !kinds[Columns] && !kinds[Missing] && !kinds[Renamed]:
+			s := source{relation: row.relation, name: row.relation, spec: row.spec}
+			failed := mend(ctx, db, o.schema(), s)
+			if ctx.Err() != nil {
+				return found, ctx.Err()
+			}
+			for i, f := range found {
+				if f.Table == row.relation && slices.Contains(mends, f.Kind) {
+					found[i].Mended = failed == nil
+					if failed != nil {
+						found[i].What += "; not mended: " + failed.Error()
+					}
+				}
+			}
+		case !kinds[Trigger] && !kinds[Replaced] && !kinds[Disabled] && !kinds[Missing]:
+			if err := seen(ctx, db, o.schema(), row); err != nil {
+				return found, err
+			}
 		}
 	}
 	return found, nil
@@ -240,13 +262,8 @@ func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
 	})
 }
 
-// seen notes that the triggers of a table are in their place, if they are.
-func seen(ctx context.Context, db *sql.DB, schema string, row attached, found []Finding) error {
-	if slices.ContainsFunc(found, func(f Finding) bool {
-		return f.Table == row.relation && (f.Kind == Disabled || f.Kind == Missing)
-	}) {
-		return nil
-	}
+// seen notes that the triggers of a table are in their place.
+func seen(ctx context.Context, db *sql.DB, schema string, row attached) error {
 	return transact(ctx, db, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".capture_seen($1)", row.id)
 		return err

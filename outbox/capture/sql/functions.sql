@@ -40,7 +40,7 @@ END $tidings$;
 CREATE OR REPLACE FUNCTION {schema}.capture_text(rel oid, col text, of_row text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $tidings$
 	SELECT CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format('%s%I::text', of_row, a.attname)
-		ELSE format('CASE num_nulls(%1$s%2$I) WHEN 0 THEN concat(%1$s%2$I) END', of_row, a.attname) END
+		ELSE format('(CASE num_nulls(%1$s%2$I) WHEN 0 THEN concat(%1$s%2$I) END)', of_row, a.attname) END
 	FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 	WHERE a.attrelid = rel AND a.attname = col AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
 $tidings$;
@@ -78,6 +78,13 @@ BEGIN
 	FROM unnest(key) WITH ORDINALITY u (col, nth);
 	RETURN coalesce(array_to_string(parts, ' || '':'' || '), '''?''');
 END $tidings$;
+
+-- The same for the resource that a row is a part of; NULL if it is of none.
+CREATE OR REPLACE FUNCTION {schema}.capture_part_key(rel oid, key text[], of_row text) RETURNS text
+LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT format('(CASE num_nulls(%s) WHEN 0 THEN %s END)', coalesce(string_agg(format('%s%I', of_row, col), ', '), '1'), capture_key(rel, key, of_row))
+	FROM unnest(array_remove(key, NULL)) u (col)
+$tidings$;
 
 -- An expression: whether a row is a resource.
 CREATE OR REPLACE FUNCTION {schema}.capture_where(rel oid, numbers jsonb, spec jsonb, of_row text) RETURNS text
@@ -132,11 +139,11 @@ BEGIN
 		IF cardinality(watched) > 0 AND NOT col.name = ANY (watched) THEN
 			CONTINUE;
 		ELSIF col.name = ANY (ignored) THEN
-			prepare := prepare || format(E'\t\t\told.%1$I := new.%1$I;\n', col.name);
+			prepare := prepare || format(E'\t\t\t\told.%1$I := new.%1$I;\n', col.name);
 		ELSIF col.is_json AND (NOT whole OR cardinality(watched) > 0) THEN
 			json := json || format(' AND ((%1$s%3$I::text IS NOT DISTINCT FROM %2$s%3$I::text) OR coalesce({inschema}.capture_same_json(%1$s%3$I::text, %2$s%3$I::text), false))', a, b, col.name);
 		ELSIF col.is_json THEN
-			prepare := prepare || format(E'\t\t\tIF old.%1$I::text <> new.%1$I::text AND {inschema}.capture_same_json(old.%1$I::text, new.%1$I::text) THEN old.%1$I := new.%1$I; END IF;\n', col.name);
+			prepare := prepare || format(E'\t\t\t\tIF old.%1$I::text <> new.%1$I::text AND {inschema}.capture_same_json(old.%1$I::text, new.%1$I::text) THEN old.%1$I := new.%1$I; END IF;\n', col.name);
 		ELSE
 			rows_a := rows_a || format('%s%I', a, col.name);
 			rows_b := rows_b || format('%s%I', b, col.name);

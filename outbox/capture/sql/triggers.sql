@@ -1,3 +1,10 @@
+-- An expression: the id of a row if it is a resource, or NULL.
+CREATE OR REPLACE FUNCTION {schema}.capture_id(s {schema}.tidings_sources, key text[], of_row text) RETURNS text
+LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT CASE w WHEN 'true' THEN k ELSE format('CASE WHEN %s THEN %s END', w, k) END
+	FROM (SELECT capture_where(s.relid, s.columns, s.spec, of_row) AS w, capture_key(s.relid, key, of_row) AS k) e
+$tidings$;
+
 -- The body of the function of a table's triggers. It depends on no column, so that no
 -- migration is blocked. All that reads columns by name stands in a block whose errors
 -- lead to the slow path; nothing is written in that block, so it costs no transaction id.
@@ -5,6 +12,7 @@ CREATE OR REPLACE FUNCTION {schema}.capture_compile(of_source integer) RETURNS t
 LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
 	s {schema}.tidings_sources; body text; partitioned boolean; created text; key text[]; same record; marker text;
+	is_old text; is_new text; url_new text; owner_new text; set_new text; set_old text;
 BEGIN
 	SELECT * INTO STRICT s FROM tidings_sources WHERE id = of_source;
 	IF s.part <> '' THEN
@@ -15,42 +23,45 @@ BEGIN
 	same := capture_same(s.relid, s.columns, s.spec, 'old.', 'new.', true);
 	created := CASE WHEN s.spec->'actions' ? 'created' THEN 'created' WHEN s.spec->'actions' ? 'updated' THEN 'updated' END;
 	marker := quote_literal('tidings.moved_' || s.id || '_' || substr(md5({name}), 1, 8));
+	url_new := capture_url(s.relid, s.columns, s.spec, 'new.');
+	owner_new := capture_owner(s.relid, s.columns, s.spec, 'new.');
+	is_old := capture_id(s, key, 'old.');
+	is_new := capture_id(s, key, 'new.');
+	set_new := CASE WHEN url_new <> '''''' THEN format(E'\t\t\turl := %s;\n', url_new) ELSE '' END ||
+		CASE WHEN owner_new <> 'NULL' THEN format(E'\t\t\towner := %s;\n', owner_new) ELSE '' END;
+	set_old := replace(CASE WHEN url_new <> '''''' THEN format(E'\t\t\tgone_url := %s;\n', capture_url(s.relid, s.columns, s.spec, 'old.')) ELSE '' END ||
+		CASE WHEN owner_new <> 'NULL' THEN format(E'\t\t\tgone_owner := %s;\n', capture_owner(s.relid, s.columns, s.spec, 'old.')) ELSE '' END, E'\t\t\t', E'\t\t\t\t');
 	body := format('
 DECLARE
-	before text; after text; url text; owner text; gone_url text := ''''; gone_owner text; place bigint; act text;
+	before text; after text; url text := ''''; owner text; gone_url text := ''''; gone_owner text; place bigint;
 BEGIN
-	IF TG_OP = ''TRUNCATE'' THEN
-		PERFORM {inschema}.capture_truncate(%s, TG_RELID);
-		RETURN NULL;
-	END IF;
 	BEGIN
-		IF TG_OP <> ''INSERT'' AND %s THEN
+		IF TG_OP = ''UPDATE'' THEN
 			before := %s;
-		END IF;
-		IF TG_OP <> ''DELETE'' AND %s THEN
 			after := %s;
-			url := %s;
-			owner := %s;
-		END IF;
-		IF before IS NOT DISTINCT FROM after THEN
-			IF before IS NULL THEN
-				RETURN NULL;
+			IF before = after THEN
+%s				IF %s THEN
+					RETURN NULL;
+				END IF;
+			ELSE
+%s				NULL;
 			END IF;
-%s			IF %s THEN
-				RETURN NULL;
-			END IF;
-		ELSIF before IS NOT NULL THEN
-			gone_url := %s;
-			gone_owner := %s;
+%s		ELSIF TG_OP = ''INSERT'' THEN
+			after := %s;
+%s		ELSIF TG_OP = ''DELETE'' THEN
+			before := %s;
+%s		ELSE
+			PERFORM {inschema}.capture_truncate(%s, TG_RELID);
+			RETURN NULL;
 		END IF;
 	EXCEPTION WHEN OTHERS THEN
-		PERFORM {inschema}.capture_slowly(%1$s, TG_OP, old, new, SQLERRM);
+		IF TG_OP = ''TRUNCATE'' THEN
+			RAISE;
+		END IF;
+		PERFORM {inschema}.capture_slowly(%s, TG_OP, old, new, SQLERRM);
 		RETURN NULL;
 	END;
-', s.id, capture_where(s.relid, s.columns, s.spec, 'old.'), capture_key(s.relid, key, 'old.'),
-		capture_where(s.relid, s.columns, s.spec, 'new.'), capture_key(s.relid, key, 'new.'),
-		capture_url(s.relid, s.columns, s.spec, 'new.'), capture_owner(s.relid, s.columns, s.spec, 'new.'),
-		same.prepare, same.same, capture_url(s.relid, s.columns, s.spec, 'old.'), capture_owner(s.relid, s.columns, s.spec, 'old.'));
+', is_old, is_new, same.prepare, same.same, set_old, set_new, is_new, set_new, is_old, set_old, s.id, s.id);
 	IF s.spec->'actions' ? 'deleted' THEN
 		body := body || format('	IF before IS NOT NULL AND before IS DISTINCT FROM after THEN
 		%s RETURNING position INTO place;
@@ -91,14 +102,15 @@ CREATE OR REPLACE FUNCTION {schema}.capture_compile_part(s {schema}.tidings_sour
 LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
 	parent jsonb := s.spec->'parent'; rel oid := to_regclass(s.spec->>'part_of'); key text[]; same record; joins text; joins_old text;
-	look text; half text := '';
+	ids text; rest text;
 BEGIN
 	key := capture_names(s.relid, s.columns, capture_list(s.spec->'key'));
 	same := capture_same(s.relid, s.columns, s.spec, 'old.', 'new.', true);
 	SELECT string_agg(format('p.%I = new.%I', k, c), ' AND ' ORDER BY nth), string_agg(format('p.%I = old.%I', k, c), ' AND ' ORDER BY nth)
 		INTO joins, joins_old FROM unnest(capture_list(parent->'key'), key) WITH ORDINALITY u (k, c, nth);
-	look := format('SELECT %s, %s, %s INTO %%s FROM %s p WHERE %%s AND %s', capture_key(rel, capture_list(parent->'key'), 'p.'),
-		capture_url(rel, '{}', parent, 'p.'), capture_owner(rel, '{}', parent, 'p.'), s.spec->>'part_of', capture_where(rel, '{}', parent, 'p.'));
+	ids := format('SELECT %s, %s, %s INTO ', capture_key(rel, capture_list(parent->'key'), 'p.'),
+		capture_url(rel, '{}', parent, 'p.'), capture_owner(rel, '{}', parent, 'p.'));
+	rest := format(' AND %s', capture_where(rel, '{}', parent, 'p.'));
 	RETURN format('
 DECLARE
 	before text; after text; url text; owner text; gone_url text := ''''; gone_owner text;
@@ -130,9 +142,9 @@ BEGIN
 		%s;
 	END IF;
 	RETURN NULL;
-END ', s.id, same.prepare, same.same, format(look, 'after, url, owner', joins),
-		format('%s IS DISTINCT FROM %s', capture_key(s.relid, key, 'old.'), capture_key(s.relid, key, 'new.')),
-		format(look, 'before, gone_url, gone_owner', joins_old), s.id,
+END ', s.id, same.prepare, same.same, ids || 'after, url, owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins || rest,
+		format('%s IS DISTINCT FROM %s', capture_part_key(s.relid, key, 'old.'), capture_part_key(s.relid, key, 'new.')),
+		ids || 'before, gone_url, gone_owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins_old || rest, s.id,
 		capture_insert(s.id, s.spec, '''updated''', 'before', 'gone_url', 'gone_owner'),
 		capture_insert(s.id, s.spec, '''updated''', 'after', 'url', 'owner'));
 END $tidings$;
@@ -169,8 +181,8 @@ BEGIN
 			key := coalesce(CASE WHEN s.part = '' THEN capture_primary_key(rel) END, key);
 		END IF;
 		EXECUTE format('SELECT CASE WHEN $3 <> ''INSERT'' AND %s THEN %s END, CASE WHEN $3 <> ''DELETE'' AND %s THEN %s END, %s, %s, %s, %s, $3 = ''UPDATE'' AND %s',
-			capture_where(rel, numbers, s.spec, '($1).'), capture_key(rel, key, '($1).'),
-			capture_where(rel, numbers, s.spec, '($2).'), capture_key(rel, key, '($2).'),
+			capture_where(rel, numbers, s.spec, '($1).'), CASE s.part WHEN '' THEN capture_key(rel, key, '($1).') ELSE capture_part_key(rel, key, '($1).') END,
+			capture_where(rel, numbers, s.spec, '($2).'), CASE s.part WHEN '' THEN capture_key(rel, key, '($2).') ELSE capture_part_key(rel, key, '($2).') END,
 			capture_url(rel, numbers, s.spec, '($1).'), capture_url(rel, numbers, s.spec, '($2).'),
 			capture_owner(rel, numbers, s.spec, '($1).'), capture_owner(rel, numbers, s.spec, '($2).'),
 			(capture_same(rel, numbers, s.spec, '($1).', '($2).', false)).same)
@@ -217,7 +229,7 @@ BEGIN
 		key := capture_names(rel, numbers, capture_list(s.spec->'key'));
 		IF s.part <> '' THEN
 			EXECUTE format('%s FROM (SELECT DISTINCT %s AS k FROM ONLY %s t) u WHERE k <> ''''',
-				capture_insert(s.id, s.spec, '''updated''', 'k', '''''', 'NULL'), capture_key(rel, key, 't.'), rel::regclass);
+				capture_insert(s.id, s.spec, '''updated''', 'k', '''''', 'NULL'), capture_part_key(rel, key, 't.'), rel::regclass);
 		ELSIF s.spec->'actions' ? 'deleted' THEN
 			EXECUTE format('%s FROM ONLY %s t WHERE %s', capture_insert(s.id, s.spec, '''deleted''', capture_key(rel, key, 't.'),
 				capture_url(rel, numbers, s.spec, 't.'), capture_owner(rel, numbers, s.spec, 't.')), rel::regclass,

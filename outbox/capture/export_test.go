@@ -1,0 +1,4 @@
+package capture
+
+// Version is that of the functions.
+const Version = version
