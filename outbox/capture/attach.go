@@ -125,13 +125,17 @@ func installedVersion(ctx context.Context, db querier, schema string) (n int, er
 func attach(ctx context.Context, db *sql.DB, schema string, s source) error {
 	recover := true
 	return retry(ctx, s.name, func() error {
-		err := transact(ctx, db, func(tx *sql.Tx) error {
-			_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".attach($1, $2::jsonb, $3)", s.relation, s.spec, recover)
-			return err
-		})
+		err := attachOnce(ctx, db, schema, s, recover)
 		if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
 			recover = false
 		}
+		return err
+	})
+}
+
+func attachOnce(ctx context.Context, db *sql.DB, schema string, s source, recover bool) error {
+	return transact(ctx, db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".attach($1, $2::jsonb, $3)", s.relation, s.spec, recover)
 		return err
 	})
 }

@@ -256,10 +256,11 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 
 // mend attaches a table as before, in one attempt: the next call makes another.
 func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
-	return transact(ctx, db, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".attach($1, $2::jsonb)", s.relation, s.spec)
-		return err
-	})
+	err := attachOnce(ctx, db, schema, s, true)
+	if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
+		err = attachOnce(ctx, db, schema, s, false)
+	}
+	return err
 }
 
 // seen notes that the triggers of a table are in their place.

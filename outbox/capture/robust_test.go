@@ -175,6 +175,55 @@ func TestMigrations(t *testing.T) {
 	}
 }
 
+// A role that may only write the table makes events, and may do nothing else.
+func TestRoleWithoutRights(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.role("writer")
+	a.exec(makeOrders, "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders ON DELETE CASCADE)")
+	table := orders
+	table.Parts = []capture.Part{{Name: "lines"}}
+	a.attach(table)
+	a.exec("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON public.orders, public.lines TO writer")
+	writer := a.as("writer")
+	for _, statement := range []string{
+		"INSERT INTO public.orders (id, created_by) VALUES (1, 'ann'), (2, 'bob')", "INSERT INTO public.lines VALUES (1, 1)",
+		"UPDATE public.orders SET status = 'x' WHERE id = 2", "DELETE FROM public.orders WHERE id = 1", "TRUNCATE public.orders CASCADE",
+	} {
+		if _, err := writer.Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	a.wantTold("by another role", "created 1@ann, created 2@bob, updated 1@ann, updated 2@bob, deleted 1@ann, deleted 2@bob")
+	for _, statement := range []string{
+		"SELECT * FROM tidings.tidings_outbox", "DELETE FROM tidings.tidings_outbox", "SELECT tidings.emit('order', 'created', '1')",
+		"INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, resource_version) " +
+			"VALUES ('1', 'order', 'created', '1', '/', '', 1, 1)",
+	} {
+		if _, err := writer.Exec(statement); err == nil || !strings.Contains(err.Error(), "42501") {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+	// What the role of the relay may not read is refused when it is attached.
+	a.role("blind")
+	a.exec("GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO blind", "GRANT TRIGGER ON public.orders TO blind")
+	options := capture.Options{Schema: "blind"}
+	err := capture.Attach(t.Context(), a.as("blind"), []capture.Table{orders}, options)
+	if err == nil || !strings.Contains(err.Error(), "GRANT SELECT ON public.orders TO blind, or set truncate: refuse") {
+		t.Error(err)
+	}
+	refusing := orders
+	refusing.Truncate = capture.TruncateRefuse
+	if err := capture.Attach(t.Context(), a.as("blind"), []capture.Table{refusing}, options); err != nil {
+		t.Error(err)
+	}
+	a.exec("DROP TRIGGER tidings_1_blind ON public.orders")
+	found, err := capture.Repair(t.Context(), a.as("blind"), []capture.Table{refusing}, options)
+	if err != nil || len(found) != 1 || !found[0].Mended {
+		t.Errorf("Repair: %v, %v", found, err)
+	}
+}
+
 // Functions, operators and casts that others make change nothing and get no rights.
 func TestHostileObjects(t *testing.T) {
 	t.Parallel()

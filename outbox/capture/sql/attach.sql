@@ -149,6 +149,11 @@ BEGIN
 		of_part := (spec->>'part_of') || '(' || array_to_string(capture_list(spec->'key'), ',') || ')';
 	END IF;
 	spec := capture_complete(rel, spec);
+	owner := (SELECT rolname FROM pg_class c JOIN pg_roles r ON r.oid = relowner WHERE c.oid = '{inliteral}.tidings_outbox'::regclass);
+	IF (spec->>'truncate' = 'deleted' AND spec->'actions' ? 'deleted' OR of_part <> '') AND NOT has_table_privilege(owner, rel, 'SELECT') THEN
+		PERFORM capture_refuse(full_name, format('role %I must be able to read it, to tell of each row when it is truncated: GRANT SELECT ON %2$s TO %1$I%3$s',
+			owner, full_name, CASE of_part WHEN '' THEN ', or set truncate: refuse' ELSE '' END));
+	END IF;
 	SELECT * INTO s FROM tidings_sources t WHERE t.relation = full_name AND t.part = of_part FOR UPDATE;
 	known := FOUND AND NOT s.detached;
 	IF known THEN
@@ -188,7 +193,11 @@ BEGIN
 	END LOOP;
 	IF reason IS NOT NULL THEN
 		IF recover AND s.seen_xid > 3 THEN
-			recovered := capture_recover(s, replaced);
+			BEGIN
+				recovered := capture_recover(s, replaced);
+			EXCEPTION WHEN OTHERS THEN -- such as that it may not be read
+				reason := left(reason || '; what was written meanwhile is not told of: ' || SQLERRM, 500);
+			END;
 		END IF;
 		INSERT INTO tidings_capture_gaps (relation, since, until, reason, recovered) VALUES (full_name, s.seen_at, clock_timestamp(), reason, recovered);
 	END IF;

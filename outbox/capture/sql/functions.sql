@@ -5,7 +5,7 @@ DO $tidings$ BEGIN
 	IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 		JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = {name} AND c.relname = 'tidings_outbox' AND a.attname = 'source' AND NOT a.attisdropped) THEN
-		RAISE EXCEPTION 'the tables of Tidings are missing in schema % or of an earlier version: run "tidings migrate" first', {name};
+		RAISE EXCEPTION 'the tables of Tidings are missing in schema % or of an earlier version: let the role of the relay make them first (outbox.Migrate)', {name};
 	END IF;
 END $tidings$;
 
