@@ -147,7 +147,8 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+
 			`', true) ||
 			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true) ||
-			set_config('enable_seqscan', 'off', true) || set_config('jit', 'off', true), `+id+`, `+start+` = `+l.start()+`
+			set_config('enable_seqscan', 'off', true) || set_config('jit', 'off', true),
+			`+id+`, `+start+` = `+l.start()+`
 			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`,
 			l.outbox.head.Load()).Scan(&b.head, &set, &epoch, &same)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && (!same || l.WentBack(epoch, b.head)) {
@@ -202,8 +203,10 @@ func (l *Log) told() string {
 					resource_type COLLATE "C", resource_id COLLATE "C")
 			) m LEFT JOIN ` + l.schema + `tidings_sources s ON s.id = m.source WHERE NOT merged
 		), clean AS (
-			SELECT position, nth, source, resource_type, action, at, resource_version, trace, resource_url, template, id,
-				CASE WHEN source IS NULL THEN resource_id WHEN resource_id = '' THEN '?' ELSE ` + l.clean("resource_id") +
+			SELECT position, nth, source, resource_type, action, at, resource_version, trace, resource_url,
+				template, id,
+				CASE WHEN source IS NULL THEN resource_id WHEN resource_id = '' THEN '?'
+				ELSE ` + l.clean("resource_id") +
 		` END AS resource_id,
 				CASE WHEN source IS NULL OR user_id = '' THEN user_id ELSE ` + l.clean("user_id") + ` END AS user_id,
 				CASE WHEN source IS NULL OR owner_id = '' THEN owner_id ELSE ` + l.clean("owner_id") + ` END AS owner_id
@@ -211,7 +214,8 @@ func (l *Log) told() string {
 		), told AS (
 			SELECT clean.position, nth, resource_type, action, resource_id, user_id, owner_id, at, trace,
 				CASE WHEN id <> '' THEN id ELSE overlay(substr(lpad(to_hex(at / 1000), 12, '0'), 1, 8) || '-' ||
-					substr(lpad(to_hex(at / 1000), 12, '0'), 9, 4) || gen_random_uuid()::text PLACING '-7' FROM 14 FOR 15) END AS id,
+					substr(lpad(to_hex(at / 1000), 12, '0'), 9, 4) ||
+					gen_random_uuid()::text PLACING '-7' FROM 14 FOR 15) END AS id,
 				CASE WHEN resource_url <> '' AND octet_length(resource_url) <= 2048 THEN resource_url
 					ELSE replace(coalesce(nullif(template, ''), '/' || resource_type || '/{}'), '{}',
 						CASE WHEN resource_id ~ '^[A-Za-z0-9._~:@-]*$' THEN resource_id ELSE ` + l.schema +
@@ -223,7 +227,8 @@ func (l *Log) told() string {
 
 // clean is an expression: a column of texts as an event can have it.
 func (l *Log) clean(column string) string {
-	return `CASE WHEN ` + column + ` ~ '^[ -~]*$' AND octet_length(` + column + `) <= 512 THEN ` + column + ` ELSE ` + l.schema + `tidings_clean(` + column + `) END`
+	return `CASE WHEN ` + column + ` ~ '^[ -~]*$' AND octet_length(` + column + `) <= 512 THEN ` + column + ` ELSE ` +
+		l.schema + `tidings_clean(` + column + `) END`
 }
 
 // drain moves in batches what is visible now, in the order of positions. What is
@@ -242,7 +247,8 @@ func (l *Log) drain(ctx context.Context) error {
 	for {
 		b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (
 				SELECT ctid, position FROM `+l.schema+`tidings_outbox
-				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot) ORDER BY position LIMIT $2
+				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot)
+				ORDER BY position LIMIT $2
 			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", batchLimit, after, snapshot)
 		if err != nil || b.picked < batchLimit {
 			return err

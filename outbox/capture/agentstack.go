@@ -59,7 +59,10 @@ var agentStack = []Table{
 	{
 		Name: "public.vector_stores", Type: "vector_store", URL: "/api/v1/vector_stores/{id}", User: "created_by",
 		Ignore: []string{"last_active_at"},
-		Parts:  []Part{{Name: "public.vector_store_documents", Key: []string{"vector_store_id"}, Ignore: []string{"file_id"}}},
+		Parts: []Part{{
+			Name: "public.vector_store_documents", Key: []string{"vector_store_id"},
+			Ignore: []string{"file_id"},
+		}},
 	},
 }
 
@@ -69,8 +72,10 @@ var agentStack = []Table{
 // database that is not an Agent Stack server's is an error.
 func AgentStack(ctx context.Context, db *sql.DB) ([]Table, error) {
 	columns := make(map[string][]string)
-	rows, err := db.QueryContext(ctx, `SELECT c.relname::text, a.attname::text FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-		JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND a.attnum > 0
+	rows, err := db.QueryContext(ctx, `SELECT c.relname::text, a.attname::text FROM pg_attribute a
+		JOIN pg_class c ON c.oid = a.attrelid
+		JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p') AND a.attnum > 0
 			AND NOT a.attisdropped`)
 	if err != nil {
 		return nil, fmt.Errorf("read the tables of the Agent Stack server: %w", err)

@@ -140,12 +140,16 @@ func (s stack) models() []step {
 	return []step{
 		{"model provider and its key", "model_provider.created mp", []string{
 			insert("model_providers", "id, name, type, base_url, state", "'{mp}', 'm', 'openai', 'http://x', 'online'"),
-			insert("variables", "id, key, value, parent_entity, model_provider_id", "'{va2}', 'KEY', 'e', 'model_provider', '{mp}'"),
+			insert("variables", "id, key, value, parent_entity, model_provider_id",
+				"'{va2}', 'KEY', 'e', 'model_provider', '{mp}'"),
 		}},
-		{"the hourly check finds the same", "", []string{ids("UPDATE public.model_providers SET state = 'online' WHERE id = '{mp}'")}},
-		{"state flips", "model_provider.updated mp", []string{ids("UPDATE public.model_providers SET state = 'offline' WHERE id = '{mp}'")}},
+		{"the hourly check finds the same", "", []string{ids("UPDATE public.model_providers SET state = 'online' " +
+			"WHERE id = '{mp}'")}},
+		{"state flips", "model_provider.updated mp", []string{ids("UPDATE public.model_providers SET state = " +
+			"'offline' WHERE id = '{mp}'")}},
 		{"system configuration", "configuration.updated cf adm", []string{
-			ids("INSERT INTO public.configurations (id, updated_at, created_by, configuration_type, default_llm_model) VALUES ('{cf}', now(), '{adm}', 'system', 'a')"),
+			ids("INSERT INTO public.configurations (id, updated_at, created_by, configuration_type, " +
+				"default_llm_model) VALUES ('{cf}', now(), '{adm}', 'system', 'a')"),
 		}},
 		{"configuration by another admin", "configuration.updated cf u2", []string{
 			ids("UPDATE public.configurations SET default_llm_model = 'b', updated_at = now(), created_by = '{u2}'"),
@@ -159,7 +163,8 @@ func (s stack) models() []step {
 func (s stack) providers() []step {
 	columns, values, state := "source_type, state", "'api', 'online'", "state"
 	if s.builds {
-		columns, values, state = "type, version_info, auto_stop_timeout_sec", "'unmanaged', '{}', 1200", "unmanaged_state"
+		columns, values, state = "type, version_info, auto_stop_timeout_sec", "'unmanaged', '{}', 1200",
+			"unmanaged_state"
 	}
 	update := func(set string) string { return ids("UPDATE public.providers SET " + set + " WHERE id = '{p1}'") }
 	return []step{
@@ -191,24 +196,29 @@ func (s stack) contexts() []step {
 	}
 	return []step{
 		{"context", "context.created cx1 u1", []string{
-			insert("contexts", "id, updated_at, last_active_at, created_by, provider_id, metadata", "'{cx1}', now(), now(), '{u1}', '{p1}', '{}'"),
+			insert("contexts", "id, updated_at, last_active_at, created_by, provider_id, metadata",
+				"'{cx1}', now(), now(), '{u1}', '{p1}', '{}'"),
 		}},
 		{"context of another", "context.created cx2 u2", []string{
-			insert("contexts", "id, updated_at, last_active_at, created_by, metadata", "'{cx2}', now(), now(), '{u2}', '{}'"),
+			insert("contexts", "id, updated_at, last_active_at, created_by, metadata",
+				"'{cx2}', now(), now(), '{u2}', '{}'"),
 		}},
 		{"the first message sets the title", "context.updated cx1 u1", []string{
-			history("h1", `{"role":"user"}`), ids(`UPDATE public.contexts SET metadata = '{"title":"x"}' WHERE id = '{cx1}'`),
+			history("h1", `{"role":"user"}`), ids(`UPDATE public.contexts SET metadata = '{"title":"x"}' WHERE ` +
+				`id = '{cx1}'`),
 		}},
 		{"second message", "context.updated cx1 u1", []string{history("h2", `{"role":"agent"}`)}},
 		{"metadata", "context.updated cx1 u1", []string{
 			ids(`UPDATE public.contexts SET metadata = '{"title":"y"}', updated_at = now() WHERE id = '{cx1}'`),
 		}},
-		{"touched", "", []string{ids("UPDATE public.contexts SET last_active_at = now(), updated_at = now() WHERE id = '{cx1}'")}},
+		{"touched", "", []string{ids("UPDATE public.contexts SET last_active_at = now(), updated_at = now() " +
+			"WHERE id = '{cx1}'")}},
 		{"rolled back", "", []string{
 			insert("contexts", "id, updated_at, created_by", "'{cx3}', now(), '{u1}'"), "ROLLBACK", "BEGIN",
 		}},
 		{"feedback", "user_feedback.created fb u1", []string{
-			insert("user_feedback", "id, provider_id, task_id, context_id, rating, message, created_by", "'{fb}', '{p1}', '{t1}', '{cx1}', 1, 'm', '{u1}'"),
+			insert("user_feedback", "id, provider_id, task_id, context_id, rating, message, created_by",
+				"'{fb}', '{p1}', '{t1}', '{cx1}', 1, 'm', '{u1}'"),
 		}},
 	}
 }
@@ -220,20 +230,30 @@ func (s stack) files() []step {
 	}
 	return []step{
 		{"an upload begins", "", []string{file("f1", "", "'user_upload', '{cx1}'")}},
-		{"an upload is done", "file.created f1 u1", []string{ids("UPDATE public.files SET file_size_bytes = 10 WHERE id = '{f1}'")}},
+		{"an upload is done", "file.created f1 u1", []string{ids("UPDATE public.files SET file_size_bytes = 10 " +
+			"WHERE id = '{f1}'")}},
 		{"an upload that fails", "", []string{file("f0", "", "'user_upload', NULL")}},
 		{"what is left of it is removed", "", []string{ids("DELETE FROM public.files WHERE id = '{f0}'")}},
-		{"extraction begins", "file.updated f1 u1", []string{insert("text_extractions", "id, file_id, status", "'{x1}', '{f1}', 'pending'")}},
-		{"extraction has a job", "", []string{ids("UPDATE public.text_extractions SET job_id = '1' WHERE file_id = '{f1}'")}},
+		{"extraction begins", "file.updated f1 u1", []string{insert("text_extractions", "id, file_id, status",
+			"'{x1}', '{f1}', 'pending'")}},
+		{"extraction has a job", "", []string{ids("UPDATE public.text_extractions SET job_id = '1' WHERE file_id " +
+			"= '{f1}'")}},
 		{"extraction is under way", "file.updated f1 u1", []string{
 			ids("UPDATE public.text_extractions SET status = 'in_progress', started_at = now() WHERE file_id = '{f1}'"),
 		}},
-		{"the row of the extracted file", "", []string{file("f2", ", parent_file_id", "'extracted_text', '{cx1}', '{f1}'")}},
-		{"the extracted file is stored", "file.created f2 u1", []string{ids("UPDATE public.files SET file_size_bytes = 9 WHERE id = '{f2}'")}},
+		{"the row of the extracted file", "", []string{file("f2", ", parent_file_id",
+			"'extracted_text', '{cx1}', '{f1}'")}},
+		{
+			"the extracted file is stored", "file.created f2 u1",
+			[]string{ids("UPDATE public.files SET file_size_bytes = 9 WHERE id = '{f2}'")},
+		},
 		{"extraction is completed", "file.updated f1 u1", []string{
 			ids("UPDATE public.text_extractions SET status = 'completed', finished_at = now() WHERE file_id = '{f1}'"),
 		}},
-		{"a file goes with its extracted text", "file.deleted f1 u1, file.deleted f2 u1", []string{ids("DELETE FROM public.files WHERE id = '{f1}'")}},
+		{
+			"a file goes with its extracted text", "file.deleted f1 u1, file.deleted f2 u1",
+			[]string{ids("DELETE FROM public.files WHERE id = '{f1}'")},
+		},
 	}
 }
 
@@ -243,23 +263,30 @@ func (s stack) stores() []step {
 	}
 	return []step{
 		{"vector store", "vector_store.created v1 u1", []string{
-			insert("vector_stores", "id, name, model_id, dimension, last_active_at, created_by, context_id", "'{v1}', 'v', 'm', 128, now(), '{u1}', '{cx1}'"),
+			insert("vector_stores", "id, name, model_id, dimension, last_active_at, created_by, context_id",
+				"'{v1}', 'v', 'm', 128, now(), '{u1}', '{cx1}'"),
 		}},
 		{"it is read", "", []string{"UPDATE public.vector_stores SET last_active_at = now()"}},
 		{"three documents", "vector_store.updated v1 u1", []string{
 			document("d0"), document("d1"), document("d2"), "UPDATE public.vector_stores SET last_active_at = now()",
 		}},
-		{"a document is removed", "vector_store.updated v1 u1", []string{"DELETE FROM public.vector_store_documents WHERE id = 'd1'"}},
+		{
+			"a document is removed", "vector_store.updated v1 u1",
+			[]string{"DELETE FROM public.vector_store_documents WHERE id = 'd1'"},
+		},
 	}
 }
 
 func (s stack) connectors() []step {
 	return []step{
 		{"connector", "connector.created k1 u1", []string{
-			insert("connectors", "id, url, updated_at, created_by, state", "'{k1}', 'http://m', now(), '{u1}', 'created'"),
+			insert("connectors", "id, url, updated_at, created_by, state",
+				"'{k1}', 'http://m', now(), '{u1}', 'created'"),
 		}},
-		{"connected", "connector.updated k1 u1", []string{`UPDATE public.connectors SET state = 'connected', auth = '{"t":1}'`}},
-		{"a token is rotated", "", []string{`UPDATE public.connectors SET state = 'connected', auth = '{"t":2}', updated_at = now()`}},
+		{"connected", "connector.updated k1 u1", []string{`UPDATE public.connectors SET state = 'connected', ` +
+			`auth = '{"t":1}'`}},
+		{"a token is rotated", "", []string{`UPDATE public.connectors SET state = 'connected', auth = '{"t":2}', ` +
+			`updated_at = now()`}},
 		{"removed", "connector.deleted k1 u1", []string{"DELETE FROM public.connectors"}},
 	}
 }
@@ -267,9 +294,11 @@ func (s stack) connectors() []step {
 func (s stack) providerBuilds() []step {
 	return []step{
 		{"build", "provider_build.created b1 u2", []string{
-			insert("provider_builds", "id, source, created_by, status, destination, on_complete", "'{b1}', '{}', '{u2}', 'missing', 'd', '{}'"),
+			insert("provider_builds", "id, source, created_by, status, destination, on_complete",
+				"'{b1}', '{}', '{u2}', 'missing', 'd', '{}'"),
 		}},
-		{"build in progress", "provider_build.updated b1 u2", []string{"UPDATE public.provider_builds SET status = 'in_progress'"}},
+		{"build in progress", "provider_build.updated b1 u2", []string{"UPDATE public.provider_builds SET status " +
+			"= 'in_progress'"}},
 		{"build saved again", "", []string{"UPDATE public.provider_builds SET status = 'in_progress'"}},
 	}
 }
@@ -280,10 +309,15 @@ func (s stack) deletions() []step {
 		build = ", provider_build.deleted b1 u2"
 	}
 	return []step{
-		{"an admin deletes a provider", "provider.deleted p1 adm, context.deleted cx1 adm, user_feedback.deleted fb adm, vector_store.deleted v1 adm", []string{
-			ids("SELECT set_config('tidings.user_id', '{adm}', true)"), ids("DELETE FROM public.providers WHERE id = '{p1}'"),
+		{"an admin deletes a provider", "provider.deleted p1 adm, context.deleted cx1 adm, user_feedback.deleted " +
+			"fb adm, vector_store.deleted v1 adm", []string{
+			ids("SELECT set_config('tidings.user_id', '{adm}', true)"),
+			ids("DELETE FROM public.providers WHERE id = '{p1}'"),
 		}},
-		{"a user is deleted", "user.deleted u2 u2, context.deleted cx2 u2" + build, []string{ids("DELETE FROM public.users WHERE id = '{u2}'")}},
+		{
+			"a user is deleted", "user.deleted u2 u2, context.deleted cx2 u2" + build,
+			[]string{ids("DELETE FROM public.users WHERE id = '{u2}'")},
+		},
 	}
 }
 

@@ -168,7 +168,8 @@ func retry(ctx context.Context, what string, do func() error) error {
 			return err
 		}
 		if time.Now().Add(pause).After(end) {
-			return fmt.Errorf("table %s: other transactions keep it locked; end them (see pg_stat_activity) and try again: %w",
+			return fmt.Errorf("table %s: other transactions keep it locked; end them (see pg_stat_activity) and "+
+				"try again: %w",
 				what, err)
 		}
 		select {
@@ -250,7 +251,8 @@ func texts(rows *sql.Rows) ([]string, error) {
 func dropFunctions(schema string) string {
 	return `DO $tidings$ DECLARE f regprocedure; BEGIN
 		FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = pronamespace
-			WHERE nspname = ` + literal(schema) + ` AND (proname ~ '^capture_' OR proname IN ('attach', 'detach', 'emit')) LOOP
+			WHERE nspname = ` + literal(schema) + ` AND
+				(proname ~ '^capture_' OR proname IN ('attach', 'detach', 'emit')) LOOP
 			EXECUTE pg_catalog.format('DROP FUNCTION %s', f);
 		END LOOP;
 		DELETE FROM ` + quote(schema) + `.tidings_types;

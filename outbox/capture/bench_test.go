@@ -15,16 +15,19 @@ func BenchmarkTrigger(b *testing.B) {
 	a.attach()
 	a.db.SetMaxOpenConns(1) // the session whose CPU time is measured
 	a.exec(`CREATE FUNCTION public.plain() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, resource_version)
+			INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at,
+				resource_version)
 			VALUES (gen_random_uuid()::text, 'order', 'updated', new.id::text, '/order/' || new.id, '', 1, 1);
 			RETURN NULL;
 		END $$`,
 		`CREATE PROCEDURE public.writes(name text, first int, rows int) LANGUAGE plpgsql AS $$ BEGIN
 			FOR n IN first..first + rows - 1 LOOP
-				EXECUTE format('INSERT INTO public.%I (id, status, total, note) VALUES ($1, ''new'', 1, ''a note'')', name) USING n;
+				EXECUTE format('INSERT INTO public.%I (id, status, total, note) 
+					VALUES ($1, ''new'', 1, ''a note'')', name) USING n;
 			END LOOP;
 			FOR n IN first..first + rows - 1 LOOP
-				EXECUTE format('UPDATE public.%I SET status = ''paid'', updated_at = clock_timestamp() WHERE id = $1', name) USING n;
+				EXECUTE format('UPDATE public.%I SET status = ''paid'', updated_at = clock_timestamp()
+					WHERE id = $1', name) USING n;
 			END LOOP;
 		END $$`)
 	without := 0.0
@@ -38,12 +41,14 @@ func BenchmarkTrigger(b *testing.B) {
 		{name: "ignore", table: capture.Table{Ignore: []string{"updated_at"}, User: "created_by"}},
 		{name: "all", table: capture.Table{}},
 	} {
-		a.exec(fmt.Sprintf(`CREATE TABLE public.%s (id int PRIMARY KEY, status text, total numeric, note text, created_by uuid,
+		a.exec(fmt.Sprintf(`CREATE TABLE public.%s (id int PRIMARY KEY, status text, total numeric, note text,
+			created_by uuid,
 			updated_at timestamptz DEFAULT now())`, c.name))
 		switch c.name {
 		case "without":
 		case "plain":
-			a.exec("CREATE TRIGGER plain AFTER INSERT OR UPDATE ON public.plain FOR EACH ROW EXECUTE FUNCTION public.plain()")
+			a.exec("CREATE TRIGGER plain AFTER INSERT OR UPDATE ON public.plain FOR EACH ROW EXECUTE FUNCTION " +
+				"public.plain()")
 		default:
 			c.table.Name, c.table.Type = "public."+c.name, "order"
 			a.attach(c.table)
@@ -59,7 +64,8 @@ func BenchmarkTrigger(b *testing.B) {
 			}
 		}
 		begun := a.cpu()
-		a.exec(fmt.Sprintf("INSERT INTO public.%s (id, status) SELECT n, 'a' FROM generate_series(1000001, 1100000) n", c.name))
+		a.exec(fmt.Sprintf("INSERT INTO public.%s (id, status) SELECT n, 'a' FROM generate_series(1000001, "+
+			"1100000) n", c.name))
 		bulk := (a.cpu() - begun) / 1e6
 		if c.name == "without" {
 			without = best

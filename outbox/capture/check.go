@@ -155,8 +155,11 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 		case id.Valid:
 			used[int(id.Int64)] = true
 			if !same {
-				found = append(found, Finding{Table: s.relation, Kind: Configured, What: "it is configured in another way " +
-					"than it was attached; run attach"})
+				found = append(found, Finding{
+					Table: s.relation, Kind: Configured,
+					What: "it is configured in another way " +
+						"than it was attached; run attach",
+				})
 			}
 		case exists:
 			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "run attach"})

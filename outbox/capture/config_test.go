@@ -26,7 +26,7 @@ func TestVersion(t *testing.T) {
 		}
 		sum.Write(text)
 	}
-	const version, want = 1, "681706ce500f8d09"
+	const version, want = 1, "e66b175d7a1003c4"
 	if got := fmt.Sprintf("%x", sum.Sum(nil))[:16]; got != want || capture.Version != version {
 		t.Errorf("the files in sql have the sum %s: raise the version in sql.go and here", got)
 	}
@@ -38,11 +38,13 @@ func TestWhere(t *testing.T) {
 	a := newApp(t)
 	a.exec("CREATE TABLE public.posts (id int PRIMARY KEY, state text, deleted_at timestamptz, title text, size int)")
 	a.attach(capture.Table{
-		Name: "posts", Type: "post", Where: []string{"deleted_at is null", "state = 'published'", "size != 0"}, Ignore: []string{"title"},
+		Name: "posts", Type: "post", Where: []string{"deleted_at is null", "state = 'published'", "size != 0"},
+		Ignore:   []string{"title"},
 		Truncate: capture.TruncateRefuse,
 	})
 	for _, c := range []struct{ statement, want string }{
-		{"INSERT INTO public.posts VALUES (1, 'draft', NULL, 't', 1), (2, 'published', NULL, 't', NULL), (3, 'published', now(), 't', 1), (4, 'published', NULL, 't', 0)", "created 2"},
+		{"INSERT INTO public.posts VALUES (1, 'draft', NULL, 't', 1), (2, 'published', NULL, 't', NULL), (3, " +
+			"'published', now(), 't', 1), (4, 'published', NULL, 't', 0)", "created 2"},
 		{"UPDATE public.posts SET state = 'published' WHERE id = 1", "created 1"},
 		{"UPDATE public.posts SET size = 2 WHERE id = 1", "updated 1"},
 		{"UPDATE public.posts SET title = 'x'", ""},
@@ -67,16 +69,21 @@ func TestParts(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	a.exec("CREATE TABLE public.orders (tenant text, id int, owner text, open boolean, PRIMARY KEY (tenant, id))",
-		`CREATE TABLE public.lines (id int PRIMARY KEY, t text, o int, note text, seen int, FOREIGN KEY (o, t) REFERENCES public.orders (id, tenant) ON DELETE CASCADE)`)
+		`CREATE TABLE public.lines (id int PRIMARY KEY, t text, o int, note text, seen int, FOREIGN KEY (o, t) `+
+			`REFERENCES public.orders (id, tenant) ON DELETE CASCADE)`)
 	table := capture.Table{
-		Name: "public.orders", Type: "order", URL: "/{tenant}/{id}", User: "owner", Where: []string{"open = true", "owner != 50%s"},
+		Name: "public.orders", Type: "order", URL: "/{tenant}/{id}", User: "owner", Where: []string{
+			"open = true",
+			"owner != 50%s",
+		},
 		Parts: []capture.Part{{Name: "public.lines", Ignore: []string{"seen"}}},
 	}
 	a.attach(table)
 	a.exec("INSERT INTO public.orders VALUES ('x', 1, 'ann', true), ('x', 2, 'bob', true), ('x', 3, 'eve', false)")
 	a.wantTold("orders", "created x:1@ann, created x:2@bob")
 	for _, c := range []struct{ statement, want string }{
-		{"INSERT INTO public.lines VALUES (1, 'x', 1, 'a'), (2, 'x', 1, 'b'), (3, 'x', 2, 'c'), (4, 'x', 3, 'd'), (5, NULL, 1, 'e')", "updated x:1@ann, updated x:2@bob"},
+		{"INSERT INTO public.lines VALUES (1, 'x', 1, 'a'), (2, 'x', 1, 'b'), (3, 'x', 2, 'c'), (4, 'x', 3, " +
+			"'d'), (5, NULL, 1, 'e')", "updated x:1@ann, updated x:2@bob"},
 		{"UPDATE public.lines SET note = 'z' WHERE id = 1", "updated x:1@ann"},
 		{"UPDATE public.lines SET seen = 1, note = note", ""},
 		{"UPDATE public.lines SET o = 2 WHERE id = 1", "updated x:1@ann, updated x:2@bob"},
@@ -99,7 +106,8 @@ func TestParts(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", c.statement, diff)
 		}
 	}
-	a.exec("INSERT INTO public.lines VALUES (6, 'x', 3, 'f')", "DROP TABLE public.orders CASCADE", "UPDATE public.lines SET note = 'y'")
+	a.exec("INSERT INTO public.lines VALUES (6, 'x', 3, 'f')", "DROP TABLE public.orders CASCADE",
+		"UPDATE public.lines SET note = 'y'")
 	a.wantTold("the parent is gone", "updated x:3@eve, updated x:3")
 }
 
@@ -117,9 +125,11 @@ func TestActionsAndUser(t *testing.T) {
 	a.wantTold("insert", "updated 1@ann")
 	a.exec("UPDATE public.settings SET v = 2", "UPDATE public.settings SET id = 2", "DELETE FROM public.settings")
 	a.wantTold("update, changed key and delete", "updated 1, updated 2")
-	a.exec("INSERT INTO public.marks VALUES (1)", "UPDATE public.marks SET id = 2", "DELETE FROM public.marks", "SELECT tidings.emit('mark', 'seen', '2')")
+	a.exec("INSERT INTO public.marks VALUES (1)", "UPDATE public.marks SET id = 2", "DELETE FROM public.marks",
+		"SELECT tidings.emit('mark', 'seen', '2')")
 	a.wantTold("created only", "created 1, created 2, seen 2")
-	if types := capture.Types(tables); !types.Has("mark", "created") || types.Has("mark", "deleted") || types.Has("settings", "created") {
+	if types := capture.Types(tables); !types.Has("mark", "created") || types.Has("mark", "deleted") ||
+		types.Has("settings", "created") {
 		t.Errorf("types %v", types)
 	}
 }
@@ -149,18 +159,25 @@ func TestAttachErrors(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	a.role("poor")
-	a.exec(makeOrders, "CREATE TABLE public.nokey (a int, b int)", "CREATE VIEW public.view AS SELECT 1 AS id", `CREATE TABLE public."Camel" (id int PRIMARY KEY)`,
+	a.exec(makeOrders, "CREATE TABLE public.nokey (a int, b int)", "CREATE VIEW public.view AS SELECT 1 AS id",
+		`CREATE TABLE public."Camel" (id int PRIMARY KEY)`,
 		"GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO poor")
 	a.attach()
 	for want, table := range map[string]capture.Table{
-		"there is no such table":                     {Name: "public.order", Type: "x"},
-		"it has no primary key":                      {Name: "nokey", Type: "x"},
-		"it is no ordinary or partitioned table":     {Name: "view", Type: "x"},
-		`there is no column stat whose`:              {Name: "orders", Type: "x", Watch: []string{"stat"}},
-		"it has id, status, total":                   {Name: "orders", Type: "x", URL: "/{number}"},
-		"no foreign key refers to the key of orders": {Name: "orders", Type: "x", Parts: []capture.Part{{Name: "nokey"}}},
-		"the key of orders has 1 columns":            {Name: "orders", Type: "x", Parts: []capture.Part{{Name: "nokey", Key: []string{"a", "b"}}}},
-		"no such table ":                             {Name: "camel", Type: "x"},
+		"there is no such table":                 {Name: "public.order", Type: "x"},
+		"it has no primary key":                  {Name: "nokey", Type: "x"},
+		"it is no ordinary or partitioned table": {Name: "view", Type: "x"},
+		`there is no column stat whose`:          {Name: "orders", Type: "x", Watch: []string{"stat"}},
+		"it has id, status, total":               {Name: "orders", Type: "x", URL: "/{number}"},
+		"no foreign key refers to the key of orders": {
+			Name: "orders", Type: "x",
+			Parts: []capture.Part{{Name: "nokey"}},
+		},
+		"the key of orders has 1 columns": {
+			Name: "orders", Type: "x",
+			Parts: []capture.Part{{Name: "nokey", Key: []string{"a", "b"}}},
+		},
+		"no such table ": {Name: "camel", Type: "x"},
 	} {
 		err := capture.Attach(t.Context(), a.db, []capture.Table{table}, a.o)
 		if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "public.orders", "orders")+" ", want) {
@@ -180,7 +197,8 @@ func TestAttachErrors(t *testing.T) {
 	all.Wait()
 	a.exec("INSERT INTO public.orders (id) VALUES (1)")
 	a.wantTold("attached by four", "created 1")
-	if err := capture.Attach(t.Context(), a.db, []capture.Table{orders, orders}, a.o); err == nil || !strings.Contains(err.Error(), "duplicate table") {
+	if err := capture.Attach(t.Context(), a.db, []capture.Table{orders, orders}, a.o); err == nil ||
+		!strings.Contains(err.Error(), "duplicate table") {
 		t.Error(err)
 	}
 }

@@ -27,7 +27,8 @@ func (a *app) detach(names ...string) string {
 func TestDetach(t *testing.T) {
 	t.Parallel()
 	a := openApp(t, testdb.Postgres(t), capture.Options{Schema: `it's "mine" %s`})
-	a.exec(makeOrders, "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders, note text)",
+	a.exec(makeOrders, "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders, "+
+		"note text)",
 		"CREATE TABLE public.others (id int PRIMARY KEY)")
 	withParts, others := orders, capture.Table{Name: "others", Type: "other"}
 	withParts.Parts = []capture.Part{{Name: "public.lines"}}
@@ -36,13 +37,15 @@ func TestDetach(t *testing.T) {
 	if found := a.findings(withParts, others); found != "" {
 		t.Errorf("Check: %s", found)
 	}
-	a.exec("INSERT INTO public.orders (id) VALUES (1)", "INSERT INTO public.lines VALUES (1, 1, 'a')", "INSERT INTO public.others VALUES (1)")
+	a.exec("INSERT INTO public.orders (id) VALUES (1)", "INSERT INTO public.lines VALUES (1, 1, 'a')",
+		"INSERT INTO public.others VALUES (1)")
 	a.wantTold("attached", "created 1, updated 1, created 1")
 	a.exec("UPDATE public.orders SET status = 'last words'")
 	if gone := a.detach("public.orders"); gone != "public.orders, public.lines" {
 		t.Errorf("detached %q", gone)
 	}
-	a.exec("UPDATE public.orders SET status = 'x'", "UPDATE public.lines SET note = 'x'", "INSERT INTO public.others VALUES (2)")
+	a.exec("UPDATE public.orders SET status = 'x'", "UPDATE public.lines SET note = 'x'",
+		"INSERT INTO public.others VALUES (2)")
 	a.wantTold("one is detached", "updated 1, created 2")
 	if found := a.findings(withParts, others); !strings.Contains(found, `table "public"."orders": not_attached`) ||
 		!strings.Contains(found, `table "public"."lines": not_attached`) || strings.Contains(found, "others") {
@@ -69,7 +72,8 @@ func TestSQL(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	a.role("relay_role")
-	a.exec(makeOrders, "GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO relay_role", "GRANT SELECT ON public.orders TO relay_role")
+	a.exec(makeOrders, "GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO relay_role",
+		"GRANT SELECT ON public.orders TO relay_role")
 	relay := a.as("relay_role")
 	if err := capture.Attach(t.Context(), relay, nil, a.o); err != nil {
 		t.Fatal(err)
@@ -109,13 +113,15 @@ func TestDumpAndRestore(t *testing.T) {
 		testtool.Missing(t, testtool.PostgreSQL)
 	}
 	a := newApp(t)
-	a.exec("CREATE TABLE public.orders (gone int, id int PRIMARY KEY, status text, created_by text, updated_at timestamptz)",
+	a.exec("CREATE TABLE public.orders (gone int, id int PRIMARY KEY, status text, created_by text, updated_at "+
+		"timestamptz)",
 		"ALTER TABLE public.orders DROP gone") // columns get other numbers elsewhere
 	a.attach(orders)
 	a.exec("INSERT INTO public.orders (id, status) VALUES (1, 'a'), (2, 'b')", "UPDATE public.orders SET status = 'c'")
 	a.wantSorted("before", "created 1, created 2, updated 1, updated 2")
 	version, err := exec.Command(dump, "--version").Output()
-	if err != nil || !strings.Contains(string(version), a.query("SELECT split_part(current_setting('server_version'), '.', 1)")+".") {
+	if err != nil || !strings.Contains(string(version),
+		a.query("SELECT split_part(current_setting('server_version'), '.', 1)")+".") {
 		t.Skipf("%s dumps no database of this server", version)
 	}
 	text, err := exec.Command(dump, "--no-owner", a.url).Output()

@@ -21,7 +21,8 @@ func TestEmit(t *testing.T) {
 		_, err := emitter.Exec("SELECT tidings.emit(" + arguments + ")")
 		return err
 	}
-	if err := emit("'order', 'created', '1'"); err == nil || !strings.Contains(err.Error(), "permission denied for function emit") {
+	if err := emit("'order', 'created', '1'"); err == nil || !strings.Contains(err.Error(),
+		"permission denied for function emit") {
 		t.Errorf("without a grant: %v", err)
 	}
 	a.exec("GRANT EXECUTE ON FUNCTION tidings.emit TO emitter")
@@ -29,11 +30,14 @@ func TestEmit(t *testing.T) {
 	if err := emit("'order', 'created', 'a b'"); err != nil {
 		t.Fatal(err)
 	}
-	a.inTx("SET LOCAL tidings.user_id = 'bob'", "SELECT tidings.emit('order', 'updated', 'a b'), tidings.emit('order', 'updated', 'a b')")
+	a.inTx("SET LOCAL tidings.user_id = 'bob'", "SELECT tidings.emit('order', 'updated', 'a b'), "+
+		"tidings.emit('order', 'updated', 'a b')")
 	a.inTx("SELECT tidings.emit('order', 'deleted', 'a b')", "ROLLBACK", "BEGIN")
 	events := a.events()
-	if len(events) != 4 || events[0].ID != id || events[0].Name() != "invoice.paid" || events[0].ResourceURL != "https://x.example/i/1" ||
-		events[0].UserID != "ann" || events[1].ResourceURL != "/order/a%20b" || events[1].UserID != "" || events[3].UserID != "bob" {
+	if len(events) != 4 || events[0].ID != id || events[0].Name() != "invoice.paid" ||
+		events[0].ResourceURL != "https://x.example/i/1" ||
+		events[0].UserID != "ann" || events[1].ResourceURL != "/order/a%20b" || events[1].UserID != "" ||
+		events[3].UserID != "bob" {
 		t.Errorf("events %+v", events)
 	}
 	for i := 1; i < len(events); i++ {
@@ -42,8 +46,9 @@ func TestEmit(t *testing.T) {
 		}
 	}
 	for arguments, want := range map[string]string{
-		"'invoices', 'paid', '1'":                     "type 'invoices': expected one of invoice, order",
-		"'Invoice', 'paid', '1'":                      "type 'Invoice': expected at most 63 of a-z, 0-9 and _, a letter first",
+		"'invoices', 'paid', '1'": "type 'invoices': expected one of invoice, order",
+		"'Invoice', 'paid', '1'": "type 'Invoice': expected at most 63 of a-z, 0-9 and _, a " +
+			"letter first",
 		"NULL, 'paid', '1'":                           "type NULL: expected",
 		"'invoice', 'created', '1'":                   "action 'created': expected one of paid, voided for invoice",
 		"'invoice', '', '1'":                          "action '': expected",

@@ -99,7 +99,8 @@ func TestTableIsReplacedUnderLoad(t *testing.T) {
 	a.attach(table)
 	l := a.startLoad(openDB(t, a.url))
 	l.wait(t)
-	a.inTx("LOCK TABLE public.hits", "CREATE TABLE public.new (LIKE public.hits INCLUDING ALL)", "INSERT INTO public.new SELECT * FROM public.hits",
+	a.inTx("LOCK TABLE public.hits", "CREATE TABLE public.new (LIKE public.hits INCLUDING ALL)",
+		"INSERT INTO public.new SELECT * FROM public.hits",
 		"DROP TABLE public.hits", "ALTER TABLE public.new RENAME TO hits")
 	l.wait(t)
 	if found := a.findings(table); !strings.Contains(found, "replaced: ") || !strings.Contains(found, "is missing") {
@@ -124,7 +125,8 @@ func TestTableIsReplacedUnderLoad(t *testing.T) {
 	for row := range before {
 		id := fmt.Sprint(row)
 		if created[id] != 1 || updated[id] < l.changes[row].Load()-before[row] {
-			t.Errorf("row %d: created %d times, updated %d of %d", row, created[id], updated[id], l.changes[row].Load()-before[row])
+			t.Errorf("row %d: created %d times, updated %d of %d", row, created[id], updated[id],
+				l.changes[row].Load()-before[row])
 		}
 	}
 	gaps, err := capture.Gaps(t.Context(), a.db, a.o, time.Time{})

@@ -9,118 +9,142 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
+// migrations are what an application does to a table with the columns id, v, n and who.
+var migrations = []struct {
+	what       string
+	table      capture.Table
+	columns    string
+	migration  []string
+	write      string
+	told       string // of write, before Repair and after it
+	check      string // a finding
+	mended     bool   // nothing is left to find
+	gap        string
+	afterwards string // told of a second write, if it is another one
+}{
+	{
+		what: "the key is renamed", migration: []string{"ALTER TABLE public.t RENAME id TO number"},
+		write: "UPDATE public.t SET v = v || 'x' WHERE number = 1", told: "updated 1@ann",
+		check: "the column id is now named number",
+	},
+	{
+		what: "the key becomes wider", migration: []string{"ALTER TABLE public.t ALTER id TYPE bigint"},
+		write: "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "updated 1@ann", mended: true,
+	},
+	{
+		what: "the key becomes a text", migration: []string{"ALTER TABLE public.t ALTER id TYPE text"},
+		write: "UPDATE public.t SET v = v || 'x' WHERE id = '1'", told: "updated 1@ann", mended: true,
+	},
+	{
+		what: "another key takes its name",
+		migration: []string{
+			"ALTER TABLE public.t ADD new_id bigint", "UPDATE public.t SET new_id = id + 100",
+			"ALTER TABLE public.t DROP CONSTRAINT t_pkey CASCADE",
+			"ALTER TABLE public.t RENAME id TO old_id", "ALTER TABLE public.t RENAME new_id TO id",
+			"ALTER TABLE public.t ADD PRIMARY KEY (id)",
+		},
+		write: "UPDATE public.t SET v = v || 'x' WHERE id = 101", told: "updated 101@ann", mended: true,
+	},
+	{
+		what: "the key is dropped, and there is another one",
+		migration: []string{
+			"ALTER TABLE public.t DROP id CASCADE",
+			"ALTER TABLE public.t ADD uid int DEFAULT 5 PRIMARY KEY",
+		},
+		write: "UPDATE public.t SET v = v || 'x'", told: "updated 5@ann", check: "the column id is gone",
+	},
+	{
+		what: "the key is dropped", migration: []string{"ALTER TABLE public.t DROP id CASCADE"},
+		write: "UPDATE public.t SET v = v || 'x'", told: "updated ?@ann", check: "the column id is gone",
+	},
+	{
+		what: "a watched column is renamed", table: capture.Table{Watch: []string{"v"}},
+		migration: []string{"ALTER TABLE public.t RENAME v TO w"},
+		write:     "UPDATE public.t SET w = w || 'x', n = n + 1", told: "updated 1@ann",
+		check: "the column v is now named w",
+	},
+	{
+		what: "a watched column is dropped", table: capture.Table{Watch: []string{"v", "n"}},
+		migration: []string{"ALTER TABLE public.t DROP v CASCADE"},
+		write:     "UPDATE public.t SET n = n + 1", told: "updated 1@ann", check: "the column v is gone",
+	},
+	{
+		what: "an ignored column is renamed", table: capture.Table{Ignore: []string{"n"}},
+		migration: []string{"ALTER TABLE public.t RENAME n TO m"},
+		write:     "UPDATE public.t SET m = m + 1", told: "", check: "the column n is now named m",
+	},
+	{
+		what: "an ignored column gets another type", table: capture.Table{Ignore: []string{"n"}},
+		migration: []string{"ALTER TABLE public.t ALTER n TYPE text"},
+		write:     "UPDATE public.t SET n = n || '1'", told: "", mended: true,
+	},
+	{
+		what: "a column is added", table: capture.Table{Ignore: []string{"n"}},
+		migration: []string{"ALTER TABLE public.t ADD w int DEFAULT 1"},
+		write:     "UPDATE public.t SET w = w + 1", told: "updated 1@ann", mended: true,
+	},
+	{
+		what: "a JSON column is added", migration: []string{"ALTER TABLE public.t ADD j json DEFAULT '[1]'"},
+		write: "UPDATE public.t SET j = json_build_array(random())", told: "updated 1@ann", mended: true,
+	},
+	{
+		what: "the user is dropped", migration: []string{"ALTER TABLE public.t DROP who CASCADE"},
+		write: "UPDATE public.t SET v = v || 'x'", told: "updated 1", check: "the column who is gone",
+	},
+	{
+		what: "a column of the URL is dropped", table: capture.Table{URL: "/{n}/{id}"},
+		migration: []string{"ALTER TABLE public.t DROP n CASCADE"},
+		write:     "UPDATE public.t SET v = v || 'x'", told: "updated 1@ann", check: "the column n is gone",
+	},
+	{
+		what: "a condition's column is renamed", table: capture.Table{Where: []string{"n != 0"}},
+		migration: []string{"ALTER TABLE public.t RENAME n TO m"},
+		write:     "UPDATE public.t SET v = v || 'x'", told: "updated 1@ann", check: "the column n is now named m",
+	},
+	{
+		what: "the table is renamed", migration: []string{"ALTER TABLE public.t RENAME TO t2"},
+		write: "UPDATE public.t2 SET v = v || 'x'", told: "updated 1@ann",
+		check: "the table is now named public.t2",
+	},
+	{
+		what: "the table moves to another schema", migration: []string{"ALTER TABLE public.t SET SCHEMA app"},
+		write: "UPDATE app.t SET v = v || 'x'", told: "updated 1@ann", check: "the table is now named app.t",
+	},
+	{
+		what: "the table is dropped and created again",
+		migration: []string{"DROP TABLE public.t CASCADE", "CREATE TABLE public.t (v text, who text, id int " +
+			"PRIMARY KEY)", "INSERT INTO public.t VALUES ('a', 'eve', 1), ('b', 'eve', 2)"},
+		write: "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@eve",
+		mended: true, gap: "replaced, trigger 2",
+	},
+	{
+		what:      "the trigger is dropped",
+		migration: []string{"DROP TRIGGER tidings_1 ON public.t", "INSERT INTO public.t (id, v) VALUES (2, 'a')"},
+		write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@ann",
+		mended: true, gap: "trigger 2",
+	},
+	{
+		what: "the trigger is disabled", migration: []string{"ALTER TABLE public.t DISABLE TRIGGER ALL"},
+		write: "UPDATE public.t SET v = v || 'x'", told: "",
+		check: "disabled: the trigger tidings_1 on public.t is disabled",
+	},
+	{
+		what: "the function is replaced", migration: []string{"CREATE OR REPLACE FUNCTION " +
+			"tidings.capture_1() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"},
+		write: "UPDATE public.t SET v = v || 'x'", told: "", afterwards: "updated 1@ann", mended: true,
+	},
+	{
+		what: "the table is dropped", migration: []string{"DROP TABLE public.t CASCADE"}, write: "SELECT 1",
+		told: "", check: "missing: there is no such table",
+	},
+}
+
 // A migration changes what it wants: its statements succeed, writes in sessions that
 // knew the table before and in new ones are told of, Check says what differs, and Repair
 // mends what can be mended.
 func TestMigrations(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		what       string
-		table      capture.Table
-		columns    string
-		migration  []string
-		write      string
-		told       string // of write, before Repair and after it
-		check      string // a finding
-		mended     bool   // nothing is left to find
-		gap        string
-		afterwards string // told of a second write, if it is another one
-	}{
-		{
-			what: "the key is renamed", migration: []string{"ALTER TABLE public.t RENAME id TO number"},
-			write: "UPDATE public.t SET v = v || 'x' WHERE number = 1", told: "updated 1@ann", check: "the column id is now named number",
-		},
-		{
-			what: "the key becomes wider", migration: []string{"ALTER TABLE public.t ALTER id TYPE bigint"},
-			write: "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "updated 1@ann", mended: true,
-		},
-		{
-			what: "the key becomes a text", migration: []string{"ALTER TABLE public.t ALTER id TYPE text"},
-			write: "UPDATE public.t SET v = v || 'x' WHERE id = '1'", told: "updated 1@ann", mended: true,
-		},
-		{
-			what: "another key takes its name",
-			migration: []string{
-				"ALTER TABLE public.t ADD new_id bigint", "UPDATE public.t SET new_id = id + 100", "ALTER TABLE public.t DROP CONSTRAINT t_pkey CASCADE",
-				"ALTER TABLE public.t RENAME id TO old_id", "ALTER TABLE public.t RENAME new_id TO id", "ALTER TABLE public.t ADD PRIMARY KEY (id)",
-			},
-			write: "UPDATE public.t SET v = v || 'x' WHERE id = 101", told: "updated 101@ann", mended: true,
-		},
-		{
-			what:      "the key is dropped, and there is another one",
-			migration: []string{"ALTER TABLE public.t DROP id CASCADE", "ALTER TABLE public.t ADD uid int DEFAULT 5 PRIMARY KEY"},
-			write:     "UPDATE public.t SET v = v || 'x'", told: "updated 5@ann", check: "the column id is gone",
-		},
-		{
-			what: "the key is dropped", migration: []string{"ALTER TABLE public.t DROP id CASCADE"},
-			write: "UPDATE public.t SET v = v || 'x'", told: "updated ?@ann", check: "the column id is gone",
-		},
-		{
-			what: "a watched column is renamed", table: capture.Table{Watch: []string{"v"}}, migration: []string{"ALTER TABLE public.t RENAME v TO w"},
-			write: "UPDATE public.t SET w = w || 'x', n = n + 1", told: "updated 1@ann", check: "the column v is now named w",
-		},
-		{
-			what: "a watched column is dropped", table: capture.Table{Watch: []string{"v", "n"}}, migration: []string{"ALTER TABLE public.t DROP v CASCADE"},
-			write: "UPDATE public.t SET n = n + 1", told: "updated 1@ann", check: "the column v is gone",
-		},
-		{
-			what: "an ignored column is renamed", table: capture.Table{Ignore: []string{"n"}}, migration: []string{"ALTER TABLE public.t RENAME n TO m"},
-			write: "UPDATE public.t SET m = m + 1", told: "", check: "the column n is now named m",
-		},
-		{
-			what: "an ignored column gets another type", table: capture.Table{Ignore: []string{"n"}}, migration: []string{"ALTER TABLE public.t ALTER n TYPE text"},
-			write: "UPDATE public.t SET n = n || '1'", told: "", mended: true,
-		},
-		{
-			what: "a column is added", table: capture.Table{Ignore: []string{"n"}}, migration: []string{"ALTER TABLE public.t ADD w int DEFAULT 1"},
-			write: "UPDATE public.t SET w = w + 1", told: "updated 1@ann", mended: true,
-		},
-		{
-			what: "a JSON column is added", migration: []string{"ALTER TABLE public.t ADD j json DEFAULT '[1]'"},
-			write: "UPDATE public.t SET j = json_build_array(random())", told: "updated 1@ann", mended: true,
-		},
-		{
-			what: "the user is dropped", migration: []string{"ALTER TABLE public.t DROP who CASCADE"},
-			write: "UPDATE public.t SET v = v || 'x'", told: "updated 1", check: "the column who is gone",
-		},
-		{
-			what: "a column of the URL is dropped", table: capture.Table{URL: "/{n}/{id}"}, migration: []string{"ALTER TABLE public.t DROP n CASCADE"},
-			write: "UPDATE public.t SET v = v || 'x'", told: "updated 1@ann", check: "the column n is gone",
-		},
-		{
-			what: "a condition's column is renamed", table: capture.Table{Where: []string{"n != 0"}}, migration: []string{"ALTER TABLE public.t RENAME n TO m"},
-			write: "UPDATE public.t SET v = v || 'x'", told: "updated 1@ann", check: "the column n is now named m",
-		},
-		{
-			what: "the table is renamed", migration: []string{"ALTER TABLE public.t RENAME TO t2"},
-			write: "UPDATE public.t2 SET v = v || 'x'", told: "updated 1@ann", check: "the table is now named public.t2",
-		},
-		{
-			what: "the table moves to another schema", migration: []string{"ALTER TABLE public.t SET SCHEMA app"},
-			write: "UPDATE app.t SET v = v || 'x'", told: "updated 1@ann", check: "the table is now named app.t",
-		},
-		{
-			what:      "the table is dropped and created again",
-			migration: []string{"DROP TABLE public.t CASCADE", "CREATE TABLE public.t (v text, who text, id int PRIMARY KEY)", "INSERT INTO public.t VALUES ('a', 'eve', 1), ('b', 'eve', 2)"},
-			write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@eve", mended: true, gap: "replaced, trigger 2",
-		},
-		{
-			what:      "the trigger is dropped",
-			migration: []string{"DROP TRIGGER tidings_1 ON public.t", "INSERT INTO public.t (id, v) VALUES (2, 'a')"},
-			write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@ann", mended: true, gap: "trigger 2",
-		},
-		{
-			what: "the trigger is disabled", migration: []string{"ALTER TABLE public.t DISABLE TRIGGER ALL"},
-			write: "UPDATE public.t SET v = v || 'x'", told: "", check: "disabled: the trigger tidings_1 on public.t is disabled",
-		},
-		{
-			what: "the function is replaced", migration: []string{"CREATE OR REPLACE FUNCTION tidings.capture_1() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"},
-			write: "UPDATE public.t SET v = v || 'x'", told: "", afterwards: "updated 1@ann", mended: true,
-		},
-		{
-			what: "the table is dropped", migration: []string{"DROP TABLE public.t CASCADE"}, write: "SELECT 1", told: "", check: "missing: there is no such table",
-		},
-	} {
+	for _, c := range migrations {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
 			a := newApp(t)
@@ -180,24 +204,30 @@ func TestRoleWithoutRights(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	a.role("writer")
-	a.exec(makeOrders, "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders ON DELETE CASCADE)")
+	a.exec(makeOrders, "CREATE TABLE public.lines (id int PRIMARY KEY, order_id int REFERENCES public.orders ON "+
+		"DELETE CASCADE)")
 	table := orders
 	table.Parts = []capture.Part{{Name: "lines"}}
 	a.attach(table)
 	a.exec("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON public.orders, public.lines TO writer")
 	writer := a.as("writer")
 	for _, statement := range []string{
-		"INSERT INTO public.orders (id, created_by) VALUES (1, 'ann'), (2, 'bob')", "INSERT INTO public.lines VALUES (1, 1)",
-		"UPDATE public.orders SET status = 'x' WHERE id = 2", "DELETE FROM public.orders WHERE id = 1", "TRUNCATE public.orders CASCADE",
+		"INSERT INTO public.orders (id, created_by) VALUES (1, 'ann'), (2, 'bob')",
+		"INSERT INTO public.lines VALUES (1, 1)",
+		"UPDATE public.orders SET status = 'x' WHERE id = 2", "DELETE FROM public.orders WHERE id = 1",
+		"TRUNCATE public.orders CASCADE",
 	} {
 		if _, err := writer.Exec(statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
-	a.wantTold("by another role", "created 1@ann, created 2@bob, updated 1@ann, updated 2@bob, deleted 1@ann, deleted 2@bob")
+	a.wantTold("by another role", "created 1@ann, created 2@bob, updated 1@ann, updated 2@bob, deleted 1@ann, "+
+		"deleted 2@bob")
 	for _, statement := range []string{
-		"SELECT * FROM tidings.tidings_outbox", "DELETE FROM tidings.tidings_outbox", "SELECT tidings.emit('order', 'created', '1')",
-		"INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, resource_version) " +
+		"SELECT * FROM tidings.tidings_outbox", "DELETE FROM tidings.tidings_outbox",
+		"SELECT tidings.emit('order', 'created', '1')",
+		"INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, " +
+			"resource_version) " +
 			"VALUES ('1', 'order', 'created', '1', '/', '', 1, 1)",
 	} {
 		if _, err := writer.Exec(statement); err == nil || !strings.Contains(err.Error(), "42501") {
@@ -206,7 +236,8 @@ func TestRoleWithoutRights(t *testing.T) {
 	}
 	// What the role of the relay may not read is refused when it is attached.
 	a.role("blind")
-	a.exec("GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO blind", "GRANT TRIGGER ON public.orders TO blind")
+	a.exec("GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO blind",
+		"GRANT TRIGGER ON public.orders TO blind")
 	options := capture.Options{Schema: "blind"}
 	err := capture.Attach(t.Context(), a.as("blind"), []capture.Table{orders}, options)
 	if err == nil || !strings.Contains(err.Error(), "GRANT SELECT ON public.orders TO blind, or set truncate: refuse") {
@@ -229,7 +260,8 @@ func TestHostileObjects(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
 	a.role("mallory")
-	a.exec("GRANT CREATE, USAGE ON SCHEMA public TO mallory", "GRANT CREATE ON SCHEMA app TO mallory", "GRANT USAGE ON SCHEMA app TO mallory")
+	a.exec("GRANT CREATE, USAGE ON SCHEMA public TO mallory", "GRANT CREATE ON SCHEMA app TO mallory",
+		"GRANT USAGE ON SCHEMA app TO mallory")
 	mallory := a.as("mallory")
 	exec := func(statements ...string) {
 		t.Helper()
@@ -253,9 +285,12 @@ func TestHostileObjects(t *testing.T) {
 		"CREATE TABLE public.docs (id public.evil PRIMARY KEY, note public.evil, v text)",
 		`CREATE TABLE public."ta""b;le' \ %s {}" ("co""l ' \ %I" text PRIMARY KEY, "{}" int)`)
 	for _, f := range []string{
-		"concat(variadic text[])", "coalesce_text(text)", "record_image_eq(record, record)", "current_setting(text, boolean)",
-		"clock_timestamp()", "date_part(text, timestamptz)", "to_regclass(text)", "format(text, variadic text[])", "tidings_escape(text, boolean)",
-		"capture_slowly(int, text, record, record, text)", "num_nulls(variadic text[])", "capture_list(jsonb)", "md5(text)", "overlay(text, text, int, int)",
+		"concat(variadic text[])", "coalesce_text(text)", "record_image_eq(record, record)",
+		"current_setting(text, boolean)",
+		"clock_timestamp()", "date_part(text, timestamptz)", "to_regclass(text)", "format(text, variadic text[])",
+		"tidings_escape(text, boolean)",
+		"capture_slowly(int, text, record, record, text)", "num_nulls(variadic text[])", "capture_list(jsonb)",
+		"md5(text)", "overlay(text, text, int, int)",
 	} {
 		for _, schema := range []string{"public", "app"} {
 			_, err := mallory.Exec("CREATE FUNCTION " + schema + "." + f + " RETURNS text LANGUAGE plpgsql AS " +
@@ -265,7 +300,8 @@ func TestHostileObjects(t *testing.T) {
 			}
 		}
 	}
-	exec(`CREATE FUNCTION public.evil_op(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.marks VALUES ('operator'); RETURN true; END $$`,
+	exec(`CREATE FUNCTION public.evil_op(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO `+
+		`public.marks VALUES ('operator'); RETURN true; END $$`,
 		"CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.evil_op)",
 		"CREATE OPERATOR public.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = public.evil_op)")
 	// The schema may be in front of all others.
@@ -279,24 +315,73 @@ func TestHostileObjects(t *testing.T) {
 	exec(path+"INSERT INTO public.docs VALUES (ROW(1), ROW(2), 'a')", path+"UPDATE public.docs SET v = 'b'",
 		path+"UPDATE public.docs SET note = ROW(3)", "RESET search_path")
 	events := a.events()
-	if len(events) != 3 || events[0].ResourceID != "(1)" || events[0].ResourceURL != "/docs/(1)/(2)" || events[2].UserID != "(3)" {
+	if len(events) != 3 || events[0].ResourceID != "(1)" || events[0].ResourceURL != "/docs/(1)/(2)" ||
+		events[2].UserID != "(3)" {
 		t.Errorf("events %+v", events)
 	}
 	exec("ALTER TABLE public.docs RENAME id TO number", path+"UPDATE public.docs SET v = 'c'")
 	a.wantTold("slowly", "updated (1)@(3)")
-	exec(`INSERT INTO public."ta""b;le' \ %s {}" VALUES ('it''s {} %s \', 1)`, `UPDATE public."ta""b;le' \ %s {}" SET "{}" = 2`,
+	exec(`INSERT INTO public."ta""b;le' \ %s {}" VALUES ('it''s {} %s \', 1)`,
+		`UPDATE public."ta""b;le' \ %s {}" SET "{}" = 2`,
 		`ALTER TABLE public."ta""b;le' \ %s {}" RENAME "co""l ' \ %I" TO "$1"`, `TRUNCATE public."ta""b;le' \ %s {}"`)
 	a.wantTold("odd names", `created it's {} %s \, deleted it's {} %s \`)
 	if marks := a.query("SELECT string_agg(who, ', ') FROM public.marks"); marks != "" {
 		t.Errorf("ran: %s", marks)
 	}
 	for _, statement := range []string{
-		"SELECT * FROM tidings.tidings_outbox", "INSERT INTO tidings.tidings_outbox DEFAULT VALUES", "DELETE FROM tidings.tidings_outbox",
-		"SELECT tidings.emit('doc', 'created', '1')", "SELECT tidings.attach('public.docs', '{}')", "SELECT tidings.detach()",
-		"SELECT tidings.capture_truncate(1, 1)", "SELECT * FROM tidings.tidings_sources", "CREATE TABLE tidings.t (id int)",
+		"SELECT * FROM tidings.tidings_outbox", "INSERT INTO tidings.tidings_outbox DEFAULT VALUES",
+		"DELETE FROM tidings.tidings_outbox",
+		"SELECT tidings.emit('doc', 'created', '1')", "SELECT tidings.attach('public.docs', '{}')",
+		"SELECT tidings.detach()",
+		"SELECT tidings.capture_truncate(1, 1)", "SELECT * FROM tidings.tidings_sources",
+		"CREATE TABLE tidings.t (id int)",
 		"CREATE TRIGGER mine AFTER INSERT ON public.marks FOR EACH ROW EXECUTE FUNCTION tidings.capture_1()",
 	} {
 		refused(statement)
+	}
+}
+
+// The table that parts belong to is read with the rights of the relay's role. Its
+// policies, and a view in its place, run nothing with them.
+func TestHostileParent(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.role("owner_of_tables")
+	a.role("reads_parents")
+	a.exec("GRANT CREATE, USAGE ON SCHEMA public TO owner_of_tables",
+		"GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO reads_parents")
+	owner, relay := a.as("owner_of_tables"), a.as("reads_parents")
+	exec := func(statements ...string) {
+		t.Helper()
+		for _, s := range statements {
+			if _, err := owner.Exec(s); err != nil {
+				t.Fatalf("%s: %v", s, err)
+			}
+		}
+	}
+	exec("CREATE TABLE public.marks (who text)", "GRANT ALL ON public.marks TO PUBLIC",
+		`CREATE FUNCTION public.mark() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+			INSERT INTO public.marks VALUES (current_user); RETURN true; END $$`,
+		"CREATE TABLE public.parents (id int PRIMARY KEY, owner text)", "INSERT INTO public.parents VALUES (1, 'ann')",
+		"CREATE TABLE public.children (id int PRIMARY KEY, parent int)",
+		"GRANT SELECT, TRIGGER ON public.parents, public.children TO reads_parents")
+	table := capture.Table{
+		Name: "parents", Type: "parent", User: "owner", Parts: []capture.Part{{Name: "children", Key: []string{"parent"}}},
+	}
+	if err := capture.Attach(t.Context(), relay, []capture.Table{table}, a.o); err != nil {
+		t.Fatal(err)
+	}
+	exec("INSERT INTO public.children VALUES (1, 1)")
+	a.wantTold("before", "updated 1@ann")
+	exec("ALTER TABLE public.parents ENABLE ROW LEVEL SECURITY", "CREATE POLICY p ON public.parents USING (public.mark())",
+		"INSERT INTO public.children VALUES (2, 1)", "TRUNCATE public.parents")
+	a.wantTold("with a policy", "updated 1")
+	exec("ALTER TABLE public.parents RENAME TO former",
+		"CREATE VIEW public.parents AS SELECT id, owner FROM public.former WHERE public.mark()",
+		"GRANT SELECT ON public.parents TO PUBLIC", "INSERT INTO public.children VALUES (3, 1)")
+	a.wantTold("with a view", "updated 1")
+	if marks := a.query("SELECT string_agg(who, ', ') FROM public.marks"); marks != "" {
+		t.Errorf("ran as %s", marks)
 	}
 }
 

@@ -104,7 +104,8 @@ func SQL(tables []Table, o Options) (string, error) {
 	b.WriteString(typesSQL(o.schema(), vocabularyOf(tables, o)))
 	b.WriteString("COMMIT;\n")
 	for _, s := range all {
-		fmt.Fprintf(&b, "\nBEGIN;\nSET LOCAL lock_timeout = '1s';\nSELECT %s.attach(%s, %s);\nCOMMIT;\n", quote(o.schema()),
+		fmt.Fprintf(&b, "\nBEGIN;\nSET LOCAL lock_timeout = '1s';\nSELECT %s.attach(%s, %s);\nCOMMIT;\n",
+			quote(o.schema()),
 			literal(s.relation), literal(s.spec))
 	}
 	return b.String(), nil

@@ -173,10 +173,11 @@ BEGIN
 	END IF;
 	SELECT * INTO s FROM tidings_sources t WHERE t.id = s.id;
 	fn := format('{inschema}.%I()', 'capture_' || s.id);
-	config := capture_settings(rel, s.spec);
+	config := capture_settings(rel, s.spec) || CASE of_part WHEN '' THEN '' ELSE ' SET row_security = off' END;
 	body := capture_compile(s.id);
 	IF NOT EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure(fn) AND prosrc = body AND prosecdef
-		AND array_to_string(proconfig, ' ') LIKE CASE WHEN config = '' THEN 'search_path=%' ELSE '%datestyle=%' END) THEN
+		AND (array_to_string(proconfig, ' ') ~* 'datestyle') = (config LIKE '%datestyle%')
+		AND (array_to_string(proconfig, ' ') ~* 'row_security') = (config LIKE '%row_security%')) THEN
 		EXECUTE format('CREATE OR REPLACE FUNCTION %s RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp %s AS %L',
 			fn, config, body);
 		EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fn);

@@ -125,6 +125,9 @@ BEGIN
 				RETURN NULL;
 			END IF;
 		END IF;
+		IF %s(to_regclass(%L)) IS NULL THEN -- a view would run code of others with our rights
+			RAISE EXCEPTION ''%% is no table any more'', %L;
+		END IF;
 		IF TG_OP <> ''DELETE'' THEN
 			%s;
 		END IF;
@@ -142,7 +145,8 @@ BEGIN
 		%s;
 	END IF;
 	RETURN NULL;
-END ', s.id, same.prepare, same.same, ids || 'after, url, owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins || rest,
+END ', s.id, same.prepare, same.same, CASE (SELECT relkind FROM pg_class WHERE oid = rel) WHEN 'p' THEN 'pg_get_partkeydef' ELSE 'pg_relation_filenode' END,
+		s.spec->>'part_of', s.spec->>'part_of', ids || 'after, url, owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins || rest,
 		format('%s IS DISTINCT FROM %s', capture_part_key(s.relid, key, 'old.'), capture_part_key(s.relid, key, 'new.')),
 		ids || 'before, gone_url, gone_owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins_old || rest, s.id,
 		capture_insert(s.id, s.spec, '''updated''', 'before', 'gone_url', 'gone_owner'),
