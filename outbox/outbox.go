@@ -175,19 +175,6 @@ func (o *Outbox) migrate(ctx context.Context) error {
 	return err
 }
 
-// Migrate creates or updates the outbox's tables, as [Open] does unless told not to.
-// It may be called at every start, on PostgreSQL by several processes at once.
-func Migrate(ctx context.Context, database Database) error {
-	h, err := database.open(ctx, DefaultRetention)
-	if err == nil {
-		err = errors.Join(h.log.Migrate(ctx), h.close())
-	}
-	if err != nil {
-		return fmt.Errorf("migrate outbox: %w", err)
-	}
-	return nil
-}
-
 // Types are those of the options.
 func (o *Outbox) Types() Types { return o.options.Types }
 

@@ -55,3 +55,48 @@ func TestProgramThatEmbeds(t *testing.T) {
 		}
 	}
 }
+
+// modules returns the modules, without those of the main one, whose packages a package is
+// built from.
+func modules(t *testing.T, folder, pkg string) []string {
+	t.Helper()
+	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", pkg)
+	list.Dir = folder
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Fields(string(out))
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// A program is built from few modules, however many are in the graph of this one:
+// docs/embed.md says which.
+func TestModulesOfAnEmbedder(t *testing.T) {
+	outbox := modules(t, "embed", "github.com/tidings-dev/tidings/outbox")
+	operator := slices.DeleteFunc(modules(t, "..", "github.com/tidings-dev/tidings/operator"),
+		func(path string) bool { return slices.Contains(outbox, path) })
+	for name, c := range map[string]struct{ got, want []string }{
+		"outbox": {outbox, []string{
+			"github.com/google/uuid", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
+			"github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2", "github.com/mfridman/interpolate",
+			"github.com/pressly/goose/v3", "github.com/sethvargo/go-retry",
+			"github.com/standard-webhooks/standard-webhooks/libraries", "github.com/tidings-dev/tidings",
+			"go.uber.org/multierr", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/text", "golang.org/x/time",
+		}},
+		"receive": {modules(t, "embed", "github.com/tidings-dev/tidings/receive"), []string{
+			"github.com/standard-webhooks/standard-webhooks/libraries", "github.com/tidings-dev/tidings",
+		}},
+		"operator, besides": {operator, []string{
+			"github.com/beorn7/perks", "github.com/cespare/xxhash/v2", "github.com/danielgtaylor/huma/v2",
+			"github.com/munnerz/goautoneg", "github.com/pandatix/go-abnf", "github.com/prometheus/client_golang",
+			"github.com/prometheus/client_model", "github.com/prometheus/common", "github.com/prometheus/procfs",
+			"golang.org/x/sys", "google.golang.org/protobuf",
+		}},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s is built from\n%s\nwant\n%s", name, strings.Join(c.got, "\n"), strings.Join(c.want, "\n"))
+		}
+	}
+}

@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/pressly/goose/v3"
@@ -267,3 +269,10 @@ func moves(ctx context.Context, tx *sql.Tx, schema string, names []string) ([]st
 }
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// MigrationFiles returns what [Log.Migrate] does to an empty database as numbered SQL
+// files for other tools, with the tables in a schema; empty means [DefaultSchema].
+func MigrationFiles(schema string) (fs.FS, error) {
+	l := &Log{schema: quote(cmp.Or(schema, DefaultSchema)) + "."}
+	return l.migrations(nil)[0].Export()
+}

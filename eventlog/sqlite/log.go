@@ -14,6 +14,7 @@ import (
 	"database/sql"
 	"embed"
 	"fmt"
+	"io/fs"
 	"sync/atomic"
 	"time"
 
@@ -200,3 +201,7 @@ func migrations(more []sqldb.Migrations) []sqldb.Migrations {
 	}
 	return lists
 }
+
+// MigrationFiles returns what [Log.Migrate] does to an empty database as numbered SQL
+// files for other tools.
+func MigrationFiles() (fs.FS, error) { return migrations(nil)[0].Export() }

@@ -35,21 +35,17 @@ func main() {
 
 	tx := must(hooks.DB().BeginTx(ctx, nil))
 	must(tx.ExecContext(ctx, "CREATE TABLE orders (id TEXT, item TEXT); INSERT INTO orders VALUES ('1', 'lamp')"))
-	check(hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: "1", URL: "/orders/1"}))
-	check(tx.Commit())
+	must(0, hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: "1", URL: "/orders/1"}))
+	must(0, tx.Commit())
 
 	fmt.Printf("webhook arrived, signature verified: %s\n", (<-arrived).AppendJSON(nil))
-	check(hooks.Close())
-	check(os.RemoveAll(filepath.Dir(file)))
+	must(0, hooks.Close())
+	must(0, os.RemoveAll(filepath.Dir(file)))
 }
 
 func must[T any](value T, err error) T {
-	check(err)
-	return value
-}
-
-func check(err error) {
 	if err != nil {
 		log.Fatal(err)
 	}
+	return value
 }
