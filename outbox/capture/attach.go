@@ -27,6 +27,7 @@ const (
 	deadlockDetected = "40P01"
 	queryCanceled    = "57014" // by statement_timeout
 	serialization    = "40001"
+	invalidParameter = "22023" // of attach() about what is configured
 )
 
 func hasCode(err error, codes ...string) bool {
@@ -80,26 +81,31 @@ func install(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	if err != nil {
 		return err
 	}
-	return transact(ctx, db, func(tx *sql.Tx) error {
-		// One process installs; the others find it done.
-		if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
-			o.schema()+" capture"); err != nil {
-			return err
-		}
-		installed, err := installedVersion(ctx, tx, o.schema())
-		if err != nil {
-			return err
-		}
-		if installed < version {
-			if _, err := tx.ExecContext(ctx, functions(o.schema())); err != nil {
-				return fmt.Errorf("create functions: %w", err)
-			}
-		}
-		if _, err := tx.ExecContext(ctx, typesSQL(o.schema(), vocabularyOf(tables, o))); err != nil {
-			return fmt.Errorf("write the types of emit(): %w", err)
-		}
-		return nil
+	return retry(ctx, "functions", func() error {
+		return transact(ctx, db, func(tx *sql.Tx) error { return installIn(ctx, tx, tables, o) })
 	})
+}
+
+// installIn makes the functions in a transaction.
+func installIn(ctx context.Context, tx *sql.Tx, tables []Table, o Options) error {
+	// One process installs; the others find it done.
+	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+		o.schema()+" capture"); err != nil {
+		return err
+	}
+	installed, err := installedVersion(ctx, tx, o.schema())
+	if err != nil {
+		return err
+	}
+	if installed < version {
+		if _, err := tx.ExecContext(ctx, functions(o.schema())); err != nil {
+			return fmt.Errorf("create functions: %w", err)
+		}
+	}
+	if _, err := tx.ExecContext(ctx, typesSQL(o.schema(), vocabularyOf(tables, o))); err != nil {
+		return fmt.Errorf("write the types of emit(): %w", err)
+	}
+	return nil
 }
 
 // querier is a pool or a transaction.
@@ -124,7 +130,7 @@ func installedVersion(ctx context.Context, db querier, schema string) (n int, er
 
 func attach(ctx context.Context, db *sql.DB, schema string, s source) error {
 	recover := true
-	return retry(ctx, s.name, func() error {
+	return retry(ctx, "table "+s.name, func() error {
 		err := attachOnce(ctx, db, schema, s, recover)
 		if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
 			recover = false
@@ -168,13 +174,13 @@ func retry(ctx context.Context, what string, do func() error) error {
 			return err
 		}
 		if time.Now().Add(pause).After(end) {
-			return fmt.Errorf("table %s: other transactions keep it locked; end them (see pg_stat_activity) and "+
+			return fmt.Errorf("%s: other transactions keep it locked; end them (see pg_stat_activity) and "+
 				"try again: %w",
 				what, err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("table %s: other transactions keep it locked: %w", what, ctx.Err())
+			return fmt.Errorf("%s: other transactions keep it locked: %w", what, ctx.Err())
 		case <-time.After(pause):
 		}
 	}
@@ -221,7 +227,7 @@ func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]stri
 }
 
 func detach(ctx context.Context, db *sql.DB, schema string, relation any) (gone []string, err error) {
-	err = retry(ctx, fmt.Sprint(relation), func() error {
+	err = retry(ctx, "detach", func() error {
 		return transact(ctx, db, func(tx *sql.Tx) error {
 			rows, err := tx.QueryContext(ctx, "SELECT * FROM "+quote(schema)+".detach($1)", relation)
 			if err != nil {

@@ -34,7 +34,8 @@ const (
 	Disabled Kind = "disabled"
 	// Function is one that does not fit its table any more. Mended.
 	Function Kind = "function"
-	// Columns were renamed, or are gone; their changes are told of.
+	// Columns were renamed, or are gone; changes are told of, by the numbers of columns.
+	// Mended if they are those of a primary key that was left to the database.
 	Columns Kind = "columns"
 	// Drift was noticed by a trigger, which works slowly since then. Mended.
 	Drift Kind = "drift"
@@ -42,7 +43,7 @@ const (
 
 // Finding is a difference between what is configured and what the database has.
 type Finding struct {
-	Table string // quoted, with its schema; empty for the functions
+	Table string // with its schema, quoted where SQL needs it; empty for the functions
 	Kind  Kind
 	What  string
 	// Mended says that [Repair] put it right.
@@ -94,7 +95,7 @@ func check(ctx context.Context, db *sql.DB, tables []Table, o Options) (found []
 	}
 	if n == 0 {
 		for _, s := range wanted {
-			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "run attach"})
+			found = append(found, Finding{Table: s.name, Kind: NotAttached, What: "run attach"})
 		}
 		return found, nil, nil
 	}
@@ -146,9 +147,10 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 	used := make(map[int]bool)
 	for _, s := range wanted {
 		var id sql.NullInt64
+		var name string
 		var same, exists bool
-		err := db.QueryRowContext(ctx, "SELECT id, coalesce(same, false), there FROM "+quote(schema)+
-			".capture_find($1, $2::jsonb)", s.relation, s.spec).Scan(&id, &same, &exists)
+		err := db.QueryRowContext(ctx, "SELECT id, name, coalesce(same, false), there FROM "+quote(schema)+
+			".capture_find($1, $2::jsonb)", s.relation, s.spec).Scan(&id, &name, &same, &exists)
 		switch {
 		case err != nil:
 			return nil, err
@@ -156,15 +158,15 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 			used[int(id.Int64)] = true
 			if !same {
 				found = append(found, Finding{
-					Table: s.relation, Kind: Configured,
+					Table: name, Kind: Configured,
 					What: "it is configured in another way " +
 						"than it was attached; run attach",
 				})
 			}
 		case exists:
-			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "run attach"})
+			found = append(found, Finding{Table: name, Kind: NotAttached, What: "run attach"})
 		default:
-			found = append(found, Finding{Table: s.relation, Kind: NotAttached, What: "there is no such table"})
+			found = append(found, Finding{Table: name, Kind: NotAttached, What: "there is no such table"})
 		}
 	}
 	for _, row := range rows {
@@ -195,7 +197,7 @@ func faults(ctx context.Context, db querier, schema string, row attached) ([]Fin
 }
 
 // mends are the kinds that Repair puts right by attaching as before.
-var mends = []Kind{Replaced, Trigger, Function, Drift}
+var mends = []Kind{Replaced, Trigger, Function, Drift, Columns}
 
 // Repair is [Check], and puts right what a migration of the application, or a restore,
 // brought about: triggers that are missing, functions that do not fit. While triggers
@@ -234,7 +236,7 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 		}
 		ours := func(k Kind) bool { return kinds[k] }
 		switch {
-		case slices.ContainsFunc(mends, ours) && !kinds[Columns] && !kinds[Missing] && !kinds[Renamed]:
+		case slices.ContainsFunc(mends, ours) && !kinds[Missing] && !kinds[Renamed]:
 			s := source{relation: row.relation, name: row.relation, spec: row.spec}
 			failed := mend(ctx, db, o.schema(), s)
 			if ctx.Err() != nil {
@@ -243,7 +245,7 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 			for i, f := range found {
 				if f.Table == row.relation && slices.Contains(mends, f.Kind) {
 					found[i].Mended = failed == nil
-					if failed != nil {
+					if failed != nil && !(kinds[Columns] && hasCode(failed, invalidParameter)) { // which the finding says
 						found[i].What += "; not mended: " + failed.Error()
 					}
 				}
@@ -276,7 +278,7 @@ func seen(ctx context.Context, db *sql.DB, schema string, row attached) error {
 
 // Gap is a time in which changes of a table were not told of.
 type Gap struct {
-	Table        string // quoted, with its schema
+	Table        string // as in [Finding]
 	Since, Until time.Time
 	Reason       string
 	// Recovered is how many events tell again of what was written meanwhile. What was

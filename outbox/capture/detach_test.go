@@ -47,8 +47,8 @@ func TestDetach(t *testing.T) {
 	a.exec("UPDATE public.orders SET status = 'x'", "UPDATE public.lines SET note = 'x'",
 		"INSERT INTO public.others VALUES (2)")
 	a.wantTold("one is detached", "updated 1, created 2")
-	if found := a.findings(withParts, others); !strings.Contains(found, `table "public"."orders": not_attached`) ||
-		!strings.Contains(found, `table "public"."lines": not_attached`) || strings.Contains(found, "others") {
+	if found := a.findings(withParts, others); !strings.Contains(found, `table public.orders: not_attached`) ||
+		!strings.Contains(found, `table public.lines: not_attached`) || strings.Contains(found, "others") {
 		t.Errorf("Check: %s", found)
 	}
 	if found := a.findings(); !strings.Contains(found, "table public.others: not_configured") {

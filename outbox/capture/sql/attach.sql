@@ -1,3 +1,10 @@
+-- The name of a table as tidings_sources has it; it may be gone.
+CREATE OR REPLACE FUNCTION {schema}.capture_name(relation text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $tidings$
+	SELECT coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(relation)),
+		(SELECT string_agg(quote_ident(p), '.' ORDER BY nth) FROM unnest(parse_ident(relation)) WITH ORDINALITY u (p, nth)))
+$tidings$;
+
 -- Raises an error that says what is wrong with a specification.
 CREATE OR REPLACE FUNCTION {schema}.capture_refuse(relation text, reason text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $tidings$
@@ -25,12 +32,12 @@ BEGIN
 	IF NOT (SELECT relkind IN ('r', 'p') AND relpersistence <> 't' FROM pg_class WHERE oid = rel) THEN
 		PERFORM capture_refuse(name, 'it is no ordinary or partitioned table');
 	END IF;
-	IF coalesce(cardinality(key), 0) = 0 THEN
+	IF coalesce(cardinality(key), 0) = 0 OR (spec->>'implicit_key')::boolean THEN
 		key := capture_primary_key(rel);
 		IF key IS NULL THEN
 			PERFORM capture_refuse(name, 'it has no primary key; list the columns that identify a row in key');
 		END IF;
-		spec := spec || jsonb_build_object('key', key);
+		spec := spec || jsonb_build_object('key', key, 'implicit_key', true);
 	END IF;
 	FOREACH col IN ARRAY key || capture_used(spec) || coalesce(capture_list(spec->'watch'), '{}') || coalesce(capture_list(spec->'ignore'), '{}') LOOP
 		IF capture_text(rel, col, '') IS NULL THEN
@@ -139,7 +146,7 @@ BEGIN
 	IF rel IS NULL THEN
 		PERFORM capture_refuse(relation, 'there is no such table');
 	END IF;
-	full_name := (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel);
+	full_name := capture_name(relation);
 	IF spec->>'part_of' IS NOT NULL THEN
 		parent := to_regclass(spec->>'part_of');
 		IF parent IS NULL THEN
@@ -200,6 +207,7 @@ BEGIN
 				reason := left(reason || '; what was written meanwhile is not told of: ' || SQLERRM, 500);
 			END;
 		END IF;
+		DELETE FROM tidings_capture_gaps WHERE until < clock_timestamp() - interval '30 days';
 		INSERT INTO tidings_capture_gaps (relation, since, until, reason, recovered) VALUES (full_name, s.seen_at, clock_timestamp(), reason, recovered);
 	END IF;
 	DELETE FROM tidings_drift WHERE source = s.id;
@@ -247,7 +255,7 @@ LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE full_name text; f record; s {schema}.tidings_sources;
 BEGIN
 	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
-	full_name := coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(relation)), relation);
+	full_name := capture_name(relation);
 	FOR f IN SELECT p.oid::regprocedure AS fn, substr(proname, 9)::integer AS id FROM pg_proc p
 		WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proname ~ '^capture_[0-9]{1,9}$' AND pronargs = 0 ORDER BY 2 LOOP
 		SELECT * INTO s FROM tidings_sources WHERE id = f.id;
@@ -264,23 +272,27 @@ BEGIN
 END $tidings$;
 
 -- The source of a configured table, and whether it is attached as configured.
-CREATE OR REPLACE FUNCTION {schema}.capture_find(relation text, spec jsonb, OUT id integer, OUT same boolean, OUT there boolean)
+CREATE OR REPLACE FUNCTION {schema}.capture_find(relation text, spec jsonb, OUT id integer, OUT name text, OUT same boolean, OUT there boolean)
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 #variable_conflict use_variable
-DECLARE rel regclass := to_regclass(relation); full_name text; parent regclass := to_regclass(spec->>'part_of'); of_part text := ''; s {schema}.tidings_sources;
+DECLARE rel regclass := to_regclass(relation); of_part text := ''; s {schema}.tidings_sources; complete boolean := true;
 BEGIN
 	there := rel IS NOT NULL;
-	full_name := coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel), relation);
+	name := capture_name(relation);
+	IF spec->>'part_of' IS NOT NULL THEN
+		of_part := capture_name(spec->>'part_of') || '(' || coalesce(array_to_string(capture_list(spec->'key'), ','), '');
+	END IF;
 	BEGIN
-		IF spec->>'part_of' IS NOT NULL THEN
-			spec := spec || capture_part(rel, parent, spec);
+		IF of_part <> '' THEN
+			spec := spec || capture_part(rel, to_regclass(spec->>'part_of'), spec);
 			of_part := (spec->>'part_of') || '(' || array_to_string(capture_list(spec->'key'), ',') || ')';
 		END IF;
 		spec := capture_complete(rel, spec);
-	EXCEPTION WHEN OTHERS THEN NULL; -- columns that are gone; it is compared as it stands
+	EXCEPTION WHEN OTHERS THEN -- columns that are gone, or the table; they are findings of their own
+		complete := false;
 	END;
-	SELECT * INTO s FROM tidings_sources t WHERE t.relation = full_name AND (t.part = of_part OR of_part = '' AND t.part LIKE (spec->>'part_of') || '(%') AND NOT t.detached
-		ORDER BY t.id LIMIT 1;
+	SELECT * INTO s FROM tidings_sources t WHERE t.relation = name AND NOT t.detached
+		AND (t.part = of_part OR NOT complete AND of_part <> '' AND starts_with(t.part, of_part)) ORDER BY t.id LIMIT 1;
 	id := s.id;
-	same := s.spec = spec;
+	same := NOT complete OR s.spec = spec OR (spec->>'implicit_key')::boolean AND s.spec - 'key' - 'template' = spec - 'key' - 'template';
 END $tidings$;
