@@ -248,7 +248,7 @@ func testFiles(w *world) {
 		w.Errorf("range: %d %q", part.status, part.text)
 	}
 	w.wants(w.try("ann", "GET", path+"/content", nil, "Range", "bytes=10-"), 416,
-		`"detail":"the content has no such range"`)
+		`"detail":"the requested range is not satisfiable"`)
 	w.wants(w.try("ann", "GET", path+"/content", nil, "If-Match", `"another"`), 412, `"detail":"the content is not`)
 	w.wants(w.try("ann", "GET", path+"/text_content", nil), 404)
 	w.call("ann", "POST", path+"/extraction", nil)

@@ -37,9 +37,9 @@ func testUnknownParameters(w *world) {
 	for _, test := range []struct{ as, method, path, text string }{
 		{
 			"ann", "GET", "/contexts?order_bye=created_at",
-			"query.order_bye: unknown parameter: this operation takes limit, page_token",
+			"query.order_bye: unknown parameter; this operation takes limit, page_token",
 		},
-		{"ann", "GET", "/contexts/" + id + "?limit=1", "query.limit: unknown parameter: this operation takes none"},
+		{"ann", "GET", "/contexts/" + id + "?limit=1", "query.limit: unknown parameter; this operation takes none"},
 		{"ann", "GET", "/contexts?limit=1&limit=2", "query.limit: given more than once"},
 		{"ann", "GET", "/contexts?limit=1;order=asc", "semicolon"},
 		{"ann", "GET", "/contexts?order=%zz", "query"},
@@ -52,7 +52,7 @@ func testUnknownParameters(w *world) {
 		{"ann", "GET", "/events?from=1", "query.from"},
 		{
 			"admin", "GET", "/webhooks/events?type=provider.*",
-			"query.type: unknown parameter: this operation takes types",
+			"query.type: unknown parameter; this operation takes types",
 		},
 		{"ann", "GET", "/user_feedback?page_token=" + id + "&after_cursor=" + id, "not both"},
 	} {

@@ -143,7 +143,7 @@ func TestUploadThatStops(t *testing.T) {
 	c := w.beginUpload("ann", 200_000)
 	answered, err := io.ReadAll(c)
 	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 4") ||
-		!strings.Contains(text, "the upload broke off") {
+		!strings.Contains(text, "the upload is incomplete") {
 		t.Errorf("the answer: %s, %v", text, err)
 	}
 	w.untilTaken("uploads", 0)

@@ -1,6 +1,6 @@
-// Package httpapi is the HTTP API: it decodes requests, finds out who makes
-// them, calls resource, and writes answers and problems. The OpenAPI document is
-// made from the same code.
+// Package httpapi implements the HTTP API: it decodes and authenticates
+// requests, calls package resource, and writes responses and problem documents.
+// The OpenAPI document is generated from the same code.
 package httpapi
 
 import (
@@ -17,20 +17,24 @@ import (
 	"github.com/tidings-dev/tidings/operator"
 )
 
-// Authenticator finds out who makes a request.
+// Authenticator authenticates requests.
 type Authenticator interface {
-	// Identify returns whose credentials these are, without asking the database.
+	// Identify returns the identity that the credentials attest, without
+	// querying the database.
 	Identify(authorization string) (resource.Identity, error)
-	// Caller returns the caller behind an identity; the first time, it makes a user.
+	// Caller returns the caller with an identity, and creates the user on the
+	// first call.
 	Caller(ctx context.Context, id resource.Identity) (resource.Caller, error)
-	// Recheck returns what a caller may do now. It is an error if the credentials
-	// count no longer or the user is gone; no user is made.
+	// Recheck returns the caller's current permissions. It fails if the
+	// credentials are no longer valid or the user is gone; it never creates a
+	// user.
 	Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error)
-	// Changed returns a channel that is closed when other credentials count.
+	// Changed returns a channel that is closed when the set of valid
+	// credentials changes.
 	Changed() <-chan struct{}
 }
 
-// Options of the API; all are required that say nothing else.
+// Options configures the API. All fields are required unless noted otherwise.
 type Options struct {
 	// Resources are the ten types; nil where there are none.
 	Resources     *resource.Resources
@@ -38,35 +42,36 @@ type Options struct {
 	Authenticator Authenticator
 	Logger        *slog.Logger
 	Version       string
-	// MaxFileSize is the largest upload, in bytes.
+	// MaxFileSize limits uploads, in bytes.
 	MaxFileSize int64
-	// Ready returns why the server is not ready; nil if it is.
+	// Ready returns why the server is not ready, or nil if it is.
 	Ready func(context.Context) error
 	// Metrics serves /metrics.
 	Metrics http.Handler
-	// Reload reads the configuration again.
+	// Reload reloads the configuration.
 	Reload func(context.Context) error
-	// Stopping is closed once the server stops; requests that wait end then.
+	// Stopping is closed when the server stops; it ends waiting requests.
 	Stopping <-chan struct{}
-	// Limits are what requests hold; what is nil is unlimited.
+	// Limits limits the resources that requests hold; nil fields are unlimited.
 	Limits rest.Limits
 	Rates  Rates
 	// BodyPace and KeepAlive are as in [rest.Options].
 	BodyPace, KeepAlive time.Duration
 }
 
-// api is what the operations share.
+// api is shared by all operations.
 type api struct {
 	Options
 	*rest.API
 	mux *router
-	// inContext are the tags of operations on resources that may belong to a context.
+	// inContext holds the tags of the types whose resources may belong to a
+	// context.
 	inContext map[string]bool
 }
 
 const root = "/api/v1"
 
-// New returns the handler of all requests.
+// New returns the handler for all requests.
 func New(o Options) http.Handler {
 	a := &api{Options: o, mux: newRouter(), inContext: make(map[string]bool)}
 	a.API = rest.New(a.mux, configuration(o.Version), rest.Options{
@@ -89,8 +94,8 @@ func New(o Options) http.Handler {
 	return a.Wrap(streams(a.mux))
 }
 
-// nullable notes that a member which is an object may be null, which huma can't say of
-// a reference.
+// nullable declares an object member nullable, which huma cannot express for a
+// reference.
 func nullable(schemas huma.Registry, name, member string) {
 	property := schemas.Map()[name].Properties[member]
 	object := *schemas.SchemaFromRef(property.Ref)
@@ -100,8 +105,8 @@ func nullable(schemas huma.Registry, name, member string) {
 
 func configuration(version string) huma.Config {
 	config := huma.DefaultConfig("Tidings", version)
-	config.Info.Description = "Resources of an AI-agent platform. Every change is told by webhook. " +
-		"Operations that document If-Match compare versions (412); all others refuse it (422)."
+	config.Info.Description = "Resources of an AI-agent platform. Every change is announced by webhook. " +
+		"Operations that document If-Match compare versions (412); all others reject it (422)."
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "An API token."},
 	}
@@ -126,8 +131,8 @@ type reloaded struct {
 	Reloaded bool `json:"reloaded"`
 }
 
-// holdsSecrets are the tags of operations that need an encryption key: without it
-// they answer 501.
+// holdsSecrets holds the tags of operations that need an encryption key, and
+// answer 501 without one.
 var holdsSecrets = map[string]bool{
 	"providers": true, "model_providers": true, "connectors": true,
 	"variables": true, "keys": true,

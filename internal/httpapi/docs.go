@@ -20,7 +20,7 @@ type documented struct {
 	Body                  string // the schema's name
 }
 
-// docs returns the page to read the API on. It needs nothing from elsewhere.
+// docs serves the human-readable API reference, a self-contained page.
 func (a *api) docs() http.HandlerFunc {
 	sections := make(map[string][]documented)
 	for path, item := range a.Huma.OpenAPI().Paths {
@@ -45,12 +45,12 @@ func (a *api) docs() http.HandlerFunc {
 		"Sections": sections, "Version": a.Version, "Document": root + "/openapi.json",
 		"Schemas": a.Huma.OpenAPI().Components.Schemas.Map(),
 	}); err != nil {
-		panic(err) // the template is ours
+		panic(err) // the template is built in
 	}
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		_, _ = w.Write(page.Bytes()) // whoever asked may be gone
+		_, _ = w.Write(page.Bytes()) // the client may be gone
 	}
 }
 

@@ -24,7 +24,7 @@ func (a *api) fileRoutes() {
 	upload.Errors = []int{http.StatusBadRequest, http.StatusConflict, http.StatusRequestEntityTooLarge}
 	upload.Metadata = map[string]any{rest.Places: a.Limits.Uploads}
 	register(a, upload, a.createFile)
-	// Only described: with a body of its own, huma would read it all beforehand.
+	// Only documented: huma would read a declared body before the handler runs.
 	a.Huma.OpenAPI().Paths[root+"/files"].Post.RequestBody = &huma.RequestBody{
 		Required: true,
 		Content: map[string]*huma.MediaType{
@@ -38,17 +38,17 @@ func (a *api) fileRoutes() {
 		Cut
 		OrderBy        string `query:"order_by" enum:"created_at,updated_at,filename,file_size_bytes" default:"created_at"`
 		ContentType    string `query:"content_type"`
-		FilenameSearch string `query:"filename_search" doc:"A part of the name."`
+		FilenameSearch string `query:"filename_search" doc:"Text that the filename contains."`
 	},
 	) (*resource.Items[*resource.File], error) {
 		return r.Files.List(ctx, who, in.by(in.OrderBy), resource.FileFilter{
 			ContentType: in.ContentType, FilenameSearch: in.FilenameSearch,
 		})
 	})
-	get(a, "/files/{id}", "getFile", "Read what a file is", r.Files.Get)
+	get(a, "/files/{id}", "getFile", "Get a file", r.Files.Get)
 	remove(a, "/files/{id}", "deleteFile", "Delete a file and its extracted text", r.Files.Delete)
-	content(a, "/files/{id}/content", "getFileContent", "Read a file's content", r.Files.Content)
-	content(a, "/files/{id}/text_content", "getFileText", "Read the text extracted from a file", r.Files.TextContent)
+	content(a, "/files/{id}/content", "getFileContent", "Get a file's content", r.Files.Content)
+	content(a, "/files/{id}/text_content", "getFileText", "Get the text extracted from a file", r.Files.TextContent)
 
 	extract := rest.Operation(http.MethodPost, "/files/{id}/extraction", "extractFile", "Extract text from a file")
 	extract.DefaultStatus = http.StatusCreated
@@ -61,17 +61,17 @@ func (a *api) fileRoutes() {
 	) (*rest.Plain[*resource.Extraction], error) {
 		return rest.Answer(r.Files.Extract(ctx, who, in.ID, in.Body))
 	})
-	register(a, rest.Operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Read how an extraction went"),
+	register(a, rest.Operation(http.MethodGet, "/files/{id}/extraction", "getExtraction", "Get a file's extraction"),
 		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*rest.Plain[*resource.Extraction], error) {
 			return rest.Answer(r.Files.Extraction(ctx, who, in.ID))
 		})
-	register(a, rest.Operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete the extracted text"),
+	register(a, rest.Operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete a file's extraction"),
 		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*nothing, error) {
 			return nil, r.Files.DeleteExtraction(ctx, who, in.ID)
 		})
 }
 
-// upload is a request whose body is streamed, not read beforehand.
+// upload is a request whose body is streamed to the handler.
 type upload struct {
 	request *http.Request
 	writer  http.ResponseWriter
@@ -83,10 +83,10 @@ func (u *upload) Resolve(ctx huma.Context) []error {
 	return nil
 }
 
-// More than the file in an upload: other parts and the lines between them.
+// Allowance for an upload's other parts and boundaries.
 const uploadOverhead = 1 << 20
 
-// maxParts is how many parts of a multipart body are looked at for the file.
+// maxParts limits how many parts of a multipart body are searched for the file.
 const maxParts = 100
 
 func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (*one[*resource.File], error) {
@@ -102,7 +102,7 @@ func (a *api) createFile(ctx context.Context, who resource.Caller, in *upload) (
 	if err := cmp.Or(valid.Text(file.Filename), valid.Text(file.ContentType)); err != nil {
 		return nil, &resource.Error{
 			Code: resource.Invalid, Field: "file",
-			Message: "its name or content type " + err.Error(),
+			Message: "the filename or content type " + err.Error(),
 		}
 	}
 	return answer(a.Resources.Files.Create(ctx, who, file))
@@ -130,7 +130,7 @@ func filePart(r *http.Request) (*multipart.Part, error) {
 	return nil, missing
 }
 
-// explained tells an upload that broke off from a failure of ours.
+// explained distinguishes an interrupted upload from a server error.
 type explained struct{ from io.Reader }
 
 func (e *explained) Read(b []byte) (int, error) {
@@ -141,11 +141,11 @@ func (e *explained) Read(b []byte) (int, error) {
 		return n, err
 	case errors.As(err, &tooLarge):
 		return n, &resource.Error{
-			Code: resource.TooLarge, Field: "file", Message: "the upload is larger than allowed",
+			Code: resource.TooLarge, Field: "file", Message: "the upload exceeds the size limit",
 			Cause: err,
 		}
 	}
-	return n, &resource.Error{Code: resource.Unusable, Field: "file", Message: "the upload broke off", Cause: err}
+	return n, &resource.Error{Code: resource.Unusable, Field: "file", Message: "the upload is incomplete", Cause: err}
 }
 
 // content streams a file, or a range of it.
@@ -155,21 +155,21 @@ func content(
 ) {
 	op := rest.Operation(http.MethodGet, path, id, summary)
 	whole := &huma.Response{
-		Description: "The content, as the type that it was uploaded as",
+		Description: "The content, with the content type of the upload",
 		Content:     map[string]*huma.MediaType{"*/*": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
 	}
 	op.Errors = []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable}
 	op.Responses = map[string]*huma.Response{
 		"200": whole,
 		"206": {
-			Description: "The range that was asked for; several are parts of multipart/byteranges",
+			Description: "The requested range; several ranges are returned as multipart/byteranges",
 			Content:     whole.Content,
 		},
-		"304": {Description: "The content is the one that If-None-Match or If-Modified-Since names"},
+		"304": {Description: "The content has not changed"},
 	}
 	register(a, op, func(ctx context.Context, who resource.Caller, in *struct {
 		rest.ByID
-		IfMatch string `header:"If-Match" doc:"The ETag of the content that is wanted."` // ServeContent heeds it
+		IfMatch string `header:"If-Match" doc:"The ETag of the expected content."` // handled by ServeContent
 	},
 	) (*huma.StreamResponse, error) {
 		file, reader, err := open(ctx, who, in.ID)
@@ -184,8 +184,8 @@ func content(
 			h.Set("Content-Disposition",
 				mime.FormatMediaType("attachment", map[string]string{"filename": file.Filename}))
 			h.Set("X-Content-Type-Options", "nosniff")
-			h.Set("Content-Security-Policy", "sandbox") // it is a user's, not ours
-			h.Set("ETag", `"`+file.ID+`"`)              // a content never changes
+			h.Set("Content-Security-Policy", "sandbox") // untrusted user content
+			h.Set("ETag", `"`+file.ID+`"`)              // contents never change
 			http.ServeContent(&contentWriter{ResponseWriter: w}, r, "", file.CreatedAt, reader)
 		}}, nil
 	})
@@ -205,9 +205,9 @@ func (w *contentWriter) WriteHeader(status int) {
 	}
 	w.Header().Del("Content-Disposition")
 	w.Header().Del("Content-Length")
-	detail := "the content has no such range"
+	detail := "the requested range is not satisfiable"
 	if status == http.StatusPreconditionFailed {
-		detail = "the content is not the one that If-Match or If-Unmodified-Since names"
+		detail = "the content does not match If-Match or If-Unmodified-Since"
 	}
 	rest.Refuse(w.ResponseWriter, status, detail)
 }
@@ -220,7 +220,7 @@ func (w *contentWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// ReadFrom lets the kernel copy a file.
+// ReadFrom lets the kernel copy the file (sendfile).
 func (w *contentWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(w.ResponseWriter, r)
 }

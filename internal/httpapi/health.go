@@ -10,7 +10,7 @@ import (
 
 const readyTime = 2 * time.Second
 
-// health adds the paths for those who watch the server.
+// health registers the health and metrics endpoints.
 func (a *api) health() {
 	alive := func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, `"OK"`) }
 	a.mux.HandleFunc("GET /healthz", alive)
@@ -34,5 +34,5 @@ func (a *api) health() {
 func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text + "\n")) // whoever asked may be gone
+	_, _ = w.Write([]byte(text + "\n")) // the client may be gone
 }

@@ -8,17 +8,18 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// keyRoutes are about the keys that encrypt secrets in the database; for admins.
+// keyRoutes registers the admin operations on the keys that encrypt secrets in
+// the database.
 func (a *api) keyRoutes() {
 	r := a.Resources
-	register(a, rest.Operation(http.MethodGet, "/keys", "listKeys", "List the keys that encrypt secrets in the database"),
+	register(a, rest.Operation(http.MethodGet, "/keys", "listKeys", "List encryption keys"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*resource.Items[*resource.Key]], error) {
 			return rest.Answer(r.Keys(ctx, who))
 		})
 	register(a, rest.Operation(http.MethodPost, "/keys/rotate", "rotateKeys",
-		"Encrypt secrets with the first key, for a while; the next request goes on"),
+		"Re-encrypt a batch of secrets with the first key"),
 		func(ctx context.Context, who resource.Caller, in *struct {
-			After string `query:"after" maxLength:"4096" doc:"The next of the answer before; left out, from the beginning."`
+			After string `query:"after" maxLength:"4096" doc:"The value of next from the previous response; omit it to start from the beginning."`
 		},
 		) (*rest.Plain[*resource.Rotation], error) {
 			rotation, err := r.RotateKeys(ctx, who, in.After)

@@ -39,7 +39,7 @@ func get(t *testing.T, path string) *httptest.ResponseRecorder {
 	return w
 }
 
-// A change of what goes over the wire shows in the golden file.
+// The golden file shows every change to the API.
 func TestOpenAPI(t *testing.T) {
 	var document bytes.Buffer
 	if err := json.Indent(&document, get(t, "/api/v1/openapi.json").Body.Bytes(), "", "  "); err != nil {
@@ -56,11 +56,11 @@ func TestOpenAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(strings.TrimSpace(string(want)), document.String()); diff != "" {
-		t.Errorf("the API changed; if that is meant: go test ./internal/httpapi -update (-want +got):\n%s", diff)
+		t.Errorf("the API has changed; if this is intended, run go test ./internal/httpapi -update (-want +got):\n%s", diff)
 	}
 }
 
-// The page to read holds every operation, and needs nothing from elsewhere.
+// The API reference lists every operation and is self-contained.
 func TestDocs(t *testing.T) {
 	page := get(t, "/api/v1/docs").Body.String()
 	var document struct {
@@ -78,14 +78,14 @@ func TestDocs(t *testing.T) {
 	}
 	for _, elsewhere := range []string{"src=", `href="http`, "@import"} {
 		if strings.Contains(page, elsewhere) {
-			t.Errorf("the page needs something from elsewhere: %s", elsewhere)
+			t.Errorf("the page loads external content: %s", elsewhere)
 		}
 	}
 }
 
-// Every list and every map that a request may hold has a bound, which is checked
-// before its elements are; and nothing is in a schema that the check of bodies
-// does not know.
+// Every list and map in a request has a limit that is checked before its
+// elements are, and the schemas contain nothing that the check of bodies
+// ignores.
 func TestEveryListAndMapIsBounded(t *testing.T) {
 	var document struct {
 		Paths map[string]map[string]struct {
@@ -121,13 +121,13 @@ func TestEveryListAndMapIsBounded(t *testing.T) {
 		kinds := fmt.Sprint(schema["type"])
 		if strings.Contains(kinds, "array") {
 			if schema["maxItems"] == nil {
-				t.Errorf("%s: a list without maxItems", where)
+				t.Errorf("%s: list without maxItems", where)
 			}
 			walk(where+"[]", schema["items"].(map[string]any))
 		}
 		if strings.Contains(kinds, "object") && schema["additionalProperties"] != false {
 			if schema["maxProperties"] == nil {
-				t.Errorf("%s: a map without maxProperties", where)
+				t.Errorf("%s: map without maxProperties", where)
 			}
 			walk(where+".*", schema["additionalProperties"].(map[string]any))
 		}

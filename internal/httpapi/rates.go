@@ -9,15 +9,15 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// Rates are how often requests may come; what is nil is unlimited.
+// Rates limits the rate of requests; nil fields are unlimited.
 type Rates struct {
-	// Callers have a bucket each, by e-mail address.
+	// Callers has a bucket per user, by e-mail address.
 	Callers *limit.Rate
-	// Strangers are those whose credentials don't count, by network.
+	// Strangers has a bucket per network, for requests without valid credentials.
 	Strangers *limit.Rate
 }
 
-// setBudget writes what a caller has left, as in the Internet draft
+// setBudget reports a caller's remaining budget, as in the Internet-Draft
 // draft-ietf-httpapi-ratelimit-headers-10.
 func setBudget(h http.Header, b limit.Budget) {
 	if b.Limit == 0 {
@@ -27,8 +27,8 @@ func setBudget(h http.Header, b limit.Budget) {
 	h.Set("RateLimit", fmt.Sprintf(`"requests";r=%d;t=%s`, b.Left, rest.Seconds(b.Reset)))
 }
 
-// network is what counts as one place that requests come from: an IPv4 address,
-// or a /64 of IPv6, which one customer has.
+// network returns the key by which requests are grouped: an IPv4 address, or an
+// IPv6 /64, the usual allocation to one customer.
 func network(remote string) string {
 	address, err := netip.ParseAddrPort(remote)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 
 const byLocation = "/providers/by-location/"
 
-// router is a ServeMux, and one more for the path by-location: to a single
-// ServeMux, by-location could be the id of a provider.
+// router is a ServeMux, plus a second one for the path by-location, which
+// conflicts with provider ids in a single ServeMux.
 type router struct {
 	*http.ServeMux
 	locations *http.ServeMux
@@ -25,8 +25,8 @@ func (m *router) HandleFunc(pattern string, handler func(http.ResponseWriter, *h
 	m.ServeMux.HandleFunc(pattern, handler)
 }
 
-// ServeHTTP takes a location that was not percent-encoded as it was meant: all
-// that follows is one.
+// ServeHTTP accepts a location that is not percent-encoded: the rest of the
+// path is the location.
 func (m *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	location, ok := strings.CutPrefix(r.URL.EscapedPath(), root+byLocation)
 	if !ok || r.Method != http.MethodGet {

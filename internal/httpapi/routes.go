@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// routes is every path under /api/v1, a type at a time.
+// routes registers every path under /api/v1, type by type.
 func (a *api) routes() {
 	a.providerRoutes()
 	a.providerBuildRoutes()
@@ -29,15 +29,15 @@ type variables struct {
 }
 
 type variableChanges struct {
-	Variables resource.VariableChanges `json:"variables" maxProperties:"100" doc:"Merged into those there are; null removes one."`
+	Variables resource.VariableChanges `json:"variables" maxProperties:"100" doc:"Merged into the existing variables; null removes one."`
 }
 
 func asVariables(values map[string]string, err error) (*rest.Plain[variables], error) {
 	return rest.Answer(variables{values}, err)
 }
 
-// putVariables adds an operation that changes variables. It answers 201 whatever
-// it changed, as the SDKs of the Agent Stack expect.
+// putVariables registers an operation that changes variables. It always answers
+// 201, as the SDKs of the Agent Stack expect.
 func putVariables[I any](a *api, path, id, summary string, do func(context.Context, resource.Caller, *I) error) {
 	op := rest.Operation(http.MethodPut, path, id, summary)
 	op.DefaultStatus = http.StatusCreated
@@ -48,28 +48,28 @@ func putVariables[I any](a *api, path, id, summary string, do func(context.Conte
 
 func (a *api) providerRoutes() {
 	r := a.Resources
-	create(a, "/providers", "createProvider", "Make an agent known", r.Providers.Create)
-	list(a, "/providers", "listProviders", "List agents", func(ctx context.Context, who resource.Caller, in *struct {
+	create(a, "/providers", "createProvider", "Create a provider", r.Providers.Create)
+	list(a, "/providers", "listProviders", "List providers", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
 		Origin    string `query:"origin"`
-		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
+		UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of other users."`
 	},
 	) (*resource.Items[*resource.Provider], error) {
 		return r.Providers.List(ctx, who, in.page(),
 			resource.ProviderFilter{Origin: in.Origin, UserOwned: choice(in.UserOwned)})
 	})
-	get(a, "/providers/{id}", "getProvider", "Read an agent", r.Providers.Get)
-	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Change an agent", r.Providers.Patch)
-	remove(a, "/providers/{id}", "deleteProvider", "Forget an agent", r.Providers.Delete)
+	get(a, "/providers/{id}", "getProvider", "Get a provider", r.Providers.Get)
+	change(a, http.MethodPatch, "/providers/{id}", "updateProvider", "Update a provider", r.Providers.Patch)
+	remove(a, "/providers/{id}", "deleteProvider", "Delete a provider", r.Providers.Delete)
 	register(a, rest.Operation(http.MethodPost, "/providers/preview", "previewProvider",
-		"See what an agent would be, without keeping it"),
+		"Preview a provider without creating it"),
 		func(ctx context.Context, who resource.Caller, in *rest.WithBody[resource.NewProvider]) (*rest.Plain[*resource.Provider],
 			error,
 		) {
 			return rest.Answer(r.Providers.Preview(ctx, who, in.Body))
 		})
 	register(a, rest.Operation(http.MethodGet, byLocation+"{location}", "getProviderByLocation",
-		"Find the agent at a location"),
+		"Get a provider by location"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Location string `path:"location" doc:"The location, percent-encoded."`
 		},
@@ -77,11 +77,11 @@ func (a *api) providerRoutes() {
 			return answer(r.Providers.ByLocation(ctx, who, in.Location))
 		})
 	register(a, rest.Operation(http.MethodGet, "/providers/{id}/variables", "getProviderVariables",
-		"Read an agent's variables"),
+		"Get a provider's variables"),
 		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*rest.Plain[variables], error) {
 			return asVariables(r.Providers.Variables(ctx, who, in.ID))
 		})
-	putVariables(a, "/providers/{id}/variables", "updateProviderVariables", "Change an agent's variables",
+	putVariables(a, "/providers/{id}/variables", "updateProviderVariables", "Update a provider's variables",
 		func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
 			Precondition
@@ -94,23 +94,23 @@ func (a *api) providerRoutes() {
 
 func (a *api) providerBuildRoutes() {
 	r := a.Resources
-	create(a, "/provider_builds", "createProviderBuild", "Record a build", r.ProviderBuilds.Create)
-	list(a, "/provider_builds", "listProviderBuilds", "List builds",
+	create(a, "/provider_builds", "createProviderBuild", "Create a provider build", r.ProviderBuilds.Create)
+	list(a, "/provider_builds", "listProviderBuilds", "List provider builds",
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Paging
 			Status    string `query:"status" enum:"missing,in_progress,build_completed,completed,failed"`
-			UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of others."`
+			UserOwned string `query:"user_owned" enum:"true,false" doc:"true: your own; false: those of other users."`
 		},
 		) (*resource.Items[*resource.ProviderBuild], error) {
 			return r.ProviderBuilds.List(ctx, who, in.page(),
 				resource.ProviderBuildFilter{Status: in.Status, UserOwned: choice(in.UserOwned)})
 		})
-	get(a, "/provider_builds/{id}", "getProviderBuild", "Read a build", r.ProviderBuilds.Get)
+	get(a, "/provider_builds/{id}", "getProviderBuild", "Get a provider build", r.ProviderBuilds.Get)
 	change(a, http.MethodPatch, "/provider_builds/{id}", "updateProviderBuild",
-		"Report how a build goes", r.ProviderBuilds.Patch)
-	remove(a, "/provider_builds/{id}", "deleteProviderBuild", "Forget a build", r.ProviderBuilds.Delete)
+		"Update a provider build", r.ProviderBuilds.Patch)
+	remove(a, "/provider_builds/{id}", "deleteProviderBuild", "Delete a provider build", r.ProviderBuilds.Delete)
 	register(a, rest.Operation(http.MethodPost, "/provider_builds/preview", "previewProviderBuild",
-		"See what a build would be, without recording it"),
+		"Preview a provider build without creating it"),
 		func(_ context.Context, who resource.Caller,
 			in *rest.WithBody[resource.NewProviderBuild],
 		) (*rest.Plain[*resource.ProviderBuild], error) {
@@ -120,39 +120,39 @@ func (a *api) providerBuildRoutes() {
 
 func (a *api) contextRoutes() {
 	r := a.Resources
-	create(a, "/contexts", "createContext", "Begin a conversation", r.Contexts.Create)
-	list(a, "/contexts", "listContexts", "List your conversations",
+	create(a, "/contexts", "createContext", "Create a context", r.Contexts.Create)
+	list(a, "/contexts", "listContexts", "List contexts",
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Paging
 			ProviderID   string `query:"provider_id" format:"uuid"`
-			IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Also those without history."`
+			IncludeEmpty bool   `query:"include_empty" default:"true" doc:"Include contexts without history."`
 		},
 		) (*resource.Items[*resource.Context], error) {
 			return r.Contexts.List(ctx, who, in.page(),
 				resource.ContextFilter{ProviderID: in.ProviderID, NotEmpty: !in.IncludeEmpty})
 		})
-	get(a, "/contexts/{id}", "getContext", "Read a conversation", r.Contexts.Get)
-	change(a, http.MethodPut, "/contexts/{id}", "replaceContext", "Replace a conversation's metadata", r.Contexts.Put)
-	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Change a conversation's metadata",
+	get(a, "/contexts/{id}", "getContext", "Get a context", r.Contexts.Get)
+	change(a, http.MethodPut, "/contexts/{id}", "replaceContext", "Replace a context's metadata", r.Contexts.Put)
+	change(a, http.MethodPatch, "/contexts/{id}/metadata", "updateContextMetadata", "Update a context's metadata",
 		r.Contexts.PatchMetadata)
-	remove(a, "/contexts/{id}", "deleteContext", "Delete a conversation with its files and vector stores",
+	remove(a, "/contexts/{id}", "deleteContext", "Delete a context with its files and vector stores",
 		r.Contexts.Delete)
 
-	add := rest.Operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Append an A2A message or artifact")
+	add := rest.Operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Add an A2A message or artifact to the history")
 	add.Errors = []int{http.StatusConflict}
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
 		rest.ByID
 		Body json.RawMessage
 	},
-	) (*made, error) {
+	) (*created, error) {
 		item, err := r.Contexts.AddHistory(ctx, who, in.ID, in.Body)
 		if err != nil {
 			return nil, err
 		}
-		return &made{Location: root + "/contexts/" + item.ContextID + "/history/" + item.ID}, nil
+		return &created{Location: root + "/contexts/" + item.ContextID + "/history/" + item.ID}, nil
 	})
-	list(a, "/contexts/{id}/history", "listHistory", "List messages and artifacts",
+	list(a, "/contexts/{id}/history", "listHistory", "List a context's history",
 		func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
 			Cut
@@ -162,7 +162,7 @@ func (a *api) contextRoutes() {
 			return r.Contexts.History(ctx, who, in.ID, in.by(in.OrderBy))
 		})
 	register(a, rest.Operation(http.MethodGet, "/contexts/{id}/history/{item_id}", "getHistoryItem",
-		"Read a message or artifact"),
+		"Get a history item"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
 			ItemID string `path:"item_id" format:"uuid"`
@@ -171,7 +171,7 @@ func (a *api) contextRoutes() {
 			return rest.Answer(r.Contexts.HistoryItem(ctx, who, in.ID, in.ItemID))
 		})
 	register(a, rest.Operation(http.MethodDelete, "/contexts/{id}/history", "deleteHistory",
-		"Remove an item and all after it"),
+		"Delete a history item and all later ones"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
 			FromID string `query:"from_id" format:"uuid" required:"true"`
@@ -183,15 +183,15 @@ func (a *api) contextRoutes() {
 
 func (a *api) vectorStoreRoutes() {
 	r := a.Resources
-	create(a, "/vector_stores", "createVectorStore", "Make a vector store", r.VectorStores.Create)
-	list(a, "/vector_stores", "listVectorStores", "List your vector stores",
+	create(a, "/vector_stores", "createVectorStore", "Create a vector store", r.VectorStores.Create)
+	list(a, "/vector_stores", "listVectorStores", "List vector stores",
 		func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.VectorStore], error) {
 			return r.VectorStores.List(ctx, who, in.page())
 		})
-	get(a, "/vector_stores/{id}", "getVectorStore", "Read a vector store", r.VectorStores.Get)
+	get(a, "/vector_stores/{id}", "getVectorStore", "Get a vector store", r.VectorStores.Get)
 	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.VectorStores.Delete)
 
-	add := rest.Operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items, all or none")
+	add := rest.Operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items to a vector store, all or none")
 	add.Errors = []int{http.StatusConflict}
 	add.MaxBodyBytes = itemsLimit
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
@@ -203,7 +203,7 @@ func (a *api) vectorStoreRoutes() {
 		return answer(r.VectorStores.AddItems(ctx, who, in.ID, in.version(), in.Body))
 	})
 	register(a, rest.Operation(http.MethodPost, "/vector_stores/{id}/search", "searchVectorStore",
-		"Find the nearest items, best first"),
+		"Search a vector store for the nearest items"),
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
 			Body resource.Search
@@ -214,13 +214,13 @@ func (a *api) vectorStoreRoutes() {
 	list(a, "/vector_stores/{id}/documents", "listDocuments", "List the documents in a vector store",
 		scanning(a, func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
-			PageToken string `query:"page_token" maxLength:"256" doc:"The id of the last document of the page before."`
+			PageToken string `query:"page_token" maxLength:"256" doc:"The id of the last document of the previous page."`
 		},
 		) (*resource.Items[*resource.Document], error) {
 			return r.VectorStores.Documents(ctx, who, in.ID, in.PageToken)
 		}))
 	register(a, rest.Operation(http.MethodDelete, "/vector_stores/{id}/documents/{document_id}",
-		"deleteDocument", "Remove a document"),
+		"deleteDocument", "Delete a document and its items"),
 		func(ctx context.Context, who resource.Caller, in *struct {
 			rest.ByID
 			DocumentID string `path:"document_id"`
@@ -232,21 +232,21 @@ func (a *api) vectorStoreRoutes() {
 
 func (a *api) modelProviderRoutes() {
 	r := a.Resources
-	create(a, "/model_providers", "createModelProvider", "Add a source of models", r.ModelProviders.Create)
-	list(a, "/model_providers", "listModelProviders", "List sources of models",
+	create(a, "/model_providers", "createModelProvider", "Create a model provider", r.ModelProviders.Create)
+	list(a, "/model_providers", "listModelProviders", "List model providers",
 		func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.ModelProvider], error) {
 			return r.ModelProviders.List(ctx, who, in.page())
 		})
-	get(a, "/model_providers/{id}", "getModelProvider", "Read a source of models", r.ModelProviders.Get)
+	get(a, "/model_providers/{id}", "getModelProvider", "Get a model provider", r.ModelProviders.Get)
 	change(a, http.MethodPatch, "/model_providers/{id}", "updateModelProvider",
-		"Change a source of models", r.ModelProviders.Patch)
-	remove(a, "/model_providers/{id}", "deleteModelProvider", "Remove a source of models", r.ModelProviders.Delete)
+		"Update a model provider", r.ModelProviders.Patch)
+	remove(a, "/model_providers/{id}", "deleteModelProvider", "Delete a model provider", r.ModelProviders.Delete)
 	register(a, rest.Operation(http.MethodPost, "/model_providers/match", "matchModels",
-		"Find models like those suggested, best first"),
+		"Find models similar to the suggested ones"),
 		func(ctx context.Context, who resource.Caller,
 			in *rest.WithBody[resource.ModelMatch],
 		) (*rest.Plain[*resource.Items[*resource.MatchedModel]], error) {
-			offer, err := r.ModelProviders.Offer(ctx, who) // may wait for others, without a place
+			offer, err := r.ModelProviders.Offer(ctx, who) // may wait for model providers, without holding a place
 			if err != nil {
 				return nil, err
 			}
@@ -262,11 +262,11 @@ func (a *api) modelProviderRoutes() {
 func (a *api) configurationRoutes() {
 	r := a.Resources
 	register(a, rest.Operation(http.MethodGet, "/configurations/system", "getConfiguration",
-		"Read the system-wide defaults"),
+		"Get the system-wide defaults"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
 			return answer(r.Configurations.System(ctx, who))
 		})
-	set := rest.Operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Set the system-wide defaults")
+	set := rest.Operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Replace the system-wide defaults")
 	set.Errors = []int{http.StatusNotFound}
 	register(a, set,
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -280,18 +280,18 @@ func (a *api) configurationRoutes() {
 
 func (a *api) connectorRoutes() {
 	r := a.Resources
-	create(a, "/connectors", "createConnector", "Link an MCP server", r.Connectors.Create)
-	list(a, "/connectors", "listConnectors", "List your MCP servers",
+	create(a, "/connectors", "createConnector", "Create a connector to an MCP server", r.Connectors.Create)
+	list(a, "/connectors", "listConnectors", "List connectors",
 		func(ctx context.Context, who resource.Caller, in *Paging) (*resource.Items[*resource.Connector], error) {
 			return r.Connectors.List(ctx, who, in.page())
 		})
-	get(a, "/connectors/{id}", "getConnector", "Read a link", r.Connectors.Get)
-	remove(a, "/connectors/{id}", "deleteConnector", "Remove a link", r.Connectors.Delete)
-	list(a, "/connectors/presets", "listConnectorPresets", "List MCP servers that are offered",
+	get(a, "/connectors/{id}", "getConnector", "Get a connector", r.Connectors.Get)
+	remove(a, "/connectors/{id}", "deleteConnector", "Delete a connector", r.Connectors.Delete)
+	list(a, "/connectors/presets", "listConnectorPresets", "List connector presets",
 		func(context.Context, resource.Caller, *struct{}) (*resource.Items[resource.Preset], error) {
 			return r.Connectors.Presets(), nil
 		})
-	connect := rest.Operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect to the MCP server")
+	connect := rest.Operation(http.MethodPost, "/connectors/{id}/connect", "connect", "Connect a connector")
 	connect.Errors = []int{http.StatusBadGateway, http.StatusGatewayTimeout}
 	register(a, connect,
 		func(ctx context.Context, who resource.Caller, in *struct {
@@ -301,7 +301,7 @@ func (a *api) connectorRoutes() {
 		) (*one[*resource.Connector], error) {
 			return answer(r.Connectors.Connect(ctx, who, in.ID, in.Body))
 		})
-	disconnect := rest.Operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "End the connection")
+	disconnect := rest.Operation(http.MethodPost, "/connectors/{id}/disconnect", "disconnect", "Disconnect a connector")
 	disconnect.Errors = []int{http.StatusConflict}
 	register(a, disconnect,
 		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*one[*resource.Connector], error) {
@@ -312,7 +312,7 @@ func (a *api) connectorRoutes() {
 func (a *api) userRoutes() {
 	r := a.Resources
 	for path, id := range map[string]string{"/users/me": "getMe", "/user": "getUser"} {
-		op := rest.Operation(http.MethodGet, path, id, "Who you are")
+		op := rest.Operation(http.MethodGet, path, id, "Get the current user")
 		op.Tags = []string{"users"}
 		register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.User], error) {
 			return answer(r.Users.Me(ctx, who))
@@ -320,19 +320,19 @@ func (a *api) userRoutes() {
 	}
 	list(a, "/users", "listUsers", "List users", func(ctx context.Context, who resource.Caller, in *struct {
 		Paging
-		Email string `query:"email" doc:"A part of the e-mail address."`
+		Email string `query:"email" doc:"Text that the e-mail address contains."`
 	},
 	) (*resource.Items[*resource.User], error) {
 		return r.Users.List(ctx, who, in.page(), in.Email)
 	})
-	get(a, "/users/{id}", "getUserByID", "Read a user", r.Users.Get)
-	change(a, http.MethodPatch, "/users/{id}", "updateUser", "Change a user's role", r.Users.Patch)
-	remove(a, "/users/{id}", "deleteUser", "Delete a user and all that they own", r.Users.Delete)
-	register(a, rest.Operation(http.MethodGet, "/variables", "getVariables", "Read your variables"),
+	get(a, "/users/{id}", "getUserByID", "Get a user", r.Users.Get)
+	change(a, http.MethodPatch, "/users/{id}", "updateUser", "Update a user's role", r.Users.Patch)
+	remove(a, "/users/{id}", "deleteUser", "Delete a user and everything they own", r.Users.Delete)
+	register(a, rest.Operation(http.MethodGet, "/variables", "getVariables", "Get your variables"),
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[variables], error) {
 			return asVariables(r.Users.Variables(ctx, who))
 		})
-	putVariables(a, "/variables", "updateVariables", "Change your variables",
+	putVariables(a, "/variables", "updateVariables", "Update your variables",
 		func(ctx context.Context, who resource.Caller, in *rest.WithBody[variableChanges]) error {
 			return r.Users.PutVariables(ctx, who, in.Body.Variables)
 		})
@@ -340,22 +340,22 @@ func (a *api) userRoutes() {
 
 func (a *api) userFeedbackRoutes() {
 	r := a.Resources
-	say := rest.Operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Say what you think of an answer")
-	say.DefaultStatus = http.StatusCreated
-	say.Errors = []int{http.StatusConflict}
-	register(a, say,
-		func(ctx context.Context, who resource.Caller, in *rest.WithBody[resource.NewUserFeedback]) (*made, error) {
+	op := rest.Operation(http.MethodPost, "/user_feedback", "createUserFeedback", "Create user feedback")
+	op.DefaultStatus = http.StatusCreated
+	op.Errors = []int{http.StatusConflict}
+	register(a, op,
+		func(ctx context.Context, who resource.Caller, in *rest.WithBody[resource.NewUserFeedback]) (*created, error) {
 			row, err := r.UserFeedback.Create(ctx, who, in.Body)
 			if err != nil {
 				return nil, err
 			}
-			return &made{Location: root + "/user_feedback/" + row.ID}, nil
+			return &created{Location: root + "/user_feedback/" + row.ID}, nil
 		})
-	list(a, "/user_feedback", "listUserFeedback", "List feedback",
+	list(a, "/user_feedback", "listUserFeedback", "List user feedback",
 		func(ctx context.Context, who resource.Caller, in *struct {
 			Paging
 			ProviderID  string `query:"provider_id" format:"uuid"`
-			AfterCursor string `query:"after_cursor" format:"uuid" doc:"Another name of page_token."`
+			AfterCursor string `query:"after_cursor" format:"uuid" doc:"Alias of page_token."`
 		},
 		) (*resource.Items[*resource.UserFeedback], error) {
 			if in.AfterCursor != "" {
@@ -369,6 +369,6 @@ func (a *api) userFeedbackRoutes() {
 			}
 			return r.UserFeedback.List(ctx, who, in.page(), in.ProviderID)
 		})
-	get(a, "/user_feedback/{id}", "getUserFeedback", "Read feedback", r.UserFeedback.Get)
-	remove(a, "/user_feedback/{id}", "deleteUserFeedback", "Delete feedback", r.UserFeedback.Delete)
+	get(a, "/user_feedback/{id}", "getUserFeedback", "Get user feedback", r.UserFeedback.Get)
+	remove(a, "/user_feedback/{id}", "deleteUserFeedback", "Delete user feedback", r.UserFeedback.Delete)
 }

@@ -29,8 +29,8 @@ func caller(ctx context.Context) resource.Caller {
 	return resource.Caller{}
 }
 
-// admit returns the caller of a request, unless it makes too many. That is found
-// out before the database is asked anything.
+// admit returns the caller of a request, unless the caller exceeds their rate
+// limit, which is checked before the database is queried.
 func (a *api) admit(w http.ResponseWriter, r *http.Request) (rest.Session, error) {
 	authorization := r.Header.Get("Authorization")
 	id, err := a.Authenticator.Identify(authorization)
@@ -86,13 +86,14 @@ func (s *session) Recheck(ctx context.Context) (rest.Session, error) {
 	return &session{s.api, s.authorization, who}, nil
 }
 
-// contextParameter is known to all operations on what may belong to a context.
+// contextParameter is accepted by all operations on types that may belong to a
+// context.
 var contextParameter = &huma.Param{
 	Name: "context_id", In: "query", Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"},
-	Description: "Limits the request to what belongs to this context; what is created belongs to it.",
+	Description: "Restricts the request to this context; new resources are created in it.",
 }
 
-// limitToContext limits a request to the context that its query names.
+// limitToContext restricts a request to the context named in its query.
 func (a *api) limitToContext(ctx huma.Context, next func(huma.Context)) {
 	id := ctx.Query(contextParameter.Name)
 	if id == "" || !slices.Contains(ctx.Operation().Parameters, contextParameter) {

@@ -12,18 +12,18 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// The verbs: what the routes of all types have in common. A route is one line
-// with one of them.
+// The verbs register routes and implement what the routes of all types have in
+// common. A route is one line that calls one of them.
 
-// The types that requests embed are exported because huma reads no others.
+// The types that requests embed are exported because huma ignores others.
 
-// Precondition is the header of a change.
+// Precondition holds the precondition of a change.
 type Precondition struct {
-	IfMatch string `header:"If-Match" doc:"The ETag of the version that the change is meant for."`
+	IfMatch string `header:"If-Match" doc:"The ETag of the version to change."`
 }
 
-// version is the version that If-Match names: 0 for any, and one that no
-// resource has for what is no version.
+// version returns the version in If-Match: 0 for any, and a version that no
+// resource has if it is not one of ours.
 func (m Precondition) version() int64 {
 	if m.IfMatch == "" || m.IfMatch == "*" {
 		return 0
@@ -48,7 +48,7 @@ type removal struct {
 
 type nothing struct{}
 
-// one answers with a resource.
+// one is a response with a resource.
 type one[R any] struct {
 	ETag string `header:"ETag"`
 	Body R
@@ -61,7 +61,8 @@ func answer[R resource.Row](row R, err error) (*one[R], error) {
 	return &one[R]{ETag: row.ETag(), Body: row}, nil
 }
 
-// null is the body of answers that the SDKs of the Agent Stack expect to be empty.
+// null is the body of responses that the SDKs of the Agent Stack expect to be
+// empty.
 type null struct{}
 
 // MarshalJSON implements [json.Marshaler].
@@ -70,13 +71,13 @@ func (null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 // Schema implements [huma.SchemaProvider].
 func (null) Schema(huma.Registry) *huma.Schema { return &huma.Schema{Type: "null"} }
 
-// made answers with where to read what was created, and nothing else.
-type made struct {
-	Location string `header:"Location" doc:"The path of what was created, which ends with its id."`
+// created is a response with the path of a new resource.
+type created struct {
+	Location string `header:"Location" doc:"The path of the new resource, which ends with its id."`
 	Body     null
 }
 
-// itemsLimit is for the items of a vector store, of which many come at once.
+// itemsLimit is for the items of a vector store, which are added in bulk.
 const itemsLimit = 16 << 20
 
 // scanning runs an operation that reads very many rows.
@@ -125,10 +126,10 @@ func remove(a *api, path, id, summary string, do func(context.Context, resource.
 	})
 }
 
-// Cut is the part of a list that is wanted.
+// Cut selects a page of a list.
 type Cut struct {
 	Limit     int64  `query:"limit" minimum:"1" maximum:"100" default:"40"`
-	PageToken string `query:"page_token" format:"uuid" doc:"The id of the last item of the page before."`
+	PageToken string `query:"page_token" format:"uuid" doc:"The id of the last item of the previous page."`
 	Order     string `query:"order" enum:"asc,desc" default:"desc"`
 }
 
@@ -136,7 +137,7 @@ func (c Cut) by(column string) resource.Page {
 	return resource.Page{Limit: c.Limit, Token: c.PageToken, OrderBy: column, Descending: c.Order == "desc"}
 }
 
-// Paging is the query of lists of resources.
+// Paging holds the query parameters of lists of resources.
 type Paging struct {
 	Cut
 	OrderBy string `query:"order_by" enum:"created_at,updated_at" default:"created_at"`
@@ -144,7 +145,8 @@ type Paging struct {
 
 func (p Paging) page() resource.Page { return p.by(p.OrderBy) }
 
-// list answers with a part of a list; I is [Paging] or the like, and filters.
+// list registers a route that returns a page of a list; I embeds [Paging] or a
+// similar type and adds filters.
 func list[I, R any](a *api, path, id, summary string,
 	do func(context.Context, resource.Caller, *I) (*resource.Items[R], error),
 ) {
@@ -154,7 +156,7 @@ func list[I, R any](a *api, path, id, summary string,
 		})
 }
 
-// choice is nil for a choice that was not made.
+// choice returns nil if the parameter was omitted.
 func choice(text string) *bool {
 	if text == "" {
 		return nil

@@ -52,11 +52,11 @@ type Options struct {
 	// Security is how callers prove who they are, as OpenAPI names it.
 	Security []map[string][]string
 	Limits   Limits
-	// BodyPace is how long a client may take for a step of a body, see [limit.Body];
-	// 0 is as in [limit.DefaultPace].
+	// BodyPace is how long a client may take for each step of a body, see
+	// [limit.Body]; 0 means [limit.DefaultPace].
 	BodyPace time.Duration
-	// KeepAlive is how often a request that waits for events shows that it is alive,
-	// and checks its caller; 0 means 15 s.
+	// KeepAlive is how often a request that waits for events sends a sign of
+	// life and rechecks its caller; 0 means 15 s.
 	KeepAlive time.Duration
 	// Stopping is closed once the process stops; requests that wait end then.
 	Stopping <-chan struct{}
@@ -151,8 +151,8 @@ func Answer[B any](body B, err error) (*Plain[B], error) {
 	return &Plain[B]{body}, nil
 }
 
-// declareErrors adds to the document the errors that follow from what an operation
-// takes.
+// declareErrors documents the errors that follow from an operation's parameters
+// and body.
 func declareErrors(document *huma.OpenAPI, op *huma.Operation) {
 	var statuses []int
 	if strings.Contains(op.Path, "{") {
@@ -191,7 +191,8 @@ func declareErrors(document *huma.OpenAPI, op *huma.Operation) {
 func Register[I, O any](a *API, op huma.Operation, do func(ctx context.Context, in *I) (*O, error)) {
 	op.Path = a.Root + op.Path
 	op.Security = a.Security
-	// huma gets bodies that were read and checked: it would decode all of one first.
+	// The body has been read and checked when huma gets it: huma would decode
+	// all of it first.
 	op.Middlewares = huma.Middlewares{a.readBody(cmp.Or(op.MaxBodyBytes, bodyLimit))}
 	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
@@ -228,7 +229,7 @@ func (a *API) Stream(
 		}
 	}
 	if r.Header.Get(ifMatch) != "" {
-		return nil, nil, Invalid("header."+ifMatch, "this operation does not compare versions; leave it out")
+		return nil, nil, Invalid("header."+ifMatch, "this operation does not compare versions; omit the header")
 	}
 	leave, err = a.Limits.Streams.Enter(r.Context(), who.ID(), 1)
 	return who, leave, err

@@ -18,13 +18,13 @@ const jsonType = "application/json"
 
 const (
 	bodyLimit = 1 << 20
-	// smallBody is the size up to which a body does not count as large.
+	// smallBody is the size up to which a body needs no room in Bodies.
 	smallBody = 64 << 10
 )
 
-// readBody reads and checks the JSON bodies of an operation before anything is
-// decoded, so that a bad one costs little more than the bytes it has. A large one
-// waits for room, which it keeps until the request is answered.
+// readBody reads and checks the JSON body of an operation before it is decoded,
+// so that a bad body costs little more than its bytes. A large body waits for
+// room, and holds it until the response is written.
 func (a *API) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		r, w := humago.Unwrap(ctx)
@@ -62,8 +62,8 @@ func (a *API) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 	}
 }
 
-// readNothing reads the body of an operation that takes none. An empty object does
-// no harm: some clients always send one.
+// readNothing reads the body of an operation that takes none. It accepts an
+// empty object, because some clients always send one.
 func readNothing(r *http.Request) *huma.ErrorModel {
 	if r.ContentLength == 0 {
 		return nil
@@ -73,12 +73,13 @@ func readNothing(r *http.Request) *huma.ErrorModel {
 	if text := strings.TrimSpace(string(text)); err == nil && (text == "" || text == "{}" || text == "null") {
 		return nil
 	}
-	problem := NewProblem(http.StatusUnprocessableEntity, "this operation takes no body")
+	problem := NewProblem(http.StatusUnprocessableEntity, "this operation takes no request body")
 	problem.Errors = []*huma.ErrorDetail{{Location: "body", Message: "expected no body"}}
 	return problem
 }
 
-// bodySchema returns the schema of an operation's JSON body; nil if it has none.
+// bodySchema returns the schema of an operation's JSON body, or nil if there is
+// none.
 func bodySchema(op *huma.Operation) *huma.Schema {
 	if op.RequestBody == nil {
 		return nil
@@ -89,11 +90,11 @@ func bodySchema(op *huma.Operation) *huma.Schema {
 	return nil
 }
 
-// body is a JSON body that is read.
+// body is a JSON body being read.
 type body struct {
 	from  *http.Request
 	limit int64
-	// enter takes room for a large body.
+	// enter waits for room for a large body.
 	enter func(n int64) (leave func(), err error)
 	leave func()
 	text  bytes.Buffer
@@ -112,7 +113,7 @@ func (b *body) read() (*huma.ErrorModel, error) {
 	switch {
 	case size > b.limit:
 		return tooLarge(b.limit), nil
-	case size < 0: // it comes without its size
+	case size < 0: // its size is unknown
 		if problem := b.readTo(smallBody + 1); problem != nil || b.text.Len() <= smallBody {
 			return problem, nil
 		}
@@ -135,20 +136,20 @@ func (b *body) read() (*huma.ErrorModel, error) {
 	return nil, nil
 }
 
-// readTo reads on until so many bytes are there, or the end.
+// readTo reads until the given size or the end of the body.
 func (b *body) readTo(size int64) *huma.ErrorModel {
 	_, err := b.text.ReadFrom(io.LimitReader(b.from.Body, size-int64(b.text.Len())))
 	timeout, isNet := errors.AsType[net.Error](err)
 	switch {
 	case isNet && timeout.Timeout():
-		return NewProblem(http.StatusRequestTimeout, "the body came too slowly")
+		return NewProblem(http.StatusRequestTimeout, "the body arrived too slowly")
 	case err != nil:
-		return NewProblem(http.StatusBadRequest, "the body broke off")
+		return NewProblem(http.StatusBadRequest, "the body is incomplete")
 	}
 	return nil
 }
 
 func tooLarge(limit int64) *huma.ErrorModel {
 	return NewProblem(http.StatusRequestEntityTooLarge,
-		fmt.Sprintf("the body is larger than %d bytes, the most that this operation takes", limit))
+		fmt.Sprintf("the body exceeds %d bytes, the limit of this operation", limit))
 }

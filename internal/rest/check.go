@@ -17,20 +17,21 @@ import (
 	"github.com/tidings-dev/tidings/internal/valid"
 )
 
-// Bounds of a JSON body beside its size in bytes.
+// Limits on a JSON body, besides its size in bytes.
 const (
-	// maxValues bounds the elements and members that no schema bounds: those of an
-	// agent card, for example.
+	// maxValues limits elements and members that no schema limits, such as
+	// those of an agent card.
 	maxValues = 100_000
-	// maxProblems is how many problems an answer lists; the others are counted.
+	// maxProblems is how many problems a response lists; the others are only
+	// counted.
 	maxProblems = 20
 )
 
-// checkBody returns what is wrong with a JSON body, nil if nothing is. It goes
-// through the text without building values, so that the memory it takes does not
-// depend on what the body holds. It stops at the first array or object that has
-// more elements than its schema allows: none of them has been decoded then. It
-// returns the body with ids spelled as they are kept.
+// checkBody returns the problems with a JSON body, or nil. It scans the text
+// without building values, so that memory use does not depend on the content.
+// It stops at the first array or object with more elements than its schema
+// allows, before any of them is decoded. It returns the body with ids in their
+// stored form.
 func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) ([]byte, *huma.ErrorModel) {
 	c := &checker{registry: registry, body: body, path: []byte("body")}
 	within := c.value(schema)
@@ -39,9 +40,9 @@ func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) ([]byte
 	case !within && !c.malformed:
 		p.Errors = c.problems[len(c.problems)-1:]
 	case !utf8.Valid(body):
-		return nil, NewProblem(http.StatusBadRequest, "the body is not UTF-8")
+		return nil, NewProblem(http.StatusBadRequest, "the body is not valid UTF-8")
 	case !json.Valid(body):
-		return nil, NewProblem(http.StatusBadRequest, "the body is not JSON: "+syntaxError(body))
+		return nil, NewProblem(http.StatusBadRequest, "the body is not valid JSON: "+syntaxError(body))
 	case len(c.problems) > 0:
 		p.Errors = c.problems
 		p.Detail = listed(validationFailed, c.more)
@@ -54,35 +55,35 @@ func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) ([]byte
 const validationFailed = "validation failed"
 
 func syntaxError(body []byte) string {
-	err := json.Unmarshal(body, new(any)) // fails before it makes anything
+	err := json.Unmarshal(body, new(any)) // fails before it allocates anything
 	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Sprintf("%v at byte %d", e, e.Offset)
 	}
 	return fmt.Sprint(err)
 }
 
-// checker goes through a JSON text. It takes what is nearly JSON for JSON, which
-// [checkBody] finds out.
+// checker scans a JSON text. It accepts some texts that are almost JSON;
+// [checkBody] rejects those.
 type checker struct {
 	registry huma.Registry
 	body     []byte
 	at       int // the next byte of the body
 	path     []byte
 	depth    int
-	values   int // that no schema bounds
+	values   int // not limited by a schema
 	ids      []respelled
 	problems []*huma.ErrorDetail
-	more     int // problems that are not listed
+	more     int // problems not listed
 	result   huma.ValidateResult
-	// malformed says that the check stopped at something that is not JSON.
+	// malformed is set when the check stopped at something that is not JSON.
 	malformed bool
 }
 
-// anything is the schema of what has none.
+// anything is the schema of values without one.
 var anything = new(huma.Schema)
 
-// value checks the value that comes next. False means that the check stopped: the
-// body is over a bound, which is the last problem, or malformed.
+// value checks the next value. False means that the check stopped, because the
+// body exceeds a limit, which is the last problem, or is malformed.
 func (c *checker) value(s *huma.Schema) bool {
 	for s.Ref != "" {
 		s = c.registry.SchemaFromRef(s.Ref)
@@ -161,7 +162,7 @@ func (c *checker) object(s *huma.Schema) bool {
 			if !c.count() || !c.value(anything) {
 				return false
 			}
-		case c.next() == 'n' && required < 0 && s.Properties[name] != nil: // null is as good as left out
+		case c.next() == 'n' && required < 0 && s.Properties[name] != nil: // null counts as omitted
 			c.literal()
 		default:
 			if !c.value(property) {
@@ -179,8 +180,8 @@ func (c *checker) object(s *huma.Schema) bool {
 	return true
 }
 
-// propertyOf returns the schema of a member, and the name it has there: like
-// [json.Unmarshal], whatever the case.
+// propertyOf returns the name and schema of a member. Like [json.Unmarshal], it
+// ignores case.
 func propertyOf(s *huma.Schema, key string) (string, *huma.Schema) {
 	if p, ok := s.Properties[key]; ok {
 		return key, p
@@ -208,7 +209,7 @@ func (c *checker) scalar(s *huma.Schema) bool {
 			return true
 		case s.Type == huma.TypeString && s.MinLength == nil && s.MaxLength == nil && s.Format == "" &&
 			s.Pattern == "" && s.Enum == nil:
-			return true // it need not be decoded
+			return true // no need to decode it
 		}
 		c.validate(s, unquote(text))
 		return true
@@ -228,13 +229,13 @@ func (c *checker) scalar(s *huma.Schema) bool {
 	return true
 }
 
-// respelled is a UUID that the body spells otherwise than it is kept.
+// respelled is a UUID that is not in its stored form.
 type respelled struct {
-	from, to int // where it is in the body, with its quotes
+	from, to int // its position in the body, including the quotes
 	id       string
 }
 
-// id checks the UUID that was just read.
+// id checks a UUID that has just been read.
 func (c *checker) id(quoted []byte) {
 	switch id, ok := valid.UUID(unquote(quoted)); {
 	case !ok:
@@ -244,7 +245,7 @@ func (c *checker) id(quoted []byte) {
 	}
 }
 
-// spelled returns the body with all UUIDs as they are kept.
+// spelled returns the body with all UUIDs in their stored form.
 func (c *checker) spelled() []byte {
 	if c.ids == nil {
 		return c.body
@@ -265,7 +266,7 @@ func (c *checker) number(s *huma.Schema, literal []byte) {
 		switch {
 		case err != nil:
 			c.add(validation.MsgExpectedInteger)
-		case len(s.Enum) > 0: // its numbers are as JSON has them
+		case len(s.Enum) > 0: // its numbers are float64, like JSON's
 			c.validate(s, float64(n))
 		default:
 			c.validate(s, n)
@@ -280,7 +281,7 @@ func (c *checker) number(s *huma.Schema, literal []byte) {
 		}
 		f, err := strconv.ParseFloat(string(literal), bits)
 		if err != nil {
-			c.add(fmt.Sprintf("expected a number that %d bits can hold", bits))
+			c.add(fmt.Sprintf("expected a number that fits into %d bits", bits))
 			return
 		}
 		c.validate(s, f)
@@ -289,9 +290,9 @@ func (c *checker) number(s *huma.Schema, literal []byte) {
 	}
 }
 
-// plainNumber reports whether a number without an exponent needs no check: it is so
-// short that a float32 can hold it, and the schema allows all of them. Vectors have
-// millions of them.
+// plainNumber reports whether a number without an exponent needs no check,
+// because it is so short that it fits into a float32 and the schema has no
+// limits. Vectors have millions of these.
 func plainNumber(s *huma.Schema, literal []byte) bool {
 	const digits = 38 // below 1e38
 	bounded := s.Minimum != nil || s.Maximum != nil || s.ExclusiveMinimum != nil || s.ExclusiveMaximum != nil ||
@@ -311,11 +312,11 @@ func (c *checker) validate(s *huma.Schema, v any) {
 	c.result.Reset()
 	huma.Validate(c.registry, s, huma.NewPathBuffer(path, len(path)), huma.ModeWriteToServer, v, &c.result)
 	for _, err := range c.result.Errors {
-		c.add(err.(*huma.ErrorDetail).Message) //nolint:errorlint,errcheck,forcetypeassert // Validate makes no others
+		c.add(err.(*huma.ErrorDetail).Message) //nolint:errorlint,errcheck,forcetypeassert // Validate returns no others
 	}
 }
 
-// add notes a problem with the value at the current path.
+// add records a problem with the value at the current path.
 func (c *checker) add(message string) {
 	if len(c.problems) == maxProblems {
 		c.more++
@@ -324,16 +325,16 @@ func (c *checker) add(message string) {
 	c.problems = append(c.problems, &huma.ErrorDetail{Message: message, Location: string(c.path)})
 }
 
-// stop notes a problem that ends the check.
+// stop records a problem that ends the check.
 func (c *checker) stop(format string, args ...any) bool {
 	c.problems = append(c.problems, &huma.ErrorDetail{Message: fmt.Sprintf(format, args...), Location: string(c.path)})
 	return false
 }
 
-// count counts a value that no schema bounds.
+// count counts a value that no schema limits.
 func (c *checker) count() bool {
 	if c.values++; c.values > maxValues {
-		return c.stop("expected at most %d values where any JSON may stand", maxValues)
+		return c.stop("expected at most %d values in free-form JSON", maxValues)
 	}
 	return true
 }
@@ -343,7 +344,7 @@ func (c *checker) broken() bool {
 	return false
 }
 
-// next skips blanks and returns the byte after them; 0 at the end.
+// next skips whitespace and returns the next byte, or 0 at the end.
 func (c *checker) next() byte {
 	for ; c.at < len(c.body); c.at++ {
 		if b := c.body[c.at]; b > ' ' {
@@ -353,7 +354,7 @@ func (c *checker) next() byte {
 	return 0
 }
 
-// separator skips a comma or a colon, if one comes next.
+// separator skips a comma or colon if it is next.
 func (c *checker) separator(b byte) {
 	if c.next() == b {
 		c.at++
@@ -361,7 +362,7 @@ func (c *checker) separator(b byte) {
 	}
 }
 
-// text reads a string, which it returns with its quotes; false means that the
+// text reads a string and returns it with its quotes; false means that the
 // check stopped.
 func (c *checker) text() ([]byte, bool) {
 	if c.next() != '"' {

@@ -43,8 +43,8 @@ func sampleSchema() (huma.Registry, *huma.Schema) {
 	return registry, registry.Schema(reflect.TypeFor[sample](), true, "sample")
 }
 
-// refused says what huma says of a body, and what decoding it says: what the
-// check takes, both must take.
+// refused returns the error of huma's validation or decoding; both must accept
+// whatever the check accepts.
 func refused(registry huma.Registry, schema *huma.Schema, body []byte) string {
 	var v any
 	if err := json.Unmarshal(body, &v); err != nil {
@@ -61,7 +61,7 @@ func refused(registry huma.Registry, schema *huma.Schema, body []byte) string {
 	return ""
 }
 
-// The check takes the same bodies as huma, which decodes them first.
+// The check accepts the same bodies as huma, which decodes before it validates.
 func TestCheckAgreesWithHuma(t *testing.T) {
 	registry, schema := sampleSchema()
 	for body, taken := range map[string]bool{
@@ -89,7 +89,7 @@ func TestCheckAgreesWithHuma(t *testing.T) {
 	})
 }
 
-// sampleBody draws a body that is nearly right.
+// sampleBody draws a body that is almost valid.
 func sampleBody(t *rapid.T) any {
 	scalar := rapid.SampledFrom([]any{
 		nil, true, "", "a", "bc", "long", "é…", json.Number("1"), json.Number("-1"), json.Number("3"),
@@ -148,7 +148,7 @@ func sampleBody(t *rapid.T) any {
 	return good
 }
 
-// Whatever the bytes, the check ends, and what it takes can be decoded.
+// The check terminates on any input, and whatever it accepts can be decoded.
 func FuzzCheckBody(f *testing.F) {
 	registry, schema := sampleSchema()
 	for _, seed := range []string{
@@ -202,10 +202,10 @@ func TestCheckBody(t *testing.T) {
 			"body.several[1]: expected required property score to be present",
 		}, ""},
 		{`{"vector":[1e39],"rating":2,"name":"ok"}`, 422, []string{
-			"body.vector[0]: expected a number that 32 bits can hold",
+			"body.vector[0]: expected a number that fits into 32 bits",
 			`body.rating: expected value to be one of "1, -1"`,
 		}, ""},
-		// A bound comes before elements, and before all else.
+		// A limit is reported before elements, and before anything else.
 		{`{"other":1,"vector":["a","b","c","d"]}`, 422, []string{"body.vector: expected at most 3 items"}, ""},
 		{`{"map":{"a":1,"b":2,"c":3}}`, 422, []string{"body.map: expected at most 2 members"}, ""},
 		{`{"name":"ok","any":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, 422, []string{
@@ -213,26 +213,26 @@ func TestCheckBody(t *testing.T) {
 		}, ""},
 		{`{"name":"ok","any":` + strings.Repeat("[", 63) + strings.Repeat("]", 63) + `}`, 0, nil, ""},
 		{`{"any":[` + strings.Repeat("0,", 100_000) + `0]}`, 422, []string{
-			"body.any[100000]: expected at most 100000 values where any JSON may stand",
+			"body.any[100000]: expected at most 100000 values in free-form JSON",
 		}, ""},
 		// Many problems are counted.
 		{
 			`{` + strings.Repeat(`"x":0,`, 50) + `"name":"ok"}`, 422,
 			slices.Repeat([]string{"body.x: unexpected property"}, 20),
-			"validation failed: the first 20 problems are listed, and there are 30 more",
+			"validation failed: showing the first 20 problems; 30 more are not shown",
 		},
-		{`{"name":"ok"`, 400, nil, "the body is not JSON: unexpected end of JSON input at byte 12"},
+		{`{"name":"ok"`, 400, nil, "the body is not valid JSON: unexpected end of JSON input at byte 12"},
 		{
 			`{"name":"ok",}`, 400, nil,
-			"the body is not JSON: invalid character '}' looking for beginning of object key string at byte 14",
+			"the body is not valid JSON: invalid character '}' looking for beginning of object key string at byte 14",
 		},
-		{"{\"name\":\"\xff\"}", 400, nil, "the body is not UTF-8"},
+		{"{\"name\":\"\xff\"}", 400, nil, "the body is not valid UTF-8"},
 	} {
 		_, problem := rest.CheckBody(registry, schema, []byte(test.body))
 		name := test.body[:min(len(test.body), 60)]
 		if problem == nil {
 			if test.status != 0 {
-				t.Errorf("%s: taken", name)
+				t.Errorf("%s: accepted", name)
 			}
 			continue
 		}

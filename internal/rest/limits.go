@@ -14,10 +14,11 @@ import (
 	"github.com/tidings-dev/tidings/internal/limit"
 )
 
-// Limits are what requests hold while they last. A request takes one place of
-// Streams if it waits for events, of Uploads if it writes a file's content, and of
-// Requests otherwise; and one of Scans while it reads very many rows. A large JSON
-// body takes as many of Bodies as it has bytes.
+// Limits limits the resources that requests hold while they last. A request
+// takes one place of Streams if it waits for events, of Uploads if it uploads a
+// file, and of Requests otherwise. It also takes one of Scans while it reads
+// very many rows. A large JSON body takes as many places of Bodies as it has
+// bytes.
 type Limits struct {
 	Requests, Streams, Uploads, Scans, Bodies *limit.Places
 }
@@ -29,7 +30,7 @@ const (
 	Waits  = "waits"
 )
 
-// placesOf returns the places of which a request takes one.
+// placesOf returns the places from which a request takes one.
 func (a *API) placesOf(ctx huma.Context) *limit.Places {
 	op := ctx.Operation()
 	if wait, ok := op.Metadata[Waits].(string); ok && ctx.Query(wait) != "" {
@@ -64,8 +65,8 @@ func Scanning[O any](ctx context.Context, a *API, do func() (O, error)) (out O, 
 	return do()
 }
 
-// paced bounds how slowly the body of a request may come, also one that nobody
-// reads, which the server reads on to keep the connection.
+// paced enforces a minimum pace for request bodies, even for those that no
+// handler reads and the server drains to keep the connection.
 func (a *API) paced(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setDeadline := http.NewResponseController(w).SetReadDeadline
@@ -76,10 +77,10 @@ func (a *API) paced(next http.Handler) http.Handler {
 	})
 }
 
-// retryTime is when to try again after a 503 of which no one knows when it ends.
+// retryTime is the Retry-After of a 503 whose end is unknown.
 const retryTime = 5 * time.Second
 
-// failureHeader is what goes with the problem of an error.
+// failureHeader returns the headers that accompany an error.
 func failureHeader(status int, err error) http.Header {
 	h := make(http.Header)
 	switch status {

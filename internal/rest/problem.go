@@ -64,7 +64,7 @@ func (a *API) problem(ctx context.Context, err error) *huma.ErrorModel {
 	} else {
 		p = a.Explain(err)
 	}
-	// Nobody reads the answer, unless it is about a body that did not come.
+	// Nobody reads the response, unless it is about a body that did not arrive.
 	if errors.Is(ctx.Err(), context.Canceled) && (p == nil || p.Status >= http.StatusInternalServerError) {
 		return &huma.ErrorModel{
 			Status: StatusClientGone, Title: "Client Closed Request",
@@ -81,14 +81,14 @@ func (a *API) problem(ctx context.Context, err error) *huma.ErrorModel {
 		return NewProblem(http.StatusTooManyRequests, limited.Error())
 	}
 	if ctx.Err() != nil {
-		return NewProblem(http.StatusServiceUnavailable, "the request was cut off")
+		return NewProblem(http.StatusServiceUnavailable, "the request was interrupted")
 	}
 	a.Logger.ErrorContext(ctx, "request failed", "error", err)
 	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
 		return NewProblem(http.StatusServiceUnavailable,
-			"the server's storage does not answer; try again (GET /readyz, or the server's log, says why)")
+			"the server's storage is unavailable; try again (for the cause, see GET /readyz or the server's log)")
 	}
-	return NewProblem(http.StatusInternalServerError, "something went wrong here; the server's log says what")
+	return NewProblem(http.StatusInternalServerError, "internal server error; see the server's log")
 }
 
 // FieldProblem returns a problem document about a field of a request, which may be empty.
@@ -125,19 +125,19 @@ func writeProblem(w http.ResponseWriter, status int, p any) {
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(p) // whoever asked may be gone
+	_ = encoder.Encode(p) // the client may be gone
 }
 
-// Bounds of the texts in a problem document, in bytes. With [maxProblems] they
-// keep it below 64 KiB, escapes included.
+// Limits on the texts in a problem document, in bytes. Together with
+// [maxProblems] they keep it below 64 KiB even after escaping.
 const (
 	maxDetail   = 1000
 	maxMessage  = 400
 	maxLocation = 200
 )
 
-// bound takes the values out of validation errors, which may be secrets, and
-// shortens what a request can make long.
+// bound removes values from validation errors, because they may be secrets, and
+// shortens whatever a request can make long.
 func bound(p *huma.ErrorModel) {
 	if more := len(p.Errors) - maxProblems; more > 0 {
 		p.Errors, p.Detail = p.Errors[:maxProblems], listed(p.Detail, more)
@@ -148,16 +148,16 @@ func bound(p *huma.ErrorModel) {
 	}
 }
 
-// listed says how many problems an answer does not list.
+// listed appends how many problems are not listed.
 func listed(detail string, more int) string {
 	if more == 0 {
 		return detail
 	}
-	return fmt.Sprintf("%s: the first %d problems are listed, and there are %d more", detail, maxProblems, more)
+	return fmt.Sprintf("%s: showing the first %d problems; %d more are not shown", detail, maxProblems, more)
 }
 
-// shorten cuts a text to so many bytes. Control characters, which JSON writes as
-// six bytes each, become question marks.
+// shorten truncates a text to limit bytes. It replaces control characters,
+// which JSON escapes to six bytes each, by question marks.
 func shorten(text string, limit int) string {
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
@@ -170,7 +170,7 @@ func shorten(text string, limit int) string {
 	}, text)
 }
 
-// boundProblem is [bound] for the problems that huma writes.
+// boundProblem applies [bound] to the problems that huma writes.
 func boundProblem(_ huma.Context, _ string, v any) (any, error) {
 	if p, ok := v.(*huma.ErrorModel); ok {
 		bound(p)
@@ -201,7 +201,7 @@ func NoSuchRoute(mux interface {
 			return
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		Refuse(w, http.StatusMethodNotAllowed, "this path takes "+strings.Join(allowed, ", "))
+		Refuse(w, http.StatusMethodNotAllowed, "allowed methods: "+strings.Join(allowed, ", "))
 	}
 }
 
@@ -215,18 +215,19 @@ func (a *API) recoverPanics(next http.Handler) http.Handler {
 			default:
 				a.Logger.ErrorContext(r.Context(), "panic in a request", "path", r.URL.Path, "panic", p,
 					"stack", string(debug.Stack()))
-				Refuse(w, http.StatusInternalServerError, "something went wrong here; the server's log says what")
+				Refuse(w, http.StatusInternalServerError, "internal server error; see the server's log")
 			}
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// sameOrigin refuses changes that a browser makes on behalf of a page elsewhere.
+// sameOrigin refuses state-changing requests that browsers send on behalf of
+// other sites.
 func sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		Refuse(w, http.StatusForbidden, "a page elsewhere can't make changes here")
+		Refuse(w, http.StatusForbidden, "cross-origin request refused")
 	}))
 	return protection.Handler(next)
 }

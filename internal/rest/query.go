@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/valid"
 )
 
-// knownQuery refuses query parameters that an operation does not document: a
-// misspelled filter must not answer with everything.
+// knownQuery rejects undocumented query parameters, so that a misspelled filter
+// does not return everything.
 func (a *API) knownQuery(ctx huma.Context, next func(huma.Context)) {
 	if u := ctx.URL(); u.RawQuery != "" {
 		if err := checkQuery(u.RawQuery, ctx.Operation()); err != nil {
@@ -26,8 +26,8 @@ func (a *API) knownQuery(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// checkIfMatch refuses If-Match where an operation does not heed it, and one that it
-// would not understand: a change that is meant for one version must not be made to
+// checkIfMatch rejects If-Match on operations that ignore it, and values that
+// cannot be parsed: a change intended for one version must not be applied to
 // another.
 func (a *API) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
 	r, _ := humago.Unwrap(ctx)
@@ -37,9 +37,9 @@ func (a *API) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
 	switch {
 	case len(given) == 0:
 	case !heeds:
-		message = "this operation does not compare versions; leave it out"
+		message = "this operation does not compare versions; omit the header"
 	case len(given) > 1 || !oneTag.MatchString(given[0]):
-		message = `expected *, or one ETag such as "3"`
+		message = `expected * or a single ETag such as "3"`
 	}
 	if message != "" {
 		a.refuseParameter(ctx, Invalid("header."+ifMatch, message))
@@ -48,13 +48,14 @@ func (a *API) checkIfMatch(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// oneTag is an If-Match with one entity tag (RFC 9110, section 8.8.3), or any.
+// oneTag matches an If-Match with a single entity tag (RFC 9110, section 8.8.3)
+// or *.
 var oneTag = regexp.MustCompile(`^(\*|(W/)?"[\x21\x23-\x7e]*")$`)
 
 const ifMatch = "If-Match"
 
-// checkParameters refuses parameters that hold what is no text, and ids that are
-// none. Ids go on as they are kept.
+// checkParameters rejects parameters that are not valid text and malformed ids.
+// Valid ids are passed on in their stored form.
 func (a *API) checkParameters(ctx huma.Context, next func(huma.Context)) {
 	r, _ := humago.Unwrap(ctx)
 	query, changed := r.URL.Query(), false
@@ -88,7 +89,7 @@ func (a *API) checkParameters(ctx huma.Context, next func(huma.Context)) {
 
 var errNoUUID = errors.New("expected a UUID, such as 550e8400-e29b-41d4-a716-446655440000")
 
-// parameter returns a parameter as it was sent; empty if it was not.
+// parameter returns the value of a parameter, or "" if it is absent.
 func parameter(ctx huma.Context, p *huma.Param) string {
 	switch p.In {
 	case "path":
@@ -107,8 +108,8 @@ func (a *API) refuseParameter(ctx huma.Context, err error) {
 	writeProblem(w, p.Status, p)
 }
 
-// checkQuery returns an error for a query that can't be parsed, and for a
-// parameter that is unknown, empty or given more than once.
+// checkQuery returns an error for a query that cannot be parsed, and for
+// unknown, empty and repeated parameters.
 func checkQuery(raw string, op *huma.Operation) error {
 	given, err := url.ParseQuery(raw)
 	if err != nil {
@@ -124,13 +125,13 @@ func checkQuery(raw string, op *huma.Operation) error {
 		field := "query." + name
 		switch {
 		case !slices.Contains(known, name) && known == nil:
-			return Invalid(field, "unknown parameter: this operation takes none")
+			return Invalid(field, "unknown parameter; this operation takes none")
 		case !slices.Contains(known, name):
-			return Invalid(field, "unknown parameter: this operation takes "+strings.Join(known, ", "))
+			return Invalid(field, "unknown parameter; this operation takes "+strings.Join(known, ", "))
 		case len(given[name]) > 1:
 			return Invalid(field, "given more than once")
 		case strings.TrimSpace(given[name][0]) == "":
-			return Invalid(field, "is empty; leave it out")
+			return Invalid(field, "must not be empty; omit it instead")
 		}
 	}
 	return nil
