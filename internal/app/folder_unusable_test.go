@@ -33,7 +33,7 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 		{"no database", func(t *testing.T, folder string) {
 			mkdir(t, folder)
 			write(t, filepath.Join(folder, "tidings.db"), strings.Repeat("no database ", 1000))
-		}, "tidings.db is not a SQLite database: put back a backup of it, or move it away"},
+		}, "tidings.db is not a SQLite database: restore it from a backup, or move it away"},
 		{"a folder as database", func(t *testing.T, folder string) {
 			mkdir(t, folder)
 			mkdir(t, filepath.Join(folder, "tidings.db"))

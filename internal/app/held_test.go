@@ -64,10 +64,10 @@ func TestEventStreamsOfOneUser(t *testing.T) {
 		for accept, path := range map[string]string{"text/event-stream": "/events", "application/json": poll} {
 			begun := time.Now()
 			a := w.try("ann", "GET", path, nil, "Accept", accept)
-			w.wantsBusy(a, time.Since(begun), "one user may have 2 event streams")
+			w.wantsBusy(a, time.Since(begun), "each user is limited to 2 event streams")
 		}
 		begun := time.Now()
-		w.wantsBusy(w.try("developer", "GET", poll, nil), time.Since(begun), "this server takes 3 event streams")
+		w.wantsBusy(w.try("developer", "GET", poll, nil), time.Since(begun), "the server is limited to 3 event streams")
 		w.call("ann", "GET", "/events?limit=1", nil)
 		w.call("ann", "GET", "/users/me", nil)
 		if err := first.close(); err != nil {

@@ -126,7 +126,7 @@ func TestRequestRate(t *testing.T) {
 			made++
 		case http.StatusTooManyRequests:
 			refused++
-			w.wants(a, http.StatusTooManyRequests, "one caller may make 20 requests a second",
+			w.wants(a, http.StatusTooManyRequests, "one caller is limited to 20 requests per second",
 				"limits.requests_per_second")
 			if after := a.header.Get("Retry-After"); after != "1" {
 				t.Errorf("Retry-After = %s", after)
@@ -187,7 +187,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	annDone := w.holdBody("ann", 16<<20)
 	w.wants(w.try("ann", "POST", "/contexts", object{}), http.StatusCreated)
 	a := w.try("ann", "POST", "/contexts", large)
-	w.wants(a, http.StatusServiceUnavailable, "one user may have 16777216 bytes of large request bodies at once")
+	w.wants(a, http.StatusServiceUnavailable, "each user is limited to 16777216 bytes of large request bodies at a time")
 	if a.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
@@ -195,7 +195,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	w.untilTaken("body_memory", 16<<20)
 	bobDone := w.holdBody("bob", -1) // it does not tell its size, and may have 16 MiB
 	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusServiceUnavailable,
-		"this server takes 33554432 bytes")
+		"the server is limited to 33554432 bytes")
 	annDone()
 	bobDone()
 	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")

@@ -99,7 +99,7 @@ func TestMatchingTakesAPlace(t *testing.T) {
 		case a := <-answers:
 			done++
 			if a.status != http.StatusOK {
-				w.wants(a, http.StatusServiceUnavailable, "one user may have 1 searches")
+				w.wants(a, http.StatusServiceUnavailable, "each user is limited to 1 searches")
 			}
 		default:
 			most = max(most, w.taken("scans"))

@@ -63,7 +63,7 @@ func TestSweepContents(t *testing.T) {
 		}
 	}
 	second := newWorld(t, settings)
-	second.logged("removed file contents that belong to no file")
+	second.logged("removed orphaned file contents")
 	if left := contents(t, dataDir); len(left) != 1 || !strings.HasSuffix(left[0], kept) {
 		t.Errorf("contents: %q, want only %s", left, kept)
 	}

@@ -18,9 +18,9 @@ var literals = []struct {
 	refused int
 	why     string
 }{
-	{`"\u0000"`, 422, "zero byte"},
-	{`"a\u0000b"`, 422, "zero byte"},
-	{`"\\\u0000"`, 422, "zero byte"},
+	{`"\u0000"`, 422, "NUL"},
+	{`"a\u0000b"`, 422, "NUL"},
+	{`"\\\u0000"`, 422, "NUL"},
 	{`"\ud800"`, 422, "surrogate"},
 	{`"\ude00\ud83d"`, 422, "surrogate"},
 	{"\"\xff\"", 400, "not valid UTF-8"},

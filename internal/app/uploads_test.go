@@ -125,14 +125,14 @@ func TestUploadsOfOneUser(t *testing.T) {
 	w.untilTaken("uploads", 2)
 	begun := time.Now()
 	w.wantsBusy(w.tryUpload("ann", "", "f", "text/plain", strings.NewReader("x")), time.Since(begun),
-		"one user may have 2 uploads")
+		"each user is limited to 2 uploads")
 	w.upload("bob", "")
 	w.wants(w.try("ann", "GET", "/files", nil), http.StatusOK)
 	w.beginUpload("bob", 100)
 	w.untilTaken("uploads", 3)
 	begun = time.Now()
 	w.wantsBusy(w.tryUpload("developer", "", "f", "text/plain", strings.NewReader("x")), time.Since(begun),
-		"this server takes 3 uploads")
+		"the server is limited to 3 uploads")
 }
 
 // An upload that does not go on loses its place, and leaves nothing.
@@ -217,7 +217,7 @@ func TestSearchesOfOneUser(t *testing.T) {
 			case a := <-answers:
 				done++
 				if a.status != http.StatusOK {
-					w.wants(a, http.StatusServiceUnavailable, "one user may have 2 searches")
+					w.wants(a, http.StatusServiceUnavailable, "each user is limited to 2 searches")
 				}
 			default:
 				w.wants(w.request("", "GET", "/readyz", nil, nil), http.StatusOK)

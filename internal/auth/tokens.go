@@ -1,4 +1,4 @@
-// Package auth finds out who makes a request. API tokens are kept as hashes and
+// Package auth authenticates requests. API tokens are stored as hashes and
 // compared in constant time.
 package auth
 
@@ -20,26 +20,26 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Token is an API token: its SHA-256 hash in hexadecimal, whose it is, and the
-// most that it may do.
+// Token is an API token: its SHA-256 hash in hexadecimal, its user, and the
+// highest role that it grants.
 type Token struct {
 	SHA256 string
 	User   string
 	Role   resource.Role
 }
 
-// LocalAdmin is the user of the first start's admin token, and everybody where
+// LocalAdmin is the user of the initial admin token, and of every request if
 // authentication is disabled.
 const LocalAdmin = "admin@localhost"
 
-// Users finds the user behind an identity; the first time, it makes one.
+// Users finds or creates the users behind identities.
 type Users interface {
 	SignIn(ctx context.Context, id resource.Identity) (resource.Caller, error)
-	// Known is Seen without making a user.
+	// Lookup is like SignIn but never creates a user.
 	Lookup(ctx context.Context, id resource.Identity) (resource.Caller, error)
 }
 
-// Authenticator finds out who makes a request.
+// Authenticator authenticates requests.
 type Authenticator struct {
 	users    Users
 	tokens   []token
@@ -51,12 +51,12 @@ type token struct {
 	identity resource.Identity
 }
 
-// Options say who may come in.
+// Options configures authentication.
 type Options struct {
 	Tokens []Token
-	// AdminEmails become admins when they are seen.
+	// AdminEmails become admins when they sign in.
 	AdminEmails []string
-	// Disabled makes everybody [LocalAdmin].
+	// Disabled makes every caller [LocalAdmin].
 	Disabled bool
 }
 
@@ -77,7 +77,8 @@ func New(users Users, o Options) (*Authenticator, error) {
 	return a, nil
 }
 
-// highest is the role of a new user: the most that any of their tokens allows.
+// highest returns the role of a new user: the highest that any of their tokens
+// grants.
 func highest(tokens []Token, user string) resource.Role {
 	role := resource.RoleUser
 	for _, t := range tokens {
@@ -90,18 +91,17 @@ func highest(tokens []Token, user string) resource.Role {
 
 var errUnauthenticated = &resource.Error{
 	Code: resource.Unauthenticated, Field: "Authorization",
-	Message: `expected "Bearer" and an API token that this server knows`,
+	Message: `expected "Bearer" and a valid API token`,
 }
 
-// Caller returns the caller behind an identity that [Authenticator.Identify]
-// returned.
+// Caller returns the caller with an identity from [Authenticator.Identify].
 func (a *Authenticator) Caller(ctx context.Context, id resource.Identity) (resource.Caller, error) {
 	return a.users.SignIn(ctx, id)
 }
 
-// Recheck returns what a caller who was authenticated with a header may do now.
-// It is an error if the header counts no longer or the user is gone, even if there
-// is a new one with the same e-mail address.
+// Recheck returns the current permissions of a caller who was authenticated
+// with a header. It fails if the header is no longer valid or the user is gone,
+// even if a new user has the same e-mail address.
 func (a *Authenticator) Recheck(ctx context.Context, header string, who resource.Caller) (resource.Caller, error) {
 	id, err := a.Identify(header)
 	if err != nil {
@@ -114,11 +114,11 @@ func (a *Authenticator) Recheck(ctx context.Context, header string, who resource
 	return now, err
 }
 
-// maxToken bounds what is hashed to find out whose token it is, in bytes.
+// maxToken limits the length of tokens that are hashed, in bytes.
 const maxToken = 4096
 
-// Identify returns whose the credentials in an Authorization header are. It does
-// not ask the database.
+// Identify returns the identity of an Authorization header. It does not query
+// the database.
 func (a *Authenticator) Identify(header string) (resource.Identity, error) {
 	if a.disabled {
 		return resource.Identity{Email: LocalAdmin, Role: resource.RoleAdmin, NewRole: resource.RoleAdmin}, nil
@@ -129,7 +129,7 @@ func (a *Authenticator) Identify(header string) (resource.Identity, error) {
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 	found := -1
-	for i := range a.tokens { // all of them, so that the time says nothing
+	for i := range a.tokens { // check all, so that timing reveals nothing
 		if subtle.ConstantTimeCompare(hash[:], a.tokens[i].hash[:]) == 1 {
 			found = i
 		}
@@ -146,14 +146,15 @@ func NewToken() (secret, hash string) {
 	return secret, Hash(secret)
 }
 
-// Hash is the hash of a token, in hexadecimal.
+// Hash returns the SHA-256 hash of a token in hexadecimal.
 func Hash(secret string) string {
 	hash := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(hash[:])
 }
 
-// AdminToken is the token of a server for which none is configured: it reads the
-// file "admin-token" in a folder, or makes it, readable by its owner only.
+// AdminToken returns the token of a server that has none configured. It reads
+// the file "admin-token" in a folder, or creates it, readable by the owner
+// only.
 func AdminToken(folder string) (t Token, file string, created bool, err error) {
 	file = filepath.Join(folder, datadir.AdminToken)
 	text, err := regular.Read(file)
@@ -171,7 +172,7 @@ func AdminToken(folder string) (t Token, file string, created bool, err error) {
 	secret := strings.TrimSpace(string(text))
 	if secret == "" {
 		return Token{}, file, false,
-			fmt.Errorf("admin token: %s is empty; remove it, and the next start makes a new one", file)
+			fmt.Errorf("admin token: %s is empty; remove it, and restart to create a new one", file)
 	}
 	return Token{SHA256: Hash(secret), User: LocalAdmin, Role: resource.RoleAdmin}, file, created, nil
 }

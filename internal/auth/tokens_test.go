@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// users remembers which identity was seen last.
+// users records the last identity.
 type users struct{ last resource.Identity }
 
 func (u *users) SignIn(_ context.Context, id resource.Identity) (resource.Caller, error) {
@@ -103,6 +103,6 @@ func TestAdminToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, _, err := auth.AdminToken(folder); err == nil {
-		t.Error("an empty token is taken")
+		t.Error("an empty token is accepted")
 	}
 }

@@ -16,7 +16,8 @@ type errorReader struct{ err error }
 
 func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
 
-// testBlobs is what every keeper of contents does. It leaves nothing behind.
+// testBlobs tests what all blob stores have in common. It leaves nothing
+// behind.
 func testBlobs(t *testing.T, blobs resource.Blobs) {
 	ctx := t.Context()
 	b, err := blobs.Write(ctx, strings.NewReader("content"))
@@ -26,7 +27,7 @@ func testBlobs(t *testing.T, blobs resource.Blobs) {
 	if _, err := blobs.Open(ctx, id); err == nil {
 		t.Error("a content that was not kept can be read")
 	}
-	for range 2 { // a transaction may run twice
+	for range 2 { // a transaction may be retried
 		if err := b.Keep(ctx, id); err != nil {
 			t.Fatal(err)
 		}
@@ -68,9 +69,9 @@ func testBlobs(t *testing.T, blobs resource.Blobs) {
 		t.Errorf("each: %q, %v", seen, err)
 	}
 	if err := blobs.Each(ctx, time.Now().Add(-time.Hour), see); err != nil || len(seen) != 1 {
-		t.Errorf("what is new is seen, too: %q, %v", seen, err)
+		t.Errorf("a new content is listed, too: %q, %v", seen, err)
 	}
-	for range 2 { // what is gone may be removed again
+	for range 2 { // removing is idempotent
 		if err := blobs.Remove(ctx, id); err != nil {
 			t.Error(err)
 		}

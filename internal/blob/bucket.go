@@ -20,35 +20,35 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Bucket keeps each content as an object of an S3-compatible store, named by its
-// id; what is not kept yet is under "incoming".
+// Bucket stores each content as an object in an S3-compatible store, named by
+// its id. Contents that are not yet kept are under "incoming".
 type Bucket struct {
 	client *minio.Client
 	name   string
 	prefix string
 }
 
-// BucketOptions say where a bucket is.
+// BucketOptions locates a bucket.
 type BucketOptions struct {
 	// Endpoint is the URL of the store.
 	Endpoint string
 	Region   string
 	Name     string
-	// Prefix begins the names of all objects; may be empty.
+	// Prefix is prepended to the names of all objects; it may be empty.
 	Prefix               string
 	AccessKey, SecretKey string
 }
 
 const (
-	bucketTime = 30 * time.Second // for an answer to begin
-	keepTime   = time.Minute      // a transaction waits for it
-	partSize   = 5 << 20          // of an upload, kept in memory; S3 takes no smaller ones
+	bucketTime = 30 * time.Second // until a response starts
+	keepTime   = time.Minute      // a transaction waits this long
+	partSize   = 5 << 20          // of an upload, in memory; the minimum of S3
 )
 
-// NewBucket returns a bucket. It does not find out whether the bucket is there.
+// NewBucket returns a bucket. It does not check that the bucket exists.
 func NewBucket(o BucketOptions) (*Bucket, error) {
 	u, err := url.Parse(o.Endpoint)
-	if err != nil { // whose text holds the URL
+	if err != nil { // its text contains the URL
 		return nil, errors.New("store of file contents: the endpoint is not a valid URL")
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -63,7 +63,7 @@ func NewBucket(o BucketOptions) (*Bucket, error) {
 	return &Bucket{client: client, name: o.Name, prefix: o.Prefix}, nil
 }
 
-// Close does nothing: connections that are idle close by themselves.
+// Close does nothing: idle connections close by themselves.
 func (b *Bucket) Close() error { return nil }
 
 func (b *Bucket) key(id string) string { return b.prefix + name(id) }
@@ -73,7 +73,7 @@ func (b *Bucket) Write(ctx context.Context, content io.Reader) (resource.Blob, e
 	o := &object{bucket: b, key: b.prefix + path.Join(incoming, rand.Text())}
 	source := &sourceReader{from: content}
 	info, err := b.client.PutObject(ctx, b.name, o.key, source, -1, minio.PutObjectOptions{PartSize: partSize})
-	if source.err != nil { // it is the content that failed
+	if source.err != nil { // the error is the content's
 		return nil, source.err
 	}
 	if err != nil {
@@ -83,7 +83,7 @@ func (b *Bucket) Write(ctx context.Context, content io.Reader) (resource.Blob, e
 	return o, nil
 }
 
-// sourceReader remembers why a content could not be read.
+// sourceReader records why a content could not be read.
 type sourceReader struct {
 	from io.Reader
 	err  error
@@ -97,17 +97,17 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// object is a content that was written.
+// object is a content that has been written.
 type object struct {
 	bucket *Bucket
 	key    string
 	size   int64
-	kept   string // the id
+	kept   string // its id
 }
 
 func (o *object) Size() int64 { return o.size }
 
-// Keep copies it, within the store, to its place.
+// Keep copies it to its final name within the store.
 func (o *object) Keep(ctx context.Context, id string) error {
 	if o.kept == id {
 		return nil
@@ -124,18 +124,18 @@ func (o *object) Keep(ctx context.Context, id string) error {
 	return nil
 }
 
-// Discard removes what was uploaded; a content that was kept has a copy. What can't
-// be removed now, [Bucket.Each] removes later.
+// Discard deletes the upload; kept content is a copy. [Bucket.Each] deletes
+// later what cannot be deleted now.
 func (o *object) Discard(ctx context.Context) error {
 	_ = o.bucket.remove(ctx, o.key)
 	return nil
 }
 
-// Open opens a content, which is read while the context lasts.
+// Open opens a content, which can be read until the context is done.
 func (b *Bucket) Open(ctx context.Context, id string) (io.ReadSeekCloser, error) {
 	content, err := b.client.GetObject(ctx, b.name, b.key(id), minio.GetObjectOptions{})
 	if err == nil {
-		_, err = content.Stat() // only this asks the store
+		_, err = content.Stat() // this sends the first request
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open content: %w", outage(err))
@@ -143,7 +143,7 @@ func (b *Bucket) Open(ctx context.Context, id string) (io.ReadSeekCloser, error)
 	return content, nil
 }
 
-// Remove removes a content; one that is not there is no error.
+// Remove deletes a content. It is not an error if it does not exist.
 func (b *Bucket) Remove(ctx context.Context, id string) error { return b.remove(ctx, b.key(id)) }
 
 func (b *Bucket) remove(ctx context.Context, key string) error {
@@ -155,11 +155,11 @@ func (b *Bucket) remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// Each calls do with every content that was kept before a time. On the way it
-// removes what was never kept.
+// Each calls do for every content that was kept before the given time. It also
+// deletes contents that were never kept.
 func (b *Bucket) Each(ctx context.Context, before time.Time, do func(id string) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the listing
+	defer cancel() // stops the listing
 	for found := range b.client.ListObjects(ctx, b.name, minio.ListObjectsOptions{Prefix: b.prefix, Recursive: true}) {
 		if found.Err != nil {
 			return fmt.Errorf("list contents: %w", outage(found.Err))
@@ -180,21 +180,22 @@ func (b *Bucket) Each(ctx context.Context, before time.Time, do func(id string) 
 	return ctx.Err()
 }
 
-// isOurs reports whether an object can be a content: a bucket may hold others, too.
+// isOurs reports whether an object may be a content; buckets may contain other
+// objects.
 func isOurs(key string) bool {
 	id := path.Base(key)
 	return uuid.Validate(id) == nil && name(id) == key
 }
 
-// outage marks the errors of a store that does not answer, or not now, and leaves
-// out what it answered but for code and status: it may repeat the request.
+// outage marks errors of a store that is unavailable. It keeps only code and
+// status of a response, because the rest may repeat the request.
 func outage(err error) error {
 	answer := minio.ToErrorResponse(err)
 	if answer.Code != "" && answer.StatusCode != 0 {
 		err = &refusal{answer.Code, answer.StatusCode, err}
 	}
 	if answer.StatusCode == 0 || answer.StatusCode >= http.StatusInternalServerError {
-		return &eventlog.UnavailableError{Reason: "the store of file contents does not answer", Err: err}
+		return &eventlog.UnavailableError{Reason: "the file store is unavailable", Err: err}
 	}
 	return err
 }
@@ -207,8 +208,8 @@ type refusal struct {
 
 // Error returns the code and the status.
 func (r *refusal) Error() string {
-	return fmt.Sprintf("the store answered %.100q (%d)", r.code, r.status)
+	return fmt.Sprintf("the store responded with %.100q (%d)", r.code, r.status)
 }
 
-// Unwrap returns the error of the client.
+// Unwrap returns the client's error.
 func (r *refusal) Unwrap() error { return r.cause }

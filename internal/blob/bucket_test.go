@@ -49,7 +49,7 @@ func TestBucket(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 
-	// More than one part.
+	// An upload in several parts.
 	large := make([]byte, 20<<20)
 	for i := range large {
 		large[i] = byte(rand.Uint32())
@@ -70,7 +70,7 @@ func TestBucket(t *testing.T) {
 	}
 	r.Close()
 
-	// What others keep in the bucket is none of its contents.
+	// Other objects in the bucket are not contents.
 	for _, key := range []string{"others", o.Prefix + "ot/others", o.Prefix + id} {
 		if _, err := client.PutObject(t.Context(), o.Name, key, strings.NewReader("x"), 1,
 			minio.PutObjectOptions{}); err != nil {
@@ -85,7 +85,7 @@ func TestBucket(t *testing.T) {
 		t.Errorf("each: %q, %v", seen, err)
 	}
 
-	// A store that is away may be asked again; its key is not told.
+	// An unavailable store may be retried; the error does not contain its key.
 	store.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

@@ -1,4 +1,5 @@
-// Package blob keeps file contents, in a folder or in an S3-compatible store.
+// Package blob stores the contents of files in a folder or in an S3-compatible
+// store.
 package blob
 
 import (
@@ -18,13 +19,13 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Folder keeps each content as a file, named by its id, in a subfolder of the
-// id's first two letters; what is still being written is in "incoming".
+// Folder stores each content as a file named by its id, in subfolders by the
+// first two letters of the id. Contents still being written are in "incoming".
 type Folder struct{ root *os.Root }
 
 const incoming = "incoming"
 
-// OpenFolder opens a folder, which it creates if need be.
+// OpenFolder opens a folder, which it creates if necessary.
 func OpenFolder(folder string) (*Folder, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of file contents: %w", err)
@@ -49,7 +50,7 @@ func name(id string) string {
 	return path.Join(id[:2], id)
 }
 
-// Write streams a content into the folder; it is on the disk when Write returns.
+// Write streams a content into the folder and syncs it to disk.
 func (f *Folder) Write(ctx context.Context, content io.Reader) (resource.Blob, error) {
 	w := &written{folder: f, temporary: path.Join(incoming, rand.Text())}
 	file, err := f.root.OpenFile(w.temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -70,13 +71,13 @@ type written struct {
 	folder    *Folder
 	temporary string
 	size      int64
-	kept      string // the id
+	kept      string // its id
 }
 
 func (w *written) Size() int64 { return w.size }
 
-// Keep makes the content that of an id. It may be called again with the same id,
-// as a transaction that is run again does.
+// Keep makes it the content of the file with the id. It is idempotent, because
+// transactions may be retried.
 func (w *written) Keep(_ context.Context, id string) error {
 	if w.kept == id {
 		return nil
@@ -91,11 +92,11 @@ func (w *written) Keep(_ context.Context, id string) error {
 	return errors.Join(w.folder.sync(path.Dir(name(id))), w.folder.sync("."))
 }
 
-// Discard removes a content that was not kept.
+// Discard deletes a content that was not kept.
 func (w *written) Discard(context.Context) error { return ifThere(w.folder.root.Remove(w.temporary)) }
 
-// sync makes the names in a folder survive a power cut. Windows can't, and need
-// not.
+// sync makes the names in a folder survive a power failure. Windows neither
+// supports nor requires this.
 func (f *Folder) sync(folder string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -116,8 +117,8 @@ func (f *Folder) Open(_ context.Context, id string) (io.ReadSeekCloser, error) {
 	return file, nil
 }
 
-// diskOutage marks the errors of a disk that is full, or fails. Those of the
-// content that was to be written are the sender's.
+// outage marks disk errors, such as a full disk. It leaves errors of the
+// content being written alone.
 func diskOutage(err error) error {
 	_, path := errors.AsType[*fs.PathError](err)
 	_, link := errors.AsType[*os.LinkError](err)
@@ -127,7 +128,7 @@ func diskOutage(err error) error {
 	return err
 }
 
-// Remove removes a content; one that is not there is no error.
+// Remove deletes a content. It is not an error if it does not exist.
 func (f *Folder) Remove(_ context.Context, id string) error { return ifThere(f.root.Remove(name(id))) }
 
 func ifThere(err error) error {
@@ -137,12 +138,12 @@ func ifThere(err error) error {
 	return err
 }
 
-// An upload that takes longer is given up.
+// An upload that takes longer is abandoned.
 const uploadTime = 24 * time.Hour
 
-// Each calls do with every content that was written before a time. On the way it
-// removes what was never finished, and takes away what others may do with a file,
-// as after a backup was copied back.
+// Each calls do for every content that was written before the given time. It
+// also deletes unfinished contents, and removes the permissions of other users,
+// which restoring a backup may have added.
 func (f *Folder) Each(ctx context.Context, before time.Time, do func(id string) error) error {
 	return fs.WalkDir(f.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -153,10 +154,10 @@ func (f *Folder) Each(ctx context.Context, before time.Time, do func(id string) 
 		}
 		info, err := d.Info()
 		if err != nil {
-			return ifThere(err) // gone meanwhile
+			return ifThere(err) // deleted in the meantime
 		}
 		if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-			_ = f.root.Chmod(p, mode&^0o077) // somebody else's stays as it is
+			_ = f.root.Chmod(p, mode&^0o077) // fails for other users' files
 		}
 		if d.IsDir() {
 			return nil

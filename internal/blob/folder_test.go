@@ -54,7 +54,7 @@ func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}
-	// As a crash leaves it: removed once no upload can still be writing it.
+	// What a crash leaves is removed once no upload can still be writing it.
 	stale := filepath.Join(dir, "incoming", "stale")
 	if err := os.WriteFile(stale, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -69,6 +69,6 @@ func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 	if _, err := f.Open(t.Context(), "../secret"); err == nil {
-		t.Error("a name leads out of the folder")
+		t.Error("a name escapes from the folder")
 	}
 }

@@ -1,3 +1,3 @@
-// Package child starts programs that end when this one does, however that ends,
-// where the system can do that.
+// Package child starts programs that end when this process ends, even if it
+// crashes, on systems that support it.
 package child

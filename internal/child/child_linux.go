@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// EndWithUs has a command get a signal when this process ends. Call it before the
-// command starts.
+// EndWithUs makes a command receive a signal when this process ends. Call it
+// before starting the command.
 func EndWithUs(cmd *exec.Cmd, signal syscall.Signal) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)

@@ -7,6 +7,6 @@ import (
 	"syscall"
 )
 
-// EndWithUs does nothing: this system can't tie a command to the life of its parent,
-// so the command goes on if this process is killed.
+// EndWithUs does nothing: this system cannot tie a command to its parent, so
+// the command keeps running if this process is killed.
 func EndWithUs(*exec.Cmd, syscall.Signal) {}

@@ -557,7 +557,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	}
 	for _, want := range []string{
 		"outcome=http_500", "outcome=tls", "outcome=connect", "outcome=dns",
-		"outcome=blocked_address", "the store answered", "<secret>", "OpenTelemetry",
+		"outcome=blocked_address", "the store responded", "<secret>", "OpenTelemetry",
 	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("nothing said %q: the test does not reach what it is for", want)

@@ -196,7 +196,7 @@ webhook:
 			`:19:66: webhook.endpoints[5].partitions: must not be more than max_in_flight (1)`,
 		}},
 		"parameters of a URL": {"database_url: postgres://h/d?sslmode=hunter2&connect_timeout=x\n", []string{
-			`:1:15: database_url: the parameter sslmode has a wrong value: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout has`,
+			`:1:15: database_url: the parameter sslmode is invalid: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout has`,
 		}},
 		"connections in a URL": {"database_url: postgres://h/d?pool_max_conns=2\n", []string{
 			`:1:15: database_url: the parameter pool_max_conns must be at least 6`,
@@ -211,9 +211,9 @@ webhook:
 		}},
 		"text": {"webhook: {source: \"a\\0b\"}\nconnectors: {presets: [{url: https://a, metadata: {\"k\\0\": v, k: " +
 			"\"\\0\"}}]}\n", []string{
-			`:1:19: webhook.source: holds a zero byte`,
-			`:2:52: connectors.presets[0].metadata: a key in it holds a zero byte`,
-			`:2:65: connectors.presets[0].metadata.k: holds a zero byte`,
+			`:1:19: webhook.source: contains a NUL character`,
+			`:2:52: connectors.presets[0].metadata: a key in it contains a NUL character`,
+			`:2:65: connectors.presets[0].metadata.k: contains a NUL character`,
 		}},
 		"schema": {"database_schema: my-hooks\ndatabase_url: postgres://db/x\n", []string{
 			`:1:18: database_schema: expected the name of a schema: at most 63 ASCII letters`,

@@ -1,6 +1,7 @@
-// Package datadir is the data folder: what is in it, and that nobody but its
-// owner can read that, whatever the umask. On Windows, where files have no such
-// modes, access is left to the folder's own permissions.
+// Package datadir manages the data folder: the names of the files in it, and
+// permissions that keep other users from reading it, whatever the umask. On
+// Windows, which has no such modes, access is governed by the folder's own
+// permissions.
 package datadir
 
 import (
@@ -15,7 +16,7 @@ import (
 
 // The names in a data folder.
 const (
-	Database      = "tidings.db" // of SQLite, which adds -wal and -shm
+	Database      = "tidings.db" // SQLite, which adds -wal and -shm
 	Lock          = "tidings.lock"
 	Files         = "files" // contents of files
 	AdminToken    = "admin-token"
@@ -31,8 +32,8 @@ const (
 	others = 0o007
 )
 
-// Create makes a folder, and those above it, for their owner alone. A folder that
-// exists stays as it is.
+// Create creates a folder and its parents, accessible to their owner only. It
+// leaves an existing folder alone.
 func Create(folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return Explain(folder, err)
@@ -40,21 +41,22 @@ func Create(folder string) error {
 	return nil
 }
 
-// Explain says of an error what has to be done about a data folder.
+// Explain adds advice to an error about a data folder.
 func Explain(folder string, err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
-		advice = "; it, or something above it, is a file: set data_dir to a folder"
+		advice = "; the path, or one of its parents, is a file: set data_dir to a folder"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		advice = "; the user that runs Tidings must be able to write there: give it the folder (chown), or set " +
+		advice = "; the user that runs Tidings must be able to write there: change the folder's owner (chown) or set " +
 			"another data_dir"
 	}
 	return fmt.Errorf("data_dir %s: %w%s", folder, err, advice)
 }
 
-// Touch makes an empty file for its owner alone. A file that exists stays as it
-// is, and is not even opened: closing it would end SQLite's locks on it.
+// Touch creates an empty file, accessible to its owner only. It leaves an
+// existing file alone and does not even open it, because closing it would
+// release SQLite's locks on it.
 func Touch(file string) error {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -65,8 +67,8 @@ func Touch(file string) error {
 	return f.Close()
 }
 
-// WriteNew makes a file for its owner alone, whole or not at all, also if the
-// power fails. It never replaces a file: then the error is [fs.ErrExist].
+// WriteNew creates a file, accessible to its owner only, atomically even if the
+// power fails. It never replaces a file: the error is [fs.ErrExist].
 func WriteNew(file string, data []byte) error {
 	folder, name := filepath.Split(file)
 	folder = filepath.Clean(folder)
@@ -77,7 +79,7 @@ func WriteNew(file string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(part.Name()) //nolint:errcheck // it is gone if it was renamed
+	defer os.Remove(part.Name()) //nolint:errcheck // already gone if it was renamed
 	_, err = part.Write(data)
 	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
 		return err
@@ -86,8 +88,8 @@ func WriteNew(file string, data []byte) error {
 		if errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		// The file system has no links. Without them, two processes that do this at
-		// the same moment are not told apart.
+		// The file system has no hard links. Without them, two processes that
+		// do this at the same moment cannot be distinguished.
 		if _, err := os.Lstat(file); err == nil {
 			return &fs.PathError{Op: "create", Path: file, Err: fs.ErrExist}
 		}
@@ -98,10 +100,10 @@ func WriteNew(file string, data []byte) error {
 	return syncFolder(folder)
 }
 
-// syncFolder makes the names in a folder survive a power cut.
+// syncFolder makes the names in a folder survive a power failure.
 func syncFolder(folder string) error {
 	if runtime.GOOS == "windows" {
-		return nil // it can't be done, and need not be
+		return nil // neither possible nor necessary
 	}
 	d, err := os.Open(folder)
 	if err != nil {
@@ -110,10 +112,10 @@ func syncFolder(folder string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Tighten takes away what anybody but the owner may do with the files in a data
-// folder. Other files in it, and the folder itself, stay as they are. Where it
-// can't, because the file belongs to somebody else or the file system has no
-// modes, [Exposed] still lists the file.
+// Tighten removes the permissions of other users on the files in a data folder.
+// It leaves other files and the folder itself alone. Where it cannot, because
+// the file belongs to another user or the file system has no modes, [Exposed]
+// still lists the file.
 func Tighten(folder string) {
 	if runtime.GOOS == "windows" {
 		return
@@ -127,8 +129,8 @@ func Tighten(folder string) {
 	}
 }
 
-// Exposed lists the paths of a data folder that other users of this machine can
-// read or write: the folder itself, and what is in it.
+// Exposed lists the paths in a data folder, including the folder itself, that
+// other users of this machine can read or write.
 func Exposed(folder string) (paths []string) {
 	if IsExposed(folder) {
 		paths = append(paths, folder)
@@ -141,8 +143,8 @@ func Exposed(folder string) (paths []string) {
 	return paths
 }
 
-// IsExposed reports whether other users of this machine, who are not in the
-// file's group either, can read or write a file or a folder.
+// IsExposed reports whether users who are neither the owner of a file or folder
+// nor in its group can read or write it.
 func IsExposed(path string) bool {
 	info, err := os.Stat(path)
 	return runtime.GOOS != "windows" && err == nil && info.Mode().Perm()&others != 0

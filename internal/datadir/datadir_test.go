@@ -13,8 +13,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
-// Of several processes that make a file at the same moment, one does; all see it
-// whole.
+// If several processes create a file at the same moment, one of them does, and
+// all see it complete.
 func TestWriteNewMakesAFileOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data", "key")
 	var made atomic.Int32
@@ -34,7 +34,7 @@ func TestWriteNewMakesAFileOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if made.Load() != 1 {
-		t.Errorf("%d made it", made.Load())
+		t.Errorf("%d created it", made.Load())
 	}
 	entries, err := os.ReadDir(filepath.Dir(file))
 	if err != nil || len(entries) != 1 {
@@ -45,7 +45,7 @@ func TestWriteNewMakesAFileOnce(t *testing.T) {
 	}
 }
 
-// Only what is Tidings' own in a folder is tightened.
+// Only Tidings' own files in a folder are tightened.
 func TestTighten(t *testing.T) {
 	folder := t.TempDir()
 	for name, mode := range map[string]fs.FileMode{

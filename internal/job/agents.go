@@ -11,37 +11,37 @@ import (
 )
 
 const (
-	// agentsAtOnce is how many agents are asked at once, and ownersAgentsAtOnce how
-	// many of them may be one owner's.
+	// agentsAtOnce limits concurrent checks, ownersAgentsAtOnce those of one
+	// owner's agents.
 	agentsAtOnce       = 16
 	ownersAgentsAtOnce = 4
 )
 
-// Agents are asked for their cards.
+// Agents lists and checks agents.
 type Agents interface {
 	// Agents returns all agents.
 	Agents(ctx context.Context) ([]*resource.Agent, error)
-	// CheckAgent asks one and notes whether it answers.
+	// CheckAgent checks one agent and records whether it responds.
 	CheckAgent(ctx context.Context, a *resource.Agent) error
 }
 
-// AgentChecks asks all agents for their cards in an interval. It is fair among
-// their owners: whoever has the fewest agents being asked is next, so that the
-// agents of one owner that hang delay only each other.
+// AgentChecks checks all agents periodically. It is fair to their owners: the
+// owner with the fewest running checks is next, so that hanging agents delay
+// only agents of the same owner.
 type AgentChecks struct {
 	agents   Agents
 	interval time.Duration
 	logger   *slog.Logger
 
 	owners  map[string]*owner
-	running map[string]bool      // by the agent's id
-	began   map[string]time.Time // the last check of an agent
+	running map[string]bool      // by agent id
+	began   map[string]time.Time // start of an agent's last check
 	done    chan checked
-	failed  int // checks since the last round that broke off
+	failed  int // failed checks in this round
 	failure error
 }
 
-// owner is somebody who has agents.
+// owner is an owner of agents.
 type owner struct {
 	waiting []*resource.Agent
 	running int
@@ -52,7 +52,7 @@ type checked struct {
 	err   error
 }
 
-// NewAgentChecks returns checks that begin with [AgentChecks.Run].
+// NewAgentChecks returns checks that start with [AgentChecks.Run].
 func NewAgentChecks(agents Agents, interval time.Duration, logger *slog.Logger) *AgentChecks {
 	return &AgentChecks{
 		agents: agents, interval: interval, logger: logger,
@@ -61,8 +61,8 @@ func NewAgentChecks(agents Agents, interval time.Duration, logger *slog.Logger) 
 	}
 }
 
-// Run checks until the context ends or the agents can't be read. Then it waits
-// for the checks under way.
+// Run performs checks until ctx is done or the agents cannot be read. Then it
+// waits for the running checks.
 func (c *AgentChecks) Run(ctx context.Context) error {
 	defer func() {
 		for len(c.running) > 0 {
@@ -89,8 +89,8 @@ func (c *AgentChecks) Run(ctx context.Context) error {
 	}
 }
 
-// plan makes all agents wait for a check, those first whose last one is longest
-// ago: there may have been no time for them in the last round.
+// plan queues all agents for a check, those with the oldest last check first,
+// because the previous round may not have reached them.
 func (c *AgentChecks) plan(ctx context.Context) error {
 	agents, err := c.agents.Agents(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func (c *AgentChecks) plan(ctx context.Context) error {
 	return nil
 }
 
-// report logs what went wrong in the last round, at most a line.
+// report logs the errors of the last round in one line.
 func (c *AgentChecks) report(ctx context.Context) {
 	if c.failed > 0 && ctx.Err() == nil {
 		c.logger.ErrorContext(ctx, "agents could not be checked", "agents", c.failed, "error", c.failure)
@@ -135,7 +135,7 @@ func (c *AgentChecks) owner(a *resource.Agent) *owner {
 	return o
 }
 
-// start begins as many checks as may run.
+// start starts as many checks as allowed.
 func (c *AgentChecks) start(ctx context.Context) {
 	for len(c.running) < agentsAtOnce {
 		var next *owner

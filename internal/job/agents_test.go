@@ -17,8 +17,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// fakeAgents are agents that hang for five seconds, as long as an answer may
-// take, or answer at once.
+// fakeAgents either respond at once or hang for five seconds, the time limit of
+// a request.
 type fakeAgents struct {
 	agents []*resource.Agent
 	hangs  map[string]bool // by owner
@@ -26,7 +26,7 @@ type fakeAgents struct {
 
 	mu      sync.Mutex
 	begun   time.Time
-	asked   map[string][]time.Duration // by id: when, since the beginning
+	asked   map[string][]time.Duration // start times by id, since the beginning
 	running int
 	most    int
 }
@@ -58,7 +58,7 @@ func (f *fakeAgents) CheckAgent(ctx context.Context, a *resource.Agent) error {
 	return f.err
 }
 
-// runChecks checks agents for a time, every 30 s.
+// runChecks checks agents every 30 s for the given time.
 func runChecks(t *testing.T, f *fakeAgents, log *bytes.Buffer, d time.Duration) {
 	t.Helper()
 	f.begun, f.asked = time.Now(), make(map[string][]time.Duration)
@@ -75,7 +75,8 @@ func runChecks(t *testing.T, f *fakeAgents, log *bytes.Buffer, d time.Duration) 
 	}
 }
 
-// Agents that hang delay no others of other owners, and are all checked in turn.
+// Hanging agents do not delay the agents of other owners, and all are checked
+// in turn.
 func TestChecksAreFair(t *testing.T) {
 	for _, test := range []struct {
 		hanging int // owners, of 160 agents each
@@ -114,7 +115,7 @@ func TestChecksAreFair(t *testing.T) {
 	}
 }
 
-// What goes wrong with some agents is one line a round, and stops no others.
+// Errors of agents are logged once per round, and stop no others.
 func TestChecksThatFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeAgents{hangs: make(map[string]bool), err: errors.New("no database")}

@@ -1,6 +1,6 @@
-// Package job is what the server does on its own: it asks agents whether they
-// are there, lets what is idle expire, and sweeps up. It goes through resource,
-// the same door as HTTP.
+// Package job runs the server's periodic work: it checks agents and model
+// providers, expires idle contexts, and sweeps up. It changes resources through
+// package resource, like the HTTP API.
 package job
 
 import (
@@ -15,20 +15,20 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Job is something to be done again and again.
+// Job is a periodic task.
 type Job struct {
 	Name  string
 	Every time.Duration
 	Run   func(context.Context) error
 }
 
-// Settings of the jobs.
+// Settings configures the jobs.
 type Settings struct {
-	// CheckInterval is how often agents are asked for their card.
+	// CheckInterval is how often agents are checked.
 	CheckInterval time.Duration
-	// ModelCheckInterval is how often model providers are asked for their models.
+	// ModelCheckInterval is how often model providers are checked.
 	ModelCheckInterval time.Duration
-	// ExpireAfter is how long a context may be idle; 0 is for ever.
+	// ExpireAfter is how long a context may be idle; 0 means forever.
 	ExpireAfter time.Duration
 }
 
@@ -49,7 +49,7 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 		{"sweep file contents", sweepInterval, func(ctx context.Context) error {
 			n, err := r.Files.Sweep(ctx)
 			if n > 0 {
-				logger.InfoContext(ctx, "removed file contents that belong to no file", "count", n)
+				logger.InfoContext(ctx, "removed orphaned file contents", "count", n)
 			}
 			return err
 		}},
@@ -58,7 +58,7 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 		jobs = append(jobs, Job{"expire contexts", min(expiryInterval, s.ExpireAfter), func(ctx context.Context) error {
 			n, err := r.Contexts.Expire(ctx, s.ExpireAfter)
 			if n > 0 {
-				logger.InfoContext(ctx, "idle contexts lost their files and vector stores", "contexts", n)
+				logger.InfoContext(ctx, "removed files and vector stores of idle contexts", "contexts", n)
 			}
 			return err
 		}})
@@ -66,9 +66,9 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	return jobs
 }
 
-// checkModelProviders asks all model providers for their models, several at once.
-// One that can't be checked, such as for want of a key, does not keep the others
-// from it.
+// checkModelProviders checks all model providers, several at a time. One that
+// cannot be checked, for example because its key is missing, does not affect
+// the others.
 func checkModelProviders(ctx context.Context, providers *resource.ModelProviders) error {
 	var group errgroup.Group
 	group.SetLimit(modelsAtOnce)
@@ -88,8 +88,8 @@ func checkModelProviders(ctx context.Context, providers *resource.ModelProviders
 	return errors.Join(append(failed, err, group.Wait())...)
 }
 
-// Run does the jobs, each at once and then in its interval, until the context
-// ends. A job that fails is logged and done again.
+// Run runs the jobs, each immediately and then periodically, until ctx is done.
+// A failure is logged, and the job runs again at the next interval.
 func Run(ctx context.Context, logger *slog.Logger, jobs []Job) {
 	var wg sync.WaitGroup
 	for _, j := range jobs {

@@ -8,32 +8,33 @@ import (
 	"time"
 )
 
-// Pace is how slow clients may be.
+// Pace limits how slow clients may be.
 type Pace struct {
-	// Answer is how long a client may take nothing of an answer.
+	// Answer is how long a client may read nothing of a response.
 	Answer time.Duration
 	// Body is how long a client may take to send [BodyStep] bytes of a body, or
-	// what is left of it.
+	// the rest of it.
 	Body time.Duration
 }
 
-// DefaultPace lets a client be slower than any modem, but not stand still.
+// DefaultPace tolerates clients slower than any modem, but no stalled ones.
 var DefaultPace = Pace{Answer: time.Minute, Body: 30 * time.Second}
 
 // BodyStep is the part of a request body that must arrive within [Pace.Body].
 const BodyStep = 64 << 10
 
 const (
-	// writeStep is how much is written under one deadline.
+	// writeStep is the number of bytes written under one deadline.
 	writeStep = 64 << 10
-	// sendBuffer is how much of an answer the kernel keeps for a connection. Without
-	// a bound it keeps megabytes of what nobody reads, of which no limit knows.
+	// sendBuffer limits how much of a response the kernel buffers per
+	// connection. By default it buffers megabytes for clients that do not read,
+	// outside all limits.
 	sendBuffer = 256 << 10
 )
 
 // Listener returns a listener whose connections fail with
-// [os.ErrDeadlineExceeded] once a client takes nothing of what is written for so
-// long; a client that is slow but goes on reading gets everything.
+// [os.ErrDeadlineExceeded] if a client reads nothing of a response for the
+// given time. A slow client that keeps reading gets everything.
 func Listener(l net.Listener, stall time.Duration) net.Listener { return &listener{l, stall} }
 
 type listener struct {
@@ -48,7 +49,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetWriteBuffer(sendBuffer) // a connection that is gone says so when it is read
+		_ = tcp.SetWriteBuffer(sendBuffer) // a dead connection fails on the next read
 	}
 	return &conn{c, l.stall}, nil
 }
@@ -58,7 +59,7 @@ type conn struct {
 	stall time.Duration
 }
 
-// Write goes on as long as the client takes something.
+// Write continues as long as the client keeps reading.
 func (c *conn) Write(b []byte) (written int, err error) {
 	for {
 		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
@@ -73,9 +74,9 @@ func (c *conn) Write(b []byte) (written int, err error) {
 	}
 }
 
-// Body returns a request body whose reads fail with [os.ErrDeadlineExceeded] when
-// the client sends it too slowly. The time that passes between reads does not
-// count. setDeadline sets the read deadline of the connection.
+// Body returns a request body whose reads fail with [os.ErrDeadlineExceeded] if
+// the client sends it too slowly. Time between reads does not count.
+// setDeadline sets the connection's read deadline.
 func Body(body io.ReadCloser, pace time.Duration, setDeadline func(time.Time) error) io.ReadCloser {
 	return &pacedBody{ReadCloser: body, pace: pace, left: pace, setDeadline: setDeadline}
 }

@@ -52,8 +52,8 @@ func request(t *testing.T, address string) net.Conn {
 
 const answerSize = 8 << 20
 
-// A client that takes nothing of an answer is cut off; the handler sees it, and
-// not much of the answer waits in the kernel.
+// A client that reads nothing is disconnected; the handler is told, and little
+// of the response is buffered in the kernel.
 func TestClientThatDoesNotRead(t *testing.T) {
 	gone := make(chan error, 1)
 	written := 0
@@ -80,7 +80,7 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	}
 }
 
-// A client that is slow but goes on reading gets everything, however long it takes.
+// A slow client that keeps reading gets everything, however long it takes.
 func TestClientThatReadsSlowly(t *testing.T) {
 	const stall = 200 * time.Millisecond
 	address := serve(t, stall, func(w http.ResponseWriter, _ *http.Request) {
@@ -107,8 +107,8 @@ func TestClientThatReadsSlowly(t *testing.T) {
 	}
 }
 
-// clock is a body that sends what it has a byte at a time, and keeps to the
-// deadline of its connection.
+// clock is a body that arrives byte by byte and respects the connection's
+// deadline.
 type clock struct {
 	text     string
 	pause    time.Duration
@@ -143,7 +143,7 @@ func TestBodyMustComeFastEnough(t *testing.T) {
 		size   int
 		pause  time.Duration
 		reader time.Duration // between reads
-		after  time.Duration // when it is cut off; 0 for never
+		after  time.Duration // when it times out; 0 for never
 	}{
 		{"a byte every 20 s", 10, 20 * time.Second, 0, pace},
 		{"small and slow", 29, time.Second, 0, 0},
@@ -167,9 +167,9 @@ func TestBodyMustComeFastEnough(t *testing.T) {
 				case cut != (test.after > 0):
 					t.Errorf("after %v: %v", time.Since(begun), err)
 				case cut && time.Since(begun) != test.after:
-					t.Errorf("cut off after %v, want %v", time.Since(begun), test.after)
+					t.Errorf("timed out after %v, want %v", time.Since(begun), test.after)
 				case !cut && !c.deadline.IsZero():
-					t.Error("a deadline is left on the connection")
+					t.Error("the connection still has a deadline")
 				}
 			})
 		})

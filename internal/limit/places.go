@@ -1,4 +1,5 @@
-// Package limit bounds what callers hold at once, such as event streams.
+// Package limit limits what callers hold concurrently, such as event streams,
+// and the rate and pace of requests.
 package limit
 
 import (
@@ -13,25 +14,26 @@ import (
 type Options struct {
 	// What is counted, in the plural, such as "event streams".
 	What string
-	// Total is how many places the process has.
+	// Total is the number of places in the process.
 	Total int64
-	// PerUser is how many of them one user may take.
+	// PerUser is how many places one user may hold.
 	PerUser int64
 	// Wait is how long to wait for a free place.
 	Wait time.Duration
 }
 
-// Places bounds what goes on at once, such as event streams or bytes in memory,
-// for the process and for each user. Those who find no place wait for a short
-// time; a place that becomes free goes to the waiting user who has the fewest,
-// so that nobody's requests hold up everybody else's. A nil Places has no limit.
+// Places is a counting semaphore with fairness between users: it limits, for
+// example, concurrent event streams or bytes in memory, for the process and per
+// user. Callers wait a short time for a place. A place that becomes free goes
+// to the waiting user who holds the fewest, so that one user's requests cannot
+// hold up the others'. A nil Places has no limit.
 type Places struct {
 	o Options
 
 	mu      sync.Mutex
 	taken   int64
 	refused int64
-	users   map[string]*usage // of users who have a place or wait for one
+	users   map[string]*usage // users who hold a place or wait for one
 	queue   []*waiter         // in order of arrival
 }
 
@@ -43,31 +45,31 @@ type usage struct {
 type waiter struct {
 	user  string
 	n     int64
-	ready chan struct{} // closed once it has its places
+	ready chan struct{} // closed when it has its places
 }
 
-// NewPlaces returns places of which none is taken.
+// NewPlaces returns places that are all free.
 func NewPlaces(o Options) *Places { return &Places{o: o, users: make(map[string]*usage)} }
 
-// Bounds of the queue: for one user, and for all.
+// Limits on the queue: per user, and in total.
 const (
 	maxWaiting = 64
 	maxQueue   = 1024
 )
 
-// BusyError says that there was no free place in time.
+// BusyError reports that no place became free in time.
 type BusyError struct {
 	message string
-	// RetryAfter is when to try again.
+	// RetryAfter is how long to wait before the next attempt.
 	RetryAfter time.Duration
 }
 
-// Error says which limit was reached.
+// Error names the limit that was reached.
 func (e *BusyError) Error() string { return e.message }
 
-// Enter takes n places for a user, at most PerUser, and waits for them if need
-// be. Call leave to give them back; a second call does nothing. The error is a
-// [*BusyError], or the context's if that ended first.
+// Enter takes n places for a user, at most PerUser, and waits if necessary.
+// Leave releases them; calling it again does nothing. The error is a
+// [*BusyError], or the context's error if ctx ends first.
 func (p *Places) Enter(ctx context.Context, user string, n int64) (leave func(), err error) {
 	if p == nil {
 		return func() {}, nil
@@ -91,15 +93,16 @@ func (p *Places) Enter(ctx context.Context, user string, n int64) (leave func(),
 	return sync.OnceFunc(func() { p.leave(user, n) }), nil
 }
 
-// Usage returns how many places are taken, and how often there was none.
+// Usage returns the number of places taken, and how many requests for places
+// were refused.
 func (p *Places) Usage() (taken, refused int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.taken, p.refused
 }
 
-// arrive joins the queue, and takes the places at once if they are free; nil if
-// too many wait already.
+// arrive joins the queue and takes the places at once if they are free. It
+// returns nil if too many are waiting already.
 func (p *Places) arrive(user string, n int64) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,7 +121,7 @@ func (p *Places) arrive(user string, n int64) *waiter {
 	return w
 }
 
-// admit gives free places to those who wait.
+// admit gives free places to waiters.
 func (p *Places) admit() {
 	for {
 		var next *waiter
@@ -138,13 +141,14 @@ func (p *Places) admit() {
 	}
 }
 
-// remove takes a waiter out of the queue.
+// remove removes a waiter from the queue.
 func (p *Places) remove(w *waiter) {
 	p.queue = slices.DeleteFunc(p.queue, func(other *waiter) bool { return other == w })
 	p.users[w.user].waiting--
 }
 
-// giveUp leaves the queue; false if the waiter has its places already.
+// giveUp leaves the queue. It returns false if the waiter has its places
+// already.
 func (p *Places) giveUp(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -155,7 +159,7 @@ func (p *Places) giveUp(w *waiter) bool {
 	}
 	p.remove(w)
 	p.forget(w.user)
-	p.admit() // it may have stood before others
+	p.admit() // it may have blocked others
 	return true
 }
 
@@ -168,24 +172,24 @@ func (p *Places) leave(user string, n int64) {
 	p.admit()
 }
 
-// forget drops a user who has nothing here.
+// forget drops a user who holds no places and waits for none.
 func (p *Places) forget(user string) {
 	if *p.users[user] == (usage{}) {
 		delete(p.users, user)
 	}
 }
 
-// busy refuses a user, and says which limit does.
+// busy returns an error that names the exhausted limit.
 func (p *Places) busy(user string, n int64) *BusyError {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refused++
 	e := &BusyError{
 		RetryAfter: max(p.o.Wait, time.Second),
-		message:    fmt.Sprintf("this server takes %d %s at once; try again later", p.o.Total, p.o.What),
+		message:    fmt.Sprintf("the server is limited to %d %s at a time; try again later", p.o.Total, p.o.What),
 	}
 	if u := p.users[user]; u != nil && (u.taken+n > p.o.PerUser || u.waiting >= maxWaiting) {
-		e.message = fmt.Sprintf("one user may have %d %s at once; end one, or try again later", p.o.PerUser, p.o.What)
+		e.message = fmt.Sprintf("each user is limited to %d %s at a time; end one or try again later", p.o.PerUser, p.o.What)
 	}
 	return e
 }

@@ -26,7 +26,7 @@ func enter(t *testing.T, p *limit.Places, user string, n int64) (leave func()) {
 	return leave
 }
 
-// refused is how long a user had to wait for a refusal, and what it says.
+// refused returns how long a user waited for a refusal, and the error.
 func refused(t *testing.T, p *limit.Places, user string, n int64) (time.Duration, *limit.BusyError) {
 	t.Helper()
 	begun := time.Now()
@@ -44,7 +44,7 @@ func TestPlacesOfOneUserAndOfAll(t *testing.T) {
 		leave := enter(t, p, "ann", 1)
 		enter(t, p, "ann", 1)
 		wait, err := refused(t, p, "ann", 1)
-		if want := "one user may have 2 event streams at once"; wait != 2*time.Second ||
+		if want := "each user is limited to 2 event streams at a time"; wait != 2*time.Second ||
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("after %v: %v", wait, err)
 		}
@@ -53,7 +53,7 @@ func TestPlacesOfOneUserAndOfAll(t *testing.T) {
 		}
 		enter(t, p, "bob", 1)
 		if wait, err := refused(t, p, "bob", 1); wait != 2*time.Second ||
-			!strings.Contains(err.Error(), "this server takes 3 event streams") {
+			!strings.Contains(err.Error(), "the server is limited to 3 event streams") {
 			t.Errorf("after %v: %v", wait, err)
 		}
 		leave()
@@ -78,8 +78,8 @@ func TestPlacesOfSeveralAtOnce(t *testing.T) {
 	})
 }
 
-// A place that becomes free goes to whoever has the fewest, however many requests
-// of others wait longer; and a large request isn't overtaken for ever.
+// A freed place goes to the user who holds the fewest, however many earlier
+// requests of others are waiting; yet a large request is not overtaken forever.
 func TestPlacesAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := streams(2, 2)

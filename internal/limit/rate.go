@@ -9,18 +9,18 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// RateOptions are those of [NewRate]; all but Setting are required.
+// RateOptions configures [NewRate]; all fields but Setting are required.
 type RateOptions struct {
-	// PerSecond is how many requests a key may make in a second on average, and
-	// Burst how many at once.
+	// PerSecond is the average number of requests per second of a key, Burst
+	// the maximum at once.
 	PerSecond float64
 	Burst     int
-	// Who makes the requests, and Setting limits them, for the error.
+	// Who makes the requests and which Setting limits them, for the error.
 	Who, Setting string
 }
 
-// Rate bounds how often something is done, with a token bucket for each key, such
-// as a user. A nil Rate has no limit.
+// Rate limits the rate of an operation, with a token bucket per key, such as a
+// user. A nil Rate has no limit.
 type Rate struct {
 	o RateOptions
 
@@ -30,40 +30,41 @@ type Rate struct {
 	refused int64
 }
 
-// NewRate returns a rate of which nothing is used.
+// NewRate returns a rate whose buckets are full.
 func NewRate(o RateOptions) *Rate {
 	return &Rate{o: o, buckets: make(map[string]*rate.Limiter)}
 }
 
 const (
-	// sweepInterval is how often buckets are looked through for those that are full.
+	// sweepInterval is how often full buckets are removed.
 	sweepInterval = time.Second
-	// maxBuckets bounds the memory; keys that find no room share a bucket.
+	// maxBuckets limits memory; keys beyond it share a bucket.
 	maxBuckets = 100_000
 )
 
-// RateError says that a key has no requests left.
+// RateError reports that a key has no requests left.
 type RateError struct {
 	message string
-	// RetryAfter is when it has one again.
+	// RetryAfter is when the next request is available.
 	RetryAfter time.Duration
 }
 
-// Error says which limit was reached.
+// Error names the limit that was reached.
 func (e *RateError) Error() string { return e.message }
 
-// Budget is what a key has left.
+// Budget is a key's remaining budget.
 type Budget struct {
-	// Limit is how many requests there are when nothing was used for Window.
+	// Limit is the size of the full bucket, which refills within Window.
 	Limit  int
 	Window time.Duration
-	// Left is how many are left now, and Reset when all of them are there again.
+	// Left is how many requests are left, and Reset when the bucket will be
+	// full.
 	Left  int
 	Reset time.Duration
 }
 
-// Take takes a request of a key, and returns what is left. The error is a
-// [*RateError]. Of a nil Rate, the budget is zero.
+// Take takes one request from a key's bucket and returns the remaining budget.
+// The error is a [*RateError]. A nil Rate returns a zero budget.
 func (r *Rate) Take(key string) (Budget, error) {
 	if r == nil {
 		return Budget{}, nil
@@ -83,7 +84,7 @@ func (r *Rate) Take(key string) (Budget, error) {
 	}
 	r.refused++
 	e := &RateError{
-		message:    fmt.Sprintf("%s may make %v requests a second, and %d at once", r.o.Who, r.o.PerSecond, r.o.Burst),
+		message:    fmt.Sprintf("%s is limited to %v requests per second, in bursts of %d", r.o.Who, r.o.PerSecond, r.o.Burst),
 		RetryAfter: r.fill(1 - tokens),
 	}
 	if r.o.Setting != "" {
@@ -92,20 +93,20 @@ func (r *Rate) Take(key string) (Budget, error) {
 	return b, e
 }
 
-// Refused returns how many requests were refused.
+// Refused returns the number of refused requests.
 func (r *Rate) Refused() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.refused
 }
 
-// fill is how long so many tokens take.
+// fill returns how long it takes to refill the given number of tokens.
 func (r *Rate) fill(tokens float64) time.Duration {
 	return time.Duration(min(tokens/r.o.PerSecond*float64(time.Second), math.MaxInt64/2))
 }
 
-// bucket returns the bucket of a key. One that is full is like a new one, so it
-// need not be kept.
+// bucket returns the bucket of a key. Full buckets are not kept, because they
+// equal new ones.
 func (r *Rate) bucket(key string, now time.Time) *rate.Limiter {
 	if b := r.buckets[key]; b != nil {
 		return b

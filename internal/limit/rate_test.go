@@ -29,14 +29,14 @@ func TestRate(t *testing.T) {
 		}
 		_, err := r.Take("ann")
 		e, ok := errors.AsType[*limit.RateError](err)
-		if want := "one caller may make 10 requests a second, and 5 at once (limits.requests_per_second)"; !ok ||
+		if want := "one caller is limited to 10 requests per second, in bursts of 5 (limits.requests_per_second)"; !ok ||
 			e.Error() != want {
 			t.Fatalf("%v, want %s", err, want)
 		}
 		if e.RetryAfter != 100*time.Millisecond || r.Refused() != 1 {
 			t.Errorf("try again after %v; %d were refused", e.RetryAfter, r.Refused())
 		}
-		take("bob", 4, 100*time.Millisecond) // others are not concerned
+		take("bob", 4, 100*time.Millisecond) // others are not affected
 		time.Sleep(e.RetryAfter)
 		take("ann", 0, 500*time.Millisecond)
 		time.Sleep(time.Hour)
@@ -44,8 +44,7 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// However many keys there are, the memory is bounded, and those who were refused
-// stay so.
+// Memory is bounded however many keys there are, and refused keys stay refused.
 func TestRateOfManyKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := limit.NewRate(limit.RateOptions{PerSecond: 1, Burst: 2, Who: "one address"})

@@ -1,6 +1,6 @@
-// Package pgurl reads the URL of a PostgreSQL database. Its errors name the part
-// of the URL that is wrong, and repeat neither the URL nor a value in it, which may
-// be secret.
+// Package pgurl parses the URL of a PostgreSQL database. Its errors name the
+// invalid part of the URL, but contain neither the URL nor a value in it,
+// because these may be secret.
 package pgurl
 
 import (
@@ -16,13 +16,14 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// MinConnections is the fewest connections that one process can do with.
+// MinConnections is the minimum number of connections of a process.
 const MinConnections = 6
 
 const aURL = `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`
 
-// Plain returns a URL as libpq writes it. SQLAlchemy puts the name of a Python driver
-// after the scheme, as in postgresql+asyncpg://, and asyncpg calls sslmode ssl.
+// Plain converts SQLAlchemy's form of a URL to libpq's. SQLAlchemy appends the name
+// of a Python driver to the scheme, as in postgresql+asyncpg://, and asyncpg calls
+// sslmode ssl.
 func Plain(text string) string {
 	scheme, rest, _ := strings.Cut(text, "://")
 	scheme, driver, found := strings.Cut(scheme, "+")
@@ -41,8 +42,9 @@ func Plain(text string) string {
 	return scheme + "://" + rest
 }
 
-// Parse returns the settings in a URL, which may be SQLAlchemy's, and in the environment variables of
-// PostgreSQL's own programs (PGSSLMODE, …) for what the URL leaves open.
+// Parse returns the settings in a URL, which may be SQLAlchemy's. For settings that
+// the URL omits, it uses the environment variables of PostgreSQL's own programs
+// (PGSSLMODE, …).
 func Parse(text string) (*pgxpool.Config, error) {
 	text = Plain(text)
 	u, err := sender.CheckURL(text, "postgres", "postgresql")
@@ -59,8 +61,8 @@ func Parse(text string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// blame finds out which part of a URL can't be parsed: the error of the parser may
-// hold the URL with its password.
+// blame finds the part of a URL that cannot be parsed, because the parser's
+// error may contain the URL with its password.
 func blame(u url.URL) error {
 	parameters := u.Query()
 	parses := func(names ...string) bool {
@@ -75,9 +77,9 @@ func blame(u url.URL) error {
 	if !parses() {
 		if _, err := pgxpool.ParseConfig("postgres://localhost/"); err != nil {
 			return errors.New("an environment variable of PostgreSQL, such as PGSSLMODE or PGCONNECT_TIMEOUT, " +
-				"has a wrong value; correct or unset it")
+				"has an invalid value; correct or unset it")
 		}
-		return fmt.Errorf("%s: host, port, user or database are wrong", aURL)
+		return fmt.Errorf("%s: invalid host, port, user or database", aURL)
 	}
 	var good, wrong []string
 	for _, group := range groups(parameters) {
@@ -88,16 +90,17 @@ func blame(u url.URL) error {
 		}
 	}
 	if wrong == nil {
-		return errors.New("the parameters after the ? can't be read; percent-encode special characters in them")
+		return errors.New("the parameters after the ? are malformed; percent-encode special characters in them")
 	}
 	return errors.New(strings.Join(wrong, "; "))
 }
 
-// certificate are the parameters that only work together.
+// certificate lists the parameters that only work together.
 var certificate = []string{"sslcert", "sslkey", "sslpassword"}
 
-// groups returns the names of the parameters, those together that only work
-// together. The first is sslmode, which decides whether files are read at all.
+// groups returns the names of the parameters, with those that only work
+// together in one group. The first is sslmode, which determines whether files
+// are read at all.
 func groups(parameters url.Values) (groups [][]string) {
 	var pair []string
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
@@ -121,13 +124,13 @@ const (
 	aDuration = `expected a duration, such as "30m"`
 )
 
-// expected says what the values of parameters are.
+// expected describes the valid values of parameters.
 var expected = map[string]string{
 	"sslmode":     "expected one of disable, allow, prefer, require, verify-ca, verify-full",
-	"sslrootcert": "check that the file is there, can be read and holds certificates",
-	"sslcert": "check that the files of sslcert and sslkey are there, can be read and fit " +
+	"sslrootcert": "check that the file exists, is readable and contains certificates",
+	"sslcert": "check that the files of sslcert and sslkey exist, are readable and match " +
 		"each other",
-	"sslkey":                        "set sslcert, too",
+	"sslkey":                        "set sslcert as well",
 	"target_session_attrs":          "expected one of any, read-write, read-only, primary, standby, prefer-standby",
 	"connect_timeout":               "expected a whole number of seconds",
 	"pool_max_conns":                aNumber,
@@ -141,7 +144,7 @@ var expected = map[string]string{
 }
 
 func describe(group []string) string {
-	text := "the parameter " + group[0] + " has a wrong value"
+	text := "the parameter " + group[0] + " is invalid"
 	if what := expected[group[0]]; what != "" {
 		text += ": " + what
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
-// An error names what is wrong and holds no part of the URL.
+// Errors name what is invalid and contain no part of the URL.
 func TestParse(t *testing.T) {
 	const base = "postgres://hunter2:hunter2@hunter2.example.com/hunter2"
 	for query, want := range map[string]string{
@@ -16,33 +16,33 @@ func TestParse(t *testing.T) {
 		"?application_name=a":   "",
 		"?pool_max_conns=6":     "",
 		"?work_mem=1MB":         "", // a setting of the session
-		"?sslmode=hunter2":      "the parameter sslmode has a wrong value: expected one of disable",
-		"?connect_timeout=1h2":  "the parameter connect_timeout has a wrong value: expected a whole number of seconds",
-		"?pool_max_conns=1h2":   "the parameter pool_max_conns has a wrong value",
+		"?sslmode=hunter2":      "the parameter sslmode is invalid: expected one of disable",
+		"?connect_timeout=1h2":  "the parameter connect_timeout is invalid: expected a whole number of seconds",
+		"?pool_max_conns=1h2":   "the parameter pool_max_conns is invalid",
 		"?pool_max_conns=2":     "the parameter pool_max_conns must be at least 6",
-		"?sslcert=/hunter2":     "the parameter sslcert has a wrong value",
-		"?sslkey=/hunter2":      "the parameter sslkey has a wrong value: set sslcert, too",
-		"?sslrootcert=/hunter2": "the parameter sslrootcert has a wrong value",
-		"?sslrootcert=/hunter2&sslmode=verify-full": "the parameter sslrootcert has a wrong value",
-		"?sslrootcert=/hunter2&sslmode=disable&connect_timeout=h2": "the parameter connect_timeout has a wrong " +
-			"value: expected a whole number of seconds",
-		"?sslcert=/hunter2&sslkey=/hunter2&sslmode=require": "the parameter sslcert has a wrong value",
-		"?pool_max_conn_lifetime=hunter2&target_session_attrs=some": "the parameter pool_max_conn_lifetime has a " +
-			"wrong value: expected a duration, such as \"30m\"; the parameter target_session_attrs",
-		"?default_query_exec_mode=hunter2": "the parameter default_query_exec_mode has a wrong value",
+		"?sslcert=/hunter2":     "the parameter sslcert is invalid",
+		"?sslkey=/hunter2":      "the parameter sslkey is invalid: set sslcert as well",
+		"?sslrootcert=/hunter2": "the parameter sslrootcert is invalid",
+		"?sslrootcert=/hunter2&sslmode=verify-full": "the parameter sslrootcert is invalid",
+		"?sslrootcert=/hunter2&sslmode=disable&connect_timeout=h2": "the parameter connect_timeout is " +
+			"invalid: expected a whole number of seconds",
+		"?sslcert=/hunter2&sslkey=/hunter2&sslmode=require": "the parameter sslcert is invalid",
+		"?pool_max_conn_lifetime=hunter2&target_session_attrs=some": "the parameter pool_max_conn_lifetime is " +
+			"invalid: expected a duration, such as \"30m\"; the parameter target_session_attrs",
+		"?default_query_exec_mode=hunter2": "the parameter default_query_exec_mode is invalid",
 	} {
 		_, err := pgurl.Parse(base + query)
 		switch {
 		case want == "" && err != nil, want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)):
 			t.Errorf("%s: error = %v, want %s", query, err, want)
 		case err != nil && strings.Contains(err.Error(), "hunter2"):
-			t.Errorf("%s: the error tells a part of the URL: %v", query, err)
+			t.Errorf("%s: the error contains a part of the URL: %v", query, err)
 		}
 	}
 	for text, want := range map[string]string{
 		"mysql://h/hunter2":              "must begin with postgres://",
 		"postgres://h:hunter2/d":         "PostgreSQL URL",
-		"postgres://h:99999/hunter2":     "host, port, user or database are wrong",
+		"postgres://h:99999/hunter2":     "invalid host, port, user or database",
 		"host=localhost dbname=hunter2":  "must begin with postgres://",
 		"postgres://u:p@ss/w#rd@h/hunt2": "percent-encoded",
 	} {

@@ -1,5 +1,5 @@
-// Package regular reads small files that an operator names. A named pipe or a device
-// may never end, or never even open, so nothing but regular files is read.
+// Package regular reads small files named by an operator. It reads regular
+// files only, because a named pipe or device may never end, or block on open.
 package regular
 
 import (
@@ -10,16 +10,16 @@ import (
 	"syscall"
 )
 
-// Limit is the size of the largest file that is read.
+// Limit is the maximum size of a file that is read.
 const Limit = 4 << 20
 
-// Read returns what a regular file holds, through symbolic links. The error is an
-// [fs.PathError].
+// Read returns the contents of a regular file, following symbolic links. Errors
+// are [fs.PathError]s.
 func Read(path string) ([]byte, error) {
 	if err := Check(path); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have been replaced just now
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may just have been replaced
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +41,9 @@ func Read(path string) ([]byte, error) {
 	return text, nil
 }
 
-// Check returns an error if what is at a path is not a regular file, for those who have
-// others read it. It opens nothing, and leaves it to them that nothing is there.
+// Check returns an error if the path is not a regular file, for files that
+// other code reads. It does not open the file, and does not report missing
+// files.
 func Check(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -51,7 +52,7 @@ func Check(path string) error {
 	return check(path, info.Mode())
 }
 
-// check returns an error unless a mode is that of a regular file.
+// check returns an error unless the mode is that of a regular file.
 func check(path string, mode fs.FileMode) error {
 	kind := ""
 	switch {

@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/regular"
 )
 
-// Only regular files are read, and reading blocks on nothing else.
+// Only regular files are read, and nothing else is blocked on.
 func TestRead(t *testing.T) {
 	folder := t.TempDir()
 	at := func(name string) string { return filepath.Join(folder, name) }

@@ -14,7 +14,7 @@ import (
 
 const agentCardPath = "/.well-known/agent-card.json"
 
-// Fetch returns the card of an agent. The error is a [resource.RemoteError].
+// Fetch returns the card of an agent. Errors are [resource.RemoteError]s.
 func (c *Client) Fetch(ctx context.Context, location string) (json.RawMessage, error) {
 	u, err := url.Parse(location)
 	if err != nil {
@@ -33,25 +33,25 @@ func (c *Client) Fetch(ctx context.Context, location string) (json.RawMessage, e
 	return card, nil
 }
 
-// defaultProtocol is the version of A2A that a card without one speaks.
+// defaultProtocol is the A2A version of cards that name none.
 const defaultProtocol = "0.3.0"
 
-// Check returns an agent card without nulls, which stand for what is left out, and
-// with the version of its protocol: some clients accept it in no other form. The
-// error says what is missing from a document that is no card of A2A 0.3.
+// Check returns an agent card without nulls, which mean that a member is
+// omitted, and with a protocol version: some clients accept no other form. The
+// error names what a document lacks to be a card of A2A 0.3.
 func (c *Client) Check(document json.RawMessage) (json.RawMessage, error) {
 	if err := json.Unmarshal(document, new(a2a.AgentCard)); err != nil {
-		return nil, fmt.Errorf("not an agent card of A2A: %w", err)
+		return nil, fmt.Errorf("not an A2A agent card: %w", err)
 	}
 	var card map[string]any
 	d := json.NewDecoder(bytes.NewReader(document))
 	d.UseNumber()
 	if err := d.Decode(&card); err != nil {
-		return nil, fmt.Errorf("not an agent card of A2A: %w", err)
+		return nil, fmt.Errorf("not an A2A agent card: %w", err)
 	}
 	dropNulls(card)
 	if missing := missingMember(card); missing != "" {
-		return nil, fmt.Errorf("not an agent card of A2A: it has no %s", missing)
+		return nil, fmt.Errorf("not an A2A agent card: %s is missing", missing)
 	}
 	if _, ok := card["protocolVersion"]; !ok {
 		card["protocolVersion"] = defaultProtocol
@@ -59,8 +59,9 @@ func (c *Client) Check(document json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(card)
 }
 
-// dropNulls removes the nulls of what A2A defines. What others define, the
-// parameters of extensions and the headers of signatures, stays as it is.
+// dropNulls removes nulls from members that A2A defines. Members defined by
+// others, the parameters of extensions and the headers of signatures, are left
+// alone.
 func dropNulls(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
@@ -82,12 +83,12 @@ func dropNulls(value any) any {
 	return value
 }
 
-// missingMember returns the first member that A2A requires and a card lacks.
+// missingMember returns the first required member that a card lacks.
 func missingMember(card map[string]any) string {
 	capabilities, _ := card["capabilities"].(map[string]any)
 	for _, part := range []struct {
 		name    string
-		value   any // an object, or a list of objects
+		value   any // an object or a list of objects
 		members []string
 	}{
 		{"", card, []string{

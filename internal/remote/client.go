@@ -1,8 +1,8 @@
-// Package remote asks servers that users name: agents for their card, model
-// providers for their models, MCP servers whether they are there. Whatever such
-// a server does, a request costs a bounded amount of time and memory, reaches no
-// address that the egress rule refuses, and tells its user nothing but a
-// [resource.RemoteReason].
+// Package remote sends requests to servers that users name: it fetches agent
+// cards, lists the models of model providers, and initializes sessions with MCP
+// servers. However such a server behaves, a request takes a bounded amount of
+// time and memory, reaches no address that the egress rule forbids, and reveals
+// nothing to its user but a [resource.RemoteReason].
 package remote
 
 import (
@@ -18,17 +18,17 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// Client asks servers that users name. It is an [http.RoundTripper], through
-// which all of its requests go. It may be used by several goroutines.
+// Client sends requests to servers that users name. It is an
+// [http.RoundTripper] for all of its requests. It is safe for concurrent use.
 type Client struct {
 	transport atomic.Pointer[http.Transport]
 	userAgent string
 
-	closed context.Context // ends the requests that are under way
+	closed context.Context // cancels running requests
 	close  context.CancelFunc
 }
 
-// New returns a client under an egress rule.
+// New returns a client with an egress rule.
 func New(egress sender.Egress, userAgent string) *Client {
 	c := &Client{userAgent: userAgent}
 	c.closed, c.close = context.WithCancel(context.Background())
@@ -36,20 +36,20 @@ func New(egress sender.Egress, userAgent string) *Client {
 	return c
 }
 
-// SetEgress puts the requests that begin from now on under another rule.
-// Connections that were made under the one before are not used again.
+// SetEgress replaces the egress rule for new requests. Connections made under
+// the previous rule are not reused.
 func (c *Client) SetEgress(egress sender.Egress) {
 	c.transport.Swap(newTransport(egress)).CloseIdleConnections()
 }
 
-// Close ends the requests that are under way and closes all connections.
+// Close cancels running requests and closes all connections.
 func (c *Client) Close() error {
 	c.close()
 	c.transport.Load().CloseIdleConnections()
 	return nil
 }
 
-// get reads a JSON document.
+// get fetches a JSON document.
 func (c *Client) get(ctx context.Context, target string, header http.Header) (json.RawMessage, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -70,7 +70,7 @@ func (c *Client) get(ctx context.Context, target string, header http.Header) (js
 		return nil, brokenAnswer(err)
 	}
 	if err := valid.JSON(document); err != nil {
-		return nil, unusable(fmt.Errorf("its answer %w", err))
+		return nil, unusable(fmt.Errorf("its response %w", err))
 	}
 	return document, nil
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// asks are all the ways in which a user's URL is requested.
+// asks lists all ways in which a user's URL is requested.
 var asks = map[string]func(ctx context.Context, c *remote.Client, location string) error{
 	"agent card": func(ctx context.Context, c *remote.Client, location string) error {
 		_, err := c.Fetch(ctx, location)
@@ -64,8 +64,8 @@ func serve(t *testing.T, do func(net.Conn)) string {
 	return "http://" + l.Addr().String()
 }
 
-// Whatever a server answers, the user learns a reason of the list; what it said
-// is for the log, cut short.
+// Whatever a server responds, the user is told only one of the listed reasons;
+// the response is for the log, truncated.
 func TestReasons(t *testing.T) {
 	const banner = "220 smtp.internal ready"
 	var elsewhere atomic.Int32
@@ -147,15 +147,15 @@ func TestReasons(t *testing.T) {
 }
 
 func cause(err error) string {
-	if e, ok := err.(*resource.RemoteError); ok { //nolint:errorlint // it is what is returned
+	if e, ok := err.(*resource.RemoteError); ok { //nolint:errorlint // it is returned unwrapped
 		return e.Cause.Error()
 	}
 	return ""
 }
 
-// A proxy would reach what the rule refuses, so none is used.
+// A proxy could reach addresses that the rule forbids, so none is used.
 func TestNoProxy(t *testing.T) {
-	if os.Getenv("HTTP_PROXY") != "" && os.Getenv("NO_PROXY") == "nobody.invalid" { // the process below
+	if os.Getenv("HTTP_PROXY") != "" && os.Getenv("NO_PROXY") == "nobody.invalid" { // in the process started below
 		c := newClient(t, loopback())
 		for kind, ask := range asks {
 			if got := reasonOf(ask(t.Context(), c, "http://169.254.169.254")); got != resource.RemoteBlocked {
@@ -177,7 +177,7 @@ func TestNoProxy(t *testing.T) {
 	}
 }
 
-// No server costs more than a little memory and the time of an answer.
+// No server can use more than a little memory and the time limit.
 func TestHostileServers(t *testing.T) {
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
@@ -247,7 +247,7 @@ func TestHostileServers(t *testing.T) {
 			}
 		}),
 		"silence": func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // so that the end of the request is noticed
+			_, _ = io.Copy(io.Discard, r.Body) // to notice the end of the request
 			<-r.Context().Done()
 		},
 	}
@@ -304,7 +304,7 @@ func TestHostileServers(t *testing.T) {
 	}
 	asking.Wait()
 	runtime.ReadMemStats(&ended)
-	// The servers' own share is in it.
+	// This includes the servers' own share.
 	if used := (ended.TotalAlloc - started.TotalAlloc) >> 20; used > 1<<10 {
 		t.Errorf("%d MiB were allocated for %d requests", used, len(locations)*len(asks))
 	} else {
@@ -312,8 +312,8 @@ func TestHostileServers(t *testing.T) {
 	}
 }
 
-// A compressed answer is read; a session ends with few requests, none of which
-// goes elsewhere.
+// A compressed response is read; a session ends after few requests, all to the
+// same server.
 func TestCompressedAnswer(t *testing.T) {
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -327,8 +327,8 @@ func TestCompressedAnswer(t *testing.T) {
 	}
 }
 
-// Connections are counted: no more than a few are kept for servers that nobody
-// asks for any more, and none under a rule that has changed.
+// Connections are bounded: only a few are kept for servers that are no longer
+// used, and none after a change of the rule.
 func TestConnections(t *testing.T) {
 	var open atomic.Int32
 	c := newClient(t, loopback())

@@ -11,14 +11,14 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// sessionRequests is more than it takes to begin a session and end it. A server can
-// cause further requests, by messages of its own.
+// sessionRequests exceeds the requests of a session. A server can cause further
+// ones by sending messages.
 const sessionRequests = 16
 
 var errTooManyRequests = errors.New("it caused too many requests")
 
-// Initialize begins a session with an MCP server and ends it again. The error is
-// a [resource.RemoteError].
+// Initialize starts a session with an MCP server and ends it. Errors are
+// [resource.RemoteError]s.
 func (c *Client) Initialize(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -28,14 +28,14 @@ func (c *Client) Initialize(ctx context.Context, url string) error {
 		Endpoint: url, HTTPClient: &http.Client{Transport: s}, MaxRetries: -1, DisableStandaloneSSE: true,
 	}, nil)
 	if err == nil {
-		_ = connection.Close() // that the server was there is all that counts
+		_ = connection.Close() // the server responded, which is all that matters
 		return nil
 	}
 	return s.reason(err)
 }
 
-// session makes the requests of one session, all of them before its deadline, and
-// remembers how the last one ended, which the SDK's errors do not tell.
+// session makes the requests of one session, with one deadline for all, and
+// records how the last one ended, which the SDK's errors omit.
 type session struct {
 	client   *Client
 	deadline time.Time
@@ -43,11 +43,11 @@ type session struct {
 	mu     sync.Mutex
 	count  int
 	status int
-	err    error // why there was no answer
-	broken error // why the answer could not be read
+	err    error // why there was no response
+	broken error // why the response could not be read
 }
 
-// RoundTrip makes a request.
+// RoundTrip performs a request.
 func (s *session) RoundTrip(request *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	s.count++
@@ -69,7 +69,7 @@ func (s *session) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// reason is why the session could not begin, given the error of the SDK.
+// reason returns why the session could not be started, given the SDK's error.
 func (s *session) reason(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,13 +84,13 @@ func (s *session) reason(err error) error {
 	return brokenAnswer(err)
 }
 
-// sessionBody tells its session why it could not be read.
+// sessionBody records in its session why it could not be read.
 type sessionBody struct {
 	io.ReadCloser
 	session *session
 }
 
-// Read reads the body.
+// Read reads from the body.
 func (b *sessionBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -15,15 +15,15 @@ import (
 // maxModels is more than any provider offers.
 const maxModels = 10_000
 
-// Models lists the models of a model provider: with the API of OpenAI, which
-// most speak, unless the provider has one of its own. The error is a
-// [resource.RemoteError].
+// Models lists the models of a model provider, with OpenAI's API, which most
+// providers implement, unless the provider has its own. Errors are
+// [resource.RemoteError]s.
 func (c *Client) Models(ctx context.Context, s resource.ModelSource) ([]string, error) {
 	base, err := url.Parse(s.BaseURL)
 	if err != nil {
 		return nil, unusable(err)
 	}
-	// What is asked for is the list, whatever the URL holds beside its path.
+	// Only the list is requested, whatever the URL contains besides its path.
 	base.RawQuery, base.Fragment = "", ""
 	header := make(http.Header)
 	target := base.JoinPath("models")
@@ -52,8 +52,8 @@ func (c *Client) Models(ctx context.Context, s resource.ModelSource) ([]string, 
 	return names, nil
 }
 
-// modelNames reads the lists of OpenAI and Anthropic (data), Ollama (models) and
-// watsonx (resources), or a bare list.
+// modelNames parses the lists of OpenAI and Anthropic (data), Ollama (models)
+// and watsonx (resources), or a bare array.
 func modelNames(document json.RawMessage) ([]string, error) {
 	type model struct {
 		ID      string `json:"id"`
@@ -67,14 +67,14 @@ func modelNames(document json.RawMessage) ([]string, error) {
 	}
 	if json.Unmarshal(document, &lists.Data) != nil {
 		if err := json.Unmarshal(document, &lists); err != nil {
-			return nil, errors.New("it answered something that is not a list of models")
+			return nil, errors.New("its response is not a list of models")
 		}
 	}
 	if lists.Data == nil && lists.Models == nil && lists.Resources == nil {
-		return nil, errors.New("it answered something that is not a list of models")
+		return nil, errors.New("its response is not a list of models")
 	}
 	if n := len(lists.Data) + len(lists.Models) + len(lists.Resources); n > maxModels {
-		return nil, fmt.Errorf("the answer lists %d models, at most %d are read", n, maxModels)
+		return nil, fmt.Errorf("its response lists %d models; the limit is %d", n, maxModels)
 	}
 	var names []string
 	for _, m := range append(append(lists.Data, lists.Models...), lists.Resources...) {

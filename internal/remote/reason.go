@@ -13,11 +13,12 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// causeLimit bounds what the log shows of an error, which may quote the server.
+// causeLimit limits how much of an error is logged, because it may quote the
+// server.
 const causeLimit = 300
 
 func failed(reason resource.RemoteReason, cause error) error {
-	if wrapped, ok := errors.AsType[*url.Error](cause); ok { // whose text holds the URL
+	if wrapped, ok := errors.AsType[*url.Error](cause); ok { // its text contains the URL
 		cause = wrapped.Err
 	}
 	if text := cause.Error(); len(text) > causeLimit {
@@ -28,7 +29,7 @@ func failed(reason resource.RemoteReason, cause error) error {
 
 func unusable(cause error) error { return failed(resource.RemoteUnusable, cause) }
 
-// refusal is why a status is not what was asked for.
+// refusal returns the reason for an unexpected status.
 func refusal(status int) error {
 	cause := fmt.Errorf("it answered %d %s", status, http.StatusText(status))
 	if status == http.StatusUnauthorized || status == http.StatusForbidden {
@@ -37,7 +38,7 @@ func refusal(status int) error {
 	return failed(resource.RemoteRefuses, cause)
 }
 
-// noAnswer is why a request failed.
+// noAnswer returns the reason why a request failed.
 func noAnswer(err error) error {
 	var (
 		blocked     *sender.BlockedError
@@ -60,7 +61,7 @@ func noAnswer(err error) error {
 	return failed(resource.RemoteUnreachable, err)
 }
 
-// brokenAnswer is why a body could not be read.
+// brokenAnswer returns the reason why a body could not be read.
 func brokenAnswer(err error) error {
 	if isTimeout(err) {
 		return failed(resource.RemoteSlow, err)

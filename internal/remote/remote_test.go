@@ -17,7 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// loopback is the rule of a laptop.
+// loopback is an egress rule that allows loopback addresses.
 func loopback() sender.Egress {
 	return sender.Egress{PublicOnly: true, Private: []netip.Prefix{
 		netip.MustParsePrefix("127.0.0.0/8"),
@@ -31,7 +31,7 @@ func newClient(t testing.TB, egress sender.Egress) *remote.Client {
 	return c
 }
 
-// reasonOf is what a user learns of an error.
+// reasonOf returns what a user is told of an error.
 func reasonOf(err error) resource.RemoteReason {
 	if e, ok := errors.AsType[*resource.RemoteError](err); ok {
 		return e.Reason
@@ -42,7 +42,7 @@ func reasonOf(err error) resource.RemoteReason {
 	return ""
 }
 
-// Each kind of model provider is asked in its own way.
+// Each type of model provider has its own requests.
 func TestModels(t *testing.T) {
 	const key = "hidden-key"
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +101,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-// cardOf is a complete agent card.
+// cardOf returns a complete agent card.
 func cardOf(description string) string {
 	return fmt.Sprintf(`{"capabilities":{},"defaultInputModes":["text"],"defaultOutputModes":["text"],"description":%q,`+
 		`"name":"Echo","protocolVersion":"0.3.0","skills":[],"url":"http://echo","version":"1"}`, description)
@@ -134,8 +134,8 @@ func TestAgentCard(t *testing.T) {
 	}
 }
 
-// A card is what clients of A2A can read: without nulls, and with all that A2A
-// requires.
+// A checked card is readable by A2A clients: it has no nulls and all required
+// members.
 func TestCheckAgentCard(t *testing.T) {
 	for name, test := range map[string]struct{ given, want, problem string }{
 		"complete": {cardOf("a"), cardOf("a"), ""},
@@ -145,20 +145,20 @@ func TestCheckAgentCard(t *testing.T) {
 			`{"capabilities":{"extensions":[{"params":{"a":null},"uri":"x"}]},"defaultInputModes":[],"defaultOutputModes":[],"description":"","later":1e400,` +
 				`"name":"n","protocolVersion":"0.3.0","skills":[{"description":"","id":"s","name":"s","tags":[]}],"url":"u","version":"1"}`, "",
 		},
-		"no object": {`[]`, "", "not an agent card"},
-		"null":      {`null`, "", "it has no name"},
-		"no URL":    {strings.Replace(cardOf("a"), `"url"`, `"URL"`, 1), "", "it has no url"},
+		"no object": {`[]`, "", "not an A2A agent card"},
+		"null":      {`null`, "", "name is missing"},
+		"no URL":    {strings.Replace(cardOf("a"), `"url"`, `"URL"`, 1), "", "url is missing"},
 		"null for a list": {
 			strings.Replace(cardOf("a"), `"skills":[]`, `"skills":null`, 1),
-			"", "it has no skills",
+			"", "skills is missing",
 		},
-		"a number for a name": {strings.Replace(cardOf("a"), `"Echo"`, `5`, 1), "", "not an agent card"},
+		"a number for a name": {strings.Replace(cardOf("a"), `"Echo"`, `5`, 1), "", "not an A2A agent card"},
 		"a skill without tags": {strings.Replace(cardOf("a"), `"skills":[]`,
-			`"skills":[{"id":"s","name":"s","description":"d"}]`, 1), "", "it has no skills.tags"},
+			`"skills":[{"id":"s","name":"s","description":"d"}]`, 1), "", "skills.tags is missing"},
 		"an extension without URI": {strings.Replace(cardOf("a"), `"capabilities":{}`,
-			`"capabilities":{"extensions":[{}]}`, 1), "", "it has no capabilities.extensions.uri"},
+			`"capabilities":{"extensions":[{}]}`, 1), "", "capabilities.extensions.uri is missing"},
 		"a provider without URL": {strings.Replace(cardOf("a"), `"url":"http://echo"`,
-			`"url":"u","provider":{"organization":"o"}`, 1), "", "it has no provider.url"},
+			`"url":"u","provider":{"organization":"o"}`, 1), "", "provider.url is missing"},
 	} {
 		got, err := new(remote.Client).Check(json.RawMessage(test.given))
 		if string(got) != test.want || (err == nil) != (test.problem == "") || err != nil &&

@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// What one request may cost, whatever the server does.
+// Limits on a single request, however the server behaves.
 const (
 	answerTime  = 5 * time.Second // from the first packet to the last byte
 	answerLimit = 1 << 20         // of a body, decompressed
@@ -28,8 +28,8 @@ var (
 	errTooLarge = errors.New("it answered more than 1 MiB")
 )
 
-// newTransport returns connections under an egress rule. It uses no proxy: the
-// rule could check nothing but the address of that.
+// newTransport returns a transport with an egress rule. It uses no proxy,
+// because the rule could only check the proxy's address.
 func newTransport(egress sender.Egress) *http.Transport {
 	dialer := &net.Dialer{Timeout: answerTime, Control: egress.Control}
 	return &http.Transport{
@@ -44,13 +44,14 @@ func newTransport(egress sender.Egress) *http.Transport {
 	}
 }
 
-// RoundTrip makes a request. Its time, headers and decompressed body are limited.
-// A redirect is an error, so that no client follows it or sends a key elsewhere.
+// RoundTrip performs a request with limits on time, headers and the
+// decompressed body. A redirect is an error, so that no client follows it or
+// sends a key to another server.
 func (c *Client) RoundTrip(request *http.Request) (*http.Response, error) {
 	return c.roundTrip(request, time.Now().Add(answerTime))
 }
 
-// roundTrip makes a request that must be over at the deadline.
+// roundTrip performs a request that must finish by the deadline.
 func (c *Client) roundTrip(request *http.Request, deadline time.Time) (*http.Response, error) {
 	ctx, cancel := context.WithDeadline(request.Context(), deadline)
 	unhook := context.AfterFunc(c.closed, cancel)
@@ -69,7 +70,7 @@ func (c *Client) roundTrip(request *http.Request, deadline time.Time) (*http.Res
 	switch {
 	case isRedirect(response.StatusCode):
 		err = errRedirect
-	case response.StatusCode == http.StatusSwitchingProtocols: // its body would heed no deadline
+	case response.StatusCode == http.StatusSwitchingProtocols: // its body would ignore deadlines
 		err = errSwitch
 	case response.ContentLength > answerLimit:
 		err = errTooLarge
@@ -88,14 +89,14 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// limitedBody is a body that may not be longer than a limit.
+// limitedBody is a body with a size limit.
 type limitedBody struct {
 	from    io.ReadCloser
 	left    int64
 	release func()
 }
 
-// Read returns errTooLarge once there is more than the limit.
+// Read returns errTooLarge if the limit is exceeded.
 func (b *limitedBody) Read(p []byte) (int, error) {
 	if b.left < 0 {
 		return 0, errTooLarge

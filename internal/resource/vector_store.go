@@ -141,7 +141,7 @@ func (i *VectorStoreItem) row(field string, s *VectorStore, now time.Time) (*vec
 	}
 	switch {
 	case len(i.Embedding) != s.Dimension:
-		return nil, fail(Invalid, field+".embedding", "has %d dimensions; this vector store has %d",
+		return nil, fail(Invalid, field+".embedding", "expected %[2]d dimensions, got %[1]d",
 			len(i.Embedding), s.Dimension)
 	case i.ModelID != s.ModelID && i.ModelID != platformModel:
 		return nil, fail(Invalid, field+".model_id", "must be the vector store's model, %q", s.ModelID)

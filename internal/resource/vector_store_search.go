@@ -41,7 +41,7 @@ func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Sea
 		return nil, err
 	}
 	if len(in.QueryVector) != s.Dimension {
-		return nil, fail(Invalid, "query_vector", "has %d dimensions; this vector store has %d",
+		return nil, fail(Invalid, "query_vector", "expected %[2]d dimensions, got %[1]d",
 			len(in.QueryVector), s.Dimension)
 	}
 	best := []*Found{}

@@ -186,10 +186,10 @@ func TestCheckBody(t *testing.T) {
 			"",
 		}, // the last one wins
 		{`{"name":"C:\\u0000"}`, 422, []string{"body.name: expected length <= 3"}, ""},
-		{`{"name":"\u0000"}`, 422, []string{"body.name: holds a zero byte (U+0000), which can't be kept"}, ""},
+		{`{"name":"\u0000"}`, 422, []string{"body.name: contains a NUL character (U+0000), which cannot be stored"}, ""},
 		{
 			`{"name":"ok","any":{"\u0000":1}}`, 422,
-			[]string{"body.any: holds a zero byte (U+0000), which can't be kept"},
+			[]string{"body.any: contains a NUL character (U+0000), which cannot be stored"},
 			"",
 		},
 		{`{"vector":"x","map":{"a.b":1,"c":2},"x":3}`, 422, []string{

@@ -1,5 +1,5 @@
-// Package secretbox encrypts secrets that are kept in the database: AES-256-GCM,
-// with keys from the configuration, of which the first encrypts and all decrypt.
+// Package secretbox encrypts secrets in the database with AES-256-GCM. The keys
+// come from the configuration: the first one encrypts, all of them decrypt.
 package secretbox
 
 import (
@@ -16,31 +16,31 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// What was encrypted begins with the name of this format and the key's id.
-// Before there were ids it began with the nonce, which is random.
+// Ciphertexts start with the name of this format and the key's id. Older ones,
+// from before keys had ids, start with the random nonce.
 const (
 	format   = "tk1:"
 	idLength = 8
 )
 
-// Key is a key and where it is configured.
+// Key is an encryption key and its setting.
 type Key struct {
-	// Setting names it in errors, such as "encryption_keys[1]".
+	// Setting names the key in errors, such as "encryption_keys[1]".
 	Setting string
 	// Text is 32 bytes in base64.
 	Text string
 }
 
-// NewKey returns the text of a new key.
+// NewKey generates a key.
 func NewKey() string {
 	raw := make([]byte, keyLength)
-	_, _ = rand.Read(raw) // it never fails
+	_, _ = rand.Read(raw) // never fails
 	return base64.StdEncoding.EncodeToString(raw)
 }
 
 const keyLength = 32
 
-// openKey is a key that can be used.
+// openKey is a parsed key.
 type openKey struct {
 	resource.BoxKey
 	prefix []byte
@@ -60,7 +60,7 @@ func (k Key) open() (openKey, error) {
 	if err != nil {
 		return openKey{}, fmt.Errorf("%s: %w", k.Setting, err)
 	}
-	// The id is public, and says nothing about a key that was made at random.
+	// The id is not secret: it reveals nothing about a random key.
 	hash := sha256.Sum256(append([]byte("tidings key id:"), raw...))
 	id := hash[:idLength]
 	return openKey{
@@ -69,10 +69,11 @@ func (k Key) open() (openKey, error) {
 	}, nil
 }
 
-// Box encrypts and decrypts. Without a key it says which setting is missing.
+// Box encrypts and decrypts. Without a key, its errors name the missing
+// setting.
 type Box struct{ keys []openKey }
 
-// New returns a box with keys, which must differ.
+// New returns a box with keys, which must all be different.
 func New(keys ...Key) (*Box, error) {
 	b := new(Box)
 	for _, k := range keys {
@@ -82,7 +83,7 @@ func New(keys ...Key) (*Box, error) {
 		}
 		for _, other := range b.keys {
 			if other.ID == opened.ID {
-				return nil, fmt.Errorf("%s: the same key as %s", k.Setting, other.Setting)
+				return nil, fmt.Errorf("%s: duplicate of %s", k.Setting, other.Setting)
 			}
 		}
 		b.keys = append(b.keys, opened)
@@ -99,9 +100,9 @@ func (b *Box) Keys() []resource.BoxKey {
 	return keys
 }
 
-// Prefix is what everything begins with that was encrypted with a key.
+// Prefix returns the prefix of everything encrypted with a key.
 func (b *Box) Prefix(id string) []byte {
-	raw, _ := hex.DecodeString(id) // it is one of ours
+	raw, _ := hex.DecodeString(id) // ids are hexadecimal
 	return append([]byte(format), raw...)
 }
 
@@ -111,12 +112,12 @@ func (b *Box) check() error {
 	}
 	return &resource.Error{
 		Code:    resource.NotConfigured,
-		Message: `this keeps a secret in the database, which needs the setting encryption_key; "openssl rand -base64 32" makes a key`,
+		Message: `storing a secret requires the setting encryption_key; "openssl rand -base64 32" generates a key`,
 	}
 }
 
-// Seal encrypts a secret with the first key; it can be opened only with the same
-// bound.
+// Seal encrypts a secret with the first key; it can only be opened with the
+// same bound.
 func (b *Box) Seal(plain, bound string) ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
@@ -125,7 +126,7 @@ func (b *Box) Seal(plain, bound string) ([]byte, error) {
 	return first.aead.Seal(bytes.Clone(first.prefix), nil, []byte(plain), []byte(bound)), nil
 }
 
-// Open decrypts a secret, with the key that it names.
+// Open decrypts a secret with the key that it names.
 func (b *Box) Open(sealed []byte, bound string) (string, error) {
 	if err := b.check(); err != nil {
 		return "", err
@@ -137,7 +138,7 @@ func (b *Box) Open(sealed []byte, bound string) (string, error) {
 			}
 		}
 	}
-	for _, k := range b.keys { // it names none
+	for _, k := range b.keys { // it names no key
 		if plain, err := k.aead.Open(nil, nil, sealed, []byte(bound)); err == nil {
 			return string(plain), nil
 		}

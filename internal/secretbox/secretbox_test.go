@@ -38,16 +38,16 @@ func TestBox(t *testing.T) {
 		t.Fatal(err)
 	}
 	if bytes.Contains(sealed, []byte("sesame")) {
-		t.Error("the secret lies open")
+		t.Error("the secret is not encrypted")
 	}
 	if again, _ := a.Seal("open sesame", "user-1/DOOR"); bytes.Equal(sealed, again) {
-		t.Error("the same secret is sealed the same way twice")
+		t.Error("sealing the same secret twice gives the same result")
 	}
 	if plain, err := a.Open(sealed, "user-1/DOOR"); err != nil || plain != "open sesame" {
 		t.Errorf("opened = %q, %v", plain, err)
 	}
 	if _, err := a.Open(sealed, "user-2/DOOR"); err == nil {
-		t.Error("opened where it does not belong")
+		t.Error("opened under another binding")
 	}
 	if _, err := box(t, keyB).Open(sealed, "user-1/DOOR"); err == nil ||
 		!strings.Contains(err.Error(), "encryption_keys") {
@@ -55,7 +55,7 @@ func TestBox(t *testing.T) {
 	}
 	for n := range sealed {
 		if _, err := a.Open(sealed[:n], "user-1/DOOR"); err == nil {
-			t.Errorf("opened after it was cut to %d bytes", n)
+			t.Errorf("opened after truncation to %d bytes", n)
 		}
 	}
 }
@@ -84,12 +84,12 @@ func TestBoxWithSeveralKeys(t *testing.T) {
 		t.Error("the second key encrypts, too")
 	}
 	_, err = secretbox.New(secretbox.Key{Setting: "one", Text: keyA}, secretbox.Key{Setting: "two", Text: keyA})
-	if err == nil || err.Error() != "two: the same key as one" {
+	if err == nil || err.Error() != "two: duplicate of one" {
 		t.Errorf("the same key twice: %v", err)
 	}
 }
 
-// What was encrypted before keys had ids stays readable.
+// Secrets encrypted before keys had ids stay readable.
 func TestBoxReadsSecretsWithoutAKeyID(t *testing.T) {
 	raw, err := base64.StdEncoding.DecodeString(keyA)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/uptrace/bun/schema"
 )
 
-// newDialect returns the dialect that all statements share. It writes numbers in
-// rows by way of the statement's [binder]; bun leaves the dialect no say in them.
-// The schema goes before the names of all tables.
+// newDialect returns the dialect shared by all statements. It writes integers
+// in rows through the statement's [binder], because bun does not consult the
+// dialect for them. It qualifies all table names with the schema.
 func newDialect(base schema.Dialect, inSchema string) *boundDialect {
 	d := &boundDialect{Dialect: base, schema: inSchema}
 	d.tables = schema.NewTables(d)
@@ -24,7 +24,7 @@ func newDialect(base schema.Dialect, inSchema string) *boundDialect {
 type boundDialect struct {
 	schema.Dialect
 	tables *schema.Tables
-	schema string // quoted, with its dot; empty on SQLite
+	schema string // quoted, with a trailing dot; empty on SQLite
 }
 
 // Tables implements [schema.Dialect].
@@ -51,16 +51,16 @@ func appendInt(gen schema.QueryGen, b []byte, v reflect.Value) []byte {
 }
 
 // binder is the dialect of one statement. bun writes values into the text of a
-// statement; a binder writes $1, $2, … in their place and hands the values to the
-// driver beside the text, so that no setting of a database decides where a value
-// ends, and so that statements can be prepared.
+// statement; a binder writes $1, $2, … instead and passes the values to the
+// driver separately, so that no database setting can change where a value ends,
+// and statements can be prepared.
 type binder struct {
 	*boundDialect
 	conn bun.IConn
 	args []any
 }
 
-// statement returns a DB for one statement, which runs on a connection.
+// statement returns a DB for a single statement on a connection.
 func (s *Store) statement(conn bun.IConn) *bun.DB {
 	b := &binder{boundDialect: s.dialect, conn: conn}
 	return bun.NewDB(s.reader, b, bun.WithConnResolver(b))
@@ -75,11 +75,12 @@ func (d *binder) bind(b []byte, v any) []byte {
 func (d *binder) AppendUint32(b []byte, n uint32) []byte { return d.bind(b, int64(n)) }
 
 // AppendUint64 implements [schema.Dialect]. Neither database has numbers beyond
-// an int64.
+// AppendUint64 implements [schema.Dialect]. Neither database has integers
+// beyond int64.
 func (d *binder) AppendUint64(b []byte, n uint64) []byte { return d.bind(b, int64(n)) }
 
-// AppendTime implements [schema.Dialect]. SQLite has no times; in text they sort
-// as they are compared.
+// AppendTime implements [schema.Dialect]. SQLite has no time type; this text
+// form sorts in time order.
 func (d *binder) AppendTime(b []byte, t time.Time) []byte {
 	if d.Name() == dialect.SQLite {
 		return d.bind(b, t.UTC().Format("2006-01-02 15:04:05.999999-07:00"))
@@ -108,7 +109,7 @@ func (d *binder) Close() error { return nil }
 // QueryContext implements [bun.IConn].
 func (d *binder) QueryContext(ctx context.Context, query string, _ ...any) (*sql.Rows, error) {
 	rows, err := d.conn.QueryContext(ctx, query, d.args...)
-	return rows, known(err)
+	return rows, asStoreError(err)
 }
 
 // QueryRowContext implements [bun.IConn].
@@ -119,10 +120,11 @@ func (d *binder) QueryRowContext(ctx context.Context, query string, _ ...any) *s
 // ExecContext implements [bun.IConn].
 func (d *binder) ExecContext(ctx context.Context, query string, _ ...any) (sql.Result, error) {
 	result, err := d.conn.ExecContext(ctx, query, d.args...)
-	return result, known(err)
+	return result, asStoreError(err)
 }
 
-// number is an argument that bun would write into the text of a statement.
+// number is an integer argument, which bun would otherwise write into the text
+// of a statement.
 type number int64
 
 // AppendQuery implements [schema.QueryAppender].
@@ -130,7 +132,7 @@ func (n number) AppendQuery(gen schema.QueryGen, b []byte) ([]byte, error) {
 	return gen.Dialect().(*binder).bind(b, int64(n)), nil
 }
 
-// argument returns a value as bun must be given it to be bound.
+// argument wraps a value so that bun binds it.
 func argument(v any) any {
 	switch n := v.(type) {
 	case int:

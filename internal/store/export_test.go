@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// WithoutEvents is a store that writes no events, to measure what they cost.
+// WithoutEvents returns a store that writes no events, to measure their cost.
 func (s *Store) WithoutEvents() *Store {
 	silent := *s
 	silent.log = silentLog{s.log}
@@ -28,7 +28,7 @@ func (silentLog) Append(context.Context, sqldb.Execer, ...tidings.Event) error {
 
 func (silentLog) Wake() {}
 
-// Setting is what a setting of PostgreSQL is in the transaction.
+// Setting returns a PostgreSQL setting in the transaction.
 func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error) {
 	err = tx.tx.QueryRowContext(ctx, "SHOW "+name).Scan(&value)
 	return value, err
@@ -37,7 +37,7 @@ func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error
 // SQLite reports whether the database is SQLite.
 func (s *Store) SQLite() bool { return s.dialect.Name() == dialect.SQLite }
 
-// TakeReaders takes all connections of requests that read.
+// TakeReaders takes all connections with which requests read.
 func (s *Store) TakeReaders(t *testing.T) (release func()) {
 	t.Helper()
 	var taken []*sql.Conn
@@ -60,7 +60,7 @@ func (s *Store) TakeReaders(t *testing.T) (release func()) {
 	}
 }
 
-// Exec runs a statement of a test.
+// Exec executes a statement.
 func (s *Store) Exec(t *testing.T, text string) {
 	t.Helper()
 	if s.dialect.schema != "" {
@@ -71,7 +71,8 @@ func (s *Store) Exec(t *testing.T, text string) {
 	}
 }
 
-// MigrateSome migrates the log, and the resources with some of their migrations.
+// MigrateSome migrates the log, and the resources with some of their
+// migrations.
 func (s *Store) MigrateSome(t *testing.T, choose func(fs.FS) fs.FS) {
 	t.Helper()
 	some := s.migrations
@@ -89,7 +90,7 @@ func SecretColumns() (names []string) {
 	return names
 }
 
-// Column reads the only column of a query.
+// Column reads the single column of a query.
 func (s *Store) Column(ctx context.Context, query string) (values []string, err error) {
 	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		return s.statement(conn).NewRaw(query).Scan(ctx, &values)
@@ -97,5 +98,5 @@ func (s *Store) Column(ctx context.Context, query string) (values []string, err 
 	return values, err
 }
 
-// Tables are those that [Store.Ready] asks for on PostgreSQL.
+// Tables lists the tables that [Store.Ready] checks on PostgreSQL.
 var Tables = tables

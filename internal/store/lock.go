@@ -13,28 +13,27 @@ import (
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
-// The operating system's lock is on the first byte, which Windows then lets
-// nobody else read; who holds it is written behind that, in a record of a fixed
-// length.
+// The lock is on the first byte of the file, which on Windows nobody else can
+// then read. The holder's description follows in a record of fixed length.
 const (
 	holderOffset = 1
 	holderLength = 255
 )
 
-// folderLock is the lock on a data folder. It ends with its process, however that
-// ends.
+// folderLock is the lock on a data folder. The operating system releases it
+// when the process ends, even if it crashes.
 type folderLock struct {
 	lock   *flock.Flock
 	path   string
-	folder *os.File // locked as well, for the file can be removed; nil where that is not possible
+	folder *os.File // also locked, because the file can be removed; nil where unsupported
 }
 
-// lockFolder makes this process the only one that has the SQLite database in a
-// folder open. The error names the process that has it.
+// lockFolder makes this process the only one to open the SQLite database in a
+// folder. The error names the process that holds the lock.
 func lockFolder(folder string) (*folderLock, error) {
 	real := realFolder(folder)
-	// The file stays there: whoever removed it could not tell whether another
-	// process has just opened it.
+	// The file is never removed: whoever did so could not know whether another
+	// process had just opened it.
 	path := filepath.Join(real, datadir.Lock)
 	l := &folderLock{
 		lock: flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600)),
@@ -45,23 +44,23 @@ func lockFolder(folder string) (*folderLock, error) {
 		l.folder, locked, err = lockDirectory(real)
 	}
 	if err != nil {
-		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.lock.Close())
+		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock: %w", err)), l.lock.Close())
 	}
 	if !locked {
-		err := fmt.Errorf("data folder %s is in use by %s; stop that first, or set another data_dir", folder,
+		err := fmt.Errorf("data folder %s is in use by %s; stop it first or set another data_dir", folder,
 			l.holder())
 		return nil, errors.Join(err, l.lock.Close())
 	}
-	host, _ := os.Hostname() // it only explains
-	me := fmt.Sprintf("process %d on host %s, which opened it at %s", os.Getpid(), host,
+	host, _ := os.Hostname() // informational only
+	me := fmt.Sprintf("process %d on host %s (opened at %s)", os.Getpid(), host,
 		time.Now().UTC().Format(time.RFC3339))
 	if err := l.write(me); err != nil {
-		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock it: %w", err)), l.release())
+		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock: %w", err)), l.release())
 	}
 	return l, nil
 }
 
-// realFolder is where the database in a folder really is: it may be a link.
+// realFolder resolves symbolic links to the database's folder.
 func realFolder(folder string) string {
 	if file, err := filepath.EvalSymlinks(filepath.Join(folder, datadir.Database)); err == nil {
 		return filepath.Dir(file)
@@ -69,10 +68,10 @@ func realFolder(folder string) string {
 	return folder
 }
 
-// close lets another process have the folder.
+// close releases the folder.
 func (l *folderLock) close() error {
 	err := l.write("")
-	if errors.Is(err, os.ErrNotExist) { // somebody removed it
+	if errors.Is(err, os.ErrNotExist) { // it was removed
 		err = nil
 	}
 	return errors.Join(err, l.release())
@@ -103,7 +102,7 @@ func (l *folderLock) holder() string {
 	}
 	defer file.Close()
 	text := make([]byte, holderLength)
-	n, _ := file.ReadAt(text, holderOffset) // what is not there yet is about to be written
+	n, _ := file.ReadAt(text, holderOffset) // the holder may not have written it yet
 	if holder := strings.TrimSpace(string(text[:n])); holder != "" {
 		return holder
 	}

@@ -4,5 +4,5 @@ package store
 
 import "os"
 
-// lockDirectory does nothing: a file that is locked can't be removed on Windows.
+// lockDirectory does nothing: on Windows, a locked file cannot be removed.
 func lockDirectory(string) (directory *os.File, locked bool, err error) { return nil, true, nil }

@@ -13,7 +13,7 @@ import (
 
 func TestFolderLock(t *testing.T) {
 	folder := t.TempDir()
-	for range 2 { // once closed it can be opened again
+	for range 2 { // it can be opened again after Close
 		s, err := store.OpenSQLite(folder)
 		if err != nil {
 			t.Fatal(err)
@@ -29,8 +29,8 @@ func TestFolderLock(t *testing.T) {
 	}
 }
 
-// Neither another way to the database nor a lock file that somebody removed lets a
-// second process in.
+// Neither a second path to the database nor a removed lock file lets another
+// process in.
 func TestFolderLockOfTheDatabaseItself(t *testing.T) {
 	folder, links := t.TempDir(), t.TempDir()
 	s, err := store.OpenSQLite(folder)
@@ -51,7 +51,7 @@ func TestFolderLockOfTheDatabaseItself(t *testing.T) {
 	_, err = store.OpenSQLite(links)
 	if want := fmt.Sprintf("in use by process %d on host ", os.Getpid()); err == nil ||
 		!strings.Contains(err.Error(), want) {
-		t.Errorf("by a link: %v; want an error with %q", err, want)
+		t.Errorf("through a link: %v; want an error with %q", err, want)
 	}
 	if runtime.GOOS == "windows" {
 		return

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// lockDirectory locks a directory itself, until the file is closed. It returns no
-// file where the file system can't do that, such as NFS.
+// lockDirectory locks a directory itself until the file is closed. It returns
+// no file on file systems that do not support this, such as NFS.
 func lockDirectory(path string) (directory *os.File, locked bool, err error) {
 	if directory, err = os.Open(path); err != nil {
 		return nil, false, err

@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// until is the migrations of a folder up to one.
+// until returns the migrations of a folder up to a given one.
 func until(t *testing.T, all fs.FS, last int) fs.FS {
 	t.Helper()
 	some := make(fstest.MapFS)
@@ -52,7 +52,7 @@ type oldBuild struct {
 	Destination string
 }
 
-// Rows of before get what the SDKs require.
+// Existing rows get the values that the SDKs require.
 func TestMigrateSDKFields(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) (*store.Store, error){
 		"SQLite": func(t *testing.T) (*store.Store, error) { return store.OpenSQLite(t.TempDir()) },

@@ -1,6 +1,7 @@
-// Package store is the SQL of the server: SQLite or PostgreSQL through one code
-// path. A change of a resource and the event that tells of it are one call, in
-// one transaction; there is no other way to write a resource.
+// Package store is the server's SQL layer for SQLite and PostgreSQL, with a
+// single code path for both. A resource and the event for its change are
+// written in one call and one transaction; there is no other way to write a
+// resource.
 package store
 
 import (
@@ -34,9 +35,9 @@ type Store struct {
 	session        session
 	ready          readyQuery
 	migrations     sqldb.Migrations
-	listen         *listener // nil where nobody has to be listened to
+	listen         *listener // nil if there are no other replicas to listen to
 	closers        []func() error
-	file           *openedFile // of SQLite; nil on PostgreSQL
+	file           *openedFile // SQLite only; nil on PostgreSQL
 }
 
 // Log is an event log that can be written to.
@@ -49,16 +50,16 @@ type Log interface {
 	Outage() error
 }
 
-// Connections that read SQLite at once, for requests and for deliveries: requests
-// that take all of theirs hold up neither deliveries nor [Store.Ready].
+// SQLite connections that read concurrently, for requests and for deliveries.
+// Requests that use all of theirs hold up neither deliveries nor [Store.Ready].
 const (
 	readers    = 16
 	logReaders = 8
 )
 
-// OpenSQLite opens the database in a folder, which it creates if need be. An
-// acknowledged write survives a power cut. Until it is closed no other process
-// can open the folder: the error names the one that has it.
+// OpenSQLite opens the database in a folder, which it creates if necessary.
+// Acknowledged writes survive a power failure. Until the store is closed, no
+// other process can open the folder; the error names the one that has it open.
 func OpenSQLite(folder string) (_ *Store, err error) {
 	if err := datadir.Create(folder); err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		dsn = "file:" + file + "?" + pragmas.Encode()
 	}
 	writerDSN := dsn
-	if info.Size() == 0 { // before the journal mode, which writes the first page
+	if info.Size() == 0 { // must precede journal_mode, which writes the first page
 		writerDSN = strings.Replace(dsn, "_pragma=", "_pragma=auto_vacuum(INCREMENTAL)&_pragma=", 1)
 	}
 	connector, err := guard(writerDSN, opened, true)
@@ -102,7 +103,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	writer := sql.OpenDB(connector)
-	writer.SetMaxOpenConns(1) // SQLite has one writer; waiting for it is ours to bound
+	writer.SetMaxOpenConns(1) // SQLite has one writer; the pool bounds the wait for it
 	reader, err := openReader(dsn, opened, readers)
 	if err != nil {
 		return nil, errors.Join(err, writer.Close())
@@ -129,27 +130,28 @@ func openReader(dsn string, file *openedFile, connections int) (*sql.DB, error) 
 	return db, nil
 }
 
-// Log returns the event log in this database.
+// Log returns the event log in the database.
 func (s *Store) Log() Log { return s.log }
 
-// Check returns why the database can't be used: it does not answer, it takes no
-// writes, or the settings do not fit it.
+// Check returns why the database cannot be used: it does not respond, it is
+// read-only, or the settings do not match it.
 func (s *Store) Check(ctx context.Context) error {
 	if s.listen != nil {
 		ctx, cancel := context.WithTimeout(ctx, sessionsTime)
 		defer cancel()
 		if err := checkSessions(ctx, s.listen.config); err != nil {
-			return s.session.explainStart(known(err))
+			return s.session.explainStart(asStoreError(err))
 		}
 	}
 	return s.session.explainStart(s.explainFile(s.InTx(ctx, func(*Tx) error { return nil })))
 }
 
-// sessionsTime is how long a start waits for connections of its own: longer than
-// poolers let a client wait (PgBouncer's query_wait_timeout), so that they say why.
+// sessionsTime is how long startup waits for connections. It is longer than
+// poolers let a client wait (PgBouncer's query_wait_timeout), so that their
+// errors are seen.
 const sessionsTime = 3 * time.Minute
 
-// explainFile says what to do about a file that SQLite can't use.
+// explainFile adds advice to errors about a file that SQLite cannot use.
 func (s *Store) explainFile(err error) error {
 	lite, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
@@ -157,27 +159,27 @@ func (s *Store) explainFile(err error) error {
 	}
 	switch lite.Code() & 0xff {
 	case sqlite3.SQLITE_NOTADB:
-		return fmt.Errorf("data_dir: %s is not a SQLite database: put back a backup of it, "+
-			"or move it away to begin with an empty one: %w", s.file.path, err)
+		return fmt.Errorf("data_dir: %s is not a SQLite database: restore it from a backup, "+
+			"or move it away to start with an empty one: %w", s.file.path, err)
 	case sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("data_dir: %s is damaged: put back a backup of it: %w", s.file.path, err)
+		return fmt.Errorf("data_dir: %s is corrupt: restore it from a backup: %w", s.file.path, err)
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
-		return fmt.Errorf("data_dir: %s must be a file that the user who runs Tidings can read and write: %w", s.file.path,
+		return fmt.Errorf("data_dir: %s must be a file that the user running Tidings can read and write: %w", s.file.path,
 			err)
 	}
 	return err
 }
 
-// readyQuery is a statement with its values, whose one result is the SQLSTATE of what
-// requests would meet, or empty.
+// readyQuery is a query whose single result is the SQLSTATE that requests would
+// currently get, or empty.
 type readyQuery struct {
 	text string
 	args []any
 }
 
-// Ready returns why requests can't be served now: the database is away, the last write
-// of the event log failed because it takes none, or the tables can't be used. It takes
-// no connection from requests.
+// Ready returns why requests cannot be served at the moment: the database is
+// unavailable, the event log's last write failed because the database is
+// read-only, or the tables are unusable. It takes no connection from requests.
 func (s *Store) Ready(ctx context.Context) error {
 	if s.file != nil {
 		if err := s.file.check(); err != nil {
@@ -198,7 +200,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	return err
 }
 
-// sqlState is an SQLSTATE that PostgreSQL would answer.
+// sqlState is an SQLSTATE as PostgreSQL would return it.
 type sqlState string
 
 func (s sqlState) Error() string    { return "SQLSTATE " + string(s) }

@@ -20,25 +20,29 @@ import (
 	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
-// PostgresOptions are what a PostgreSQL database may need.
+// PostgresOptions configures a PostgreSQL database.
 type PostgresOptions struct {
-	// Schema is the schema of all tables; [postgres.DefaultSchema] unless set.
+	// Schema is the schema of all tables; the default is
+	// [postgres.DefaultSchema].
 	Schema string
-	// PollOnly asks for nothing that lasts longer than a transaction, for poolers
-	// that have no sessions: no LISTEN, no prepared statements.
+	// PollOnly avoids everything that outlives a transaction (LISTEN, prepared
+	// statements), for poolers without sessions.
 	PollOnly bool
-	// MaxConnections is how many connections this process has at most, from
-	// [pgurl.MinConnections]; 0 means pool_max_conns in the URL or [DefaultConnections].
+	// MaxConnections limits the connections of this process; at least
+	// [pgurl.MinConnections]. 0 means pool_max_conns in the URL, or
+	// [DefaultConnections].
 	MaxConnections int
-	// PartitionWidth is how much time a partition of the log covers; 0 means a day.
+	// PartitionWidth is the time span of a partition of the log; 0 means a day.
 	PartitionWidth time.Duration
 }
 
-// DefaultConnections are those of one process. A third delivers events, one listens,
-// and the rest serves requests: they can't take them from each other.
+// DefaultConnections is the number of connections of a process. A third
+// delivers events, one listens, and the rest serves requests; none can use up
+// another's.
 const DefaultConnections = 25
 
-// Defaults of what the URL may say of connections; see [pgxpool.ParseConfig].
+// Defaults for connection settings that the URL does not specify; see
+// [pgxpool.ParseConfig].
 const (
 	connectTime     = 5 * time.Second
 	connLifetime    = 30 * time.Minute
@@ -48,7 +52,7 @@ const (
 	connHealthCheck = 30 * time.Second
 )
 
-// OpenPostgres opens the database behind a URL. It does not connect yet.
+// OpenPostgres opens the database at a URL. It does not connect yet.
 func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	cfg, err := parsePostgres(databaseURL, o)
 	if err != nil {
@@ -61,7 +65,7 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	if !o.PollOnly {
 		requests.MaxConns-- // one listens
 	}
-	deliveries.MinConns, deliveries.MinIdleConns = 0, 0 // it always uses some
+	deliveries.MinConns, deliveries.MinIdleConns = 0, 0 // it always has some in use
 	requests.MinConns = min(requests.MinConns, requests.MaxConns)
 	db, closeDB, err := session.open(requests)
 	if err != nil {
@@ -88,15 +92,16 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	return s, nil
 }
 
-// listener hears what other replicas say. It has a connection of its own.
+// listener listens for notifications from other replicas on a connection of its
+// own.
 type listener struct {
 	config   *pgx.ConnConfig
 	log      *postgres.Log
-	lifetime time.Duration // the most that a connection lasts
+	lifetime time.Duration // maximum lifetime of a connection
 }
 
-// Listen wakes the readers of the log when another replica says that there is
-// something new, until the context ends. While it has no connection they poll.
+// Listen wakes the readers of the log when another replica announces new
+// events, until ctx is done. Without a connection, readers poll.
 func (s *Store) Listen(ctx context.Context) {
 	if l := s.listen; l != nil {
 		listen.Run(ctx, l.log, l.lifetime,
@@ -104,21 +109,21 @@ func (s *Store) Listen(ctx context.Context) {
 	}
 }
 
-// minDeliveries is what a migration takes.
+// minDeliveries is the number of connections that a migration needs.
 const minDeliveries = 3
 
-// parsePostgres reads the URL, and fills in what it leaves open.
+// parsePostgres parses the URL and applies the defaults.
 func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, error) {
 	cfg, err := pgurl.Parse(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	said, err := pgconn.ParseConfig(pgurl.Plain(databaseURL)) // with what is the pool's
+	given, err := pgconn.ParseConfig(pgurl.Plain(databaseURL)) // including the pool's parameters
 	if err != nil {
 		return nil, err
 	}
 	unless := func(name string, set func()) {
-		if _, ok := said.RuntimeParams[name]; !ok {
+		if _, ok := given.RuntimeParams[name]; !ok {
 			set()
 		}
 	}
@@ -135,7 +140,7 @@ func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, erro
 	if cfg.MaxConns < pgurl.MinConnections {
 		return nil, fmt.Errorf("database.max_connections must be at least %d", pgurl.MinConnections)
 	}
-	// A server that is gone without a word is noticed in time to give way to others.
+	// Detect a server that disappeared silently soon enough to fail over.
 	conn := cfg.ConnConfig
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = connectTime
@@ -145,15 +150,16 @@ func parsePostgres(databaseURL string, o PostgresOptions) (*pgxpool.Config, erro
 	}}).DialContext
 	conn.ValidateConnect = explainReadOnly(conn.ValidateConnect, severalHosts(conn))
 	if o.PollOnly || conn.DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
-		// Nothing is prepared, but the types of a statement are remembered: values are
-		// binary, so that no setting decides how they read.
+		// Nothing is prepared, but the parameter types of statements are
+		// cached: values are sent in binary, so that no setting can change how
+		// they are parsed.
 		conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	return cfg, nil
 }
 
 func severalHosts(cfg *pgx.ConnConfig) bool {
-	for _, other := range cfg.Fallbacks { // the same host twice is with TLS and without
+	for _, other := range cfg.Fallbacks { // the same host appears twice: with and without TLS
 		if other.Host != cfg.Host || other.Port != cfg.Port {
 			return true
 		}
@@ -161,8 +167,9 @@ func severalHosts(cfg *pgx.ConnConfig) bool {
 	return false
 }
 
-// explainReadOnly says in the reason of the error that a host takes no writes. Of
-// several hosts it is one that does that is wanted, unless the URL says otherwise.
+// explainReadOnly reports that a host is read-only as the error's reason. If
+// there are several hosts, only a writable one is acceptable, unless the URL
+// says otherwise.
 func explainReadOnly(validate pgconn.ValidateConnectFunc, several bool) pgconn.ValidateConnectFunc {
 	if validate == nil && several {
 		validate = pgconn.ValidateConnectTargetSessionAttrsReadWrite
@@ -173,7 +180,7 @@ func explainReadOnly(validate pgconn.ValidateConnectFunc, several bool) pgconn.V
 	return func(ctx context.Context, conn *pgconn.PgConn) error {
 		err := validate(ctx, conn)
 		if errors.Is(err, pgconn.ErrReadOnlyConnection) || errors.Is(err, pgconn.ErrStandbyConnection) {
-			return &eventlog.UnavailableError{Reason: "no host of database_url takes writes", Err: err}
+			return &eventlog.UnavailableError{Reason: "no host in database_url is writable", Err: err}
 		}
 		return err
 	}

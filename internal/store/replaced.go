@@ -13,28 +13,30 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// openedFile is the database file as it was when it was opened. SQLite goes on using a
-// file that was moved away or removed, so whatever is written to it from then on would be
+// openedFile identifies the database file as it was when it was opened. SQLite
+// keeps using a file that was moved or removed, so that later writes would be
 // lost without an error.
 type openedFile struct {
 	path string
 	info os.FileInfo
 }
 
-// check returns an error if the path no longer leads to the file that was opened.
+// check returns an error if the path no longer refers to the file that was
+// opened.
 func (f *openedFile) check() error {
 	info, err := os.Stat(f.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(info, f.info) {
 		return &eventlog.UnavailableError{
-			Reason: "the database file in data_dir was moved, removed or replaced while the server was running: nothing " +
-				"is written any more; restart the server to use the file that is there now, or put the former one back",
+			Reason: "the database file in data_dir was moved, removed or replaced while the server was running: writes " +
+				"are refused; restart the server to use the current file, or restore the original one",
 			Err: err,
 		}
 	}
-	return nil // other errors are SQLite's to report
+	return nil // SQLite reports other errors
 }
 
-// guarded makes connections that refuse to write once the database file was replaced.
+// guarded makes connections that refuse to write once the database file has
+// been replaced.
 type guarded struct {
 	driver.Connector
 	file   *openedFile
@@ -46,9 +48,10 @@ func guard(dsn string, file *openedFile, writes bool) (driver.Connector, error) 
 	return guarded{c, file, writes}, err
 }
 
-// Connect implements [driver.Connector]: all connections lead to the same file.
+// Connect implements [driver.Connector]. It makes sure that all connections
+// open the same file.
 func (g guarded) Connect(ctx context.Context) (driver.Conn, error) {
-	if err := g.file.check(); err != nil { // SQLite would create one that is missing
+	if err := g.file.check(); err != nil { // SQLite would create a missing file
 		return nil, err
 	}
 	conn, err := g.Connector.Connect(ctx)
@@ -64,7 +67,8 @@ func (g guarded) Connect(ctx context.Context) (driver.Conn, error) {
 	return &guardedConn{sqliteConn: conn.(sqliteConn), file: g.file}, nil
 }
 
-// sqliteConn is what [database/sql] uses of a connection of the driver.
+// sqliteConn holds the methods that [database/sql] uses of the driver's
+// connections.
 type sqliteConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -82,18 +86,18 @@ type guardedConn struct {
 	inTx bool
 }
 
-// check comes before everything that may write outside a transaction.
+// check runs before everything that may write outside a transaction.
 func (c *guardedConn) check() error {
 	if c.inTx {
-		return nil // its commit is checked
+		return nil // the commit is checked
 	}
 	return c.file.check()
 }
 
-// Close implements [driver.Conn]. If the file was replaced, it moves what was committed
-// from the write-ahead log into the former file, wherever that is now, and empties the log:
-// the next start would take it for that of the new file, and damage that. SQLite leaves a
-// log as it is if its file was moved.
+// Close implements [driver.Conn]. If the file was replaced, it checkpoints the
+// write-ahead log into the original file, wherever that is now, and truncates
+// the log: the next start would take it for the new file's log, and corrupt
+// that file. SQLite keeps the log of a file that was moved.
 func (c *guardedConn) Close() error {
 	var errs []error
 	if c.file.check() != nil {
@@ -108,7 +112,7 @@ func (c *guardedConn) Close() error {
 	return errors.Join(append(errs, c.sqliteConn.Close())...)
 }
 
-// detachTime is longer than a connection waits for those that read.
+// detachTime is longer than a checkpoint waits for readers.
 const detachTime = 15 * time.Second
 
 // BeginTx implements [driver.ConnBeginTx].
@@ -132,7 +136,8 @@ func (c *guardedConn) ExecContext(ctx context.Context, query string, args []driv
 	return c.sqliteConn.ExecContext(ctx, query, args)
 }
 
-// QueryContext implements [driver.QueryerContext]. Some queries write (RETURNING).
+// QueryContext implements [driver.QueryerContext]. Some queries write
+// (RETURNING).
 func (c *guardedConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if err := c.check(); err != nil {
 		return nil, err

@@ -37,8 +37,8 @@ type mixed struct {
 
 type nested struct{ Tags map[string]string }
 
-// testRows checks that rows read in one go share nothing: each is what it would be
-// if it were the only one.
+// testRows checks that rows from one query share no memory: each is the same as
+// if it had been read alone.
 func testRows(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	bytes := "BYTEA"
@@ -60,7 +60,7 @@ func testRows(t *testing.T, s *store.Store) {
 		}
 		want = append(want, row)
 	}
-	var first []*mixed // what an earlier read returned and somebody kept
+	var first []*mixed // the kept result of an earlier read
 	for name, read := range map[string]func(context.Context) ([]*mixed, error){
 		"Each": func(ctx context.Context) (rows []*mixed, err error) {
 			err = store.Each(ctx, s, func(row *mixed) error {
@@ -95,7 +95,7 @@ func testRows(t *testing.T, s *store.Store) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s: rows share what they hold (-want +got):\n%s", name, diff)
+			t.Errorf("%s: rows share memory (-want +got):\n%s", name, diff)
 		}
 	}
 	if diff := cmp.Diff(want, first); diff != "" {
@@ -103,8 +103,7 @@ func testRows(t *testing.T, s *store.Store) {
 	}
 }
 
-// testListStops checks that rows after the last one that somebody wants to see are
-// not loaded.
+// testListStops checks that rows after the last consumed one are not loaded.
 func testListStops(t *testing.T, s *store.Store) {
 	const size, count = 1 << 20, 32
 	s.Exec(t, `CREATE TABLE large (id TEXT PRIMARY KEY, text TEXT)`)

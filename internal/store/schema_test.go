@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// server is a database in which a test looks around.
+// server is a database that a test inspects.
 type server struct {
 	*testing.T
 	*sql.DB
@@ -63,14 +63,15 @@ func (s *server) strings(query string) (all []string) {
 	return all
 }
 
-// relations are the tables, sequences and indexes in all schemas but PostgreSQL's.
+// relations returns the tables, sequences and indexes in all schemas except
+// PostgreSQL's own.
 func (s *server) relations() []string {
 	s.Helper()
 	return s.strings(`SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
 		WHERE nspname !~ '^(pg_|information_schema)' ORDER BY 1`)
 }
 
-// rows are all rows in the tables of a schema, each with its table.
+// rows returns all rows in the tables of a schema, each with its table.
 func (s *server) rows(schema string) (rows []string) {
 	s.Helper()
 	for _, table := range s.strings("SELECT tablename FROM pg_tables WHERE schemaname = '" + schema + "' ORDER BY 1") {
@@ -103,7 +104,7 @@ func (s *server) migrated(schema, search string) *store.Store {
 	return opened
 }
 
-// startEarlier does what the last version without schemas did at its start.
+// startEarlier does what the last version without schemas did on startup.
 func (s *server) startEarlier(search string) {
 	s.Helper()
 	db, err := sql.Open("pgx", s.url+"&search_path="+search)
@@ -128,7 +129,7 @@ func (s *server) startEarlier(search string) {
 
 const ann = "00000000-0000-4000-8000-000000000001"
 
-// fillEarlier leaves something in the tables of an earlier version.
+// fillEarlier adds rows to the tables of an earlier version.
 func (s *server) fillEarlier(schema string) {
 	s.Helper()
 	const event = "'evt', 'context', 'created', 'c', '/c', 'u', 1700000000000000, 1"
@@ -149,9 +150,9 @@ func (s *server) fillEarlier(schema string) {
 		"SET search_path TO app")
 }
 
-// What an earlier version kept where the search_path led moves to the schema,
-// every row of it; an earlier version that is started again finds nothing it
-// could begin anew with.
+// All rows that an earlier version stored according to the search_path move to
+// the schema. If the earlier version is started again, it finds nothing that it
+// could start over with.
 func TestTablesOfAnEarlierVersionMove(t *testing.T) {
 	for _, earlier := range []string{"public", "app"} {
 		t.Run(earlier, func(t *testing.T) {
@@ -168,7 +169,7 @@ func TestTablesOfAnEarlierVersionMove(t *testing.T) {
 				t.Errorf("pending = %v, %v", pending, err)
 			}
 			if diff := cmp.Diff(before, s.rows(earlier)); diff != "" {
-				t.Errorf("a look changed something (-before +after):\n%s", diff)
+				t.Errorf("a check changed something (-before +after):\n%s", diff)
 			}
 			if err := opened.Migrate(t.Context()); err != nil {
 				t.Fatal(err)
@@ -207,14 +208,14 @@ func TestTablesOfAnEarlierVersionMove(t *testing.T) {
 				t.Error(err)
 			}
 			if diff := cmp.Diff(relations, s.relations()); diff != "" {
-				t.Errorf("what the earlier version did at another start (-before +after):\n%s", diff)
+				t.Errorf("what the earlier version did when restarted (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A database in which something is not as it must be is refused before anything
-// is made in it, with words that name the setting.
+// An unsuitable database is refused before anything is created in it, with an
+// error that names the setting.
 func TestSchemaRefused(t *testing.T) {
 	const setting = "with database_schema (in Go: Options.Schema of package postgres)"
 	for _, test := range []struct {
@@ -264,7 +265,7 @@ func TestSchemaRefused(t *testing.T) {
 	}
 }
 
-// Someone who may not create schemas is told what to have done; then it works.
+// A role that may not create schemas is told what to do; after that it works.
 func TestSchemaWithoutTheRight(t *testing.T) {
 	s := newServer(t)
 	role := "guest_" + s.strings("SELECT current_database()")[0]
@@ -281,8 +282,8 @@ func TestSchemaWithoutTheRight(t *testing.T) {
 	s.migrated("", "public")
 }
 
-// Where the tables of an earlier version are can be chosen, and then is where
-// they stay.
+// The schema with an earlier version's tables can be chosen explicitly; the
+// tables then stay in it.
 func TestEarlierSchemaChosen(t *testing.T) {
 	s := newServer(t)
 	s.SetMaxOpenConns(1)
@@ -295,8 +296,8 @@ func TestEarlierSchemaChosen(t *testing.T) {
 	if found := s.strings("SELECT nspname FROM pg_namespace WHERE nspname = 'tidings'"); found != nil {
 		t.Error("there is a schema tidings, too")
 	}
-	// Another installation beside it, whose search_path leads to the first one's
-	// tables, takes nothing from it.
+	// A second installation whose search_path leads to the first one's tables
+	// leaves them alone.
 	before := s.rows("public")
 	other := s.migrated("", "public")
 	testReads(t, other)
@@ -305,8 +306,8 @@ func TestEarlierSchemaChosen(t *testing.T) {
 	}
 }
 
-// Installations in one database that have different schemas do not disturb each
-// other: no event, no row, no notification and no lock is shared.
+// Installations with different schemas in one database are isolated: they share
+// no events, rows, notifications or locks.
 func TestInstallationsInOneDatabase(t *testing.T) {
 	s := newServer(t)
 	ctx := t.Context()
@@ -315,7 +316,7 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 	for _, name := range names {
 		stores[name] = s.open(name, "public")
 	}
-	// While one is being migrated, the others need not wait.
+	// While one is being migrated, the others do not have to wait.
 	held, err := s.BeginTx(ctx, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -364,8 +365,8 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 	s.checkNotifications(stores, "Odd_Name")
 }
 
-// checkNotifications checks that of all stores' notifications only its own reach
-// one.
+// checkNotifications checks that each store receives only its own
+// notifications.
 func (s *server) checkNotifications(stores map[string]*store.Store, name string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 30*time.Second)

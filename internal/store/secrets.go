@@ -12,8 +12,7 @@ import (
 	"github.com/uptrace/bun/dialect"
 )
 
-// Place is where an encrypted value is kept: a table and the primary key of a
-// row.
+// Place identifies an encrypted value: a table and the primary key of a row.
 type Place struct {
 	Table string
 	Key   []string
@@ -25,7 +24,7 @@ type Secret struct {
 	Sealed []byte
 }
 
-// secretColumns are all columns that hold encrypted values, with the primary keys
+// secretColumns lists all columns with encrypted values, and the primary keys
 // of their tables.
 var secretColumns = []struct {
 	table, column string
@@ -36,12 +35,12 @@ var secretColumns = []struct {
 	{"variables", "value", []string{"owner_id", "name"}},
 }
 
-// table is a table's name in a statement.
+// table returns the qualified name of a table.
 func (s *Store) table(name string) string { return s.dialect.schema + name }
 
-// SecretsWithout reads at most limit encrypted values, those of the tables one
-// after the other and by primary key, that do not begin with a prefix. After is
-// the last one before them; its zero value is none.
+// SecretsWithout returns up to limit encrypted values without the prefix,
+// ordered by table and primary key. After is the last one of the previous call;
+// the zero value starts from the beginning.
 func (s *Store) SecretsWithout(
 	ctx context.Context, prefix []byte, after Place, limit int,
 ) (secrets []Secret, err error) {
@@ -75,7 +74,7 @@ func (s *Store) secretsWithout(
 		query += fmt.Sprintf(" ORDER BY %s LIMIT %d", key, limit-len(secrets))
 		var rows []map[string]any
 		if err := s.statement(conn).NewRaw(query, args...).Scan(ctx, &rows); err != nil {
-			return nil, fmt.Errorf("read encrypted values: %w", known(err))
+			return nil, fmt.Errorf("read encrypted values: %w", asStoreError(err))
 		}
 		for _, row := range rows {
 			secret := Secret{Place: Place{Table: c.table}, Sealed: bytes.Clone(row["sealed"].([]byte))}
@@ -91,8 +90,8 @@ func (s *Store) secretsWithout(
 	return secrets, nil
 }
 
-// CountSecrets counts the encrypted values that begin with a prefix; all of them
-// if it is empty.
+// CountSecrets counts the encrypted values with the prefix; all of them if it
+// is empty.
 func (s *Store) CountSecrets(ctx context.Context, prefix []byte) (total int64, err error) {
 	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
 		total, err = s.countSecrets(ctx, conn, prefix)
@@ -101,7 +100,7 @@ func (s *Store) CountSecrets(ctx context.Context, prefix []byte) (total int64, e
 	return total, err
 }
 
-// CountSecrets is [Store.CountSecrets] in the transaction.
+// CountSecrets is [Store.CountSecrets] within the transaction.
 func (tx *Tx) CountSecrets(ctx context.Context, prefix []byte) (int64, error) {
 	return tx.store.countSecrets(ctx, tx.tx, prefix)
 }
@@ -116,15 +115,15 @@ func (s *Store) countSecrets(ctx context.Context, conn bun.IConn, prefix []byte)
 		}
 		var n int64
 		if err := s.statement(conn).NewRaw(query, args...).Scan(ctx, &n); err != nil {
-			return 0, fmt.Errorf("count encrypted values: %w", known(err))
+			return 0, fmt.Errorf("count encrypted values: %w", asStoreError(err))
 		}
 		total += n
 	}
 	return total, nil
 }
 
-// ReplaceSecret writes another encryption of a value, unless the value was
-// changed since it was read. It is no change that an event tells of.
+// ReplaceSecret replaces the encryption of a value unless the value has changed
+// since it was read. There is no event for it.
 func (tx *Tx) ReplaceSecret(ctx context.Context, secret Secret, sealed []byte) (replaced bool, err error) {
 	for _, c := range secretColumns {
 		if c.table != secret.Table {
@@ -139,7 +138,7 @@ func (tx *Tx) ReplaceSecret(ctx context.Context, secret Secret, sealed []byte) (
 		}
 		result, err := tx.statement().NewRaw(query.String(), args...).Exec(ctx)
 		if err != nil {
-			return false, fmt.Errorf("write encrypted value: %w", known(err))
+			return false, fmt.Errorf("write encrypted value: %w", asStoreError(err))
 		}
 		n, err := result.RowsAffected()
 		return n == 1, err
@@ -147,31 +146,31 @@ func (tx *Tx) ReplaceSecret(ctx context.Context, secret Secret, sealed []byte) (
 	return false, fmt.Errorf("%s has no encrypted values", secret.Table)
 }
 
-// Keys returns the ids of the keys that may encrypt values in this database.
+// Keys returns the ids of the keys registered in this database.
 func (s *Store) Keys(ctx context.Context) (ids []string, err error) {
 	query := "SELECT id FROM " + s.table("encryption_keys") + " ORDER BY created_at, id"
 	err = s.reading(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		return s.statement(conn).NewRaw(query).Scan(ctx, &ids)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read ids of encryption keys: %w", known(err))
+		return nil, fmt.Errorf("read ids of encryption keys: %w", asStoreError(err))
 	}
 	return ids, nil
 }
 
-// AddKey notes that a key may encrypt values.
+// AddKey registers a key as allowed to encrypt values.
 func (tx *Tx) AddKey(ctx context.Context, id string) error {
 	query := "INSERT INTO " + tx.store.table("encryption_keys") +
 		" (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
 	_, err := tx.statement().NewRaw(query, id, tx.Now).Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("note encryption key: %w", known(err))
+		return fmt.Errorf("register encryption key: %w", asStoreError(err))
 	}
 	return nil
 }
 
-// HoldKey keeps a key from being removed until the end of the transaction;
-// [ErrNotFound] if it was.
+// HoldKey keeps a key from being removed until the end of the transaction. It
+// returns [ErrNotFound] if it was removed.
 func (tx *Tx) HoldKey(ctx context.Context, id string) error {
 	query := "SELECT id FROM " + tx.store.table("encryption_keys") + " WHERE id = ?"
 	if tx.store.dialect.Name() == dialect.PG {
@@ -180,11 +179,11 @@ func (tx *Tx) HoldKey(ctx context.Context, id string) error {
 	return notFound(tx.statement().NewRaw(query, id).Scan(ctx, &id))
 }
 
-// RemoveKey forgets a key, once all transactions that hold it have ended.
+// RemoveKey unregisters a key once all transactions that hold it have ended.
 func (tx *Tx) RemoveKey(ctx context.Context, id string) error {
 	query := "DELETE FROM " + tx.store.table("encryption_keys") + " WHERE id = ?"
 	if _, err := tx.statement().NewRaw(query, id).Exec(ctx); err != nil {
-		return fmt.Errorf("forget encryption key: %w", known(err))
+		return fmt.Errorf("remove encryption key: %w", asStoreError(err))
 	}
 	return nil
 }

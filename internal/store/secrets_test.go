@@ -8,8 +8,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// Every column of bytes holds encrypted values, which a rotation of keys goes
-// through, or is named here.
+// Every column of bytes either holds encrypted values, which a key rotation
+// covers, or is listed here.
 func TestSecretColumnsAreComplete(t *testing.T) {
 	public := []string{"vector_store_items.embedding"}
 	for name, tt := range map[string]struct {

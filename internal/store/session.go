@@ -20,32 +20,32 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// session is how every session begins, whatever the database and the role say of
-// sessions. Without sessions, every transaction begins in this way.
+// session holds the settings of every session, which override the defaults of
+// the database and the role. Without sessions, they are set in every
+// transaction.
 type session struct {
 	pollOnly bool
 	opened   *pools
-	// names and values of settings, other than those of startup.
+	// Names and values of the settings that are not in startup.
 	settings map[string]string
-	fromURL  map[string]string // those of them that database_url makes
+	fromURL  map[string]string // those set in database_url
 }
 
-// A pooler keeps these for each of its clients, also where it has no sessions:
-// they go with the connection.
+// Poolers track these for each client, even those without sessions, so they can
+// be sent on connecting.
 var startup = map[string]string{
 	"client_encoding": "UTF8", "DateStyle": "ISO", "TimeZone": "UTC", "standard_conforming_strings": "on",
 }
 
-// sessionOf takes the settings out of what goes with a connection. Those of the
-// URL come before ours.
+// sessionOf extracts the settings from a connection configuration. Those in the
+// URL take precedence over ours.
 func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 	s := session{pollOnly: pollOnly, opened: new(pools), fromURL: make(map[string]string), settings: map[string]string{
 		"default_transaction_isolation": "read committed",
 		"statement_timeout":             "120s",
 		"lock_timeout":                  "20s",
-		// A process that stands still, or is cut off, does not keep what it has locked
-		// from the others. It is longer than what a transaction may wait for: the store
-		// of file contents.
+		// A process that hangs or is cut off must not block the others with its
+		// locks. This is longer than a transaction may wait for the file store.
 		"idle_in_transaction_session_timeout": "90s",
 		"bytea_output":                        "hex",
 		"extra_float_digits":                  "1",
@@ -53,7 +53,7 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 	}}
 	for name, value := range cfg.RuntimeParams {
 		switch lower := strings.ToLower(name); lower {
-		case "application_name", "options", "replication": // only with the connection
+		case "application_name", "options", "replication": // only possible on connecting
 			continue
 		case "client_encoding", "datestyle", "timezone", "standard_conforming_strings",
 			"default_transaction_isolation": // ours
@@ -66,20 +66,22 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 	return s
 }
 
-// statement makes the settings, up to the end of the session or of a transaction.
+// statement sets the settings for the session or, if transaction is true, for
+// the transaction.
 func (s session) statement(transaction bool) (text string, args []any) {
 	var calls []string
 	for _, name := range slices.Sorted(maps.Keys(s.settings)) {
 		args = append(args, name, s.settings[name])
 		calls = append(calls, fmt.Sprintf("set_config($%d, $%d, %t)", len(args)-1, len(args), transaction))
 	}
-	// Few roles may set this one, and few have it set; foreign keys depend on it.
+	// Few roles may set this, and few have it set, but foreign keys depend on
+	// it.
 	calls = append(calls, fmt.Sprintf("CASE WHEN current_setting('session_replication_role') <> 'origin' "+
 		"THEN set_config('session_replication_role', 'origin', %t) END", transaction))
 	return "SELECT " + strings.Join(calls, ", "), args
 }
 
-// transaction makes the settings in a transaction, where there are no sessions.
+// transaction sets the settings in a transaction, for poolers without sessions.
 func (s session) transaction(ctx context.Context, tx *sql.Tx) error {
 	if !s.pollOnly {
 		return nil
@@ -89,7 +91,7 @@ func (s session) transaction(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// connected prepares a connection that was just made.
+// connected prepares a new connection.
 func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
@@ -99,7 +101,7 @@ func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != "UTF8" {
 		return &eventlog.UnavailableError{
 			Reason: "the database's encoding is " + encoding +
-				", which can't hold every text; create one with ENCODING 'UTF8' TEMPLATE template0",
+				", which cannot represent all text; create one with ENCODING 'UTF8' TEMPLATE template0",
 		}
 	}
 	if s.pollOnly {
@@ -110,7 +112,7 @@ func (s session) connected(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// pools are those to one database.
+// pools holds the connection pools to one database.
 type pools struct {
 	mu  sync.Mutex
 	all []*pgxpool.Pool
@@ -122,8 +124,7 @@ func (p *pools) add(pool *pgxpool.Pool) {
 	p.all = append(p.all, pool)
 }
 
-// reset closes the connections that are idle, and those in use once they are given
-// back.
+// reset closes idle connections now, and others when they are returned.
 func (p *pools) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,8 +133,9 @@ func (p *pools) reset() {
 	}
 }
 
-// open opens a pool, which hands out no connection that leads to a server that is
-// away or silent: where one does not answer, the other idle ones would not either.
+// open opens a pool that never hands out a connection to a server that is gone
+// or silent. If one connection does not respond, the pool assumes that the
+// other idle ones would not either.
 func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
 		if p.IdleDuration < time.Second && !unread(p.Conn.PgConn().Conn()) {
@@ -144,19 +146,20 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 		if p.Conn.Ping(ctx) != nil {
 			s.opened.reset()
 		}
-		return p.Conn.IsClosed() // then the pool makes another
+		return p.Conn.IsClosed() // then the pool opens another
 	}
 	cfg.AfterConnect = s.connected
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, e *pgconn.PgError) bool {
-		if strings.HasPrefix(e.Code, "57P") || e.Code == "25006" { // the others lead there too
+		if strings.HasPrefix(e.Code, "57P") || e.Code == "25006" { // the other connections go to the same server
 			s.opened.reset()
 		}
 		_, away := eventlog.Unavailable(e)
 		return !away && e.Severity != "FATAL"
 	}
 	cfg.ConnConfig.Tracer = onDeadline(s.opened.reset)
-	// No more than these are in use. One that went silent keeps its place in the pool
-	// for up to 15 s, while pgx closes it, and another one may be made meanwhile.
+	// The maximum that is in use. A silent connection keeps its slot in the
+	// pool for up to 15 s while pgx closes it, and another may be opened in the
+	// meantime.
 	inUse := int(cfg.MaxConns)
 	cfg.MaxConns *= 2
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
@@ -170,7 +173,7 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 		err := db.Close()
 		closed := make(chan struct{})
 		go func() {
-			pool.Close() // waits for those who still have a connection
+			pool.Close() // waits until all connections are returned
 			close(closed)
 		}()
 		select {
@@ -182,8 +185,8 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 	}, nil
 }
 
-// onDeadline is called when a statement has no answer in time: the other connections
-// that are idle may be as silent.
+// onDeadline is called when a statement times out, because other idle
+// connections may be silent, too.
 type onDeadline func()
 
 // TraceQueryStart implements [pgx.QueryTracer].
@@ -198,11 +201,11 @@ func (do onDeadline) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.Trac
 	}
 }
 
-// closeTime is how long closing waits for statements under way.
+// closeTime is how long Close waits for running statements.
 const closeTime = 5 * time.Second
 
-// checkSessions returns an error if two connections at once are one session of
-// the database: so it is behind a pooler that has none.
+// checkSessions returns an error if two concurrent connections share a database
+// session, which means that a pooler without sessions is in between.
 func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
 	sessions := make(map[string]int)
 	for i := range 2 {
@@ -210,7 +213,7 @@ func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it was only asked
+		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it was only queried
 		var id string
 		err = conn.QueryRow(ctx, "SELECT pg_backend_pid() || ' ' || pg_postmaster_start_time()",
 			pgx.QueryExecModeSimpleProtocol).Scan(&id)
@@ -220,14 +223,14 @@ func checkSessions(ctx context.Context, cfg *pgx.ConnConfig) error {
 		sessions[id] = i
 	}
 	if len(sessions) == 1 {
-		return errors.New("database_url leads to a pooler that keeps no sessions, such as PgBouncer in transaction " +
+		return errors.New("database_url points to a pooler without sessions, such as PgBouncer in transaction " +
 			"mode; set poll_only to true")
 	}
 	return nil
 }
 
-// limits are settings that end a statement or a session which takes too long: by the
-// SQLSTATE, and by what the message says then.
+// limits lists the settings that end slow statements or sessions, with the SQLSTATE and
+// a part of the message that identify them.
 var limits = []struct{ state, text, name string }{
 	{"57014", "statement timeout", "statement_timeout"},
 	{"55P03", "lock timeout", "lock_timeout"},
@@ -236,17 +239,16 @@ var limits = []struct{ state, text, name string }{
 	{"57P05", "", "idle_session_timeout"},
 }
 
-// explainStart says what to do about a setting that ends what a start does, or a parameter
-// that a pooler does not take when a connection is made: only options and replication are
-// sent then.
+// explainStart adds advice if a setting ended a statement of the startup, or if a pooler
+// rejected a startup parameter; only options and replication are sent on connecting.
 func (s session) explainStart(err error) error {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return err
 	}
 	if strings.Contains(pg.Message, "unsupported startup parameter") {
-		return fmt.Errorf(`%w; write each setting in options as a parameter of its own in database_url, such as "&work_mem=1MB", `+
-			"or have the pooler ignore it (PgBouncer: ignore_startup_parameters)", err)
+		return fmt.Errorf(`%w; move each setting in options to a separate parameter of database_url, such as "&work_mem=1MB", `+
+			"or configure the pooler to ignore it (PgBouncer: ignore_startup_parameters)", err)
 	}
 	for _, l := range limits {
 		if pg.Code != l.state || !strings.Contains(pg.Message, l.text) {

@@ -8,9 +8,9 @@ const (
 	silenceTime    = 11_000
 )
 
-// noticeSilence has the system end a connection whose other side does not even
-// confirm what it was sent, as when its machine is gone. Keep-alives notice only
-// what happens while nothing is being said.
+// noticeSilence makes the system close a connection whose peer does not
+// acknowledge data, for example because its machine is gone. Keep-alives only
+// detect this on idle connections.
 func noticeSilence(network, _ string, c syscall.RawConn) error {
 	if network == "unix" {
 		return nil

@@ -4,6 +4,6 @@ package store
 
 import "syscall"
 
-// noticeSilence does nothing: only keep-alives and the bounds of statements notice
-// a machine that is gone.
+// noticeSilence does nothing: only keep-alives and statement timeouts detect a
+// machine that is gone.
 func noticeSilence(string, string, syscall.RawConn) error { return nil }

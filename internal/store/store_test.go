@@ -67,7 +67,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// Requests that take all their connections don't make the server unready.
+// Requests that use all their connections do not make the server unready.
 func testReady(t *testing.T, s *store.Store) {
 	release := s.TakeReaders(t)
 	defer release()
@@ -78,7 +78,7 @@ func testReady(t *testing.T, s *store.Store) {
 	}
 }
 
-// Replicas that start at once migrate one database once.
+// Replicas that start concurrently migrate the database once.
 func TestMigrateTogether(t *testing.T) {
 	url := testdb.Postgres(t)
 	const replicas = 5
@@ -113,8 +113,9 @@ func TestMigrateTogether(t *testing.T) {
 	}
 }
 
-// Every session starts the same, also where there are only transactions: what the
-// database says of sessions is of no matter, what the URL says goes before.
+// Every session starts with the same settings, even behind a pooler without
+// sessions: the database's defaults do not matter, and parameters in the URL
+// take precedence.
 func TestSessionsStartTheSame(t *testing.T) {
 	url := testdb.WithDefaults(t, map[string]string{
 		"statement_timeout": "'1h'", "lock_timeout": "'1h'", "idle_in_transaction_session_timeout": "'1h'",

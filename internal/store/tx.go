@@ -19,22 +19,24 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-// What a write can meet.
+// Errors that a write may return.
 var (
-	// ErrNotFound says that a row is not there.
+	// ErrNotFound means that a row does not exist.
 	ErrNotFound = errors.New("no such row")
-	// ErrDuplicate says that another row has what must be unique.
+	// ErrDuplicate means that a unique constraint was violated.
 	ErrDuplicate = errors.New("duplicate")
-	// ErrReference says that a row that another refers to is not there.
-	ErrReference = errors.New("no such row to refer to")
-	// ErrText says that the database can't hold a text, such as one with a zero byte.
-	ErrText = errors.New("text that the database can't hold")
+	// ErrReference means that a referenced row does not exist.
+	ErrReference = errors.New("referenced row does not exist")
+	// ErrText means that the database cannot store a string, for example
+	// because of a NUL byte.
+	ErrText = errors.New("string that the database cannot store")
 )
 
-// Tx is a transaction. It fixes one time for everything in it, and appends its
-// events last, so that whoever changes a row holds it until they are numbered.
+// Tx is a transaction. Everything in it has the same time. Its events are
+// appended last, so that changed rows stay locked until their events are
+// numbered.
 type Tx struct {
-	// Now is the time of all changes in the transaction, to the microsecond.
+	// Now is the time of the transaction, to the microsecond.
 	Now time.Time
 
 	store  *Store
@@ -46,8 +48,8 @@ type Tx struct {
 
 type traceKey struct{}
 
-// WithTrace has the events of changes carry the W3C traceparent that a function
-// returns for each.
+// WithTrace makes events carry the W3C traceparent that the function returns
+// for each of them.
 func WithTrace(ctx context.Context, trace func(context.Context, tidings.Event) string) context.Context {
 	return context.WithValue(ctx, traceKey{}, trace)
 }
@@ -62,11 +64,11 @@ func traceOf(ctx context.Context) func(tidings.Event) string {
 	}
 }
 
-// Transactions that deadlocked are run again, so many times.
+// How often transactions are retried after a deadlock.
 const deadlockRetries = 5
 
-// InTx runs do in a transaction: all of it is committed, events included, or
-// none. After a deadlock it runs do again, on a new transaction.
+// InTx runs do in a transaction, which commits all writes and events or none.
+// After a deadlock it runs do again in a new transaction.
 func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	for try := 0; ; try++ {
 		err := s.once(ctx, do)
@@ -76,15 +78,16 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	}
 }
 
-// txTime bounds a transaction; it is longer than what one may wait for, the store
-// of file contents. statementTime bounds each of its statements.
+// txTime limits a transaction; it is longer than one may wait for the file
+// store. statementTime limits each statement.
 const (
 	txTime        = 3 * time.Minute
 	statementTime = 30 * time.Second
 )
 
-// boundTx bounds each statement of a transaction. The context of one lasts until
-// the next begins: by then its rows are read.
+// boundTx limits the time of each statement in a transaction. The context of a
+// statement lasts until the next one starts, by which time its rows have been
+// read.
 type boundTx struct {
 	tx  *sql.Tx
 	end context.CancelFunc
@@ -123,14 +126,14 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 			}
 			if len(tx.events) > 0 {
 				if err := s.log.Append(ctx, tx.tx, tx.events...); err != nil {
-					return known(err)
+					return asStoreError(err)
 				}
 			}
 			committing = true
 			return nil
 		})
 	if err != nil && committing {
-		return known(err)
+		return asStoreError(err)
 	}
 	if err != nil {
 		return err
@@ -144,31 +147,29 @@ func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
 	return nil
 }
 
-// statement returns a DB for one statement in the transaction.
+// statement returns a DB for a single statement in the transaction.
 func (tx *Tx) statement() *bun.DB { return tx.store.statement(tx.tx) }
 
-// After runs do once the transaction is committed, and not if it is rolled back.
+// After runs do after the transaction commits, but not if it is rolled back.
 func (tx *Tx) After(do func()) { tx.after = append(tx.after, do) }
 
-// Insert writes a new row and the event that tells of it. The error may be
-// [ErrDuplicate] or [ErrReference].
+// Insert inserts a row and its event. The error may be [ErrDuplicate] or
+// [ErrReference].
 func (tx *Tx) Insert(ctx context.Context, row any, e tidings.Event) error {
 	if _, err := tx.statement().NewInsert().Model(row).Exec(ctx); err != nil {
-		return fmt.Errorf("insert %s: %w", e.Type, known(err))
+		return fmt.Errorf("insert %s: %w", e.Type, asStoreError(err))
 	}
 	tx.tell(e)
 	return nil
 }
 
-// Update writes a changed row, found by its primary key, and the event that
-// tells of it.
+// Update updates a row, identified by its primary key, and writes its event.
 func (tx *Tx) Update(ctx context.Context, row any, e tidings.Event) error {
 	result, err := tx.statement().NewUpdate().Model(row).WherePK().Exec(ctx)
 	return tx.changed(result, err, "update", e)
 }
 
-// Delete removes a row, found by its primary key, and writes the event that
-// tells of it.
+// Delete deletes a row, identified by its primary key, and writes its event.
 func (tx *Tx) Delete(ctx context.Context, row any, e tidings.Event) error {
 	result, err := tx.statement().NewDelete().Model(row).WherePK().Exec(ctx)
 	return tx.changed(result, err, "delete", e)
@@ -176,7 +177,7 @@ func (tx *Tx) Delete(ctx context.Context, row any, e tidings.Event) error {
 
 func (tx *Tx) changed(result sql.Result, err error, verb string, e tidings.Event) error {
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, e.Type, known(err))
+		return fmt.Errorf("%s %s: %w", verb, e.Type, asStoreError(err))
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
 		return fmt.Errorf("%s %s %s: %w", verb, e.Type, e.ResourceID, errors.Join(ErrNotFound, err))
@@ -190,34 +191,36 @@ func (tx *Tx) tell(e tidings.Event) {
 	tx.events = append(tx.events, e)
 }
 
-// Touch sets the column last_active_at of a row, of which no event tells.
+// Touch sets the column last_active_at of a row, without an event.
 func (tx *Tx) Touch(ctx context.Context, row any) error {
 	_, err := tx.statement().NewUpdate().Model(row).Set("last_active_at = ?", tx.Now).WherePK().Exec(ctx)
 	if err != nil {
-		return fmt.Errorf("touch: %w", known(err))
+		return fmt.Errorf("touch: %w", asStoreError(err))
 	}
 	return nil
 }
 
-// detailRows is how many rows one statement writes: databases bound how many
-// values a statement may have.
+// detailRows limits the rows per INSERT, because databases limit the parameters
+// of a statement.
 const detailRows = 64
 
-// InsertDetails writes rows (a pointer to a row or to a slice) that are part of a
-// resource, and no resources of their own; the resource's event tells of them.
+// InsertDetails inserts rows (a pointer to a row or to a slice) that are part
+// of a resource. They have no events of their own; the resource's event covers
+// them.
 func (tx *Tx) InsertDetails(ctx context.Context, rows any) error {
 	if err := tx.refuseResource(rows); err != nil {
 		return err
 	}
 	for batch := range batches(rows) {
 		if _, err := tx.statement().NewInsert().Model(batch).Exec(ctx); err != nil {
-			return fmt.Errorf("insert details: %w", known(err))
+			return fmt.Errorf("insert details: %w", asStoreError(err))
 		}
 	}
 	return nil
 }
 
-// batches yields a row, or pointers to slices of no more than detailRows rows.
+// batches yields the row itself, or pointers to slices of at most detailRows
+// rows.
 func batches(rows any) iter.Seq[any] {
 	return func(yield func(any) bool) {
 		slice := reflect.Indirect(reflect.ValueOf(rows))
@@ -235,7 +238,8 @@ func batches(rows any) iter.Seq[any] {
 	}
 }
 
-// DeleteDetails removes rows that are part of a resource, and says how many.
+// DeleteDetails deletes rows that are part of a resource and returns their
+// number.
 func (tx *Tx) DeleteDetails(ctx context.Context, row any, filters ...Filter) (int64, error) {
 	q := tx.statement().NewDelete().Model(row)
 	if err := tx.refuseResource(row); err != nil {
@@ -246,26 +250,26 @@ func (tx *Tx) DeleteDetails(ctx context.Context, row any, filters ...Filter) (in
 	}
 	result, err := q.Exec(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("delete details: %w", known(err))
+		return 0, fmt.Errorf("delete details: %w", asStoreError(err))
 	}
 	return result.RowsAffected()
 }
 
-// refuseResource returns an error for a row with a version: a resource, which
-// can't change without an event.
+// refuseResource returns an error for a row with a version: resources cannot
+// change without an event.
 func (tx *Tx) refuseResource(row any) error {
 	t := reflect.TypeOf(row)
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
 	if tx.store.dialect.Tables().Get(t).HasField("version") {
-		return fmt.Errorf("%s is a resource: it can't be written without an event", t)
+		return fmt.Errorf("%s is a resource and cannot be written without an event", t)
 	}
 	return nil
 }
 
-// known turns the errors of the two databases into those of this package.
-func known(err error) error {
+// asStoreError converts the databases' errors to those of this package.
+func asStoreError(err error) error {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {
 		case "23505":
@@ -275,7 +279,7 @@ func known(err error) error {
 		case "22021", "22P05":
 			return ErrText
 		case "40001", "40P01", "55P03", "57014":
-			return &eventlog.UnavailableError{Reason: "others kept rows locked, or a statement took too long", Err: err}
+			return &eventlog.UnavailableError{Reason: "rows stayed locked by others, or a statement timed out", Err: err}
 		}
 	}
 	if lite, ok := errors.AsType[*sqlite.Error](err); ok {

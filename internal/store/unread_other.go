@@ -4,6 +4,6 @@ package store
 
 import "net"
 
-// unread can't look at a socket without reading from it on this system; connections
-// that were idle for a second are pinged instead.
+// unread does nothing: on this system a socket cannot be checked without
+// reading from it. Connections that were idle for a second are pinged instead.
 func unread(net.Conn) bool { return false }

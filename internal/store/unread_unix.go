@@ -7,9 +7,8 @@ import (
 	"syscall"
 )
 
-// unread reports whether something has come in over a connection of which nothing
-// is expected, such as its end, which the server sends when it stops. It does not
-// wait.
+// unread reports whether unexpected data has arrived on an idle connection,
+// such as the message that the server sends when it stops. It does not block.
 func unread(c net.Conn) bool {
 	if wrapped, ok := c.(interface{ NetConn() net.Conn }); ok { // by TLS
 		c = wrapped.NetConn()

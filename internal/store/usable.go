@@ -1,6 +1,7 @@
 package store
 
-// tables are those that requests and deliveries use; tidings_history_id is a sequence.
+// tables lists what requests and deliveries use; tidings_history_id is a
+// sequence.
 var tables = []string{
 	"configurations", "connectors", "context_history", "contexts", "encryption_keys", "files", "model_providers",
 	"provider_builds", "providers", "user_feedback", "users", "variables", "vector_store_items", "vector_stores",
@@ -9,8 +10,9 @@ var tables = []string{
 	"tidings_replicas", "tidings_retries",
 }
 
-// usable finds out whether the database takes writes and the tables in a schema are
-// there for this role, all of them: a request might need any. It reads none.
+// usable checks that the database is writable and that this role can use all
+// tables in the schema, because a request may need any of them. It reads no
+// tables.
 func usable(schema string) readyQuery {
 	return readyQuery{`
 		SELECT CASE

@@ -9,8 +9,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// Ready asks for every table and sequence that there is, but for those of versions,
-// partitions and what belongs to a column.
+// Ready checks every table and sequence except those of versions, partitions
+// and columns.
 func TestReadyAsksForAllTables(t *testing.T) {
 	s := newServer(t)
 	db, err := store.OpenPostgres(s.url, store.PostgresOptions{})

@@ -11,23 +11,23 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-// A SQLite file gives pages back that nothing uses in steps of vacuumStep, each of
-// which keeps others from writing for milliseconds. It keeps those that are needed
-// again soon: a tenth of the file, and at least vacuumReserve.
+// A SQLite file releases unused pages in steps of vacuumStep, each of which
+// blocks writers for milliseconds. It keeps some for reuse: a tenth of the
+// file, but at least vacuumReserve.
 const (
 	vacuumStep    = 256
 	vacuumReserve = 1024
-	vacuumTime    = 10 * time.Second // that a step may take, and wait for the writer
+	vacuumTime    = 10 * time.Second // for a step, including the wait for the writer
 )
 
-// pragma reads a number from the writing connection of SQLite.
+// pragma reads an integer pragma on SQLite's writing connection.
 func pragma(ctx context.Context, conn *sql.Conn, name string) (n int64, err error) {
 	err = conn.QueryRowContext(ctx, "PRAGMA "+name).Scan(&n)
 	return n, err
 }
 
-// GiveBack gives pages that nothing uses back to the file system. On PostgreSQL, which
-// does that itself, it does nothing.
+// GiveBack releases unused pages to the file system. It does nothing on
+// PostgreSQL, which does so by itself.
 func (s *Store) GiveBack(ctx context.Context) error {
 	for more := s.file != nil; more; {
 		err := sqldb.Do(ctx, s.writer, vacuumTime, func(ctx context.Context, conn *sql.Conn) error {
@@ -47,14 +47,14 @@ func (s *Store) GiveBack(ctx context.Context) error {
 			return err
 		})
 		if err, _ = eventlog.Unavailable(err); err != nil {
-			return fmt.Errorf("give free pages of the database back: %w", err)
+			return fmt.Errorf("release free pages of the database: %w", err)
 		}
 	}
 	return nil
 }
 
-// CanGiveBack reports whether [Store.GiveBack] works, and how large the SQLite file
-// is, in bytes. Files of earlier versions have to be rewritten for it.
+// CanGiveBack reports whether [Store.GiveBack] works, and the size of the
+// SQLite file in bytes. Files of earlier versions must be rewritten first.
 func (s *Store) CanGiveBack(ctx context.Context) (ok bool, size int64, err error) {
 	if s.file == nil {
 		return true, 0, nil
@@ -65,21 +65,22 @@ func (s *Store) CanGiveBack(ctx context.Context) (ok bool, size int64, err error
 		return err
 	})
 	if err != nil {
-		return false, 0, fmt.Errorf("look at the database: %w", err)
+		return false, 0, fmt.Errorf("inspect the database: %w", err)
 	}
 	info, err := os.Stat(s.file.path)
 	if err != nil {
-		return false, 0, fmt.Errorf("look at the database: %w", err)
+		return false, 0, fmt.Errorf("inspect the database: %w", err)
 	}
 	return ok, info.Size(), nil
 }
 
-// Rewrite writes the SQLite file anew, so that [Store.GiveBack] works. Nobody can use
-// it meanwhile, and it needs as much space again, twice.
+// Rewrite rewrites the SQLite file so that [Store.GiveBack] works. The database
+// is unavailable in the meantime, and temporarily takes up three times its
+// size.
 func (s *Store) Rewrite(ctx context.Context) error {
 	conn, err := s.writer.Conn(ctx)
 	if err == nil {
-		defer conn.Close() //nolint:errcheck // it only goes back to the pool
+		defer conn.Close() //nolint:errcheck // it only returns to the pool
 		_, err = conn.ExecContext(ctx, "PRAGMA auto_vacuum = INCREMENTAL")
 	}
 	if err == nil {

@@ -25,8 +25,8 @@ const (
 	benchRound   = time.Second
 )
 
-// BenchmarkAPIWrites measures writes over HTTP with their events and without,
-// in turns. The relay does not run.
+// BenchmarkAPIWrites measures writes over HTTP with and without events,
+// alternating. The relay does not run.
 func BenchmarkAPIWrites(b *testing.B) {
 	open := map[string]func() (*store.Store, error){
 		"SQLite": func() (*store.Store, error) { return store.OpenSQLite(b.TempDir()) },
@@ -62,7 +62,7 @@ func BenchmarkAPIWrites(b *testing.B) {
 	}
 }
 
-// fixed is credentials that stay.
+// fixed authenticates everyone with constant credentials.
 type fixed struct{ *auth.Authenticator }
 
 func (fixed) Changed() <-chan struct{} { return nil }
@@ -86,7 +86,7 @@ func benchServer(b *testing.B, s *store.Store) string {
 	return server.URL
 }
 
-// benchWrites creates contexts for a while and returns how many a second.
+// benchWrites creates contexts for a while and returns the rate per second.
 func benchWrites(b *testing.B, url string) float64 {
 	b.Helper()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchClients}}

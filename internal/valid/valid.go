@@ -1,6 +1,6 @@
-// Package valid says which text from outside may come in: what PostgreSQL and
-// SQLite both keep, and give back as it was. Whoever lets text in asks it once, at
-// the door, so that nothing behind has to.
+// Package valid defines the text that the server accepts: what both PostgreSQL
+// and SQLite store and return unchanged. It is checked once, on input, so that
+// no other code has to.
 package valid
 
 import (
@@ -15,19 +15,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// What text must not be.
+// Reasons for rejecting text.
 var (
 	ErrUTF8      = errors.New("is not valid UTF-8")
-	ErrZero      = errors.New("holds a zero byte (U+0000), which can't be kept")
-	ErrSurrogate = errors.New(`holds half of a surrogate pair (\ud800 to \udfff), which stands for no character`)
+	ErrZero      = errors.New("contains a NUL character (U+0000), which cannot be stored")
+	ErrSurrogate = errors.New(`contains an unpaired surrogate (\ud800 to \udfff)`)
 	ErrDepth     = fmt.Errorf("has more than %d levels of arrays and objects", MaxDepth)
 )
 
-// MaxDepth is how many arrays and objects of a JSON document may be nested.
+// MaxDepth is the maximum nesting of arrays and objects in a JSON document.
 const MaxDepth = 64
 
-// Text returns an error, which reads on after the name of what holds the text,
-// unless it is valid UTF-8 without a zero byte.
+// Text returns an error unless text is valid UTF-8 without NUL characters. The
+// error continues a sentence that starts with the name of the text.
 func Text(s string) error {
 	for i := 0; i < len(s); i++ {
 		if s[i] == 0 {
@@ -40,8 +40,8 @@ func Text(s string) error {
 	return nil
 }
 
-// Quoted returns an error if a JSON string, with its quotes, has an escape for
-// what is no text.
+// Quoted returns an error if a quoted JSON string contains an escape that is
+// not valid text.
 func Quoted(s []byte) error {
 	for {
 		i := bytes.IndexByte(s, '\\')
@@ -62,8 +62,8 @@ func Quoted(s []byte) error {
 	}
 }
 
-// escaped returns what an escape \uXXXX at the beginning stands for; -1 if there
-// is none.
+// escaped returns the code unit of an escape \uXXXX at the beginning, or -1 if
+// there is none.
 func escaped(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return -1
@@ -75,14 +75,14 @@ func escaped(s []byte) rune {
 	return rune(r)
 }
 
-// JSON returns an error, which reads on like that of [Text], unless a document is
-// JSON whose strings are text, and not nested too deeply.
+// JSON returns an error, like [Text], unless the document is JSON whose strings
+// are valid text and whose nesting is limited.
 func JSON(document []byte) error {
 	if !utf8.Valid(document) {
 		return ErrUTF8
 	}
 	if !json.Valid(document) {
-		return errors.New("is not JSON")
+		return errors.New("is not valid JSON")
 	}
 	depth := 0
 	for i := 0; i < len(document); i++ {
@@ -108,9 +108,9 @@ func JSON(document []byte) error {
 	return nil
 }
 
-// UUID returns a UUID as it is kept: in the spelling of RFC 9562, section 4, in
-// lower case. It takes the other spellings that are about: upper case, without
-// dashes, in braces, as a URN.
+// UUID returns a UUID in its stored form: lower case with dashes (RFC 9562,
+// section 4). It also accepts the other common forms: upper case, without
+// dashes, in braces, and as a URN.
 func UUID(s string) (kept string, ok bool) {
 	if uuid.Validate(s) != nil {
 		return "", false

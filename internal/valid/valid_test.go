@@ -60,7 +60,7 @@ func TestJSON(t *testing.T) {
 		"[" + strings.Repeat("[],{},", 100) + "[]]":             nil,
 	} {
 		err := valid.JSON([]byte(document))
-		if want == notJSON && err != nil && err.Error() == notJSON.Error() { //nolint:errorlint // it is no sentinel
+		if want == notJSON && err != nil && err.Error() == notJSON.Error() { //nolint:errorlint // it is not a sentinel
 			continue
 		}
 		if !errors.Is(err, want) {
@@ -87,7 +87,8 @@ func TestUUID(t *testing.T) {
 	}
 }
 
-// Whatever passes holds no string that Go would have to change, and no zero byte.
+// Documents that pass contain no string that Go would have to change, and no
+// NUL character.
 func FuzzJSON(f *testing.F) {
 	for _, seed := range []string{`"C:\\u0000"`, `"\ud83d\ude00"`, `{"a":["\u0000",1e999]}`, `"\ud83d\\"`, "\"\xff\""} {
 		f.Add([]byte(seed))
