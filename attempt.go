@@ -2,44 +2,45 @@ package tidings
 
 import "time"
 
-// Attempt is one try to deliver an event to an endpoint.
+// Attempt is one attempt to deliver an event to an endpoint.
 type Attempt struct {
 	Event Event
-	// Number counts the attempts that used up a place in the retry schedule,
-	// from 1.
+	// Number counts the attempts that used the retry schedule, from 1.
 	Number int
-	// Replay says that an operator sends it again.
+	// Replay is set if an operator resends the event.
 	Replay bool
-	// Trace is the traceparent to send; empty for the event's own.
+	// Trace is the traceparent to send; if it is empty, the event's own is
+	// used.
 	Trace string
 }
 
-// Verdict says what an answer means for the event and for its endpoint.
+// Verdict classifies the result of an attempt, for the event and its endpoint.
 type Verdict int
 
 // The verdicts, in the order of the table in docs/protocol.md.
 const (
-	// Delivered: the receiver took it (2xx).
+	// Delivered: the receiver accepted the event (2xx).
 	Delivered Verdict = iota
 	// Gone: the receiver wants no more webhooks (410).
 	Gone
-	// Throttled: the receiver has too much to do (429, 503).
+	// Throttled: the receiver is overloaded (429, 503).
 	Throttled
-	// Unauthorized: the credentials are wrong (401, 403, and 407 of a proxy).
+	// Unauthorized: the credentials are wrong (401, 403, or 407 from a proxy).
 	Unauthorized
 	// Rejected: this event can never be delivered (413, 415).
 	Rejected
-	// Refused: an answer that no retry is likely to change, but may (3xx, 4xx).
+	// Refused: a retry may, but is unlikely to, succeed (3xx, 4xx).
 	Refused
-	// Failed: the receiver is in trouble (5xx, timeout, an answer that breaks off).
+	// Failed: the receiver has a problem (5xx, timeout, incomplete response).
 	Failed
-	// Unreachable: something on the way to the receiver failed (DNS, connection,
-	// TLS, proxy, credentials), or the connection broke before any answer. It is
-	// the endpoint's outage and uses up no attempt of the event.
+	// Unreachable: the request failed on the way to the receiver (DNS,
+	// connection, TLS, proxy, credentials), or the connection broke before any
+	// response. It is an outage of the endpoint and does not count as an
+	// attempt.
 	Unreachable
 	// Blocked: the egress rule forbids the address.
 	Blocked
-	// Interrupted: this program stopped before there was an answer.
+	// Interrupted: this program stopped before there was a response.
 	Interrupted
 )
 
@@ -55,48 +56,49 @@ func (v Verdict) String() string {
 	return words[v]
 }
 
-// The reasons of failures that have no HTTP status. A status is the reason
-// "http_500", except that a redirect is "redirect".
+// Reasons of failures without an HTTP status. Otherwise the reason is derived
+// from the status, such as "http_500", or is "redirect".
 const (
 	ReasonDNS             = "dns"
 	ReasonConnect         = "connect"
 	ReasonTLS             = "tls"
 	ReasonTimeout         = "timeout"
 	ReasonReset           = "reset"
-	ReasonCredentials     = "credentials" // a token file, or an OAuth2 token endpoint
+	ReasonCredentials     = "credentials" // a token file or an OAuth2 token endpoint
 	ReasonBlockedAddress  = "blocked_address"
 	ReasonRedirect        = "redirect"
 	ReasonResponseTooSlow = "response_too_slow"
 )
 
-// Outcome is how an attempt ended.
+// Outcome is the result of an attempt.
 type Outcome struct {
 	Verdict Verdict
-	// Reason is one of a closed list of words; empty where it was delivered.
+	// Reason is one of a fixed set of words; empty if the event was delivered.
 	Reason string
-	// Status is the HTTP status, 0 where there was none.
+	// Status is the HTTP status, or 0 if there is none.
 	Status int
-	// RetryAfter is the pause the receiver asked for, at most an hour.
+	// RetryAfter is the delay that the receiver requested, at most an hour.
 	RetryAfter time.Duration
 	// Duration is how long the attempt took.
 	Duration time.Duration
-	// Timing is what the time was spent on.
+	// Timing breaks down the duration.
 	Timing Timing
-	// Address is the one that was connected to; empty where there was none.
+	// Address is the address connected to; empty if there was no connection.
 	Address string
-	// Resent says that the request was sent twice: the connection that it went out on
-	// first had been used before, and died before any answer.
+	// Resent is set if the request was sent twice: the reused connection on
+	// which it was sent first died before any response.
 	Resent bool
 	// Response is the beginning of the response body, at most 1 KiB.
 	Response []byte
-	// Detail is a sentence for the log where the reason needs one, such as the
-	// setting that blocked an address. It holds no URL, header or secret.
+	// Detail explains the reason in the log where necessary, for example with
+	// the setting that blocked an address. It contains no URL, header or
+	// secret.
 	Detail string
 }
 
-// Timing is when the steps of an attempt were over: how long each took, except
-// for FirstByte, which counts from the beginning. A step that was not needed,
-// since a connection was used again, is 0.
+// Timing holds the durations of an attempt's steps, except for FirstByte, which
+// is measured from the beginning. A step skipped because a connection was
+// reused is 0.
 type Timing struct {
 	DNS, Connect, TLS, FirstByte time.Duration
 }

@@ -12,43 +12,46 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/tidings-dev/tidings/internal/jsontext"
 )
 
-// TimeLayout is how the timestamp of an event is written: RFC 3339 in UTC with
-// up to microseconds, trailing zeros left out.
+// TimeLayout is the format of an event's timestamp: RFC 3339 in UTC with up to
+// six decimals, without trailing zeros.
 const TimeLayout = "2006-01-02T15:04:05.999999Z07:00"
 
-// Event tells that something happened to one resource: it was created, updated or
-// deleted, or what else the program tells of. The JSON form of an Event is the body of a
-// webhook: exactly six members, in a fixed order.
+// Event announces a change of one resource: that it was created, updated or
+// deleted, or another action that the program defines. Its JSON form is the
+// body of a webhook: exactly six members, in a fixed order.
 type Event struct {
-	// ID is the same in every attempt and for every endpoint: the webhook-id
-	// header. A UUIDv7 unless the application chose another.
+	// ID is the webhook-id header, the same in every attempt and for every
+	// endpoint. It is a UUIDv7 unless the application sets it.
 	ID string
-	// Sequence is the position in the log, from 1; 0 before it has one.
+	// Sequence is the position in the log, from 1; 0 until assigned.
 	Sequence int64
 
 	Type        ResourceType
 	Action      Action
 	ResourceID  string
 	ResourceURL string
-	// UserID is whoever caused the change; empty where nobody did.
+	// UserID is the user who caused the change; empty if there is none.
 	UserID string
-	// Time is when the change was made, to the microsecond.
+	// Time is the time of the change, to the microsecond.
 	Time time.Time
 
 	// ResourceVersion is the version of the resource after the change.
 	ResourceVersion int64
 
-	// OwnerID is whose resource it is; empty for nobody's. It decides who may read
-	// the event in the catch-up feed, and is never sent.
+	// OwnerID is the owner of the resource; empty if there is none. It
+	// determines who may read the event in the catch-up feed, and is never
+	// sent.
 	OwnerID string
-	// Trace is the W3C traceparent of the change, which attempts carry on; empty
-	// for none.
+	// Trace is the W3C traceparent of the change, which attempts continue;
+	// empty if there is none.
 	Trace string
 }
 
-// Name is the event as patterns and receivers know it, such as
+// Name returns the name of the event in patterns and webhooks, such as
 // "provider.created".
 func (e Event) Name() string { return string(e.Type) + "." + string(e.Action) }
 
@@ -56,26 +59,27 @@ func (e Event) Name() string { return string(e.Type) + "." + string(e.Action) }
 // delivered in order.
 func (e Event) Resource() string { return string(e.Type) + "/" + e.ResourceID }
 
-// The limits of an event, in bytes.
+// Limits on an event, in bytes.
 const (
-	idLimit    = 256 // of the webhook-id, which Standard Webhooks leaves open
-	valueLimit = 512 // of the ids of resources, users and owners
+	idLimit    = 256 // webhook-id; Standard Webhooks sets no limit
+	valueLimit = 512 // ids of resources, users and owners
 	urlLimit   = 2048
 )
 
-// Check returns an error that names the field unless receivers can read the event:
-// the type and the action have the right form, the resource has an id of at most 512
-// bytes and a URL of at most 2,048, no text has control characters, and the time is
-// set. An empty ID is fine: the log gives it one.
+// Check returns an error that names the invalid field unless receivers can
+// decode the event: type and action must be well-formed, the resource must have
+// an id of at most 512 bytes and a URL of at most 2,048, text must not contain
+// control characters, and the time must be set. An empty ID is valid: the log
+// assigns one.
 func (e Event) Check() error {
 	if err := cmp.Or(e.Type.Check(), e.Action.Check()); err != nil {
 		return err
 	}
 	if e.Name() == PingEvent {
-		return fmt.Errorf("action: %s is the event that tries an endpoint; choose another name", PingEvent)
+		return fmt.Errorf("action: %s is reserved for testing endpoints; choose another name", PingEvent)
 	}
 	if strings.ContainsFunc(e.ID, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '.' }) {
-		return fmt.Errorf("id %s: expected ASCII letters, digits and signs, but no space and no dot", quoted(e.ID))
+		return fmt.Errorf("id %s: expected printable ASCII characters other than spaces and dots", quoted(e.ID))
 	}
 	for _, text := range []struct {
 		name, value string
@@ -96,7 +100,7 @@ func (e Event) Check() error {
 		return fmt.Errorf("resource url: %w", err)
 	}
 	if year := e.Time.UTC().Year(); e.Time.IsZero() || year < 1 || year > 9999 {
-		return fmt.Errorf("time: expected one in the years 1 to 9999, not %s", e.Time.UTC().Format(TimeLayout))
+		return fmt.Errorf("time: expected a year from 1 to 9999, got %s", e.Time.UTC().Format(TimeLayout))
 	}
 	return nil
 }
@@ -108,9 +112,9 @@ func checkText(text string, limit int, required bool) error {
 	case len(text) > limit:
 		return fmt.Errorf("is longer than %d bytes", limit)
 	case !utf8.ValidString(text):
-		return errors.New("is not UTF-8")
+		return errors.New("is not valid UTF-8")
 	case strings.ContainsFunc(text, unicode.IsControl):
-		return fmt.Errorf("%s has control characters", quoted(text))
+		return fmt.Errorf("%s contains control characters", quoted(text))
 	}
 	return nil
 }
@@ -118,18 +122,18 @@ func checkText(text string, limit int, required bool) error {
 // AppendJSON appends the six members of the contract to b.
 func (e Event) AppendJSON(b []byte) []byte {
 	b = append(b, `{"event":`...)
-	b = AppendString(b, e.Name())
+	b = jsontext.AppendString(b, e.Name())
 	b = append(b, `,"resource_type":`...)
-	b = AppendString(b, string(e.Type))
+	b = jsontext.AppendString(b, string(e.Type))
 	b = append(b, `,"resource_id":`...)
-	b = AppendString(b, e.ResourceID)
+	b = jsontext.AppendString(b, e.ResourceID)
 	b = append(b, `,"resource_url":`...)
-	b = AppendString(b, e.ResourceURL)
+	b = jsontext.AppendString(b, e.ResourceURL)
 	b = append(b, `,"user_id":`...)
 	if e.UserID == "" {
 		b = append(b, "null"...)
 	} else {
-		b = AppendString(b, e.UserID)
+		b = jsontext.AppendString(b, e.UserID)
 	}
 	b = append(b, `,"timestamp":"`...)
 	b = e.Time.UTC().AppendFormat(b, TimeLayout)
@@ -139,9 +143,9 @@ func (e Event) AppendJSON(b []byte) []byte {
 // MarshalJSON returns the six members of the contract.
 func (e Event) MarshalJSON() ([]byte, error) { return e.AppendJSON(make([]byte, 0, 320)), nil }
 
-// UnmarshalJSON reads the six members of the contract. A member that is
-// missing, unknown, of the wrong type or repeated in a contradiction (an event
-// whose name does not begin with its resource type) is an error.
+// UnmarshalJSON decodes the six members of the contract. Members that are
+// missing, unknown, of the wrong type or contradictory (an event whose name
+// does not start with its resource type) are an error.
 func (e *Event) UnmarshalJSON(data []byte) error {
 	var body struct {
 		Event        *string `json:"event"`
@@ -157,7 +161,7 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("event body: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("event body: more follows the JSON object")
+		return errors.New("event body: unexpected data after the JSON object")
 	}
 	required := []struct {
 		name  string
@@ -196,8 +200,8 @@ func (e *Event) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// PingEvent is the name of the event that an operator sends to try an endpoint.
-// It tells of no change and is in no log.
+// PingEvent is the name of the event that an operator sends to test an
+// endpoint. It announces no change and is not in the log.
 const PingEvent = string(webhookType) + "." + string(ping)
 
 const (
@@ -205,41 +209,11 @@ const (
 	ping        Action       = "ping"
 )
 
-// Ping returns the event that tries an endpoint.
+// Ping returns the event that tests an endpoint.
 func Ping(id, endpoint, userID string, at time.Time) Event {
 	return Event{
 		ID: id, Type: webhookType, Action: ping, ResourceID: endpoint,
 		ResourceURL: "/api/v1/webhooks/endpoints/" + url.PathEscape(endpoint), UserID: userID,
 		Time: at.UTC().Truncate(time.Microsecond),
 	}
-}
-
-// AppendString appends s to b as a JSON string. Unlike [json.Marshal] it leaves
-// <, > and & as they are, so a URL reads as it was written.
-func AppendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	plain := 0 // where what can be copied as it is begins
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
-			i++
-			continue
-		}
-		b = append(b, s[plain:i]...)
-		size := 1
-		switch {
-		case c >= utf8.RuneSelf:
-			var r rune
-			r, size = utf8.DecodeRuneInString(s[i:])
-			b = utf8.AppendRune(b, r)
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		default:
-			b = fmt.Appendf(b, `\u%04x`, c)
-		}
-		i += size
-		plain = i
-	}
-	b = append(b, s[plain:]...)
-	return append(b, '"')
 }

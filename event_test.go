@@ -73,7 +73,8 @@ func TestUnmarshalRefusesWhatIsNoEvent(t *testing.T) {
 	}
 }
 
-// Whatever receivers could not read is refused, with the name of the field.
+// Events that receivers could not decode are rejected with the name of the
+// field.
 func TestCheck(t *testing.T) {
 	long := strings.Repeat("x", 3000)
 	for name, tt := range map[string]struct {
@@ -92,10 +93,10 @@ func TestCheck(t *testing.T) {
 		"long URL":        {func(e *tidings.Event) { e.ResourceURL = long }, "resource url: is longer than 2048"},
 		"no URL at all":   {func(e *tidings.Event) { e.ResourceURL = "http://[::1" }, "resource url"},
 		"line in an id":   {func(e *tidings.Event) { e.ResourceID = "a\nb" }, "control characters"},
-		"user":            {func(e *tidings.Event) { e.UserID = "\xff" }, "user id: is not UTF-8"},
+		"user":            {func(e *tidings.Event) { e.UserID = "\xff" }, "user id: is not valid UTF-8"},
 		"owner":           {func(e *tidings.Event) { e.OwnerID = long }, "owner id"},
-		"dot in the id":   {func(e *tidings.Event) { e.ID = "a.b" }, "no dot"},
-		"line in the id":  {func(e *tidings.Event) { e.ID = "a\r\nb" }, "no space"},
+		"dot in the id":   {func(e *tidings.Event) { e.ID = "a.b" }, "other than spaces and dots"},
+		"line in the id":  {func(e *tidings.Event) { e.ID = "a\r\nb" }, "other than spaces and dots"},
 		"long webhook-id": {func(e *tidings.Event) { e.ID = long }, "id: is longer than 256"},
 		"no time":         {func(e *tidings.Event) { e.Time = time.Time{} }, "time"},
 		"far time":        {func(e *tidings.Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},

@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Pattern selects events by name: "*" is every event, "order.*" every event of
-// that type, "order.created" that event and "*.deleted" every deletion. The zero
-// value matches nothing; [ParsePattern] makes one.
+// Pattern selects events by name: "*" matches all events, "order.*" all events
+// of that type, "order.created" that event, and "*.deleted" all deletions. The
+// zero value matches nothing; use [ParsePattern].
 type Pattern struct {
 	resourceType ResourceType // empty: any
 	action       Action       // empty: any
 	text         string
 }
 
-// ParsePattern reads a pattern of the right form. Whether any event can match it
-// is a question for a vocabulary.
+// ParsePattern parses a pattern. Package vocabulary checks whether any event
+// can match it.
 func ParsePattern(text string) (Pattern, error) {
 	if text == "*" {
 		return Pattern{text: text}, nil
@@ -40,7 +40,7 @@ func ParsePattern(text string) (Pattern, error) {
 	return p, nil
 }
 
-// String returns the pattern as it was written.
+// String returns the pattern as written.
 func (p Pattern) String() string { return p.text }
 
 // Match reports whether the pattern selects events of this type and action.

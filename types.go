@@ -6,11 +6,11 @@ import "fmt"
 // [a-z][a-z0-9_]{0,62}.
 type ResourceType string
 
-// Action says what happened to a resource. It matches [a-z][a-z0-9_]{0,62}.
+// Action is what happened to a resource. It matches [a-z][a-z0-9_]{0,62}.
 type Action string
 
-// The actions that every resource has. A program may tell of others, such as
-// "paid"; only these three are ever merged with each other.
+// The actions of every resource. A program may define others, such as "paid";
+// only these three are ever merged.
 const (
 	Created Action = "created"
 	Updated Action = "updated"
@@ -20,10 +20,10 @@ const (
 // Actions returns the three actions in the order of a resource's life.
 func Actions() []Action { return []Action{Created, Updated, Deleted} }
 
-// Check returns an error unless the type has the right form.
+// Check returns an error unless the type is well-formed.
 func (t ResourceType) Check() error { return checkName("resource type", string(t)) }
 
-// Check returns an error unless the action has the right form.
+// Check returns an error unless the action is well-formed.
 func (a Action) Check() error { return checkName("action", string(a)) }
 
 const nameLimit = 63
@@ -37,10 +37,10 @@ func checkName(what, name string) error {
 	if valid {
 		return nil
 	}
-	return fmt.Errorf("%s %s: expected at most %d of a-z, 0-9 and _, a letter first", what, quoted(name), nameLimit)
+	return fmt.Errorf("%s %s: expected a letter followed by a-z, 0-9 and _, at most %d characters", what, quoted(name), nameLimit)
 }
 
-// quoted is a text of any length, as an error shows it.
+// quoted quotes a text for an error message, truncated if it is long.
 func quoted(text string) string {
 	if len(text) > nameLimit+1 {
 		return fmt.Sprintf("%q…", text[:nameLimit+1])

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/jsontext"
 )
 
 // Record is one entry of the history: an attempt, or a merge of one event into
@@ -51,7 +52,7 @@ func (r *Record) appendJSON(b []byte) []byte {
 	text := func(name, value string) {
 		if value != "" {
 			b = append(append(append(b, ',', '"'), name...), '"', ':')
-			b = tidings.AppendString(b, value)
+			b = jsontext.AppendString(b, value)
 		}
 	}
 	number := func(name string, value int64) {

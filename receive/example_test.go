@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// A receiver that verifies a webhook, and handles it once.
+// A receiver that verifies each webhook and handles it once.
 func ExampleNewHandler() {
 	const secret = "whsec_ZXhhbXBsZS1zZWNyZXQtb2YtMzItYnl0ZXMtbG9uZyE="
 	verifier, err := receive.NewVerifier(secret)
@@ -22,7 +22,7 @@ func ExampleNewHandler() {
 	}
 	server := httptest.NewServer(receive.NewHandler(verifier, func(_ context.Context, e tidings.Event) error {
 		fmt.Println(e.Name(), e.ResourceURL)
-		return nil // an error has Tidings try again
+		return nil // an error makes Tidings retry
 	}))
 	defer server.Close()
 
@@ -53,13 +53,13 @@ func send(url, secret string) {
 	fmt.Println(o.Reason)
 }
 
-// Verify checks a webhook of anybody who sends Standard Webhooks.
+// Verify also verifies webhooks from other senders of Standard Webhooks.
 func ExampleVerifier_Verify() {
 	verifier, err := receive.NewVerifier("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	if err != nil {
 		log.Fatal(err)
 	}
-	verifier.Now = func() time.Time { return time.Unix(1614265330, 0) } // that of the example; leave it out
+	verifier.Now = func() time.Time { return time.Unix(1614265330, 0) } // for this example only
 	header := http.Header{}
 	header.Set("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek")
 	header.Set("webhook-timestamp", "1614265330")

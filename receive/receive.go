@@ -1,5 +1,5 @@
-// Package receive is for programs that get webhooks from Tidings: it verifies
-// their signatures, decodes them, and drops duplicates and stale news.
+// Package receive is for programs that receive webhooks from Tidings: it
+// verifies signatures, decodes events, and drops duplicates and stale events.
 //
 //	verifier, err := receive.NewVerifier(os.Getenv("WEBHOOK_SECRET"))
 //	…
@@ -20,21 +20,21 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// bodyLimit is far above the size of any webhook.
+// bodyLimit is far larger than any webhook.
 const bodyLimit = 64 << 10
 
-// idLimit is far above the length of any webhook id.
+// idLimit is far longer than any webhook id.
 const idLimit = 256
 
-// Decode reads a webhook in the thin format. It is strict about the six members
-// of the contract and ignores others, so that a later version of Tidings can add
-// one.
+// Decode decodes a webhook in the thin format. It requires the six members of
+// the contract and ignores others, so that later versions of Tidings can add
+// some.
 //
-// The id comes from the header webhook-id, which the signature covers. Sequence
-// and ResourceVersion come from headers that no signature covers, and are 0 if
-// these are missing or make no sense: good for logs, but whoever can alter
-// headers on the way can alter them. Don't drop an event because of them, and
-// don't use the sequence as the cursor of a catch-up.
+// The id comes from the webhook-id header, which is covered by the signature.
+// Sequence and ResourceVersion come from unsigned headers, and are 0 if these
+// are missing or malformed. They are useful for logs, but anybody who can alter
+// headers in transit can alter them: do not drop events because of them, and do
+// not use the sequence as the cursor of a catch-up.
 func Decode(header http.Header, body []byte) (tidings.Event, error) {
 	known, err := knownMembers(body)
 	if err != nil {
@@ -52,7 +52,7 @@ func Decode(header http.Header, body []byte) (tidings.Event, error) {
 	return e, nil
 }
 
-// knownMembers leaves out the members that are not part of the contract.
+// knownMembers removes members that are not part of the contract.
 func knownMembers(body []byte) ([]byte, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(body, &all); err != nil {
@@ -67,7 +67,7 @@ func knownMembers(body []byte) ([]byte, error) {
 	return json.Marshal(known)
 }
 
-// count is the number in an informational header; 0 if there is none.
+// count returns the number in an informational header, or 0.
 func count(text string) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
@@ -76,18 +76,18 @@ func count(text string) int64 {
 	return n
 }
 
-// Handler is an http.Handler that takes webhooks. Make one with [NewHandler].
+// Handler is an [http.Handler] that receives webhooks. Use [NewHandler].
 type Handler struct {
 	verifier *Verifier
 	handle   func(context.Context, tidings.Event) error
 	recent   *Recent
 }
 
-// NewHandler returns a handler that calls handle for each genuine webhook that
-// it has not handled before, but for the one that only tries the endpoint
-// ([tidings.PingEvent]). It answers 204 when handle returns nil, 500 when it
-// returns an error, so that Tidings tries again, 401 to a bad signature and 400
-// to anything else that is no webhook. A nil verifier takes unsigned webhooks.
+// NewHandler returns a handler that calls handle for each authentic webhook
+// that it has not handled yet, except for pings ([tidings.PingEvent]). It
+// responds with 204 if handle returns nil; 500 if handle returns an error, so
+// that Tidings retries; 401 if the signature is invalid; and 400 to anything
+// else that is not a webhook. With a nil verifier it accepts unsigned webhooks.
 //
 // The same webhook delivered again while handle is still busy with it waits for
 // the outcome: handle is not called twice for a webhook that it has handled.
@@ -100,7 +100,7 @@ func NewHandler(v *Verifier, handle func(context.Context, tidings.Event) error) 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		http.Error(w, "webhooks are posted", http.StatusMethodNotAllowed)
+		http.Error(w, "method not allowed; use POST", http.StatusMethodNotAllowed)
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyLimit))
@@ -109,7 +109,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			status = http.StatusRequestEntityTooLarge
 		}
-		http.Error(w, "the body cannot be read", status)
+		http.Error(w, "cannot read the body", status)
 		return
 	}
 	if h.verifier != nil {

@@ -7,25 +7,24 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Recent remembers the last so many webhook ids. It may be used by several
-// goroutines.
+// Recent remembers the most recent webhook ids. It is safe for concurrent use.
 type Recent struct {
 	mu   sync.Mutex
 	ids  ring
 	set  map[string]struct{}
-	busy map[string]chan struct{} // ids being handled; closed when that is over
+	busy map[string]chan struct{} // ids being handled; closed when done
 }
 
-// NewRecent returns an empty memory for n webhook ids, at least one.
+// NewRecent returns a Recent for n webhook ids, at least one.
 func NewRecent(n int) *Recent {
 	return &Recent{ids: newRing(n), set: make(map[string]struct{}), busy: make(map[string]chan struct{})}
 }
 
 // Do calls handle unless the id is remembered, and remembers it if handle
-// returns nil. Of simultaneous calls with one id, one handles it while the others
-// wait: if it succeeds, they return nil at once; if not, the next one tries. A
-// call stops waiting with the context's error when its context ends. An empty id
-// is neither remembered nor waited for.
+// returns nil. Of concurrent calls with the same id, one handles it while the
+// others wait: if it succeeds, they return nil; if not, the next one tries. A
+// waiting call returns when ctx is done, with its error. An empty id is neither
+// remembered nor waited for.
 func (r *Recent) Do(ctx context.Context, id string, handle func() error) error {
 	if id == "" {
 		return handle()
@@ -54,7 +53,7 @@ func (r *Recent) Do(ctx context.Context, id string, handle func() error) error {
 
 func (r *Recent) handle(id string, handle func() error) (err error) {
 	handled := false
-	defer func() { // also after a panic
+	defer func() { // even after a panic
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if handled {
@@ -91,7 +90,7 @@ func (r *Recent) add(id string) {
 	r.set[id] = struct{}{}
 }
 
-// ring holds the last so many keys.
+// ring holds the most recent keys.
 type ring struct {
 	keys []string
 	next int
@@ -99,40 +98,40 @@ type ring struct {
 
 func newRing(n int) ring { return ring{keys: make([]string, max(n, 1))} }
 
-// replace puts a key in the place of the oldest one, which it returns.
+// replace overwrites the oldest key and returns it.
 func (r *ring) replace(key string) (oldest string) {
 	oldest, r.keys[r.next] = r.keys[r.next], key
 	r.next = (r.next + 1) % len(r.keys)
 	return oldest
 }
 
-// Latest recognizes stale news, for a receiver that acts on what an event says
-// rather than reading the resource again: an event that tells of an older change
-// than one seen before. It may be used by several goroutines.
+// Latest detects stale events, for receivers that act on the event itself
+// instead of reading the resource again. An event is stale if it announces an
+// older change than one seen before. Latest is safe for concurrent use.
 //
-// Nobody who alters headers on the way can make it drop news. It goes by what the
-// signature covers, the webhook-id and the timestamp in the body; the
-// tidings-sequence, which is not covered, can only save an event from being
-// dropped. Servers' clocks differ, and changes made at once may be committed in
-// another order than their timestamps, so an event counts as older only if it is
-// more than five minutes older.
+// It cannot be made to drop events by altering headers in transit: it relies on
+// what the signature covers, the webhook-id and the timestamp in the body. The
+// unsigned tidings-sequence can only prevent an event from being dropped.
+// Because clocks of servers differ, and concurrent changes may be committed in
+// a different order than their timestamps, an event counts as older only if it
+// is more than five minutes older.
 type Latest struct {
 	mu     sync.Mutex
 	newest map[string]tidings.Event // by resource
 	keys   ring
 }
 
-// clockTolerance is how far timestamps may be from the order of changes.
+// clockTolerance is how far timestamps may deviate from the order of changes.
 const clockTolerance = defaultTolerance
 
-// NewLatest returns an empty memory for n resources, at least one; beyond that,
+// NewLatest returns a Latest for n resources, at least one; if there are more,
 // those seen first are forgotten.
 func NewLatest(n int) *Latest {
 	return &Latest{newest: make(map[string]tidings.Event), keys: newRing(n)}
 }
 
-// Newer returns false for an event that is stale, or that is the newest of its
-// resource and was seen before. Otherwise it returns true and remembers the event.
+// Newer returns false if the event is stale, or is a repetition of its
+// resource's newest event. Otherwise it returns true and remembers the event.
 func (l *Latest) Newer(e tidings.Event) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,7 +18,8 @@ import (
 
 const thinBody = `{"event":"a.created","resource_type":"a","resource_id":"1","resource_url":"/1","user_id":null,"timestamp":"2026-03-26T12:00:00Z"}`
 
-// deliver posts a webhook in the background and returns where its status will be.
+// deliver posts a webhook in the background and returns a channel for its
+// status.
 func deliver(ctx context.Context, h http.Handler) <-chan int {
 	status := make(chan int, 1)
 	go func() {
@@ -31,14 +32,14 @@ func deliver(ctx context.Context, h http.Handler) <-chan int {
 		}()
 		h.ServeHTTP(w, newPost(thinBody).WithContext(ctx))
 	}()
-	synctest.Wait() // it handles the event, or waits
+	synctest.Wait() // it is handling the event or waiting
 	return status
 }
 
 func TestSimultaneousDeliveriesAreHandledOnce(t *testing.T) {
 	for name, tt := range map[string]struct {
-		results []error // of the calls of handle, in their order; nil at the end
-		want    []int   // statuses of the deliveries, in their order
+		results []error // of the calls of handle, in order; then nil
+		want    []int   // statuses of the deliveries, in order
 	}{
 		"the first succeeds": {want: []int{204, 204, 204}},
 		"the first fails":    {results: []error{errors.New("no")}, want: []int{500, 204, 204}},

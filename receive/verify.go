@@ -13,7 +13,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// Why a webhook is not genuine.
+// Reasons why verification fails.
 var (
 	ErrMissingHeader = errors.New("header webhook-id, webhook-timestamp or webhook-signature is missing")
 	ErrTimestamp     = errors.New("header webhook-timestamp is not within the tolerance")
@@ -22,25 +22,25 @@ var (
 
 const defaultTolerance = 5 * time.Minute
 
-// Verifier checks signatures of Standard Webhooks 1.0.0. It may be used by
-// several goroutines.
+// Verifier verifies signatures of Standard Webhooks 1.0.0. It is safe for
+// concurrent use.
 type Verifier struct {
-	// Tolerance is how far the timestamp may be from now, either way; 0 means 5
-	// minutes.
+	// Tolerance is the maximum difference between the timestamp and now; 0
+	// means 5 minutes.
 	Tolerance time.Duration
-	// Now is the clock; nil means [time.Now].
+	// Now is the clock; the default is [time.Now].
 	Now func() time.Time
 
 	symmetric []*standardwebhooks.Webhook
 	public    []ed25519.PublicKey
 }
 
-// NewVerifier returns a verifier that accepts a webhook signed with any of the
+// NewVerifier returns a verifier that accepts webhooks signed with any of the
 // keys: "whsec_…" secrets (HMAC-SHA256) and "whpk_…" public keys (Ed25519).
-// Several allow a key to be changed without a gap.
+// Several keys allow rotation without downtime.
 func NewVerifier(keys ...string) (*Verifier, error) {
 	if len(keys) == 0 {
-		return nil, errors.New("no key to verify with")
+		return nil, errors.New("no keys given")
 	}
 	v := &Verifier{}
 	for i, key := range keys {
@@ -57,15 +57,15 @@ func NewVerifier(keys ...string) (*Verifier, error) {
 			v.public = append(v.public, raw)
 		default:
 			return nil,
-				fmt.Errorf(`key %d is neither "whsec_" and base64 of 24 to 64 bytes nor "whpk_" and base64 of 32 bytes`,
+				fmt.Errorf(`key %d: expected "whsec_" and base64 of 24 to 64 bytes, or "whpk_" and base64 of 32 bytes`,
 					i+1)
 		}
 	}
 	return v, nil
 }
 
-// Verify returns nil if the body was signed with one of the keys, not long ago;
-// else [ErrMissingHeader], [ErrTimestamp] or [ErrSignature].
+// Verify returns nil if the body was recently signed with one of the keys;
+// otherwise [ErrMissingHeader], [ErrTimestamp] or [ErrSignature].
 func (v *Verifier) Verify(header http.Header, body []byte) error {
 	id, stamp, signatures := header.Get("webhook-id"), header.Get("webhook-timestamp"), header.Get("webhook-signature")
 	if id == "" || stamp == "" || signatures == "" {
@@ -83,7 +83,7 @@ func (v *Verifier) Verify(header http.Header, body []byte) error {
 	for entry := range strings.FieldsSeq(signatures) {
 		encoded, ok := strings.CutPrefix(entry, "v1a,")
 		if !ok {
-			continue // another version
+			continue // another signature version
 		}
 		signature, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil {
@@ -100,7 +100,7 @@ func (v *Verifier) Verify(header http.Header, body []byte) error {
 
 func (v *Verifier) checkTimestamp(stamp string) error {
 	seconds, err := strconv.ParseInt(stamp, 10, 64)
-	if err != nil || strconv.FormatInt(seconds, 10) != stamp { // "+1" and "01" are not what was signed
+	if err != nil || strconv.FormatInt(seconds, 10) != stamp { // "+1" and "01" would not match the signature
 		return ErrTimestamp
 	}
 	now, tolerance := time.Now, v.Tolerance

@@ -14,16 +14,17 @@ import (
 var (
 	errNoURL = errors.New("not a valid URL; special characters in a user name or password must be percent-encoded:" +
 		` %40 for "@", %2F for "/", %3F for "?", %23 for "#"`)
-	errAmbiguousURL = errors.New(`the URL has an "@" or a "#" after its host: if it belongs to a password, special characters there must be` +
-		` percent-encoded (%40 for "@", %2F for "/", %3F for "?", %23 for "#"); else write %40 or %23`)
+	errAmbiguousURL = errors.New(`the URL has an "@" or "#" after its host: if it is part of a password, special characters there must be` +
+		` percent-encoded (%40 for "@", %2F for "/", %3F for "?", %23 for "#"); otherwise write %40 or %23`)
 )
 
-// CheckURL parses a URL of a setting; without schemes it must be http or https.
-// The error does not repeat the URL, which may hold a password.
+// CheckURL parses a URL from a setting; without schemes it must be http or
+// https. The error does not contain the URL, which may contain a password.
 //
-// A password with a special character in it may leave a URL that parses, with the
-// rest of the password in its host, path or fragment. So a fragment is refused, and
-// so is an "@" after the host where a user name or a port comes before.
+// A password with unescaped special characters may result in a URL that parses,
+// with the rest of the password in its host, path or fragment. Therefore a
+// fragment is rejected, and so is an "@" after the host if a user name or port
+// precedes it.
 func CheckURL(text string, schemes ...string) (*url.URL, error) {
 	if schemes == nil {
 		schemes = []string{"http", "https"}
@@ -49,28 +50,28 @@ func CheckURL(text string, schemes ...string) (*url.URL, error) {
 	return u, nil
 }
 
-// CheckHeader returns an error for a header that an endpoint can't have: those
-// that HTTP itself needs, and what would break the request. The error repeats
-// neither the value nor a name that may be one.
+// CheckHeader returns an error for headers that an endpoint cannot have: those
+// that HTTP itself needs, and those that would break the request. The error
+// contains neither the value nor a name that may be one.
 func CheckHeader(name string, values []string) error {
 	if !httpguts.ValidHeaderFieldName(name) {
-		return errors.New("a header name has a character that is not allowed, such as a space or a colon; write the " +
+		return errors.New("a header name contains an invalid character, such as a space or colon; write the " +
 			"name as the key and the value after it, as in X-Name: value")
 	}
 	switch textproto.CanonicalMIMEHeaderKey(name) {
 	case "Content-Length", "Host", "Connection", "Transfer-Encoding",
 		"Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Upgrade", "Http2-Settings":
-		return fmt.Errorf("header %s can't be configured: it belongs to the connection", name)
+		return fmt.Errorf("header %s cannot be configured: it belongs to the connection", name)
 	case "Expect":
-		return fmt.Errorf("header %s can't be configured: it would have the receiver wait for a body that is "+
+		return fmt.Errorf("header %s cannot be configured: the receiver would wait for a body that is "+
 			"sent at once", name)
 	case "Accept-Encoding":
-		return fmt.Errorf("header %s can't be configured: responses are read as they come, so they must not be "+
+		return fmt.Errorf("header %s cannot be configured: responses are not decompressed, so they must not be "+
 			"compressed", name)
 	}
 	for _, value := range values {
 		if strings.ContainsFunc(value, func(r rune) bool { return (r < ' ' && r != '\t') || r == 0x7f }) {
-			return fmt.Errorf("the value of header %s holds a line break or another control character", name)
+			return fmt.Errorf("the value of header %s contains a line break or another control character", name)
 		}
 	}
 	return nil

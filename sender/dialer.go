@@ -9,22 +9,22 @@ import (
 	"time"
 )
 
-// Dialer opens connections under an egress rule, no more than a limit at once
-// to one address, and can close them all. A [Transport] needs one; an
-// [http.Transport] takes its DialContext.
+// Dialer opens connections under an egress rule. It limits the concurrent
+// connections per address, and can close them all. A [Transport] requires one;
+// an [http.Transport] can use its DialContext.
 type Dialer struct {
 	egress  Egress
 	limit   int
 	timeout time.Duration
 
 	mu     sync.Mutex
-	slots  map[string]*slot // by address, while anybody uses it
+	slots  map[string]*slot // by address, while in use
 	open   map[*conn]struct{}
 	closed bool
 }
 
-// NewDialer returns a dialer that lets at most limit connections to an address
-// be open and takes at most timeout to open one.
+// NewDialer returns a dialer with a limit on open connections per address, and
+// a timeout for opening one.
 func NewDialer(egress Egress, limit int, timeout time.Duration) *Dialer {
 	return &Dialer{
 		egress: egress, limit: limit, timeout: timeout,
@@ -34,16 +34,16 @@ func NewDialer(egress Egress, limit int, timeout time.Duration) *Dialer {
 
 var errDialerClosed = errors.New("the dialer is closed")
 
-// DialContext opens a connection; it waits while too many are open.
+// DialContext opens a connection. It waits if too many are open.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := d.dial(ctx, network, address, nil)
 	if err != nil {
-		return nil, err // and no net.Conn that holds a nil
+		return nil, err // not a net.Conn that holds a nil
 	}
 	return c, nil
 }
 
-// dial calls closed, if it is not nil, after the connection was closed.
+// dial calls closed, if not nil, when the connection has been closed.
 func (d *Dialer) dial(ctx context.Context, network, address string, closed func(*conn)) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -78,13 +78,13 @@ func (d *Dialer) dial(ctx context.Context, network, address string, closed func(
 	return c, nil
 }
 
-// slot bounds the connections to an address.
+// slot limits the connections to an address.
 type slot struct {
 	taken chan struct{}
-	users int // connections, and those who wait for one
+	users int // connections and waiters
 }
 
-// enter returns the slot of an address, for one more user.
+// enter returns the slot of an address and adds a user to it.
 func (d *Dialer) enter(address string) *slot {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -97,7 +97,8 @@ func (d *Dialer) enter(address string) *slot {
 	return s
 }
 
-// leave drops the slot of an address with its last user.
+// leave removes a user from the slot of an address, and the slot with its last
+// user.
 func (d *Dialer) leave(address string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -107,7 +108,7 @@ func (d *Dialer) leave(address string) {
 	}
 }
 
-// Close closes all connections; no more can be opened.
+// Close closes all connections and prevents new ones.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
 	d.closed = true
@@ -118,7 +119,7 @@ func (d *Dialer) Close() error {
 	d.mu.Unlock()
 	var errs []error
 	for _, c := range open {
-		if err := c.Close(); !errors.Is(err, net.ErrClosed) { // somebody else closed it
+		if err := c.Close(); !errors.Is(err, net.ErrClosed) { // already closed
 			errs = append(errs, err)
 		}
 	}
@@ -128,23 +129,23 @@ func (d *Dialer) Close() error {
 type conn struct {
 	net.Conn
 	dialer *Dialer
-	free   func() // gives its place back
-	// address is the other side's.
+	free   func() // releases its slot
+	// address is the remote address.
 	address string
 	closed  func(*conn)
 	once    sync.Once
-	over    chan struct{} // closed after the connection was
+	over    chan struct{} // closed after the connection
 
 	mu     sync.Mutex
 	broken bool   // a write failed
-	rest   []byte // came before that, and was not read
+	rest   []byte // received before the failure and not yet read
 }
 
 const (
-	// restLimit and restTime bound what is read from a connection that broke.
+	// restLimit and restTime limit what is read from a broken connection.
 	restLimit = 4 << 10
 	restTime  = 10 * time.Millisecond
-	// overTime is how long a connection that broke may take to be closed.
+	// overTime is how long closing a broken connection may take.
 	overTime = 200 * time.Millisecond
 )
 
@@ -175,14 +176,14 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the connection and makes room for another. What came before a
-// write failed can still be read: it may be the TLS alert that says why.
+// Close closes the connection and releases its slot. Data received before a
+// write failed can still be read: it may be the TLS alert with the reason.
 func (c *conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		c.mu.Lock()
 		if c.broken && c.SetReadDeadline(time.Now().Add(restTime)) == nil {
-			c.rest, _ = io.ReadAll(io.LimitReader(c.Conn, restLimit)) // ends with an error
+			c.rest, _ = io.ReadAll(io.LimitReader(c.Conn, restLimit)) // always ends with an error
 		}
 		c.mu.Unlock()
 		err = c.Conn.Close()
@@ -198,7 +199,8 @@ func (c *conn) Close() error {
 	return err
 }
 
-// isOver reports whether the connection was closed; it waits for that a moment.
+// isOver reports whether the connection was closed, after waiting briefly for
+// that.
 func (c *conn) isOver() bool {
 	select {
 	case <-c.over:

@@ -8,26 +8,26 @@ import (
 	"syscall"
 )
 
-// Egress says which addresses may be dialled. The zero value allows all but
-// link-local addresses and the metadata services of clouds, which are always
-// refused.
+// Egress is a rule for the addresses that may be dialed. The zero value allows
+// all addresses except link-local ones and the metadata services of clouds,
+// which are always refused.
 //
-// A rule for an IPv4 network also covers the IPv6 addresses that lead there:
-// IPv4-mapped, IPv4-compatible, NAT64, 6to4, Teredo and ISATAP ones. Unspecified
-// addresses count as loopback.
+// A rule for an IPv4 network also covers the IPv6 addresses that embed its
+// addresses: IPv4-mapped, IPv4-compatible, NAT64, 6to4, Teredo and ISATAP.
+// Unspecified addresses count as loopback.
 type Egress struct {
 	// Deny refuses these networks.
 	Deny []netip.Prefix
 	// Allow, if not empty, refuses all other networks.
 	Allow []netip.Prefix
-	// PublicOnly also refuses loopback, private, shared (CGNAT), unique-local and
-	// other addresses that are not on the public Internet, except for those in
-	// Private. It is meant for URLs that are chosen by users.
+	// PublicOnly also refuses loopback, private, shared (CGNAT), unique-local
+	// and other addresses that are not on the public Internet, except for those
+	// in Private. It is meant for URLs chosen by users.
 	PublicOnly bool
 	Private    []netip.Prefix
 }
 
-// alwaysRefused are link-local networks and the metadata services of clouds.
+// alwaysRefused lists link-local networks and the metadata services of clouds.
 var alwaysRefused = prefixes(
 	"169.254.0.0/16", "fe80::/10",
 	"168.63.129.16/32",                      // Azure
@@ -37,16 +37,16 @@ var alwaysRefused = prefixes(
 	"fd20:ce::254/128", // Google Cloud
 )
 
-// notPublic are the IPv4 and global unicast IPv6 networks that are not on the
-// public Internet (the IANA special-purpose address registries). Networks for
-// documentation are left out: they lead nowhere.
+// notPublic lists the IPv4 and global unicast IPv6 networks that are not on the
+// public Internet (IANA special-purpose address registries). Documentation
+// networks are omitted, because they are not routed.
 var notPublic = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
 	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
 	"2001::/23",
 )
 
-// globalUnicast holds all IPv6 addresses that are assigned to the public Internet.
+// globalUnicast contains all IPv6 addresses assigned to the public Internet.
 var globalUnicast = netip.MustParsePrefix("2000::/3")
 
 func prefixes(texts ...string) []netip.Prefix {
@@ -63,12 +63,12 @@ func isPublic(address netip.Addr) bool {
 
 // BlockedError reports that the egress rule refuses an address.
 type BlockedError struct {
-	// Address is the one that was dialled.
+	// Address is the dialed address.
 	Address netip.Addr
-	// Target is the address that it leads to: another one if an IPv4 address is
-	// embedded in it.
+	// Target is the address that it leads to, which differs if an IPv4 address
+	// is embedded in it.
 	Target netip.Addr
-	// Setting is the configuration that refuses it; empty for an address that is
+	// Setting is the setting that refuses it; empty for an address that is
 	// always refused.
 	Setting string
 }
@@ -83,7 +83,7 @@ func (e *BlockedError) Error() string {
 	case "":
 		return address + " is a link-local or metadata address, which is always refused"
 	case settingPrivate:
-		return fmt.Sprintf("%s is not a public address; %s does not name it", address, e.Setting)
+		return fmt.Sprintf("%s is not a public address, and %s does not allow it", address, e.Setting)
 	}
 	return fmt.Sprintf("%s is refused by %s", address, e.Setting)
 }
@@ -94,7 +94,7 @@ const (
 	settingPrivate = "egress.user_urls.allow_networks"
 )
 
-// Check returns a [BlockedError] for an address that may not be dialled.
+// Check returns a [BlockedError] if the address may not be dialed.
 func (e Egress) Check(address netip.Addr) error {
 	address = address.WithZone("")
 	if covers(e.Deny, address) {
@@ -118,8 +118,8 @@ func (e Egress) Check(address netip.Addr) error {
 	return nil
 }
 
-// Control checks the address that is about to be dialled, after DNS. It is a
-// Control function of [net.Dialer].
+// Control checks the address about to be dialed, after DNS resolution. Use it
+// as the Control function of a [net.Dialer].
 func (e Egress) Control(_, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -128,15 +128,15 @@ func (e Egress) Control(_, address string, _ syscall.RawConn) error {
 	return e.Check(target.Addr())
 }
 
-// covers reports whether a network contains an address. Networks of IPv4
-// addresses embedded in IPv6 ones are networks of IPv4.
+// covers reports whether one of the networks contains the address. IPv6
+// networks of embedded IPv4 addresses are treated as IPv4 networks.
 func covers(networks []netip.Prefix, address netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool {
 		return p.Contains(address) || unwrap(p).Contains(address)
 	})
 }
 
-// embedding is a network of IPv6 addresses that hold an IPv4 address.
+// embedding is a network of IPv6 addresses that embed an IPv4 address.
 type embedding struct {
 	network netip.Prefix
 	offset  int // of the IPv4 address, in bits
@@ -159,9 +159,8 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
-// targets are the addresses that an address leads to, by which rules are
-// matched: itself, or the IPv4 addresses that it embeds. Each of them must be
-// allowed.
+// targets returns the addresses that an address leads to: itself, or the IPv4
+// addresses embedded in it. All of them must be allowed.
 func targets(address netip.Addr) []netip.Addr {
 	if address.Is4() {
 		return []netip.Addr{unspecifiedToLoopback(address)}
@@ -190,9 +189,9 @@ func targets(address netip.Addr) []netip.Addr {
 	return []netip.Addr{address}
 }
 
-// localTargets are the IPv4 addresses in an address for local NAT64 if its prefix
-// is shorter than 96 bits, which can't be seen (RFC 6052, section 2.2: bits 64 to
-// 71 are skipped). What is no address of a host is left out.
+// localTargets returns the possible IPv4 addresses in an address for local
+// NAT64, whose prefix may be shorter than 96 bits (RFC 6052, section 2.2: bits
+// 64 to 71 are skipped). Values that are no host addresses are omitted.
 func localTargets(b [16]byte) []netip.Addr {
 	var list []netip.Addr
 	for _, bytes := range [][4]byte{
@@ -216,9 +215,9 @@ func unspecifiedToLoopback(address netip.Addr) netip.Addr {
 	return address
 }
 
-// unwrap turns a network of embedded IPv4 addresses into that of IPv4. One that
-// holds all of IPv4, such as 64:ff9b::/96, stays what it is: whoever denies it
-// does not mean IPv4 as a whole.
+// unwrap converts a network of embedded IPv4 addresses to IPv4. One that covers
+// all of IPv4, such as 64:ff9b::/96, is left alone: denying it does not mean
+// denying IPv4 as a whole.
 func unwrap(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is4() || p.Addr() == loopback6 || p.Addr().IsUnspecified() {
 		return p

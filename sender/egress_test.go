@@ -122,7 +122,7 @@ func TestEgress(t *testing.T) {
 	}
 }
 
-// forms are the IPv6 addresses that lead to an IPv4 address.
+// forms are the IPv6 addresses that embed an IPv4 address.
 func forms(a netip.Addr) map[string]netip.Addr {
 	b := a.As4()
 	hex := fmt.Sprintf("%02x%02x:%02x%02x", b[0], b[1], b[2], b[3])
@@ -152,8 +152,8 @@ func forms(a netip.Addr) map[string]netip.Addr {
 	}
 }
 
-// What is refused for an IPv4 address is refused for each address that leads to
-// it, whatever the rule.
+// Every rule that refuses an IPv4 address also refuses the addresses that embed
+// it.
 func TestEgressSeesThroughEmbeddedAddresses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		address := func(label string) netip.Addr {
@@ -187,7 +187,7 @@ func TestEgressSeesThroughEmbeddedAddresses(t *testing.T) {
 	})
 }
 
-// The address is checked when it is dialled, whatever name led to it.
+// The address is checked when it is dialed, whatever the host name.
 func TestEgressChecksWhatIsDialled(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer server.Close()
@@ -212,12 +212,12 @@ func TestEgressChecksWhatIsDialled(t *testing.T) {
 	}
 }
 
-// The error shows both the address and what it leads to.
+// The error shows the address and the embedded one.
 func TestBlockedError(t *testing.T) {
 	for address, want := range map[string]string{
-		"10.0.0.1": "10.0.0.1 is not a public address; egress.user_urls.allow_networks does not name it",
-		"64:ff9b::a00:1": "64:ff9b::a00:1 (10.0.0.1) is not a public address; egress.user_urls.allow_networks " +
-			"does not name it",
+		"10.0.0.1": "10.0.0.1 is not a public address, and egress.user_urls.allow_networks does not allow it",
+		"64:ff9b::a00:1": "64:ff9b::a00:1 (10.0.0.1) is not a public address, and egress.user_urls.allow_networks " +
+			"does not allow it",
 		"2002:a9fe:a9fe::1": "2002:a9fe:a9fe::1 (169.254.169.254) is a link-local or metadata address, which is " +
 			"always refused",
 	} {

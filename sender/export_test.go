@@ -1,13 +1,13 @@
 package sender
 
-// Open returns how many connections there are now.
+// Open returns the number of open connections.
 func (d *Dialer) Open() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.open)
 }
 
-// Slots returns for how many addresses the dialer remembers something.
+// Slots returns the number of addresses for which the dialer holds state.
 func (d *Dialer) Slots() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -17,9 +17,9 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// failure returns what it means that there was no answer. Everything that goes
-// wrong on the way to the receiver is [tidings.Unreachable]; only a request that
-// got through and was not answered in time is [tidings.Failed].
+// failure classifies a request without a response. Failures on the way to the
+// receiver are [tidings.Unreachable]; only a request that was sent and not
+// answered in time is [tidings.Failed].
 func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
 	p := s.reached()
 	if blocked, ok := errors.AsType[*BlockedError](err); ok {
@@ -28,7 +28,7 @@ func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
 	o := tidings.Outcome{Verdict: tidings.Unreachable, Detail: describe(err)}
 	timedOut := isTimeout(err)
 	if timedOut {
-		o.Detail = fmt.Sprintf("no answer within %v", timeout)
+		o.Detail = fmt.Sprintf("no response within %v", timeout)
 	}
 	_, dns := errors.AsType[*net.DNSError](err)
 	switch {
@@ -38,9 +38,9 @@ func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
 			o.Detail = fmt.Sprintf("no credentials within %v", timeout)
 		}
 	case p.tries > 2 && (timedOut || errors.Is(err, context.Canceled)):
-		// The first retry may be about a connection that had died before; those after
-		// it are about HTTP/2's GOAWAY or REFUSED_STREAM.
-		o.Reason, o.Detail = tidings.ReasonReset, "the receiver refused the request again and again"
+		// The first retry may be due to a dead connection; later ones are due
+		// to HTTP/2's GOAWAY or REFUSED_STREAM.
+		o.Reason, o.Detail = tidings.ReasonReset, "the receiver refused the request repeatedly"
 	case dns:
 		o.Reason = tidings.ReasonDNS
 	case isTLS(err):
@@ -66,8 +66,9 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// isTLS reports whether TLS failed. An alert may come after the handshake: with
-// TLS 1.3 a client learns at its first read that its certificate was refused.
+// isTLS reports whether TLS failed. With TLS 1.3, an alert may arrive after the
+// handshake: a client learns on its first read that its certificate was
+// rejected.
 func isTLS(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
@@ -86,11 +87,11 @@ func isTLS(err error) bool {
 	return errors.As(err, &operation) && (operation.Op == "remote error" || operation.Op == "local error")
 }
 
-// detailLimit bounds the text of an error, of which the receiver may have chosen
-// a part.
+// detailLimit limits the text of an error, part of which the receiver may have
+// chosen.
 const detailLimit = 200
 
-// describe returns the text of an error without the URL, which may hold a
+// describe returns the text of an error without the URL, which may contain a
 // secret.
 func describe(err error) string {
 	for {

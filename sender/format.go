@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/jsontext"
 )
 
 // encoder writes the body of a webhook.
@@ -28,7 +29,7 @@ func encoderFor(e tidings.Endpoint, options Options) (encoder, error) {
 	return encoder{}, fmt.Errorf("format %q is not one of %v", e.Format, tidings.Formats())
 }
 
-// appendStandard writes the envelope of Standard Webhooks.
+// appendStandard appends the envelope of Standard Webhooks.
 func appendStandard(b []byte, e tidings.Event) []byte {
 	b = appendMember(append(b, '{'), "type", e.Name())
 	b = appendMember(append(b, ','), "timestamp", timestamp(e))
@@ -36,7 +37,7 @@ func appendStandard(b []byte, e tidings.Event) []byte {
 	return append(b, '}')
 }
 
-// appendCloudEvent writes a CloudEvents 1.0 event in structured mode.
+// appendCloudEvent appends a CloudEvents 1.0 event in structured mode.
 func appendCloudEvent(b []byte, e tidings.Event, prefix, source string) []byte {
 	b = appendMember(append(b, '{'), "specversion", "1.0")
 	b = appendMember(append(b, ','), "id", e.ID)
@@ -51,7 +52,7 @@ func appendCloudEvent(b []byte, e tidings.Event, prefix, source string) []byte {
 	return append(b, '}')
 }
 
-// appendData writes what the thin body has and an envelope lacks.
+// appendData appends the members of the thin body that an envelope lacks.
 func appendData(b []byte, e tidings.Event) []byte {
 	b = appendMember(append(b, '{'), "id", e.ID)
 	b = append(b, `,"sequence":`...)
@@ -70,8 +71,8 @@ func appendData(b []byte, e tidings.Event) []byte {
 }
 
 func appendMember(b []byte, name, value string) []byte {
-	b = tidings.AppendString(b, name)
-	return tidings.AppendString(append(b, ':'), value)
+	b = jsontext.AppendString(b, name)
+	return jsontext.AppendString(append(b, ':'), value)
 }
 
 func timestamp(e tidings.Event) string { return e.Time.UTC().Format(tidings.TimeLayout) }

@@ -8,10 +8,10 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// longestRetryAfter caps the pause that a receiver may ask for.
+// longestRetryAfter limits the delay that a receiver may request.
 const longestRetryAfter = time.Hour
 
-// Classify returns what an HTTP answer means; docs/protocol.md has the table.
+// Classify classifies an HTTP response; see the table in docs/protocol.md.
 func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 	outcome := tidings.Outcome{Status: status, Reason: "http_" + strconv.Itoa(status)}
 	pause := parseRetryAfter(retryAfter, now)
@@ -36,8 +36,8 @@ func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 	return outcome
 }
 
-// parseRetryAfter reads seconds or an HTTP date (RFC 9110, section 10.2.3); 0 for
-// anything else.
+// parseRetryAfter parses seconds or an HTTP date (RFC 9110, section 10.2.3),
+// and returns 0 for anything else.
 func parseRetryAfter(text string, now time.Time) time.Duration {
 	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, longestRetryAfter)

@@ -9,14 +9,15 @@ import (
 	"strings"
 )
 
-// secretLength is the length below which a text is no secret, and occurs by chance.
+// secretLength is the minimum length of a secret; shorter texts may occur by
+// chance.
 const secretLength = 6
 
-// basicCredentials are those of a proxy, which are in no request that is seen here.
+// basicCredentials matches a proxy's credentials, which are not in the request.
 var basicCredentials = regexp.MustCompile(`(?i)\bbasic [A-Za-z0-9+/]+=*`)
 
-// redact removes the secrets of a request from the excerpt of its response, which
-// is kept: some receivers answer with what they were sent.
+// redact removes the secrets of a request from the stored excerpt of its
+// response, because some receivers echo requests.
 func redact(excerpt []byte, request *http.Request) []byte {
 	if len(excerpt) == 0 || request == nil {
 		return excerpt
@@ -24,7 +25,7 @@ func redact(excerpt []byte, request *http.Request) []byte {
 	excerpt = basicCredentials.ReplaceAllFunc(excerpt, func(found []byte) []byte {
 		scheme, encoded, _ := bytes.Cut(found, []byte(" "))
 		decoded := make([]byte, base64.StdEncoding.DecodedLen(len(encoded)))
-		n, _ := base64.StdEncoding.Decode(decoded, encoded) // as far as it goes
+		n, _ := base64.StdEncoding.Decode(decoded, encoded) // as much as is valid
 		if !bytes.Contains(decoded[:n], []byte(":")) {
 			return found
 		}
@@ -35,7 +36,7 @@ func redact(excerpt []byte, request *http.Request) []byte {
 			continue
 		}
 		excerpt = bytes.ReplaceAll(excerpt, []byte(secret), []byte("<secret>"))
-		for n := min(len(secret)-1, len(excerpt)); n >= secretLength; n-- { // cut off at the end
+		for n := min(len(secret)-1, len(excerpt)); n >= secretLength; n-- { // truncated at the end
 			if bytes.HasSuffix(excerpt, []byte(secret[:n])) {
 				excerpt = append(excerpt[:len(excerpt)-n:len(excerpt)-n], "<secret>"...)
 				break
@@ -45,11 +46,11 @@ func redact(excerpt []byte, request *http.Request) []byte {
 	return excerpt
 }
 
-// ours are headers of every request.
+// ours lists headers of every request.
 var ours = []string{"Content-Type", "User-Agent", "Traceparent", "Webhook-Id", "Webhook-Timestamp", "Webhook-Signature"}
 
-// secretsOf are the values of a request that are the operator's: of headers, and
-// in its URL.
+// secretsOf returns the secrets in a request's headers and URL, which come from
+// the operator.
 func secretsOf(request *http.Request) []string {
 	var secrets []string
 	for name, values := range request.Header {

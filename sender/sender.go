@@ -1,6 +1,6 @@
-// Package sender makes one attempt to deliver an event: it builds the request,
-// signs it, sends it, and says what the answer means. When to try again is not
-// its business.
+// Package sender makes single attempts to deliver an event: it builds, signs
+// and sends the request, and classifies the response. It does not decide when
+// to retry.
 package sender
 
 import (
@@ -21,35 +21,35 @@ import (
 const (
 	defaultTimeout = 15 * time.Second
 
-	// A response is read to responseLimit and for bodyTime, so that its connection
-	// can be used again; responseKept of it is remembered.
+	// Up to responseLimit of a response is read within bodyTime, so that its
+	// connection can be reused; responseKept of it is kept.
 	responseLimit = 64 << 10
 	responseKept  = 1 << 10
 	bodyTime      = time.Second
 )
 
-// Options of a sender; the zero value works.
+// Options configures a sender; the zero value is valid.
 type Options struct {
-	// UserAgent; empty means "Tidings".
+	// UserAgent; the default is "Tidings".
 	UserAgent string
-	// Source is the CloudEvents source; empty means "/".
+	// Source is the CloudEvents source; the default is "/".
 	Source string
-	// Now is the clock; nil means [time.Now].
+	// Now is the clock; the default is [time.Now].
 	Now func() time.Time
 }
 
-// Sender sends events to one endpoint. It may be used by several goroutines.
+// Sender sends events to one endpoint. It is safe for concurrent use.
 type Sender struct {
 	endpoint tidings.Endpoint
 	client   http.Client
 	options  Options
-	request  *http.Request // what all requests have in common
+	request  *http.Request // template of all requests
 	signers  []signer
 	body     encoder
 }
 
-// New returns a sender. The client brings connections, TLS, authentication and
-// proxy; redirects are not followed, whatever it says.
+// New returns a sender. The client provides connections, TLS, authentication
+// and proxy; redirects are never followed.
 func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, error) {
 	if options.UserAgent == "" {
 		options.UserAgent = "Tidings"
@@ -94,7 +94,7 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		if configured[name] {
-			return nil, fmt.Errorf("header %s is configured twice, in different spellings", name)
+			return nil, fmt.Errorf("header %s is configured twice with different capitalization", name)
 		}
 		configured[name] = true
 		header[name] = slices.Clone(values)
@@ -124,8 +124,8 @@ func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) 
 	request.Header = s.header(a, body)
 	request.ContentLength = int64(len(body))
 	request.Body = io.NopCloser(bytes.NewReader(body))
-	// net/http sends again only what it did not send, or what the receiver said that
-	// it did not process (HTTP/2); the rest is up to Transport.
+	// net/http only resends what was not sent, or what the receiver declared
+	// unprocessed (HTTP/2); the rest is up to Transport.
 	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	response, err := s.client.Do(request)
 	if err != nil {
@@ -134,10 +134,10 @@ func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) 
 		}
 		return steps.failure(err, s.endpoint.Timeout)
 	}
-	refuseSwitch(response) // whatever the client's transport
+	refuseSwitch(response) // for transports other than ours
 	defer response.Body.Close()
-	// Canceling the request ends the reading, and closes the connection where
-	// another request could not use it.
+	// Canceling the request stops reading, and closes the connection if another
+	// request could not use it.
 	enough := time.AfterFunc(min(bodyTime, s.endpoint.Timeout/2), cancel)
 	kept, err := readResponse(response.Body)
 	stillReading := enough.Stop()
@@ -149,8 +149,8 @@ func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) 
 	return outcome
 }
 
-// cutShort returns what it means that the body of a 2xx broke off: whether the
-// receiver took the webhook is not known.
+// cutShort classifies a 2xx response whose body is incomplete: it is unknown
+// whether the receiver accepted the webhook.
 func (s *Sender) cutShort(ctx, attempt context.Context, status int, err error) tidings.Outcome {
 	switch {
 	case ctx.Err() != nil:
@@ -163,12 +163,12 @@ func (s *Sender) cutShort(ctx, attempt context.Context, status int, err error) t
 	default:
 		return tidings.Outcome{
 			Verdict: tidings.Failed, Reason: tidings.ReasonReset, Status: status,
-			Detail: "the response broke off: " + describe(err),
+			Detail: "the response was interrupted: " + describe(err),
 		}
 	}
 }
 
-// header returns the headers of one attempt; those of the operator win.
+// header returns the headers of an attempt; the operator's take precedence.
 func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
 	header := make(http.Header, len(s.request.Header)+6)
 	maps.Copy(header, s.request.Header)

@@ -136,7 +136,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// serve answers each connection by hand.
+// serve handles connections one by one.
 func serve(t *testing.T, answer func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -164,7 +164,7 @@ func TestFailures(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0)
 	}
 	late := func(c net.Conn) {
-		_, _ = c.Read(make([]byte, 1)) // an answer before the request would be none
+		_, _ = c.Read(make([]byte, 1)) // a response before the request would be ignored
 		<-time.After(200 * time.Millisecond)
 		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n")
 		hang(c)
@@ -240,10 +240,10 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// There are never more connections at once than max_in_flight, even if more than
-// that send, and they are used again. How many are opened in all is net/http's to
-// say: where it does not hear within 50 ms that a request was written, because the
-// machine is busy, it closes the connection and another one takes its place.
+// There are never more than max_in_flight connections at once, even if more
+// requests are sent, and they are reused. The total is up to net/http: if it
+// does not learn within 50 ms that a request was written, because the machine
+// is busy, it closes the connection and opens another.
 func TestConnectionsStayWithinMaxInFlight(t *testing.T) {
 	const limit, senders, deliveries = 8, 16, 4_000
 	dialer := sender.NewDialer(sender.Egress{}, limit, 10*time.Second)
@@ -294,8 +294,8 @@ func TestConnectionsStayWithinMaxInFlight(t *testing.T) {
 	}
 }
 
-// A dialer remembers an address no longer than it is used: of redirects, proxies and
-// moved names there may be any number.
+// A dialer keeps no state for unused addresses: redirects, proxies and changed
+// names may bring any number of them.
 func TestDialerForgetsAddresses(t *testing.T) {
 	dialer := sender.NewDialer(sender.Egress{}, 1, 10*time.Second)
 	defer dialer.Close()
@@ -328,8 +328,8 @@ func TestDialerForgetsAddresses(t *testing.T) {
 	}
 }
 
-// A receiver that answers with what it was sent does not put secrets into the
-// history, wherever its answer is cut off.
+// A receiver that echoes requests does not put secrets into the history,
+// wherever its response is truncated.
 func TestResponseHoldsNoSecrets(t *testing.T) {
 	before := 0 // blanks
 	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -13,13 +13,13 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// signer returns one entry of the webhook-signature header.
+// signer returns an entry of the webhook-signature header.
 type signer func(id string, at time.Time, body []byte) string
 
-// CheckSecret returns an error for a text that is not a signing secret of
-// Standard Webhooks 1.0.0: "whsec_" and base64 of 24 to 64 bytes (HMAC-SHA256),
-// or "whsk_" and base64 of the 64 bytes of an Ed25519 private key: a seed and its
-// public key. The error does not repeat the secret.
+// CheckSecret returns an error unless secret is a signing secret of Standard
+// Webhooks 1.0.0: "whsec_" and base64 of 24 to 64 bytes (HMAC-SHA256), or
+// "whsk_" and base64 of a 64-byte Ed25519 private key: a seed and its public
+// key. The error does not contain the secret.
 func CheckSecret(secret string) error {
 	_, err := newSigner(secret)
 	return err
@@ -40,7 +40,7 @@ func newSigner(secret string) (signer, error) {
 	if encoded, ok := strings.CutPrefix(secret, "whsec_"); ok {
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil || len(key) < 24 || len(key) > 64 {
-			return nil, errors.New(`a secret that begins with "whsec_" goes on with standard base64 of 24 to 64 bytes`)
+			return nil, errors.New(`after "whsec_", a secret must be standard base64 of 24 to 64 bytes`)
 		}
 		return hmacSigner(key)
 	}
@@ -48,15 +48,15 @@ func newSigner(secret string) (signer, error) {
 		key, err := base64.StdEncoding.DecodeString(encoded)
 		if err != nil || len(key) != ed25519.PrivateKeySize {
 			return nil,
-				errors.New(`a secret that begins with "whsk_" goes on with standard base64 of 64 bytes, an Ed25519 private key`)
+				errors.New(`after "whsk_", a secret must be standard base64 of 64 bytes, an Ed25519 private key`)
 		}
 		if seed := key[:ed25519.SeedSize]; !bytes.Equal(key, ed25519.NewKeyFromSeed(seed)) {
 			return nil,
-				errors.New(`the halves of a "whsk_" secret do not fit: the last 32 bytes must be the public key of the first 32, so no receiver could verify its signatures`)
+				errors.New(`the halves of the "whsk_" secret do not match: the last 32 bytes must be the public key of the first 32, or receivers cannot verify signatures`)
 		}
 		return ed25519Signer(key), nil
 	}
-	return nil, errors.New(`a secret begins with "whsec_" (HMAC-SHA256) or "whsk_" (Ed25519)`)
+	return nil, errors.New(`a secret must start with "whsec_" (HMAC-SHA256) or "whsk_" (Ed25519)`)
 }
 
 func hmacSigner(key []byte) (signer, error) {
@@ -65,7 +65,7 @@ func hmacSigner(key []byte) (signer, error) {
 		return nil, err
 	}
 	return func(id string, at time.Time, body []byte) string {
-		// Sign has no case in which it fails.
+		// Sign never fails.
 		entry, _ := webhook.Sign(id, at, body)
 		return entry
 	}, nil

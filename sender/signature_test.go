@@ -26,10 +26,10 @@ func TestCheckSecret(t *testing.T) {
 		"symmetric, too short":  {"whsec_" + encode(make([]byte, 23)), "24 to 64 bytes"},
 		"asymmetric":            {"whsk_" + encode(private), ""},
 		"asymmetric, seed only": {"whsk_" + encode(private.Seed()), "64 bytes"},
-		"public key of another": {"whsk_" + encode(append(private.Seed(), other[ed25519.SeedSize:]...)), "do not fit"},
+		"public key of another": {"whsk_" + encode(append(private.Seed(), other[ed25519.SeedSize:]...)), "do not match"},
 		"halves swapped": {
 			"whsk_" + encode(append(private[ed25519.SeedSize:], private.Seed()...)),
-			"do not fit",
+			"do not match",
 		},
 		"public key": {"whpk_" + encode(private[ed25519.SeedSize:]), "whsec_"},
 	} {

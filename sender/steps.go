@@ -11,25 +11,24 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// steps measures what an attempt spends its time on and how far it comes. A
-// connection may be made in the background and go on after the attempt is over,
-// hence the lock.
+// steps records the progress and the timing of an attempt. A connection may be
+// made in the background and outlive the attempt, hence the lock.
 type steps struct {
 	began time.Time
 
 	mu                  sync.Mutex
-	dns, connect, tls   time.Time // when the step under way began
+	dns, connect, tls   time.Time // start of the current step
 	timing              tidings.Timing
 	address, connecting string
 	progress            progress
-	conn                net.Conn // that it got last
+	conn                net.Conn // the most recent one
 	resent              bool
 }
 
-// stepsKey is that of the steps in the context of a request.
+// stepsKey is the context key of a request's steps.
 type stepsKey struct{}
 
-// sendAgain notes that the request is sent once more.
+// sendAgain records that the request is resent.
 func (s *steps) sendAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,17 +37,18 @@ func (s *steps) sendAgain() {
 
 // progress is how far an attempt has come.
 type progress struct {
-	asked     bool   // for a connection
-	connected bool   // it has one
-	step      string // the reason of a failure to get one: dns, connect or tls
-	tries     int    // connections that it had
+	asked     bool   // requested a connection
+	connected bool   // got one
+	step      string // the reason if that fails: dns, connect or tls
+	tries     int    // connections so far
 }
 
-// mostTries bounds the connections of an attempt. net/http sends a request again
-// that a receiver did not process: after HTTP/2's GOAWAY at once, without an end.
+// mostTries limits the connections of an attempt. net/http resends a request
+// that a receiver did not process without limit: after HTTP/2's GOAWAY even
+// immediately.
 const mostTries = 20
 
-// trace returns a context with the hooks of httptrace; cancel ends it.
+// trace returns a context with the hooks of httptrace; cancel cancels it.
 func (s *steps) trace(ctx context.Context, cancel func()) context.Context {
 	begin := func(at *time.Time, reason string) {
 		s.mu.Lock()
@@ -78,7 +78,7 @@ func (s *steps) trace(ctx context.Context, cancel func()) context.Context {
 		TLSHandshakeStart: func() { begin(&s.tls, tidings.ReasonTLS) },
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			end(&s.timing.TLS, &s.tls)
-			if err == nil { // perhaps with a proxy, which has yet to connect
+			if err == nil { // perhaps to a proxy, which has yet to connect
 				s.mu.Lock()
 				s.progress.step = tidings.ReasonConnect
 				s.mu.Unlock()
@@ -109,9 +109,9 @@ func (s *steps) reached() progress {
 	return s.progress
 }
 
-// alert returns the TLS alert that ended the attempt's connection, nil if none did.
-// It is not always what net/http tells: to that, it may have been a write that
-// failed, or a connection that was never of use.
+// alert returns the TLS alert that ended the attempt's connection, or nil.
+// net/http may report something else, such as a failed write or an unusable
+// connection.
 func (s *steps) alert() error {
 	s.mu.Lock()
 	secure, ok := s.conn.(*tls.Conn)
@@ -120,16 +120,16 @@ func (s *steps) alert() error {
 		return nil
 	}
 	if c, ok := secure.NetConn().(*conn); !ok || !c.isOver() {
-		return nil // others may read from it
+		return nil // other requests may read from it
 	}
-	if _, err := secure.Read(make([]byte, 1)); isTLS(err) { // it repeats what it said
+	if _, err := secure.Read(make([]byte, 1)); isTLS(err) { // the error is repeated
 		return err
 	}
 	return nil
 }
 
-// result returns what was measured, the address that was reached or else tried last,
-// and whether the request was sent twice.
+// result returns the timing, the address reached or last tried, and whether the
+// request was sent twice.
 func (s *steps) result() (tidings.Timing, string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,36 +26,35 @@ const (
 	responseHeaderLimit = 64 << 10
 )
 
-// TransportOptions are how a [Transport] reaches its receiver. Only Dialer is
-// required.
+// TransportOptions configures a [Transport]. Only Dialer is required.
 type TransportOptions struct {
 	Dialer *Dialer
-	// Timeout is that of an attempt; 0 means 15 s. HTTP/2 pings find a dead
-	// connection within it.
+	// Timeout is the time limit of an attempt; 0 means 15 s. HTTP/2 pings
+	// detect a dead connection within it.
 	Timeout time.Duration
-	// MaxAge is how long a connection is used, give or take a fifth; 0 means two
-	// minutes.
+	// MaxAge is how long a connection is used, ±20 %; 0 means two minutes.
 	MaxAge time.Duration
 	// TLS may be nil.
 	TLS *tls.Config
-	// NoHTTP2 has HTTP/1.1 spoken only.
+	// NoHTTP2 disables HTTP/2.
 	NoHTTP2 bool
-	// Proxy returns the proxy of a request, as in [http.Transport]; nil means none.
+	// Proxy returns the proxy for a request, as in [http.Transport]; nil means
+	// none.
 	Proxy func(*http.Request) (*url.URL, error)
 	// ProxyHeader is sent to the proxy with CONNECT.
 	ProxyHeader http.Header
 }
 
-// Transport is an [http.RoundTripper] for one receiver, over HTTP/1.1 or HTTP/2.
-// It renews its connections when they reach their maximum age, so that a moved
-// DNS name is followed even by a busy sender, and when a request got no answer,
-// since the others may be as dead as the connection of that. Requests under way go
-// on undisturbed on the connection that they have.
+// Transport is an [http.RoundTripper] for one receiver, over HTTP/1.1 or
+// HTTP/2. It renews its connections when they reach their maximum age, so that
+// even a busy sender follows a changed DNS name. It also renews them when a
+// request gets no response, because the other connections may be dead, too.
+// Running requests finish undisturbed on their connections.
 type Transport struct {
 	options TransportOptions
 
 	mu      sync.Mutex
-	current *generation // nil before the first request, and after a renewal
+	current *generation // nil before the first request and after a renewal
 }
 
 // generation is a set of connections that are renewed together.
@@ -65,15 +64,15 @@ type generation struct {
 
 	// Under the mutex of the Transport:
 	requests int
-	retired  bool // takes no more requests
+	retired  bool // accepts no more requests
 
 	mu     sync.Mutex
 	open   map[*conn]struct{}
 	closed bool
 }
 
-// NewTransport returns a transport that opens connections when it needs them.
-// Its connections are closed with its dialer.
+// NewTransport returns a transport that opens connections on demand. Closing
+// its dialer closes them.
 func NewTransport(o TransportOptions) *Transport {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
@@ -84,9 +83,10 @@ func NewTransport(o TransportOptions) *Transport {
 	return &Transport{options: o}
 }
 
-// RoundTrip implements [http.RoundTripper]. A request on a connection that was used
-// before, and that dies before any byte of a response, is sent once more, on a new
-// connection: the receiver may have closed the old one as the request went out.
+// RoundTrip implements [http.RoundTripper]. If a reused connection dies before
+// any byte of a response, the request is resent once on a new connection,
+// because the receiver may have closed the old one just as the request was
+// sent.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	var use use
 	response, err := t.roundTrip(t.enter(), r.WithContext(use.trace(r.Context())), &use)
@@ -100,12 +100,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s, ok := r.Context().Value(stepsKey{}).(*steps); ok {
 		s.sendAgain()
 	}
-	g := t.newGeneration() // of one connection
+	g := t.newGeneration() // with a single connection
 	g.requests, g.retired = 1, true
 	return t.roundTrip(g, again, nil)
 }
 
-// roundTrip sends a request on one of a generation's connections.
+// roundTrip sends a request on a connection of the generation.
 func (t *Transport) roundTrip(g *generation, r *http.Request, use *use) (*http.Response, error) {
 	response, err := g.http.RoundTrip(r)
 	if err != nil {
@@ -124,23 +124,23 @@ func (t *Transport) roundTrip(g *generation, r *http.Request, use *use) (*http.R
 	return response, nil
 }
 
-// refuseSwitch closes the connection of a receiver that wants to speak another
-// protocol (101). The body of such a response is the connection itself, and reading
-// from it would not end with the request's context.
+// refuseSwitch closes the connection of a receiver that switches protocols
+// (101). The body of such a response is the connection itself, and reads from
+// it would ignore the request's context.
 func refuseSwitch(response *http.Response) {
 	if response.StatusCode == http.StatusSwitchingProtocols {
-		_ = response.Body.Close() // nobody uses it
+		_ = response.Body.Close() // it is unused
 		response.Body = http.NoBody
 	}
 }
 
-// use is what a request made of its connection.
+// use records how a request used its connection.
 type use struct {
 	mu       sync.Mutex
 	conn     net.Conn
 	reused   bool
 	answered bool
-	died     bool // the connection was used before, and died before any answer
+	died     bool // the connection was reused and died before any response
 }
 
 func (u *use) trace(ctx context.Context) context.Context {
@@ -158,7 +158,7 @@ func (u *use) trace(ctx context.Context) context.Context {
 	})
 }
 
-// end finds out, once a request failed, whether its connection died.
+// end determines whether the connection of a failed request died.
 func (u *use) end() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -170,8 +170,8 @@ func (u *use) end() {
 	u.died = ok && u.reused && !u.answered && c.isOver()
 }
 
-// CloseIdleConnections closes connections that no request uses, and the others
-// as soon as their requests are over.
+// CloseIdleConnections closes idle connections now, and the others as soon as
+// their requests are done.
 func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
 	g := t.current
@@ -183,7 +183,7 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// enter returns the connections for a new request.
+// enter returns the generation for a new request.
 func (t *Transport) enter() *generation {
 	t.mu.Lock()
 	old := t.current
@@ -203,7 +203,7 @@ func (t *Transport) enter() *generation {
 	return g
 }
 
-// leave ends a request. If it was not answered, no other one gets its connection.
+// leave ends a request. If there was no response, its connection is not reused.
 func (t *Transport) leave(g *generation, unanswered bool) {
 	t.mu.Lock()
 	g.requests--
@@ -226,8 +226,8 @@ func (t *Transport) retire(g *generation) {
 	}
 }
 
-// close closes the connections that no request uses; all of them once the last
-// request is over. It may wait for a dead connection, so it needs no lock.
+// close closes idle connections; all of them if the last request is done. It
+// may wait for a dead connection, so it must be called without the lock.
 func (g *generation) close(over bool) {
 	g.http.CloseIdleConnections()
 	if !over {
@@ -235,10 +235,10 @@ func (g *generation) close(over bool) {
 	}
 	g.mu.Lock()
 	g.closed = true
-	open := slices.Collect(maps.Keys(g.open)) // HTTP/2, with canceled streams
+	open := slices.Collect(maps.Keys(g.open)) // HTTP/2 connections with canceled streams
 	g.mu.Unlock()
 	for _, c := range open {
-		_ = c.Close() // nobody uses it
+		_ = c.Close() // it is unused
 	}
 }
 
@@ -263,14 +263,14 @@ func (t *Transport) newGeneration() *generation {
 	return g
 }
 
-// dial opens a connection of a generation.
+// dial opens a connection for the generation.
 func (g *generation) dial(ctx context.Context, d *Dialer, network, address string) (net.Conn, error) {
 	c, err := d.dial(ctx, network, address, g.remove)
 	if err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
-	closed := g.closed // the request did not wait for this connection
+	closed := g.closed // the request no longer waited for this connection
 	if !closed {
 		g.open[c] = struct{}{}
 	}
@@ -289,12 +289,12 @@ func (g *generation) remove(c *conn) {
 
 func proxyAnswered(_ context.Context, _ *url.URL, _ *http.Request, response *http.Response) error {
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the proxy answered %s", response.Status)
+		return fmt.Errorf("the proxy responded with %s", response.Status)
 	}
 	return nil
 }
 
-// body is the body of a response, whose end is that of the request.
+// body is a response body; closing it ends the request.
 type body struct {
 	io.ReadCloser
 	leave func()

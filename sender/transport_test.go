@@ -20,9 +20,9 @@ import (
 
 type connKey struct{}
 
-// A receiver that closes the connection without an answer gets an event twice at most
-// in one attempt, however many connections wait to be used again: the second time on a
-// new one. The outcome says so.
+// A receiver that closes the connection without a response gets an event at
+// most twice per attempt, however many idle connections there are: the second
+// time on a new one. The outcome says so.
 func TestConnectionThatDiesIsReplacedOnce(t *testing.T) {
 	const connections = 8
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
@@ -30,7 +30,7 @@ func TestConnectionThatDiesIsReplacedOnce(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, recovers %v", protocol, recovers), func(t *testing.T) {
 				t.Parallel()
 				var mu sync.Mutex
-				requests := make(map[string][]string) // the connections on which an event came
+				requests := make(map[string][]string) // the connections on which an event arrived
 				opened := make(map[string]bool)       // those of others
 				together := make(chan struct{})
 				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +53,7 @@ func TestConnectionThatDiesIsReplacedOnce(t *testing.T) {
 						return
 					}
 					if id != "bad" {
-						<-together // so that each has a connection of its own
+						<-together // so that each uses a separate connection
 					}
 					w.WriteHeader(http.StatusNoContent)
 				}))

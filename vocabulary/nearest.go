@@ -1,11 +1,11 @@
 package vocabulary
 
-// nearestLimit is how many bytes of a text count when the nearest is looked for.
+// nearestLimit is how many bytes of a text are compared.
 const nearestLimit = 64
 
-// Nearest returns the candidate that takes the fewest edits (Levenshtein) from
-// text, the earlier of equals, and "" where there is no candidate. Error messages
-// use it to suggest what was meant. Only the first 64 bytes of text count.
+// Nearest returns the candidate with the fewest edits (Levenshtein) from text,
+// the first of equals, or "" if there are no candidates. Error messages suggest
+// it. Only the first 64 bytes of text are compared.
 func Nearest(text string, candidates []string) string {
 	best, fewest := "", -1
 	for _, c := range candidates {

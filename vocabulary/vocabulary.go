@@ -1,5 +1,5 @@
-// Package vocabulary knows which events there can be, so that a pattern that can
-// match none of them is an error instead of an endpoint that gets nothing.
+// Package vocabulary defines which events can occur, so that a pattern that can
+// match none of them is an error instead of an endpoint that receives nothing.
 package vocabulary
 
 import (
@@ -11,11 +11,11 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Types are the resource types that there are, each with its actions. A type
-// without any has the three of [tidings.Actions].
+// Types maps the resource types to their actions. A type without actions has
+// those of [tidings.Actions].
 type Types map[tidings.ResourceType][]tidings.Action
 
-// Check returns an error unless every type and action has the right form.
+// Check returns an error unless every type and action is well-formed.
 func (t Types) Check() error {
 	for _, typ := range t.Names() {
 		if err := typ.Check(); err != nil {
@@ -33,7 +33,7 @@ func (t Types) Check() error {
 // Names returns the types, sorted.
 func (t Types) Names() []tidings.ResourceType { return slices.Sorted(maps.Keys(t)) }
 
-// Actions returns the actions of a type; none of one that is not known.
+// Actions returns the actions of a type, or none if the type is unknown.
 func (t Types) Actions(typ tidings.ResourceType) []tidings.Action {
 	actions, known := t[typ]
 	if known && len(actions) == 0 {
@@ -47,8 +47,8 @@ func (t Types) Has(typ tidings.ResourceType, action tidings.Action) bool {
 	return slices.Contains(t.Actions(typ), action)
 }
 
-// Parse reads a pattern. One that can match no event is an error that names the
-// nearest that can.
+// Parse parses a pattern. If it can match no event, the error suggests the
+// closest one that can.
 func (t Types) Parse(text string) (tidings.Pattern, error) {
 	p, err := tidings.ParsePattern(text)
 	if err == nil && t.canMatch(p) {
@@ -68,7 +68,7 @@ func (t Types) canMatch(p tidings.Pattern) bool {
 	return p.String() == "*"
 }
 
-// nearest returns the valid pattern that takes the fewest edits from text.
+// nearest returns the valid pattern with the fewest edits from text.
 func (t Types) nearest(text string) string {
 	if _, known := t[tidings.ResourceType(text)]; known {
 		return text + ".*"
@@ -90,8 +90,8 @@ func (t Types) nearest(text string) string {
 	return Nearest(text, candidates)
 }
 
-// CheckResource returns an error unless the text is a type that there is, a slash and
-// an id: what [tidings.Event.Resource] returns.
+// CheckResource returns an error unless resource is a known type, a slash and
+// an id, as returned by [tidings.Event.Resource].
 func (t Types) CheckResource(resource string) error {
 	typ, id, ok := strings.Cut(resource, "/")
 	if !ok || id == "" {
@@ -103,7 +103,7 @@ func (t Types) CheckResource(resource string) error {
 		for _, name := range t.Names() {
 			names = append(names, string(name))
 		}
-		return fmt.Errorf("there is no such type of resource; did you mean %q?", Nearest(typ, names))
+		return fmt.Errorf("unknown resource type; did you mean %q?", Nearest(typ, names))
 	}
 	return nil
 }

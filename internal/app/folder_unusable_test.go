@@ -51,7 +51,7 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 				t.Skipf("this account may not mount a disk: %s", out)
 			}
 			t.Cleanup(func() { _ = exec.Command("umount", "--lazy", folder).Run() })
-		}, "must be able to write there: give it the folder (chown)"},
+		}, "must be able to write there: change the folder's owner (chown)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "data")

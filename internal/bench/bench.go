@@ -1,5 +1,5 @@
-// Package bench measures how fast events reach endpoints, beside a client that
-// posts as often and does nothing else. The receiver is a process of its own.
+// Package bench measures how fast events reach endpoints, compared with a bare
+// HTTP client that posts the same requests. The receiver is a separate process.
 package bench
 
 import (
@@ -25,20 +25,20 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// Options of a measurement.
+// Options configures a measurement.
 type Options struct {
 	Events, Endpoints, InFlight int
 	Format                      tidings.Format
-	// Delay and Failures are the receiver's: how long it takes to answer, and the
-	// share of requests that it answers with 500.
+	// Delay is how long the receiver takes to respond, and Failures the share
+	// of requests to which it responds with 500.
 	Delay    time.Duration
 	Failures float64
-	// Rate and Steady are of the second part: events a second, and how long.
+	// Rate (events per second) and Steady (duration) configure the second part.
 	Rate        int
 	Steady      time.Duration
 	DatabaseURL string
 	NoHistory   bool
-	// Receiver is the URL of one that [Receive] runs.
+	// Receiver is the URL of a receiver started with [Receive].
 	Receiver string
 	Logger   *slog.Logger
 }
@@ -53,7 +53,7 @@ func (o *Options) check() error {
 	return nil
 }
 
-// Result is what was measured.
+// Result holds the results of a measurement.
 type Result struct {
 	DeliveredPerSecond float64 `json:"delivered_per_second"`
 	BarePerSecond      float64 `json:"bare_client_per_second"`
@@ -62,15 +62,15 @@ type Result struct {
 	CPUPerDelivery    float64 `json:"cpu_us_per_delivery"`
 	BareCPUPerRequest float64 `json:"bare_client_cpu_us_per_request"`
 	Failed            int64   `json:"failed_attempts"`
-	// Steady is how many events the steady part had; P50 and P99 are from commit
-	// to arrival, in milliseconds.
+	// Steady is the number of events in the steady part; P50 and P99 are
+	// latencies from commit to arrival, in milliseconds.
 	Steady     int     `json:"steady_events,omitempty"`
 	P50        float64 `json:"p50_ms,omitempty"`
 	P99        float64 `json:"p99_ms,omitempty"`
 	PeakMemory float64 `json:"peak_memory_mib"`
 }
 
-// Run measures.
+// Run performs a measurement.
 func Run(ctx context.Context, o Options) (_ *Result, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -124,8 +124,8 @@ func SampleEvent() tidings.Event {
 	}
 }
 
-// PostLoop posts the body of a webhook so often, with so many requests at once
-// and nothing else: what any sender can be measured against.
+// PostLoop posts webhook bodies with the given concurrency and does nothing
+// else: a baseline for any sender.
 func PostLoop(ctx context.Context, c *http.Client, url string, inFlight, requests int) (seconds float64, err error) {
 	body := SampleEvent().AppendJSON(nil)
 	var left atomic.Int64
@@ -162,7 +162,7 @@ func post(ctx context.Context, c *http.Client, url string, body []byte) error {
 	return errors.Join(err, response.Body.Close())
 }
 
-// failures counts attempts that failed.
+// failures counts failed attempts.
 type failures struct{ n atomic.Int64 }
 
 func (f *failures) Attempted(_ string, _ tidings.Attempt, o tidings.Outcome) {
@@ -234,14 +234,15 @@ func (h *Home) commit(ctx context.Context, events int) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer tx.Rollback() //nolint:errcheck // does nothing after a commit
 	if err := h.Append(ctx, tx, batch...); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// steady commits events one by one and has the receiver say how long each took.
+// steady commits events one at a time, and has the receiver report the latency
+// of each.
 func steady(ctx context.Context, o Options, h *Home, result *Result, before int) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, o.Receiver+"/reset", nil)
 	if err != nil {
@@ -268,7 +269,7 @@ func steady(ctx context.Context, o Options, h *Home, result *Result, before int)
 	return err
 }
 
-// arrived waits until so many webhooks were taken.
+// arrived waits until the given number of webhooks has arrived.
 func arrived(ctx context.Context, o Options, deliveries int) (s stats, err error) {
 	for {
 		response, err := http.Get(o.Receiver + "/stats")

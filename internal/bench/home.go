@@ -16,27 +16,27 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
 
-// Log is an event log that takes events in a transaction of the database it is in.
+// Log is an event log that appends events in a transaction of its database.
 type Log interface {
 	eventlog.Home
 	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
 	Migrate(ctx context.Context, more ...sqldb.Migrations) error
 }
 
-// Home is a log and the database that it is in.
+// Home is a log and its database.
 type Home struct {
 	Log
-	DB     *sql.DB // the one that writes
-	reader *sql.DB // of SQLite
+	DB     *sql.DB // for writing
+	reader *sql.DB // SQLite only
 }
 
-// Open opens a database as the server does: PostgreSQL where there is a URL, SQLite
-// in a file otherwise. It makes no tables.
+// Open opens a database as the server does: PostgreSQL if there is a URL,
+// otherwise SQLite in a file. It creates no tables.
 func Open(url, file string) (*Home, error) {
 	if url != "" {
 		cfg, err := pgx.ParseConfig(url)
-		if err != nil { // whose text may hold the password
-			return nil, errors.New("not a PostgreSQL URL that can be used")
+		if err != nil { // its text may contain the password
+			return nil, errors.New("not a valid PostgreSQL URL")
 		}
 		db := stdlib.OpenDB(*cfg)
 		return &Home{Log: postgres.New(db, postgres.Options{}), DB: db}, nil

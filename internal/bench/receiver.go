@@ -17,18 +17,18 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// stats is what the receiver says of itself: how many webhooks it took, and
-// percentiles of the time from the change to its arrival, in milliseconds.
+// stats holds the receiver's statistics: the number of webhooks, and
+// percentiles of the time from change to arrival, in milliseconds.
 type stats struct {
 	Arrived int     `json:"arrived"`
 	P50     float64 `json:"p50_ms"`
 	P99     float64 `json:"p99_ms"`
 }
 
-// delaysKept bounds the memory of the receiver.
+// delaysKept limits the receiver's memory.
 const delaysKept = 1 << 20
 
-// receiver takes webhooks.
+// receiver receives webhooks.
 type receiver struct {
 	delay    time.Duration
 	failures float64
@@ -39,7 +39,7 @@ type receiver struct {
 	delays []float64
 }
 
-// Receive runs a receiver until its input ends. It writes where it listens.
+// Receive runs a receiver until in ends. It writes its URL to out.
 func Receive(ctx context.Context, in io.Reader, out io.Writer, delay time.Duration, failures float64) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -48,7 +48,7 @@ func Receive(ctx context.Context, in io.Reader, out io.Writer, delay time.Durati
 	r := &receiver{delay: delay, failures: failures}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /bare", func(w http.ResponseWriter, request *http.Request) {
-		_, _ = io.Copy(io.Discard, request.Body) // a body that is cut off counts as sent
+		_, _ = io.Copy(io.Discard, request.Body) // an incomplete body counts as sent
 		r.wait()
 		w.WriteHeader(http.StatusNoContent)
 	})
@@ -63,7 +63,7 @@ func Receive(ctx context.Context, in io.Reader, out io.Writer, delay time.Durati
 	go func() { served <- server.Serve(l) }()
 	ended := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, in) // its end is what counts
+		_, _ = io.Copy(io.Discard, in) // only the end matters
 		close(ended)
 	}()
 	select {
@@ -100,7 +100,7 @@ func (r *receiver) webhook(w http.ResponseWriter, request *http.Request) {
 	r.arrived.Add(1)
 }
 
-// timeOf is the time in a body of any format.
+// timeOf extracts the time from a body in any format.
 func timeOf(body []byte) (time.Time, bool) {
 	var b struct{ Timestamp, Time string }
 	if json.Unmarshal(body, &b) != nil {
@@ -119,10 +119,10 @@ func (r *receiver) stats(w http.ResponseWriter, _ *http.Request) {
 		slices.Sort(delays)
 		s.P50, s.P99 = delays[n/2], delays[n*99/100]
 	}
-	_ = json.NewEncoder(w).Encode(s) // whoever asked may be gone
+	_ = json.NewEncoder(w).Encode(s) // the client may be gone
 }
 
-// reset begins the part in which each arrival is timed.
+// reset starts the part in which each arrival is timed.
 func (r *receiver) reset(http.ResponseWriter, *http.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// cpuTime is not to be had here.
+// cpuTime is not available on this system.
 func cpuTime() time.Duration { return 0 }
 
-// peakMemory is what Go has from the system, in MiB.
+// peakMemory returns the memory that Go has obtained from the system, in MiB.
 func peakMemory() float64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// cpuTime is how much this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -17,13 +17,13 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// peakMemory is the most memory that this process ever held, in MiB.
+// peakMemory returns the peak memory use of this process in MiB.
 func peakMemory() float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
 	}
-	unit := 1024.0 // Linux counts KiB, macOS bytes
+	unit := 1024.0 // KiB on Linux, bytes on macOS
 	if runtime.GOOS == "darwin" {
 		unit = 1
 	}

@@ -94,10 +94,10 @@ webhook:
 			`:1:18: auth.disabled: without authentication`,
 			`:5:12: webhook.endpoints[0].url: the URL must begin with http:// or https://`,
 			`:7:16: webhook.endpoints[1].events[0]: pattern "provider.create" matches no event; did you mean "provider.created"?`,
-			`:8:15: webhook.endpoints[1].secret: a secret that begins with "whsec_"`,
+			`:8:15: webhook.endpoints[1].secret: after "whsec_", a secret must be`,
 			`:9:12: webhook.endpoints[2].url: webhook.endpoints[1] has the same URL; give one of them a name`,
-			`:10:23: webhook.endpoints[2].headers.Host: header Host can't be configured`,
-			`:10:37: webhook.endpoints[2].headers.X-A: the value of header X-A holds a line break`,
+			`:10:23: webhook.endpoints[2].headers.Host: header Host cannot be configured`,
+			`:10:37: webhook.endpoints[2].headers.X-A: the value of header X-A contains a line break`,
 			`:11:7: webhook.endpoints[3]: url is missing`,
 		}},
 		"successors": {`webhook:
@@ -122,11 +122,11 @@ webhook:
 `, []string{
 			`:5:12: webhook.endpoints[0].url: the URL has an "@" or a "#" after its host`,
 			`:6:13: webhook.endpoints[0].name: a name is shown in logs and metrics`,
-			`:7:17: webhook.endpoints[0].headers: a header name has a character that is not allowed, such as a space or a colon; write the name as the key`,
+			`:7:17: webhook.endpoints[0].headers: a header name contains an invalid character, such as a space or colon; write the name as the key`,
 			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or password must be percent-encoded: %40 for "@"`,
 			`:8:74: webhook.endpoints[0].http.basic_auth: expected keys with values`,
 			`:10:29: webhook.endpoints[1].http.http_headers[]: a header name has`,
-			`:10:65: webhook.endpoints[1].http.http_headers.X-A: the value of header X-A holds a line break`,
+			`:10:65: webhook.endpoints[1].http.http_headers.X-A: the value of header X-A contains a line break`,
 			`:11:15: webhook.endpoints[1].secret: env expects the name of an environment variable, not its value`,
 		}},
 		"passwords in URLs": {`database_url: "postgres://u:p@ss/w#rd@h/hunter2"
@@ -139,7 +139,7 @@ webhook:
     - url: https://example.com
       name: https://user:hunter2@example.com
 `, []string{
-			`:1:15: database_url: expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": the URL has an "@" or a "#" after its host: if it belongs to a password, special characters there must be percent-encoded (%40 for "@"`,
+			`:1:15: database_url: expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": the URL has an "@" or "#" after its host: if it is part of a password, special characters there must be percent-encoded (%40 for "@"`,
 			`:2:21: tracing.endpoint: must not hold a user name or password; set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS`,
 			`:3:24: files.s3.endpoint: must not hold a user name or password; use access_key and secret_key`,
 			`:4:30: connectors.presets[0].url: must not hold a user name or password; every user sees it`,
@@ -251,12 +251,12 @@ webhook:
         proxy_connect_header: {X-A: [hunter2], x-a: [hunter2]}
 `, []string{
 			`:6:16: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-Key already; configure it in one place`,
-			`:8:18: webhook.endpoints[0].headers.TRAILER: header TRAILER can't be configured`,
-			`:9:18: webhook.endpoints[0].headers.upgrade: header upgrade can't be configured`,
-			`:10:17: webhook.endpoints[0].headers.expect: header expect can't be configured: it would have the receiver wait`,
-			`:11:26: webhook.endpoints[0].headers.Accept-encoding: header Accept-encoding can't be configured: responses are read as they come`,
-			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings can't be configured: it belongs to the connection`,
-			`:14:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding can't be configured`,
+			`:8:18: webhook.endpoints[0].headers.TRAILER: header TRAILER cannot be configured`,
+			`:9:18: webhook.endpoints[0].headers.upgrade: header upgrade cannot be configured`,
+			`:10:17: webhook.endpoints[0].headers.expect: header expect cannot be configured: the receiver would wait`,
+			`:11:26: webhook.endpoints[0].headers.Accept-encoding: header Accept-encoding cannot be configured: responses are not decompressed`,
+			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings cannot be configured: it belongs to the connection`,
+			`:14:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding cannot be configured`,
 			`:16:9: webhook.endpoints[1].http.basic_auth: the header Authorization comes from headers.Authorization already`,
 			`:16:9: webhook.endpoints[1].http.http_headers.X-KEY: the header X-Key comes from headers.x-key already`,
 			`:16:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from http.http_headers.X-Other already`,
@@ -272,9 +272,9 @@ webhook:
         proxy_url: http://localhost:1
         proxy_connect_header: {Host: [hunter2]}
 `, []string{
-			`:5:24: webhook.endpoints[0].http.http_headers.Transfer-Encoding: header Transfer-Encoding can't be configured`,
-			`:5:64: webhook.endpoints[0].http.http_headers.te: header te can't be configured`,
-			`:7:32: webhook.endpoints[0].http.proxy_connect_header.Host: header Host can't be configured`,
+			`:5:24: webhook.endpoints[0].http.http_headers.Transfer-Encoding: header Transfer-Encoding cannot be configured`,
+			`:5:64: webhook.endpoints[0].http.http_headers.te: header te cannot be configured`,
+			`:7:32: webhook.endpoints[0].http.proxy_connect_header.Host: header Host cannot be configured`,
 		}},
 		"files that are missing, and no event": {"webhook:\n  endpoints:\n    - url: https://example.com\n      " +
 			"events: []\n      http: {oauth2: {client_id: a, token_url: 'https://example.com', tls_config: {ca_file: " +

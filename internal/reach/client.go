@@ -1,5 +1,5 @@
-// Package reach makes the HTTP clients that reach endpoints, from settings like those
-// of Prometheus' http_config.
+// Package reach creates the HTTP clients that reach endpoints, from settings
+// like Prometheus' http_config.
 package reach
 
 import (
@@ -19,17 +19,17 @@ import (
 
 const connectTimeout = 5 * time.Second
 
-// Options are what the way to an endpoint needs besides its settings.
+// Options holds what a client needs besides the settings of its endpoint.
 type Options struct {
-	// Egress is the rule for the addresses that are connected to.
+	// Egress is the rule for addresses.
 	Egress sender.Egress
-	// MaxConnectionAge is how long a connection is used, give or take a fifth.
+	// MaxConnectionAge is how long a connection is used, ±20 %.
 	MaxConnectionAge time.Duration
 	Sender           sender.Options
 }
 
-// Open returns a sender for an endpoint that is reached as the settings say. What it
-// returns as well closes its connections.
+// Open returns a sender that reaches its endpoint according to the settings,
+// and a closer for its connections.
 func Open(e tidings.Endpoint, c promconfig.HTTPClientConfig, o Options) (*sender.Sender, func() error, error) {
 	dialer := sender.NewDialer(o.Egress, e.MaxInFlight, connectTimeout)
 	client, err := newClient(c, sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout, MaxAge: o.MaxConnectionAge})
@@ -43,12 +43,13 @@ func Open(e tidings.Endpoint, c promconfig.HTTPClientConfig, o Options) (*sender
 	return s, dialer.Close, nil
 }
 
-// Check returns an error unless a client can be made from the settings.
+// Check returns an error unless a client can be created from the settings.
 func Check(c promconfig.HTTPClientConfig) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	// Prometheus knows what else it can't do, and ours which files are missing.
+	// Prometheus detects other invalid settings; newClient detects missing
+	// files.
 	if _, err := promconfig.NewRoundTripperFromConfig(c, "check"); err != nil {
 		return err
 	}
@@ -56,9 +57,9 @@ func Check(c promconfig.HTTPClientConfig) error {
 	return err
 }
 
-// newClient returns the client that Prometheus' settings describe. It is put
-// together here, from Prometheus' parts, since connections and OAuth2 tokens need
-// limits that its own client lacks.
+// newClient returns the client described by Prometheus' settings. It assembles
+// Prometheus' building blocks itself, because connections and OAuth2 tokens
+// need limits that Prometheus' own client lacks.
 func newClient(c promconfig.HTTPClientConfig, o sender.TransportOptions) (*http.Client, error) {
 	o.NoHTTP2 = !c.EnableHTTP2
 	o.Proxy, o.ProxyHeader = c.Proxy(), c.GetProxyConnectHeader()
@@ -85,7 +86,7 @@ func newClient(c promconfig.HTTPClientConfig, o sender.TransportOptions) (*http.
 	return &http.Client{Transport: rt}, nil
 }
 
-// newTransport returns a transport that reads its certificates again when their
+// newTransport returns a transport that reloads its certificates when their
 // files change.
 func newTransport(c *promconfig.TLSConfig, o sender.TransportOptions) (http.RoundTripper, error) {
 	tlsConfig, err := promconfig.NewTLSConfig(c)
@@ -103,7 +104,7 @@ func newTransport(c *promconfig.TLSConfig, o sender.TransportOptions) (http.Roun
 		})
 }
 
-// secretReader returns nil for a secret that is not configured.
+// secretReader returns nil if no secret is configured.
 func secretReader(text, file string) promconfig.SecretReader {
 	switch {
 	case text != "":
@@ -114,7 +115,7 @@ func secretReader(text, file string) promconfig.SecretReader {
 	return nil
 }
 
-// fileSecret is the path of a file that is read at each use.
+// fileSecret is the path of a file that is read on each use.
 type fileSecret string
 
 // Fetch implements [promconfig.SecretReader].

@@ -29,7 +29,8 @@ import (
 
 type object = map[string]any
 
-// newSender returns a sender as the server makes it: from a configuration file.
+// newSender returns a sender created as in the server, from a configuration
+// file.
 func newSender(t testing.TB, endpoint object) *sender.Sender {
 	t.Helper()
 	text, err := json.Marshal(object{"webhook": object{"endpoints": []any{endpoint}}})
@@ -71,7 +72,7 @@ func attempt() tidings.Attempt {
 	}}
 }
 
-// receiver is an https server whose address begins with https://localhost.
+// receiver is an HTTPS server at https://localhost.
 func receiver(t testing.TB, c *tls.Config, http2 bool, handler http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -84,7 +85,7 @@ func receiver(t testing.TB, c *tls.Config, http2 bool, handler http.HandlerFunc)
 
 func noContent(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
 
-// listen answers each connection by hand.
+// listen handles connections one by one.
 func listen(t testing.TB, answer func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -111,8 +112,8 @@ func listen(t testing.TB, answer func(net.Conn)) (address string) {
 	return l.Addr().String()
 }
 
-// TLS may fail in the handshake or, with TLS 1.3, at the first read. Either is
-// reason tls and the way's fault.
+// TLS may fail in the handshake or, with TLS 1.3, on the first read. The reason
+// is tls in both cases, and the endpoint is unreachable.
 func TestTLSFailures(t *testing.T) {
 	ca, other := testtls.NewCA(t), testtls.NewCA(t)
 	good := ca.Issue("localhost")
@@ -212,8 +213,8 @@ func TestTLSFailures(t *testing.T) {
 	}
 }
 
-// speak answers the requests of an HTTP/2 connection by hand: answer is called
-// with the id of each stream once its headers came.
+// speak handles an HTTP/2 connection at the frame level: answer is called with
+// the id of each stream once its headers have arrived.
 func speak(t testing.TB, certificate tls.Certificate, answer func(f *http2.Framer, stream uint32)) string {
 	t.Helper()
 	address := listen(t, func(raw net.Conn) {
@@ -236,7 +237,7 @@ func speak(t testing.TB, certificate tls.Certificate, answer func(f *http2.Frame
 	return "https://" + strings.Replace(address, "127.0.0.1", "localhost", 1)
 }
 
-// proxy is an HTTP proxy that answers CONNECT with a status.
+// proxy is an HTTP proxy that responds to CONNECT with a status.
 func proxy(t testing.TB, status string) string {
 	return "http://" + listen(t, func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
@@ -245,7 +246,7 @@ func proxy(t testing.TB, status string) string {
 	})
 }
 
-// after reads the beginning of a request, then answers.
+// after reads the beginning of a request, then responds.
 func after(answer func(net.Conn)) func(net.Conn) {
 	return func(c net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
@@ -254,7 +255,7 @@ func after(answer func(net.Conn)) func(net.Conn) {
 	}
 }
 
-// Whatever goes wrong on the way is the endpoint's outage: unreachable.
+// Any failure on the way counts as the endpoint's outage: unreachable.
 func TestFailuresOnTheWay(t *testing.T) {
 	ca := testtls.NewCA(t)
 	good := ca.Issue("localhost")
@@ -333,16 +334,16 @@ func TestFailuresOnTheWay(t *testing.T) {
 		"proxy: no credentials": {url: secure, http: object{
 			"proxy_url":  proxy(t, "407 Proxy Authentication Required"),
 			"tls_config": trust,
-		}, reason: "connect", detail: "the proxy answered 407"},
+		}, reason: "connect", detail: "the proxy responded with 407"},
 		"proxy: refuses": {
 			url:  secure,
 			http: object{"proxy_url": proxy(t, "403 Forbidden"), "tls_config": trust}, reason: "connect",
-			detail: "the proxy answered 403",
+			detail: "the proxy responded with 403",
 		},
 		"proxy: bad gateway": {
 			url:  secure,
 			http: object{"proxy_url": proxy(t, "502 Bad Gateway"), "tls_config": trust}, reason: "connect",
-			detail: "the proxy answered 502",
+			detail: "the proxy responded with 502",
 		},
 		"proxy: hangs up": {url: secure, http: object{
 			"proxy_url":  "http://" + listen(t, func(net.Conn) {}),

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// moved is the address of every name that ends with ".test".
+// moved is the address of all names that end with ".test".
 var moved atomic.Value
 
-// TestMain has names looked up by a server of the tests.
+// TestMain makes a server of the tests resolve names.
 func TestMain(m *testing.M) {
 	moved.Store([4]byte{127, 0, 0, 1})
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")

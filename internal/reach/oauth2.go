@@ -15,18 +15,18 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// tokens is a round tripper that adds an OAuth2 token to each request. Unlike that
-// of Prometheus it gets a token within the time of the request that needs it: a
-// token endpoint that never answers would otherwise hold attempts for ever.
+// tokens is a round tripper that adds an OAuth2 token to each request. Unlike
+// Prometheus', it fetches tokens within the time limit of the request:
+// otherwise, a token endpoint that never responds would block attempts forever.
 type tokens struct {
 	config   *promconfig.OAuth2
-	secret   promconfig.SecretReader // of the client; nil for none
-	endpoint http.RoundTripper       // reaches the token endpoint
+	secret   promconfig.SecretReader // client secret; nil for none
+	endpoint http.RoundTripper       // for the token endpoint
 	next     http.RoundTripper
 
-	busy   chan struct{} // holds one element while somebody uses what is below
+	busy   chan struct{} // a mutex with timeout for the fields below
 	token  *oauth2.Token
-	gotFor string // the secret that it was got for
+	gotFor string // the secret with which it was fetched
 }
 
 const jwtBearer = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -62,7 +62,7 @@ func (t *tokens) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// current returns a token that is valid, which it gets if need be.
+// current returns a valid token, which it fetches if necessary.
 func (t *tokens) current(r *http.Request) (*oauth2.Token, error) {
 	ctx := r.Context()
 	select {
@@ -93,7 +93,7 @@ func (t *tokens) current(r *http.Request) (*oauth2.Token, error) {
 	return token, nil
 }
 
-// drop forgets a token that the receiver refused.
+// drop discards a token that the receiver rejected.
 func (t *tokens) drop(token *oauth2.Token) {
 	select {
 	case t.busy <- struct{}{}:
@@ -101,7 +101,7 @@ func (t *tokens) drop(token *oauth2.Token) {
 			t.token = nil
 		}
 		<-t.busy
-	default: // somebody gets a new one
+	default: // a new one is being fetched
 	}
 }
 
@@ -132,11 +132,11 @@ func (t *tokens) source(ctx context.Context, secret string) oauth2.TokenSource {
 	}).TokenSource(ctx)
 }
 
-// tokenError returns the error without the answer of the token endpoint and
-// without its URL, either of which may hold a secret.
+// tokenError removes the token endpoint's response and URL from an error,
+// because either may contain a secret.
 func tokenError(err error) error {
 	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok && refused.Response != nil {
-		return fmt.Errorf("the OAuth2 token endpoint answered %d %s", refused.Response.StatusCode, refused.ErrorCode)
+		return fmt.Errorf("the OAuth2 token endpoint responded with %d %s", refused.Response.StatusCode, refused.ErrorCode)
 	}
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
@@ -144,7 +144,7 @@ func tokenError(err error) error {
 	return fmt.Errorf("the OAuth2 token endpoint: %w", err)
 }
 
-// bound makes requests in a context of its own: libraries make them in none.
+// bound sends requests in a given context, because libraries use none.
 type bound struct {
 	ctx       context.Context
 	userAgent string
@@ -158,8 +158,8 @@ func (b *bound) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(r)
 }
 
-// valueless ends with its context and holds none of its values, such as the trace
-// of another request.
+// valueless ends with its context but has none of its values, such as another
+// request's trace.
 type valueless struct{ context.Context }
 
 // Value implements [context.Context].

@@ -19,8 +19,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// forwarder is a TCP proxy that can freeze the flows that it has: it reads what
-// comes, forwards nothing more, and closes nothing.
+// forwarder is a TCP proxy that can freeze its connections: it keeps reading,
+// forwards nothing, and closes nothing.
 type forwarder struct {
 	address string
 	frozen  atomic.Int64 // flows up to that number
@@ -73,8 +73,8 @@ func protocols(t *testing.T, test func(t *testing.T, http2 bool)) {
 	t.Run("HTTP/2", func(t *testing.T) { test(t, true) })
 }
 
-// A flow that is dead without a word costs one attempt, whatever waits in the
-// pool, and no more time than that has.
+// A silently dead connection costs one attempt, however many others are in the
+// pool, and no more than its time limit.
 func TestDeadFlows(t *testing.T) {
 	const timeout = 2 * time.Second
 	protocols(t, func(t *testing.T, http2 bool) {
@@ -125,7 +125,7 @@ func TestDeadFlows(t *testing.T) {
 			delivered("before", send(parallel))
 			f.freeze()
 			begun := time.Now()
-			// A ping that finds the flow dead leaves time to send the request once more.
+			// A ping that detects the dead connection leaves time to resend the request.
 			if o := send(1)[0]; o.Verdict == tidings.Delivered && !o.Resent || o.Duration > timeout+time.Second {
 				t.Fatalf("over a dead flow: %v after %v", o.Verdict, o.Duration)
 			} else {
@@ -146,8 +146,8 @@ func TestDeadFlows(t *testing.T) {
 	})
 }
 
-// Connections are renewed while they are used, so a busy endpoint follows a name
-// that moves; no request is disturbed.
+// Connections in use are renewed, so a busy endpoint follows a changed DNS
+// name; no request is disturbed.
 func TestConnectionsAreRenewed(t *testing.T) {
 	protocols(t, func(t *testing.T, http2 bool) {
 		moved.Store([4]byte{127, 0, 0, 1})
@@ -225,7 +225,7 @@ func TestConnectionsAreRenewed(t *testing.T) {
 	})
 }
 
-// A 2xx whose body never ends is a delivery; what comes of it is bounded.
+// A 2xx response whose body never ends is a delivery, and its cost is bounded.
 func TestBodyThatNeverEnds(t *testing.T) {
 	protocols(t, func(t *testing.T, http2 bool) {
 		ca := testtls.NewCA(t)
@@ -307,7 +307,7 @@ func TestBodyThatNeverEnds(t *testing.T) {
 		}
 		sending.Wait()
 		for deadline := time.Now().Add(testtool.Allow(10 * time.Second)); ; {
-			// The receiver has noticed that nobody reads any more.
+			// The receiver has noticed that the response is no longer read.
 			over := ended.Load()-was == floods && runtime.NumGoroutine() <= goroutines+50
 			if over {
 				break

@@ -15,7 +15,8 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Every header that Tidings would send can be configured, in any spelling.
+// Every header that Tidings would send can be configured, in any
+// capitalization.
 func TestConfiguredHeadersWin(t *testing.T) {
 	var got http.Header
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header }))
@@ -56,8 +57,8 @@ func TestConfiguredHeadersWin(t *testing.T) {
 	}
 }
 
-// A token is got once and used until it expires or is refused; while the token
-// endpoint hangs, nobody waits for longer than an attempt may take.
+// A token is fetched once and used until it expires or is rejected; while the
+// token endpoint hangs, no attempt waits longer than its time limit.
 func TestOAuth2Tokens(t *testing.T) {
 	var tokens, hanging atomic.Int64
 	var refuse atomic.Bool

@@ -4,5 +4,5 @@ package testdb
 
 import "os/exec"
 
-// asAccount changes nothing: nobody is root.
+// asAccount does nothing: there is no root on this system.
 func asAccount(*exec.Cmd) {}

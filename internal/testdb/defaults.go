@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Hostile are defaults under which sessions behave in other ways than PostgreSQL's
-// manual describes first.
+// Hostile is a set of defaults that make sessions behave unlike PostgreSQL's
+// own defaults.
 var Hostile = map[string]string{
 	"standard_conforming_strings":   "off",
 	"backslash_quote":               "on",
@@ -24,8 +24,8 @@ var Hostile = map[string]string{
 	"quote_all_identifiers":         "on",
 }
 
-// WithDefaults returns the URL of a new, empty database whose sessions begin with
-// settings, whose values are as in SQL.
+// WithDefaults returns the URL of a new, empty database with default settings
+// for its sessions. The values are SQL.
 func WithDefaults(tb testing.TB, settings map[string]string) string {
 	tb.Helper()
 	database := Postgres(tb)

@@ -15,9 +15,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// PgBouncer starts a pooler in front of a database and returns its URL. The mode is
-// "session", "transaction" or "statement"; settings are lines of its configuration. A
-// test without the program is left out.
+// PgBouncer starts a pooler in front of a database and returns its URL. The
+// mode is "session", "transaction" or "statement"; settings are lines of its
+// configuration. If PgBouncer is not installed, the test is skipped.
 func PgBouncer(tb testing.TB, database, mode string, settings ...string) string {
 	tb.Helper()
 	program := testtool.Path(tb, "pgbouncer")

@@ -16,18 +16,19 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Bucket is an empty bucket of a throw-away S3 store.
+// Bucket is an empty bucket in a temporary S3 store.
 type Bucket struct {
 	Endpoint, Region, Name, AccessKey, SecretKey string
-	// Client sees all of it.
+	// Client has full access to the bucket.
 	Client *minio.Client
-	// Stop ends the store, which otherwise ends with the test.
+	// Stop stops the store before the end of the test.
 	Stop func()
 }
 
 const s3Time = 20 * time.Second
 
-// S3 starts a store on a folder. A test without the program for it is left out.
+// S3 starts a store on a temporary folder. If the program is not installed, the
+// test is skipped.
 func S3(tb testing.TB) *Bucket {
 	tb.Helper()
 	program := testtool.Path(tb, "versitygw")
@@ -65,7 +66,7 @@ func S3(tb testing.TB) *Bucket {
 		}
 		select {
 		case <-ctx.Done():
-			tb.Fatalf("the S3 store does not answer: %v", err)
+			tb.Fatalf("the S3 store does not respond: %v", err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Standby starts a server that follows this one by synchronous streaming
-// replication: a change is acknowledged when both have it. It ends with the test.
+// Standby starts a synchronous streaming standby of this server: a change is
+// acknowledged when both have it. It stops at the end of the test.
 func (s *Server) Standby(tb testing.TB) *Server {
 	tb.Helper()
 	return s.standby(tb, (*Server).Follow)
 }
 
-// AsyncStandby starts a server that follows this one by streaming replication, which
-// acknowledges changes that the standby does not have. It ends with the test.
+// AsyncStandby starts an asynchronous streaming standby: changes are
+// acknowledged before the standby has them. It stops at the end of the test.
 func (s *Server) AsyncStandby(tb testing.TB) *Server {
 	tb.Helper()
 	return s.standby(tb, (*Server).FollowAsync)
@@ -41,8 +41,8 @@ func (s *Server) standby(tb testing.TB, follow func(*Server, *Server) error) *Se
 	return standby
 }
 
-// NewStandby prepares a server that does not run; [Server.Follow] or
-// [Server.FollowAsync] starts it.
+// NewStandby prepares a server without starting it; [Server.Follow] or
+// [Server.FollowAsync] does.
 func (s *Server) NewStandby() (*Server, error) {
 	folder, err := os.MkdirTemp("", "tidings-postgres-")
 	if err != nil {
@@ -59,8 +59,8 @@ func (s *Server) NewStandby() (*Server, error) {
 	return standby, err
 }
 
-// Follow makes a server that does not run a synchronous standby of another, on the port
-// that it had: what it held itself is gone.
+// Follow turns a stopped server into a synchronous standby of another one, on
+// its previous port. It discards the server's own data.
 func (s *Server) Follow(primary *Server) error {
 	if err := s.FollowAsync(primary); err != nil {
 		return err
@@ -89,7 +89,8 @@ func (s *Server) FollowAsync(primary *Server) error {
 	return until(primary.URL("postgres"), "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')")
 }
 
-// CatchUp waits until a standby has all that its primary acknowledged before.
+// CatchUp waits until a standby has replayed everything that its primary had
+// acknowledged.
 func (s *Server) CatchUp(primary *Server) error {
 	db, err := sql.Open("pgx", primary.URL("postgres"))
 	if err != nil {
@@ -103,7 +104,7 @@ func (s *Server) CatchUp(primary *Server) error {
 	return until(s.URL("postgres"), "SELECT pg_last_wal_replay_lsn() >= '"+end+"'::pg_lsn")
 }
 
-// until waits until a query, of one boolean, is true.
+// until waits until a query returns true.
 func until(url, query string) error {
 	db, err := sql.Open("pgx", url)
 	if err != nil {
@@ -117,13 +118,13 @@ func until(url, query string) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the standby does not follow: not within %v: %s", startTime, query)
+			return fmt.Errorf("the standby did not catch up within %v: %s", startTime, query)
 		}
 		<-time.After(20 * time.Millisecond)
 	}
 }
 
-// Promote makes a standby a primary.
+// Promote promotes a standby to primary.
 func (s *Server) Promote() error {
 	db, err := sql.Open("pgx", s.URL("postgres"))
 	if err != nil {
@@ -137,5 +138,5 @@ func (s *Server) Promote() error {
 	return nil
 }
 
-// Address is where the server listens.
+// Address returns the server's address.
 func (s *Server) Address() string { return "127.0.0.1:" + strconv.Itoa(s.port) }

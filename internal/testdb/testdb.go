@@ -1,6 +1,6 @@
-// Package testdb gives any test a throw-away database: a SQLite file, or a
-// database in a PostgreSQL server that is started once per test binary and ends
-// with it.
+// Package testdb provides temporary databases for tests: SQLite files, or
+// databases in a PostgreSQL server that is started once per test binary and
+// stopped with it.
 package testdb
 
 import (
@@ -36,7 +36,7 @@ type Server struct {
 	cmd    *exec.Cmd
 }
 
-// StartPostgres starts a server. Durability is as in production: fsync is on.
+// StartPostgres starts a server with the durability of production: fsync is on.
 func StartPostgres() (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -75,7 +75,7 @@ func (s *Server) init() error {
 	return nil
 }
 
-// Start starts the server again after [Server.Kill].
+// Start restarts the server after [Server.Kill].
 func (s *Server) Start() error {
 	log, err := os.OpenFile(filepath.Join(s.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -95,10 +95,10 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// startTime is how long a server may take to start.
+// startTime limits the start of a server.
 const startTime = 30 * time.Second
 
-// waitFor waits until a database answers.
+// waitFor waits until a database accepts connections.
 func waitFor(url string) error {
 	db, err := sql.Open("pgx", url)
 	if err != nil {
@@ -117,13 +117,13 @@ func waitFor(url string) error {
 	}
 }
 
-// URL returns the address of a database in the server.
+// URL returns the URL of a database in the server.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://tidings@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
 
-// Create creates an empty database, with options of CREATE DATABASE, and returns
-// its URL.
+// Create creates an empty database with the given options of CREATE DATABASE,
+// and returns its URL.
 func (s *Server) Create(database string, options ...string) (string, error) {
 	if err := run(s.URL("postgres"), "CREATE DATABASE "+database+" "+strings.Join(options, " ")); err != nil {
 		return "", fmt.Errorf("create database %s: %w", database, err)
@@ -141,10 +141,10 @@ func run(url, statements string) error {
 	return err
 }
 
-// Kill ends the server at once, as a power cut would end its process.
+// Kill kills the server, as a power failure would.
 func (s *Server) Kill() error { return s.signal(syscall.SIGQUIT) }
 
-// Stop ends the server in good order, but does not wait for its clients.
+// Stop shuts the server down cleanly without waiting for its clients.
 func (s *Server) Stop() error { return s.signal(syscall.SIGINT) }
 
 // Close stops the server and removes its folder.
@@ -169,8 +169,9 @@ func (s *Server) signal(sig syscall.Signal) error {
 
 func (s *Server) data() string { return filepath.Join(s.folder, "data") }
 
-// command runs a PostgreSQL program; as root it takes another account, because
-// PostgreSQL refuses to run as root. The server ends with the test binary.
+// command prepares a PostgreSQL program. It runs as another account if this
+// process is root, because PostgreSQL refuses to run as root. The program ends
+// with the test binary.
 func (s *Server) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.binary, program), args...)
 	cmd.Dir = s.folder
@@ -179,7 +180,7 @@ func (s *Server) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// account is who runs PostgreSQL, which refuses to run as root.
+// account returns the account that runs PostgreSQL if this process is root.
 func account() (uid, gid int, err error) {
 	if os.Getuid() != 0 {
 		return os.Getuid(), os.Getgid(), nil
@@ -191,10 +192,10 @@ func account() (uid, gid int, err error) {
 			return uid, gid, nil
 		}
 	}
-	return 0, 0, errors.New("postgres refuses to run as root and there is no account postgres or nobody")
+	return 0, 0, errors.New("postgres refuses to run as root, and neither account postgres nor nobody exists")
 }
 
-var errNoPostgres = errors.New("there is no PostgreSQL server")
+var errNoPostgres = errors.New("PostgreSQL is not installed")
 
 // binariesEnv is the folder of the server's programs, if it is not the one that is
 // installed. Accounts other than root's can read it.
@@ -214,7 +215,7 @@ func binaries() (string, error) {
 	}
 	path, err := exec.LookPath("initdb")
 	if err != nil {
-		return "", fmt.Errorf("%w on this machine; 'make postgresql' installs it", errNoPostgres)
+		return "", fmt.Errorf("%w; install it with 'make postgresql'", errNoPostgres)
 	}
 	return filepath.Dir(path), nil
 }
@@ -234,11 +235,11 @@ var (
 	started   atomic.Bool
 )
 
-// Postgres returns the URL of a new, empty database, whose search_path is the
-// schema "app", as if it were an application's: statements that don't name a
-// schema don't find tables of Tidings. Options are those of CREATE DATABASE.
-// Packages whose tests use it
-// call [Main] from TestMain. Where PostgreSQL is not installed the test is left out.
+// Postgres returns the URL of a new, empty database. Its search_path is the
+// schema "app", as in an application's database, so that unqualified statements
+// do not find the tables of Tidings. Options are those of CREATE DATABASE.
+// Packages that use it call [Main] from TestMain. If PostgreSQL is not
+// installed, the test is skipped.
 func Postgres(tb testing.TB, options ...string) string {
 	tb.Helper()
 	started.Store(true)
@@ -255,7 +256,8 @@ func Postgres(tb testing.TB, options ...string) string {
 	return url
 }
 
-// OwnServer starts a server for one test, which may kill it. It ends with the test.
+// OwnServer starts a server for one test, which may kill it. It stops at the
+// end of the test.
 func OwnServer(tb testing.TB) *Server {
 	tb.Helper()
 	server, err := StartPostgres()
@@ -277,8 +279,8 @@ func need(tb testing.TB, err error) {
 	}
 }
 
-// Main runs the tests and stops the server that [Postgres] started, if it did.
-// It returns the exit code.
+// Main runs the tests, stops the server that [Postgres] may have started, and
+// returns the exit code.
 func Main(m *testing.M) int {
 	code := m.Run()
 	if started.Load() {

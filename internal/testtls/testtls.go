@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// CA is a certificate authority that only one test trusts.
+// CA is a certificate authority for a single test.
 type CA struct {
 	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-// NewCA returns an authority of its own.
+// NewCA returns a new authority.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
 	ca := &CA{t: t}
@@ -39,14 +39,14 @@ func NewCA(t testing.TB) *CA {
 	return ca
 }
 
-// Issue returns a certificate for hosts, names or addresses, for servers and
-// clients. It is valid for an hour.
+// Issue returns a server and client certificate for hosts, which are names or
+// addresses. It is valid for an hour.
 func (ca *CA) Issue(hosts ...string) tls.Certificate {
 	ca.t.Helper()
 	return ca.IssueUntil(time.Now().Add(time.Hour), hosts...)
 }
 
-// IssueUntil is Issue with an end, which may be in the past.
+// IssueUntil is like Issue with a given expiry, which may be in the past.
 func (ca *CA) IssueUntil(end time.Time, hosts ...string) tls.Certificate {
 	ca.t.Helper()
 	template := &x509.Certificate{
@@ -81,17 +81,17 @@ func (ca *CA) sign(template, parent *x509.Certificate, signer *ecdsa.PrivateKey)
 	return key, der
 }
 
-// Pool returns a pool that trusts the authority only.
+// Pool returns a pool with this authority only.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	return pool
 }
 
-// PEM returns the authority's certificate.
+// PEM returns the authority's certificate in PEM format.
 func (ca *CA) PEM() string { return encode("CERTIFICATE", ca.cert.Raw) }
 
-// PEM returns a certificate and its key.
+// PEM returns a certificate and its key in PEM format.
 func PEM(t testing.TB, c tls.Certificate) (certificate, key string) {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)

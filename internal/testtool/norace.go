@@ -2,5 +2,5 @@
 
 package testtool
 
-// Raced says whether the race detector is on.
+// Raced reports whether the race detector is enabled.
 const Raced = false

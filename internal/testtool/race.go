@@ -2,6 +2,6 @@
 
 package testtool
 
-// Raced says that the race detector is on: everything takes longer and allocates
-// more, so that tests of rates and memory allow for it.
+// Raced reports whether the race detector is enabled. It slows everything down
+// and allocates more, so tests of time and memory must allow for it.
 const Raced = true

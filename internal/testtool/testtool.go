@@ -1,6 +1,6 @@
-// Package testtool finds the programs, other than Go, that tests run. A test whose
-// program is missing is skipped, unless the make target that runs it promises to
-// install the program: then it fails.
+// Package testtool finds non-Go programs that tests need. If a program is
+// missing, the test is skipped, unless it runs under a make target that
+// installs the program; then it fails.
 package testtool
 
 import (
@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// requireEnv lists the programs, separated by commas, without which tests fail
-// instead of being skipped. "all" is all of them. The Makefile sets it.
+// requireEnv is a comma-separated list of programs without which tests fail
+// instead of being skipped; "all" stands for all of them. The Makefile sets it.
 const requireEnv = "TIDINGS_TEST_REQUIRE"
 
-// PostgreSQL is the one program that "make test" installs.
+// PostgreSQL is the only program that "make test" installs.
 const PostgreSQL = "postgresql"
 
 // Missing skips the test, or fails it if the program is required.
@@ -29,19 +29,19 @@ func Missing(tb testing.TB, name string) {
 		target = "make test"
 	}
 	if requires(name) {
-		tb.Fatalf("%s is missing; %q installs it", name, target)
+		tb.Fatalf("%s is not installed; run %q to install it", name, target)
 	}
-	tb.Skipf("left out: %s is missing; %q installs it", name, target)
+	tb.Skipf("%s is not installed; run %q to install it", name, target)
 }
 
-// All reports whether "make test-all" runs the test, which may take long then.
+// All reports whether the test runs under "make test-all", where it may take long.
 func All() bool { return requires("all") }
 
-// InAll skips the test unless "make test-all" runs it: it takes long.
+// InAll skips the test except under "make test-all", because it takes long.
 func InAll(tb testing.TB) {
 	tb.Helper()
 	if !All() {
-		tb.Skip(`left out: it takes long; "make test-all" runs it`)
+		tb.Skip(`slow test: run it with "make test-all"`)
 	}
 }
 
@@ -50,8 +50,8 @@ func requires(name string) bool {
 	return slices.Contains(required, name) || slices.Contains(required, "all")
 }
 
-// Allow returns the limit for a wait in real time that takes at most d on a machine
-// with nothing else to do: four times d with the race detector.
+// Allow returns the time limit for a wait in real time that takes at most d on
+// an idle machine: four times d, for the race detector.
 func Allow(d time.Duration) time.Duration {
 	if Raced {
 		return 4 * d
@@ -59,11 +59,12 @@ func Allow(d time.Duration) time.Duration {
 	return d
 }
 
-// folders are where the Makefile puts programs, below the root of the repository.
+// folders lists where the Makefile installs programs, relative to the
+// repository root.
 var folders = []string{"bin", "bin/prometheus/usr/bin", "bin/frontends/usr/sbin", "bin/frontends/usr/bin"}
 
-// Path returns the path of a program that the Makefile built or that is on PATH.
-// Without one it calls [Missing].
+// Path returns the path of a program built by the Makefile or found on PATH. If
+// there is none, it calls [Missing].
 func Path(tb testing.TB, name string) string {
 	tb.Helper()
 	_, here, _, _ := runtime.Caller(0)

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// spy is a test that records how it ended.
+// spy records how a test ended.
 type spy struct {
 	testing.TB
 	skipped, failed bool
@@ -50,7 +50,7 @@ func TestMissingProgram(t *testing.T) {
 		if s.failed != tt.fails || s.skipped == tt.fails {
 			t.Errorf("%q, %q: failed %v, skipped %v", tt.require, tt.program, s.failed, s.skipped)
 		}
-		if !strings.Contains(s.text, "is missing; %q installs it") {
+		if !strings.Contains(s.text, "is not installed; run %q to install it") {
 			t.Errorf("text: %q", s.text)
 		}
 	}
