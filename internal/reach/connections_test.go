@@ -392,19 +392,19 @@ func TestFailuresOnTheWay(t *testing.T) {
 		},
 		"OAuth2: refuses": {
 			url: server.URL, http: oauth2(tokenEndpoint(401, `{"error":"invalid_client"}`)),
-			reason: "credentials", detail: "token endpoint answered 401 invalid_client",
+			reason: "credentials", detail: "token endpoint responded with 401 invalid_client",
 		},
 		"OAuth2: in trouble": {
 			url: server.URL, http: oauth2(tokenEndpoint(500, "hidden")), reason: "credentials",
-			detail: "token endpoint answered 500",
+			detail: "token endpoint responded with 500",
 		},
 		"OAuth2: redirects": {
 			url: server.URL, http: oauth2(tokenEndpoint(302, "")), reason: "credentials",
-			detail: "token endpoint answered 302",
+			detail: "token endpoint responded with 302",
 		},
 		"OAuth2: switches": {
 			url: server.URL, http: oauth2("http://" + switching), reason: "credentials",
-			detail: "token endpoint answered 101",
+			detail: "token endpoint responded with 101",
 		},
 		"OAuth2: no token": {
 			url: server.URL, http: oauth2(tokenEndpoint(200, `{}`)), reason: "credentials",
