@@ -120,12 +120,12 @@ webhook:
       http: {http_headers: {"X-Secret: hunter2": {values: [x]}, X-A: {secrets: ["hunter2\n"]}}}
       secret: {env: "whsec_hunter2="}
 `, []string{
-			`:5:12: webhook.endpoints[0].url: the URL has an "@" or a "#" after its host`,
+			`:5:12: webhook.endpoints[0].url: the URL has an "@" or "#" after its host`,
 			`:6:13: webhook.endpoints[0].name: a name is shown in logs and metrics`,
 			`:7:17: webhook.endpoints[0].headers: a header name contains an invalid character, such as a space or colon; write the name as the key`,
 			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or password must be percent-encoded: %40 for "@"`,
 			`:8:74: webhook.endpoints[0].http.basic_auth: expected keys with values`,
-			`:10:29: webhook.endpoints[1].http.http_headers[]: a header name has`,
+			`:10:29: webhook.endpoints[1].http.http_headers[]: a header name contains`,
 			`:10:65: webhook.endpoints[1].http.http_headers.X-A: the value of header X-A contains a line break`,
 			`:11:15: webhook.endpoints[1].secret: env expects the name of an environment variable, not its value`,
 		}},
@@ -143,7 +143,7 @@ webhook:
 			`:2:21: tracing.endpoint: must not hold a user name or password; set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS`,
 			`:3:24: files.s3.endpoint: must not hold a user name or password; use access_key and secret_key`,
 			`:4:30: connectors.presets[0].url: must not hold a user name or password; every user sees it`,
-			`:7:12: webhook.endpoints[0].url: the URL has an "@" or a "#" after its host`,
+			`:7:12: webhook.endpoints[0].url: the URL has an "@" or "#" after its host`,
 			`:9:13: webhook.endpoints[1].name: a name is shown in logs and metrics`,
 		}},
 		"everything": {`listen: [here]
@@ -181,7 +181,7 @@ webhook:
 			`:6:51: auth.tokens[0].role: expected one of user, developer, admin`,
 			`:7:14: log.level: expected one of`,
 			`:11:36: webhook.endpoints[0].headers.x-a: the header X-A comes from headers.X-A already`,
-			`:11:45: webhook.endpoints[0].headers: a header name has a character`,
+			`:11:45: webhook.endpoints[0].headers: a header name contains an invalid`,
 			`:12:25: webhook.endpoints[0].http.proxy_url: not a valid URL`,
 			`:13:16: webhook.endpoints[0].events[0]: pattern "nothing.at_all" matches no event`,
 			`:14:13: webhook.endpoints[1].url: expected a string`,
@@ -196,7 +196,7 @@ webhook:
 			`:19:66: webhook.endpoints[5].partitions: must not be more than max_in_flight (1)`,
 		}},
 		"parameters of a URL": {"database_url: postgres://h/d?sslmode=hunter2&connect_timeout=x\n", []string{
-			`:1:15: database_url: the parameter sslmode is invalid: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout has`,
+			`:1:15: database_url: the parameter sslmode is invalid: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout is`,
 		}},
 		"connections in a URL": {"database_url: postgres://h/d?pool_max_conns=2\n", []string{
 			`:1:15: database_url: the parameter pool_max_conns must be at least 6`,
