@@ -122,12 +122,12 @@ func TestRefusals(t *testing.T) {
 			{"GET", "/events?wait=61s", "", 422, "must be at most 60s"},
 			{"POST", "/webhooks/replays", `{"endpoint":"none"}`, 422, `"location":"endpoint"`},
 			{"POST", "/webhooks/replays", `{"endpoint":"books","events":["ordr.*"]}`, 422, "did you mean"},
-			{"POST", "/webhooks/replays", `{"endpoint":`, 400, "the body is not JSON"},
+			{"POST", "/webhooks/replays", `{"endpoint":`, 400, "the body is not valid JSON"},
 			{"POST", "/webhooks/replays", `{"endpoint":"books","all":true}`, 422, "body.all"},
 			{"POST", "/webhooks/endpoints/books/discard", `{}`, 422, "name one event, or set all"},
 			{"POST", "/webhooks/endpoints/books/discard", `{"event":"7"}`, 404, "no dead letter 7"},
 			{"POST", "/webhooks/replays/0195c1f0-0000-7000-8000-000000000000/cancel", "", 404, "there is no replay"},
-			{"POST", "/webhooks/events", "", 405, "this path takes GET"},
+			{"POST", "/webhooks/events", "", 405, "allowed methods: GET"},
 			{"GET", "/webhooks", "", 404, path + "/openapi.json lists"},
 		} {
 			a := w.request(w.Context(), "op manager", test.method, test.target, test.body)
