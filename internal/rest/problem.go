@@ -197,7 +197,7 @@ func NoSuchRoute(mux interface {
 			}
 		}
 		if allowed == nil {
-			Refuse(w, http.StatusNotFound, "there is no such path; "+where+" lists those there are")
+			Refuse(w, http.StatusNotFound, "no such path; see "+where+" for the available ones")
 			return
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
