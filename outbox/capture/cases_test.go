@@ -146,7 +146,10 @@ func TestKeys(t *testing.T) {
 			columns: "id uuid PRIMARY KEY", values: "'550E8400-E29B-41D4-A716-446655440000'",
 			wantID: "550e8400-e29b-41d4-a716-446655440000", wantURL: "/thing/550e8400-e29b-41d4-a716-446655440000",
 		},
-		{columns: "id text PRIMARY KEY", values: "'a/b c?ä'", wantID: "a/b c?ä", wantURL: "/thing/a%2Fb%20c%3F%C3%A4"},
+		{
+			columns: "id text PRIMARY KEY", values: "'a/b c?ä'", wantID: "a/b c?ä",
+			wantURL: "/thing/a%2Fb%20c%3F%C3%A4",
+		},
 		{columns: "id text PRIMARY KEY", values: `E'a\nb'`, wantID: "a%0Ab", wantURL: "/thing/a%250Ab"},
 		{columns: "id text PRIMARY KEY", values: "''", wantID: "?", wantURL: "/thing/%3F"},
 		{

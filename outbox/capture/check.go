@@ -242,10 +242,11 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 			if ctx.Err() != nil {
 				return found, ctx.Err()
 			}
+			told := kinds[Columns] && hasCode(failed, invalidParameter) // the finding says why
 			for i, f := range found {
 				if f.Table == row.relation && slices.Contains(mends, f.Kind) {
 					found[i].Mended = failed == nil
-					if failed != nil && !(kinds[Columns] && hasCode(failed, invalidParameter)) { // which the finding says
+					if failed != nil && !told {
 						found[i].What += "; not mended: " + failed.Error()
 					}
 				}

@@ -367,14 +367,16 @@ func TestHostileParent(t *testing.T) {
 		"CREATE TABLE public.children (id int PRIMARY KEY, parent int)",
 		"GRANT SELECT, TRIGGER ON public.parents, public.children TO reads_parents")
 	table := capture.Table{
-		Name: "parents", Type: "parent", User: "owner", Parts: []capture.Part{{Name: "children", Key: []string{"parent"}}},
+		Name: "parents", Type: "parent", User: "owner",
+		Parts: []capture.Part{{Name: "children", Key: []string{"parent"}}},
 	}
 	if err := capture.Attach(t.Context(), relay, []capture.Table{table}, a.o); err != nil {
 		t.Fatal(err)
 	}
 	exec("INSERT INTO public.children VALUES (1, 1)")
 	a.wantTold("before", "updated 1@ann")
-	exec("ALTER TABLE public.parents ENABLE ROW LEVEL SECURITY", "CREATE POLICY p ON public.parents USING (public.mark())",
+	exec("ALTER TABLE public.parents ENABLE ROW LEVEL SECURITY",
+		"CREATE POLICY p ON public.parents USING (public.mark())",
 		"INSERT INTO public.children VALUES (2, 1)", "TRUNCATE public.parents")
 	a.wantTold("with a policy", "updated 1")
 	exec("ALTER TABLE public.parents RENAME TO former",
