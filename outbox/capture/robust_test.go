@@ -1,6 +1,7 @@
 package capture_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,40 @@ func TestMigrations(t *testing.T) {
 			}
 			a.wantTold("after Repair", want)
 		})
+	}
+}
+
+// Attach enables what somebody disabled, on partitions too, and makes up for what was
+// written meanwhile.
+func TestAttachEnables(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.exec("CREATE TABLE public.t (id int PRIMARY KEY, v int) PARTITION BY RANGE (id)",
+		"CREATE TABLE public.leaf PARTITION OF public.t FOR VALUES FROM (0) TO (100)")
+	table := capture.Table{Name: "t", Type: "thing"}
+	a.attach(table)
+	for n, disabled := range []string{"public.t", "public.leaf"} {
+		a.exec(fmt.Sprintf("INSERT INTO public.t VALUES (%d, 1)", n))
+		a.repair(table)
+		a.told()
+		a.exec("ALTER TABLE "+disabled+" DISABLE TRIGGER ALL", fmt.Sprintf("UPDATE public.t SET v = v + 1 WHERE id = %d", n))
+		a.wantTold("disabled", "")
+		if found := a.repair(table); !strings.Contains(found, "disabled: ") || strings.Contains(found, "mended") {
+			t.Errorf("Repair: %s", found)
+		}
+		a.attach(table)
+		if found := a.findings(table); found != "" {
+			t.Errorf("Check: %s", found)
+		}
+		if told := a.told(); !strings.Contains(told, fmt.Sprintf("updated %d", n)) {
+			t.Errorf("made up for: %s", told)
+		}
+		a.exec(fmt.Sprintf("UPDATE public.t SET v = v + 1 WHERE id = %d", n))
+		a.wantTold("enabled", fmt.Sprintf("updated %d", n))
+	}
+	gaps, err := capture.Gaps(t.Context(), a.db, a.o, time.Time{})
+	if err != nil || len(gaps) != 2 || gaps[0].Reason != "disabled" {
+		t.Errorf("gaps %+v, %v", gaps, err)
 	}
 }
 
