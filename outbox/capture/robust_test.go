@@ -214,7 +214,8 @@ func TestAttachEnables(t *testing.T) {
 		a.exec(fmt.Sprintf("INSERT INTO public.t VALUES (%d, 1)", n))
 		a.repair(table)
 		a.told()
-		a.exec("ALTER TABLE "+disabled+" DISABLE TRIGGER ALL", fmt.Sprintf("UPDATE public.t SET v = v + 1 WHERE id = %d", n))
+		a.exec("ALTER TABLE "+disabled+" DISABLE TRIGGER ALL",
+			fmt.Sprintf("UPDATE public.t SET v = v + 1 WHERE id = %d", n))
 		a.wantTold("disabled", "")
 		if found := a.repair(table); !strings.Contains(found, "disabled: ") || strings.Contains(found, "mended") {
 			t.Errorf("Repair: %s", found)
