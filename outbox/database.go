@@ -34,6 +34,7 @@ type Database struct {
 // eventlog/sqlite.
 type Log interface {
 	eventlog.Home
+	eventlog.Publisher
 	// Append writes events in a transaction.
 	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
 	// Migrate creates or updates its tables; Pending reports whether it has to.

@@ -128,6 +128,11 @@ func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Eve
 	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", "", "", events)
 }
 
+// Publish implements [eventlog.Publisher].
+func (l *Log) Publish(ctx context.Context, events []eventlog.Publication) ([]string, error) {
+	return l.PublishWith(ctx, events, l.Append)
+}
+
 // Oldest implements [eventlog.Reader].
 func (l *Log) Oldest(ctx context.Context) (int64, error) {
 	var head int64

@@ -67,6 +67,11 @@ func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Eve
 	return sqllog.InsertEvents(ctx, tx, "tidings_events", "logged_at", now, events)
 }
 
+// Publish implements [eventlog.Publisher].
+func (l *Log) Publish(ctx context.Context, events []eventlog.Publication) ([]string, error) {
+	return l.PublishWith(ctx, events, l.Append)
+}
+
 // Advance implements [eventlog.Reader]: what is committed has its number. The first call
 // of a process begins an epoch, since the file may have come from a backup.
 func (l *Log) Advance(ctx context.Context) (int64, error) {

@@ -18,11 +18,11 @@ func resourceMigrations(folder string) sqldb.Migrations {
 
 // Migrate creates or updates the tables. It is safe to call on every start.
 func (s *Store) Migrate(ctx context.Context) error {
-	return s.session.explainStart(s.log.Migrate(ctx, s.migrations))
+	return s.session.explainStart(s.log.Migrate(ctx, s.migrations...))
 }
 
 // Pending reports whether [Store.Migrate] has anything to do.
 func (s *Store) Pending(ctx context.Context) (bool, error) {
-	pending, err := s.log.Pending(ctx, s.migrations)
+	pending, err := s.log.Pending(ctx, s.migrations...)
 	return pending, s.session.explainStart(err)
 }

@@ -34,7 +34,7 @@ type Store struct {
 	txOptions      *sql.TxOptions
 	session        session
 	ready          readyQuery
-	migrations     sqldb.Migrations
+	migrations     []sqldb.Migrations
 	listen         *listener // nil if there are no other replicas to listen to
 	closers        []func() error
 	file           *openedFile // SQLite only; nil on PostgreSQL
@@ -43,6 +43,7 @@ type Store struct {
 // Log is an event log that can be written to.
 type Log interface {
 	eventlog.Home
+	eventlog.Publisher
 	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
 	Migrate(ctx context.Context, more ...sqldb.Migrations) error
 	Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error)
@@ -115,7 +116,7 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
 		log:        sqlitelog.New(logReader, writer),
-		migrations: resourceMigrations("sqlite"), ready: readyQuery{text: "SELECT ''"},
+		migrations: []sqldb.Migrations{resourceMigrations("sqlite")}, ready: readyQuery{text: "SELECT ''"},
 		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close}, file: opened,
 	}, nil
 }
@@ -128,6 +129,19 @@ func openReader(dsn string, file *openedFile, connections int) (*sql.DB, error) 
 	db := sql.OpenDB(connector)
 	db.SetMaxOpenConns(connections)
 	return db, nil
+}
+
+// DB is the pool of requests.
+func (s *Store) DB() *sql.DB { return s.writer }
+
+// LogOnly leaves out the tables of resources: only those of the event log are made and
+// needed.
+func (s *Store) LogOnly() *Store {
+	s.migrations = nil
+	if len(s.ready.args) == 2 {
+		s.ready.args[1] = logTables()
+	}
+	return s
 }
 
 // Log returns the event log in the database.

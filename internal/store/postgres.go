@@ -17,6 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/eventlog/postgres/listen"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
@@ -83,7 +84,7 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."),
 		log: log, session: session,
 		txOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		migrations: resourceMigrations("postgres"), ready: usable(schema),
+		migrations: []sqldb.Migrations{resourceMigrations("postgres")}, ready: usable(schema),
 		closers: []func() error{closeDB, closeDeliveryDB},
 	}
 	if !o.PollOnly {

@@ -1,12 +1,18 @@
 package store
 
+import (
+	"slices"
+	"strings"
+)
+
 // tables lists what requests and deliveries use; tidings_history_id is a
 // sequence.
 var tables = []string{
 	"configurations", "connectors", "context_history", "contexts", "encryption_keys", "files", "model_providers",
 	"provider_builds", "providers", "user_feedback", "users", "variables", "vector_store_items", "vector_stores",
 	"tidings_controls", "tidings_cursors", "tidings_epochs", "tidings_events", "tidings_expiry", "tidings_gaps",
-	"tidings_head", "tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked", "tidings_replays",
+	"tidings_head", "tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked",
+	"tidings_publications", "tidings_replays",
 	"tidings_replicas", "tidings_retries",
 }
 
@@ -27,4 +33,9 @@ func usable(schema string) readyQuery {
 		END
 		FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
 		WHERE n.nspname = $1 AND c.relname = ANY($2::text[])`, []any{schema, tables}}
+}
+
+// logTables are those of the event log.
+func logTables() []string {
+	return slices.DeleteFunc(slices.Clone(tables), func(name string) bool { return !strings.HasPrefix(name, "tidings_") })
 }
