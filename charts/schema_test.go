@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,15 +23,82 @@ type object = map[string]any
 // server reads them with, so that the chart knows exactly the same keys.
 func TestSchemaKnowsAllSettings(t *testing.T) {
 	const file = "tidings/values.schema.json"
-	before, err := os.ReadFile(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var schema object
-	if err := json.Unmarshal(before, &schema); err != nil {
+	if err := json.Unmarshal(text, &schema); err != nil {
 		t.Fatal(err)
 	}
 	schema["definitions"] = definitions()
+	generated(t, file, schema)
+}
+
+// The schema of configuration files, for editors, with the descriptions of the manual.
+func TestSchemaOfTheConfiguration(t *testing.T) {
+	text := object{"type": "string"}
+	schema := schemaOf(reflect.TypeFor[config.Config](), "")
+	schema["$schema"] = "http://json-schema.org/draft-07/schema#"
+	schema["title"] = "Tidings configuration"
+	schema["patternProperties"] = object{"^x-": object{}}
+	schema["definitions"] = object{
+		"secret": object{"anyOf": []any{text, closed(object{"file": text}, "file"), closed(object{"env": text}, "env")}},
+		"file":   text,
+	}
+	endpoints := settingIn(schema, "webhook.endpoints")
+	endpoints["items"].(object)["required"] = []string{"url"}
+	for key, description := range descriptions(t) {
+		if setting := settingIn(schema, key); setting != nil {
+			setting["description"] = description
+		} else if setting := settingIn(endpoints["items"].(object), key); setting != nil {
+			setting["description"] = description
+		}
+	}
+	generated(t, "../docs/tidings.schema.json", schema)
+}
+
+// settingIn returns the schema of a setting; nil if there is none.
+func settingIn(schema object, key string) object {
+	for name := range strings.SplitSeq(key, ".") {
+		properties, _ := schema["properties"].(object)
+		if schema, _ = properties[name].(object); schema == nil {
+			return nil
+		}
+	}
+	if schema["$ref"] != nil { // whose other members don't count
+		return nil
+	}
+	return schema
+}
+
+// descriptions returns what the manual says of settings.
+func descriptions(t *testing.T) map[string]string {
+	t.Helper()
+	manual, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]string)
+	for line := range strings.Lines(string(manual)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+		if len(cells) != 3 || !strings.HasPrefix(strings.TrimSpace(cells[0]), "`") {
+			continue
+		}
+		for _, key := range regexp.MustCompile("`([a-z0-9_.]+)`").FindAllStringSubmatch(cells[0], -1) {
+			found[key[1]] = strings.TrimSpace(cells[2])
+		}
+	}
+	return found
+}
+
+// generated fails the test unless a file is what is generated, or writes it.
+func generated(t *testing.T, file string, schema object) {
+	t.Helper()
+	before, err := os.ReadFile(file)
+	if err != nil && !*update {
+		t.Fatal(err)
+	}
 	var after bytes.Buffer
 	encoder := json.NewEncoder(&after)
 	encoder.SetEscapeHTML(false)

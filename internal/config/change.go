@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,7 +21,7 @@ func (l Log) SlogLevel() slog.Level {
 
 // reloadable are the settings that take effect without a restart.
 var reloadable = []string{
-	"webhook.endpoints", "webhook.source", "webhook.retention", "webhook.history_retention",
+	"webhook.endpoints", "webhook.endpoint_files", "webhook.source", "webhook.retention", "webhook.history_retention",
 	"webhook.dead_letter_retention",
 	"egress.deny_networks", "egress.allow_networks", "egress.user_urls.allow_networks", "auth.tokens",
 	"auth.admin_emails", "log.level",
@@ -68,6 +69,10 @@ func setting(cfg *Config, key string) reflect.Value {
 func (c *Config) Digest() string {
 	hash := sha256.New()
 	files := slices.Clone(c.files)
+	for _, pattern := range c.Webhook.EndpointFiles {
+		found, _ := filepath.Glob(pattern) // [Load] checked the pattern
+		files = append(files, found...)
+	}
 	for _, t := range c.Auth.Tokens {
 		files = append(files, t.Token.File)
 	}
@@ -82,7 +87,7 @@ func (c *Config) Digest() string {
 			continue
 		}
 		text, err := regular.Read(file)
-		fmt.Fprintf(hash, "%d %v\n%s", len(text), err != nil, text)
+		fmt.Fprintf(hash, "%s %d %v\n%s", file, len(text), err != nil, text)
 	}
 	return fmt.Sprintf("%x", hash.Sum(nil))
 }

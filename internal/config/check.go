@@ -12,22 +12,25 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/pgurl"
-	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/sender"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // check notes what is wrong with settings that have the right types.
 func (d *decoder) check(cfg *Config) {
+	d.checkMode(cfg)
 	d.checkServer(cfg)
 	d.checkAuth(cfg)
 	names := make(map[string]int)
 	for i := range cfg.Webhook.Endpoints {
-		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i))
+		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i), cfg.types, cfg.EndpointEgress())
 		d.checkName(&cfg.Webhook.Endpoints[i], i, names)
 	}
 	successors := make(map[string]int)
@@ -52,9 +55,11 @@ func (d *decoder) check(cfg *Config) {
 }
 
 func (d *decoder) checkServer(cfg *Config) {
-	host, _, err := net.SplitHostPort(cfg.Listen)
+	host, port, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
 		d.at("listen", `expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"`)
+	} else if n, err := strconv.Atoi(port); err == nil && (n < 0 || n > math.MaxUint16) {
+		d.at("listen", "there is no port beyond 65535")
 	}
 	if cfg.Auth.Disabled && err == nil && !isLoopback(host) {
 		d.at("auth.disabled",
@@ -212,6 +217,13 @@ func (d *decoder) checkAuth(cfg *Config) {
 	for i, t := range cfg.Auth.Tokens {
 		key := fmt.Sprintf("auth.tokens[%d]", i)
 		d.checkToken(key, t)
+		if cfg.Relay {
+			if t.User == "" || len(t.User) > 200 || strings.ContainsFunc(t.User, unicode.IsControl) {
+				d.at(key+".user", "expected a name of at most 200 bytes: who or what uses the token")
+			}
+			d.oneOf(key+".role", t.Role, "publisher", "reader", "operator", "admin")
+			continue
+		}
 		d.email(key+".user", t.User)
 		d.oneOf(key+".role", t.Role, "user", "developer", "admin")
 	}
@@ -223,7 +235,7 @@ func (d *decoder) checkToken(key string, t Token) {
 	}
 	if t.Token.Set() {
 		if t.SHA256 != "" {
-			d.at(key+".sha256", "stands beside token; one of them is enough")
+			d.at(key+".sha256", "set either sha256 or token, not both")
 		}
 		if text := d.readable(key+".token", t.Token); text != "" && len(text) < minToken {
 			d.at(key+".token", `is shorter than %d bytes; "tidings token" makes one`, minToken)
@@ -261,19 +273,19 @@ func (d *decoder) readable(key string, s SecretSource) string {
 	return text
 }
 
-func (d *decoder) checkEndpoint(e *Endpoint, key string) {
+func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types, egress sender.Egress) {
 	if e.URL == "" {
 		if !d.isUnread(key + ".url") {
 			d.at(key, "url is missing")
 		}
-	} else if _, err := sender.CheckURL(e.URL); err != nil {
-		d.at(key+".url", "%v", err)
+	} else {
+		d.checkEndpointURL(e, key, egress)
 	}
 	if e.Events != nil && len(e.Events) == 0 {
 		d.at(key+".events", "lists no pattern, so the endpoint would get nothing; leave it out for every event")
 	}
 	for i, text := range e.Events {
-		p, err := resource.Types().Parse(text)
+		p, err := types.Parse(text)
 		if err != nil {
 			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%v", err)
 		}
@@ -313,6 +325,68 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string) {
 	if err := e.HTTP.check(); err != nil {
 		d.at(key+".http", "%v", err)
 	}
+}
+
+// checkEndpointURL notes what is wrong with an endpoint's URL, and warns of what is
+// poor.
+func (d *decoder) checkEndpointURL(e *Endpoint, key string, egress sender.Egress) {
+	u, err := sender.CheckURL(strings.TrimSpace(e.URL))
+	switch {
+	case err != nil:
+		d.at(key+".url", "%v", err)
+		return
+	case strings.TrimSpace(e.URL) != e.URL:
+		d.at(key+".url", "has a space or a line break before or behind it")
+		return
+	}
+	if port, err := strconv.Atoi(u.Port()); err == nil && port > math.MaxUint16 {
+		d.at(key+".url", "there is no port beyond 65535")
+	}
+	address, err := netip.ParseAddr(u.Hostname())
+	isLiteral := err == nil
+	if isLiteral && !e.usesProxy() {
+		if err := egress.Check(address); err != nil {
+			d.at(key+".url", "%v", err)
+		}
+	}
+	if e.Enabled != nil && !*e.Enabled {
+		return
+	}
+	if u.Scheme == "http" && isPublic(u.Hostname(), address) {
+		d.warn(key+".url", "plain http to a public host: whoever is on the way can read and change webhooks; use https")
+	}
+	if !e.Secret.Set() && len(e.Secrets) == 0 && u.User == nil && !e.authenticates() && !isLoopback(u.Hostname()) {
+		d.warn(key, "the receiver can't tell webhooks from forgeries; set secret, or a header such as Authorization")
+	}
+}
+
+// authenticates reports whether requests say who sends them.
+func (e *Endpoint) authenticates() bool {
+	h := e.HTTP.config
+	return len(e.Headers) > 0 || h != nil && (h.Authorization != nil || h.BasicAuth != nil || h.OAuth2 != nil ||
+		h.BearerToken != "" || h.BearerTokenFile != "" || h.HTTPHeaders != nil || h.TLSConfig.CertFile != "" ||
+		h.TLSConfig.Cert != "")
+}
+
+func (e *Endpoint) usesProxy() bool {
+	h := e.HTTP.config
+	return h != nil && (h.ProxyURL.URL != nil || h.ProxyFromEnvironment)
+}
+
+// privateNames end the names of hosts that are on somebody's own network.
+var privateNames = []string{
+	".local", ".localhost", ".internal", ".intranet", ".lan", ".home", ".corp", ".svc", ".cluster.local", ".test",
+	".example", ".invalid", ".home.arpa",
+}
+
+// isPublic reports whether a host is on the Internet, as far as its name or address says.
+func isPublic(host string, address netip.Addr) bool {
+	if address.IsValid() {
+		return !address.IsLoopback() && !address.IsPrivate() && !address.IsLinkLocalUnicast() && !address.IsUnspecified()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return strings.Contains(host, ".") &&
+		!slices.ContainsFunc(privateNames, func(end string) bool { return strings.HasSuffix(host, end) })
 }
 
 const maxAttempts = 100

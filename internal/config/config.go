@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // Config is every setting. The zero value is not usable; see [Default].
@@ -42,6 +43,12 @@ type Config struct {
 	// all decrypt.
 	EncryptionKeys []SecretSource `yaml:"encryption_keys"`
 
+	// Types are the types of events that programs publish, with their actions.
+	Types map[string][]string `yaml:"types"`
+	// Preset names the tables of a known application.
+	Preset  string  `yaml:"preset"`
+	Sources Sources `yaml:"sources"`
+
 	Log            Log            `yaml:"log"`
 	Tracing        Tracing        `yaml:"tracing"`
 	Auth           Auth           `yaml:"auth"`
@@ -54,8 +61,14 @@ type Config struct {
 	Connectors     Connectors     `yaml:"connectors"`
 	Limits         Limits         `yaml:"limits"`
 
-	files []string // that it was read from
-	empty []string // those of them without a document
+	// Relay says that these are the settings of tidings relay.
+	Relay bool `yaml:"-"`
+
+	types         vocabulary.Types
+	warnings      Problems
+	endpointFiles endpointFiles
+	files         []string // that it was read from
+	empty         []string // those of them without a document
 }
 
 // Database is about the connections to PostgreSQL.
@@ -99,15 +112,18 @@ type Token struct {
 	SHA256 string `yaml:"sha256"`
 	// Token is the token itself.
 	Token SecretSource `yaml:"token"`
-	// User is the e-mail address of whoever uses it.
+	// User is the e-mail address of whoever uses it; in a relay, any name.
 	User string `yaml:"user"`
-	// Role is the most that the token may do: user, developer or admin.
+	// Role is the most that the token may do: user, developer or admin; in a relay
+	// publisher, reader, operator or admin.
 	Role string `yaml:"role"`
 }
 
 // Webhook is where events go.
 type Webhook struct {
 	Endpoints []Endpoint `yaml:"endpoints"`
+	// EndpointFiles are patterns of files with more endpoints.
+	EndpointFiles []string `yaml:"endpoint_files"`
 	// Source is the source of events in the CloudEvents format.
 	Source string `yaml:"source"`
 	// Retention is how long events stay in the log.
@@ -307,6 +323,7 @@ func Default() Config {
 		ShutdownTimeout: Duration(20 * time.Second),
 		Log:             Log{Level: "info", Format: "text"},
 		Tracing:         Tracing{SampleRatio: 1},
+		Sources:         Sources{Poll: Duration(100 * time.Millisecond)},
 		Webhook: Webhook{
 			Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week),
 			DeadLetterRetention: Duration(30 * day),

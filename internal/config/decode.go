@@ -3,7 +3,6 @@ package config
 import (
 	"encoding"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,18 +12,19 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/sender"
-	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // decoder fills a value from a YAML tree. It notes every problem and goes on,
 // and remembers where each setting stands, for the checks that come after.
 type decoder struct {
-	problems Problems
-	origins  map[*yaml.Node]origin
-	nodes    map[string]*yaml.Node // by key
-	unread   map[string]bool       // keys whose values could not be decoded
-	checking bool                  // all is decoded
-	empty    []string              // files without a document
+	problems      Problems
+	warnings      Problems
+	endpointFiles endpointFiles
+	origins       map[*yaml.Node]origin
+	nodes         map[string]*yaml.Node // by key
+	unread        map[string]bool       // keys whose values could not be decoded
+	checking      bool                  // all is decoded
+	empty         []string              // files without a document
 }
 
 // origin is where a node was read: a file, whose lines count, or a variable or
@@ -70,6 +70,14 @@ func (d *decoder) at(key, format string, args ...any) {
 		}
 		at = at[:max(strings.LastIndexAny(at, ".["), 0)]
 	}
+}
+
+// warn notes what is poor about a setting, which works all the same.
+func (d *decoder) warn(key, message string) {
+	before := len(d.problems)
+	d.at(key, "%s", message)
+	d.warnings = append(d.warnings, d.problems[before:]...)
+	d.problems = d.problems[:before]
 }
 
 var (
@@ -149,6 +157,13 @@ func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {
 	}
 	if v.Kind() == reflect.String {
 		v.SetString(node.Value)
+		if unexpanded.MatchString(node.Value) {
+			d.problem(node, key, "variables are not expanded here; set %s instead, or write the value", variableOf(key))
+		}
+		return
+	}
+	if digits := strings.TrimLeft(node.Value, "+-"); len(digits) > 1 && digits[0] == '0' && digits[1] != '.' {
+		d.problem(node, key, "expected %s without leading zeros", expected)
 		return
 	}
 	if err := node.Decode(v.Addr().Interface()); err != nil {
@@ -158,6 +173,10 @@ func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {
 
 func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 	if node.Kind != yaml.SequenceNode {
+		if node.Kind == yaml.ScalarNode {
+			d.problem(node, key, "expected a list; write one value in brackets, as in [\"*\"]")
+			return
+		}
 		d.problem(node, key, "expected a list")
 		return
 	}
@@ -187,36 +206,31 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
 	fields := fieldsOf(v.Type())
 	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
 		index, ok := fields[name]
+		if !ok && key == "" && strings.HasPrefix(name, "x-") {
+			return // a home for anchors
+		}
 		if !ok {
-			d.unknownKey(at, key, name, fields)
+			d.unknownKey(at, key, name, v.Type())
 			return
 		}
 		d.decode(value, v.FieldByIndex(index), join(key, name))
 	})
 }
 
-// unknownKey notes a key that there is not. It repeats what looks like a misspelled
-// key; something else may be a secret in the wrong place.
-func (d *decoder) unknownKey(at *yaml.Node, key, name string, fields map[string][]int) {
-	known := slices.Sorted(maps.Keys(fields))
-	halfWrong := strings.Repeat("\x00", (len(name)+1)/2) + name[(len(name)+1)/2:]
-	nearest := vocabulary.Nearest(name, append([]string{halfWrong}, known...))
-	if nearest == halfWrong || len(name) > 64 {
-		d.problem(at, key, "unknown key; the keys are %s", strings.Join(known, ", "))
-		return
-	}
-	d.problem(at, key, "unknown key %q; did you mean %q? The keys are %s", name, nearest, strings.Join(known, ", "))
-}
-
 // eachKey calls do for the members of a mapping.
 func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, value *yaml.Node)) {
 	if node.Kind != yaml.MappingNode {
+		if name, rest, ok := strings.Cut(node.Value, ":"); ok && settingNames[name] && rest != "" {
+			d.problem(node, key, "expected keys with values; a space is missing behind %q", name+":")
+			return
+		}
 		d.problem(node, key, "expected keys with values")
 		return
 	}
 	seen := make(map[string]bool)
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		at := node.Content[i]
+	members := node.Content
+	for i := 0; i+1 < len(members); i += 2 {
+		at := members[i]
 		if err := valid.Text(at.Value); err != nil {
 			d.problem(at, key, "a key in it %v", err)
 			continue
@@ -226,9 +240,61 @@ func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, 
 			continue
 		}
 		seen[at.Value] = true
-		do(at.Value, at, node.Content[i+1])
+		if at.Tag != "!!merge" {
+			do(at.Value, at, members[i+1])
+		}
+	}
+	for i := 0; i+1 < len(members); i += 2 {
+		if members[i].Tag == "!!merge" {
+			d.eachMerged(members[i+1], key, seen, maxMerges, do)
+		}
 	}
 }
+
+// maxMerges is how deep mappings may be merged into each other.
+const maxMerges = 8
+
+// eachMerged calls do for the members of what a merge key ("<<") names, but for those
+// that were seen.
+func (d *decoder) eachMerged(
+	node *yaml.Node, key string, seen map[string]bool, depth int, do func(name string, at, value *yaml.Node),
+) {
+	from := resolved(node)
+	if from.Kind == yaml.SequenceNode && depth > 0 {
+		for _, item := range from.Content {
+			d.eachMerged(item, key, seen, depth-1, do)
+		}
+		return
+	}
+	if from.Kind != yaml.MappingNode || depth == 0 {
+		d.problem(node, key, "<< expects a mapping, or a list of mappings, at most %d deep", maxMerges)
+		return
+	}
+	var more []*yaml.Node
+	for i := 0; i+1 < len(from.Content); i += 2 {
+		at, value := from.Content[i], from.Content[i+1]
+		if at.Tag == "!!merge" {
+			more = append(more, value)
+		} else if !seen[at.Value] && valid.Text(at.Value) == nil {
+			seen[at.Value] = true
+			do(at.Value, at, value)
+		}
+	}
+	for _, node := range more {
+		d.eachMerged(node, key, seen, depth-1, do)
+	}
+}
+
+// settingNames are the keys that there are anywhere.
+var settingNames = func() map[string]bool {
+	names := make(map[string]bool)
+	for _, t := range []reflect.Type{reflect.TypeFor[Endpoint](), reflect.TypeFor[Token](), reflect.TypeFor[Config](), reflect.TypeFor[Table]()} {
+		for name := range fieldsOf(t) {
+			names[name] = true
+		}
+	}
+	return names
+}()
 
 // fieldsOf returns the fields of a struct by their YAML names, inlined ones
 // included; none where it takes any key.

@@ -24,7 +24,11 @@ func (d *decoder) checkHeaders(e *Endpoint, key string) {
 	c := &headerCheck{d, key, make(map[string]string)}
 	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
 		at := member(key+".headers", name)
-		c.check(at, "headers."+name, name, d.readable(at, e.Headers[name]))
+		value := d.readable(at, e.Headers[name])
+		if !e.Headers[name].Set() {
+			d.at(at, "is empty; leave the header out, or write its value")
+		}
+		c.check(at, "headers."+name, name, value)
 	}
 	h := e.HTTP.config
 	if h == nil {

@@ -78,7 +78,7 @@ func (d *decoder) checkHTTPKeys(node *yaml.Node, t reflect.Type, key string) {
 		index, ok := fields[name]
 		switch {
 		case !ok:
-			d.unknownKey(at, key, name, fields)
+			d.unknownKey(at, key, name, t)
 		case name == "token_url":
 			d.checkURL(value, join(key, name), "http", "https")
 		case value.Kind == yaml.ScalarNode && !slices.Contains(multiline, name) &&

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,11 +28,36 @@ type Input struct {
 	Environ []string
 	// Flags are settings by key, such as "data_dir".
 	Flags map[string]string
+	// Relay says that the settings are those of tidings relay.
+	Relay bool
+	// Before is the configuration that was loaded before, if any: of a file of
+	// webhook.endpoint_files that is broken now, the version in it counts.
+	Before *Config
 }
 
 // Load reads the settings. The error is [Problems], or says which file can't be
 // read.
 func Load(in Input) (Config, error) {
+	cfg, problems, err := load(in, nil)
+	if len(problems) == 0 || err != nil {
+		return cfg, err
+	}
+	if in.Before != nil {
+		kept := lastGood(problems, cfg.endpointFiles.texts, in.Before.endpointFiles.texts)
+		if kept != nil {
+			again, other, err := load(in, kept)
+			if err == nil && len(other) == 0 {
+				again.endpointFiles.stale = problems
+				return again, nil
+			}
+		}
+	}
+	return Config{}, problems
+}
+
+// load reads the settings, with versions of endpoint files that count instead of what
+// these hold.
+func load(in Input, kept map[string][]byte) (Config, Problems, error) {
 	d := &decoder{
 		origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node),
 		unread: make(map[string]bool),
@@ -40,7 +66,7 @@ func Load(in Input) (Config, error) {
 	for i, file := range in.Files {
 		text, err := regular.Read(file)
 		if err != nil {
-			return Config{}, fmt.Errorf("configuration file: %w", err)
+			return Config{}, nil, fmt.Errorf("configuration file: %w", err)
 		}
 		switch tree := d.tree(file, text); {
 		case tree == nil:
@@ -51,19 +77,19 @@ func Load(in Input) (Config, error) {
 		}
 	}
 	if len(d.problems) > 0 {
-		return Config{}, d.problems
+		return Config{}, d.problems, nil
 	}
 	d.overlay(root, in)
+	d.addEndpointFiles(root, kept)
 	cfg := Default()
-	cfg.files, cfg.empty = in.Files, d.empty
+	cfg.files, cfg.empty, cfg.Relay = in.Files, d.empty, in.Relay
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
 	d.checking = true
 	d.check(&cfg)
-	if len(d.problems) > 0 {
-		d.problems.sort()
-		return Config{}, d.problems
-	}
-	return cfg, nil
+	d.problems.sort()
+	d.warnings.sort()
+	cfg.warnings, cfg.endpointFiles = d.warnings, d.endpointFiles
+	return cfg, d.problems, nil
 }
 
 // merge puts a later file's tree into that of the files before.
@@ -105,8 +131,12 @@ func (d *decoder) tree(file string, text []byte) *yaml.Node {
 		d.syntaxError(file, text, err)
 		return nil
 	}
-	if err := reader.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		d.problems = append(d.problems, Problem{Source: file, Message: "the file holds more than one YAML document"})
+	var second yaml.Node
+	if err := reader.Decode(&second); !errors.Is(err, io.EOF) {
+		d.problems = append(d.problems, Problem{
+			Source: file, Line: second.Line, Column: 1,
+			Message: "a second YAML document begins here; a file holds one",
+		})
 		return nil
 	}
 	root := document.Content[0]
@@ -138,7 +168,11 @@ func (d *decoder) syntaxError(file string, text []byte, err error) {
 			p.Line, p.Column = bytes.Count(text[:at], []byte("\n"))+1, at-bytes.LastIndexByte(text[:at], '\n')
 		}
 	}
-	p.Message = "not valid YAML: " + strings.TrimPrefix(message, "yaml: ")
+	message = strings.TrimPrefix(message, "yaml: ")
+	if line, column, hint := syntaxHint(text, message, p.Line); unknownAnchor.FindString(err.Error()) == "" {
+		p.Line, p.Column, message = line, column, cmp.Or(hint, message)
+	}
+	p.Message = "not valid YAML: " + message
 	d.problems = append(d.problems, p)
 }
 
@@ -216,6 +250,9 @@ func (d *decoder) member(parent *yaml.Node, name string, value *yaml.Node, sourc
 	}
 	key := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}
 	d.origins[key] = origin{source, false}
+	if _, known := d.origins[value]; !known {
+		d.origins[value] = origin{source, false}
+	}
 	parent.Content = append(parent.Content, key, value)
 	return value
 }

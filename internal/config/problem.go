@@ -50,3 +50,6 @@ func (ps Problems) sort() {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 }
+
+// Warnings are what is poor about the settings, and works all the same.
+func (c *Config) Warnings() Problems { return c.warnings }

@@ -91,6 +91,9 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // UnmarshalYAML reads a text, or a mapping with the key file or env.
 func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind == yaml.ScalarNode {
+		if unexpanded.MatchString(node.Value) {
+			return errors.New("variables are not expanded; write {env: NAME} for the value of one")
+		}
 		s.Value = Secret(node.Value)
 		return nil
 	}
@@ -119,7 +122,16 @@ func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// Read returns the secret. A file's trailing line break does not count.
+// unexpanded matches what shells and other programs would replace by a variable.
+var unexpanded = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
+
+// variableOf is the environment variable of a setting, or of the one that holds it.
+func variableOf(key string) string {
+	key, _, _ = strings.Cut(key, "[")
+	return "TIDINGS_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// Read returns the secret. Trailing line breaks of a file or a variable don't count.
 func (s SecretSource) Read() (string, error) {
 	switch {
 	case s.File != "":
@@ -133,7 +145,7 @@ func (s SecretSource) Read() (string, error) {
 		if !ok {
 			return "", fmt.Errorf("environment variable %s is not set", s.Env)
 		}
-		return value, nil
+		return strings.TrimRight(value, "\r\n"), nil
 	}
 	return string(s.Value), nil
 }

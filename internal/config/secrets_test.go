@@ -145,7 +145,7 @@ func public(key, form string) bool {
 		return true
 	case "name", "url":
 		return form == "text"
-	case "http_headers", "proxy_connect_header":
+	case "http_headers", "proxy_connect_header", "types", "tables", "parts":
 		return form == "mapping" || form == "unknown key" || form == "duplicates"
 	}
 	return strings.HasSuffix(name, "_file")
@@ -173,7 +173,7 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cfg, err := config.Load(config.Input{Files: []string{file}})
+			cfg, err := config.Load(config.Input{Files: []string{file}, Relay: strings.HasPrefix(setting.key, ".sources")})
 			if err == nil {
 				printed, _ := json.Marshal(cfg)
 				if all := fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, printed); strings.Contains(all, canary) &&
@@ -215,6 +215,9 @@ func TestProblemsOfVariablesAndFlagsHoldNoSecrets(t *testing.T) {
 	forms := malformed(t)
 	for _, key := range config.Keys() {
 		for form, value := range forms {
+			if public(key, form) {
+				continue
+			}
 			if text := ""; json.Unmarshal([]byte(value), &text) == nil {
 				value = text
 			}

@@ -1,0 +1,79 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings/internal/config"
+)
+
+func TestEndpointFiles(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var before *config.Config
+	load := func(names, problem, stale string) {
+		t.Helper()
+		cfg, err := config.Load(config.Input{Files: []string{filepath.Join(folder, "main")}, Before: before})
+		got := ""
+		if err != nil {
+			got = strings.ReplaceAll(err.Error(), folder+"/", "")
+		}
+		if diff := cmp.Diff(problem, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if err != nil {
+			return
+		}
+		var have []string
+		for _, e := range cfg.Webhook.Endpoints {
+			have = append(have, e.Name)
+		}
+		if got := strings.Join(have, " "); got != names {
+			t.Errorf("endpoints %s, want %s", got, names)
+		}
+		if got := strings.ReplaceAll(cfg.Stale().Error(), folder+"/", ""); got != stale {
+			t.Errorf("stale: %s\nwant %s", got, stale)
+		}
+		if before != nil && before.Digest() == "" {
+			t.Error("no digest")
+		}
+		before = &cfg
+	}
+	write("main", "webhook:\n  endpoint_files: ['"+folder+"/*.yaml']\n  endpoints: [{url: https://main}]\n")
+	load("main", "", "")
+	first := before.Digest()
+	write("b.yaml", "- {url: https://b}\n")
+	write("a.yaml", "endpoints:\n  - {url: https://a}\n  - {url: https://a/2}\n")
+	if before.Digest() == first {
+		t.Error("files that came don't change the digest")
+	}
+	load("main a a/2 b", "", "")
+
+	// A broken file, and one with a name that is taken, keep their last good version.
+	write("a.yaml", "- {url: https://a}\n- {url: https://a/3, timeout: soon}\n")
+	write("b.yaml", "- {url: https://b}\n- {url: https://main}\n")
+	load("main a a/2 b", "", `a.yaml:2:31: webhook.endpoints[2].timeout: expected a duration such as "30s", "5m" or "7d"`+"\n"+
+		"b.yaml:2:9: webhook.endpoints[4].url: webhook.endpoints[0] has the same URL; give one of them a name")
+	write("c.yaml", "") // it was never good
+	write("a.yaml", "[]")
+	write("b.yaml", "- {url: https://b/2}\n")
+	load("main b/2", "", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints")
+
+	// What is wrong elsewhere is an error, and so is a broken file at the start.
+	write("main", "webhook:\n  endpoint_files: ['"+folder+"/*.yaml']\n  retention: 0s\n")
+	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\nmain:3:14: webhook.retention: must be more than 0", "")
+	write("main", "webhook:\n  endpoint_files: ['"+folder+"/[.yaml', '"+folder+"/*.yaml']\n")
+	before = nil
+	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\n"+
+		"main:2:20: webhook.endpoint_files: is no pattern of files, such as /etc/tidings/endpoints.d/*.yaml", "")
+}
