@@ -151,6 +151,9 @@ type feedReader struct {
 }
 
 func (f *feed) reader(ctx context.Context, who rest.Session, after, types string) (*feedReader, error) {
+	if err := who.MayFollow(); err != nil {
+		return nil, err
+	}
 	r := &feedReader{feed: f, source: f.source(), who: who, checked: time.Now(), changed: who.Changed()}
 	var err error
 	if r.patterns, err = parsePatterns(f.types(), "types", types); err != nil {

@@ -160,6 +160,9 @@ func (s *session) MayLook() error { return s.need(Viewer) }
 // MayAct implements [rest.Session].
 func (s *session) MayAct() error { return s.need(Manager) }
 
+// MayFollow implements [rest.Session].
+func (s *session) MayFollow() error { return s.need(Reader) }
+
 // MayRead implements [rest.Session].
 func (s *session) MayRead(e tidings.Event) bool {
 	return s.Caller.MayRead == nil || s.Caller.MayRead(e)

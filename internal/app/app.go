@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/job"
@@ -55,7 +56,8 @@ type App struct {
 	server    *http.Server
 	store     *store.Store
 	hooks     *outbox.Outbox
-	platform  *platform
+	platform  *platform // nil in a relay
+	tables    *tables   // nil where no tables are watched
 	auth      *authenticator
 	metrics   *metrics
 	tracer    *tracer
@@ -98,10 +100,14 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		return nil, err
 	}
 	a.onClose("traces", a.tracer.close)
-	if a.platform, err = a.openPlatform(ctx, &cfg); err != nil {
-		return nil, err
+	var users auth.Users = operators{}
+	if !cfg.Relay {
+		if a.platform, err = a.openPlatform(ctx, &cfg); err != nil {
+			return nil, err
+		}
+		users = a.platform.resources.Users
 	}
-	a.auth = &authenticator{users: a.platform.resources.Users, logger: a.logger}
+	a.auth = &authenticator{users: users, logger: a.logger}
 	if err := a.auth.set(&cfg); err != nil {
 		return nil, err
 	}
@@ -109,6 +115,11 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	// The endpoints first: an event that is committed after this reaches every one.
 	if err := a.openOutbox(ctx, &cfg); err != nil {
 		return nil, err
+	}
+	if cfg.Relay {
+		if err := a.openTables(ctx, &cfg); err != nil {
+			return nil, err
+		}
 	}
 	handler := a.handler(&cfg)
 	listener, err := net.Listen("tcp", cfg.Listen)
@@ -127,16 +138,24 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 
 // handler answers requests.
 func (a *App) handler(cfg *config.Config) http.Handler {
-	webhooks := operator.New(a.hooks, operator.Options{ParseID: resource.ParseID})
+	options := httpapi.Options{
+		Publisher: a.hooks, Published: cfg.Published(), Authenticator: a.auth, Logger: a.logger,
+		Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(),
+		Reload: a.Reload, Stopping: a.draining, BodyPace: a.options.Pace.Body, KeepAlive: a.options.KeepAlive,
+	}
+	var operators operator.Options
+	if a.platform != nil {
+		options.Resources, operators.ParseID = a.platform.resources, resource.ParseID
+	}
+	if a.tables != nil {
+		options.Tables = a.tables.States
+		a.metrics.registry.MustRegister(a.tables)
+	}
+	options.Webhooks = operator.New(a.hooks, operators)
 	limits, rates := places(cfg.Limits), rates(cfg.Limits)
 	a.metrics.watchLimits(limits, rates)
-	handler := httpapi.New(httpapi.Options{
-		Resources: a.platform.resources, Webhooks: webhooks, Authenticator: a.auth,
-		Logger: a.logger, Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize),
-		Ready: a.ready, Metrics: a.metrics.handler(), Reload: a.Reload,
-		Stopping: a.draining, Limits: limits, Rates: rates,
-		BodyPace: a.options.Pace.Body, KeepAlive: a.options.KeepAlive,
-	})
+	options.Limits, options.Rates = limits, rates
+	handler := httpapi.New(options)
 	if cfg.Auth.Disabled {
 		return onlyLocalHosts(handler)
 	}
@@ -174,6 +193,18 @@ func (a *App) usable(ctx context.Context) error {
 	return a.hooks.Relay().Stuck()
 }
 
+// background are the jobs of this server.
+func (a *App) background() []job.Job {
+	jobs := []job.Job{a.giveBack()}
+	if a.platform != nil {
+		jobs = append(jobs, a.platform.jobs...)
+	}
+	if a.tables != nil {
+		jobs = append(jobs, a.tables.job())
+	}
+	return jobs
+}
+
 // Run serves until the context ends, and for the shutdown delay. Then it lets the
 // requests under way finish, then the webhooks under way, saves the cursors and
 // closes everything, all of it within the shutdown timeout.
@@ -187,7 +218,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.hooks.Run(background) })
 	for _, do := range []func(){
 		func() { a.store.Listen(background) },
-		func() { job.Run(background, a.logger, append(a.platform.jobs, a.giveBack())) },
+		func() { job.Run(background, a.logger, a.background()) },
 		func() { a.watch(background) },
 	} {
 		group.Go(func() error {

@@ -61,6 +61,9 @@ func OpenStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Relay {
+		s = s.LogOnly()
+	}
 	if err := s.Check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

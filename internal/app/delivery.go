@@ -8,7 +8,6 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/reach"
-	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/relay"
@@ -23,10 +22,13 @@ func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 	}
 	keep := retention(cfg)
 	options := outbox.Options{
-		Types: resource.Types(), NoMigrate: true, // the store has done that
+		Types: cfg.Vocabulary(), NoMigrate: true, // the store has done that
 		Retention: keep.Events, HistoryRetention: keep.History, DeadLetterRetention: keep.DeadLetters,
 		PollInterval: time.Second, // the store wakes the log itself
 		Relay:        relay.Options{Logger: a.logger, DrainTimeout: time.Duration(cfg.ShutdownTimeout)},
+	}
+	if cfg.Relay {
+		options.PollInterval = time.Duration(cfg.Sources.Poll) // the application wakes nobody
 	}
 	if a.tracer.on() {
 		options.Relay.Trace = a.tracer.attempt
@@ -53,6 +55,9 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 	receivers, err := cfg.Receivers()
 	if err != nil {
 		return nil, err
+	}
+	for _, warning := range cfg.Warnings() {
+		a.logger.Warn("configuration: " + warning.String())
 	}
 	var endpoints []relay.Endpoint
 	connections := 0

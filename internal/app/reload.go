@@ -19,10 +19,13 @@ func (a *App) Reload(ctx context.Context) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	err := a.reload(ctx)
-	a.metrics.reloaded(err == nil)
+	a.metrics.reloaded(err == nil && len(a.config.Load().Stale()) == 0)
 	if err != nil {
 		a.logger.Error("the configuration was not reloaded; the one before stays", "error", err)
 		return err
+	}
+	for _, problem := range a.config.Load().Stale() {
+		a.logger.Error("a file of endpoints is broken; its last good version stays", "problem", problem.String())
 	}
 	a.logger.Info("configuration reloaded", "endpoints", len(a.config.Load().Webhook.Endpoints))
 	return nil
@@ -53,7 +56,9 @@ func (a *App) reload(ctx context.Context) error {
 		return err
 	}
 	a.config.Store(&cfg)
-	a.platform.remote.SetEgress(cfg.UserEgress())
+	if a.platform != nil {
+		a.platform.remote.SetEgress(cfg.UserEgress())
+	}
 	a.auth.replace(tokens)
 	if a.options.Level != nil {
 		a.options.Level.Set(cfg.Log.SlogLevel())

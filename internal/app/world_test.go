@@ -56,6 +56,7 @@ type world struct {
 	url string
 	// settings are its configuration, and file holds them.
 	settings map[string]any
+	relay    bool // of tidings relay
 	file     string
 	agent    *agent
 	client   *http.Client
@@ -175,7 +176,7 @@ func (w *world) start(options ...option) {
 	w.Helper()
 	w.file = filepath.Join(w.TempDir(), "tidings.yaml")
 	w.configure()
-	cfg, err := config.Load(config.Input{Files: []string{w.file}})
+	cfg, err := config.Load(config.Input{Files: []string{w.file}, Relay: w.relay})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -277,7 +278,7 @@ func (w *world) request(as, method, path string, body io.Reader, header map[stri
 	}
 	a := answer{status: response.StatusCode, header: response.Header, closes: response.Close, text: string(text)}
 	_ = json.Unmarshal(text, &a.body) // not everything is an object
-	if err := keepsContract(method, path, a); err != nil {
+	if err := keepsContract(method, path, a); err != nil && !w.relay {
 		w.Errorf("%s %s: %d %.1000s: not as the OpenAPI document says: %v", method, path, a.status, a.text, err)
 	}
 	return a

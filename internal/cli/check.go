@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -19,20 +21,24 @@ import (
 
 func checkCommand() *cobra.Command {
 	c := &client{}
+	var isRelay bool
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
 		Short: "Check configuration files; every problem with line and column",
 		Args:  atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := config.Load(config.Input{Files: args})
+			cfg, err := config.Load(config.Input{Files: args, Relay: isRelay})
 			if err != nil {
 				return err
 			}
 			c.out, c.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			fmt.Fprintf(c.out, "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "),
 				len(cfg.Webhook.Endpoints))
-			for _, e := range cfg.Webhook.Endpoints {
-				fmt.Fprintf(c.out, "  %s\n", e.Name)
+			if err := printEndpoints(c.out, &cfg); err != nil {
+				return err
+			}
+			for _, warning := range cfg.Warnings() {
+				fmt.Fprintf(c.errOut, "warning: %s\n", warning)
 			}
 			if c.url == "" {
 				return nil
@@ -45,7 +51,54 @@ func checkCommand() *cobra.Command {
 		"`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they "+
 			"have left to get")
 	c.credentialFlags(f)
+	f.BoolVar(&isRelay, "relay", false, "the files are for 'tidings relay'")
 	return cmd
+}
+
+// printEndpoints prints what each endpoint gets, and how.
+func printEndpoints(out io.Writer, cfg *config.Config) error {
+	var rows [][]string
+	for i := range cfg.Webhook.Endpoints {
+		e := &cfg.Webhook.Endpoints[i]
+		events := strings.Join(e.Events, " ")
+		if events == "" {
+			events = "*"
+		}
+		rows = append(rows, []string{e.Name, publicURL(e.URL), events, signedHow(e), e.Format})
+	}
+	return printTable(out, []string{"endpoint", "url", "events", "signed", "format"}, rows)
+}
+
+// publicURL is a URL without what may be secret in it: a password and the query.
+func publicURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// signedHow says with which keys an endpoint's webhooks are signed.
+func signedHow(e *config.Endpoint) string {
+	var how []string
+	for _, source := range append([]config.SecretSource{e.Secret}, e.Secrets...) {
+		name := ""
+		switch text, err := source.Read(); {
+		case !source.Set():
+		case err == nil && strings.HasPrefix(text, "whsk_"):
+			name = "Ed25519"
+		default:
+			name = "HMAC-SHA256"
+		}
+		if name != "" && !slices.Contains(how, name) {
+			how = append(how, name)
+		}
+	}
+	if len(how) == 0 {
+		return "no"
+	}
+	return strings.Join(how, "+")
 }
 
 // beginning says where a new endpoint begins.

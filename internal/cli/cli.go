@@ -90,6 +90,7 @@ func Command() *cobra.Command {
 		serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand(),
 		endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(),
 		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(), keysCommand(), benchCommand(),
+		emitCommand(), relayCommand(), attachCommand(), detachCommand(), tablesCommand(),
 	)
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -28,6 +29,7 @@ type client struct {
 	token   string
 	dataDir string
 	json    bool
+	header  http.Header // sent with each request; may be nil
 	out     io.Writer
 	errOut  io.Writer
 }
@@ -120,6 +122,7 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
+	maps.Copy(request.Header, c.header)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := (&http.Client{CheckRedirect: noRedirect}).Do(request)
 	if e, ok := errors.AsType[*url.Error](err); ok { // whose text holds the URL

@@ -20,6 +20,8 @@ import (
 type settings struct {
 	files []string
 	flags *pflag.FlagSet
+	relay bool           // those of tidings relay
+	last  *config.Config // that was loaded
 }
 
 func settingsOf(cmd *cobra.Command) *settings {
@@ -37,7 +39,7 @@ func settingsOf(cmd *cobra.Command) *settings {
 // keys are the settings behind flags.
 var keys = map[string]string{
 	"data-dir": "data_dir", "database-url": "database_url", "poll-only": "poll_only", "listen": "listen",
-	"log-level": "log.level",
+	"log-level": "log.level", "preset": "preset",
 }
 
 func (s *settings) load() (config.Config, error) {
@@ -47,7 +49,13 @@ func (s *settings) load() (config.Config, error) {
 			given[key] = f.Value.String()
 		}
 	})
-	return config.Load(config.Input{Files: s.files, Environ: os.Environ(), Flags: given})
+	cfg, err := config.Load(config.Input{
+		Files: s.files, Environ: os.Environ(), Flags: given, Relay: s.relay, Before: s.last,
+	})
+	if err == nil {
+		s.last = &cfg
+	}
+	return cfg, err
 }
 
 func logger(w io.Writer, l config.Log) (*slog.Logger, *slog.LevelVar) {
@@ -61,9 +69,7 @@ func logger(w io.Writer, l config.Log) (*slog.Logger, *slog.LevelVar) {
 }
 
 func serveCommand() *cobra.Command {
-	var s *settings
-	var noMigrate bool
-	cmd := &cobra.Command{
+	cmd, _ := serverCommand(&cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
 		Long: `Run the server. Settings come from the files, then from the environment
@@ -71,30 +77,36 @@ func serveCommand() *cobra.Command {
 
 A change of a file takes effect by itself within seconds; SIGHUP and
 'tidings reload' say so at once.`,
-		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load()
-			if err != nil {
-				return err
-			}
-			log, level := logger(cmd.ErrOrStderr(), cfg.Log)
-			adoptLog(log)
-			options := app.Options{Logger: log, Version: version, NoMigrate: noMigrate, Level: level}
-			if len(s.files) > 0 {
-				options.Load = s.load
-			}
-			server, err := app.New(cmd.Context(), cfg, options)
-			if err != nil {
-				return err
-			}
-			defer reloadOnHangup(cmd.Context(), server)()
-			return server.Run(cmd.Context())
-		},
-	}
-	s = settingsOf(cmd)
+	})
+	return cmd
+}
+
+// serverCommand makes a command run a server with its settings.
+func serverCommand(cmd *cobra.Command) (*cobra.Command, *settings) {
+	var noMigrate bool
+	s := settingsOf(cmd)
 	cmd.Flags().String("listen", "", "`ADDRESS` to listen on (default 127.0.0.1:8333)")
 	cmd.Flags().BoolVar(&noMigrate, "no-migrate", false, "leave the database as it is; fail if it needs migrations")
-	return cmd
+	cmd.Args = exactly(0)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := s.load()
+		if err != nil {
+			return err
+		}
+		log, level := logger(cmd.ErrOrStderr(), cfg.Log)
+		adoptLog(log)
+		options := app.Options{Logger: log, Version: version, NoMigrate: noMigrate, Level: level}
+		if len(s.files) > 0 {
+			options.Load = s.load
+		}
+		server, err := app.New(cmd.Context(), cfg, options)
+		if err != nil {
+			return err
+		}
+		defer reloadOnHangup(cmd.Context(), server)()
+		return server.Run(cmd.Context())
+	}
+	return cmd, s
 }
 
 // reloadOnHangup reads the configuration again at each SIGHUP.

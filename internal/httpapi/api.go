@@ -15,6 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/rest"
 	"github.com/tidings-dev/tidings/operator"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // Authenticator authenticates requests.
@@ -37,8 +38,14 @@ type Authenticator interface {
 // Options configures the API. All fields are required unless noted otherwise.
 type Options struct {
 	// Resources are the ten types; nil where there are none.
-	Resources     *resource.Resources
-	Webhooks      *operator.Service
+	Resources *resource.Resources
+	Webhooks  *operator.Service
+	Publisher Publisher
+	// Published are the types of events that programs may publish.
+	Published vocabulary.Types
+	// Tables returns how the tables are doing whose changes are told of; nil where there
+	// are none.
+	Tables        func() []TableState
 	Authenticator Authenticator
 	Logger        *slog.Logger
 	Version       string
@@ -88,6 +95,10 @@ func New(o Options) http.Handler {
 	}
 	streams := operator.Register(a.API, o.Webhooks)
 	a.reloadRoute()
+	a.publishRoute(o.Published)
+	if o.Tables != nil {
+		a.tablesRoute()
+	}
 	a.health()
 	a.mux.HandleFunc("/", rest.NoSuchRoute(a.mux, root+"/docs"))
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())

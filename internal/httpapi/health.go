@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"time"
 
@@ -24,6 +25,11 @@ func (a *api) health() {
 				status = rest.StatusClientGone
 			}
 			rest.Refuse(w, status, err.Error())
+			return
+		}
+		if r.URL.Query().Has("verbose") && a.Tables != nil {
+			text, _ := json.Marshal(map[string]any{"ready": true, "tables": a.Tables()}) // of texts
+			writeText(w, http.StatusOK, string(text))
 			return
 		}
 		writeText(w, http.StatusOK, `"OK"`)

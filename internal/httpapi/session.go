@@ -55,18 +55,41 @@ func (a *api) admit(w http.ResponseWriter, r *http.Request) (rest.Session, error
 // ID implements [rest.Session].
 func (s *session) ID() string { return s.who.UserID }
 
-// MayLook implements [rest.Session]: everything under /webhooks is for admins.
-func (s *session) MayLook() error { return s.who.Need(resource.RoleAdmin) }
+// The roles of a relay, besides [resource.RoleAdmin]. Those of a server may do nothing of
+// what follows.
+const (
+	rolePublisher resource.Role = "publisher"
+	roleReader    resource.Role = "reader"
+	roleOperator  resource.Role = "operator"
+)
+
+// has returns an error unless the caller is an admin or has one of the roles.
+func (s *session) has(roles ...resource.Role) error {
+	if slices.Contains(roles, s.who.Role) {
+		return nil
+	}
+	return s.who.Need(resource.RoleAdmin)
+}
+
+// MayLook implements [rest.Session].
+func (s *session) MayLook() error { return s.has(roleReader, roleOperator) }
 
 // MayAct implements [rest.Session].
-func (s *session) MayAct() error { return s.who.Need(resource.RoleAdmin) }
+func (s *session) MayAct() error { return s.has(roleOperator) }
+
+func (s *session) mayPublish() error { return s.has(rolePublisher) }
+
+// MayFollow implements [rest.Session].
+func (s *session) MayFollow() error {
+	if s.api.Resources == nil {
+		return s.MayLook()
+	}
+	return nil
+}
 
 // MayRead implements [rest.Session].
 func (s *session) MayRead(e tidings.Event) bool {
-	if s.api.Resources == nil {
-		return s.MayLook() == nil
-	}
-	return s.api.Resources.MayRead(s.who, e)
+	return s.api.Resources == nil || s.api.Resources.MayRead(s.who, e)
 }
 
 // Changes implements [rest.Session]: a change of the caller's own user may.
@@ -124,6 +147,9 @@ var statuses = map[resource.Code]int{
 func explain(err error) *huma.ErrorModel {
 	if e, ok := errors.AsType[*resource.Error](err); ok {
 		return rest.FieldProblem(statuses[e.Code], e.Field, e.Message)
+	}
+	if p := explainPublishing(err); p != nil {
+		return p
 	}
 	return operator.Explain(err)
 }

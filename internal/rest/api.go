@@ -29,6 +29,8 @@ type Session interface {
 	// MayLook and MayAct return why not.
 	MayLook() error
 	MayAct() error
+	// MayFollow returns why not: read the feed, of those events that MayRead reports.
+	MayFollow() error
 	// MayRead reports whether the feed shows them an event.
 	MayRead(e tidings.Event) bool
 	// Changes reports whether an event may have changed what they may do.

@@ -56,7 +56,9 @@ func (a *API) readBody(limit int64) func(huma.Context, func(huma.Context)) {
 			writeProblem(w, problem.Status, problem)
 			return
 		}
-		r.Header.Set("Content-Type", jsonType)
+		if r.Header.Get("Content-Type") == "" {
+			r.Header.Set("Content-Type", jsonType)
+		}
 		r.Body = io.NopCloser(bytes.NewReader(checked))
 		next(ctx)
 	}

@@ -1,0 +1,212 @@
+package app_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/outbox/outboxtest"
+)
+
+// newRelay starts a relay with a receiver, and a token for each role, named like it.
+func newRelay(t *testing.T, settings map[string]any) (*world, *outboxtest.Receiver) {
+	t.Helper()
+	receiver := outboxtest.NewReceiver(t)
+	w := &world{T: t, client: http.DefaultClient, log: new(syncBuffer), relay: true}
+	tokens := []any{}
+	for _, role := range []string{"publisher", "reader", "operator", "admin"} {
+		tokens = append(tokens, map[string]any{"sha256": auth.Hash(role), "user": role, "role": role})
+	}
+	w.settings = map[string]any{
+		"listen": "127.0.0.1:0", "data_dir": t.TempDir(), "auth": map[string]any{"tokens": tokens},
+		"types": map[string]any{"invoice": []any{"paid", "voided"}, "order": nil}, "shutdown_timeout": "5s",
+		"webhook": map[string]any{"endpoints": []any{map[string]any{
+			"name": "receiver", "url": receiver.URL, "secret": receiver.Secret,
+		}}},
+	}
+	maps.Copy(w.settings, settings)
+	w.start()
+	return w, receiver
+}
+
+// names are the events with their resources and users.
+func names(receiver *outboxtest.Receiver, n int) (all []string) {
+	for _, e := range receiver.Wait(n) {
+		all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Name(), e.ResourceID, e.UserID)))
+	}
+	return all
+}
+
+// The tables of an application, whose role has no right on the schema of Tidings.
+func TestRelayTables(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	owner := openDB(t, url)
+	role := "shop_" + strings.ToLower(url[strings.LastIndex(url, "/")+1:strings.LastIndex(url, "?")])
+	for _, statement := range []string{
+		"CREATE ROLE " + role + " LOGIN",
+		"CREATE TABLE public.orders (id int PRIMARY KEY, status text, seen_at timestamptz)",
+		"GRANT ALL ON public.orders TO " + role,
+	} {
+		if _, err := owner.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { owner.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	w, receiver := newRelay(t, map[string]any{
+		"database_url": url, "sources": map[string]any{"tables": map[string]any{"public.orders": map[string]any{
+			"type": "order", "url": "https://shop.example/orders/{id}", "ignore": []any{"seen_at"},
+		}}},
+	})
+	shop := openDB(t, strings.Replace(url, "tidings@", role+"@", 1))
+	transact := func(commit bool, statements ...string) {
+		t.Helper()
+		tx, err := shop.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		for _, s := range statements {
+			if _, err := tx.Exec(s); err != nil {
+				t.Fatalf("%s: %v", s, err)
+			}
+		}
+		if commit {
+			if err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	transact(true, "INSERT INTO public.orders VALUES (1, 'new'), (2, 'new')")
+	transact(false, "INSERT INTO public.orders VALUES (3, 'new')")
+	transact(true, "SET LOCAL tidings.user_id = 'ann'", "UPDATE public.orders SET status = 'paid' WHERE id = 1")
+	transact(true, "UPDATE public.orders SET seen_at = now()")
+	transact(true, "DELETE FROM public.orders WHERE id = 2")
+	got := names(receiver, 4)
+	slices.Sort(got) // different resources are in no order
+	want := []string{"order.created 1", "order.created 2", "order.deleted 2", "order.updated 1 ann"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, e := range receiver.Received() {
+		if e.ResourceURL != "https://shop.example/orders/"+e.ResourceID {
+			t.Errorf("URL = %s", e.ResourceURL)
+		}
+	}
+	if a := w.call("reader", "GET", "/webhooks/tables", nil); !strings.Contains(a.text, `"table":"public.orders","type":"order","state":"attached"`) {
+		t.Errorf("tables: %s", a.text)
+	}
+	if a := w.request("", "GET", "/readyz?verbose", nil, nil); !strings.Contains(a.text, `"state":"attached"`) {
+		t.Errorf("readyz: %d %s", a.status, a.text)
+	}
+	if a := w.request("", "GET", "/metrics", nil, nil); !strings.Contains(a.text, `tidings_table_attached{table="public.orders"} 1`) {
+		t.Error("the metrics lack the table")
+	}
+	if _, err := shop.Exec("SELECT tidings.emit('invoice', 'paid', '7')"); err == nil {
+		t.Error("a role without grants may call emit")
+	}
+	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'pay', '7')"); err == nil || !strings.Contains(err.Error(), "22023") {
+		t.Errorf("a wrong action: %v, want SQLSTATE 22023", err)
+	}
+	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'paid', '7', user_id => 'bob')"); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(receiver, 5)[4]; got != "invoice.paid 7 bob" {
+		t.Errorf("emit: got %s", got)
+	}
+}
+
+func TestPublishOverHTTP(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w, receiver := newRelay(t, settings)
+		paid := map[string]any{"event": "invoice.paid", "resource_id": "1", "user_id": "ann"}
+		a := w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k")
+		w.wants(a, 202, `{"ids":["`)
+		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 202, a.text)
+		if b := w.try("admin", "POST", "/events", paid, "Idempotency-Key", "k"); b.status != 202 || b.text == a.text {
+			t.Errorf("the key of another publisher: %d %s", b.status, b.text)
+		}
+		paid["resource_id"] = "2"
+		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 409, "the idempotency key was used for another event")
+
+		// All or none.
+		w.wants(w.try("publisher", "POST", "/events", []any{paid, map[string]any{"event": "invoice.pay", "resource_id": "3"}}),
+			422, `"location":"body[1].event"`, `did you mean \"invoice.paid\"?`)
+		w.wants(w.request("publisher", "POST", "/api/v1/events", strings.NewReader("event"), map[string]string{"Content-Type": "text/plain"}),
+			415)
+
+		// The same event at the same time is one.
+		var all sync.WaitGroup
+		ids := make([]string, 8)
+		for i := range ids {
+			all.Go(func() {
+				ids[i] = w.request("publisher", "POST", "/api/v1/events", strings.NewReader(
+					`[{"specversion":"1.0","id":"7","source":"/shop","type":"com.example.order.created","subject":"order/7"}]`),
+					map[string]string{"Content-Type": "application/cloudevents-batch+json"}).text
+			})
+		}
+		all.Wait()
+		if slices.Sort(ids); ids[0] != ids[len(ids)-1] || !strings.HasPrefix(ids[0], `{"ids":["`) {
+			t.Errorf("one event at the same time has the ids %s", ids)
+		}
+		got := names(receiver, 3)
+		slices.Sort(got)
+		if want := []string{"invoice.paid 1 ann", "invoice.paid 1 ann", "order.created 7"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
+func TestRolesOfARelay(t *testing.T) {
+	t.Parallel()
+	w, _ := newRelay(t, nil)
+	event := map[string]any{"event": "invoice.paid", "resource_id": "1"}
+	for _, test := range []struct {
+		method, path string
+		body         any
+		allowed      string
+	}{
+		{"POST", "/events", event, "publisher admin"},
+		{"GET", "/events", nil, "reader operator admin"},
+		{"GET", "/webhooks/endpoints", nil, "reader operator admin"},
+		{"GET", "/webhooks/attempts", nil, "reader operator admin"},
+		{"POST", "/webhooks/endpoints/receiver/pause", nil, "operator admin"},
+		{"POST", "/webhooks/endpoints/receiver/resume", nil, "operator admin"},
+	} {
+		for _, role := range []string{"publisher", "reader", "operator", "admin"} {
+			a := w.try(role, test.method, test.path, test.body)
+			if allowed := slices.Contains(strings.Fields(test.allowed), role); allowed != (a.status < 300) || !allowed && a.status != 403 {
+				t.Errorf("%s %s as %s: %d %s", test.method, test.path, role, a.status, a.text)
+			}
+		}
+	}
+	w.wants(w.try("operator", "POST", "/webhooks/reload", nil), 403)
+	w.wants(w.try("stranger", "GET", "/events", nil), 401)
+	w.wants(w.try("admin", "GET", "/providers", nil), 404)
+}
+
+func TestRelayNeedsNoResources(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		w, _ := newRelay(t, settings)
+		cfg, err := config.Load(config.Input{Files: []string{w.file}, Relay: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !cfg.DatabaseURL.Set() {
+			return
+		}
+		db := openDB(t, settings["database_url"].(string))
+		var tables int
+		err = db.QueryRow("SELECT count(*) FROM pg_tables WHERE schemaname = 'tidings' AND tablename NOT LIKE 'tidings%'").Scan(&tables)
+		if err != nil || tables > 0 {
+			t.Errorf("%d tables that are not the log's, %v", tables, err)
+		}
+	})
+}

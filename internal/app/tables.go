@@ -1,0 +1,190 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/httpapi"
+	"github.com/tidings-dev/tidings/internal/job"
+	"github.com/tidings-dev/tidings/internal/store"
+	"github.com/tidings-dev/tidings/outbox/capture"
+)
+
+const stateAttached = "attached"
+
+// checkTables is how often the triggers of tables are looked at.
+const checkTables = time.Minute
+
+// tables looks after the triggers of a relay's tables.
+type tables struct {
+	app     *App
+	options capture.Options
+	list    []capture.Table
+
+	mu    sync.Mutex
+	known bool // the last look succeeded
+	found []capture.Finding
+	err   error
+}
+
+// captureOptions are what the configuration says of triggers.
+func captureOptions(cfg *config.Config) capture.Options {
+	return capture.Options{Schema: cfg.DatabaseSchema, Types: cfg.Vocabulary()}
+}
+
+// tablesOf returns the tables of the configuration and of its preset.
+func tablesOf(ctx context.Context, s *store.Store, cfg *config.Config) ([]capture.Table, error) {
+	list := cfg.Tables()
+	if cfg.Preset == config.PresetAgentStack {
+		preset, err := capture.AgentStack(ctx, s.DB())
+		if err != nil {
+			return nil, fmt.Errorf("preset %s: %w", cfg.Preset, err)
+		}
+		list = append(list, preset...)
+	}
+	return list, nil
+}
+
+// withTables opens the database of a relay for as long as do takes.
+func withTables(
+	ctx context.Context, cfg config.Config, do func(*store.Store, []capture.Table, capture.Options) error,
+) error {
+	if !cfg.DatabaseURL.Set() {
+		return errors.New("database_url is missing: it leads to the PostgreSQL database of the application")
+	}
+	s, err := OpenStore(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	list, err := tablesOf(ctx, s, &cfg)
+	if err == nil && len(list) == 0 {
+		err = errors.New("no table is configured: list them under sources.tables, or set preset")
+	}
+	if err == nil {
+		err = do(s, list, captureOptions(&cfg))
+	}
+	return errors.Join(err, s.Close())
+}
+
+// AttachTables installs the triggers of the configured tables, and returns their names.
+func AttachTables(ctx context.Context, cfg config.Config) (names []string, err error) {
+	err = withTables(ctx, cfg, func(s *store.Store, list []capture.Table, o capture.Options) error {
+		for _, t := range list {
+			names = append(names, t.Name)
+		}
+		return capture.Attach(ctx, s.DB(), list, o)
+	})
+	return names, err
+}
+
+// AttachSQL returns the statements that do the same.
+func AttachSQL(ctx context.Context, cfg config.Config) (text string, err error) {
+	err = withTables(ctx, cfg, func(_ *store.Store, list []capture.Table, o capture.Options) error {
+		text, err = capture.SQL(list, o)
+		return err
+	})
+	return text, err
+}
+
+// CheckTables returns what differs between the configuration and the database.
+func CheckTables(ctx context.Context, cfg config.Config) (found []capture.Finding, err error) {
+	err = withTables(ctx, cfg, func(s *store.Store, list []capture.Table, o capture.Options) error {
+		found, err = capture.Check(ctx, s.DB(), list, o)
+		return err
+	})
+	return found, err
+}
+
+// DetachTables removes all that was installed, and returns the names of the tables.
+func DetachTables(ctx context.Context, cfg config.Config) (names []string, err error) {
+	s, err := OpenStore(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	names, err = capture.Detach(ctx, s.DB(), captureOptions(&cfg))
+	return names, errors.Join(err, s.Close())
+}
+
+// openTables attaches what is configured and not attached yet. Whatever the role may not
+// do is logged, and said by [App.ready]: what is attached already is delivered.
+func (a *App) openTables(ctx context.Context, cfg *config.Config) error {
+	if !cfg.DatabaseURL.Set() {
+		return nil
+	}
+	list, err := tablesOf(ctx, a.store, cfg)
+	if err != nil {
+		return err
+	}
+	a.tables = &tables{app: a, options: captureOptions(cfg), list: list}
+	if err := capture.Attach(ctx, a.store.DB(), list, a.tables.options); err != nil {
+		a.logger.Error("not all tables could be attached; changes of those that are not make no events", "error", err,
+			"try", "tidings attach, or the output of tidings attach --print as a role that may")
+	}
+	return a.tables.look(ctx)
+}
+
+// job is the job that looks after the triggers.
+func (t *tables) job() job.Job {
+	return job.Job{Name: "check the triggers of tables", Every: checkTables, Run: t.look}
+}
+
+// look repairs the triggers, and logs what is new.
+func (t *tables) look(ctx context.Context) error {
+	found, err := capture.Repair(ctx, t.app.store.DB(), t.list, t.options)
+	t.mu.Lock()
+	before := t.found
+	t.found, t.err, t.known = found, err, err == nil
+	t.mu.Unlock()
+	for _, f := range found {
+		if slices.Contains(before, f) {
+			continue
+		}
+		t.app.logger.Warn("the triggers of a table were not as they should be", "table", f.Table, "kind", f.Kind,
+			"what", f.What, "mended", f.Mended)
+	}
+	return err
+}
+
+var tableAttached = prometheus.NewDesc("tidings_table_attached",
+	"1 if the triggers of a table are in place, 0 if they are not or nobody knows.", []string{"table"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (t *tables) Describe(ch chan<- *prometheus.Desc) { ch <- tableAttached }
+
+// Collect implements [prometheus.Collector].
+func (t *tables) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range t.States() {
+		attached := 0.
+		if s.State == stateAttached {
+			attached = 1
+		}
+		ch <- prometheus.MustNewConstMetric(tableAttached, prometheus.GaugeValue, attached, s.Table)
+	}
+}
+
+// States returns how each table is doing.
+func (t *tables) States() []httpapi.TableState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	states := make([]httpapi.TableState, len(t.list))
+	for i, table := range t.list {
+		s := httpapi.TableState{Table: table.Name, Type: string(table.Type), State: stateAttached}
+		if !t.known {
+			s.State = "unknown"
+		}
+		for _, f := range t.found {
+			if !f.Mended && (f.Table == "" || f.Table == table.Relation()) {
+				s.State, s.Detail = "drifted", f.String()
+			}
+		}
+		states[i] = s
+	}
+	return states
+}
