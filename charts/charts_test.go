@@ -205,15 +205,19 @@ func TestRenderedConfigurationIsValid(t *testing.T) {
 	t.Setenv("TIDINGS_ENCRYPTION", elsewhere["tidings-encryption"]["key"])
 	for name, file := range valuesFiles(t) {
 		objects := render(t, "helm", "--values", file)
-		for _, workload := range []string{"Deployment", "Job"} {
-			t.Run(name+"/"+workload, func(t *testing.T) {
-				spec := find(t, objects, workload, "")["spec"].(object)["template"].(object)["spec"].(object)
+		for _, o := range objects {
+			if kind(o) != "Deployment" && kind(o) != "Job" {
+				continue
+			}
+			t.Run(name+"/"+objectName(o), func(t *testing.T) {
+				spec := o["spec"].(object)["template"].(object)["spec"].(object)
 				args := spec["containers"].([]any)[0].(object)["args"].([]any)
 				files := readable(t, volumeFiles(t, objects, spec), spec, args)
 				if len(files) == 0 {
 					t.Fatalf("no configuration files in %q", args)
 				}
-				cfg, err := config.Load(config.Input{Files: files})
+				relay := slices.ContainsFunc(args, func(a any) bool { return a == "relay" || a == "--relay" || a == "attach" })
+				cfg, err := config.Load(config.Input{Files: files, Relay: relay})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -341,6 +345,13 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			"config.database_url=x",
 			[]string{"config.database_url: set database.url or database.existingSecret instead"},
 		},
+		"preset of a server": {"config.preset=agent_stack,database.url=postgres://a/b", []string{
+			"relay.enabled: config.preset and config.sources require it to be true",
+		}},
+		"tables on SQLite": {"relay.enabled=true,config.sources.tables.orders.type=order", []string{
+			"database: config.preset and config.sources.tables require the application's PostgreSQL database in " +
+				"database.url or database.existingSecret",
+		}},
 		"ingress without a host": {"ingress.enabled=true", []string{"ingress.hosts: at least one host is required"}},
 		"route without a gateway": {
 			"httpRoute.enabled=true",

@@ -3,17 +3,22 @@
 package charts_test
 
 import (
+	"database/sql"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 // Every values file is installed, upgraded, rolled back and uninstalled with both
 // Helms: a real API server takes every object, and nothing is left behind.
 func TestLifeOfARelease(t *testing.T) {
+	startDatabases(t)
 	c := startCluster(t)
 	for name, file := range valuesFiles(t) {
 		for _, helm := range helms {
@@ -43,11 +48,55 @@ func TestLifeOfARelease(t *testing.T) {
 					t.Error("the rollback changed nothing")
 				}
 				c.must(helm, append([]string{"uninstall", "release"}, on...)...)
+				c.deleteJob(namespace, "release-tidings-attach")
 				c.same(namespace, before)
 				t.Logf("%d objects came and went", strings.Count(installed, "\n")-strings.Count(before, "\n"))
 			})
 		}
 	}
+}
+
+// startDatabases starts the databases of applications that values files refer to.
+func startDatabases(t *testing.T) {
+	t.Helper()
+	server := testdb.OwnServer(t)
+	create := func(name, tables string) string {
+		url, err := server.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := sql.Open("pgx", url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.ExecContext(t.Context(), tables); err != nil {
+			t.Fatal(err)
+		}
+		return url
+	}
+	tables, err := os.ReadFile("../outbox/capture/testdata/agentstack-2026-05.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere["agentstack-secret"]["sqlConnection"] = create("agentstack", string(tables))
+	elsewhere["shop-database"]["url"] = create("shop", `CREATE TABLE orders (id int PRIMARY KEY, updated_at timestamptz);
+		CREATE TABLE order_items (id int PRIMARY KEY, order_id int REFERENCES orders)`)
+}
+
+// deleteJob deletes a job of a hook, if there is one: Kubernetes keeps it for an hour,
+// for its log.
+func (c *cluster) deleteJob(namespace, name string) bool {
+	c.Helper()
+	path := "/apis/batch/v1/namespaces/" + namespace + "/jobs/" + name
+	if status, _ := c.do(http.MethodGet, path, "", ""); status == http.StatusNotFound {
+		return false
+	}
+	if c.get(path)["spec"].(object)["ttlSecondsAfterFinished"] == nil {
+		c.Errorf("the job %s stays for ever", name)
+	}
+	c.do(http.MethodDelete, path+"?propagationPolicy=Background", "", "")
+	return true
 }
 
 // same waits until a namespace holds what it held before.
@@ -156,11 +205,9 @@ func TestReleaseServes(t *testing.T) {
 			server.kill()
 			c.must(helm, "uninstall", "release", "--namespace", namespace)
 			// What refused the wrong configuration stays for an hour, for its log.
-			job := "/apis/batch/v1/namespaces/" + namespace + "/jobs/release-tidings-check"
-			if c.get(job)["spec"].(object)["ttlSecondsAfterFinished"] == nil {
-				t.Error("the check stays for ever")
+			if !c.deleteJob(namespace, "release-tidings-check") {
+				t.Error("the refused check left no job behind")
 			}
-			c.do(http.MethodDelete, job+"?propagationPolicy=Background", "", "")
 			c.same(namespace, before)
 		})
 	}

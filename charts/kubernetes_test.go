@@ -340,7 +340,7 @@ func (n *node) run(spec object) error {
 	for _, h := range n.hosts {
 		hosts = append(hosts, "--add-host", h)
 	}
-	for _, container := range p.containers("containers") {
+	for _, container := range append(p.containers("initContainers"), p.containers("containers")...) {
 		out, err := podmanCommand(p.args(container, hosts...)...).CombinedOutput()
 		fmt.Fprintf(&n.log, "%v: %s(%v)\n", container["args"], out, err)
 		if err != nil {

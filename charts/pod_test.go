@@ -158,7 +158,7 @@ func (p *pod) args(container object, more ...string) []string {
 
 func (p *pod) containers(key string) []object {
 	var all []object
-	for _, c := range p.spec[key].([]any) {
+	for _, c := range list(p.spec[key]) {
 		all = append(all, c.(object))
 	}
 	return all

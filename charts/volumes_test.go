@@ -18,8 +18,11 @@ var elsewhere = map[string]map[string]string{
 		"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 		"password": "x",
 	},
-	"s3":  {"access": "x", "secret": "x"},
-	"mcp": {"key": "x", "secret": "x"},
+	"agentstack-secret": {"sqlConnection": "postgresql+asyncpg://agentstack@postgres.example.com/agentstack"},
+	"shop-database":     {"url": "postgres://shop@postgres.example.com/shop"},
+	"shop":              {"token": "0123456789abcdef0123456789abcdef"},
+	"s3":                {"access": "x", "secret": "x"},
+	"mcp":               {"key": "x", "secret": "x"},
 }
 
 // secretsOf are the Secrets among some objects, and those from elsewhere.

@@ -9,14 +9,34 @@
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether file contents are in an S3 store, so that the data directory holds nothing persistent. */}}
-{{- define "tidings.s3" -}}
-{{- if and (include "tidings.postgres" .) (dig "files" "s3" "bucket" "" (.Values.config | default dict)) -}}true{{- end -}}
+{{/* Whether "tidings relay" runs, beside an application, instead of "tidings serve". */}}
+{{- define "tidings.relay" -}}
+{{- if .Values.relay.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether the configuration names tables of an application. */}}
+{{- define "tidings.tables" -}}
+{{- $config := .Values.config | default dict -}}
+{{- if or $config.preset (dig "tables" dict ($config.sources | default dict)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether a job installs the triggers on them. */}}
+{{- define "tidings.attach" -}}
+{{- if and (include "tidings.relay" .) (include "tidings.tables" .) .Values.relay.attach -}}true{{- end -}}
+{{- end -}}
+
+{{/*
+Whether the data directory holds nothing persistent: events are in PostgreSQL, and files,
+which a relay does not have, in an S3 store.
+*/}}
+{{- define "tidings.stateless" -}}
+{{- $noFiles := or (include "tidings.relay" .) (dig "files" "s3" "bucket" "" (.Values.config | default dict)) -}}
+{{- if and (include "tidings.postgres" .) $noFiles -}}true{{- end -}}
 {{- end -}}
 
 {{/* Whether the data directory is on a volume. */}}
 {{- define "tidings.claimed" -}}
-{{- if and .Values.persistence.enabled (not (include "tidings.s3" .)) -}}true{{- end -}}
+{{- if and .Values.persistence.enabled (not (include "tidings.stateless" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "tidings.claim" -}}
@@ -38,7 +58,7 @@
 
 {{/* A section whose lines are all commented out is null, which leads to obscure errors. */}}
 {{- define "tidings.sections" -}}
-{{- range list "webhook" "database" "admin" "persistence" "autoscaling" "image" "service" -}}
+{{- range list "webhook" "relay" "database" "admin" "persistence" "autoscaling" "image" "service" -}}
 {{- if not (kindIs "map" (index $.Values .)) -}}
 {{- fail (printf "%s: the section is empty. Remove the line or add settings below it" .) -}}
 {{- end -}}
@@ -50,7 +70,7 @@
 {{- if and (include "tidings.several" .) (not (include "tidings.postgres" .)) -}}
 {{- fail "replicas, autoscaling: SQLite supports only one pod. For several, configure PostgreSQL in database.url or database.existingSecret; for SQLite, set replicas: 1 and autoscaling.enabled: false" -}}
 {{- end -}}
-{{- if and (include "tidings.several" .) (not (include "tidings.s3" .)) -}}
+{{- if and (include "tidings.several" .) (not (include "tidings.stateless" .)) -}}
 {{- if not .Values.persistence.enabled -}}
 {{- fail "persistence.enabled: without a volume, pods would not share file contents. Set it to true, or set config.files.s3 or replicas: 1" -}}
 {{- else if not (include "tidings.shared" .) -}}
@@ -69,6 +89,14 @@
 {{- end -}}
 {{- if $config.database_url -}}
 {{- fail "config.database_url: set database.url or database.existingSecret instead" -}}
+{{- end -}}
+{{- if or $config.preset $config.sources -}}
+{{- if not (include "tidings.relay" .) -}}
+{{- fail "relay.enabled: config.preset and config.sources require it to be true; without it, the chart runs a server with resources of its own" -}}
+{{- end -}}
+{{- if and (include "tidings.tables" .) (not (include "tidings.postgres" .)) -}}
+{{- fail "database: config.preset and config.sources.tables require the application's PostgreSQL database in database.url or database.existingSecret" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts: at least one host is required" -}}

@@ -25,6 +25,21 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
+{{/* The mounts and volumes of the jobs that run before a release. */}}
+{{- define "tidings.jobMounts" -}}
+{{- include "tidings.configMounts" . }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidings.jobVolumes" -}}
+{{- include "tidings.configVolumes" (dict "root" . "secret" (printf "%s-check" (include "tidings.fullname" .))) }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* Settings shared by all containers. */}}
 {{- define "tidings.containerSpec" -}}
 image: {{ include "tidings.image" . }}
