@@ -22,10 +22,10 @@ test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian
 test-all: tools ## the same with the race detector, plus long tests and those of the chart, S3, PgBouncer, Prometheus, front ends and the container image
 	TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./...
 	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && chmod 755 $$folder && cp -r bin/postgresql18/. $$folder && \
-		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./outbox/capture ./eventlog/postgres
+		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./outbox/capture ./eventlog/postgres ./test/beside
 	$(MAKE) container-check
 
-tools: postgresql bin/postgresql18 pgbouncer prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
+tools: postgresql bin/postgresql18 pgbouncer applications bin/node-postgres prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
@@ -41,6 +41,20 @@ npm:
 
 pgbouncer:
 	@command -v pgbouncer >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends pgbouncer; }
+
+applications: # HyperKitty and drivers in four languages, none of which starts a service
+	@if ! /usr/bin/python3 -c 'import hyperkitty, psycopg, psycopg2' 2>/dev/null; then \
+		missing="python3-django-hyperkitty python3-psycopg python3-psycopg2"; fi; \
+	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
+	[ -e /usr/share/java/postgresql.jar ] || missing="$$missing libpostgresql-jdbc-java"; \
+	[ -e /usr/share/java/spring3-jdbc.jar ] || missing="$$missing libspring-jdbc-java libspring-aop-java libaopalliance-java libcommons-logging-java"; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	ruby -e 'require "active_record"; require "pg"' 2>/dev/null || missing="$$missing ruby-activerecord ruby-pg"; \
+	if [ -n "$$missing" ]; then $(APT) update -q && $(APT) install -q -y --no-install-recommends $$missing; fi
+
+bin/node-postgres: | npm
+	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new pg@8.16.3
+	mv $@.new/node_modules $@ && rm -r $@.new
 
 prometheus: # unpacked, not installed, so that no service starts
 	@if command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; then exit 0; fi; \
@@ -152,4 +166,4 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fo
 	$(call fuzz,./relay,FuzzOrder)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql npm pgbouncer prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz
+.PHONY: help test test-all tools postgresql npm pgbouncer applications prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz

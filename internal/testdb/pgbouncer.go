@@ -57,7 +57,7 @@ default_pool_size = 30
 server_login_retry = 1
 %s
 `, behind.Port(), port, users, log, mode, strings.Join(settings, "\n"))
-	for path, content := range map[string]string{users: `"tidings" ""` + "\n", file: text} {
+	for path, content := range map[string]string{users: `"` + behind.User.Username() + `" ""` + "\n", file: text} {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			tb.Fatal(err)
 		}
