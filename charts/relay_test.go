@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func container(t *testing.T, objects []object, pod object, kind string) []string
 	var args []string
 	given := pod[kind].([]any)[0].(object)["args"].([]any)
 	for _, a := range given {
-		if !strings.HasPrefix(a.(string), "--config=") {
+		if path := strings.TrimPrefix(a.(string), "--config="); !strings.HasPrefix(path, "/") {
 			args = append(args, a.(string))
 		}
 	}
@@ -133,4 +134,34 @@ func tidings(ctx context.Context, args []string) (string, error) {
 	cmd.SetErr(&out)
 	err := cmd.ExecuteContext(ctx)
 	return out.String(), err
+}
+
+// The values in the documentation are valid, and so is the configuration that they make.
+func TestDocumentedRelayValues(t *testing.T) {
+	for page, heading := range map[string]string{
+		"agent-stack": "## With Helm", "kubernetes": "## Beside an application",
+	} {
+		t.Run(page, func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile("../docs/" + page + ".md")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, section, _ := strings.Cut(string(text), "\n"+heading+"\n")
+			_, block, _ := strings.Cut(section, "```yaml\n")
+			block, _, _ = strings.Cut(block, "```")
+			values := filepath.Join(t.TempDir(), "values.yaml")
+			if err := os.WriteFile(values, []byte(block), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			objects := render(t, "helm", "--values", values)
+			check := container(t, objects, podOf(find(t, objects, "Job", "-check")), "containers")
+			for i, arg := range check {
+				check[i] = strings.TrimPrefix(arg, "--config=")
+			}
+			if out, err := tidings(t.Context(), check); err != nil || !strings.Contains(out, "valid, 1 webhook endpoints") {
+				t.Errorf("%q: %v\n%s", check, err, out)
+			}
+		})
+	}
 }
