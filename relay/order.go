@@ -49,7 +49,6 @@ type lane struct {
 	// parked says that these were read from the retries table, where later events of
 	// the resource are, too.
 	parked bool
-	turn   int64 // lanes with a lower one go first
 }
 
 // parkedSet is the resources with events in the retries table. A hash is all that is
@@ -131,7 +130,7 @@ func (o *order) Add(e tidings.Event) (what added, other tidings.Event) {
 	l.items = append(l.items, it)
 	o.window.add(it)
 	if len(l.items) == 1 {
-		o.wait(l, e.Sequence)
+		o.fresh.push(l)
 	}
 	return queued, other
 }
@@ -276,16 +275,12 @@ func (o *order) Waiting() int { return o.fresh.len() + o.due.len() }
 
 // Return puts an event back that is to be sent again; its lane goes behind the
 // others.
-func (o *order) Return(it *item) { o.wait(it.lane, o.window.read) }
-
-// wait has a lane wait for its turn, among the fresh ones behind those up to a position.
-func (o *order) wait(l *lane, turn int64) {
-	if l.parked {
-		o.due.push(l)
-		return
+func (o *order) Return(it *item) {
+	if it.lane.parked {
+		o.due.push(it.lane)
+	} else {
+		o.fresh.push(it.lane)
 	}
-	l.turn = turn
-	o.fresh.push(l)
 }
 
 // Settle notes that an event needs nothing more, and lets the next one of its
@@ -306,8 +301,8 @@ func (o *order) Settle(it *item) (drained bool) {
 		o.SettleBeyond(it.event.Sequence)
 	}
 	switch {
-	case len(l.items) > 0: // the oldest events first, else the cursor waits for them
-		o.wait(l, l.items[0].event.Sequence)
+	case len(l.items) > 0:
+		o.Return(l.items[0])
 	case l.parked:
 		delete(o.lanes, l.resource)
 		return true
@@ -453,9 +448,8 @@ func (w *window) open() (open []int64) {
 
 func (w *window) len() int { return len(w.items) - w.gone }
 
-// rotation is lanes that wait for their turn: a queue for each type of resource, ordered
-// by [lane.turn], and the types take turns, so that events of one type that fail do not
-// hold up others.
+// rotation is lanes that wait for their turn: a queue for each type of resource, and
+// the types take turns, so that events of one type that fail do not hold up others.
 type rotation struct {
 	types []*typeQueue
 	next  int
@@ -476,32 +470,11 @@ func (r *rotation) push(l *lane) {
 	name := l.items[0].event.Type
 	for _, q := range r.types {
 		if q.name == name {
-			q.insert(l)
+			q.lanes = append(q.lanes, l)
 			return
 		}
 	}
 	r.types = append(r.types, &typeQueue{name: name, lanes: []*lane{l}})
-}
-
-// insert puts a lane behind those whose turn is not later.
-func (q *typeQueue) insert(l *lane) {
-	if n := len(q.lanes); n == q.front || q.lanes[n-1].turn <= l.turn {
-		q.lanes = append(q.lanes, l)
-		return
-	}
-	at, _ := slices.BinarySearchFunc(q.lanes[q.front:], l.turn, func(other *lane, turn int64) int {
-		if other.turn <= turn {
-			return -1
-		}
-		return 1
-	})
-	if at += q.front; q.front > 0 && at-q.front < len(q.lanes)-at { // the shorter part moves
-		copy(q.lanes[q.front-1:], q.lanes[q.front:at])
-		q.front--
-		q.lanes[at-1] = l
-		return
-	}
-	q.lanes = slices.Insert(q.lanes, at, l)
 }
 
 // turn is the queue whose turn it is.

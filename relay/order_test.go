@@ -210,48 +210,6 @@ func FuzzOrder(f *testing.F) {
 	})
 }
 
-// The oldest events go first, also those of a resource that has more of them waiting, so
-// that the cursor tells what was delivered. An event that is to be sent again lets all
-// others go first that were read.
-func TestOrderSendsTheOldestFirst(t *testing.T) {
-	o := newOrder(0, tidings.CoalesceOff)
-	read := int64(0)
-	add := func(n int, resource func(i int) string) {
-		for i := range n {
-			read++
-			o.Add(tidings.Event{Sequence: read, Type: "one", Action: tidings.Updated, ResourceID: resource(i)})
-		}
-	}
-	busy := func(int) string { return "busy" }
-	add(5, busy)
-	add(100, func(i int) string { return fmt.Sprint("quiet", i) })
-	add(5, busy)
-	add(100, func(i int) string { return fmt.Sprint("other", i) })
-	again, _ := o.Next(inTurn)
-	o.Return(again)
-	second, _ := o.Next(inTurn)
-	if again.event.Sequence != 1 || second.event.ResourceID != "quiet0" {
-		t.Fatalf("sent %v, then %v", again.event, second.event)
-	}
-	add(1, func(int) string { return "late" })
-	var sent []int64
-	for it, ok := second, true; ok; it, ok = o.Next(inTurn) {
-		sent = append(sent, it.event.Sequence)
-		o.Settle(it)
-	}
-	want := slices.Concat(positions(6, 105), positions(111, 210), positions(1, 5), positions(106, 110), positions(211, 211))
-	if !slices.Equal(sent, want) {
-		t.Errorf("sent %v, want %v", sent, want)
-	}
-}
-
-func positions(from, to int64) (all []int64) {
-	for ; from <= to; from++ {
-		all = append(all, from)
-	}
-	return all
-}
-
 // Events ahead of the window are settled when they are read.
 func TestOrderBeyondTheWindow(t *testing.T) {
 	o := newOrder(0, tidings.CoalesceOff)
