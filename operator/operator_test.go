@@ -128,7 +128,7 @@ func TestRefusals(t *testing.T) {
 			{"POST", "/webhooks/endpoints/books/discard", `{"event":"7"}`, 404, "no dead letter 7"},
 			{"POST", "/webhooks/replays/0195c1f0-0000-7000-8000-000000000000/cancel", "", 404, "there is no replay"},
 			{"POST", "/webhooks/events", "", 405, "allowed methods: GET"},
-			{"GET", "/webhooks", "", 404, path + "/openapi.json lists"},
+			{"GET", "/webhooks", "", 404, "see " + path + "/openapi.json"},
 		} {
 			a := w.request(w.Context(), "op manager", test.method, test.target, test.body)
 			if a.status != test.status || !strings.Contains(a.text, test.says) ||
