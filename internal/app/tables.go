@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/job"
 	"github.com/tidings-dev/tidings/internal/store"
+	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
@@ -84,13 +87,45 @@ func AttachTables(ctx context.Context, cfg config.Config) (names []string, err e
 	return names, err
 }
 
-// AttachSQL returns the statements that do the same.
+// AttachSQL returns the statements that do the same, those that make the tables of the
+// event log included where they are missing.
 func AttachSQL(ctx context.Context, cfg config.Config) (text string, err error) {
-	err = withTables(ctx, cfg, func(_ *store.Store, list []capture.Table, o capture.Options) error {
-		text, err = capture.SQL(list, o)
+	err = withTables(ctx, cfg, func(s *store.Store, list []capture.Table, o capture.Options) error {
+		triggers, err := capture.SQL(list, o)
+		if err != nil {
+			return err
+		}
+		pending, err := s.Pending(ctx)
+		if err != nil || !pending {
+			text = triggers
+			return err
+		}
+		log, err := logSQL(o.Schema)
+		text = log + triggers
 		return err
 	})
 	return text, err
+}
+
+// logSQL returns the statements that make the tables of the event log.
+func logSQL(schema string) (string, error) {
+	files, err := outbox.PostgresMigrations(schema)
+	if err != nil {
+		return "", err
+	}
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, name := range names { // in order
+		sql, err := fs.ReadFile(files, name)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "-- %s\nBEGIN;\n%s\nCOMMIT;\n\n", name, sql)
+	}
+	return b.String(), nil
 }
 
 // CheckTables returns what differs between the configuration and the database.
@@ -180,7 +215,7 @@ func (t *tables) States() []httpapi.TableState {
 			s.State = "unknown"
 		}
 		for _, f := range t.found {
-			if !f.Mended && (f.Table == "" || f.Table == table.Relation()) {
+			if !f.Mended && f.Concerns(table) {
 				s.State, s.Detail = "drifted", f.String()
 			}
 		}

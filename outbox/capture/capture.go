@@ -95,12 +95,6 @@ func (t Table) Check() error {
 	return nil
 }
 
-// Relation returns the name of a valid table as a [Finding] has it: quoted, with its schema.
-func (t Table) Relation() string {
-	name, _ := quoteTable(t.Name)
-	return name
-}
-
 func (t Table) check() error {
 	if _, err := quoteTable(t.Name); err != nil {
 		return err

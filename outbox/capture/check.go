@@ -50,6 +50,13 @@ type Finding struct {
 	Mended bool
 }
 
+// Concerns reports whether the finding is about a table, or about all of them.
+func (f Finding) Concerns(t Table) bool {
+	found, err := quoteTable(f.Table)
+	name, _ := quoteTable(t.Name)
+	return f.Table == "" || err == nil && found == name
+}
+
 // String returns the finding as a log shows it.
 func (f Finding) String() string {
 	text := string(f.Kind) + ": " + f.What
