@@ -75,6 +75,7 @@ var client = &http.Client{Timeout: patience}
 
 // process is a server of its own, which is started again on the same address.
 type process struct {
+	relay bool // of tidings relay
 	*testing.T
 	file, address string
 	umask         string // empty for that of the test
@@ -120,6 +121,9 @@ func (p *process) start() {
 		p.cmd = exec.Command("sh", "-c", "umask "+p.umask+` && exec "$0"`, os.Args[0])
 	}
 	p.cmd.Env = append(os.Environ(), serveFile+"="+p.file)
+	if p.relay {
+		p.cmd.Env = append(p.cmd.Env, serveRelay+"=1")
+	}
 	p.cmd.Stderr = p.log
 	child.EndWithUs(p.cmd, syscall.SIGKILL)
 	if err := p.cmd.Start(); err != nil {

@@ -19,6 +19,9 @@ import (
 // killed.
 const serveFile = "TIDINGS_TEST_SERVE"
 
+// serveRelay makes it a relay.
+const serveRelay = "TIDINGS_TEST_RELAY"
+
 func TestMain(m *testing.M) {
 	if file := os.Getenv(serveFile); file != "" {
 		if err := serve(file); err != nil {
@@ -37,7 +40,9 @@ func TestMain(m *testing.M) {
 func serve(file string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	load := func() (config.Config, error) { return config.Load(config.Input{Files: []string{file}}) }
+	load := func() (config.Config, error) {
+		return config.Load(config.Input{Files: []string{file}, Relay: os.Getenv(serveRelay) != ""})
+	}
 	cfg, err := load()
 	if err != nil {
 		return err

@@ -1,17 +1,25 @@
 package app_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
 
@@ -209,4 +217,140 @@ func TestRelayNeedsNoResources(t *testing.T) {
 			t.Errorf("%d tables that are not the log's, %v", tables, err)
 		}
 	})
+}
+
+// A table that is locked, or that the role may not attach, keeps nothing from being
+// delivered.
+func TestRelayWithoutRights(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	owner := openDB(t, url)
+	role := "relay_" + strings.ToLower(url[strings.LastIndex(url, "/")+1:strings.LastIndex(url, "?")])
+	for _, statement := range []string{
+		"CREATE ROLE " + role + " LOGIN", "CREATE TABLE public.orders (id int PRIMARY KEY)",
+		"DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO " + role + "', current_database()); END $$",
+	} {
+		if _, err := owner.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { owner.Exec("DROP OWNED BY " + role + " CASCADE; DROP ROLE " + role) })
+	w, receiver := newRelay(t, map[string]any{
+		"database_url": strings.Replace(url, "tidings@", role+"@", 1),
+		"sources":      map[string]any{"tables": map[string]any{"public.orders": map[string]any{"type": "order"}}},
+	})
+	w.logged("not all tables could be attached", "GRANT TRIGGER")
+	a := w.call("reader", "GET", "/webhooks/tables", nil)
+	if !strings.Contains(a.text, `"state":"drifted"`) {
+		t.Errorf("tables: %s", a.text)
+	}
+	w.call("publisher", "POST", "/events", map[string]any{"event": "invoice.paid", "resource_id": "1"})
+	receiver.Wait(1)
+}
+
+// What was answered with 202 is in the log, once, however often the process is killed and
+// the client tries again.
+func TestPublishedSurviveKills(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		batches, kills := 20, 3
+		if testtool.All() {
+			batches, kills = 200, 20
+		}
+		const size, publishers = 50, 4
+		got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
+		receiver := httptest.NewServer(got)
+		t.Cleanup(receiver.Close)
+		settings["webhook"] = object{"endpoints": []any{object{"name": "receiver", "url": receiver.URL}}}
+		settings["types"] = object{"order": nil}
+		p := newProcess(t, settings)
+		p.relay = true
+		p.start()
+		work, results := make(chan int, batches), make(chan []string, batches)
+		for batch := range batches {
+			work <- batch
+		}
+		close(work)
+		var all sync.WaitGroup
+		for range publishers {
+			all.Go(func() {
+				for batch := range work {
+					results <- p.publish(batch, size)
+				}
+			})
+		}
+		for range kills {
+			<-time.After(time.Duration(20+rand.IntN(200)) * time.Millisecond)
+			p.end(syscall.SIGKILL)
+			p.start()
+		}
+		all.Wait()
+		close(results)
+		answered := make(map[string]bool)
+		for ids := range results {
+			for _, id := range ids {
+				answered[id] = true
+			}
+		}
+		if len(answered) != batches*size {
+			t.Fatalf("%d events were answered, want %d", len(answered), batches*size)
+		}
+		count := func() int {
+			got.mu.Lock()
+			defer got.mu.Unlock()
+			return len(got.bodies)
+		}
+		for deadline := time.Now().Add(3 * patience); count() < len(answered) && time.Now().Before(deadline); {
+			<-time.After(10 * time.Millisecond)
+		}
+		got.mu.Lock()
+		defer got.mu.Unlock()
+		for id := range got.bodies {
+			if !answered[id] {
+				t.Errorf("event %s arrived and was never answered", id)
+			}
+		}
+		if len(got.bodies) != len(answered) {
+			t.Errorf("%d events arrived, %d were answered", len(got.bodies), len(answered))
+		}
+	})
+}
+
+// publish publishes a batch, again until it is answered.
+func (p *process) publish(batch, size int) []string {
+	var events []any
+	for i := range size {
+		events = append(events, object{"event": "order.created", "resource_id": fmt.Sprintf("%d-%d", batch, i)})
+	}
+	text, err := json.Marshal(events)
+	if err != nil {
+		p.Error(err)
+		return nil
+	}
+	for deadline := time.Now().Add(3 * patience); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+		r, err := http.NewRequest("POST", "http://"+p.address+"/api/v1/events", bytes.NewReader(text))
+		if err != nil {
+			p.Error(err)
+			return nil
+		}
+		r.Header = http.Header{
+			"Authorization": {"Bearer token"}, "Content-Type": {"application/json"},
+			"Idempotency-Key": {strconv.Itoa(batch)},
+		}
+		response, err := client.Do(r)
+		if err != nil {
+			continue // killed; it comes back
+		}
+		var answer struct{ IDs []string }
+		err = json.NewDecoder(response.Body).Decode(&answer)
+		response.Body.Close()
+		if response.StatusCode == http.StatusAccepted && err == nil {
+			return answer.IDs
+		}
+		if response.StatusCode < 500 && err == nil {
+			p.Errorf("publish: %d", response.StatusCode)
+			return nil
+		}
+	}
+	p.Error("a batch was never answered")
+	return nil
 }

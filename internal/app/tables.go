@@ -30,11 +30,12 @@ type tables struct {
 	app     *App
 	options capture.Options
 	list    []capture.Table
+	// attached says that all of list were attached; only look reads it.
+	attached bool
 
 	mu    sync.Mutex
 	known bool // the last look succeeded
 	found []capture.Finding
-	err   error
 }
 
 // captureOptions are what the configuration says of triggers.
@@ -147,8 +148,11 @@ func DetachTables(ctx context.Context, cfg config.Config) (names []string, err e
 	return names, errors.Join(err, s.Close())
 }
 
-// openTables attaches what is configured and not attached yet. Whatever the role may not
-// do is logged, and said by [App.ready]: what is attached already is delivered.
+// attachTime bounds an attempt to attach: a table may be locked for long, and what is
+// attached already has to be delivered.
+const attachTime = 20 * time.Second
+
+// openTables attaches what is configured and not attached yet, or leaves that to the job.
 func (a *App) openTables(ctx context.Context, cfg *config.Config) error {
 	if !cfg.DatabaseURL.Set() {
 		return nil
@@ -158,11 +162,27 @@ func (a *App) openTables(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	a.tables = &tables{app: a, options: captureOptions(cfg), list: list}
-	if err := capture.Attach(ctx, a.store.DB(), list, a.tables.options); err != nil {
-		a.logger.Error("not all tables could be attached; changes of those that are not make no events", "error", err,
-			"try", "tidings attach, or the output of tidings attach --print as a role that may")
+	if err := a.tables.look(ctx); err != nil {
+		a.logger.Error("the triggers of tables could not be checked", "error", err)
 	}
-	return a.tables.look(ctx)
+	return nil
+}
+
+// attach attaches the tables once in the life of the process: a table that is detached
+// later stays so.
+func (t *tables) attach(ctx context.Context) {
+	if t.attached {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	if err := capture.Attach(ctx, t.app.store.DB(), t.list, t.options); err != nil {
+		t.app.logger.Error("not all tables could be attached: changes of those that are not make no events; "+
+			"this is tried again every minute", "error", err, "try", "GRANT TRIGGER on the tables to the role in "+
+			"database_url, or run the output of 'tidings attach --print' as a role that may create triggers")
+		return
+	}
+	t.attached = true
 }
 
 // job is the job that looks after the triggers.
@@ -172,10 +192,11 @@ func (t *tables) job() job.Job {
 
 // look repairs the triggers, and logs what is new.
 func (t *tables) look(ctx context.Context) error {
-	found, err := capture.Repair(ctx, t.app.store.DB(), t.list, t.options)
+	t.attach(ctx)
+	found, err := t.repair(ctx)
 	t.mu.Lock()
 	before := t.found
-	t.found, t.err, t.known = found, err, err == nil
+	t.found, t.known = found, err == nil
 	t.mu.Unlock()
 	for _, f := range found {
 		if slices.Contains(before, f) {
@@ -185,6 +206,23 @@ func (t *tables) look(ctx context.Context) error {
 			"what", f.What, "mended", f.Mended)
 	}
 	return err
+}
+
+// repair puts right what a migration of the application changed. It leaves a database
+// alone from which everything was detached.
+func (t *tables) repair(ctx context.Context) ([]capture.Finding, error) {
+	found, err := capture.Check(ctx, t.app.store.DB(), t.list, t.options)
+	if err != nil {
+		return nil, err
+	}
+	kinds := make(map[capture.Kind]bool)
+	for _, f := range found {
+		kinds[f.Kind] = true
+	}
+	if len(kinds) == 2 && kinds[capture.Functions] && kinds[capture.NotAttached] {
+		return found, nil
+	}
+	return capture.Repair(ctx, t.app.store.DB(), t.list, t.options)
 }
 
 var tableAttached = prometheus.NewDesc("tidings_table_attached",
