@@ -40,7 +40,7 @@ type tables struct {
 
 // captureOptions are what the configuration says of triggers.
 func captureOptions(cfg *config.Config) capture.Options {
-	return capture.Options{Schema: cfg.DatabaseSchema, Types: cfg.Vocabulary()}
+	return capture.Options{Schema: cfg.DatabaseSchema, Types: cfg.Vocabulary(), Notify: cfg.Sources.Notify}
 }
 
 // tablesOf returns the tables of the configuration and of its preset.

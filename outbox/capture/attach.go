@@ -105,6 +105,9 @@ func installIn(ctx context.Context, tx *sql.Tx, tables []Table, o Options) error
 	if _, err := tx.ExecContext(ctx, typesSQL(o.schema(), vocabularyOf(tables, o))); err != nil {
 		return fmt.Errorf("write the types of emit(): %w", err)
 	}
+	if _, err := tx.ExecContext(ctx, notifySQL(o.schema(), o.Notify)); err != nil {
+		return fmt.Errorf("have transactions notify, or not: %w", err)
+	}
 	return nil
 }
 
@@ -217,7 +220,7 @@ func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]stri
 		return gone, nil
 	}
 	err := transact(ctx, db, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, dropFunctions(o.schema()))
+		_, err := tx.ExecContext(ctx, notifySQL(o.schema(), false)+dropFunctions(o.schema()))
 		return err
 	})
 	if err != nil {

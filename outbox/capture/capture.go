@@ -334,6 +334,9 @@ type Options struct {
 	// Types are those that emit() takes besides those of the tables; without any, it
 	// takes every type.
 	Types vocabulary.Types
+	// Notify has each transaction that writes events wake those who listen, instead of
+	// having them poll. PostgreSQL lets such transactions commit one after another only.
+	Notify bool
 }
 
 func (o Options) schema() string {

@@ -1,12 +1,17 @@
 package capture_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/tidings-dev/tidings/internal/testtool"
+	"github.com/tidings-dev/tidings/outbox/capture"
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
@@ -73,6 +78,51 @@ func TestEmit(t *testing.T) {
 	a.o.Types = nil // any type
 	a.attach()
 	if err := emit("'anything', 'happened', '1'"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	conn, err := pgx.Connect(t.Context(), a.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), "LISTEN tidings"); err != nil {
+		t.Fatal(err)
+	}
+	notified := func(within time.Duration) bool {
+		t.Helper()
+		a.exec("SELECT tidings.emit('invoice', 'paid', '7')")
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		n, err := conn.WaitForNotification(ctx)
+		return err == nil && n.Payload == "events"
+	}
+	for range 2 { // the second time it is there
+		if err := capture.Attach(t.Context(), a.db, nil, capture.Options{Notify: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !notified(testtool.Allow(10 * time.Second)) {
+		t.Error("a transaction that writes an event does not notify")
+	}
+	if err := capture.Attach(t.Context(), a.db, nil, capture.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if conn, err = pgx.Connect(t.Context(), a.url); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if notified(100 * time.Millisecond) {
+		t.Error("it still notifies")
+	}
+	if err := capture.Attach(t.Context(), a.db, nil, capture.Options{Notify: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := capture.Detach(t.Context(), a.db, capture.Options{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -68,6 +68,25 @@ func typesSQL(schema string, types vocabulary.Types) string {
 		"DELETE FROM " + table + " WHERE resource_type NOT IN (" + strings.Join(names, ", ") + ");\n"
 }
 
+// notifySQL has transactions that write events notify, or not, in a statement that locks
+// the outbox only for a change.
+func notifySQL(schema string, notify bool) string {
+	outbox := quote(schema) + ".tidings_outbox"
+	exists := "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = " + literal(outbox) +
+		"::pg_catalog.regclass AND tgname = 'tidings_notify')"
+	if !notify {
+		return "DO $tidings$ BEGIN\n\tIF " + exists + " THEN\n\t\tDROP TRIGGER tidings_notify ON " + outbox +
+			";\n\tEND IF;\nEND $tidings$;\n"
+	}
+	function := quote(schema) + ".capture_notify()"
+	return "DO $tidings$ BEGIN\n\tIF NOT " + exists + " THEN\n" +
+		"\t\tCREATE OR REPLACE FUNCTION " + function + " RETURNS trigger LANGUAGE plpgsql\n" +
+		"\t\t\tSET search_path = pg_catalog, pg_temp AS $f$ BEGIN\n" +
+		"\t\t\tPERFORM pg_notify(" + literal(schema) + ", 'events');\n\t\t\tRETURN NULL;\n\t\tEND $f$;\n" +
+		"\t\tCREATE TRIGGER tidings_notify AFTER INSERT ON " + outbox + " FOR EACH STATEMENT EXECUTE FUNCTION " +
+		function + ";\n\tEND IF;\nEND $tidings$;\n"
+}
+
 // vocabularyOf returns the types of tables and of the options; none if emit takes all.
 func vocabularyOf(tables []Table, o Options) vocabulary.Types {
 	if len(o.Types) == 0 {
@@ -102,6 +121,7 @@ func SQL(tables []Table, o Options) (string, error) {
 		"BEGIN;\nSET LOCAL lock_timeout = '1s';\nSET LOCAL client_min_messages = warning;\n\n")
 	b.WriteString(functions(o.schema()))
 	b.WriteString(typesSQL(o.schema(), vocabularyOf(tables, o)))
+	b.WriteString(notifySQL(o.schema(), o.Notify))
 	b.WriteString("COMMIT;\n")
 	for _, s := range all {
 		fmt.Fprintf(&b, "\nBEGIN;\nSET LOCAL lock_timeout = '1s';\nSELECT %s.attach(%s, %s);\nCOMMIT;\n",
