@@ -163,6 +163,7 @@ func (w *world) calls() (list []call) {
 var bodies = map[string]func(w *world) any{
 	"addHistory":          func(*world) any { return message("hello") },
 	"addVectorStoreItems": func(*world) any { return []any{} },
+	"publishEvents":       func(*world) any { return object{"event": "published.told", "resource_id": "1"} },
 	"connect":             func(*world) any { return object{} },
 	"createConnector":     func(*world) any { return object{"url": "https://example.com/" + uuid.NewString()} },
 	"createContext":       func(*world) any { return object{} },

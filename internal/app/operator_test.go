@@ -160,7 +160,7 @@ func TestOperator(t *testing.T) {
 		for _, list := range []string{"events", "attempts"} {
 			for query, want := range map[string]string{
 				"types=context.made": "did you mean", "resource=nonsense": "not a UUID",
-				"resource=x/" + id: "no such type",
+				"resource=x/" + id: "unknown resource type",
 				"since=" + future:  "lies in the future", "since=" + past + "&until=" +
 					past: "must be later than since",
 			} {

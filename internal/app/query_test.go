@@ -61,9 +61,9 @@ func testUnknownParameters(w *world) {
 	connector := w.call("ann", "POST", "/connectors", object{"url": w.agent.url + "/mcp"}).id()
 	for _, body := range []any{object{"a": 1}, []any{1}, "text", strings.Repeat(" ", 100)} {
 		for _, method := range []string{"GET", "DELETE"} {
-			w.wants(w.try("ann", method, "/contexts/"+id, body), 422, "takes no body")
+			w.wants(w.try("ann", method, "/contexts/"+id, body), 422, "takes no request body")
 		}
-		w.wants(w.try("ann", "POST", "/connectors/"+connector+"/disconnect", body), 422, "takes no body")
+		w.wants(w.try("ann", "POST", "/connectors/"+connector+"/disconnect", body), 422, "takes no request body")
 	}
 	w.wants(w.try("ann", "GET", "/contexts/"+id, object{}), 200)
 	w.wants(w.try("ann", "POST", "/connectors/"+connector+"/connect", object{"callback": "http://x"}), 422,
@@ -93,7 +93,7 @@ func testEmptyParameters(w *world) {
 			parameters++
 			for _, value := range []string{"", "%20"} {
 				w.wants(w.try("admin", c.method, c.nowhere()+"?"+p.Name+"="+value, nil), 422,
-					"query."+p.Name+": is empty")
+					"query."+p.Name+": must not be empty")
 			}
 		}
 	}
@@ -142,7 +142,7 @@ func testIfMatch(w *world) {
 	}
 	for _, text := range []string{"", "1", `"1", "2"`, `"1`, `1"`, `"1" "2"`} {
 		w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", text), 422, "header.If-Match",
-			`expected *, or one ETag`)
+			`expected * or a single ETag`)
 	}
 	w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", `W/"1"`), 412)
 	file := w.upload("ann", "").id()

@@ -282,7 +282,7 @@ func sdkProviders(w *world) {
 		lacking[member] = nil
 		a := w.try("developer", "POST", "/providers",
 			object{"location": w.agent.url + "/lacking", "agent_card": lacking})
-		w.wants(a, 422, "agent_card", "it has no "+member)
+		w.wants(a, 422, "agent_card", member+" is missing")
 	}
 }
 

@@ -143,10 +143,10 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 		"listen": "127.0.0.1:0", "data_dir": t.TempDir(),
 		"encryption_key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
 		"auth":           map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"},
-		"shutdown_timeout": "5s",
-		"webhook":          map[string]any{"endpoints": endpoints},
-		"egress":           map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
-		"log":              map[string]any{"level": "debug"},
+		"shutdown_timeout": "5s", "types": map[string]any{"published": []any{"told"}},
+		"webhook": map[string]any{"endpoints": endpoints},
+		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
+		"log":     map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)
 	maps.DeleteFunc(all, func(_ string, value any) bool { return value == nil })

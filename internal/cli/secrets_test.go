@@ -390,7 +390,10 @@ func TestServerShowsNoSecrets(t *testing.T) {
 		},
 		{"name": "nowhere", "url": "http://user:" + canary + "@nowhere.invalid/?" + canary},
 		{"name": "closed", "url": "http://user:" + canary + "@" + host(closed) + "/?" + canary},
-		{"name": "refused", "url": "http://user:" + canary + "@169.254.169.254/?" + canary},
+		{
+			"name": "refused", "url": "http://user:" + canary + "@example.com/?" + canary,
+			"http": object{"proxy_url": "http://user:" + canary + "@169.254.169.254:3128"},
+		},
 	}
 	for _, e := range endpoints {
 		e["retry"], e["timeout"] = object{"schedule": []string{"1s"}}, "2s"

@@ -102,7 +102,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"", `{"event":"invoice.paid","resource_id":"1","resource_type":"order"}`, `body.resource_type: "order" is not the type of the event, "invoice"`},
 		{"", `{"event":"invoice.paid","resource_id":"1","timestamp":"yesterday"}`, `body.timestamp: "yesterday" is no time: expected RFC 3339, such as "2026-03-26T12:00:00Z"`},
 		{"", `{"event":"invoice.paid","resource_id":"1","resource_version":-1}`, "body.resource_version: expected a whole number that is not negative"},
-		{"", `[{"event":"invoice.paid","resource_id":"1"},{"event":"invoice.paid","resource_id":"a\u0000"}]`, `body[1]: resource id: "a\x00" has control characters`},
+		{"", `[{"event":"invoice.paid","resource_id":"1"},{"event":"invoice.paid","resource_id":"a\u0000"}]`, `body[1]: resource id: "a\x00" contains control characters`},
 		{"", `{"type":"invoice.paid","data":{"resource_id":"1","amount":3}}`, "body.data.amount: unknown member: an event has id, sequence, resource_version, resource_type, resource_id, resource_url, user_id, and carries no data"},
 		{"", `{"type":"invoice.paid"}`, "body.data: is missing"},
 		{publish.CloudEvent, "[" + cloud + "}]", "body: expected one event; a list has the Content-Type application/cloudevents-batch+json"},
