@@ -161,6 +161,7 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fo
 	$(call fuzz,.,FuzzEvent)
 	$(call fuzz,./receive,FuzzVerify)
 	$(call fuzz,./internal/config,FuzzLoad)
+	$(call fuzz,./internal/publish,FuzzDecode)
 	$(call fuzz,./internal/rest,FuzzCheckBody)
 	$(call fuzz,./internal/valid,FuzzJSON)
 	$(call fuzz,./relay,FuzzOrder)

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,7 +79,7 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	h, err := Open(o.DatabaseURL, filepath.Join(folder, "bench.db"))
+	h, err := Open(o.DatabaseURL, folder)
 	if err != nil {
 		return nil, err
 	}

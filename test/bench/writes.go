@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,7 @@ const (
 
 // home opens the database as the server does.
 func (d database) home() (*bench.Home, error) {
-	h, err := bench.Open(d.url, filepath.Join(d.folder, "tidings.db"))
+	h, err := bench.Open(d.url, d.folder)
 	if err == nil && d.url != "" {
 		h.DB.SetMaxOpenConns(writers)
 		h.DB.SetMaxIdleConns(writers)
