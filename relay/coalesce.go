@@ -2,10 +2,9 @@ package relay
 
 import "github.com/tidings-dev/tidings"
 
-// merge returns which of two waiting events of one resource tells of both, the
-// earlier or the later; false if each has to be sent. The rules are a table of
-// the two actions, so that what comes of a row of events does not depend on when
-// they were merged.
+// merge reports whether two waiting events of one resource can be merged, and which
+// of them is kept. The rules depend only on the two actions, so that the result for
+// a series of events does not depend on when they are merged.
 func merge(c tidings.Coalesce, earlier, later tidings.Action) (keepLater, merged bool) {
 	if c == "" || c == tidings.CoalesceOff {
 		return false, false

@@ -15,27 +15,27 @@ import (
 )
 
 const (
-	// windowLimit bounds how many events a consumer holds that are not settled.
+	// windowLimit is the maximum number of unsettled events in a window.
 	windowLimit = 1024
-	// All consumers of a process together hold no more than so many events, and as many
-	// beyond their windows while they merge; one
-	// of very many holds fewer than the limit above, but leastWindow.
+	// totalWindow bounds the events in all windows of a process, and separately
+	// those held beyond the windows for merging. With very many consumers each
+	// window is smaller than windowLimit, but never smaller than leastWindow.
 	totalWindow = 64 * windowLimit
 	leastWindow = 64
 
 	defaultMaxInFlight = 16
 )
 
-// consumer delivers the events of one partition: it reads the log into its order,
-// hands what may go to its workers as health allows, and writes what became of it
-// to its ledger. All its fields but the channels and what is atomic belong to the
+// consumer delivers the events of one partition. It reads the log into its order,
+// hands events to its workers as the endpoint's health allows, and writes the
+// results to its ledger. All fields except channels and atomics belong to the
 // goroutine of run.
 type consumer struct {
 	*configured
 	endpoint Endpoint // with this partition's share of the limits
 	relay    *Relay
 	logger   *slog.Logger
-	alive    *lifetime
+	lifetime *lifetime
 
 	order    *order
 	progress *progress
@@ -47,36 +47,36 @@ type consumer struct {
 	scout    scout
 	replays  *replays
 
-	dead        map[int64]bool // dead letters that the log will yield again
-	held        []result       // failures of which it is not known yet whose fault they are
-	paced       time.Time      // when the rate limit lets the next one go
-	hold        int64          // nothing goes before the log was read up to there
+	dead        map[int64]bool // dead letters that will be read from the log again
+	held        []result       // failures not yet attributed to the event or the endpoint
+	paced       time.Time      // when the rate limit allows the next request
+	hold        int64          // send nothing until the log was read up to this position
 	windowLimit int
-	beyond      int // events held beyond it
+	beyond      int // events held beyond the window
 
 	batches chan batch
 	timer   *time.Timer
 	poke    chan struct{}
 
-	heard atomic.Pointer[eventlog.Control]
-	said  eventlog.Control
+	latestControl atomic.Pointer[eventlog.Control]
+	control       eventlog.Control
 
 	abort  atomic.Pointer[context.CancelFunc]
 	status atomic.Pointer[Status]
 	counts counts
 }
 
-// batch is what was read from the log: events, and a range of positions before
-// them that had expired.
+// batch holds events read from the log, preceded by a gap if events before them had
+// expired.
 type batch struct {
 	events []tidings.Event
 	gap    *eventlog.Gap
 }
 
-// newConsumer makes a consumer that is one of total in this process. It ends once there
-// were more losses than given.
+// newConsumer returns a consumer that is one of total in this process. It ends once
+// the log has suffered more losses than the given number.
 func newConsumer(
-	e *configured, cursor eventlog.Cursor, losses int, r *Relay, alive *lifetime, control eventlog.Control, total int,
+	e *configured, cursor eventlog.Cursor, losses int, r *Relay, lifetime *lifetime, control eventlog.Control, total int,
 ) *consumer {
 	now := time.Now()
 	c := &consumer{
@@ -84,7 +84,7 @@ func newConsumer(
 		endpoint:    e.share(),
 		relay:       r,
 		logger:      r.logger.With("endpoint", e.Name),
-		alive:       alive,
+		lifetime:    lifetime,
 		progress:    newProgress(cursor),
 		batches:     make(chan batch),
 		poke:        make(chan struct{}, 1),
@@ -98,8 +98,9 @@ func newConsumer(
 	c.ledger.writes.Store(last.Writes)
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
 	if c.coalesces() {
-		// The last owner may have sent news that tells of what comes first here; to
-		// merge the same again, all of it has to be there.
+		// The last owner may have sent an event into which the first ones here are
+		// merged. To merge them in the same way, read everything it could have read
+		// before sending.
 		c.hold = r.tail.position()
 	}
 	c.health = newHealth(newPace(c.endpoint.MaxInFlight, c.endpoint.Timeout, last.Learned), now)
@@ -107,36 +108,37 @@ func newConsumer(
 	c.limiter = c.endpoint.limiter()
 	c.pool = newPool(c.endpoint.MaxInFlight)
 	c.replays = newReplays()
-	c.control(control)
-	c.obey(now)
+	c.setControl(control)
+	c.applyControl(now)
 	c.observe()
 	return c
 }
 
 func (c *consumer) lease() eventlog.Lease { return c.ledger.lease }
 
-// control hands over what was said about the endpoint, and wakes the consumer.
-func (c *consumer) control(control eventlog.Control) {
-	c.heard.Store(&control)
-	give(c.poke)
+// setControl passes the operator's latest control to the consumer and wakes it.
+func (c *consumer) setControl(control eventlog.Control) {
+	c.latestControl.Store(&control)
+	notify(c.poke)
 }
 
-// obey does what was said last about the endpoint.
-func (c *consumer) obey(now time.Time) {
-	if heard := c.heard.Load(); !heard.Since.Before(c.said.Since) {
-		c.said = *heard
+// applyControl enables or disables the endpoint as its latest control says.
+func (c *consumer) applyControl(now time.Time) {
+	if latest := c.latestControl.Load(); !latest.Since.Before(c.control.Since) {
+		c.control = *latest
 	}
-	// What the receiver said is about the settings of then.
-	stands := c.said.Disabled == PausedReason || c.said.Fingerprint == c.endpoint.Fingerprint
-	switch disabled := c.said.Disabled != "" && stands; {
-	case disabled && (c.health.state != Disabled || c.health.reason != c.said.Disabled):
-		c.health.disable(c.said.Disabled, now)
+	// A receiver's 410 applies only to the configuration that was in use at the
+	// time.
+	applies := c.control.Disabled == PausedReason || c.control.Fingerprint == c.endpoint.Fingerprint
+	switch disabled := c.control.Disabled != "" && applies; {
+	case disabled && (c.health.state != Disabled || c.health.reason != c.control.Disabled):
+		c.health.disable(c.control.Disabled, now)
 	case !disabled && c.health.state == Disabled:
 		c.health.enable(now)
 	}
 }
 
-// lose ends all that is done under a lease that another replica has now.
+// lose aborts all work under a lease that another replica now holds.
 func (c *consumer) lose() {
 	c.ledger.lost.Store(true)
 	if abort := c.abort.Load(); abort != nil {
@@ -146,8 +148,8 @@ func (c *consumer) lose() {
 
 func (c *consumer) lost() bool { return c.ledger.lost.Load() }
 
-// run delivers until ctx ends or the lease is lost, then waits for the attempts
-// under way, for as long as the relay's drain timeout says.
+// run delivers until ctx ends or the lease is lost. It then waits for attempts in
+// flight, up to the relay's drain timeout.
 func (c *consumer) run(ctx context.Context) {
 	attempts, abort := context.WithCancel(c.relay.attempts)
 	defer abort()
@@ -161,7 +163,7 @@ func (c *consumer) run(ctx context.Context) {
 	c.timer = time.NewTimer(time.Hour)
 	defer c.timer.Stop()
 	c.report.started(c)
-	c.dead = c.ledger.begin(ctx, c.order.Cursor(), c.order.parked, c.endpoint.Matches, time.Now())
+	c.dead = c.ledger.load(ctx, c.order.Cursor(), c.order.parked, c.endpoint.Matches, time.Now())
 	var helpers sync.WaitGroup
 	helpers.Go(func() { c.read(ctx, c.order.window.read) })
 	for ctx.Err() == nil {
@@ -181,15 +183,15 @@ func (c *consumer) run(ctx context.Context) {
 		case c.scout.found = <-c.scout.answer:
 			c.scout.asked = false
 		case <-c.poke:
-			c.obey(time.Now())
+			c.applyControl(time.Now())
 			if c.lease().Of > 1 && len(c.order.parked) > 0 {
-				c.ledger.dueAt(time.Now()) // a replay that another partition runs makes events due
+				c.ledger.dueAt(time.Now()) // a replay run by another partition may have made events due
 			}
 			c.beginReplay(ctx, &helpers)
 		case <-c.replays.ended:
 			c.replays.over[c.replays.running], c.replays.running = time.Now(), ""
 			if !c.beginReplay(ctx, &helpers) {
-				give(c.relay.updated) // more may wait than are known
+				notify(c.relay.updated) // more replays may be waiting than were listed
 			}
 		case <-c.timer.C:
 		case <-ctx.Done():
@@ -213,13 +215,13 @@ func (c *consumer) run(ctx context.Context) {
 	c.publish(true)
 }
 
-// dispatch starts as many attempts as may be under way now.
+// dispatch starts as many attempts as are allowed now.
 func (c *consumer) dispatch(ctx, attempts context.Context) {
 	c.count(c.order.Len())
 	now := time.Now()
 	c.paced = time.Time{}
 	c.loadDue(ctx, now)
-	for c.alive.has(now) && !c.holds() && c.pool.counted() < c.health.limit(now, c.untried()) && !c.pool.full() {
+	for c.lifetime.valid(now) && !c.holds() && c.pool.counted() < c.health.limit(now, c.untried()) && !c.pool.full() {
 		if c.order.Waiting() == 0 && c.health.state != Probing {
 			break
 		}
@@ -245,10 +247,10 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 	c.observe()
 }
 
-// next takes the event to send next.
+// next returns the event to send next.
 func (c *consumer) next() (*item, bool) {
 	switch {
-	case c.health.seeks():
+	case c.health.wantsProbe():
 		if it, ok := c.scout.next(c.order, len(c.health.failed) >= fewResources); ok {
 			return it, true
 		}
@@ -263,20 +265,20 @@ func (c *consumer) next() (*item, bool) {
 // last success.
 func (c *consumer) untried() bool { return c.order.Untried(c.health.failed) }
 
-// quiet reports whether nothing else than what has just failed may be sent.
+// quiet reports whether nothing can be sent except what has just failed.
 func (c *consumer) quiet() bool { return c.pool.counted() == 0 && c.order.Waiting() == 0 }
 
 func (c *consumer) coalesces() bool {
 	return c.endpoint.Coalesce != "" && c.endpoint.Coalesce != tidings.CoalesceOff
 }
 
-// holds reports whether the log has to be read on before anything goes out.
+// holds reports whether more of the log must be read before anything is sent.
 func (c *consumer) holds() bool {
 	more := c.order.Len() < c.windowLimit || c.relay.beyond.Load() < totalWindow
 	return c.order.window.read < c.hold && more
 }
 
-// count tells the others how many events the consumer holds beyond its window.
+// count updates the process-wide number of events held beyond windows.
 func (c *consumer) count(held int) {
 	beyond := max(held-c.windowLimit, 0)
 	c.relay.beyond.Add(int64(beyond - c.beyond))
@@ -287,9 +289,9 @@ func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
 	it.trial.kind = it.event.Name()
 	c.health.send(&it.trial, now)
 	c.pool.launch(it, func(it *item) tidings.Outcome {
-		// The process may have been stopped since the item was handed over: then
-		// others may deliver by now.
-		if !c.alive.has(time.Now()) || attempts.Err() != nil {
+		// The process may have been suspended since the item was queued; by now
+		// another replica may be delivering.
+		if !c.lifetime.valid(time.Now()) || attempts.Err() != nil {
 			return tidings.Outcome{Verdict: tidings.Interrupted}
 		}
 		attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil}
@@ -298,7 +300,7 @@ func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
 	c.counts.inFlight.Store(int64(c.pool.inFlight))
 }
 
-// finish deals with the outcome of an attempt.
+// finish handles the outcome of an attempt.
 func (c *consumer) finish(ctx context.Context, r result) {
 	it, now := r.item, time.Now()
 	late := it.trial.outage != c.health.outages
@@ -308,7 +310,7 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
 	switch {
 	case c.health.outages != outages:
-		c.pool.outdate() // what is under way says nothing about the outage
+		c.pool.outdate() // requests already in flight say nothing about the outage
 	case before == Probing && c.health.state == Ramping:
 		c.recovered(ctx, reason, now)
 	case r.outcome.Verdict == tidings.Gone && before != Disabled:
@@ -319,23 +321,23 @@ func (c *consumer) finish(ctx context.Context, r result) {
 		c.resent(ctx, r, now)
 	case it.beyond:
 		c.scout.finished(c.order, r)
-	case r.fault == nobodys:
+	case r.fault == faultNone:
 		c.delivered(ctx, it, now)
-	case r.fault == theEvents:
+	case r.fault == faultEvent:
 		c.failed(ctx, it, r.outcome, now)
-	case r.fault == inDoubt:
+	case r.fault == faultUnclear:
 		c.held = append(c.held, r)
 	default:
 		c.order.Return(it)
 	}
-	c.decide(ctx, r.fault == nobodys && !late, now)
+	c.decide(ctx, r.fault == faultNone && !late, now)
 	c.report.changed(c, now)
 	c.observe()
 }
 
-// decide says of the events that failed whose fault that was, once it is known:
-// theirs when another resource's event succeeded since, the endpoint's when it is
-// down. Until then they are held.
+// decide attributes the failures on hold once it can: to the events if an event of
+// another resource has succeeded since, to the endpoint if it is down. Until then
+// they stay on hold.
 func (c *consumer) decide(ctx context.Context, succeeded bool, now time.Time) {
 	outage := c.health.state == Down || c.health.state == Probing
 	if !succeeded && !outage && !c.quiet() {
@@ -344,7 +346,7 @@ func (c *consumer) decide(ctx context.Context, succeeded bool, now time.Time) {
 	held := c.held
 	c.held = nil
 	for _, r := range held {
-		if succeeded && !c.health.forgives(r.outcome, &r.item.trial) {
+		if succeeded && !c.health.excuses(r.outcome, &r.item.trial) {
 			c.failed(ctx, r.item, r.outcome, now)
 		} else {
 			c.order.Return(r.item)
@@ -352,7 +354,7 @@ func (c *consumer) decide(ctx context.Context, succeeded bool, now time.Time) {
 	}
 }
 
-// delivered settles an event and lets the next of its resource go.
+// delivered settles an event and unblocks the next one of its resource.
 func (c *consumer) delivered(ctx context.Context, it *item, now time.Time) {
 	if it.lane.parked {
 		c.ledger.unpark(ctx, now, it.event.Sequence)
@@ -369,23 +371,23 @@ func (c *consumer) settle(ctx context.Context, it *item) {
 // recovered makes the events due that were parked when the outage began.
 func (c *consumer) recovered(ctx context.Context, reason string, now time.Time) {
 	reason, _ = refuses(reason)
-	c.ledger.again(ctx, reason, c.health.troubled, now)
+	c.ledger.requeue(ctx, reason, c.health.troubledSince, now)
 }
 
-// disabled keeps what the receiver said: it wants no more.
+// disabled saves that the receiver wants no more events.
 func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
 	control := eventlog.Control{
 		Endpoint: c.endpoint.Name, Disabled: reason,
 		Fingerprint: c.endpoint.Fingerprint, Since: now,
 	}
-	c.said = control
+	c.control = control
 	c.ledger.store(ctx, func(ctx context.Context, _ eventlog.Lease) error {
 		return errors.Join(c.ledger.log.SaveControl(ctx, control), c.ledger.log.Nudge(ctx))
 	})
 }
 
-// failed parks an event that spent an attempt, or gives it up. Those behind one that
-// is parked wait with it; behind a dead letter they go on.
+// failed parks an event that used up an attempt, or makes it a dead letter. Events
+// behind a parked one wait with it; events behind a dead letter proceed.
 func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now time.Time) {
 	retry := eventlog.Retry{
 		Endpoint: c.endpoint.Name, Event: it.event,
@@ -417,15 +419,15 @@ func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now 
 	}
 }
 
-// publish makes known to whoever saves it how far the consumer has come, and, now
-// and then, what has overtaken the event that holds the cursor.
+// publish exposes the consumer's progress so that it gets saved, and at intervals
+// what has overtaken the event that holds the cursor.
 func (c *consumer) publish(final bool) {
 	if !c.ledger.frozen && c.progress.follow(c.order, final, time.Now()) {
-		give(c.relay.moved)
+		notify(c.relay.moved)
 	}
 }
 
-// arm sets the timer to when something changes by itself.
+// arm sets the timer for the next change that happens without a signal.
 func (c *consumer) arm() {
 	now := time.Now()
 	until := time.Hour
@@ -437,7 +439,7 @@ func (c *consumer) arm() {
 	if wake, ok := c.health.wake(); ok && wake.After(now) {
 		at(wake)
 	} else if c.health.state != Disabled && c.pool.counted() < c.health.concurrency() &&
-		c.alive.has(now) && c.roomForDue() {
+		c.lifetime.valid(now) && c.roomForDue() {
 		at(c.ledger.nextDue)
 	}
 	at(c.paced)

@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// loadDue takes parked events that are due into the order.
+// loadDue loads parked events that are due into the order.
 func (c *consumer) loadDue(ctx context.Context, now time.Time) {
 	if c.health.state == Disabled || !c.roomForDue() {
 		return
@@ -25,21 +25,21 @@ func (c *consumer) loadDue(ctx context.Context, now time.Time) {
 			c.ledger.dueAt(now) // once there is room
 		}
 	}
-	if len(rows) == dueRows && !found { // all under way: the same would be read again
+	if len(rows) == dueRows && !found { // all of them are in flight and would only be read again
 		c.ledger.nextDue = now.Add(unparkInterval)
 	}
 }
 
-// roomForDue reports whether more parked events may be loaded: as many as a consumer may
-// hold of others.
+// roomForDue reports whether more parked events may be loaded. Their limit is the
+// same as that of the window.
 func (c *consumer) roomForDue() bool {
 	return c.order.due.len() < dueRows/2 && c.order.loaded < c.windowLimit
 }
 
-// loadLane reads the oldest events of a parked resource. If there are none it is
-// not parked any more.
+// loadLane loads the oldest events of a parked resource. If there are none, it is
+// no longer parked.
 func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
-	lanes := max(dueRows/2, 2*c.endpoint.MaxInFlight) // so many should find room
+	lanes := max(dueRows/2, 2*c.endpoint.MaxInFlight) // this many lanes should fit
 	room := max(min(laneRows, c.windowLimit/lanes, c.windowLimit-c.order.loaded), 1)
 	page := room
 	if c.coalesces() {
@@ -54,7 +54,7 @@ func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
 		read := len(found)
 		seen += read
 		rows = c.merge(ctx, c.matching(ctx, found))
-		// Those that come next may be merged with the last one.
+		// The next ones may be merged with the last one.
 		more = read == page && (len(rows) == 0 || len(rows) < read && len(rows) <= room && seen < mergeRows)
 	}
 	if len(rows) == 0 {
@@ -64,7 +64,7 @@ func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
 	c.order.AddDue(rows[:min(len(rows), room)])
 }
 
-// merge returns the parked events of a resource that are left to send.
+// merge returns the parked events of a resource that remain to be sent.
 func (c *consumer) merge(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
 	left, gone := c.order.MergeParked(rows)
 	for _, m := range gone {
@@ -74,15 +74,15 @@ func (c *consumer) merge(ctx context.Context, rows []eventlog.Retry) []eventlog.
 	return left
 }
 
-// matching returns the parked events that the endpoint still wants; the others are
-// settled. Its patterns may have changed since they were parked.
+// matching returns the parked events that the endpoint still matches and settles
+// the others. Its patterns may have changed since they were parked.
 func (c *consumer) matching(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
 	return slices.DeleteFunc(rows, func(r eventlog.Retry) bool {
 		if c.endpoint.Matches(r.Event) {
 			return false
 		}
 		c.ledger.unpark(ctx, time.Now(), r.Event.Sequence)
-		if r.Event.Sequence > c.order.window.read { // the log will yield it again
+		if r.Event.Sequence > c.order.window.read { // it will be read from the log again
 			c.order.SettleBeyond(r.Event.Sequence)
 		}
 		c.relay.options.Observer.Filtered(c.endpoint.Name, r.Event)

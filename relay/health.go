@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// State is how an endpoint is doing.
+// State is the state of an endpoint.
 type State string
 
 // The states of an endpoint.
@@ -17,8 +17,8 @@ type State string
 //	   ▲                                          │ success
 //	   └──────── full concurrency ──── ramping ◄──┘
 //
-// Throttled is a pause that the receiver asked for; it ends in ramping. Disabled
-// ends when the operator resumes, enables or changes the endpoint.
+// Throttled is a pause requested by the receiver; it ends in ramping. Disabled ends
+// when the operator resumes, enables or changes the endpoint.
 const (
 	Healthy   State = "healthy"
 	Down      State = "down"
@@ -29,33 +29,33 @@ const (
 )
 
 const (
-	// An endpoint is down after this many failures in a row that no success of
-	// another resource pinned on one event.
+	// An endpoint is down after this many consecutive failures that no success of
+	// another resource has attributed to an event.
 	downFailures = 5
-	// Fewer failed resources than this say little about the others: an event of
-	// one that has not failed yet is tried at once.
+	// With fewer failed resources than this, an event of a resource that has not
+	// failed is tried immediately: the failures may be its fault alone.
 	fewResources = 3
 
 	firstProbe   = time.Second
 	slowestProbe = time.Minute
-	// firstPause is that of a receiver that asks for a pause without saying how
-	// long.
+	// firstPause is the first pause if the receiver asked for one without a
+	// duration.
 	firstPause  = 250 * time.Millisecond
 	longestWait = time.Hour
-	// An event that is refused for load so often, although others get through, is
-	// at fault itself: refusals for load hit any event.
+	// An event refused for load this often while others get through is itself at
+	// fault: real overload affects all events.
 	refusalsOfOne = 3
 )
 
-// fault says whose fault a failure is.
+// fault says what a failure is attributed to.
 type fault int
 
 const (
-	nobodys    fault = iota // it was delivered
-	endpoints               // the endpoint's: the event spends no attempt
-	theEvents               // the event's: it is parked
-	inDoubt                 // whose it is turns out with the next outcome of another resource
-	undeclared              // the attempt did not count: it was interrupted
+	faultNone      fault = iota // delivered, no failure
+	faultEndpoint               // the endpoint: no attempt is used up
+	faultEvent                  // the event: it is parked
+	faultUnclear                // decided by the next outcome of another resource
+	faultUncounted              // the attempt was interrupted and does not count
 )
 
 // health decides whose fault a failure is, and when and how many requests may go
@@ -66,47 +66,46 @@ type health struct {
 	pace
 	state  State
 	reason string
-	detail string // of the failure that began or prolonged the outage; may be empty
+	detail string // detail of the failure that began or prolonged the outage; may be empty
 	since  time.Time
 	resume time.Time // when a pause ends
 	pause  time.Duration
 
-	outages int64 // how many there were; a request sent before the last tells nothing
-	// Successes are numbered, so that one can ask for those since another.
-	wins, winsOfOthers int64 // the last one, and the last of a resource other than the winner
-	winner             string
-	wonAt              time.Time
+	outages int64 // number of outages; requests sent before the last one are not evidence
+	// Successes are numbered so that they can be compared with a trial's mark.
+	successes, successesOfOthers int64 // the last success, and the last of a resource other than lastResource
+	lastResource                 string
+	lastSuccess                  time.Time
 
-	// Failures since the last success that may be the endpoint's.
+	// Failures since the last success that may be the endpoint's fault.
 	failures int
-	failed   map[string]bool // their resources, fewResources at most
+	failed   map[string]bool // their resources, at most fewResources
 	kinds    kinds
-	// troubled is when the events that may have been parked for the outage began to
-	// fail: after the last success before it.
-	troubled time.Time
+	// troubledSince is when events that may have been parked because of the outage began
+	// to fail: the time of the last success before it.
+	troubledSince time.Time
 }
 
-// trial is what an event has been through, as far as it says whose fault the next
-// failure is.
+// trial is an event's history of attempts, used to attribute its next failure.
 type trial struct {
 	began    bool
-	mark     int64 // the number of successes when the first request went out
-	outage   int64 // the number of outages when the last request went out
+	mark     int64 // number of successes when the first request was sent
+	outage   int64 // number of outages when the last request was sent
 	sent     time.Time
 	kind     string // the name of the event
-	refusals int    // for load, each time with successes of others since
-	broke    bool   // its connection broke once, which was forgiven
+	refusals int    // refusals for load while others succeeded
+	broke    bool   // its connection broke once, which was excused
 	parked   bool
 }
 
-// triedIn reports whether a request went out in an outage.
+// triedIn reports whether a request was sent during an outage.
 func (t *trial) triedIn(outage int64) bool { return t.began && t.outage == outage }
 
 func newHealth(p pace, now time.Time) *health {
 	return &health{pace: p, state: Healthy, since: now, failed: make(map[string]bool), kinds: make(kinds)}
 }
 
-// rest notes that nothing is left to ramp up for.
+// rest notes that no events are waiting, so there is nothing left to ramp up for.
 func (h *health) rest(now time.Time) {
 	if h.state == Ramping && h.failures == 0 {
 		h.enter(Healthy, "", now)
@@ -116,7 +115,7 @@ func (h *health) rest(now time.Time) {
 // disable stops all sending.
 func (h *health) disable(reason string, now time.Time) { h.enter(Disabled, reason, now) }
 
-// enable ends that.
+// enable resumes sending, starting with a ramp.
 func (h *health) enable(now time.Time) {
 	h.pause = 0
 	h.forgive()
@@ -124,8 +123,8 @@ func (h *health) enable(now time.Time) {
 	h.restart()
 }
 
-// limit returns how many requests may be under way now. untried says whether an
-// event waits whose resource has not failed since the last success.
+// limit returns how many requests may be in flight now. untried says whether an
+// event is waiting whose resource has not failed since the last success.
 func (h *health) limit(now time.Time, untried bool) int {
 	switch h.state {
 	case Healthy, Ramping:
@@ -144,43 +143,44 @@ func (h *health) limit(now time.Time, untried bool) int {
 	return 0
 }
 
-// wake returns when limit will grow by itself; false if it will not.
+// wake returns when limit will next increase without an outcome; false if it will
+// not.
 func (h *health) wake() (time.Time, bool) {
 	return h.resume, h.state == Down || h.state == Probing || h.state == Throttled
 }
 
-// send notes that a request for an event goes out.
+// send records that a request for an event is sent.
 func (h *health) send(t *trial, now time.Time) {
 	if !t.began {
-		t.began, t.mark = true, h.wins
+		t.began, t.mark = true, h.successes
 	}
 	t.outage, t.sent = h.outages, now
 	h.take(now)
 }
 
-// observe takes the outcome of a request for an event of a resource, and says
-// whose fault a failure is. quiet says that no other event may be sent now.
+// observe records the outcome of a request and attributes a failure. quiet means
+// that no other event can be sent now.
 func (h *health) observe(o tidings.Outcome, resource string, t *trial, quiet bool, now time.Time) fault {
 	late := t.outage != h.outages
 	if o.Verdict == tidings.Interrupted {
-		return undeclared
+		return faultUncounted
 	}
 	if o.Verdict == tidings.Delivered {
 		if !late && h.state != Disabled {
 			h.succeed(o, resource, t, now)
 		}
-		return nobodys
+		return faultNone
 	}
 	if h.state == Disabled || late {
-		return endpoints
+		return faultEndpoint
 	}
 	if o.Verdict == tidings.Gone {
 		h.disable(o.Reason, now)
-		return endpoints
+		return faultEndpoint
 	}
 	if h.state == Down || h.state == Probing {
 		h.fail(o, resource, now)
-		return endpoints
+		return faultEndpoint
 	}
 	refused := o.Verdict == tidings.Throttled && o.RetryAfter == 0
 	stubborn := refused && h.kinds.refuse(t.kind, &h.pace)
@@ -190,28 +190,29 @@ func (h *health) observe(o tidings.Outcome, resource string, t *trial, quiet boo
 			return h.throttle(o, resource, t, overloaded || quiet, now)
 		}
 	}
-	if h.blames(resource, t) && !onTheWay(o) {
-		if !stubborn && h.forgives(o, t) {
-			return endpoints
+	if h.blames(resource, t) && !neverArrived(o) {
+		if !stubborn && h.excuses(o, t) {
+			return faultEndpoint
 		}
-		return theEvents
+		return faultEvent
 	}
 	return h.doubt(o, resource, quiet, now)
 }
 
-// onTheWay reports whether the request never reached the receiver, which no event
-// can be blamed for. A connection that breaks may be: an event can crash its receiver.
-func onTheWay(o tidings.Outcome) bool {
+// neverArrived reports whether the request failed before it reached the receiver,
+// so that the event cannot be at fault. A broken connection does not count: an
+// event can crash its receiver.
+func neverArrived(o tidings.Outcome) bool {
 	return (o.Verdict == tidings.Unreachable && o.Reason != tidings.ReasonReset) || o.Verdict == tidings.Blocked
 }
 
-// blames reports whether the failure of an event is its own: events of other
-// resources have succeeded since its first request. For an event that was parked,
-// which others succeeded long ago, nothing else may be failing now.
+// blames reports whether a failure is the event's own fault: events of other
+// resources have succeeded since its first request. A parked event's first request
+// was long ago, so for it nothing else may be failing now.
 func (h *health) blames(resource string, t *trial) bool {
-	last := h.wins
-	if h.winner == resource {
-		last = h.winsOfOthers
+	last := h.successes
+	if h.lastResource == resource {
+		last = h.successesOfOthers
 	}
 	if t.parked {
 		return last > 0 && h.failures == 0
@@ -219,28 +220,28 @@ func (h *health) blames(resource string, t *trial) bool {
 	return last > t.mark
 }
 
-// forgives reports whether an event that is to blame is sent once more at once: a
-// connection that breaks hits any event, and so does a refusal for load, which
+// excuses reports whether an event at fault is sent once more immediately.
+// Connections break for any event, and so do refusals for load, which
 // [health.throttle] counts.
-func (h *health) forgives(o tidings.Outcome, t *trial) bool {
+func (h *health) excuses(o tidings.Outcome, t *trial) bool {
 	if o.Verdict == tidings.Throttled {
 		return true
 	}
 	if o.Reason != tidings.ReasonReset || t.broke {
 		return false
 	}
-	t.broke, t.mark = true, h.wins
+	t.broke, t.mark = true, h.successes
 	return true
 }
 
-// doubt counts a failure that may be the endpoint's.
+// doubt handles a failure that may be the endpoint's fault.
 func (h *health) doubt(o tidings.Outcome, resource string, quiet bool, now time.Time) fault {
-	if quiet || onTheWay(o) || h.failures+1 >= downFailures {
+	if quiet || neverArrived(o) || h.failures+1 >= downFailures {
 		h.fail(o, resource, now)
-		return endpoints
+		return faultEndpoint
 	}
 	h.note(resource)
-	return inDoubt
+	return faultUnclear
 }
 
 // note counts a failure of a resource.
@@ -252,11 +253,11 @@ func (h *health) note(resource string) {
 }
 
 func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.Time) {
-	h.wins++
-	if h.winner != resource {
-		h.winsOfOthers, h.winner = h.wins-1, resource
+	h.successes++
+	if h.lastResource != resource {
+		h.successesOfOthers, h.lastResource = h.successes-1, resource
 	}
-	h.wonAt = now
+	h.lastSuccess = now
 	h.kinds.succeed(t.kind)
 	h.succeeded(o, t.sent, now)
 	h.forgive()
@@ -271,32 +272,32 @@ func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.
 	}
 }
 
-// forgive forgets the failures in a row.
+// forgive resets the count of consecutive failures.
 func (h *health) forgive() {
 	h.failures = 0
 	clear(h.failed)
 }
 
-// fail begins or prolongs an outage. One that only a few events have met so far is
-// not called one yet: the endpoint is probed.
+// fail begins or prolongs an outage. While only a few events have failed, the
+// endpoint is probed instead of being declared down.
 func (h *health) fail(o tidings.Outcome, resource string, now time.Time) {
 	if h.state != Down && h.state != Probing {
 		h.outages++
-		h.troubled = h.wonAt
+		h.troubledSince = h.lastSuccess
 		h.restart()
 	}
 	h.note(resource)
 	h.pause = min(max(2*h.pause, firstProbe), slowestProbe)
 	h.resume = now.Add(half(h.pause))
 	state := Down
-	if h.failures < downFailures && !onTheWay(o) {
+	if h.failures < downFailures && !neverArrived(o) {
 		state = Probing
 	}
 	h.detail = o.Detail
 	h.enter(state, downReason(o), now)
 }
 
-// downReason says why an endpoint is down.
+// downReason returns why an endpoint is down.
 func downReason(o tidings.Outcome) string {
 	switch o.Verdict {
 	case tidings.Refused, tidings.Rejected, tidings.Unauthorized:
@@ -305,26 +306,27 @@ func downReason(o tidings.Outcome) string {
 	return o.Reason
 }
 
-// RefusesPrefix begins the reason of an endpoint that answers, but takes nothing:
-// "refuses: http_404".
+// RefusesPrefix is the prefix of the reason of an endpoint that responds but
+// accepts nothing: "refuses: http_404".
 const RefusesPrefix = "refuses: "
 
-// throttle pauses as the receiver asked: for as long as it said, or, if it refuses more
-// than a few, for a short time, which grows while nothing succeeds.
+// throttle pauses the endpoint: for as long as the receiver asked, or, if it
+// refuses more than a few requests, for a short time that grows while nothing
+// succeeds.
 func (h *health) throttle(o tidings.Outcome, resource string, t *trial, pause bool, now time.Time) fault {
 	if h.blames(resource, t) {
 		if t.refusals++; t.refusals >= refusalsOfOne {
-			return theEvents
+			return faultEvent
 		}
-		t.mark = h.wins
+		t.mark = h.successes
 	}
 	if o.RetryAfter == 0 && !pause && h.state != Throttled {
-		return inDoubt
+		return faultUnclear
 	}
 	until := now.Add(min(o.RetryAfter, longestWait))
 	if o.RetryAfter == 0 {
 		if h.state == Throttled {
-			return endpoints // it was sent before the pause
+			return faultEndpoint // it was sent before the pause
 		}
 		h.pause = min(max(2*h.pause, firstPause), slowestProbe)
 		until = now.Add(half(h.pause))
@@ -336,19 +338,18 @@ func (h *health) throttle(o tidings.Outcome, resource string, t *trial, pause bo
 		h.note(resource)
 	}
 	h.enter(Throttled, o.Reason, now)
-	return endpoints
+	return faultEndpoint
 }
 
-// seeks reports whether what is sent next is a probe: nothing succeeds, and it may be that
-// only the events that were sent so far are refused.
-func (h *health) seeks() bool { return h.state == Probing || h.state == Ramping && h.pause > 0 }
+// wantsProbe reports whether the next request is a probe: nothing succeeds, but the
+// receiver may be refusing only the events sent so far.
+func (h *health) wantsProbe() bool { return h.state == Probing || h.state == Ramping && h.pause > 0 }
 
-// half is a random pause of at least half of d, so that probes never keep step
-// with a receiver's own period.
+// half returns a random duration between d/2 and d, so that probes do not align
+// with periodic behavior of the receiver.
 func half(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-// enter changes the state; probing is a part of the outage, whose beginning
-// stays.
+// enter changes the state. Probing is part of an outage and keeps its start time.
 func (h *health) enter(s State, reason string, now time.Time) {
 	outage := s == Probing || (s == Down && h.state == Probing)
 	if s != h.state && !outage {
@@ -357,11 +358,11 @@ func (h *health) enter(s State, reason string, now time.Time) {
 	h.state, h.reason = s, reason
 }
 
-// refuses returns the reason of a refusal that an endpoint is down for.
+// refuses returns the refusal because of which an endpoint is down.
 func refuses(reason string) (string, bool) { return strings.CutPrefix(reason, RefusesPrefix) }
 
-// recall takes up what was known of the endpoint when it was delivered to last: a
-// pause that the receiver asked for goes on.
+// recall restores the saved state of the endpoint: a pause requested by the
+// receiver continues.
 func (h *health) recall(last Status, now time.Time) {
 	if last.State == Throttled && last.Until.After(now) {
 		h.resume = last.Until

@@ -26,7 +26,7 @@ var answers = map[string]tidings.Outcome{
 }
 
 // whose is the fault of a failure by a short name.
-var whose = map[fault]string{nobodys: "-", endpoints: "endpoint", theEvents: "event", inDoubt: "doubt"}
+var whose = map[fault]string{faultNone: "-", faultEndpoint: "endpoint", faultEvent: "event", faultUnclear: "doubt"}
 
 // A history is a text: "a:500" is a request for resource a that is answered with
 // 500; "a" sends one, and "a=500" answers it, so that others may come in between.
@@ -141,7 +141,7 @@ func TestProbes(t *testing.T) {
 	probe := func(answer string) time.Duration {
 		var tr trial
 		h.send(&tr, now)
-		h.observe(answers[answer], "r"+strconv.Itoa(int(h.wins)), &tr, true, now)
+		h.observe(answers[answer], "r"+strconv.Itoa(int(h.successes)), &tr, true, now)
 		pause := h.resume.Sub(now)
 		now = h.resume
 		h.limit(now, false)

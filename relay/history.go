@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// HistoryMode says which attempts are kept.
+// HistoryMode selects which attempts are recorded.
 type HistoryMode string
 
 // The modes.
@@ -23,15 +23,15 @@ const (
 
 const (
 	historyInterval = 250 * time.Millisecond
-	// blockSize is where a block of records ends and the next one begins.
+	// blockSize is the size at which a block of records is complete.
 	blockSize = 128 << 10
-	// historyLimit bounds what waits to be written; what comes beyond it is
-	// counted and dropped, so that a delivery never waits.
+	// historyLimit bounds the records waiting to be written. Records beyond it are
+	// counted and dropped, so that deliveries never wait.
 	historyLimit = 16 << 20
 )
 
-// history gathers records of attempts in memory, which workers add to without
-// waiting, and writes them in blocks. What is in memory is lost in a crash.
+// history buffers records of attempts, which workers add without waiting, and
+// writes them in blocks. A crash loses what is in memory.
 type history struct {
 	log    eventlog.Recorder
 	logger *slog.Logger
@@ -96,11 +96,11 @@ func (h *history) add(r eventlog.Record) {
 	if b.Size() >= blockSize {
 		h.full = append(h.full, b)
 		delete(h.open, r.Endpoint)
-		give(h.flush)
+		notify(h.flush)
 	}
 }
 
-// run writes until the context ends, and then once more, while writes lasts.
+// run writes until the context ends, and then once more before writes ends.
 func (h *history) run(ctx, writes context.Context) {
 	tick := time.NewTicker(historyInterval)
 	defer tick.Stop()
@@ -127,7 +127,7 @@ func (h *history) run(ctx, writes context.Context) {
 	}
 }
 
-// write writes what there is; if that fails it stays.
+// write writes all buffered records and keeps them if that fails.
 func (h *history) write(ctx context.Context) error {
 	h.mu.Lock()
 	for endpoint, b := range h.open {

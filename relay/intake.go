@@ -52,13 +52,13 @@ func (c *consumer) read(ctx context.Context, after int64) {
 // room returns the channel of batches while there is room for one.
 func (c *consumer) room() <-chan batch {
 	full := c.order.Len() >= c.windowLimit
-	if (full && !c.holds()) || c.health.state == Disabled || c.scout.out {
+	if (full && !c.holds()) || c.health.state == Disabled || c.scout.inFlight {
 		return nil
 	}
 	return c.batches
 }
 
-// take puts events into the order.
+// take adds events to the order.
 func (c *consumer) take(ctx context.Context, b batch) {
 	if b.gap != nil {
 		c.miss(ctx, *b.gap)
@@ -66,7 +66,7 @@ func (c *consumer) take(ctx context.Context, b batch) {
 	var waiting []eventlog.Retry
 	for _, e := range b.events {
 		dead := c.dead[e.Sequence]
-		delete(c.dead, e.Sequence) // it comes but once
+		delete(c.dead, e.Sequence) // each event is read only once
 		if dead || !c.wants(e) || c.progress.marks.Settled(e) {
 			continue
 		}
@@ -88,7 +88,7 @@ func (c *consumer) wants(e tidings.Event) bool {
 	return c.lease().Has(e) && c.endpoint.Matches(e)
 }
 
-// miss tells of events that expired before they could be sent.
+// miss reports events that expired before they could be sent.
 func (c *consumer) miss(ctx context.Context, g eventlog.Gap) {
 	c.logger.Error("events expired before the endpoint could get them; it goes on with the oldest there is",
 		"from", g.From, "to", g.To, "at_most", g.To-g.From+1)
@@ -103,35 +103,35 @@ func (c *consumer) tellMerged(gone, into tidings.Event) {
 	c.relay.history.merged(&c.endpoint, gone, into)
 }
 
-// scout looks for probes beyond the window of an endpoint that is down: everything
-// in the window may be what the receiver chokes on.
+// scout looks for probes beyond the window of an endpoint that is down, because
+// everything in the window may be what the receiver fails on.
 type scout struct {
-	found  []tidings.Event
-	answer chan []tidings.Event
-	asked  bool
-	out    bool // an event that it found is under way
-	after  time.Time
-	turn   bool
+	found    []tidings.Event
+	answer   chan []tidings.Event
+	asked    bool
+	inFlight bool // an event that it found is in flight
+	after    time.Time
+	turn     bool
 }
 
 const (
-	// Of what is found, most is the newest there is, the rest any.
+	// Most of what is sampled are the newest events, the rest random ones.
 	scoutNewest   = 24
 	scoutOthers   = 8
-	scoutEvents   = 50_000 // that are looked at
+	scoutEvents   = 50_000 // number of events examined
 	scoutInterval = 30 * time.Second
-	// scoutAhead bounds what is delivered ahead of the window.
+	// scoutAhead bounds the number of events delivered beyond the window.
 	scoutAhead = 1000
 )
 
-// wanted reports whether to look further.
+// wanted reports whether to look beyond the window.
 func (s *scout) wanted(c *consumer) bool {
-	outage := c.health.state == Down || c.health.state == Throttled || c.health.seeks()
+	outage := c.health.state == Down || c.health.state == Throttled || c.health.wantsProbe()
 	return outage && len(c.health.failed) >= fewResources && c.order.Len() >= c.windowLimit &&
 		len(s.found) == 0 && !s.asked && len(c.order.ahead) < scoutAhead
 }
 
-// lookFurther reads beyond the window, if that is wanted.
+// lookFurther samples events beyond the window if that is wanted.
 func (c *consumer) lookFurther(ctx context.Context, helpers *sync.WaitGroup) {
 	s := &c.scout
 	now := time.Now()
@@ -146,7 +146,7 @@ func (c *consumer) lookFurther(ctx context.Context, helpers *sync.WaitGroup) {
 	helpers.Go(func() { s.answer <- c.relay.sample(ctx, from, c.wants) })
 }
 
-// next takes an event that was found, every other time.
+// next returns a sampled event every other time.
 func (s *scout) next(o *order, wanted bool) (*item, bool) {
 	s.turn = !s.turn
 	for wanted && s.turn && len(s.found) > 0 {
@@ -154,7 +154,7 @@ func (s *scout) next(o *order, wanted bool) (*item, bool) {
 		it := o.Beyond(s.found[last])
 		s.found = s.found[:last]
 		if it != nil {
-			s.out = true
+			s.inFlight = true
 			return it, true
 		}
 	}
@@ -162,17 +162,17 @@ func (s *scout) next(o *order, wanted bool) (*item, bool) {
 }
 
 func (s *scout) finished(o *order, r result) {
-	s.out = false
-	if r.fault == nobodys {
+	s.inFlight = false
+	if r.fault == faultNone {
 		o.SettleBeyond(r.item.event.Sequence)
 	}
 }
 
-// sample returns events after a position, each of them the first one of its resource
-// there: some at random, and the newest last.
+// sample returns events after a position, each the first of its resource there:
+// some at random, followed by the newest.
 func (r *Relay) sample(ctx context.Context, after int64, wants func(tidings.Event) bool) []tidings.Event {
 	select {
-	case r.scouting <- struct{}{}: // one at a time, for the sake of memory
+	case r.scouting <- struct{}{}: // one at a time, to limit memory
 		defer func() { <-r.scouting }()
 	case <-ctx.Done():
 		return nil

@@ -1,37 +1,38 @@
 package relay
 
 const (
-	// A kind of events that is refused so often in a row, while others are taken, is not
-	// refused for load.
+	// A kind of event that is refused this often in a row while others are accepted
+	// is not refused for load.
 	stubbornRefusals = 3
-	// winsPerOther is how many events of other kinds were taken, at least, for each of
-	// them that was refused.
-	winsPerOther = 10
-	kindLimit    = 64
+	// acceptedPerOther is how many events of other kinds must be accepted for each of
+	// them that is refused.
+	acceptedPerOther = 10
+	kindLimit        = 64
 )
 
-// kinds tells events that are refused for what they are, by their name, from those that
-// are refused for load: refusals for load hit every kind.
+// kinds distinguishes events that are refused for what they are, by name, from
+// those refused for load, which affects every kind.
 type kinds map[string]*kind
 
-// kind is a kind of events that was refused since one of it was taken.
+// kind is a kind of event that was refused since one was last accepted.
 type kind struct {
-	refusals     int
-	wins, others int     // events of other kinds that were taken, and refused, since the first
-	before       Learned // what was known of the receiver then
-	known        bool    // it is refused for what it is
+	refusals         int
+	accepted, others int     // events of other kinds accepted and refused since the first refusal
+	before           Learned // what was known about the receiver then
+	known            bool    // refused for what it is
 }
 
-// succeed notes that an event was taken.
+// succeed records that an event was accepted.
 func (k kinds) succeed(name string) {
 	delete(k, name)
 	for _, other := range k {
-		other.wins++
+		other.accepted++
 	}
 }
 
-// refuse notes a refusal without a hint, and reports whether it is for what the event is.
-// What the pace made of the refusals that led to this is undone.
+// refuse records a refusal without a Retry-After and reports whether the event is
+// refused for what it is. If so, it reverts what the pace made of the refusals that
+// led to this.
 func (k kinds) refuse(name string, p *pace) bool {
 	for other, n := range k {
 		if other != name {
@@ -47,13 +48,13 @@ func (k kinds) refuse(name string, p *pace) bool {
 		k[name] = this
 	}
 	this.refusals++
-	if this.refusals < stubbornRefusals || this.wins < min(this.refusals, 2*stubbornRefusals) ||
-		this.wins < winsPerOther*this.others {
+	if this.refusals < stubbornRefusals || this.accepted < min(this.refusals, 2*stubbornRefusals) ||
+		this.accepted < acceptedPerOther*this.others {
 		return false
 	}
 	if !this.known {
 		this.known = true
-		p.acquit(this.before)
+		p.revert(this.before)
 	}
 	return true
 }

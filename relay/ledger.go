@@ -11,48 +11,48 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// ledger is what a consumer writes under its lease, and reads back. A write is tried
-// until it succeeds, the lease is lost or the context ends; after one that was given
-// up, the cursor must not move any more.
+// ledger performs a consumer's writes under its lease, and reads them back. A write
+// is retried until it succeeds, the lease is lost or the context ends. After a
+// write was given up, the cursor must not move any more.
 type ledger struct {
 	log    eventlog.Log
 	write  func(context.Context, eventlog.Parking) error
-	lease  eventlog.Lease // as it was acquired
+	lease  eventlog.Lease // as acquired
 	tail   *tail
-	losses int // of the tail when the lease was acquired
-	page   int // how many rows are read at once at the beginning
+	losses int // the tail's losses when the lease was acquired
+	page   int // number of rows per page when loading
 	logger *slog.Logger
 	lost   atomic.Bool
-	lose   func()        // ends all that is done under the lease
+	lose   func()        // aborts all work under the lease
 	frozen bool          // a write was given up
-	writes atomic.Int64  // to the partition, by this owner and those before it
-	moved  chan struct{} // given once there are more, so that their number is saved
+	writes atomic.Int64  // writes to the partition by this owner and earlier ones
+	moved  chan struct{} // signaled after each write, so that the count is saved
 
-	unparked []int64   // delivered, and still in the retries table
-	unparkAt time.Time // when they have to go
-	nextDue  time.Time // when a parked event is due; zero if none is
+	unparked []int64   // delivered, but still in the retries table
+	unparkAt time.Time // when unparked must be flushed
+	nextDue  time.Time // when the next parked event is due; zero if there is none
 }
 
 const (
-	// unparkLimit and unparkInterval bound what was delivered and is still in the
-	// retries table, and so what is sent again after a crash.
+	// unparkLimit and unparkInterval bound the delivered events that are still in
+	// the retries table, and thereby what is sent again after a crash.
 	unparkLimit    = 256
 	unparkInterval = 250 * time.Millisecond
-	// laneRows is how many parked events of a resource are held at once: after an
-	// hour of retries there may be very many.
+	// laneRows is how many parked events of a resource are held in memory at once:
+	// after an hour of retries there may be very many.
 	laneRows = 32
-	// mergeRows is how many are looked at where updates are merged, mergePage at once:
-	// what comes of them should not depend on how far they were read.
+	// mergeRows is how many are read for merging, mergePage at a time. It is large
+	// so that the result does not depend on how far was read.
 	mergeRows = 10_000
 	mergePage = 256
-	// dueRows is how many parked resources that are due are read at once.
+	// dueRows is how many due parked resources are read at once.
 	dueRows = 64
 )
 
 var errLost = errors.New("the lease was lost")
 
-// valid returns the lease in the epoch in which this process knows the log now; false if
-// it is lost, or if the database lost what was read under it.
+// valid returns the lease with the epoch that this process knows. It returns false
+// if the lease is lost, or if the database lost what was read under it.
 func (l *ledger) valid() (lease eventlog.Lease, ok bool) {
 	view := l.tail.view.Load()
 	if view.losses != l.losses && !l.lost.Load() {
@@ -63,24 +63,25 @@ func (l *ledger) valid() (lease eventlog.Lease, ok bool) {
 	return lease, !l.lost.Load()
 }
 
-// epochPause is how long a write waits at first that was refused in a new epoch.
+// epochPause is the initial pause of a write that was refused because of a new
+// epoch.
 const epochPause = 20 * time.Millisecond
 
-// store does a write under the lease.
+// store performs a write under the lease.
 func (l *ledger) store(ctx context.Context, do func(context.Context, eventlog.Lease) error) bool {
 	return l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) error {
 		if err := do(ctx, lease); err != nil {
 			return err
 		}
 		if !l.tail.within(lease.Epoch, func() { l.writes.Add(1) }) {
-			l.lose() // too late for the check whether the new epoch has it
+			l.lose() // the new epoch's check may have missed this write
 		}
-		give(l.moved)
+		notify(l.moved)
 		return nil
 	})
 }
 
-// persist does a write under the lease, or a read that can't be done without.
+// persist performs a write under the lease, or a read that the consumer depends on.
 func (l *ledger) persist(ctx context.Context, do func(context.Context, eventlog.Lease) error) bool {
 	pause := epochPause
 	for failing := false; ; failing = true {
@@ -110,7 +111,7 @@ func (l *ledger) persist(ctx context.Context, do func(context.Context, eventlog.
 	}
 }
 
-// park writes events that failed or that wait behind such.
+// park writes events that failed and those that wait behind them.
 func (l *ledger) park(ctx context.Context, rows []eventlog.Retry) bool {
 	if len(rows) == 0 {
 		return true
@@ -132,7 +133,8 @@ func (l *ledger) dueAt(at time.Time) {
 	}
 }
 
-// unpark notes that an event needs no row any more; rows are removed in batches.
+// unpark notes that an event's row is no longer needed. Rows are removed in
+// batches.
 func (l *ledger) unpark(ctx context.Context, now time.Time, sequences ...int64) {
 	if len(sequences) == 0 {
 		return
@@ -146,7 +148,7 @@ func (l *ledger) unpark(ctx context.Context, now time.Time, sequences ...int64) 
 	}
 }
 
-// flush removes the rows of what was delivered.
+// flush removes the rows of delivered events.
 func (l *ledger) flush(ctx context.Context) bool {
 	if len(l.unparked) == 0 {
 		return true
@@ -162,7 +164,7 @@ func (l *ledger) flush(ctx context.Context) bool {
 
 // lane reads the oldest parked events of a resource.
 func (l *ledger) lane(ctx context.Context, e tidings.Event, limit int) (rows []eventlog.Retry, ok bool) {
-	if !l.flush(ctx) { // or it would read what was delivered
+	if !l.flush(ctx) { // otherwise it would read delivered events
 		return nil, false
 	}
 	ok = l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) (err error) {
@@ -172,7 +174,7 @@ func (l *ledger) lane(ctx context.Context, e tidings.Event, limit int) (rows []e
 	return rows, ok
 }
 
-// due reads the parked events that are due, and learns when the next one is.
+// due reads the parked events that are due and notes when the next one is.
 func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.Retry {
 	if l.nextDue.IsZero() || l.nextDue.After(now) || !l.flush(ctx) {
 		return nil
@@ -188,8 +190,8 @@ func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.R
 	return rows
 }
 
-// again makes the events due that were parked for a reason since a time.
-func (l *ledger) again(ctx context.Context, reason string, since, now time.Time) {
+// requeue makes events due that were parked for a reason since a time.
+func (l *ledger) requeue(ctx context.Context, reason string, since, now time.Time) {
 	l.store(ctx, func(ctx context.Context, lease eventlog.Lease) error {
 		n, err := l.log.Requeue(ctx, lease, reason, since, now)
 		if n > 0 {
@@ -200,12 +202,13 @@ func (l *ledger) again(ctx context.Context, reason string, since, now time.Time)
 	})
 }
 
-// begin finds the resources that were parked when the last owner stopped, and the
-// dead letters that the cursor has not passed: those may not be sent again, for
-// later events of their resource went out. What nobody would try again, because the
-// one before it became a dead letter, is due at once, and so is what the endpoint does
-// not match any more: those behind it need not wait for that.
-func (l *ledger) begin(
+// load finds the resources that were parked when the last owner stopped, and the
+// dead letters above the cursor; those must not be sent again, since later events
+// of their resource have been sent. Two kinds of rows become due immediately: those
+// without a next attempt because the one before them became a dead letter, and
+// those that the endpoint no longer matches, so that the ones behind them need not
+// wait.
+func (l *ledger) load(
 	ctx context.Context, after int64, parked parkedSet, matches func(tidings.Event) bool, now time.Time,
 ) (dead map[int64]bool) {
 	dead = make(map[int64]bool)

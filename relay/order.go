@@ -10,54 +10,55 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// order decides which event may go next, so that one resource's events go one after
-// another, and how far the cursor may move. It holds the events that were read from
-// the log and are not settled, and those of parked resources that are due. It does
-// no I/O and has no clock.
+// order decides which event may be sent next, so that each resource's events are
+// sent one at a time and in order, and how far the cursor may move. It holds the
+// unsettled events read from the log and the due events of parked resources. It
+// does no I/O and has no clock.
 type order struct {
 	coalesce tidings.Coalesce
 	lanes    map[string]*lane
-	fresh    rotation // lanes whose first event may go
+	fresh    rotation // lanes whose first event may be sent
 	due      rotation // the same for parked ones
 	loaded   int      // events of parked lanes
 	parked   parkedSet
 	window   window
-	ahead    []int64 // positions beyond what was read that are settled, sorted
-	dueTurn  bool    // the last one that went was fresh
-	changes  int     // settlements, of which noted were told by Mark
+	ahead    []int64 // settled positions beyond what was read, sorted
+	dueTurn  bool    // the last event sent was a fresh one, so the next should be a due one
+	changes  int     // number of settlements; noted is how many the last Mark included
 	noted    int
-	probes   int // how many went; they are picked in different ways in turn
+	probes   int // number of probes sent; the way they are picked alternates
 }
 
-// item is an event that is to be sent.
+// item is an event to be sent.
 type item struct {
 	event    tidings.Event
 	lane     *lane
 	trial    trial
-	attempts int // spent before
+	attempts int // attempts already used up
 	first    time.Time
 	settled  bool
-	beyond   bool          // it was read ahead of the window, as a probe
-	replay   chan<- result // who wants to know; nil for a live event
-	more     bool          // the replay has others to send
+	beyond   bool          // a probe read from beyond the window
+	replay   chan<- result // receives the result of a replayed event; nil for a live event
+	more     bool          // the replay has more events to send
 }
 
-// lane is the events of one resource, the oldest first, which may be under way.
+// lane holds the events of one resource, oldest first. The first may be in flight.
 type lane struct {
 	resource string
 	items    []*item
-	// parked says that these were read from the retries table, where later events of
-	// the resource are, too.
+	// parked means that the events come from the retries table, where later events
+	// of the resource are as well.
 	parked bool
 }
 
-// parkedSet is the resources with events in the retries table. A hash is all that is
-// kept of each: there may be very many. Of a million parked resources and a million
-// others, two have the same with a probability of one in ten million; then the other one
-// waits, too, until another consumer takes over.
+// parkedSet is the set of resources with events in the retries table. There may be
+// very many, so it keeps only a hash of each. Among a million parked and a million
+// other resources, the probability that one of each collide is one in ten million;
+// the other resource then waits too, until another consumer takes over.
 type parkedSet map[resourceHash]struct{}
 
-// resourceHash is no number, for the sake of memory: a map would align it.
+// resourceHash is a byte array rather than an integer because a map would align
+// integers, which takes more memory.
 type resourceHash [8]byte
 
 var hashSeed = maphash.MakeSeed()
@@ -82,19 +83,19 @@ func newOrder(after int64, c tidings.Coalesce) *order {
 	}
 }
 
-// added says what became of an event that was read from the log.
+// added is what [order.Add] did with an event.
 type added int
 
 const (
 	queued     added = iota
 	behind           // its resource is parked: it must be parked, too
-	mergedInto       // another event tells of it
-	replaced         // it tells of another one
-	before           // it is settled already
+	mergedInto       // it was merged into an earlier event
+	replaced         // it replaced an earlier event
+	before           // it is already settled
 )
 
-// Add takes an event that was read from the log. Where it was merged, other is the
-// one that it was merged with.
+// Add adds an event read from the log. If the event was merged, other is the event
+// it was merged with.
 func (o *order) Add(e tidings.Event) (what added, other tidings.Event) {
 	resource := e.Resource()
 	if at, found := slices.BinarySearch(o.ahead, e.Sequence); found {
@@ -135,17 +136,17 @@ func (o *order) Add(e tidings.Event) (what added, other tidings.Event) {
 	return queued, other
 }
 
-// passed notes that an event needs no place in the window.
+// passed notes that an event does not occupy the window.
 func (o *order) passed(sequence int64) {
 	o.window.high = max(o.window.high, sequence)
 	o.changes++
 }
 
-// Passed notes that all up to a position was read from the log.
+// Passed notes that the log was read up to a position.
 func (o *order) Passed(sequence int64) { o.window.read = max(o.window.read, sequence) }
 
-// MergeParked returns which events of a parked resource are left, and those that others
-// tell of, too, which need not wait any longer.
+// MergeParked merges parked events of one resource. It returns the remaining ones
+// and those merged into them, which no longer need to wait.
 func (o *order) MergeParked(rows []eventlog.Retry) (left []eventlog.Retry, gone []merged) {
 	for _, r := range rows {
 		if n := len(left); n > 0 {
@@ -172,7 +173,7 @@ func (o *order) MergeParked(rows []eventlog.Retry) (left []eventlog.Retry, gone 
 	return left, gone
 }
 
-// AddDue takes the oldest event of a parked resource, which is due, with those
+// AddDue adds the oldest event of a parked resource, which is due, and the events
 // behind it that were read.
 func (o *order) AddDue(rows []eventlog.Retry) {
 	if len(rows) == 0 {
@@ -194,18 +195,18 @@ func (o *order) AddDue(rows []eventlog.Retry) {
 	o.due.push(l)
 }
 
-// merged is an event that another one tells of.
+// merged is an event and the one it was merged into.
 type merged struct{ gone, into tidings.Event }
 
-// pick is how the next event is chosen.
+// pick is the policy for choosing the next event.
 type pick int
 
 const (
-	inTurn     pick = iota // fresh events and parked ones that are due
-	freshFirst             // parked ones only where nothing else waits
+	inTurn     pick = iota // alternate between fresh events and due parked ones
+	freshFirst             // parked ones only if nothing else is waiting
 )
 
-// Next takes the event to send next, which may not be a probe.
+// Next removes and returns the event to send next, if it need not be a probe.
 func (o *order) Next(p pick) (*item, bool) {
 	l, ok := (*lane)(nil), false
 	if p == inTurn && o.dueTurn {
@@ -224,9 +225,9 @@ func (o *order) Next(p pick) (*item, bool) {
 	return l.items[0], true
 }
 
-// Probe takes an event to try in an outage, the number of which is given: the one
-// that has waited longest, and the newest one that was not tried in it, in turn.
-// Those of the resources to avoid come last.
+// Probe removes and returns an event to try during the outage with the given
+// number. It alternates between the one that has waited longest and the newest one
+// not yet tried in this outage. Resources in avoid come last.
 func (o *order) Probe(outage int64, avoid map[string]bool) (*item, bool) {
 	from := o.probed()
 	if o.probes++; o.probes%2 == 0 {
@@ -250,7 +251,7 @@ func (o *order) Probe(outage int64, avoid map[string]bool) (*item, bool) {
 	return nil, false
 }
 
-// probed are the lanes that probes are taken from.
+// probed returns the lanes that probes are taken from.
 func (o *order) probed() *rotation {
 	if o.fresh.empty() {
 		return &o.due
@@ -258,7 +259,7 @@ func (o *order) probed() *rotation {
 	return &o.fresh
 }
 
-// Untried reports whether a probe could be of another resource than these.
+// Untried reports whether a resource other than these is available for a probe.
 func (o *order) Untried(failed map[string]bool) bool {
 	for _, q := range o.probed().types {
 		for _, l := range q.lanes[q.front:] {
@@ -270,11 +271,11 @@ func (o *order) Untried(failed map[string]bool) bool {
 	return false
 }
 
-// Waiting returns how many lanes could send at once.
+// Waiting returns the number of lanes that are ready to send.
 func (o *order) Waiting() int { return o.fresh.len() + o.due.len() }
 
-// Return puts an event back that is to be sent again; its lane goes behind the
-// others.
+// Return puts an event back to be sent again. Its lane goes to the end of the
+// queue.
 func (o *order) Return(it *item) {
 	if it.lane.parked {
 		o.due.push(it.lane)
@@ -283,9 +284,9 @@ func (o *order) Return(it *item) {
 	}
 }
 
-// Settle notes that an event needs nothing more, and lets the next one of its
-// resource go. drained says that those of a parked resource that were read are all
-// settled, and that there may be more.
+// Settle marks an event as settled and unblocks the next one of its resource.
+// drained reports that all loaded events of a parked resource are settled; the
+// retries table may hold more.
 func (o *order) Settle(it *item) (drained bool) {
 	l := it.lane
 	l.items[0] = nil
@@ -297,7 +298,7 @@ func (o *order) Settle(it *item) (drained bool) {
 	case !l.parked:
 		o.window.settle(it)
 		o.changes++
-	case it.event.Sequence > o.window.read: // the log will yield it again
+	case it.event.Sequence > o.window.read: // it will be read from the log again
 		o.SettleBeyond(it.event.Sequence)
 	}
 	switch {
@@ -312,8 +313,9 @@ func (o *order) Settle(it *item) (drained bool) {
 	return false
 }
 
-// Park takes an event and all behind it out of memory, once they are in the retries
-// table: later ones of the resource are told to be parked, too.
+// Park drops an event and all those behind it from memory once they are in the
+// retries table. Add reports later events of the resource as behind, so that they
+// are parked as well.
 func (o *order) Park(it *item) {
 	for _, other := range it.lane.items {
 		if it.lane.parked {
@@ -327,11 +329,11 @@ func (o *order) Park(it *item) {
 	o.parked[hashOf(it.lane.resource)] = struct{}{}
 }
 
-// Unpark notes that a resource has no more events in the retries table.
+// Unpark notes that a resource has no more rows in the retries table.
 func (o *order) Unpark(resource string) { delete(o.parked, hashOf(resource)) }
 
-// Settled reports whether an event of the log is settled, or unknown because it was
-// not read: such an event must not be sent out of turn.
+// Settled reports whether an event of the log is settled. An event that was not
+// read yet counts as unsettled: it must not be sent out of order.
 func (o *order) Settled(e tidings.Event) bool {
 	if e.Sequence > o.window.read {
 		return false
@@ -340,8 +342,8 @@ func (o *order) Settled(e tidings.Event) bool {
 	return l == nil || l.parked || e.Sequence < l.items[0].event.Sequence
 }
 
-// Beyond makes an item of an event that was read ahead of the window, as a probe; nil
-// if an older event of its resource may not be settled.
+// Beyond returns an item for a probe read from beyond the window, or nil if an
+// older event of its resource may be unsettled.
 func (o *order) Beyond(e tidings.Event) *item {
 	resource := e.Resource()
 	_, settled := slices.BinarySearch(o.ahead, e.Sequence)
@@ -351,7 +353,7 @@ func (o *order) Beyond(e tidings.Event) *item {
 	return &item{event: e, beyond: true}
 }
 
-// SettleBeyond settles an event ahead of the window.
+// SettleBeyond settles an event beyond the window.
 func (o *order) SettleBeyond(sequence int64) {
 	if at, found := slices.BinarySearch(o.ahead, sequence); !found {
 		o.ahead = slices.Insert(o.ahead, at, sequence)
@@ -359,13 +361,13 @@ func (o *order) SettleBeyond(sequence int64) {
 	}
 }
 
-// overtaken reports whether anything overtook the event that holds the cursor, and
-// [order.Mark] did not tell it yet.
+// overtaken reports whether events have overtaken the one that holds the cursor
+// since the last [order.Mark].
 func (o *order) overtaken() bool {
 	return o.changes != o.noted && (o.window.high > o.Cursor() || len(o.ahead) > 0)
 }
 
-// Mark tells what is settled above the cursor.
+// Mark returns what is settled above the cursor.
 func (o *order) Mark(p eventlog.Partition) eventlog.Mark {
 	o.noted = o.changes
 	return eventlog.Mark{
@@ -374,8 +376,8 @@ func (o *order) Mark(p eventlog.Partition) eventlog.Mark {
 	}
 }
 
-// Borrow lets a replay send the oldest event of a parked resource; false if that is
-// being sent already.
+// Borrow lets a replay send the oldest event of a parked resource. It returns false
+// if the event is already in flight.
 func (o *order) Borrow(it *item) bool {
 	resource := it.event.Resource()
 	if o.lanes[resource] != nil {
@@ -387,25 +389,25 @@ func (o *order) Borrow(it *item) bool {
 	return true
 }
 
-// GiveBack ends what [order.Borrow] began, with the event as parked as before.
+// GiveBack reverts [order.Borrow]; the event stays parked.
 func (o *order) GiveBack(it *item) {
 	delete(o.lanes, it.lane.resource)
 	o.loaded--
 }
 
-// Cursor is the highest position below which everything is settled.
+// Cursor returns the highest position at or below which everything is settled.
 func (o *order) Cursor() int64 { return o.window.cursor() }
 
-// Len is how many events that were read from the log are not settled.
+// Len returns the number of unsettled events read from the log.
 func (o *order) Len() int { return o.window.len() }
 
-// window is the events read from the log that are not settled. Filtered and merged
-// ones have no place in it.
+// window holds the unsettled events read from the log. Filtered and merged events
+// are not in it.
 type window struct {
-	items []*item // in order of sequence; some may be settled
-	gone  int     // how many of them are
-	read  int64   // the position up to which the log was read
-	high  int64   // the highest position that was settled
+	items []*item // in log order; some may be settled
+	gone  int     // number of settled items
+	read  int64   // position up to which the log was read
+	high  int64   // highest settled position
 }
 
 func (w *window) add(it *item) {
@@ -423,7 +425,7 @@ func (w *window) settle(it *item) {
 		n++
 	}
 	w.items, w.gone = w.items[n:], w.gone-n
-	if w.gone > len(w.items)/2+64 { // those behind an event that takes long
+	if w.gone > len(w.items)/2+64 { // settled items behind one that takes long
 		w.items = slices.DeleteFunc(w.items, func(it *item) bool { return it.settled })
 		w.gone = 0
 	}
@@ -436,7 +438,7 @@ func (w *window) cursor() int64 {
 	return w.items[0].event.Sequence - 1
 }
 
-// open is the positions up to high that are not settled.
+// open returns the unsettled positions up to high.
 func (w *window) open() (open []int64) {
 	for _, it := range w.items {
 		if !it.settled && it.event.Sequence < w.high {
@@ -448,8 +450,9 @@ func (w *window) open() (open []int64) {
 
 func (w *window) len() int { return len(w.items) - w.gone }
 
-// rotation is lanes that wait for their turn: a queue for each type of resource, and
-// the types take turns, so that events of one type that fail do not hold up others.
+// rotation holds the lanes that are ready to send, in one queue per resource type.
+// The types take turns, so that failing events of one type do not hold up the
+// others.
 type rotation struct {
 	types []*typeQueue
 	next  int
@@ -477,7 +480,7 @@ func (r *rotation) push(l *lane) {
 	r.types = append(r.types, &typeQueue{name: name, lanes: []*lane{l}})
 }
 
-// turn is the queue whose turn it is.
+// turn returns the queue whose turn it is.
 func (r *rotation) turn() *typeQueue {
 	r.size--
 	for {
@@ -488,7 +491,8 @@ func (r *rotation) turn() *typeQueue {
 	}
 }
 
-// first takes the lane that has waited longest, of the type whose turn it is.
+// first removes and returns the lane that has waited longest, of the type whose
+// turn it is.
 func (r *rotation) first() (*lane, bool) {
 	if r.size == 0 {
 		return nil, false
@@ -503,7 +507,7 @@ func (r *rotation) first() (*lane, bool) {
 	return l, true
 }
 
-// newest takes the lane that came last, of those that are wanted.
+// newest removes and returns the most recently added lane that want accepts.
 func (r *rotation) newest(want func(*lane) bool) (*lane, bool) {
 	for i := range r.types {
 		q := r.types[(r.next+1+i)%len(r.types)]

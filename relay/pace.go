@@ -7,75 +7,77 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// pace is how fast a receiver takes requests: how many at once, and how many in a
-// second if it ever refused any for load. It grows while requests succeed and
-// shrinks when the receiver refuses them or takes long (additive increase,
-// multiplicative decrease), and remembers where it had to.
+// pace limits the requests in flight, and the request rate once the receiver has
+// refused any for load. Both grow while requests succeed and shrink when the
+// receiver refuses them or is slow (additive increase, multiplicative decrease). It
+// remembers where they had to shrink.
 type pace struct {
 	Learned
-	max     int           // requests at once, as configured
-	timeout time.Duration // of a request
+	max     int           // configured limit of requests in flight
+	timeout time.Duration // request timeout
 
-	allowed float64   // requests at once
-	next    time.Time // when the next one may go
-	cut     time.Time // when it shrank last: requests sent before tell nothing new
-	grown   time.Time // when the rate grew last
+	allowed float64   // allowed requests in flight
+	next    time.Time // when the next request may be sent
+	cut     time.Time // when it last shrank; requests sent before that are no new evidence
+	grown   time.Time // when the rate last grew
 
-	// Successes in the second that began at counting, and in the one before, and the
-	// most in any second lately.
+	// Successes in the second that began at counting and in the one before, and the
+	// most in any recent second.
 	counting        time.Time
 	count, previous int
 	best            float64
-	told            time.Time // when the last outcome came
+	lastOutcome     time.Time // time of the last outcome
 
-	// Requests since it shrank last, the latest counting most, and how many of them
-	// were refused for load.
+	// Requests since it last shrank, weighted towards recent ones, and how many of
+	// them were refused for load.
 	tried, refused float64
-	vain           int       // how often in a row shrinking did not help
-	trust          time.Time // until when refusals are taken not to be for load
+	futile         int       // consecutive times that shrinking did not help
+	trust          time.Time // until when refusals are not attributed to load
 }
 
-// Learned is what is known of a receiver's limits. It outlives the process.
+// Learned is what is known about a receiver's limits. It is saved with the status
+// and outlives the process.
 type Learned struct {
-	// AtOnce is how many requests at once it takes without getting slow; 0 if that
-	// is not known.
+	// AtOnce is how many concurrent requests it handles without slowing down; 0 if
+	// unknown.
 	AtOnce float64 `json:"at_once,omitempty"`
-	// Rate is how many requests in a second it gets now, and Ceiling the rate at
-	// which it refused some last; 0 if it never did.
+	// Rate is the current limit in requests per second, and Ceiling the rate at
+	// which it last refused some; 0 if it never did.
 	Rate    float64 `json:"rate,omitempty"`
 	Ceiling float64 `json:"ceiling,omitempty"`
 }
 
 const (
-	// firstAtOnce is for a receiver that is not known yet.
+	// firstAtOnce is the initial concurrency for an unknown receiver.
 	firstAtOnce = 4
-	// afterOutage is for one that is just back.
+	// afterOutage is the concurrency after an outage.
 	afterOutage = 1
 	shrink      = 0.7
-	slowestRate = 0.2 // a second
-	// Responses that take longer than a quarter of the timeout stop growth, and
-	// those that take longer than half of it shrink the number at once.
+	slowestRate = 0.2 // per second
+	// Responses that take longer than a quarter of the timeout stop growth; those
+	// that take longer than half of it reduce the concurrency.
 	holdShare, slowShare = 4, 2
-	// climb is how long the rate takes to get back to the ceiling: quickly at first,
-	// slowly near it, and faster again above (as CUBIC does, RFC 9438).
+	// climb is how long the rate takes to return to the ceiling: fast at first,
+	// slowly near it, and faster again above it (like CUBIC, RFC 9438).
 	climb = 8 * time.Second
-	// beyondCeiling is where the ceiling was clearly too low.
+	// beyondCeiling is the multiple of the ceiling above which it was clearly too
+	// low.
 	beyondCeiling = 1.2
-	// idle is a pause after which the rate is measured anew.
+	// idle is the length of a pause after which measuring starts over.
 	idle = 250 * time.Millisecond
 
-	// What a few events refuse says nothing about a rate.
+	// A small share of refusals says nothing about the rate.
 	shareRefused, recentRequests = 0.07, 40
-	// Where most are refused, and not just a few, there can be no doubt.
+	// If most requests are refused, and more than a few, it is certain.
 	fewRefused, mostRefused = 3, 0.6
-	// A receiver that, so many cuts in a row, refuses some at less than what it took
-	// lately refuses for another reason than load, one of its backends, say. After a
-	// while it is put to the test again.
+	// If this many consecutive cuts leave a receiver refusing requests at well
+	// below its recent rate, load is not the reason: one of its backends may be
+	// down, say. After a while it is tested again.
 	lessThanBest = 0.75
-	vainCuts     = 2
-	enoughToTell = 10 // a second: the least rate that can be measured
+	futileCuts   = 2
+	enoughToTell = 10 // per second: the lowest rate that can be measured
 	trustFor     = time.Minute
-	// fade is how much of the best second is left a second later.
+	// fade is the factor by which the best rate decays each second.
 	fade = 0.95
 )
 
@@ -88,10 +90,10 @@ func newPace(limit int, timeout time.Duration, l Learned) pace {
 	return p
 }
 
-// defaultTimeout is that of an endpoint that names none.
+// defaultTimeout applies to endpoints that set none.
 const defaultTimeout = 15 * time.Second
 
-// threshold is how many at once the receiver was well with.
+// threshold returns the concurrency known to work well for the receiver.
 func (p *pace) threshold() float64 {
 	if p.AtOnce == 0 {
 		return float64(p.max)
@@ -99,15 +101,16 @@ func (p *pace) threshold() float64 {
 	return min(p.AtOnce, float64(p.max))
 }
 
-// restart begins small again, after an outage.
+// restart resets the concurrency after an outage.
 func (p *pace) restart() { p.allowed = afterOutage }
 
 func (p *pace) concurrency() int { return max(int(p.allowed), 1) }
 
-// full reports whether all that the receiver is known to take may go out.
+// full reports whether the concurrency has reached what the receiver is known to
+// handle.
 func (p *pace) full() bool { return p.allowed >= p.threshold() }
 
-// take reserves a place at the rate.
+// take reserves a slot under the rate limit.
 func (p *pace) take(now time.Time) {
 	if p.Rate > 0 {
 		if p.next.Before(now) {
@@ -117,13 +120,13 @@ func (p *pace) take(now time.Time) {
 	}
 }
 
-// ready returns when the next request may go.
+// ready returns when the next request may be sent.
 func (p *pace) ready() time.Time { return p.next }
 
 func (p *pace) succeeded(o tidings.Outcome, sent, now time.Time) {
-	p.tally(now)
+	p.advance(now)
 	p.count++
-	p.try(false)
+	p.countRequest(false)
 	p.growRate(now)
 	switch {
 	case o.Duration > p.timeout/slowShare:
@@ -139,10 +142,10 @@ func (p *pace) succeeded(o tidings.Outcome, sent, now time.Time) {
 	}
 }
 
-// failed takes a failure: a refusal for load shrinks the rate and the number at once,
-// a timeout the number at once. It reports whether the receiver is overloaded.
+// failed records a failure. A refusal for load reduces rate and concurrency, a
+// timeout only concurrency. It reports whether the receiver is overloaded.
 func (p *pace) failed(o tidings.Outcome, sent, now time.Time) (overloaded bool) {
-	p.tally(now)
+	p.advance(now)
 	switch {
 	case o.Verdict == tidings.Throttled:
 		return p.refuse(sent, now)
@@ -152,7 +155,7 @@ func (p *pace) failed(o tidings.Outcome, sent, now time.Time) (overloaded bool) 
 	return false
 }
 
-// slow shrinks the number of requests at once.
+// slow reduces the concurrency.
 func (p *pace) slow(sent, now time.Time) {
 	if sent.Before(p.cut) {
 		return
@@ -162,8 +165,8 @@ func (p *pace) slow(sent, now time.Time) {
 	p.AtOnce = p.allowed
 }
 
-// try counts a request that was taken, or refused for load.
-func (p *pace) try(refused bool) {
+// countRequest counts a request that was accepted or refused for load.
+func (p *pace) countRequest(refused bool) {
 	if p.tried++; refused {
 		p.refused++
 	}
@@ -172,17 +175,17 @@ func (p *pace) try(refused bool) {
 	}
 }
 
-// refuse takes a refusal for load. If it is one, the rate shrinks below the one at
-// which the receiver refused.
+// refuse records a refusal for load. If it really is one, the rate drops below the
+// one at which the receiver refused.
 func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 	if sent.Before(p.cut) {
 		return true
 	}
-	if p.count+p.previous == 0 && p.Rate == 0 { // it takes nothing now: that says nothing about a rate
+	if p.count+p.previous == 0 && p.Rate == 0 { // it accepts nothing at all, which says nothing about a rate
 		p.slow(sent, now)
 		return true
 	}
-	p.try(true)
+	p.countRequest(true)
 	most := p.refused >= fewRefused && p.refused >= p.tried*mostRefused
 	if p.refused < p.tried*shareRefused || (now.Before(p.trust) && !most) {
 		return false
@@ -192,13 +195,13 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 		rate = p.measured(now)
 	}
 	if !most && p.best >= enoughToTell && p.measured(now) < p.best*lessThanBest {
-		p.vain++
+		p.futile++
 	} else {
-		p.vain = 0
+		p.futile = 0
 	}
 	p.tried, p.refused = 0, 0
-	if p.vain > vainCuts {
-		p.Rate, p.Ceiling, p.vain, p.trust = 0, 0, 0, now.Add(trustFor)
+	if p.futile > futileCuts {
+		p.Rate, p.Ceiling, p.futile, p.trust = 0, 0, 0, now.Add(trustFor)
 		return false
 	}
 	least := slowestRate
@@ -212,21 +215,21 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 	return true
 }
 
-// acquit takes back what refusals did that turned out not to be for load.
-func (p *pace) acquit(before Learned) {
+// revert reverts the effect of refusals that turned out not to be for load.
+func (p *pace) revert(before Learned) {
 	p.Learned, p.next = before, time.Time{}
 	p.allowed = min(max(p.allowed, firstAtOnce), p.threshold())
-	p.tried, p.refused, p.vain = 0, 0, 0
+	p.tried, p.refused, p.futile = 0, 0, 0
 }
 
-// growRate lets the rate climb to the ceiling and past it; quickly once it is clear that
-// the receiver takes more now.
+// growRate raises the rate to the ceiling and past it, faster once it is clear that
+// the receiver's limit has risen.
 func (p *pace) growRate(now time.Time) {
-	if p.Rate == 0 || p.Rate > 2*p.measured(now)+1 { // it is not what limits
+	if p.Rate == 0 || p.Rate > 2*p.measured(now)+1 { // the rate is not the bottleneck
 		p.grown = now
 		return
 	}
-	// A success says nothing about the time long before it.
+	// A success says nothing about what happened long before it.
 	elapsed := min(now.Sub(p.grown).Seconds(), max(1, 1/p.Rate))
 	p.grown = now
 	if p.Rate > p.Ceiling*beyondCeiling {
@@ -238,17 +241,17 @@ func (p *pace) growRate(now time.Time) {
 	p.Rate = p.Ceiling * (1 + (1-shrink)*above*above*above)
 }
 
-// tally moves on to the second that it is now.
-func (p *pace) tally(now time.Time) {
+// advance moves the counters to the current second.
+func (p *pace) advance(now time.Time) {
 	gap := idle
 	if p.Rate > 0 {
 		gap = max(gap, time.Duration(2*float64(time.Second)/p.Rate))
 	}
 	elapsed := now.Sub(p.counting)
-	if now.Sub(p.told) > gap {
+	if now.Sub(p.lastOutcome) > gap {
 		elapsed = max(elapsed, 2*time.Second)
 	}
-	p.told = now
+	p.lastOutcome = now
 	switch {
 	case elapsed >= 2*time.Second:
 		p.best *= math.Pow(fade, elapsed.Seconds())
@@ -259,7 +262,7 @@ func (p *pace) tally(now time.Time) {
 	}
 }
 
-// measured is the rate of successes in the last second or two.
+// measured returns the rate of successes in the last second or two.
 func (p *pace) measured(now time.Time) float64 {
 	elapsed := max(now.Sub(p.counting), 5*time.Millisecond).Seconds()
 	if p.previous > 0 {

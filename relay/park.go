@@ -8,9 +8,9 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// parker writes what the consumers of a process park and unpark. Those that ask while a
-// transaction is under way share the next one, so that many endpoints that fail take
-// one connection.
+// parker writes the parked and unparked events of all consumers in a process.
+// Requests that arrive during a transaction share the next one, so that many
+// failing endpoints use a single connection.
 type parker struct {
 	log     eventlog.Retries
 	mu      sync.Mutex
@@ -19,17 +19,18 @@ type parker struct {
 	writer  sync.WaitGroup
 }
 
-// parking is what one consumer asked for.
+// parking is one consumer's request.
 type parking struct {
 	eventlog.Parking
 	done chan error
 }
 
-// parkRows bounds the rows of one transaction, for the sake of others that write.
+// parkRows bounds the rows of one transaction, so that other writers need not wait
+// long.
 const parkRows = 512
 
-// write returns once it is written, or not. If ctx ends first, that is unknown. writes
-// is the context of the transaction, which others may share.
+// write waits until its rows are written or refused. If ctx ends first, the result
+// is unknown. writes is the context of the transaction, which may be shared.
 func (p *parker) write(ctx, writes context.Context, what eventlog.Parking) error {
 	one := &parking{what, make(chan error, 1)}
 	p.mu.Lock()
@@ -47,7 +48,7 @@ func (p *parker) write(ctx, writes context.Context, what eventlog.Parking) error
 	}
 }
 
-// run writes until nobody waits.
+// run writes until no requests are waiting.
 func (p *parker) run(ctx context.Context) {
 	for {
 		batch := p.next()
@@ -69,7 +70,8 @@ func (p *parker) run(ctx context.Context) {
 	}
 }
 
-// next takes what fits into a transaction, and at least one.
+// next removes and returns the requests that fit into one transaction, at least
+// one.
 func (p *parker) next() []*parking {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +86,7 @@ func (p *parker) next() []*parking {
 	return batch
 }
 
-// park writes what a consumer parks and unparks.
+// park writes a consumer's parked and unparked events.
 func (r *Relay) park(ctx context.Context, what eventlog.Parking) error {
 	return r.parker.write(ctx, r.writes, what)
 }

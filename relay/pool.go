@@ -6,15 +6,16 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// pool is the goroutines that make attempts, as many as were ever needed at once. Its
-// fields but the channels belong to the consumer's goroutine.
+// pool holds the goroutines that make attempts. It grows to the largest number
+// needed at once. Its fields except the channels belong to the consumer's
+// goroutine.
 type pool struct {
 	work     chan job
 	results  chan result
 	workers  *sync.WaitGroup
 	started  int
 	inFlight int
-	outdated int // of those in flight, sent before the last outage
+	outdated int // in flight since before the last outage
 }
 
 type job struct {
@@ -22,12 +23,12 @@ type job struct {
 	do   func(*item) tidings.Outcome
 }
 
-// result is what came of an item.
+// result is the result of sending an item.
 type result struct {
 	item    *item
 	outcome tidings.Outcome
 	fault   fault
-	passed  bool // a replay's event that must not be sent out of turn
+	passed  bool // a replayed event that was skipped because it would be out of order
 }
 
 func newPool(limit int) pool {
@@ -48,8 +49,8 @@ func (p *pool) launch(it *item, do func(*item) tidings.Outcome) {
 	p.work <- job{it, do}
 }
 
-// finished notes that an attempt is over; late says that it was sent before the last
-// outage.
+// finished notes that an attempt is over. late means that it was sent before the
+// last outage.
 func (p *pool) finished(late bool) {
 	p.inFlight--
 	if late {
@@ -60,13 +61,13 @@ func (p *pool) finished(late bool) {
 // outdate notes that an outage began.
 func (p *pool) outdate() { p.outdated = p.inFlight }
 
-// counted is how many attempts are under way, but for those that are outdated.
+// counted returns the number of attempts in flight, excluding outdated ones.
 func (p *pool) counted() int { return p.inFlight - p.outdated }
 
 // full reports whether no more attempts fit, outdated ones included.
 func (p *pool) full() bool { return p.inFlight == cap(p.results) }
 
-// close ends the workers once they have nothing to do.
+// close stops the workers once they are idle.
 func (p *pool) close() {
 	close(p.work)
 	p.workers.Wait()

@@ -9,24 +9,24 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// overtakenTime is how long an event may hold the cursor before what overtook it is
-// noted.
+// overtakenTime is how long an event may hold the cursor before the events that
+// overtook it are noted.
 const overtakenTime = 250 * time.Millisecond
 
-// progress is how far a consumer has come, and what of it is saved.
+// progress tracks how far a consumer has come and what of that is saved.
 type progress struct {
 	partition eventlog.Partition
-	marks     eventlog.Marks // of what is settled above the cursor it began with
-	own       eventlog.Mark  // the same of what overtook others since
-	noted     time.Time      // when that was
+	marks     eventlog.Marks // what was settled above the initial cursor
+	own       eventlog.Mark  // what has overtaken others since
+	noted     time.Time      // when own was noted
 	position  atomic.Pointer[position]
 
-	saved      eventlog.Cursor // by whoever holds the relay's saving, as is what follows
+	saved      eventlog.Cursor // this and the following fields are guarded by the relay's saving semaphore
 	status     savedStatus
 	statusText string
 }
 
-// position is the cursor, and what is settled above it.
+// position is the cursor and what is settled above it.
 type position struct {
 	cursor int64
 	marks  eventlog.Marks
@@ -38,9 +38,9 @@ func newProgress(from eventlog.Cursor) *progress {
 	return p
 }
 
-// follow takes over how far an order has come, and reports whether that is further
-// than before. What has overtaken the event that holds the cursor is noted now and
-// then, and at the end.
+// follow takes the progress of an order and reports whether it has changed. What
+// has overtaken the event that holds the cursor is noted at intervals and at the
+// end.
 func (p *progress) follow(o *order, final bool, now time.Time) bool {
 	cursor := o.Cursor()
 	note := o.overtaken() && (final || !now.Before(p.noted.Add(overtakenTime)))
@@ -54,7 +54,7 @@ func (p *progress) follow(o *order, final bool, now time.Time) bool {
 	return true
 }
 
-// next is when what has overtaken others is to be noted; zero if nothing has.
+// next returns when overtaking events are to be noted; zero if there are none.
 func (p *progress) next(o *order) time.Time {
 	if !o.overtaken() {
 		return time.Time{}
@@ -62,12 +62,12 @@ func (p *progress) next(o *order) time.Time {
 	return p.noted.Add(overtakenTime)
 }
 
-// cursor is the progress as it is saved.
+// cursor returns the progress as a cursor to be saved.
 func (p *progress) cursor(lease eventlog.Lease, status savedStatus) eventlog.Cursor {
-	status.InFlight = 0 // it changes all the time, and that is not worth a write
+	status.InFlight = 0 // changes constantly and is not worth a write
 	if status != p.status {
 		text, err := json.Marshal(status)
-		if err == nil { // numbers and texts: it can't fail
+		if err == nil { // only numbers and strings: it can't fail
 			p.status, p.statusText = status, string(text)
 		}
 	}

@@ -32,50 +32,54 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Sender makes one attempt. It returns when the context ends at the latest.
+// Sender makes one attempt. It must return when the context ends.
 type Sender interface {
 	Send(ctx context.Context, a tidings.Attempt) tidings.Outcome
 }
 
-// SenderFunc is a function as a [Sender].
+// SenderFunc adapts a function to a [Sender].
 type SenderFunc func(ctx context.Context, a tidings.Attempt) tidings.Outcome
 
 // Send calls f.
 func (f SenderFunc) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome { return f(ctx, a) }
 
-// Endpoint is an endpoint and how it is reached.
+// Endpoint is an endpoint with its delivery settings.
 type Endpoint struct {
 	tidings.Endpoint
-	// Sender makes its attempts; package sender has one. Required.
+	// Sender makes the attempts. Package sender provides one. Required.
 	Sender Sender
 	Retry  Schedule
-	// RateLimit is how many requests may begin in a second, and Burst how many of
-	// them at once; 0 means no limit, and a burst of one second's requests.
+	// RateLimit is the maximum number of requests per second, and Burst how many of
+	// them may start at once. A RateLimit of 0 means no limit; a Burst of 0 means
+	// one second's worth of requests.
 	RateLimit float64
 	Burst     int
-	// Coalesce says which waiting events become one; empty means none.
+	// Coalesce selects which waiting events are merged; empty means none.
 	Coalesce tidings.Coalesce
-	// Partitions is how many replicas may deliver to it at once, each the events
-	// of other resources; 0 means 1. It must not be more than MaxInFlight.
+	// Partitions is the number of replicas that may deliver to the endpoint at
+	// once, each handling a different set of resources; 0 means 1. It must not
+	// exceed MaxInFlight.
 	Partitions int
-	// History says which attempts are kept; empty means all.
+	// History selects which attempts are recorded; empty means all.
 	History HistoryMode
-	// Fingerprint changes with the endpoint's configuration: one that answered
-	// 410 stays disabled until it does, and [Relay.Update] leaves an endpoint
-	// alone whose fingerprint stays.
+	// Fingerprint identifies the endpoint's configuration. An endpoint that
+	// answered 410 stays disabled until its fingerprint changes, and [Relay.Update]
+	// leaves an endpoint with an unchanged fingerprint alone.
 	Fingerprint string
-	// Oldest has an endpoint without a cursor begin with the oldest event that there
-	// is, and Since with those made at that time or later, and perhaps some of up to
-	// [eventlog.TimeSlack] before. Without either it begins at the end of the log.
+	// Oldest starts an endpoint without a cursor at the oldest event in the log.
+	// Since starts it at the events created at or after that time, possibly
+	// including some created up to [eventlog.TimeSlack] earlier. By default it
+	// starts at the end of the log.
 	Oldest bool
 	Since  time.Time
-	// CursorFrom is the name of an endpoint that is not configured any more, and where
-	// that stopped this one goes on if it has no cursor; see [Successors].
+	// CursorFrom names an endpoint that is no longer configured. If this endpoint
+	// has no cursor, it resumes where that one stopped; see [Successors].
 	CursorFrom string
-	// Disabled sends nothing to it and keeps its cursor, as though it were not removed;
-	// only its name is needed then.
+	// Disabled stops delivery but keeps the cursor, unlike removing the endpoint.
+	// Only the name is required then.
 	Disabled bool
-	// Closed is called once nothing is sent to it any more; may be nil.
+	// Closed is called once no more requests will be sent to the endpoint; may be
+	// nil.
 	Closed func()
 }
 
@@ -87,7 +91,7 @@ func (e *Endpoint) partitions() []eventlog.Partition {
 	return all
 }
 
-// share is the endpoint as one partition has it: its part of the limits.
+// share returns the endpoint with one partition's share of the limits.
 func (e Endpoint) share() Endpoint {
 	n := max(e.Partitions, 1)
 	if e.MaxInFlight <= 0 {
@@ -95,15 +99,13 @@ func (e Endpoint) share() Endpoint {
 	}
 	e.MaxInFlight = max(e.MaxInFlight/n, 1)
 	e.RateLimit /= float64(n)
-	e.Burst = max(e.Burst/n, 1, int(e.RateLimit)*truth(e.Burst == 0))
-	return e
-}
-
-func truth(b bool) int {
-	if b {
-		return 1
+	if e.Burst == 0 {
+		e.Burst = int(e.RateLimit)
+	} else {
+		e.Burst /= n
 	}
-	return 0
+	e.Burst = max(e.Burst, 1)
+	return e
 }
 
 func (e *Endpoint) limiter() *rate.Limiter {
@@ -113,38 +115,40 @@ func (e *Endpoint) limiter() *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(e.RateLimit), e.Burst)
 }
 
-// Observer is told of what happens to events. It is called from many goroutines
-// and must not block.
+// Observer is notified of what happens to events. Its methods are called
+// concurrently and must not block.
 type Observer interface {
-	// Attempted tells of an attempt.
+	// Attempted is called after each attempt.
 	Attempted(endpoint string, a tidings.Attempt, o tidings.Outcome)
-	// Merged tells that an event is not sent, because another one tells of it.
+	// Merged is called when an event is not sent because it was merged into
+	// another.
 	Merged(endpoint string, gone, into tidings.Event)
-	// Filtered tells that a parked event is not sent, because the endpoint's patterns
-	// do not match it any more.
+	// Filtered is called when a parked event is not sent because the endpoint's
+	// patterns no longer match it.
 	Filtered(endpoint string, e tidings.Event)
-	// Missed tells that events expired before the endpoint got them, or that the
-	// database lost them.
+	// Missed is called when events expired before the endpoint got them, or when
+	// the database lost them.
 	Missed(g eventlog.Gap)
 }
 
-// Options of a relay; the zero value works.
+// Options configures a relay. The zero value is usable.
 type Options struct {
 	// Logger; nil means [slog.Default].
 	Logger *slog.Logger
 	// Observer; nil means none.
 	Observer Observer
-	// Trace begins a trace of an attempt and may set its Trace; what it returns is
-	// called when the attempt is over. Nil means none.
+	// Trace starts a trace of an attempt and may set the attempt's Trace field. The
+	// function that it returns is called when the attempt is over. Nil means no
+	// tracing.
 	Trace func(endpoint string, a *tidings.Attempt) (end func(tidings.Outcome))
-	// DrainTimeout is how long attempts under way may take to finish when the
-	// relay stops; 0 means 10 seconds.
+	// DrainTimeout is how long attempts in flight may take to finish when the relay
+	// stops; 0 means 10 seconds.
 	DrainTimeout time.Duration
-	// CursorInterval is how often cursors are saved; 0 means 250 ms. What was
-	// delivered since is delivered again after a crash.
+	// CursorInterval is how often cursors are saved; 0 means 250 ms. After a crash,
+	// events delivered since the last save are delivered again.
 	CursorInterval time.Duration
-	// LeaseTime is how long a replica that was killed keeps its endpoints; 0 means
-	// 10 seconds. It says that it is alive three times as often.
+	// LeaseTime is how long a replica that was killed keeps its leases; 0 means 10
+	// seconds. Replicas renew their leases three times as often.
 	LeaseTime time.Duration
 }
 
@@ -153,7 +157,7 @@ func (o *Options) setDefaults() {
 		o.Logger = slog.Default()
 	}
 	if o.Observer == nil {
-		o.Observer = nobody{}
+		o.Observer = noObserver{}
 	}
 	for option, value := range map[*time.Duration]time.Duration{
 		&o.DrainTimeout: 10 * time.Second, &o.CursorInterval: 250 * time.Millisecond, &o.LeaseTime: 10 * time.Second,
@@ -164,14 +168,14 @@ func (o *Options) setDefaults() {
 	}
 }
 
-type nobody struct{}
+type noObserver struct{}
 
-func (nobody) Attempted(string, tidings.Attempt, tidings.Outcome) {}
-func (nobody) Merged(string, tidings.Event, tidings.Event)        {}
-func (nobody) Filtered(string, tidings.Event)                     {}
-func (nobody) Missed(eventlog.Gap)                                {}
+func (noObserver) Attempted(string, tidings.Attempt, tidings.Outcome) {}
+func (noObserver) Merged(string, tidings.Event, tidings.Event)        {}
+func (noObserver) Filtered(string, tidings.Event)                     {}
+func (noObserver) Missed(eventlog.Gap)                                {}
 
-// Relay delivers events. Make one with [New].
+// Relay delivers events. Create one with [New].
 type Relay struct {
 	log     eventlog.Log
 	options Options
@@ -179,19 +183,19 @@ type Relay struct {
 	tail    *tail
 	history *history
 	parker  parker
-	beyond  atomic.Int64 // events that consumers hold beyond their windows
+	beyond  atomic.Int64 // events that all consumers hold beyond their windows
 
 	mu        sync.Mutex
 	endpoints map[string]*configured
-	setup     eventlog.Setup         // of these
-	retired   []*configured          // in use no longer than their consumers
-	running   map[*consumer]struct{} // written by the replica, read by all
-	updated   chan struct{}          // the endpoints were
-	moved     chan struct{}          // a cursor was
-	saving    chan struct{}          // held while cursors are saved; a lock that can be given up
-	scouting  chan struct{}          // the same while a consumer looks beyond its window
+	setup     eventlog.Setup // of the endpoints
+	retired   []*configured  // replaced, but still used by consumers
+	running   map[*consumer]struct{}
+	updated   chan struct{} // signaled when the endpoints change
+	moved     chan struct{} // signaled when a cursor moves
+	saving    chan struct{} // semaphore held while cursors are saved
+	scouting  chan struct{} // semaphore held while a consumer reads beyond its window
 
-	// Contexts of attempts and of writes, which outlast that of Run for a while.
+	// Contexts of attempts and writes. They outlive Run's context for a while.
 	attempts, writes context.Context //nolint:containedctx // all of Run's goroutines share them
 	stopBy           atomic.Pointer[time.Time]
 }
@@ -199,12 +203,12 @@ type Relay struct {
 // configured is an endpoint that consumers may be using.
 type configured struct {
 	Endpoint
-	users int // consumers
+	users int // number of consumers
 }
 
-// New prepares a relay: it saves a cursor for each endpoint that has none, at the end
-// of the log unless the endpoint says otherwise. Events committed after New returns reach every
-// endpoint. Endpoint names must differ.
+// New prepares a relay. It creates a cursor for each endpoint that has none, at the
+// end of the log unless the endpoint says otherwise. Events committed after New
+// returns reach every endpoint. Endpoint names must be unique.
 func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Options) (*Relay, error) {
 	options.setDefaults()
 	r := &Relay{
@@ -221,11 +225,11 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	return r, r.Update(ctx, endpoints)
 }
 
-// Update replaces the endpoints. All that can fail comes first; then those that
-// are new begin at the end of the log unless they say otherwise, where they stopped
-// before, or where the one stopped whose place they take; those that
-// changed go on with their new settings once what is under way is finished, and
-// those that did not change go on as though nothing happened.
+// Update replaces the endpoints. Everything that can fail happens before the first
+// change. A new endpoint starts at the end of the log unless it says otherwise, it
+// had a cursor before, or it succeeds an endpoint that was removed. A changed
+// endpoint switches to its new settings once its requests in flight are finished.
+// An unchanged one is not interrupted.
 func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	next := make(map[string]*configured)
 	var setup eventlog.Setup
@@ -251,7 +255,7 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	if setup.Head, err = r.log.Advance(ctx); err != nil {
 		return err
 	}
-	// What partitions had settled is known to those that take their place.
+	// Save the cursors, so that new partitions know what the old ones have settled.
 	if err := r.saveCursors(ctx, r.consumers()...); err != nil {
 		return err
 	}
@@ -281,11 +285,12 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	for _, c := range unused {
 		c.close()
 	}
-	give(r.updated)
+	notify(r.updated)
 	return nil
 }
 
-// unused takes out the retired endpoints that no consumer uses; r.mu is held.
+// unused removes and returns the retired endpoints that no consumer uses. r.mu must
+// be held.
 func (r *Relay) unused() (unused []*configured) {
 	r.retired = slices.DeleteFunc(r.retired, func(c *configured) bool {
 		if c.users == 0 {
@@ -302,7 +307,7 @@ func (c *configured) close() {
 	}
 }
 
-// Endpoints returns the endpoints as they are configured now, by name.
+// Endpoints returns the current endpoints, sorted by name.
 func (r *Relay) Endpoints() []Endpoint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -314,11 +319,11 @@ func (r *Relay) Endpoints() []Endpoint {
 	return all
 }
 
-// ErrNoEndpoint says that no endpoint of a name is configured.
+// ErrNoEndpoint means that no endpoint of this name is configured.
 var ErrNoEndpoint = errors.New("no endpoint of this name is configured")
 
-// Send sends an event to an endpoint at once, past its lanes and whatever its
-// state, and returns what came of it; [tidings.Ping] is made for it.
+// Send sends an event to an endpoint immediately, bypassing its lanes and ignoring
+// its state, and returns the outcome. Use it with [tidings.Ping].
 func (r *Relay) Send(ctx context.Context, endpoint string, e tidings.Event) (tidings.Outcome, error) {
 	r.mu.Lock()
 	c := r.endpoints[endpoint]
@@ -333,7 +338,8 @@ func (r *Relay) Send(ctx context.Context, endpoint string, e tidings.Event) (tid
 	return r.attempt(ctx, &c.Endpoint, tidings.Attempt{Event: e, Number: 1}), nil
 }
 
-// release ends a use of an endpoint.
+// release ends one use of an endpoint and closes retired endpoints that are no
+// longer used.
 func (r *Relay) release(c *configured) {
 	r.mu.Lock()
 	c.users--
@@ -344,7 +350,7 @@ func (r *Relay) release(c *configured) {
 	}
 }
 
-// attempt makes an attempt and tells of it.
+// attempt makes one attempt, traces and records it, and notifies the observer.
 func (r *Relay) attempt(ctx context.Context, e *Endpoint, a tidings.Attempt) tidings.Outcome {
 	end := func(tidings.Outcome) {}
 	if r.options.Trace != nil {
@@ -357,10 +363,10 @@ func (r *Relay) attempt(ctx context.Context, e *Endpoint, a tidings.Attempt) tid
 	return o
 }
 
-// Run delivers until the context ends; then it lets the attempts under way
-// finish, saves the cursors, gives its leases back, and returns. It returns an
-// error only if the cursors could not be saved at the end. See [Relay.StopBy] for how
-// long that may take. Call it once.
+// Run delivers events until the context ends. It then waits for attempts in flight,
+// saves the cursors, releases its leases and returns. It returns an error only if
+// the final cursors could not be saved. [Relay.StopBy] limits how long that may
+// take. Call Run only once.
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.endAfter(ctx)()
 	var background sync.WaitGroup
@@ -388,35 +394,35 @@ func (r *Relay) Run(ctx context.Context) error {
 	return err
 }
 
-// Read returns at most limit events after a position, from memory where they are
-// new. [eventlog.Log.Oldest] says where there are any.
+// Read returns at most limit events after a position. Recent events come from
+// memory. [eventlog.Log.Oldest] returns the oldest position that can be read.
 func (r *Relay) Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error) {
 	events, _, err := r.tail.read(ctx, after, limit)
 	return events, err
 }
 
-// Stuck returns an [eventlog.UnavailableError] while committed events have not been
+// Stuck returns an [eventlog.UnavailableError] if committed events have not been
 // numbered for 5 seconds or longer, so that nothing new is delivered.
 func (r *Relay) Stuck() error { return r.tail.stuck() }
 
 // Head returns the position of the newest event.
 func (r *Relay) Head() int64 { return r.tail.position() }
 
-// Epoch returns the id of the epoch in which the log is read.
+// Epoch returns the id of the current epoch of the log.
 func (r *Relay) Epoch() string { return r.tail.view.Load().epoch }
 
-// Refresh reads what was added to the log, as happens by itself a moment later.
+// Refresh reads new events from the log without waiting for the wake-up signal.
 func (r *Relay) Refresh(ctx context.Context) error { return r.tail.follow(ctx) }
 
 // More returns a channel that is closed once there are events after a position, or
-// another epoch began in which some before it were lost.
+// once a new epoch has begun in which some events before it were lost.
 func (r *Relay) More(after int64) <-chan struct{} { return r.tail.more(after) }
 
-// HistoryDropped returns how many records of the history were given up, because
-// the database did not take them in time.
+// HistoryDropped returns how many history records were dropped because the database
+// did not accept them in time.
 func (r *Relay) HistoryDropped() int64 { return r.history.dropped.Load() }
 
-func give(signal chan struct{}) {
+func notify(signal chan struct{}) {
 	select {
 	case signal <- struct{}{}:
 	default:

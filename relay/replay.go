@@ -14,22 +14,21 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// replays is what a consumer knows of the replays of its endpoint. One runs at a
-// time.
+// replays is a consumer's state of its endpoint's replays. One runs at a time.
 type replays struct {
-	heard   atomic.Pointer[heardReplays]
-	next    chan *item           // what the one that runs wants to send
-	ended   chan struct{}        // it has
-	running string               // its id
-	over    map[string]time.Time // when those ended that ran, by id, as long as a list has them
-	sending int                  // its events under way
+	list    atomic.Pointer[replayList]
+	next    chan *item           // events offered by the running replay
+	ended   chan struct{}        // signaled when the running replay has ended
+	running string               // id of the running replay, or empty
+	over    map[string]time.Time // end times of finished replays by id, kept while they are still listed
+	sending int                  // its events in flight
 
-	cursors []eventlog.Cursor // of all partitions, as they were saved when asked for
+	cursors []eventlog.Cursor // saved cursors of all the endpoint's partitions, read at asked
 	asked   time.Time
 }
 
-// heardReplays are those that ran or waited when they were asked for.
-type heardReplays struct {
+// replayList is the list of unfinished replays at a time.
+type replayList struct {
 	asked time.Time
 	all   []eventlog.Replay
 }
@@ -38,24 +37,24 @@ func newReplays() *replays {
 	return &replays{next: make(chan *item), ended: make(chan struct{}, 1), over: make(map[string]time.Time)}
 }
 
-// replay hands over the replays that ran or waited at a time; the first partition of an
-// endpoint runs those of the endpoint, one after another.
-func (c *consumer) replay(all []eventlog.Replay, asked time.Time) {
+// setReplays passes on the list of unfinished replays. An endpoint's first
+// partition runs them one after another.
+func (c *consumer) setReplays(all []eventlog.Replay, asked time.Time) {
 	if c.lease().Index != 0 {
 		return
 	}
-	own := &heardReplays{asked: asked}
+	own := &replayList{asked: asked}
 	for _, r := range all {
 		if r.Endpoint == c.endpoint.Name {
 			own.all = append(own.all, r)
 		}
 	}
-	c.replays.heard.Store(own)
+	c.replays.list.Store(own)
 }
 
-// spare returns the channel of events to be sent again while the endpoint is well, or
-// may be probed, no live event waits, and at least half of what may be under way
-// stays free for live ones.
+// spare returns the channel of replayed events while there is capacity for one: the
+// endpoint is up or may be probed, no live event is waiting, and at least half of
+// the allowed attempts remain free for live ones.
 func (c *consumer) spare() <-chan *item {
 	if c.replays.running == "" || c.order.Waiting() > 0 || c.holds() {
 		return nil
@@ -63,7 +62,7 @@ func (c *consumer) spare() <-chan *item {
 	now := time.Now()
 	limit := c.health.limit(now, false)
 	switch {
-	case c.pool.counted() >= limit, c.replays.sending >= max(limit/2, 1), c.pool.full(), !c.alive.has(now):
+	case c.pool.counted() >= limit, c.replays.sending >= max(limit/2, 1), c.pool.full(), !c.lifetime.valid(now):
 		return nil
 	case c.limiter.TokensAt(now) < 1 || c.health.ready().After(now):
 		c.timer.Reset(replayPause)
@@ -75,10 +74,10 @@ func (c *consumer) spare() <-chan *item {
 // replayPause is how long a replay waits for the rate limit.
 const replayPause = 20 * time.Millisecond
 
-// beginReplay starts the first of the replays that are known, unless one runs; false if
-// none is left.
+// beginReplay starts the first listed replay unless one is running. It returns
+// false if none is left.
 func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) bool {
-	own := c.replays.heard.Load()
+	own := c.replays.list.Load()
 	if c.replays.running != "" {
 		return true
 	}
@@ -91,7 +90,8 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) boo
 	}
 	maps.DeleteFunc(c.replays.over, func(id string, _ time.Time) bool { return !listed[id] })
 	for _, r := range own.all {
-		// The list may be older than its end; if it is not, the database lost that.
+		// The list may be older than the replay's end. If it is newer, the database
+		// lost the end.
 		if ended, ran := c.replays.over[r.ID]; ran && !own.asked.After(ended) {
 			continue
 		}
@@ -105,15 +105,15 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) boo
 		}
 		helpers.Go(func() {
 			p.run(ctx, c.relay.writes)
-			give(c.replays.ended)
+			notify(c.replays.ended)
 		})
 		return true
 	}
 	return false
 }
 
-// resend sends an event again for a replay, unless it would overtake older events of
-// its resource that the endpoint has not got yet.
+// resend sends an event for a replay, unless it would overtake older events of its
+// resource that the endpoint has not received.
 func (c *consumer) resend(ctx, attempts context.Context, it *item) {
 	now := time.Now()
 	own := c.lease().Has(it.event)
@@ -130,29 +130,30 @@ func (c *consumer) resend(ctx, attempts context.Context, it *item) {
 	c.launch(attempts, it, now)
 }
 
-// borrow takes an event out of the retries table for a replay, if it is the oldest of
-// its resource there; false if an older one is, or if somebody else has to send it.
+// borrow reserves an event in the retries table for a replay if it is the oldest of
+// its resource there. It returns false if an older one is, or if another partition
+// has to send it.
 func (c *consumer) borrow(ctx context.Context, it *item, own bool, now time.Time) bool {
 	rows, ok := c.ledger.lane(ctx, it.event, 1)
 	switch {
 	case !ok:
 		return false
 	case len(rows) == 0 || rows[0].Event.Sequence > it.event.Sequence:
-		return true // it is not there: it was delivered, or is a dead letter
+		return true // not parked: it was delivered or is a dead letter
 	case rows[0].Event.Sequence < it.event.Sequence:
 		return false
 	case own:
 		it.attempts, it.first = rows[0].Attempts, rows[0].First
 		return c.order.Borrow(it)
-	case rows[0].Next.After(now): // its partition sends it, and now
+	case rows[0].Next.After(now): // make it due, so that its own partition sends it now
 		rows[0].Next = now
 		c.ledger.park(ctx, rows)
 	}
 	return false
 }
 
-// settledElsewhere reports whether the partition that an event belongs to has settled
-// it, as far as that is known.
+// settledElsewhere reports whether the partition that owns an event is known to
+// have settled it.
 func (c *consumer) settledElsewhere(ctx context.Context, e tidings.Event, now time.Time) bool {
 	r := c.replays
 	if now.Sub(r.asked) >= replayInterval {
@@ -168,12 +169,12 @@ func (c *consumer) settledElsewhere(ctx context.Context, e tidings.Event, now ti
 	})
 }
 
-// resent takes the outcome of an event that was sent again. One that was delivered
-// is settled, whatever it waited for.
+// resent handles the outcome of a replayed event. If it was delivered, it is
+// settled and removed from the retries table.
 func (c *consumer) resent(ctx context.Context, r result, now time.Time) {
 	c.replays.sending--
 	it := r.item
-	if r.fault == nobodys {
+	if r.fault == faultNone {
 		c.ledger.unpark(ctx, now, it.event.Sequence)
 		if it.lane != nil {
 			c.settle(ctx, it)
@@ -185,9 +186,9 @@ func (c *consumer) resent(ctx context.Context, r result, now time.Time) {
 	it.replay <- r
 }
 
-// replaying is a replay that runs. It feeds its events to the consumer one by one as
-// there is room; one resource's go one after another. One that fails because of the
-// endpoint is sent again after others.
+// replaying is a running replay. It offers its events to the consumer one by one,
+// one per resource at a time. An event that fails because of the endpoint is sent
+// again after others.
 type replaying struct {
 	eventlog.Replay
 	log      eventlog.Log
@@ -196,19 +197,19 @@ type replaying struct {
 	logger   *slog.Logger
 	lost     *atomic.Bool
 	drain    time.Duration
-	batch    int // events that are read at once
+	batch    int // number of events read at once
 	patterns []tidings.Pattern
 
 	out      chan<- *item
 	results  chan result
-	fresh    []*item         // that were read
-	again    []*item         // that failed because of the endpoint
-	turn     bool            // for again
-	underway map[string]bool // resources of what was handed over or failed
-	waiting  map[int64]bool  // positions that are not done
-	gone     []eventlog.Gap  // what expired, as far as Expired does not count it
-	handed   int             // events that the consumer has
-	read     int64           // up to which it was read
+	fresh    []*item         // read, not yet sent
+	again    []*item         // failed because of the endpoint
+	turn     bool            // whether the next event comes from again
+	underway map[string]bool // resources of events in again or with the consumer
+	waiting  map[int64]bool  // unfinished positions
+	gone     []eventlog.Gap  // expired ranges not yet counted in Expired
+	handed   int             // number of events with the consumer
+	read     int64           // position up to which events were read
 	all      bool            // everything was read
 	saved    time.Time
 }
@@ -218,8 +219,8 @@ const (
 	replayInterval = time.Second
 )
 
-// run sends the events, or those that it can before the context ends; then it
-// notes how far it came, while writes lasts.
+// run sends events until all are sent or the context ends. In the latter case it
+// saves its progress, while writes lasts.
 func (p *replaying) run(ctx, writes context.Context) {
 	p.sendAll(ctx)
 	if ctx.Err() == nil || p.State != eventlog.ReplayRunning {
@@ -243,7 +244,7 @@ func (p *replaying) sendAll(ctx context.Context) {
 	p.read = max(p.Position, p.From-1)
 	for _, text := range p.Patterns {
 		pattern, err := tidings.ParsePattern(text)
-		if err != nil { // without it, more would be sent than was asked for
+		if err != nil { // ignoring it would send more than was requested
 			p.logger.Error("replay is canceled: its patterns can't be read", "replay", p.ID, "error", err)
 			p.State, p.Reason = eventlog.ReplayCanceled, err.Error()
 			p.save(ctx, true)
@@ -251,7 +252,7 @@ func (p *replaying) sendAll(ctx context.Context) {
 		}
 		p.patterns = append(p.patterns, pattern)
 	}
-	tick := time.NewTicker(replayInterval) // it may have been canceled
+	tick := time.NewTicker(replayInterval) // to learn of a cancellation
 	defer tick.Stop()
 	for p.State == eventlog.ReplayRunning && ctx.Err() == nil {
 		p.load(ctx)
@@ -262,7 +263,7 @@ func (p *replaying) sendAll(ctx context.Context) {
 		}
 		select {
 		case out <- next:
-			p.hand(next)
+			p.handOver(next)
 		case r := <-p.results:
 			p.done(r)
 		case <-tick.C:
@@ -273,7 +274,7 @@ func (p *replaying) sendAll(ctx context.Context) {
 	}
 }
 
-// end notes that all was sent, or has expired.
+// end records that everything was sent or has expired.
 func (p *replaying) end(ctx context.Context) {
 	p.read, p.State = max(p.read, p.To), eventlog.ReplayDone
 	p.count(p.read)
@@ -286,7 +287,8 @@ func (p *replaying) end(ctx context.Context) {
 	p.save(ctx, true)
 }
 
-// count counts what expired up to a position: up to where it would not be read again.
+// count adds expired ranges up to a position to Expired. The position must be one
+// from which the replay would resume, so that nothing is counted twice.
 func (p *replaying) count(position int64) {
 	p.gone = slices.DeleteFunc(p.gone, func(g eventlog.Gap) bool {
 		if g.To > position {
@@ -297,7 +299,7 @@ func (p *replaying) count(position int64) {
 	})
 }
 
-// load reads more events once few are left.
+// load reads more events when few are left.
 func (p *replaying) load(ctx context.Context) {
 	for !p.all && len(p.fresh) == 0 && len(p.again) < p.batch && ctx.Err() == nil {
 		events, err := p.fetch(ctx)
@@ -326,14 +328,14 @@ func (p *replaying) load(ctx context.Context) {
 	}
 }
 
-// next is what to hand over next: the first event that was read none of whose
-// resource is under way, and one that failed, in turn. If there is none, the channel
-// that it returns blocks.
+// next returns the event to offer next, alternating between the first one read
+// whose resource is not in flight and one that failed. If there is none, the
+// returned channel is nil and blocks.
 func (p *replaying) next() (*item, chan<- *item) {
 	at := slices.IndexFunc(p.fresh, func(it *item) bool { return !p.underway[it.event.Resource()] })
 	var it *item
 	switch {
-	case p.handed == cap(p.results): // the consumer never waits to tell what came of them
+	case p.handed == cap(p.results): // so that the consumer never blocks on results
 		return nil, nil
 	case len(p.again) > 0 && (p.turn || at < 0):
 		it = p.again[0]
@@ -346,8 +348,8 @@ func (p *replaying) next() (*item, chan<- *item) {
 	return it, p.out
 }
 
-// hand notes that the consumer has an event.
-func (p *replaying) hand(it *item) {
+// handOver notes that the consumer has taken an event.
+func (p *replaying) handOver(it *item) {
 	p.handed++
 	p.underway[it.event.Resource()] = true
 	same := func(other *item) bool { return other == it }
@@ -355,15 +357,15 @@ func (p *replaying) hand(it *item) {
 	p.again, p.fresh = slices.DeleteFunc(p.again, same), slices.DeleteFunc(p.fresh, same)
 }
 
-// wants reports whether the replay sends an event: one that the endpoint wants. An
-// event that was asked for by itself, or a dead letter, need not match its patterns,
-// but its filter holds for all.
+// wants reports whether the replay sends an event. Its endpoint's patterns apply
+// unless it was requested individually or is a dead letter; its filter always
+// applies.
 func (p *replaying) wants(e tidings.Event) bool {
 	asked := p.From == p.To || p.Dead
 	return p.Matches(e, p.patterns) && (p.endpoint.Matches(e) || asked && p.endpoint.Admits(e))
 }
 
-// fetch reads the events that come next.
+// fetch reads the next events.
 func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	var events []tidings.Event
 	if p.Dead {
@@ -391,16 +393,16 @@ func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	return events, nil
 }
 
-// done counts a result; an event that failed because of its endpoint is sent again.
+// done counts a result. An event that failed because of its endpoint is sent again.
 func (p *replaying) done(r result) {
 	p.handed--
 	switch {
 	case r.passed:
-	case r.fault == undeclared:
-		return // it waits for the next owner
-	case r.fault == nobodys:
+	case r.fault == faultUncounted:
+		return // left to the next owner
+	case r.fault == faultNone:
 		p.Delivered++
-	case r.fault == theEvents:
+	case r.fault == faultEvent:
 		p.Failed++
 		p.Reason = r.outcome.Reason
 	default:
@@ -411,8 +413,8 @@ func (p *replaying) done(r result) {
 	delete(p.waiting, r.item.event.Sequence)
 }
 
-// save writes how far it has come, now and then, and learns whether it was
-// canceled.
+// save saves the progress at intervals, or immediately if now is set, and learns
+// whether the replay was canceled.
 func (p *replaying) save(ctx context.Context, now bool) {
 	if !now && time.Since(p.saved) < replayInterval {
 		return
@@ -435,8 +437,8 @@ func (p *replaying) save(ctx context.Context, now bool) {
 	})
 }
 
-// persistReplay does a write until it succeeds; false if the replay has to end
-// here.
+// persistReplay retries a write until it succeeds. It returns false if the replay
+// has to end here.
 func (p *replaying) persistReplay(ctx context.Context, write func(context.Context) error) bool {
 	for {
 		err := write(ctx)
@@ -444,7 +446,7 @@ func (p *replaying) persistReplay(ctx context.Context, write func(context.Contex
 			return true
 		}
 		if ctx.Err() != nil || errors.Is(err, eventlog.ErrLeaseLost) {
-			p.State = eventlog.ReplayCanceled // for this owner
+			p.State = eventlog.ReplayCanceled // only for this owner
 			return false
 		}
 		if errors.Is(err, eventlog.ErrNewEpoch) {

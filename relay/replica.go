@@ -17,59 +17,61 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// replica is this process among those that share the log: it says that it is
-// alive, takes its share of the endpoints, and runs their consumers. Its fields
-// belong to the goroutine of run.
+// replica represents this process among those that share the log: it renews its
+// membership, takes its share of the endpoints, and runs their consumers. Its
+// fields belong to the goroutine of run.
 type replica struct {
-	relay  *Relay
-	id     string
-	alive  *lifetime
-	joined bool
-	slots  map[eventlog.Partition]*slot
-	ended  chan *slot
-	failed bool
-	raced  bool  // another replica was faster; there may be more to take
-	behind *view // how the log was known when another epoch had begun
-	// undivided is since when an endpoint is not divided as all replicas want it; zero
-	// if none is.
+	relay    *Relay
+	id       string
+	lifetime *lifetime
+	joined   bool
+	slots    map[eventlog.Partition]*slot
+	ended    chan *slot
+	failed   bool
+	raced    bool  // another replica acquired something first; there may be more to take
+	behind   *view // the view in which a new epoch was noticed
+	// undivided is since when an endpoint's partitions have differed from what all
+	// replicas want; zero if they do not.
 	undivided time.Time
 }
 
-// slot is a consumer that runs, or finishes what is under way.
+// slot is a consumer that is running or draining.
 type slot struct {
 	*consumer
 	stop     context.CancelFunc
 	stopping bool
 }
 
-// lifetime is until when this process may deliver what it has leased. It knows
-// no more than what the database said last, and is over earlier here than there.
+// lifetime limits how long this process may deliver under its leases. It is based
+// on the last renewal that the database confirmed, and ends earlier here than
+// there.
 type lifetime struct {
 	renewed atomic.Pointer[time.Time]
-	time    time.Duration
+	ttl     time.Duration
 }
 
 func (l *lifetime) renew(at time.Time) { l.renewed.Store(&at) }
 
 func (l *lifetime) end() { l.renewed.Store(nil) }
 
-// has reports whether the time has not run out, by the clock that stands still
-// while the machine sleeps and by the one that does not.
-func (l *lifetime) has(now time.Time) bool {
+// valid reports whether the lifetime has not expired, by both the monotonic clock,
+// which stops while the machine sleeps, and the wall clock, which does not.
+func (l *lifetime) valid(now time.Time) bool {
 	renewed := l.renewed.Load()
-	return renewed != nil && now.Sub(*renewed) < l.time && now.Round(0).Sub(renewed.Round(0)) < l.time
+	return renewed != nil && now.Sub(*renewed) < l.ttl && now.Round(0).Sub(renewed.Round(0)) < l.ttl
 }
 
 func newReplica(r *Relay) *replica {
 	return &replica{
 		relay: r, slots: make(map[eventlog.Partition]*slot), ended: make(chan *slot),
-		// A tenth earlier than the database says, for clocks that run at other speeds.
-		alive: &lifetime{time: r.options.LeaseTime * 9 / 10},
+		// Expire a tenth earlier than in the database, in case the clocks run at
+		// different speeds.
+		lifetime: &lifetime{ttl: r.options.LeaseTime * 9 / 10},
 	}
 }
 
-// newID is one that no other process has or had, which begins with the name of
-// the machine for those who read it.
+// newID returns an id that no other process has or had. It begins with the host
+// name, for human readers.
 func newID() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -78,7 +80,7 @@ func newID() string {
 	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:12])
 }
 
-// run takes part until the context ends; then it lets every consumer finish, and returns
+// run takes part until the context ends. Then it drains every consumer and returns
 // them.
 func (p *replica) run(ctx context.Context) (ended []*consumer) {
 	ctx = eventlog.Urgent(ctx)
@@ -101,10 +103,11 @@ func (p *replica) run(ctx context.Context) (ended []*consumer) {
 	return p.drain()
 }
 
-// raceTime is how long it takes for the others to have what they took.
+// raceTime is how long to wait after a race for leases, until the others have
+// started with theirs.
 const raceTime = 50 * time.Millisecond
 
-// step does what is to be done now; what fails is tried again.
+// step reconciles leases and consumers. Errors are retried at the next step.
 func (p *replica) step(ctx context.Context) {
 	err := p.take(ctx)
 	switch {
@@ -124,12 +127,12 @@ func (p *replica) pause(interval time.Duration) time.Duration {
 	case p.raced:
 		interval = min(interval, raceTime)
 	}
-	// Replicas that started together should not ask together.
+	// Jitter, so that replicas that started together do not query together.
 	return interval - time.Duration(mathrand.Int64N(int64(interval)/8+1))
 }
 
-// take renews what this process holds, gives back what is too much, takes what
-// is its share, and starts and stops consumers as it follows from that.
+// take renews this process's leases, releases surplus ones, acquires its share, and
+// starts and stops consumers accordingly.
 func (p *replica) take(ctx context.Context) error {
 	endpoints := p.relay.configured()
 	var wanted []eventlog.Partition
@@ -166,25 +169,24 @@ func (p *replica) take(ctx context.Context) error {
 	if err := p.divide(ctx, replicas, cursors, wanted); err != nil {
 		return err
 	}
-	fellows, held := p.fellows(replicas, cursors, wanted)
-	share := quota(len(wanted), fellows, held, p.id)
+	peers, held := p.peers(replicas, cursors, wanted)
+	share := quota(len(wanted), peers, held, p.id)
 	p.stopSurplus(endpoints, share)
 	if err := p.acquire(ctx, endpoints, controls, p.free(replicas, cursors, wanted), share); err != nil {
 		return err
 	}
 	for _, s := range p.slots {
-		s.replay(replays, asked)
-		s.control(controls[s.endpoint.Name])
+		s.setReplays(replays, asked)
+		s.setControl(controls[s.endpoint.Name])
 	}
-	give(p.relay.moved) // for the rates, which change by themselves
+	notify(p.relay.moved) // to save the rates, which change over time
 	return nil
 }
 
-// nextReplays is how many replays of an endpoint are known at once of those that wait.
+// nextReplays is how many unfinished replays are listed for each endpoint.
 const nextReplays = 10
 
-// group is the same for replicas that want the same partitions, which are
-// sorted.
+// group returns a hash that is the same for replicas that want the same partitions.
 func group(wanted []eventlog.Partition) string {
 	wanted = slices.SortedFunc(slices.Values(wanted), comparePartitions)
 	hash := fnv.New64a()
@@ -210,12 +212,12 @@ func comparePartitions(a, b eventlog.Partition) int {
 	return a.Index - b.Index
 }
 
-// keepAlive renews this process' life, or begins a new one after it was declared
-// dead: it was stopped for so long that others took what it had.
+// keepAlive renews this process's membership. If it was declared dead because it
+// was suspended for so long that others took over, it rejoins under a new id.
 func (p *replica) keepAlive(ctx context.Context, group string) error {
 	now := time.Now()
 	if p.joined {
-		// One that has no answer must leave time for another try.
+		// A query that hangs must leave time for another try.
 		asking, cancel := context.WithTimeout(ctx, p.relay.options.LeaseTime/3)
 		alive, err := p.relay.log.KeepAlive(asking, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime)
 		cancel()
@@ -223,7 +225,7 @@ func (p *replica) keepAlive(ctx context.Context, group string) error {
 			return err
 		}
 		if alive {
-			p.alive.renew(now)
+			p.lifetime.renew(now)
 			return nil
 		}
 		p.relay.logger.Warn("this replica was silent for too long: others have taken its endpoints, it begins anew",
@@ -235,24 +237,25 @@ func (p *replica) keepAlive(ctx context.Context, group string) error {
 		return err
 	}
 	p.joined = true
-	p.alive = &lifetime{time: p.alive.time}
-	p.alive.renew(now)
+	p.lifetime = &lifetime{ttl: p.lifetime.ttl}
+	p.lifetime.renew(now)
 	return p.relay.log.Nudge(ctx)
 }
 
-// die ends all that this process does for what it had leased.
+// die aborts all work under this process's leases.
 func (p *replica) die() {
 	p.joined = false
-	p.alive.end()
+	p.lifetime.end()
 	for _, s := range p.slots {
 		s.lose()
 		s.stopping = true
 	}
 }
 
-// check finds consumers that have lost their lease or whose cursor was moved, and
-// leases of this process that no consumer has. Those stay while a consumer ends that has lost its lease: an
-// endpoint that is divided otherwise, or has another name, is with its old owner.
+// check stops consumers whose lease was lost or whose cursor was moved, and
+// releases leases of this process that have no consumer. It keeps those while a
+// consumer that lost its lease is ending: if an endpoint was repartitioned or
+// renamed, the lease still belongs to that consumer.
 func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 	mine := make(map[eventlog.Partition]eventlog.Lease)
 	moved := make(map[eventlog.Partition]int64)
@@ -272,19 +275,20 @@ func (p *replica) check(ctx context.Context, cursors []eventlog.Cursor) error {
 			s.lose()
 			s.stopping, ending = true, true
 		} else if moved[partition] > s.progress.position.Load().cursor && !s.stopping {
-			s.halt() // what it was to send has expired; it begins anew after that
+			s.halt() // what it had to send has expired; it restarts behind that
 		}
 	}
 	if len(orphans) == 0 || ending {
 		return nil
 	}
-	give(p.relay.updated) // to take them at once, if they are still wanted
+	notify(p.relay.updated) // to acquire them immediately if they are still wanted
 	return p.relay.log.Release(ctx, orphans)
 }
 
-// divide has endpoints divided as all replicas want them, once they have been otherwise for
-// a while: the database lost that they were, or a replica with old settings put them back
-// before it left. One alone divides an endpoint only when it learns its settings.
+// divide repartitions endpoints as all replicas want them, once they have differed
+// for a while: the database lost the change, or a replica with old settings
+// reverted it before leaving. A single replica partitions an endpoint only when it
+// loads its settings.
 func (p *replica) divide(
 	ctx context.Context, replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition,
 ) error {
@@ -304,7 +308,7 @@ func (p *replica) divide(
 		p.relay.mu.Lock()
 		setup := p.relay.setup
 		p.relay.mu.Unlock()
-		give(p.relay.updated) // to take them at once
+		notify(p.relay.updated) // to acquire them immediately
 		if err := p.relay.succeed(ctx, p.relay.Endpoints(), setup); err != nil {
 			return err
 		}
@@ -313,10 +317,11 @@ func (p *replica) divide(
 	return nil
 }
 
-// moveTime bounds how long parked events of renamed endpoints are moved in one step.
+// moveTime is how long one step may spend moving parked events of renamed
+// endpoints.
 const moveTime = 300 * time.Millisecond
 
-// moveParked has parked events follow endpoints that were renamed.
+// moveParked moves parked events to the new names of renamed endpoints.
 func (p *replica) moveParked(ctx context.Context, cursors []eventlog.Cursor) error {
 	if !slices.ContainsFunc(cursors, func(c eventlog.Cursor) bool { return c.Former != "" }) {
 		return nil
@@ -330,13 +335,13 @@ func (p *replica) moveParked(ctx context.Context, cursors []eventlog.Cursor) err
 			return p.relay.log.Nudge(ctx)
 		}
 	}
-	give(p.relay.updated) // the rest is for the next step
+	notify(p.relay.updated) // continue in the next step
 	return nil
 }
 
-// fellows are the replicas that share the same endpoints, this one included, and
+// peers returns the replicas that share the same endpoints, this one included, and
 // how many of the wanted partitions each holds.
-func (p *replica) fellows(
+func (p *replica) peers(
 	replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition,
 ) (ids []string, held map[string]int) {
 	mine := group(wanted)
@@ -354,8 +359,8 @@ func (p *replica) fellows(
 	return ids, held
 }
 
-// stopSurplus stops consumers of endpoints that are not configured like that any
-// more, and those beyond this process' share.
+// stopSurplus stops consumers whose endpoint was removed or reconfigured, and those
+// beyond this process's share.
 func (p *replica) stopSurplus(endpoints map[string]*configured, share int) {
 	var well []*slot
 	for _, s := range p.slots {
@@ -373,13 +378,13 @@ func (p *replica) stopSurplus(endpoints map[string]*configured, share int) {
 	}
 }
 
-// halt lets a consumer finish what is under way.
+// halt stops a consumer, which drains its attempts in flight.
 func (s *slot) halt() {
 	s.stopping = true
 	s.stop()
 }
 
-// free are the partitions that nobody has.
+// free returns, in random order, the partitions that no live replica holds.
 func (p *replica) free(
 	replicas []eventlog.Replica, cursors []eventlog.Cursor, wanted []eventlog.Partition,
 ) []eventlog.Partition {
@@ -398,7 +403,8 @@ func (p *replica) free(
 	return free
 }
 
-// acquire takes what is free up to this process' share, and starts consumers.
+// acquire takes free partitions up to this process's share and starts their
+// consumers.
 func (p *replica) acquire(
 	ctx context.Context, endpoints map[string]*configured, controls map[string]eventlog.Control,
 	free []eventlog.Partition, share int,
@@ -436,7 +442,7 @@ func (p *replica) acquire(
 	if len(early) == 0 {
 		return nil
 	}
-	p.relay.log.Wake() // the tail finds out first what was lost
+	p.relay.log.Wake() // let the tail find out first what was lost
 	p.raced, p.behind = true, view
 	return p.relay.log.Release(ctx, early)
 }
@@ -445,12 +451,12 @@ func (p *replica) start(
 	ctx context.Context, losses int, e *configured, cursor eventlog.Cursor, control eventlog.Control, total int,
 ) {
 	running, stop := context.WithCancel(eventlog.Ordinary(ctx))
-	s := &slot{consumer: newConsumer(e, cursor, losses, p.relay, p.alive, control, total), stop: stop}
+	s := &slot{consumer: newConsumer(e, cursor, losses, p.relay, p.lifetime, control, total), stop: stop}
 	p.relay.mu.Lock()
 	e.users++
 	p.relay.running[s.consumer] = struct{}{}
 	p.relay.mu.Unlock()
-	s.ledger.valid() // nobody may have seen it who looked for those that a loss ends
+	s.ledger.valid() // it may have been missed when a loss ended all consumers
 	p.slots[cursor.Partition] = s
 	go func() {
 		s.run(running)
@@ -458,7 +464,7 @@ func (p *replica) start(
 	}()
 }
 
-// finish saves the cursor of a consumer that has ended and gives its lease back.
+// finish saves the cursor of a consumer that has ended and releases its lease.
 func (p *replica) finish(ctx context.Context, s *slot) {
 	s.stop()
 	delete(p.slots, s.lease().Partition)
@@ -474,8 +480,8 @@ func (p *replica) finish(ctx context.Context, s *slot) {
 	p.relay.forget(s.consumer)
 }
 
-// drain waits until all consumers have ended. What is under way may take a while, and
-// others must not take over meanwhile.
+// drain waits until all consumers have ended, and renews the leases meanwhile so
+// that no other replica takes over.
 func (p *replica) drain() (ended []*consumer) {
 	renewal := time.NewTicker(p.relay.options.LeaseTime / 3)
 	defer renewal.Stop()
@@ -491,7 +497,7 @@ func (p *replica) drain() (ended []*consumer) {
 			alive, err := p.relay.log.KeepAlive(asking, eventlog.Replica{ID: p.id}, p.relay.options.LeaseTime)
 			cancel()
 			if err == nil && alive {
-				p.alive.renew(now)
+				p.lifetime.renew(now)
 			} else if err == nil {
 				p.die()
 			}
@@ -500,7 +506,7 @@ func (p *replica) drain() (ended []*consumer) {
 	return ended
 }
 
-// leave saves the cursors of consumers that have ended, and gives all leases back.
+// leave saves the cursors of consumers that have ended and releases all leases.
 func (p *replica) leave(ended []*consumer) error {
 	final, cancel := context.WithTimeout(eventlog.Urgent(p.relay.writes), finalTime)
 	defer cancel()
@@ -517,7 +523,7 @@ func (p *replica) leave(ended []*consumer) error {
 	return nil
 }
 
-// configured returns the endpoints as they are now.
+// configured returns the current endpoints.
 func (r *Relay) configured() map[string]*configured {
 	r.mu.Lock()
 	defer r.mu.Unlock()

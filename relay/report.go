@@ -7,11 +7,11 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// report writes a consumer's log lines: one for each event that failed on its
-// own; for an endpoint that is down one when it goes down, one a minute while it
-// is, and one when it is back.
+// report writes a consumer's log lines: one for each event that fails on its own;
+// for an endpoint that is down, one when it goes down, one a minute while it is,
+// and one when it recovers.
 type report struct {
-	out  bool // the last line said that the endpoint takes nothing
+	down bool // the last line said that the endpoint is down
 	line time.Time
 }
 
@@ -19,12 +19,12 @@ const reminderInterval = time.Minute
 
 func (r *report) started(c *consumer) {
 	if c.health.state == Disabled {
-		r.out = true
+		r.down = true
 		r.wentDown(c)
 	}
 }
 
-// failed tells of an event that used up an attempt.
+// failed logs an event that used up an attempt.
 func (r *report) failed(c *consumer, retry eventlog.Retry, o tidings.Outcome, delay time.Duration) {
 	args := withDetail(o.Detail, "event", retry.Event.Name(), "outcome", o.Reason, "attempt", retry.Attempts)
 	if retry.Dead.IsZero() {
@@ -42,18 +42,18 @@ func withDetail(detail string, args ...any) []any {
 	return append(args, "detail", detail)
 }
 
-// changed tells of a new state of the endpoint, and reminds of an old one.
+// changed logs a new state of the endpoint, and reminders of an old one.
 func (r *report) changed(c *consumer, now time.Time) {
 	h := c.health
 	switch h.state {
 	case Down, Throttled, Disabled:
-		if !r.out {
-			r.out, r.line = true, now
+		if !r.down {
+			r.down, r.line = true, now
 			r.wentDown(c)
 		}
 	case Healthy, Ramping:
-		if r.out {
-			r.out = false
+		if r.down {
+			r.down = false
 			c.logger.Info("endpoint is back")
 		}
 	}
@@ -86,7 +86,7 @@ func (r *report) wentDown(c *consumer) {
 
 // nextLine returns when the next reminder is due.
 func (r *report) nextLine(h *health) (time.Time, bool) {
-	if !r.out || h.state == Disabled {
+	if !r.down || h.state == Disabled {
 		return time.Time{}, false
 	}
 	return r.line.Add(reminderInterval), true

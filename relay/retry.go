@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// Schedule says when an event that failed on its own is tried again. The zero
-// value is the schedule of protocol.md.
+// Schedule is the retry schedule for events that fail on their own. The zero value
+// is the schedule of protocol.md.
 type Schedule struct {
-	// Delays are the pauses after the first, second, … attempt, each taken with
-	// ±20 % jitter; where there are more attempts, the last one stays. Empty means
+	// Delays are the pauses after the first, second, … attempt, each with ±20 %
+	// jitter. If there are more attempts, the last one is repeated. Empty means
 	// [DefaultDelays].
 	Delays []time.Duration
-	// MaxAttempts is how many there are before the dead letter; 0 means one more
-	// than there are delays.
+	// MaxAttempts is the number of attempts before an event becomes a dead letter;
+	// 0 means one more than there are delays.
 	MaxAttempts int
-	// MaxAge is how long after the first attempt the last one may be; 0 means no
+	// MaxAge is the maximum time between the first attempt and the last; 0 means no
 	// limit.
 	MaxAge time.Duration
 }
 
-// DefaultDelays returns the pauses of protocol.md: ten attempts over some three
+// DefaultDelays returns the delays of protocol.md: ten attempts over about three
 // days.
 func DefaultDelays() []time.Duration {
 	return []time.Duration{
@@ -29,8 +29,8 @@ func DefaultDelays() []time.Duration {
 	}
 }
 
-// next returns the pause after the given number of attempts, the first of which
-// was so long ago; false after the last one.
+// next returns the delay after the given number of attempts, the first of which was
+// age ago; false after the last one.
 func (s Schedule) next(attempts int, age time.Duration) (time.Duration, bool) {
 	delays := s.Delays
 	if len(delays) == 0 {
@@ -50,7 +50,7 @@ func (s Schedule) next(attempts int, age time.Duration) (time.Duration, bool) {
 	return delay, true
 }
 
-// jitter returns d, give or take a fifth.
+// jitter returns d ±20 %.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
 }

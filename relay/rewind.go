@@ -8,11 +8,12 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// prepareAgain makes cursors of endpoints that have none: the database may have lost those,
-// too. They go on where the one stopped whose place they take, or begin where the epoch did.
-// Others stay as they are, for another process may know newer settings of them; where one
-// has other settings than this one, all do, until they agree: see [replica.divide]. check
-// ends consumers that wrote what the database lost, see [Relay.endForgotten].
+// prepareAgain creates cursors for endpoints that have none, since the database may
+// have lost them. They resume where a predecessor stopped, or start at the base of
+// the epoch. Existing cursors stay as they are, because another process may have
+// newer settings for them; if replicas have different settings, nothing is created
+// until they agree: see [replica.divide]. The returned check ends consumers whose
+// writes the database lost, see [Relay.endForgotten].
 func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err error) {
 	all := r.setupFrom(base)
 	cursors, err := r.log.Cursors(ctx)
@@ -45,8 +46,8 @@ func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err
 	return check, err
 }
 
-// setupFrom returns the setup, in which endpoints without a cursor begin at the base of an
-// epoch from now on: positions after it mean other events than they did.
+// setupFrom lowers the starting points in the setup to the base of a new epoch,
+// because positions after it now mean other events, and returns the setup.
 func (r *Relay) setupFrom(base int64) eventlog.Setup {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -73,9 +74,10 @@ func withoutCursor(partitions []eventlog.Partition, cursors []eventlog.Cursor) (
 	return missing
 }
 
-// endForgotten ends the consumers whose writes the database lost, as their cursors tell:
-// it can lose what became of events, and no event. What was written before a cursor was
-// saved is kept if that is.
+// endForgotten ends consumers whose writes the database lost, as the write counts
+// saved with their cursors show: the database may lose the results of events
+// without losing the events. Writes that precede a saved cursor are kept if the
+// cursor is.
 func (r *Relay) endForgotten(cursors []eventlog.Cursor) {
 	for _, c := range r.consumers() {
 		at := slices.IndexFunc(cursors, func(cursor eventlog.Cursor) bool { return cursor.Same(c.lease()) })
@@ -87,7 +89,7 @@ func (r *Relay) endForgotten(cursors []eventlog.Cursor) {
 	}
 }
 
-// noteLoss notes that the database lost the events of a range.
+// noteLoss records that the database lost a range of events.
 func (r *Relay) noteLoss(ctx context.Context, from, to int64) error {
 	at := time.Now()
 	if err := r.log.SaveLoss(ctx, from, to, at); err != nil {
@@ -101,11 +103,11 @@ func (r *Relay) noteLoss(ctx context.Context, from, to int64) error {
 	return nil
 }
 
-// rewound ends all consumers after the database lost what they may have read. Others take
-// their place, which begin where the log says.
+// rewound ends all consumers after the database lost events that they may have
+// read. New ones replace them and start where the log says.
 func (r *Relay) rewound() {
 	for _, c := range r.consumers() {
 		c.ledger.valid()
 	}
-	give(r.updated)
+	notify(r.updated)
 }

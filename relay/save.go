@@ -8,9 +8,9 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// saveRegularly saves cursors once they move, and then no more often than the
-// interval says. After a start it is more eager, so that a process that is
-// killed again and again still gets ahead.
+// saveRegularly saves cursors when they move, at most once per interval. It starts
+// with a shorter interval, so that a process that is killed repeatedly still makes
+// progress.
 func (r *Relay) saveRegularly(ctx context.Context) {
 	pause := r.options.CursorInterval / 16
 	failing := false
@@ -25,7 +25,7 @@ func (r *Relay) saveRegularly(ctx context.Context) {
 			r.logger.Error("cursors cannot be saved, trying again", "error", err)
 		}
 		if failing = err != nil; failing {
-			give(r.moved)
+			notify(r.moved)
 		}
 		wait(ctx, pause)
 		pause = min(2*pause, r.options.CursorInterval)
@@ -42,8 +42,8 @@ func (r *Relay) consumers() []*consumer {
 	return all
 }
 
-// saveCursors writes the cursors that moved. A consumer whose lease was lost is
-// told so. Where the log began another epoch, it is found out first what was lost.
+// saveCursors writes the cursors that moved and notifies consumers whose lease was
+// lost. If a new epoch has begun, it first finds out what was lost.
 func (r *Relay) saveCursors(ctx context.Context, consumers ...*consumer) error {
 	select {
 	case r.saving <- struct{}{}:
@@ -87,7 +87,7 @@ func (r *Relay) saveMoved(ctx context.Context, consumers []*consumer) error {
 	return nil
 }
 
-// forget drops what is remembered of a consumer that has ended.
+// forget releases a consumer that has ended.
 func (r *Relay) forget(c *consumer) {
 	r.mu.Lock()
 	delete(r.running, c)

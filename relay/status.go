@@ -10,24 +10,24 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// PausedReason is why an endpoint is disabled that an operator paused.
+// PausedReason is the reason of an endpoint that an operator paused.
 const PausedReason = "paused"
 
-// Status is how a partition of an endpoint is doing.
+// Status is the state of one partition of an endpoint.
 type Status struct {
 	State State `json:"state"`
 	// Reason is why it is not healthy.
 	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since"`
-	// Until is when the next request goes out, where it is down or throttled.
+	// Until is when the next request is sent, if the endpoint is down or throttled.
 	Until time.Time `json:"until,omitzero"`
-	// Limit is how many requests may be under way at once, and what was learned of
+	// Limit is how many requests may be in flight; Learned is what is known about
 	// the receiver's own limits.
 	Limit int `json:"limit,omitempty"`
 	Learned
 	InFlight int64 `json:"in_flight"`
-	// Delivered and Failed count attempts since this process has it; the rates
-	// are per second, over the last seconds.
+	// Delivered and Failed count attempts since this process acquired the
+	// partition. The rates are per second, over the last few seconds.
 	Delivered     int64      `json:"delivered"`
 	Failed        int64      `json:"failed"`
 	DeliveredRate float64    `json:"delivered_per_second"`
@@ -35,7 +35,7 @@ type Status struct {
 	LastError     *LastError `json:"last_error,omitempty"`
 }
 
-// LastError is the last attempt that failed.
+// LastError describes the last failed attempt.
 type LastError struct {
 	At     time.Time `json:"at"`
 	Event  string    `json:"event"`
@@ -44,7 +44,7 @@ type LastError struct {
 	Detail string    `json:"detail,omitempty"`
 }
 
-// counts is what a status counts. It may be read at any time.
+// counts holds the counters of a status. They may be read at any time.
 type counts struct {
 	inFlight, delivered, failed atomic.Int64
 	last                        atomic.Pointer[LastError]
@@ -63,7 +63,7 @@ func (n *counts) add(o tidings.Outcome, e tidings.Event, inFlight int) {
 	}
 }
 
-// rates are counts per second between the last two looks.
+// rates holds the counts per second between the last two updates.
 type rates struct {
 	at                        time.Time
 	delivered, failed         int64
@@ -72,8 +72,8 @@ type rates struct {
 
 const rateTime = 5 * time.Second
 
-// look takes a look, if the last one was long enough ago.
-func (n *counts) look(now time.Time) {
+// updateRates computes the rates if the last update was long enough ago.
+func (n *counts) updateRates(now time.Time) {
 	next := &rates{at: now, delivered: n.delivered.Load(), failed: n.failed.Load()}
 	if old := n.rates.Load(); old != nil {
 		elapsed := now.Sub(old.at)
@@ -86,7 +86,7 @@ func (n *counts) look(now time.Time) {
 	n.rates.Store(next)
 }
 
-// observe makes a change of state known.
+// observe publishes a change of state.
 func (c *consumer) observe() {
 	h, limit := c.health, c.health.concurrency()
 	old := c.status.Load()
@@ -100,11 +100,11 @@ func (c *consumer) observe() {
 	}
 	c.status.Store(s)
 	if old == nil || old.State != s.State || old.Reason != s.Reason {
-		give(c.relay.moved)
+		notify(c.relay.moved)
 	}
 }
 
-// Status is how the partition is doing now.
+// current returns the partition's current status.
 func (c *consumer) current() Status {
 	s := *c.status.Load()
 	s.InFlight, s.Delivered, s.Failed = c.counts.inFlight.Load(), c.counts.delivered.Load(), c.counts.failed.Load()
@@ -118,35 +118,34 @@ func (c *consumer) current() Status {
 // savedStatus is what is saved with a cursor.
 type savedStatus struct {
 	Status
-	// Writes is how many writes about the partition came before, see [ledger.store].
+	// Writes is the number of writes to the partition so far, see [ledger.store].
 	Writes int64 `json:"writes,omitempty"`
 }
 
-// save is the cursor as it is to be saved; false if the lease is lost. The saving lock
-// is held.
+// save returns the cursor to be saved; false if the lease is lost. The caller holds
+// the saving semaphore.
 func (c *consumer) save() (eventlog.Cursor, bool) {
-	c.counts.look(time.Now())
+	c.counts.updateRates(time.Now())
 	lease, ok := c.ledger.valid()
 	return c.progress.cursor(lease, savedStatus{c.current(), c.ledger.writes.Load()}), ok
 }
 
-// lastSaved is what was saved with a cursor.
+// lastSaved returns the status saved with a cursor.
 func lastSaved(c eventlog.Cursor) (s savedStatus) {
-	_ = json.Unmarshal([]byte(c.Status), &s) // an older version's is as good as none
+	_ = json.Unmarshal([]byte(c.Status), &s) // an older version's status may be ignored
 	return s
 }
 
-// PartitionStatus is a partition of an endpoint: who holds it, how far it has
-// come, and how it is doing.
+// PartitionStatus is a partition of an endpoint: its owner, cursor and status.
 type PartitionStatus struct {
 	Cursor eventlog.Cursor
 	Status Status
-	// Held says that its owner lives.
+	// Held reports whether its owner is alive.
 	Held bool
 }
 
-// Statuses returns all partitions that have a cursor: those of this process as
-// they are, others as their owner saved them last.
+// Statuses returns all partitions that have a cursor: those of this process as they
+// are now, others as last saved by their owner.
 func (r *Relay) Statuses(ctx context.Context) ([]PartitionStatus, error) {
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {

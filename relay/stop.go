@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// finalTime bounds the last writes of a process that stops, all of them together.
+// finalTime bounds all final writes of a stopping process together.
 const finalTime = 5 * time.Second
 
-// StopBy sets when [Relay.Run] returns at the latest once its context has ended, instead
-// of DrainTimeout and 5 seconds for the last writes. A third of what is left then, at
-// most 5 seconds, is for the last writes.
+// StopBy sets the time by which [Relay.Run] returns after its context has ended.
+// The default is DrainTimeout plus 5 seconds for the final writes. Of the time
+// left, a third, but at most 5 seconds, is reserved for the final writes.
 func (r *Relay) StopBy(at time.Time) { r.stopBy.Store(&at) }
 
-// endAfter sets the contexts of what goes on after the relay was told to stop, and has
-// them end in time after ctx.
+// endAfter sets the contexts for attempts and writes, which continue after ctx
+// ends, and makes them end in time.
 func (r *Relay) endAfter(ctx context.Context) (release func()) {
 	attempts, abort := context.WithCancel(context.WithoutCancel(ctx))
 	writes, giveUp := context.WithCancel(context.WithoutCancel(ctx))

@@ -10,25 +10,24 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Left is an endpoint that is not configured any more.
+// Left is an endpoint that is no longer configured.
 type Left struct {
 	Name string
-	// Behind is how many events of the log are after its cursor, those that it does not
-	// want included.
+	// Behind is the number of log events after its cursor, including ones it does
+	// not match.
 	Behind int64
-	// Parked says that it has parked events or dead letters.
+	// Parked reports whether it has parked events or dead letters.
 	Parked bool
 }
 
-// Backlog reports whether it has something left to get.
+// Backlog reports whether it has undelivered events.
 func (l Left) Backlog() bool { return l.Behind > 0 || l.Parked }
 
-// Successors returns which of the endpoints that are new takes the place of which that
-// was left, by name: the one whose CursorFrom says so, or the only new one on the host
-// of the only one left there, or of the only one of these with a backlog. A left
-// endpoint's host is known if it had no name of its
-// own but host and path of its URL. unclear has the candidates of each left endpoint of
-// which there are several.
+// Successors returns, by name, which new endpoint succeeds which removed one: the
+// new one whose CursorFrom names it; or else the only new one on a host, if only
+// one was removed there, or only one of those has a backlog. A removed endpoint's
+// host is known only if its name is derived from its URL. unclear holds the
+// candidates of each removed endpoint without a unique successor.
 func Successors(left []Left, added []Endpoint) (successor map[string]string, unclear map[string][]string) {
 	successor, unclear = make(map[string]string), make(map[string][]string)
 	leftOn, addedOn := make(map[string][]Left), make(map[string][]string)
@@ -60,8 +59,8 @@ func Successors(left []Left, added []Endpoint) (successor map[string]string, unc
 	return successor, unclear
 }
 
-// succeed has new endpoints go on where others stopped that are not configured any
-// more, and warns of those with a backlog that nobody takes over.
+// succeed makes new endpoints resume where removed ones stopped, and warns about
+// removed ones with a backlog and no successor.
 func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlog.Setup) error {
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
@@ -80,7 +79,7 @@ func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlo
 	var left []Left
 	for name, c := range known {
 		if setup.Names()[name] || !c.Removed.IsZero() {
-			continue // or it was known before
+			continue // it was already removed before
 		}
 		rows, err := r.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: name, Limit: 1})
 		if err != nil {
@@ -144,7 +143,7 @@ func (r *Relay) warnOfLeft(l Left, candidates []string) {
 		"add it back, or set cursor_from to its name on the one that takes its place", args...)
 }
 
-// starts notes where endpoints without a cursor begin, if not at the end of the log.
+// starts sets where endpoints without a cursor begin, if not at the end of the log.
 func (r *Relay) starts(ctx context.Context, endpoints []Endpoint, setup *eventlog.Setup) error {
 	setup.Start = make(map[string]int64)
 	for _, e := range endpoints {

@@ -15,37 +15,39 @@ import (
 
 const (
 	readBatch = 512
-	tailSize  = 4096 // events kept at the least; twice as many at the most
-	// pollInterval is the backstop of the wake-up signal.
+	tailSize  = 4096 // minimum number of events kept; the maximum is twice as many
+	// pollInterval is the fallback if the wake-up signal is missed.
 	pollInterval = time.Second
 )
 
-// tail keeps the newest events of the log in memory, so that a thousand
-// endpoints near the head do not mean a thousand reads. It is also what makes
-// committed events readable, by calling Advance.
+// tail caches the newest events of the log, so that a thousand endpoints near the
+// head do not cause a thousand reads. It also makes committed events readable by
+// calling Advance.
 type tail struct {
 	log    eventlog.Log
 	logger *slog.Logger
-	// began is called first in a new epoch. What it returns ends those that wrote what
-	// the database lost; nobody writes meanwhile.
+	// began is called first in a new epoch. The check that it returns ends the
+	// consumers whose writes the database lost; no writes are counted while it
+	// runs.
 	began     func(ctx context.Context, base int64) (check func(), err error)
-	lost      func(ctx context.Context, from, to int64) error // notes what the database lost
-	rewound   func()                                          // called after that
-	following chan struct{}                                   // held while the log is followed; a lock that can be given up
-	epochs    eventlog.Epochs                                 // up to the one in which head is known
+	lost      func(ctx context.Context, from, to int64) error // records what the database lost
+	rewound   func()                                          // called after lost
+	following chan struct{}                                   // semaphore held while the log is followed
+	epochs    eventlog.Epochs                                 // up to the one that head belongs to
 	view      atomic.Pointer[view]
-	entering  sync.RWMutex // held while an epoch is entered, shared while a write is counted
+	entering  sync.RWMutex // locked while an epoch is entered, read-locked while a write is counted
 
 	mu      sync.Mutex
 	events  []tidings.Event // consecutive; the last one is at head
 	head    int64
 	changed chan struct{} // closed, and replaced, when head moves
-	moved   time.Time     // when the log was read last
-	failure error         // why it could not be read since
+	moved   time.Time     // when the log was last read
+	failure error         // why it could not be read since then
 }
 
-// view is how this process knows the log: in an epoch, and since how many losses. What
-// was learned under another number of losses may not be used any more.
+// view identifies the state of the log that this process knows: the epoch and the
+// number of losses. What was learned under another number of losses must not be
+// used.
 type view struct {
 	epoch  string
 	losses int
@@ -57,13 +59,13 @@ func newTail(log eventlog.Log, logger *slog.Logger) *tail {
 	return t
 }
 
-// start sets the head to the end of the log as it is.
+// start sets the head to the current end of the log.
 func (t *tail) start(ctx context.Context) error {
 	before, err := t.log.Epochs(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := t.log.Advance(ctx); err != nil { // it may begin an epoch
+	if _, err := t.log.Advance(ctx); err != nil { // this may begin an epoch
 		return err
 	}
 	epochs, err := t.log.Epochs(ctx)
@@ -118,7 +120,7 @@ func (t *tail) run(ctx context.Context) {
 	}
 }
 
-// follow reads what was added to the log.
+// follow reads new events from the log.
 func (t *tail) follow(ctx context.Context) error {
 	select {
 	case t.following <- struct{}{}:
@@ -134,7 +136,7 @@ func (t *tail) follow(ctx context.Context) error {
 		if err := t.enter(ctx); err != nil {
 			return err
 		}
-		if end, err = t.log.Advance(ctx); err != nil { // it may have been the end before
+		if end, err = t.log.Advance(ctx); err != nil { // the end may be that of the old epoch
 			return err
 		}
 	}
@@ -143,7 +145,7 @@ func (t *tail) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(events) == 0 { // they have expired while nobody looked
+		if len(events) == 0 { // all of them have expired
 			t.skip(end)
 			return nil
 		}
@@ -153,7 +155,7 @@ func (t *tail) follow(ctx context.Context) error {
 	return nil
 }
 
-// done notes how the last look at the log ended.
+// done records the result of the last read.
 func (t *tail) done(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -162,10 +164,10 @@ func (t *tail) done(err error) {
 	}
 }
 
-// stuckTime is how long the log may not be read before that is said.
+// stuckTime is how long the log may be unreadable before stuck reports it.
 const stuckTime = 5 * time.Second
 
-// stuck returns an error if committed events have not been numbered for a while.
+// stuck returns an error if committed events have not been numbered for stuckTime.
 func (t *tail) stuck() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -179,8 +181,8 @@ func (t *tail) stuck() error {
 	}
 }
 
-// enter goes on in the current epoch: with all that was read, or, where the database lost
-// some of that, with nothing.
+// enter switches to the current epoch. It keeps the cached events unless the
+// database lost some of what was read.
 func (t *tail) enter(ctx context.Context) error {
 	epochs, err := t.log.Epochs(ctx)
 	if err != nil {
@@ -213,7 +215,7 @@ func (t *tail) enter(ctx context.Context) error {
 	return nil
 }
 
-// within does something unless another epoch was entered.
+// within calls do unless a new epoch was entered.
 func (t *tail) within(epoch string, do func()) bool {
 	t.entering.RLock()
 	defer t.entering.RUnlock()
@@ -234,10 +236,10 @@ func (t *tail) add(events []tidings.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := len(t.events); n > 0 && events[0].Sequence != t.events[n-1].Sequence+1 {
-		t.events = nil // some expired in between
+		t.events = nil // some have expired in between
 	}
-	// Readers hold parts of the old array, so it is left behind, not shifted;
-	// only every tailSize events, so that a copy is cheap for each.
+	// Readers hold slices of the old array, so allocate a new one rather than
+	// shifting; doing so every tailSize events keeps it cheap.
 	if len(t.events)+len(events) > 2*tailSize {
 		t.events = append(make([]tidings.Event, 0, 2*tailSize), t.events[len(t.events)-tailSize:]...)
 	}
@@ -252,21 +254,21 @@ func (t *tail) skip(head int64) {
 	t.moveTo(head)
 }
 
-// moveTo sets the head and wakes those who wait for it to move.
+// moveTo sets the head and wakes everyone waiting for it to move.
 func (t *tail) moveTo(head int64) {
 	t.head = head
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// errWentBack says that events are gone which have not expired: the next look at the log
-// finds out what was lost.
+// errWentBack means that unexpired events are gone. The next read finds out what
+// was lost.
 var errWentBack = &eventlog.UnavailableError{Reason: "the event log ends earlier than a moment ago"}
 
-// read returns at most limit events after a position: from memory near the head,
-// from the log behind it.
-// Where the events after the position have expired, those that come next follow,
-// and missed is the position before them: more than after.
+// read returns at most limit events after a position, from memory near the head,
+// otherwise from the log. If the next events have expired, it returns the ones
+// after them, and missed is the position before the first of those, which is
+// greater than after.
 func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidings.Event, missed int64, err error) {
 	t.mu.Lock()
 	head, near := t.head, t.events
@@ -276,14 +278,15 @@ func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidin
 	}
 	if len(near) > 0 && after >= near[0].Sequence-1 {
 		from := int(after - (near[0].Sequence - 1))
-		// A copy: one who holds it for long must not hold the whole array.
+		// Copy, so that a caller who keeps the events does not keep the whole
+		// array.
 		return slices.Clone(near[from:min(from+limit, len(near))]), after, nil
 	}
 	events, err = t.log.Read(ctx, after, limit)
 	switch {
 	case err != nil:
 		return nil, after, err
-	case len(events) == 0: // all up to the head have expired
+	case len(events) == 0: // everything up to the head has expired
 		oldest, err := t.log.Oldest(ctx)
 		if err == nil && oldest <= after+1 {
 			t.log.Wake()
