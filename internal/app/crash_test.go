@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/child"
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 const (
@@ -87,12 +87,11 @@ type process struct {
 
 func newProcess(t *testing.T, settings map[string]any) *process {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testdb.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
+	address := "127.0.0.1:" + strconv.Itoa(port)
 	all := map[string]any{
 		"listen": address, "data_dir": filepath.Join(t.TempDir(), "data"), "shutdown_timeout": "10s",
 		"limits": object{"requests_per_second": 1e6, "burst": 1_000_000}, // tests are faster than people

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/child"
+	"github.com/tidings-dev/tidings/internal/testdb"
 	"github.com/tidings-dev/tidings/internal/testtls"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
@@ -51,12 +53,11 @@ func newFrontend(t *testing.T, kind, config, upstream string, ca *testtls.CA) *f
 		name = kind
 	}
 	program := testtool.Path(t, name)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := testdb.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
+	port := strconv.Itoa(free)
 	f := &frontend{
 		T: t, Folder: t.TempDir(), Port: port, Upstream: upstream,
 		Modules: filepath.Join(libraries(), "apache2", "modules"),

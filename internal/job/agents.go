@@ -34,6 +34,7 @@ type AgentChecks struct {
 	logger   *slog.Logger
 
 	owners  map[string]*owner
+	turns   int64
 	running map[string]bool      // by agent id
 	began   map[string]time.Time // start of an agent's last check
 	done    chan checked
@@ -45,6 +46,7 @@ type AgentChecks struct {
 type owner struct {
 	waiting []*resource.Agent
 	running int
+	turn    int64 // number of its last turn; the lowest goes first
 }
 
 type checked struct {
@@ -140,7 +142,8 @@ func (c *AgentChecks) start(ctx context.Context) {
 	for len(c.running) < agentsAtOnce {
 		var next *owner
 		for _, o := range c.owners {
-			if len(o.waiting) > 0 && o.running < ownersAgentsAtOnce && (next == nil || o.running < next.running) {
+			if len(o.waiting) > 0 && o.running < ownersAgentsAtOnce && (next == nil ||
+				cmp.Or(cmp.Compare(o.running, next.running), cmp.Compare(o.turn, next.turn)) < 0) {
 				next = o
 			}
 		}
@@ -150,6 +153,8 @@ func (c *AgentChecks) start(ctx context.Context) {
 		a := next.waiting[0]
 		next.waiting = next.waiting[1:]
 		next.running++
+		c.turns++
+		next.turn = c.turns
 		c.running[a.ID], c.began[a.ID] = true, time.Now()
 		go func() { c.done <- checked{a, c.agents.CheckAgent(ctx, a)} }()
 	}

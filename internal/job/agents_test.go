@@ -14,7 +14,6 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/job"
 	"github.com/tidings-dev/tidings/internal/resource"
-	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // fakeAgents either respond at once or hang for five seconds, the time limit of
@@ -48,7 +47,7 @@ func (f *fakeAgents) CheckAgent(ctx context.Context, a *resource.Agent) error {
 	f.mu.Unlock()
 	if f.hangs[a.CreatedBy] {
 		select {
-		case <-time.After(testtool.Allow(5 * time.Second)):
+		case <-time.After(5 * time.Second):
 		case <-ctx.Done():
 		}
 	}

@@ -54,7 +54,7 @@ func (s *Server) NewStandby() (*Server, error) {
 		err = os.Chown(folder, uid, gid)
 	}
 	if err == nil {
-		standby.port, err = freePort()
+		standby.port, err = FreePort()
 	}
 	return standby, err
 }

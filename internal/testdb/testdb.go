@@ -47,7 +47,7 @@ func StartPostgres() (*Server, error) {
 		return nil, err
 	}
 	s := &Server{folder: folder, binary: bin}
-	if s.port, err = freePort(); err != nil {
+	if s.port, err = FreePort(); err != nil {
 		return nil, err
 	}
 	if err := s.init(); err != nil {
@@ -220,14 +220,25 @@ func binaries() (string, error) {
 	return filepath.Dir(path), nil
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// FreePort returns a port of loopback that nobody listens on and that this process did
+// not get before.
+func FreePort() (int, error) {
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return 0, err
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if _, taken := ports.LoadOrStore(port, true); !taken {
+			return port, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
+
+// ports are those that were handed out, perhaps to a program that has not bound its own
+// yet.
+var ports sync.Map
 
 var (
 	shared    = sync.OnceValues(StartPostgres)
