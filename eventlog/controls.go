@@ -8,29 +8,29 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Control is what was said about an endpoint from outside: by an operator, or by
-// the endpoint itself when it wanted no more.
+// Control is a state that an endpoint was put in from outside: by an operator, or
+// by the receiver when it asked for no more events.
 type Control struct {
 	Endpoint string
-	// Disabled is why nothing is sent, such as "http_410" or "paused"; empty when
-	// enabled.
+	// Disabled is the reason why nothing is sent, such as "http_410" or "paused";
+	// empty if enabled.
 	Disabled string
-	// Fingerprint is that of the configuration that was disabled.
+	// Fingerprint identifies the configuration that was disabled.
 	Fingerprint string
-	// Since is when it was said.
+	// Since is when the control was set.
 	Since time.Time
 }
 
-// Controls keeps them.
+// Controls stores the controls.
 type Controls interface {
-	// Controls returns those of all endpoints of which anything was said.
+	// Controls returns the controls of all endpoints that have one.
 	Controls(ctx context.Context) (map[string]Control, error)
-	// SaveControl replaces the control of an endpoint. Its time gets later with
-	// each, whatever the clocks say.
+	// SaveControl replaces the control of an endpoint. Each one gets a later time
+	// than the one before, whatever the clocks say.
 	SaveControl(ctx context.Context, c Control) error
 }
 
-// ReplayState is how far a replay has come.
+// ReplayState is the state of a replay.
 type ReplayState string
 
 // The states of a replay.
@@ -38,36 +38,36 @@ const (
 	ReplayRunning  ReplayState = "running"
 	ReplayDone     ReplayState = "done"
 	ReplayCanceled ReplayState = "canceled"
-	// ReplayExpired is one that sent nothing, since its events expired before.
+	// ReplayExpired is a replay that sent nothing because its events had expired.
 	ReplayExpired ReplayState = "expired"
 )
 
-// Replay is the job of sending events to an endpoint again.
+// Replay is a job that sends events to an endpoint again.
 type Replay struct {
 	ID       string
 	Endpoint string
-	// Dead is the endpoint's dead letters; otherwise events of the log.
+	// Dead selects the endpoint's dead letters instead of events of the log.
 	Dead bool
-	// From and To are the first and the last position of it.
+	// From and To are the first and last position of the range.
 	From, To int64
-	// Since and Until are times of events; zero for any.
+	// Since and Until limit the times of events; zero for no limit.
 	Since, Until time.Time
-	// Patterns and Resource ("provider/<id>") narrow it; empty for any.
+	// Patterns and Resource ("provider/<id>") limit the events; empty for no limit.
 	Patterns []string
 	Resource string
-	// Position is how far it has come: all that matches up to it was sent.
+	// Position is the progress: everything that matches up to it was sent.
 	Position          int64
 	Delivered, Failed int64
-	// Expired is how many positions expired before they could be sent.
+	// Expired is the number of positions that expired before they could be sent.
 	Expired int64
-	// Reason is why the last one that failed did.
+	// Reason is why the last failed event failed.
 	Reason           string
 	State            ReplayState
 	Created, Updated time.Time
 	CreatedBy        string
 }
 
-// Matches reports whether the replay wants an event.
+// Matches reports whether the replay includes an event.
 func (r *Replay) Matches(e tidings.Event, patterns []tidings.Pattern) bool {
 	if r.Resource != "" && r.Resource != e.Resource() {
 		return false
@@ -83,15 +83,16 @@ func (r *Replay) Matches(e tidings.Event, patterns []tidings.Pattern) bool {
 	return len(patterns) == 0
 }
 
-// MaxReplays is how many replays of one endpoint may wait or run: they run one after
-// another, and none ends while the endpoint is down.
+// MaxReplays is the maximum number of unfinished replays of one endpoint. They run
+// one after another, and none finishes while the endpoint is down.
 const MaxReplays = 100
 
-// ErrManyReplays says that [MaxReplays] of the endpoint wait or run.
+// ErrManyReplays means that the endpoint already has [MaxReplays] unfinished
+// replays.
 var ErrManyReplays = fmt.Errorf("%d replays of this endpoint run or wait", MaxReplays)
 
-// Check returns an error for a pattern that can't be read: a log keeps no replay that
-// would match something else than was asked for.
+// Check returns an error if a pattern cannot be parsed: ignoring it would send more
+// than was requested.
 func (r Replay) Check() error {
 	for _, text := range r.Patterns {
 		if _, err := tidings.ParsePattern(text); err != nil {
@@ -101,24 +102,25 @@ func (r Replay) Check() error {
 	return nil
 }
 
-// Replays are the replays as those that run them know them.
+// Replays is what running a replay requires.
 type Replays interface {
-	// Replays returns those that run or wait, of each endpoint the oldest, at most limit
-	// of them; or the newest of all, at most limit.
+	// Replays returns the unfinished replays, for each endpoint the oldest, at most
+	// limit of them; or else the newest replays of all, at most limit.
 	Replays(ctx context.Context, running bool, limit int) ([]Replay, error)
-	// SaveReplay writes position, counts, reason and a state that ends it, and
-	// returns the state that it has now: it may have been canceled. It needs the
-	// lease of the endpoint's first partition.
+	// SaveReplay saves position, counts, reason and a final state, and returns the
+	// current state, since the replay may have been canceled. It needs the lease of
+	// the endpoint's first partition.
 	SaveReplay(ctx context.Context, l Lease, r Replay) (ReplayState, error)
 }
 
-// ReplayKeeper begins replays and ends them.
+// ReplayKeeper creates and cancels replays.
 type ReplayKeeper interface {
-	// AddReplay writes a new one. The error is [ErrManyReplays] if there is no room for
-	// another, however many are added at the same time.
+	// AddReplay creates a replay. The error is [ErrManyReplays] if the endpoint has
+	// too many, even when several are added concurrently.
 	AddReplay(ctx context.Context, r Replay) error
-	// CancelReplay ends one that runs; false if it does not run.
+	// CancelReplay cancels an unfinished replay; false if it is not running or
+	// waiting.
 	CancelReplay(ctx context.Context, id string) (bool, error)
-	// Replay returns one; false if there is none.
+	// Replay returns a replay by id; false if it does not exist.
 	Replay(ctx context.Context, id string) (Replay, bool, error)
 }

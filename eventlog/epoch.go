@@ -9,28 +9,29 @@ import (
 	"time"
 )
 
-// Epoch is a part of the log's life in which it only grew.
+// Epoch is a period between two database starts, within which the log only grows.
 //
-// A database that was started anew may be another one: a standby that lagged behind
-// when it was promoted, or a backup. So an epoch begins with each start (of the
-// server on PostgreSQL, of the process that owns the file on SQLite), where the log
-// ends at that moment. Positions go on from there. Whoever read further in an earlier
-// epoch read events that the database has lost since; their positions are used again.
-// A start that lost nothing begins an epoch, too, which changes nothing for anybody.
+// A restarted database may hold older data: a standby that lagged behind when it
+// was promoted, or a backup. So each start (of the server on PostgreSQL, of the
+// process that owns the file on SQLite) begins an epoch at the current end of the
+// log, and positions continue from there. A reader that had read further in an
+// earlier epoch has read events that the database has since lost; their positions
+// are used again. If nothing was lost, the new epoch has no effect.
 //
-// Positions do not jump over the lost ones, although the process that read them
-// could: it need not be the first one to number events after a failover, so readers
-// would have to cope with reused positions anyway, and with holes in the log as well.
+// Positions do not skip the lost ones, although the process that read them could
+// arrange that: another process may be the first to number events after a failover,
+// so readers would have to handle reused positions anyway, and holes in the log as
+// well.
 type Epoch struct {
-	// ID is made by [Epochs.NewID]. It is random, since after a failover two servers may
-	// each begin an epoch, and tells of some epochs before it.
+	// ID is created by [Epochs.NewID]. It is random, since two servers may each
+	// begin an epoch after a failover, and refers to some earlier epochs.
 	ID string
 	// Base is the position at which the log ended when the epoch began.
 	Base int64
-	// Began is when that was.
+	// Began is when the epoch began.
 	Began time.Time
-	// Beyond is the highest position of a cursor that was above Base then; 0 if none
-	// was.
+	// Beyond is the highest position of a cursor that was above Base at that time;
+	// 0 if none was.
 	Beyond int64
 }
 
@@ -45,18 +46,19 @@ func (e Epochs) Current() Epoch {
 	return e[len(e)-1]
 }
 
-// An id is a random text and, for some earlier epochs, the beginning of their ids and up to
-// which position the log was still theirs: "K7…Q.ABCDEFGH120.JKLMNPQR90". So where one stood
-// in a part of the log's life that was lost can be told from an epoch that it followed.
+// An id is a random string followed by references to some earlier epochs: the start
+// of each one's id and the position up to which its events were kept, as in
+// "K7…Q.ABCDEFGH120.JKLMNPQR90". So for an epoch that was itself lost, it is still
+// known which part of the log it shares with an epoch before it.
 const (
 	idSeparator = "."
 	idShort     = 8
-	// kinFactor says which epochs an id tells of: the last one, those 4, 16, … back, and the
-	// oldest, so that few are enough for hundreds of starts.
+	// kinFactor determines which epochs an id refers to: those 1, 4, 16, … back,
+	// and the oldest, so that a few references cover hundreds of starts.
 	kinFactor = 4
 )
 
-// NewID returns an id for an epoch that follows these and begins at a base.
+// NewID returns an id for a new epoch that follows these and starts at a base.
 func (e Epochs) NewID(base int64) string {
 	parts := []string{rand.Text()}
 	for back := 1; back < kinFactor*len(e); back *= kinFactor {
@@ -67,16 +69,16 @@ func (e Epochs) NewID(base int64) string {
 	return strings.Join(parts, idSeparator)
 }
 
-// KeptOf returns up to which position the log still holds what a reader found there
-// in an epoch; false if it doesn't know the epoch, nor one that this followed: it began in
-// a part of the log's life that was lost, or too long ago.
+// KeptOf returns the position up to which the log still holds what a reader saw in
+// an epoch. It returns false if neither the epoch nor one that it refers to is
+// known: it began in a lost part of the log, or too long ago.
 func (e Epochs) KeptOf(id string) (position int64, known bool) {
 	at := slices.IndexFunc(e, func(epoch Epoch) bool { return epoch.ID == id })
 	if at >= 0 {
 		return e[at+1:].lowest(), true
 	}
 	_, kin, _ := strings.Cut(id, idSeparator)
-	for text := range strings.SplitSeq(kin, idSeparator) { // the nearest one comes first
+	for text := range strings.SplitSeq(kin, idSeparator) { // nearest first
 		if len(text) <= idShort {
 			continue
 		}
@@ -89,12 +91,12 @@ func (e Epochs) KeptOf(id string) (position int64, known bool) {
 	return 0, false
 }
 
-// Kept returns up to which position the log still holds what a reader found there
-// that knew earlier epochs.
+// Kept returns the position up to which the log still holds what was seen by a
+// reader that knew earlier epochs.
 func (e Epochs) Kept(earlier Epochs) int64 {
 	for i, epoch := range slices.Backward(earlier) {
 		if kept, known := e.KeptOf(epoch.ID); known {
-			return min(kept, earlier[i+1:].lowest()) // those that followed may be lost
+			return min(kept, earlier[i+1:].lowest()) // later epochs may be lost
 		}
 	}
 	if len(earlier) == 0 {

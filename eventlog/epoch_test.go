@@ -8,8 +8,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// However often databases were started and lost, a reader learns up to where the log
-// still is what it knew.
+// However often databases were restarted and lost, a reader learns how far the log
+// is still what it knew.
 func TestEpochs(t *testing.T) {
 	epochs := func(bases map[string]int64, ids ...string) (all eventlog.Epochs) {
 		for _, id := range ids {
@@ -50,8 +50,9 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
-// A reader whose epoch was lost, as it began after a backup that was restored, learns from
-// the id of that epoch up to where the log is the same, however many epochs were lost.
+// A reader whose epoch was lost, because it began after the backup that was
+// restored, learns from the epoch's id how far the log is the same, however many
+// epochs were lost.
 func TestLostEpochs(t *testing.T) {
 	begin := func(log eventlog.Epochs, base int64) eventlog.Epochs {
 		return append(slices.Clone(log), eventlog.Epoch{ID: log.NewID(base), Base: base})

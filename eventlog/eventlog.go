@@ -1,15 +1,15 @@
 // Package eventlog is the log of events that webhooks are delivered from.
 //
-// A program appends an [tidings.Event] in the same database transaction as the
-// change it tells of. The log numbers what was committed, in commit order for
-// each resource; every endpoint is a [Cursor] into it. Events that failed on
-// their own are parked as [Retry] rows, so that the cursor can go on.
+// A program appends a [tidings.Event] in the same database transaction as the
+// change that it reports. The log numbers committed events, in commit order for
+// each resource. Each endpoint has a [Cursor] into the log. Events that fail on
+// their own are parked as [Retry] rows, so that the cursor can advance.
 //
-// Several processes may share a log: each [Lease] is held by one [Replica] at a
-// time, and what a reader writes about a lease that it has lost is refused.
+// Several processes may share a log. Each [Lease] is held by one [Replica] at a
+// time, and writes under a lost lease are refused.
 //
-// The homes of a log are eventlog/sqlite and eventlog/postgres;
-// eventlog/eventlogtest has the suite that both pass and a log in memory.
+// Logs are stored by eventlog/sqlite and eventlog/postgres. eventlog/eventlogtest
+// provides the test suite that both pass and an in-memory log.
 package eventlog
 
 import (
@@ -20,8 +20,8 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Log is a numbered log of events and what delivery keeps about it. All methods may be
-// called from several goroutines at once.
+// Log is a numbered log of events and the state of their delivery. Its methods are
+// safe for concurrent use.
 type Log interface {
 	Reader
 	Leases
@@ -33,50 +33,48 @@ type Log interface {
 	Waker
 }
 
-// Home is where a log is kept: what delivery needs of it, and what operators look at
-// and look after.
+// Home is a complete log: what delivery needs, plus what operators query and
+// maintain.
 type Home interface {
 	Log
 	Archive
 }
 
-// ErrLeaseLost says that a write was refused because another replica holds the
-// lease now.
+// ErrLeaseLost means that a write was refused because another replica now holds the
+// lease.
 var ErrLeaseLost = errors.New("the lease was lost to another replica")
 
-// ErrNewEpoch says that a write was refused because the log began another epoch than
-// the one that its lease names. Whoever has read nothing that was lost since may try
-// again in the new one.
+// ErrNewEpoch means that a write was refused because the log has begun a newer
+// epoch than the one in the lease. A caller that has not read anything that was
+// lost may retry in the new epoch.
 var ErrNewEpoch = errors.New("the database was started anew meanwhile")
 
 // Reader reads the log.
 type Reader interface {
-	// Advance numbers the events committed so far and returns the position of
-	// the last one, 0 in an empty log.
-	// Where the database was started anew, it begins an [Epoch] before it numbers
-	// anything: cursors, marks and replays end at its base, and what is parked of
-	// later positions is removed.
+	// Advance numbers the events committed so far and returns the position of the
+	// last one, or 0 in an empty log. If the database was restarted, it first
+	// begins an [Epoch]: cursors, marks and replays are moved back to its base, and
+	// parked events above it are removed.
 	Advance(ctx context.Context) (head int64, err error)
-	// Epoch returns the id of the epoch in which Advance last found the log.
+	// Epoch returns the id of the epoch that Advance last found.
 	Epoch() string
 	// Epochs returns the latest epochs, at most [MaxEpochs].
 	Epochs(ctx context.Context) (Epochs, error)
-	// Read returns at most limit events after a position, in order. There are
-	// none at the end of the log; events still unnumbered are not there yet.
+	// Read returns at most limit events after a position, in order. It returns none
+	// at the end of the log. Events that have no number yet are not included.
 	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)
-	// Oldest returns the position of the oldest event that has not expired; in a
-	// log without events, the position that the next one gets.
+	// Oldest returns the position of the oldest event that has not expired, or in a
+	// log without events the position of the next one.
 	Oldest(ctx context.Context) (int64, error)
-	// SequenceAt returns a position at or before that of every event that was
-	// made at a time or later, as long as no transaction took longer than
-	// [TimeSlack].
+	// SequenceAt returns a position at or before that of every event created at a
+	// time or later, provided that no transaction took longer than [TimeSlack].
 	SequenceAt(ctx context.Context, at time.Time) (int64, error)
 }
 
 type urgentKey struct{}
 
-// Urgent returns a context for what all delivery waits for: numbering, reading what is
-// new, and keeping leases. A log keeps room for such calls, which others can't use up.
+// Urgent returns a context for calls that all deliveries depend on: numbering,
+// reading new events, and renewing leases. A log reserves capacity for such calls.
 func Urgent(ctx context.Context) context.Context { return context.WithValue(ctx, urgentKey{}, true) }
 
 // Ordinary undoes [Urgent].
@@ -85,7 +83,7 @@ func Ordinary(ctx context.Context) context.Context { return context.WithValue(ct
 // IsUrgent reports whether a context comes from [Urgent].
 func IsUrgent(ctx context.Context) bool { return ctx.Value(urgentKey{}) == true }
 
-// Archive is what operators ask about a log, and its upkeep.
+// Archive is what operators query about a log, and its maintenance.
 type Archive interface {
 	Finder
 	Expirer
@@ -94,15 +92,15 @@ type Archive interface {
 	Unnumbered(ctx context.Context) (int64, error)
 	// Gaps returns the newest gaps.
 	Gaps(ctx context.Context, limit int) ([]Gap, error)
-	// ParkedCounts returns how many parked events there are, by endpoint. They are
-	// kept, not counted then: it costs the same however many there are.
+	// ParkedCounts returns the number of parked events by endpoint. The counts are
+	// maintained as events change, so the call is cheap however many there are.
 	ParkedCounts(ctx context.Context) (map[string]ParkedCount, error)
-	// DiscardDead removes dead letters of an endpoint, the one at a position or, with
-	// 0, all, and returns how many, also with an error.
+	// DiscardDead removes an endpoint's dead letters: the one at a position or,
+	// with 0, all of them. It returns how many were removed, also with an error.
 	DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error)
-	// ReadHistory returns the records of the newest blocks that may hold what the
-	// filter wants, newest block first, in the order of each, and the id of the
-	// oldest of these blocks, 0 if there are none.
+	// ReadHistory returns the records of the newest blocks that may match the
+	// filter, newest block first and in order within a block, and the id of the
+	// oldest of these blocks, or 0 if there are none.
 	ReadHistory(ctx context.Context, f HistoryFilter) (records []Record, oldest int64, err error)
 }
 
@@ -112,31 +110,34 @@ type Finder interface {
 	Find(ctx context.Context, id string) (tidings.Event, bool, error)
 }
 
-// TimeSlack is how far the times of events may be out of the log's order: an
-// event has the time at which its transaction began.
+// TimeSlack is how far event times may deviate from log order: an event carries the
+// time at which its transaction began.
 const TimeSlack = 10 * time.Minute
 
-// Waker tells readers of news. A missed signal costs latency, never an event:
-// readers poll as well.
+// Waker wakes readers. A missed signal costs latency, never an event: readers poll
+// as well.
 type Waker interface {
-	// Wake says that events were committed. It never blocks.
+	// Wake signals that events were committed. It never blocks.
 	Wake()
-	// Woken yields after Wake; several calls may yield once.
+	// Woken returns a channel that receives after Wake. Consecutive wakes may be
+	// coalesced.
 	Woken() <-chan struct{}
-	// Nudge says to the readers of all replicas that controls, leases or replays
-	// changed.
+	// Nudge signals to the readers of all replicas that controls, leases or replays
+	// have changed.
 	Nudge(ctx context.Context) error
-	// Nudged yields after Nudge; several calls may yield once.
+	// Nudged returns a channel that receives after Nudge. Consecutive nudges may be
+	// coalesced.
 	Nudged() <-chan struct{}
 }
 
-// Signal is what a [Waker] wakes with; make one with [NewSignal].
+// Signal is a non-blocking signal for implementations of [Waker]. Create one with
+// [NewSignal].
 type Signal struct{ ch chan struct{} }
 
-// NewSignal returns a signal that has not been given.
+// NewSignal returns a signal that is not set.
 func NewSignal() Signal { return Signal{ch: make(chan struct{}, 1)} }
 
-// Give gives the signal without blocking.
+// Give sets the signal without blocking.
 func (s Signal) Give() {
 	select {
 	case s.ch <- struct{}{}:
@@ -144,5 +145,5 @@ func (s Signal) Give() {
 	}
 }
 
-// Given yields once the signal was given.
+// Given returns a channel that receives once the signal is set.
 func (s Signal) Given() <-chan struct{} { return s.ch }

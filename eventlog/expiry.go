@@ -6,52 +6,53 @@ import (
 	"time"
 )
 
-// Expirer removes what is past its retention.
+// Expirer removes data that is past its retention.
 type Expirer interface {
-	// ExpireEvents removes events that were logged longer ago than a time to keep them,
-	// or some of them later, where that is cheaper. Cursors that stand before the oldest
-	// event left move there, and what they missed is noted.
+	// ExpireEvents removes events that were logged longer ago than keep. It may
+	// remove some of them later if that is cheaper. Cursors before the oldest
+	// remaining event move there, and the gap is recorded.
 	//
-	// The clock is the log's. The error is a [ClockError], and nothing is removed, if it
-	// has been set forward by more than the time to keep.
+	// It uses the log's clock. If that clock was set forward by more than keep, the
+	// error is a [ClockError] and nothing is removed.
 	ExpireEvents(ctx context.Context, keep time.Duration) (Expiry, error)
-	// ExpireHistory removes history written longer ago than a time to keep it.
+	// ExpireHistory removes history that was written longer ago than keep.
 	ExpireHistory(ctx context.Context, keep time.Duration) error
-	// ExpireEndpoints removes all that is kept of endpoints that were removed from the
-	// configuration longer ago than age, by the database's clock, and that no replica
-	// delivers to: cursors, parked events, what was said about them, gaps. Rows that
-	// belong to no cursor at all go, too. It returns what was removed, also with an
-	// error; it works in steps, and goes on where it stopped. The error is a [ClockError]
-	// as that of ExpireEvents is.
+	// ExpireEndpoints removes all data of endpoints that were removed from the
+	// configuration longer ago than age, by the database's clock, and that no
+	// replica delivers to: cursors, parked events, controls and gaps. It also
+	// removes rows that belong to no cursor. It works in steps and resumes where it
+	// stopped. It returns what was removed, also with an error. The error is a
+	// [ClockError] under the same conditions as for ExpireEvents.
 	ExpireEndpoints(ctx context.Context, age time.Duration) ([]Removed, error)
-	// ExpireDead removes dead letters that were given up before a time, and returns
-	// how many, by endpoint, also with an error.
+	// ExpireDead removes dead letters that were given up before a time. It returns
+	// how many were removed by endpoint, also with an error.
 	ExpireDead(ctx context.Context, before time.Time) (map[string]int64, error)
-	// ExpireGaps removes gaps that were noted before a time.
+	// ExpireGaps removes gaps that were recorded before a time.
 	ExpireGaps(ctx context.Context, before time.Time) error
 	// ExpireReplays removes replays that ended before a time.
 	ExpireReplays(ctx context.Context, before time.Time) error
 }
 
-// Expiry is what came of an expiry of events.
+// Expiry is the result of [Expirer.ExpireEvents].
 type Expiry struct {
-	// At is the time by the clock of the log.
+	// At is the time by the log's clock.
 	At time.Time
-	// Gaps are what was missed with it: positions of which no gap told before.
+	// Gaps are the positions that cursors missed, as far as no gap was recorded for
+	// them before.
 	Gaps []Gap
-	// Notices tell operators what was put right in the log.
+	// Notices tell operators what was corrected in the log.
 	Notices []string
 }
 
-// ClockError says that nothing expires, in case the clock is wrong.
+// ClockError means that nothing expires because the clock may be wrong.
 type ClockError struct {
-	// Jump is how much further the clock is than at the expiry before.
+	// Jump is how far the clock has moved since the previous expiry.
 	Jump time.Duration
-	// Until is up to when nothing expires, unless the clock is set back before.
+	// Until is when expiry resumes, unless the clock is set back before.
 	Until time.Time
 }
 
-// Error says what to do.
+// Error describes the jump and what to do.
 func (e *ClockError) Error() string {
 	return fmt.Sprintf("the clock of the database is %s further than when events expired last: it was set forward, "+
 		"or nothing ran for so long; "+
@@ -59,23 +60,23 @@ func (e *ClockError) Error() string {
 		e.Until.UTC().Format(time.RFC3339))
 }
 
-// ExpiryClock is what a log remembers of the clock that events expire by.
+// ExpiryClock is what a log remembers about the clock that it uses for expiry.
 type ExpiryClock struct {
-	// Ran is when events expired last, or were to; zero for never.
+	// Ran is the time of the last expiry, or of the last attempt; zero for never.
 	Ran time.Time
-	// Jumped is when the clock was found to be set forward by more than events are
-	// kept, and Jump by how much; zero for never.
+	// Jumped is when the clock was found to have been set forward by more than the
+	// retention, and Jump by how much; zero for never.
 	Jumped time.Time
 	Jump   time.Duration
 }
 
-// jumpSlack is by how much more than the time to keep events the clock may have gone on
-// between two expiries: they may be further apart than that time.
+// jumpSlack is how much longer than the retention the time between two expiries may
+// be before it counts as a jump.
 const jumpSlack = 10 * time.Minute
 
-// At returns what to remember at the next expiry. The error is a [ClockError] if nothing
-// may expire: the clock was set forward by more than events are kept, less than that time
-// ago, and was not set back.
+// At returns the state to remember after an expiry at the given time. The error is
+// a [ClockError] if nothing may expire: the clock was set forward by more than
+// keep, less than keep ago, and was not set back.
 func (c ExpiryClock) At(now time.Time, keep time.Duration) (next ExpiryClock, err error) {
 	next = ExpiryClock{now, c.Jumped, c.Jump}
 	if step := now.Sub(c.Ran); !c.Ran.IsZero() && step > keep+jumpSlack {

@@ -21,21 +21,21 @@ type Record struct {
 	EventID  string    `json:"event_id"`
 	Event    string    `json:"event"`
 	Resource string    `json:"resource"`
-	// Outcome is a verdict as a word, or "merged".
+	// Outcome is a verdict's name, or "merged".
 	Outcome string `json:"outcome"`
 	Attempt int    `json:"attempt,omitempty"`
 	Replay  bool   `json:"replay,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Status  int    `json:"status,omitempty"`
 	Address string `json:"address,omitempty"`
-	// Resent says that the request was sent twice within the attempt, since its first
-	// connection died before any answer.
+	// Resent means that the request was sent twice within the attempt because the
+	// first connection broke before a response.
 	Resent   bool   `json:"resent,omitempty"`
 	Response string `json:"response,omitempty"`
-	// MergedInto is the position of the event that tells of this one, too.
+	// MergedInto is the position of the event that this one was merged into.
 	MergedInto int64 `json:"merged_into,omitempty"`
 
-	// Durations, in microseconds; those of steps that were not needed are 0.
+	// Durations in microseconds; 0 for steps that were skipped.
 	DNS       int64 `json:"dns_us,omitempty"`
 	Connect   int64 `json:"connect_us,omitempty"`
 	TLS       int64 `json:"tls_us,omitempty"`
@@ -43,11 +43,11 @@ type Record struct {
 	Total     int64 `json:"total_us,omitempty"`
 }
 
-// Merged is the outcome of an event that another one tells of, too.
+// Merged is the outcome of an event that was merged into another.
 const Merged = "merged"
 
-// appendJSON appends the record; encoding/json takes ten times as long, which a
-// delivery would notice.
+// appendJSON appends the record as JSON. encoding/json takes ten times as long,
+// which would slow down deliveries.
 func (r *Record) appendJSON(b []byte) []byte {
 	text := func(name, value string) {
 		if value != "" {
@@ -89,15 +89,15 @@ func (r *Record) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// HistoryBlock is many records of one endpoint in one row: an index, and a text
-// with a record a line. A row for each delivery would cost as much as the
+// HistoryBlock stores many records of one endpoint in one row: an index, and a text
+// with one record per line. A row for each delivery would cost as much as the
 // delivery.
 type HistoryBlock struct {
 	ID       int64
 	Endpoint string
 	// First and Last are the times of the first and last record.
 	First, Last time.Time
-	// Lowest and Highest are the positions between which its events are.
+	// Lowest and Highest bound the positions of its events.
 	Lowest, Highest int64
 	Records         int
 	// Failures counts the records that are neither delivered nor merged.
@@ -120,13 +120,13 @@ func (h *HistoryBlock) Add(r Record) {
 	h.text = append(r.appendJSON(h.text), '\n')
 }
 
-// Text is the records, a line each.
+// Text returns the records, one per line.
 func (h *HistoryBlock) Text() string { return string(h.text) }
 
-// Size is the length of the text.
+// Size returns the length of the text.
 func (h *HistoryBlock) Size() int { return len(h.text) }
 
-// ParseHistory reads the records of a block's text.
+// ParseHistory parses the text of a block.
 func ParseHistory(endpoint, text string) ([]Record, error) {
 	var records []Record
 	for line := range strings.Lines(text) {
@@ -139,21 +139,21 @@ func ParseHistory(endpoint, text string) ([]Record, error) {
 	return records, nil
 }
 
-// HistoryFilter narrows the history.
+// HistoryFilter selects history records.
 type HistoryFilter struct {
 	Endpoint string
-	// Sequence is of one event; 0 for any.
+	// Sequence selects one event by position; 0 for all.
 	Sequence int64
-	// Since and Until are times of attempts; zero for any.
+	// Since and Until limit the times of attempts; zero for no limit.
 	Since, Until time.Time
-	// Failures is blocks with failures only.
+	// Failures selects only blocks with failures.
 	Failures bool
-	// Before is the id of a block; only older ones come. 0 for the newest.
+	// Before selects blocks older than the one with this id; 0 for the newest.
 	Before int64
 	Limit  int
 }
 
-// Recorder keeps the attempts.
+// Recorder stores the history of attempts.
 type Recorder interface {
 	// AppendHistory writes blocks.
 	AppendHistory(ctx context.Context, blocks []*HistoryBlock) error

@@ -10,47 +10,49 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Partition is a share of an endpoint's events: those of some resources. An
-// endpoint has one unless it is configured to have more.
+// Partition is a share of an endpoint's events, divided by resource. An endpoint
+// has one partition unless it is configured to have more.
 type Partition struct {
 	Endpoint string
-	// Index is from 0 to Of-1.
+	// Index ranges from 0 to Of-1.
 	Index, Of int
 }
 
-// Lane is a number for a resource, the same in every process.
-func Lane(e tidings.Event) int64 {
+// PartitionKey returns the hash that assigns an event's resource to a partition. It
+// is the same in every process.
+func PartitionKey(e tidings.Event) int64 {
 	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(e.Type)) // a hash takes everything
+	_, _ = hash.Write([]byte(e.Type)) // writing to a hash never fails
 	_, _ = hash.Write([]byte{'/'})
 	_, _ = hash.Write([]byte(e.ResourceID))
 	return int64(hash.Sum32())
 }
 
-// Has reports whether an event is in the partition.
+// Has reports whether an event belongs to the partition.
 func (p Partition) Has(e tidings.Event) bool {
-	return p.Of <= 1 || Lane(e)%int64(p.Of) == int64(p.Index)
+	return p.Of <= 1 || PartitionKey(e)%int64(p.Of) == int64(p.Index)
 }
 
-// Lease is the right to deliver a partition's events. It ends when its replica
-// leaves or is declared dead, and its generation grows with each new owner.
+// Lease is the exclusive right to deliver a partition's events. It ends when its
+// replica leaves or is declared dead. Its generation increases with each new owner.
 type Lease struct {
 	Partition
-	// Owner is the id of a replica; empty or that of a dead one if it is free.
+	// Owner is the id of a replica. The lease is free if it is empty or the replica
+	// is dead.
 	Owner      string
 	Generation int64
-	// Epoch is that in which the owner knows the log. Writes under the lease are
-	// refused with [ErrNewEpoch] once another one began.
+	// Epoch is the epoch that the owner knows. Once a newer one has begun, writes
+	// under the lease are refused with [ErrNewEpoch].
 	Epoch string
 }
 
-// Same reports whether two leases are the same one, maybe known in other epochs.
+// Same reports whether two leases are the same apart from their epoch.
 func (l Lease) Same(other Lease) bool {
 	return l.Partition == other.Partition && l.Owner == other.Owner && l.Generation == other.Generation
 }
 
-// Refused returns why nothing may be written under a lease, of whose partition the log has
-// the other: [ErrLeaseLost], [ErrNewEpoch], or nil.
+// Refused returns why writes under a lease are refused, given the lease that the
+// log now has for its partition: [ErrLeaseLost], [ErrNewEpoch], or nil.
 func (l Lease) Refused(now Lease) error {
 	switch {
 	case now.Partition != l.Partition || now.Generation != l.Generation || now.Owner != l.Owner:
@@ -61,28 +63,29 @@ func (l Lease) Refused(now Lease) error {
 	return nil
 }
 
-// Cursor is how far a partition has come, and who may move it.
+// Cursor is the position of a partition in the log, and who may move it.
 type Cursor struct {
 	Lease
-	// Sequence is the highest position below which everything is settled:
+	// Sequence is the highest position at or below which everything is settled:
 	// delivered, not matched, merged or parked.
 	Sequence int64
-	// Marks say what is settled above Sequence.
+	// Marks list what is settled above Sequence.
 	Marks Marks
-	// Status is how the endpoint was doing when the cursor was saved, in the
-	// owner's words, for those who ask another replica.
+	// Status is the state of the endpoint when the cursor was saved, in the owner's
+	// own format, for other replicas to show.
 	Status string
-	// Saved is when it was saved, set by the log.
+	// Saved is when the cursor was saved, set by the log.
 	Saved time.Time
-	// Removed is since when no such endpoint is configured, as [Cursors.Prepare]
-	// found; zero if one is.
+	// Removed is when [Cursors.Prepare] found that the endpoint is no longer
+	// configured; zero if it is configured.
 	Removed time.Time
-	// Former is a name that the endpoint had, and that parked events of it still have;
-	// see [Cursors.Rename]. Nobody can acquire the lease until they have followed.
+	// Former is the endpoint's previous name while it still has parked events under
+	// it; see [Cursors.Rename]. Until those are moved, the lease cannot be
+	// acquired.
 	Former string
 }
 
-// Equal reports whether a cursor says the same as another.
+// Equal reports whether two cursors are equal.
 func (c Cursor) Equal(other Cursor) bool {
 	return c.Lease == other.Lease && c.Sequence == other.Sequence && c.Status == other.Status &&
 		c.Saved.Equal(other.Saved) && c.Marks.equal(other.Marks)
@@ -90,86 +93,89 @@ func (c Cursor) Equal(other Cursor) bool {
 
 // Replica is a process that delivers from the log.
 type Replica struct {
-	// ID is one that no other process has or had.
+	// ID is unique: no other process has or had it.
 	ID string
-	// Group is the same for replicas with the same endpoints; they share them
+	// Group is the same for replicas with the same endpoints, which they share
 	// evenly.
 	Group string
 }
 
-// LongestLife is how many times longer than another one a replica may live.
+// LongestLife is the factor by which one replica's time to live may exceed
+// another's.
 const LongestLife = 6
 
-// Leases share the endpoints among replicas. Times are the database's: a replica
-// lives until the time to live has passed since it was last kept alive, and then
-// until another removes it.
+// Leases distributes the endpoints among replicas. All times are the database's: a
+// replica is alive until its time to live has passed since its last KeepAlive, and
+// after that until another replica removes it.
 type Leases interface {
-	// Join makes a replica known.
+	// Join registers a replica.
 	Join(ctx context.Context, r Replica, ttl time.Duration) error
-	// KeepAlive prolongs the life of a replica and sets its group. It returns
-	// false if the replica was removed: then it has lost all its leases and must
+	// KeepAlive renews a replica's registration and sets its group. It returns
+	// false if the replica was removed: it has then lost all its leases and must
 	// join under another id.
 	//
-	// Another one that would live [LongestLife] times as long from now on was told so
-	// before the clock was set back: it lives as long as this one, unless it says more.
+	// If the clock was set back, another replica's expiry may be too far in the
+	// future. One that would live [LongestLife] times as long as this one has its
+	// expiry cut to this one's, unless it renews it.
 	KeepAlive(ctx context.Context, r Replica, ttl time.Duration) (bool, error)
 	// Leave removes a replica, which frees all its leases.
 	Leave(ctx context.Context, id string) error
-	// Replicas returns those that live.
+	// Replicas returns the replicas that are alive.
 	Replicas(ctx context.Context) ([]Replica, error)
-	// Acquire takes those of the partitions that are free and returns their
+	// Acquire acquires those of the partitions that are free and returns their
 	// cursors. It removes dead replicas.
 	Acquire(ctx context.Context, owner string, want []Partition) ([]Cursor, error)
-	// Release frees leases; those that were lost already stay as they are.
+	// Release releases leases. It ignores those that were already lost.
 	Release(ctx context.Context, leases []Lease) error
 }
 
-// Cursors keeps the cursors.
+// Cursors stores the cursors.
 type Cursors interface {
-	// Prepare makes cursors for endpoints that have none, at the end of the log if
-	// that comes before where they are to begin. Where an endpoint has
-	// another number of partitions than before, the new ones begin at the lowest
-	// cursor of the old ones, with marks of what those had settled above it, and
-	// stay with the old owner until it has ended.
+	// Prepare creates cursors for endpoints that have none, at their starting
+	// position or at the end of the log, whichever is lower. If an endpoint's
+	// number of partitions has changed, the new ones start at the lowest cursor of
+	// the old ones, with marks of what those had settled above it, and stay with
+	// the old owner until it has finished.
 	//
-	// Cursors of endpoints that are not in the setup are noted as removed, and those
-	// that are in it again as not removed. Running replays of removed endpoints end.
+	// Cursors of endpoints that are not in the setup are marked as removed; those
+	// of endpoints that are back in it no longer are. Running replays of removed
+	// endpoints end.
 	Prepare(ctx context.Context, s Setup) error
-	// Rename has the cursors of an endpoint, what was said about it, its gaps and its
-	// replays go by another name. The cursors stay with their owners until these have
-	// ended what they do. It returns false if the endpoint has no cursor, or one of
-	// the other name has. Parked events follow with [Cursors.MoveParked].
+	// Rename changes the name of an endpoint's cursors, control, gaps and replays.
+	// The cursors stay with their owners until these have finished. It returns
+	// false if the endpoint has no cursor or the new name already has one. Parked
+	// events are moved by [Cursors.MoveParked].
 	Rename(ctx context.Context, from, to string) (bool, error)
-	// MoveParked has some parked events follow endpoints that were renamed, and
-	// returns whether there are more.
+	// MoveParked moves some parked events of renamed endpoints to their new names
+	// and reports whether there are more.
 	MoveParked(ctx context.Context) (more bool, err error)
-	// Cursors returns all of them.
+	// Cursors returns all cursors.
 	Cursors(ctx context.Context) ([]Cursor, error)
-	// SaveCursors writes cursors whose lease is held, and returns the leases that
-	// were lost. A cursor never moves back within an epoch: the higher position of
-	// the saved and the given one stays.
+	// SaveCursors saves the cursors whose lease is held and returns the leases that
+	// were lost. A cursor never moves back within an epoch: the higher of the saved
+	// and the given position is kept.
 	SaveCursors(ctx context.Context, cursors []Cursor) (lost []Lease, err error)
-	// SaveGap notes that a cursor fell off the end of the log.
+	// SaveGap records that events expired before a cursor reached them.
 	SaveGap(ctx context.Context, g Gap) error
-	// SaveLoss notes a gap for every cursor: the database lost the events from one
-	// position to another. Of what was noted before from the same position on, the
-	// longer one stays.
+	// SaveLoss records a gap for every cursor: the database lost the events in a
+	// range of positions. If a gap that starts at the same position is already
+	// recorded, the longer one is kept.
 	SaveLoss(ctx context.Context, from, to int64, at time.Time) error
 }
 
-// Setup is the endpoints that are configured.
+// Setup describes the configured endpoints.
 type Setup struct {
-	// Partitions are those of all endpoints that events are delivered to.
+	// Partitions are the partitions of all enabled endpoints.
 	Partitions []Partition
-	// Disabled are the names of endpoints that get nothing now; their cursors stay.
+	// Disabled are the names of disabled endpoints, which keep their cursors.
 	Disabled []string
-	// Head is the position after which an endpoint without a cursor begins, and Start
-	// the same for some endpoints, by name.
+	// Head is the position after which endpoints without a cursor start. Start
+	// overrides it for some endpoints, by name.
 	Head  int64
 	Start map[string]int64
 }
 
-// Begin is the position at which an endpoint without a cursor begins.
+// Begin returns the position after which an endpoint without a cursor starts.
 func (s Setup) Begin(endpoint string) int64 {
 	if at, ok := s.Start[endpoint]; ok {
 		return at
@@ -189,17 +195,18 @@ func (s Setup) Names() map[string]bool {
 	return names
 }
 
-// RemovedReason is why a replay ended whose endpoint is not configured any more.
+// RemovedReason is the reason of a replay that ended because its endpoint was
+// removed.
 const RemovedReason = "the endpoint was removed"
 
-// GapReason is why there is a [Gap].
+// GapReason is the reason for a [Gap].
 type GapReason string
 
 const (
-	// GapExpired is that the events expired before the endpoint got them.
+	// GapExpired means that the events expired before the endpoint got them.
 	GapExpired GapReason = "expired"
-	// GapLost is that the database lost the events, in a failover or since it was
-	// restored from a backup. The endpoint may have got some of them before.
+	// GapLost means that the database lost the events, in a failover or a restore
+	// from a backup. The endpoint may have received some of them before.
 	GapLost GapReason = "lost"
 )
 
@@ -212,8 +219,8 @@ type Gap struct {
 	Reason   GapReason // empty means [GapExpired]
 }
 
-// Positions returns how many positions are in any of the gaps, which are those of one
-// endpoint: its partitions may have missed the same ones.
+// Positions returns the number of distinct positions in the gaps of one endpoint.
+// Gaps of its partitions may overlap.
 func Positions(gaps []Gap) (n int64) {
 	gaps = slices.SortedFunc(slices.Values(gaps), func(a, b Gap) int { return cmp.Compare(a.From, b.From) })
 	var end int64

@@ -10,21 +10,22 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Mark says which events of a partition are settled although a cursor has not
-// passed them: those that overtook one that takes long, and those that the endpoint
-// got when it was divided into other partitions.
+// Mark lists events of a partition that are settled although the cursor has not
+// passed them: those that overtook one that takes long, and those that were settled
+// before the endpoint was repartitioned.
 type Mark struct {
 	Index int `json:"index"`
 	Of    int `json:"of"`
-	// All up to Low is settled, and all up to High but the positions in Open.
+	// Everything up to Low is settled, and everything up to High except the
+	// positions in Open.
 	Low  int64   `json:"low"`
 	High int64   `json:"high,omitempty"`
 	Open []int64 `json:"open,omitempty"` // sorted
-	// Ahead is positions above High that are settled.
+	// Ahead are the settled positions above High.
 	Ahead []int64 `json:"ahead,omitempty"` // sorted
 }
 
-// end is the position above which the mark says nothing.
+// end returns the position above which the mark has no information.
 func (m *Mark) end() int64 {
 	end := max(m.Low, m.High)
 	if n := len(m.Ahead); n > 0 {
@@ -50,20 +51,20 @@ func (m *Mark) settled(e tidings.Event) bool {
 	return contains(m.Ahead)
 }
 
-// Marks are those that are kept with a cursor.
+// Marks are the marks saved with a cursor.
 type Marks []Mark
 
-// Settled reports whether an event above the cursor is settled all the same.
+// Settled reports whether an event above the cursor is already settled.
 func (m Marks) Settled(e tidings.Event) bool {
 	return slices.ContainsFunc(m, func(mark Mark) bool { return mark.settled(e) })
 }
 
-// After returns the marks that still say something about events after a position.
+// After returns the marks that have information about events after a position.
 func (m Marks) After(sequence int64) Marks {
 	return slices.DeleteFunc(slices.Clone(m), func(mark Mark) bool { return mark.end() <= sequence })
 }
 
-// Until returns the marks with nothing in them about events after a position.
+// Until returns the marks without any information about events after a position.
 func (m Marks) Until(sequence int64) Marks {
 	upTo := func(list []int64) []int64 {
 		end, _ := slices.BinarySearch(list, sequence+1)
@@ -85,16 +86,16 @@ func (m Marks) equal(other Marks) bool {
 	})
 }
 
-// String is how the marks are kept; empty for none.
+// String encodes the marks for storage; empty for none.
 func (m Marks) String() string {
 	if len(m) == 0 {
 		return ""
 	}
-	text, _ := json.Marshal(m) // numbers
+	text, _ := json.Marshal(m) // only numbers: it can't fail
 	return string(text)
 }
 
-// ParseMarks reads what [Marks.String] wrote.
+// ParseMarks parses the output of [Marks.String].
 func ParseMarks(text string) (Marks, error) {
 	var m Marks
 	if text == "" {
@@ -106,8 +107,8 @@ func ParseMarks(text string) (Marks, error) {
 	return m, nil
 }
 
-// Divide returns the marks for the partitions into which an endpoint is divided
-// anew: what each of the old ones had settled.
+// Divide returns the marks for the new partitions of an endpoint that is
+// repartitioned: what each of the old ones had settled.
 func Divide(old []Cursor) Marks {
 	var all Marks
 	low := int64(math.MaxInt64)

@@ -38,7 +38,7 @@ func TestMarks(t *testing.T) {
 	}
 }
 
-// A partition's mark says nothing about the events of another.
+// A partition's mark has no effect on the events of another.
 func TestMarksOfPartitions(t *testing.T) {
 	old := []eventlog.Cursor{
 		{Lease: eventlog.Lease{Partition: eventlog.Partition{Endpoint: "a", Index: 0, Of: 2}}, Sequence: 10},

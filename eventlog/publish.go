@@ -15,22 +15,24 @@ const PublicationLife = 24 * time.Hour
 // [PublicationLife] for an event with another fingerprint.
 var ErrKeyReused = errors.New("the idempotency key was used for another event")
 
-// Publication is an event that may be published more than once by a client that
-// retries, and is written once.
+// Publication is an event that a client may publish repeatedly when it retries, but
+// that is written only once.
 type Publication struct {
 	Event tidings.Event
-	// Key makes publications the same event; empty means that each is a new one.
+	// Key is the idempotency key. Publications with the same key are the same
+	// event; empty means that each is a new one.
 	Key string
-	// Fingerprint is what all publications with the same key have in common.
+	// Fingerprint identifies the content; it must be the same for all publications
+	// with the same key.
 	Fingerprint string
 }
 
 // Publisher writes events in transactions of its own.
 type Publisher interface {
-	// Publish writes events, all or none, and returns their ids in the same order
-	// once they are durable. A publication whose key is known gets the id of the
+	// Publish writes all events or none, and returns their ids in the same order
+	// once they are durable. A publication with a known key gets the id of the
 	// event that was written first. The error may be [ErrKeyReused].
 	Publish(ctx context.Context, events []Publication) (ids []string, err error)
-	// ExpirePublications forgets the keys that are older than [PublicationLife].
+	// ExpirePublications removes keys that are older than [PublicationLife].
 	ExpirePublications(ctx context.Context) error
 }

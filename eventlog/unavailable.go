@@ -12,14 +12,14 @@ import (
 	"syscall"
 )
 
-// UnavailableError says that storage is away, or takes no writes for now. Nothing
-// was wrong with what was asked: trying again may help. Whether something was
-// written is unknown.
+// UnavailableError means that storage is unreachable or temporarily refuses writes.
+// The request itself was valid, so a retry may succeed. It is unknown whether
+// anything was written.
 type UnavailableError struct {
-	// Reason says why in a few words for operators. It holds no address and no
+	// Reason is a short explanation for operators. It contains no address and no
 	// secret.
 	Reason string
-	// Err is what the driver said.
+	// Err is the driver's error.
 	Err error
 }
 
@@ -34,16 +34,17 @@ func (e *UnavailableError) Error() string {
 // Unwrap returns the cause.
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// Unavailable reports whether an error of a database, of its driver or of a file
-// means that storage is away, however it is wrapped; if so, it returns err as an
-// [UnavailableError], else err itself. It is the one place that decides; a program
-// may use it for its own tables in the same database.
+// Unavailable reports whether an error of a database, a driver or a file means that
+// storage is unavailable, however it is wrapped. If so, it returns err as an
+// [UnavailableError], otherwise err itself. This is the only place that decides it;
+// programs may use it for their own tables in the same database.
 //
-// These are PostgreSQL's classes 08 (connection), 53 (resources), 57P (shutdown)
-// and 58 (system), 25006 (read-only), and 42501, 42P01 and 3F000 (rights, tables or
-// the schema are gone, so that nothing can be read or written); SQLite's BUSY, LOCKED, NOMEM, READONLY,
-// IOERR, FULL, CANTOPEN and PROTOCOL; a connection that broke or was never made; a
-// deadline; and a disk that is full, read-only or fails.
+// The errors are PostgreSQL's classes 08 (connection), 53 (resources), 57P
+// (shutdown) and 58 (system), 25006 (read-only), and 42501, 42P01 and 3F000
+// (missing permissions, tables or schema, so that nothing can be read or written);
+// SQLite's BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN and PROTOCOL;
+// failed connections; expired deadlines; and disks that are full, read-only or
+// failing.
 func Unavailable(err error) (_ error, away bool) {
 	if err == nil {
 		return nil, false
@@ -58,7 +59,7 @@ func Unavailable(err error) (_ error, away bool) {
 }
 
 func unavailable(err error) string {
-	// PostgreSQL said something, which decides, whatever else is in the chain.
+	// If PostgreSQL returned an error, it decides, whatever else is in the chain.
 	if pg, ok := errors.AsType[interface {
 		error
 		SQLState() string
@@ -71,7 +72,7 @@ func unavailable(err error) string {
 	}](err); ok {
 		return sqliteReasons[lite.Code()&0xff]
 	}
-	// pgx says so of a connection that was closed before something was sent on it.
+	// pgx returns this if a connection was closed before anything was sent on it.
 	if unsent, ok := errors.AsType[interface {
 		error
 		SafeToRetry() bool
@@ -96,7 +97,7 @@ const (
 	broken   = "there is no connection to the database"
 )
 
-// causes are errors of Go's own packages.
+// causes maps errors of the standard library to reasons.
 var causes = map[error]string{
 	context.DeadlineExceeded: noAnswer,
 	os.ErrDeadlineExceeded:   noAnswer,
@@ -112,11 +113,11 @@ var causes = map[error]string{
 	syscall.EIO:              "the disk fails",
 }
 
-// parameter finds the parameter that PostgreSQL refuses, in what it says.
+// parameter matches the name of the parameter that PostgreSQL refuses.
 var parameter = regexp.MustCompile(`parameter "([A-Za-z0-9_.]+)"`)
 
-// postgresReason returns why what PostgreSQL, or a pooler before it, said means that
-// the database is away; empty if it does not.
+// postgresReason returns the reason for an error of PostgreSQL, or of a pooler in
+// front of it, that means the database is unavailable; empty for other errors.
 func postgresReason(state, text string) string {
 	for _, r := range postgresReasons {
 		if !strings.HasPrefix(state, r.state) || !strings.Contains(text, r.text) {
@@ -131,9 +132,9 @@ func postgresReason(state, text string) string {
 	return ""
 }
 
-// postgresReasons are by the beginning of an SQLSTATE and a part of the message, the
-// first that fits. PARAMETER stands for the name of one. Messages may be translated,
-// so there is a reason without a text where the state is enough.
+// postgresReasons maps SQLSTATE prefixes and parts of messages to reasons; the
+// first match applies. PARAMETER stands for a parameter's name. Messages may be
+// translated, so there is a reason without a text wherever the state is sufficient.
 var postgresReasons = []struct{ state, text, reason string }{
 	{
 		"08P01", "query_wait_timeout",
@@ -182,7 +183,8 @@ var postgresReasons = []struct{ state, text, reason string }{
 	{"58", "", "the database's system fails"},
 }
 
-// sqliteReasons are by primary result code; see https://sqlite.org/rescode.html.
+// sqliteReasons maps primary result codes to reasons; see
+// https://sqlite.org/rescode.html.
 var sqliteReasons = map[int]string{
 	5:  "another process keeps the database locked",                            // BUSY
 	6:  "another connection keeps the database locked",                         // LOCKED

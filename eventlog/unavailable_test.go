@@ -18,13 +18,13 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// code is an error of SQLite, as modernc.org/sqlite returns them.
+// code is a SQLite error like those of modernc.org/sqlite.
 type code int
 
 func (c code) Error() string { return fmt.Sprint("sqlite: ", int(c)) }
 func (c code) Code() int     { return int(c) }
 
-// closed is an error as pgx returns it for a connection that is closed.
+// closed is an error like pgx's for a closed connection.
 type closed struct{}
 
 func (closed) Error() string     { return "conn closed" }

@@ -1,6 +1,6 @@
-// Package eventlogtest has what tests of the event log and of its readers need:
-// the suite that every log must pass, and a log in memory that passes it. The
-// memory log works inside testing/synctest bubbles, where databases do not.
+// Package eventlogtest provides the test suite that every log must pass, and an
+// in-memory log that passes it. The in-memory log works in testing/synctest
+// bubbles, where databases do not.
 package eventlogtest
 
 import (
@@ -18,22 +18,22 @@ import (
 
 var _ eventlog.Log = (*Memory)(nil)
 
-// Memory is an event log that ends with the process. Make one with [NewMemory].
+// Memory is an in-memory event log. Create one with [NewMemory].
 type Memory struct {
 	woken, nudged eventlog.Signal
 
 	mu sync.Mutex
 	contents
-	started bool // since an epoch began
+	started bool // restarted since the last epoch began
 	reads   int
 	jumped  time.Duration // how far the clock is ahead
 }
 
-// contents is what a database holds.
+// contents is what a database would hold.
 type contents struct {
 	events   []tidings.Event
-	logged   []time.Time // when each was, by the log's clock
-	expired  int         // how many were removed from the beginning
+	logged   []time.Time // when each event was logged, by the log's clock
+	expired  int         // number of events removed from the beginning
 	expiry   eventlog.ExpiryClock
 	cursors  map[cursorKey]eventlog.Cursor
 	replicas map[string]replica
@@ -81,8 +81,8 @@ func NewMemory() *Memory {
 	}
 }
 
-// Backup returns a function that puts the log back to what it is now, as though its
-// database had been restored from a backup, or a standby had been promoted.
+// Backup returns a function that restores the log's current contents, as if its
+// database had been restored from a backup or a standby had been promoted.
 func (m *Memory) Backup() (restore func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,7 +109,7 @@ func (m *Memory) Append(events ...tidings.Event) {
 	m.Wake()
 }
 
-// Cut removes the events after a position, as though the database had lost them.
+// Cut removes the events after a position, as if the database had lost them.
 func (m *Memory) Cut(after int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -117,7 +117,7 @@ func (m *Memory) Cut(after int64) {
 	m.events, m.logged, m.started = m.events[:kept], m.logged[:kept], true
 }
 
-// Restart has the next reader begin an epoch.
+// Restart makes the next reader begin an epoch.
 func (m *Memory) Restart() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -197,7 +197,8 @@ func (m *Memory) ExpireEvents(_ context.Context, keep time.Duration) (x eventlog
 	return eventlog.Expiry{At: now, Gaps: m.ExpireBefore(before)}, nil
 }
 
-// ExpireBefore removes the events before a position, and returns what cursors missed.
+// ExpireBefore removes the events before a position and returns the gaps of
+// cursors.
 func (m *Memory) ExpireBefore(sequence int64) (gaps []eventlog.Gap) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -292,7 +293,7 @@ func (m *Memory) SaveReplay(_ context.Context, l eventlog.Lease, r eventlog.Repl
 	return eventlog.ReplayCanceled, nil
 }
 
-// CancelReplay ends a replay that runs, as an [eventlog.Archive] does.
+// CancelReplay cancels a running replay, as an [eventlog.Archive] does.
 func (m *Memory) CancelReplay(_ context.Context, id string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -23,7 +23,8 @@ func (m *Memory) Epochs(context.Context) (eventlog.Epochs, error) {
 	return slices.Clone(m.epochs), nil
 }
 
-// beginEpoch begins an epoch, if the log was started since the last one; m.mu is held.
+// beginEpoch begins an epoch if the log was restarted since the last one. m.mu is
+// held.
 func (m *Memory) beginEpoch() {
 	if !m.started {
 		return

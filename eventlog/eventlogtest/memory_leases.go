@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Jump sets the clock that leases and expiry go by forward, or back.
+// Jump sets the clock for leases and expiry forward or back.
 func (m *Memory) Jump(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -107,7 +107,7 @@ func (m *Memory) Release(_ context.Context, leases []eventlog.Lease) error {
 	return nil
 }
 
-// held returns an error unless a lease is held, in the epoch of the log.
+// held returns an error unless a lease is held and its epoch is the log's.
 func (m *Memory) held(l eventlog.Lease) error {
 	switch c, known := m.cursors[cursorKey{l.Endpoint, l.Index}]; {
 	case !known || c.Partition != l.Partition || c.Generation != l.Generation || c.Owner != l.Owner:
@@ -123,7 +123,7 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.noteRemoved(s.Names())
-	before := make(map[string]eventlog.Cursor) // what the old partitions have in common
+	before := make(map[string]eventlog.Cursor) // the old partitions combined
 	parts := make(map[string][]eventlog.Cursor)
 	for key, c := range m.cursors {
 		parts[key.endpoint] = append(parts[key.endpoint], c)
@@ -160,7 +160,8 @@ func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 	return nil
 }
 
-// noteRemoved notes which endpoints are configured, and ends the replays of others.
+// noteRemoved records which endpoints are configured and ends the replays of
+// others.
 func (m *Memory) noteRemoved(configured map[string]bool) {
 	for key, c := range m.cursors {
 		switch {
@@ -178,8 +179,8 @@ func (m *Memory) noteRemoved(configured map[string]bool) {
 	}
 }
 
-// forget removes what is kept of an endpoint but for its cursors, and returns how many
-// parked events that were.
+// forget removes an endpoint's data except its cursors, and returns the number of
+// parked events removed.
 func (m *Memory) forget(endpoint string) (parked int64) {
 	delete(m.controls, endpoint)
 	for key := range m.retries {
@@ -242,7 +243,7 @@ func (m *Memory) discard(unwanted func(eventlog.Retry) bool) map[string]int64 {
 	return n
 }
 
-// ParkedCounts counts as an [eventlog.Archive] does.
+// ParkedCounts counts parked events, as an [eventlog.Archive] does.
 func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -263,7 +264,7 @@ func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount,
 func (m *Memory) Rename(_ context.Context, from, to string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.moveParked() // from an earlier renaming
+	m.moveParked() // from an earlier rename
 	var moving []eventlog.Cursor
 	for key, c := range m.cursors {
 		switch key.endpoint {
@@ -366,7 +367,8 @@ func (m *Memory) SaveGap(_ context.Context, g eventlog.Gap) error {
 	return nil
 }
 
-// saveGap notes a gap, or extends the one that it touches; it returns what is new of it.
+// saveGap records a gap, or extends one that it touches, and returns the part that
+// is new.
 func (m *Memory) saveGap(g eventlog.Gap) (fresh eventlog.Gap) {
 	for i := range m.gaps {
 		known := &m.gaps[i]
@@ -489,8 +491,7 @@ func (m *Memory) Parked(_ context.Context, f eventlog.ParkedFilter) ([]eventlog.
 	}), nil
 }
 
-// sorted returns the parked events that are wanted, which are asked for in the
-// order of the log.
+// sorted returns the parked events that match, in log order.
 func (m *Memory) sorted(limit int, want func(eventlog.Retry) bool) []eventlog.Retry {
 	m.mu.Lock()
 	defer m.mu.Unlock()

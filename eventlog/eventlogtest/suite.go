@@ -14,26 +14,26 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Home is a log under test and the way to append to it.
+// Home is a log under test with the operations that the suite needs.
 type Home struct {
-	// Log may be an [eventlog.Archive], too, or do a part of what one does.
+	// Log may also implement [eventlog.Archive], or parts of it.
 	Log eventlog.Log
 	// Append commits events in a transaction of their own.
 	Append func(t *testing.T, events ...tidings.Event)
-	// Rollback appends events in a transaction that is rolled back; nil where
-	// the log has no transactions.
+	// Rollback appends events in a transaction that is rolled back; nil if the log
+	// has no transactions.
 	Rollback func(t *testing.T, events ...tidings.Event)
-	// Expire removes all events that there are.
+	// Expire removes all events.
 	Expire func(t *testing.T)
-	// Cut removes the events after a position, as though the database had lost them.
+	// Cut removes the events after a position, as if the database had lost them.
 	Cut func(t *testing.T, after int64)
-	// Restart has the database be started anew, and returns the log in it as a process
-	// finds it that starts then.
+	// Restart restarts the database, and returns the log as a newly started process
+	// sees it.
 	Restart func(t *testing.T) eventlog.Log
 }
 
-// Run checks that a log keeps the promises of [eventlog.Log]. The function
-// returns a new, empty log at each call.
+// Run checks that a log fulfills the contract of [eventlog.Log]. open returns a
+// new, empty log at each call.
 func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("events come back numbered in order without gaps", func(t *testing.T) { testRead(t, open(t)) })
 	t.Run("a rollback leaves neither event nor gap", func(t *testing.T) { testRollback(t, open(t)) })
@@ -61,9 +61,9 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("many rows are written at once", func(t *testing.T) { testManyRows(t, open(t)) })
 }
 
-// part is the log as a part of [eventlog.Home] that not every log has: the one in
-// memory is no archive. Its test is left out then; that the SQL logs have all parts is
-// checked where they are compiled.
+// part returns the log as a part of [eventlog.Home], and skips the test if the log
+// does not implement it, like the in-memory one. That the SQL logs implement all
+// parts is checked at compile time.
 func part[T any](t *testing.T, home Home) T {
 	t.Helper()
 	p, ok := home.Log.(T)

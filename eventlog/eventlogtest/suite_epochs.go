@@ -25,7 +25,7 @@ func epochs(t *testing.T, log eventlog.Log) eventlog.Epochs {
 	return all
 }
 
-// gapsOf returns the gaps, without their times; nil where the log can't say.
+// gapsOf returns the gaps without their times; nil if the log can't list them.
 func gapsOf(t *testing.T, log eventlog.Log) []string {
 	t.Helper()
 	teller, ok := log.(interface {
@@ -54,7 +54,7 @@ func sampleAt(sequence int64) eventlog.Retry {
 	return r
 }
 
-// testWentBack has a database lose the end of the log while a process knows more.
+// testWentBack makes a database lose the end of the log while a process knows more.
 func testWentBack(t *testing.T, home Home) {
 	ctx, log := t.Context(), home.Log
 	home.Append(t, Sample(1, 1), Sample(2, 1), Sample(3, 1), Sample(4, 1), Sample(5, 1))
@@ -105,7 +105,7 @@ func testWentBack(t *testing.T, home Home) {
 	if diff := cmp.Diff(map[string]int64{"a 0/1": 5, "b 0/1": 3}, cursors(t, log)); diff != "" {
 		t.Errorf("cursors (-want +got):\n%s", diff)
 	}
-	for _, to := range []int64{9, 8} { // by replicas that knew different ends
+	for _, to := range []int64{9, 8} { // by replicas that knew different heads
 		if err := log.SaveLoss(ctx, 4, to, time.Now()); err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +116,8 @@ func testWentBack(t *testing.T, home Home) {
 	}
 }
 
-// refusesEarlierEpoch checks that nothing is written by whoever knows the log in an
-// earlier epoch: it may have read what was lost.
+// refusesEarlierEpoch checks that writes under an earlier epoch are refused: the
+// writer may have read what was lost.
 func refusesEarlierEpoch(t *testing.T, log eventlog.Log, stale eventlog.Lease) {
 	t.Helper()
 	ctx := t.Context()
@@ -178,8 +178,8 @@ func testRestart(t *testing.T, home Home) {
 	}
 }
 
-// testLostAndUsedAgain has the lost positions be used again before any process that
-// knew more looks.
+// testLostAndUsedAgain reuses the lost positions before any process that knew more
+// reads the log.
 func testLostAndUsedAgain(t *testing.T, home Home) {
 	ctx, log := t.Context(), home.Log
 	home.Append(t, Sample(1, 1), Sample(2, 1), Sample(3, 1), Sample(4, 1))
@@ -188,7 +188,7 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	held := hold(t, log, "a")
 	save(t, log, eventlog.Cursor{Lease: held, Sequence: 2})
 	home.Cut(t, 2)
-	// A process that has not noticed goes on.
+	// A process that has not noticed continues.
 	stale := func(err error) {
 		if err != nil && !errors.Is(err, eventlog.ErrNewEpoch) {
 			t.Fatal(err)

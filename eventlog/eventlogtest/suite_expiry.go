@@ -57,8 +57,8 @@ func testExpiry(t *testing.T, home Home) {
 	}
 }
 
-// When events go, cursors that need them move on, and what they missed is noted: once,
-// and in one gap where it follows on another.
+// When events expire, cursors that need them move on and the gap is recorded once,
+// merged with an adjacent one.
 func testExpiredGaps(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	partitions := []eventlog.Partition{
@@ -170,7 +170,7 @@ func testRemoved(t *testing.T, home Home) {
 	if gone := expire(time.Hour); gone != nil {
 		t.Errorf("an endpoint was removed before its time: %v", gone)
 	}
-	// One that is back, or only disabled, keeps all.
+	// An endpoint that is back, or only disabled, keeps everything.
 	for _, s := range []eventlog.Setup{both, {Partitions: justB.Partitions, Disabled: []string{"a"}}} {
 		prepare(t, log, s)
 		if gone := expire(-time.Hour); gone != nil {

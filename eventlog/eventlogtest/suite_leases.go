@@ -33,7 +33,7 @@ func acquire(t *testing.T, log eventlog.Log, owner string, want ...eventlog.Part
 	return got
 }
 
-// hold makes an endpoint's cursor and takes its lease.
+// hold creates an endpoint's cursor and acquires its lease.
 func hold(t *testing.T, log eventlog.Log, endpoint string) eventlog.Lease {
 	t.Helper()
 	if err := log.Prepare(t.Context(),
@@ -114,7 +114,7 @@ func testLeases(t *testing.T, home Home) {
 	}
 	retry := eventlog.Retry{Endpoint: "a", Event: Sample(1, 1), Attempts: 1, Next: time.Unix(1, 0)}
 	retry.Event.Sequence = 1
-	// Who has lost a lease does not fail the others.
+	// A lost lease does not make the others fail.
 	other := retry
 	other.Event.Sequence = 2
 	refused, err := log.Park(ctx, eventlog.Parking{Lease: first, Retries: []eventlog.Retry{other}},
@@ -131,7 +131,7 @@ func testLeases(t *testing.T, home Home) {
 	if _, err := log.SaveReplay(ctx, first, eventlog.Replay{}); !errors.Is(err, eventlog.ErrLeaseLost) {
 		t.Errorf("saved a replay under a lost lease: %v", err)
 	}
-	if err := log.Release(ctx, []eventlog.Lease{first}); err != nil { // not its own any more
+	if err := log.Release(ctx, []eventlog.Lease{first}); err != nil { // no longer its own
 		t.Fatal(err)
 	}
 	if again := acquire(t, log, "third", whole("a")); len(again) > 0 {

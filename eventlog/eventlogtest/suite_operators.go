@@ -23,7 +23,7 @@ func testControls(t *testing.T, home Home) {
 			t.Fatal(err)
 		}
 	}
-	want.Since = at.Add(time.Microsecond) // said later, whatever the clock said
+	want.Since = at.Add(time.Microsecond) // later, whatever the clock says
 	got, err := log.Controls(ctx)
 	if diff := cmp.Diff(map[string]eventlog.Control{"a": want}, got); diff != "" || err != nil {
 		t.Errorf("controls, %v (-want +got):\n%s", err, diff)
@@ -59,7 +59,7 @@ func testFind(t *testing.T, home Home) {
 		events[i].ID = ""
 		events[i].Time = begin.Add(time.Duration(i) * time.Hour)
 	}
-	last := Sample(99, 1) // with an id of its own
+	last := Sample(99, 1) // with its own id
 	last.Time = begin.Add(50 * time.Hour)
 	home.Append(t, append(events, last)...)
 	advance(t, log)
@@ -139,7 +139,7 @@ func testReplays(t *testing.T, home Home) {
 	}
 }
 
-// Only so many replays of an endpoint wait, and those of others have room beside them.
+// The number of unfinished replays is limited per endpoint.
 func testManyReplays(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	keeper := part[eventlog.ReplayKeeper](t, home)

@@ -12,8 +12,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-// Upgrade checks that a log made by the first migration, in the folder
-// "migrations", keeps its events, cursors and what was said about endpoints.
+// Upgrade checks that a log created by the first migration, in the folder
+// "migrations", keeps its events, cursors and controls.
 func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 	eventlog.Home
 	Migrate(ctx context.Context, more ...sqldb.Migrations) error

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// errRestarted says that an epoch has to begin before anything is numbered.
+// errRestarted means that an epoch must begin before anything is numbered.
 var errRestarted = errors.New("the server was started anew")
 
-// start is an expression: a text that differs for each start of a server, and for each
-// time that the tables were made or emptied by TRUNCATE, as a restore does (VACUUM FULL
-// changes it, too, which does no harm). A log goes back in other ways only if rows are
-// deleted and loaded again, or the server lost what it acknowledged while it ran
-// (synchronous_commit off): only a process that knew more notices that.
+// start returns a SQL expression for a string that differs for each start of the
+// server, and each time the tables are created or truncated, as by a restore.
+// (VACUUM FULL changes it as well, which is harmless.) Otherwise a log can only go
+// back if rows are deleted and loaded again, or if the running server lost
+// acknowledged writes (synchronous_commit off); only a process that had read
+// further notices that.
 func (l *Log) start() string { return start(l.schema) }
 
 func start(schema string) string {
@@ -22,7 +23,7 @@ func start(schema string) string {
 		strings.ReplaceAll(schema, "'", "''") + "tidings_head'))::text)"
 }
 
-// beginEpoch begins an epoch, unless another replica did.
+// beginEpoch begins an epoch unless another replica has done so.
 func (l *Log) beginEpoch(ctx context.Context) error {
 	return l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var head int64

@@ -18,8 +18,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// freezer makes connections over which nothing more is said after a statement:
-// as if the process behind them stood still while its sockets stay open.
+// freezer opens connections that send nothing more after a statement, as if the
+// process were suspended while its sockets stay open.
 type freezer struct {
 	after  string
 	said   atomic.Bool
@@ -49,8 +49,8 @@ func (c freezingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A replica that stands still within a transaction, or is cut off there, holds up
-// the others for a few seconds only.
+// A replica that is suspended or cut off in a transaction blocks the others for
+// only a few seconds.
 func TestFrozenInATransaction(t *testing.T) {
 	partition := eventlog.Partition{Endpoint: "e", Of: 1}
 	number := func(ctx context.Context, log *postgres.Log) error {
@@ -105,7 +105,7 @@ func TestFrozenInATransaction(t *testing.T) {
 				t.Fatal(err)
 			}
 			cfg.DialFunc = freezer.dial
-			cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // a statement is said at once
+			cfg.DefaultQueryExecMode = pgx.QueryExecModeExec // sends a statement in one message
 			frozenDB := stdlib.OpenDB(*cfg)
 			defer frozenDB.Close()
 			done := make(chan error, 1)

@@ -32,10 +32,9 @@ const (
 	notifyChanges = "changes"
 )
 
-// A process that stands still, or is cut off, keeps what it has locked for
-// idleTime: so short that the others don't lose their leases over it. The other
-// bounds are ours and not those of a database or a role, with which nothing might
-// ever be done.
+// A process that is suspended or cut off holds its locks for at most idleTime, so
+// short that others don't lose their leases over it. The other limits override
+// those of the database or the role, which might be too low to get anything done.
 const (
 	idleTime = "3s"
 	lockTime = "5s"
@@ -50,34 +49,34 @@ const now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 type Log struct {
 	sqllog.Tables
 	db              *sql.DB
-	name            string // of the schema
-	schema          string // what goes before the names of tables
+	name            string // the schema's name
+	schema          string // prefix of table names
 	events, history *partitioned
 	outbox          outbox
 }
 
-// Options of a log; the zero value works.
+// Options configures a log. The zero value is usable.
 type Options struct {
-	// Schema is the schema of the log's tables, "tidings" unless set. [Log.Migrate]
-	// creates it. Statements name it, so the search_path is of no matter. Logs in
-	// several schemas of one database have nothing to do with each other.
+	// Schema is the schema of the log's tables, "tidings" by default. [Log.Migrate]
+	// creates it. Statements name it explicitly, so the search_path does not
+	// matter. Logs in different schemas of one database are independent.
 	Schema string
-	// PartitionWidth is how much time one partition of the log and of the history
-	// covers, and so how much longer than its retention an event may stay; 0 means
-	// a day.
+	// PartitionWidth is the time span of one partition of the log and of the
+	// history, and thereby how much longer than its retention an event may stay; 0
+	// means a day.
 	PartitionWidth time.Duration
-	// BoundedSessions says that every session of the pool begins with isolation "read
-	// committed", a statement_timeout and a lock_timeout, whatever the database and
-	// the role say. A statement that writes then needs no transaction of its own,
-	// which saves three round trips.
+	// BoundedSessions means that every session of the pool starts with isolation
+	// level "read committed", a statement_timeout and a lock_timeout, whatever the
+	// database and the role set. Single writing statements then need no
+	// transaction, which saves three round trips.
 	BoundedSessions bool
 }
 
-// DefaultSchema is the schema of a log for which none is chosen.
+// DefaultSchema is the default schema of a log.
 const DefaultSchema = "tidings"
 
-// New returns the log in a database, reached through
-// github.com/jackc/pgx/v5/stdlib. [Log.Migrate] makes its tables.
+// New returns the log in a database that is accessed through
+// github.com/jackc/pgx/v5/stdlib. [Log.Migrate] creates its tables.
 func New(db *sql.DB, o Options) *Log {
 	if o.Schema == "" {
 		o.Schema = DefaultSchema
@@ -107,9 +106,9 @@ func New(db *sql.DB, o Options) *Log {
 	return l
 }
 
-// Channel is the channel of LISTEN and NOTIFY: the name of the schema. A program
-// that listens calls [Log.Notified] with each payload; one that does not polls,
-// and hears of other replicas' events within a second.
+// Channel returns the channel for LISTEN and NOTIFY: the name of the schema. A
+// program that listens calls [Log.Notified] with each payload. One that does not
+// polls, and sees other replicas' events within a second.
 func (l *Log) Channel() string { return l.name }
 
 func hasCode(err error, code string) bool {
@@ -120,10 +119,9 @@ func hasCode(err error, code string) bool {
 	return ok && state.SQLState() == code
 }
 
-// Append writes events in the transaction that makes the changes they tell of.
-// Call it after the changes: whoever changes a row holds it until commit, so the
-// events of one resource get their numbers in commit order. Call [Log.Wake]
-// after the commit.
+// Append writes events in the transaction of the changes that they report. Call it
+// after the changes: a changed row stays locked until commit, so the events of one
+// resource are numbered in commit order. Call [Log.Wake] after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
 	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", "", "", events)
 }
@@ -156,14 +154,14 @@ func (l *Log) Nudge(ctx context.Context) error {
 	return l.Tables.Nudge(ctx)
 }
 
-// Notified wakes this process' readers as a notification on [Channel] says; with
-// an empty payload, as after a connection that broke, all of them.
+// Notified wakes this process's readers for a notification on [Channel]. An empty
+// payload, as after a broken connection, wakes all of them.
 func (l *Log) Notified(payload string) {
 	if payload != notifyChanges {
 		l.Wake()
 	}
 	if payload != notifyEvents {
-		_ = l.Tables.Nudge(context.Background()) // within this process it can't fail
+		_ = l.Tables.Nudge(context.Background()) // can't fail within the process
 	}
 }
 
@@ -185,7 +183,8 @@ func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock
 	}
 }
 
-// ExpireEvents implements [eventlog.Expirer]: it drops the partitions that ended before.
+// ExpireEvents implements [eventlog.Expirer] by dropping partitions that have
+// ended.
 func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.Expiry, err error) {
 	clock, err := l.ExpiryClock(ctx, keep)
 	if err != nil {
@@ -207,7 +206,7 @@ func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.
 	return x, errors.Join(dropped, err)
 }
 
-// ExpireHistory implements [eventlog.Expirer] in the same way.
+// ExpireHistory implements [eventlog.Expirer] by dropping partitions.
 func (l *Log) ExpireHistory(ctx context.Context, keep time.Duration) error {
 	clock, err := l.Number(ctx, "SELECT "+now)
 	if err != nil {

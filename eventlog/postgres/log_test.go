@@ -48,7 +48,8 @@ func openURL(t *testing.T, url string) (*postgres.Log, *sql.DB) {
 	return log, db
 }
 
-// bounded ends the URL of a database whose sessions all begin in the same way.
+// bounded is the URL suffix of a database whose sessions all start with the same
+// settings.
 const bounded = "&statement_timeout=30s&default_transaction_isolation=read%20committed&lock_timeout=10s"
 
 func TestLog(t *testing.T) {
@@ -113,7 +114,8 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 // width is short, so that a test need not wait long for a partition to end.
 const width = time.Second
 
-// expireAll lets events go as time does: with their partition, once it is over.
+// expireAll expires events as the passage of time does: with their partition, once
+// it has ended.
 func expireAll(t *testing.T, log *postgres.Log) {
 	t.Helper()
 	head, err := log.Advance(t.Context())
@@ -280,8 +282,8 @@ func TestNotified(t *testing.T) {
 	}
 }
 
-// A failover to a standby that had not heard of the last partition, or a
-// restored backup, leaves the log without it: the next event makes it anew.
+// A failover to a standby without the last partition, or a restored backup, leaves
+// the log without it: the next event recreates it.
 func TestLostPartition(t *testing.T) {
 	t.Parallel()
 	db, err := sql.Open("pgx", testdb.Postgres(t))

@@ -19,7 +19,7 @@ import (
 //go:embed migrations/*.sql
 var files embed.FS
 
-// migrations returns the log's list and more lists, for its schema.
+// migrations returns the log's migrations and further lists, for its schema.
 func (l *Log) migrations(more []sqldb.Migrations) []sqldb.Migrations {
 	lists := append([]sqldb.Migrations{{
 		Files: sqldb.Folder(files, "migrations"), Go: sqllog.Migrations,
@@ -31,7 +31,7 @@ func (l *Log) migrations(more []sqldb.Migrations) []sqldb.Migrations {
 	return lists
 }
 
-// Pending reports whether [Log.Migrate] has something to do. It writes nothing.
+// Pending reports whether [Log.Migrate] has anything to do. It writes nothing.
 func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error) {
 	for _, m := range l.migrations(more) {
 		if pending, err := m.Pending(ctx, l.db); pending || err != nil {
@@ -41,15 +41,15 @@ func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, erro
 	return false, nil
 }
 
-// Migrate creates or updates the log's schema and tables, and those of more lists
-// of migrations in the same schema. It may be called at every start, by several
-// replicas at once: one does the work, the others wait, for five minutes at most.
-// It takes two connections.
+// Migrate creates or updates the log's schema and tables, and those of further
+// lists of migrations in the same schema. Several replicas may call it at every
+// start: one does the work and the others wait, for up to five minutes. It needs
+// two connections.
 //
-// Before it creates anything it returns an error if the schema holds tables of
-// others with the names of the log's. Tables that an earlier version of this
-// package kept where the search_path leads move to [DefaultSchema]; an error says
-// so if another schema is chosen.
+// It returns an error, and creates nothing, if the schema contains foreign tables
+// with the names of the log's. Tables that an earlier version of this package
+// created on the search_path are moved to [DefaultSchema]; with any other schema
+// this is an error.
 func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	if l.db.Stats().MaxOpenConnections == 1 {
 		return errors.New("migrate: this takes two connections, and the pool has one; raise its limit")
@@ -58,8 +58,8 @@ func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	defer tx.Rollback() //nolint:errcheck // nothing is written in it
-	// The lock is a transaction's, not a session's: poolers may have no sessions.
+	defer tx.Rollback() //nolint:errcheck // it writes nothing
+	// Use a transaction-level lock, since poolers may not support sessions.
 	_, err = tx.ExecContext(ctx,
 		"SET LOCAL lock_timeout = '5min'; SET LOCAL statement_timeout = 0; SET LOCAL "+
 			"idle_in_transaction_session_timeout = 0")
@@ -81,7 +81,8 @@ func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	return nil
 }
 
-// explainRights says which rights in a schema that exists are missing.
+// explainRights adds to an error which privileges on an existing schema are
+// missing.
 func (l *Log) explainRights(ctx context.Context, err error) error {
 	if !hasCode(err, insufficientPrivilege) {
 		return err
@@ -99,8 +100,8 @@ func (l *Log) explainRights(ctx context.Context, err error) error {
 		"already must belong to this role, or to one that it is a member of", err, quote(l.name), user)
 }
 
-// prepareSchema makes sure that the schema is there, and that in it are only
-// tables of these lists, if any.
+// prepareSchema makes sure that the schema exists and contains no foreign tables
+// with the names of these lists.
 func (l *Log) prepareSchema(ctx context.Context, lists []sqldb.Migrations) error {
 	earlier, err := l.findEarlier(ctx)
 	if err != nil {
@@ -141,7 +142,7 @@ func (l *Log) createSchema(ctx context.Context, tx *sql.Tx) error {
 	var user string
 	err := tx.QueryRowContext(ctx, "SELECT to_regnamespace($1) IS NOT NULL, quote_ident(current_user)",
 		quote(l.name)).Scan(&exists, &user)
-	if err == nil && !exists { // IF NOT EXISTS would take the right to create it, even where it exists
+	if err == nil && !exists { // IF NOT EXISTS requires the privilege even if the schema exists
 		_, err = tx.ExecContext(ctx, "CREATE SCHEMA "+quote(l.name))
 	}
 	if hasCode(err, insufficientPrivilege) {
@@ -157,8 +158,8 @@ func (l *Log) createSchema(ctx context.Context, tx *sql.Tx) error {
 
 const insufficientPrivilege = "42501"
 
-// refuseForeign returns an error if the schema holds something with one of the
-// names.
+// refuseForeign returns an error if the schema already contains something with one
+// of the names.
 func (l *Log) refuseForeign(ctx context.Context, names []string) error {
 	var found string
 	err := l.db.QueryRowContext(ctx, `
@@ -177,12 +178,12 @@ func (l *Log) refuseForeign(ctx context.Context, names []string) error {
 	return nil
 }
 
-// schemaVersion is the first version of the log's tables that has a schema of its
-// own. An earlier one kept them where the search_path led.
+// schemaVersion is the first version of the log's tables with a schema of its own.
+// Earlier ones used the search_path.
 const schemaVersion = 3
 
 // findEarlier returns the schema with the tables of an earlier version; empty if
-// there are none, or if this schema has tables already.
+// there are none, or if the log's own schema already has tables.
 func (l *Log) findEarlier(ctx context.Context) (string, error) {
 	var earlier string
 	err := l.db.QueryRowContext(ctx, `
@@ -205,9 +206,9 @@ func (l *Log) findEarlier(ctx context.Context) (string, error) {
 	return earlier, nil
 }
 
-// moveFrom moves the tables of the lists from another schema. What stays there
-// are the tables of versions: with them, a server of the earlier version that is
-// started once more fails instead of beginning anew.
+// moveFrom moves the tables of the lists from another schema. It leaves the version
+// tables there, so that a server of the earlier version fails if it is started
+// again, rather than creating empty tables.
 func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []sqldb.Migrations) error {
 	var names []string
 	for _, m := range lists {
@@ -242,7 +243,7 @@ func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []
 	return nil
 }
 
-// moves returns the beginnings of the statements that move tables, with their
+// moves returns the beginnings of the statements that move tables with their
 // partitions, and sequences: ALTER … SET SCHEMA.
 func moves(ctx context.Context, tx *sql.Tx, schema string, names []string) ([]string, error) {
 	rows, err := tx.QueryContext(ctx, `
@@ -270,8 +271,8 @@ func moves(ctx context.Context, tx *sql.Tx, schema string, names []string) ([]st
 
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
 
-// MigrationFiles returns what [Log.Migrate] does to an empty database as numbered SQL
-// files for other tools, with the tables in a schema; empty means [DefaultSchema].
+// MigrationFiles returns the migrations as numbered SQL files for other tools, for
+// tables in a schema; empty means [DefaultSchema].
 func MigrationFiles(schema string) (fs.FS, error) {
 	l := &Log{schema: quote(cmp.Or(schema, DefaultSchema)) + "."}
 	return l.migrations(nil)[0].Export()

@@ -10,25 +10,26 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 )
 
-// outbox is what a process remembers of the outbox. The database has all that counts.
+// outbox caches what a process knows about the outbox. The database is
+// authoritative.
 type outbox struct {
-	head    atomic.Int64 // the last one known
-	adopted atomic.Bool  // it is known to be of this database system
+	head    atomic.Int64 // last known head
+	adopted atomic.Bool  // known to belong to this database system
 }
 
 const (
-	// batchLimit is how many events one transaction moves at most.
+	// batchLimit is the maximum number of events that one transaction moves.
 	batchLimit = 2000
-	// anyHead is before every head of a log.
+	// anyHead is lower than every head.
 	anyHead = -1
-	// checkViolation is the state of an error about a row that no partition takes.
+	// checkViolation is the SQLSTATE for a row that fits no partition.
 	checkViolation = "23514"
 )
 
-// state begins a statement with the head of the log and the ids of the transactions
-// that ended since the last move, as open intervals. The visible events of all others
-// were moved; neither their dead rows nor what is still open is read. Of the versions
-// of the head only those from position $1 on are read.
+// state returns the start of a statement: the head of the log, and the ids of the
+// transactions that ended since the last move as open intervals. All visible events
+// outside of these were moved already; neither their dead rows nor uncommitted ones
+// are read. Only versions of the head from position $1 on are read.
 func (l *Log) state() string {
 	return `WITH state AS MATERIALIZED (
 		SELECT seq, version, seen::pg_snapshot AS seen, pg_current_snapshot() AS now FROM ` + l.schema +
@@ -43,23 +44,23 @@ func (l *Log) state() string {
 	) `
 }
 
-// unmoved selects at most limit of the events that are to be moved.
+// unmoved returns a query for at most limit of the events to be moved.
 func (l *Log) unmoved(columns string, limit int) string {
 	return fmt.Sprintf(`SELECT found.* FROM ended, LATERAL (
 			SELECT %s FROM %stidings_outbox o WHERE o.xid > low AND o.xid < high ORDER BY o.xid LIMIT %d
 		) found LIMIT %[3]d`, columns, l.schema, limit)
 }
 
-// Advance implements [eventlog.Reader]: it moves events that were committed before
-// from the outbox into the log. Those that are committed meanwhile may wait for the next
-// call, so that it ends however fast they come.
+// Advance implements [eventlog.Reader]. It moves events that were committed before
+// the call from the outbox to the log. Those committed during the call may have to
+// wait for the next one, so that it returns however fast they arrive.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
 	late := 0
 	for {
 		head, more, err := l.move(ctx)
 		switch {
 		case hasCode(err, checkViolation) && late < 3:
-			late++ // the last partition ended meanwhile, or is gone; the next move adds one
+			late++ // the last partition has ended or is gone; the next move adds one
 			l.events.forget()
 		case errors.Is(err, errRestarted):
 			if err := l.beginEpoch(ctx); err != nil {
@@ -73,15 +74,15 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 	}
 }
 
-// move moves the events that there are. more says that they were so many that others
-// have come meanwhile.
+// move moves the current events. more reports that there were so many that others
+// have probably arrived meanwhile.
 func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 	if !l.outbox.adopted.Load() {
 		if err := l.adopt(ctx); err != nil {
 			return 0, false, err
 		}
 	}
-	// Nothing to move is the usual answer of a poll; it should not write.
+	// A poll usually finds nothing to move, and should not write then.
 	head, found, clock, err := l.look(ctx)
 	if err != nil || !found {
 		return head, false, err
@@ -89,8 +90,8 @@ func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 	if err := l.events.ensure(ctx, clock); err != nil {
 		return 0, false, err
 	}
-	// All of what is visible is moved at once, in the order of positions, unless it is
-	// too much: an event that waits must not be overtaken by one of its resource.
+	// Move everything visible at once, in the order of positions, unless there is
+	// too much: a waiting event must not be overtaken by one of its resource.
 	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", batchLimit+1)+
 		`), few AS MATERIALIZED (
 			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
@@ -101,7 +102,7 @@ func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 	return b.head, false, err
 }
 
-// look reads the head of the log, whether there are events to be moved, and the clock.
+// look reads the head of the log, whether there are events to move, and the clock.
 func (l *Log) look(ctx context.Context) (head int64, found bool, clock int64, err error) {
 	var ahead, same bool
 	var epoch string
@@ -123,10 +124,10 @@ func (l *Log) look(ctx context.Context) (head int64, found bool, clock int64, er
 	return head, found, clock, err
 }
 
-// headRow reads the row of a query of the head of the log from position $1 on.
+// headRow scans the row of a query that uses [Log.state].
 func (l *Log) headRow(ctx context.Context, targets []any, query string) error {
 	err := l.Row(ctx, targets, query, l.outbox.head.Load())
-	if errors.Is(err, sql.ErrNoRows) { // the log went back
+	if errors.Is(err, sql.ErrNoRows) { // the head moved back
 		err = l.Row(ctx, targets, query, int64(anyHead))
 	}
 	return err
@@ -134,14 +135,15 @@ func (l *Log) headRow(ctx context.Context, targets []any, query string) error {
 
 type batch struct{ head, n, picked, last int64 }
 
-// moveBatch moves the events of a common table expression named few, from one named
-// pick. seen is an expression: the snapshot all of whose events are moved then, or NULL.
+// moveBatch moves the events of the common table expression few, selected from
+// pick. seen is an expression: the snapshot all of whose events are moved
+// afterwards, or NULL.
 func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b batch, err error) {
 	var epoch string
 	id, start := l.Newest()
 	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
-		// The lock comes in a statement of its own: the next one must see all that
-		// the previous holder moved. The server may be another one than a moment ago.
+		// Lock in a separate statement: the next one must see everything that the
+		// previous holder moved. The server may have changed since the last query.
 		var set string
 		var same bool
 		err := tx.QueryRowContext(ctx, `SELECT seq, set_config('idle_in_transaction_session_timeout', '`+idleTime+
@@ -173,7 +175,7 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 			RETURNING h.seq, n, picked, coalesce(last, 0)`,
 			append([]any{b.head}, args...)...).Scan(&b.head, &b.n, &b.picked, &b.last)
 		if errors.Is(err, sql.ErrNoRows) {
-			return nil // another replica was faster
+			return nil // another replica moved them first
 		}
 		if err != nil || b.n == 0 {
 			return err
@@ -186,13 +188,15 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 	return b, err
 }
 
-// nextVersion is what the versions of the events of one move are above.
+// nextVersion is a SQL expression: the value above which the versions of moved
+// events start.
 const nextVersion = "greatest(state.version, (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint)"
 
-// told is a common table expression: the moved rows as events. Those of triggers and of
-// emit() are completed. Of what triggers tell of a resource in one transaction, an
-// "updated" is left out unless it stands alone: the others are the news, or the last of
-// several. Transactions of another database system have no ids any more; see adopt.
+// told returns a common table expression with the moved rows as events. Those
+// written by triggers and emit() are completed. Of the events that triggers wrote
+// for one resource in one transaction, an "updated" is dropped if there is another
+// kind of event or a later "updated". Transaction ids from another database system
+// are not usable; see adopt.
 func (l *Log) told() string {
 	return `kept AS (
 			SELECT m.*, s.url AS template, row_number() OVER (ORDER BY m.position) AS nth FROM (
@@ -225,15 +229,15 @@ func (l *Log) told() string {
 		)`
 }
 
-// clean is an expression: a column of texts as an event can have it.
+// clean returns an expression: a text column made valid for an event.
 func (l *Log) clean(column string) string {
 	return `CASE WHEN ` + column + ` ~ '^[ -~]*$' AND octet_length(` + column + `) <= 512 THEN ` + column + ` ELSE ` +
 		l.schema + `tidings_clean(` + column + `) END`
 }
 
-// drain moves in batches what is visible now, in the order of positions. What is
-// committed later may have a lower position, and waits for the next time; so does all
-// that follows from it.
+// drain moves everything visible now in batches, in the order of positions. Events
+// committed later may have lower positions; they and everything that depends on
+// them wait for the next call.
 func (l *Log) drain(ctx context.Context) error {
 	var snapshot string
 	var first sql.NullInt64
@@ -257,8 +261,8 @@ func (l *Log) drain(ctx context.Context) error {
 	}
 }
 
-// adopt has all events in the outbox looked at again if they came from another database
-// system, by a dump: transactions have other ids there.
+// adopt makes all events in the outbox be examined again if they came from another
+// database system through a dump, because transaction ids differ there.
 func (l *Log) adopt(ctx context.Context) error {
 	var system string
 	err := l.Row(ctx, []any{&system}, "SELECT system_identifier::text FROM pg_control_system()")
@@ -288,10 +292,10 @@ func (l *Log) adopt(ctx context.Context) error {
 	return err
 }
 
-// unnumberedLimit is how many events Unnumbered counts.
+// unnumberedLimit is the highest number that Unnumbered returns.
 const unnumberedLimit = 100_000
 
-// Unnumbered implements [eventlog.Archive]; it counts no more than 100,000.
+// Unnumbered implements [eventlog.Archive]. It counts up to 100,000.
 func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
 	var n int64
 	err := l.headRow(ctx, []any{&n}, l.state()+"SELECT (SELECT count(*) FROM ("+

@@ -34,8 +34,8 @@ func query(t *testing.T, db interface {
 	return n
 }
 
-// Transactions elsewhere that keep a snapshot, or their own changes, do not make a
-// look at the outbox read what was numbered, rolled back, or is still open.
+// Other transactions that hold a snapshot or uncommitted changes do not make a look
+// at the outbox read events that were numbered, rolled back or are uncommitted.
 func TestOutboxReadsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
@@ -242,8 +242,8 @@ func TestIsolationOfApplications(t *testing.T) {
 	}
 }
 
-// What a server of an earlier version writes and numbers while others run already is
-// neither lost nor numbered twice.
+// Events that a server of an earlier version writes and numbers alongside newer
+// ones are neither lost nor numbered twice.
 func TestOutboxOfAnEarlierVersion(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -262,7 +262,7 @@ func TestOutboxOfAnEarlierVersion(t *testing.T) {
 	}
 }
 
-// A dump that is restored elsewhere has ids of transactions of another database system.
+// A dump restored elsewhere contains transaction ids of another database system.
 func TestDumpRestoredElsewhere(t *testing.T) {
 	t.Parallel()
 	for _, ids := range []string{"5", "pg_current_xact_id()::text::bigint + 1000000"} {
@@ -280,7 +280,8 @@ func TestDumpRestoredElsewhere(t *testing.T) {
 	}
 }
 
-// A log that went back, as after a failover that lost its end, is read from its head.
+// A log that went back, as after a failover that lost its end, is read from its new
+// head.
 func TestHeadThatWentBack(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)

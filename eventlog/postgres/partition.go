@@ -14,35 +14,35 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 )
 
-// partitioned is a table that is partitioned by time, in microseconds. The names
-// of its partitions hold their bounds, and each begins where the last one ends.
+// partitioned is a table partitioned by time, in microseconds. The names of its
+// partitions contain their bounds, and each begins where the previous one ends.
 type partitioned struct {
 	log    *Log
-	schema string // what goes before the names of tables
+	schema string // prefix of table names
 	table  string
 	column string
 	width  time.Duration
 
 	mu           sync.Mutex
-	since, until int64     // there are partitions for all that is between
-	retry        time.Time // when to try again to add one, after it did not work
+	since, until int64     // partitions cover everything in between
+	retry        time.Time // when to retry adding one after a failure
 }
 
-// A change of partitions waits for others that change the table, such as VACUUM,
-// ANALYZE or CREATE INDEX. If there is no hurry it gives up soon, and tries again.
+// Changing partitions waits for other operations on the table, such as VACUUM,
+// ANALYZE or CREATE INDEX. If it is not urgent, it gives up soon and is retried
+// later.
 const (
 	patientLockTime = "SET LOCAL lock_timeout = '3s'"
 	hastyLockTime   = "SET LOCAL lock_timeout = '50ms'"
 )
 
-// lockName waits for an advisory lock and holds it until the end of the
-// transaction. The name has the schema in it: other logs in the database are not
-// kept waiting.
+// lockName takes an advisory lock until the end of the transaction. The name
+// includes the schema, so that other logs in the database are not blocked.
 const lockName = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 
-// ensure makes sure that there is a partition for what is written at a time. It adds
-// the next one a whole width ahead; as long as there is room now, it is no error if
-// that does not work yet.
+// ensure makes sure that there is a partition for rows written at a time. It adds
+// the next one a whole width ahead. As long as the current one suffices, failing to
+// add the next is not an error.
 func (p *partitioned) ensure(ctx context.Context, clock int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,7 +72,7 @@ func (p *partitioned) ensure(ctx context.Context, clock int64) error {
 		since, until = around(partitions, clock)
 		return nil
 	})
-	if err == nil { // only what was committed is there
+	if err == nil { // only committed partitions count
 		p.since, p.until = since, until
 		return nil
 	}
@@ -85,8 +85,9 @@ func (p *partitioned) ensure(ctx context.Context, clock int64) error {
 
 func (p *partitioned) room(clock int64) bool { return p.since <= clock && clock < p.until }
 
-// cover adds the partition that has a time, unless there is one: from the end of the one
-// before it up to a width later, or to the one after it. It returns all, sorted.
+// cover adds a partition that contains a time unless there is one. It spans from
+// the end of the previous partition to one width after the time, or to the next
+// partition. It returns all partitions, sorted.
 func (p *partitioned) cover(ctx context.Context, tx *sql.Tx, partitions []partition, at int64) ([]partition, error) {
 	width := p.width.Microseconds()
 	next := partition{from: at - width, to: at + width}
@@ -101,7 +102,7 @@ func (p *partitioned) cover(ctx context.Context, tx *sql.Tx, partitions []partit
 		}
 	}
 	name := next.name(p.table)
-	// Attached, not created in its place: that keeps no reader waiting.
+	// Attach a table rather than create a partition, which would block readers.
 	_, err := tx.ExecContext(ctx,
 		fmt.Sprintf(`CREATE TABLE %[1]s (LIKE %[2]s INCLUDING ALL, CHECK (%[5]s >= %[3]d AND %[5]s < %[4]d));
 		ALTER TABLE %[2]s ATTACH PARTITION %[1]s FOR VALUES FROM (%[3]d) TO (%[4]d)`,
@@ -112,7 +113,7 @@ func (p *partitioned) cover(ctx context.Context, tx *sql.Tx, partitions []partit
 	return sorted(append(partitions, next)), nil
 }
 
-// around returns the bounds of the partitions that follow each other around a time.
+// around returns the bounds of the contiguous partitions around a time.
 func around(partitions []partition, at int64) (since, until int64) {
 	for _, existing := range partitions { // sorted
 		if existing.from != until {
@@ -131,23 +132,24 @@ func sorted(partitions []partition) []partition {
 	return partitions
 }
 
-// forget has ensure look again at which partitions there are: after a failover the
-// last one may be gone.
+// forget makes ensure read the partitions again: after a failover the last one may
+// be gone.
 func (p *partitioned) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.since, p.until = 0, 0
 }
 
-// detachTime bounds what waits for transactions that read the table. It keeps nobody
-// else waiting, and goes on the next time. Removing the files of a table may take longer.
+// detachTime bounds waiting for transactions that read the table. That blocks
+// nobody else and is resumed the next time. Dropping a table's files may take
+// longer, up to dropTime.
 const (
 	detachTime = 3 * time.Second
 	dropTime   = 30 * time.Second
 )
 
-// dropBefore drops partitions that end before a time, except for the last one.
-// Neither readers nor writers of the table wait for it.
+// dropBefore drops partitions that end before a time, except the last one. It
+// blocks neither readers nor writers of the table.
 func (p *partitioned) dropBefore(ctx context.Context, before int64) error {
 	err := p.drop(ctx, before)
 	if err != nil {
@@ -166,10 +168,10 @@ func (p *partitioned) drop(ctx context.Context, before int64) error {
 			break
 		}
 		how := "CONCURRENTLY"
-		if existing.pending { // it was interrupted
+		if existing.pending { // an earlier detach was interrupted
 			how = "FINALIZE"
 		}
-		// Not within a transaction: PostgreSQL does this in two of its own.
+		// Not in a transaction: PostgreSQL uses two of its own.
 		statement := "ALTER TABLE " + p.schema + p.table + " DETACH PARTITION " + p.schema +
 			existing.name(p.table) + " " + how
 		if err := p.step(ctx, detachTime, statement); err != nil {
@@ -188,7 +190,7 @@ func (p *partitioned) drop(ctx context.Context, before int64) error {
 	return nil
 }
 
-// step runs a statement by itself.
+// step runs a statement outside of a transaction.
 func (p *partitioned) step(ctx context.Context, limit time.Duration, statement string) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -198,15 +200,15 @@ func (p *partitioned) step(ctx context.Context, limit time.Duration, statement s
 	return nil
 }
 
-// farAhead is a time that no partition reaches unless it was added while the clock was
-// wrong.
+// farAhead returns a time that partitions reach only if they were added while the
+// clock was wrong.
 func (p *partitioned) farAhead(clock int64) int64 {
 	return clock + 3*max(p.width, 24*time.Hour).Microseconds()
 }
 
-// cut ends partitions that were added while the clock was far ahead, and gives rows that
-// were written then the time it is now: they would stay for as long as it was ahead. It
-// says what it did.
+// cut shortens or removes partitions that were added while the clock was far ahead,
+// and gives the rows written then the current time; otherwise they would stay for
+// as long as it was ahead. It returns a notice for each.
 func (p *partitioned) cut(ctx context.Context, clock int64) (done []string, err error) {
 	partitions, _, err := p.list(ctx, p.log.db)
 	if err != nil || len(partitions) == 0 || partitions[len(partitions)-1].to <= p.farAhead(clock) {
@@ -247,7 +249,7 @@ func (p *partitioned) cut(ctx context.Context, clock int64) (done []string, err 
 	return done, nil
 }
 
-// remove drops a partition that is empty.
+// remove drops a partition if it is empty.
 func (p *partitioned) remove(ctx context.Context, old partition) error {
 	return p.change(ctx, patientLockTime, func(ctx context.Context, tx *sql.Tx, _ []partition) error {
 		name := p.schema + old.name(p.table)
@@ -264,10 +266,10 @@ func (p *partitioned) remove(ctx context.Context, old partition) error {
 	})
 }
 
-// shorten has a partition end at a time after all that is in it.
+// shorten moves the end of a partition to a time after all its rows.
 func (p *partitioned) shorten(ctx context.Context, old partition, to int64) error {
 	name, next := p.schema+old.name(p.table), partition{from: old.from, to: to}.name(p.table)
-	// The constraint is checked beforehand, so that readers wait for no scan.
+	// Validate the constraint first, so that readers do not wait for a scan.
 	for _, statement := range []string{
 		fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS shortened, ADD CONSTRAINT shortened CHECK (%s >= %d "+
 			"AND %[2]s < %d) NOT VALID",
@@ -289,13 +291,13 @@ func (p *partitioned) shorten(ctx context.Context, old partition, to int64) erro
 
 type partition struct {
 	from, to int64
-	pending  bool // it is being detached
+	pending  bool // is being detached
 }
 
 func (p partition) name(table string) string { return fmt.Sprintf("%s_%d_%d", table, p.from, p.to) }
 
-// change runs do with the partitions that there are, sorted; nobody else adds any
-// meanwhile.
+// change calls do with the existing partitions, sorted, while holding a lock that
+// keeps others from adding any.
 func (p *partitioned) change(
 	ctx context.Context, lockTime string, do func(context.Context, *sql.Tx, []partition) error,
 ) error {
@@ -315,7 +317,8 @@ func (p *partitioned) change(
 	return nil
 }
 
-// list returns the partitions, sorted, and those that were detached and not dropped yet.
+// list returns the partitions, sorted, and those that were detached but not
+// dropped.
 func (p *partitioned) list(ctx context.Context, db interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 },
@@ -336,7 +339,7 @@ func (p *partitioned) list(ctx context.Context, db interface {
 		}
 		bounds := strings.Split(strings.TrimPrefix(name, p.table+"_"), "_")
 		if len(bounds) != 2 {
-			continue // somebody else's
+			continue // not ours
 		}
 		from, err1 := strconv.ParseInt(bounds[0], 10, 64)
 		to, err2 := strconv.ParseInt(bounds[1], 10, 64)

@@ -15,8 +15,8 @@ import (
 
 const partitionCount = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tidings.tidings_events'::regclass"
 
-// What VACUUM, ANALYZE and CREATE INDEX hold on the log keeps a partition from being
-// added, but nothing from being numbered as long as there is room.
+// Locks held by VACUUM, ANALYZE and CREATE INDEX prevent a partition from being
+// added, but not events from being numbered while the current one suffices.
 func TestMaintenanceDoesNotStopNumbering(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -52,8 +52,8 @@ func TestMaintenanceDoesNotStopNumbering(t *testing.T) {
 	}
 }
 
-// A transaction that reads the log keeps a partition from going, and nobody else from
-// reading meanwhile; what was interrupted is done once it has ended.
+// A transaction that reads the log keeps a partition from being dropped but does
+// not block other readers; the interrupted drop is finished once it has ended.
 func TestDropBlocksNobody(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -111,8 +111,8 @@ func TestDropBlocksNobody(t *testing.T) {
 	}
 }
 
-// A clock that was set forward lets nothing expire, until it is set back or has gone on
-// for as long as events are kept.
+// If the clock was set forward, nothing expires until it is set back or the
+// retention has passed.
 func TestClockSetForward(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -139,7 +139,7 @@ func TestClockSetForward(t *testing.T) {
 	}
 }
 
-// Partitions and times of a clock that was years ahead are put right.
+// Partitions and times from a clock that was years ahead are corrected.
 func TestPartitionsOfTheFuture(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -179,7 +179,7 @@ func TestPartitionsOfTheFuture(t *testing.T) {
 	}
 }
 
-// A clock that goes back before all partitions finds room there, too.
+// A clock that goes back before all partitions still finds one.
 func TestClockBeforeAllPartitions(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)

@@ -1,6 +1,6 @@
-// Package sqldb is what those share who keep tables in a database, an event log and the
-// program beside it: statements, connections and transactions with bounds, and
-// migrations.
+// Package sqldb is shared by the packages that keep tables in a database, the event
+// log and the program's own: statements, connections and transactions with limits,
+// and migrations.
 package sqldb
 
 import (
@@ -16,7 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// How long a statement waits for a connection, and between tries to make one.
+// How long a statement waits for a connection, and the pauses between attempts to
+// open one.
 const (
 	connTime      = 10 * time.Second
 	minConnPause  = 20 * time.Millisecond
@@ -28,18 +29,18 @@ type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Do runs do with a connection of a pool. It waits 10 seconds at most for one to
-// be free, also for a server that is starting or has as many connections as it
-// can. The context that do gets ends after a limit.
+// Do calls do with a connection from a pool. It waits up to 10 seconds for one to
+// become free, including for a server that is starting or has reached its
+// connection limit. The context passed to do ends after limit.
 //
-// If the error is an [eventlog.UnavailableError], the connection is closed: the
-// next one may lead to a server that works.
+// If the error is an [eventlog.UnavailableError], the connection is closed: a new
+// one may reach a server that works.
 func Do(ctx context.Context, db *sql.DB, limit time.Duration, do func(context.Context, *sql.Conn) error) error {
 	conn, err := acquire(ctx, db)
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // it only goes back to the pool
+	defer conn.Close() //nolint:errcheck // only returns it to the pool
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err = do(limited, conn)
@@ -47,18 +48,18 @@ func Do(ctx context.Context, db *sql.DB, limit time.Duration, do func(context.Co
 		err = &eventlog.UnavailableError{Reason: "the database did not answer in time", Err: err}
 	}
 	if _, away := errors.AsType[*eventlog.UnavailableError](err); away {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // has the pool close it
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // makes the pool close it
 	}
 	return err
 }
 
-// beginRetries is how often a transaction that lost its connection as it began
-// gets another one.
+// beginRetries is how often a transaction is retried if its connection broke while
+// it began.
 const beginRetries = 2
 
-// Transact runs do in a transaction on a connection of a pool, as [Do] does, and
-// commits it. begin makes settings in it first. A connection may have been lost
-// since it was last used; as nothing was done yet, another one takes its place.
+// Transact calls do in a transaction on a connection from a pool, like [Do], and
+// commits it. begin is called first, to make settings. If the connection broke
+// before do was called, it retries on another one.
 func Transact(
 	ctx context.Context, db *sql.DB, limit time.Duration, o *sql.TxOptions, begin,
 	do func(context.Context, *sql.Tx) error,
@@ -69,7 +70,7 @@ func Transact(
 			connected = true
 			tx, err := conn.BeginTx(ctx, o)
 			if err == nil {
-				defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+				defer tx.Rollback() //nolint:errcheck // no-op after a commit
 				err = begin(ctx, tx)
 			}
 			if err, _ = eventlog.Unavailable(err); err != nil {
@@ -90,23 +91,23 @@ func Transact(
 	}
 }
 
-// isLost reports whether the connection broke, or its server is about to go.
+// isLost reports whether the connection broke or its server is shutting down.
 func isLost(err error) bool {
 	if state := sqlState(err); state != "" {
 		return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
 	}
 	_, away := errors.AsType[*eventlog.UnavailableError](err)
-	_, said := errors.AsType[interface {
+	_, sqlite := errors.AsType[interface {
 		error
 		Code() int
-	}](err) // by SQLite, which has no connections to lose
-	return away && !said && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded)
+	}](err) // SQLite, which has no connections to lose
+	return away && !sqlite && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func acquire(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	waiting, cancel := context.WithTimeout(ctx, connTime)
 	defer cancel()
-	var full error // what a server said that has no room
+	var full error // error of a server that has no free connection
 	for pause := minConnPause; ; pause = min(2*pause, mostConnPause) {
 		conn, err := db.Conn(waiting)
 		switch {
@@ -127,14 +128,14 @@ func acquire(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	}
 }
 
-// isFull reports whether PostgreSQL said, as a connection was made, that it has
-// too many of them or is starting. Both pass by themselves.
+// isFull reports whether PostgreSQL refused a connection because it has too many or
+// is starting. Both are temporary.
 func isFull(err error) bool {
 	state := sqlState(err)
 	return state == "53300" || state == "57P03"
 }
 
-// sqlState returns what code PostgreSQL gave an error, if it did.
+// sqlState returns the SQLSTATE of a PostgreSQL error, or an empty string.
 func sqlState(err error) string {
 	if pg, ok := errors.AsType[interface {
 		error
@@ -145,8 +146,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// noConnection is why there is no connection; without a reason, all of them are
-// in use.
+// noConnection returns the error for a missing connection. Without a reason, all
+// connections are in use.
 func noConnection(reason, err error) error {
 	if reason == nil {
 		return &eventlog.UnavailableError{Reason: "no connection to the database became free in time", Err: err}
@@ -154,6 +155,6 @@ func noConnection(reason, err error) error {
 	if away, ok := eventlog.Unavailable(reason); ok {
 		return away
 	}
-	// A password or a name that is wrong now, or a host.
+	// The password, a name or the host may be wrong.
 	return &eventlog.UnavailableError{Reason: "no connection to the database can be made", Err: reason}
 }

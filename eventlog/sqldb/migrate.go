@@ -14,23 +14,23 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// Migrations are a numbered list of changes of a database, forward only.
+// Migrations is a numbered, forward-only list of database migrations.
 type Migrations struct {
 	Dialect goose.Dialect
-	// Schema is the schema of the tables, quoted, with the dot that goes before a
-	// table's name, such as `"tidings".`; empty on SQLite, which has none.
+	// Schema is the prefix of table names: the quoted schema and a dot, such as
+	// `"tidings".`; empty on SQLite, which has no schemas.
 	Schema string
 	// Files are the numbered SQL files. They name no schema.
 	Files fs.FS
-	// Go are changes that SQL can't express, by their number in the list. They get
-	// the transaction that each is run in, and the schema.
+	// Go holds migrations that SQL can't express, by number. They get the
+	// transaction that they run in and the schema.
 	Go map[int64]func(ctx context.Context, tx *sql.Tx, schema string) error
-	// Table is where it notes how far it came.
+	// Table is the name of the version table.
 	Table string
 }
 
-// Run does what is to be done. It may be called at every start, but not by two
-// processes at once.
+// Run applies the pending migrations. It may be called at every start, but not
+// concurrently by two processes.
 func (m Migrations) Run(ctx context.Context, db *sql.DB) error {
 	provider, err := m.provider(db)
 	if err != nil {
@@ -42,8 +42,8 @@ func (m Migrations) Run(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// Pending reports whether [Migrations.Run] has something to do. On PostgreSQL it
-// writes nothing.
+// Pending reports whether any migrations are pending. On PostgreSQL it writes
+// nothing.
 func (m Migrations) Pending(ctx context.Context, db *sql.DB) (bool, error) {
 	if m.Schema != "" {
 		if exists, err := m.exists(ctx, db); err != nil || !exists {
@@ -57,11 +57,11 @@ func (m Migrations) Pending(ctx context.Context, db *sql.DB) (bool, error) {
 	return provider.HasPending(ctx)
 }
 
-// created finds the names of tables, indexes and sequences.
+// created matches the names of created tables, indexes and sequences.
 var created = regexp.MustCompile(`(?im)^CREATE\s+(?:UNIQUE\s+)?(?:TABLE|INDEX|SEQUENCE)\s+(\w+)`)
 
-// Creates returns the names of tables, indexes and sequences that the list
-// creates on PostgreSQL: up to the version that the database is at, and beyond it.
+// Creates returns the names of the tables, indexes and sequences that the list
+// creates on PostgreSQL, up to the database's version and after it.
 func (m Migrations) Creates(ctx context.Context, db *sql.DB) (before, after []string, err error) {
 	provider, err := m.provider(db)
 	if err != nil {
@@ -79,7 +79,7 @@ func (m Migrations) Creates(ctx context.Context, db *sql.DB) (before, after []st
 		after = []string{m.Table}
 	}
 	for _, source := range provider.ListSources() {
-		if source.Type == goose.TypeGo { // creates nothing
+		if source.Type == goose.TypeGo { // they create nothing
 			continue
 		}
 		text, err := fs.ReadFile(m.Files, source.Path)
@@ -94,7 +94,8 @@ func (m Migrations) Creates(ctx context.Context, db *sql.DB) (before, after []st
 			}
 		}
 	}
-	// What a later version creates under a name that it has renamed is ours, too.
+	// A name that a later version reuses after renaming the old object is ours as
+	// well.
 	after = slices.DeleteFunc(after, func(name string) bool { return slices.Contains(before, name) })
 	return before, after, nil
 }
@@ -130,13 +131,14 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	return provider, nil
 }
 
-// readCommitted is the first statement of each migration on PostgreSQL: goose asks for no
-// isolation, and in another one than this a change fails that meets another.
+// readCommitted is the first statement of each migration on PostgreSQL. goose does
+// not set an isolation level, and with a stricter one concurrent changes would
+// fail.
 const readCommitted = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 
-// inSchema returns the files with first statements that make the schema the only one,
-// and let each statement take its time and see what others committed, up to the end of
-// the transaction that each file is run in.
+// inSchema returns the files with initial statements that make the schema the only
+// one on the search path, disable the statement timeout, and set the isolation
+// level, all until the end of the file's transaction.
 func (m Migrations) inSchema() (fs.FS, error) {
 	const up = "-- +goose Up\n"
 	names, err := fs.Glob(m.Files, "*.sql")
@@ -159,8 +161,8 @@ func (m Migrations) inSchema() (fs.FS, error) {
 	return files, nil
 }
 
-// versions is a table of versions in a schema, whose name goose can't look for if
-// it is quoted.
+// versions is a version table in a schema. goose itself cannot check for the
+// table's existence if its name is quoted.
 type versions struct {
 	database.Store
 	of Migrations
@@ -171,7 +173,7 @@ func (v versions) TableExists(ctx context.Context, db database.DBTxConn) (bool, 
 	return v.of.exists(ctx, db)
 }
 
-// exists reports whether there is a table of versions.
+// exists reports whether the version table exists.
 func (m Migrations) exists(ctx context.Context, db interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 },
@@ -180,8 +182,8 @@ func (m Migrations) exists(ctx context.Context, db interface {
 	return exists, err
 }
 
-// Folder is a folder of embedded files; that it is there was decided at build
-// time.
+// Folder returns a folder of embedded files. It panics if the folder does not
+// exist, which is known at build time.
 func Folder(files fs.FS, folder string) fs.FS {
 	sub, err := fs.Sub(files, folder)
 	if err != nil {

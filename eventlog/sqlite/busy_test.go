@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
 
-// The log's transactions wait for those of a program that writes at the same time, also
-// in a pool whose transactions take the write lock only when they write.
+// The log's transactions wait for concurrent writers, even in a pool whose
+// transactions take the write lock only when they write.
 func TestTransactionsWaitForOtherWriters(t *testing.T) {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db")+
 		"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(30000)")

@@ -12,8 +12,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
 
-// Events whose own times are wrong take no others with them, and keep none; a clock
-// that was set forward lets nothing expire.
+// Events with wrong times neither expire others early nor keep them; nothing
+// expires after the clock was set forward.
 func TestWrongTimes(t *testing.T) {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "log.db"))
 	if err != nil {

@@ -1,11 +1,11 @@
-// Package sqlite keeps the event log in a SQLite database, the one that holds
-// the program's own tables. SQLite has one writer, so appending inside a
-// transaction gives commit order directly. One process at a time may deliver
-// from it: the one that started last.
+// Package sqlite stores the event log in the SQLite database that holds the
+// program's own tables. SQLite has a single writer, so events appended inside a
+// transaction are in commit order. Only one process at a time may deliver from the
+// database: the one that started last.
 //
-// The driver is the program's choice; Tidings uses modernc.org/sqlite. The
-// database should be in WAL mode with synchronous=FULL, so that an acknowledged
-// change survives a power cut.
+// Any driver may be used; Tidings uses modernc.org/sqlite. The database should be
+// in WAL mode with synchronous=FULL, so that an acknowledged change survives a
+// power failure.
 package sqlite
 
 import (
@@ -37,13 +37,13 @@ const now = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
 type Log struct {
 	sqllog.Tables
 	writer *sql.DB
-	start  string // of this process
+	start  string // identifies this process
 	begun  atomic.Bool
 }
 
-// New returns the log in a database; [Log.Migrate] makes its tables. The pools may
-// be the same; a pool of one connection for the writer keeps SQLite from
-// refusing a second one with "database is locked".
+// New returns the log in a database. [Log.Migrate] creates its tables. The pools
+// may be the same. Limiting the writer pool to one connection avoids "database is
+// locked" errors.
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
 		Tables: sqllog.New(reader, writer, sqllog.Dialect{
@@ -54,15 +54,16 @@ func New(reader, writer *sql.DB) *Log {
 	}
 }
 
-// immediate makes a transaction take the write lock as it begins, and wait for it,
-// whatever the pool's transactions begin with: one that has read before can't wait.
+// immediate makes a transaction take the write lock when it begins, and wait for
+// it, however the pool begins transactions. A transaction that has already read
+// can't wait.
 const immediate = "UPDATE tidings_cursors SET endpoint = endpoint WHERE false"
 
-// head is an expression: the position of the last event that there was.
+// head is a SQL expression: the position of the last event, expired or not.
 const head = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'), 0)"
 
-// Append writes events in the transaction that makes the changes they tell of.
-// Call it last in the transaction, and [Log.Wake] after the commit.
+// Append writes events in the transaction of the changes that they report. Call it
+// last in the transaction, and [Log.Wake] after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
 	return sqllog.InsertEvents(ctx, tx, "tidings_events", "logged_at", now, events)
 }
@@ -72,8 +73,8 @@ func (l *Log) Publish(ctx context.Context, events []eventlog.Publication) ([]str
 	return l.PublishWith(ctx, events, l.Append)
 }
 
-// Advance implements [eventlog.Reader]: what is committed has its number. The first call
-// of a process begins an epoch, since the file may have come from a backup.
+// Advance implements [eventlog.Reader]. Committed events are already numbered. The
+// first call in a process begins an epoch, since the file may come from a backup.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
 	for {
 		var end int64
@@ -118,17 +119,19 @@ func (l *Log) Oldest(ctx context.Context) (int64, error) {
 	return l.OldestOr(ctx, head)
 }
 
-// Join implements [eventlog.Leases]: whatever delivered from the database before
-// has ended, or has to.
+// Join implements [eventlog.Leases]. It removes all other replicas: a process that
+// delivered from the database before has ended, or must end.
 func (l *Log) Join(ctx context.Context, r eventlog.Replica, ttl time.Duration) error {
 	return l.JoinAfter(ctx, "DELETE FROM tidings_replicas", r, ttl)
 }
 
-// expireBatch is how many rows go at once: writers wait for no more.
+// expireBatch is how many rows are deleted at once, so that writers need not wait
+// long.
 const expireBatch = 1000
 
-// ExpireEvents implements [eventlog.Expirer]. Events go in the order of the log; one that
-// was logged while the clock was ahead goes with the next that was not.
+// ExpireEvents implements [eventlog.Expirer]. Events are removed in log order. One
+// that was logged while the clock was ahead is removed together with the next one
+// that was not.
 func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.Expiry, err error) {
 	clock, err := l.ExpiryClock(ctx, keep)
 	if err != nil {
@@ -136,7 +139,7 @@ func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.
 	}
 	x.At = time.UnixMicro(clock).UTC()
 	before := clock - keep.Microseconds()
-	// Above the last event there is one that is not logged yet.
+	// Without an event in that range, end is one past the last event before it.
 	end, err := l.Number(ctx, `SELECT coalesce(
 			(SELECT seq FROM tidings_events WHERE logged_at >= $1 AND logged_at <= $2 ORDER BY seq LIMIT 1),
 			(SELECT max(seq) + 1 FROM tidings_events WHERE logged_at < $1))`, before,
@@ -175,7 +178,7 @@ func (l *Log) expire(ctx context.Context, statement string, end int64) error {
 	}
 }
 
-// Migrate creates or updates the log's tables, and those of more lists of
+// Migrate creates or updates the log's tables and those of further lists of
 // migrations. It may be called at every start.
 func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	for _, m := range migrations(more) {
@@ -186,7 +189,7 @@ func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	return nil
 }
 
-// Pending reports whether [Log.Migrate] has something to do.
+// Pending reports whether [Log.Migrate] has anything to do.
 func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error) {
 	for _, m := range migrations(more) {
 		if pending, err := m.Pending(ctx, l.writer); pending || err != nil {
@@ -207,6 +210,5 @@ func migrations(more []sqldb.Migrations) []sqldb.Migrations {
 	return lists
 }
 
-// MigrationFiles returns what [Log.Migrate] does to an empty database as numbered SQL
-// files for other tools.
+// MigrationFiles returns the migrations as numbered SQL files for other tools.
 func MigrationFiles() (fs.FS, error) { return migrations(nil)[0].Export() }

@@ -64,8 +64,8 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 	return nil
 }
 
-// roomForReplay returns an error if an endpoint has no room for another replay. Others
-// that add one of the same endpoint wait for the end of the transaction.
+// roomForReplay returns an error if an endpoint has too many replays. It blocks
+// concurrent additions for the same endpoint until the end of the transaction.
 func (t *Tables) roomForReplay(ctx context.Context, tx *sql.Tx, endpoint string) error {
 	var held, unfinished int
 	err := tx.QueryRowContext(ctx, "SELECT 1 FROM "+t.schema+"tidings_cursors WHERE endpoint = $1 AND part = 0"+

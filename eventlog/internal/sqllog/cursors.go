@@ -62,8 +62,8 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 		}
 		for _, p := range missing {
 			if old, known := existing[p.Endpoint]; known && p.Index == 0 {
-				// The new ones stay with an old owner, which does not know them, until
-				// it has ended all it does for the old ones.
+				// The new partitions stay with an old owner, which does not know
+				// them, until it has finished with the old ones.
 				_, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+
 					"tidings_cursors WHERE endpoint = $1 AND parts = $2", p.Endpoint, old.of)
 				if err != nil {
@@ -92,8 +92,8 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 	})
 }
 
-// forgetOld makes sure that an endpoint without a cursor inherits nothing from one
-// that had its name.
+// forgetOld makes sure that an endpoint without a cursor inherits nothing from an
+// earlier one of the same name.
 func (t *Tables) forgetOld(ctx context.Context, s eventlog.Setup) error {
 	known := make(map[string]bool)
 	cursors, err := t.Cursors(ctx)
@@ -110,7 +110,8 @@ func (t *Tables) forgetOld(ctx context.Context, s eventlog.Setup) error {
 	return err
 }
 
-// noteRemoved notes which endpoints are configured, and ends the replays of others.
+// noteRemoved records which endpoints are configured and ends the replays of
+// others.
 func (t *Tables) noteRemoved(
 	ctx context.Context, tx *sql.Tx, configured map[string]bool, existing map[string]existingCursor,
 ) error {
@@ -151,9 +152,8 @@ func (t *Tables) noteRemoved(
 	return nil
 }
 
-// existingCursor is what the partitions of an endpoint have in common: the
-// lowest position, the highest generation, one of their owners, and marks of what
-// each had settled.
+// existingCursor combines the partitions of an endpoint: the lowest position, the
+// highest generation, one of their owners, and marks of what each had settled.
 type existingCursor struct {
 	of         int
 	seq        int64
@@ -268,7 +268,8 @@ func (t *Tables) SaveGap(ctx context.Context, g eventlog.Gap) error {
 	})
 }
 
-// saveGap notes a gap, or extends the one that it touches; it returns what is new of it.
+// saveGap records a gap, or extends one that it touches, and returns the part that
+// is new.
 func (t *Tables) saveGap(ctx context.Context, tx *sql.Tx, g eventlog.Gap) (fresh eventlog.Gap, err error) {
 	g.Reason = cmp.Or(g.Reason, eventlog.GapExpired)
 	fresh = g
@@ -318,7 +319,7 @@ func (t *Tables) ExpireGaps(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// conditions builds the WHERE clause of a query from those that are given.
+// conditions builds a WHERE clause.
 type conditions struct {
 	texts []string
 	args  []any

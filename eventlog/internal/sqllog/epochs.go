@@ -11,14 +11,14 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// seen is up to where this process knows the log, in an epoch.
+// seen is the highest position that this process has seen, and its epoch.
 type seen struct {
 	mu    sync.Mutex
 	epoch string
 	head  int64
 }
 
-// Saw notes that the log ended at a position, in an epoch.
+// Saw records that the log ended at a position in an epoch.
 func (t *Tables) Saw(epoch string, head int64) {
 	t.seen.mu.Lock()
 	defer t.seen.mu.Unlock()
@@ -28,7 +28,8 @@ func (t *Tables) Saw(epoch string, head int64) {
 	t.seen.head = max(t.seen.head, head)
 }
 
-// WentBack reports whether this process knows the log in the same epoch as longer.
+// WentBack reports whether this process has seen a higher position in the same
+// epoch.
 func (t *Tables) WentBack(epoch string, head int64) bool {
 	t.seen.mu.Lock()
 	defer t.seen.mu.Unlock()
@@ -42,7 +43,7 @@ func (t *Tables) Epoch() string {
 	return t.seen.epoch
 }
 
-// newest is the current epoch in the FROM of a query.
+// newest is a FROM item: the current epoch.
 func (t *Tables) newest(column string) string {
 	return "coalesce((SELECT " + column + " FROM " + t.schema + "tidings_epochs ORDER BY number DESC LIMIT 1), '')"
 }
@@ -50,12 +51,12 @@ func (t *Tables) newest(column string) string {
 // currentEpoch is an expression: the id of the current epoch, empty before the first.
 func (t *Tables) currentEpoch() string { return t.newest("id") }
 
-// Newest returns two expressions, which are empty before the first epoch: the id of the
+// Newest returns two expressions, empty before the first epoch: the id of the
 // current epoch, and the start of the database with which it began.
 func (t *Tables) Newest() (id, start string) { return t.newest("id"), t.newest("start") }
 
-// sameStart is a condition: the database was not started anew since the epoch began, or
-// none has begun. Before one begins, nobody knows what was lost.
+// sameStart is a condition: the database was not restarted since the epoch began,
+// or no epoch has begun. Until one begins, nobody knows what was lost.
 func (t *Tables) sameStart() string {
 	if t.dialect.Start == "" {
 		return "1 = 1"
@@ -75,7 +76,7 @@ func (t *Tables) Epochs(ctx context.Context) (epochs eventlog.Epochs, err error)
 	return epochs, nil
 }
 
-// epochsQuery selects the latest epochs, at most $1, the newest one first.
+// epochsQuery selects the latest epochs, at most $1, newest first.
 func (t *Tables) epochsQuery() string {
 	return "SELECT id, base, began_at, beyond FROM " + t.schema + "tidings_epochs ORDER BY number DESC LIMIT $1"
 }
@@ -99,11 +100,12 @@ func epochsOf(rows *sql.Rows, err error) (epochs eventlog.Epochs, _ error) {
 	return epochs, rows.Err()
 }
 
-// BeginEpoch begins an epoch at the end of the log, in a transaction in which nobody
-// else numbers events. What is kept about later positions tells of events that the
-// database has lost. start is a text that differs for each start of the database.
+// BeginEpoch begins an epoch at the end of the log, in a transaction during which
+// nobody else numbers events. It removes or moves back everything stored for later
+// positions, which belong to lost events. start is a string that differs for each
+// start of the database.
 func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start string) error {
-	if t.dialect.LockReplicas != "" { // nobody makes cursors meanwhile
+	if t.dialect.LockReplicas != "" { // so that nobody creates cursors meanwhile
 		if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
 			return fmt.Errorf("begin epoch: %w", err)
 		}
@@ -146,8 +148,8 @@ func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start s
 	return nil
 }
 
-// clampCursors sets cursors and marks that are beyond the end of the log back, and
-// returns the position of the highest such cursor.
+// clampCursors moves cursors and marks that are beyond the end of the log back to
+// it, and returns the position of the highest such cursor.
 func (t *Tables) clampCursors(ctx context.Context, tx *sql.Tx, base int64) (beyond int64, err error) {
 	rows, err := tx.QueryContext(ctx, "SELECT "+cursorColumns+" FROM "+t.schema+
 		"tidings_cursors ORDER BY endpoint, part"+t.dialect.HoldRows)

@@ -20,9 +20,9 @@ const EventColumns = `id, resource_type, action, resource_id, resource_url, user
 
 const eventColumnCount = 10
 
-// InsertEvents writes events into a table that has the event columns. An event
-// without an id gets a UUIDv7, in place. column, if it is not empty, is one more, and
-// value its expression.
+// InsertEvents writes events into a table with the event columns. It sets the id of
+// an event without one to a UUIDv7, in place. column, if not empty, is an
+// additional column, and value its expression.
 func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value string, events []tidings.Event) error {
 	columns := EventColumns
 	if column != "" {
@@ -58,8 +58,8 @@ func eventArgs(e *tidings.Event) []any {
 	}
 }
 
-// eventTargets returns scan targets for the event columns and a function that
-// puts into e what is not scanned directly.
+// eventTargets returns scan targets for the event columns, and a function that sets
+// the fields of e that are not scanned directly.
 func eventTargets(e *tidings.Event) (targets []any, finish func()) {
 	at := new(int64)
 	return []any{
@@ -88,8 +88,8 @@ func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any
 	return events, err
 }
 
-// OldestOr returns the position of the oldest event, or one more than the head
-// where there is none.
+// OldestOr returns the position of the oldest event, or one more than head if there
+// is none.
 func (t *Tables) OldestOr(ctx context.Context, head int64) (int64, error) {
 	oldest, err := t.Number(ctx, "SELECT min(seq) FROM "+t.schema+"tidings_events")
 	if oldest == 0 {
@@ -98,7 +98,7 @@ func (t *Tables) OldestOr(ctx context.Context, head int64) (int64, error) {
 	return oldest, err
 }
 
-// Number returns the number that a statement selects, 0 where there is none.
+// Number returns the number selected by a statement; 0 if there is none.
 func (t *Tables) Number(ctx context.Context, query string, args ...any) (int64, error) {
 	var n sql.NullInt64
 	err := t.Row(ctx, []any{&n}, query, args...)
@@ -108,7 +108,7 @@ func (t *Tables) Number(ctx context.Context, query string, args ...any) (int64, 
 	return n.Int64, nil
 }
 
-// Row reads one row into targets; without a row the error is [sql.ErrNoRows].
+// Row scans one row into targets. The error is [sql.ErrNoRows] if there is none.
 func (t *Tables) Row(ctx context.Context, targets []any, query string, args ...any) error {
 	return t.on(ctx, t.reader, func(ctx context.Context, conn *sql.Conn) error {
 		return conn.QueryRowContext(ctx, query, args...).Scan(targets...)
@@ -120,9 +120,9 @@ func (t *Tables) SequenceAt(ctx context.Context, at time.Time) (int64, error) {
 	return t.FirstSince(ctx, at.Add(-eventlog.TimeSlack))
 }
 
-// FirstSince returns the position of the first event made at a time or later, or
-// one more than that of the last event, as though their times were in order. It
-// takes a few reads of one row, and needs no index of times.
+// FirstSince returns the position of the first event created at a time or later, or
+// one more than that of the last event, assuming that their times are in order. It
+// is a binary search that reads single rows and needs no index on times.
 func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
 	low, err := t.Number(ctx, "SELECT coalesce(min(seq), 1) FROM "+t.schema+"tidings_events")
 	if err != nil {
@@ -143,8 +143,8 @@ func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
 	return low, err
 }
 
-// Find implements [eventlog.Finder]. An id is a UUIDv7, which holds its time,
-// unless a program chose another; that takes a look at every event.
+// Find implements [eventlog.Finder]. An id is usually a UUIDv7, which contains its
+// time; any other id requires a scan of all events.
 func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, error) {
 	what, ctx := "event "+id, Slow(ctx)
 	if parsed, err := uuid.Parse(id); err == nil && parsed.Version() == 7 {

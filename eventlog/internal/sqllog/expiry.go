@@ -9,9 +9,9 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// ExpiryClock returns the time by which events expire, in microseconds. The error is an
-// [eventlog.ClockError] if the clock was set forward by more than they are kept, for as
-// long as they are kept from then on, or until it is set back.
+// ExpiryClock returns the time used for expiry, in microseconds. The error is an
+// [eventlog.ClockError] if the clock was set forward by more than the retention; it
+// lasts for the length of the retention, or until the clock is set back.
 func (t *Tables) ExpiryClock(ctx context.Context, keep time.Duration) (clock int64, err error) {
 	var refused error
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
@@ -36,8 +36,8 @@ func (t *Tables) ExpiryClock(ctx context.Context, keep time.Duration) (clock int
 	return clock, refused
 }
 
-// PassExpired moves cursors that stand before the oldest event to it, and returns what
-// they missed, which it notes.
+// PassExpired moves cursors before the oldest event to it, and records and returns
+// the gaps.
 func (t *Tables) PassExpired(ctx context.Context, oldest int64, at time.Time) (gaps []eventlog.Gap, err error) {
 	behind, err := t.Number(ctx, "SELECT count(*) FROM "+t.schema+"tidings_cursors WHERE seq < $1", oldest-1)
 	if err != nil || behind == 0 {
@@ -67,8 +67,8 @@ func (t *Tables) PassExpired(ctx context.Context, oldest int64, at time.Time) (g
 	return gaps, nil
 }
 
-// behind returns what each cursor misses if the log begins at a position; they stay
-// where they are until the end of the transaction.
+// behind returns the gap of each cursor if the log begins at a position. It locks
+// these cursors until the end of the transaction.
 func (t *Tables) behind(ctx context.Context, tx *sql.Tx, oldest int64) (missed []eventlog.Gap, err error) {
 	rows, err := tx.QueryContext(ctx, "SELECT endpoint, part, seq FROM "+t.schema+
 		"tidings_cursors WHERE seq < $1 ORDER BY endpoint, part"+

@@ -15,7 +15,7 @@ func (t *Tables) Join(ctx context.Context, r eventlog.Replica, ttl time.Duration
 	return t.JoinAfter(ctx, "", r, ttl)
 }
 
-// JoinAfter runs a statement, then joins, all in one transaction.
+// JoinAfter runs a statement and then joins, in one transaction.
 func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Replica, ttl time.Duration) error {
 	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if statement != "" {
@@ -70,9 +70,9 @@ func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 	return replicas, err
 }
 
-// Acquire implements [eventlog.Leases]. Nobody joins, leaves or acquires
-// meanwhile: a replica that is removed here can't go on, and one that goes on is
-// seen here.
+// Acquire implements [eventlog.Leases]. It blocks joining, leaving and other
+// acquisitions: a replica removed here can't renew itself, and one that renews
+// itself is visible here.
 func (t *Tables) Acquire(
 	ctx context.Context, owner string, want []eventlog.Partition,
 ) (got []eventlog.Cursor, err error) {
@@ -132,8 +132,8 @@ func (t *Tables) Release(ctx context.Context, leases []eventlog.Lease) error {
 	})
 }
 
-// held returns an error unless the lease is still held, in the epoch of the log; then
-// it stays so until the end of the transaction.
+// held returns an error unless the lease is held and its epoch is the log's. It
+// stays so until the end of the transaction.
 func (t *Tables) held(ctx context.Context, tx *sql.Tx, l eventlog.Lease) error {
 	var generation int64
 	var owner, epoch string

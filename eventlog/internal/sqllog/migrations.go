@@ -9,16 +9,17 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Migrations are the changes of both databases that take Go, by number.
+// Migrations are the migrations of both databases that need Go, by number.
 var Migrations = map[int64]func(ctx context.Context, tx *sql.Tx, schema string) error{
 	7: fillLanes,
 }
 
-// laneBatch is how many rows fillLanes reads and writes at once.
+// laneBatch is how many rows fillLanes reads and writes at a time.
 const laneBatch = 500
 
-// fillLanes computes the lane of events that were parked before there were lanes:
-// with 0, they would be in the first partition, whatever the one of their resource.
+// fillLanes computes the partition key (column "lane") of events that were parked
+// before the column existed. With its default of 0 they would all be in the first
+// partition, regardless of their resource.
 func fillLanes(ctx context.Context, tx *sql.Tx, schema string) error {
 	type row struct {
 		endpoint string
@@ -40,7 +41,7 @@ func fillLanes(ctx context.Context, tx *sql.Tx, schema string) error {
 			if err := rows.Scan(&r.endpoint, &r.seq, (*string)(&e.Type), &e.ResourceID); err != nil {
 				return fmt.Errorf("read parked events without a lane: %w", err)
 			}
-			r.lane = eventlog.Lane(e)
+			r.lane = eventlog.PartitionKey(e)
 			batch = append(batch, r)
 		}
 		if err := rows.Close(); err != nil || len(batch) == 0 {

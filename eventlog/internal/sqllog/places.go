@@ -8,8 +8,9 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// statementTime bounds each statement, and each transaction, that delivery waits for;
-// it is the default lease time. slowTime bounds what operators ask for and what cleans up.
+// statementTime bounds each statement and transaction that deliveries wait for; it
+// equals the default lease time. slowTime bounds operators' queries and
+// maintenance.
 const (
 	statementTime = 10 * time.Second
 	slowTime      = 30 * time.Second
@@ -28,26 +29,26 @@ func limit(ctx context.Context) time.Duration {
 	return statementTime
 }
 
-// reserved is how many connections of a pool only urgent statements use: one for
-// numbering and one for leases.
+// reserved is the number of connections in a pool that only urgent statements may
+// use: one for numbering and one for leases.
 const reserved = 2
 
 // placesTime is how long a statement waits for a place.
 const placesTime = 10 * time.Second
 
-// places limits how many connections statements that are not urgent use at once; nil
-// is no limit.
+// places is a semaphore that limits the connections used by non-urgent statements;
+// nil means no limit.
 type places chan struct{}
 
 func newPlaces(db *sql.DB) places {
 	size := db.Stats().MaxOpenConnections
-	if size < 2 { // unlimited, or nothing to share out
+	if size < 2 { // unlimited, or too few to reserve any
 		return nil
 	}
 	return make(places, max(size-reserved, 1))
 }
 
-// use runs do, unless its context is urgent in one of the places.
+// use calls do, in one of the places unless its context is urgent.
 func (p places) use(ctx context.Context, do func() error) error {
 	if p == nil || eventlog.IsUrgent(ctx) {
 		return do()

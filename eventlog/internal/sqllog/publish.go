@@ -18,14 +18,14 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-// forgetLimit is how many keys one statement removes.
+// forgetLimit is how many keys one statement deletes.
 const forgetLimit = 1000
 
-// publication is what the table of keys holds of an event.
+// publication is a row of the table of keys.
 type publication struct{ key, fingerprint, event string }
 
-// PublishWith writes events in one transaction, by a log's Append, but for those whose
-// keys are known. See [eventlog.Publisher].
+// PublishWith writes events in one transaction through a log's Append, except those
+// whose keys are known. See [eventlog.Publisher].
 func (t *Tables) PublishWith(
 	ctx context.Context, events []eventlog.Publication,
 	appendTo func(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error,
@@ -61,8 +61,8 @@ func (t *Tables) PublishWith(
 	return ids, nil
 }
 
-// identify gives events without an id one, and returns those with keys in the order of
-// keys, in which every transaction claims them: none waits for another in a circle.
+// identify sets missing ids and returns the publications with keys, sorted by key.
+// All transactions claim keys in this order, so they cannot deadlock.
 func identify(events []eventlog.Publication) (keyed []publication, err error) {
 	for i := range events {
 		p := &events[i]
@@ -81,7 +81,7 @@ func identify(events []eventlog.Publication) (keyed []publication, err error) {
 	return slices.CompactFunc(keyed, func(a, b publication) bool { return a.key == b.key }), nil
 }
 
-// claim notes the keys that are new and returns what is noted of all of them.
+// claim inserts the new keys and returns the stored rows of all of them.
 func (t *Tables) claim(ctx context.Context, tx *sql.Tx, keyed []publication) (map[string]publication, error) {
 	known := make(map[string]publication, len(keyed))
 	if len(keyed) == 0 {
@@ -96,8 +96,8 @@ func (t *Tables) claim(ctx context.Context, tx *sql.Tx, keyed []publication) (ma
 			keys = append(keys, p.key)
 		}
 		values := strings.ReplaceAll(Placeholders(len(batch), 3), ")", ","+t.dialect.Now+")")
-		// A key that others have claimed and not committed yet is waited for. One that
-		// is past its time, and not removed yet, is taken over.
+		// This waits for keys claimed by uncommitted transactions. Keys that have
+		// expired but are not removed yet are taken over.
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+table+" AS known (key, fingerprint, event_id, at) VALUES "+values+
 			" ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, event_id = excluded.event_id,"+
 			" at = excluded.at WHERE known.at < "+t.expiredKey(), rows...)
@@ -114,7 +114,7 @@ func (t *Tables) claim(ctx context.Context, tx *sql.Tx, keyed []publication) (ma
 	return known, err
 }
 
-// expiredKey is an expression: keys that were noted before it may be used again.
+// expiredKey is an expression: keys recorded before this time may be used again.
 func (t *Tables) expiredKey() string {
 	return t.dialect.Now + " - " + strconv.FormatInt(eventlog.PublicationLife.Microseconds(), 10)
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// removeBatch is how many parked events go at once: writers wait for no more.
+// removeBatch is how many parked events are deleted at once, so that writers need
+// not wait long.
 const removeBatch = 1000
 
-// ExpireEndpoints implements [eventlog.Expirer]. The cursor goes first; what then
-// belongs to none is removed in steps.
+// ExpireEndpoints implements [eventlog.Expirer]. It removes the cursor first, and
+// then in steps whatever belongs to no cursor.
 func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]eventlog.Removed, error) {
 	if _, err := t.ExpiryClock(ctx, max(age, 0)); err != nil {
 		return nil, err
@@ -57,8 +58,8 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 	return gone, err
 }
 
-// forgetOrphans removes what belongs to an endpoint without a cursor, and returns how
-// many parked events of which.
+// forgetOrphans removes the data of endpoints without a cursor, and returns the
+// number of parked events removed by endpoint.
 func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 	removed := make(map[string]int64)
 	cursors := t.schema + "tidings_cursors"
@@ -92,9 +93,9 @@ func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 	return removed, nil
 }
 
-// removeParked removes the parked events of an endpoint that meet a condition, in steps,
-// and returns how many. Each step begins where the last one ended: from the beginning, it
-// would pass all rows that were removed before.
+// removeParked removes the parked events of an endpoint that meet a condition, in
+// steps, and returns how many. Each step starts where the last one ended; starting
+// from the beginning, it would scan all the dead rows again.
 func (t *Tables) removeParked(ctx context.Context, endpoint, condition string) (removed int64, err error) {
 	table := t.schema + "tidings_retries"
 	for after := int64(0); ; {
@@ -158,7 +159,7 @@ func (t *Tables) DiscardDead(ctx context.Context, endpoint string, sequence int6
 	return n, err
 }
 
-// collect reads all rows and closes them.
+// collect scans all rows and closes them.
 func collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) (all []T, err error) {
 	defer rows.Close()
 	for rows.Next() {

@@ -9,11 +9,11 @@ import (
 
 // Rename implements [eventlog.Cursors].
 func (t *Tables) Rename(ctx context.Context, from, to string) (renamed bool, err error) {
-	if _, err := t.forgetOrphans(ctx); err != nil { // of the new name
+	if _, err := t.forgetOrphans(ctx); err != nil { // clears leftovers of the new name
 		return false, err
 	}
 	for moving := true; moving; {
-		for more := true; more; { // from an earlier renaming
+		for more := true; more; { // from an earlier rename
 			if more, err = t.MoveParked(ctx); err != nil {
 				return false, err
 			}
@@ -25,8 +25,8 @@ func (t *Tables) Rename(ctx context.Context, from, to string) (renamed bool, err
 	return renamed, nil
 }
 
-// rename does it, unless somebody else has renamed one whose parked events are moving
-// still: those would be left behind.
+// rename renames an endpoint unless another rename is in progress whose parked
+// events are still moving and would be left behind.
 func (t *Tables) rename(ctx context.Context, from, to string) (renamed, moving bool, err error) {
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if t.dialect.LockReplicas != "" {
@@ -84,7 +84,7 @@ func (t *Tables) MoveParked(ctx context.Context) (more bool, err error) {
 			SELECT endpoint, seq FROM `+t.schema+`tidings_retries WHERE endpoint = $1 ORDER BY seq LIMIT $3)`, from, to,
 			removeBatch)
 		if err == nil {
-			// Another replica may be moving some at the same time.
+			// Another replica may be moving some concurrently.
 			_, err = tx.ExecContext(ctx, `UPDATE `+t.schema+`tidings_cursors SET former = ''
 				WHERE endpoint = $2 AND former = $1
 				AND NOT EXISTS (SELECT 1 FROM `+t.schema+`tidings_retries WHERE endpoint = $1)`, from, to)

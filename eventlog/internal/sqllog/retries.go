@@ -43,8 +43,8 @@ func (t *Tables) Park(ctx context.Context, all ...eventlog.Parking) (refused map
 	return refused, err
 }
 
-// refused returns under which leases nothing may be written, and why. The others are
-// held until the end of the transaction.
+// refused returns the leases under which writes are refused, and why. The others
+// are held until the end of the transaction.
 func (t *Tables) refused(ctx context.Context, tx *sql.Tx, all []eventlog.Parking) (map[eventlog.Lease]error, error) {
 	refused := make(map[eventlog.Lease]error)
 	err := inBatches(len(all), func(from, to int) error {
@@ -86,7 +86,7 @@ func (t *Tables) writeRetries(ctx context.Context, tx *sql.Tx, retries []*eventl
 			args = append(args, r.Endpoint, r.Event.Sequence)
 			args = append(args, eventArgs(&r.Event)...)
 			args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead),
-				r.Reason, eventlog.Lane(r.Event))
+				r.Reason, eventlog.PartitionKey(r.Event))
 		}
 		_, err := tx.ExecContext(ctx, `
 			INSERT INTO `+t.schema+`tidings_retries (`+retryColumns+`, lane)
@@ -102,7 +102,7 @@ func (t *Tables) writeRetries(ctx context.Context, tx *sql.Tx, retries []*eventl
 	})
 }
 
-// removeRetries removes rows by endpoint and position, in turn.
+// removeRetries removes rows. keys alternates endpoints and positions.
 func (t *Tables) removeRetries(ctx context.Context, tx *sql.Tx, keys []any) error {
 	return inBatches(len(keys)/2, func(from, to int) error {
 		_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "seq bigint")+
@@ -151,8 +151,8 @@ func (t *Tables) Due(
 	return due, next, err
 }
 
-// requeueRows is how many parked events one transaction of Requeue looks at: others
-// that write wait for no more.
+// requeueRows is how many parked events one transaction of Requeue examines, so
+// that writers need not wait long.
 const requeueRows = 1000
 
 // Requeue implements [eventlog.Retries].

@@ -1,7 +1,7 @@
-// Package sqllog is what the SQL homes of the event log share: reading events,
-// cursors, leases, parked events, replays and history through database/sql. Its
-// statements are the common part of SQLite's and PostgreSQL's SQL, but for a
-// [Dialect]. Times are stored as microseconds since 1970 in UTC.
+// Package sqllog is the common part of the SQL event logs: reading events, cursors,
+// leases, parked events, replays and history through database/sql. Its statements
+// work on both SQLite and PostgreSQL, apart from a [Dialect]. Times are stored in
+// microseconds since 1970, UTC.
 package sqllog
 
 import (
@@ -18,34 +18,32 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-// Dialect is where the statements of the two databases differ.
+// Dialect holds the differences between the two databases.
 type Dialect struct {
-	// Schema goes before the names of tables, with its dot, such as "tidings."; may
+	// Schema is the prefix of table names, including a dot, such as "tidings."; may
 	// be empty.
 	Schema string
-	// Options are those of every transaction; may be nil.
+	// Options are the options of every transaction; may be nil.
 	Options *sql.TxOptions
 	// Begin is the first statement of every transaction; may be empty.
 	Begin string
-	// Autocommit says that a single statement needs neither Options nor Begin.
+	// Autocommit means that a single statement needs neither Options nor Begin.
 	Autocommit bool
 	// Now is an expression: the database's clock, in microseconds since 1970.
 	Now string
-	// LockReplicas is a statement that keeps others from joining, leaving and
-	// acquiring until the end of the transaction; empty if nobody else writes
-	// then.
+	// LockReplicas is a statement that blocks joining, leaving and acquiring until
+	// the end of the transaction; empty if nobody else can write during it.
 	LockReplicas string
-	// Head is an expression: the position of the last event that has one.
+	// Head is an expression: the position of the last numbered event.
 	Head string
-	// Start is an expression: a text that differs for each start of the database. Empty
-	// where a process that did not begin the epoch writes nothing.
+	// Start is an expression: a string that differs for each start of the database.
+	// Empty if only the process that began the epoch can write.
 	Start string
-	// BeginHolding is Begin with a statement that keeps leases with their owners until the
-	// end of the transaction; others that want the same, and those who save cursors, don't
-	// wait for it.
+	// BeginHolding is Begin with a statement that keeps leases with their owners
+	// until the end of the transaction. It does not block other such transactions,
+	// nor saving cursors.
 	BeginHolding string
-	// HoldRows goes behind a query whose rows must stay as they are until the end
-	// of the transaction.
+	// HoldRows is the locking clause (FOR UPDATE) appended to a SELECT.
 	HoldRows string
 }
 
@@ -53,7 +51,7 @@ type Dialect struct {
 // different pools of the same database.
 type Tables struct {
 	dialect        Dialect
-	schema         string // that of the dialect
+	schema         string // the dialect's Schema
 	reader, writer *sql.DB
 	places         map[*sql.DB]places
 	events         eventlog.Signal
@@ -62,7 +60,7 @@ type Tables struct {
 	seen           *seen
 }
 
-// New returns the tables behind two pools, which may be the same.
+// New returns the tables accessed through two pools, which may be the same.
 func New(reader, writer *sql.DB, d Dialect) Tables {
 	return Tables{
 		dialect: d, schema: d.Schema, reader: reader, writer: writer,
@@ -107,8 +105,8 @@ func Placeholders(rows, columns int) string {
 	return b.String()
 }
 
-// typed returns a common table expression "v" of rows whose columns have the
-// given names and types, which a database can't tell from parameters alone.
+// typed returns a common table expression "v" of rows whose columns have the given
+// names and types. A database can't infer the types from parameters.
 func typed(rows int, columns ...string) string {
 	names := make([]string, len(columns))
 	types := make([]string, len(columns))
@@ -130,7 +128,8 @@ func typed(rows int, columns ...string) string {
 	return b.String() + ") "
 }
 
-// on runs do on a connection of a pool. Errors say whether the database is away.
+// on calls do with a connection of a pool. Its errors tell whether the database is
+// unavailable.
 func (t *Tables) on(ctx context.Context, db *sql.DB, do func(context.Context, *sql.Conn) error) error {
 	return t.places[db].use(ctx, func() error {
 		return sqldb.Do(ctx, db, limit(ctx), func(ctx context.Context, conn *sql.Conn) error {
@@ -140,14 +139,14 @@ func (t *Tables) on(ctx context.Context, db *sql.DB, do func(context.Context, *s
 	})
 }
 
-// InTx runs do in a transaction of the writing pool. do uses the context that it
-// gets, which is bounded.
+// InTx calls do in a transaction of the writer pool. do must use the context passed
+// to it, which has a deadline.
 func (t *Tables) InTx(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
 	return t.Transact(ctx, t.dialect.Begin, do)
 }
 
-// Transact is InTx with another first statement, which may be empty if do begins
-// with it.
+// Transact is like InTx with a different first statement, which may be empty if do
+// begins with it.
 func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Context, *sql.Tx) error) error {
 	err := t.places[t.writer].use(ctx, func() error {
 		return sqldb.Transact(ctx, t.writer, limit(ctx), t.dialect.Options,
@@ -165,7 +164,7 @@ func (t *Tables) Transact(ctx context.Context, begin string, do func(context.Con
 	return t.noting(ctx, err)
 }
 
-// noting notes whether something could be written.
+// noting records whether a write succeeded.
 func (t *Tables) noting(ctx context.Context, err error) error {
 	err, _ = eventlog.Unavailable(err)
 	if away, ok := errors.AsType[*eventlog.UnavailableError](err); err == nil ||
@@ -175,8 +174,9 @@ func (t *Tables) noting(ctx context.Context, err error) error {
 	return err
 }
 
-// Outage returns why nothing could be written the last time, nil if something
-// could be. Whoever takes part as a replica writes every few seconds.
+// Outage returns the reason why the last write failed because the database was
+// unavailable; nil if it did not. A process that takes part as a replica writes
+// every few seconds.
 func (t *Tables) Outage() error {
 	if away := t.outage.Load(); away != nil {
 		return away
@@ -184,7 +184,7 @@ func (t *Tables) Outage() error {
 	return nil
 }
 
-// Exec runs a statement that writes and returns how many rows it changed.
+// Exec runs a writing statement and returns the number of rows that it changed.
 func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	write := func(ctx context.Context, e sqldb.Execer) error {
 		result, err := e.ExecContext(ctx, query, args...)
@@ -202,8 +202,8 @@ func (t *Tables) Exec(ctx context.Context, query string, args ...any) (n int64, 
 	return n, err
 }
 
-// batchRows is how many rows one statement writes: SQLite takes ever longer to
-// prepare more.
+// batchRows is how many rows one statement writes. For more, SQLite takes
+// disproportionately long to prepare it.
 const batchRows = 64
 
 // inBatches calls do for slices of n rows small enough for one statement.
@@ -216,7 +216,7 @@ func inBatches(n int, do func(from, to int) error) error {
 	return nil
 }
 
-// query calls scan for each row. what says what is read.
+// query calls scan for each row. what describes the rows for errors.
 func (t *Tables) query(
 	ctx context.Context, db *sql.DB, what string, scan func(*sql.Rows) error, text string, args ...any,
 ) error {

@@ -1,6 +1,6 @@
-// Package listen hears, through LISTEN and NOTIFY, of what other processes do with an
-// event log in PostgreSQL. Readers of the log poll as well: without it they are slower,
-// and miss nothing.
+// Package listen wakes readers of an event log in PostgreSQL through LISTEN and
+// NOTIFY when other processes change it. Readers also poll: without it they are
+// slower but miss nothing.
 package listen
 
 import (
@@ -13,17 +13,16 @@ import (
 )
 
 const (
-	// heartbeat is how long the connection may say nothing before it is asked whether
-	// it leads anywhere, and how long the answer may take.
+	// heartbeat is how long the connection may be idle before it is pinged, and how
+	// long the response may take.
 	heartbeat = 5 * time.Second
-	// pause is how long after a connection broke the next one is made.
+	// pause is the delay before reconnecting.
 	pause = time.Second
 )
 
-// Run wakes the readers of a log when another process says that there is something new,
-// until the context ends. It listens on one connection at a time that connect makes,
-// without an OnNotification of its own, for a lifetime at most, and closes it; a lifetime
-// of 0 is no limit.
+// Run wakes the readers of a log on notifications from other processes, until the
+// context ends. It uses one connection at a time from connect, which must not set
+// OnNotification, and replaces it after lifetime; 0 means no limit.
 func Run(
 	ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error),
 ) {
@@ -36,8 +35,8 @@ func Run(
 	}
 }
 
-// once listens until the connection breaks. That the database is away is said by
-// those who need it.
+// once listens until the connection breaks. It reports no error: callers that need
+// the database report an outage.
 func once(
 	ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error),
 ) {
@@ -50,17 +49,17 @@ func once(
 	if err != nil {
 		return
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is over anyhow
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the connection is done
 	beginning, stop := context.WithTimeout(ctx, heartbeat)
 	_, err = conn.Exec(beginning, "LISTEN "+pgx.Identifier{log.Channel()}.Sanitize())
 	stop()
 	if err != nil {
 		return
 	}
-	log.Notified("") // something may have been missed
+	log.Notified("") // notifications may have been missed
 	for ctx.Err() == nil {
 		waiting, cancel := context.WithTimeout(ctx, heartbeat)
-		n, _ := conn.WaitForNotification(waiting) // if it failed, what follows finds out why
+		n, _ := conn.WaitForNotification(waiting) // the ping below reports errors
 		quiet := waiting.Err() != nil
 		cancel()
 		switch {
