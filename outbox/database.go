@@ -23,21 +23,22 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
 
-// Database is where a program keeps its own tables, and its events with them. Make
-// one with [Postgres], [PostgresDB], [SQLite], [SQLiteFile] or [FromLog].
+// Database is the database in which a program keeps its own tables and its events.
+// Create one with [Postgres], [PostgresDB], [SQLite], [SQLiteFile] or [FromLog].
 type Database struct {
 	schema string
 	make   func(ctx context.Context, schema string, retention time.Duration) (*home, error)
 }
 
-// Log is an event log that can be written to, such as those of eventlog/postgres and
+// Log is an event log that can be written to, like those of eventlog/postgres and
 // eventlog/sqlite.
 type Log interface {
 	eventlog.Home
 	eventlog.Publisher
 	// Append writes events in a transaction.
 	Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error
-	// Migrate creates or updates its tables; Pending reports whether it has to.
+	// Migrate creates or updates the log's tables. Pending reports whether that is
+	// necessary.
 	Migrate(ctx context.Context, more ...sqldb.Migrations) error
 	Pending(ctx context.Context, more ...sqldb.Migrations) (bool, error)
 }
@@ -45,13 +46,13 @@ type Log interface {
 // home is an open database.
 type home struct {
 	log    Log
-	listen func(ctx context.Context) // hears of events from other processes; may be nil
-	db     *sql.DB                   // that the program may use; may be nil
+	listen func(ctx context.Context) // listens for events from other processes; may be nil
+	db     *sql.DB                   // for the program's use; may be nil
 	close  func() error
 }
 
-// Schema returns the database with the outbox's tables in a schema of another name
-// than "tidings". It is for PostgreSQL only.
+// Schema returns the database with the outbox's tables in a schema with a name
+// other than "tidings". It is only for PostgreSQL.
 func (d Database) Schema(name string) Database {
 	d.schema = name
 	return d
@@ -64,21 +65,21 @@ func (d Database) open(ctx context.Context, retention time.Duration) (*home, err
 	return d.make(ctx, d.schema, retention)
 }
 
-// FromLog is a database whose log and connections the program looks after by itself.
+// FromLog returns a database whose log and connections are managed by the program.
 func FromLog(log Log) Database {
 	return Database{make: func(context.Context, string, time.Duration) (*home, error) {
 		return &home{log: log, close: func() error { return nil }}, nil
 	}}
 }
 
-// connections is how many connections to PostgreSQL a process has for its deliveries,
-// and one more listens.
+// connections is the number of PostgreSQL connections that a process uses for
+// deliveries. It uses one more to listen.
 const connections = 5
 
-// Postgres is the PostgreSQL database that a pool leads to. The outbox keeps its
-// tables in a schema of its own, "tidings" unless [Database.Schema] says otherwise.
-// Deliveries have up to six connections of their own, made with the pool's settings,
-// so that neither they nor the program can use up the connections of the other.
+// Postgres returns the PostgreSQL database of a pool. The outbox keeps its tables
+// in their own schema, "tidings" unless [Database.Schema] changes it. Deliveries
+// use up to six separate connections with the pool's settings, so that deliveries
+// and the program cannot exhaust each other's connections.
 func Postgres(pool *pgxpool.Pool) Database {
 	return Database{make: func(ctx context.Context, schema string, retention time.Duration) (*home, error) {
 		if pool == nil {
@@ -86,9 +87,9 @@ func Postgres(pool *pgxpool.Pool) Database {
 		}
 		cfg := pool.Config()
 		cfg.MaxConns, cfg.MinConns, cfg.MinIdleConns = connections, 0, 0
-		// These are about the program's statements.
+		// These belong to the program's statements.
 		cfg.PrepareConn, cfg.AfterRelease = nil, nil
-		cfg.BeforeAcquire = nil //nolint:staticcheck // as long as programs can set it
+		cfg.BeforeAcquire = nil //nolint:staticcheck // programs may set the deprecated field
 		cfg.ConnConfig.Tracer, cfg.ConnConfig.OnNotification = nil, nil
 		own, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), cfg)
 		if err != nil {
@@ -97,7 +98,7 @@ func Postgres(pool *pgxpool.Pool) Database {
 		db := stdlib.OpenDBFromPool(own)
 		db.SetMaxOpenConns(connections)
 		log := newPostgresLog(db, schema, retention)
-		hear := func(ctx context.Context) (*pgx.Conn, error) {
+		connect := func(ctx context.Context) (*pgx.Conn, error) {
 			conn, err := own.Acquire(ctx)
 			if err != nil {
 				return nil, err
@@ -105,13 +106,13 @@ func Postgres(pool *pgxpool.Pool) Database {
 			return conn.Hijack(), nil
 		}
 		return &home{
-			log: log, listen: func(ctx context.Context) { listen.Run(ctx, log, cfg.MaxConnLifetime, hear) },
+			log: log, listen: func(ctx context.Context) { listen.Run(ctx, log, cfg.MaxConnLifetime, connect) },
 			close: func() error { return errors.Join(db.Close(), closePool(own)) },
 		}, nil
 	}}
 }
 
-// closePool waits a while for the connections in use.
+// closePool closes the pool, and gives connections in use some time to be returned.
 func closePool(pool *pgxpool.Pool) error {
 	closed := make(chan struct{})
 	go func() {
@@ -126,9 +127,9 @@ func closePool(pool *pgxpool.Pool) error {
 	}
 }
 
-// PostgresDB is the PostgreSQL database that a pool of database/sql leads to, whose
-// driver is github.com/jackc/pgx/v5/stdlib. Deliveries share the pool with the
-// program; one more connection listens.
+// PostgresDB returns the PostgreSQL database of a database/sql pool with the driver
+// github.com/jackc/pgx/v5/stdlib. Deliveries share the pool with the program; one
+// additional connection listens.
 func PostgresDB(db *sql.DB) Database {
 	return Database{make: func(_ context.Context, schema string, retention time.Duration) (*home, error) {
 		if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < connections {
@@ -138,20 +139,21 @@ func PostgresDB(db *sql.DB) Database {
 		}
 		log := newPostgresLog(db, schema, retention)
 		return &home{
-			log: log, listen: func(ctx context.Context) { listen.Run(ctx, log, 0, likeThose(db)) },
+			log: log, listen: func(ctx context.Context) { listen.Run(ctx, log, 0, connectLike(db)) },
 			close: func() error { return nil },
 		}, nil
 	}}
 }
 
-// likeThose returns a function that makes a connection like those of a pool.
-func likeThose(db *sql.DB) func(context.Context) (*pgx.Conn, error) {
+// connectLike returns a function that opens a connection with the settings of a
+// pool's connections.
+func connectLike(db *sql.DB) func(context.Context) (*pgx.Conn, error) {
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		conn, err := db.Conn(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer conn.Close() //nolint:errcheck // it only goes back to the pool
+		defer conn.Close() //nolint:errcheck // only returns it to the pool
 		var cfg *pgx.ConnConfig
 		err = conn.Raw(func(raw any) error {
 			c, ok := raw.(*stdlib.Conn)
@@ -164,22 +166,23 @@ func likeThose(db *sql.DB) func(context.Context) (*pgx.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		// These are about the program's connection.
+		// These belong to the program's connection.
 		cfg.Tracer, cfg.OnNotification = nil, nil
 		return pgx.ConnectConfig(ctx, cfg)
 	}
 }
 
 func newPostgresLog(db *sql.DB, schema string, retention time.Duration) *postgres.Log {
-	// Events stay a seventh longer than their retention, or a day.
+	// Events may stay longer than their retention by a seventh of it, at most a
+	// day.
 	width := min(max(retention/7, time.Second), 24*time.Hour)
 	return postgres.New(db, postgres.Options{Schema: schema, PartitionWidth: width})
 }
 
-// SQLite is the SQLite database that a pool leads to. The pool must be one in which
-// connections wait for each other: with a busy timeout, or with a single connection.
-// Otherwise [Open] returns an error that says how to set one. Begin transactions that
-// read before they write with BEGIN IMMEDIATE; [SQLiteFile] does.
+// SQLite returns the SQLite database of a pool. Its connections must wait for each
+// other: set a busy timeout or use a single connection. Otherwise [Open] returns an
+// error that says how. Begin transactions that read before they write with BEGIN
+// IMMEDIATE, as [SQLiteFile] does.
 func SQLite(db *sql.DB) Database {
 	return Database{make: func(ctx context.Context, schema string, _ time.Duration) (*home, error) {
 		if schema != "" {
@@ -211,13 +214,13 @@ func checkBusyTimeout(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// SQLiteFile is a SQLite database in a file, which is made where it is missing. Its
-// pool, for the program's own statements, is [Outbox.DB]: connections wait for each
-// other, transactions begin with BEGIN IMMEDIATE, what was committed survives a power
-// cut, and foreign keys are enforced.
+// SQLiteFile returns a SQLite database in a file, which is created if it does not
+// exist. The pool for the program's own statements is [Outbox.DB]: connections wait
+// for each other, transactions begin with BEGIN IMMEDIATE, commits survive a power
+// failure, and foreign keys are enforced.
 //
-// The program imports the driver: modernc.org/sqlite, or another one that is
-// registered as "sqlite" or "sqlite3".
+// The program must import a driver: modernc.org/sqlite, or another one registered
+// as "sqlite" or "sqlite3".
 func SQLiteFile(path string) Database {
 	return Database{make: func(_ context.Context, schema string, _ time.Duration) (*home, error) {
 		if schema != "" {
@@ -244,7 +247,7 @@ func openFile(path string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if path = filepath.ToSlash(path); !strings.HasPrefix(path, "/") { // a drive of Windows
+	if path = filepath.ToSlash(path); !strings.HasPrefix(path, "/") { // Windows drive
 		path = "/" + path
 	}
 	// Each driver ignores the parameters of the other.

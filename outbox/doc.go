@@ -1,5 +1,5 @@
-// Package outbox gives a program webhooks that exist exactly when its transactions
-// commit. It is all that most programs need of Tidings.
+// Package outbox sends webhooks for a program's changes if, and only if, their
+// transactions commit. It is the only package of Tidings that most programs need.
 //
 //	hooks, err := outbox.Open(ctx, outbox.Postgres(pool), outbox.Options{
 //		Types:     outbox.Types{"order": nil},
@@ -16,12 +16,12 @@
 //	err = hooks.Tell(ctx, tx, outbox.Event{Type: "order", Action: "created", ID: id, URL: "/orders/" + id})
 //	err = tx.Commit(ctx) // there is nothing else to call
 //
-// [Outbox.Tell] writes one narrow row in the program's transaction. [Outbox.Run]
-// numbers what was committed, delivers it to every endpoint that wants it, in order
-// for each resource and again until it arrives, and removes what is past its
-// retention. Any number of processes may Tell and Run on one PostgreSQL database:
-// they share the endpoints. On SQLite, one process at a time delivers.
+// [Outbox.Tell] writes one small row in the program's transaction. [Outbox.Run]
+// numbers committed events, delivers each one to every endpoint whose patterns
+// match, in order for each resource and with retries, and removes data past its
+// retention. Any number of processes may call Tell and Run on one PostgreSQL
+// database; they share the endpoints. On SQLite, one process at a time delivers.
 //
-// The event names what changed and carries none of its data: receivers read the
-// resource from its URL.
+// An event says what changed but carries no data: receivers read the resource from
+// its URL.
 package outbox

@@ -17,8 +17,8 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// filter is the current filter of an endpoint, whose func can't be compared: another
-// one takes its place without the endpoint being made anew.
+// filter holds the current filter of an endpoint. Functions can't be compared, so
+// it is replaced in place rather than by recreating the endpoint.
 type filter struct {
 	admits atomic.Pointer[func(tidings.Event) bool]
 }
@@ -28,10 +28,10 @@ func (f *filter) admit(e tidings.Event) bool {
 	return admits == nil || admits(e)
 }
 
-// SetEndpoints replaces the endpoints. If anything is wrong with them, nothing
-// changes. New ones get what is told from now on; those that were there before go on
-// where they are, or where they stopped; those that are left out end a moment later, once
-// what is under way is finished, and new filters hold at once.
+// SetEndpoints replaces the endpoints. If any of them is invalid, nothing changes.
+// New endpoints receive events told from now on. Existing ones continue, or resume
+// where they stopped. Removed ones stop once their attempts in flight are finished.
+// New filters apply immediately.
 //
 // Processes on one database must have the same endpoints: call it in each.
 func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint) error {
@@ -45,7 +45,8 @@ func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint
 	if err != nil {
 		return fmt.Errorf("set endpoints: %w", err)
 	}
-	// The filters first: an endpoint must not get an event that its new one refuses.
+	// Set the filters first: an endpoint must not get an event that its new filter
+	// rejects.
 	before := make(map[*filter]*func(tidings.Event) bool)
 	for _, e := range endpoints {
 		f := filters[nameOf(e)]
@@ -62,8 +63,8 @@ func (o *Outbox) SetEndpoints(ctx context.Context, endpoints ...tidings.Endpoint
 	return nil
 }
 
-// SetRelayEndpoints is [Outbox.SetEndpoints] for endpoints that the program made by
-// itself, with senders of their own. If it returns an error, they are closed.
+// SetRelayEndpoints is like [Outbox.SetEndpoints] for endpoints with their own
+// senders. If it returns an error, the endpoints are closed.
 func (o *Outbox) SetRelayEndpoints(ctx context.Context, endpoints ...relay.Endpoint) error {
 	o.setting.Lock()
 	defer o.setting.Unlock()
@@ -79,10 +80,10 @@ func (o *Outbox) SetRelayEndpoints(ctx context.Context, endpoints ...relay.Endpo
 	return nil
 }
 
-// nameLimit is how long the name of an endpoint may be.
+// nameLimit is the maximum length of an endpoint's name.
 const nameLimit = 200
 
-// validName reports whether logs, metrics and the database can have a name.
+// validName reports whether a name is usable in logs, metrics and the database.
 func validName(name string) bool {
 	unfit := func(r rune) bool { return r <= ' ' || r == 0x7f || r == utf8.RuneError }
 	return name != "" && len(name) <= nameLimit && !strings.ContainsFunc(name, unfit)
@@ -90,9 +91,9 @@ func validName(name string) bool {
 
 func nameOf(e tidings.Endpoint) string { return cmp.Or(e.Name, e.DefaultName()) }
 
-// update gives the endpoints to the relay, and makes it if there is none.
+// update passes the endpoints to the relay and creates it if there is none.
 func (o *Outbox) update(ctx context.Context, endpoints []relay.Endpoint) error {
-	if err := o.expireEndpoints(ctx); err != nil { // those that come back inherit nothing
+	if err := o.expireEndpoints(ctx); err != nil { // endpoints that return after expiry inherit nothing
 		return err
 	}
 	if r := o.Relay(); r != nil {
@@ -117,8 +118,8 @@ func closeAll(endpoints []relay.Endpoint) {
 	}
 }
 
-// relayEndpoints returns the endpoints as the relay has them, and puts their filters
-// into a map, the one that an endpoint of the same name has.
+// relayEndpoints returns the relay's endpoints and adds their filters to a map,
+// reusing the filter of an existing endpoint of the same name.
 func (o *Outbox) relayEndpoints(
 	endpoints []tidings.Endpoint, filters map[string]*filter,
 ) (all []relay.Endpoint, err error) {
@@ -178,7 +179,7 @@ func (o *Outbox) relayEndpoint(e tidings.Endpoint) (relay.Endpoint, error) {
 	made.Sender = to
 	closed := made.Closed
 	made.Closed = func() {
-		_ = dialer.Close() // connections that nobody uses any more
+		_ = dialer.Close() // closes idle connections
 		if closed != nil {
 			closed()
 		}
@@ -186,7 +187,7 @@ func (o *Outbox) relayEndpoint(e tidings.Endpoint) (relay.Endpoint, error) {
 	return made, nil
 }
 
-// transport returns the transport for an endpoint, whose connections a dialer makes.
+// transport returns the transport for an endpoint, which connects through dialer.
 func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.RoundTripper {
 	var chosen *http.Transport
 	if o.options.Transport != nil {
@@ -197,17 +198,17 @@ func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.Round
 	}
 	t := chosen.Clone()
 	t.DialContext, t.DialTLSContext = dialer.DialContext, nil
-	t.DialTLS = nil //nolint:staticcheck // programs may set the old one
+	t.DialTLS = nil //nolint:staticcheck // programs may set the deprecated field
 	t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, e.MaxInFlight)
 	t.IdleConnTimeout = cmp.Or(t.IdleConnTimeout, 90*time.Second)
 	t.TLSHandshakeTimeout = cmp.Or(t.TLSHandshakeTimeout, 10*time.Second)
 	t.MaxResponseHeaderBytes = cmp.Or(t.MaxResponseHeaderBytes, 64<<10)
 	t.DisableCompression = true
-	t.ForceAttemptHTTP2 = true // as without a dial function
+	t.ForceAttemptHTTP2 = true // as it would be without a dial function
 	return t
 }
 
-// fingerprint is a hash of all that decides how the endpoint is reached: one that
+// fingerprint returns a hash of an endpoint's configuration. An endpoint that
 // answered 410 stays disabled until it changes.
 func (o *Outbox) fingerprint(e *relay.Endpoint) string {
 	hash := sha256.New()

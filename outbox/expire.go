@@ -10,9 +10,10 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Retention is how long things are kept; what is 0 is as in [Options].
+// Retention is how long data is kept. 0 has the same meaning as in [Options].
 type Retention struct {
-	// Events is how long events are kept, and what an endpoint that was removed has not got.
+	// Events is how long events are kept, and how long the undelivered events of a
+	// removed endpoint are.
 	Events time.Duration
 	// History is how long attempts, replays and gaps are kept.
 	History time.Duration
@@ -26,31 +27,32 @@ func (r *Retention) setDefaults() {
 	r.DeadLetters = cmp.Or(r.DeadLetters, DefaultDeadLetterRetention)
 }
 
-// Retention returns how long things are kept now.
+// Retention returns the current retention.
 func (o *Outbox) Retention() Retention { return *o.retention.Load() }
 
-// SetRetention changes how long things are kept. Processes on one database must keep
-// them equally long.
+// SetRetention changes the retention. All processes on one database must use the
+// same.
 func (o *Outbox) SetRetention(r Retention) {
 	r.setDefaults()
 	o.retention.Store(&r)
 }
 
-// soon is the share of the retention from which on an event expires soon.
+// soon is the share of the retention after which an event expires soon.
 const soon = 0.9
 
-// Age is how old an event is that an endpoint has not got.
+// Age is the age of an event that an endpoint has not received.
 type Age struct {
-	// Age is the time since the event was made; 0 if there is none.
+	// Age is the time since the event was created; 0 if there is none.
 	Age time.Duration
-	// Used is the age as a share of the retention: from 1 on the event expires.
+	// Used is the age as a share of the retention; at 1 the event expires.
 	Used float64
-	// Expires is when it expires, if that is soon: within a tenth of the retention.
+	// Expires is when the event expires, set only within the last tenth of the
+	// retention.
 	Expires time.Time
 }
 
-// OldestAfter returns the age of the oldest event after a position of the log. There
-// must be endpoints.
+// OldestAfter returns the age of the oldest event after a position of the log.
+// Endpoints must have been set.
 func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err error) {
 	events, err := o.Relay().Read(ctx, position, 1)
 	if err != nil || len(events) == 0 {
@@ -64,15 +66,15 @@ func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err er
 	return a, nil
 }
 
-// expire removes what is past its retention, until the context ends.
+// expire removes data past its retention until the context ends.
 func (o *Outbox) expire(ctx context.Context) {
 	warned, missed := make(map[string]time.Time), newMissedLog()
-	defer func() { missed.tell(o.logger, o.names(), time.Now(), true) }()
+	defer func() { missed.flush(o.logger, o.names(), time.Now(), true) }()
 	for {
 		if err := errors.Join(o.expireOnce(ctx, missed), o.warn(ctx, warned)); err != nil && ctx.Err() == nil {
 			o.logger.Warn("what is past its retention was not all removed", "error", err)
 		}
-		missed.tell(o.logger, o.names(), time.Now(), false)
+		missed.flush(o.logger, o.names(), time.Now(), false)
 		select {
 		case <-ctx.Done():
 			return
@@ -89,7 +91,7 @@ func (o *Outbox) expireOnce(ctx context.Context, missed *missedLog) error {
 	}
 	if len(gone.Gaps) > 0 {
 		o.noteMissed(gone.Gaps, missed)
-		err = errors.Join(err, log.Nudge(ctx)) // consumers go on behind the gap
+		err = errors.Join(err, log.Nudge(ctx)) // makes consumers continue after the gap
 	}
 	if gone.At.IsZero() { // the clock may be wrong
 		return err
@@ -99,11 +101,11 @@ func (o *Outbox) expireOnce(ctx context.Context, missed *missedLog) error {
 		log.ExpireGaps(ctx, before), o.expireEndpoints(ctx), o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
 }
 
-// noteMissed counts what each endpoint missed.
+// noteMissed adds up what each endpoint missed.
 func (o *Outbox) noteMissed(gaps []eventlog.Gap, missed *missedLog) {
 	all := make(map[string]eventlog.Gap)
 	for _, g := range gaps {
-		if known, ok := all[g.Endpoint]; ok { // of another partition; all end at the same position
+		if known, ok := all[g.Endpoint]; ok { // another partition's gap, which ends at the same position
 			g.From = min(g.From, known.From)
 		}
 		all[g.Endpoint] = g
@@ -117,7 +119,7 @@ func (o *Outbox) noteMissed(gaps []eventlog.Gap, missed *missedLog) {
 	}
 }
 
-// names returns the names of the endpoints there are.
+// names returns the names of the current endpoints.
 func (o *Outbox) names() map[string]bool {
 	names := make(map[string]bool)
 	if r := o.Relay(); r != nil {
@@ -131,7 +133,8 @@ func (o *Outbox) names() map[string]bool {
 // warnInterval is how often a warning about an endpoint is repeated.
 const warnInterval = time.Hour
 
-// warn logs which endpoints lose events soon, unless it has warned of them lately.
+// warn logs which endpoints will soon lose events, unless it has warned about them
+// recently.
 func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 	partitions, err := o.Relay().Statuses(ctx)
 	if err != nil {
@@ -168,8 +171,8 @@ func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 	return nil
 }
 
-// expireEndpoints removes what is kept of endpoints that were removed longer ago than
-// events are kept; nothing if the clock may be wrong.
+// expireEndpoints removes the data of endpoints that were removed longer ago than
+// the retention, unless the clock may be wrong.
 func (o *Outbox) expireEndpoints(ctx context.Context) error {
 	gone, err := o.home.log.ExpireEndpoints(ctx, o.Retention().Events)
 	if clock, ok := errors.AsType[*eventlog.ClockError](err); ok {
@@ -193,8 +196,8 @@ func (o *Outbox) expireDead(ctx context.Context, before time.Time) error {
 	return err
 }
 
-// Discard removes one dead letter of an endpoint, or all of them where the position is
-// 0. It returns how many it removed, also with an error.
+// Discard removes one dead letter of an endpoint, or all of them if position is 0.
+// It returns how many it removed, also with an error.
 func (o *Outbox) Discard(ctx context.Context, endpoint string, position int64) (int64, error) {
 	n, err := o.home.log.DiscardDead(ctx, endpoint, position)
 	o.removed.discarded.Add(n)

@@ -10,8 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqlite"
 )
 
-// Migrate creates or updates the outbox's tables, as [Open] does unless told not to.
-// It may be called at every start, on PostgreSQL by several processes at once.
+// Migrate creates or updates the outbox's tables, as [Open] does by default. It may
+// be called at every start, on PostgreSQL by several processes concurrently.
 func Migrate(ctx context.Context, database Database) error {
 	h, err := database.open(ctx, DefaultRetention)
 	if err == nil {
@@ -23,11 +23,12 @@ func Migrate(ctx context.Context, database Database) error {
 	return nil
 }
 
-// PostgresMigrations returns the tables of the outbox on PostgreSQL as numbered SQL files,
-// such as 0001_log.sql, for programs whose own tool migrates: goose, golang-migrate,
-// Flyway or psql. schema is as in [Database.Schema]; empty means "tidings". Run them in
-// the order of their names, each in a transaction, and open with NoMigrate, or call
-// [Migrate], which does what is left. A file never changes once it is released.
+// PostgresMigrations returns the outbox's PostgreSQL migrations as numbered SQL
+// files, such as 0001_log.sql, for programs with their own migration tool: goose,
+// golang-migrate, Flyway or psql. schema is as in [Database.Schema]; empty means
+// "tidings". Run the files in the order of their names, each in a transaction, and
+// open with NoMigrate, or call [Migrate], which applies the remaining ones. A file
+// never changes once it is released.
 func PostgresMigrations(schema string) (fs.FS, error) { return postgres.MigrationFiles(schema) }
 
 // SQLiteMigrations is [PostgresMigrations] for SQLite.

@@ -9,11 +9,11 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// missedInterval is how often at most a line in the log tells of events that expired
-// before an endpoint got them. Behind a short retention some expire every second.
+// missedInterval is the minimum time between log lines about an endpoint's missed
+// events. With a short retention, some may expire every second.
 const missedInterval = time.Minute
 
-// missedLog sums up what endpoints missed until the log tells of it.
+// missedLog accumulates what endpoints missed until it is logged.
 type missedLog struct {
 	waiting map[string]missedRange
 	told    map[string]time.Time
@@ -25,7 +25,7 @@ func newMissedLog() *missedLog {
 	return &missedLog{waiting: make(map[string]missedRange), told: make(map[string]time.Time)}
 }
 
-// add notes what an endpoint missed.
+// add adds a gap of an endpoint.
 func (m *missedLog) add(g eventlog.Gap) {
 	r, known := m.waiting[g.Endpoint]
 	if !known {
@@ -36,9 +36,9 @@ func (m *missedLog) add(g eventlog.Gap) {
 	m.waiting[g.Endpoint] = r
 }
 
-// tell writes a line for each endpoint, unless there was one lately; end has it write what
-// is left.
-func (m *missedLog) tell(logger *slog.Logger, configured map[string]bool, now time.Time, end bool) {
+// flush logs one line for each endpoint, unless there was one recently; end makes
+// it log all that is left.
+func (m *missedLog) flush(logger *slog.Logger, configured map[string]bool, now time.Time, end bool) {
 	maps.DeleteFunc(m.told, func(_ string, at time.Time) bool { return now.Sub(at) >= missedInterval })
 	for _, name := range slices.Sorted(maps.Keys(m.waiting)) {
 		if _, lately := m.told[name]; lately && !end {
@@ -47,8 +47,8 @@ func (m *missedLog) tell(logger *slog.Logger, configured map[string]bool, now ti
 		r := m.waiting[name]
 		delete(m.waiting, name)
 		m.told[name] = now
-		// Some of the positions may be of events that the endpoint does not want, or that
-		// overtook the one at its cursor.
+		// Some positions may belong to events that the endpoint does not match, or
+		// that overtook the one at its cursor.
 		what := []any{"endpoint", name, "from", r.from, "to", r.to, "at_most", r.count}
 		if configured[name] {
 			logger.Error("events expired before the endpoint could get them", what...)

@@ -23,10 +23,10 @@ func TestMissedEventsAreToldOnceAMinute(t *testing.T) {
 		if i == 0 {
 			m.add(eventlog.Gap{Endpoint: "removed", From: 7, To: 7})
 		}
-		m.tell(logger, configured, now.Add(time.Duration(i)*time.Second), false)
+		m.flush(logger, configured, now.Add(time.Duration(i)*time.Second), false)
 	}
-	m.tell(logger, configured, now.Add(150*time.Second), true)
-	m.tell(logger, configured, now.Add(151*time.Second), true)
+	m.flush(logger, configured, now.Add(150*time.Second), true)
+	m.flush(logger, configured, now.Add(151*time.Second), true)
 	var got []string
 	for line := range strings.Lines(out.String()) {
 		_, line, _ = strings.Cut(strings.TrimSpace(line), "level=")

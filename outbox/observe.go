@@ -9,11 +9,11 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// Removed is how many parked events and dead letters this process removed without
-// their being delivered.
+// Removed counts the parked events and dead letters that this process removed
+// undelivered.
 type Removed struct {
-	// Endpoints are those of endpoints that were removed, Expired the dead letters past
-	// their retention, Discarded those that [Outbox.Discard] removed.
+	// Endpoints counts those of removed endpoints, Expired the dead letters past
+	// their retention, and Discarded those removed by [Outbox.Discard].
 	Endpoints, Expired, Discarded int64
 }
 
@@ -22,14 +22,14 @@ func (o *Outbox) Removed() Removed {
 	return Removed{o.removed.endpoints.Load(), o.removed.expired.Load(), o.removed.discarded.Load()}
 }
 
-// removed counts what [Removed] has.
+// removed holds the counters for [Removed].
 type removed struct{ endpoints, expired, discarded atomic.Int64 }
 
-// Observe has an observer told of what happens to events from now on, besides the one
-// in the options.
+// Observe adds an observer that is notified of events from now on, in addition to
+// the one in the options.
 func (o *Outbox) Observe(observer relay.Observer) { o.observers.add(observer) }
 
-// observers are told one after another.
+// observers notifies its observers one after another.
 type observers struct {
 	all atomic.Pointer[[]relay.Observer]
 }
@@ -48,7 +48,7 @@ func (o *observers) add(observer relay.Observer) {
 	}
 }
 
-func (o *observers) tell(do func(relay.Observer)) {
+func (o *observers) notify(do func(relay.Observer)) {
 	if all := o.all.Load(); all != nil {
 		for _, observer := range *all {
 			do(observer)
@@ -58,20 +58,20 @@ func (o *observers) tell(do func(relay.Observer)) {
 
 // Attempted implements [relay.Observer].
 func (o *observers) Attempted(endpoint string, a tidings.Attempt, out tidings.Outcome) {
-	o.tell(func(one relay.Observer) { one.Attempted(endpoint, a, out) })
+	o.notify(func(one relay.Observer) { one.Attempted(endpoint, a, out) })
 }
 
 // Merged implements [relay.Observer].
 func (o *observers) Merged(endpoint string, gone, into tidings.Event) {
-	o.tell(func(one relay.Observer) { one.Merged(endpoint, gone, into) })
+	o.notify(func(one relay.Observer) { one.Merged(endpoint, gone, into) })
 }
 
 // Filtered implements [relay.Observer].
 func (o *observers) Filtered(endpoint string, e tidings.Event) {
-	o.tell(func(one relay.Observer) { one.Filtered(endpoint, e) })
+	o.notify(func(one relay.Observer) { one.Filtered(endpoint, e) })
 }
 
 // Missed implements [relay.Observer].
 func (o *observers) Missed(g eventlog.Gap) {
-	o.tell(func(one relay.Observer) { one.Missed(g) })
+	o.notify(func(one relay.Observer) { one.Missed(g) })
 }

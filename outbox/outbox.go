@@ -26,53 +26,56 @@ const (
 	defaultMaxInFlight         = 16
 	defaultDrainTimeout        = 10 * time.Second
 	connectTimeout             = 5 * time.Second
-	closeTime                  = 5 * time.Second // beyond DrainTimeout
+	closeTime                  = 5 * time.Second // in addition to DrainTimeout
 	defaultPollInterval        = 100 * time.Millisecond
 )
 
-// Types are the resource types that a program tells of, each with its actions. A type
-// without any has created, updated and deleted.
+// Types maps the program's resource types to their actions. A type without actions
+// has created, updated and deleted.
 type Types = vocabulary.Types
 
-// Options of an outbox. Types are required.
+// Options configures an outbox. Types is required.
 type Options struct {
-	// Types are the resource types that the program tells of, with their actions.
+	// Types are the program's resource types with their actions.
 	Types Types
-	// Endpoints get the events told after Open returns. The Name of one may be left
-	// out: then it is the host and the path of its URL. Nil means that
-	// [Outbox.SetEndpoints] says later which there are; a process that only tells
-	// leaves them to those that Run.
+	// Endpoints receive the events told after Open returns. Name defaults to the
+	// host and path of the URL. If nil, set the endpoints later with
+	// [Outbox.SetEndpoints]; a process that only calls Tell can leave them to the
+	// processes that call Run.
 	Endpoints []tidings.Endpoint
-	// Retention is how long events are kept, and what an endpoint that was removed has
-	// not got; 0 means [DefaultRetention]. An event that an endpoint has not got by
-	// then is lost for it, and that is logged.
+	// Retention is how long events are kept, and how long the undelivered events of
+	// a removed endpoint are; 0 means [DefaultRetention]. An endpoint misses events
+	// that expire before it received them; this is logged.
 	Retention time.Duration
 	// HistoryRetention is how long attempts and replays are kept; 0 means Retention.
 	HistoryRetention time.Duration
-	// DeadLetterRetention is how long events are kept that an endpoint refused to
-	// the last; 0 means [DefaultDeadLetterRetention].
+	// DeadLetterRetention is how long dead letters are kept; 0 means
+	// [DefaultDeadLetterRetention].
 	DeadLetterRetention time.Duration
-	// NoMigrate leaves the tables as they are; Open returns an error if [Migrate]
-	// has something to do.
+	// NoMigrate makes Open leave the tables unchanged and return an error if
+	// [Migrate] has anything to do.
 	NoMigrate bool
-	// Egress is which addresses endpoints may have. The zero value allows all but
-	// link-local addresses and the metadata services of clouds. Set PublicOnly where
-	// users choose the URLs.
+	// Egress restricts the addresses of endpoints. The zero value allows all except
+	// link-local addresses and cloud metadata services. Set PublicOnly if users
+	// choose the URLs.
 	Egress sender.Egress
-	// Transport returns the transport for an endpoint, to set TLS or a proxy; nil, as
-	// a result too, means that of package sender. It is cloned; connections are
-	// always made under Egress and pooled, so its dial functions are not used.
+	// Transport returns the transport for an endpoint, to configure TLS or a proxy.
+	// If it is or returns nil, package sender's transport is used. The transport is
+	// cloned. Connections are always pooled and subject to Egress, so its dial
+	// functions are not used.
 	Transport func(tidings.Endpoint) *http.Transport
-	// Configure sets what only the relay knows of an endpoint: its retry schedule, a
-	// rate limit, coalescing, where it begins, a Sender of the program's own.
+	// Configure sets options that only the relay has: the retry schedule, a rate
+	// limit, coalescing, the starting position, a custom Sender.
 	Configure func(*relay.Endpoint) error
-	// PollInterval is how often Run looks for events that other programs wrote; 0 means
-	// 100 ms. Those of this program, and of others that Run, it hears of at once.
+	// PollInterval is how often Run polls for events written by other programs; 0
+	// means 100 ms. Events of this process, and of others that call Run, are
+	// noticed immediately.
 	PollInterval time.Duration
-	// Sender has the User-Agent and the CloudEvents source.
+	// Sender configures the User-Agent and the CloudEvents source.
 	Sender sender.Options
-	// Relay has the logger, the observer (for metrics), tracing and time limits. What
-	// is under way when Run ends gets DrainTimeout, 10 seconds unless set.
+	// Relay configures the logger, the observer (for metrics), tracing and time
+	// limits. When Run ends, attempts in flight get DrainTimeout, 10 seconds by
+	// default.
 	Relay relay.Options
 }
 
@@ -99,19 +102,19 @@ func (o *Options) check() error {
 
 // Errors of an [Outbox].
 var (
-	// ErrClosed says that the outbox was closed.
+	// ErrClosed means that the outbox is closed.
 	ErrClosed = errors.New("the outbox is closed")
-	// ErrRan says that Run was called before.
+	// ErrRan means that Run was already called.
 	ErrRan = errors.New("Run was called before: one call runs until its context ends; open another outbox to run again")
 )
 
-// Outbox tells endpoints of changes. Make one with [Open]. Its methods may be called
-// from several goroutines at once.
+// Outbox notifies endpoints of changes. Create one with [Open]. Its methods are
+// safe for concurrent use.
 type Outbox struct {
 	options Options
 	logger  *slog.Logger
 	home    *home
-	told    eventlog.Signal // an event was written, and may be committed soon
+	told    eventlog.Signal // an event was written and may be committed soon
 	ready   chan struct{}   // closed once there is a relay
 
 	observers observers
@@ -128,9 +131,9 @@ type Outbox struct {
 	closed bool
 }
 
-// Open opens the outbox in a program's database, and makes its tables unless told
-// not to. Events told after it returns reach every endpoint in the options, once some
-// process runs the outbox.
+// Open opens the outbox in a program's database and creates its tables, unless
+// NoMigrate is set. Events told after it returns reach every endpoint in the
+// options, once some process runs the outbox.
 func Open(ctx context.Context, database Database, options Options) (_ *Outbox, err error) {
 	options.setDefaults()
 	if err := options.check(); err != nil {
@@ -175,27 +178,27 @@ func (o *Outbox) migrate(ctx context.Context) error {
 	return err
 }
 
-// Types are those of the options.
+// Types returns the types from the options.
 func (o *Outbox) Types() Types { return o.options.Types }
 
-// Log is the log of events: what was told, and what became of it.
+// Log returns the log of events and their deliveries.
 func (o *Outbox) Log() eventlog.Home { return o.home.log }
 
-// Relay delivers the events: it knows how endpoints are doing. It is nil before
-// there are endpoints.
+// Relay returns the relay, which delivers the events and knows the state of the
+// endpoints. It is nil until endpoints are set.
 func (o *Outbox) Relay() *relay.Relay {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.relay
 }
 
-// DB is the pool that [SQLiteFile] opened, for the program's own statements; nil
-// for other databases. Its transactions wait for each other instead of failing with
-// SQLITE_BUSY. It is closed with the outbox.
+// DB returns the pool that [SQLiteFile] opened, for the program's own statements;
+// nil for other databases. Its transactions wait for each other instead of failing
+// with SQLITE_BUSY. It is closed with the outbox.
 func (o *Outbox) DB() *sql.DB { return o.home.db }
 
-// Close ends Run, waits until it has returned, and closes what Open opened. What is
-// under way then gets DrainTimeout to finish, and the last writes 5 seconds.
+// Close stops Run, waits until it has returned, and closes what Open opened.
+// Attempts in flight get DrainTimeout to finish, and final writes 5 seconds.
 func (o *Outbox) Close() error {
 	o.mu.Lock()
 	if o.closed {

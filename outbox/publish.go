@@ -9,23 +9,23 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// MaxPublish is how many events one call of [Outbox.Publish] may have.
+// MaxPublish is the maximum number of events in one call of [Outbox.Publish].
 const MaxPublish = 1000
 
-// Publication is an event that is published by a client that may retry.
+// Publication is an event published by a client that may retry.
 type Publication struct {
 	Event
-	// Key is an idempotency key: within a day, a publication with a key that was
-	// used before is the event that was published first. Empty means that each is a
-	// new event.
+	// Key is an idempotency key: within a day, publications with the same key are
+	// the same event, the first one. Empty means that each is a new event.
 	Key string
 }
 
-// Publish writes events in a transaction of its own, all or none, and returns their
-// webhook-ids once they are durable. It is for programs whose changes are in another
-// database; where they are in this one, [Outbox.Tell] makes event and change one.
+// Publish writes all events or none, in a transaction of its own, and returns their
+// webhook-ids once they are durable. It is for programs whose changes are in
+// another database; if they are in this one, use [Outbox.Tell], which makes event
+// and change atomic.
 //
-// A key that was used for another event is an [eventlog.ErrKeyReused].
+// If a key was used for another event, the error is [eventlog.ErrKeyReused].
 func (o *Outbox) Publish(ctx context.Context, events ...Publication) (ids []string, err error) {
 	if o.isClosed() {
 		return nil, fmt.Errorf("publish: %w", ErrClosed)
@@ -51,10 +51,10 @@ func (o *Outbox) Publish(ctx context.Context, events ...Publication) (ids []stri
 	return ids, nil
 }
 
-// fingerprint is all that the client said of the event.
+// fingerprint returns everything that the client said about the event.
 func (e Event) fingerprint() string {
 	text, err := json.Marshal(e)
-	if err != nil { // a time outside the years that JSON knows, which check refuses
+	if err != nil { // a time whose year JSON can't represent, which check refuses
 		return ""
 	}
 	return string(text)

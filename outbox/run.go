@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// firstLook is how long after an event was told its transaction is looked for first.
+// firstLook is the delay before the first poll after an event was told.
 const firstLook = 2 * time.Millisecond
 
-// Run numbers what was told and delivers it, removes what is past its retention, and
-// listens to other processes, until the context ends or [Outbox.Close] is called.
-// Then it lets the deliveries under way finish. It returns nil if all went well; what
-// fails meanwhile is logged and tried again. It may be called once.
+// Run numbers and delivers events, removes data past its retention, and listens to
+// other processes, until the context ends or [Outbox.Close] is called. It then
+// waits for attempts in flight. Errors are logged and retried; it returns nil if it
+// ended cleanly. Call it only once.
 //
-// Before there are endpoints it waits for [Outbox.SetEndpoints].
+// Until endpoints are set, it waits for [Outbox.SetEndpoints].
 func (o *Outbox) Run(ctx context.Context) error {
 	ctx, ended, err := o.begin(ctx)
 	if err != nil {
@@ -58,8 +58,9 @@ func (o *Outbox) begin(ctx context.Context) (context.Context, chan struct{}, err
 	return ctx, o.ended, nil
 }
 
-// look has the relay look for new events: often, and at shorter intervals after this
-// process told of one. Its transaction is committed a moment later, usually.
+// look makes the relay poll for new events: regularly, and at shorter intervals
+// after this process told an event, whose transaction usually commits a moment
+// later.
 func (o *Outbox) look(ctx context.Context) {
 	idle := o.options.PollInterval
 	pause := idle

@@ -14,35 +14,35 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
-// Event tells what happened to one resource. Type, Action, ID and URL are required.
+// Event describes a change of one resource. Type, Action, ID and URL are required.
 type Event struct {
-	// Type and Action are among [Options.Types].
+	// Type and Action must be in [Options.Types].
 	Type   tidings.ResourceType
 	Action tidings.Action
-	// ID is that of the resource: at most 512 bytes. Events of one resource are
+	// ID identifies the resource; at most 512 bytes. Events of one resource are
 	// delivered in the order in which their transactions committed.
 	ID string
 	// URL is where receivers read the resource, absolute or relative to an address
 	// that they know.
 	URL string
-	// UserID is whoever caused the change; empty where nobody did.
+	// UserID is the user who caused the change; may be empty.
 	UserID string
-	// OwnerID is whose resource it is. It is never sent: it is for
-	// [tidings.Endpoint.Filter] and for those who read the log.
+	// OwnerID is the owner of the resource. It is never sent; it is for
+	// [tidings.Endpoint.Filter] and readers of the log.
 	OwnerID string
 	// Time is when the change was made; zero means now.
 	Time time.Time
-	// Version grows with each change of the resource, so that a receiver can tell
-	// which of two webhooks is newer; 0 means the microseconds from 1970 to Time.
+	// Version increases with each change of the resource, so that a receiver can
+	// tell which of two webhooks is newer; 0 means Time in microseconds since 1970.
 	Version int64
-	// EventID is the webhook-id, by which receivers recognize a webhook that comes a
-	// second time; empty means a UUIDv7.
+	// EventID is the webhook-id, which receivers use to detect duplicates; empty
+	// means a UUIDv7.
 	EventID string
-	// Trace is the W3C traceparent that deliveries carry on; empty for none.
+	// Trace is the W3C traceparent that deliveries continue; empty for none.
 	Trace string
 }
 
-// event returns the event as the log has it, with what was left out filled in.
+// event returns the event for the log, with defaults filled in.
 func (e Event) event(now time.Time) tidings.Event {
 	if e.Time.IsZero() {
 		e.Time = now
@@ -57,18 +57,18 @@ func (e Event) event(now time.Time) tidings.Event {
 	}
 }
 
-// Tell writes events in the transaction that makes the changes they tell of: they
-// are delivered if it commits, and do not exist if it does not. Call it after the
-// changes, last in the transaction: whoever changes a row holds it until the commit,
-// so the events of one resource are in the order of its changes.
+// Tell writes events in the transaction of the changes that they report: they are
+// delivered if and only if it commits. Call it after the changes, last in the
+// transaction: a changed row stays locked until the commit, so the events of one
+// resource are in the order of its changes.
 //
-// tx is a [*sql.Tx], a pgx.Tx, or what wraps one of them: bun.Tx, *sqlx.Tx, an
-// *ent.Tx with the feature sql/execquery, and of a *gorm.DB in a transaction its
-// Statement.ConnPool. It must be a transaction of the database that the outbox was
-// opened with.
+// tx is a [*sql.Tx], a pgx.Tx, or a wrapper of one: bun.Tx, *sqlx.Tx, an *ent.Tx
+// with the feature sql/execquery, or the Statement.ConnPool of a *gorm.DB in a
+// transaction. It must be a transaction of the database that the outbox was opened
+// with.
 //
-// An event that receivers could not read is refused with an error that names the
-// field; nothing is written then.
+// If receivers could not read an event, Tell returns an error that names the field
+// and writes nothing.
 func (o *Outbox) Tell(ctx context.Context, tx any, events ...Event) error {
 	if o.isClosed() {
 		return fmt.Errorf("tell: %w", ErrClosed)
@@ -116,8 +116,8 @@ func (o *Outbox) isClosed() bool {
 	return o.closed
 }
 
-// sqlTx is a transaction as database/sql has it, and pgxTx as pgx has it. A pool has
-// the same methods but for Commit: what it wrote would be in no transaction.
+// sqlTx and pgxTx are the method sets of transactions in database/sql and pgx. They
+// include Commit to exclude pools, whose writes would be in no transaction.
 type (
 	sqlTx interface {
 		sqldb.Execer
@@ -145,8 +145,8 @@ func execer(tx any) (sqldb.Execer, error) {
 	return nil, fmt.Errorf("%T is no transaction: expected a *sql.Tx, a pgx.Tx, or what wraps one of them", tx)
 }
 
-// wrapped returns the *sql.Tx in a struct that embeds one. bun.Tx needs it: its own
-// ExecContext formats the statement in its own way.
+// wrapped returns the *sql.Tx embedded in a struct. bun.Tx needs this because its
+// own ExecContext reformats statements.
 func wrapped(tx any) sqldb.Execer {
 	v := reflect.Indirect(reflect.ValueOf(tx))
 	if v.Kind() != reflect.Struct {
@@ -163,7 +163,7 @@ func wrapped(tx any) sqldb.Execer {
 	return within
 }
 
-// pgxExecer is a transaction of pgx as one of database/sql.
+// pgxExecer adapts a pgx transaction to [sqldb.Execer].
 type pgxExecer struct{ tx pgxTx }
 
 // ExecContext implements [sqldb.Execer].

@@ -1,6 +1,6 @@
-// Package outboxtest is for the tests of programs that use package outbox: [Told]
-// says what a program told, without a network, and a [Receiver] is an endpoint that
-// gets webhooks and verifies them.
+// Package outboxtest helps to test programs that use package outbox. [Told] checks
+// what a program told, without a network. A [Receiver] is an endpoint that receives
+// and verifies webhooks.
 //
 //	func TestOrder(t *testing.T) {
 //		db := outbox.SQLite(openShop(t))

@@ -15,21 +15,21 @@ import (
 	"github.com/tidings-dev/tidings/receive"
 )
 
-// Receiver is a server that gets webhooks, verifies them and remembers them. It ends
-// with its test, which fails if a webhook is not genuine. Make one with
+// Receiver is a server that receives, verifies and records webhooks. It stops at
+// the end of its test, which fails if a webhook does not verify. Create one with
 // [NewReceiver].
 type Receiver struct {
-	// URL and Secret are those of an endpoint that leads here.
+	// URL and Secret are the settings of an endpoint for this receiver.
 	URL, Secret string
 
 	tb     testing.TB
 	mu     sync.Mutex
 	status int
 	events []tidings.Event
-	more   chan struct{} // closed, and replaced, when events come
+	more   chan struct{} // closed and replaced when events arrive
 }
 
-// NewReceiver starts a receiver on loopback.
+// NewReceiver starts a receiver on the loopback interface.
 func NewReceiver(tb testing.TB) *Receiver {
 	tb.Helper()
 	key := make([]byte, 32)
@@ -58,7 +58,7 @@ func NewReceiver(tb testing.TB) *Receiver {
 	return r
 }
 
-// answer remembers the status.
+// answer records the status.
 type answer struct {
 	http.ResponseWriter
 	status int
@@ -70,13 +70,13 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
-// Endpoint returns an endpoint that leads here.
+// Endpoint returns an endpoint for this receiver.
 func (r *Receiver) Endpoint() tidings.Endpoint {
 	return tidings.Endpoint{URL: r.URL, Secrets: []string{r.Secret}}
 }
 
-// Answer has the receiver answer with a status, and take nothing, until it is called
-// with 0.
+// Answer makes the receiver respond with a status and accept nothing, until it is
+// called with 0.
 func (r *Receiver) Answer(status int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,7 +92,7 @@ func (r *Receiver) take(_ context.Context, e tidings.Event) error {
 	return nil
 }
 
-// Received returns what came so far, without duplicates.
+// Received returns the events received so far, without duplicates.
 func (r *Receiver) Received() []tidings.Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,8 +102,8 @@ func (r *Receiver) Received() []tidings.Event {
 // waitTime is how long Wait waits.
 const waitTime = 30 * time.Second
 
-// Wait waits until at least n webhooks have come, and returns them. The test fails if
-// they do not within 30 seconds.
+// Wait waits until at least n webhooks have arrived and returns them. The test
+// fails if they do not arrive within 30 seconds.
 func (r *Receiver) Wait(n int) []tidings.Event {
 	r.tb.Helper()
 	deadline := time.NewTimer(waitTime)

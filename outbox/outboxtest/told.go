@@ -13,8 +13,7 @@ import (
 // readLimit is how many events one read returns.
 const readLimit = 1000
 
-// Events returns the events that were told in transactions that committed, in the
-// order of the log.
+// Events returns the events told in committed transactions, in log order.
 func Events(tb testing.TB, db outbox.Database) []tidings.Event {
 	tb.Helper()
 	ctx := tb.Context()
@@ -22,7 +21,7 @@ func Events(tb testing.TB, db outbox.Database) []tidings.Event {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer hooks.Close() //nolint:errcheck // it was only read
+	defer hooks.Close() //nolint:errcheck // only read from
 	log := hooks.Log()
 	if _, err := log.Advance(ctx); err != nil {
 		tb.Fatal(err)
@@ -39,9 +38,8 @@ func Events(tb testing.TB, db outbox.Database) []tidings.Event {
 	}
 }
 
-// Told fails the test unless these events were told, and no others, in this order.
-// Fields that are left out of a wanted event are not compared. It returns the events
-// as they were told.
+// Told fails the test unless exactly these events were told, in this order. Zero
+// fields of a wanted event are not compared. It returns the actual events.
 func Told(tb testing.TB, db outbox.Database, want ...outbox.Event) []tidings.Event {
 	tb.Helper()
 	told := Events(tb, db)
@@ -67,7 +65,7 @@ func wanted(want []outbox.Event) []tidings.Event {
 	return all
 }
 
-// list shows events, a line each, without what is not set.
+// list formats events one per line, without unset fields.
 func list(events []tidings.Event) string {
 	var b strings.Builder
 	for _, e := range events {
@@ -90,7 +88,7 @@ func list(events []tidings.Event) string {
 	return b.String()
 }
 
-// fits reports whether an event has all that is wanted of it.
+// fits reports whether an event matches the set fields of want.
 func fits(e tidings.Event, want outbox.Event) bool {
 	return cmp.Or(want.Type, e.Type) == e.Type && cmp.Or(want.Action, e.Action) == e.Action &&
 		cmp.Or(want.ID, e.ResourceID) == e.ResourceID &&
