@@ -195,7 +195,8 @@ func TestRolesOfARelay(t *testing.T) {
 			}
 		}
 	}
-	w.wants(w.try("operator", "POST", "/webhooks/reload", nil), 403)
+	w.wants(w.try("operator", "POST", "/webhooks/reload", nil), 403, "requires the role admin; yours is operator")
+	w.wants(w.try("reader", "POST", "/events", event), 403, "requires the role publisher or admin; yours is reader")
 	w.wants(w.try("stranger", "GET", "/events", nil), 401)
 	w.wants(w.try("admin", "GET", "/providers", nil), 404)
 }

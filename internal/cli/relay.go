@@ -93,7 +93,8 @@ func attachCommand() *cobra.Command {
 		})
 	cmd.Long = `Install the triggers that the configuration asks for (sources.tables or preset),
 and the tables of the event log, as the role in database_url. It needs CREATE on
-the database, or a schema that it owns, and TRIGGER on the tables. It never holds
+the database, or a schema that it owns, TRIGGER on the tables, and SELECT on
+those that have parts or whose TRUNCATE is told. It never holds
 up the application's writers for more than 3 seconds, and may be run again.`
 	cmd.Example = `  tidings attach --config tidings.yaml
   tidings attach --config tidings.yaml --print > attach.sql`

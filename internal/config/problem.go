@@ -26,10 +26,13 @@ func (p Problem) String() string {
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
 	}
-	if p.Key != "" {
-		b.WriteString(": " + p.Key)
+	for _, text := range []string{p.Key, p.Message} {
+		if text != "" && b.Len() > 0 {
+			b.WriteString(": ")
+		}
+		b.WriteString(text)
 	}
-	return b.String() + ": " + p.Message
+	return b.String()
 }
 
 // Problems is an error that holds everything that is wrong, in the order of the

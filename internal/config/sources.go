@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -194,6 +195,17 @@ func (d *decoder) checkTable(cfg *Config, name string) {
 	if table.Truncate != "" {
 		d.oneOf(key+".truncate", table.Truncate, "deleted", "refuse")
 	}
+	if name, ok := strings.CutPrefix(table.User, "setting:"); ok && !sessionSetting.MatchString(name) {
+		d.at(key+".user", "expected setting: and the name of a setting with a dot, such as setting:shop.user_id")
+	}
+	if table.Actions != nil && len(table.Actions) == 0 {
+		d.at(key+".actions", "lists no action; leave it out for all three")
+	}
+	for part := range table.Parts {
+		if part == name {
+			d.at(key+".parts", "a table is not a part of itself")
+		}
+	}
 	for i, action := range table.Actions {
 		d.oneOf(fmt.Sprintf("%s.actions[%d]", key, i), action, "created", "updated", "deleted")
 	}
@@ -203,6 +215,9 @@ func (d *decoder) checkTable(cfg *Config, name string) {
 		}
 	}
 }
+
+// sessionSetting is how a setting of one's own is named in PostgreSQL.
+var sessionSetting = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$`)
 
 // withTable returns a type's actions with those of a table.
 func withTable(types vocabulary.Types, kind tidings.ResourceType) []tidings.Action {

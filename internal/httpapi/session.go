@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -65,10 +66,19 @@ const (
 
 // has returns an error unless the caller is an admin or has one of the roles.
 func (s *session) has(roles ...resource.Role) error {
+	roles = append(roles, resource.RoleAdmin)
 	if slices.Contains(roles, s.who.Role) {
 		return nil
 	}
-	return s.who.Need(resource.RoleAdmin)
+	if s.api.Resources != nil { // where only admins may
+		return s.who.Need(resource.RoleAdmin)
+	}
+	names := make([]string, len(roles))
+	for i, role := range roles {
+		names[i] = string(role)
+	}
+	return &resource.Error{Code: resource.Forbidden, Message: fmt.Sprintf("requires the role %s; yours is %s",
+		strings.Join(names, " or "), s.who.Role)}
 }
 
 // MayLook implements [rest.Session].

@@ -301,11 +301,17 @@ func (d *decoder) time(member, text string) (at time.Time) {
 		return at
 	}
 	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		d.problem(member, "%q is no time: expected RFC 3339, such as \"2026-03-26T12:00:00Z\"", shorten(text))
+	switch {
+	case err != nil:
+		d.problem(member, "%q is not a time: expected RFC 3339, such as \"2026-03-26T12:00:00Z\"", shorten(text))
+	case at.Before(time.Unix(0, 0)) || at.After(time.Now().Add(maxAhead)):
+		d.problem(member, "%q is not when the change was made: expected a time from 1970 to now", shorten(text))
 	}
 	return at
 }
+
+// maxAhead is how far the clock of a publisher may be ahead.
+const maxAhead = 24 * time.Hour
 
 // text returns a member that is a string; null is as if it was left out.
 func (d *decoder) text(in string, m map[string]json.RawMessage, name string, required bool) (text string) {
