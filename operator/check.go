@@ -14,7 +14,7 @@ func invalid(field, format string, args ...any) error {
 // clockSkew is how far a caller's clock may be ahead.
 const clockSkew = time.Minute
 
-// checkRange refuses a range of time that can hold no event.
+// checkRange returns an error for a time range that can contain no event.
 func checkRange(since, until time.Time) error {
 	switch {
 	case since.After(time.Now().Add(clockSkew)):
@@ -25,8 +25,8 @@ func checkRange(since, until time.Time) error {
 	return nil
 }
 
-// checkResource refuses a resource that can't exist: TYPE/ID or, where alone is true,
-// an ID. It returns the form in which the log has it.
+// checkResource returns an error for an impossible resource: TYPE/ID or, if alone
+// is true, an ID. Otherwise it returns the form that the log uses.
 func (s *Service) checkResource(resource string, alone bool) (string, error) {
 	if resource == "" {
 		return "", nil
@@ -52,7 +52,7 @@ func (s *Service) checkResource(resource string, alone bool) (string, error) {
 	return typ + "/" + id, nil
 }
 
-// check refuses a filter that can match nothing.
+// check returns an error for a filter that can match nothing.
 func (s *Service) check(ctx context.Context, f *Filter) error {
 	if err := checkRange(f.Since, f.Until); err != nil {
 		return err
@@ -64,8 +64,8 @@ func (s *Service) check(ctx context.Context, f *Filter) error {
 	return s.checkEndpoint(ctx, f.Endpoint)
 }
 
-// checkEndpoint refuses the name of an endpoint that is neither configured nor has
-// a cursor; an empty one is none.
+// checkEndpoint returns an error for the name of an endpoint that is neither
+// configured nor has a cursor. An empty name is valid.
 func (s *Service) checkEndpoint(ctx context.Context, name string) error {
 	if name == "" {
 		return nil
@@ -85,8 +85,8 @@ func (s *Service) checkEndpoint(ctx context.Context, name string) error {
 	return invalid("endpoint", "%v", s.noEndpoint(name))
 }
 
-// check refuses a replay that asks for what is not there, or for two things at
-// once, of which one would be ignored.
+// checkReplay returns an error for a replay of something that does not exist, or
+// with conflicting options, one of which would be ignored.
 func (s *Service) checkReplay(in *NewReplay) (err error) {
 	for _, text := range in.Events {
 		if _, err := s.types().Parse(text); err != nil {

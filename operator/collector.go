@@ -17,8 +17,9 @@ import (
 	"github.com/tidings-dev/tidings/outbox"
 )
 
-// collector is what Prometheus sees of an outbox, which it observes. Labels are the
-// endpoints, known events and classes of reasons, so the number of series is bounded.
+// collector collects an outbox's metrics, as one of its observers. Labels are
+// endpoints, known events and classes of reasons, so the number of series is
+// bounded.
 type collector struct {
 	*Service
 	mu      sync.RWMutex    // held for reading while a series of an endpoint is written
@@ -32,10 +33,11 @@ type collector struct {
 	missed   *prometheus.CounterVec
 }
 
-// Collector returns the metrics of an outbox: attempts and their outcomes since it was
-// made, the log, and how endpoints are doing. Make one before the outbox runs. Each
-// collection asks the database for at most five seconds; what can't be read then is left
-// out. docs/operations.md has the names.
+// Collector returns a collector for the metrics of an outbox: attempts and their
+// outcomes since it was created, the log, and the state of endpoints. Create it
+// before the outbox runs. Each collection queries the database for at most five
+// seconds and omits what could not be read. The metrics are listed in
+// docs/operations.md.
 func Collector(hooks *outbox.Outbox) prometheus.Collector {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -73,8 +75,8 @@ func (m *collector) vectors() []vector {
 	return []vector{m.attempts, m.delay, m.duration, m.merged, m.filtered, m.missed}
 }
 
-// count counts for an endpoint. The first time, it makes room: there are never series of
-// more than one endpoint that is not configured.
+// count increments counters of an endpoint. For a new endpoint it first prunes:
+// there are never series of more than one endpoint that is not configured.
 func (m *collector) count(endpoint string, count func()) {
 	m.mu.RLock()
 	known := m.counted[endpoint]
@@ -92,7 +94,7 @@ func (m *collector) count(endpoint string, count func()) {
 	count()
 }
 
-// prune removes the series of endpoints that are not configured any more.
+// prune removes the series of endpoints that are no longer configured.
 func (m *collector) prune() {
 	configured := make(map[string]bool)
 	for _, e := range m.endpoints() {
@@ -108,7 +110,7 @@ func (m *collector) prune() {
 	}
 }
 
-// commonStatuses have a reason of their own in metrics.
+// commonStatuses are the statuses with their own reason in metrics.
 var commonStatuses = []int{
 	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 	http.StatusMethodNotAllowed,
@@ -119,8 +121,8 @@ var commonStatuses = []int{
 	http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
 }
 
-// reasonClass is the reason of a failure as a label: statuses beyond the common ones
-// are one class for each hundred, since a receiver may answer any.
+// reasonClass returns the reason of a failure as a label. Other statuses are
+// grouped by hundreds, since a receiver may return any.
 func reasonClass(o tidings.Outcome) string {
 	if !strings.HasPrefix(o.Reason, "http_") || slices.Contains(commonStatuses, o.Status) {
 		return o.Reason
@@ -158,7 +160,7 @@ func (m *collector) Filtered(endpoint string, _ tidings.Event) {
 // Missed implements [relay.Observer].
 func (m *collector) Missed(g eventlog.Gap) {
 	if g.Reason == eventlog.GapLost && g.Index > 0 {
-		return // each partition has the same
+		return // every partition has the same loss
 	}
 	reason := string(cmp.Or(g.Reason, eventlog.GapExpired))
 	m.count(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint, reason).Add(float64(g.To - g.From + 1)) })
@@ -200,5 +202,5 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 	historyDropped.send(ch, float64(m.relay().HistoryDropped()))
 	ctx, cancel := context.WithTimeout(context.Background(), collectTime)
 	defer cancel()
-	_ = m.collect(ctx, ch) // what can't be read is not there
+	_ = m.collect(ctx, ch) // omits what can't be read
 }

@@ -8,20 +8,20 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// NewDiscard says which dead letters of an endpoint to discard: one, or all.
+// NewDiscard selects the dead letters of an endpoint to discard: one or all.
 type NewDiscard struct {
 	Event string `json:"event,omitempty" minLength:"1" doc:"The id or position of one event."`
 	All   bool   `json:"all,omitempty" doc:"All dead letters of the endpoint."`
 }
 
-// Discarded is what was discarded.
+// Discarded is the result of a discard.
 type Discarded struct {
 	Endpoint  string `json:"endpoint"`
 	Discarded int64  `json:"discarded" doc:"How many dead letters."`
 }
 
-// Discard removes dead letters of an endpoint, which may have been removed from the
-// configuration. With an error, it returns how many it has removed so far.
+// Discard removes dead letters of an endpoint, which need not be configured any
+// more. With an error, it returns how many it has removed so far.
 func (s *Service) Discard(ctx context.Context, endpoint string, in NewDiscard) (*Discarded, error) {
 	out := &Discarded{Endpoint: endpoint}
 	if in.All == (in.Event != "") {

@@ -13,8 +13,8 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// Event is an event as operators and the catch-up feed see it: the body of the
-// webhook, and where it stands.
+// Event is an event in the operator API and the feed: the body of the webhook and
+// its position.
 type Event struct {
 	ID              string  `json:"id" doc:"The webhook-id."`
 	Sequence        int64   `json:"sequence" doc:"Its position in the log."`
@@ -27,7 +27,7 @@ type Event struct {
 	Timestamp       string  `json:"timestamp"`
 }
 
-// newEvent returns an event in this form.
+// newEvent converts an event of the log.
 func newEvent(e tidings.Event) Event {
 	out := Event{
 		ID: e.ID, Sequence: e.Sequence, ResourceVersion: e.ResourceVersion, Event: e.Name(),
@@ -40,18 +40,19 @@ func newEvent(e tidings.Event) Event {
 	return out
 }
 
-// Filter narrows lists of events and attempts; its zero value wants all.
+// Filter selects events and attempts. The zero value selects all.
 type Filter struct {
 	Endpoint string
 	Patterns []tidings.Pattern
 	// Resource is "provider/<id>", or an id alone.
 	Resource string
-	// Outcome is one, or "failures" for all that is neither delivered nor merged.
+	// Outcome is an outcome, or "failures" for everything neither delivered nor
+	// merged.
 	Outcome      string
 	Since, Until time.Time
 	// Event is the id or position of one event.
 	Event string
-	// Before is the Next of the page before; 0 for the first page.
+	// Before is the Next of the previous page; 0 for the first page.
 	Before int64
 	Limit  int
 }
@@ -67,11 +68,11 @@ func (f *Filter) wants(event, resource string, at time.Time) bool {
 // Page is a part of a list, newest first.
 type Page[T any] struct {
 	Items []T `json:"items" nullable:"false"`
-	// Next is the before of the next page.
+	// Next is the value of before for the next page.
 	Next int64 `json:"next,omitempty" doc:"The before of the next page; left out on the last."`
 }
 
-// A list looks at no more events than that for one page.
+// Limits on the events examined for one page.
 const (
 	eventBatch = 500
 	scanLimit  = 50_000
@@ -129,8 +130,8 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 	return page, nil
 }
 
-// find returns the event with an id or position, from the log or, after it
-// expired there, from what is parked.
+// find returns the event with an id or position, from the log or, if it has expired
+// there, from the parked events.
 func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 	parked := eventlog.ParkedFilter{Limit: 1}
 	missing := notFound("the log holds no event %s: there was none, it has expired, or the database lost it", id)
@@ -162,7 +163,7 @@ func first[T any](list []T) (one T) {
 	return one
 }
 
-// Attempt is an attempt, or a merge, as it is shown.
+// Attempt is an attempt or a merge in the operator API.
 type Attempt struct {
 	Endpoint string `json:"endpoint"`
 	eventlog.Record
@@ -224,26 +225,27 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	return page, nil
 }
 
-// attemptCursor is where a page of the history ended: behind it come the first so many
-// records of a block that are left, then older blocks.
+// attemptCursor is the end of a page of the history. The next page has the first
+// left records of a block, then older blocks.
 type attemptCursor struct {
 	block int64
 	left  int
 }
 
-// blockRecords is more than a block has records: the relay ends one at 128 KiB.
+// blockRecords exceeds the number of records in a block: the relay ends one at 128
+// KiB.
 const blockRecords = 1 << 13
 
 func (c attemptCursor) before() int64 { return c.block*blockRecords + int64(c.left) }
 
-// wantsRecord reports whether the filter, whose event is an id, wants a record.
+// wantsRecord reports whether the filter matches a record. Its event must be an id.
 func (f *Filter) wantsRecord(r eventlog.Record) bool {
 	failure := r.Outcome != tidings.Delivered.String() && r.Outcome != eventlog.Merged
 	return f.wants(r.Event, r.Resource, r.At) && (f.Event == "" || f.Event == r.EventID) &&
 		(f.Outcome == "" || f.Outcome == r.Outcome || f.Outcome == "failures" && failure)
 }
 
-// Parked is a parked event as it is shown.
+// Parked is a parked event in the operator API.
 type Parked struct {
 	Event
 	Endpoint string `json:"endpoint"`
@@ -253,15 +255,15 @@ type Parked struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// ParkedPage is a part of the list of parked events, in the order of the log.
+// ParkedPage is a page of parked events, in log order.
 type ParkedPage struct {
 	Items []Parked `json:"items" nullable:"false"`
-	// Next is the after of the next page.
+	// Next is the value of after for the next page.
 	Next string `json:"next,omitempty" doc:"The after of the next page; left out on the last. Its form may change."`
 }
 
-// Parked returns parked events in the order of the log, dead letters only on
-// demand; after is the next of the page before, or a position, and may be empty.
+// Parked returns parked events in log order, or only dead letters. after is the
+// Next of the previous page, or a position, and may be empty.
 func (s *Service) Parked(
 	ctx context.Context, endpoint string, dead bool, after string, limit int,
 ) (*ParkedPage, error) {
@@ -303,19 +305,19 @@ func (s *Service) Parked(
 	return page, nil
 }
 
-// Explanation says for every endpoint what became of an event.
+// Explanation is what happened to an event, for every endpoint.
 type Explanation struct {
 	Event     Event       `json:"event"`
 	Endpoints []Explained `json:"endpoints" nullable:"false"`
 }
 
-// Explained is what became of an event for one endpoint.
+// Explained is what happened to an event for one endpoint.
 type Explained struct {
 	Endpoint string `json:"endpoint"`
-	// Pattern is the one that matched.
+	// Pattern is the pattern that matched.
 	Pattern string `json:"pattern,omitempty"`
 	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,waiting,expired,settled" doc:"settled: done with before the history that is kept."`
-	// Because says it in a sentence.
+	// Because explains it in a sentence.
 	Because    string    `json:"because"`
 	MergedInto int64     `json:"merged_into,omitempty"`
 	Behind     int64     `json:"behind,omitempty" doc:"The position of the parked event that it waits for."`
@@ -323,8 +325,8 @@ type Explained struct {
 	Attempts   []Attempt `json:"attempts" nullable:"false" doc:"Oldest first."`
 }
 
-// Explain says for every endpoint what became of the event with an id or
-// position.
+// Explain returns what happened to the event with an id or position, for every
+// endpoint.
 func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) {
 	e, err := s.find(ctx, id)
 	if err != nil {
@@ -359,7 +361,7 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 	return out, nil
 }
 
-// attemptLimit bounds the attempts that an explanation shows.
+// attemptLimit is the maximum number of attempts in an explanation.
 const attemptLimit = 200
 
 func (s *Service) explain(
@@ -408,8 +410,7 @@ func settled(e tidings.Event, state *Endpoint) bool {
 	return false
 }
 
-// delivered looks for an attempt that did it, or for the event it was merged
-// into.
+// delivered looks for a successful attempt or a merge.
 func (x *Explained) delivered() bool {
 	for _, a := range x.Attempts {
 		switch a.Outcome {

@@ -20,20 +20,20 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// source is what the feed reads: the log, from memory where it is new.
+// source is the log that the feed reads, with recent events in memory.
 type source interface {
 	Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error)
 	Head() int64
 	More(after int64) <-chan struct{}
-	// Epoch is that in which the log is read.
+	// Epoch returns the epoch of the log.
 	Epoch() string
-	// Refresh reads what was added to the log.
+	// Refresh reads new events from the log.
 	Refresh(ctx context.Context) error
 	Oldest(ctx context.Context) (int64, error)
 	Epochs(ctx context.Context) (eventlog.Epochs, error)
 }
 
-// live is the log of an outbox as the feed reads it.
+// live adapts the log of an outbox to [source].
 type live struct {
 	*relay.Relay
 	log eventlog.Home
@@ -53,15 +53,15 @@ type feed struct {
 	op     *huma.Operation
 }
 
-// feedCursor is where a reader of the feed stands: a position, and the epoch in which
-// the reader came there. Without an epoch it is the tidings-sequence of a webhook, or
-// comes from an earlier version.
+// feedCursor is a position in the feed and the epoch in which the reader reached
+// it. Without an epoch it is the tidings-sequence of a webhook, or comes from an
+// earlier version.
 type feedCursor struct {
 	position int64
 	epoch    string
 }
 
-// String is the form in which it is handed out.
+// String returns the form in which clients see it.
 func (c feedCursor) String() string {
 	if c.epoch == "" {
 		return strconv.FormatInt(c.position, 10)
@@ -81,13 +81,13 @@ func parseFeedCursor(text string) (c feedCursor, err error) {
 
 const (
 	feedBatch = 500
-	// feedScan bounds how many events one request looks at: of those that its
-	// caller may not read, there may be very many.
+	// feedScan bounds the events examined for one request: there may be very many
+	// that its caller may not read.
 	feedScan = 20_000
 	feedWait = 60 * time.Second
 )
 
-// feedQuery says what is wanted of the feed.
+// feedQuery is the query of a request for the feed.
 type feedQuery struct {
 	After string `query:"after" doc:"The next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
 	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
@@ -95,14 +95,14 @@ type feedQuery struct {
 	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s. Not for event streams."`
 }
 
-// feedPage is a part of the feed.
+// feedPage is a page of the feed.
 type feedPage struct {
 	Items []Event `json:"items" nullable:"false"`
 	Next  string  `json:"next" doc:"The after of the next request; its form may change."`
 	Head  int64   `json:"head" doc:"The position of the newest event."`
 }
 
-// register adds the operation, and the handler of event streams before all others.
+// register adds the operation.
 func (f *feed) register() {
 	op := rest.Operation(http.MethodGet, "/events", "readEvents",
 		"Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
@@ -137,17 +137,17 @@ func (f *feed) register() {
 	f.op = f.Huma.OpenAPI().Paths[f.Root+"/events"].Get
 }
 
-// feedReader reads the feed for a caller, whom it checks again and again: it may
-// last longer than their permissions.
+// feedReader reads the feed for a caller, whose permissions it rechecks because
+// they may end before it does.
 type feedReader struct {
 	feed     *feed
 	source   source
 	who      rest.Session
-	checked  time.Time       // when the caller was
-	changed  <-chan struct{} // closed when they must be again
+	checked  time.Time       // when the permissions were last checked
+	changed  <-chan struct{} // closed when they must be checked again
 	patterns []tidings.Pattern
 	after    int64
-	epoch    string // in which it came there
+	epoch    string // epoch in which it reached after
 }
 
 func (f *feed) reader(ctx context.Context, who rest.Session, after, types string) (*feedReader, error) {
@@ -167,14 +167,14 @@ func (f *feed) reader(ctx context.Context, who rest.Session, after, types string
 	return r, err
 }
 
-// begin sets the reader to where it was before.
+// begin sets the reader to its previous position.
 func (r *feedReader) begin(ctx context.Context, text string) error {
 	c, err := parseFeedCursor(text)
 	if err != nil {
 		return err
 	}
 	feed := r.source
-	// It may come from a replica that is a moment ahead.
+	// The position may come from a replica that is slightly ahead.
 	if c.epoch != "" && c.epoch != feed.Epoch() || c.position > feed.Head() {
 		if err := feed.Refresh(ctx); err != nil {
 			return err
@@ -200,7 +200,7 @@ func (r *feedReader) begin(ctx context.Context, text string) error {
 	return nil
 }
 
-// enter goes on in the current epoch, unless the database lost something of what the
+// enter switches to the current epoch, unless the database lost something that the
 // reader has read.
 func (r *feedReader) enter(ctx context.Context) error {
 	epochs, err := r.source.Epochs(ctx)
@@ -225,7 +225,7 @@ func (r *feedReader) expired(oldest int64) error {
 		r.after, oldest), oldest-1)
 }
 
-// lost says that the log is not the one any more in which the reader came to where it is.
+// lost returns the error for a reader whose part of the log was lost.
 func (r *feedReader) lost(why string, after int64) error {
 	return r.gone(fmt.Sprintf("position %d is not in the log any more: %s; look at all resources again that changed "+
 		"after position %d",
@@ -240,7 +240,7 @@ func (r *feedReader) gone(detail string, after int64) error {
 	}
 }
 
-// maxPatterns bounds what every event that is read is compared with.
+// maxPatterns bounds the patterns that each event is compared with.
 const maxPatterns = 100
 
 func parsePatterns(types vocabulary.Types, field, text string) (patterns []tidings.Pattern, err error) {
@@ -285,7 +285,7 @@ func (r *feedReader) due() bool {
 	}
 }
 
-// check finds out what the caller may read now.
+// check updates what the caller may read.
 func (r *feedReader) check(ctx context.Context) (err error) {
 	r.checked, r.changed = time.Now(), r.who.Changed()
 	who, err := r.who.Recheck(ctx)
@@ -295,7 +295,7 @@ func (r *feedReader) check(ctx context.Context) (err error) {
 	return err
 }
 
-// read returns at most limit events that are wanted, and moves on.
+// read returns at most limit matching events and advances.
 func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 	if r.due() {
 		if err := r.check(ctx); err != nil {
@@ -307,7 +307,7 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 		if looked == feedBatch {
 			leave, err := r.feed.Limits.Scans.Enter(ctx, r.who.ID(), 1)
 			if err != nil {
-				return found, ctx.Err() // the rest is for the next request
+				return found, ctx.Err() // the next request continues
 			}
 			defer leave()
 		}
@@ -315,7 +315,7 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.source.Epoch() != r.epoch { // these may follow others than those that were read
+		if r.source.Epoch() != r.epoch { // these may not follow the events read before
 			if err := r.enter(ctx); err != nil {
 				return nil, err
 			}
@@ -324,10 +324,10 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 		if len(events) == 0 {
 			return found, nil
 		}
-		if events[0].Sequence > r.after+1 { // some expired meanwhile
+		if events[0].Sequence > r.after+1 { // some have expired
 			return nil, r.expired(events[0].Sequence)
 		}
-		if slices.ContainsFunc(events, r.who.Changes) { // before they see any of these
+		if slices.ContainsFunc(events, r.who.Changes) { // before the caller sees any of these
 			if err := r.check(ctx); err != nil {
 				return nil, err
 			}
@@ -348,7 +348,7 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 	return found, nil
 }
 
-// cursor is what the reader may come back with.
+// cursor returns the cursor with which the reader can resume.
 func (r *feedReader) cursor() string { return feedCursor{r.after, r.epoch}.String() }
 
 // page waits for events if there are none.
@@ -366,7 +366,7 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 		if len(items) > 0 || wait == 0 {
 			return page, nil
 		}
-		if r.after-before >= feedScan { // more is there already
+		if r.after-before >= feedScan { // more events are available
 			continue
 		}
 		select {
@@ -383,7 +383,7 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 	}
 }
 
-// streams serves the feed as server-sent events to those who accept them.
+// streams serves the feed as server-sent events to clients that accept them.
 func (f *feed) streams(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.URL.Path != f.Root+"/events" ||
@@ -398,8 +398,8 @@ func (f *feed) streams(next http.Handler) http.Handler {
 	})
 }
 
-// stream sends events until the caller goes, may no longer see them, or the
-// process stops. It returns an error only before it has begun.
+// stream sends events until the caller disconnects or loses permission, or the
+// process stops. It returns an error only if nothing was sent.
 func (f *feed) stream(w http.ResponseWriter, r *http.Request) error {
 	ctx, query := r.Context(), r.URL.Query()
 	who, leave, err := f.Stream(w, r, f.op, "limit", "wait")
@@ -448,7 +448,7 @@ func (f *feed) stream(w http.ResponseWriter, r *http.Request) error {
 func eventLines(events []Event, epoch string) string {
 	var b strings.Builder
 	for _, e := range events {
-		text, _ := json.Marshal(e) // numbers and texts
+		text, _ := json.Marshal(e) // only numbers and strings: it can't fail
 		fmt.Fprintf(&b, "id: %s\nevent: %s\ndata: %s\n\n", feedCursor{e.Sequence, epoch}, e.Event, text)
 	}
 	return b.String()

@@ -16,7 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/outbox"
 )
 
-// expiring is credentials that count until a time, of which nobody tells.
+// expiring returns an Authorize whose credentials are valid until a time, without a
+// notification when they expire.
 func expiring(until time.Time) operator.Authorize {
 	return func(*http.Request) (operator.Caller, error) {
 		if !time.Now().Before(until) {
@@ -26,7 +27,7 @@ func expiring(until time.Time) operator.Authorize {
 	}
 }
 
-// feed has an event every so often; 0 for none.
+// feed is a source with an event at each interval; 0 for none.
 type feed struct{ every time.Duration }
 
 func (f *feed) Read(_ context.Context, after int64, _ int) ([]tidings.Event, error) {
@@ -44,8 +45,8 @@ func (f *feed) Refresh(context.Context) error                   { return nil }
 func (f *feed) Oldest(context.Context) (int64, error)           { return 1, nil }
 func (f *feed) Epochs(context.Context) (eventlog.Epochs, error) { return nil, nil }
 
-// Credentials that count no longer end what waits for events at the next
-// keep-alive, also where nobody tells of it, and also where events keep it busy.
+// Requests that wait for events end at the next keep-alive after the credentials
+// have expired, even without a notification, and even if events keep them busy.
 func TestWaitingForEventsEndsWithTheCredentials(t *testing.T) {
 	tests := []struct {
 		name, accept, query string

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// metric is one that the collector fills when it is asked.
+// metric is a metric computed at collection time.
 type metric struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType

@@ -1,14 +1,14 @@
-// Package operator is what the operator of a program sees and does about its webhooks:
-// how endpoints are doing, what became of an event, pausing, trying and sending again,
-// the feed of events, and metrics for Prometheus. Tidings' own server is built on it.
+// Package operator is the operator's interface to a program's webhooks: the state
+// of endpoints and events, pausing, testing, redelivery and replay, the feed of
+// events, and metrics for Prometheus. Tidings' own server is built on it.
 //
 //	mux.Handle("/ops/", operator.Handler(hooks, mayOperate, operator.Options{Path: "/ops"}))
 //	prometheus.MustRegister(operator.Collector(hooks))
 //
-// [Handler] has the operations that docs/operations.md describes, with problem documents
-// (RFC 9457), and describes itself at /openapi.json below its path. A [Service] is the
-// same for Go code. The package imports huma and Prometheus' client, which nobody pays
-// for who does not import it.
+// [Handler] serves the operations described in docs/operations.md, with problem
+// documents (RFC 9457), and its OpenAPI description at /openapi.json below its
+// path. A [Service] offers the same to Go code. Only programs that import this
+// package depend on huma and the Prometheus client.
 package operator
 
 import (
@@ -27,51 +27,52 @@ import (
 	"github.com/tidings-dev/tidings/outbox"
 )
 
-// Role is what a caller may do; each may what those before it may.
+// Role is what a caller may do. Each role includes those before it.
 type Role int
 
 // The roles.
 const (
-	Nobody  Role = iota // is refused
+	Nobody  Role = iota // is refused everything
 	Reader              // reads the feed
 	Viewer              // sees endpoints, events, attempts and replays
 	Manager             // pauses, tries, sends again and discards
 )
 
-// Caller is who makes a request.
+// Caller is the caller of a request.
 type Caller struct {
-	// ID is who it is: it is logged, noted with replays, sent with pings, and what the
-	// limits of one caller are counted by.
+	// ID identifies the caller. It is logged, saved with replays, sent with pings,
+	// and used for per-caller limits.
 	ID   string
 	Role Role
-	// MayRead reports whether the feed shows them an event; nil means that it shows all
-	// of them.
+	// MayRead reports whether the caller may read an event in the feed; nil means
+	// all events.
 	MayRead func(tidings.Event) bool
 }
 
-// Authorize says who makes a request. An error, whose text is not shown, refuses it with
-// 401, and the role [Nobody] with 403. For those who wait for events it is called again
-// every 15 seconds, so it must not read the request's body.
+// Authorize returns the caller of a request. An error, whose text is not shown, is
+// answered with 401, and the role [Nobody] with 403. While a request waits for
+// events it is called again every 15 seconds, so it must not read the request's
+// body.
 type Authorize func(*http.Request) (Caller, error)
 
-// Options of a [Service] and a [Handler]; the zero value works.
+// Options configures a [Service] or a [Handler]. The zero value is usable.
 type Options struct {
-	// Path is where the handler is mounted, such as "/ops"; empty means the root. With
-	// a Path that ends with /api/v1, the command tidings can be used: its --url is what
-	// comes before that.
+	// Path is where the handler is mounted, such as "/ops"; empty means the root.
+	// With a path that ends in /api/v1, the tidings command can be used; its --url
+	// is the part before that.
 	Path string
-	// ParseID returns the id of a resource as the log has it, or why there is none like
-	// it; nil takes every id as it is.
+	// ParseID returns the id of a resource in the form that the log uses, or an
+	// error if it is invalid; nil accepts every id unchanged.
 	ParseID func(string) (string, error)
-	// Logger is told of what operators do and of requests that fail; nil means
+	// Logger logs what operators do and requests that fail; nil means
 	// [slog.Default].
 	Logger *slog.Logger
-	// Stopping ends requests that wait for events when it is closed, so that a server
-	// can shut down; nil means never.
+	// Stopping ends requests that wait for events when it is closed, so that a
+	// server can shut down; may be nil.
 	Stopping <-chan struct{}
 }
 
-// Limits of a handler: for all callers, and for each of them.
+// Limits of a handler, for all callers and for each one.
 const (
 	maxRequests, maxRequestsOfOne = 64, 16
 	maxStreams, maxStreamsOfOne   = 1000, 100
@@ -79,9 +80,9 @@ const (
 	placeWait                     = 5 * time.Second
 )
 
-// Handler returns the operator API of an outbox: the operations under /webhooks and the
-// feed, /events, below Options.Path. The program decides who may call it. It panics if
-// authorize is nil.
+// Handler returns the operator API of an outbox: the operations under /webhooks and
+// the feed at /events, below Options.Path. authorize decides who may call it.
+// Handler panics if it is nil.
 func Handler(hooks *outbox.Outbox, authorize Authorize, o Options) http.Handler {
 	s := New(hooks, o)
 	mux := http.NewServeMux()

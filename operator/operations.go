@@ -13,15 +13,15 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// operations adds what operators see and do to an API.
+// operations registers the operators' operations with an API.
 type operations struct {
 	*Service
 	api *rest.API
 }
 
-// Register adds the operations under /webhooks and the feed, /events, to Tidings' own
-// server, which programs do with [Handler]. What it returns serves event streams before
-// other requests.
+// Register adds the operations under /webhooks and the feed at /events to Tidings'
+// own server; other programs use [Handler]. The function that it returns handles
+// event streams before other requests.
 func Register(api *rest.API, s *Service) (streams func(http.Handler) http.Handler) {
 	o := &operations{s, api}
 	o.addEndpoints()
@@ -32,7 +32,8 @@ func Register(api *rest.API, s *Service) (streams func(http.Handler) http.Handle
 	return f.streams
 }
 
-// Explain returns the problem of an [Error], for Tidings' own server; nil for others.
+// Explain returns the problem document of an [Error], for Tidings' own server; nil
+// for other errors.
 func Explain(err error) *huma.ErrorModel {
 	e, ok := errors.AsType[*Error](err)
 	switch {
@@ -46,7 +47,7 @@ func Explain(err error) *huma.ErrorModel {
 	return rest.NewProblem(http.StatusConflict, e.Message)
 }
 
-// look adds an operation for those who may look, and act one for those who may act.
+// look adds an operation for viewers, and act one for managers.
 func look[I, O any](a *rest.API, op huma.Operation, do func(context.Context, *I) (O, error)) {
 	rest.Register(a, op, func(ctx context.Context, in *I) (*rest.Plain[O], error) {
 		if err := rest.SessionOf(ctx).MayLook(); err != nil {
@@ -150,7 +151,7 @@ func (o *operations) addEvents() {
 		) (*Explanation, error) {
 			return rest.Scanning(ctx, o.api, func() (*Explanation, error) { return o.Explain(ctx, in.Event) })
 		})
-	type Listing = listing // huma reads what is exported
+	type Listing = listing // huma reads only exported types
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/attempts", "listAttempts", "List attempts, newest first"),
 		func(ctx context.Context, in *struct {
 			Listing

@@ -97,7 +97,8 @@ func TestFilters(t *testing.T) {
 	})
 }
 
-// What can match nothing is refused, with a problem document that names the field.
+// Requests that can match nothing are refused with a problem document that names
+// the field.
 func TestRefusals(t *testing.T) {
 	both(t, func(w *world) {
 		w.tell(order("1", "ann"))
@@ -233,7 +234,7 @@ func page[T any](w *world) func(string) (int, string) {
 	}
 }
 
-// The feed shows what its reader may read, and goes on where it was.
+// The feed shows only what its reader may read, and resumes at its cursor.
 func TestFeed(t *testing.T) {
 	both(t, func(w *world) {
 		w.run()
@@ -270,7 +271,7 @@ func TestFeed(t *testing.T) {
 	})
 }
 
-// watched is a response that tells when it holds a text.
+// watched is a response that signals when it contains a string.
 type watched struct {
 	*httptest.ResponseRecorder
 	until string
@@ -285,7 +286,7 @@ func (w *watched) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-// A handler says what is missing, and does not open itself to anybody.
+// A handler reports what is missing, and is never open to everyone.
 func TestHandlerWithout(t *testing.T) {
 	both(t, func(w *world) {
 		defer func() {
@@ -312,7 +313,7 @@ func TestHandlerWithout(t *testing.T) {
 	}
 }
 
-// A pause, a try, a replay and a discard do what they say.
+// Pause, test, replay and discard do what they say.
 func TestActions(t *testing.T) {
 	both(t, func(w *world) {
 		w.run()

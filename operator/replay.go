@@ -10,8 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// NewReplay asks for events to be sent again. Without any narrowing, all events
-// of the log are.
+// NewReplay selects the events to be sent again. The zero value selects all events
+// of the log.
 type NewReplay struct {
 	Endpoint string     `json:"endpoint"`
 	Dead     bool       `json:"dead,omitempty" doc:"Its dead letters, instead of events of the log."`
@@ -22,7 +22,7 @@ type NewReplay struct {
 	Until    *time.Time `json:"until,omitempty" doc:"Events made before."`
 }
 
-// Replay is events being sent again.
+// Replay is a replay in the operator API.
 type Replay struct {
 	ID        string   `json:"id"`
 	Endpoint  string   `json:"endpoint"`
@@ -60,7 +60,7 @@ func shownReplay(r eventlog.Replay) *Replay {
 	return out
 }
 
-// Replay begins to send events again, as a job that goes on by itself.
+// Replay starts a replay, which runs in the background.
 func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
 	if err := s.checkReplay(&in); err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (s *Service) GetReplay(ctx context.Context, id string) (*Replay, error) {
 	return shownReplay(r), nil
 }
 
-// CancelReplay ends a replay; what is under way is finished.
+// CancelReplay cancels a replay. Its attempts in flight are finished.
 func (s *Service) CancelReplay(ctx context.Context, id string) (*Replay, error) {
 	canceled, err := s.log().CancelReplay(ctx, id)
 	if err != nil {

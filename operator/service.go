@@ -17,19 +17,19 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// Service answers operators. Make one with [New].
+// Service implements the operators' operations. Create one with [New].
 type Service struct {
 	hooks   *outbox.Outbox
 	options Options
 }
 
-// New returns the service of an outbox. Until that has endpoints, there is nothing to see
-// or to do: errors say so.
+// New returns the service of an outbox. Until the outbox has endpoints, its methods
+// return errors that say so.
 func New(hooks *outbox.Outbox, o Options) *Service { return &Service{hooks, o} }
 
 func (s *Service) relay() *relay.Relay { return s.hooks.Relay() }
 
-// endpoints are those that are configured.
+// endpoints returns the configured endpoints.
 func (s *Service) endpoints() []relay.Endpoint {
 	if r := s.relay(); r != nil {
 		return r.Endpoints()
@@ -39,17 +39,18 @@ func (s *Service) endpoints() []relay.Endpoint {
 
 var errNoEndpoints = conflict("the outbox has no endpoints yet: SetEndpoints was not called")
 
-// types are the events that there can be.
+// types returns the types of events that can exist.
 func (s *Service) types() vocabulary.Types { return s.hooks.Types() }
 
 func (s *Service) log() eventlog.Home { return s.hooks.Log() }
 
-// Error is an error that the operator can do something about.
+// Error is an error that the operator can resolve.
 type Error struct {
-	// NotFound says that what was named is not there; otherwise it is in a state
-	// in which that can't be done.
+	// NotFound means that what was named does not exist; otherwise its state does
+	// not allow the operation.
 	NotFound bool
-	// Field is what the request has wrong; empty where it is not the request.
+	// Field is the invalid field of the request; empty if the request is not at
+	// fault.
 	Field   string
 	Message string
 }
@@ -68,7 +69,7 @@ func notFound(format string, args ...any) error {
 
 func conflict(format string, args ...any) error { return &Error{Message: fmt.Sprintf(format, args...)} }
 
-// Endpoint is how an endpoint is doing.
+// Endpoint is the state of an endpoint.
 type Endpoint struct {
 	Name string `json:"name"`
 	// URL is without user info and query, which may be secrets.
@@ -83,7 +84,7 @@ type Endpoint struct {
 	LagEvents  int64    `json:"lag_events" doc:"How many events of the log are behind the cursor, those that it does not want included."`
 	LagSeconds float64  `json:"lag_seconds" doc:"The age of the oldest of them; 0 where there are none."`
 	Expires    string   `json:"expires_at,omitempty" doc:"When the oldest of them expires, if that is soon: within a tenth of webhook.retention."`
-	// RetentionUsed is LagSeconds as a share of the retention; from 1 on events go.
+	// RetentionUsed is LagSeconds as a share of the retention; at 1 events expire.
 	RetentionUsed float64          `json:"-"`
 	InFlight      int64            `json:"in_flight"`
 	Limit         int              `json:"limit" doc:"How many requests may be under way at once now."`
@@ -99,7 +100,8 @@ type Endpoint struct {
 	Partitions    []Partition      `json:"partitions" nullable:"false"`
 }
 
-// Partition is a part of an endpoint: who delivers to it, and how far.
+// Partition is the state of one partition of an endpoint: its owner and its
+// progress.
 type Partition struct {
 	Index      int    `json:"index"`
 	Replica    string `json:"replica" doc:"Who holds its lease; empty for nobody."`
@@ -108,7 +110,8 @@ type Partition struct {
 	Cursor     int64  `json:"cursor"`
 }
 
-// Endpoints returns all endpoints that are configured or have a cursor, by name.
+// Endpoints returns all endpoints that are configured or have a cursor, sorted by
+// name.
 func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 	if s.relay() == nil {
 		return nil, errNoEndpoints
@@ -160,7 +163,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		e := endpoints[g.Endpoint]
 		switch {
 		case e == nil:
-		case g.Reason == eventlog.GapLost && g.Index == 0: // each partition has the same
+		case g.Reason == eventlog.GapLost && g.Index == 0: // every partition has the same loss
 			e.Lost += g.To - g.From + 1
 		case g.Reason != eventlog.GapLost:
 			missed[g.Endpoint] = append(missed[g.Endpoint], g)
@@ -179,9 +182,9 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 
 const gapLimit = 1000
 
-// lags finds out how old the oldest unsettled event of each endpoint is.
+// lags sets the age of the oldest unsettled event of each endpoint.
 func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
-	ages := make(map[int64]outbox.Age) // many stand at the same place
+	ages := make(map[int64]outbox.Age) // many cursors are at the same position
 	for _, e := range endpoints {
 		if e.LagEvents == 0 {
 			continue
@@ -199,13 +202,13 @@ func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
 	return nil
 }
 
-// severity orders states: an endpoint is as well as its worst partition.
+// severity orders states: an endpoint has the state of its worst partition.
 var severity = map[string]int{
 	"waiting": 1, string(relay.Healthy): 2, string(relay.Ramping): 3, string(relay.Throttled): 4,
 	string(relay.Probing): 5, string(relay.Down): 6, string(relay.Disabled): 7,
 }
 
-// add puts a partition into the picture of its endpoint.
+// add adds a partition to the state of its endpoint.
 func (e *Endpoint) add(p relay.PartitionStatus) {
 	state := string(p.Status.State)
 	if !p.Held || state == "" {
@@ -257,7 +260,7 @@ func patterns(all []tidings.Pattern) []string {
 	return texts
 }
 
-// plainURL is a URL without what may be a secret.
+// plainURL returns a URL without the parts that may contain secrets.
 func plainURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -292,7 +295,7 @@ func (s *Service) noEndpoint(name string) error {
 	return notFound("there is no endpoint %q; none is configured", name)
 }
 
-// configured returns an endpoint of the configuration.
+// configured returns a configured endpoint.
 func (s *Service) configured(name string) (relay.Endpoint, error) {
 	for _, e := range s.endpoints() {
 		if e.Name == name {
@@ -304,12 +307,12 @@ func (s *Service) configured(name string) (relay.Endpoint, error) {
 
 // Pause stops deliveries to an endpoint; its events wait in the log.
 func (s *Service) Pause(ctx context.Context, name string) (*Endpoint, error) {
-	return s.say(ctx, name, func(eventlog.Control) (string, error) { return relay.PausedReason, nil })
+	return s.setControl(ctx, name, func(eventlog.Control) (string, error) { return relay.PausedReason, nil })
 }
 
 // Resume ends a pause.
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
-	return s.say(ctx, name, func(c eventlog.Control) (string, error) {
+	return s.setControl(ctx, name, func(c eventlog.Control) (string, error) {
 		if c.Disabled != "" && c.Disabled != relay.PausedReason {
 			return "",
 				conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
@@ -318,9 +321,9 @@ func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
 	})
 }
 
-// Enable makes an endpoint deliver again that was paused, or that answered 410.
+// Enable enables an endpoint that was paused or answered 410.
 func (s *Service) Enable(ctx context.Context, name string) (*Endpoint, error) {
-	return s.say(ctx, name, func(eventlog.Control) (string, error) { return "", nil })
+	return s.setControl(ctx, name, func(eventlog.Control) (string, error) { return "", nil })
 }
 
 const (
@@ -328,9 +331,9 @@ const (
 	sayPause = 20 * time.Millisecond
 )
 
-// say changes the control of an endpoint, and waits a moment for the replica
-// that has it to obey, so that the answer shows it.
-func (s *Service) say(
+// setControl changes the control of an endpoint, and waits a moment for the replica
+// that delivers to it to apply the change, so that the result shows it.
+func (s *Service) setControl(
 	ctx context.Context, name string, next func(eventlog.Control) (string, error),
 ) (*Endpoint, error) {
 	e, err := s.configured(name)
@@ -354,8 +357,8 @@ func (s *Service) say(
 	}
 	for deadline := time.Now().Add(sayTime); ; {
 		shown, err := s.Endpoint(ctx, name)
-		obeyed := err == nil && (shown.State == string(relay.Disabled)) == (disabled != "")
-		if err != nil || obeyed || time.Now().After(deadline) {
+		applied := err == nil && (shown.State == string(relay.Disabled)) == (disabled != "")
+		if err != nil || applied || time.Now().After(deadline) {
 			return shown, err
 		}
 		select {
@@ -366,7 +369,7 @@ func (s *Service) say(
 	}
 }
 
-// Tried is what came of a try.
+// Tried is the result of a test.
 type Tried struct {
 	WebhookID string  `json:"webhook_id"`
 	Outcome   string  `json:"outcome" doc:"delivered, or why not."`

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 const path = "/ops"
 
-// world is a program with an outbox and its operator API, which its header "Who" opens:
-// a name and a role.
+// world is a program with an outbox and its operator API. The header "Who"
+// authorizes a request: a name and a role.
 type world struct {
 	*testing.T
 	hooks   *outbox.Outbox
@@ -76,8 +76,8 @@ func both(t *testing.T, do func(w *world)) {
 	})
 }
 
-// newWorld opens an outbox with four endpoints: one is well, one refuses invoices, one
-// has a filter, and one wants invoices and is down.
+// newWorld opens an outbox with four endpoints: one is healthy, one refuses
+// invoices, one has a filter, and one matches invoices and is down.
 func newWorld(t *testing.T, database outbox.Database, db *sql.DB) *world {
 	t.Helper()
 	receiver := func(refused string) string {
@@ -164,7 +164,7 @@ func invoice(id string) outbox.Event {
 	return outbox.Event{Type: "invoice", Action: "paid", ID: id, URL: "/invoices/" + id, EventID: "invoice-" + id}
 }
 
-// answer is what a request got.
+// answer is a response.
 type answer struct {
 	status int
 	header http.Header
@@ -209,7 +209,7 @@ func (w *world) waitFor(what string, done func() bool) {
 	}
 }
 
-// settled waits until endpoints have got what was told, or given it up.
+// settled waits until endpoints have received or given up everything that was told.
 func (w *world) settled(head int64, names ...string) {
 	w.Helper()
 	for _, name := range names {
