@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// agentStack are the tables of the Agent Stack server, of both versions: tables and
+// agentStack lists the tables of all versions of the Agent Stack server. Tables and
 // columns that a database does not have are left out.
 var agentStack = []Table{
 	{
@@ -26,7 +26,7 @@ var agentStack = []Table{
 		Ignore: []string{"updated_at", "last_active_at"},
 		Parts:  []Part{{Name: "public.context_history", Key: []string{"context_id"}}},
 	},
-	// The row comes before the contents: the file is there once its size is known.
+	// The row is written before the content: the file exists once its size is set.
 	{
 		Name: "public.files", Type: "file", URL: "/api/v1/files/{id}", User: "created_by",
 		Where: []string{"file_size_bytes is not null", "file_size_bytes != 0"},
@@ -66,10 +66,10 @@ var agentStack = []Table{
 	},
 }
 
-// AgentStack returns the tables of an Agent Stack server, for its resource types as
-// Tidings' own server has them. It reads the database to see which version of the
-// tables it has: those up to March 2026 with provider builds, or later ones without. A
-// database that is not an Agent Stack server's is an error.
+// AgentStack returns the tables of an Agent Stack server, with the resource types
+// of Tidings' own server. It detects the server's version from the database: up to
+// March 2026 with provider builds, later without. It returns an error if the
+// database is not an Agent Stack server's.
 func AgentStack(ctx context.Context, db *sql.DB) ([]Table, error) {
 	columns := make(map[string][]string)
 	rows, err := db.QueryContext(ctx, `SELECT c.relname::text, a.attname::text FROM pg_attribute a
@@ -94,7 +94,7 @@ func AgentStack(ctx context.Context, db *sql.DB) ([]Table, error) {
 	var tables []Table
 	for _, t := range agentStack {
 		if columns[t.Name] == nil {
-			if t.Type == "provider_build" { // gone since May 2026
+			if t.Type == "provider_build" { // removed in May 2026
 				continue
 			}
 			return nil, fmt.Errorf("this is no database of an Agent Stack server: it has no table %s", t.Name)
@@ -114,7 +114,7 @@ func AgentStack(ctx context.Context, db *sql.DB) ([]Table, error) {
 	return tables, nil
 }
 
-// among returns those of names that are among columns.
+// among returns the names that are in columns.
 func among(names, columns []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !slices.Contains(columns, name) })
 }

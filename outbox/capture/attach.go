@@ -10,24 +10,24 @@ import (
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 )
 
-// A statement that waits for a lock on a table makes all that write the table wait
-// behind it, so it waits shortly, and tries again after a pause.
+// A statement that waits for a table lock makes all writers of the table queue
+// behind it, so it waits only briefly and is retried after a pause.
 const (
 	lockTime  = "1s"
 	runTime   = "2500ms"
 	firstWait = 200 * time.Millisecond
 	lastWait  = 5 * time.Second
-	// patience is how long all attempts for one table take, unless the context ends.
+	// patience bounds all attempts for one table together.
 	patience = 5 * time.Minute
 )
 
-// The states of errors after which another attempt may succeed.
+// SQLSTATEs of errors after which a retry may succeed.
 const (
 	lockNotAvailable = "55P03"
 	deadlockDetected = "40P01"
 	queryCanceled    = "57014" // by statement_timeout
 	serialization    = "40001"
-	invalidParameter = "22023" // of attach() about what is configured
+	invalidParameter = "22023" // from attach(), about the configuration
 )
 
 func hasCode(err error, codes ...string) bool {
@@ -46,15 +46,15 @@ func hasCode(err error, codes ...string) bool {
 	return false
 }
 
-// Attach makes the log's tables where they are missing, and installs the triggers of
-// tables and emit(), or brings them up to date. It may be called at every start, by
-// several processes at once; what is in its place already is left alone, without a lock.
-// Tables that are attached and not listed stay so; see [Detach].
+// Attach creates the log's tables if necessary, and installs or updates the
+// triggers of tables and emit(). It may be called at every start, by several
+// processes concurrently. What is already in place is left alone, without a lock.
+// Attached tables that are not listed stay attached; see [Detach].
 //
-// It takes the right to create triggers on the tables, and to read those that have parts
-// or whose TRUNCATE is told of. While a transaction of the application keeps a table
-// locked, it tries again, up to five minutes, and never makes writers wait for longer
-// than three seconds. db is a pool of github.com/jackc/pgx/v5/stdlib.
+// It requires the privilege to create triggers on the tables, and to read those
+// with parts or with events for TRUNCATE. While a transaction of the application
+// locks a table, it retries for up to five minutes, and never blocks writers for
+// longer than three seconds. db is a pool of github.com/jackc/pgx/v5/stdlib.
 func Attach(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	all, err := sources(tables)
 	if err != nil {
@@ -71,7 +71,7 @@ func Attach(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	return nil
 }
 
-// install makes the log's tables and the functions.
+// install creates the log's tables and the functions.
 func install(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	log := postgres.New(db, postgres.Options{Schema: o.schema()})
 	pending, err := log.Pending(ctx)
@@ -86,9 +86,9 @@ func install(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	})
 }
 
-// installIn makes the functions in a transaction.
+// installIn creates the functions in a transaction.
 func installIn(ctx context.Context, tx *sql.Tx, tables []Table, o Options) error {
-	// One process installs; the others find it done.
+	// One process installs; the others then have nothing to do.
 	if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
 		o.schema()+" capture"); err != nil {
 		return err
@@ -117,7 +117,8 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// installedVersion returns the version of the functions in the database, 0 for none.
+// installedVersion returns the version of the functions in the database; 0 for
+// none.
 func installedVersion(ctx context.Context, db querier, schema string) (n int, err error) {
 	function := quote(schema) + ".capture_version()"
 	var there bool
@@ -135,7 +136,7 @@ func attach(ctx context.Context, db *sql.DB, schema string, s source) error {
 	recover := true
 	return retry(ctx, "table "+s.name, func() error {
 		err := attachOnce(ctx, db, schema, s, recover)
-		if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
+		if hasCode(err, queryCanceled) { // recovering takes too long to block writers for
 			recover = false
 		}
 		return err
@@ -149,13 +150,13 @@ func attachOnce(ctx context.Context, db *sql.DB, schema string, s source, recove
 	})
 }
 
-// transact runs do in a transaction that waits for nobody for long.
+// transact calls do in a transaction with short lock and statement timeouts.
 func transact(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer tx.Rollback() //nolint:errcheck // no-op after a commit
 	_, err = tx.ExecContext(ctx, "SET LOCAL lock_timeout = '"+lockTime+"'; SET LOCAL statement_timeout = '"+runTime+
 		"'; SET LOCAL idle_in_transaction_session_timeout = '"+runTime+"'; SET LOCAL client_min_messages = warning; "+
 		"SET LOCAL standard_conforming_strings = on")
@@ -168,7 +169,7 @@ func transact(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// retry calls do until it meets no lock.
+// retry calls do until it does not fail because of a lock.
 func retry(ctx context.Context, what string, do func() error) error {
 	pause := firstWait
 	for end := time.Now().Add(patience); ; pause = min(2*pause, lastWait) {
@@ -189,10 +190,10 @@ func retry(ctx context.Context, what string, do func() error) error {
 	}
 }
 
-// Detach removes the triggers of tables, with those of their parts, and returns the
-// names of the tables. Without names it removes all that [Attach] installed but for the
-// log's tables, whatever the configuration says, and after a dump and restore, too. What
-// the triggers wrote is delivered.
+// Detach removes the triggers of tables and of their parts, and returns the names
+// of the tables. Without names it removes everything that [Attach] installed except
+// the log's tables, whatever the configuration says, and also after a dump and
+// restore. Events that the triggers wrote are still delivered.
 func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]string, error) {
 	var relations []any
 	for _, name := range names {

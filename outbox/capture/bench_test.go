@@ -53,7 +53,7 @@ func BenchmarkTrigger(b *testing.B) {
 			c.table.Name, c.table.Type = "public."+c.name, "order"
 			a.attach(c.table)
 		}
-		const rows = 500 // so few that one of the rounds is not disturbed
+		const rows = 500 // few enough for at least one undisturbed round
 		a.exec(fmt.Sprintf("CALL public.writes('%s', 1, 500)", c.name))
 		best := 0.0
 		for round := range 40 {
@@ -79,7 +79,7 @@ func BenchmarkTrigger(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// cpu returns the microseconds of CPU time that the session has taken.
+// cpu returns the CPU time that the session has used, in microseconds.
 func (a *app) cpu() float64 {
 	a.t.Helper()
 	var us float64

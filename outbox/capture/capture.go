@@ -1,5 +1,6 @@
-// Package capture tells of changes in the tables of an application that knows nothing
-// of Tidings: row triggers write an event in the transaction that makes the change.
+// Package capture makes events from changes in the tables of an application that
+// does not use Tidings: row triggers write an event in the transaction of the
+// change.
 //
 //	tables := []capture.Table{{
 //		Name: "public.orders", Type: "order", URL: "https://shop.example/orders/{id}",
@@ -9,13 +10,12 @@
 //		return err
 //	}
 //
-// From then on whatever writes the table makes events, which an outbox or a relay on the
-// same database delivers. [Repair], called every minute, finds what a migration of the
-// application changed and puts it right.
+// From then on every write to the table makes events, which an outbox or a relay on
+// the same database delivers. Call [Repair] every minute to detect and fix what the
+// application's migrations changed.
 //
-// Triggers never make a statement of the application fail and never keep a migration
-// from running: they depend on no column. The role that writes needs no right on the
-// schema of Tidings.
+// Triggers never make a statement or a migration of the application fail: they
+// depend on no column. The writing role needs no privileges on Tidings' schema.
 //
 // The package also installs emit(), which writes an event from SQL.
 package capture
@@ -34,60 +34,61 @@ import (
 
 // Table is a table whose rows are resources.
 type Table struct {
-	// Name is that of the table with its schema, "public" unless named. Letters keep
-	// their case. A name that holds a dot or a quote is quoted as in SQL: public."a.b".
+	// Name is the table's name with its schema, which defaults to "public". Case is
+	// preserved. A name that contains a dot or a quote is quoted as in SQL:
+	// public."a.b".
 	Name string
-	// Type is that of the resources.
+	// Type is the type of the resources.
 	Type tidings.ResourceType
-	// Key are the columns that identify a row; empty means the primary key. The id of
-	// a resource is the value, or the values joined by ":", in which "%" and ":" are
+	// Key lists the columns that identify a row; empty means the primary key. The
+	// id of a resource is the value, or the values joined by ":", with "%" and ":"
 	// escaped as %25 and %3A.
 	Key []string
-	// URL is where receivers read a resource, with the value of a column for each
-	// {column}, escaped; empty means "/TYPE/ID".
+	// URL is where receivers read a resource. Each {column} is replaced by the
+	// column's escaped value. Empty means "/TYPE/ID".
 	URL string
-	// Watch are the columns whose change is an update, Ignore those whose change is
-	// none. At most one is set; without either, every column counts, and with Ignore
-	// columns that are added later do.
+	// Watch lists the columns whose changes are updates, Ignore those whose changes
+	// are not. At most one may be set. Without either, all columns count. With
+	// Ignore, columns added later count.
 	Watch, Ignore []string
-	// User is the column that says whose row it is, or "setting:NAME" for a setting of
-	// the session. The setting tidings.user_id, where it is set, comes before the column.
+	// User is the column with the row's user, or "setting:NAME" for a session
+	// setting. The setting tidings.user_id, if set, takes precedence.
 	User string
-	// Where are conditions that a row must meet to be a resource, each of the form
-	// "COLUMN = VALUE", "COLUMN != VALUE", "COLUMN is null" or "COLUMN is not null". A
-	// row that begins to meet them is created, one that ceases to is deleted.
+	// Where lists conditions that a row must meet to be a resource, each of the
+	// form "COLUMN = VALUE", "COLUMN != VALUE", "COLUMN is null" or "COLUMN is not
+	// null". A row that starts to meet them is created; one that stops is deleted.
 	Where []string
-	// Actions are those that are told; empty means created, updated and deleted.
-	// Without created, a new row is an update.
+	// Actions lists the actions that make events; empty means created, updated and
+	// deleted. Without created, a new row is an update.
 	Actions []tidings.Action
-	// Truncate is what TRUNCATE does; the zero value is [TruncateDeleted].
+	// Truncate is what TRUNCATE does. The zero value is [TruncateDeleted].
 	Truncate Truncate
-	// Parts are tables whose rows belong to a resource of this one: their changes are
-	// updates of it.
+	// Parts lists tables whose rows belong to a resource of this table: their
+	// changes are updates of it.
 	Parts []Part
 }
 
 // Part is a table whose rows are parts of another table's resources.
 type Part struct {
-	// Name is that of the table, as in [Table].
+	// Name is the table's name, as in [Table].
 	Name string
-	// Key are the columns that hold the key of the resource; empty means those of the
+	// Key lists the columns that hold the key of the resource; empty means the
 	// foreign key that refers to it.
 	Key []string
 	// Watch and Ignore are as in [Table].
 	Watch, Ignore []string
 }
 
-// Truncate is what becomes of TRUNCATE.
+// Truncate is the effect of TRUNCATE.
 type Truncate string
 
-// What TRUNCATE does: it deletes each row, or it fails.
+// Effects of TRUNCATE: each row is deleted, or the statement fails.
 const (
 	TruncateDeleted Truncate = "deleted"
 	TruncateRefuse  Truncate = "refuse"
 )
 
-// Check returns an error unless the table is well described, whatever the database has.
+// Check returns an error if the definition is invalid, regardless of the database.
 func (t Table) Check() error {
 	if err := t.check(); err != nil {
 		return fmt.Errorf("table %s: %w", t.Name, err)
@@ -132,7 +133,7 @@ func (t Table) check() error {
 	return nil
 }
 
-// actions are the actions that the table's type has.
+// actions returns the actions of the table's type.
 func (t Table) actions() []tidings.Action {
 	if len(t.Actions) == 0 {
 		return tidings.Actions()
@@ -153,8 +154,7 @@ func Types(tables []Table) vocabulary.Types {
 	return types
 }
 
-// checkTables returns an error unless each table is well described and none is a second
-// time there.
+// checkTables returns an error if a definition is invalid or occurs twice.
 func checkTables(tables []Table) error {
 	seen := make(map[string]bool)
 	for _, t := range tables {
@@ -221,7 +221,7 @@ func parseCondition(text string) (condition, error) {
 	return c, nil
 }
 
-// quoteTable returns a table's name as SQL has it, with its schema.
+// quoteTable returns a table's name quoted for SQL, with its schema.
 func quoteTable(name string) (string, error) {
 	var parts []string
 	for rest := name; ; {
@@ -327,15 +327,16 @@ func encode(v any) string {
 	return string(text)
 }
 
-// Options say where the event log is; the zero value is a log in the schema "tidings".
+// Options says where the event log is. The zero value is a log in the schema
+// "tidings".
 type Options struct {
-	// Schema is that of the log's tables, as in [postgres.Options].
+	// Schema is the schema of the log's tables, as in [postgres.Options].
 	Schema string
-	// Types are those that emit() takes besides those of the tables; without any, it
-	// takes every type.
+	// Types lists the types that emit() accepts in addition to those of the tables;
+	// empty means that it accepts any type.
 	Types vocabulary.Types
-	// Notify has each transaction that writes events wake those who listen, instead of
-	// having them poll. PostgreSQL lets such transactions commit one after another only.
+	// Notify makes each transaction that writes events wake listeners, so that they
+	// need not poll. PostgreSQL commits such transactions one at a time.
 	Notify bool
 }
 

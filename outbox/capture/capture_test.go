@@ -25,7 +25,7 @@ type app struct {
 	db   *sql.DB
 	log  *postgres.Log
 	o    capture.Options
-	read int64 // up to where events were read
+	read int64 // position up to which events were read
 }
 
 func newApp(t testing.TB) *app { return openApp(t, testdb.Postgres(t), capture.Options{}) }
@@ -48,7 +48,7 @@ func openDB(t testing.TB, url string) *sql.DB {
 	return db
 }
 
-// role makes a role that may log in. Roles are the whole server's.
+// role creates a role that may log in. Roles belong to the whole server.
 func (a *app) role(name string) {
 	a.t.Helper()
 	a.exec("DO $$ BEGIN IF to_regrole('" + name + "') IS NULL THEN CREATE ROLE " + name + " LOGIN; END IF; END $$")

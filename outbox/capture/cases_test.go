@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// statements are run in one transaction each, and tell what is wanted.
+// Each of statements runs in its own transaction; want are the resulting events.
 var statements = []struct {
 	what, want string
 	statements []string
@@ -98,7 +98,7 @@ func TestStatements(t *testing.T) {
 	a.attach(orders)
 	for _, c := range statements {
 		a.inTx(c.statements...)
-		if len(c.statements) == 1 { // rows come in the order of their places
+		if len(c.statements) == 1 { // rows are processed in physical order
 			a.wantSorted(c.what, c.want)
 		} else {
 			a.wantTold(c.what, c.want)
@@ -109,7 +109,7 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// COPY is one statement of many rows, and 100,000 rows are no trouble.
+// COPY, a single statement, works with many rows, as do 100,000 rows.
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -131,7 +131,7 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-// Keys of every kind, and what becomes of them in ids and URLs.
+// Keys of every kind make valid ids and URLs.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	a := openApp(t, testdb.WithDefaults(t, testdb.Hostile)+"&client_encoding=UTF8", capture.Options{})

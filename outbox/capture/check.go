@@ -8,56 +8,56 @@ import (
 	"time"
 )
 
-// Kind says what a [Finding] is about.
+// Kind is the kind of a [Finding].
 type Kind string
 
-// The kinds of findings. [Repair] mends those that say so.
+// The kinds of findings. [Repair] fixes those marked as mended.
 const (
 	// Functions are missing or of an earlier version. Mended.
 	Functions Kind = "functions"
-	// NotAttached is a table that is configured and was never attached.
+	// NotAttached is a configured table that was never attached.
 	NotAttached Kind = "not_attached"
-	// NotConfigured is a table that is attached and not configured.
+	// NotConfigured is an attached table that is not configured.
 	NotConfigured Kind = "not_configured"
-	// Configured is a table that is configured in another way than it was attached.
+	// Configured is a table whose configuration differs from what was attached.
 	Configured Kind = "configured"
-	// Missing is a table that is gone.
+	// Missing is a table that does not exist any more.
 	Missing Kind = "missing"
-	// Renamed is a table that has another name now; its changes are told of.
+	// Renamed is a table that was renamed; its changes still make events.
 	Renamed Kind = "renamed"
 	// Replaced is a table that was dropped and created again, or restored. Mended, with
 	// a gap.
 	Replaced Kind = "replaced"
-	// Trigger is one that is missing. Mended, with a gap.
+	// Trigger is a missing trigger. Mended, with a gap.
 	Trigger Kind = "trigger"
-	// Disabled is a trigger that does not run. [Attach] enables it, with a gap.
+	// Disabled is a disabled trigger. [Attach] enables it, with a gap.
 	Disabled Kind = "disabled"
-	// Function is one that does not fit its table any more. Mended.
+	// Function is a function that no longer fits its table. Mended.
 	Function Kind = "function"
-	// Columns were renamed, or are gone; changes are told of, by the numbers of columns.
-	// Mended if they are those of a primary key that was left to the database.
+	// Columns were renamed or dropped; changes still make events, by column number.
+	// Mended if they are a primary key that was not configured explicitly.
 	Columns Kind = "columns"
-	// Drift was noticed by a trigger, which works slowly since then. Mended.
+	// Drift was detected by a trigger, which has been slow since then. Mended.
 	Drift Kind = "drift"
 )
 
-// Finding is a difference between what is configured and what the database has.
+// Finding is a difference between the configuration and the database.
 type Finding struct {
 	Table string // with its schema, quoted where SQL needs it; empty for the functions
 	Kind  Kind
 	What  string
-	// Mended says that [Repair] put it right.
+	// Mended means that [Repair] fixed it.
 	Mended bool
 }
 
-// Concerns reports whether the finding is about a table, or about all of them.
+// Concerns reports whether the finding applies to a table, or to all of them.
 func (f Finding) Concerns(t Table) bool {
 	found, err := quoteTable(f.Table)
 	name, _ := quoteTable(t.Name)
 	return f.Table == "" || err == nil && found == name
 }
 
-// String returns the finding as a log shows it.
+// String formats the finding for a log.
 func (f Finding) String() string {
 	text := string(f.Kind) + ": " + f.What
 	if f.Table != "" {
@@ -77,8 +77,8 @@ type attached struct {
 	spec     string
 }
 
-// Check returns what differs between tables and what the database has; nothing if all
-// is as [Attach] would leave it. It changes nothing.
+// Check returns the differences between tables and the database; none if it is as
+// [Attach] would leave it. It changes nothing.
 func Check(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
 	found, _, err := check(ctx, db, tables, o)
 	if err != nil {
@@ -110,7 +110,7 @@ func check(ctx context.Context, db *sql.DB, tables []Table, o Options) (found []
 	if err != nil {
 		return nil, nil, err
 	}
-	defer tx.Rollback() //nolint:errcheck // nothing is written in it
+	defer tx.Rollback() //nolint:errcheck // it writes nothing
 	rows, err = list(ctx, tx, o.schema())
 	if err != nil {
 		return nil, nil, err
@@ -148,7 +148,7 @@ func list(ctx context.Context, db querier, schema string) ([]attached, error) {
 	return all, rows.Err()
 }
 
-// compare returns the differences between what is configured and what is attached.
+// compare returns the differences between the configuration and what is attached.
 func compare(ctx context.Context, db querier, schema string, wanted []source, rows []attached) ([]Finding, error) {
 	var found []Finding
 	used := make(map[int]bool)
@@ -203,16 +203,16 @@ func faults(ctx context.Context, db querier, schema string, row attached) ([]Fin
 	return found, rows.Err()
 }
 
-// mends are the kinds that Repair puts right by attaching as before.
+// mends lists the kinds that Repair fixes by attaching again.
 var mends = []Kind{Replaced, Trigger, Function, Drift, Columns}
 
-// Repair is [Check], and puts right what a migration of the application, or a restore,
-// brought about: triggers that are missing, functions that do not fit. While triggers
-// were missing, changes were not told of: [Gaps] has when, and what was written since
-// they were last in their place is told of again, as far as that takes no time. What is
-// configured in another way, disabled, or gone is for an operator to decide. A table that
-// is locked is left for the next call. Call it at start and every minute; several
-// processes may.
+// Repair is like [Check] and fixes what a migration of the application, or a
+// restore, broke: missing triggers and functions that do not fit. Changes made
+// while triggers were missing made no events: [Gaps] lists these periods, and rows
+// written since the triggers were last seen are reported again, as far as that is
+// quick. Tables that are configured differently, disabled or missing are left to an
+// operator. A locked table is left to the next call. Call it at start and every
+// minute; several processes may do so.
 func Repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
 	found, err := repair(ctx, db, tables, o)
 	if err != nil {
@@ -249,7 +249,7 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 			if ctx.Err() != nil {
 				return found, ctx.Err()
 			}
-			told := kinds[Columns] && hasCode(failed, invalidParameter) // the finding says why
+			told := kinds[Columns] && hasCode(failed, invalidParameter) // the finding contains the reason
 			for i, f := range found {
 				if f.Table == row.relation && slices.Contains(mends, f.Kind) {
 					found[i].Mended = failed == nil
@@ -267,7 +267,7 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 	return found, nil
 }
 
-// mend attaches a table as before, in one attempt: the next call makes another.
+// mend attaches a table again, in one attempt; the next call retries.
 func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
 	err := attachOnce(ctx, db, schema, s, true)
 	if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
@@ -276,7 +276,7 @@ func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
 	return err
 }
 
-// seen notes that the triggers of a table are in their place.
+// seen records that the triggers of a table are in place.
 func seen(ctx context.Context, db *sql.DB, schema string, row attached) error {
 	return transact(ctx, db, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".capture_seen($1)", row.id)
@@ -284,17 +284,17 @@ func seen(ctx context.Context, db *sql.DB, schema string, row attached) error {
 	})
 }
 
-// Gap is a time in which changes of a table were not told of.
+// Gap is a period in which changes of a table made no events.
 type Gap struct {
 	Table        string // as in [Finding]
 	Since, Until time.Time
 	Reason       string
-	// Recovered is how many events tell again of what was written meanwhile. What was
-	// deleted meanwhile is not among them.
+	// Recovered is the number of events made afterwards for rows written in the
+	// gap. Deleted rows are not among them.
 	Recovered int64
 }
 
-// Gaps returns the gaps that ended after a time, the last one first, at most 1,000.
+// Gaps returns the gaps that ended after a time, newest first, at most 1,000.
 func Gaps(ctx context.Context, db *sql.DB, o Options, after time.Time) ([]Gap, error) {
 	rows, err := db.QueryContext(ctx, "SELECT relation, since, until, reason, recovered FROM "+quote(o.schema())+
 		".tidings_capture_gaps WHERE until > $1 ORDER BY id DESC LIMIT 1000", after)

@@ -40,7 +40,7 @@ func (a *app) startLoad(db *sql.DB) *load {
 	return l
 }
 
-// wait returns once every row was changed some more times.
+// wait waits until every row was changed a number of times.
 func (l *load) wait(t *testing.T) {
 	t.Helper()
 	for row := range l.changes {
@@ -135,7 +135,7 @@ func TestTableIsReplacedUnderLoad(t *testing.T) {
 	}
 }
 
-// A look at the outbox stays cheap however many events a long snapshot keeps alive.
+// Polling the outbox stays cheap however many events a long snapshot keeps alive.
 func TestLookWithALongSnapshot(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -161,7 +161,7 @@ func TestLookWithALongSnapshot(t *testing.T) {
 		}
 	}
 	took := time.Since(begun)
-	shortest := time.Hour // others use the machine, too
+	shortest := time.Hour // the machine is shared
 	for range 20 {
 		at := time.Now()
 		if _, err := a.log.Advance(t.Context()); err != nil {

@@ -15,11 +15,11 @@ import (
 //go:embed sql/*.sql
 var files embed.FS
 
-// version is that of the files in sql. Raise it when one of them changes: a process
-// replaces functions of a lower version and leaves those of a higher one.
+// version is the version of the files in sql. Raise it when one of them changes: a
+// process replaces functions of a lower version and leaves those of a higher one.
 const version = 1
 
-// settings make a value look alike in all sessions.
+// settings make values look the same in all sessions.
 const settings = "SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'postgres' " +
 	"SET extra_float_digits = 1 SET bytea_output = 'hex'"
 
@@ -29,7 +29,7 @@ func functions(schema string) string {
 	inLiteral := strings.ReplaceAll(name, "'", "''")
 	replace := strings.NewReplacer(
 		"{schema}", name,
-		"{inschema}", strings.ReplaceAll(inLiteral, "%", "%%"), // in a literal that format() gets
+		"{inschema}", strings.ReplaceAll(inLiteral, "%", "%%"), // inside a literal passed to format()
 		"{inliteral}", inLiteral,
 		"{name}", literal(schema),
 		"{settings}", settings,
@@ -40,7 +40,7 @@ func functions(schema string) string {
 	for _, file := range []string{"functions", "triggers", "attach", "emit"} {
 		text, err := files.ReadFile("sql/" + file + ".sql")
 		if err != nil {
-			panic(err) // it is embedded
+			panic(err) // embedded
 		}
 		b.WriteString(replace.Replace(string(text)))
 		b.WriteString("\n")
@@ -48,7 +48,7 @@ func functions(schema string) string {
 	return b.String()
 }
 
-// typesSQL returns the statements that tell emit() which types there are.
+// typesSQL returns the statements that set the types that emit() accepts.
 func typesSQL(schema string, types vocabulary.Types) string {
 	table := quote(schema) + ".tidings_types"
 	if len(types) == 0 {
@@ -68,8 +68,8 @@ func typesSQL(schema string, types vocabulary.Types) string {
 		"DELETE FROM " + table + " WHERE resource_type NOT IN (" + strings.Join(names, ", ") + ");\n"
 }
 
-// notifySQL has transactions that write events notify, or not, in a statement that locks
-// the outbox only for a change.
+// notifySQL returns a statement that switches notifications on or off. It locks the
+// outbox only if that is a change.
 func notifySQL(schema string, notify bool) string {
 	outbox := quote(schema) + ".tidings_outbox"
 	exists := "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = " + literal(outbox) +
@@ -87,7 +87,8 @@ func notifySQL(schema string, notify bool) string {
 		function + ";\n\tEND IF;\nEND $tidings$;\n"
 }
 
-// vocabularyOf returns the types of tables and of the options; none if emit takes all.
+// vocabularyOf returns the types of the tables and the options; none if emit
+// accepts any type.
 func vocabularyOf(tables []Table, o Options) vocabulary.Types {
 	if len(o.Types) == 0 {
 		return nil
@@ -107,10 +108,10 @@ func vocabularyOf(tables []Table, o Options) vocabulary.Types {
 	return all
 }
 
-// SQL returns all statements that [Attach] runs, for an application's own migrations or
-// whoever administers its database. They may be run again, and by a role that owns the
-// application's tables: the functions belong to the owner of the log's tables, which must
-// exist (outbox.Migrate makes them).
+// SQL returns all statements that [Attach] runs, for an application's own
+// migrations or its database administrator. They may be run repeatedly, and by a
+// role that owns the application's tables: the functions belong to the owner of the
+// log's tables, which must exist (outbox.Migrate creates them).
 func SQL(tables []Table, o Options) (string, error) {
 	all, err := sources(tables)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// makeHits makes the five rows that writers change.
+// makeHits creates the five rows that writers change.
 const makeHits = `CREATE TABLE public.hits (number int PRIMARY KEY, n int NOT NULL DEFAULT 0, note text);
 	INSERT INTO public.hits (number) SELECT generate_series(1, 5)`
 
