@@ -96,15 +96,29 @@ func (o *Outbox) update(ctx context.Context, endpoints []relay.Endpoint) error {
 	if err := o.expireEndpoints(ctx); err != nil { // endpoints that return after expiry inherit nothing
 		return err
 	}
-	if r := o.Relay(); r != nil {
-		return r.Update(ctx, endpoints)
+	names := make(map[string]bool, len(endpoints))
+	for _, e := range endpoints {
+		names[e.Name] = true
 	}
-	r, err := relay.New(ctx, o.home.log, endpoints, o.options.Relay)
-	if err != nil {
-		return err
+	r := o.Relay()
+	if r != nil {
+		if err := r.Update(ctx, endpoints); err != nil {
+			return err
+		}
+	}
+	created := r == nil
+	if created {
+		var err error
+		if r, err = relay.New(ctx, o.home.log, endpoints, o.options.Relay); err != nil {
+			return err
+		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.configured = names
+	if !created {
+		return nil
+	}
 	o.relay = r
 	close(o.ready)
 	return nil

@@ -119,15 +119,11 @@ func (o *Outbox) noteMissed(gaps []eventlog.Gap, missed *missedLog) {
 	}
 }
 
-// names returns the names of the current endpoints.
+// names returns the names of the current endpoints, disabled ones included.
 func (o *Outbox) names() map[string]bool {
-	names := make(map[string]bool)
-	if r := o.Relay(); r != nil {
-		for _, e := range r.Endpoints() {
-			names[e.Name] = true
-		}
-	}
-	return names
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.configured
 }
 
 // warnInterval is how often a warning about an endpoint is repeated.

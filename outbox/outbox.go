@@ -124,11 +124,14 @@ type Outbox struct {
 	setting sync.Mutex // held by SetEndpoints
 	filters map[string]*filter
 
-	mu     sync.Mutex
-	relay  *relay.Relay
-	stop   context.CancelFunc // of Run
-	ended  chan struct{}      // closed when Run returns; nil before Run
-	closed bool
+	mu    sync.Mutex
+	relay *relay.Relay
+	// configured has the names of the endpoints that were set last; it is replaced,
+	// never changed.
+	configured map[string]bool
+	stop       context.CancelFunc // of Run
+	ended      chan struct{}      // closed when Run returns; nil before Run
+	closed     bool
 }
 
 // Open opens the outbox in a program's database and creates its tables, unless

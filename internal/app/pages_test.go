@@ -136,7 +136,7 @@ func TestPagesOfVectorStores(t *testing.T) {
 			t.Errorf("%d documents in %d pages", len(got), pages)
 		}
 		w.wants(w.try("ann", "GET", "/vector_stores/"+id+"/documents?page_token=gone", nil), 422,
-			"no such document any more")
+			"the document no longer exists")
 
 		id = w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()
 		large := strings.Repeat("x", 250_000)

@@ -25,7 +25,7 @@ var literals = []struct {
 	{`"\ude00\ud83d"`, 422, "surrogate"},
 	{"\"\xff\"", 400, "not valid UTF-8"},
 	{"\"\xed\xa0\x80\"", 400, "not valid UTF-8"},
-	{"\"\x00\"", 400, "not JSON"},
+	{"\"\x00\"", 400, "not valid JSON"},
 	{`"C:\\u0000"`, 0, ""},
 	{`"\ud83d\ude00"`, 0, ""},
 	{`"\u0001\u007f\ufffd"`, 0, ""},
@@ -162,6 +162,7 @@ func samples(o *owned) map[string]any {
 	}
 	metadata := object{"metadata": object{"key": "value"}}
 	return map[string]any{
+		"publishEvents":       object{"event": "published.told", "resource_id": "1"},
 		"updateConfiguration": object{"default_llm_model": "m", "default_embedding_model": "e"},
 		"createConnector": object{
 			"url": "https://example.com/sample", "client_id": "c", "client_secret": "s",
