@@ -96,10 +96,7 @@ func (m *collector) count(endpoint string, count func()) {
 
 // prune removes the series of endpoints that are no longer configured.
 func (m *collector) prune() {
-	configured := make(map[string]bool)
-	for _, e := range m.endpoints() {
-		configured[e.Name] = true
-	}
+	configured := m.hooks.EndpointNames()
 	for name := range m.counted {
 		if !configured[name] {
 			for _, v := range m.vectors() {

@@ -69,12 +69,12 @@ func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err er
 // expire removes data past its retention until the context ends.
 func (o *Outbox) expire(ctx context.Context) {
 	warned, missed := make(map[string]time.Time), newMissedLog()
-	defer func() { missed.flush(o.logger, o.names(), time.Now(), true) }()
+	defer func() { missed.flush(o.logger, o.EndpointNames(), time.Now(), true) }()
 	for {
 		if err := errors.Join(o.expireOnce(ctx, missed), o.warn(ctx, warned)); err != nil && ctx.Err() == nil {
 			o.logger.Warn("what is past its retention was not all removed", "error", err)
 		}
-		missed.flush(o.logger, o.names(), time.Now(), false)
+		missed.flush(o.logger, o.EndpointNames(), time.Now(), false)
 		select {
 		case <-ctx.Done():
 			return
@@ -110,7 +110,7 @@ func (o *Outbox) noteMissed(gaps []eventlog.Gap, missed *missedLog) {
 		}
 		all[g.Endpoint] = g
 	}
-	configured := o.names()
+	configured := o.EndpointNames()
 	for name, g := range all {
 		missed.add(g)
 		if configured[name] {
@@ -119,8 +119,9 @@ func (o *Outbox) noteMissed(gaps []eventlog.Gap, missed *missedLog) {
 	}
 }
 
-// names returns the names of the current endpoints, disabled ones included.
-func (o *Outbox) names() map[string]bool {
+// EndpointNames returns the names of the current endpoints, disabled ones included. The
+// caller must not change it.
+func (o *Outbox) EndpointNames() map[string]bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.configured
@@ -143,7 +144,7 @@ func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 			cursors[p.Cursor.Endpoint] = p.Cursor.Sequence
 		}
 	}
-	for name := range o.names() {
+	for name := range o.EndpointNames() {
 		cursor, known := cursors[name]
 		if !known {
 			continue
