@@ -120,7 +120,8 @@ func TestCheck(t *testing.T) {
 
 func FuzzEvent(f *testing.F) {
 	f.Add(sample().AppendJSON(nil))
-	f.Add([]byte(`{"event":"a.created","resource_type":"a","resource_id":"\u0000\"<é","resource_url":"/","user_id":null,"timestamp":"2026-03-26T12:00:00.000001Z"}`))
+	f.Add([]byte(`{"event":"a.created","resource_type":"a","resource_id":"\u0000\"<é","resource_url":"/",` +
+		`"user_id":null,"timestamp":"2026-03-26T12:00:00.000001Z"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var first, second tidings.Event
 		if first.UnmarshalJSON(body) != nil || first.Time.Year() < 0 || first.Time.Year() > 9999 {

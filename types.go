@@ -37,7 +37,8 @@ func checkName(what, name string) error {
 	if valid {
 		return nil
 	}
-	return fmt.Errorf("%s %s: expected a letter followed by a-z, 0-9 and _, at most %d characters", what, quoted(name), nameLimit)
+	return fmt.Errorf("%s %s: expected a letter followed by a-z, 0-9 and _, at most %d characters", what,
+		quoted(name), nameLimit)
 }
 
 // quoted quotes a text for an error message, truncated if it is long.

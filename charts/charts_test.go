@@ -216,7 +216,8 @@ func TestRenderedConfigurationIsValid(t *testing.T) {
 				if len(files) == 0 {
 					t.Fatalf("no configuration files in %q", args)
 				}
-				relay := slices.ContainsFunc(args, func(a any) bool { return a == "relay" || a == "--relay" || a == "attach" })
+				relay := slices.ContainsFunc(args,
+					func(a any) bool { return a == "relay" || a == "--relay" || a == "attach" })
 				cfg, err := config.Load(config.Input{Files: files, Relay: relay})
 				if err != nil {
 					t.Fatal(err)
@@ -320,7 +321,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			[]string{"replicas, autoscaling: SQLite supports only one pod."},
 		},
 		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
-			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not allow. Use a [ReadWriteMany] volume, or set config.files.s3 or replicas: 1`,
+			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not ` +
+				`allow. Use a [ReadWriteMany] volume, or set config.files.s3 or replicas: 1`,
 		}},
 		"replicas without a volume": {"replicas=2,database.url=postgres://a/b,persistence.enabled=false", []string{
 			"persistence.enabled: without a volume, pods would not share file contents. Set it to true, or set " +

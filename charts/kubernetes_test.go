@@ -188,7 +188,8 @@ func (c *cluster) items(path, kind string) []object {
 func (c *cluster) namespace(name string) (before string) {
 	c.Helper()
 	c.create("/api/v1/namespaces",
-		fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, name))
+		fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: `+
+			`{pod-security.kubernetes.io/enforce: restricted}}}`, name))
 	for _, account := range []string{"default", "tidings"} {
 		c.create("/api/v1/namespaces/"+name+"/serviceaccounts",
 			"{apiVersion: v1, kind: ServiceAccount, metadata: {name: "+account+"}}")

@@ -88,7 +88,8 @@ func TestFilters(t *testing.T) {
 			return len(decode[operator.Page[operator.Attempt]](w, w.get("/webhooks/attempts"+target)).Items)
 		}
 		for query, want := range map[string]int{
-			"?endpoint=warehouse": 4, "?endpoint=warehouse&types=order.*": 2, "?endpoint=books": 4, "?endpoint=tenant": 1,
+			"?endpoint=warehouse": 4, "?endpoint=warehouse&types=order.*": 2,
+			"?endpoint=books": 4, "?endpoint=tenant": 1,
 			"?endpoint=books&outcome=failures": 2, "?endpoint=warehouse&outcome=failures": 0,
 			"?event=order-2&outcome=delivered": 3, "?event=invoice-1&endpoint=books&outcome=refused": 1,
 		} {
@@ -165,8 +166,9 @@ func TestPermissions(t *testing.T) {
 			{"POST", "/webhooks/replays", `{"endpoint":"warehouse"}`, 403, 403, 201, 403},
 		} {
 			for who, want := range map[string]int{
-				"ann nobody": test.other, "ann reader": test.reader, "ann viewer": test.viewer, "ann manager": test.manager,
-				"": 401,
+				"ann nobody": test.other, "ann reader": test.reader, "ann viewer": test.viewer,
+				"ann manager": test.manager,
+				"":            401,
 			} {
 				a := w.request(w.Context(), who, test.method, test.target, test.body)
 				if a.status != want || strings.Contains(a.text, "secret") {
@@ -250,7 +252,8 @@ func TestFeed(t *testing.T) {
 			{"ann viewer", "?after=3&wait=50ms", ""},
 		} {
 			var got []string
-			feed := decode[struct{ Items []operator.Event }](w, w.request(w.Context(), test.who, "GET", "/events"+test.query, ""))
+			feed := decode[struct{ Items []operator.Event }](w,
+				w.request(w.Context(), test.who, "GET", "/events"+test.query, ""))
 			for _, e := range feed.Items {
 				got = append(got, e.ID)
 			}
@@ -332,7 +335,8 @@ func TestActions(t *testing.T) {
 			r := decode[operator.Replay](w, w.get("/webhooks/replays/"+replay.ID))
 			return r.State == "done" && r.Delivered == 1 && r.CreatedBy == "op"
 		})
-		if d := decode[operator.Discarded](w, do("/webhooks/endpoints/books/discard", `{"event":"invoice-1"}`)); d.Discarded != 1 {
+		if d := decode[operator.Discarded](w,
+			do("/webhooks/endpoints/books/discard", `{"event":"invoice-1"}`)); d.Discarded != 1 {
 			w.Errorf("discarded %+v", d)
 		}
 		if n := w.hooks.Removed().Discarded; n != 1 {

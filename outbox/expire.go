@@ -97,7 +97,8 @@ func (o *Outbox) expireOnce(ctx context.Context, missed *missedLog) error {
 		return err
 	}
 	before := gone.At.Add(-keep.History)
-	return errors.Join(err, log.ExpireHistory(ctx, keep.History), log.ExpirePublications(ctx), log.ExpireReplays(ctx, before),
+	return errors.Join(err, log.ExpireHistory(ctx, keep.History), log.ExpirePublications(ctx),
+		log.ExpireReplays(ctx, before),
 		log.ExpireGaps(ctx, before), o.expireEndpoints(ctx), o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
 }
 

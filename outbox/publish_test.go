@@ -32,7 +32,8 @@ func TestPublish(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again[0] != first[2] || again[2] != first[0] || slices.Contains(first, again[1]) || slices.Contains(first, again[3]) {
+		if again[0] != first[2] || again[2] != first[0] || slices.Contains(first, again[1]) ||
+			slices.Contains(first, again[3]) {
 			t.Errorf("ids = %v after %v; want those of the keys again", again, first)
 		}
 		_, err = hooks.Publish(t.Context(), keyed("5", "d"), keyed("2", "a"))

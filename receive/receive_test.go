@@ -113,7 +113,8 @@ func FuzzVerify(f *testing.F) {
 func TestHandlerTakesEachWebhookOnce(t *testing.T) {
 	calls, result := 0, error(nil)
 	handler := receive.NewHandler(nil, func(context.Context, tidings.Event) error { calls++; return result })
-	body := `{"event":"a.created","resource_type":"a","resource_id":"1","resource_url":"/1","user_id":null,"timestamp":"2026-03-26T12:00:00Z"}`
+	body := `{"event":"a.created","resource_type":"a","resource_id":"1","resource_url":"/1","user_id":null,` +
+		`"timestamp":"2026-03-26T12:00:00Z"}`
 	for _, step := range []struct {
 		body   string
 		result error

@@ -16,7 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/receive"
 )
 
-const thinBody = `{"event":"a.created","resource_type":"a","resource_id":"1","resource_url":"/1","user_id":null,"timestamp":"2026-03-26T12:00:00Z"}`
+const thinBody = `{"event":"a.created","resource_type":"a","resource_id":"1","resource_url":"/1","user_id":null,` +
+	`"timestamp":"2026-03-26T12:00:00Z"}`
 
 // deliver posts a webhook in the background and returns a channel for its
 // status.

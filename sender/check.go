@@ -14,7 +14,8 @@ import (
 var (
 	errNoURL = errors.New("not a valid URL; special characters in a user name or password must be percent-encoded:" +
 		` %40 for "@", %2F for "/", %3F for "?", %23 for "#"`)
-	errAmbiguousURL = errors.New(`the URL has an "@" or "#" after its host: if it is part of a password, special characters there must be` +
+	errAmbiguousURL = errors.New(`the URL has an "@" or "#" after its host: if it is part of a password, special ` +
+		`characters there must be` +
 		` percent-encoded (%40 for "@", %2F for "/", %3F for "?", %23 for "#"); otherwise write %40 or %23`)
 )
 

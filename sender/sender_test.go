@@ -355,11 +355,14 @@ func TestResponseHoldsNoSecrets(t *testing.T) {
 }
 
 func TestFormats(t *testing.T) {
-	const data = `"data":{"id":"evt-1","sequence":7,"resource_version":3,"resource_type":"provider","resource_id":"p","resource_url":"/api/v1/providers/p","user_id":"u"}}`
+	const data = `"data":{"id":"evt-1","sequence":7,"resource_version":3,"resource_type":"provider",` +
+		`"resource_id":"p","resource_url":"/api/v1/providers/p","user_id":"u"}}`
 	for format, want := range map[tidings.Format]string{
 		tidings.Standard: `{"type":"provider.created","timestamp":"2026-03-26T12:00:00Z",` + data,
-		tidings.CloudEvents: `{"specversion":"1.0","id":"evt-1","type":"com.example.provider.created","source":"/","subject":"provider/p",` +
-			`"time":"2026-03-26T12:00:00Z","sequence":"00000000000000000007","partitionkey":"provider/p","datacontenttype":"application/json",` + data,
+		tidings.CloudEvents: `{"specversion":"1.0","id":"evt-1","type":"com.example.provider.created",` +
+			`"source":"/","subject":"provider/p",` +
+			`"time":"2026-03-26T12:00:00Z","sequence":"00000000000000000007","partitionkey":"provider/p",` +
+			`"datacontenttype":"application/json",` + data,
 	} {
 		var body []byte
 		server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -52,7 +52,8 @@ func newSigner(secret string) (signer, error) {
 		}
 		if seed := key[:ed25519.SeedSize]; !bytes.Equal(key, ed25519.NewKeyFromSeed(seed)) {
 			return nil,
-				errors.New(`the halves of the "whsk_" secret do not match: the last 32 bytes must be the public key of the first 32, or receivers cannot verify signatures`)
+				errors.New(`the halves of the "whsk_" secret do not match: the last 32 bytes must be the public ` +
+					`key of the first 32, or receivers cannot verify signatures`)
 		}
 		return ed25519Signer(key), nil
 	}

@@ -19,7 +19,8 @@ var errRestarted = errors.New("the server was started anew")
 func (l *Log) start() string { return start(l.schema) }
 
 func start(schema string) string {
-	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || pg_relation_filenode(to_regclass('" +
+	return "((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text || ' ' || " +
+		"pg_relation_filenode(to_regclass('" +
 		strings.ReplaceAll(schema, "'", "''") + "tidings_head'))::text)"
 }
 

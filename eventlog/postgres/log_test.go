@@ -310,7 +310,8 @@ func TestLostPartition(t *testing.T) {
 			return
 		}
 		_, err := db.ExecContext(t.Context(), `DO $$ DECLARE partition text; BEGIN
-			FOR partition IN SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE relkind = 'r' LOOP
+			FOR partition IN SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+				WHERE relkind = 'r' LOOP
 				EXECUTE 'DROP TABLE ' || partition;
 			END LOOP; END $$`)
 		if err != nil {

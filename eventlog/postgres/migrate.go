@@ -188,7 +188,8 @@ func (l *Log) findEarlier(ctx context.Context) (string, error) {
 	var earlier string
 	err := l.db.QueryRowContext(ctx, `
 		SELECT coalesce(min(nspname), '') FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
-		WHERE c.oid = to_regclass('tidings_log_version') AND to_regclass(quote_ident(nspname) || '.tidings_cursors') IS NOT NULL
+		WHERE c.oid = to_regclass('tidings_log_version') AND to_regclass(quote_ident(nspname) || '.tidings_cursors')
+			IS NOT NULL
 			AND to_regclass($1) IS NULL`, l.schema+"tidings_log_version").Scan(&earlier)
 	if err != nil || earlier == "" {
 		return "", err
@@ -250,7 +251,8 @@ func moves(ctx context.Context, tx *sql.Tx, schema string, names []string) ([]st
 		WITH RECURSIVE ours AS (
 			SELECT oid, relname, relkind FROM pg_class
 			WHERE relnamespace = to_regnamespace($1) AND relname = ANY(string_to_array($2, ',')) AND relkind IN ('r', 'p', 'S')
-			UNION SELECT c.oid, c.relname, c.relkind FROM ours JOIN pg_inherits ON inhparent = ours.oid JOIN pg_class c ON c.oid = inhrelid
+			UNION SELECT c.oid, c.relname, c.relkind FROM ours JOIN pg_inherits ON inhparent = ours.oid
+				JOIN pg_class c ON c.oid = inhrelid
 			WHERE c.relnamespace = to_regnamespace($1)
 		) SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, quote_ident(relname) FROM ours ORDER BY relname`,
 		schema, strings.Join(names, ","))

@@ -250,10 +250,13 @@ func TestOutboxOfAnEarlierVersion(t *testing.T) {
 	for round := range int64(3) {
 		fill(t, db, 5)
 		exec(t, db, `WITH moved AS (
-				DELETE FROM tidings.tidings_outbox WHERE position IN (SELECT position FROM tidings.tidings_outbox ORDER BY position LIMIT 3) RETURNING *
+				DELETE FROM tidings.tidings_outbox WHERE position IN (SELECT position FROM tidings.tidings_outbox
+					ORDER BY position LIMIT 3) RETURNING *
 			), numbered AS (
-				INSERT INTO tidings.tidings_events (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, owner_id, trace, logged_at)
-				SELECT (SELECT seq FROM tidings.tidings_head) + row_number() OVER (ORDER BY position), id, resource_type, action, resource_id, resource_url,
+				INSERT INTO tidings.tidings_events (seq, id, resource_type, action, resource_id, resource_url,
+					user_id, at, resource_version, owner_id, trace, logged_at)
+				SELECT (SELECT seq FROM tidings.tidings_head) + row_number() OVER (ORDER BY position), id,
+					resource_type, action, resource_id, resource_url,
 					user_id, at, resource_version, owner_id, trace, 1 FROM moved RETURNING 1
 			) UPDATE tidings.tidings_head SET seq = seq + (SELECT count(*) FROM numbered)`)
 		if head, err := log.Advance(t.Context()); err != nil || head != 5*(round+1) {
@@ -269,7 +272,8 @@ func TestDumpRestoredElsewhere(t *testing.T) {
 		log, db := open(t)
 		fill(t, db, 3)
 		exec(t, db, "UPDATE tidings.tidings_outbox SET xid = "+ids)
-		exec(t, db, `UPDATE tidings.tidings_head SET system = 'another', seen = format('%1$s:%1$s:', pg_current_xact_id()::text::bigint + 500000)`)
+		exec(t, db, `UPDATE tidings.tidings_head SET system = 'another', seen = format('%1$s:%1$s:', `+
+			`pg_current_xact_id()::text::bigint + 500000)`)
 		if head, err := log.Advance(t.Context()); err != nil || head != 3 {
 			t.Errorf("head = %d, %v; want 3", head, err)
 		}

@@ -325,7 +325,8 @@ func (p *partitioned) list(ctx context.Context, db interface {
 ) (partitions, detached []partition, err error) {
 	rows, err := db.QueryContext(ctx, `SELECT relname, inhrelid IS NOT NULL, coalesce(inhdetachpending, false)
 		FROM pg_class c LEFT JOIN pg_inherits ON inhrelid = c.oid AND inhparent = to_regclass($1)
-		WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1)) AND relkind = 'r' AND starts_with(relname, $2)`,
+		WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1)) AND relkind = 'r'
+			AND starts_with(relname, $2)`,
 		p.schema+p.table, p.table+"_")
 	if err != nil {
 		return nil, nil, err

@@ -30,7 +30,8 @@ func (m Migrations) Export() (fs.FS, error) {
 		texts[e.Name()] = strings.TrimPrefix(string(text), up)
 	}
 	for version := range m.Go {
-		texts[fmt.Sprintf("%04d_rows.sql", version)] = "-- Rows that an earlier version wrote are changed by outbox.Migrate.\n"
+		texts[fmt.Sprintf("%04d_rows.sql", version)] = "-- Rows that an earlier version wrote are changed by " +
+			"outbox.Migrate.\n"
 	}
 	files := make(fstest.MapFS)
 	for name, text := range texts {

@@ -249,7 +249,8 @@ func testFiles(w *world) {
 	}
 	w.wants(w.try("ann", "GET", path+"/content", nil, "Range", "bytes=10-"), 416,
 		`"detail":"the requested range is not satisfiable"`)
-	w.wants(w.try("ann", "GET", path+"/content", nil, "If-Match", `"another"`), 412, `"detail":"the content does not match`)
+	w.wants(w.try("ann", "GET", path+"/content", nil, "If-Match", `"another"`), 412,
+		`"detail":"the content does not match`)
 	w.wants(w.try("ann", "GET", path+"/text_content", nil), 404)
 	w.call("ann", "POST", path+"/extraction", nil)
 	if text := w.try("ann", "GET", path+"/text_content", nil); text.text != "0123456789" {

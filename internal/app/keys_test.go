@@ -180,7 +180,8 @@ func TestEncryptionKeyIsChanged(t *testing.T) {
 
 		refuses(t, withKeys(settings, keyB),
 			"encryption_key: the secrets in the database were encrypted with another key, with the id ")
-		refuses(t, withKeys(settings, keyB, keyC), "encryption_keys: the secrets in the database were encrypted with another key")
+		refuses(t, withKeys(settings, keyB, keyC),
+			"encryption_keys: the secrets in the database were encrypted with another key")
 
 		second := newWorld(t, withKeys(settings, keyB, keyA))
 		second.readSecrets(s)
@@ -385,7 +386,8 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 			}
 		}
 		db.Close()
-		refuses(t, withKeys(settings, keyB), "encryption_key: the secrets in the database were encrypted with another key;")
+		refuses(t, withKeys(settings, keyB),
+			"encryption_key: the secrets in the database were encrypted with another key;")
 		if settings["database_url"] != nil {
 			refuses(t, withKeys(settings), "encryption_key is not set: the secrets")
 		}

@@ -181,7 +181,8 @@ func TestReplayWithUnreadablePatternsIsCanceled(t *testing.T) {
 		_, err = db.ExecContext(t.Context(), `INSERT INTO `+schema+
 			`tidings_replays (id, endpoint, dead, from_seq, to_seq, since, until,
 			patterns, resource, position, delivered, failed, reason, state, created_at, updated_at, created_by, expired)
-			VALUES ($1, 'receiver', 0, 1, $2, 0, 0, 'context.*,context~updated', '', 0, 0, 0, '', 'running', 1, 1, '', 0)`, later, last)
+			VALUES ($1, 'receiver', 0, 1, $2, 0, 0, 'context.*,context~updated', '', 0, 0, 0, '', 'running', 1, 1, '',
+				0)`, later, last)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,8 @@ func TestWritesWhileParkedEventsAreLoaded(t *testing.T) {
 	defer db.Close()
 	_, err = db.ExecContext(t.Context(), `
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-		INSERT INTO tidings_retries (endpoint, seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version,
+		INSERT INTO tidings_retries (endpoint, seq, id, resource_type, action, resource_id, resource_url, user_id, at,
+			resource_version,
 			owner_id, trace, attempts, first_at, next_at, dead_at, reason, lane)
 		SELECT 'loaded', 1000000 + i, 'id' || i, 'file', 'updated', 'f' || (i % 40000), '', '', 1, 1, '', '',
 			CASE WHEN i <= 40000 THEN 1 ELSE 0 END, 1, CASE WHEN i <= 40000 THEN 4102444800000000 ELSE 0 END, 0, 'http_400', 0

@@ -108,19 +108,22 @@ func TestRelayTables(t *testing.T) {
 			t.Errorf("URL = %s", e.ResourceURL)
 		}
 	}
-	if a := w.call("reader", "GET", "/webhooks/tables", nil); !strings.Contains(a.text, `"table":"public.orders","type":"order","state":"attached"`) {
+	if a := w.call("reader", "GET", "/webhooks/tables", nil); !strings.Contains(a.text,
+		`"table":"public.orders","type":"order","state":"attached"`) {
 		t.Errorf("tables: %s", a.text)
 	}
 	if a := w.request("", "GET", "/readyz?verbose", nil, nil); !strings.Contains(a.text, `"state":"attached"`) {
 		t.Errorf("readyz: %d %s", a.status, a.text)
 	}
-	if a := w.request("", "GET", "/metrics", nil, nil); !strings.Contains(a.text, `tidings_table_attached{table="public.orders"} 1`) {
+	if a := w.request("", "GET", "/metrics", nil, nil); !strings.Contains(a.text,
+		`tidings_table_attached{table="public.orders"} 1`) {
 		t.Error("the metrics lack the table")
 	}
 	if _, err := shop.Exec("SELECT tidings.emit('invoice', 'paid', '7')"); err == nil {
 		t.Error("a role without grants may call emit")
 	}
-	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'pay', '7')"); err == nil || !strings.Contains(err.Error(), "22023") {
+	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'pay', '7')"); err == nil ||
+		!strings.Contains(err.Error(), "22023") {
 		t.Errorf("a wrong action: %v, want SQLSTATE 22023", err)
 	}
 	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'paid', '7', user_id => 'bob')"); err != nil {
@@ -142,12 +145,15 @@ func TestPublishOverHTTP(t *testing.T) {
 			t.Errorf("the key of another publisher: %d %s", b.status, b.text)
 		}
 		paid["resource_id"] = "2"
-		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 409, "the idempotency key was used for another event")
+		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 409,
+			"the idempotency key was used for another event")
 
 		// All or none.
-		w.wants(w.try("publisher", "POST", "/events", []any{paid, map[string]any{"event": "invoice.pay", "resource_id": "3"}}),
+		w.wants(w.try("publisher", "POST", "/events",
+			[]any{paid, map[string]any{"event": "invoice.pay", "resource_id": "3"}}),
 			422, `"location":"body[1].event"`, `did you mean \"invoice.paid\"?`)
-		w.wants(w.request("publisher", "POST", "/api/v1/events", strings.NewReader("event"), map[string]string{"Content-Type": "text/plain"}),
+		w.wants(w.request("publisher", "POST", "/api/v1/events", strings.NewReader("event"),
+			map[string]string{"Content-Type": "text/plain"}),
 			415)
 
 		// The same event at the same time is one.
@@ -190,7 +196,8 @@ func TestRolesOfARelay(t *testing.T) {
 	} {
 		for _, role := range []string{"publisher", "reader", "operator", "admin"} {
 			a := w.try(role, test.method, test.path, test.body)
-			if allowed := slices.Contains(strings.Fields(test.allowed), role); allowed != (a.status < 300) || !allowed && a.status != 403 {
+			if allowed := slices.Contains(strings.Fields(test.allowed), role); allowed != (a.status < 300) ||
+				!allowed && a.status != 403 {
 				t.Errorf("%s %s as %s: %d %s", test.method, test.path, role, a.status, a.text)
 			}
 		}
@@ -213,7 +220,8 @@ func TestRelayNeedsNoResources(t *testing.T) {
 		}
 		db := openDB(t, settings["database_url"].(string))
 		var tables int
-		err = db.QueryRow("SELECT count(*) FROM pg_tables WHERE schemaname = 'tidings' AND tablename NOT LIKE 'tidings%'").Scan(&tables)
+		err = db.QueryRow("SELECT count(*) FROM pg_tables WHERE schemaname = 'tidings' AND tablename NOT LIKE " +
+			"'tidings%'").Scan(&tables)
 		if err != nil || tables > 0 {
 			t.Errorf("%d tables that are not the log's, %v", tables, err)
 		}

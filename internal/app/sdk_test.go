@@ -289,7 +289,8 @@ func sdkProviders(w *world) {
 func sdkBuilds(w *world) {
 	commit := strings.Repeat("0123456789", 4)
 	made := w.sdk("developer", "POST", "/provider_builds",
-		`{"location": "https://github.com/org/repo@v1#path=agents/a", "on_complete": {"type": "no_action"}, "build_configuration": null}`, 201, "provider_build")
+		`{"location": "https://github.com/org/repo@v1#path=agents/a", "on_complete": {"type": "no_action"}, `+
+			`"build_configuration": null}`, 201, "provider_build")
 	if got := made.body["provider_origin"]; got != "git+https://github.com/org/repo#path=agents/a" {
 		w.Errorf("provider_origin = %v", got)
 	}
@@ -311,7 +312,8 @@ func sdkContexts(w *world) {
 	w.sdk("ann", "PUT", "/contexts/"+id, `{"metadata": null}`, 200, "context")
 	w.sdk("ann", "PATCH", "/contexts/"+id+"/metadata", `{"metadata": {"a": "1", "b": null}}`, 200, "context")
 	added := w.sdk("ann", "POST", "/contexts/"+id+"/history",
-		`{"kind": "message", "messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "Hi", "metadata": null}], "taskId": null}`, 201, "null")
+		`{"kind": "message", "messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "Hi", `+
+			`"metadata": null}], "taskId": null}`, 201, "null")
 	w.sdk("ann", "GET", strings.TrimPrefix(added.header.Get("Location"), "/api/v1"), "", 200, "history")
 	w.sdk("ann", "GET", "/contexts/"+id+"/history?order=asc&order_by=created_at&limit=5", "", 200, "history page")
 	w.sdk("ann", "DELETE", "/contexts/"+id+"/history?from_id="+added.id(), "", 204, "")
@@ -346,7 +348,8 @@ func sdkVectorStores(w *world) {
 		201, "vector_store").id()
 	hex := strings.ReplaceAll(uuid.NewString(), "-", "") // how the SDK makes an id
 	w.sdk("ann", "PUT", "/vector_stores/"+id+in, fmt.Sprintf(
-		`[{"id": %q, "document_id": "d", "document_type": "external", "model_id": "platform", "text": "t", "embedding": [0.5, 1e-3, 2], "metadata": null}]`, hex), 200, "vector_store")
+		`[{"id": %q, "document_id": "d", "document_type": "external", "model_id": "platform", "text": "t", `+
+			`"embedding": [0.5, 1e-3, 2], "metadata": null}]`, hex), 200, "vector_store")
 	found := w.sdk("ann", "POST", "/vector_stores/"+id+"/search"+in, `{"query_vector": [0.5, 0.001, 2.0], "limit": 10}`,
 		200, "found page")
 	item := items(found)[0]["item"].(object)
@@ -426,7 +429,8 @@ func sdkUsers(w *world) {
 func sdkFeedback(w *world) {
 	provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/feedback"}).id()
 	context := w.call("ann", "POST", "/contexts", object{}).id()
-	body := fmt.Sprintf(`{"provider_id": %q, "task_id": %q, "context_id": %q, "rating": -1, "message": "m", "comment": null, "comment_tags": ["slow"]}`,
+	body := fmt.Sprintf(`{"provider_id": %q, "task_id": %q, "context_id": %q, "rating": -1, "message": "m", `+
+		`"comment": null, "comment_tags": ["slow"]}`,
 		provider, uuid.NewString(), context)
 	said := w.sdk("ann", "POST", "/user_feedback", body, 201, "null")
 	list := w.sdk("ann", "GET", "/user_feedback?limit=50&provider_id="+provider, "", 200, "user_feedback page")

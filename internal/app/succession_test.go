@@ -106,7 +106,8 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.waitFor("the backlog is delivered", func() bool { return h.got("/hook", wanted...) == len(wanted) })
 		w.waitFor("it is said", func() bool {
 			return strings.Contains(w.log.String(),
-				fmt.Sprintf(`msg="endpoint goes on where one stopped that is not configured any more" endpoint=%s/hook former=%s/hok`, host, host))
+				fmt.Sprintf(`msg="endpoint goes on where one stopped that is not configured any more" `+
+					`endpoint=%s/hook former=%s/hok`, host, host))
 		})
 		w.wants(w.try("admin", "GET", shown("/hok"), nil), 404)
 

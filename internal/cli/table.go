@@ -70,7 +70,8 @@ func pointInTime(flag, text string) (string, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return "", &usageError{fmt.Errorf(`--%s: expected a time such as 2026-03-26T12:00:00Z, or how long ago, such as 2h`, flag)}
+		return "", &usageError{fmt.Errorf(`--%s: expected a time such as 2026-03-26T12:00:00Z, or how long ago, `+
+			`such as 2h`, flag)}
 	}
 	return at.UTC().Format(tidings.TimeLayout), nil
 }

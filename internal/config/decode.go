@@ -288,7 +288,10 @@ func (d *decoder) eachMerged(
 // settingNames are the keys that there are anywhere.
 var settingNames = func() map[string]bool {
 	names := make(map[string]bool)
-	for _, t := range []reflect.Type{reflect.TypeFor[Endpoint](), reflect.TypeFor[Token](), reflect.TypeFor[Config](), reflect.TypeFor[Table]()} {
+	for _, t := range []reflect.Type{
+		reflect.TypeFor[Endpoint](), reflect.TypeFor[Token](), reflect.TypeFor[Config](),
+		reflect.TypeFor[Table](),
+	} {
 		for name := range fieldsOf(t) {
 			names[name] = true
 		}

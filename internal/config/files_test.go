@@ -62,8 +62,9 @@ func TestEndpointFiles(t *testing.T) {
 	// A broken file, and one with a name that is taken, keep their last good version.
 	write("a.yaml", "- {url: https://a}\n- {url: https://a/3, timeout: soon}\n")
 	write("b.yaml", "- {url: https://b}\n- {url: https://main}\n")
-	load("main a a/2 b", "", `a.yaml:2:31: webhook.endpoints[2].timeout: expected a duration such as "30s", "5m" or "7d"`+"\n"+
-		"b.yaml:2:9: webhook.endpoints[4].url: webhook.endpoints[0] has the same URL; give one of them a name")
+	load("main a a/2 b", "",
+		`a.yaml:2:31: webhook.endpoints[2].timeout: expected a duration such as "30s", "5m" or "7d"`+"\n"+
+			"b.yaml:2:9: webhook.endpoints[4].url: webhook.endpoints[0] has the same URL; give one of them a name")
 	write("c.yaml", "") // it was never good
 	write("a.yaml", "[]")
 	write("b.yaml", "- {url: https://b/2}\n")
@@ -71,7 +72,8 @@ func TestEndpointFiles(t *testing.T) {
 
 	// What is wrong elsewhere is an error, and so is a broken file at the start.
 	write("main", "webhook:\n  endpoint_files: ['"+folder+"/*.yaml']\n  retention: 0s\n")
-	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\nmain:3:14: webhook.retention: must be more than 0", "")
+	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\nmain:3:14: webhook.retention: must "+
+		"be more than 0", "")
 	write("main", "webhook:\n  endpoint_files: ['"+folder+"/[.yaml', '"+folder+"/*.yaml']\n")
 	before = nil
 	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\n"+

@@ -13,44 +13,103 @@ import (
 // What people write who know other programs better, or whose hands slipped.
 func TestHints(t *testing.T) {
 	t.Parallel()
-	const endpoint = "webhook:\n  endpoints:\n    - url: https://h/x\n      secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n      "
+	const endpoint = "webhook:\n  endpoints:\n    - url: https://h/x\n      secret: " +
+		"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n      "
 	for _, test := range []struct{ text, want string }{
-		{endpoint + "events: [*]", `FILE:5:16: not valid YAML: "*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`},
-		{endpoint + "events: [provider.*, *.deleted]", `FILE:5:28: not valid YAML: "*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`},
-		{endpoint + "events: provider.*", `FILE:5:15: webhook.endpoints[0].events: expected a list; write one value in brackets, as in ["*"]`},
-		{endpoint + "events: []", "FILE:5:15: webhook.endpoints[0].events: lists no pattern, so the endpoint would get nothing; leave it out for every event"},
-		{endpoint + "timeout: 15", `FILE:5:16: webhook.endpoints[0].timeout: expected a duration such as "30s", "5m" or "7d"`},
-		{endpoint + "max_in_flight: 010", "FILE:5:22: webhook.endpoints[0].max_in_flight: expected a whole number without leading zeros"},
 		{
-			endpoint + "max_attempts: 3\n      bearer_token: x\n      tls_config: {}\n      burst: 2\n      concurrency: 2",
+			endpoint + "events: [*]",
+			`FILE:5:16: not valid YAML: "*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`,
+		},
+		{
+			endpoint + "events: [provider.*, *.deleted]",
+			`FILE:5:28: not valid YAML: "*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`,
+		},
+		{
+			endpoint + "events: provider.*",
+			`FILE:5:15: webhook.endpoints[0].events: expected a list; write one value in brackets, as in ["*"]`,
+		},
+		{
+			endpoint + "events: []",
+			"FILE:5:15: webhook.endpoints[0].events: lists no pattern, so the endpoint would get nothing; leave it " +
+				"out for every event",
+		},
+		{
+			endpoint + "timeout: 15",
+			`FILE:5:16: webhook.endpoints[0].timeout: expected a duration such as "30s", "5m" or "7d"`,
+		},
+		{
+			endpoint + "max_in_flight: 010",
+			"FILE:5:22: webhook.endpoints[0].max_in_flight: expected a whole number without leading zeros",
+		},
+		{
+			endpoint + "max_attempts: 3\n      bearer_token: x\n      tls_config: {}\n      burst: 2\n      " +
+				"concurrency: 2",
 			"FILE:5:7: webhook.endpoints[0]: max_attempts belongs under retry\n" +
 				"FILE:6:7: webhook.endpoints[0]: bearer_token belongs under http\n" +
 				"FILE:7:7: webhook.endpoints[0]: tls_config belongs under http\n" +
 				"FILE:8:7: webhook.endpoints[0]: burst belongs under rate_limit\n" +
 				`FILE:9:7: webhook.endpoints[0]: unknown key "concurrency"; the setting is called max_in_flight`,
 		},
-		{endpoint + "headers: {X-A: ''}", "FILE:5:22: webhook.endpoints[0].headers.X-A: is empty; leave the header out, or write its value"},
-		{endpoint + "headers: {X-A: 'Bearer ${TOKEN}'}", "FILE:5:22: webhook.endpoints[0].headers.X-A: variables are not expanded; write {env: NAME} for the value of one"},
+		{
+			endpoint + "headers: {X-A: ''}",
+			"FILE:5:22: webhook.endpoints[0].headers.X-A: is empty; leave the header out, or write its value",
+		},
+		{
+			endpoint + "headers: {X-A: 'Bearer ${TOKEN}'}",
+			"FILE:5:22: webhook.endpoints[0].headers.X-A: variables are not expanded; write {env: NAME} for the " +
+				"value of one",
+		},
 		{endpoint + "  events: ['*']", "FILE:5:1: not valid YAML: mapping values are not allowed in this context"},
-		{"webhook:\n  endpoints:\n    - url: https://h/x\n     events: ['*']\n", "FILE:4:1: not valid YAML: did not find expected '-' indicator"},
-		{"webhook:\n  endpoints:\n    - url:http://h/x", `FILE:3:7: webhook.endpoints[0]: expected keys with values; a space is missing behind "url:"`},
+		{
+			"webhook:\n  endpoints:\n    - url: https://h/x\n     events: ['*']\n",
+			"FILE:4:1: not valid YAML: did not find expected '-' indicator",
+		},
+		{
+			"webhook:\n  endpoints:\n    - url:http://h/x",
+			`FILE:3:7: webhook.endpoints[0]: expected keys with values; a space is missing behind "url:"`,
+		},
 		{"webhook:\n\tendpoints: []", "FILE:2:1: not valid YAML: a tab can't indent; use spaces"},
 		{"listen: :80\n---\nlisten: :81", "FILE:2:1: a second YAML document begins here; a file holds one"},
-		{"listen: ${LISTEN}", "FILE:1:9: listen: variables are not expanded here; set TIDINGS_LISTEN instead, or write the value"},
+		{
+			"listen: ${LISTEN}",
+			"FILE:1:9: listen: variables are not expanded here; set TIDINGS_LISTEN instead, or write the value",
+		},
 		{"listen: 127.0.0.1:99999", "FILE:1:9: listen: there is no port beyond 65535"},
 		{"endpoints: []", "FILE:1:1: endpoints belongs under webhook"},
-		{"log_level: debug\nport: 80\ndatabase: {url: x}\nretention: 1d", `FILE:1:1: unknown key "log_level"; the setting is log.level` + "\n" +
-			`FILE:2:1: unknown key "port"; the setting is called listen` + "\n" +
-			`FILE:3:12: database: unknown key "url"; the setting is database_url` + "\n" +
-			"FILE:4:1: retention belongs under webhook"},
+		{
+			"log_level: debug\nport: 80\ndatabase: {url: x}\nretention: 1d",
+			`FILE:1:1: unknown key "log_level"; the setting is log.level` + "\n" +
+				`FILE:2:1: unknown key "port"; the setting is called listen` + "\n" +
+				`FILE:3:12: database: unknown key "url"; the setting is database_url` + "\n" +
+				"FILE:4:1: retention belongs under webhook",
+		},
 		{"webhok: {}", `FILE:1:1: unknown key "webhok"; did you mean "webhook"?`},
-		{"webhook: {endpoints: [{url: ' https://h', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]}", "FILE:1:29: webhook.endpoints[0].url: has a space or a line break before or behind it"},
-		{"webhook: {endpoints: [{url: 'https://h:70000'}]}", "FILE:1:29: webhook.endpoints[0].url: there is no port beyond 65535"},
-		{"webhook: {endpoints: [{url: 'http://169.254.169.254/'}]}", "FILE:1:29: webhook.endpoints[0].url: 169.254.169.254 is a link-local or metadata address, which is always refused"},
-		{"webhook: {endpoints: [{url: 'https://h', http: {proxy_url: 'proxy:3128'}}]}", "FILE:1:60: webhook.endpoints[0].http.proxy_url: the URL must begin with http:// or https:// or socks5:// or socks5h://"},
-		{"listen: nonsense\nwebhook: {endpoints: [{url: 'https://h', timeout: 0s, colour: x}]}", `FILE:1:9: listen: expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"` + "\n" +
-			"FILE:2:51: webhook.endpoints[0].timeout: must be more than 0\n" +
-			"FILE:2:55: webhook.endpoints[0]: unknown key; the keys are coalesce, cursor_from, enabled, event_prefix, events, format, headers, history, http, info_headers, max_connection_age, max_in_flight, name, partitions, rate_limit, retry, secret, secrets, start, timeout, url"},
+		{
+			"webhook: {endpoints: [{url: ' https://h', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]}",
+			"FILE:1:29: webhook.endpoints[0].url: has a space or a line break before or behind it",
+		},
+		{
+			"webhook: {endpoints: [{url: 'https://h:70000'}]}",
+			"FILE:1:29: webhook.endpoints[0].url: there is no port beyond 65535",
+		},
+		{
+			"webhook: {endpoints: [{url: 'http://169.254.169.254/'}]}",
+			"FILE:1:29: webhook.endpoints[0].url: 169.254.169.254 is a link-local or metadata address, which is " +
+				"always refused",
+		},
+		{
+			"webhook: {endpoints: [{url: 'https://h', http: {proxy_url: 'proxy:3128'}}]}",
+			"FILE:1:60: webhook.endpoints[0].http.proxy_url: the URL must begin with http:// or https:// or " +
+				"socks5:// or socks5h://",
+		},
+		{
+			"listen: nonsense\nwebhook: {endpoints: [{url: 'https://h', timeout: 0s, colour: x}]}",
+			`FILE:1:9: listen: expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"` + "\n" +
+				"FILE:2:51: webhook.endpoints[0].timeout: must be more than 0\n" +
+				"FILE:2:55: webhook.endpoints[0]: unknown key; the keys are coalesce, cursor_from, enabled, " +
+				"event_prefix, events, format, headers, history, http, info_headers, max_connection_age, " +
+				"max_in_flight, name, partitions, rate_limit, retry, secret, secrets, start, timeout, url",
+		},
 	} {
 		_, err := loadText(t, test.text, false)
 		got := ""
@@ -84,7 +143,10 @@ webhook:
 	for _, e := range cfg.Webhook.Endpoints {
 		got = append(got, e.Timeout, e.MaxInFlight, e.RateLimit.PerSecond, e.RateLimit.Burst)
 	}
-	want := []any{config.Duration(5 * time.Second), 3, 0., 0, config.Duration(50 * time.Second), 4, 2., 0, config.Duration(15 * time.Second), 16, 2., 7}
+	want := []any{
+		config.Duration(5 * time.Second), 3, 0., 0, config.Duration(50 * time.Second), 4, 2., 0,
+		config.Duration(15 * time.Second), 16, 2., 7,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -100,8 +162,10 @@ webhook:
 
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	const forged = "FILE:1:24: webhook.endpoints[0]: the receiver can't tell webhooks from forgeries; set secret, or a header such as Authorization"
-	const plain = "FILE:1:30: webhook.endpoints[0].url: plain http to a public host: whoever is on the way can read and change webhooks; use https"
+	const forged = "FILE:1:24: webhook.endpoints[0]: the receiver can't tell webhooks from forgeries; set secret, or " +
+		"a header such as Authorization"
+	const plain = "FILE:1:30: webhook.endpoints[0].url: plain http to a public host: whoever is on the way can read " +
+		"and change webhooks; use https"
 	for endpoint, want := range map[string]string{
 		"url: 'https://example.com/x'":                                       forged,
 		"url: 'http://example.com/x', headers: {Authorization: Bearer x}":    strings.Replace(plain, ":30", ":29", 1),

@@ -163,7 +163,8 @@ func (d *decoder) syntaxError(file string, text []byte, err error) {
 		message = message[len(found[0]):]
 	}
 	if found := unknownAnchor.FindStringSubmatch(message); found != nil {
-		message = `a value that begins with "*" stands for another one, and there is none of this name; quote the value if that is not meant`
+		message = `a value that begins with "*" stands for another one, and there is none of this name; quote ` +
+			`the value if that is not meant`
 		if at := bytes.Index(text, []byte("*"+found[1])); at >= 0 {
 			p.Line, p.Column = bytes.Count(text[:at], []byte("\n"))+1, at-bytes.LastIndexByte(text[:at], '\n')
 		}

@@ -93,7 +93,8 @@ webhook:
 `, []string{
 			`:1:18: auth.disabled: without authentication`,
 			`:5:12: webhook.endpoints[0].url: the URL must begin with http:// or https://`,
-			`:7:16: webhook.endpoints[1].events[0]: pattern "provider.create" matches no event; did you mean "provider.created"?`,
+			`:7:16: webhook.endpoints[1].events[0]: pattern "provider.create" matches no event; did you mean ` +
+				`"provider.created"?`,
 			`:8:15: webhook.endpoints[1].secret: after "whsec_", a secret must be`,
 			`:9:12: webhook.endpoints[2].url: webhook.endpoints[1] has the same URL; give one of them a name`,
 			`:10:23: webhook.endpoints[2].headers.Host: header Host cannot be configured`,
@@ -122,8 +123,10 @@ webhook:
 `, []string{
 			`:5:12: webhook.endpoints[0].url: the URL has an "@" or "#" after its host`,
 			`:6:13: webhook.endpoints[0].name: a name is shown in logs and metrics`,
-			`:7:17: webhook.endpoints[0].headers: a header name contains an invalid character, such as a space or colon; write the name as the key`,
-			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or password must be percent-encoded: %40 for "@"`,
+			`:7:17: webhook.endpoints[0].headers: a header name contains an invalid character, such as a space ` +
+				`or colon; write the name as the key`,
+			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or ` +
+				`password must be percent-encoded: %40 for "@"`,
 			`:8:74: webhook.endpoints[0].http.basic_auth: expected keys with values`,
 			`:10:29: webhook.endpoints[1].http.http_headers[]: a header name contains`,
 			`:10:65: webhook.endpoints[1].http.http_headers.X-A: the value of header X-A contains a line break`,
@@ -139,8 +142,11 @@ webhook:
     - url: https://example.com
       name: https://user:hunter2@example.com
 `, []string{
-			`:1:15: database_url: expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings": the URL has an "@" or "#" after its host: if it is part of a password, special characters there must be percent-encoded (%40 for "@"`,
-			`:2:21: tracing.endpoint: must not hold a user name or password; set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS`,
+			`:1:15: database_url: expected a PostgreSQL URL, such as ` +
+				`"postgres://user:password@host:5432/tidings": the URL has an "@" or "#" after its host: if it ` +
+				`is part of a password, special characters there must be percent-encoded (%40 for "@"`,
+			`:2:21: tracing.endpoint: must not hold a user name or password; set the headers of a collector with ` +
+				`OTEL_EXPORTER_OTLP_HEADERS`,
 			`:3:24: files.s3.endpoint: must not hold a user name or password; use access_key and secret_key`,
 			`:4:30: connectors.presets[0].url: must not hold a user name or password; every user sees it`,
 			`:7:12: webhook.endpoints[0].url: the URL has an "@" or "#" after its host`,
@@ -196,7 +202,8 @@ webhook:
 			`:19:66: webhook.endpoints[5].partitions: must not be more than max_in_flight (1)`,
 		}},
 		"parameters of a URL": {"database_url: postgres://h/d?sslmode=hunter2&connect_timeout=x\n", []string{
-			`:1:15: database_url: the parameter sslmode is invalid: expected one of disable, allow, prefer, require, verify-ca, verify-full; the parameter connect_timeout is`,
+			`:1:15: database_url: the parameter sslmode is invalid: expected one of disable, allow, prefer, ` +
+				`require, verify-ca, verify-full; the parameter connect_timeout is`,
 		}},
 		"connections in a URL": {"database_url: postgres://h/d?pool_max_conns=2\n", []string{
 			`:1:15: database_url: the parameter pool_max_conns must be at least 6`,
@@ -250,19 +257,25 @@ webhook:
         proxy_url: http://localhost:1
         proxy_connect_header: {X-A: [hunter2], x-a: [hunter2]}
 `, []string{
-			`:6:16: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-Key already; configure it in one place`,
+			`:6:16: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-Key already; ` +
+				`configure it in one place`,
 			`:8:18: webhook.endpoints[0].headers.TRAILER: header TRAILER cannot be configured`,
 			`:9:18: webhook.endpoints[0].headers.upgrade: header upgrade cannot be configured`,
 			`:10:17: webhook.endpoints[0].headers.expect: header expect cannot be configured: the receiver would wait`,
-			`:11:26: webhook.endpoints[0].headers.Accept-encoding: header Accept-encoding cannot be configured: responses are not decompressed`,
-			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings cannot be configured: it belongs to the connection`,
+			`:11:26: webhook.endpoints[0].headers.Accept-encoding: header Accept-encoding cannot be configured: ` +
+				`responses are not decompressed`,
+			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings cannot be configured: it ` +
+				`belongs to the connection`,
 			`:14:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding cannot be configured`,
 			`:16:9: webhook.endpoints[1].http.basic_auth: the header Authorization comes from headers.Authorization already`,
 			`:16:9: webhook.endpoints[1].http.http_headers.X-KEY: the header X-Key comes from headers.x-key already`,
-			`:16:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from http.http_headers.X-Other already`,
-			`:19:13: webhook.endpoints[2].http.authorization: the header Authorization comes from the user and password of url already`,
+			`:16:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from ` +
+				`http.http_headers.X-Other already`,
+			`:19:13: webhook.endpoints[2].http.authorization: the header Authorization comes from the user and ` +
+				`password of url already`,
 			`:23:9: webhook.endpoints[3].http.oauth2: the header Authorization comes from headers.authorization already`,
-			`:23:9: webhook.endpoints[3].http.proxy_connect_header.x-a: the header X-A comes from http.proxy_connect_header.X-A already`,
+			`:23:9: webhook.endpoints[3].http.proxy_connect_header.x-a: the header X-A comes from ` +
+				`http.proxy_connect_header.X-A already`,
 		}},
 		"headers of the connection": {`webhook:
   endpoints:

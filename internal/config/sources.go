@@ -121,7 +121,8 @@ func (d *decoder) checkMode(cfg *Config) {
 		d.checkTable(cfg, name)
 	}
 	if (cfg.Preset != "" || len(cfg.Sources.Tables) > 0) && d.usesSQLite(cfg) {
-		d.at(relayOnly[min(len(cfg.Sources.Tables), 1)], "is for PostgreSQL; set database_url to the application's database, too")
+		d.at(relayOnly[min(len(cfg.Sources.Tables), 1)],
+			"is for PostgreSQL; set database_url to the application's database, too")
 	}
 	if cfg.Sources.Poll <= 0 {
 		d.at("sources.poll", "must be more than 0")

@@ -27,7 +27,8 @@ func loadText(t *testing.T, text string, relay bool) (config.Config, error) {
 
 func TestVocabulary(t *testing.T) {
 	t.Parallel()
-	const tables = "database_url: postgres://h/shop\nsources: {tables: {public.orders: {type: order}, public.parts: {type: order}}}\n"
+	const tables = "database_url: postgres://h/shop\nsources: {tables: {public.orders: {type: order}, public.parts: " +
+		"{type: order}}}\n"
 	for _, test := range []struct {
 		text  string
 		relay bool
@@ -62,22 +63,48 @@ func TestProblemsOfARelay(t *testing.T) {
 		relay bool
 		want  string
 	}{
-		{"{}", true, "FILE:1:1: types: there is no type of events: list tables under sources.tables, or what programs publish under types, such as {order: [created, paid]}"},
-		{"types: {order: }\nfiles: {max_size: 1MiB}\ncontexts: {}", true, "FILE:2:8: files: is a setting of tidings serve: tidings relay has no resources of its own\n" +
-			"FILE:3:11: contexts: is a setting of tidings serve: tidings relay has no resources of its own"},
-		{"sources: {poll: 1s}", false, "FILE:1:10: sources: is a setting of tidings relay: tidings serve has resources of its own"},
-		{"preset: agent_stack", false, "FILE:1:9: preset: is a setting of tidings relay: tidings serve has resources of its own"},
+		{"{}", true, "FILE:1:1: types: there is no type of events: list tables under sources.tables, or what " +
+			"programs publish under types, such as {order: [created, paid]}"},
+		{
+			"types: {order: }\nfiles: {max_size: 1MiB}\ncontexts: {}", true,
+			"FILE:2:8: files: is a setting of tidings serve: tidings relay has no resources of its own\n" +
+				"FILE:3:11: contexts: is a setting of tidings serve: tidings relay has no resources of its own",
+		},
+		{
+			"sources: {poll: 1s}", false,
+			"FILE:1:10: sources: is a setting of tidings relay: tidings serve has resources of its own",
+		},
+		{
+			"preset: agent_stack", false,
+			"FILE:1:9: preset: is a setting of tidings relay: tidings serve has resources of its own",
+		},
 		{database + "preset: agent_stick", true, "FILE:2:9: preset: expected one of agent_stack"},
-		{"preset: agent_stack", true, "FILE:1:9: preset: is for PostgreSQL; set database_url to the application's database, too"},
-		{"types: {Order: }", true, "FILE:1:16: types.Order: expected a name such as order: at most 63 of a-z, 0-9 and _, a letter first"},
-		{"types: {order: []}", true, "FILE:1:16: types.order: lists no action; leave the list out for created, updated and deleted"},
+		{
+			"preset: agent_stack", true,
+			"FILE:1:9: preset: is for PostgreSQL; set database_url to the application's database, too",
+		},
+		{
+			"types: {Order: }", true,
+			"FILE:1:16: types.Order: expected a name such as order: at most 63 of a-z, 0-9 and _, a letter first",
+		},
+		{
+			"types: {order: []}", true,
+			"FILE:1:16: types.order: lists no action; leave the list out for created, updated and deleted",
+		},
 		{"types: {order: [paid, paid, Void]}", true, "FILE:1:23: types.order[1]: duplicate action\n" +
 			"FILE:1:29: types.order[2]: expected a name such as order: at most 63 of a-z, 0-9 and _, a letter first"},
 		{"types: {provider: }", false, "FILE:1:19: types.provider: is a type of resource that there is already"},
-		{database + "sources: {tables: {orders: {type: order}}}", true, "FILE:2:28: sources.tables.orders: expected a schema and a table, such as public.orders"},
-		{database + "sources: {tables: {public.orders: {}}}", true, "FILE:2:35: sources.tables.public.orders: type is missing: what a row is, such as order"},
 		{
-			database + "sources: {tables: {public.orders: {type: order, watch: [a], ignore: [b, b], truncate: maybe}}}", true,
+			database + "sources: {tables: {orders: {type: order}}}", true,
+			"FILE:2:28: sources.tables.orders: expected a schema and a table, such as public.orders",
+		},
+		{
+			database + "sources: {tables: {public.orders: {}}}", true,
+			"FILE:2:35: sources.tables.public.orders: type is missing: what a row is, such as order",
+		},
+		{
+			database + "sources: {tables: {public.orders: {type: order, watch: [a], ignore: [b, b], truncate: maybe}}}",
+			true,
 			"FILE:2:35: sources.tables.public.orders: set either watch or ignore, not both\n" +
 				"FILE:2:73: sources.tables.public.orders.ignore[1]: expected the name of another column\n" +
 				"FILE:2:87: sources.tables.public.orders.truncate: expected one of deleted, refuse",

@@ -65,7 +65,8 @@ func (a *api) fileRoutes() {
 		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*rest.Plain[*resource.Extraction], error) {
 			return rest.Answer(r.Files.Extraction(ctx, who, in.ID))
 		})
-	register(a, rest.Operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction", "Delete a file's extraction"),
+	register(a, rest.Operation(http.MethodDelete, "/files/{id}/extraction", "deleteExtraction",
+		"Delete a file's extraction"),
 		func(ctx context.Context, who resource.Caller, in *rest.ByID) (*nothing, error) {
 			return nil, r.Files.DeleteExtraction(ctx, who, in.ID)
 		})

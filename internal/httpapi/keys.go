@@ -13,7 +13,9 @@ import (
 func (a *api) keyRoutes() {
 	r := a.Resources
 	register(a, rest.Operation(http.MethodGet, "/keys", "listKeys", "List encryption keys"),
-		func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*resource.Items[*resource.Key]], error) {
+		func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*resource.Items[*resource.Key]],
+			error,
+		) {
 			return rest.Answer(r.Keys(ctx, who))
 		})
 	register(a, rest.Operation(http.MethodPost, "/keys/rotate", "rotateKeys",

@@ -42,7 +42,8 @@ func (a *api) publishRoute(types vocabulary.Types) {
 	op.Errors = []int{http.StatusConflict}
 	content := make(map[string]*huma.MediaType)
 	for media, description := range map[string]string{
-		publish.JSON: "The members of a webhook (event and resource_id are required), or an event of Standard Webhooks; " +
+		publish.JSON: "The members of a webhook (event and resource_id are required), or an event of Standard " +
+			"Webhooks; " +
 			"or a list of them.",
 		publish.CloudEvent:       "A CloudEvent in the JSON format.",
 		publish.CloudEventsBatch: "A list of CloudEvents in the JSON format.",

@@ -63,7 +63,8 @@ func (a *api) providerRoutes() {
 	remove(a, "/providers/{id}", "deleteProvider", "Delete a provider", r.Providers.Delete)
 	register(a, rest.Operation(http.MethodPost, "/providers/preview", "previewProvider",
 		"Preview a provider without creating it"),
-		func(ctx context.Context, who resource.Caller, in *rest.WithBody[resource.NewProvider]) (*rest.Plain[*resource.Provider],
+		func(ctx context.Context, who resource.Caller,
+			in *rest.WithBody[resource.NewProvider]) (*rest.Plain[*resource.Provider],
 			error,
 		) {
 			return rest.Answer(r.Providers.Preview(ctx, who, in.Body))
@@ -138,7 +139,8 @@ func (a *api) contextRoutes() {
 	remove(a, "/contexts/{id}", "deleteContext", "Delete a context with its files and vector stores",
 		r.Contexts.Delete)
 
-	add := rest.Operation(http.MethodPost, "/contexts/{id}/history", "addHistory", "Add an A2A message or artifact to the history")
+	add := rest.Operation(http.MethodPost, "/contexts/{id}/history", "addHistory",
+		"Add an A2A message or artifact to the history")
 	add.Errors = []int{http.StatusConflict}
 	add.DefaultStatus = http.StatusCreated
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
@@ -191,7 +193,8 @@ func (a *api) vectorStoreRoutes() {
 	get(a, "/vector_stores/{id}", "getVectorStore", "Get a vector store", r.VectorStores.Get)
 	remove(a, "/vector_stores/{id}", "deleteVectorStore", "Delete a vector store", r.VectorStores.Delete)
 
-	add := rest.Operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems", "Add items to a vector store, all or none")
+	add := rest.Operation(http.MethodPut, "/vector_stores/{id}", "addVectorStoreItems",
+		"Add items to a vector store, all or none")
 	add.Errors = []int{http.StatusConflict}
 	add.MaxBodyBytes = itemsLimit
 	register(a, add, func(ctx context.Context, who resource.Caller, in *struct {
@@ -266,7 +269,8 @@ func (a *api) configurationRoutes() {
 		func(ctx context.Context, who resource.Caller, _ *struct{}) (*one[*resource.Configuration], error) {
 			return answer(r.Configurations.System(ctx, who))
 		})
-	set := rest.Operation(http.MethodPut, "/configurations/system", "updateConfiguration", "Replace the system-wide defaults")
+	set := rest.Operation(http.MethodPut, "/configurations/system", "updateConfiguration",
+		"Replace the system-wide defaults")
 	set.Errors = []int{http.StatusNotFound}
 	register(a, set,
 		func(ctx context.Context, who resource.Caller, in *struct {

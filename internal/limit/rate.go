@@ -84,7 +84,8 @@ func (r *Rate) Take(key string) (Budget, error) {
 	}
 	r.refused++
 	e := &RateError{
-		message:    fmt.Sprintf("%s is limited to %v requests per second, in bursts of %d", r.o.Who, r.o.PerSecond, r.o.Burst),
+		message: fmt.Sprintf("%s is limited to %v requests per second, in bursts of %d", r.o.Who,
+			r.o.PerSecond, r.o.Burst),
 		RetryAfter: r.fill(1 - tokens),
 	}
 	if r.o.Setting != "" {

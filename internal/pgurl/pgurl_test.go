@@ -70,7 +70,8 @@ func TestSQLAlchemy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := cfg.ConnConfig; c.Host != "h" || c.Port != 5433 || c.User != "u" || c.Password != "p" || c.TLSConfig != nil {
+	if c := cfg.ConnConfig; c.Host != "h" || c.Port != 5433 || c.User != "u" ||
+		c.Password != "p" || c.TLSConfig != nil {
 		t.Errorf("%+v", c.Config)
 	}
 }

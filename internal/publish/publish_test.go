@@ -34,12 +34,15 @@ func TestDecode(t *testing.T) {
 			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1"}, "")},
 		},
 		"six members": {
-			"application/json; charset=utf-8", "k", ` {"event":"invoice.paid","resource_type":"invoice","resource_id":"a/b",` +
+			"application/json; charset=utf-8", "k",
+			` {"event":"invoice.paid","resource_type":"invoice","resource_id":"a/b",` +
 				`"resource_url":"/i/1","user_id":null,"timestamp":"2026-03-26T12:00:00Z","resource_version":7} `,
-			[]outbox.Publication{paid(outbox.Event{ID: "a/b", URL: "/i/1", Time: noon, Version: 7}, `"me" "key" "k" "0"`)},
+			[]outbox.Publication{paid(outbox.Event{ID: "a/b", URL: "/i/1", Time: noon, Version: 7},
+				`"me" "key" "k" "0"`)},
 		},
 		"a list": {
-			"application/json", "", `[{"event":"order.created","resource_id":"é"},{"event":"invoice.paid","resource_id":"2","user_id":"u"}]`,
+			"application/json", "",
+			`[{"event":"order.created","resource_id":"é"},{"event":"invoice.paid","resource_id":"2","user_id":"u"}]`,
 			[]outbox.Publication{
 				paid(outbox.Event{Type: "order", Action: "created", ID: "é", URL: "/order/%C3%A9"}, ""),
 				paid(outbox.Event{ID: "2", URL: "/invoice/2", UserID: "u"}, ""),
@@ -48,20 +51,25 @@ func TestDecode(t *testing.T) {
 		"Standard Webhooks": {
 			"application/json", "msg_1", `{"type":"invoice.paid","timestamp":"2026-03-26T12:00:00Z",` +
 				`"data":{"resource_id":"1","resource_url":"/i/1","user_id":"u"}}`,
-			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/i/1", UserID: "u", Time: noon}, `"me" "key" "msg_1" "0"`)},
+			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/i/1", UserID: "u", Time: noon},
+				`"me" "key" "msg_1" "0"`)},
 		},
 		"a CloudEvent": {
-			publish.CloudEvent, "", `{"specversion":"1.0","id":"a","source":"/shop","type":"com.example.invoice.paid",` +
+			publish.CloudEvent, "",
+			`{"specversion":"1.0","id":"a","source":"/shop","type":"com.example.invoice.paid",` +
 				`"subject":"invoice/1","time":"2026-03-26T12:00:00Z","traceparent":"00-1","comexampleother":3}`,
-			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1", Time: noon, Trace: "00-1"}, `"me" "cloudevent" "/shop" "a"`)},
+			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1", Time: noon, Trace: "00-1"},
+				`"me" "cloudevent" "/shop" "a"`)},
 		},
 		"one that says what it is": {
 			"application/json", "", `{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","subject":"1"}`,
 			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1"}, `"me" "cloudevent" "s" "a"`)},
 		},
 		"a batch": {
-			publish.CloudEventsBatch, "", `[{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","data":{"resource_id":"1","user_id":"u"}}]`,
-			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1", UserID: "u"}, `"me" "cloudevent" "s" "a"`)},
+			publish.CloudEventsBatch, "",
+			`[{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","data":{"resource_id":"1","user_id":"u"}}]`,
+			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1", UserID: "u"},
+				`"me" "cloudevent" "s" "a"`)},
 		},
 	}
 	for name, test := range tests {
@@ -89,30 +97,78 @@ func TestDecodeRefuses(t *testing.T) {
 		{"", "[]", "body: is an empty list: expected events"},
 		{"", "7", "body: expected an object"},
 		{"", "{", "body: is not valid JSON"},
-		{"", "[{]", "body: is not valid JSON: invalid character ']' looking for beginning of object key string (at byte 3)"},
+		{"", "[{]", "body: is not valid JSON: invalid character ']' looking for beginning of object key string " +
+			"(at byte 3)"},
 		{"", `{"event":"invoice.paid","resource_id":"1"} x`, "body: is not valid JSON"},
 		{"", `{"resource_id":"1"}`, `body.event: is missing: expected a name such as "order.created"`},
 		{"", `{"event":"invoice.paid"}`, "body.resource_id: is missing"},
 		{"", `{"event":"invoice.paid","resource_id":1}`, "body.resource_id: expected a string"},
 		{"", `{"event":"invoice.paid","resource_id":""}`, "body.resource_id: is empty"},
-		{"", `{"event":"invoice.pay","resource_id":"1"}`, `body.event: there is no event "invoice.pay"; did you mean "invoice.paid"?`},
-		{"", `{"event":"customer.banned","resource_id":"1"}`, `body.event: there is no event "customer.banned"; did you mean "invoice.paid"?`},
+		{
+			"", `{"event":"invoice.pay","resource_id":"1"}`,
+			`body.event: there is no event "invoice.pay"; did you mean "invoice.paid"?`,
+		},
+		{
+			"", `{"event":"customer.banned","resource_id":"1"}`,
+			`body.event: there is no event "customer.banned"; did you mean "invoice.paid"?`,
+		},
 		{"", `{"event":"invoice.paid","event":"invoice.paid"}`, "body.event: duplicate member"},
-		{"", `{"event":"invoice.paid","resource_id":"1","amount":3}`, "body.amount: unknown member: an event has event, resource_type, resource_id, resource_url, user_id, timestamp, resource_version, and carries no data"},
-		{"", `{"event":"invoice.paid","resource_id":"1","resource_type":"order"}`, `body.resource_type: "order" is not the type of the event, "invoice"`},
-		{"", `{"event":"invoice.paid","resource_id":"1","timestamp":"yesterday"}`, `body.timestamp: "yesterday" is not a time: expected RFC 3339, such as "2026-03-26T12:00:00Z"`},
-		{"", `{"event":"invoice.paid","resource_id":"1","timestamp":"0001-01-01T00:00:00Z"}`, `body.timestamp: "0001-01-01T00:00:00Z" is not when the change was made: expected a time from 1970 to now`},
-		{"", `{"event":"invoice.paid","resource_id":"1","timestamp":"9999-12-31T23:59:59Z"}`, `body.timestamp: "9999-12-31T23:59:59Z" is not when the change was made: expected a time from 1970 to now`},
-		{"", `{"event":"invoice.paid","resource_id":"1","resource_version":-1}`, "body.resource_version: expected a whole number that is not negative"},
-		{"", `[{"event":"invoice.paid","resource_id":"1"},{"event":"invoice.paid","resource_id":"a\u0000"}]`, `body[1]: resource id: "a\x00" contains control characters`},
-		{"", `{"type":"invoice.paid","data":{"resource_id":"1","amount":3}}`, "body.data.amount: unknown member: an event has id, sequence, resource_version, resource_type, resource_id, resource_url, user_id, and carries no data"},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","amount":3}`,
+			"body.amount: unknown member: an event has event, resource_type, resource_id, resource_url, user_id, " +
+				"timestamp, resource_version, and carries no data",
+		},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","resource_type":"order"}`,
+			`body.resource_type: "order" is not the type of the event, "invoice"`,
+		},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","timestamp":"yesterday"}`,
+			`body.timestamp: "yesterday" is not a time: expected RFC 3339, such as "2026-03-26T12:00:00Z"`,
+		},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","timestamp":"0001-01-01T00:00:00Z"}`,
+			`body.timestamp: "0001-01-01T00:00:00Z" is not when the change was made: expected a time from 1970 to now`,
+		},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","timestamp":"9999-12-31T23:59:59Z"}`,
+			`body.timestamp: "9999-12-31T23:59:59Z" is not when the change was made: expected a time from 1970 to now`,
+		},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","resource_version":-1}`,
+			"body.resource_version: expected a whole number that is not negative",
+		},
+		{
+			"", `[{"event":"invoice.paid","resource_id":"1"},{"event":"invoice.paid","resource_id":"a\u0000"}]`,
+			`body[1]: resource id: "a\x00" contains control characters`,
+		},
+		{
+			"", `{"type":"invoice.paid","data":{"resource_id":"1","amount":3}}`,
+			"body.data.amount: unknown member: an event has id, sequence, resource_version, resource_type, " +
+				"resource_id, resource_url, user_id, and carries no data",
+		},
 		{"", `{"type":"invoice.paid"}`, "body.data: is missing"},
-		{publish.CloudEvent, "[" + cloud + "}]", "body: expected one event; a list has the Content-Type application/cloudevents-batch+json"},
-		{publish.CloudEventsBatch, cloud + "}", "body: expected a list of events; one alone has the Content-Type application/cloudevents+json"},
-		{publish.CloudEvent, strings.Replace(cloud, "1.0", "0.3", 1) + "}", `body.specversion: "0.3" is not supported: expected "1.0"`},
-		{publish.CloudEvent, strings.Replace(cloud, `,"subject":"1"`, "", 1) + "}", `body.subject: is missing: expected the id of the resource, or its type and id such as "order/4711"`},
+		{
+			publish.CloudEvent, "[" + cloud + "}]",
+			"body: expected one event; a list has the Content-Type application/cloudevents-batch+json",
+		},
+		{
+			publish.CloudEventsBatch, cloud + "}",
+			"body: expected a list of events; one alone has the Content-Type application/cloudevents+json",
+		},
+		{
+			publish.CloudEvent, strings.Replace(cloud, "1.0", "0.3", 1) + "}",
+			`body.specversion: "0.3" is not supported: expected "1.0"`,
+		},
+		{
+			publish.CloudEvent, strings.Replace(cloud, `,"subject":"1"`, "", 1) + "}",
+			`body.subject: is missing: expected the id of the resource, or its type and id such as "order/4711"`,
+		},
 		{publish.CloudEvent, strings.Replace(cloud, `"id":"a",`, "", 1) + "}", "body.id: is missing"},
-		{publish.CloudEvent, cloud + `,"data_base64":"aGk="}`, "body.data_base64: an event carries no data: receivers read the resource from its URL"},
+		{
+			publish.CloudEvent, cloud + `,"data_base64":"aGk="}`,
+			"body.data_base64: an event carries no data: receivers read the resource from its URL",
+		},
 	} {
 		_, err := publish.Decode(publish.Request{ContentType: test.media, Body: []byte(test.body)}, types)
 		if err == nil || err.Error() != test.want {
@@ -120,7 +176,8 @@ func TestDecodeRefuses(t *testing.T) {
 		}
 	}
 	many := "[" + strings.Repeat(`{"event":"invoice.paid","resource_id":"1"},`, outbox.MaxPublish) + "{}]"
-	if _, err := publish.Decode(publish.Request{Body: []byte(many)}, types); err == nil || err.Error() != "body: 1001 events, of at most 1000 at once" {
+	if _, err := publish.Decode(publish.Request{Body: []byte(many)}, types); err == nil ||
+		err.Error() != "body: 1001 events, of at most 1000 at once" {
 		t.Errorf("1001 events: %v", err)
 	}
 	wrong := "[" + strings.Repeat("{},", 99) + "{}]"

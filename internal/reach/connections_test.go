@@ -324,7 +324,8 @@ func TestFailuresOnTheWay(t *testing.T) {
 			listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-") })), reason: "reset"},
 		"header too large": {
 			url: "http://" +
-				listen(t, after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })),
+				listen(t,
+					after(func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 1<<20)) })),
 			reason: "reset", detail: "headers exceeded",
 		},
 		"proxy: nobody": {

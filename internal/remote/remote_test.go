@@ -142,8 +142,10 @@ func TestCheckAgentCard(t *testing.T) {
 		"nulls, and no protocol version": {
 			`{"name":"n","description":"","url":"u","version":"1","capabilities":{"streaming":null,"extensions":[null,{"uri":"x","params":{"a":null}}]},
 				"defaultInputModes":[],"defaultOutputModes":[],"skills":[{"id":"s","name":"s","description":"","tags":[],"examples":null}],"iconUrl":null,"later":1e400}`,
-			`{"capabilities":{"extensions":[{"params":{"a":null},"uri":"x"}]},"defaultInputModes":[],"defaultOutputModes":[],"description":"","later":1e400,` +
-				`"name":"n","protocolVersion":"0.3.0","skills":[{"description":"","id":"s","name":"s","tags":[]}],"url":"u","version":"1"}`, "",
+			`{"capabilities":{"extensions":[{"params":{"a":null},"uri":"x"}]},"defaultInputModes":[],` +
+				`"defaultOutputModes":[],"description":"","later":1e400,` +
+				`"name":"n","protocolVersion":"0.3.0","skills":[{"description":"","id":"s","name":"s",` +
+				`"tags":[]}],"url":"u","version":"1"}`, "",
 		},
 		"no object": {`[]`, "", "not an A2A agent card"},
 		"null":      {`null`, "", "name is missing"},

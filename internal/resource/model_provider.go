@@ -93,7 +93,8 @@ func (m *ModelProvider) check() error {
 	}
 	project, space := m.WatsonxProjectID != nil, m.WatsonxSpaceID != nil
 	if m.Type == "watsonx" && project == space {
-		return fail(Invalid, "watsonx_project_id", "the type watsonx requires either watsonx_project_id or watsonx_space_id")
+		return fail(Invalid, "watsonx_project_id",
+			"the type watsonx requires either watsonx_project_id or watsonx_space_id")
 	}
 	if m.Type != "watsonx" && (project || space) {
 		return fail(Invalid, "watsonx_project_id", "only the type watsonx accepts a project or space")

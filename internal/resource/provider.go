@@ -145,7 +145,8 @@ func (p *Providers) agentCard(
 ) (card json.RawMessage, state string, err error) {
 	if isNull(given) {
 		if card, err = p.agents.Fetch(ctx, location); err != nil {
-			return nil, "", p.remoteFailed(ctx, Unusable, "location", "the agent card could not be fetched", location, err)
+			return nil, "",
+				p.remoteFailed(ctx, Unusable, "location", "the agent card could not be fetched", location, err)
 		}
 		return card, Online, nil
 	}

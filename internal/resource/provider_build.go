@@ -217,7 +217,8 @@ func (in *ProviderBuildPatch) apply(b *ProviderBuild) error {
 	}
 	if in.ErrorMessage != nil {
 		if b.Status != buildFailed {
-			return fail(Invalid, "error_message", "only a failed build may have an error message; this one is %s", b.Status)
+			return fail(Invalid, "error_message", "only a failed build may have an error message; this one is %s",
+				b.Status)
 		}
 		b.ErrorMessage = in.ErrorMessage
 	}

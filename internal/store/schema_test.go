@@ -323,7 +323,8 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 	}
 	defer held.Rollback()
 	if _, err := held.ExecContext(ctx,
-		`SELECT pg_advisory_xact_lock(hashtextextended('"app".migrate', 0)), pg_advisory_xact_lock(hashtextextended('"app".tidings_events', 0))`); err != nil {
+		`SELECT pg_advisory_xact_lock(hashtextextended('"app".migrate', 0)), `+
+			`pg_advisory_xact_lock(hashtextextended('"app".tidings_events', 0))`); err != nil {
 		t.Fatal(err)
 	}
 	soon, cancel := context.WithTimeout(ctx, 30*time.Second)

@@ -18,13 +18,15 @@ func TestSecretColumnsAreComplete(t *testing.T) {
 	}{
 		"SQLite": {
 			func(t *testing.T) (*store.Store, error) { return store.OpenSQLite(t.TempDir()) },
-			`SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' AND c.type = 'BLOB'`,
+			`SELECT m.name || '.' || c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = ` +
+				`'table' AND c.type = 'BLOB'`,
 		},
 		"PostgreSQL": {
 			func(t *testing.T) (*store.Store, error) {
 				return store.OpenPostgres(testdb.Postgres(t), store.PostgresOptions{})
 			},
-			`SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'tidings' AND data_type = 'bytea'`,
+			`SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = ` +
+				`'tidings' AND data_type = 'bytea'`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

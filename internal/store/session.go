@@ -247,7 +247,8 @@ func (s session) explainStart(err error) error {
 		return err
 	}
 	if strings.Contains(pg.Message, "unsupported startup parameter") {
-		return fmt.Errorf(`%w; move each setting in options to a separate parameter of database_url, such as "&work_mem=1MB", `+
+		return fmt.Errorf(`%w; move each setting in options to a separate parameter of database_url, such as `+
+			`"&work_mem=1MB", `+
 			"or configure the pooler to ignore it (PgBouncer: ignore_startup_parameters)", err)
 	}
 	for _, l := range limits {
@@ -255,11 +256,13 @@ func (s session) explainStart(err error) error {
 			continue
 		}
 		if value, ok := s.fromURL[l.name]; ok {
-			return fmt.Errorf("%w; database_url sets %s to %s, which is too short: raise it, or leave it out", err, l.name,
+			return fmt.Errorf("%w; database_url sets %s to %s, which is too short: raise it, or leave it out", err,
+				l.name,
 				value)
 		}
 		if value, ok := s.settings[l.name]; ok {
-			return fmt.Errorf("%w; %s is %s, unless the database or the role sets a shorter one for new connections (ALTER "+
+			return fmt.Errorf("%w; %s is %s, unless the database or the role sets a shorter one for new "+
+				"connections (ALTER "+
 				"DATABASE … RESET %[2]s, ALTER ROLE … RESET %[2]s): see what else uses the database, or raise it in "+
 				"database_url", err, l.name, value)
 		}

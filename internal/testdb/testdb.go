@@ -34,10 +34,15 @@ type Server struct {
 	port   int
 	binary string
 	cmd    *exec.Cmd
+	// arguments are those of postgres besides the usual ones.
+	arguments []string
 }
 
 // StartPostgres starts a server with the durability of production: fsync is on.
-func StartPostgres() (*Server, error) {
+func StartPostgres() (*Server, error) { return start() }
+
+// start starts a server with more arguments.
+func start(arguments ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -46,7 +51,7 @@ func StartPostgres() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{folder: folder, binary: bin}
+	s := &Server{folder: folder, binary: bin, arguments: arguments}
 	if s.port, err = FreePort(); err != nil {
 		return nil, err
 	}
@@ -82,8 +87,10 @@ func (s *Server) Start() error {
 		return err
 	}
 	defer log.Close()
-	s.cmd = s.command("postgres", "-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.folder,
-		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "max_wal_size=2GB")
+	s.cmd = s.command("postgres", append([]string{
+		"-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.folder,
+		"-c", "listen_addresses=127.0.0.1", "-c", "max_connections=400", "-c", "max_wal_size=2GB",
+	}, s.arguments...)...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start postgres: %w", err)
@@ -241,7 +248,7 @@ func FreePort() (int, error) {
 var ports sync.Map
 
 var (
-	shared    = sync.OnceValues(StartPostgres)
+	shared    = sync.OnceValues(func() (*Server, error) { return start("-c", "fsync=off", "-c", "full_page_writes=off") })
 	databases atomic.Int64
 	started   atomic.Bool
 )

@@ -14,7 +14,8 @@ import (
 )
 
 const cursorColumns = `tidings_cursors.endpoint, tidings_cursors.part, tidings_cursors.parts, tidings_cursors.seq,
-	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks, tidings_cursors.saved_at,
+	tidings_cursors.owner, tidings_cursors.generation, tidings_cursors.status, tidings_cursors.marks,
+	tidings_cursors.saved_at,
 	tidings_cursors.removed_at, tidings_cursors.former, tidings_cursors.epoch`
 
 func scanCursor(rows *sql.Rows) (eventlog.Cursor, error) {
@@ -224,7 +225,8 @@ func (t *Tables) SaveCursors(ctx context.Context, cursors []eventlog.Cursor) (lo
 			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint",
 				"generation bigint", "seq bigint", "status text", "marks text", "owner text", "epoch text")+
 				`UPDATE `+t.schema+`tidings_cursors SET `+fmt.Sprintf(`
-					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END, status = v.status, marks = v.marks, saved_at = $%d
+					seq = CASE WHEN v.seq > tidings_cursors.seq THEN v.seq ELSE tidings_cursors.seq END,
+					status = v.status, marks = v.marks, saved_at = $%d
 				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
 					AND tidings_cursors.parts = v.parts AND tidings_cursors.generation = v.generation
 					AND tidings_cursors.owner = v.owner AND tidings_cursors.epoch = v.epoch
@@ -275,7 +277,8 @@ func (t *Tables) saveGap(ctx context.Context, tx *sql.Tx, g eventlog.Gap) (fresh
 	fresh = g
 	var from, to int64
 	err = tx.QueryRowContext(ctx, `SELECT from_seq, to_seq FROM `+t.schema+`tidings_gaps
-		WHERE endpoint = $1 AND part = $2 AND reason = $4 AND from_seq <= $3 AND to_seq >= $3 - 1 ORDER BY to_seq DESC LIMIT 1`,
+		WHERE endpoint = $1 AND part = $2 AND reason = $4 AND from_seq <= $3 AND to_seq >= $3 - 1
+		ORDER BY to_seq DESC LIMIT 1`,
 		g.Endpoint, g.Index, g.From, string(g.Reason)).Scan(&from, &to)
 	switch {
 	case err == nil:

@@ -16,7 +16,8 @@ import (
 )
 
 // EventColumns are the columns of an event, without its position.
-const EventColumns = `id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, owner_id, trace`
+const EventColumns = `id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, ` +
+	`owner_id, trace`
 
 const eventColumnCount = 10
 

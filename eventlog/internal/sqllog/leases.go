@@ -95,7 +95,8 @@ func (t *Tables) Acquire(
 			rows, err := tx.QueryContext(ctx, typed(to-from, "endpoint text", "part bigint", "parts bigint")+`
 				UPDATE `+t.schema+`tidings_cursors SET owner = `+fmt.Sprintf("CAST($%d AS text)", len(args)+1)+
 				`, generation = tidings_cursors.generation + 1, epoch = `+t.currentEpoch()+`
-				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part AND tidings_cursors.parts = v.parts
+				FROM v WHERE tidings_cursors.endpoint = v.endpoint AND tidings_cursors.part = v.part
+					AND tidings_cursors.parts = v.parts
 					AND tidings_cursors.former = '' AND tidings_cursors.owner NOT IN (SELECT id FROM `+
 				t.schema+`tidings_replicas)
 				RETURNING `+cursorColumns, append(args, owner)...)
