@@ -27,8 +27,11 @@ func (w *walk) account(s sent, a answer) {
 				w.complain(s, a, "an event without a change: %v", e)
 			}
 			by := any(w.users[s.as])
-			if e["event"] == "provider_build.updated" {
+			switch {
+			case e["event"] == "provider_build.updated":
 				by = a.body["created_by"] // builds are reported by programs
+			case published(e):
+				by = nil
 			}
 			if e["user_id"] != by {
 				w.complain(s, a, "an event of somebody else: %v", e)
@@ -117,6 +120,8 @@ func (w *walk) learn(s sent, events []object) {
 		id, version := e["resource_id"].(string), int64(e["resource_version"].(float64))
 		known := w.versions[id]
 		switch _, action, _ := strings.Cut(e["event"].(string), "."); {
+		case published(e) && version > known: // the version is a time
+			w.versions[id] = version
 		case action == "created" && known == 0 && version == 1, action == "updated" && known > 0 && version == known+1:
 			w.versions[id] = version
 		case action == "deleted" && known > 0:
@@ -127,6 +132,9 @@ func (w *walk) learn(s sent, events []object) {
 		}
 	}
 }
+
+// published reports whether the event was published, and tells of no resource of the server.
+func published(e object) bool { return strings.HasPrefix(e["event"].(string), "published.") }
 
 // events are those since it was asked last.
 func (w *walk) events() (list []object) {
