@@ -22,10 +22,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 const (
-	kills    = 30
 	writers  = 4
 	contexts = 5 // of each writer
 )
@@ -231,6 +231,7 @@ func TestKilledAtRandom(t *testing.T) {
 		for range writers {
 			go func() { results <- p.write(stop) }()
 		}
+		kills := testtool.Rounds(30)
 		for range kills {
 			<-time.After(time.Duration(10+rand.IntN(150)) * time.Millisecond)
 			p.end(syscall.SIGKILL)

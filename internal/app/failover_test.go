@@ -118,6 +118,7 @@ func (m *movable) move(to string) {
 // seconds, and every change that was acknowledged arrives, once and in order. While
 // nothing can be written, requests get 503 and /readyz says why.
 func TestFailover(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	const database = "/failover?sslmode=disable"
 	for _, test := range []struct {
@@ -144,9 +145,6 @@ func TestFailover(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if test.name != "several hosts" {
-				testtool.InAll(t)
-			}
 			t.Parallel()
 			testFailover(t, test.urls)
 		})

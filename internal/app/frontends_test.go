@@ -221,6 +221,7 @@ def app(environ, start_response):
 // Behind the front ends that receivers have, every event arrives, once, and as fast as
 // they let it.
 func TestFrontends(t *testing.T) {
+	testtool.InAll(t)
 	ca := testtls.NewCA(t)
 	limited := func(status string) string {
 		return nginx("limit_req_zone $server_addr zone=z:1m rate=50r/s;", ";",

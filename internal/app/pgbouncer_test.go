@@ -11,11 +11,13 @@ import (
 	"github.com/tidings-dev/tidings/internal/app"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // Behind PgBouncer everything works: with sessions as without a pooler, without
 // them with poll_only. Nothing that the database sets for its sessions matters.
 func TestPgBouncer(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	for _, test := range []struct {
 		mode, parameters string

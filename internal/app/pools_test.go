@@ -119,6 +119,7 @@ func TestPoolSize(t *testing.T) {
 // While others have all connections that PostgreSQL allows, requests wait for one,
 // and get 503 if none becomes free.
 func TestNoConnectionLeft(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	owner := testdb.Postgres(t)
 	u, err := url.Parse(owner)

@@ -260,12 +260,9 @@ func TestRelayWithoutRights(t *testing.T) {
 // What was answered with 202 is in the log, once, however often the process is killed and
 // the client tries again.
 func TestPublishedSurviveKills(t *testing.T) {
+	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
-		batches, kills := 20, 3
-		if testtool.All() {
-			batches, kills = 200, 20
-		}
-		const size, publishers = 50, 4
+		const batches, kills, size, publishers = 200, 20, 50, 4
 		got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 		receiver := httptest.NewServer(got)
 		t.Cleanup(receiver.Close)

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // refuser is a receiver that refuses the events of a name and takes all others.
@@ -126,6 +128,7 @@ func TestDeadLettersLeave(t *testing.T) {
 
 // The numbers of parked events are right after the server was killed at any moment.
 func TestParkedCountsSurviveKills(t *testing.T) {
+	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["webhook"] = object{"endpoints": []any{object{
 			"name": "crm", "url": refuser(t, "context.updated"),

@@ -43,6 +43,7 @@ func (p *process) holders() map[string]int {
 // replaced within 15 seconds, one that is stopped has lost what it had when it
 // goes on, and everything arrives in order.
 func TestReplicas(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 	receiver := httptest.NewServer(got)

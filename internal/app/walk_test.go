@@ -19,6 +19,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/app"
 	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 var (
@@ -27,7 +28,6 @@ var (
 )
 
 const (
-	walkSteps = 600
 	// maxRefusal is the most that an answer to a refused request may have, in bytes.
 	maxRefusal = 64 << 10
 	auditor    = "auditor"
@@ -112,7 +112,7 @@ func (w *walk) done() bool {
 	if *walkTime > 0 {
 		return time.Since(w.begun) > *walkTime
 	}
-	return w.step > walkSteps
+	return w.step > testtool.Rounds(600)
 }
 
 // walk makes one request and looks at what comes of it.

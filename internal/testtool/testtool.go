@@ -45,6 +45,15 @@ func InAll(tb testing.TB) {
 	}
 }
 
+// Rounds returns how often a test repeats something: n times under "make test-all",
+// and a quarter of it elsewhere.
+func Rounds(n int) int {
+	if All() {
+		return n
+	}
+	return n / 4
+}
+
 func requires(name string) bool {
 	required := strings.Split(os.Getenv(requireEnv), ",")
 	return slices.Contains(required, name) || slices.Contains(required, "all")
