@@ -68,9 +68,9 @@ const (
 
 // Check returns an error that names the invalid field unless receivers can
 // decode the event: type and action must be well-formed, the resource must have
-// an id of at most 512 bytes and a URL of at most 2,048, text must not contain
-// control characters, and the time must be set. An empty ID is valid: the log
-// assigns one.
+// an id of at most 512 bytes and a URL of at most 2,048, which is an http or https
+// URL or a path that begins with "/", text must not contain control characters, and
+// the time must be set. An empty ID is valid: the log assigns one.
 func (e Event) Check() error {
 	if err := cmp.Or(e.Type.Check(), e.Action.Check()); err != nil {
 		return err
@@ -96,11 +96,24 @@ func (e Event) Check() error {
 			return fmt.Errorf("%s: %w", text.name, err)
 		}
 	}
-	if _, err := url.Parse(e.ResourceURL); err != nil {
+	if err := checkURL(e.ResourceURL); err != nil {
 		return fmt.Errorf("resource url: %w", err)
 	}
 	if year := e.Time.UTC().Year(); e.Time.IsZero() || year < 1 || year > 9999 {
 		return fmt.Errorf("time: expected a year from 1 to 9999, got %s", e.Time.UTC().Format(TimeLayout))
+	}
+	return nil
+}
+
+// checkURL returns an error unless receivers can read a resource at the URL.
+func checkURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil {
+		return err
+	}
+	absolute := (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+	if !absolute && (!strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//")) {
+		return fmt.Errorf("%s: expected an http or https URL, or a path that begins with /", quoted(text))
 	}
 	return nil
 }

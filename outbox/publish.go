@@ -18,6 +18,10 @@ type Publication struct {
 	// Key is an idempotency key: within a day, publications with the same key are
 	// the same event, the first one. Empty means that each is a new event.
 	Key string
+	// Batch is the number of events that the client published together, if Key is
+	// derived from one key for all of them: in a batch of another size the key is
+	// reused for another request. 0 means that the event has a key of its own.
+	Batch int
 }
 
 // Publish writes all events or none, in a transaction of its own, and returns their
@@ -25,7 +29,7 @@ type Publication struct {
 // another database; if they are in this one, use [Outbox.Tell], which makes event
 // and change atomic.
 //
-// If a key was used for another event, the error is [eventlog.ErrKeyReused].
+// If a key was used for another event or batch, the error is [eventlog.ErrKeyReused].
 func (o *Outbox) Publish(ctx context.Context, events ...Publication) (ids []string, err error) {
 	if o.isClosed() {
 		return nil, fmt.Errorf("publish: %w", ErrClosed)
@@ -42,6 +46,9 @@ func (o *Outbox) Publish(ctx context.Context, events ...Publication) (ids []stri
 		rows[i] = eventlog.Publication{Event: e, Key: p.Key}
 		if p.Key != "" {
 			rows[i].Fingerprint = p.fingerprint()
+			if p.Batch > 1 {
+				rows[i].Fingerprint += fmt.Sprintf(" of %d", p.Batch)
+			}
 		}
 	}
 	if ids, err = o.home.log.Publish(ctx, rows); err != nil {

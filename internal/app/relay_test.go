@@ -24,7 +24,9 @@ import (
 )
 
 // newRelay starts a relay with a receiver, and a token for each role, named like it.
-func newRelay(t *testing.T, settings map[string]any) (*world, *outboxtest.Receiver) {
+func newRelay(
+	t *testing.T, settings map[string]any, options ...option,
+) (*world, *outboxtest.Receiver) {
 	t.Helper()
 	receiver := outboxtest.NewReceiver(t)
 	w := &world{T: t, client: http.DefaultClient, log: new(syncBuffer), relay: true}
@@ -40,7 +42,7 @@ func newRelay(t *testing.T, settings map[string]any) (*world, *outboxtest.Receiv
 		}}},
 	}
 	maps.Copy(w.settings, settings)
-	w.start()
+	w.start(options...)
 	return w, receiver
 }
 
@@ -148,6 +150,15 @@ func TestPublishOverHTTP(t *testing.T) {
 		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 409,
 			"the idempotency key was used for another event")
 
+		w.wants(w.try("publisher", "POST", "/events", []any{paid, paid}, "Idempotency-Key", "k"), 409,
+			"in a list of another length")
+		two := w.try("publisher", "POST", "/events", []any{paid, paid}, "Idempotency-Key", "two")
+		w.wants(two, 202)
+		w.wants(w.try("publisher", "POST", "/events", []any{paid, paid}, "Idempotency-Key", "two"), 202, two.text)
+		for _, body := range []any{paid, []any{paid}, []any{paid, paid, paid}} {
+			w.wants(w.try("publisher", "POST", "/events", body, "Idempotency-Key", "two"), 409, "in a list of another length")
+		}
+
 		// All or none.
 		w.wants(w.try("publisher", "POST", "/events",
 			[]any{paid, map[string]any{"event": "invoice.pay", "resource_id": "3"}}),
@@ -170,12 +181,37 @@ func TestPublishOverHTTP(t *testing.T) {
 		if slices.Sort(ids); ids[0] != ids[len(ids)-1] || !strings.HasPrefix(ids[0], `{"ids":["`) {
 			t.Errorf("one event at the same time has the ids %s", ids)
 		}
-		got := names(receiver, 3)
+		got := names(receiver, 5)
 		slices.Sort(got)
-		if want := []string{"invoice.paid 1 ann", "invoice.paid 1 ann", "order.created 7"}; !slices.Equal(got, want) {
+		if want := []string{
+			"invoice.paid 1 ann", "invoice.paid 1 ann", "invoice.paid 2 ann", "invoice.paid 2 ann", "order.created 7",
+		}; !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
+}
+
+// New types take effect after a restart; until then a reload refuses endpoints that
+// select their events, and nothing of it is applied.
+func TestReloadOfTypes(t *testing.T) {
+	t.Parallel()
+	w, receiver := newRelay(t, nil, reloads)
+	refund := map[string]any{"event": "refund.made", "resource_id": "1"}
+	w.settings["types"] = object{"invoice": []any{"paid"}, "refund": []any{"made"}}
+	endpoint := w.settings["webhook"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
+	endpoint["events"] = []any{"invoice.paid", "refund.*"}
+	w.configure()
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422,
+		`webhook.endpoints[0].events[1]: \"refund.*\" selects events that are new in types`, "needs a restart")
+	endpoint["events"] = []any{"*"}
+	w.configure()
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)
+	w.logged("take effect after a restart only", "types")
+	w.wants(w.try("publisher", "POST", "/events", refund), 422, `there is no event \"refund.made\"`)
+	for _, action := range []string{"paid", "voided"} {
+		w.wants(w.try("publisher", "POST", "/events", object{"event": "invoice." + action, "resource_id": "1"}), 202)
+	}
+	receiver.Wait(2)
 }
 
 func TestRolesOfARelay(t *testing.T) {

@@ -41,6 +41,9 @@ func (a *App) reload(ctx context.Context) error {
 	if err := cfg.CheckEmptied(old); err != nil {
 		return err
 	}
+	if err := cfg.CheckTypes(old); err != nil {
+		return err
+	}
 	later := cfg.KeepRunning(old)
 	tokens, err := a.auth.prepare(&cfg)
 	if err != nil {

@@ -113,7 +113,9 @@ type option func(w *world, o *app.Options)
 
 // reloads lets the server read its file again.
 func reloads(w *world, o *app.Options) {
-	o.Load = func() (config.Config, error) { return config.Load(config.Input{Files: []string{w.file}}) }
+	o.Load = func() (config.Config, error) {
+		return config.Load(config.Input{Files: []string{w.file}, Relay: w.relay})
+	}
 }
 
 // newWorldWith has more endpoints, and options.

@@ -50,7 +50,7 @@ func checkCommand() *cobra.Command {
 	f.StringVar(&c.url, "against", "",
 		"`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they "+
 			"have left to get")
-	c.credentialFlags(f)
+	c.credentialFlags(f, asReader)
 	f.BoolVar(&isRelay, "relay", false, "the files are for 'tidings relay'")
 	return cmd
 }

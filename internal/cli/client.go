@@ -34,10 +34,18 @@ type client struct {
 	errOut  io.Writer
 }
 
+// Whose token suffices for a command. A server that is no relay knows only admins.
+const (
+	asAdmin     = "an admin"
+	asOperator  = "an admin or an operator"
+	asReader    = "an admin, an operator or a reader"
+	asPublisher = "an admin or a publisher"
+)
+
 // operatorCommand is a command that talks to a running server; its flags say
-// which and how.
+// which and how. who is whose token suffices.
 func operatorCommand(
-	use, short string, args cobra.PositionalArgs, run func(ctx context.Context, c *client, args []string) error,
+	who, use, short string, args cobra.PositionalArgs, run func(ctx context.Context, c *client, args []string) error,
 ) *cobra.Command {
 	c := &client{}
 	cmd := &cobra.Command{
@@ -49,16 +57,16 @@ func operatorCommand(
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server (TIDINGS_URL)")
-	c.credentialFlags(f)
+	c.credentialFlags(f, who)
 	f.BoolVar(&c.json, "json", false, "print what the server answers")
 	f.Lookup("url").DefValue = defaultURL // help must not show a password in it
 	return cmd
 }
 
 // credentialFlags adds the flags that say who asks.
-func (c *client) credentialFlags(f *pflag.FlagSet) {
+func (c *client) credentialFlags(f *pflag.FlagSet, who string) {
 	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"),
-		"an admin's API `TOKEN` (TIDINGS_TOKEN); else the admin-token in the data folder")
+		"API `TOKEN` of "+who+" (TIDINGS_TOKEN); else the admin-token in the data folder")
 	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token")
 	f.Lookup("token").DefValue = "" // help must not show it
 }

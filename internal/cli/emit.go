@@ -17,7 +17,7 @@ func emitCommand() *cobra.Command {
 		Timestamp   string `json:"timestamp,omitempty"`
 	}
 	var key string
-	cmd := operatorCommand("emit EVENT ID", "Publish an event, such as order.created 4711", exactly(2),
+	cmd := operatorCommand(asPublisher, "emit EVENT ID", "Publish an event, such as order.created 4711", exactly(2),
 		func(ctx context.Context, c *client, args []string) error {
 			event.Event, event.ResourceID = args[0], args[1]
 			if key != "" {

@@ -16,14 +16,16 @@ import (
 )
 
 func endpointsCommand() *cobra.Command {
-	cmd := operatorCommand("endpoints", "How the endpoints of a running server are doing", exactly(0), listEndpoints)
+	cmd := operatorCommand(asReader, "endpoints", "How the endpoints of a running server are doing", exactly(0),
+		listEndpoints)
 	cmd.AddCommand(
-		operatorCommand("show NAME", "How an endpoint is doing, in full", exactly(1),
+		operatorCommand(asReader, "show NAME", "How an endpoint is doing, in full", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
 			}),
-		operatorCommand("test [NAME]", "Send a webhook.ping to one endpoint, or to each, and see what comes of it",
-			atMost(1), func(ctx context.Context, c *client, args []string) error {
+		operatorCommand(asOperator, "test [NAME]",
+			"Send a webhook.ping to one endpoint, or to each, and see what comes of it", atMost(1),
+			func(ctx context.Context, c *client, args []string) error {
 				if len(args) == 0 {
 					return testEndpoints(ctx, c)
 				}
@@ -36,7 +38,7 @@ func endpointsCommand() *cobra.Command {
 		"resume": "End a pause",
 		"enable": "Deliver again to an endpoint that answered 410",
 	} {
-		cmd.AddCommand(operatorCommand(verb+" NAME", short, exactly(1),
+		cmd.AddCommand(operatorCommand(asOperator, verb+" NAME", short, exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
 			}))
@@ -46,7 +48,8 @@ func endpointsCommand() *cobra.Command {
 
 func discardCommand() *cobra.Command {
 	var all bool
-	cmd := operatorCommand("discard NAME [EVENT]", "Remove a dead letter, or all of them with --all", between(1, 2),
+	cmd := operatorCommand(asOperator, "discard NAME [EVENT]", "Remove a dead letter, or all of them with --all",
+		between(1, 2),
 		func(ctx context.Context, c *client, args []string) error {
 			in := operator.NewDiscard{All: all}
 			if len(args) == 2 {
@@ -196,7 +199,7 @@ func testEndpoint(ctx context.Context, c *client, name string) error {
 }
 
 func reloadCommand() *cobra.Command {
-	return operatorCommand("reload", "Have a running server read its configuration again", exactly(0),
+	return operatorCommand(asAdmin, "reload", "Have a running server read its configuration again", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			var done struct{ Reloaded bool }
 			if printed, err := c.call(ctx, http.MethodPost, "/webhooks/reload", nil, nil, &done); printed ||

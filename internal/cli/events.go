@@ -55,7 +55,7 @@ func (l *listFlags) query() (url.Values, error) {
 
 func eventsCommand() *cobra.Command {
 	var l listFlags
-	cmd := operatorCommand("events", "List events, newest first", exactly(0),
+	cmd := operatorCommand(asReader, "events", "List events, newest first", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			q, err := l.query()
 			if err != nil {
@@ -76,8 +76,8 @@ func eventsCommand() *cobra.Command {
 }
 
 func explainCommand() *cobra.Command {
-	return operatorCommand("explain EVENT", "What became of an event, for every endpoint; by webhook-id or position",
-		exactly(1),
+	return operatorCommand(asReader, "explain EVENT",
+		"What became of an event, for every endpoint; by webhook-id or position", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			var x operator.Explanation
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events/"+url.PathEscape(args[0]), nil, nil,
@@ -115,7 +115,7 @@ func attemptLine(a operator.Attempt) string {
 
 func attemptsCommand() *cobra.Command {
 	var l listFlags
-	cmd := operatorCommand("attempts", "List attempts to deliver, newest first", exactly(0),
+	cmd := operatorCommand(asReader, "attempts", "List attempts to deliver, newest first", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			q, err := l.query()
 			if err != nil {
@@ -156,7 +156,7 @@ func parkedCommand() *cobra.Command {
 	var endpoint string
 	var dead bool
 	var limit int
-	cmd := operatorCommand("parked", "List events that failed on their own, and dead letters", exactly(0),
+	cmd := operatorCommand(asReader, "parked", "List events that failed on their own, and dead letters", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			q := url.Values{"dead": {strconv.FormatBool(dead)}, "limit": {strconv.Itoa(limit)}}
 			if endpoint != "" {

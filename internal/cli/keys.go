@@ -16,8 +16,8 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	cmd := operatorCommand("keys", "List the keys that encrypt secrets in the database", exactly(0), listKeys)
-	rotate := operatorCommand("rotate", "Encrypt all secrets in the database with the first key", exactly(0),
+	cmd := operatorCommand(asAdmin, "keys", "List the keys that encrypt secrets in the database", exactly(0), listKeys)
+	rotate := operatorCommand(asAdmin, "rotate", "Encrypt all secrets in the database with the first key", exactly(0),
 		rotateKeys)
 	rotate.Long = `Encrypt all secrets in the database with the first of encryption_keys, and say
 which keys are not needed any more. Servers go on working meanwhile; if it is

@@ -120,7 +120,7 @@ delivered yet stay in the log.`
 }
 
 func tablesCommand() *cobra.Command {
-	return operatorCommand("tables", "How the tables are doing whose changes a relay tells of", exactly(0),
+	return operatorCommand(asReader, "tables", "How the tables are doing whose changes a relay tells of", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			var page struct{ Items []httpapi.TableState }
 			printed, err := c.call(ctx, http.MethodGet, "/webhooks/tables", nil, nil, &page)

@@ -17,7 +17,7 @@ import (
 func redeliverCommand() *cobra.Command {
 	var endpoint string
 	var detach bool
-	cmd := operatorCommand("redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position",
+	cmd := operatorCommand(asOperator, "redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position",
 		exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			return replay(ctx, c, operator.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
@@ -36,8 +36,8 @@ func replayCommand() *cobra.Command {
 	var in operator.NewReplay
 	var since, until string
 	var detach bool
-	cmd := operatorCommand("replay", "Send events to an endpoint again: a range of time, some, or its dead letters",
-		exactly(0),
+	cmd := operatorCommand(asOperator, "replay",
+		"Send events to an endpoint again: a range of time, some, or its dead letters", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			for flag, target := range map[string]struct {
 				text string
@@ -128,7 +128,7 @@ func printReplay(c *client, r *operator.Replay) error {
 }
 
 func replaysCommand() *cobra.Command {
-	cmd := operatorCommand("replays", "List replays, newest first", exactly(0),
+	cmd := operatorCommand(asReader, "replays", "List replays, newest first", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			var page operator.Page[*operator.Replay]
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays", nil, nil, &page); printed ||
@@ -147,11 +147,11 @@ func replaysCommand() *cobra.Command {
 				rows)
 		})
 	cmd.AddCommand(
-		operatorCommand("show ID", "How far a replay has come", exactly(1),
+		operatorCommand(asReader, "show ID", "How far a replay has come", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showReplay(ctx, c, args[0])
 			}),
-		operatorCommand("cancel ID", "End a replay", exactly(1),
+		operatorCommand(asOperator, "cancel ID", "End a replay", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				var r operator.Replay
 				if printed,

@@ -42,7 +42,22 @@ func (c *Config) KeepRunning(running *Config) []string {
 			now.Set(old)
 		}
 	}
+	c.types = running.types
 	return keys
+}
+
+// CheckTypes returns an error if an endpoint selects events that the running
+// configuration doesn't have: until a restart nobody could publish them.
+func (c *Config) CheckTypes(running *Config) error {
+	for i := range c.Webhook.Endpoints {
+		for n, pattern := range c.Webhook.Endpoints[i].Events {
+			if _, err := running.types.Parse(pattern); err != nil {
+				return fmt.Errorf("webhook.endpoints[%d].events[%d]: %q selects events that are new in types, "+
+					"sources.tables or preset, which needs a restart", i, n, pattern)
+			}
+		}
+	}
+	return nil
 }
 
 // CheckEmptied returns an error if a file holds no settings that held some before: it

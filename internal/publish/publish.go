@@ -97,7 +97,7 @@ func Decode(r Request, types vocabulary.Types) ([]outbox.Publication, error) {
 		events[i] = d.event(item, media != JSON)
 		switch {
 		case r.Key != "":
-			events[i].Key = join(r.Publisher, "key", r.Key, strconv.Itoa(i))
+			events[i].Key, events[i].Batch = join(r.Publisher, "key", r.Key, strconv.Itoa(i)), len(items)
 		case d.cloudID != "":
 			events[i].Key = join(r.Publisher, "cloudevent", d.cloudSource, d.cloudID)
 		}
@@ -221,7 +221,9 @@ func (d *decoder) cloudEvent(m map[string]json.RawMessage, e *outbox.Event) {
 	}
 	d.name("type", kind, e)
 	e.Time = d.time("time", d.text("", m, "time", false))
-	e.ID = strings.TrimPrefix(d.text("", m, "subject", false), string(e.Type)+"/")
+	subject := d.text("", m, "subject", false)
+	id := d.subject(subject, e.Type)
+	e.ID = id
 	e.Trace = d.text("", m, "traceparent", false)
 	if _, ok := m["data_base64"]; ok {
 		d.problem("data_base64", "an event carries no data: receivers read the resource from its URL")
@@ -232,9 +234,24 @@ func (d *decoder) cloudEvent(m map[string]json.RawMessage, e *outbox.Event) {
 			d.resource("data", data, e)
 		}
 	}
+	if subject != "" && e.ID != id && e.ID != subject {
+		d.problem("data.resource_id", "%q is not the resource of the subject, %q", shorten(e.ID), shorten(subject))
+	}
 	if e.ID == "" {
 		d.problem("subject", "is missing: expected the id of the resource, or its type and id such as \"order/4711\"")
 	}
+}
+
+// subject returns the id in the subject of a CloudEvent: the id itself, or type and
+// id with a slash between them.
+func (d *decoder) subject(subject string, of tidings.ResourceType) string {
+	first, rest, cut := strings.Cut(subject, "/")
+	if kind := tidings.ResourceType(first); cut && kind == of {
+		return rest
+	} else if _, known := d.types[kind]; cut && known && of != "" {
+		d.problem("subject", "%q is of the type %s, and the event of the type %s", shorten(subject), kind, of)
+	}
+	return subject
 }
 
 // resource reads which resource it is, and who changed it.

@@ -19,7 +19,11 @@ func paid(e outbox.Event, key string) outbox.Publication {
 	if e.Type == "" {
 		e.Type, e.Action = "invoice", "paid"
 	}
-	return outbox.Publication{Event: e, Key: key}
+	p := outbox.Publication{Event: e, Key: key}
+	if strings.Contains(key, `"key"`) {
+		p.Batch = 1
+	}
+	return p
 }
 
 func TestDecode(t *testing.T) {
@@ -60,6 +64,10 @@ func TestDecode(t *testing.T) {
 				`"subject":"invoice/1","time":"2026-03-26T12:00:00Z","traceparent":"00-1","comexampleother":3}`,
 			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1", Time: noon, Trace: "00-1"},
 				`"me" "cloudevent" "/shop" "a"`)},
+		},
+		"a subject with a slash": {
+			"", "", `{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","subject":"2026/1"}`,
+			[]outbox.Publication{paid(outbox.Event{ID: "2026/1", URL: "/invoice/2026%2F1"}, `"me" "cloudevent" "s" "a"`)},
 		},
 		"one that says what it is": {
 			"application/json", "", `{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","subject":"1"}`,
@@ -165,6 +173,18 @@ func TestDecodeRefuses(t *testing.T) {
 			`body.subject: is missing: expected the id of the resource, or its type and id such as "order/4711"`,
 		},
 		{publish.CloudEvent, strings.Replace(cloud, `"id":"a",`, "", 1) + "}", "body.id: is missing"},
+		{
+			publish.CloudEvent, strings.Replace(cloud, `"subject":"1"`, `"subject":"order/1"`, 1) + "}",
+			`body.subject: "order/1" is of the type order, and the event of the type invoice`,
+		},
+		{
+			publish.CloudEvent, cloud + `,"data":{"resource_id":"2"}}`,
+			`body.data.resource_id: "2" is not the resource of the subject, "1"`,
+		},
+		{
+			"", `{"event":"invoice.paid","resource_id":"1","resource_url":"ftp://x/1"}`,
+			`body: resource url: "ftp://x/1": expected an http or https URL, or a path that begins with /`,
+		},
 		{
 			publish.CloudEvent, cloud + `,"data_base64":"aGk="}`,
 			"body.data_base64: an event carries no data: receivers read the resource from its URL",

@@ -170,7 +170,17 @@ func checkTables(tables []Table) error {
 	return nil
 }
 
+// checkURL returns an error unless the template makes http or https URLs, or paths
+// that begin with "/".
 func checkURL(template string) error {
+	host, absolute := strings.CutPrefix(template, "https://")
+	if !absolute {
+		host, absolute = strings.CutPrefix(template, "http://")
+	}
+	path := strings.HasPrefix(template, "/") && !strings.HasPrefix(template, "//")
+	if template != "" && !path && (!absolute || strings.IndexAny(host+"/", "/?#") == 0) {
+		return errors.New("expected an http or https URL, or a path that begins with /")
+	}
 	rest := template
 	for {
 		before, after, open := strings.Cut(rest, "{")
