@@ -33,7 +33,8 @@ nothing else. Then events are committed at a steady rate, to see how long each
 takes to arrive.
 
 It uses a SQLite database in a temporary folder, or an empty PostgreSQL database.`,
-		Args: exactly(0),
+		Example: "  tidings bench --events 10000 --endpoints 2",
+		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Format = tidings.Format(format)
 			if o.DatabaseURL != "" {
@@ -64,7 +65,8 @@ It uses a SQLite database in a temporary folder, or an empty PostgreSQL database
 	f.IntVar(&o.Events, "events", 50_000, "events to drain")
 	f.IntVar(&o.Endpoints, "endpoints", 1, "endpoints that each event goes to")
 	f.IntVar(&o.InFlight, "in-flight", 16, "requests at once to each endpoint")
-	f.StringVar(&format, "format", "thin", "thin, standard or cloudevents")
+	format = "thin"
+	choose(f, &format, "format", "thin, standard or cloudevents", "thin", "standard", "cloudevents")
 	f.DurationVar(&o.Delay, "delay", 0, "how long the receiver takes to answer")
 	f.Float64Var(&o.Failures, "failures", 0, "share of requests that the receiver answers with 500, from 0 to 1")
 	f.IntVar(&o.Rate, "rate", 200, "events a second of the steady part")

@@ -23,9 +23,10 @@ func checkCommand() *cobra.Command {
 	c := &client{}
 	var isRelay bool
 	cmd := &cobra.Command{
-		Use:   "check FILE...",
-		Short: "Check configuration files; every problem with line and column",
-		Args:  atLeast(1),
+		Use:     "check FILE...",
+		Short:   "Check configuration files; every problem with line and column",
+		Example: "  tidings check tidings.yaml\n  tidings check tidings.yaml --against http://127.0.0.1:8333",
+		Args:    atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := config.Load(config.Input{Files: args, Relay: isRelay})
 			if err != nil {
@@ -66,7 +67,8 @@ func printEndpoints(out io.Writer, cfg *config.Config) error {
 		}
 		rows = append(rows, []string{e.Name, publicURL(e.URL), events, signedHow(e), e.Format})
 	}
-	return printTable(out, []string{"endpoint", "url", "events", "signed", "format"}, rows)
+	return newTable(out, column{name: "endpoint", min: 12}, column{name: "url", min: 16, rank: 2},
+		column{name: "events", min: 8}, column{name: "signed"}, column{name: "format", rank: 1}).print(rows)
 }
 
 // publicURL is a URL without what may be secret in it: a password and the query.

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // Main runs the command line of this process and returns its exit code: 0, 1
@@ -23,7 +24,10 @@ import (
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := Command().ExecuteContext(ctx)
+	root := Command()
+	running := false
+	watchRun(root, &running)
+	cmd, err := root.ExecuteContextC(ctx)
 	var problems config.Problems
 	var usage *usageError
 	switch {
@@ -32,13 +36,37 @@ func Main() int {
 	case errors.As(err, &problems):
 		fmt.Fprintln(os.Stderr, problems)
 		return 1
-	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "tidings: %v\nSee 'tidings --help'.\n", err)
+	case errors.As(err, &usage), !running: // cobra refused it
+		fmt.Fprintf(os.Stderr, "tidings: %s\nSee '%s --help'.\n", cobraError(err), cmd.CommandPath())
 		return 2
 	default:
 		fmt.Fprintf(os.Stderr, "tidings: %v\n", err)
 		return 1
 	}
+}
+
+// watchRun makes a command and those below it note when they begin to run.
+func watchRun(cmd *cobra.Command, running *bool) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*running = true
+			return run(cmd, args)
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		watchRun(sub, running)
+	}
+}
+
+// cobraError is an error in one line: cobra's has others for suggestions.
+func cobraError(err error) string {
+	text := err.Error()
+	text, suggestions, found := strings.Cut(text, "\n\nDid you mean this?\n\t")
+	if found {
+		nearest, _, _ := strings.Cut(suggestions, "\n")
+		text += fmt.Sprintf("; did you mean %q?", nearest)
+	}
+	return text
 }
 
 // usageError says that the command line was wrong.
@@ -64,6 +92,8 @@ func flagError(err error) error {
 			return fmt.Errorf("unknown flag: --%s", name)
 		}
 		return errors.New("unknown flag")
+	case errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == choiceType:
+		return fmt.Errorf("flag --%s: %w", invalid.GetFlag().Name, invalid.Unwrap())
 	case errors.As(err, &invalid):
 		return fmt.Errorf("flag --%s expects a value of type %s", invalid.GetFlag().Name,
 			invalid.GetFlag().Value.Type())
@@ -80,18 +110,49 @@ var flagName = regexp.MustCompile(`^[a-z][a-z-]*$`)
 // Command is the command line: what [Main] runs, and what manuals are made of.
 func Command() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:           "tidings",
-		Short:         "Tells every other system whenever a resource changes",
+		Use:   "tidings",
+		Short: "Tells every other system whenever a resource changes",
+		Long: `Tells every other system whenever a resource changes.
+
+Commands that look or act take the server from --url or TIDINGS_URL, and the
+token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
+0, 1 if it failed, 2 if the command line is wrong.`,
+		Example: `  tidings demo
+  tidings serve --config tidings.yaml
+  tidings endpoints --check`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	cmd.SetVersionTemplate(versionText() + "\n")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{flagError(err)} })
-	cmd.AddCommand(
-		serveCommand(), demoCommand(), checkCommand(), migrateCommand(), tokenCommand(), versionCommand(),
-		endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(),
-		redeliverCommand(), replayCommand(), replaysCommand(), reloadCommand(), keysCommand(), benchCommand(),
-		emitCommand(), relayCommand(), attachCommand(), detachCommand(), tablesCommand(),
-	)
+	for _, group := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"run", "Run:", []*cobra.Command{
+			demoCommand(), serveCommand(), relayCommand(), migrateCommand(), attachCommand(), detachCommand(),
+		}},
+		{"look", "Look:", []*cobra.Command{
+			endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(), replaysCommand(),
+			tablesCommand(), keysCommand(),
+		}},
+		{"act", "Act:", []*cobra.Command{
+			redeliverCommand(), replayCommand(), reloadCommand(), emitCommand(),
+		}},
+		{"develop", "Develop:", []*cobra.Command{
+			checkCommand(), tokenCommand(), secretCommand(), benchCommand(), versionCommand(),
+		}},
+	} {
+		cmd.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.id
+			cmd.AddCommand(c)
+		}
+	}
+	addCompletions(cmd)
+	cmd.SetHelpCommandGroupID("develop")
+	cmd.SetCompletionCommandGroupID("develop")
 	return cmd
 }
 
@@ -108,6 +169,13 @@ func atMost(n int) cobra.PositionalArgs { return wanted(cobra.MaximumNArgs(n)) }
 func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			var commands []string
+			for _, sub := range cmd.Commands() {
+				commands = append(commands, sub.Name())
+			}
+			if nearest := vocabulary.Nearest(strings.Join(args[:min(len(args), 1)], ""), commands); nearest != "" {
+				return &usageError{fmt.Errorf("%w; did you mean '%s %s'?", err, cmd.CommandPath(), nearest)}
+			}
 			return &usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
 		}
 		return notEmpty(cmd.Flags(), args)

@@ -1,10 +1,12 @@
 package cli_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,7 +30,7 @@ func TestScripts(t *testing.T) {
 		Setup: freeAddress,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady,
-			"request":   request, "requests": requests,
+			"request":   request, "requests": requests, "status": status,
 		},
 	})
 }
@@ -51,6 +53,24 @@ func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s is not ready: %v", args[0], err)
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// status runs a command and expects it to exit with a code.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status CODE COMMAND...")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("%s exits with %d instead of %s", strings.Join(args[1:], " "), code, args[0])
 	}
 }
 

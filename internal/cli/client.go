@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"os"
@@ -29,6 +30,7 @@ type client struct {
 	token   string
 	dataDir string
 	json    bool
+	utc     bool
 	header  http.Header // sent with each request; may be nil
 	out     io.Writer
 	errOut  io.Writer
@@ -45,23 +47,28 @@ const (
 // operatorCommand is a command that talks to a running server; its flags say
 // which and how. who is whose token suffices.
 func operatorCommand(
-	who, use, short string, args cobra.PositionalArgs, run func(ctx context.Context, c *client, args []string) error,
+	who, use, short, example string, args cobra.PositionalArgs,
+	run func(ctx context.Context, c *client, args []string) error,
 ) *cobra.Command {
 	c := &client{}
 	cmd := &cobra.Command{
-		Use: use, Short: short, Args: args,
+		Use: use, Short: short, Example: indented(example), Args: args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.out, c.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return run(cmd.Context(), c, args)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server (TIDINGS_URL)")
+	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server, or HOST:PORT (TIDINGS_URL)")
 	c.credentialFlags(f, who)
 	f.BoolVar(&c.json, "json", false, "print what the server answers")
+	f.BoolVar(&c.utc, "utc", false, "print times exactly, in UTC")
 	f.Lookup("url").DefValue = defaultURL // help must not show a password in it
 	return cmd
 }
+
+// indented indents the lines of an example, as cobra's help does.
+func indented(example string) string { return "  " + strings.ReplaceAll(example, "\n", "\n  ") }
 
 // credentialFlags adds the flags that say who asks.
 func (c *client) credentialFlags(f *pflag.FlagSet, who string) {
@@ -98,7 +105,10 @@ func (c *client) call(
 		_, err := c.out.Write(append(bytes.TrimSpace(text), '\n'))
 		return true, err
 	}
-	return false, json.Unmarshal(text, into)
+	if err := json.Unmarshal(text, into); err != nil {
+		return false, c.foreign("its answer is of another form")
+	}
+	return false, nil
 }
 
 func (c *client) request(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
@@ -112,10 +122,11 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		}
 		reader = bytes.NewReader(text)
 	}
-	if _, err := sender.CheckURL(c.url); err != nil {
-		return nil, fmt.Errorf("--url: %w", err)
+	base, err := c.base()
+	if err != nil {
+		return nil, err
 	}
-	target := strings.TrimSuffix(c.url, "/") + "/api/v1" + path
+	target := base + "/api/v1" + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -137,7 +148,7 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		err = e.Err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no answer from the server; is it running, and is --url right? %w", err)
+		return nil, fmt.Errorf("no answer from %s; is the server running, and is --url right? %w", c.shownURL(), err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
@@ -145,9 +156,34 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		return nil, err
 	}
 	if response.StatusCode >= http.StatusBadRequest {
-		return nil, c.refused(response, text)
+		return nil, c.refused(response, text, query)
+	}
+	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media != "application/json" ||
+		!json.Valid(text) {
+		return nil, c.foreign("its answer is not JSON")
 	}
 	return text, nil
+}
+
+// base is the server's URL, with http where it was given as host and port.
+func (c *client) base() (string, error) {
+	text := c.url
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	if _, err := sender.CheckURL(text); err != nil {
+		return "", &usageError{fmt.Errorf("--url: %w", err)}
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(text, "/"), "/api/v1"), nil
+}
+
+// shownURL is the server's URL without what may be secret in it.
+func (c *client) shownURL() string {
+	base, err := c.base()
+	if err != nil {
+		return "the server"
+	}
+	return publicURL(base)
 }
 
 // noRedirect keeps the token where the operator sent it.
@@ -168,15 +204,4 @@ func (c *client) credentials() (string, error) {
 		return "", fmt.Errorf("admin token: %w", err)
 	}
 	return strings.TrimSpace(string(text)), nil
-}
-
-func (c *client) refused(response *http.Response, text []byte) error {
-	var problem struct{ Detail string }
-	if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
-		return fmt.Errorf("the server answered %s", response.Status)
-	}
-	if response.StatusCode == http.StatusUnauthorized {
-		problem.Detail += "; give --token, or --data-dir with an admin-token in it"
-	}
-	return errors.New(problem.Detail)
 }

@@ -28,9 +28,10 @@ import (
 func demoCommand() *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Run the server in a temporary folder, change a few things, and show the webhooks that arrive",
-		Args:  exactly(0),
+		Use:     "demo",
+		Short:   "Run the server in a temporary folder, change a few things, and show the webhooks that arrive",
+		Example: "  tidings demo",
+		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demo(cmd.Context(), cmd.OutOrStdout(), once)
 		},

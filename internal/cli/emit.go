@@ -17,7 +17,8 @@ func emitCommand() *cobra.Command {
 		Timestamp   string `json:"timestamp,omitempty"`
 	}
 	var key string
-	cmd := operatorCommand(asPublisher, "emit EVENT ID", "Publish an event, such as order.created 4711", exactly(2),
+	cmd := operatorCommand(asPublisher, "emit EVENT ID", "Publish an event, such as order.created 4711",
+		"tidings emit order.created 4711 --resource-url /orders/4711", exactly(2),
 		func(ctx context.Context, c *client, args []string) error {
 			event.Event, event.ResourceID = args[0], args[1]
 			if key != "" {
@@ -35,7 +36,6 @@ func emitCommand() *cobra.Command {
 		})
 	cmd.Long = `Publish an event and print its webhook-id once it is durable. EVENT is a type
 and an action that the configuration knows (types), ID that of the resource.`
-	cmd.Example = "  tidings emit order.created 4711 --resource-url /orders/4711"
 	f := cmd.Flags()
 	f.StringVar(&event.ResourceURL, "resource-url", "", "where receivers read the resource (default /TYPE/ID)")
 	f.StringVar(&event.UserID, "user", "", "`ID` of whoever made the change")

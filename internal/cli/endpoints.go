@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,16 +17,41 @@ import (
 )
 
 func endpointsCommand() *cobra.Command {
-	cmd := operatorCommand(asReader, "endpoints", "How the endpoints of a running server are doing", exactly(0),
-		listEndpoints)
+	var check bool
+	var watch time.Duration
+	cmd := operatorCommand(asReader, "endpoints [NAME]",
+		"How the endpoints of a running server are doing, or one of them in full",
+		"tidings endpoints\ntidings endpoints crm\ntidings endpoints --watch\ntidings endpoints --check || echo unwell",
+		atMost(1), func(ctx context.Context, c *client, args []string) error {
+			show := func(c *client) error {
+				if len(args) == 1 {
+					return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
+				}
+				return listEndpoints(ctx, c)
+			}
+			if watch > 0 {
+				return c.watch(ctx, watch, show)
+			}
+			err := show(c)
+			if err == nil && check {
+				err = checkEndpoints(ctx, c, args)
+			}
+			return err
+		})
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 if any endpoint is unwell, and say which")
+	cmd.Flags().DurationVar(&watch, "watch", 0, "print it again and again, so often (2s), until Ctrl-C")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
+	cmd.MarkFlagsMutuallyExclusive("check", "watch")
 	cmd.AddCommand(
-		operatorCommand(asReader, "show NAME", "How an endpoint is doing, in full", exactly(1),
+		operatorCommand(asReader, "show NAME",
+			"How an endpoint is doing, in full", "tidings endpoints show crm", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
 			}),
 		operatorCommand(asOperator, "test [NAME]",
-			"Send a webhook.ping to one endpoint, or to each, and see what comes of it", atMost(1),
-			func(ctx context.Context, c *client, args []string) error {
+			"Send a webhook.ping to one endpoint, or to each, and see what comes of it",
+			"tidings endpoints test crm\ntidings endpoints test",
+			atMost(1), func(ctx context.Context, c *client, args []string) error {
 				if len(args) == 0 {
 					return testEndpoints(ctx, c)
 				}
@@ -38,7 +64,7 @@ func endpointsCommand() *cobra.Command {
 		"resume": "End a pause",
 		"enable": "Deliver again to an endpoint that answered 410",
 	} {
-		cmd.AddCommand(operatorCommand(asOperator, verb+" NAME", short, exactly(1),
+		cmd.AddCommand(operatorCommand(asOperator, verb+" NAME", short, "tidings endpoints "+verb+" crm", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
 			}))
@@ -49,22 +75,21 @@ func endpointsCommand() *cobra.Command {
 func discardCommand() *cobra.Command {
 	var all bool
 	cmd := operatorCommand(asOperator, "discard NAME [EVENT]", "Remove a dead letter, or all of them with --all",
-		between(1, 2),
+		"tidings endpoints discard crm 4711\ntidings endpoints discard crm --all", between(1, 2),
 		func(ctx context.Context, c *client, args []string) error {
 			in := operator.NewDiscard{All: all}
 			if len(args) == 2 {
 				in.Event = args[1]
 			}
 			if in.All == (in.Event != "") {
-				return errors.New("name the webhook-id or position of an event, or give --all")
+				return &usageError{errors.New("name the webhook-id or position of an event, or give --all")}
 			}
 			var done operator.Discarded
-			if printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard",
-				nil, in, &done); printed ||
-				err != nil {
+			printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard", nil, in, &done)
+			if printed || err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(c.out, "%d dead letters discarded\n", done.Discarded)
+			_, err = fmt.Fprintf(c.out, "%d dead letters discarded\n", done.Discarded)
 			return err
 		})
 	cmd.Flags().BoolVar(&all, "all", false, "all dead letters of the endpoint")
@@ -73,24 +98,114 @@ func discardCommand() *cobra.Command {
 
 func endpointPath(name string) string { return "/webhooks/endpoints/" + url.PathEscape(name) }
 
-func listEndpoints(ctx context.Context, c *client, _ []string) error {
+func listEndpoints(ctx context.Context, c *client) error {
 	var page operator.Page[*operator.Endpoint]
 	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil, &page); printed || err != nil {
 		return err
 	}
+	if page.Items == nil {
+		return c.foreign("its answer is no list")
+	}
+	if len(page.Items) == 0 {
+		fmt.Fprintln(c.errOut, "no endpoint is configured")
+		return nil
+	}
 	rows := make([][]string, len(page.Items))
 	for i, e := range page.Items {
 		rows[i] = []string{
-			e.Name, e.State, e.Reason, strconv.FormatInt(e.LagEvents, 10), seconds(e.LagSeconds),
+			e.Name, e.State, e.Reason, strconv.FormatInt(e.LagEvents, 10), c.lasted(e.LagSeconds),
 			strconv.FormatInt(e.InFlight, 10),
 			fmt.Sprintf("%.1f", e.Delivered), strconv.FormatInt(e.Parked, 10), strconv.FormatInt(e.Dead, 10),
-			strconv.FormatInt(e.Missed, 10), strconv.FormatInt(e.Lost, 10),
+			strconv.FormatInt(e.Missed, 10), strconv.FormatInt(e.Lost, 10), c.cell(e.Since), c.cell(e.Until),
 		}
 	}
-	return printTable(c.out, []string{
-		"endpoint", "state", "reason", "lag", "lag time", "in flight", "per second",
-		"parked", "dead", "missed", "lost",
-	}, rows)
+	return newTable(c.out,
+		column{name: "endpoint", min: 14},
+		column{name: "state", paint: paintState},
+		column{name: "reason", rank: 1, min: 10, blank: true},
+		column{name: "lag"},
+		column{name: "behind", rank: 2},
+		column{name: "in flight", rank: 8},
+		column{name: "per second", rank: 7},
+		column{name: "parked", blank: true},
+		column{name: "dead", blank: true},
+		column{name: "missed", rank: 5, blank: true},
+		column{name: "lost", rank: 6, blank: true},
+		column{name: "since", rank: 3, blank: true},
+		column{name: "next", rank: 4, blank: true},
+	).print(rows)
+}
+
+// checkEndpoints returns an error if any endpoint is unwell, or the one that is named.
+func checkEndpoints(ctx context.Context, c *client, names []string) error {
+	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
+	if err != nil {
+		return err
+	}
+	var page operator.Page[*operator.Endpoint]
+	if err := json.Unmarshal(text, &page); err != nil {
+		return err
+	}
+	var found []string
+	for _, e := range page.Items {
+		if why := unwell(e); why != "" && (len(names) == 0 || names[0] == e.Name) {
+			found = append(found, e.Name+" ("+why+")")
+		}
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("unwell: %s", strings.Join(found, ", "))
+	}
+	return nil
+}
+
+// unwell says what is wrong with an endpoint; empty if nothing is. Paused or not, it is
+// unwell if it does not get its events.
+func unwell(e *operator.Endpoint) string {
+	switch {
+	case !e.Configured:
+		return ""
+	case e.State == "down", e.State == "probing", e.State == "disabled", e.State == "waiting":
+		return strings.TrimSuffix(e.State+": "+e.Reason, ": ")
+	case e.Dead > 0:
+		return fmt.Sprintf("dead letters: %d", e.Dead)
+	case e.Expires != "":
+		return "its oldest event expires at " + e.Expires
+	}
+	return ""
+}
+
+// watch prints something again and again: in place on a terminal.
+func (c *client) watch(ctx context.Context, every time.Duration, show func(*client) error) error {
+	if c.json && isTerminal(c.out) {
+		return &usageError{errors.New("give either --watch or --json")}
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	out := c.out
+	for {
+		text := &frame{screen: screenOf(out)}
+		once := *c
+		once.out, once.errOut = text, text
+		err := show(&once)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil { // the server may be starting
+			fmt.Fprintln(text, err)
+		}
+		if isTerminal(out) {
+			fmt.Fprint(out, "\x1b[H\x1b[J") // from the top, over what was there
+			fmt.Fprintf(text, "\nevery %s, %s; Ctrl-C ends it\n", every, time.Now().Format(time.TimeOnly))
+		}
+		if _, err := out.Write(text.Bytes()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
 }
 
 func showEndpoint(ctx context.Context, c *client, method, path string) error {
@@ -104,8 +219,8 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 		{"events", strings.Join(e.Events, ", ")},
 		{"state", e.State},
 		{"reason", e.Reason},
-		{"since", e.Since},
-		{"until", e.Until},
+		{"since", c.exact(e.Since)},
+		{untilName(&e), c.exact(e.Until)},
 		{"cursor", strconv.FormatInt(e.Cursor, 10)},
 		{"lag", fmt.Sprintf("%d events, %s", e.LagEvents, seconds(e.LagSeconds))},
 		{"in flight", fmt.Sprintf("%d of %d", e.InFlight, e.Limit)},
@@ -118,7 +233,7 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 			[2]string{"pace", fmt.Sprintf("%.1f requests a second; it refused some at %.1f", e.Rate, e.Ceiling)})
 	}
 	if e.Expires != "" {
-		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + e.Expires})
+		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + c.exact(e.Expires)})
 	}
 	if e.Missed > 0 {
 		fields = append(fields, [2]string{"missed", fmt.Sprintf("at most %d events expired before it got them", e.Missed)})
@@ -132,7 +247,7 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 			[2]string{
 				"last error",
 				strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event,
-					last.At.Format("2006-01-02T15:04:05Z07:00"))),
+					c.exact(stamp(last.At)))),
 			})
 	}
 	for _, p := range e.Partitions {
@@ -198,15 +313,10 @@ func testEndpoint(ctx context.Context, c *client, name string) error {
 	return nil
 }
 
-func reloadCommand() *cobra.Command {
-	return operatorCommand(asAdmin, "reload", "Have a running server read its configuration again", exactly(0),
-		func(ctx context.Context, c *client, _ []string) error {
-			var done struct{ Reloaded bool }
-			if printed, err := c.call(ctx, http.MethodPost, "/webhooks/reload", nil, nil, &done); printed ||
-				err != nil {
-				return err
-			}
-			fmt.Fprintln(c.out, "reloaded")
-			return nil
-		})
+// untilName says what an endpoint does at the end of its state.
+func untilName(e *operator.Endpoint) string {
+	if e.State == "down" || e.State == "probing" {
+		return "next probe"
+	}
+	return "until"
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,62 +15,65 @@ import (
 	"github.com/tidings-dev/tidings/operator"
 )
 
-// listFlags are what lists of events and attempts have in common.
-type listFlags struct {
+// filterFlags are what lists of events and attempts have in common.
+type filterFlags struct {
+	listing
+
 	types           []string
 	resource        string
 	since, until    string
-	limit           int
 	endpoint, event string
 	outcome         string
 }
 
-func (l *listFlags) add(f *pflag.FlagSet) {
+func (l *filterFlags) add(f *pflag.FlagSet) {
 	f.StringSliceVar(&l.types, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
 	f.StringVar(&l.resource, "resource", "", "an `ID`, or TYPE/ID")
-	f.StringVar(&l.since, "since", "", "from that `TIME` on (RFC 3339, or how long ago: 2h)")
+	f.StringVar(&l.since, "since", "", "from that `TIME` on (RFC 3339, or how long ago: 2h, 2d)")
 	f.StringVar(&l.until, "until", "", "before that `TIME`")
-	f.IntVar(&l.limit, "limit", 40, "so many at most")
+	l.flags(f)
 }
 
-func (l *listFlags) query() (url.Values, error) {
+// filter returns the list with its filter as a query.
+func (l *filterFlags) filter() (listing, error) {
 	since, err := pointInTime("since", l.since)
 	if err != nil {
-		return nil, err
+		return l.listing, err
 	}
 	until, err := pointInTime("until", l.until)
 	if err != nil {
-		return nil, err
+		return l.listing, err
 	}
-	q := url.Values{}
+	l.query = url.Values{}
 	for name, value := range map[string]string{
 		"types": strings.Join(l.types, ","), "resource": l.resource, "since": since, "until": until,
-		"endpoint": l.endpoint, "event": l.event, "outcome": l.outcome, "limit": strconv.Itoa(l.limit),
+		"endpoint": l.endpoint, "event": l.event, "outcome": l.outcome,
 	} {
 		if value != "" {
-			q.Set(name, value)
+			l.query.Set(name, value)
 		}
 	}
-	return q, nil
+	return l.listing, nil
 }
 
 func eventsCommand() *cobra.Command {
-	var l listFlags
-	cmd := operatorCommand(asReader, "events", "List events, newest first", exactly(0),
+	l := filterFlags{listing: listing{path: "/webhooks/events", cursor: "before", things: "events"}}
+	cmd := operatorCommand(asReader, "events", "List events, newest first",
+		"tidings events --since 2h --types 'context.*'\ntidings events --resource provider/4711 --all", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
-			q, err := l.query()
+			events, err := l.filter()
 			if err != nil {
 				return err
 			}
-			var page operator.Page[operator.Event]
-			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events", q, nil, &page); printed || err != nil {
-				return err
-			}
-			rows := make([][]string, len(page.Items))
-			for i, e := range page.Items {
-				rows[i] = []string{strconv.FormatInt(e.Sequence, 10), e.Timestamp, e.Event, e.ResourceID, e.ID}
-			}
-			return printTable(c.out, []string{"position", "time", "event", "resource", "webhook-id"}, rows)
+			return list(ctx, c, events, []column{
+				{name: "position"},
+				{name: "time"},
+				{name: "event", min: 12},
+				{name: "resource", min: 12},
+				{name: "webhook-id", rank: 1, min: 12},
+			}, func(e *operator.Event) []string {
+				return []string{strconv.FormatInt(e.Sequence, 10), c.cell(e.Timestamp), e.Event, e.ResourceID, e.ID}
+			})
 		})
 	l.add(cmd.Flags())
 	return cmd
@@ -77,30 +81,38 @@ func eventsCommand() *cobra.Command {
 
 func explainCommand() *cobra.Command {
 	return operatorCommand(asReader, "explain EVENT",
-		"What became of an event, for every endpoint; by webhook-id or position", exactly(1),
+		"What became of an event, for every endpoint; by webhook-id or position",
+		"tidings explain 4711", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			var x operator.Explanation
-			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/events/"+url.PathEscape(args[0]), nil, nil,
-				&x); printed || err != nil {
+			printed, err := c.call(ctx, http.MethodGet, "/webhooks/events/"+url.PathEscape(args[0]), nil, nil, &x)
+			if printed || err != nil {
 				return err
 			}
 			fmt.Fprintf(c.out, "%s of %s at %s, position %d, webhook-id %s\n", x.Event.Event, x.Event.ResourceURL,
-				x.Event.Timestamp, x.Event.Sequence, x.Event.ID)
+				c.exact(x.Event.Timestamp), x.Event.Sequence, x.Event.ID)
+			if len(x.Endpoints) == 0 {
+				fmt.Fprintln(c.errOut, "no endpoint is configured")
+			}
 			for _, e := range x.Endpoints {
-				fmt.Fprintf(c.out, "\n%s: %s\n  %s\n", e.Endpoint, strings.ReplaceAll(e.Fate, "_", " "), e.Because)
+				fate := strings.ReplaceAll(e.Fate, "_", " ")
+				if screenOf(c.out).color {
+					fate = paintState(fate)
+				}
+				fmt.Fprintf(c.out, "\n%s: %s\n  %s\n", e.Endpoint, fate, c.say(e.Because))
 				if e.Pattern != "" {
 					fmt.Fprintf(c.out, "  matched by %q\n", e.Pattern)
 				}
 				for _, a := range e.Attempts {
-					fmt.Fprintf(c.out, "  %s\n", attemptLine(a))
+					fmt.Fprintf(c.out, "  %s\n", attemptLine(c, a))
 				}
 			}
 			return nil
 		})
 }
 
-func attemptLine(a operator.Attempt) string {
-	line := fmt.Sprintf("%s attempt %d: %s", a.At.UTC().Format("2006-01-02T15:04:05.000Z"), a.Attempt, a.Outcome)
+func attemptLine(c *client, a operator.Attempt) string {
+	line := fmt.Sprintf("%s attempt %d: %s", c.zoned(millis(a.At)), a.Attempt, a.Outcome)
 	if a.Reason != "" {
 		line += " (" + a.Reason + ")"
 	}
@@ -113,20 +125,35 @@ func attemptLine(a operator.Attempt) string {
 	return line + ", " + seconds(float64(a.Total)/1e6)
 }
 
+// millis is the time of an attempt, of which no more is known.
+func millis(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// outcomes are what attempts can be filtered by.
+var outcomes = []string{
+	"failures", "delivered", "merged", "gone", "throttled", "unauthorized", "rejected", "refused", "failed",
+	"unreachable", "blocked",
+}
+
 func attemptsCommand() *cobra.Command {
-	var l listFlags
-	cmd := operatorCommand(asReader, "attempts", "List attempts to deliver, newest first", exactly(0),
+	l := filterFlags{listing: listing{path: "/webhooks/attempts", cursor: "before", things: "attempts"}}
+	cmd := operatorCommand(asReader, "attempts", "List attempts to deliver, newest first",
+		"tidings attempts --outcome failures --endpoint crm\ntidings attempts --event 4711", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
-			q, err := l.query()
+			attempts, err := l.filter()
 			if err != nil {
 				return err
 			}
-			var page operator.Page[operator.Attempt]
-			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/attempts", q, nil, &page); printed || err != nil {
-				return err
-			}
-			rows := make([][]string, len(page.Items))
-			for i, a := range page.Items {
+			return list(ctx, c, attempts, []column{
+				{name: "time"},
+				{name: "endpoint", min: 10},
+				{name: "event", min: 12, rank: 2},
+				{name: "position"},
+				{name: "attempt", rank: 4},
+				{name: "outcome", paint: paintState},
+				{name: "reason", rank: 1, min: 8, blank: true},
+				{name: "took", rank: 5},
+				{name: "address", rank: 6, min: 12},
+			}, func(a *operator.Attempt) []string {
 				detail := a.Reason
 				if a.MergedInto != 0 {
 					detail = fmt.Sprintf("into %d", a.MergedInto)
@@ -134,58 +161,58 @@ func attemptsCommand() *cobra.Command {
 				if a.Resent {
 					detail = strings.TrimSpace(detail + " (sent twice: the connection died)")
 				}
-				rows[i] = []string{
-					a.At.UTC().Format("2006-01-02T15:04:05.000Z"), a.Endpoint, a.Event,
-					strconv.FormatInt(a.Sequence, 10),
+				return []string{
+					c.cell(millis(a.At)), a.Endpoint, a.Event, strconv.FormatInt(a.Sequence, 10),
 					strconv.Itoa(a.Attempt), a.Outcome, detail, seconds(float64(a.Total) / 1e6), a.Address,
 				}
-			}
-			return printTable(c.out, []string{
-				"time", "endpoint", "event", "position", "attempt", "outcome", "reason",
-				"took", "address",
-			}, rows)
+			})
 		})
 	l.add(cmd.Flags())
-	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "of that endpoint")
-	cmd.Flags().StringVar(&l.event, "event", "", "of that event: webhook-id or position")
-	cmd.Flags().StringVar(&l.outcome, "outcome", "", "failures, delivered, merged, or one of the verdicts")
+	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "of the endpoint with that `NAME`")
+	cmd.Flags().StringVar(&l.event, "event", "", "of that `EVENT`: webhook-id or position")
+	choose(cmd.Flags(), &l.outcome, "outcome", "failures, delivered, merged, or one of the verdicts", outcomes...)
 	return cmd
 }
 
 func parkedCommand() *cobra.Command {
+	l := listing{path: "/webhooks/parked", cursor: "after", things: "parked events"}
 	var endpoint string
 	var dead bool
-	var limit int
-	cmd := operatorCommand(asReader, "parked", "List events that failed on their own, and dead letters", exactly(0),
+	cmd := operatorCommand(asReader, "parked", "List events that failed on their own, and dead letters",
+		"tidings parked --endpoint crm\ntidings parked --dead", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
-			q := url.Values{"dead": {strconv.FormatBool(dead)}, "limit": {strconv.Itoa(limit)}}
+			parked := l
+			parked.query = url.Values{"dead": {strconv.FormatBool(dead)}}
+			if dead {
+				parked.things = "dead letters"
+			}
 			if endpoint != "" {
-				q.Set("endpoint", endpoint)
+				parked.query.Set("endpoint", endpoint)
 			}
-			var page operator.ParkedPage
-			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/parked", q, nil, &page); printed || err != nil {
-				return err
-			}
-			rows := make([][]string, len(page.Items))
-			for i, p := range page.Items {
-				next := p.Next
+			return list(ctx, c, parked, []column{
+				{name: "endpoint", min: 10},
+				{name: "position"},
+				{name: "event", min: 12, rank: 2},
+				{name: "resource", min: 12, rank: 3},
+				{name: "attempts", rank: 4},
+				{name: "reason", rank: 1, min: 8},
+				{name: "next", min: 12},
+			}, func(p *operator.Parked) []string {
+				next := c.cell(p.Next)
 				switch {
 				case p.Dead != "":
-					next = "dead since " + p.Dead
+					next = "dead since " + c.cell(p.Dead)
 				case next == "":
 					next = "waits for the one before"
 				}
-				rows[i] = []string{
+				return []string{
 					p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
 					strconv.Itoa(p.Attempts), p.Reason, next,
 				}
-			}
-			return printTable(c.out,
-				[]string{"endpoint", "position", "event", "resource", "attempts", "reason", "next"},
-				rows)
+			})
 		})
-	cmd.Flags().StringVar(&endpoint, "endpoint", "", "of that endpoint")
+	cmd.Flags().StringVar(&endpoint, "endpoint", "", "of the endpoint with that `NAME`")
 	cmd.Flags().BoolVar(&dead, "dead", false, "dead letters only")
-	cmd.Flags().IntVar(&limit, "limit", 40, "so many at most")
+	l.flags(cmd.Flags())
 	return cmd
 }

@@ -16,9 +16,10 @@ import (
 )
 
 func keysCommand() *cobra.Command {
-	cmd := operatorCommand(asAdmin, "keys", "List the keys that encrypt secrets in the database", exactly(0), listKeys)
-	rotate := operatorCommand(asAdmin, "rotate", "Encrypt all secrets in the database with the first key", exactly(0),
-		rotateKeys)
+	cmd := operatorCommand(asAdmin, "keys", "List the keys that encrypt secrets in the database",
+		"tidings keys", exactly(0), listKeys)
+	rotate := operatorCommand(asAdmin, "rotate", "Encrypt all secrets in the database with the first key",
+		"tidings keys rotate", exactly(0), rotateKeys)
 	rotate.Long = `Encrypt all secrets in the database with the first of encryption_keys, and say
 which keys are not needed any more. Servers go on working meanwhile; if it is
 interrupted, run it again.`
@@ -45,7 +46,11 @@ func listKeys(ctx context.Context, c *client, _ []string) error {
 		}
 		rows[i] = []string{k.ID, k.State, strconv.FormatInt(k.Secrets, 10), setting}
 	}
-	return printTable(c.out, []string{"key", "state", "secrets", "setting"}, rows)
+	if len(rows) == 0 {
+		fmt.Fprintln(c.errOut, "no keys")
+	}
+	return newTable(c.out, column{name: "key"}, column{name: "state"}, column{name: "secrets"},
+		column{name: "setting", min: 12}).print(rows)
 }
 
 // Secrets that somebody writes with another key meanwhile take another round.
@@ -131,7 +136,8 @@ func forgetKeysCommand() *cobra.Command {
 		Long: `Let the server start although a key that encrypted secrets in its database is
 lost. Nothing is deleted: these secrets stay unreadable until they are set
 again, or until the key is found and added to encryption_keys.`,
-		Args: exactly(0),
+		Example: "  tidings keys forget --config tidings.yaml",
+		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {

@@ -18,7 +18,7 @@ import (
 // relaySettings are the settings of commands about a relay.
 func relaySettings(s *settings) *settings {
 	s.relay = true
-	s.flags.String("preset", "", "the tables of a known application: agent_stack")
+	choose(s.flags, new(string), "preset", "the tables of a known application: agent_stack", "agent_stack")
 	return s
 }
 
@@ -114,13 +114,15 @@ func detachCommand() *cobra.Command {
 			}
 			return err
 		})
+	cmd.Example = "  tidings detach --config tidings.yaml"
 	cmd.Long = `Remove all triggers and functions that attach installed. Events that are not
 delivered yet stay in the log.`
 	return cmd
 }
 
 func tablesCommand() *cobra.Command {
-	return operatorCommand(asReader, "tables", "How the tables are doing whose changes a relay tells of", exactly(0),
+	return operatorCommand(asReader, "tables", "How the tables are doing whose changes a relay tells of",
+		"tidings tables", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			var page struct{ Items []httpapi.TableState }
 			printed, err := c.call(ctx, http.MethodGet, "/webhooks/tables", nil, nil, &page)
@@ -131,6 +133,10 @@ func tablesCommand() *cobra.Command {
 			for i, t := range page.Items {
 				rows[i] = []string{t.Table, t.Type, t.State, t.Detail}
 			}
-			return printTable(c.out, []string{"table", "type", "state", "detail"}, rows)
+			if len(rows) == 0 {
+				fmt.Fprintln(c.errOut, "no tables")
+			}
+			return newTable(c.out, column{name: "table", min: 12}, column{name: "type", min: 8},
+				column{name: "state"}, column{name: "detail", min: 12, blank: true}).print(rows)
 		})
 }

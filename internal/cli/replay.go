@@ -17,8 +17,9 @@ import (
 func redeliverCommand() *cobra.Command {
 	var endpoint string
 	var detach bool
-	cmd := operatorCommand(asOperator, "redeliver EVENT", "Send one event to an endpoint again; by webhook-id or position",
-		exactly(1),
+	cmd := operatorCommand(asOperator, "redeliver EVENT",
+		"Send one event to an endpoint again; by webhook-id or position",
+		"tidings redeliver 4711 --endpoint crm", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			return replay(ctx, c, operator.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
 		})
@@ -37,7 +38,8 @@ func replayCommand() *cobra.Command {
 	var since, until string
 	var detach bool
 	cmd := operatorCommand(asOperator, "replay",
-		"Send events to an endpoint again: a range of time, some, or its dead letters", exactly(0),
+		"Send events to an endpoint again: a range of time, some, or its dead letters",
+		"tidings replay --endpoint crm --since 6h\ntidings replay --endpoint crm --dead", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			for flag, target := range map[string]struct {
 				text string
@@ -58,7 +60,7 @@ func replayCommand() *cobra.Command {
 	f.BoolVar(&in.Dead, "dead", false, "its dead letters, instead of events of the log")
 	f.StringSliceVar(&in.Events, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
 	f.StringVar(&in.Resource, "resource", "", "`TYPE/ID` of a resource")
-	f.StringVar(&since, "since", "", "events made at that `TIME` or later (RFC 3339, or how long ago: 2h)")
+	f.StringVar(&since, "since", "", "events made at that `TIME` or later (RFC 3339, or how long ago: 2h, 2d)")
 	f.StringVar(&until, "until", "", "events made before that `TIME`")
 	return cmd
 }
@@ -119,7 +121,7 @@ func printReplay(c *client, r *operator.Replay) error {
 		{"delivered", strconv.FormatInt(r.Delivered, 10)},
 		{"failed", strconv.FormatInt(r.Failed, 10)},
 		{"reason", r.Reason},
-		{"began", r.Created},
+		{"began", c.exact(r.Created)},
 	}
 	if r.Expired > 0 {
 		fields = append(fields, [2]string{"expired", fmt.Sprintf("%d positions, before they could be sent", r.Expired)})
@@ -128,35 +130,37 @@ func printReplay(c *client, r *operator.Replay) error {
 }
 
 func replaysCommand() *cobra.Command {
-	cmd := operatorCommand(asReader, "replays", "List replays, newest first", exactly(0),
+	l := listing{path: "/webhooks/replays", things: "replays"}
+	cmd := operatorCommand(asReader, "replays", "List replays, newest first", "tidings replays --limit 5", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
-			var page operator.Page[*operator.Replay]
-			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/replays", nil, nil, &page); printed ||
-				err != nil {
-				return err
-			}
-			rows := make([][]string, len(page.Items))
-			for i, r := range page.Items {
-				rows[i] = []string{
+			return list(ctx, c, l, []column{
+				{name: "replay", min: 12},
+				{name: "endpoint", min: 10},
+				{name: "state", paint: paintState},
+				{name: "progress", rank: 3},
+				{name: "delivered", rank: 1},
+				{name: "failed", rank: 1},
+				{name: "began", rank: 2},
+			}, func(r *operator.Replay) []string {
+				return []string{
 					r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f %%", r.Progress*100),
-					strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), r.Created,
+					strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), c.cell(r.Created),
 				}
-			}
-			return printTable(c.out,
-				[]string{"replay", "endpoint", "state", "progress", "delivered", "failed", "began"},
-				rows)
+			})
 		})
+	l.flags(cmd.Flags())
 	cmd.AddCommand(
-		operatorCommand(asReader, "show ID", "How far a replay has come", exactly(1),
+		operatorCommand(asReader, "show ID", "How far a replay has come",
+			"tidings replays show 6c2f7bb0-3f0a-4a55-9d55-0d1f5f7f7c11", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showReplay(ctx, c, args[0])
 			}),
-		operatorCommand(asOperator, "cancel ID", "End a replay", exactly(1),
+		operatorCommand(asOperator, "cancel ID", "End a replay",
+			"tidings replays cancel 6c2f7bb0-3f0a-4a55-9d55-0d1f5f7f7c11", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				var r operator.Replay
-				if printed,
-					err := c.call(ctx, http.MethodPost, "/webhooks/replays/"+url.PathEscape(args[0])+"/cancel", nil,
-					nil, &r); printed || err != nil {
+				path := "/webhooks/replays/" + url.PathEscape(args[0]) + "/cancel"
+				if printed, err := c.call(ctx, http.MethodPost, path, nil, nil, &r); printed || err != nil {
 					return err
 				}
 				return printReplay(c, &r)

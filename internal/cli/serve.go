@@ -32,7 +32,8 @@ func settingsOf(cmd *cobra.Command) *settings {
 	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
 	s.flags.Bool("poll-only", false,
 		"ask PostgreSQL for nothing that lasts longer than a transaction, for poolers without sessions")
-	s.flags.String("log-level", "", "debug, info, warn or error (default info)")
+	choose(s.flags, new(string), "log-level", "debug, info, warn or error (default info)",
+		"debug", "info", "warn", "error")
 	return s
 }
 
@@ -70,8 +71,9 @@ func logger(w io.Writer, l config.Log) (*slog.Logger, *slog.LevelVar) {
 
 func serveCommand() *cobra.Command {
 	cmd, _ := serverCommand(&cobra.Command{
-		Use:   "serve",
-		Short: "Run the server",
+		Use:     "serve",
+		Short:   "Run the server",
+		Example: "  tidings serve --config tidings.yaml",
 		Long: `Run the server. Settings come from the files, then from the environment
 (TIDINGS_LISTEN for listen), then from flags, the later winning.
 
@@ -135,9 +137,10 @@ func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
 func migrateCommand() *cobra.Command {
 	var s *settings
 	cmd := &cobra.Command{
-		Use:   "migrate",
-		Short: "Create or update the tables of the database, and end",
-		Args:  exactly(0),
+		Use:     "migrate",
+		Short:   "Create or update the tables of the database, and end",
+		Example: "  tidings migrate --config tidings.yaml",
+		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {

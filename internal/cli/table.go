@@ -1,79 +1,232 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
-	"time"
+	"unicode/utf8"
 
-	"github.com/tidings-dev/tidings"
+	"golang.org/x/term"
 )
 
-// printTable prints rows: with a header and aligned on a terminal, as
-// tab-separated values in a pipe.
-func printTable(out io.Writer, header []string, rows [][]string) error {
-	if !isTerminal(out) {
+// column is a column of a table. On a terminal that is too narrow, columns are
+// shortened to min characters, then left out, those with the highest rank first.
+type column struct {
+	name  string
+	rank  int                 // 0: it is always there
+	min   int                 // 0: it is never shortened
+	blank bool                // left out on a terminal if no row has anything but 0 in it
+	paint func(string) string // the color of a cell; nil for none
+}
+
+// table prints rows under a header: aligned on a terminal, as tab-separated values in
+// a pipe, which has every column unshortened.
+type table struct {
+	out     io.Writer
+	screen  screen
+	columns []column
+	widths  []int // of the columns shown; nil until the first rows are printed
+	shown   []int
+}
+
+func newTable(out io.Writer, columns ...column) *table {
+	return &table{out: out, screen: screenOf(out), columns: columns}
+}
+
+// print prints rows, which may be followed by others.
+func (t *table) print(rows [][]string) error {
+	if t.screen.width == 0 {
 		for _, row := range rows {
-			if _, err := fmt.Fprintln(out, strings.Join(row, "\t")); err != nil {
+			if _, err := fmt.Fprintln(t.out, strings.Join(row, "\t")); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, strings.ToUpper(strings.Join(header, "\t")))
-	for _, row := range rows {
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+	var text strings.Builder
+	if len(rows) > 0 && t.widths == nil {
+		t.fit(rows)
+		header := make([]string, len(t.columns))
+		for i, c := range t.columns {
+			header[i] = strings.ToUpper(c.name)
+		}
+		t.line(&text, header, false)
 	}
-	return w.Flush()
+	for _, row := range rows {
+		t.line(&text, row, true)
+	}
+	_, err := io.WriteString(t.out, text.String())
+	return err
 }
 
-// printFields prints a name and a value a line, those that are there.
+const gap = 2 // between columns
+
+// fit decides which columns are shown, and how wide they are.
+func (t *table) fit(rows [][]string) {
+	natural := make([]int, len(t.columns))
+	for i, c := range t.columns {
+		empty := true
+		natural[i] = utf8.RuneCountInString(c.name)
+		for _, row := range rows {
+			natural[i] = max(natural[i], utf8.RuneCountInString(row[i]))
+			empty = empty && (row[i] == "" || row[i] == "0" || row[i] == "0.0")
+		}
+		if !c.blank || !empty {
+			t.shown = append(t.shown, i)
+		}
+	}
+	for {
+		t.widths = nil
+		total := -gap
+		for _, i := range t.shown {
+			t.widths = append(t.widths, natural[i])
+			total += natural[i] + gap
+		}
+		excess := t.shorten(total - t.screen.width)
+		least := slices.MaxFunc(t.shown, func(a, b int) int { return t.columns[a].rank - t.columns[b].rank })
+		if excess <= 0 || t.columns[least].rank == 0 {
+			return
+		}
+		t.shown = slices.DeleteFunc(t.shown, func(i int) bool { return i == least })
+	}
+}
+
+// shorten takes characters from the widest column that may be shortened, one after
+// another, and returns how many there are still too many.
+func (t *table) shorten(excess int) int {
+	for ; excess > 0; excess-- {
+		widest := -1
+		for k, i := range t.shown {
+			least := max(t.columns[i].min, utf8.RuneCountInString(t.columns[i].name))
+			if t.columns[i].min > 0 && t.widths[k] > least && (widest < 0 || t.widths[k] > t.widths[widest]) {
+				widest = k
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		t.widths[widest]--
+	}
+	return excess
+}
+
+func (t *table) line(text *strings.Builder, row []string, painted bool) {
+	for k, i := range t.shown {
+		cell := shortened(row[i], t.widths[k])
+		padding := t.widths[k] - utf8.RuneCountInString(cell) + gap
+		if painted && t.screen.color && t.columns[i].paint != nil {
+			cell = t.columns[i].paint(cell)
+		}
+		text.WriteString(cell)
+		if k < len(t.shown)-1 {
+			text.WriteString(strings.Repeat(" ", max(padding, 1)))
+		}
+	}
+	text.WriteByte('\n')
+}
+
+// shortened leaves out the middle of a text that is too long.
+func shortened(text string, width int) string {
+	runes := []rune(text)
+	if len(runes) <= width || width < 1 {
+		return text
+	}
+	tail := (width - 1) / 3
+	return string(runes[:width-1-tail]) + "…" + string(runes[len(runes)-tail:])
+}
+
+// printFields prints a name and a value a line, those that are there. On a terminal,
+// long values are wrapped.
 func printFields(out io.Writer, fields [][2]string) error {
 	width := 0
 	for _, f := range fields {
 		width = max(width, len(f[0]))
 	}
+	s := screenOf(out)
 	for _, f := range fields {
 		if f[1] == "" {
 			continue
 		}
-		if _, err := fmt.Fprintf(out, "%-*s  %s\n", width, f[0], f[1]); err != nil {
+		value := wrapped(f[1], s.width-width-gap, width+gap)
+		if s.color && f[0] == "state" || s.color && f[0] == "outcome" {
+			value = paintState(value)
+		}
+		if _, err := fmt.Fprintf(out, "%-*s  %s\n", width, f[0], value); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func isTerminal(out io.Writer) bool {
+const narrowest = 20
+
+// wrapped breaks a text into lines of so many characters, indented but for the first.
+func wrapped(text string, width, indent int) string {
+	if width < narrowest || utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return strings.Join(append(lines, line), "\n"+strings.Repeat(" ", indent))
+}
+
+// screen is the terminal that a command prints on.
+type screen struct {
+	width int // 0: it is none
+	color bool
+}
+
+// frame is what a terminal is about to show.
+type frame struct {
+	bytes.Buffer
+	screen screen
+}
+
+func screenOf(out io.Writer) screen {
+	if f, ok := out.(*frame); ok {
+		return f.screen
+	}
 	file, ok := out.(*os.File)
-	if !ok {
-		return false
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return screen{}
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil || width <= 0 {
+		width = 80
+	}
+	return screen{width: width, color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
-func seconds(s float64) string {
-	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
+func isTerminal(out io.Writer) bool { return screenOf(out).width > 0 }
+
+// states are the words for what is well and what is not; others have no color.
+var states = map[string]string{
+	"healthy": green, "delivered": green, "done": green, "merged": green,
+	"ramping": yellow, "throttled": yellow, "probing": yellow, "waiting": yellow, "parked": yellow, "behind": yellow,
+	"down": red, "disabled": red, "refusing": red, "dead": red, "expired": red, "gone": red,
+	"unauthorized": red, "rejected": red, "refused": red, "failed": red, "unreachable": red, "blocked": red,
 }
 
-// pointInTime reads a time: RFC 3339, or how long ago, such as "2h".
-func pointInTime(flag, text string) (string, error) {
-	if text == "" {
-		return "", nil
+const (
+	red, green, yellow = "\x1b[31m", "\x1b[32m", "\x1b[33m"
+	plain              = "\x1b[0m"
+)
+
+func paintState(text string) string {
+	word, _, _ := strings.Cut(text, " ")
+	if color, ok := states[strings.ToLower(word)]; ok {
+		return color + text + plain
 	}
-	if ago, err := time.ParseDuration(text); err == nil {
-		return time.Now().Add(-ago).UTC().Format(tidings.TimeLayout), nil
-	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return "", &usageError{fmt.Errorf(`--%s: expected a time such as 2026-03-26T12:00:00Z, or how long ago, `+
-			`such as 2h`, flag)}
-	}
-	return at.UTC().Format(tidings.TimeLayout), nil
+	return text
 }
 
 const barWidth = 30

@@ -10,9 +10,10 @@ import (
 
 func tokenCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "token",
-		Short: "Make an API token and the hash that the configuration holds of it",
-		Args:  exactly(0),
+		Use:     "token",
+		Short:   "Make an API token and the hash that the configuration holds of it",
+		Example: "  tidings token",
+		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			secret, hash := auth.NewToken()
 			fmt.Fprintf(cmd.OutOrStdout(), `token, shown only here: %s

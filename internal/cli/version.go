@@ -16,13 +16,19 @@ var (
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print version, commit and Go version",
-		Args:  exactly(0),
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "tidings %s, commit %s, %s\n", version, builtFrom(), runtime.Version())
+		Use:     "version",
+		Short:   "Print version, commit and Go version",
+		Example: "  tidings version",
+		Args:    exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionText())
+			return err
 		},
 	}
+}
+
+func versionText() string {
+	return fmt.Sprintf("tidings %s, commit %s, %s", version, builtFrom(), runtime.Version())
 }
 
 // builtFrom is the commit.

@@ -411,7 +411,7 @@ func (d *decoder) checkSecret(key string, s SecretSource) {
 	}
 	if text := d.readable(key, s); text != "" {
 		if err := sender.CheckSecret(text); err != nil {
-			d.at(key, "%v", err)
+			d.at(key, "%v; 'tidings secret' makes one", err)
 		}
 	}
 }

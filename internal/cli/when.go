@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+)
+
+// seconds prints a duration exactly, for programs.
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
+}
+
+const day = 24 * time.Hour
+
+// short prints a duration for people: 8s, 12m, 5h, 3d.
+func short(d time.Duration) string {
+	switch {
+	case d < 2*time.Minute:
+		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	case d < 2*time.Hour:
+		return strconv.FormatInt(int64(d/time.Minute), 10) + "m"
+	case d < 2*day:
+		return strconv.FormatInt(int64(d/time.Hour), 10) + "h"
+	}
+	return strconv.FormatInt(int64(d/day), 10) + "d"
+}
+
+// relative says how long ago a time was, or how soon it comes.
+func relative(t, now time.Time) string {
+	switch d := now.Sub(t); {
+	case d >= time.Second:
+		return short(d) + " ago"
+	case d > -time.Second:
+		return "now"
+	default:
+		return "in " + short((-d).Round(time.Second))
+	}
+}
+
+// lasted prints a duration for a cell of a table: short on a terminal.
+func (c *client) lasted(s float64) string {
+	if !isTerminal(c.out) {
+		return seconds(s)
+	}
+	return short(time.Duration(s * float64(time.Second)))
+}
+
+// cell prints a time for a cell of a table: relative on a terminal, but for --utc, and
+// exact in a pipe.
+func (c *client) cell(text string) string {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || c.utc || !isTerminal(c.out) {
+		return text
+	}
+	return relative(t, time.Now())
+}
+
+// exact prints a time exactly and relatively: in the terminal's time zone, but for --utc.
+func (c *client) exact(text string) string {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return text
+	}
+	return c.zoned(text) + ", " + relative(t, time.Now())
+}
+
+// zoned prints a time in the terminal's time zone, but for --utc.
+func (c *client) zoned(text string) string {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || c.utc || t.Local().Location() == time.UTC {
+		return text
+	}
+	return t.Local().Format("2006-01-02T15:04:05.000Z07:00")
+}
+
+var stamps = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+
+// say prints the times in a sentence of the server in the terminal's time zone.
+func (c *client) say(text string) string { return stamps.ReplaceAllStringFunc(text, c.zoned) }
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(tidings.TimeLayout)
+}
+
+var daysAgo = regexp.MustCompile(`^(\d{1,5})([dw])(.*)$`)
+
+// ago reads how long ago something was: 90s, 2h30m, 2d, 1w.
+func ago(text string) (time.Duration, error) {
+	days := time.Duration(0)
+	if m := daysAgo.FindStringSubmatch(text); m != nil {
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			return 0, err
+		}
+		days = time.Duration(n) * day
+		if m[2] == "w" {
+			days *= 7
+		}
+		if text = m[3]; text == "" {
+			return days, nil
+		}
+	}
+	rest, err := time.ParseDuration(text)
+	if err == nil && rest < 0 {
+		err = fmt.Errorf("%s lies in the future", text)
+	}
+	return days + rest, err
+}
+
+// pointInTime reads a time: RFC 3339, or how long ago, such as "2h".
+func pointInTime(flag, text string) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	if d, err := ago(text); err == nil {
+		return stamp(time.Now().Add(-d)), nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return "", &usageError{fmt.Errorf(`--%s: expected a time such as 2026-03-26T12:00:00Z, or how long ago, `+
+			`such as 2h or 2d`, flag)}
+	}
+	return stamp(at), nil
+}
