@@ -106,15 +106,15 @@ func (r *ring) replace(key string) (oldest string) {
 }
 
 // Latest detects stale events, for receivers that act on the event itself
-// instead of reading the resource again. An event is stale if it announces an
-// older change than one seen before. Latest is safe for concurrent use.
+// instead of reading the resource again. Latest is safe for concurrent use.
 //
-// It cannot be made to drop events by altering headers in transit: it relies on
-// what the signature covers, the webhook-id and the timestamp in the body. The
-// unsigned tidings-sequence can only prevent an event from being dropped.
-// Because clocks of servers differ, and concurrent changes may be committed in
-// a different order than their timestamps, an event counts as older only if it
-// is more than five minutes older.
+// An event is stale if it has a lower version than one of the same resource
+// seen before, and no later timestamp. Both must agree because versions are
+// used again after the sender's database was restored, and because the version
+// of a thin event comes from an unsigned header: whoever alters headers in
+// transit can't make Latest drop an event with a later timestamp. Where a
+// version is unknown, an event counts as older only if its timestamp is more
+// than five minutes older, because clocks of servers differ.
 type Latest struct {
 	mu     sync.Mutex
 	newest map[string]tidings.Event // by resource
@@ -137,15 +137,33 @@ func (l *Latest) Newer(e tidings.Event) bool {
 	defer l.mu.Unlock()
 	key := e.Resource()
 	newest, known := l.newest[key]
-	older := e.Time.Before(newest.Time.Add(-clockTolerance)) && e.Sequence <= newest.Sequence
 	switch {
-	case known && (older || e.ID != "" && e.ID == newest.ID):
+	case known && (older(e, newest) || e.ID != "" && e.ID == newest.ID):
 		return false
 	case !known:
 		delete(l.newest, l.keys.replace(key))
-	case e.Time.Before(newest.Time):
-		return true
 	}
-	l.newest[key] = tidings.Event{ID: e.ID, Time: e.Time, Sequence: e.Sequence}
+	l.newest[key] = newer(e, newest)
 	return true
+}
+
+// older reports whether an event announces an older change than the newest one
+// of its resource.
+func older(e, newest tidings.Event) bool {
+	if e.ResourceVersion > 0 && newest.ResourceVersion > 0 {
+		return e.ResourceVersion < newest.ResourceVersion && !e.Time.After(newest.Time)
+	}
+	return e.Time.Before(newest.Time.Add(-clockTolerance)) && e.Sequence <= newest.Sequence
+}
+
+// newer returns what to remember of an event that is not older than the newest
+// one: that one may still have the later timestamp, because clocks differ.
+func newer(e, newest tidings.Event) tidings.Event {
+	if e.Time.Before(newest.Time) {
+		if e.ResourceVersion <= newest.ResourceVersion {
+			return newest
+		}
+		e.Time = newest.Time
+	}
+	return tidings.Event{ID: e.ID, Time: e.Time, Sequence: e.Sequence, ResourceVersion: e.ResourceVersion}
 }

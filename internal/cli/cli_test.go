@@ -20,7 +20,8 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"tidings": func() { os.Exit(cli.Main()) },
+		"tidings":  func() { os.Exit(cli.Main()) },
+		"receiver": receiver,
 	})
 }
 

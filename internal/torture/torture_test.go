@@ -1,0 +1,153 @@
+package torture_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/testtool"
+	"github.com/tidings-dev/tidings/internal/torture"
+	"github.com/tidings-dev/tidings/receive"
+)
+
+const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+// handledIDs is what an observation URL shows.
+type handledIDs struct {
+	mu  sync.Mutex
+	ids []string
+}
+
+func (h *handledIDs) add(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ids = append(h.ids, id)
+}
+
+func (h *handledIDs) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(map[string][]string{"handled": h.ids})
+}
+
+func serve(t *testing.T, receiver http.Handler, handled *handledIDs) torture.Options {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("/webhook", receiver)
+	mux.Handle("/handled", handled)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return torture.Options{
+		URL: server.URL + "/webhook", Observe: server.URL + "/handled", Secret: secret,
+		AnswerWithin: testtool.Allow(time.Second),
+	}
+}
+
+// outcomes runs the cases and returns those with an outcome other than pass.
+func outcomes(t *testing.T, o torture.Options) map[string]torture.Result {
+	t.Helper()
+	other, n := make(map[string]torture.Result), 0
+	err := torture.Run(t.Context(), o, func(r torture.Result) {
+		if n++; r.Outcome != torture.Pass {
+			other[r.Case] = r
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n == 0 || len(o.Only) == 0 && n != len(torture.Cases()) {
+		t.Errorf("%d cases ran", n)
+	}
+	return other
+}
+
+func TestGoodReceiverPasses(t *testing.T) {
+	t.Parallel()
+	verifier, err := receive.NewVerifier(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handled, latest := &handledIDs{}, receive.NewLatest(10_000)
+	receiver := receive.NewHandler(verifier, func(_ context.Context, e tidings.Event) error {
+		if latest.Newer(e) {
+			handled.add(e.ID)
+		}
+		return nil
+	})
+	o := serve(t, receiver, handled)
+	for name, r := range outcomes(t, o) {
+		t.Errorf("%s: %s: %s", name, r.Outcome, r.Finding)
+	}
+	o.Observe, o.Only = "", []string{"order", "keep-alive"}
+	unseen := outcomes(t, o)
+	for _, c := range torture.Cases() {
+		if c.Group == "order" && unseen[c.Name].Outcome != torture.Unseen {
+			t.Errorf("without an observation URL, %s: %+v", c.Name, unseen[c.Name])
+		}
+	}
+	if len(unseen) != 4 {
+		t.Errorf("without an observation URL: %v", unseen)
+	}
+}
+
+// A receiver with one fault fails the case for that fault, and no other.
+func TestEachFaultFailsItsCase(t *testing.T) {
+	testtool.InAll(t)
+	for _, c := range torture.Cases() {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			handled := &handledIDs{}
+			found := outcomes(t, serve(t, newFaulty(c.Name, handled), handled))
+			if r, ok := found[c.Name]; !ok || r.Outcome != torture.Fail || r.Finding == "" || r.Advice == "" {
+				t.Errorf("the fault was not found: %+v", r)
+			}
+			delete(found, c.Name)
+			for name, r := range found {
+				t.Errorf("%s failed, too: %s", name, r.Finding)
+			}
+		})
+	}
+}
+
+func TestWrongOptions(t *testing.T) {
+	good := torture.Options{URL: "http://127.0.0.1:1/", Secret: secret}
+	for name, tt := range map[string]struct {
+		change func(o *torture.Options)
+		want   string
+	}{
+		"unknown case":   {func(o *torture.Options) { o.Only = []string{"x"} }, `no case or group "x"`},
+		"secret":         {func(o *torture.Options) { o.Secret = "x" }, "whsec_"},
+		"url":            {func(o *torture.Options) { o.URL = "ftp://a" }, "the receiver's URL"},
+		"observe":        {func(o *torture.Options) { o.Observe = "x" }, "the observation URL"},
+		"format":         {func(o *torture.Options) { o.Format = "xml" }, "format"},
+		"nobody listens": {func(*torture.Options) {}, "is it running"},
+	} {
+		o := good
+		tt.change(&o)
+		err := torture.Run(t.Context(), o, func(torture.Result) {})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %s", name, err, tt.want)
+		}
+	}
+}
+
+func TestCasesAreNamedOnce(t *testing.T) {
+	var names []string
+	for _, c := range torture.Cases() {
+		names = append(names, c.Name)
+		if c.About == "" {
+			t.Errorf("%s lacks a description", c.Name)
+		}
+	}
+	slices.Sort(names)
+	if n := len(names); n != len(slices.Compact(names)) {
+		t.Errorf("a name occurs twice in %v", names)
+	}
+}
