@@ -112,7 +112,7 @@ func checkURL(text string) error {
 		return err
 	}
 	absolute := (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
-	if !absolute && (!strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//")) {
+	if !absolute && !strings.HasPrefix(text, "/") {
 		return fmt.Errorf("%s: expected an http or https URL, or a path that begins with /", quoted(text))
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -20,7 +21,13 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-const stateAttached = "attached"
+// States of tables.
+const (
+	stateAttached = "attached"
+	stateDrifted  = "drifted"
+	stateBroken   = "broken"
+	stateUnknown  = "unknown"
+)
 
 // checkTables is how often the triggers of tables are looked at.
 const checkTables = time.Minute
@@ -30,12 +37,14 @@ type tables struct {
 	app     *App
 	options capture.Options
 	list    []capture.Table
-	// attached says that all of list were attached; only look reads it.
+	// attached says that all of list were attached, failed why not; only look reads them.
 	attached bool
+	failed   string
 
 	mu    sync.Mutex
 	known bool // the last look succeeded
 	found []capture.Finding
+	gaps  []capture.Gap // newest first
 }
 
 // captureOptions are what the configuration says of triggers.
@@ -78,11 +87,13 @@ func withTables(
 }
 
 // AttachTables installs the triggers of the configured tables, and returns their names.
-func AttachTables(ctx context.Context, cfg config.Config) (names []string, err error) {
+// It calls waiting while a table is locked.
+func AttachTables(ctx context.Context, cfg config.Config, waiting func(string)) (names []string, err error) {
 	err = withTables(ctx, cfg, func(s *store.Store, list []capture.Table, o capture.Options) error {
 		for _, t := range list {
 			names = append(names, t.Name)
 		}
+		o.Waiting = waiting
 		return capture.Attach(ctx, s.DB(), list, o)
 	})
 	return names, err
@@ -138,13 +149,16 @@ func CheckTables(ctx context.Context, cfg config.Config) (found []capture.Findin
 	return found, err
 }
 
-// DetachTables removes all that was installed, and returns the names of the tables.
-func DetachTables(ctx context.Context, cfg config.Config) (names []string, err error) {
+// DetachTables removes all that was installed, and returns the names of the tables. It
+// calls waiting while a table is locked.
+func DetachTables(ctx context.Context, cfg config.Config, waiting func(string)) (names []string, err error) {
 	s, err := OpenStore(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	names, err = capture.Detach(ctx, s.DB(), captureOptions(&cfg))
+	o := captureOptions(&cfg)
+	o.Waiting = waiting
+	names, err = capture.Detach(ctx, s.DB(), o)
 	return names, errors.Join(err, s.Close())
 }
 
@@ -176,10 +190,19 @@ func (t *tables) attach(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
-	if err := capture.Attach(ctx, t.app.store.DB(), t.list, t.options); err != nil {
+	o := t.options
+	o.Waiting = func(message string) {
+		t.app.logger.Warn("a table cannot be attached yet", "why", message)
+	}
+	before := t.failed
+	t.failed = ""
+	if err := capture.Attach(ctx, t.app.store.DB(), t.list, o); err != nil {
+		if t.failed = err.Error(); t.failed == before {
+			return
+		}
 		t.app.logger.Error("not all tables could be attached: changes of those that are not make no events; "+
-			"this is tried again every minute", "error", err, "try", "GRANT TRIGGER on the tables to the role in "+
-			"database_url, or run the output of 'tidings attach --print' as a role that may create triggers")
+			"this is tried again every minute", "error", err, "if permission is denied", "GRANT TRIGGER on the tables "+
+			"to the role in database_url, or run the output of 'tidings attach --print' as a role that may create triggers")
 		return
 	}
 	t.attached = true
@@ -194,6 +217,10 @@ func (t *tables) job() job.Job {
 func (t *tables) look(ctx context.Context) error {
 	t.attach(ctx)
 	found, err := t.repair(ctx)
+	t.explain(found)
+	if err == nil {
+		err = t.readGaps(ctx)
+	}
 	t.mu.Lock()
 	before := t.found
 	t.found, t.known = found, err == nil
@@ -202,10 +229,49 @@ func (t *tables) look(ctx context.Context) error {
 		if slices.Contains(before, f) {
 			continue
 		}
-		t.app.logger.Warn("the triggers of a table were not as they should be", "table", f.Table, "kind", f.Kind,
-			"what", f.What, "mended", f.Mended)
+		level := slog.LevelWarn
+		if f.Kind == capture.Partition && f.Mended { // usual for new partitions
+			level = slog.LevelInfo
+		}
+		t.app.logger.Log(ctx, level, "the triggers of a table were not as they should be", "table", f.Table,
+			"kind", f.Kind, "what", f.What, "mended", f.Mended)
 	}
 	return err
+}
+
+// explain adds to the findings why a table could not be attached.
+func (t *tables) explain(found []capture.Finding) {
+	for i, f := range found {
+		for _, table := range t.list {
+			for line := range strings.SplitSeq(t.failed, "\n") {
+				why, is := strings.CutPrefix(line, "attach "+table.Name+": ")
+				if is && f.Kind == capture.NotAttached && f.Table != "" && f.Concerns(table) {
+					found[i].What = "it could not be attached: " + why
+				}
+			}
+		}
+	}
+}
+
+// gapsFor is how long gaps are reported.
+const gapsFor = 30 * 24 * time.Hour
+
+// readGaps reads the gaps, and logs those that ended since the last time.
+func (t *tables) readGaps(ctx context.Context) error {
+	gaps, err := capture.Gaps(ctx, t.app.store.DB(), t.options, time.Now().Add(-gapsFor))
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	before := t.gaps
+	t.gaps = gaps
+	t.mu.Unlock()
+	for _, g := range gaps {
+		if !slices.Contains(before, g) {
+			t.app.logger.Warn("changes of a table may have made no events", "gap", g.String())
+		}
+	}
+	return nil
 }
 
 // repair puts right what a migration of the application changed. It leaves a database
@@ -242,22 +308,44 @@ func (t *tables) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// maxGaps is the number of gaps that are listed for a table.
+const maxGaps = 10
+
 // States returns how each table is doing.
 func (t *tables) States() []httpapi.TableState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	states := make([]httpapi.TableState, len(t.list))
 	for i, table := range t.list {
-		s := httpapi.TableState{Table: table.Name, Type: string(table.Type), State: stateAttached}
-		if !t.known {
-			s.State = "unknown"
-		}
-		for _, f := range t.found {
-			if !f.Mended && f.Concerns(table) {
-				s.State, s.Detail = "drifted", f.String()
-			}
-		}
-		states[i] = s
+		states[i] = t.state(table)
 	}
 	return states
+}
+
+func (t *tables) state(table capture.Table) httpapi.TableState {
+	s := httpapi.TableState{
+		Table: table.Name, Type: string(table.Type), State: stateAttached, Gaps: []httpapi.TableGap{},
+	}
+	if !t.known {
+		s.State = stateUnknown
+	}
+	var details []string
+	for _, f := range t.found {
+		if f.Mended || !f.Concerns(table) {
+			continue
+		}
+		details = append(details, f.String())
+		if f.Silent() {
+			s.State = stateBroken
+		} else if s.State == stateAttached {
+			s.State = stateDrifted
+		}
+	}
+	s.Detail = strings.Join(details, "; ")
+	for _, g := range t.gaps {
+		if g.Concerns(table) && len(s.Gaps) < maxGaps {
+			s.Gaps = append(s.Gaps, httpapi.TableGap(g))
+		}
+	}
+	return s
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -31,6 +32,7 @@ func TestScripts(t *testing.T) {
 		Setup: freeAddress,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady,
+			"answers":   answers,
 			"request":   request, "requests": requests, "status": status,
 		},
 	})
@@ -73,6 +75,25 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("%s exits with %d instead of %s", strings.Join(args[1:], " "), code, args[0])
 	}
+}
+
+// answers starts a server that answers requests for a path with a file, and sets
+// TIDINGS_URL to it.
+func answers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 || len(args)%2 != 0 {
+		ts.Fatalf("usage: answers PATH FILE ...")
+	}
+	mux := http.NewServeMux()
+	for i := 0; i < len(args); i += 2 {
+		text := ts.ReadFile(args[i+1])
+		mux.HandleFunc("GET "+args[i], func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, text)
+		})
+	}
+	server := httptest.NewServer(mux)
+	ts.Defer(server.Close)
+	ts.Setenv("TIDINGS_URL", server.URL)
 }
 
 // requests makes the same request so many times.

@@ -103,6 +103,7 @@ func listEndpoints(ctx context.Context, c *client) error {
 	if printed, err := c.call(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil, &page); printed || err != nil {
 		return err
 	}
+	warnOfTables(ctx, c)
 	if page.Items == nil {
 		return c.foreign("its answer is no list")
 	}
@@ -212,6 +213,9 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 	var e operator.Endpoint
 	if printed, err := c.call(ctx, method, path, nil, nil, &e); printed || err != nil {
 		return err
+	}
+	if method == http.MethodGet {
+		warnOfTables(ctx, c)
 	}
 	fields := [][2]string{
 		{"endpoint", e.Name},

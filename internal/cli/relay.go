@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +44,7 @@ Without database_url, events are kept in a SQLite database in the data folder.`,
 
 // sourceCommand is a command about the tables in a configuration.
 func sourceCommand(
-	use, short string, run func(ctx context.Context, out io.Writer, cfg config.Config) error,
+	use, short string, run func(ctx context.Context, cmd *cobra.Command, cfg config.Config) error,
 ) *cobra.Command {
 	var s *settings
 	cmd := &cobra.Command{
@@ -51,17 +54,23 @@ func sourceCommand(
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cmd.OutOrStdout(), cfg)
+			return run(cmd.Context(), cmd, cfg)
 		},
 	}
 	s = relaySettings(settingsOf(cmd))
 	return cmd
 }
 
+// waiting prints which table a command waits for.
+func waiting(cmd *cobra.Command) func(message string) {
+	return func(message string) { fmt.Fprintln(cmd.ErrOrStderr(), message) }
+}
+
 func attachCommand() *cobra.Command {
 	var printOnly, checkOnly bool
 	cmd := sourceCommand("attach", "Install the triggers that the configuration asks for",
-		func(ctx context.Context, out io.Writer, cfg config.Config) error {
+		func(ctx context.Context, cmd *cobra.Command, cfg config.Config) error {
+			out := cmd.OutOrStdout()
 			switch {
 			case printOnly && checkOnly:
 				return &usageError{errors.New("give either --print or --check, not both")}
@@ -85,7 +94,7 @@ func attachCommand() *cobra.Command {
 				_, err = fmt.Fprintln(out, "all triggers are in place")
 				return err
 			}
-			tables, err := app.AttachTables(ctx, cfg)
+			tables, err := app.AttachTables(ctx, cfg, waiting(cmd))
 			if err == nil {
 				_, err = fmt.Fprintf(out, "attached: %s\n", strings.Join(tables, ", "))
 			}
@@ -95,7 +104,8 @@ func attachCommand() *cobra.Command {
 and the tables of the event log, as the role in database_url. It needs CREATE on
 the database, or a schema that it owns, TRIGGER on the tables, and SELECT on
 those that have parts or whose TRUNCATE is told. It never holds
-up the application's writers for more than 3 seconds, and may be run again.`
+up the application's writers for more than 3 seconds, and may be run again. While
+a table is locked, it says by whom, and tries again for up to 5 minutes in all.`
 	cmd.Example = `  tidings attach --config tidings.yaml
   tidings attach --config tidings.yaml --print > attach.sql`
 	cmd.Flags().BoolVar(&printOnly, "print", false, "write the SQL instead, for a migration or a DBA")
@@ -105,8 +115,9 @@ up the application's writers for more than 3 seconds, and may be run again.`
 
 func detachCommand() *cobra.Command {
 	cmd := sourceCommand("detach", "Remove all triggers and functions that attach installed",
-		func(ctx context.Context, out io.Writer, cfg config.Config) error {
-			tables, err := app.DetachTables(ctx, cfg)
+		func(ctx context.Context, cmd *cobra.Command, cfg config.Config) error {
+			out := cmd.OutOrStdout()
+			tables, err := app.DetachTables(ctx, cfg, waiting(cmd))
 			if err == nil && len(tables) == 0 {
 				_, err = fmt.Fprintln(out, "there was nothing to detach")
 			} else if err == nil {
@@ -121,22 +132,74 @@ delivered yet stay in the log.`
 }
 
 func tablesCommand() *cobra.Command {
-	return operatorCommand(asReader, "tables", "How the tables are doing whose changes a relay tells of",
-		"tidings tables", exactly(0),
+	var check bool
+	cmd := operatorCommand(asReader, "tables", "How the tables are doing whose changes a relay tells of",
+		"tidings tables --check", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
-			var page struct{ Items []httpapi.TableState }
-			printed, err := c.call(ctx, http.MethodGet, "/webhooks/tables", nil, nil, &page)
-			if printed || err != nil {
+			text, err := c.request(ctx, http.MethodGet, "/webhooks/tables", nil, nil)
+			if err != nil {
 				return err
 			}
-			rows := make([][]string, len(page.Items))
-			for i, t := range page.Items {
-				rows[i] = []string{t.Table, t.Type, t.State, t.Detail}
+			var page struct{ Items []httpapi.TableState }
+			if json.Unmarshal(text, &page) != nil || page.Items == nil {
+				return c.foreign("its answer is no list")
 			}
-			if len(rows) == 0 {
-				fmt.Fprintln(c.errOut, "no tables")
+			if err := printTables(c, text, page.Items); err != nil || !check {
+				return err
 			}
-			return newTable(c.out, column{name: "table", min: 12}, column{name: "type", min: 8},
-				column{name: "state"}, column{name: "detail", min: 12, blank: true}).print(rows)
+			if wrong := notAttached(page.Items); len(wrong) > 0 {
+				return fmt.Errorf("not attached as configured: %s", strings.Join(wrong, ", "))
+			}
+			return nil
 		})
+	cmd.Long = `How the tables are doing whose changes a relay tells of. "drifted" says that
+something differs and changes still make events, "broken" that some or all
+changes make none. The last column has the periods of the last 30 days in which
+changes may have made no events, newest first.`
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 unless all tables are attached as configured")
+	return cmd
+}
+
+func printTables(c *client, text []byte, tables []httpapi.TableState) error {
+	if c.json {
+		_, err := c.out.Write(append(bytes.TrimSpace(text), '\n'))
+		return err
+	}
+	rows := make([][]string, len(tables))
+	for i, t := range tables {
+		gaps := make([]string, len(t.Gaps))
+		for n, g := range t.Gaps {
+			gaps[n] = fmt.Sprintf("%s to %s: %s (rows reported again: %d; deleted rows are unknown)",
+				g.Since.UTC().Format(time.RFC3339), g.Until.UTC().Format(time.RFC3339), g.Reason, g.Recovered)
+		}
+		rows[i] = []string{t.Table, t.Type, t.State, t.Detail, strings.Join(gaps, "; ")}
+	}
+	if len(rows) == 0 {
+		fmt.Fprintln(c.errOut, "no tables")
+	}
+	return newTable(c.out, column{name: "table", min: 12}, column{name: "type", min: 8}, column{name: "state"},
+		column{name: "detail", min: 12, blank: true}, column{name: "gaps", min: 12, blank: true}).print(rows)
+}
+
+// notAttached returns the names of the tables that are not attached as configured.
+func notAttached(tables []httpapi.TableState) (names []string) {
+	for _, t := range tables {
+		if t.State != "attached" {
+			names = append(names, t.Table)
+		}
+	}
+	return names
+}
+
+// warnOfTables says on standard error that a relay's tables need attention: endpoints
+// cannot get what makes no events. A server without tables has nothing to say.
+func warnOfTables(ctx context.Context, c *client) {
+	var page struct{ Items []httpapi.TableState }
+	text, err := c.request(ctx, http.MethodGet, "/webhooks/tables", nil, nil)
+	if err != nil || json.Unmarshal(text, &page) != nil {
+		return
+	}
+	if wrong := notAttached(page.Items); len(wrong) > 0 {
+		fmt.Fprintf(c.errOut, "warning: not attached as configured: %s; see 'tidings tables'\n", strings.Join(wrong, ", "))
+	}
 }

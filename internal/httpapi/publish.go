@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -89,11 +90,20 @@ func explainPublishing(err error) *huma.ErrorModel {
 
 // TableState is how a table is doing whose changes are told of.
 type TableState struct {
-	Table string `json:"table" doc:"Its schema and name."`
-	Type  string `json:"type"`
-	State string `json:"state" enum:"attached,drifted,unknown"`
-	// Detail is what differs; empty if nothing does.
-	Detail string `json:"detail"`
+	Table  string     `json:"table" doc:"Its schema and name."`
+	Type   string     `json:"type"`
+	State  string     `json:"state" enum:"attached,drifted,broken,unknown" doc:"drifted: something differs, and changes still make events. broken: some or all changes make none."`
+	Detail string     `json:"detail" doc:"What differs, and what to do; empty if nothing does."`
+	Gaps   []TableGap `json:"gaps" nullable:"false" doc:"Periods of the last 30 days in which changes may have made no events, newest first, at most 10."`
+}
+
+// TableGap is a period in which changes of a table may have made no events.
+type TableGap struct {
+	Table     string    `json:"table" doc:"The table, or a part of it."`
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until"`
+	Reason    string    `json:"reason"`
+	Recovered int64     `json:"recovered" doc:"How many events reported rows again that were written meanwhile. Rows that were deleted meanwhile are unknown."`
 }
 
 type tableStates struct {

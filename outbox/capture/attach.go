@@ -17,7 +17,7 @@ const (
 	runTime   = "2500ms"
 	firstWait = 200 * time.Millisecond
 	lastWait  = 5 * time.Second
-	// patience bounds all attempts for one table together.
+	// patience bounds all attempts of a call together.
 	patience = 5 * time.Minute
 )
 
@@ -53,27 +53,33 @@ func hasCode(err error, codes ...string) bool {
 //
 // It requires the privilege to create triggers on the tables, and to read those
 // with parts or with events for TRUNCATE. While a transaction of the application
-// locks a table, it retries for up to five minutes, and never blocks writers for
-// longer than three seconds. db is a pool of github.com/jackc/pgx/v5/stdlib.
+// locks a table, it retries for up to five minutes in all, and never blocks writers
+// for longer than three seconds; see [Options.Waiting]. Tables are independent: those
+// that can be attached are, and the error names the others. db is a pool of github.com/jackc/pgx/v5/stdlib.
 func Attach(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	all, err := sources(tables)
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
-	if err := install(ctx, db, tables, o); err != nil {
+	w := newWaiter(db, o)
+	if err := w.install(ctx, tables); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
-	for _, s := range all {
-		if err := attach(ctx, db, o.schema(), s); err != nil {
-			return fmt.Errorf("attach: %w", err)
+	var failed []error
+	for _, s := range all { // a fault of one keeps none of the others from being attached
+		if err := w.attach(ctx, s); err != nil {
+			failed = append(failed, fmt.Errorf("attach %s: %w", s.name, err))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // install creates the log's tables and the functions.
-func install(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
-	log := postgres.New(db, postgres.Options{Schema: o.schema()})
+func (w *waiter) install(ctx context.Context, tables []Table) error {
+	log := postgres.New(w.db, postgres.Options{Schema: w.o.schema()})
 	pending, err := log.Pending(ctx)
 	if err == nil && pending {
 		err = log.Migrate(ctx)
@@ -81,8 +87,8 @@ func install(ctx context.Context, db *sql.DB, tables []Table, o Options) error {
 	if err != nil {
 		return err
 	}
-	return retry(ctx, "functions", func() error {
-		return transact(ctx, db, func(tx *sql.Tx) error { return installIn(ctx, tx, tables, o) })
+	return w.retry(ctx, "schema "+w.o.schema(), "", func() error {
+		return transact(ctx, w.db, func(tx *sql.Tx) error { return installIn(ctx, tx, tables, w.o) })
 	})
 }
 
@@ -132,10 +138,10 @@ func installedVersion(ctx context.Context, db querier, schema string) (n int, er
 	return n, nil
 }
 
-func attach(ctx context.Context, db *sql.DB, schema string, s source) error {
+func (w *waiter) attach(ctx context.Context, s source) error {
 	recover := true
-	return retry(ctx, "table "+s.name, func() error {
-		err := attachOnce(ctx, db, schema, s, recover)
+	return w.retry(ctx, "table "+s.name, s.relation, func() error {
+		err := attachOnce(ctx, w.db, w.o.schema(), s, recover)
 		if hasCode(err, queryCanceled) { // recovering takes too long to block writers for
 			recover = false
 		}
@@ -169,33 +175,12 @@ func transact(ctx context.Context, db *sql.DB, do func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// retry calls do until it does not fail because of a lock.
-func retry(ctx context.Context, what string, do func() error) error {
-	pause := firstWait
-	for end := time.Now().Add(patience); ; pause = min(2*pause, lastWait) {
-		err := do()
-		if !hasCode(err, lockNotAvailable, deadlockDetected, queryCanceled, serialization) || ctx.Err() != nil {
-			return err
-		}
-		if time.Now().Add(pause).After(end) {
-			return fmt.Errorf("%s: other transactions keep it locked; end them (see pg_stat_activity) and "+
-				"try again: %w",
-				what, err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s: other transactions keep it locked: %w", what, ctx.Err())
-		case <-time.After(pause):
-		}
-	}
-}
-
 // Detach removes the triggers of tables and of their parts, and returns the names
 // of the tables. Without names it removes everything that [Attach] installed except
 // the log's tables, whatever the configuration says, and also after a dump and
 // restore. Events that the triggers wrote are still delivered.
 func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]string, error) {
-	var relations []any
+	var relations []string
 	for _, name := range names {
 		relation, err := quoteTable(name)
 		if err != nil {
@@ -203,15 +188,23 @@ func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]stri
 		}
 		relations = append(relations, relation)
 	}
-	if len(names) == 0 {
-		relations = []any{nil}
-	}
 	if n, err := installedVersion(ctx, db, o.schema()); err != nil || n == 0 {
 		return nil, err
 	}
+	if len(names) == 0 { // one by one: a lock on all of them at once is held up by any
+		rows, err := list(ctx, db, o.schema())
+		if err != nil {
+			return nil, fmt.Errorf("detach: %w", err)
+		}
+		for _, row := range rows {
+			relations = append(relations, row.relation)
+		}
+		relations = append(relations, "") // functions that are not listed
+	}
 	var gone []string
+	w := newWaiter(db, o)
 	for _, relation := range relations {
-		found, err := detach(ctx, db, o.schema(), relation)
+		found, err := w.detach(ctx, relation)
 		gone = append(gone, found...)
 		if err != nil {
 			return gone, fmt.Errorf("detach: %w", err)
@@ -230,10 +223,11 @@ func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]stri
 	return gone, nil
 }
 
-func detach(ctx context.Context, db *sql.DB, schema string, relation any) (gone []string, err error) {
-	err = retry(ctx, "detach", func() error {
-		return transact(ctx, db, func(tx *sql.Tx) error {
-			rows, err := tx.QueryContext(ctx, "SELECT * FROM "+quote(schema)+".detach($1)", relation)
+// detach detaches a table, or what is left if relation is empty.
+func (w *waiter) detach(ctx context.Context, relation string) (gone []string, err error) {
+	err = w.retry(ctx, "table "+relation, relation, func() error {
+		return transact(ctx, w.db, func(tx *sql.Tx) error {
+			rows, err := tx.QueryContext(ctx, "SELECT * FROM "+quote(w.o.schema())+".detach(nullif($1, ''))", relation)
 			if err != nil {
 				return err
 			}

@@ -177,8 +177,7 @@ func checkURL(template string) error {
 	if !absolute {
 		host, absolute = strings.CutPrefix(template, "http://")
 	}
-	path := strings.HasPrefix(template, "/") && !strings.HasPrefix(template, "//")
-	if template != "" && !path && (!absolute || strings.IndexAny(host+"/", "/?#") == 0) {
+	if template != "" && template[0] != '/' && (!absolute || strings.IndexAny(host+"/", "/?#") == 0) {
 		return errors.New("expected an http or https URL, or a path that begins with /")
 	}
 	rest := template
@@ -348,6 +347,9 @@ type Options struct {
 	// Notify makes each transaction that writes events wake listeners, so that they
 	// need not poll. PostgreSQL commits such transactions one at a time.
 	Notify bool
+	// Waiting, if not nil, is called whenever [Attach] or [Detach] finds a table
+	// locked and is about to try again. It says which, and which sessions lock it.
+	Waiting func(message string)
 }
 
 func (o Options) schema() string {

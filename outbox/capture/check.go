@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -34,8 +35,14 @@ const (
 	Disabled Kind = "disabled"
 	// Function is a function that no longer fits its table. Mended.
 	Function Kind = "function"
-	// Columns were renamed or dropped; changes still make events, by column number.
-	// Mended if they are a primary key that was not configured explicitly.
+	// Partition is a new partition whose TRUNCATE makes no events yet. Mended, with a
+	// gap if it was truncated meanwhile.
+	Partition Kind = "partition"
+	// Inherited is a table that inherits from a configured one: its rows make no events.
+	Inherited Kind = "inherited"
+	// Columns were renamed or dropped; changes still make events, by column number, or
+	// without those that are gone. Mended if they are a primary key that was not
+	// configured explicitly.
 	Columns Kind = "columns"
 	// Drift was detected by a trigger, which has been slow since then. Mended.
 	Drift Kind = "drift"
@@ -50,11 +57,31 @@ type Finding struct {
 	Mended bool
 }
 
-// Concerns reports whether the finding applies to a table, or to all of them.
-func (f Finding) Concerns(t Table) bool {
-	found, err := quoteTable(f.Table)
-	name, _ := quoteTable(t.Name)
-	return f.Table == "" || err == nil && found == name
+// Silent reports whether changes may make no events until it is mended.
+func (f Finding) Silent() bool {
+	return slices.Contains([]Kind{NotAttached, Missing, Replaced, Trigger, Disabled, Partition, Inherited}, f.Kind)
+}
+
+// Concerns reports whether the finding applies to a table or its parts, or to all
+// tables.
+func (f Finding) Concerns(t Table) bool { return f.Table == "" || t.includes(f.Table) }
+
+// Concerns reports whether the gap is one of a table or its parts.
+func (g Gap) Concerns(t Table) bool { return t.includes(g.Table) }
+
+// includes reports whether a name is that of the table or of a part.
+func (t Table) includes(name string) bool {
+	name, err := quoteTable(name)
+	if err != nil {
+		return false
+	}
+	if own, _ := quoteTable(t.Name); own == name {
+		return true
+	}
+	return slices.ContainsFunc(t.Parts, func(p Part) bool {
+		part, _ := quoteTable(p.Name)
+		return part == name
+	})
 }
 
 // String formats the finding for a log.
@@ -154,10 +181,10 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 	used := make(map[int]bool)
 	for _, s := range wanted {
 		var id sql.NullInt64
-		var name string
+		var name, why string
 		var same, exists bool
-		err := db.QueryRowContext(ctx, "SELECT id, name, coalesce(same, false), there FROM "+quote(schema)+
-			".capture_find($1, $2::jsonb)", s.relation, s.spec).Scan(&id, &name, &same, &exists)
+		err := db.QueryRowContext(ctx, "SELECT id, name, coalesce(same, false), there, coalesce(why, '') FROM "+
+			quote(schema)+".capture_find($1, $2::jsonb)", s.relation, s.spec).Scan(&id, &name, &same, &exists, &why)
 		switch {
 		case err != nil:
 			return nil, err
@@ -166,10 +193,12 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 			if !same {
 				found = append(found, Finding{
 					Table: name, Kind: Configured,
-					What: "it is configured in another way " +
-						"than it was attached; run attach",
+					What: "it is configured in another way than it was attached; run attach, or restart the " +
+						"relay if the configuration is newer than it",
 				})
 			}
+		case exists && why != "":
+			found = append(found, Finding{Table: name, Kind: NotAttached, What: why})
 		case exists:
 			found = append(found, Finding{Table: name, Kind: NotAttached, What: "run attach"})
 		default:
@@ -204,7 +233,7 @@ func faults(ctx context.Context, db querier, schema string, row attached) ([]Fin
 }
 
 // mends lists the kinds that Repair fixes by attaching again.
-var mends = []Kind{Replaced, Trigger, Function, Drift, Columns}
+var mends = []Kind{Replaced, Trigger, Partition, Function, Drift, Columns}
 
 // Repair is like [Check] and fixes what a migration of the application, or a
 // restore, broke: missing triggers and functions that do not fit. Changes made
@@ -228,7 +257,7 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 	}
 	for i := range found {
 		if found[i].Kind == Functions {
-			if err := install(ctx, db, tables, o); err != nil {
+			if err := newWaiter(db, o).install(ctx, tables); err != nil {
 				return found, err
 			}
 			found[i].Mended = true
@@ -244,21 +273,10 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 		ours := func(k Kind) bool { return kinds[k] }
 		switch {
 		case slices.ContainsFunc(mends, ours) && !kinds[Missing] && !kinds[Renamed]:
-			s := source{relation: row.relation, name: row.relation, spec: row.spec}
-			failed := mend(ctx, db, o.schema(), s)
-			if ctx.Err() != nil {
-				return found, ctx.Err()
+			if err := mendRow(ctx, db, o.schema(), row, found); err != nil {
+				return found, err
 			}
-			told := kinds[Columns] && hasCode(failed, invalidParameter) // the finding contains the reason
-			for i, f := range found {
-				if f.Table == row.relation && slices.Contains(mends, f.Kind) {
-					found[i].Mended = failed == nil
-					if failed != nil && !told {
-						found[i].What += "; not mended: " + failed.Error()
-					}
-				}
-			}
-		case !kinds[Trigger] && !kinds[Replaced] && !kinds[Disabled] && !kinds[Missing]:
+		case !kinds[Trigger] && !kinds[Partition] && !kinds[Replaced] && !kinds[Disabled] && !kinds[Missing]:
 			if err := seen(ctx, db, o.schema(), row); err != nil {
 				return found, err
 			}
@@ -267,8 +285,39 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 	return found, nil
 }
 
-// mend attaches a table again, in one attempt; the next call retries.
+// mendRow attaches a table again, and notes in found what that mended.
+func mendRow(ctx context.Context, db *sql.DB, schema string, row attached, found []Finding) error {
+	failed := mend(ctx, db, schema, source{relation: row.relation, name: row.relation, spec: row.spec})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	left, err := faults(ctx, db, schema, row)
+	if err != nil {
+		return err
+	}
+	reason := ""
+	if failed != nil {
+		reason = failed.Error()
+	}
+	if hasCode(failed, lockNotAvailable) {
+		reason = "it is locked by " + lockedBy(ctx, db, schema, row.relation)
+	}
+	for i, f := range found {
+		if f.Table != row.relation || !slices.Contains(mends, f.Kind) {
+			continue
+		}
+		found[i].Mended = failed == nil && !slices.Contains(left, f)
+		if failed != nil {
+			found[i].What += "; not mended: " + reason
+		}
+	}
+	return nil
+}
+
+// mend attaches a table again, in one attempt; the next call retries. Columns that are
+// gone are done without.
 func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
+	s.spec = `{"lenient": true, ` + strings.TrimPrefix(s.spec, "{")
 	err := attachOnce(ctx, db, schema, s, true)
 	if hasCode(err, queryCanceled) { // there is more to recover than may hold up writers
 		err = attachOnce(ctx, db, schema, s, false)
@@ -290,8 +339,15 @@ type Gap struct {
 	Since, Until time.Time
 	Reason       string
 	// Recovered is the number of events made afterwards for rows written in the
-	// gap. Deleted rows are not among them.
+	// gap. Deleted rows are not among them: which they were cannot be known.
 	Recovered int64
+}
+
+// String says what is known of the gap.
+func (g Gap) String() string {
+	return fmt.Sprintf("table %s: from %s to %s changes may have made no events (%s); rows written meanwhile were "+
+		"reported again (events: %d); rows deleted meanwhile are unknown: compare all resources if that matters",
+		g.Table, g.Since.UTC().Format(time.RFC3339), g.Until.UTC().Format(time.RFC3339), g.Reason, g.Recovered)
 }
 
 // Gaps returns the gaps that ended after a time, newest first, at most 1,000.

@@ -64,7 +64,6 @@ func TestEmit(t *testing.T) {
 		"'invoice', 'paid', '1', url => ''":           "url '': expected",
 		"'invoice', 'paid', '1', url => 'ftp://x/1'":  "url 'ftp://x/1': expected an http or https URL",
 		"'invoice', 'paid', '1', url => 'i/1'":        "url 'i/1': expected",
-		"'invoice', 'paid', '1', url => '//x/1'":      "url '//x/1': expected",
 		"'invoice', 'paid', '1', url => 'https:x'":    "url 'https:x': expected",
 		"'invoice', 'paid', '1', url => '/a b'":       "url '/a b': expected",
 		"'invoice', 'paid', '1', url => '/%zz'":       "url '/%zz': expected",

@@ -120,6 +120,36 @@ var migrations = []struct {
 		mended: true, gap: "replaced, trigger 2",
 	},
 	{
+		what: "it is created again without a column of its URL", table: capture.Table{URL: "/{n}/{id}"},
+		migration: []string{"DROP TABLE public.t CASCADE", "CREATE TABLE public.t (v text, who text, id int " +
+			"PRIMARY KEY)", "INSERT INTO public.t VALUES ('a', 'eve', 1), ('b', 'eve', 2)"},
+		write: "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@eve",
+		check: "the column n is gone; change url (URLs lack it until then) in the configuration, and run attach",
+		gap:   "replaced, trigger 2",
+	},
+	{
+		what: "it is created again without its key and its user", table: capture.Table{Key: []string{"n"}},
+		migration: []string{
+			"DROP TABLE public.t CASCADE", "CREATE TABLE public.t (v text)", "INSERT INTO public.t VALUES ('a')",
+		},
+		write: "UPDATE public.t SET v = v || 'x'", told: "", afterwards: "updated ?",
+		check: "the column n is gone; change key (ids are ? until then)", gap: "replaced, trigger 1",
+	},
+	{
+		what:  "it is created again without its condition's and watched columns",
+		table: capture.Table{Where: []string{"n != 0"}, Watch: []string{"n", "v"}},
+		migration: []string{"DROP TABLE public.t CASCADE", "CREATE TABLE public.t (id int PRIMARY KEY, v text, " +
+			"who text)", "INSERT INTO public.t VALUES (1, 'a', 'eve')"},
+		write: "UPDATE public.t SET v = v || 'x'", told: "", afterwards: "updated 1@eve",
+		check: "the column n is gone; change where (which is ignored until then), watch", gap: "replaced, trigger 1",
+	},
+	{
+		what: "a column is renamed and the trigger dropped", table: capture.Table{Watch: []string{"n"}},
+		migration: []string{"ALTER TABLE public.t RENAME n TO m", "DROP TRIGGER tidings_1 ON public.t"},
+		write:     "UPDATE public.t SET m = m + 1", told: "", afterwards: "updated 1@ann",
+		check: "the column n is now named m; change watch in the configuration", gap: "trigger 1",
+	},
+	{
 		what:      "the trigger is dropped",
 		migration: []string{"DROP TRIGGER tidings_1 ON public.t", "INSERT INTO public.t (id, v) VALUES (2, 'a')"},
 		write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@ann",

@@ -22,32 +22,40 @@ LANGUAGE sql IMMUTABLE SET search_path = {schema}, pg_temp AS $tidings$
 	) u WHERE c IS NOT NULL
 $tidings$;
 
--- A specification with what it left out, checked against its table.
+-- All columns that a specification names.
+CREATE OR REPLACE FUNCTION {schema}.capture_columns(spec jsonb) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT coalesce(array_agg(DISTINCT c), '{}') FROM unnest(capture_list(spec->'key') || capture_used(spec) ||
+		coalesce(capture_list(spec->'watch'), '{}') || coalesce(capture_list(spec->'ignore'), '{}')) u (c)
+$tidings$;
+
+-- A specification with what it left out, checked against its table. One that is lenient
+-- may name columns that are gone.
 CREATE OR REPLACE FUNCTION {schema}.capture_complete(rel regclass, spec jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
 	name text := (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel);
-	key text[] := capture_list(spec->'key'); missing text; col text;
+	key text[] := capture_list(spec->'key'); col text; lenient boolean := coalesce((spec->>'lenient')::boolean, false);
 BEGIN
 	IF NOT (SELECT relkind IN ('r', 'p') AND relpersistence <> 't' FROM pg_class WHERE oid = rel) THEN
 		PERFORM capture_refuse(name, 'it is no ordinary or partitioned table');
 	END IF;
 	IF coalesce(cardinality(key), 0) = 0 OR (spec->>'implicit_key')::boolean THEN
-		key := capture_primary_key(rel);
+		key := coalesce(capture_primary_key(rel), CASE WHEN lenient THEN key END);
 		IF key IS NULL THEN
 			PERFORM capture_refuse(name, 'it has no primary key; list the columns that identify a row in key');
 		END IF;
 		spec := spec || jsonb_build_object('key', key, 'implicit_key', true);
 	END IF;
-	FOREACH col IN ARRAY key || capture_used(spec) || coalesce(capture_list(spec->'watch'), '{}') || coalesce(capture_list(spec->'ignore'), '{}') LOOP
-		IF capture_text(rel, col, '') IS NULL THEN
+	FOREACH col IN ARRAY capture_columns(spec || jsonb_build_object('key', key)) LOOP
+		IF NOT lenient AND capture_text(rel, col, '') IS NULL THEN
 			PERFORM capture_refuse(name, format('there is no column %I whose value triggers see; it has %s', col,
 				(SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
 				WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v')));
 		END IF;
 	END LOOP;
 	-- A URL of nothing but the id is put together when the event is numbered.
-	RETURN spec || jsonb_build_object('template', CASE
+	RETURN spec - 'lenient' || jsonb_build_object('template', CASE
 		WHEN coalesce(spec->>'url', '') = '' THEN '/' || (spec->>'type') || '/{}'
 		WHEN cardinality(key) = 1 AND array_remove((SELECT array_agg(m[1]) FROM regexp_matches(spec->>'url', '[{]([^{}]*)[}]', 'g') m), key[1]) = '{}'
 			THEN replace(spec->>'url', '{' || key[1] || '}', '{}')
@@ -56,47 +64,51 @@ BEGIN
 END $tidings$;
 
 -- Whether the values of columns look alike in all sessions, as numbers do.
-CREATE OR REPLACE FUNCTION {schema}.capture_settings(rel oid, spec jsonb) RETURNS text
+DROP FUNCTION IF EXISTS {schema}.capture_settings(oid, jsonb);
+CREATE OR REPLACE FUNCTION {schema}.capture_settings(rel oid, numbers jsonb, spec jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 	SELECT CASE WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-		WHERE attrelid = rel AND attnum > 0 AND attname = ANY (capture_list(spec->'key') || capture_used(spec))
+		WHERE attrelid = rel AND attnum > 0 AND attname = ANY (capture_names(rel, numbers, capture_list(spec->'key') || capture_used(spec)))
 			AND NOT (typcategory IN ('B', 'S', 'E') OR atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'uuid'::regtype)))
 		THEN '{insettings}' ELSE '' END
 $tidings$;
 
 -- The triggers that a table must have, but for those that PostgreSQL keeps on partitions.
+-- A partition that is newer than its trigger for TRUNCATE is covered by that of its parent.
 CREATE OR REPLACE FUNCTION {schema}.capture_triggers(s {schema}.tidings_sources) RETURNS TABLE (rel regclass, name text, events text, tgtype int2)
 LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 	SELECT s.relid::regclass, 'tidings_' || s.id || coalesce(nullif('_' || {name}, '_tidings'), ''), 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW', 29::int2
 	UNION ALL
 	SELECT relid, 'tidings_' || s.id || '_truncate' || coalesce(nullif('_' || {name}, '_tidings'), ''), 'BEFORE TRUNCATE ON %s FOR EACH STATEMENT', 34::int2
-	FROM (SELECT s.relid::regclass WHERE (SELECT relkind = 'r' FROM pg_class WHERE oid = s.relid)
-		UNION ALL SELECT t.relid FROM pg_partition_tree(s.relid) t WHERE isleaf AND t.relid <> s.relid) leaves (relid)
+	FROM (SELECT s.relid::regclass UNION SELECT t.relid FROM pg_partition_tree(s.relid) t JOIN pg_class c ON c.oid = t.relid
+		WHERE relkind IN ('r', 'p')) tree (relid)
 	WHERE s.part <> '' OR s.spec->>'truncate' = 'refuse' OR s.spec->'actions' ? 'deleted'
 $tidings$;
 
 -- What is wrong with the triggers of a source; no rows if all is well.
 CREATE OR REPLACE FUNCTION {schema}.capture_faults(s {schema}.tidings_sources) RETURNS TABLE (kind text, what text)
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
-DECLARE rel regclass := to_regclass(s.relation); fn oid; body text; trigger record;
+DECLARE rel regclass := to_regclass(s.relation); fn oid; body text; trigger record; numbers jsonb := s.columns;
 BEGIN
 	fn := (SELECT p.oid FROM pg_proc p WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proname = 'capture_' || s.id AND pronargs = 0);
 	IF rel IS NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = s.relid) THEN
-		RETURN QUERY SELECT 'missing', 'there is no such table';
+		RETURN QUERY SELECT 'missing', format('there is no such table; create it, or take it out of the configuration, restart the relay and run SELECT {inschema}.detach(%L)', s.relation);
 		RETURN;
 	ELSIF rel IS NULL THEN
-		RETURN QUERY SELECT 'renamed', format('the table is now named %s; change sources.tables', s.relid::regclass);
+		RETURN QUERY SELECT 'renamed', format('the table is now named %s; change sources.tables and restart the relay', s.relid::regclass);
 		rel := s.relid;
 	ELSIF rel <> s.relid OR s.origin <> capture_origin() THEN
 		RETURN QUERY SELECT 'replaced', 'the table is another one than triggers were installed on: it was dropped and created again, or restored';
 		s.relid := rel;
+		numbers := '{}'; -- those of another table
 	END IF;
 	IF fn IS NULL THEN
 		RETURN QUERY SELECT 'trigger', 'the function of its triggers is missing';
 		RETURN;
 	END IF;
 	FOR trigger IN SELECT * FROM capture_triggers(s) LOOP
-		RETURN QUERY SELECT 'trigger', format('the trigger %I on %s is missing', trigger.name, trigger.rel)
+		RETURN QUERY SELECT CASE WHEN trigger.tgtype = 34 AND trigger.rel <> s.relid THEN 'partition' ELSE 'trigger' END,
+			format('the trigger %I on %s is missing', trigger.name, trigger.rel)
 			WHERE NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = trigger.rel AND tgfoid = fn AND t.tgtype = trigger.tgtype);
 	END LOOP;
 	RETURN QUERY SELECT 'disabled', format('the trigger %I on %s is disabled, or enabled for replicas', tgname, tgrelid::regclass)
@@ -108,8 +120,19 @@ BEGIN
 	EXCEPTION WHEN OTHERS THEN
 		RETURN QUERY SELECT 'columns', SQLERRM;
 	END;
-	RETURN QUERY SELECT 'columns', CASE WHEN now IS NULL THEN format('the column %I is gone', c) ELSE format('the column %I is now named %I', c, now) END
-		FROM (SELECT key AS c, (capture_names(rel, s.columns, ARRAY[key]))[1] AS now FROM jsonb_object_keys(s.columns) u (key)) cols
+	RETURN QUERY SELECT 'inherited', format('the table %s inherits from it: changes of its rows make no events; list it in sources.tables, too', inhrelid::regclass)
+		FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = s.relid AND NOT c.relispartition
+			AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = inhrelid AND (t.tgfoid = fn
+				OR t.tgfoid IN (SELECT to_regprocedure(format('{inschema}.%I()', 'capture_' || o.id)) FROM tidings_sources o)));
+	RETURN QUERY SELECT 'columns', format(CASE WHEN now IS NULL THEN 'the column %I is gone' ELSE 'the column %I is now named %2$I' END
+			|| '; change %3$s in the configuration, and run attach', c, now, concat_ws(', ',
+				CASE WHEN c = ANY (capture_list(s.spec->'key')) THEN 'key' || CASE WHEN now IS NULL THEN ' (ids are ? until then)' ELSE '' END END,
+				CASE WHEN s.spec->>'url' LIKE '%{' || c || '}%' THEN 'url' || CASE WHEN now IS NULL THEN ' (URLs lack it until then)' ELSE '' END END,
+				CASE WHEN s.spec->>'user' = c THEN 'user' END,
+				CASE WHEN EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(s.spec->'where') WHEN 'array' THEN s.spec->'where' END) w WHERE w->>'column' = c)
+					THEN 'where' || CASE WHEN now IS NULL THEN ' (which is ignored until then)' ELSE '' END END,
+				CASE WHEN c = ANY (capture_list(s.spec->'watch')) THEN 'watch' END, CASE WHEN c = ANY (capture_list(s.spec->'ignore')) THEN 'ignore' END))
+		FROM (SELECT n AS c, (capture_names(rel, numbers, ARRAY[n]))[1] AS now FROM unnest(capture_columns(s.spec)) u (n)) cols
 		WHERE now IS DISTINCT FROM c;
 	RETURN QUERY SELECT 'drift', format('since %s a trigger works slowly: %s', to_char(d.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), d.what)
 		FROM tidings_drift d WHERE source = s.id ORDER BY d.at LIMIT 1;
@@ -135,12 +158,13 @@ END $tidings$;
 
 -- Installs the triggers of a table, or brings them up to date; it waits for nobody if
 -- they are in their place. recover says whether what changed while they were away is told
--- of again. It returns the number of the source.
+-- of again. With "lenient" in the specification, columns that are gone are done without.
+-- It returns the number of the source.
 CREATE OR REPLACE FUNCTION {schema}.attach(relation text, spec jsonb, recover boolean DEFAULT true) RETURNS integer
 LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
 	rel regclass := to_regclass(relation); full_name text; of_part text := ''; s {schema}.tidings_sources; known boolean; reason text; replaced boolean := false;
-	fn text; body text; owner text; trigger record; parent regclass; config text; recovered bigint := 0; numbers jsonb;
+	fn text; body text; owner text; trigger record; parent regclass; config text; recovered bigint := 0; numbers jsonb; truncated text;
 BEGIN
 	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
 	IF rel IS NULL THEN
@@ -166,9 +190,13 @@ BEGIN
 	IF known THEN
 		replaced := s.relid <> rel;
 		reason := (SELECT string_agg(DISTINCT kind, ', ') FROM capture_faults(s) WHERE kind IN ('trigger', 'disabled', 'replaced'));
+		-- TRUNCATE gives a table another file.
+		truncated := (SELECT string_agg(t.rel::text, ', ') FROM capture_triggers(s) t WHERE NOT replaced AND t.tgtype = 34 AND t.rel <> s.relid
+			AND pg_relation_filenode(t.rel) <> t.rel::oid AND NOT EXISTS (SELECT FROM pg_trigger p WHERE p.tgrelid = t.rel
+				AND p.tgfoid = to_regprocedure(format('{inschema}.%I()', 'capture_' || s.id)) AND p.tgtype = 34));
 	END IF;
-	numbers := (SELECT coalesce(jsonb_object_agg(attname, attnum), '{}') FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND attname = ANY
-		(capture_list(spec->'key') || capture_used(spec) || coalesce(capture_list(spec->'watch'), '{}') || coalesce(capture_list(spec->'ignore'), '{}')));
+	numbers := (SELECT coalesce(jsonb_object_agg(n, attnum), '{}') FROM unnest(capture_columns(spec)) u (n) JOIN pg_attribute
+		ON attrelid = rel AND attnum > 0 AND attname = (capture_names(rel, CASE WHEN s.relid = rel AND s.origin = capture_origin() THEN s.columns END, ARRAY[n]))[1]);
 	IF s.id IS NULL THEN
 		INSERT INTO tidings_sources (relation, part, resource_type, url, spec, relid, origin, columns, seen_at, seen_xid)
 			VALUES (full_name, of_part, spec->>'type', coalesce(spec#>>'{parent,template}', spec->>'template'), spec, rel, capture_origin(), numbers, clock_timestamp(), 3)
@@ -180,7 +208,7 @@ BEGIN
 	END IF;
 	SELECT * INTO s FROM tidings_sources t WHERE t.id = s.id;
 	fn := format('{inschema}.%I()', 'capture_' || s.id);
-	config := capture_settings(rel, s.spec) || CASE of_part WHEN '' THEN '' ELSE ' SET row_security = off' END;
+	config := capture_settings(rel, s.columns, s.spec) || CASE of_part WHEN '' THEN '' ELSE ' SET row_security = off' END;
 	body := capture_compile(s.id);
 	IF NOT EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure(fn) AND prosrc = body AND prosecdef
 		AND (array_to_string(proconfig, ' ') ~* 'datestyle') = (config LIKE '%datestyle%')
@@ -207,6 +235,11 @@ BEGIN
 				reason := left(reason || '; what was written meanwhile is not told of: ' || SQLERRM, 500);
 			END;
 		END IF;
+	END IF;
+	IF truncated IS NOT NULL THEN
+		reason := left(concat_ws('; ', reason, 'TRUNCATE, or a rewrite, of a new partition: ' || truncated), 500);
+	END IF;
+	IF reason IS NOT NULL THEN
 		DELETE FROM tidings_capture_gaps WHERE until < clock_timestamp() - interval '30 days';
 		INSERT INTO tidings_capture_gaps (relation, since, until, reason, recovered) VALUES (full_name, s.seen_at, clock_timestamp(), reason, recovered);
 	END IF;
@@ -225,7 +258,7 @@ $tidings$;
 CREATE OR REPLACE FUNCTION {schema}.capture_part(rel regclass, parent regclass, spec jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
-	whole jsonb := capture_complete(parent, (spec->'parent') - 'watch' - 'ignore'); key text[] := capture_list(spec->'key'); owner text;
+	whole jsonb := capture_complete(parent, (spec->'parent') - 'watch' - 'ignore' || jsonb_build_object('lenient', spec->'lenient')); key text[] := capture_list(spec->'key'); owner text;
 BEGIN
 	IF coalesce(cardinality(key), 0) = 0 THEN
 		SELECT array_agg(a.attname::text ORDER BY k.nth) INTO key FROM pg_constraint c, unnest(capture_list(whole->'key')) WITH ORDINALITY k (col, nth),
@@ -271,8 +304,10 @@ BEGIN
 	DELETE FROM tidings_sources t WHERE detached AND NOT EXISTS (SELECT FROM tidings_outbox WHERE source = t.id);
 END $tidings$;
 
--- The source of a configured table, and whether it is attached as configured.
-CREATE OR REPLACE FUNCTION {schema}.capture_find(relation text, spec jsonb, OUT id integer, OUT name text, OUT same boolean, OUT there boolean)
+-- The source of a configured table, whether it is attached as configured, and why it
+-- cannot be.
+DROP FUNCTION IF EXISTS {schema}.capture_find(text, jsonb);
+CREATE OR REPLACE FUNCTION {schema}.capture_find(relation text, spec jsonb, OUT id integer, OUT name text, OUT same boolean, OUT there boolean, OUT why text)
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 #variable_conflict use_variable
 DECLARE rel regclass := to_regclass(relation); of_part text := ''; s {schema}.tidings_sources; complete boolean := true;
@@ -290,6 +325,7 @@ BEGIN
 		spec := capture_complete(rel, spec);
 	EXCEPTION WHEN OTHERS THEN -- columns that are gone, or the table; they are findings of their own
 		complete := false;
+		why := SQLERRM;
 	END;
 	SELECT * INTO s FROM tidings_sources t WHERE t.relation = name AND NOT t.detached
 		AND (t.part = of_part OR NOT complete AND of_part <> '' AND starts_with(t.part, of_part)) ORDER BY t.id LIMIT 1;

@@ -27,7 +27,7 @@ BEGIN
 	END IF;
 	IF coalesce(emit.id, '') = '' OR octet_length(emit.id) > 512 OR emit.id ~ E'[\\x01-\\x1f\\x7f-\\u009f]' THEN
 		PERFORM capture_argument('id', emit.id, '1 to 512 bytes without control characters');
-	ELSIF octet_length(emit.url) > 2048 OR emit.url ~ E'[\\x01-\\x20\\x7f-\\u009f]' OR emit.url ~ '%(?![0-9A-Fa-f]{2})' OR emit.url !~* '^(https?://[^/?#]|/(?!/))' THEN
+	ELSIF octet_length(emit.url) > 2048 OR emit.url ~ E'[\\x01-\\x20\\x7f-\\u009f]' OR emit.url ~ '%(?![0-9A-Fa-f]{2})' OR emit.url !~* '^(https?://[^/?#]|/)' THEN
 		PERFORM capture_argument('url', emit.url, 'an http or https URL, or a path that begins with /, of at most 2048 bytes');
 	ELSIF octet_length(who) > 512 OR who ~ E'[\\x01-\\x1f\\x7f-\\u009f]' THEN
 		PERFORM capture_argument('user_id', who, 'at most 512 bytes without control characters');

@@ -215,10 +215,18 @@ END $tidings$;
 -- TRUNCATE of a table, or of one partition.
 CREATE OR REPLACE FUNCTION {schema}.capture_truncate(of_source integer, rel oid) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = {schema}, pg_temp SET row_security = off {settings} AS $tidings$
-DECLARE s {schema}.tidings_sources; key text[]; numbers jsonb := '{}';
+DECLARE s {schema}.tidings_sources; key text[]; numbers jsonb := '{}'; leaf oid;
 BEGIN
 	SELECT * INTO s FROM tidings_sources WHERE id = of_source;
 	IF NOT FOUND OR s.detached THEN
+		RETURN;
+	END IF;
+	IF (SELECT relkind = 'p' FROM pg_class WHERE oid = rel) THEN -- of new partitions; others have triggers of their own
+		FOR leaf IN SELECT inhrelid FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = rel AND relkind = 'r'
+			AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = inhrelid AND t.tgtype = 34
+				AND t.tgfoid = to_regprocedure(format('{inschema}.%I()', 'capture_' || of_source))) LOOP
+			PERFORM capture_truncate(of_source, leaf);
+		END LOOP;
 		RETURN;
 	END IF;
 	IF s.spec->>'truncate' = 'refuse' THEN
