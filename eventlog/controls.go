@@ -19,6 +19,18 @@ type Control struct {
 	Fingerprint string
 	// Since is when the control was set.
 	Since time.Time
+	// By is who set it, as people know them; empty for the receiver. Comment says why.
+	By, Comment string
+	// Until is when the endpoint is enabled again by itself; zero for never.
+	Until time.Time
+}
+
+// DisabledAt returns why the endpoint is disabled at a time; empty if it is enabled.
+func (c Control) DisabledAt(now time.Time) string {
+	if !c.Until.IsZero() && !now.Before(c.Until) {
+		return ""
+	}
+	return c.Disabled
 }
 
 // Controls stores the controls.

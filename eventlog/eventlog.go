@@ -30,6 +30,7 @@ type Log interface {
 	Controls
 	Replays
 	Recorder
+	Journalist
 	Waker
 }
 
@@ -88,6 +89,7 @@ type Archive interface {
 	Finder
 	Expirer
 	ReplayKeeper
+	Journal
 	// Unnumbered returns how many committed events have no position yet.
 	Unnumbered(ctx context.Context) (int64, error)
 	// Gaps returns the newest gaps.

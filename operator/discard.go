@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -50,5 +51,10 @@ func (s *Service) Discard(ctx context.Context, endpoint string, in NewDiscard) (
 	}
 	var err error
 	out.Discarded, err = s.hooks.Discard(ctx, endpoint, filter.Sequence)
+	if out.Discarded > 0 {
+		s.Record(ctx, Action{
+			Action: "discard", Endpoint: endpoint, Subject: fmt.Sprintf("%d dead letters", out.Discarded),
+		})
+	}
 	return out, err
 }

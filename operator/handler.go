@@ -42,7 +42,10 @@ const (
 type Caller struct {
 	// ID identifies the caller. It is logged, saved with replays, sent with pings,
 	// and used for per-caller limits.
-	ID   string
+	ID string
+	// Name is who it is, for people to read, as what operators did is recorded; empty
+	// for the ID.
+	Name string
 	Role Role
 	// MayRead reports whether the caller may read an event in the feed; nil means
 	// all events.
@@ -147,6 +150,9 @@ func admit(authorize Authorize, r *http.Request) (rest.Session, error) {
 
 // ID implements [rest.Session].
 func (s *session) ID() string { return s.Caller.ID }
+
+// Name implements [rest.Session].
+func (s *session) Name() string { return cmp.Or(s.Caller.Name, s.Caller.ID) }
 
 func (s *session) need(role Role) error {
 	if s.Role < role {

@@ -27,6 +27,7 @@ func Register(api *rest.API, s *Service) (streams func(http.Handler) http.Handle
 	o.addEndpoints()
 	o.addEvents()
 	o.addReplays()
+	o.addJournal()
 	f := &feed{API: api, types: s.types, source: func() source { return live{s.relay(), s.log()} }}
 	f.register()
 	return f.streams
@@ -98,18 +99,28 @@ func (o *operations) addEndpoints() {
 		})
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints/{name}", "getEndpoint", "How an endpoint is doing"),
 		func(ctx context.Context, in *byName) (*Endpoint, error) { return o.Endpoint(ctx, in.Name) })
+	pause := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/pause", "pauseEndpoint",
+		"Stop deliveries; events wait in the log")
+	act(o.api, pause, func(ctx context.Context, _ string, in *struct {
+		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
+		Body *NewPause
+	},
+	) (*Endpoint, error) {
+		if in.Body == nil {
+			in.Body = new(NewPause)
+		}
+		return o.Pause(ctx, in.Name, *in.Body)
+	})
 	for _, verb := range []struct {
 		path, id, summary string
 		do                func(context.Context, string) (*Endpoint, error)
 	}{
-		{"pause", "pauseEndpoint", "Stop deliveries; events wait in the log", o.Pause},
 		{"resume", "resumeEndpoint", "End a pause", o.Resume},
 		{"enable", "enableEndpoint", "Deliver again to an endpoint that wanted no more", o.Enable},
 	} {
 		op := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/"+verb.path, verb.id, verb.summary)
 		op.Errors = []int{http.StatusConflict}
-		act(o.api, op, func(ctx context.Context, who string, in *byName) (*Endpoint, error) {
-			o.api.Logger.InfoContext(ctx, "operator: "+verb.path, "endpoint", in.Name, "user_id", who)
+		act(o.api, op, func(ctx context.Context, _ string, in *byName) (*Endpoint, error) {
 			return verb.do(ctx, in.Name)
 		})
 	}
@@ -118,17 +129,12 @@ func (o *operations) addEndpoints() {
 		func(ctx context.Context, who string, in *byName) (*Tried, error) { return o.Test(ctx, in.Name, who) })
 	discard := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/discard", "discardDeadLetters",
 		"Remove dead letters of an endpoint: one, or all")
-	act(o.api, discard, func(ctx context.Context, who string, in *struct {
+	act(o.api, discard, func(ctx context.Context, _ string, in *struct {
 		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
 		Body NewDiscard
 	},
 	) (*Discarded, error) {
-		out, err := o.Discard(ctx, in.Name, in.Body)
-		if out.Discarded > 0 {
-			o.api.Logger.InfoContext(ctx, "operator: discard dead letters", "endpoint", in.Name, "count",
-				out.Discarded, "user_id", who)
-		}
-		return out, err
+		return o.Discard(ctx, in.Name, in.Body)
 	})
 }
 
@@ -190,11 +196,7 @@ func (o *operations) addReplays() {
 	begin.DefaultStatus = http.StatusCreated
 	begin.Errors = []int{http.StatusConflict}
 	act(o.api, begin, func(ctx context.Context, who string, in *rest.WithBody[NewReplay]) (*Replay, error) {
-		r, err := o.Replay(ctx, in.Body, who)
-		if err == nil {
-			o.api.Logger.InfoContext(ctx, "operator: replay", "endpoint", r.Endpoint, "replay", r.ID, "user_id", who)
-		}
-		return r, err
+		return o.Replay(ctx, in.Body, who)
 	})
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/replays", "listReplays", "List replays, newest first"),
 		func(ctx context.Context, in *struct {

@@ -41,7 +41,7 @@ func TestExplain(t *testing.T) {
 			}
 		}
 		w.tell(order("2", "ann"))
-		if _, err := w.service.Pause(w.Context(), "warehouse"); err != nil {
+		if _, err := w.service.Pause(w.Context(), "warehouse", operator.NewPause{}); err != nil {
 			w.Fatal(err)
 		}
 		if e := decode[operator.Endpoint](w, w.get("/webhooks/endpoints/warehouse")); e.State != "disabled" ||

@@ -92,6 +92,7 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	if err != nil {
 		return nil, err
 	}
+	s.Record(ctx, Action{Action: "replay", Endpoint: r.Endpoint, Subject: r.ID})
 	return shownReplay(r), s.log().Nudge(ctx)
 }
 
@@ -164,5 +165,6 @@ func (s *Service) CancelReplay(ctx context.Context, id string) (*Replay, error) 
 	if !canceled {
 		return nil, conflict("replay %s is %s already", id, r.State)
 	}
+	s.Record(ctx, Action{Action: "cancel", Endpoint: r.Endpoint, Subject: r.ID})
 	return r, s.log().Nudge(ctx)
 }

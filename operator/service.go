@@ -97,6 +97,7 @@ type Endpoint struct {
 	Missed        int64            `json:"missed" doc:"How many events at most expired before it got them: positions, some of which may be of events that it does not want or got out of order."`
 	Lost          int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
 	LastError     *relay.LastError `json:"last_error,omitempty"`
+	Control       *Control         `json:"control,omitempty" doc:"Why it is disabled."`
 	Partitions    []Partition      `json:"partitions" nullable:"false"`
 }
 
@@ -154,9 +155,11 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 	for name, e := range endpoints {
 		e.Parked, e.Dead = parked[name].Live, parked[name].Dead
 		e.LagEvents = max(head-e.Cursor, 0)
-		if c := controls[name]; e.State == "waiting" && c.Disabled != "" {
-			e.State, e.Reason, e.Since = string(relay.Disabled), c.Disabled, stamp(c.Since)
+		now, c := time.Now(), controls[name]
+		if reason := c.DisabledAt(now); e.State == "waiting" && reason != "" {
+			e.State, e.Reason, e.Since = string(relay.Disabled), reason, stamp(c.Since)
 		}
+		e.control(c, now)
 	}
 	missed := make(map[string][]eventlog.Gap)
 	for _, g := range gaps {
@@ -306,24 +309,30 @@ func (s *Service) configured(name string) (relay.Endpoint, error) {
 }
 
 // Pause stops deliveries to an endpoint; its events wait in the log.
-func (s *Service) Pause(ctx context.Context, name string) (*Endpoint, error) {
-	return s.setControl(ctx, name, func(eventlog.Control) (string, error) { return relay.PausedReason, nil })
+func (s *Service) Pause(ctx context.Context, name string, p NewPause) (*Endpoint, error) {
+	if err := p.check(time.Now()); err != nil {
+		return nil, err
+	}
+	next := eventlog.Control{Disabled: relay.PausedReason, Comment: p.Comment}
+	if p.Until != nil {
+		next.Until = *p.Until
+	}
+	return s.setControl(ctx, name, "pause", next, nil)
 }
 
 // Resume ends a pause.
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
-	return s.setControl(ctx, name, func(c eventlog.Control) (string, error) {
+	return s.setControl(ctx, name, "resume", eventlog.Control{}, func(c eventlog.Control) error {
 		if c.Disabled != "" && c.Disabled != relay.PausedReason {
-			return "",
-				conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
+			return conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
 		}
-		return "", nil
+		return nil
 	})
 }
 
 // Enable enables an endpoint that was paused or answered 410.
 func (s *Service) Enable(ctx context.Context, name string) (*Endpoint, error) {
-	return s.setControl(ctx, name, func(eventlog.Control) (string, error) { return "", nil })
+	return s.setControl(ctx, name, "enable", eventlog.Control{}, nil)
 }
 
 const (
@@ -332,32 +341,35 @@ const (
 )
 
 // setControl changes the control of an endpoint, and waits a moment for the replica
-// that delivers to it to apply the change, so that the result shows it.
+// that delivers to it to apply the change, so that the result shows it. check, unless it
+// is nil, may refuse that.
 func (s *Service) setControl(
-	ctx context.Context, name string, next func(eventlog.Control) (string, error),
+	ctx context.Context, name, action string, next eventlog.Control, check func(eventlog.Control) error,
 ) (*Endpoint, error) {
 	e, err := s.configured(name)
 	if err != nil {
 		return nil, err
 	}
-	controls, err := s.log().Controls(ctx)
-	if err != nil {
+	if check != nil {
+		controls, err := s.log().Controls(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := check(controls[name]); err != nil {
+			return nil, err
+		}
+	}
+	next.Endpoint, next.Fingerprint, next.Since, next.By = name, e.Fingerprint, time.Now(), actor(ctx)
+	if err := s.log().SaveControl(ctx, next); err != nil {
 		return nil, err
 	}
-	disabled, err := next(controls[name])
-	if err != nil {
-		return nil, err
-	}
-	control := eventlog.Control{Endpoint: name, Disabled: disabled, Fingerprint: e.Fingerprint, Since: time.Now()}
-	if err := s.log().SaveControl(ctx, control); err != nil {
-		return nil, err
-	}
+	s.Record(ctx, Action{Action: action, Endpoint: name, Subject: stamp(next.Until), Comment: next.Comment})
 	if err := s.log().Nudge(ctx); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(sayTime); ; {
 		shown, err := s.Endpoint(ctx, name)
-		applied := err == nil && (shown.State == string(relay.Disabled)) == (disabled != "")
+		applied := err == nil && (shown.State == string(relay.Disabled)) == (next.Disabled != "")
 		if err != nil || applied || time.Now().After(deadline) {
 			return shown, err
 		}
@@ -394,6 +406,7 @@ func (s *Service) Test(ctx context.Context, name, userID string) (*Tried, error)
 	if err != nil {
 		return nil, err
 	}
+	s.Record(ctx, Action{Action: "test", Endpoint: name, Subject: cmp.Or(o.Reason, o.Verdict.String())})
 	return &Tried{
 		WebhookID: id.String(), Outcome: o.Verdict.String(), Reason: o.Reason, Detail: o.Detail, Status: o.Status,
 		Seconds: o.Duration.Seconds(), Address: o.Address, Response: string(o.Response),

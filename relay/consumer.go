@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -61,9 +62,11 @@ type consumer struct {
 	latestControl atomic.Pointer[eventlog.Control]
 	control       eventlog.Control
 
-	abort  atomic.Pointer[context.CancelFunc]
-	status atomic.Pointer[Status]
-	counts counts
+	abort   atomic.Pointer[context.CancelFunc]
+	status  atomic.Pointer[Status]
+	backlog backlog
+	noted   noted
+	counts  counts
 }
 
 // batch holds events read from the log, preceded by a gap if events before them had
@@ -105,6 +108,9 @@ func newConsumer(
 	}
 	c.health = newHealth(newPace(c.endpoint.MaxInFlight, c.endpoint.Timeout, last.Learned), now)
 	c.health.recall(last.Status, now)
+	c.noted = newNoted(last.Status)
+	c.backlog.setShare(cmp.Or(last.Share, 1))
+	c.backlog.set(c.order)
 	c.limiter = c.endpoint.limiter()
 	c.pool = newPool(c.endpoint.MaxInFlight)
 	c.replays = newReplays()
@@ -130,9 +136,10 @@ func (c *consumer) applyControl(now time.Time) {
 	// A receiver's 410 applies only to the configuration that was in use at the
 	// time.
 	applies := c.control.Disabled == PausedReason || c.control.Fingerprint == c.endpoint.Fingerprint
-	switch disabled := c.control.Disabled != "" && applies; {
-	case disabled && (c.health.state != Disabled || c.health.reason != c.control.Disabled):
-		c.health.disable(c.control.Disabled, now)
+	reason := c.control.DisabledAt(now)
+	switch disabled := reason != "" && applies; {
+	case disabled && (c.health.state != Disabled || c.health.reason != reason):
+		c.health.disable(reason, now)
 	case !disabled && c.health.state == Disabled:
 		c.health.enable(now)
 	}
@@ -194,6 +201,7 @@ func (c *consumer) run(ctx context.Context) {
 				notify(c.relay.updated) // more replays may be waiting than were listed
 			}
 		case <-c.timer.C:
+			c.applyControl(time.Now()) // a pause may be over
 		case <-ctx.Done():
 		}
 		if l := c.ledger; len(l.unparked) > 0 && !time.Now().Before(l.unparkAt) {
@@ -306,6 +314,7 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	late := it.trial.outage != c.health.outages
 	c.pool.finished(late)
 	c.counts.add(r.outcome, it.event, c.pool.inFlight)
+	c.relay.journal.attempted(c.endpoint.Name, it, r.outcome, now)
 	outages, before, reason := c.health.outages, c.health.state, c.health.reason
 	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
 	switch {
@@ -422,6 +431,7 @@ func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now 
 // publish exposes the consumer's progress so that it gets saved, and at intervals
 // what has overtaken the event that holds the cursor.
 func (c *consumer) publish(final bool) {
+	c.backlog.set(c.order)
 	if !c.ledger.frozen && c.progress.follow(c.order, final, time.Now()) {
 		notify(c.relay.moved)
 	}
@@ -443,6 +453,9 @@ func (c *consumer) arm() {
 		at(c.ledger.nextDue)
 	}
 	at(c.paced)
+	if c.health.state == Disabled {
+		at(c.control.Until)
+	}
 	if len(c.ledger.unparked) > 0 {
 		at(c.ledger.unparkAt)
 	}

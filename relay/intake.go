@@ -64,10 +64,15 @@ func (c *consumer) take(ctx context.Context, b batch) {
 		c.miss(ctx, *b.gap)
 	}
 	var waiting []eventlog.Retry
+	wanted := 0
 	for _, e := range b.events {
 		dead := c.dead[e.Sequence]
 		delete(c.dead, e.Sequence) // each event is read only once
-		if dead || !c.wants(e) || c.progress.marks.Settled(e) {
+		if !c.wants(e) {
+			continue
+		}
+		wanted++
+		if dead || c.progress.marks.Settled(e) {
 			continue
 		}
 		switch what, other := c.order.Add(e); what {
@@ -78,6 +83,9 @@ func (c *consumer) take(ctx context.Context, b batch) {
 		case replaced:
 			c.tellMerged(other, e)
 		}
+	}
+	if n := len(b.events); n > 0 {
+		c.backlog.saw(n, wanted)
 	}
 	if n := len(b.events); n > 0 && c.ledger.park(ctx, waiting) {
 		c.order.Passed(b.events[n-1].Sequence)

@@ -182,6 +182,7 @@ type Relay struct {
 	logger  *slog.Logger
 	tail    *tail
 	history *history
+	journal *journal
 	parker  parker
 	beyond  atomic.Int64 // events that all consumers hold beyond their windows
 
@@ -213,8 +214,8 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	options.setDefaults()
 	r := &Relay{
 		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger),
-		history: newHistory(log, options.Logger),
-		parker:  parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
+		history: newHistory(log, options.Logger), journal: newJournal(),
+		parker: parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1),
 	}
@@ -382,6 +383,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	err := replica.leave(ended)
 	background.Wait()
 	r.parker.writer.Wait()
+	final, cancel := context.WithTimeout(r.writes, finalTime)
+	defer cancel()
+	r.writeJournal(final, true)
 	r.mu.Lock()
 	for _, c := range r.endpoints {
 		r.retired = append(r.retired, c)

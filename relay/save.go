@@ -26,6 +26,8 @@ func (r *Relay) saveRegularly(ctx context.Context) {
 		}
 		if failing = err != nil; failing {
 			notify(r.moved)
+		} else {
+			r.writeJournal(ctx, false)
 		}
 		wait(ctx, pause)
 		pause = min(2*pause, r.options.CursorInterval)

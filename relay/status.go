@@ -26,6 +26,10 @@ type Status struct {
 	Limit int `json:"limit,omitempty"`
 	Learned
 	InFlight int64 `json:"in_flight"`
+	// Waiting is how many events that the endpoint wants are waiting, apart from parked
+	// ones; an estimate if Estimated is set, because not all of them were read yet.
+	Waiting   int64 `json:"waiting,omitempty"`
+	Estimated bool  `json:"estimated,omitempty"`
 	// Delivered and Failed count attempts since this process acquired the
 	// partition. The rates are per second, over the last few seconds.
 	Delivered     int64      `json:"delivered"`
@@ -88,6 +92,7 @@ func (n *counts) updateRates(now time.Time) {
 
 // observe publishes a change of state.
 func (c *consumer) observe() {
+	c.note(time.Now())
 	h, limit := c.health, c.health.concurrency()
 	old := c.status.Load()
 	if old != nil && old.State == h.state && old.Reason == h.reason && old.Since.Equal(h.since) &&
@@ -112,6 +117,8 @@ func (c *consumer) current() Status {
 		s.DeliveredRate, s.FailedRate = r.deliveredRate, r.failedRate
 	}
 	s.LastError = c.counts.last.Load()
+	head := c.relay.tail.position()
+	s.Waiting, s.Estimated = c.backlog.waiting(head), !c.backlog.exact(head)
 	return s
 }
 
@@ -120,6 +127,8 @@ type savedStatus struct {
 	Status
 	// Writes is the number of writes to the partition so far, see [ledger.store].
 	Writes int64 `json:"writes,omitempty"`
+	// Share is the share of the events of the log that the partition wants.
+	Share float64 `json:"share,omitempty"`
 }
 
 // save returns the cursor to be saved; false if the lease is lost. The caller holds
@@ -127,7 +136,7 @@ type savedStatus struct {
 func (c *consumer) save() (eventlog.Cursor, bool) {
 	c.counts.updateRates(time.Now())
 	lease, ok := c.ledger.valid()
-	return c.progress.cursor(lease, savedStatus{c.current(), c.ledger.writes.Load()}), ok
+	return c.progress.cursor(lease, savedStatus{c.current(), c.ledger.writes.Load(), c.backlog.rounded()}), ok
 }
 
 // lastSaved returns the status saved with a cursor.

@@ -42,6 +42,8 @@ type contents struct {
 	gaps     []eventlog.Gap
 	replays  []eventlog.Replay
 	history  []*eventlog.HistoryBlock
+	states   []eventlog.StateChange
+	samples  map[sampleKey]eventlog.Sample
 	epochs   eventlog.Epochs
 }
 
@@ -49,7 +51,8 @@ func (c contents) clone() contents {
 	return contents{
 		slices.Clone(c.events), slices.Clone(c.logged), c.expired, c.expiry, maps.Clone(c.cursors),
 		maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
-		slices.Clone(c.gaps), slices.Clone(c.replays), slices.Clone(c.history), slices.Clone(c.epochs),
+		slices.Clone(c.gaps), slices.Clone(c.replays), slices.Clone(c.history),
+		slices.Clone(c.states), maps.Clone(c.samples), slices.Clone(c.epochs),
 	}
 }
 
@@ -77,6 +80,7 @@ func NewMemory() *Memory {
 			replicas: make(map[string]replica),
 			retries:  make(map[retryKey]eventlog.Retry),
 			controls: make(map[string]eventlog.Control),
+			samples:  make(map[sampleKey]eventlog.Sample),
 		},
 	}
 }

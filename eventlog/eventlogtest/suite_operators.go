@@ -17,7 +17,10 @@ import (
 func testControls(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
-	want := eventlog.Control{Endpoint: "a", Disabled: "http_410", Fingerprint: "f", Since: at}
+	want := eventlog.Control{
+		Endpoint: "a", Disabled: "http_410", Fingerprint: "f", Since: at, By: "ada", Comment: "why",
+		Until: at.Add(time.Hour),
+	}
 	for _, c := range []eventlog.Control{{Endpoint: "a", Disabled: "paused", Since: at}, want} {
 		if err := log.SaveControl(ctx, c); err != nil {
 			t.Fatal(err)

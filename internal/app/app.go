@@ -143,7 +143,7 @@ func (a *App) handler(cfg *config.Config) http.Handler {
 		Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(),
 		Reload: a.Reload, Stopping: a.draining, BodyPace: a.options.Pace.Body, KeepAlive: a.options.KeepAlive,
 	}
-	var operators operator.Options
+	operators := operator.Options{Logger: a.logger}
 	if a.platform != nil {
 		options.Resources, operators.ParseID = a.platform.resources, resource.ParseID
 	}

@@ -179,6 +179,7 @@ var bodies = map[string]func(w *world) any{
 	"previewProvider":         func(w *world) any { return object{"location": w.agent.url + "/" + uuid.NewString()} },
 	"previewProviderBuild":    func(*world) any { return object{"location": "https://github.com/org/repo"} },
 	"replaceContext":          func(*world) any { return object{} },
+	"pauseEndpoint":           func(*world) any { return object{"comment": "why"} },
 	"discardDeadLetters":      func(*world) any { return object{"all": true} },
 	"replay":                  func(*world) any { return object{"endpoint": "receiver", "dead": true} },
 	"searchVectorStore":       func(*world) any { return object{"query_vector": []int{1}} },

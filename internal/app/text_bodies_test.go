@@ -205,6 +205,7 @@ func samples(o *owned) map[string]any {
 			"embedding": []int{1}, "metadata": object{"key": "value"},
 		}},
 		"searchVectorStore":  object{"query_vector": []int{1}, "limit": 1},
+		"pauseEndpoint":      object{"comment": "why", "until": "2026-03-26T12:00:00Z"},
 		"discardDeadLetters": object{"event": "1", "all": false},
 		"replay": object{
 			"endpoint": "receiver", "dead": false, "event": "1", "events": []string{"provider.*"},

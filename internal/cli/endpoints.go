@@ -58,17 +58,37 @@ func endpointsCommand() *cobra.Command {
 				return testEndpoint(ctx, c, args[0])
 			}),
 	)
-	cmd.AddCommand(discardCommand())
+	cmd.AddCommand(discardCommand(), pauseCommand())
 	for verb, short := range map[string]string{
-		"pause":  "Stop deliveries; events wait in the log",
 		"resume": "End a pause",
 		"enable": "Deliver again to an endpoint that answered 410",
 	} {
 		cmd.AddCommand(operatorCommand(asOperator, verb+" NAME", short, "tidings endpoints "+verb+" crm", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
-				return showEndpoint(ctx, c, http.MethodPost, endpointPath(args[0])+"/"+verb)
+				return changeEndpoint(ctx, c, args[0], verb, nil)
 			}))
 	}
+	return cmd
+}
+
+func pauseCommand() *cobra.Command {
+	var comment string
+	var length time.Duration
+	cmd := operatorCommand(asOperator, "pause NAME", "Stop deliveries; events wait in the log",
+		"tidings endpoints pause crm --comment 'moves to another host' --for 2h", exactly(1),
+		func(ctx context.Context, c *client, args []string) error {
+			in := operator.NewPause{Comment: comment}
+			if length < 0 {
+				return errors.New("--for must be longer than 0s")
+			}
+			if length > 0 {
+				end := time.Now().Add(length)
+				in.Until = &end
+			}
+			return changeEndpoint(ctx, c, args[0], "pause", in)
+		})
+	cmd.Flags().StringVar(&comment, "comment", "", "why; others see it")
+	cmd.Flags().DurationVar(&length, "for", 0, "resume by itself after this long, such as 2h; 0 for never")
 	return cmd
 }
 
@@ -210,8 +230,17 @@ func (c *client) watch(ctx context.Context, every time.Duration, show func(*clie
 }
 
 func showEndpoint(ctx context.Context, c *client, method, path string) error {
+	return showAnswer(ctx, c, method, path, nil)
+}
+
+// changeEndpoint does something to an endpoint, and shows how it is then.
+func changeEndpoint(ctx context.Context, c *client, name, verb string, in any) error {
+	return showAnswer(ctx, c, http.MethodPost, endpointPath(name)+"/"+verb, in)
+}
+
+func showAnswer(ctx context.Context, c *client, method, path string, in any) error {
 	var e operator.Endpoint
-	if printed, err := c.call(ctx, method, path, nil, nil, &e); printed || err != nil {
+	if printed, err := c.call(ctx, method, path, nil, in, &e); printed || err != nil {
 		return err
 	}
 	if method == http.MethodGet {
@@ -253,6 +282,9 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 				strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event,
 					c.exact(stamp(last.At)))),
 			})
+	}
+	if by := e.Control; by != nil && by.By != "" {
+		fields = append(fields, [2]string{"paused by", strings.TrimSpace(by.By + " " + by.Comment)})
 	}
 	for _, p := range e.Partitions {
 		holder := p.Replica

@@ -134,6 +134,7 @@ func (a *api) reloadRoute() {
 		if err := a.Reload(ctx); err != nil {
 			return nil, &resource.Error{Code: resource.Invalid, Message: err.Error()}
 		}
+		a.Webhooks.Record(ctx, operator.Action{Action: "reload"})
 		return rest.Answer(&reloaded{Reloaded: true}, nil)
 	})
 }

@@ -20,6 +20,7 @@ import (
 type session struct {
 	api           *api
 	authorization string
+	name          string
 	who           resource.Caller
 }
 
@@ -50,8 +51,11 @@ func (a *api) admit(w http.ResponseWriter, r *http.Request) (rest.Session, error
 	if err != nil {
 		return nil, err
 	}
-	return &session{a, authorization, who}, nil
+	return &session{a, authorization, id.Email, who}, nil
 }
+
+// Name implements [rest.Session].
+func (s *session) Name() string { return s.name }
 
 // ID implements [rest.Session].
 func (s *session) ID() string { return s.who.UserID }
@@ -116,7 +120,7 @@ func (s *session) Recheck(ctx context.Context) (rest.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{s.api, s.authorization, who}, nil
+	return &session{s.api, s.authorization, s.name, who}, nil
 }
 
 // contextParameter is accepted by all operations on types that may belong to a
@@ -133,7 +137,7 @@ func (a *api) limitToContext(ctx huma.Context, next func(huma.Context)) {
 		next(ctx)
 		return
 	}
-	s := &session{a, ctx.Header("Authorization"), caller(ctx.Context())}
+	s := &session{a, ctx.Header("Authorization"), rest.SessionOf(ctx.Context()).Name(), caller(ctx.Context())}
 	s.who.ContextID = id
 	next(rest.WithSession(ctx, s))
 }

@@ -26,6 +26,8 @@ import (
 type Session interface {
 	// ID is who it is, for limits and logs.
 	ID() string
+	// Name is who it is, for people to read.
+	Name() string
 	// MayLook and MayAct return why not.
 	MayLook() error
 	MayAct() error

@@ -16,22 +16,24 @@ func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, err
 	controls := make(map[string]eventlog.Control)
 	err := t.query(ctx, t.reader, "controls", func(rows *sql.Rows) error {
 		var c eventlog.Control
-		var since int64
-		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since)
-		c.Since = fromMicros(since)
+		var since, until int64
+		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since, &c.By, &c.Comment, &until)
+		c.Since, c.Until = fromMicros(since), fromMicros(until)
 		controls[c.Endpoint] = c
 		return err
-	}, "SELECT endpoint, disabled, fingerprint, since FROM "+t.schema+"tidings_controls")
+	}, "SELECT endpoint, disabled, fingerprint, since, actor, comment, until_at FROM "+t.schema+"tidings_controls")
 	return controls, err
 }
 
 // SaveControl implements [eventlog.Controls].
 func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
 	_, err := t.Exec(ctx, `INSERT INTO `+t.schema+
-		`tidings_controls (endpoint, disabled, fingerprint, since) VALUES ($1, $2, $3, $4)
+		`tidings_controls (endpoint, disabled, fingerprint, since, actor, comment, until_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (endpoint) DO UPDATE SET disabled = excluded.disabled, fingerprint = excluded.fingerprint,
+			actor = excluded.actor, comment = excluded.comment, until_at = excluded.until_at,
 			since = CASE WHEN excluded.since > tidings_controls.since THEN excluded.since ELSE tidings_controls.since + 1 END`,
-		c.Endpoint, c.Disabled, c.Fingerprint, micros(c.Since))
+		c.Endpoint, c.Disabled, c.Fingerprint, micros(c.Since), c.By, c.Comment, micros(c.Until))
 	if err != nil {
 		return fmt.Errorf("save control of endpoint %s: %w", c.Endpoint, err)
 	}

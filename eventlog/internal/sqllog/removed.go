@@ -35,7 +35,7 @@ func (t *Tables) ExpireEndpoints(ctx context.Context, age time.Duration) ([]even
 			return fmt.Errorf("find removed endpoints: %w", err)
 		}
 		for _, r := range gone {
-			for _, table := range []string{"tidings_cursors", "tidings_gaps"} {
+			for _, table := range []string{"tidings_cursors", "tidings_gaps", "tidings_states", "tidings_series"} {
 				if _, err := tx.ExecContext(ctx, "DELETE FROM "+t.schema+table+" WHERE endpoint = $1",
 					r.Endpoint); err != nil {
 					return fmt.Errorf("remove endpoint %s from %s: %w", r.Endpoint, table, err)

@@ -51,6 +51,11 @@ func (t *Tables) rename(ctx context.Context, from, to string) (renamed, moving b
 			return err
 		}
 		for _, statement := range []string{
+			"DELETE FROM " + t.schema + "tidings_states WHERE endpoint = $2 AND endpoint <> $1",
+			"DELETE FROM " + t.schema + "tidings_series WHERE endpoint = $2 AND endpoint <> $1",
+			"UPDATE " + t.schema + "tidings_states SET endpoint = $2 WHERE endpoint = $1",
+			"UPDATE " + t.schema + "tidings_series SET endpoint = $2 WHERE endpoint = $1",
+			"UPDATE " + t.schema + "tidings_actions SET endpoint = $2 WHERE endpoint = $1",
 			"DELETE FROM " + t.schema + "tidings_gaps WHERE endpoint = $2 AND endpoint <> $1",
 			"UPDATE " + t.schema + "tidings_gaps SET endpoint = $2 WHERE endpoint = $1",
 			"UPDATE " + t.schema + "tidings_controls SET endpoint = $2 WHERE endpoint = $1",
