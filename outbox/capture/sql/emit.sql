@@ -43,13 +43,18 @@ BEGIN
 	RAISE EXCEPTION 'tidings.emit: % %: expected %', name, coalesce(quote_literal(left(value, 64)), 'NULL'), expected USING ERRCODE = '22023';
 END $tidings$;
 
--- Nobody else may run them; a role that calls emit needs to find it.
+-- Nobody else may run them; a role that calls emit needs to find it. They belong to the
+-- owner of the log, whoever runs this.
 DO $tidings$
-DECLARE f regprocedure;
+DECLARE f regprocedure; owner name := (SELECT rolname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles r ON r.oid = relowner
+	WHERE c.oid = '{inliteral}.tidings_outbox'::pg_catalog.regclass);
 BEGIN
 	FOR f IN SELECT p.oid FROM pg_catalog.pg_proc p WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proowner = current_user::regrole
 		AND (proname ~ '^capture_' OR proname IN ('attach', 'detach', 'emit')) LOOP
 		EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+		IF owner <> current_user THEN
+			EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %I', f, owner);
+		END IF;
 	END LOOP;
 	IF (SELECT nspowner = current_user::regrole FROM pg_catalog.pg_namespace WHERE nspname = {name}) THEN
 		GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
