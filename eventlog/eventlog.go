@@ -50,6 +50,11 @@ var ErrLeaseLost = errors.New("the lease was lost to another replica")
 // lost may retry in the new epoch.
 var ErrNewEpoch = errors.New("the database was started anew meanwhile")
 
+// ErrEndpointsChanged means that another process has created, renamed, removed or
+// brought back an endpoint since the caller read the cursors. The caller may read
+// them again and decide anew.
+var ErrEndpointsChanged = errors.New("another process changed the endpoints meanwhile")
+
 // Reader reads the log.
 type Reader interface {
 	// Advance numbers the events committed so far and returns the position of the

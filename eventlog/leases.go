@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"time"
 
@@ -140,6 +141,9 @@ type Cursors interface {
 	// Cursors of endpoints that are not in the setup are marked as removed; those
 	// of endpoints that are back in it no longer are. Running replays of removed
 	// endpoints end.
+	//
+	// If the endpoints are no longer those of [Setup.Known], it does nothing and
+	// returns [ErrEndpointsChanged].
 	Prepare(ctx context.Context, s Setup) error
 	// Rename changes the name of an endpoint's cursors, control, gaps and replays.
 	// The cursors stay with their owners until these have finished. It returns
@@ -173,6 +177,15 @@ type Setup struct {
 	// overrides it for some endpoints, by name.
 	Head  int64
 	Start map[string]int64
+	// Known are the endpoints with a cursor when the setup was made, and whether
+	// each was configured. Nil means that the setup is right whatever they are.
+	Known map[string]bool
+}
+
+// Outdated reports whether the endpoints with a cursor, and which of them are
+// configured, differ from those that the setup is based on.
+func (s Setup) Outdated(configured map[string]bool) bool {
+	return s.Known != nil && !maps.Equal(s.Known, configured)
 }
 
 // Begin returns the position after which an endpoint without a cursor starts.

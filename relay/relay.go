@@ -194,6 +194,7 @@ type Relay struct {
 	updated   chan struct{} // signaled when the endpoints change
 	moved     chan struct{} // signaled when a cursor moves
 	saving    chan struct{} // semaphore held while cursors are saved
+	preparing chan struct{} // semaphore held while cursors are created or renamed, and the setup changes
 	scouting  chan struct{} // semaphore held while a consumer reads beyond its window
 
 	// Contexts of attempts and writes. They outlive Run's context for a while.
@@ -217,7 +218,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 		history: newHistory(log, options.Logger), journal: newJournal(),
 		parker: parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
-		scouting: make(chan struct{}, 1),
+		scouting: make(chan struct{}, 1), preparing: make(chan struct{}, 1),
 	}
 	r.tail.began, r.tail.lost, r.tail.rewound = r.prepareAgain, r.noteLoss, r.rewound
 	if err := r.tail.start(ctx); err != nil {
@@ -260,13 +261,16 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	if err := r.saveCursors(ctx, r.consumers()...); err != nil {
 		return err
 	}
-	if err := r.succeed(ctx, endpoints, setup); err != nil {
-		return err
-	}
 	if err := r.starts(ctx, endpoints, &setup); err != nil {
 		return err
 	}
-	if err := r.log.Prepare(ctx, setup); err != nil {
+	select {
+	case r.preparing <- struct{}{}:
+		defer func() { <-r.preparing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := r.prepare(ctx, endpoints, setup, everything); err != nil {
 		return err
 	}
 	r.mu.Lock()

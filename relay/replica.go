@@ -305,14 +305,8 @@ func (p *replica) divide(
 		p.undivided = now
 	case now.Sub(p.undivided) >= p.relay.options.LeaseTime:
 		p.undivided = time.Time{}
-		p.relay.mu.Lock()
-		setup := p.relay.setup
-		p.relay.mu.Unlock()
 		notify(p.relay.updated) // to acquire them immediately
-		if err := p.relay.succeed(ctx, p.relay.Endpoints(), setup); err != nil {
-			return err
-		}
-		return p.relay.log.Prepare(ctx, setup)
+		return p.relay.prepareCurrent(ctx)
 	}
 	return nil
 }

@@ -15,35 +15,30 @@ import (
 // until they agree: see [replica.divide]. The returned check ends consumers whose
 // writes the database lost, see [Relay.endForgotten].
 func (r *Relay) prepareAgain(ctx context.Context, base int64) (check func(), err error) {
-	all := r.setupFrom(base)
+	select {
+	case r.preparing <- struct{}{}:
+		defer func() { <-r.preparing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	setup := r.setupFrom(base)
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
 		return nil, err
 	}
 	check = func() { r.endForgotten(cursors) }
-	if len(withoutCursor(all.Partitions, cursors)) > 0 {
-		replicas, err := r.log.Replicas(ctx)
-		if err != nil || !agree(replicas, all.Partitions) {
-			return check, err
-		}
-		if err := r.succeed(ctx, r.Endpoints(), all); err != nil {
-			return nil, err
-		}
-		if cursors, err = r.log.Cursors(ctx); err != nil {
-			return nil, err
-		}
-	}
-	setup := all
-	setup.Partitions, setup.Disabled = withoutCursor(all.Partitions, cursors), slices.Clone(all.Disabled)
+	known := make(map[string]bool, len(cursors))
 	for _, c := range cursors {
-		if c.Removed.IsZero() && !slices.Contains(setup.Disabled, c.Endpoint) {
-			setup.Disabled = append(setup.Disabled, c.Endpoint)
-		}
+		known[c.Endpoint] = true
 	}
-	if len(setup.Partitions) > 0 {
-		err = r.log.Prepare(ctx, setup)
+	if !slices.ContainsFunc(setup.Partitions, func(p eventlog.Partition) bool { return !known[p.Endpoint] }) {
+		return check, nil
 	}
-	return check, err
+	replicas, err := r.log.Replicas(ctx)
+	if err != nil || !agree(replicas, setup.Partitions) {
+		return check, err
+	}
+	return check, r.prepare(ctx, r.Endpoints(), setup, onlyMissing)
 }
 
 // setupFrom lowers the starting points in the setup to the base of a new epoch,
@@ -60,18 +55,20 @@ func (r *Relay) setupFrom(base int64) eventlog.Setup {
 	return r.setup
 }
 
-// withoutCursor returns the partitions of endpoints that have no cursor at all.
-func withoutCursor(partitions []eventlog.Partition, cursors []eventlog.Cursor) (missing []eventlog.Partition) {
-	known := make(map[string]bool, len(cursors))
-	for _, c := range cursors {
-		known[c.Endpoint] = true
-	}
-	for _, p := range partitions {
-		if !known[p.Endpoint] {
-			missing = append(missing, p)
+// onlyMissing returns a setup that only creates the cursors of endpoints that have none
+// at all.
+func onlyMissing(s eventlog.Setup) eventlog.Setup {
+	s.Partitions = slices.DeleteFunc(slices.Clone(s.Partitions), func(p eventlog.Partition) bool {
+		_, known := s.Known[p.Endpoint]
+		return known
+	})
+	s.Disabled = slices.Clone(s.Disabled)
+	for name, configured := range s.Known {
+		if configured {
+			s.Disabled = append(s.Disabled, name)
 		}
 	}
-	return missing
+	return s
 }
 
 // endForgotten ends consumers whose writes the database lost, as the write counts

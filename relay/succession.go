@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -59,22 +60,66 @@ func Successors(left []Left, added []Endpoint) (successor map[string]string, unc
 	return successor, unclear
 }
 
+// prepareTries limits how often [Relay.prepare] starts over.
+const prepareTries = 10
+
+// prepare makes new endpoints resume where removed ones stopped, and creates the
+// cursors of the part of a setup that choose selects. It starts over if another
+// process changes the endpoints before it is done: an endpoint that has a cursor of
+// its own cannot resume where its predecessor stopped any more. The caller holds
+// r.preparing.
+func (r *Relay) prepare(
+	ctx context.Context, endpoints []Endpoint, setup eventlog.Setup, choose func(eventlog.Setup) eventlog.Setup,
+) (err error) {
+	for range prepareTries {
+		if setup.Known, err = r.succeed(ctx, endpoints, setup); err == nil {
+			err = r.log.Prepare(ctx, choose(setup))
+		}
+		if !errors.Is(err, eventlog.ErrEndpointsChanged) {
+			return err
+		}
+	}
+	return err
+}
+
+// everything chooses all of a setup.
+func everything(s eventlog.Setup) eventlog.Setup { return s }
+
+// prepareCurrent prepares the current endpoints, unless new ones are being prepared.
+func (r *Relay) prepareCurrent(ctx context.Context) error {
+	select {
+	case r.preparing <- struct{}{}:
+		defer func() { <-r.preparing }()
+	default:
+		return nil
+	}
+	r.mu.Lock()
+	setup := r.setup
+	r.mu.Unlock()
+	return r.prepare(ctx, r.Endpoints(), setup, everything)
+}
+
 // succeed makes new endpoints resume where removed ones stopped, and warns about
-// removed ones with a backlog and no successor.
-func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlog.Setup) error {
+// removed ones with a backlog and no successor. It returns the endpoints with a
+// cursor, and whether they are configured.
+func (r *Relay) succeed(
+	ctx context.Context, endpoints []Endpoint, setup eventlog.Setup,
+) (configured map[string]bool, err error) {
 	cursors, err := r.log.Cursors(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known := make(map[string]eventlog.Cursor) // the lowest of each endpoint
+	configured = make(map[string]bool)
 	for _, c := range cursors {
+		configured[c.Endpoint] = c.Removed.IsZero()
 		if low, seen := known[c.Endpoint]; !seen || c.Sequence < low.Sequence {
 			known[c.Endpoint] = c
 		}
 	}
 	added, err := r.added(endpoints, known, setup.Names())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var left []Left
 	for name, c := range known {
@@ -83,7 +128,7 @@ func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlo
 		}
 		rows, err := r.log.Parked(ctx, eventlog.ParkedFilter{Endpoint: name, Limit: 1})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		left = append(left, Left{Name: name, Behind: max(setup.Head-c.Sequence, 0), Parked: len(rows) > 0})
 	}
@@ -95,9 +140,14 @@ func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlo
 				"endpoint", name, "cursor_from", old)
 			continue
 		}
-		if _, err := r.log.Rename(ctx, old, name); err != nil {
-			return err
+		switch renamed, err := r.log.Rename(ctx, old, name); {
+		case err != nil:
+			return nil, err
+		case !renamed:
+			return nil, eventlog.ErrEndpointsChanged
 		}
+		delete(configured, old)
+		configured[name] = true
 		r.logger.Info("endpoint goes on where one stopped that is not configured any more",
 			"endpoint", name, "former", old, "cursor", c.Sequence, "behind", max(setup.Head-c.Sequence, 0))
 	}
@@ -106,7 +156,7 @@ func (r *Relay) succeed(ctx context.Context, endpoints []Endpoint, setup eventlo
 			r.warnOfLeft(l, unclear[l.Name])
 		}
 	}
-	return nil
+	return configured, nil
 }
 
 // added returns the endpoints without a cursor.

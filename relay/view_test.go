@@ -35,6 +35,8 @@ type view struct {
 	unheard bool // the last statement was performed, although nobody heard the answer
 	epoch   string
 	stopped chan struct{} // closed once it goes on; nil while it runs
+
+	meanwhile func() // see beforePrepare
 }
 
 func (c *cluster) join() *view {
@@ -223,7 +225,21 @@ func (v *view) Release(ctx context.Context, leases []eventlog.Lease) error {
 }
 
 func (v *view) Prepare(ctx context.Context, s eventlog.Setup) error {
-	return tell(ctx, v, func() error { return v.Memory.Prepare(ctx, s) })
+	return tell(ctx, v, func() error {
+		if meanwhile := v.beforePrepare(nil); meanwhile != nil {
+			meanwhile()
+		}
+		return v.Memory.Prepare(ctx, s)
+	})
+}
+
+// beforePrepare sets what happens just before this process next prepares cursors, and
+// returns what was to happen.
+func (v *view) beforePrepare(do func()) (instead func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	instead, v.meanwhile = v.meanwhile, do
+	return instead
 }
 
 func (v *view) Rename(ctx context.Context, from string, to string) (bool, error) {

@@ -122,6 +122,13 @@ func (m *Memory) held(l eventlog.Lease) error {
 func (m *Memory) Prepare(_ context.Context, s eventlog.Setup) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	configured := make(map[string]bool)
+	for key, c := range m.cursors {
+		configured[key.endpoint] = c.Removed.IsZero()
+	}
+	if s.Outdated(configured) {
+		return eventlog.ErrEndpointsChanged
+	}
 	m.noteRemoved(s.Names())
 	before := make(map[string]eventlog.Cursor) // the old partitions combined
 	parts := make(map[string][]eventlog.Cursor)

@@ -47,6 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("what expired before a cursor got it is noted", func(t *testing.T) { testExpiredGaps(t, open(t)) })
 	t.Run("what expired is gone, and where the log begins is known", func(t *testing.T) { testExpiry(t, open(t)) })
 	t.Run("a removed endpoint leaves nothing", func(t *testing.T) { testRemoved(t, open(t)) })
+	t.Run("a setup for other endpoints changes nothing", func(t *testing.T) { testOutdated(t, open(t)) })
 	t.Run("an endpoint gets another name", func(t *testing.T) { testRename(t, open(t)) })
 	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
 	t.Run("a log that went back begins an epoch", func(t *testing.T) { testWentBack(t, open(t)) })

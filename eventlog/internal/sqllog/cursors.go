@@ -47,6 +47,13 @@ func (t *Tables) Prepare(ctx context.Context, s eventlog.Setup) error {
 		if err != nil {
 			return err
 		}
+		configured := make(map[string]bool, len(existing))
+		for endpoint, c := range existing {
+			configured[endpoint] = !c.removed
+		}
+		if s.Outdated(configured) {
+			return eventlog.ErrEndpointsChanged
+		}
 		if err := t.noteRemoved(ctx, tx, s.Names(), existing); err != nil {
 			return err
 		}
