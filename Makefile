@@ -25,7 +25,7 @@ test-all: tools ## the same with the race detector, plus long tests and those of
 		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./outbox/capture ./eventlog/postgres ./test/beside
 	$(MAKE) container-check
 
-tools: postgresql bin/postgresql18 pgbouncer applications bin/node-postgres prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
+tools: postgresql bin/postgresql18 pgbouncer applications bin/node-postgres bin/node-standardwebhooks prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
@@ -42,7 +42,7 @@ npm:
 pgbouncer:
 	@command -v pgbouncer >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends pgbouncer; }
 
-applications: # HyperKitty and drivers in four languages, none of which starts a service
+applications: # HyperKitty, drivers in four languages, and what receivers need; none of them starts a service
 	@if ! /usr/bin/python3 -c 'import hyperkitty, psycopg, psycopg2' 2>/dev/null; then \
 		missing="python3-django-hyperkitty python3-psycopg python3-psycopg2"; fi; \
 	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
@@ -50,10 +50,16 @@ applications: # HyperKitty and drivers in four languages, none of which starts a
 	[ -e /usr/share/java/spring3-jdbc.jar ] || missing="$$missing libspring-jdbc-java libspring-aop-java libaopalliance-java libcommons-logging-java"; \
 	command -v node >/dev/null || missing="$$missing nodejs"; \
 	ruby -e 'require "active_record"; require "pg"' 2>/dev/null || missing="$$missing ruby-activerecord ruby-pg"; \
+	ruby -e 'require "webrick"' 2>/dev/null || missing="$$missing ruby-webrick"; \
+	php -m 2>/dev/null | grep -q pdo_sqlite || missing="$$missing php-cli php-sqlite3"; \
 	if [ -n "$$missing" ]; then $(APT) update -q && $(APT) install -q -y --no-install-recommends $$missing; fi
 
 bin/node-postgres: | npm
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new pg@8.16.3
+	mv $@.new/node_modules $@ && rm -r $@.new
+
+bin/node-standardwebhooks: | npm # the official library, as an oracle
+	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new standardwebhooks@1.1.1
 	mv $@.new/node_modules $@ && rm -r $@.new
 
 prometheus: # unpacked, not installed, so that no service starts

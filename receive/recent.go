@@ -147,6 +147,14 @@ func (l *Latest) Newer(e tidings.Event) bool {
 	return true
 }
 
+// stale reports whether Newer would return false because of a newer event.
+func (l *Latest) stale(e tidings.Event) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	newest, known := l.newest[e.Resource()]
+	return known && older(e, newest)
+}
+
 // older reports whether an event announces an older change than the newest one
 // of its resource.
 func older(e, newest tidings.Event) bool {
