@@ -171,6 +171,7 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fo
 	$(call fuzz,./internal/rest,FuzzCheckBody)
 	$(call fuzz,./internal/valid,FuzzJSON)
 	$(call fuzz,./relay,FuzzOrder)
+	$(call fuzz,./sender,FuzzExchange)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
 .PHONY: help test test-all tools postgresql npm pgbouncer applications prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz

@@ -32,7 +32,10 @@ func NewDialer(egress Egress, limit int, timeout time.Duration) *Dialer {
 	}
 }
 
-var errDialerClosed = errors.New("the dialer is closed")
+var (
+	errDialerClosed = errors.New("the dialer is closed")
+	errNoneFree     = errors.New("no free connection")
+)
 
 // DialContext opens a connection. It waits if too many are open.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
@@ -52,7 +55,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string, closed func(
 	case slot.taken <- struct{}{}:
 	case <-ctx.Done():
 		d.leave(address)
-		return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("no free connection")}
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errNoneFree}
 	}
 	dialer := net.Dialer{Control: d.egress.Control}
 	raw, err := dialer.DialContext(ctx, network, address)

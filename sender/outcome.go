@@ -39,6 +39,9 @@ func Classify(status int, retryAfter string, now time.Time) tidings.Outcome {
 // parseRetryAfter parses seconds or an HTTP date (RFC 9110, section 10.2.3),
 // and returns 0 for anything else.
 func parseRetryAfter(text string, now time.Time) time.Duration {
+	if text == "" {
+		return 0
+	}
 	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, longestRetryAfter)
 	}

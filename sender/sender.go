@@ -6,6 +6,9 @@ package sender
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,6 +17,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tidings-dev/tidings"
 )
@@ -40,16 +45,19 @@ type Options struct {
 
 // Sender sends events to one endpoint. It is safe for concurrent use.
 type Sender struct {
-	endpoint tidings.Endpoint
-	client   http.Client
-	options  Options
-	request  *http.Request // template of all requests
-	signers  []signer
-	body     encoder
+	endpoint  tidings.Endpoint
+	transport http.RoundTripper
+	exchanger *exchanger // that of the transport, or nil
+	options   Options
+	template  *http.Request // of all requests
+	head      []byte        // what all requests begin with
+	signers   []signer
+	body      encoder
 }
 
-// New returns a sender. The client provides connections, TLS, authentication
-// and proxy; redirects are never followed.
+// New returns a sender. The client's transport provides connections, TLS,
+// authentication and proxy, best a [Transport]; the rest of the client is not used:
+// redirects are never followed.
 func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, error) {
 	if options.UserAgent == "" {
 		options.UserAgent = "Tidings"
@@ -63,8 +71,13 @@ func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, err
 	if e.Timeout <= 0 {
 		e.Timeout = defaultTimeout
 	}
-	s := &Sender{endpoint: e, client: *client, options: options}
-	s.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	s := &Sender{endpoint: e, transport: client.Transport, options: options}
+	if s.transport == nil {
+		s.transport = http.DefaultTransport
+	}
+	if t, ok := s.transport.(*Transport); ok {
+		s.exchanger, _ = t.RoundTripper.(*exchanger)
+	}
 	var err error
 	if s.body, err = encoderFor(e, options); err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
@@ -72,7 +85,10 @@ func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, err
 	if s.signers, err = newSigners(e.Secrets); err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
 	}
-	if s.request, err = newRequest(e, s.body.contentType, options.UserAgent); err != nil {
+	if s.template, err = newRequest(e, s.body.contentType, options.UserAgent); err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
+	}
+	if s.head, err = appendHead(nil, s.template); err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", e.Name, err)
 	}
 	return s, nil
@@ -99,6 +115,11 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 		configured[name] = true
 		header[name] = slices.Clone(values)
 	}
+	if u.User != nil && header["Authorization"] == nil {
+		password, _ := u.User.Password()
+		credentials := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+		header.Set("Authorization", "Basic "+credentials)
+	}
 	return &http.Request{
 		Method: http.MethodPost, URL: u, Host: u.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -109,53 +130,102 @@ func newRequest(e tidings.Endpoint, contentType, userAgent string) (*http.Reques
 // [tidings.Interrupted].
 func (s *Sender) Send(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 	began := time.Now()
-	steps := &steps{began: began}
-	outcome := s.exchange(ctx, steps, a)
+	attempt := newAttempt(ctx, began, s.endpoint.Timeout)
+	outcome := s.exchange(ctx, attempt, a)
 	outcome.Duration = time.Since(began)
-	outcome.Timing, outcome.Address, outcome.Resent = steps.result()
+	outcome.Timing, outcome.Address, outcome.Resent = attempt.steps.result()
 	return outcome
 }
 
-func (s *Sender) exchange(ctx context.Context, steps *steps, a tidings.Attempt) tidings.Outcome {
-	attempt, cancel := context.WithTimeout(ctx, s.endpoint.Timeout)
-	defer cancel()
-	body := s.body.encode(make([]byte, 0, 512), a.Event)
-	request := s.request.WithContext(steps.trace(attempt, cancel))
-	request.Header = s.header(a, body)
-	request.ContentLength = int64(len(body))
-	request.Body = io.NopCloser(bytes.NewReader(body))
-	// net/http only resends what was not sent, or what the receiver declared
-	// unprocessed (HTTP/2); the rest is up to Transport.
-	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	response, err := s.client.Do(request)
+func (s *Sender) exchange(ctx context.Context, attempt *attempt, a tidings.Attempt) tidings.Outcome {
+	defer attempt.end()
+	response, err := s.do(attempt, a)
 	if err != nil {
 		if ctx.Err() != nil {
 			return tidings.Outcome{Verdict: tidings.Interrupted}
 		}
-		return steps.failure(err, s.endpoint.Timeout)
+		var record tls.RecordHeaderError
+		if errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/" {
+			err = http.ErrSchemeMismatch
+		}
+		return attempt.steps.failure(err, s.endpoint.Timeout)
 	}
 	refuseSwitch(response) // for transports other than ours
 	defer response.Body.Close()
-	// Canceling the request stops reading, and closes the connection if another
-	// request could not use it.
-	enough := time.AfterFunc(min(bodyTime, s.endpoint.Timeout/2), cancel)
-	kept, err := readResponse(response.Body)
-	stillReading := enough.Stop()
+	kept, err := s.readBody(ctx, attempt, response.Body)
 	outcome := Classify(response.StatusCode, response.Header.Get("Retry-After"), s.options.Now())
-	if err != nil && stillReading && outcome.Verdict == tidings.Delivered {
+	if err != nil && outcome.Verdict == tidings.Delivered {
 		outcome = s.cutShort(ctx, attempt, response.StatusCode, err)
 	}
 	outcome.Response = redact(kept, response.Request)
 	return outcome
 }
 
+// do sends the request of an attempt.
+func (s *Sender) do(attempt *attempt, a tidings.Attempt) (*http.Response, error) {
+	body := s.body.encode(make([]byte, 0, 512), a.Event)
+	now := s.options.Now()
+	if s.exchanger != nil {
+		message := append(make([]byte, 0, 1<<10), s.head...)
+		valid := true
+		s.eachHeader(a, now, body, func(name, value string) {
+			valid = valid && httpguts.ValidHeaderFieldValue(value)
+			message = appendHeader(message, name, value)
+		})
+		if !valid {
+			return nil, errors.New("the event's id or trace can't be in a header")
+		}
+		message = append(appendLength(message, len(body)), body...)
+		return s.exchanger.do(s.template.WithContext(attempt), attempt.steps, message)
+	}
+	request := s.template.WithContext(attempt.steps.trace(attempt, attempt.end))
+	request.Header = maps.Clone(s.template.Header)
+	s.eachHeader(a, now, body, func(name, value string) { request.Header[name] = []string{value} })
+	request.ContentLength = int64(len(body))
+	request.Body = io.NopCloser(bytes.NewReader(body))
+	// net/http only resends what was not sent, or what the receiver declared
+	// unprocessed (HTTP/2); the rest is up to Transport.
+	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	return s.transport.RoundTrip(request)
+}
+
+// readBody reads what is kept of a body. It is no error if the rest takes long.
+func (s *Sender) readBody(ctx context.Context, attempt *attempt, body io.Reader) ([]byte, error) {
+	if body == http.NoBody {
+		return nil, nil
+	}
+	limit := min(bodyTime, s.endpoint.Timeout/2)
+	own, ok := body.(*answer)
+	if !ok {
+		// Canceling the request stops reading, and closes the connection if another
+		// request could not use it.
+		enough := time.AfterFunc(limit, attempt.end)
+		kept, err := readResponse(body)
+		if !enough.Stop() {
+			return kept, nil
+		}
+		return kept, err
+	}
+	if until := time.Now().Add(limit); until.Before(attempt.deadline) {
+		own.readUntil(until)
+	}
+	if err := ctx.Err(); err != nil { // it may have ended before that
+		return nil, err
+	}
+	kept, err := readResponse(body)
+	if isTimeout(err) && ctx.Err() == nil && !attempt.timedOut() {
+		return kept, nil
+	}
+	return kept, err
+}
+
 // cutShort classifies a 2xx response whose body is incomplete: it is unknown
 // whether the receiver accepted the webhook.
-func (s *Sender) cutShort(ctx, attempt context.Context, status int, err error) tidings.Outcome {
+func (s *Sender) cutShort(ctx context.Context, attempt *attempt, status int, err error) tidings.Outcome {
 	switch {
 	case ctx.Err() != nil:
 		return tidings.Outcome{Verdict: tidings.Interrupted}
-	case attempt.Err() != nil:
+	case attempt.timedOut():
 		return tidings.Outcome{
 			Verdict: tidings.Failed, Reason: tidings.ReasonResponseTooSlow, Status: status,
 			Detail: fmt.Sprintf("the response did not end within %v", s.endpoint.Timeout),
@@ -168,16 +238,14 @@ func (s *Sender) cutShort(ctx, attempt context.Context, status int, err error) t
 	}
 }
 
-// header returns the headers of an attempt; the operator's take precedence.
-func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
-	header := make(http.Header, len(s.request.Header)+6)
-	maps.Copy(header, s.request.Header)
+// eachHeader calls f with the headers that are an attempt's own; the operator's take
+// precedence.
+func (s *Sender) eachHeader(a tidings.Attempt, now time.Time, body []byte, f func(name, value string)) {
 	set := func(name, value string) {
-		if _, configured := header[name]; !configured {
-			header[name] = []string{value}
+		if _, configured := s.template.Header[name]; !configured {
+			f(name, value)
 		}
 	}
-	now := s.options.Now()
 	set("Webhook-Id", a.Event.ID)
 	set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
 	if len(s.signers) > 0 {
@@ -196,13 +264,9 @@ func (s *Sender) header(a tidings.Attempt, body []byte) http.Header {
 		set("Tidings-Attempt", strconv.Itoa(a.Number))
 		set("Tidings-Resource-Version", strconv.FormatInt(a.Event.ResourceVersion, 10))
 	}
-	return header
 }
 
 func readResponse(body io.Reader) ([]byte, error) {
-	if body == http.NoBody {
-		return nil, nil
-	}
 	kept, err := io.ReadAll(io.LimitReader(body, responseKept))
 	if err == nil && len(kept) == responseKept {
 		_, err = io.Copy(io.Discard, io.LimitReader(body, responseLimit-responseKept))

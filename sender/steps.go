@@ -25,11 +25,58 @@ type steps struct {
 	resent              bool
 }
 
-// stepsKey is the context key of a request's steps.
-type stepsKey struct{}
+// asks records that a connection is requested. Like the methods after it, it accepts nil.
+func (s *steps) asks() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.progress = progress{asked: true, step: tidings.ReasonConnect, tries: s.progress.tries}
+}
+
+// connectedTo records that the request has got a connection.
+func (s *steps) connectedTo(address string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.address, s.progress.connected = address, true
+	s.progress.tries++
+}
+
+// shakesHands records that the TLS handshake begins, and returns what ends it.
+func (s *steps) shakesHands() (end func()) {
+	if s == nil {
+		return func() {}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	began := time.Now()
+	s.progress.step = tidings.ReasonTLS
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.timing.TLS = time.Since(began)
+	}
+}
+
+// answered records that the first byte of the response is there.
+func (s *steps) answered() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timing.FirstByte = time.Since(s.began)
+}
 
 // sendAgain records that the request is resent.
 func (s *steps) sendAgain() {
+	if s == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resent = true
@@ -60,7 +107,7 @@ func (s *steps) trace(ctx context.Context, cancel func()) context.Context {
 		*d = time.Since(*from)
 		s.mu.Unlock()
 	}
-	return httptrace.WithClientTrace(context.WithValue(ctx, stepsKey{}, s), &httptrace.ClientTrace{
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) {
 			s.mu.Lock()
 			s.progress = progress{asked: true, step: tidings.ReasonConnect, tries: s.progress.tries}

@@ -69,7 +69,7 @@ func TestConnectionThatDiesIsReplacedOnce(t *testing.T) {
 				trusted := x509.NewCertPool()
 				trusted.AddCert(server.Certificate())
 				client := &http.Client{Transport: sender.NewTransport(sender.TransportOptions{
-					Dialer: dialer, TLS: &tls.Config{RootCAs: trusted}, NoHTTP2: !server.EnableHTTP2,
+					Dialer: dialer, TLS: &tls.Config{RootCAs: trusted}, HTTP2: server.EnableHTTP2,
 				})}
 				s, err := sender.New(tidings.Endpoint{URL: server.URL}, client, sender.Options{})
 				if err != nil {

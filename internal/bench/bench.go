@@ -180,7 +180,9 @@ func drain(ctx context.Context, o Options, h *Home, result *Result, deliveries i
 			Name: fmt.Sprint("bench", i), URL: o.Receiver + "/webhook", Timeout: 15 * time.Second,
 			MaxInFlight: o.InFlight, Format: o.Format,
 		}
-		s, err := sender.New(e, o.client(), sender.Options{})
+		dialer := sender.NewDialer(sender.Egress{}, o.InFlight, 5*time.Second)
+		transport := sender.NewTransport(sender.TransportOptions{Dialer: dialer})
+		s, err := sender.New(e, &http.Client{Transport: transport}, sender.Options{})
 		if err != nil {
 			return err
 		}

@@ -120,7 +120,7 @@ func (e *Endpoint) receiver() (Receiver, error) {
 			Coalesce: tidings.Coalesce(e.Coalesce), Partitions: e.Partitions, History: relay.HistoryMode(e.History),
 			CursorFrom: e.CursorFrom, Oldest: e.Start == startOldest,
 		},
-		HTTP: promconfig.DefaultHTTPClientConfig, MaxConnectionAge: time.Duration(e.MaxConnectionAge),
+		HTTP: defaultHTTP(), MaxConnectionAge: time.Duration(e.MaxConnectionAge),
 	}
 	r.Since, _ = time.Parse(time.RFC3339, e.Start) // or it is one of the words
 	for _, delay := range e.Retry.Schedule {

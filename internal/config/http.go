@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net/url"
 	"reflect"
 	"slices"
@@ -21,8 +22,12 @@ func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
 	if len(d.problems) > before {
 		return
 	}
-	cfg := promconfig.DefaultHTTPClientConfig
-	err := node.Decode(&cfg)
+	cfg := defaultHTTP()
+	var asked struct {
+		HTTP2 bool `yaml:"enable_http2"`
+	}
+	err := errors.Join(node.Decode(&cfg), node.Decode(&asked))
+	cfg.EnableHTTP2 = asked.HTTP2 // Prometheus' default is true
 	switch {
 	case err == nil:
 		h.config = &cfg
@@ -33,6 +38,12 @@ func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
 	default: // of the validation
 		d.problem(node, key, "%v", err)
 	}
+}
+
+func defaultHTTP() promconfig.HTTPClientConfig {
+	c := promconfig.DefaultHTTPClientConfig
+	c.EnableHTTP2 = false
+	return c
 }
 
 // checkHTTP notes what can't be decoded into a type.

@@ -53,7 +53,7 @@ func Check(c promconfig.HTTPClientConfig) error {
 	if _, err := promconfig.NewRoundTripperFromConfig(c, "check"); err != nil {
 		return err
 	}
-	_, err := newClient(c, sender.TransportOptions{})
+	_, err := newClient(c, sender.TransportOptions{Dialer: sender.NewDialer(sender.Egress{}, 1, connectTimeout)})
 	return err
 }
 
@@ -61,7 +61,7 @@ func Check(c promconfig.HTTPClientConfig) error {
 // Prometheus' building blocks itself, because connections and OAuth2 tokens
 // need limits that Prometheus' own client lacks.
 func newClient(c promconfig.HTTPClientConfig, o sender.TransportOptions) (*http.Client, error) {
-	o.NoHTTP2 = !c.EnableHTTP2
+	o.HTTP2 = c.EnableHTTP2
 	o.Proxy, o.ProxyHeader = c.Proxy(), c.GetProxyConnectHeader()
 	rt, err := newTransport(&c.TLSConfig, o)
 	if err != nil {
@@ -92,6 +92,10 @@ func newTransport(c *promconfig.TLSConfig, o sender.TransportOptions) (http.Roun
 	tlsConfig, err := promconfig.NewTLSConfig(c)
 	if err != nil {
 		return nil, err
+	}
+	o.TLS = tlsConfig
+	if c.CAFile == "" && c.CertFile == "" && c.KeyFile == "" {
+		return sender.NewTransport(o), nil
 	}
 	files := promconfig.TLSRoundTripperSettings{
 		CA: secretReader(c.CA, c.CAFile), Cert: secretReader(c.Cert, c.CertFile),

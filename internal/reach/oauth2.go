@@ -32,7 +32,7 @@ type tokens struct {
 const jwtBearer = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 func newTokens(c *promconfig.OAuth2, o sender.TransportOptions, next http.RoundTripper) (*tokens, error) {
-	o.NoHTTP2 = true
+	o.HTTP2 = false
 	o.Proxy, o.ProxyHeader = c.Proxy(), c.GetProxyConnectHeader()
 	endpoint, err := newTransport(&c.TLSConfig, o)
 	if err != nil {

@@ -166,7 +166,9 @@ const inFlight = 16
 // endpoint sends with the client that the server uses.
 func endpoint(name, url string) (relay.Endpoint, error) {
 	e := tidings.Endpoint{Name: name, URL: url, Timeout: 15 * time.Second, MaxInFlight: inFlight}
-	s, err := sender.New(e, client(), sender.Options{})
+	dialer := sender.NewDialer(sender.Egress{}, inFlight, 5*time.Second)
+	transport := sender.NewTransport(sender.TransportOptions{Dialer: dialer})
+	s, err := sender.New(e, &http.Client{Transport: transport}, sender.Options{})
 	return relay.Endpoint{Endpoint: e, Sender: s}, err
 }
 
