@@ -83,8 +83,9 @@ const (
 	placeWait                     = 5 * time.Second
 )
 
-// Handler returns the operator API of an outbox: the operations under /webhooks and
-// the feed at /events, below Options.Path. authorize decides who may call it.
+// Handler returns the operator API of an outbox: the operations under /webhooks, the
+// feed at /events and the console at /console/, below Options.Path. authorize decides who
+// may call it.
 // Handler panics if it is nil.
 func Handler(hooks *outbox.Outbox, authorize Authorize, o Options) http.Handler {
 	s := New(hooks, o)
@@ -121,6 +122,13 @@ func (s *Service) handler(
 		},
 	})
 	streams := register(api)
+	RegisterConsole(mux, api, s, ConsoleOptions{
+		Path: root + "/console", API: root + "/openapi.json",
+		Admit: func(_ http.ResponseWriter, r *http.Request) (ConsoleUser, error) {
+			who, err := authorize(r)
+			return ConsoleUser{Caller: who}, err
+		},
+	})
 	mux.HandleFunc("/", rest.NoSuchRoute(mux, root+"/openapi.json"))
 	return api.Wrap(streams(mux))
 }

@@ -57,6 +57,8 @@ type Options struct {
 	Metrics http.Handler
 	// Reload reloads the configuration.
 	Reload func(context.Context) error
+	// TrustedHeader names people who were signed in by a proxy; nil where there is none.
+	TrustedHeader *TrustedHeader
 	// Stopping is closed when the server stops; it ends waiting requests.
 	Stopping <-chan struct{}
 	// Limits limits the resources that requests hold; nil fields are unlimited.
@@ -70,7 +72,8 @@ type Options struct {
 type api struct {
 	Options
 	*rest.API
-	mux *router
+	mux      *router
+	sessions *sessions
 	// inContext holds the tags of the types whose resources may belong to a
 	// context.
 	inContext map[string]bool
@@ -100,6 +103,7 @@ func New(o Options) http.Handler {
 		a.tablesRoute()
 	}
 	a.health()
+	a.consoleRoutes()
 	a.mux.HandleFunc("/", rest.NoSuchRoute(a.mux, root+"/docs"))
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
 	return a.Wrap(streams(a.mux))

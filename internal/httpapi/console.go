@@ -1,0 +1,213 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/console"
+	"github.com/tidings-dev/tidings/internal/limit"
+	"github.com/tidings-dev/tidings/internal/resource"
+	"github.com/tidings-dev/tidings/internal/rest"
+	"github.com/tidings-dev/tidings/operator"
+)
+
+// TrustedHeader is a header by which a proxy that signs people in names them.
+type TrustedHeader struct {
+	Name string
+	// Networks are the addresses of such proxies; the header is ignored from others.
+	Networks []netip.Prefix
+	// Roles are the roles of people, or of all others under "*": reader, operator or
+	// admin.
+	Roles map[string]string
+}
+
+// consolePath is where the console is.
+const consolePath = "/console"
+
+// signIns limits tries to sign in, by address.
+func signIns() *limit.Rate {
+	return limit.NewRate(limit.RateOptions{PerSecond: 0.2, Burst: 20, Who: "signing in from one address"})
+}
+
+// consoleRoutes adds the console, and how people sign in to it.
+func (a *api) consoleRoutes() {
+	a.sessions = newSessions()
+	mux, tries := a.mux.ServeMux, signIns()
+	signIn := consolePath + "/sign-in"
+	operator.RegisterConsole(mux, a.API, a.Webhooks, operator.ConsoleOptions{
+		Path: consolePath, API: root + "/docs", Version: a.Version, Admit: a.admitVisitor, SignIn: signIn,
+		Reload: a.Reload, Sessions: a.sessions.list, EndSession: a.sessions.end,
+	})
+	mux.HandleFunc("GET "+signIn, func(w http.ResponseWriter, r *http.Request) {
+		a.signInPage(w, http.StatusOK, backTo(r.URL.Query().Get("to")), "")
+	})
+	mux.HandleFunc("POST "+signIn, func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, signInLimit)
+		to := backTo(r.PostFormValue("to"))
+		if _, err := tries.Take(network(r.RemoteAddr)); err != nil {
+			if limited, ok := errors.AsType[*limit.RateError](err); ok {
+				w.Header().Set("Retry-After", rest.Seconds(limited.RetryAfter))
+			}
+			a.signInPage(w, http.StatusTooManyRequests, to, "Too many tries from your address; wait a minute.")
+			return
+		}
+		if problem := a.signIn(w, r, strings.TrimSpace(r.PostFormValue("token"))); problem != "" {
+			a.signInPage(w, http.StatusUnauthorized, to, problem)
+			return
+		}
+		console.Protect(w.Header())
+		http.Redirect(w, r, to, http.StatusSeeOther)
+	})
+	mux.HandleFunc("POST "+consolePath+"/sign-out", func(w http.ResponseWriter, r *http.Request) {
+		if s, ok := a.sessions.find(r); ok {
+			a.sessions.end(s.ID)
+		}
+		setSession(w, r, "")
+		console.Protect(w.Header())
+		http.Redirect(w, r, signIn, http.StatusSeeOther)
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+			rest.NoSuchRoute(a.mux, root+"/docs")(w, r)
+			return
+		}
+		http.Redirect(w, r, consolePath+"/", http.StatusSeeOther)
+	})
+}
+
+const signInLimit = 64 << 10
+
+// backTo returns the page of the console that somebody wanted; others are not led to.
+func backTo(to string) string {
+	u, err := url.Parse(to)
+	if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(u.Path, consolePath+"/") ||
+		strings.HasPrefix(u.Path, consolePath+"/sign-") || strings.Contains(to, "\\") {
+		return consolePath + "/"
+	}
+	return to
+}
+
+type signInBody struct{ To, Wrong string }
+
+func (a *api) signInPage(w http.ResponseWriter, status int, to, wrong string) {
+	p := &console.Page{
+		Title: "Sign in", Base: consolePath + "/", Version: a.Version, Now: time.Now(), Zone: time.UTC, Alone: true,
+		Body: signInBody{to, wrong},
+	}
+	if err := console.Render(w, status, "signin", p); err != nil {
+		a.Logger.Error("console", "error", err)
+	}
+}
+
+// signIn begins a session with a token. It returns what is wrong with it.
+func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (problem string) {
+	authorization := "Bearer " + token
+	id, err := a.Authenticator.Identify(authorization)
+	if err != nil || token == "" {
+		return "That token is not known here. It may have been removed, or not have been copied completely."
+	}
+	who, err := a.Authenticator.Caller(r.Context(), id)
+	if err != nil {
+		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
+		return "Nobody can sign in at the moment; the server's log says why."
+	}
+	caller := &session{a, authorization, id.Email, who}
+	if err := caller.MayLook(); err != nil {
+		return "The role of this token, " + string(who.Role) + ", has no console."
+	}
+	if old, ok := a.sessions.find(r); ok {
+		a.sessions.end(old.ID)
+	}
+	setSession(w, r, a.sessions.begin(caller, id.Email, r.RemoteAddr))
+	a.Logger.InfoContext(r.Context(), "console: signed in", "user_id", who.UserID, "address", r.RemoteAddr)
+	return ""
+}
+
+var errSignedOut = errors.New("nobody is signed in")
+
+// admitVisitor returns who looks at the console: whoever the proxy names, else whoever
+// has a session.
+func (a *api) admitVisitor(_ http.ResponseWriter, r *http.Request) (operator.ConsoleUser, error) {
+	if user, ok := a.TrustedHeader.user(r); ok {
+		_, err := a.Rates.Callers.Take(strings.ToLower(user.ID))
+		return user, err
+	}
+	if id, err := a.Authenticator.Identify(""); err == nil { // authentication is disabled
+		who, err := a.Authenticator.Caller(r.Context(), id)
+		user := a.visitor(&session{a, "", id.Email, who}, id.Email)
+		user.RoleName += "; authentication is disabled"
+		return user, err
+	}
+	s, ok := a.sessions.find(r)
+	if !ok {
+		if _, err := a.Rates.Strangers.Take(network(r.RemoteAddr)); err != nil {
+			return operator.ConsoleUser{}, err
+		}
+		return operator.ConsoleUser{}, errSignedOut
+	}
+	if _, err := a.Rates.Callers.Take(strings.ToLower(s.User)); err != nil {
+		return operator.ConsoleUser{}, err
+	}
+	who, err := a.Authenticator.Recheck(r.Context(), s.caller.authorization, s.caller.who)
+	if refused, ok := errors.AsType[*resource.Error](err); ok || err == nil && who.Role != s.caller.who.Role {
+		a.sessions.end(s.ID)
+		a.Logger.InfoContext(r.Context(), "console: session ended", "user_id", s.caller.who.UserID, "error", refused)
+		return operator.ConsoleUser{}, errSignedOut
+	}
+	if err != nil {
+		return operator.ConsoleUser{}, err
+	}
+	user := a.visitor(s.caller, s.User)
+	user.Session = s.ID
+	return user, nil
+}
+
+// visitor returns what a caller may do in the console.
+func (a *api) visitor(s *session, name string) operator.ConsoleUser {
+	user := operator.ConsoleUser{
+		Caller: operator.Caller{ID: s.who.UserID, Name: name}, RoleName: string(s.who.Role),
+		Admin: s.who.Role == resource.RoleAdmin,
+	}
+	if s.MayLook() == nil {
+		user.Role = operator.Viewer
+	}
+	if s.MayAct() == nil {
+		user.Role = operator.Manager
+	}
+	return user
+}
+
+// user returns whom a trusted proxy names.
+func (t *TrustedHeader) user(r *http.Request) (operator.ConsoleUser, bool) {
+	if t == nil {
+		return operator.ConsoleUser{}, false
+	}
+	given := r.Header.Values(t.Name)
+	address, err := netip.ParseAddrPort(r.RemoteAddr)
+	trusted := func(p netip.Prefix) bool { return p.Contains(address.Addr().Unmap()) }
+	if err != nil || len(given) != 1 || given[0] == "" || !slices.ContainsFunc(t.Networks, trusted) {
+		return operator.ConsoleUser{}, false
+	}
+	name := given[0]
+	role, ok := t.Roles[name]
+	if !ok {
+		role = t.Roles["*"]
+	}
+	user := operator.ConsoleUser{Caller: operator.Caller{ID: name, Name: name}, RoleName: role}
+	switch role {
+	case "reader":
+		user.Role = operator.Viewer
+	case "operator":
+		user.Role = operator.Manager
+	case "admin":
+		user.Role, user.Admin = operator.Manager, true
+	default:
+		user.RoleName = "none"
+	}
+	return user, true
+}

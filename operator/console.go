@@ -1,0 +1,299 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/console"
+	"github.com/tidings-dev/tidings/internal/limit"
+	"github.com/tidings-dev/tidings/internal/rest"
+)
+
+// ConsoleUser is a person who uses the console.
+type ConsoleUser struct {
+	Caller
+	// RoleName is shown as the role; empty means that of the Caller.
+	RoleName string
+	// Admin may reload the configuration and end sessions.
+	Admin bool
+	// Session identifies the session of a person who signed in; may be empty.
+	Session string
+}
+
+// ConsoleSession is the session of a person who signed in.
+type ConsoleSession struct {
+	ID            string
+	User, Address string
+	Since, Used   time.Time
+}
+
+// ConsoleOptions configures the console of Tidings' own server; a [Handler] needs none.
+type ConsoleOptions struct {
+	// Path is where the console is, such as "/console"; API is the address of the API's
+	// documentation.
+	Path, API string
+	Version   string
+	// Admit returns who makes a request. Unless they are known, pages lead to SignIn,
+	// which is the path of a page, or are refused if it is empty.
+	Admit  func(w http.ResponseWriter, r *http.Request) (ConsoleUser, error)
+	SignIn string
+	// Reload reads the configuration again; nil where that can't be done.
+	Reload func(context.Context) error
+	// Sessions lists those who are signed in, and EndSession ends a session; may be nil.
+	Sessions   func() []ConsoleSession
+	EndSession func(id string) bool
+}
+
+// ui serves the console.
+type ui struct {
+	*Service
+	api     *rest.API
+	options ConsoleOptions
+	base    string // path of the console, with a slash at the end
+}
+
+// asked is a request for a page.
+type asked struct {
+	*http.Request
+	w    http.ResponseWriter
+	user ConsoleUser
+	page *console.Page
+}
+
+// RegisterConsole adds the console to a mux, for Tidings' own server; other programs have
+// it from [Handler].
+func RegisterConsole(mux *http.ServeMux, api *rest.API, s *Service, o ConsoleOptions) {
+	u := &ui{Service: s, api: api, options: o, base: o.Path + "/"}
+	mux.HandleFunc("GET "+u.base+"assets/{file}", func(w http.ResponseWriter, r *http.Request) {
+		console.ServeAsset(w, r, r.PathValue("file"))
+	})
+	for pattern, page := range map[string]func(*asked) error{
+		"{$}": u.overview, "endpoints/{name}": u.endpoint, "endpoints/{name}/{verb}": u.askControl,
+		"events": u.eventList, "events/{event}": u.event, "attempts": u.attemptList,
+		"status": u.status, "find": u.find,
+	} {
+		mux.HandleFunc("GET "+u.base+pattern, u.serve(page, false))
+	}
+	for pattern, act := range map[string]func(*asked) error{
+		"endpoints/{name}/{verb}": u.control, "reload": u.reload,
+		"sessions/{id}/end": u.endSession,
+	} {
+		mux.HandleFunc("POST "+u.base+pattern, u.serve(act, true))
+	}
+	mux.HandleFunc("GET "+u.base+"live", u.live)
+	mux.HandleFunc("GET "+o.Path, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, u.base, http.StatusMovedPermanently)
+	})
+	mux.HandleFunc(u.base, u.serve(func(a *asked) error {
+		return notFound("there is no page %s", strings.TrimPrefix(a.URL.Path, u.base))
+	}, false))
+}
+
+// formLimit bounds the body of a form.
+const formLimit = 256 << 10
+
+// serve handles requests for a page, or a form that acts.
+func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		user, err := u.options.Admit(w, r)
+		a := &asked{Request: r, w: w, user: user}
+		a.page = u.newPage(a)
+		if err == nil && user.Role < Viewer {
+			err = errForbidden
+		}
+		if err != nil {
+			u.refuse(a, err)
+			return
+		}
+		if acts {
+			r.Body = http.MaxBytesReader(w, r.Body, formLimit)
+			if err = r.ParseForm(); err != nil {
+				err = invalid("form", "the form could not be read: %v", err)
+			} else if user.Role < Manager {
+				err = errForbidden
+			}
+		}
+		var leave func()
+		if err == nil {
+			leave, err = u.api.Limits.Requests.Enter(r.Context(), user.ID, 1)
+		}
+		if err == nil {
+			defer leave()
+			err = do(a)
+		}
+		if err != nil {
+			u.fail(a, err)
+		}
+	}
+}
+
+func (u *ui) newPage(a *asked) *console.Page {
+	p := &console.Page{
+		Title: "Tidings", Base: u.base, API: u.options.API, Version: u.options.Version, Now: time.Now(), Zone: time.UTC,
+		Self: a.URL.RequestURI(),
+		Who: console.Who{
+			Name: cmp.Or(a.user.Name, a.user.ID), Role: a.user.RoleName, Admin: a.user.Admin, SignOut: a.user.Session != "",
+		},
+	}
+	if p.Who.Role == "" {
+		p.Who.Role = map[Role]string{Viewer: "reader", Manager: "operator"}[a.user.Role]
+	}
+	if a.user.Role < Manager {
+		p.Who.Blocked = "Your role is " + p.Who.Role + ": you may look. Ask an admin, or sign in with another token."
+	}
+	if c, err := a.Cookie(zoneCookie); err == nil {
+		if name, err := url.QueryUnescape(c.Value); err == nil && len(name) < 64 {
+			if zone, err := time.LoadLocation(name); err == nil && zone != time.Local {
+				p.Zone = zone
+			}
+		}
+	}
+	return p
+}
+
+// The cookies of the console, besides that of a session.
+const (
+	zoneCookie = "tidings-zone" // the visitor's time zone, set by the script
+	noteCookie = "tidings-note" // how the last action ended
+)
+
+// show renders a page.
+func (u *ui) show(a *asked, status int, name, tab, title string, body any) error {
+	p := a.page
+	p.Title, p.Tab, p.Body = title, tab, body
+	if counts, err := u.log().ParkedCounts(a.Context()); err == nil {
+		for _, n := range counts {
+			p.Parked += n.Live
+		}
+	}
+	if c, err := a.Cookie(noteCookie); err == nil && p.Note == nil {
+		if text, err := base64.RawURLEncoding.DecodeString(c.Value); err == nil {
+			p.Note = new(console.Note)
+			if json.Unmarshal(text, p.Note) != nil {
+				p.Note = nil
+			}
+		}
+		http.SetCookie(a.w, &http.Cookie{Name: noteCookie, Path: u.base, MaxAge: -1})
+	}
+	return console.Render(a.w, status, name, p)
+}
+
+// done answers a form: it leads to a page that shows a note.
+func (u *ui) done(a *asked, to string, n console.Note) error {
+	n.Strong, n.Rest = clip(n.Strong), clip(n.Rest)
+	text, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	http.SetCookie(a.w, &http.Cookie{
+		Name: noteCookie, Value: base64.RawURLEncoding.EncodeToString(text), Path: u.base, MaxAge: 60, HttpOnly: true,
+		SameSite: http.SameSiteStrictMode, Secure: a.TLS != nil,
+	})
+	console.Protect(a.w.Header())
+	http.Redirect(a.w, a.Request, to, http.StatusSeeOther)
+	return nil
+}
+
+// clip bounds a text that goes into a cookie.
+func clip(text string) string {
+	if runes := []rune(text); len(runes) > 300 {
+		return string(runes[:300]) + "…"
+	}
+	return text
+}
+
+// back returns the page that a form was on, or another if it does not say.
+func (u *ui) back(a *asked, other string) string {
+	if from, err := url.Parse(a.Referer()); err == nil && from.Host == a.Host && strings.HasPrefix(from.Path, u.base) &&
+		from.Path != other {
+		return from.RequestURI()
+	}
+	return other
+}
+
+// refuse answers somebody who is not known, or may not look.
+func (u *ui) refuse(a *asked, err error) {
+	limited, isLimited := errors.AsType[*limit.RateError](err)
+	switch {
+	case isLimited:
+		a.w.Header().Set("Retry-After", rest.Seconds(limited.RetryAfter))
+		u.plain(a, http.StatusTooManyRequests, "Too many requests", limited.Error())
+	case errors.Is(err, errForbidden):
+		u.plain(a, http.StatusForbidden, "You may not look here", "The role "+a.page.Who.Role+" has no console.")
+	case u.options.SignIn != "":
+		to := a.page.Self
+		if a.Method != http.MethodGet {
+			to = u.back(a, u.base)
+		}
+		console.Protect(a.w.Header())
+		http.Redirect(a.w, a.Request, u.options.SignIn+"?to="+url.QueryEscape(to), http.StatusSeeOther)
+	default:
+		a.w.Header().Set("WWW-Authenticate", `Basic realm="Tidings", charset="UTF-8"`)
+		u.plain(a, http.StatusUnauthorized, "Sign in first", "This needs valid credentials.")
+	}
+}
+
+// missing is the body of a page that says why there is nothing.
+type missing struct{ Heading, Text, Link, LinkText string }
+
+// plain answers with a page that has a message alone.
+func (u *ui) plain(a *asked, status int, heading, text string) {
+	a.page.Alone = a.user.ID == ""
+	body := missing{heading, text, u.base, "Overview"}
+	a.page.Title, a.page.Body = heading, body
+	if err := console.Render(a.w, status, "missing", a.page); err != nil {
+		u.api.Logger.ErrorContext(a.Context(), "console", "error", err)
+	}
+}
+
+// fail answers with a page that says what went wrong.
+func (u *ui) fail(a *asked, err error) {
+	e, ours := errors.AsType[*Error](err)
+	busy, isBusy := errors.AsType[*limit.BusyError](err)
+	_, away := errors.AsType[*eventlog.UnavailableError](err)
+	switch {
+	case errors.Is(err, errForbidden):
+		u.plain(a, http.StatusForbidden, "You may not do this", a.page.Who.Blocked)
+	case ours && e.NotFound:
+		u.plain(a, http.StatusNotFound, "Not found", sentence(e.Message))
+	case ours && a.Method == http.MethodPost:
+		if err := u.done(a, u.back(a, u.base), console.Note{Kind: "warn", Strong: "Not done:", Rest: e.Error()}); err != nil {
+			u.api.Logger.ErrorContext(a.Context(), "console", "error", err)
+		}
+	case ours && e.Field != "":
+		u.plain(a, http.StatusUnprocessableEntity, "This does not work", sentence(e.Error()))
+	case ours:
+		u.plain(a, http.StatusConflict, "This does not work", sentence(e.Error()))
+	case isBusy:
+		a.w.Header().Set("Retry-After", rest.Seconds(busy.RetryAfter))
+		u.plain(a, http.StatusServiceUnavailable, "Tidings is busy", sentence(busy.Error()))
+	case away:
+		a.w.Header().Set("Retry-After", "5")
+		u.plain(a, http.StatusServiceUnavailable, "The database does not answer", "Tidings runs, and nothing is lost: "+
+			"whoever changes a resource gets an error. Deliveries go on by themselves.")
+	default:
+		u.api.Logger.ErrorContext(a.Context(), "console: request failed", "path", a.URL.Path, "error", err)
+		u.plain(a, http.StatusInternalServerError, "Something went wrong", "The server's log says what.")
+	}
+}
+
+// sentence begins a message with a capital letter and ends it with a full stop.
+func sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + text[1:] + "."
+}
+
+// actor is the context of what the person does.
+func (a *asked) actor() context.Context {
+	return WithActor(a.Context(), cmp.Or(a.user.Name, a.user.ID))
+}

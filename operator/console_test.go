@@ -1,0 +1,271 @@
+package operator_test
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/internal/console"
+	"github.com/tidings-dev/tidings/operator"
+	"github.com/tidings-dev/tidings/outbox"
+)
+
+var update = flag.Bool("update", false, "write the expected pages anew")
+
+// consolePages are the pages of the console, with their file names.
+var consolePages = map[string]string{
+	"overview": "", "overview-by-name": "?sort=name", "overview-week": "?range=7d",
+	"endpoint": "endpoints/books", "endpoint-down": "endpoints/down", "endpoint-filter": "endpoints/tenant",
+	"pause": "endpoints/books/pause", "test": "endpoints/books/test",
+	"events": "events", "events-filtered": "events?types=invoice.*&since=2h", "events-none": "events?resource=order/none",
+	"events-wrong": "events?types=shop.*&since=yesterday", "event": "events/invoice-7", "event-delivered": "events/order-1",
+	"attempts": "attempts", "attempts-failures": "attempts?outcome=failures&endpoint=books",
+	"attempts-wrong": "attempts?endpoint=book&outcome=late",
+	"status":         "status",
+	"missing":        "events/none", "no-page": "nothing/here",
+}
+
+// see requests a page as a browser does.
+func (w *world) see(who, page string) answer {
+	w.Helper()
+	return w.request(w.Context(), who, "GET", "/console/"+page, "", "Accept", "text/html")
+}
+
+// post sends a form as a browser does.
+func (w *world) post(who, page string, form url.Values) answer {
+	w.Helper()
+	return w.request(w.Context(), who, "POST", "/console/"+page, form.Encode(), "Sec-Fetch-Site", "same-origin",
+		"Content-Type", "application/x-www-form-urlencoded")
+}
+
+// sick makes a world where an invoice is a dead letter, and an endpoint is down.
+func (w *world) sick() {
+	w.Helper()
+	w.run()
+	w.tell(order("1", "bob"), order("2", "eve"), invoice("7"))
+	w.settled(3, "warehouse", "books", "tenant")
+	w.waitFor("down", func() bool {
+		e, err := w.service.Endpoint(w.Context(), "down")
+		return err == nil && e.State == "down"
+	})
+	w.waitFor("history", func() bool {
+		for _, name := range []string{"warehouse", "books", "tenant", "down"} {
+			page, err := w.service.Attempts(w.Context(), operator.Filter{Endpoint: name, Limit: 10})
+			if want := map[string]int{"warehouse": 3, "books": 3, "tenant": 1, "down": 1}[name]; err != nil ||
+				len(page.Items) < want {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// varying are the parts of pages that differ from run to run.
+var varying = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`<time [^>]*>[^<]*</time>`), "<time>…</time>"},
+	{regexp.MustCompile(`<svg viewBox="0 0 (600|1000|144|112)[^>]*>.*?</svg>`), "<svg>…</svg>"},
+	{regexp.MustCompile(`<svg class="(timing|spark)".*?</svg>`), "<svg>…</svg>"},
+	{
+		regexp.MustCompile(`[0-9,]+ delivered, [0-9,]+ attempts? failed|p50 [^<]* at last|nothing was sent|\d+ at most`),
+		"SUM",
+	},
+	{regexp.MustCompile(`<div class="y">.*?</div>`), `<div class="y">…</div>`},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "127.0.0.1:PORT"},
+	{regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b`), "UUID"},
+	{regexp.MustCompile(`assets/(\w+)\.[0-9a-f]{12}\.`), "assets/$1.HASH."},
+	{regexp.MustCompile(`\b\d+(\.\d+)? (ms|s|min)\b`), "DURATION"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`), "TIME"},
+	{regexp.MustCompile(`\b\d+\.\d\b`), "RATE"},
+	{regexp.MustCompile(`[\w.-]+/\d+/[0-9A-Z]{12}`), "REPLICA"},
+	{regexp.MustCompile(`<dd>[0-9A-Z]{26}</dd>`), "<dd>EPOCH</dd>"},
+	{regexp.MustCompile(`version [0-9,]{9,}|<td class="n">[0-9,]{15,}`), "VERSION"},
+	{regexp.MustCompile(`\d+ of \d+<small>requests`), "N of M<small>requests"},
+}
+
+// Every page shows what it showed before. "go test ./operator -run Console -update"
+// writes the pages anew; read the difference.
+func TestConsolePages(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.sick()
+	for name, page := range consolePages {
+		if name == "endpoint" || name == "attempts" {
+			continue // requests under way at once end in any order
+		}
+		got := w.see("op manager", page).text
+		for _, v := range varying {
+			got = v.pattern.ReplaceAllString(got, v.instead)
+		}
+		file := filepath.Join("testdata", "console", name+".html")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s differs from %s:\n%s", page, file, difference(string(want), got))
+		}
+	}
+}
+
+// difference shows the first lines that differ.
+func difference(want, got string) string {
+	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return fmt.Sprintf("line %d\nwant %s\ngot  %s", i+1, a[i], b[i])
+		}
+	}
+	return fmt.Sprintf("%d lines instead of %d", len(b), len(a))
+}
+
+var inline = regexp.MustCompile(`(?i)<[^>]*\s(style|on\w+)\s*=|<style|<script(?:[^>]*\ssrc=)?[^>]*>[^<]|javascript:`)
+
+// No page has a script, style or handler inline, loads anything from elsewhere, or is
+// kept by caches; each has one heading, and stays small.
+func TestConsolePolicy(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.sick()
+	elsewhere := regexp.MustCompile(`(?:src|action|formaction|hx-get)="([^"]*)"|<link [^>]*href="([^"]*)"`)
+	for name, page := range consolePages {
+		got := w.see("op manager", page)
+		if found := inline.FindString(got.text); found != "" {
+			t.Errorf("%s has %q", name, found)
+		}
+		for _, m := range elsewhere.FindAllStringSubmatch(got.text, -1) {
+			if to := m[1] + m[2]; !strings.HasPrefix(to, path+"/console/") {
+				t.Errorf("%s refers to %q", name, to)
+			}
+		}
+		if n := strings.Count(got.text, "<h1"); n != 1 {
+			t.Errorf("%s has %d headings", name, n)
+		}
+		if csp := got.header.Get("Content-Security-Policy"); csp != console.Policy {
+			t.Errorf("%s: policy %q", name, csp)
+		}
+		if got.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s may be cached", name)
+		}
+		if len(got.text) > 60_000 {
+			t.Errorf("%s has %d bytes", name, len(got.text))
+		}
+	}
+}
+
+// What each role may see and do: links and buttons say why not, and the server refuses.
+func TestConsoleRoles(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.sick()
+	for who, want := range map[string]int{
+		"": http.StatusUnauthorized, "x nobody": http.StatusForbidden, "x reader": http.StatusForbidden,
+		"x viewer": http.StatusOK, "x manager": http.StatusOK,
+	} {
+		for name, page := range consolePages {
+			got := w.see(who, page)
+			if allowed := got.status < 400 || got.status == 404 || got.status == 422; want == 200 != allowed ||
+				want != 200 && got.status != want {
+				t.Errorf("%q, %s: %d", who, name, got.status)
+			}
+		}
+	}
+	look := w.see("x viewer", "endpoints/books").text
+	if !strings.Contains(look, `aria-disabled="true" aria-describedby="ro"`) || !strings.Contains(look, `id="ro"`) ||
+		strings.Contains(look, `method="post"`) {
+		t.Errorf("a viewer's page: %s", look)
+	}
+	for act, form := range map[string]url.Values{
+		"endpoints/books/test": nil, "endpoints/books/pause": {"comment": {"why"}}, "endpoints/books/resume": nil,
+		"endpoints/down/enable": nil,
+	} {
+		for who, want := range map[string]int{
+			"": http.StatusUnauthorized, "x nobody": http.StatusForbidden, "x reader": http.StatusForbidden,
+			"x viewer": http.StatusForbidden, "x manager": http.StatusSeeOther,
+		} {
+			if got := w.post(who, act, form); got.status != want {
+				t.Errorf("%q, POST %s: %d, want %d", who, act, got.status, want)
+			}
+		}
+		cross := w.request(w.Context(), "x manager", "POST", "/console/"+act, form.Encode(), "Sec-Fetch-Site",
+			"cross-site", "Content-Type", "application/x-www-form-urlencoded")
+		if cross.status != http.StatusForbidden {
+			t.Errorf("POST %s from another site: %d", act, cross.status)
+		}
+	}
+}
+
+// Whatever a resource, a receiver or a visitor puts into a field is shown as text.
+func TestConsoleHostile(t *testing.T) {
+	const evil = `"><script>alert(1)</script><img src=x onerror=alert(1)>` + "\u202e'"
+	long := strings.Repeat("x", 64<<10)
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.run()
+	for i, id := range []string{evil, long[:200]} {
+		e := outbox.Event{
+			Type: "order", Action: "created", ID: id, URL: "/orders/" + url.PathEscape(id), EventID: fmt.Sprintf("e%d", i),
+			UserID: evil,
+		}
+		w.tell(e)
+	}
+	w.settled(2, "warehouse")
+	q := url.QueryEscape
+	for _, page := range []string{
+		"", "events", "events/e0", "events/1", "attempts", "endpoints/warehouse", "events?resource=" + q("order/"+evil),
+		"events?types=" + q(evil), "events?since=" + q(evil), "attempts?endpoint=" + q(evil), "attempts?outcome=" + q(evil),
+		"parked?reason=" + q(evil), "parked?" + q(evil) + "=1", "replays?plan=1&endpoint=" + q(evil), "find?q=" + q(evil),
+		"endpoints/" + url.PathEscape(evil), "events/" + url.PathEscape(evil), "nothing/" + url.PathEscape(evil),
+		"events?resource=" + long[:8000], "events?since=" + long[:8000], "parked/retry?event=" + q("1-"+evil),
+		"endpoints/warehouse/" + url.PathEscape(evil),
+	} {
+		got := w.see("op manager", page)
+		if got.status >= 500 || strings.Contains(got.text, "<script>") || strings.Contains(got.text, "<img") {
+			t.Errorf("%.80q: %d %.2000s", page, got.status, got.text)
+		}
+		if len(got.text) > 100_000 {
+			t.Errorf("%.80q: %d bytes", page, len(got.text))
+		}
+	}
+	got := w.post("op manager", "endpoints/warehouse/pause", url.Values{"comment": {evil}})
+	if got.status != http.StatusSeeOther {
+		t.Errorf("pause: %d %s", got.status, got.text)
+	}
+	if text := w.see("op manager", "endpoints/warehouse").text; strings.Contains(text, "<img") {
+		t.Errorf("the comment: %s", text)
+	}
+}
+
+// Assets are named by their content, and small.
+func TestConsoleAssets(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	page := w.see("op manager", "").text
+	found := regexp.MustCompile(path+`/console/assets/([^"]+)`).FindAllStringSubmatch(page, -1)
+	if len(found) != 5 {
+		t.Errorf("%d assets", len(found))
+	}
+	for _, m := range found {
+		got := w.see("", "assets/"+m[1])
+		if got.status != 200 || !strings.Contains(got.header.Get("Cache-Control"), "immutable") {
+			t.Errorf("%s: %d %v", m[1], got.status, got.header)
+		}
+		for name, limit := range map[string]int{"console.css": 25 << 10, "console.js": 5 << 10} {
+			stem, ext, _ := strings.Cut(name, ".")
+			if strings.HasPrefix(m[1], stem+".") && strings.HasSuffix(m[1], ext) && len(got.text) > limit {
+				t.Errorf("%s has %d bytes", name, len(got.text))
+			}
+		}
+	}
+	if got := w.see("", "assets/console.js"); got.status != 404 {
+		t.Errorf("an asset without its hash: %d", got.status)
+	}
+}
