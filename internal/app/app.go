@@ -143,6 +143,11 @@ func (a *App) handler(cfg *config.Config) http.Handler {
 		Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(),
 		Reload: a.Reload, Stopping: a.draining, BodyPace: a.options.Pace.Body, KeepAlive: a.options.KeepAlive,
 	}
+	if trusted := cfg.Console.TrustedHeader; trusted.Name != "" {
+		options.TrustedHeader = &httpapi.TrustedHeader{
+			Name: trusted.Name, Networks: trusted.Prefixes(), Roles: trusted.Roles,
+		}
+	}
 	operators := operator.Options{Logger: a.logger}
 	if a.platform != nil {
 		options.Resources, operators.ParseID = a.platform.resources, resource.ParseID

@@ -17,6 +17,8 @@ import (
 	"time"
 	"unicode"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/pgurl"
 	"github.com/tidings-dev/tidings/sender"
@@ -28,6 +30,7 @@ func (d *decoder) check(cfg *Config) {
 	d.checkMode(cfg)
 	d.checkServer(cfg)
 	d.checkAuth(cfg)
+	d.checkTrustedHeader(cfg.Console.TrustedHeader)
 	names := make(map[string]int)
 	for i := range cfg.Webhook.Endpoints {
 		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i), cfg.types, cfg.EndpointEgress())
@@ -226,6 +229,27 @@ func (d *decoder) checkAuth(cfg *Config) {
 		}
 		d.email(key+".user", t.User)
 		d.oneOf(key+".role", t.Role, "user", "developer", "admin")
+	}
+}
+
+func (d *decoder) checkTrustedHeader(t TrustedHeader) {
+	const key = "console.trusted_header"
+	switch {
+	case t.Name == "" && len(t.Networks)+len(t.Roles) > 0 && !d.isUnread(key+".name"):
+		d.at(key, "name is missing: the header in which the proxy names people")
+	case t.Name == "":
+		return
+	case !httpguts.ValidHeaderFieldName(t.Name):
+		d.at(key+".name", "expected the name of a header, such as X-Forwarded-User")
+	}
+	if len(t.Networks) == 0 && !d.isUnread(key+".networks") {
+		d.at(key, "networks is missing: the addresses of the proxy; anybody else could set the header, too")
+	}
+	if len(t.Roles) == 0 && !d.isUnread(key+".roles") {
+		d.at(key, `roles is missing: such as {sam@example.com: admin, "*": reader}`)
+	}
+	for user, role := range t.Roles {
+		d.oneOf(key+".roles."+user, role, "reader", "operator", "admin")
 	}
 }
 

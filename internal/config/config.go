@@ -6,6 +6,7 @@ package config
 
 import (
 	"crypto/sha256"
+	"net/netip"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -52,6 +53,7 @@ type Config struct {
 	Log            Log            `yaml:"log"`
 	Tracing        Tracing        `yaml:"tracing"`
 	Auth           Auth           `yaml:"auth"`
+	Console        Console        `yaml:"console"`
 	Webhook        Webhook        `yaml:"webhook"`
 	Egress         Egress         `yaml:"egress"`
 	Contexts       Contexts       `yaml:"contexts"`
@@ -118,6 +120,25 @@ type Token struct {
 	// publisher, reader, operator or admin.
 	Role string `yaml:"role"`
 }
+
+// Console is about the console in the browser.
+type Console struct {
+	TrustedHeader TrustedHeader `yaml:"trusted_header"`
+}
+
+// TrustedHeader is a header by which a proxy that signs people in names them.
+type TrustedHeader struct {
+	// Name is the header, such as "X-Forwarded-User"; empty means that there is none.
+	Name string `yaml:"name"`
+	// Networks are the addresses of such proxies.
+	Networks []Network `yaml:"networks"`
+	// Roles are the roles of people, and under "*" of all others: reader, operator or
+	// admin.
+	Roles map[string]string `yaml:"roles"`
+}
+
+// Prefixes returns the networks.
+func (t *TrustedHeader) Prefixes() []netip.Prefix { return prefixes(t.Networks) }
 
 // Webhook is where events go.
 type Webhook struct {

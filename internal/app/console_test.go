@@ -1,0 +1,151 @@
+package app_test
+
+import (
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/tidings-dev/tidings/internal/auth"
+)
+
+// visitor is somebody with a browser.
+type visitor struct {
+	*world
+	client *http.Client
+	header http.Header
+}
+
+func (w *world) visitor() *visitor {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &visitor{w, &http.Client{Jar: jar, CheckRedirect: stay}, http.Header{}}
+}
+
+// send opens a page, or sends a form if it is not nil.
+func (v *visitor) send(path string, form url.Values) *http.Response {
+	v.Helper()
+	method, body := http.MethodGet, ""
+	if form != nil {
+		method, body = http.MethodPost, form.Encode()
+	}
+	r, err := http.NewRequestWithContext(v.Context(), method, v.url+path, strings.NewReader(body))
+	if err != nil {
+		v.Fatal(err)
+	}
+	r.Header = v.header.Clone()
+	r.Header.Set("Accept", "text/html")
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+	}
+	response, err := v.client.Do(r)
+	if err != nil {
+		v.Fatal(err)
+	}
+	response.Body.Close()
+	return response
+}
+
+// expect checks the status of a page or form, and where it leads.
+func (v *visitor) expect(path string, form url.Values, status int, to string) *http.Response {
+	v.Helper()
+	got := v.send(path, form)
+	if got.StatusCode != status || got.Header.Get("Location") != to {
+		v.Errorf("%s: %d to %q, want %d to %q", path, got.StatusCode, got.Header.Get("Location"), status, to)
+	}
+	return got
+}
+
+// A token becomes a session, which ends with it.
+func TestConsoleSignIn(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, map[string]any{}, option(reloads))
+	v := w.visitor()
+	v.expect("/", nil, 303, "/console/")
+	v.expect("/console", nil, 301, "/console/")
+	v.expect("/console/events?types=provider.*", nil, 303, "/console/sign-in?to=%2Fconsole%2Fevents%3Ftypes%3Dprovider.%2A")
+	v.expect("/console/sign-in", nil, 200, "")
+	for _, token := range []string{"", "unknown", "ann"} { // a user has no console
+		v.expect("/console/sign-in", url.Values{"token": {token}}, 401, "")
+	}
+	for _, to := range []string{"//evil.example/console/", "https://evil.example", "/api/v1/users", `/console/\evil`} {
+		got := w.visitor().send("/console/sign-in", url.Values{"token": {"admin"}, "to": {to}})
+		if at := got.Header.Get("Location"); at != "/console/" {
+			t.Errorf("to %q leads to %q", to, at)
+		}
+	}
+	in := v.expect("/console/sign-in", url.Values{"token": {" admin\n"}, "to": {"/console/events"}}, 303, "/console/events")
+	cookie := in.Cookies()[0]
+	if !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode || cookie.Secure || cookie.Name != "tidings" ||
+		strings.Contains(cookie.Value, "admin") {
+		t.Errorf("cookie %v", cookie)
+	}
+	tls := w.visitor()
+	tls.header.Set("X-Forwarded-Proto", "https")
+	secure := tls.send("/console/sign-in", url.Values{"token": {"admin"}}).Cookies()[0]
+	if !secure.Secure || secure.Name != "__Host-tidings" || secure.Path != "/" {
+		t.Errorf("cookie behind TLS %v", secure)
+	}
+	for _, page := range []string{"", "endpoints/receiver", "events", "attempts", "status"} {
+		v.expect("/console/"+page, nil, 200, "")
+	}
+	v.expect("/api/v1/providers", nil, 401, "") // the cookie is for the console alone
+	v.expect("/console/reload", url.Values{}, 303, "/console/status")
+
+	other := w.visitor()
+	other.expect("/console/sign-in", url.Values{"token": {"admin"}}, 303, "/console/")
+	other.expect("/console/sign-out", url.Values{}, 303, "/console/sign-in")
+	other.expect("/console/status", nil, 303, "/console/sign-in?to=%2Fconsole%2Fstatus")
+
+	// The session ends once its token is gone.
+	w.settings["auth"] = map[string]any{"tokens": []any{
+		map[string]any{"sha256": auth.Hash("next"), "user": "admin@example.com", "role": "admin"},
+	}}
+	w.configure()
+	v.expect("/console/reload", url.Values{}, 303, "/console/status")
+	v.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
+
+	guesser := w.visitor()
+	status := 0
+	for range 40 {
+		if status = guesser.send("/console/sign-in", url.Values{"token": {"guess"}}).StatusCode; status == 429 {
+			break
+		}
+	}
+	if status != 429 {
+		t.Errorf("guesses end with %d", status)
+	}
+}
+
+// A proxy that is trusted names people, and nobody else does.
+func TestConsoleTrustedHeader(t *testing.T) {
+	t.Parallel()
+	trusted := func(network string) *world {
+		return newWorld(t, map[string]any{"console": map[string]any{"trusted_header": map[string]any{
+			"name": "X-Forwarded-User", "networks": []any{network},
+			"roles": map[string]any{"sam@example.com": "admin", "li@example.com": "operator", "*": "reader"},
+		}}})
+	}
+	w := trusted("127.0.0.0/8")
+	for user, want := range map[string]struct{ pause, reload int }{
+		"sam@example.com": {303, 303}, "li@example.com": {303, 403}, "eve@example.com": {403, 403},
+	} {
+		v := w.visitor()
+		v.header.Set("X-Forwarded-User", user)
+		v.expect("/console/", nil, 200, "")
+		if got := v.send("/console/endpoints/receiver/pause", url.Values{}).StatusCode; got != want.pause {
+			t.Errorf("%s pauses: %d, want %d", user, got, want.pause)
+		}
+		if got := v.send("/console/reload", url.Values{}).StatusCode; got != want.reload {
+			t.Errorf("%s reloads: %d, want %d", user, got, want.reload)
+		}
+	}
+	stranger := trusted("10.0.0.0/8").visitor()
+	stranger.header.Set("X-Forwarded-User", "sam@example.com")
+	stranger.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
+}
