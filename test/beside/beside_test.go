@@ -63,11 +63,15 @@ type world struct {
 	app      string // as the application's role, which has no right on the schema of Tidings
 	db       *sql.DB
 	settings string        // the file of the relay
-	ended    chan struct{} // closed when the relay has ended
+	process  *exec.Cmd     // the relay
+	log      *bytes.Buffer // what it says; to be read when it has ended
+	err      error         // how it ended
+	ended    chan struct{} // closed when it has ended
 	marks    int           // made by [world.all]
 
 	mu      sync.Mutex
 	arrived []tidings.Event // in order, with duplicates, without those of [last]
+	ids     map[string]bool // of those
 	marked  string          // the resource of the latest of those
 	more    chan struct{}   // closed, and replaced, with each
 }
@@ -79,7 +83,7 @@ const role = "beside_application"
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, url: testdb.Postgres(t), more: make(chan struct{})}
+	w := &world{T: t, url: testdb.Postgres(t), more: make(chan struct{}), ids: make(map[string]bool)}
 	w.app = strings.Replace(w.url, "tidings@", role+"@", 1)
 	var err error
 	if w.db, err = sql.Open("pgx", w.url); err != nil {
@@ -124,6 +128,7 @@ func (w *world) receiver() string {
 			w.marked = e.ResourceID
 		} else {
 			w.arrived = append(w.arrived, e)
+			w.ids[e.ID] = true
 		}
 		close(w.more)
 		w.more = make(chan struct{})
@@ -150,21 +155,11 @@ func (w *world) relay(settings map[string]any) {
 		w.Fatal(err)
 	}
 	w.run(w.tidings("attach"))
-	relay, log := w.tidings("relay"), new(bytes.Buffer)
-	relay.Stdout, relay.Stderr = log, log
-	child.EndWithUs(relay, syscall.SIGKILL)
-	if err := relay.Start(); err != nil {
-		w.Fatal(err)
-	}
-	w.ended = make(chan struct{})
-	go func() {
-		err = relay.Wait()
-		close(w.ended)
-	}()
+	w.start()
 	w.Cleanup(func() {
-		_ = relay.Process.Signal(syscall.SIGTERM)
-		if <-w.ended; err != nil || w.Failed() {
-			w.Errorf("the relay ended with %v; it said:\n%.5000s", err, log)
+		_ = w.process.Process.Signal(syscall.SIGTERM)
+		if <-w.ended; w.err != nil || w.Failed() {
+			w.Errorf("the relay ended with %v; it said:\n%.5000s", w.err, w.log)
 		}
 	})
 	// An endpoint gets what is written after its relay saw it first.
@@ -172,6 +167,30 @@ func (w *world) relay(settings map[string]any) {
 		w.mark("begin")
 		return w.marked != ""
 	})
+}
+
+// start starts the relay.
+func (w *world) start() {
+	w.Helper()
+	process, log, ended := w.tidings("relay"), new(bytes.Buffer), make(chan struct{})
+	process.Stdout, process.Stderr = log, log
+	child.EndWithUs(process, syscall.SIGKILL)
+	if err := process.Start(); err != nil {
+		w.Fatal(err)
+	}
+	w.process, w.log, w.ended = process, log, ended
+	go func() {
+		w.err = process.Wait()
+		close(ended)
+	}()
+}
+
+// kill ends the relay at once, and starts another one.
+func (w *world) kill() {
+	w.Helper()
+	_ = w.process.Process.Kill()
+	<-w.ended
+	w.start()
 }
 
 // tidings is a command of Tidings, with the settings of the relay.
