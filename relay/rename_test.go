@@ -10,9 +10,9 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// An endpoint keeps its cursor and its backlog if its name changes twice at the same
-// time: whoever was overtaken decides anew.
-func TestRenamesAtTheSameTime(t *testing.T) {
+// An endpoint keeps its cursor and its backlog if its name changes twice, even at the
+// same time: whoever was overtaken decides anew.
+func TestTwoRenames(t *testing.T) {
 	old, next := endpoint("example.com/a", nil), endpoint("example.com/b", nil)
 	old.URL, next.URL = "https://example.com/a", "https://example.com/b"
 	update := func(t *testing.T, p *process, r relay.Sender, endpoints ...relay.Endpoint) {
@@ -55,6 +55,25 @@ func TestRenamesAtTheSameTime(t *testing.T) {
 			late.beforePrepare(func() { time.Sleep(30 * time.Second) })
 			late.goOn()
 			update(t, late, r, next)
+		},
+		"a cursor_from that was left there": func(t *testing.T, c *cluster, r relay.Sender) {
+			p, corrected := c.start(t, r, old), next
+			corrected.CursorFrom = "example.com/older"
+			update(t, p, r, corrected)
+		},
+		"a replica that missed two renames": func(t *testing.T, c *cluster, r relay.Sender) {
+			now, late := c.start(t, r, old), c.start(t, r, old)
+			time.Sleep(time.Second)
+			late.stop()
+			between, last := next, next
+			between.Name, last.CursorFrom = "example.com/between", "example.com/between"
+			update(t, now, r, between)
+			time.Sleep(time.Minute)
+			update(t, now, r, last)
+			now.exit()
+			late.goOn()
+			time.Sleep(time.Minute) // it has undone both
+			update(t, late, r, last)
 		},
 		"a new epoch": func(t *testing.T, c *cluster, r relay.Sender) {
 			c.start(t, r, old).exit()

@@ -25,8 +25,9 @@ type Left struct {
 func (l Left) Backlog() bool { return l.Behind > 0 || l.Parked }
 
 // Successors returns, by name, which new endpoint succeeds which removed one: the
-// new one whose CursorFrom names it; or else the only new one on a host, if only
-// one was removed there, or only one of those has a backlog. A removed endpoint's
+// new one whose CursorFrom names it; or else the only new one without CursorFrom on
+// a host, if only one was removed there, or only one of those has a backlog. The
+// caller clears a CursorFrom of which no cursor is kept. A removed endpoint's
 // host is known only if its name is derived from its URL. unclear holds the
 // candidates of each removed endpoint without a unique successor.
 func Successors(left []Left, added []Endpoint) (successor map[string]string, unclear map[string][]string) {
@@ -134,12 +135,6 @@ func (r *Relay) succeed(
 	}
 	successor, unclear := Successors(left, added)
 	for old, name := range successor {
-		c, kept := known[old]
-		if !kept {
-			r.logger.Warn("cursor_from names an endpoint of which no cursor is kept; this one begins as a new one",
-				"endpoint", name, "cursor_from", old)
-			continue
-		}
 		switch renamed, err := r.log.Rename(ctx, old, name); {
 		case err != nil:
 			return nil, err
@@ -149,7 +144,8 @@ func (r *Relay) succeed(
 		delete(configured, old)
 		configured[name] = true
 		r.logger.Info("endpoint goes on where one stopped that is not configured any more",
-			"endpoint", name, "former", old, "cursor", c.Sequence, "behind", max(setup.Head-c.Sequence, 0))
+			"endpoint", name, "former", old, "cursor", known[old].Sequence,
+			"behind", max(setup.Head-known[old].Sequence, 0))
 	}
 	for _, l := range left {
 		if successor[l.Name] == "" && l.Backlog() {
@@ -159,7 +155,8 @@ func (r *Relay) succeed(
 	return configured, nil
 }
 
-// added returns the endpoints without a cursor.
+// added returns the endpoints without a cursor. Their CursorFrom is empty if no cursor
+// of that name is kept.
 func (r *Relay) added(
 	endpoints []Endpoint, known map[string]eventlog.Cursor, configured map[string]bool,
 ) (added []Endpoint, err error) {
@@ -173,6 +170,11 @@ func (r *Relay) added(
 				fmt.Errorf("endpoint %s: its cursor can't be that of %s, which is configured, too", e.Name,
 					e.CursorFrom)
 		case !has:
+			if e.CursorFrom != "" && !other { // it may have been left there since an earlier change
+				r.logger.Warn("cursor_from has no effect: no cursor of the endpoint that it names is kept",
+					"endpoint", e.Name, "cursor_from", e.CursorFrom)
+				e.CursorFrom = ""
+			}
 			added = append(added, e)
 		case other:
 			r.logger.Warn("cursor_from has no effect: the endpoint has a cursor of its own; "+

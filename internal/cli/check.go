@@ -136,9 +136,15 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 			continue
 		}
 		begins[e.Name] = e.Start
+		from := e.CursorFrom
+		if from != "" && known[from] == nil {
+			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, of which the server keeps no cursor\n",
+				e.Name, from)
+			from = ""
+		}
 		added = append(added, relay.Endpoint{
 			Endpoint:   tidings.Endpoint{Name: e.Name, URL: e.URL},
-			CursorFrom: e.CursorFrom,
+			CursorFrom: from,
 		})
 	}
 	var left []relay.Left
@@ -150,13 +156,8 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 	successor, unclear := relay.Successors(left, added)
 	for _, old := range slices.Sorted(maps.Keys(successor)) {
 		name := successor[old]
-		if e := known[old]; e != nil {
-			fmt.Fprintf(c.out, "endpoint %s goes on where %s stops, %d events behind\n", name, old, e.LagEvents)
-			delete(begins, name)
-		} else {
-			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, of which the server keeps no cursor\n",
-				name, old)
-		}
+		fmt.Fprintf(c.out, "endpoint %s goes on where %s stops, %d events behind\n", name, old, known[old].LagEvents)
+		delete(begins, name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(begins)) {
 		fmt.Fprintf(c.out, "endpoint %s is new and begins with %s\n", name, beginning(begins[name]))
