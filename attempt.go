@@ -88,7 +88,8 @@ type Outcome struct {
 	// Resent is set if the request was sent twice: the reused connection on
 	// which it was sent first died before any response.
 	Resent bool
-	// Response is the beginning of the response body, at most 1 KiB.
+	// Response is the beginning of the response body: at most 200 characters, without
+	// control characters and without the endpoint's secrets.
 	Response []byte
 	// Detail explains the reason in the log where necessary, for example with
 	// the setting that blocked an address. It contains no URL, header or

@@ -23,6 +23,9 @@ type Control struct {
 	By, Comment string
 	// Until is when the endpoint is enabled again by itself; zero for never.
 	Until time.Time
+	// Parked is when an operator last retried or discarded parked events of the
+	// endpoint; SaveControl leaves it unchanged.
+	Parked time.Time
 }
 
 // DisabledAt returns why the endpoint is disabled at a time; empty if it is enabled.
@@ -60,6 +63,8 @@ type Replay struct {
 	Endpoint string
 	// Dead selects the endpoint's dead letters instead of events of the log.
 	Dead bool
+	// Missed selects events that were never delivered, as far as the history says.
+	Missed bool
 	// From and To are the first and last position of the range.
 	From, To int64
 	// Since and Until limit the times of events; zero for no limit.
@@ -68,8 +73,13 @@ type Replay struct {
 	Patterns []string
 	Resource string
 	// Position is the progress: everything that matches up to it was sent.
-	Position          int64
-	Delivered, Failed int64
+	Position int64
+	// Total is how many events it sends; 0 if unknown.
+	Total int64
+	// Attempts counts the requests, Delivered and Failed the events, and Skipped the
+	// events that were left to the endpoint's own deliveries, since they were still
+	// waiting.
+	Attempts, Delivered, Failed, Skipped int64
 	// Expired is the number of positions that expired before they could be sent.
 	Expired int64
 	// Reason is why the last failed event failed.
@@ -123,6 +133,10 @@ type Replays interface {
 	// current state, since the replay may have been canceled. It needs the lease of
 	// the endpoint's first partition.
 	SaveReplay(ctx context.Context, l Lease, r Replay) (ReplayState, error)
+	// Settled calls found with the positions in a range that were delivered to an
+	// endpoint, merged or discarded, as far as the history says; in no order, and
+	// possibly several times.
+	Settled(ctx context.Context, endpoint string, from, to int64, found func(int64)) error
 }
 
 // ReplayKeeper creates and cancels replays.

@@ -95,16 +95,11 @@ type Archive interface {
 	Expirer
 	ReplayKeeper
 	Journal
+	ParkedKeeper
 	// Unnumbered returns how many committed events have no position yet.
 	Unnumbered(ctx context.Context) (int64, error)
 	// Gaps returns the newest gaps.
 	Gaps(ctx context.Context, limit int) ([]Gap, error)
-	// ParkedCounts returns the number of parked events by endpoint. The counts are
-	// maintained as events change, so the call is cheap however many there are.
-	ParkedCounts(ctx context.Context) (map[string]ParkedCount, error)
-	// DiscardDead removes an endpoint's dead letters: the one at a position or,
-	// with 0, all of them. It returns how many were removed, also with an error.
-	DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error)
 	// ReadHistory returns the records of the newest blocks that may match the
 	// filter, newest block first and in order within a block, and the id of the
 	// oldest of these blocks, or 0 if there are none.

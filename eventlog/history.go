@@ -12,8 +12,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/jsontext"
 )
 
-// Record is one entry of the history: an attempt, or a merge of one event into
-// another.
+// Record is one entry of the history: an attempt, a merge of one event into another,
+// or a discarded event.
 type Record struct {
 	Endpoint string    `json:"-"`
 	At       time.Time `json:"at"`
@@ -21,17 +21,23 @@ type Record struct {
 	EventID  string    `json:"event_id"`
 	Event    string    `json:"event"`
 	Resource string    `json:"resource"`
-	// Outcome is a verdict's name, or "merged".
+	// Outcome is a verdict's name, "merged" or "discarded".
 	Outcome string `json:"outcome"`
 	Attempt int    `json:"attempt,omitempty"`
 	Replay  bool   `json:"replay,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	// Detail explains the reason.
+	Detail  string `json:"detail,omitempty"`
 	Status  int    `json:"status,omitempty"`
 	Address string `json:"address,omitempty"`
 	// Resent means that the request was sent twice within the attempt because the
 	// first connection broke before a response.
-	Resent   bool   `json:"resent,omitempty"`
+	Resent bool `json:"resent,omitempty"`
+	// Response is the beginning of the receiver's answer to an attempt that failed.
 	Response string `json:"response,omitempty"`
+	// By is who discarded the event, and Comment the reason given.
+	By      string `json:"by,omitempty"`
+	Comment string `json:"comment,omitempty"`
 	// MergedInto is the position of the event that this one was merged into.
 	MergedInto int64 `json:"merged_into,omitempty"`
 
@@ -43,8 +49,18 @@ type Record struct {
 	Total     int64 `json:"total_us,omitempty"`
 }
 
-// Merged is the outcome of an event that was merged into another.
-const Merged = "merged"
+// Outcomes besides verdicts.
+const (
+	// Merged is the outcome of an event that was merged into another.
+	Merged = "merged"
+	// Discarded is the outcome of a parked event that an operator discarded.
+	Discarded = "discarded"
+)
+
+// Failed reports whether the record is of an attempt that failed.
+func (r *Record) Failed() bool {
+	return r.Outcome != Merged && r.Outcome != Discarded && r.Outcome != tidings.Delivered.String()
+}
 
 // appendJSON appends the record as JSON. encoding/json takes ten times as long,
 // which would slow down deliveries.
@@ -74,12 +90,15 @@ func (r *Record) appendJSON(b []byte) []byte {
 		b = append(b, `,"replay":true`...)
 	}
 	text("reason", r.Reason)
+	text("detail", r.Detail)
 	number("status", int64(r.Status))
 	text("address", r.Address)
 	if r.Resent {
 		b = append(b, `,"resent":true`...)
 	}
 	text("response", r.Response)
+	text("by", r.By)
+	text("comment", r.Comment)
 	number("merged_into", r.MergedInto)
 	number("dns_us", r.DNS)
 	number("connect_us", r.Connect)
@@ -100,7 +119,7 @@ type HistoryBlock struct {
 	// Lowest and Highest bound the positions of its events.
 	Lowest, Highest int64
 	Records         int
-	// Failures counts the records that are neither delivered nor merged.
+	// Failures counts the records of attempts that failed.
 	Failures int
 
 	text []byte
@@ -114,7 +133,7 @@ func (h *HistoryBlock) Add(r Record) {
 	h.Last = r.At
 	h.Lowest, h.Highest = min(h.Lowest, r.Sequence), max(h.Highest, r.Sequence)
 	h.Records++
-	if r.Outcome != Merged && r.Outcome != tidings.Delivered.String() {
+	if r.Failed() {
 		h.Failures++
 	}
 	h.text = append(r.appendJSON(h.text), '\n')

@@ -96,8 +96,17 @@ func (s *Service) checkReplay(in *NewReplay) (err error) {
 	if in.Events != nil && len(in.Events) == 0 {
 		return invalid("events", "lists no pattern; leave it out for every event")
 	}
-	if in.Event != "" && (in.Dead || in.Events != nil || in.Resource != "" || in.Since != nil || in.Until != nil) {
-		return invalid("event", "names one event; leave out dead, events, resource, since and until")
+	some := in.Events != nil || in.Resource != "" || in.Since != nil || in.Until != nil
+	switch {
+	case in.Event != "" && (in.Dead || in.Missed || some):
+		return invalid("event", "names one event; leave out dead, missed, events, resource, since and until")
+	case in.Dead && in.Missed:
+		return invalid("missed", "does not go with dead: dead letters were never delivered")
+	case in.All && (in.Event != "" || in.Dead || in.Missed || some):
+		return invalid("all", "means every event of the log; leave out the rest, or all")
+	case !in.All && in.Event == "" && !in.Dead && !in.Missed && !some:
+		return invalid("since", "say what to send: since, until, events, resource, dead, missed or event; all means "+
+			"every event of the log")
 	}
 	if in.Resource, err = s.checkResource(in.Resource, false); err != nil {
 		return err

@@ -34,7 +34,9 @@ func TestCollector(t *testing.T) {
 		w.run()
 		w.tell(order("1", "bob"), invoice("1"))
 		w.settled(2, "warehouse", "books", "tenant")
-		if _, err := w.service.Discard(w.Context(), "books", operator.NewDiscard{All: true}); err != nil {
+		discard := operator.DiscardParked{All: true, Comment: "obsolete"}
+		discard.Endpoint = "books"
+		if _, err := w.service.DiscardParked(w.Context(), discard); err != nil {
 			w.Fatal(err)
 		}
 		got := series(w.T, registry)

@@ -175,7 +175,8 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		return nil, err
 	}
 	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Limit: 1}
-	blocks.Failures = f.Outcome != "" && f.Outcome != tidings.Delivered.String() && f.Outcome != eventlog.Merged
+	blocks.Failures = f.Outcome != "" &&
+		!slices.Contains([]string{tidings.Delivered.String(), eventlog.Merged, eventlog.Discarded}, f.Outcome)
 	from := attemptCursor{f.Before / blockRecords, int(f.Before % blockRecords)}
 	if f.Before > 0 {
 		_, newest, err := s.log().ReadHistory(ctx, eventlog.HistoryFilter{Limit: 1})
@@ -240,69 +241,8 @@ func (c attemptCursor) before() int64 { return c.block*blockRecords + int64(c.le
 
 // wantsRecord reports whether the filter matches a record. Its event must be an id.
 func (f *Filter) wantsRecord(r eventlog.Record) bool {
-	failure := r.Outcome != tidings.Delivered.String() && r.Outcome != eventlog.Merged
 	return f.wants(r.Event, r.Resource, r.At) && (f.Event == "" || f.Event == r.EventID) &&
-		(f.Outcome == "" || f.Outcome == r.Outcome || f.Outcome == "failures" && failure)
-}
-
-// Parked is a parked event in the operator API.
-type Parked struct {
-	Event
-	Endpoint string `json:"endpoint"`
-	Attempts int    `json:"attempts"`
-	Next     string `json:"next,omitempty" doc:"When it is tried again; left out for one that waits behind another, and for a dead letter."`
-	Dead     string `json:"dead,omitempty" doc:"When it was given up."`
-	Reason   string `json:"reason,omitempty"`
-}
-
-// ParkedPage is a page of parked events, in log order.
-type ParkedPage struct {
-	Items []Parked `json:"items" nullable:"false"`
-	// Next is the value of after for the next page.
-	Next string `json:"next,omitempty" doc:"The after of the next page; left out on the last. Its form may change."`
-}
-
-// Parked returns parked events in log order, or only dead letters. after is the
-// Next of the previous page, or a position, and may be empty.
-func (s *Service) Parked(
-	ctx context.Context, endpoint string, dead bool, after string, limit int,
-) (*ParkedPage, error) {
-	if err := s.checkEndpoint(ctx, endpoint); err != nil {
-		return nil, err
-	}
-	f := eventlog.ParkedFilter{Endpoint: endpoint, Dead: dead, Limit: limit + 1}
-	if after != "" {
-		var position string
-		var err error
-		position, f.AfterEndpoint, _ = strings.Cut(after, "-")
-		if f.After, err = strconv.ParseInt(position, 10, 64); err != nil || f.After < 0 {
-			return nil, invalid("after", "expected the next of a page, or a position: a whole number")
-		}
-		head, err := s.log().Advance(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if f.After > head {
-			return nil, invalid("after", "the log ends at %d", head)
-		}
-	}
-	rows, err := s.log().Parked(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	page := &ParkedPage{Items: []Parked{}}
-	for i, r := range rows {
-		if i == limit {
-			last := rows[i-1]
-			page.Next = fmt.Sprintf("%d-%s", last.Event.Sequence, last.Endpoint)
-			break
-		}
-		page.Items = append(page.Items, Parked{
-			Event: newEvent(r.Event), Endpoint: r.Endpoint, Attempts: r.Attempts, Next: stamp(r.Next),
-			Dead: stamp(r.Dead), Reason: r.Reason,
-		})
-	}
-	return page, nil
+		(f.Outcome == "" || f.Outcome == r.Outcome || f.Outcome == "failures" && r.Failed())
 }
 
 // Explanation is what happened to an event, for every endpoint.
@@ -316,7 +256,7 @@ type Explained struct {
 	Endpoint string `json:"endpoint"`
 	// Pattern is the pattern that matched.
 	Pattern string `json:"pattern,omitempty"`
-	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,waiting,expired,settled" doc:"settled: done with before the history that is kept."`
+	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,discarded,waiting,expired,settled" doc:"settled: done with before the history that is kept."`
 	// Because explains it in a sentence.
 	Because    string    `json:"because"`
 	MergedInto int64     `json:"merged_into,omitempty"`
@@ -381,7 +321,7 @@ func (s *Service) explain(
 	switch {
 	case len(rows) > 0:
 		return s.explainParked(ctx, rows[0], x)
-	case x.delivered():
+	case x.finished():
 	case settled(e, state):
 		x.Fate, x.Because = "settled", "the cursor has passed it, and no history of it is kept"
 		for _, g := range gaps {
@@ -410,10 +350,13 @@ func settled(e tidings.Event, state *Endpoint) bool {
 	return false
 }
 
-// delivered looks for a successful attempt or a merge.
-func (x *Explained) delivered() bool {
+// finished looks for a successful attempt, a merge or a discard.
+func (x *Explained) finished() bool {
 	for _, a := range x.Attempts {
 		switch a.Outcome {
+		case eventlog.Discarded:
+			x.Fate, x.Because = "discarded", fmt.Sprintf("an operator discarded it at %s: %s", stamp(a.At), a.Comment)
+			return true
 		case tidings.Delivered.String():
 			x.Fate, x.Because = "delivered", fmt.Sprintf("delivered at %s, attempt %d", stamp(a.At), a.Attempt)
 			return true
@@ -431,11 +374,11 @@ func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explai
 	case !r.Dead.IsZero():
 		x.Fate = "dead"
 		x.Because = fmt.Sprintf("given up at %s after %d attempts, the last of which failed with %s",
-			stamp(r.Dead), r.Attempts, r.Reason)
+			stamp(r.Dead), r.Attempts, whyFailed(r))
 	case r.Attempts > 0:
 		x.Fate, x.Until = "parked", stamp(r.Next)
 		x.Because = fmt.Sprintf("attempt %d failed with %s; it is tried again at %s", r.Attempts,
-			r.Reason, stamp(r.Next))
+			whyFailed(r), stamp(r.Next))
 	default:
 		x.Fate = "behind"
 		first, err := s.log().NextParked(ctx, r.Endpoint, r.Event, 1)
@@ -448,4 +391,16 @@ func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explai
 		x.Because = fmt.Sprintf("it waits behind the event at position %d of the same resource", x.Behind)
 	}
 	return nil
+}
+
+// whyFailed returns the reason, the detail and the answer of a failure as text.
+func whyFailed(r eventlog.Retry) string {
+	text := r.Reason
+	if r.Detail != "" {
+		text += " (" + r.Detail + ")"
+	}
+	if r.Response != "" {
+		text += fmt.Sprintf(", answered %q", r.Response)
+	}
+	return text
 }

@@ -26,6 +26,7 @@ func Register(api *rest.API, s *Service) (streams func(http.Handler) http.Handle
 	o := &operations{s, api}
 	o.addEndpoints()
 	o.addEvents()
+	o.addParked()
 	o.addReplays()
 	o.addJournal()
 	f := &feed{API: api, types: s.types, source: func() source { return live{s.relay(), s.log()} }}
@@ -127,15 +128,6 @@ func (o *operations) addEndpoints() {
 	act(o.api, rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/test", "testEndpoint",
 		"Send a webhook.ping, and see what comes of it"),
 		func(ctx context.Context, who string, in *byName) (*Tried, error) { return o.Test(ctx, in.Name, who) })
-	discard := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/discard", "discardDeadLetters",
-		"Remove dead letters of an endpoint: one, or all")
-	act(o.api, discard, func(ctx context.Context, _ string, in *struct {
-		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
-		Body NewDiscard
-	},
-	) (*Discarded, error) {
-		return o.Discard(ctx, in.Name, in.Body)
-	})
 }
 
 func (o *operations) addEvents() {
@@ -162,7 +154,7 @@ func (o *operations) addEvents() {
 		func(ctx context.Context, in *struct {
 			Listing
 			Endpoint string `query:"endpoint"`
-			Outcome  string `query:"outcome" enum:"failures,delivered,merged,gone,throttled,unauthorized,rejected,refused,failed,unreachable,blocked"`
+			Outcome  string `query:"outcome" enum:"failures,delivered,merged,discarded,gone,throttled,unauthorized,rejected,refused,failed,unreachable,blocked"`
 			Event    string `query:"event" doc:"The webhook-id or position of one event."`
 		},
 		) (*Page[Attempt], error) {
@@ -175,28 +167,24 @@ func (o *operations) addEvents() {
 				return o.Attempts(ctx, f)
 			})
 		})
-	look(o.api, rest.Operation(http.MethodGet, "/webhooks/parked", "listParked",
-		"List events that failed on their own, and dead letters"),
-		func(ctx context.Context, in *struct {
-			Endpoint string `query:"endpoint"`
-			Dead     bool   `query:"dead" doc:"Dead letters only."`
-			After    string `query:"after" doc:"The next of the page before."`
-			Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"40"`
-		},
-		) (*ParkedPage, error) {
-			return o.Parked(ctx, in.Endpoint, in.Dead, in.After, in.Limit)
-		})
 }
 
 func (o *operations) addReplays() {
+	plan := rest.Operation(http.MethodPost, "/webhooks/replays/plan", "planReplay",
+		"What a replay would send, without sending anything")
+	plan.Errors = []int{http.StatusConflict}
+	act(o.api, plan, func(ctx context.Context, _ string, in *rest.WithBody[NewReplay]) (*ReplayPlan, error) {
+		return rest.Scanning(ctx, o.api, func() (*ReplayPlan, error) { return o.PlanReplay(ctx, in.Body) })
+	})
 	begin := rest.Operation(http.MethodPost, "/webhooks/replays", "replay",
 		"Send events again: one, a range of time, some, or all dead letters")
-	begin.Description = fmt.Sprintf("Replays of an endpoint run one after another. At most %d of them wait or run; "+
+	begin.Description = fmt.Sprintf("At least one member must select events; all selects the whole log. A replay that "+
+		"would send nothing is refused. Replays of an endpoint run one after another. At most %d of them wait or run; "+
 		"another is refused with 409.", eventlog.MaxReplays)
 	begin.DefaultStatus = http.StatusCreated
 	begin.Errors = []int{http.StatusConflict}
 	act(o.api, begin, func(ctx context.Context, who string, in *rest.WithBody[NewReplay]) (*Replay, error) {
-		return o.Replay(ctx, in.Body, who)
+		return rest.Scanning(ctx, o.api, func() (*Replay, error) { return o.Replay(ctx, in.Body, who) })
 	})
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/replays", "listReplays", "List replays, newest first"),
 		func(ctx context.Context, in *struct {

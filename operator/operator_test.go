@@ -122,12 +122,12 @@ func TestRefusals(t *testing.T) {
 			{"GET", "/events?after=x", "", 422, "expected the next of an answer"},
 			{"GET", "/events?after=9", "", 410, `"after":"1`},
 			{"GET", "/events?wait=61s", "", 422, "must be at most 60s"},
-			{"POST", "/webhooks/replays", `{"endpoint":"none"}`, 422, `"location":"endpoint"`},
+			{"POST", "/webhooks/replays", `{"endpoint":"none","all":true}`, 422, `"location":"endpoint"`},
 			{"POST", "/webhooks/replays", `{"endpoint":"books","events":["ordr.*"]}`, 422, "did you mean"},
 			{"POST", "/webhooks/replays", `{"endpoint":`, 400, "the body is not valid JSON"},
-			{"POST", "/webhooks/replays", `{"endpoint":"books","all":true}`, 422, "body.all"},
-			{"POST", "/webhooks/endpoints/books/discard", `{}`, 422, "name one event, or set all"},
-			{"POST", "/webhooks/endpoints/books/discard", `{"event":"7"}`, 404, "no dead letter 7"},
+			{"POST", "/webhooks/replays", `{"endpoint":"books","every":true}`, 422, "body.every"},
+			{"POST", "/webhooks/parked/discard", `{"endpoint":"books","comment":"c"}`, 422, "or set all"},
+			{"POST", "/webhooks/parked/discard", `{"endpoint":"books","event":"7","dead":true,"comment":"c"}`, 404, "no dead letter 7"},
 			{"POST", "/webhooks/replays/0195c1f0-0000-7000-8000-000000000000/cancel", "", 404, "there is no replay"},
 			{"POST", "/webhooks/events", "", 405, "allowed methods: GET"},
 			{"GET", "/webhooks", "", 404, "see " + path + "/openapi.json"},
@@ -162,8 +162,8 @@ func TestPermissions(t *testing.T) {
 			{"POST", "/webhooks/endpoints/warehouse/resume", "", 403, 403, 200, 403},
 			{"POST", "/webhooks/endpoints/warehouse/enable", "", 403, 403, 200, 403},
 			{"POST", "/webhooks/endpoints/warehouse/test", "", 403, 403, 200, 403},
-			{"POST", "/webhooks/endpoints/warehouse/discard", `{"all":true}`, 403, 403, 200, 403},
-			{"POST", "/webhooks/replays", `{"endpoint":"warehouse"}`, 403, 403, 201, 403},
+			{"POST", "/webhooks/parked/discard", `{"endpoint":"warehouse","all":true,"comment":"c"}`, 403, 403, 200, 403},
+			{"POST", "/webhooks/replays", `{"endpoint":"warehouse","all":true}`, 403, 403, 201, 403},
 		} {
 			for who, want := range map[string]int{
 				"ann nobody": test.other, "ann reader": test.reader, "ann viewer": test.viewer,
@@ -335,8 +335,8 @@ func TestActions(t *testing.T) {
 			r := decode[operator.Replay](w, w.get("/webhooks/replays/"+replay.ID))
 			return r.State == "done" && r.Delivered == 1 && r.CreatedBy == "op"
 		})
-		if d := decode[operator.Discarded](w,
-			do("/webhooks/endpoints/books/discard", `{"event":"invoice-1"}`)); d.Discarded != 1 {
+		body := `{"endpoint":"books","event":"invoice-1","comment":"sent by hand"}`
+		if d := decode[operator.ParkedDone](w, do("/webhooks/parked/discard", body)); d.Count != 1 {
 			w.Errorf("discarded %+v", d)
 		}
 		if n := w.hooks.Removed().Discarded; n != 1 {

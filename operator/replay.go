@@ -3,18 +3,23 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/relay"
 )
 
-// NewReplay selects the events to be sent again. The zero value selects all events
-// of the log.
+// NewReplay selects the events to be sent again. At least one field besides Endpoint
+// must be set.
 type NewReplay struct {
 	Endpoint string     `json:"endpoint"`
 	Dead     bool       `json:"dead,omitempty" doc:"Its dead letters, instead of events of the log."`
+	Missed   bool       `json:"missed,omitempty" doc:"Only events that were never delivered to it, as far as the history says."`
+	All      bool       `json:"all,omitempty" doc:"Every event of the log that it wants."`
 	Event    string     `json:"event,omitempty" minLength:"1" doc:"The id or position of one event."`
 	Events   []string   `json:"events,omitempty" maxItems:"100" doc:"Patterns."`
 	Resource string     `json:"resource,omitempty" minLength:"1" doc:"Such as provider/<id>."`
@@ -27,6 +32,7 @@ type Replay struct {
 	ID        string   `json:"id"`
 	Endpoint  string   `json:"endpoint"`
 	Dead      bool     `json:"dead,omitempty"`
+	Missed    bool     `json:"missed,omitempty"`
 	Events    []string `json:"events,omitempty"`
 	Resource  string   `json:"resource,omitempty"`
 	Since     string   `json:"since,omitempty"`
@@ -35,22 +41,27 @@ type Replay struct {
 	To        int64    `json:"to" doc:"The last position."`
 	Position  int64    `json:"position" doc:"How far it has come."`
 	Progress  float64  `json:"progress" doc:"From 0 to 1."`
-	Delivered int64    `json:"delivered"`
-	Failed    int64    `json:"failed"`
+	Total     int64    `json:"total,omitempty" doc:"How many events it sends; left out if too many to count."`
+	Attempts  int64    `json:"attempts" doc:"How many requests it has made."`
+	Delivered int64    `json:"delivered" doc:"How many events it has delivered."`
+	Failed    int64    `json:"failed" doc:"How many events it could not deliver."`
+	Skipped   int64    `json:"skipped,omitempty" doc:"Events that it left to the endpoint's own deliveries, because they were still waiting."`
 	Expired   int64    `json:"expired,omitempty" doc:"Positions that expired before they could be sent."`
 	Reason    string   `json:"reason,omitempty" doc:"Why the last one that failed did."`
 	State     string   `json:"state" enum:"running,done,canceled,expired" doc:"expired: nothing was sent, for its events expired before."`
-	Created   string   `json:"created_at"`
-	Updated   string   `json:"updated_at"`
-	CreatedBy string   `json:"created_by,omitempty"`
+	// WaitsBecause says why it makes no progress.
+	WaitsBecause string `json:"waits_because,omitempty" doc:"Why it does not go on at the moment."`
+	Created      string `json:"created_at"`
+	Updated      string `json:"updated_at"`
+	CreatedBy    string `json:"created_by,omitempty"`
 }
 
 func shownReplay(r eventlog.Replay) *Replay {
 	out := &Replay{
-		ID: r.ID, Endpoint: r.Endpoint, Dead: r.Dead, Events: r.Patterns, Resource: r.Resource,
+		ID: r.ID, Endpoint: r.Endpoint, Dead: r.Dead, Missed: r.Missed, Events: r.Patterns, Resource: r.Resource,
 		Since: stamp(r.Since), Until: stamp(r.Until),
-		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Delivered: r.Delivered, Failed: r.Failed,
-		Expired: r.Expired, Reason: r.Reason,
+		From: r.From, To: r.To, Position: max(r.Position, r.From-1), Total: r.Total, Attempts: r.Attempts,
+		Delivered: r.Delivered, Failed: r.Failed, Skipped: r.Skipped, Expired: r.Expired, Reason: r.Reason,
 		State: string(r.State), Created: stamp(r.Created), Updated: stamp(r.Updated),
 		CreatedBy: r.CreatedBy, Progress: 1,
 	}
@@ -60,18 +71,21 @@ func shownReplay(r eventlog.Replay) *Replay {
 	return out
 }
 
-// Replay starts a replay, which runs in the background.
-func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
-	if err := s.checkReplay(&in); err != nil {
-		return nil, err
+// prepare checks a replay and finds its range.
+func (s *Service) prepare(ctx context.Context, in *NewReplay) (r eventlog.Replay, e relay.Endpoint, err error) {
+	if e, err = s.configured(in.Endpoint); err != nil {
+		return r, e, invalid("endpoint", "%v", err)
 	}
-	if _, err := s.configured(in.Endpoint); err != nil {
-		return nil, invalid("endpoint", "%v", err)
+	if err := s.checkReplay(in); err != nil {
+		return r, e, err
 	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
-	r := eventlog.Replay{
-		ID: uuid.NewString(), Endpoint: in.Endpoint, Dead: in.Dead, Patterns: in.Events, Resource: in.Resource,
-		State: eventlog.ReplayRunning, Created: now, Updated: now, CreatedBy: userID,
+	if in.Missed && e.History != "" && e.History != relay.HistoryAll {
+		return r, e, invalid("missed", "the history of endpoint %s does not record what was delivered (history: %s)",
+			e.Name, e.History)
+	}
+	r = eventlog.Replay{
+		Endpoint: in.Endpoint, Dead: in.Dead, Missed: in.Missed, Patterns: in.Events, Resource: in.Resource,
+		State: eventlog.ReplayRunning,
 	}
 	if in.Since != nil {
 		r.Since = *in.Since
@@ -79,11 +93,33 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	if in.Until != nil {
 		r.Until = *in.Until
 	}
-	if err := s.bounds(ctx, in, &r); err != nil {
+	if kept := s.hooks.Retention().History; in.Missed && kept < s.hooks.Retention().Events {
+		if begin := time.Now().Add(-kept); r.Since.Before(begin) {
+			return r, e, invalid("since", "the history, which says what was delivered, is kept for %v", kept)
+		}
+	}
+	return r, e, s.bounds(ctx, *in, &r)
+}
+
+// Replay starts a replay, which runs in the background.
+func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Replay, error) {
+	r, e, err := s.prepare(ctx, &in)
+	if err != nil {
 		return nil, err
 	}
-	r.Position = r.From - 1
-	err := s.log().AddReplay(ctx, r)
+	plan, err := s.plan(ctx, &r, &e)
+	if err != nil {
+		return nil, err
+	}
+	if err := plan.empty(); err != nil {
+		return nil, err
+	}
+	if plan.Exact {
+		r.Total = plan.ToSend
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	r.ID, r.Position, r.Created, r.Updated, r.CreatedBy = uuid.NewString(), r.From-1, now, now, userID
+	err = s.log().AddReplay(ctx, r)
 	if errors.Is(err, eventlog.ErrManyReplays) {
 		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have "+
 			"ended, or cancel some: "+
@@ -93,7 +129,41 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 		return nil, err
 	}
 	s.Record(ctx, Action{Action: "replay", Endpoint: r.Endpoint, Subject: r.ID})
-	return shownReplay(r), s.log().Nudge(ctx)
+	if err := s.log().Nudge(ctx); err != nil {
+		return nil, err
+	}
+	out := shownReplay(r)
+	return out, s.explainWaits(ctx, out)
+}
+
+// explainWaits sets why replays do not go on.
+func (s *Service) explainWaits(ctx context.Context, replays ...*Replay) error {
+	running := slices.DeleteFunc(slices.Clone(replays),
+		func(r *Replay) bool { return r.State != string(eventlog.ReplayRunning) })
+	if len(running) == 0 || s.relay() == nil {
+		return nil
+	}
+	endpoints, err := s.Endpoints(ctx)
+	if err != nil {
+		return err
+	}
+	unfinished, err := s.log().Replays(ctx, true, 1)
+	if err != nil {
+		return err
+	}
+	for _, r := range running {
+		for _, e := range endpoints {
+			if e.Name == r.Endpoint {
+				r.WaitsBecause = e.waitsBecause()
+			}
+		}
+		for _, first := range unfinished {
+			if first.Endpoint == r.Endpoint && first.ID != r.ID && r.WaitsBecause == "" {
+				r.WaitsBecause = fmt.Sprintf("replay %s of the endpoint comes first", first.ID)
+			}
+		}
+	}
+	return nil
 }
 
 // bounds finds the first and the last position of a replay.
@@ -137,7 +207,7 @@ func (s *Service) Replays(ctx context.Context, limit int) (*Page[*Replay], error
 	for _, r := range all {
 		page.Items = append(page.Items, shownReplay(r))
 	}
-	return page, nil
+	return page, s.explainWaits(ctx, page.Items...)
 }
 
 // GetReplay returns one replay.
@@ -149,7 +219,8 @@ func (s *Service) GetReplay(ctx context.Context, id string) (*Replay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return shownReplay(r), nil
+	out := shownReplay(r)
+	return out, s.explainWaits(ctx, out)
 }
 
 // CancelReplay cancels a replay. Its attempts in flight are finished.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -79,13 +80,23 @@ type Endpoint struct {
 	State      string   `json:"state" doc:"healthy, down, probing, ramping, throttled or disabled; waiting where no replica has it; removed."`
 	Reason     string   `json:"reason,omitempty"`
 	Since      string   `json:"since,omitempty" doc:"When the state began."`
+	DownSince  string   `json:"down_since,omitempty" doc:"Since when nothing was delivered, if it was down and no delivery succeeded since; a pause or a restart does not change it."`
 	Until      string   `json:"until,omitempty" doc:"When the next request goes out, where it is down or throttled."`
 	Cursor     int64    `json:"cursor" doc:"The position below which everything is settled."`
-	LagEvents  int64    `json:"lag_events" doc:"How many events of the log are behind the cursor, those that it does not want included."`
-	LagSeconds float64  `json:"lag_seconds" doc:"The age of the oldest of them; 0 where there are none."`
-	Expires    string   `json:"expires_at,omitempty" doc:"When the oldest of them expires, if that is soon: within a tenth of webhook.retention."`
-	// RetentionUsed is LagSeconds as a share of the retention; at 1 events expire.
+	LagEvents  int64    `json:"lag_events" doc:"How many events it has yet to get: those of the log behind the cursor, including those that it does not want, and those that are parked."`
+	LagSeconds float64  `json:"lag_seconds" doc:"The age of the oldest of them; 0 if there are none."`
+	// OldestUndelivered is the oldest of them.
+	OldestUndelivered *Undelivered `json:"oldest_undelivered,omitempty" doc:"The oldest event that it has yet to get, parked ones included."`
+	LostAt            string       `json:"lost_at,omitempty" doc:"When the oldest event behind the cursor expires and is lost to the endpoint. Parked events do not expire."`
+	Expires           string       `json:"expires_at,omitempty" doc:"The same, but only if that is soon: within a tenth of webhook.retention."`
+	// Behind is the number of positions behind the cursor, and BehindSeconds the age of
+	// the oldest.
+	Behind        int64   `json:"-"`
+	BehindSeconds float64 `json:"-"`
+	// RetentionUsed is BehindSeconds as a share of the retention; at 1 events expire.
+	// RetentionLeft is how long until then; it is set only with LostAt.
 	RetentionUsed float64          `json:"-"`
+	RetentionLeft time.Duration    `json:"-"`
 	InFlight      int64            `json:"in_flight"`
 	Limit         int              `json:"limit" doc:"How many requests may be under way at once now."`
 	Rate          float64          `json:"rate,omitempty" doc:"How many requests a second it gets now; left out if it never refused any for load."`
@@ -98,7 +109,20 @@ type Endpoint struct {
 	Lost          int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
 	LastError     *relay.LastError `json:"last_error,omitempty"`
 	Control       *Control         `json:"control,omitempty" doc:"Why it is disabled."`
+	LastAnswer    *relay.Answer    `json:"last_answer,omitempty" doc:"The last answer to an attempt that failed."`
 	Partitions    []Partition      `json:"partitions" nullable:"false"`
+}
+
+// Undelivered is an event that an endpoint has yet to get.
+type Undelivered struct {
+	Position int64  `json:"position"`
+	At       string `json:"at" doc:"When it was created."`
+}
+
+// Refusing reports whether the endpoint answers, but accepts nothing.
+func (e *Endpoint) Refusing() bool {
+	down := e.State == string(relay.Down) || e.State == string(relay.Probing)
+	return down && strings.HasPrefix(e.Reason, relay.RefusesPrefix)
 }
 
 // Partition is the state of one partition of an endpoint: its owner and its
@@ -154,7 +178,8 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 	}
 	for name, e := range endpoints {
 		e.Parked, e.Dead = parked[name].Live, parked[name].Dead
-		e.LagEvents = max(head-e.Cursor, 0)
+		e.Behind = max(head-e.Cursor, 0)
+		e.LagEvents = e.Behind + e.Parked
 		now, c := time.Now(), controls[name]
 		if reason := c.DisabledAt(now); e.State == "waiting" && reason != "" {
 			e.State, e.Reason, e.Since = string(relay.Disabled), reason, stamp(c.Since)
@@ -180,16 +205,21 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		list = append(list, e)
 	}
 	slices.SortFunc(list, func(a, b *Endpoint) int { return cmp.Compare(a.Name, b.Name) })
-	return list, s.lags(ctx, list)
+	return list, s.lags(ctx, list, parked)
 }
 
 const gapLimit = 1000
 
-// lags sets the age of the oldest unsettled event of each endpoint.
-func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
+// lags sets what is known of the oldest undelivered event of each endpoint.
+func (s *Service) lags(ctx context.Context, endpoints []*Endpoint, parked map[string]eventlog.ParkedCount) error {
 	ages := make(map[int64]outbox.Age) // many cursors are at the same position
+	now := time.Now()
 	for _, e := range endpoints {
-		if e.LagEvents == 0 {
+		if p := parked[e.Name]; p.Live > 0 && p.Oldest > 0 {
+			e.OldestUndelivered = &Undelivered{p.Oldest, stamp(p.At)}
+			e.LagSeconds = max(now.Sub(p.At).Seconds(), 0)
+		}
+		if e.Behind == 0 {
 			continue
 		}
 		oldest, known := ages[e.Cursor]
@@ -200,7 +230,15 @@ func (s *Service) lags(ctx context.Context, endpoints []*Endpoint) error {
 			}
 			ages[e.Cursor] = oldest
 		}
-		e.LagSeconds, e.RetentionUsed, e.Expires = oldest.Age.Seconds(), oldest.Used, stamp(oldest.Expires)
+		if oldest.Position == 0 {
+			continue
+		}
+		e.BehindSeconds, e.RetentionUsed, e.RetentionLeft = oldest.Age.Seconds(), oldest.Used, oldest.Lost.Sub(now)
+		e.LostAt, e.Expires = stamp(oldest.Lost), stamp(oldest.Expires)
+		if e.OldestUndelivered == nil || oldest.Position < e.OldestUndelivered.Position {
+			e.OldestUndelivered = &Undelivered{oldest.Position, stamp(oldest.At)}
+			e.LagSeconds = max(e.LagSeconds, e.BehindSeconds)
+		}
 	}
 	return nil
 }
@@ -228,6 +266,9 @@ func (e *Endpoint) add(p relay.PartitionStatus) {
 	if !e.Configured {
 		return
 	}
+	if since := p.Status.DownSince; !since.IsZero() && (e.DownSince == "" || stamp(since) < e.DownSince) {
+		e.DownSince = stamp(since)
+	}
 	if severity[state] > severity[e.State] {
 		e.State, e.Reason, e.Since, e.Until = state, p.Status.Reason, stamp(p.Status.Since), stamp(p.Status.Until)
 	}
@@ -242,6 +283,9 @@ func (e *Endpoint) add(p relay.PartitionStatus) {
 	e.Failed += p.Status.FailedRate
 	if last := p.Status.LastError; last != nil && (e.LastError == nil || last.At.After(e.LastError.At)) {
 		e.LastError = last
+	}
+	if last := p.Status.LastAnswer; last != nil && (e.LastAnswer == nil || last.At.After(e.LastAnswer.At)) {
+		e.LastAnswer = last
 	}
 }
 

@@ -42,13 +42,16 @@ const soon = 0.9
 
 // Age is the age of an event that an endpoint has not received.
 type Age struct {
+	// Position is the position of the event, and At its time; 0 if there is none.
+	Position int64
+	At       time.Time
 	// Age is the time since the event was created; 0 if there is none.
 	Age time.Duration
 	// Used is the age as a share of the retention; at 1 the event expires.
 	Used float64
-	// Expires is when the event expires, set only within the last tenth of the
-	// retention.
-	Expires time.Time
+	// Lost is when the event expires; Expires is the same, but set only within the
+	// last tenth of the retention.
+	Lost, Expires time.Time
 }
 
 // OldestAfter returns the age of the oldest event after a position of the log.
@@ -59,9 +62,11 @@ func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err er
 		return a, err
 	}
 	retention, now := o.Retention().Events, time.Now()
-	a.Age = max(now.Sub(events[0].Time), 0)
+	a.Position, a.At = events[0].Sequence, events[0].Time
+	a.Age = max(now.Sub(a.At), 0)
+	a.Lost = now.Add(retention - a.Age)
 	if a.Used = a.Age.Seconds() / retention.Seconds(); a.Used >= soon {
-		a.Expires = now.Add(retention - a.Age)
+		a.Expires = a.Lost
 	}
 	return a, nil
 }
@@ -194,10 +199,13 @@ func (o *Outbox) expireDead(ctx context.Context, before time.Time) error {
 	return err
 }
 
-// Discard removes one dead letter of an endpoint, or all of them if position is 0.
-// It returns how many it removed, also with an error.
-func (o *Outbox) Discard(ctx context.Context, endpoint string, position int64) (int64, error) {
-	n, err := o.home.log.DiscardDead(ctx, endpoint, position)
+// Discard removes parked events or dead letters of an endpoint at the given positions,
+// and adds a record of each to the history. It returns how many it removed, also with
+// an error.
+func (o *Outbox) Discard(
+	ctx context.Context, endpoint string, positions []int64, d eventlog.Discard,
+) (int64, error) {
+	n, err := o.home.log.Discard(ctx, endpoint, positions, d)
 	o.removed.discarded.Add(n)
 	return n, err
 }

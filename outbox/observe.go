@@ -13,7 +13,7 @@ import (
 // undelivered.
 type Removed struct {
 	// Endpoints counts those of removed endpoints, Expired the dead letters past
-	// their retention, and Discarded those removed by [Outbox.Discard].
+	// their retention, and Discarded the events removed by [Outbox.Discard].
 	Endpoints, Expired, Discarded int64
 }
 

@@ -49,6 +49,8 @@ type consumer struct {
 	replays  *replays
 
 	dead        map[int64]bool // dead letters that will be read from the log again
+	changed     time.Time      // when operators last changed parked events, as far as applied
+	discards    time.Time      // when to look for discarded events; zero for never
 	held        []result       // failures not yet attributed to the event or the endpoint
 	paced       time.Time      // when the rate limit allows the next request
 	hold        int64          // send nothing until the log was read up to this position
@@ -111,6 +113,8 @@ func newConsumer(
 	c.noted = newNoted(last.Status)
 	c.backlog.setShare(cmp.Or(last.Share, 1))
 	c.backlog.set(c.order)
+	c.counts.last.Store(last.LastError)
+	c.counts.answer.Store(last.LastAnswer)
 	c.limiter = c.endpoint.limiter()
 	c.pool = newPool(c.endpoint.MaxInFlight)
 	c.replays = newReplays()
@@ -130,8 +134,13 @@ func (c *consumer) setControl(control eventlog.Control) {
 
 // applyControl enables or disables the endpoint as its latest control says.
 func (c *consumer) applyControl(now time.Time) {
-	if latest := c.latestControl.Load(); !latest.Since.Before(c.control.Since) {
+	latest := c.latestControl.Load()
+	if !latest.Since.Before(c.control.Since) {
 		c.control = *latest
+	}
+	if !latest.Parked.Equal(c.changed) {
+		c.changed, c.discards = latest.Parked, now
+		c.ledger.dueAt(now)
 	}
 	// A receiver's 410 applies only to the configuration that was in use at the
 	// time.
@@ -171,6 +180,10 @@ func (c *consumer) run(ctx context.Context) {
 	defer c.timer.Stop()
 	c.report.started(c)
 	c.dead = c.ledger.load(ctx, c.order.Cursor(), c.order.parked, c.endpoint.Matches, time.Now())
+	c.discards = time.Now()
+	for len(c.dropDiscarded(ctx, time.Now())) > 0 { // before the log is read
+		c.discards = time.Now()
+	}
 	var helpers sync.WaitGroup
 	helpers.Go(func() { c.read(ctx, c.order.window.read) })
 	for ctx.Err() == nil {
@@ -207,6 +220,7 @@ func (c *consumer) run(ctx context.Context) {
 		if l := c.ledger; len(l.unparked) > 0 && !time.Now().Before(l.unparkAt) {
 			l.flush(ctx)
 		}
+		c.dropDiscarded(ctx, time.Now())
 		c.lookFurther(ctx, &helpers)
 	}
 	deadline := time.AfterFunc(c.relay.options.DrainTimeout, abort)
@@ -313,7 +327,7 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	it, now := r.item, time.Now()
 	late := it.trial.outage != c.health.outages
 	c.pool.finished(late)
-	c.counts.add(r.outcome, it.event, c.pool.inFlight)
+	c.counts.add(r.outcome, it, c.pool.inFlight)
 	c.relay.journal.attempted(c.endpoint.Name, it, r.outcome, now)
 	outages, before, reason := c.health.outages, c.health.state, c.health.reason
 	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
@@ -400,7 +414,8 @@ func (c *consumer) disabled(ctx context.Context, reason string, now time.Time) {
 func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now time.Time) {
 	retry := eventlog.Retry{
 		Endpoint: c.endpoint.Name, Event: it.event,
-		Attempts: it.attempts + 1, First: it.first, Reason: o.Reason,
+		Attempts: it.attempts + 1, First: it.first, Reason: o.Reason, Detail: o.Detail,
+		Response: string(o.Response), Last: now,
 	}
 	if retry.First.IsZero() {
 		retry.First = now
@@ -456,6 +471,7 @@ func (c *consumer) arm() {
 	if c.health.state == Disabled {
 		at(c.control.Until)
 	}
+	at(c.discards)
 	if len(c.ledger.unparked) > 0 {
 		at(c.ledger.unparkAt)
 	}

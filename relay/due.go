@@ -64,6 +64,56 @@ func (c *consumer) loadLane(ctx context.Context, e tidings.Event) {
 	c.order.AddDue(rows[:min(len(rows), room)])
 }
 
+const (
+	discardRows = 256
+	// discardPause is how long to wait for an attempt of an event that was discarded.
+	discardPause = time.Second
+)
+
+// dropDiscarded removes events that operators discarded, unless one of their resource
+// is in flight, and returns what it has removed. What waited behind them becomes due.
+func (c *consumer) dropDiscarded(ctx context.Context, now time.Time) (removed map[string]tidings.Event) {
+	if c.discards.IsZero() || now.Before(c.discards) {
+		return nil
+	}
+	c.discards = time.Time{}
+	rows := c.ledger.discarded(ctx, discardRows)
+	removed = make(map[string]tidings.Event)
+	for _, r := range rows {
+		resource := r.Event.Resource()
+		if c.order.lanes[resource] != nil {
+			c.discards = now.Add(discardPause)
+			continue
+		}
+		c.drop(ctx, r.Event, now)
+		removed[resource] = r.Event
+	}
+	if len(rows) == discardRows && len(removed) > 0 { // there may be more
+		c.discards = now
+	}
+	for resource, e := range removed {
+		next, ok := c.ledger.lane(ctx, e, 1)
+		switch {
+		case !ok:
+			return nil
+		case len(next) == 0:
+			c.order.Unpark(resource)
+		case next[0].Next.IsZero():
+			next[0].Next = now
+			c.ledger.park(ctx, next)
+		}
+	}
+	return removed
+}
+
+// drop settles a parked event without sending it.
+func (c *consumer) drop(ctx context.Context, e tidings.Event, now time.Time) {
+	c.ledger.unpark(ctx, now, e.Sequence)
+	if e.Sequence > c.order.window.read { // it will be read from the log again
+		c.order.SettleBeyond(e.Sequence)
+	}
+}
+
 // merge returns the parked events of a resource that remain to be sent.
 func (c *consumer) merge(ctx context.Context, rows []eventlog.Retry) []eventlog.Retry {
 	left, gone := c.order.MergeParked(rows)
@@ -81,10 +131,7 @@ func (c *consumer) matching(ctx context.Context, rows []eventlog.Retry) []eventl
 		if c.endpoint.Matches(r.Event) {
 			return false
 		}
-		c.ledger.unpark(ctx, time.Now(), r.Event.Sequence)
-		if r.Event.Sequence > c.order.window.read { // it will be read from the log again
-			c.order.SettleBeyond(r.Event.Sequence)
-		}
+		c.drop(ctx, r.Event, time.Now())
 		c.relay.options.Observer.Filtered(c.endpoint.Name, r.Event)
 		return true
 	})

@@ -68,8 +68,11 @@ type health struct {
 	reason string
 	detail string // detail of the failure that began or prolonged the outage; may be empty
 	since  time.Time
-	resume time.Time // when a pause ends
-	pause  time.Duration
+	// downSince is when the outage began, zero after a success: a pause by an operator
+	// does not end it.
+	downSince time.Time
+	resume    time.Time // when a pause ends
+	pause     time.Duration
 
 	outages int64 // number of outages; requests sent before the last one are not evidence
 	// Successes are numbered so that they can be compared with a trial's mark.
@@ -254,6 +257,7 @@ func (h *health) note(resource string) {
 
 func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.Time) {
 	h.successes++
+	h.downSince = time.Time{}
 	if h.lastResource != resource {
 		h.successesOfOthers, h.lastResource = h.successes-1, resource
 	}
@@ -285,6 +289,11 @@ func (h *health) fail(o tidings.Outcome, resource string, now time.Time) {
 		h.outages++
 		h.troubledSince = h.lastSuccess
 		h.restart()
+		if h.downSince.IsZero() {
+			h.downSince = now
+		}
+		h.since = h.downSince
+		h.state = Probing // keeps since
 	}
 	h.note(resource)
 	h.pause = min(max(2*h.pause, firstProbe), slowestProbe)
@@ -362,8 +371,12 @@ func (h *health) enter(s State, reason string, now time.Time) {
 func refuses(reason string) (string, bool) { return strings.CutPrefix(reason, RefusesPrefix) }
 
 // recall restores the saved state of the endpoint: a pause requested by the
-// receiver continues.
+// receiver continues, and an outage keeps the time when it began.
 func (h *health) recall(last Status, now time.Time) {
+	h.downSince = last.DownSince
+	if last.State == Down || last.State == Probing {
+		h.downSince = last.Since
+	}
 	if last.State == Throttled && last.Until.After(now) {
 		h.resume = last.Until
 		h.enter(Throttled, last.Reason, now)

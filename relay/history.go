@@ -56,15 +56,19 @@ func (h *history) attempted(e *Endpoint, a tidings.Attempt, o tidings.Outcome) {
 		(e.History == HistoryFailures && o.Verdict == tidings.Delivered) {
 		return
 	}
-	h.add(eventlog.Record{
+	r := eventlog.Record{
 		Endpoint: e.Name, At: time.Now(), Sequence: a.Event.Sequence, EventID: a.Event.ID, Event: a.Event.Name(),
 		Resource: a.Event.Resource(),
 		Outcome:  o.Verdict.String(), Attempt: a.Number, Replay: a.Replay, Reason: o.Reason,
-		Status: o.Status, Address: o.Address,
-		Resent: o.Resent, Response: string(o.Response), DNS: o.Timing.DNS.Microseconds(),
+		Detail: o.Detail, Status: o.Status, Address: o.Address,
+		Resent: o.Resent, DNS: o.Timing.DNS.Microseconds(),
 		Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),
 		FirstByte: o.Timing.FirstByte.Microseconds(), Total: o.Duration.Microseconds(),
-	})
+	}
+	if o.Verdict != tidings.Delivered {
+		r.Response = string(o.Response)
+	}
+	h.add(r)
 }
 
 func (h *history) merged(e *Endpoint, gone, into tidings.Event) {

@@ -190,6 +190,18 @@ func (l *ledger) due(ctx context.Context, now time.Time, limit int) []eventlog.R
 	return rows
 }
 
+// discarded reads events that operators discarded.
+func (l *ledger) discarded(ctx context.Context, limit int) (rows []eventlog.Retry) {
+	if !l.flush(ctx) {
+		return nil
+	}
+	l.persist(ctx, func(ctx context.Context, lease eventlog.Lease) (err error) {
+		rows, err = l.log.Discarded(ctx, lease.Partition, limit)
+		return err
+	})
+	return rows
+}
+
 // requeue makes events due that were parked for a reason since a time.
 func (l *ledger) requeue(ctx context.Context, reason string, since, now time.Time) {
 	l.store(ctx, func(ctx context.Context, lease eventlog.Lease) error {

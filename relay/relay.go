@@ -177,14 +177,15 @@ func (noObserver) Missed(eventlog.Gap)                                {}
 
 // Relay delivers events. Create one with [New].
 type Relay struct {
-	log     eventlog.Log
-	options Options
-	logger  *slog.Logger
-	tail    *tail
-	history *history
-	journal *journal
-	parker  parker
-	beyond  atomic.Int64 // events that all consumers hold beyond their windows
+	log      eventlog.Log
+	options  Options
+	logger   *slog.Logger
+	tail     *tail
+	history  *history
+	journal  *journal
+	failures *failures
+	parker   parker
+	beyond   atomic.Int64 // events that all consumers hold beyond their windows
 
 	mu        sync.Mutex
 	endpoints map[string]*configured
@@ -215,7 +216,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	options.setDefaults()
 	r := &Relay{
 		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger),
-		history: newHistory(log, options.Logger), journal: newJournal(),
+		history: newHistory(log, options.Logger), journal: newJournal(), failures: newFailures(options.Logger),
 		parker: parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
 		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1), preparing: make(chan struct{}, 1),
@@ -380,6 +381,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	background.Go(func() { r.tail.run(ctx) })
 	background.Go(func() { r.saveRegularly(delivering) })
 	background.Go(func() { r.history.run(delivering, r.writes) })
+	background.Go(func() { r.failures.run(delivering) })
 
 	replica := newReplica(r)
 	ended := replica.run(ctx)

@@ -208,6 +208,7 @@ type replaying struct {
 	underway map[string]bool // resources of events in again or with the consumer
 	waiting  map[int64]bool  // unfinished positions
 	gone     []eventlog.Gap  // expired ranges not yet counted in Expired
+	settled  settled         // what was delivered, if only missed events are sent
 	handed   int             // number of events with the consumer
 	read     int64           // position up to which events were read
 	all      bool            // everything was read
@@ -242,6 +243,9 @@ func (p *replaying) run(ctx, writes context.Context) {
 
 func (p *replaying) sendAll(ctx context.Context) {
 	p.read = max(p.Position, p.From-1)
+	if p.Missed {
+		wait(ctx, 2*historyInterval) // for the history of what was just delivered
+	}
 	for _, text := range p.Patterns {
 		pattern, err := tidings.ParsePattern(text)
 		if err != nil { // ignoring it would send more than was requested
@@ -320,7 +324,7 @@ func (p *replaying) load(ctx context.Context) {
 		}
 		for _, e := range events {
 			p.read = e.Sequence
-			if p.wants(e) {
+			if p.wants(e) && (!p.Missed || !p.settled.has(e.Sequence)) {
 				p.fresh = append(p.fresh, &item{event: e, replay: p.results})
 				p.waiting[e.Sequence] = true
 			}
@@ -357,12 +361,15 @@ func (p *replaying) handOver(it *item) {
 	p.again, p.fresh = slices.DeleteFunc(p.again, same), slices.DeleteFunc(p.fresh, same)
 }
 
-// wants reports whether the replay sends an event. Its endpoint's patterns apply
-// unless it was requested individually or is a dead letter; its filter always
-// applies.
-func (p *replaying) wants(e tidings.Event) bool {
-	asked := p.From == p.To || p.Dead
-	return p.Matches(e, p.patterns) && (p.endpoint.Matches(e) || asked && p.endpoint.Admits(e))
+// wants reports whether the replay sends an event.
+func (p *replaying) wants(e tidings.Event) bool { return p.endpoint.Wants(&p.Replay, p.patterns, e) }
+
+// Wants reports whether a replay with the given patterns sends an event. The endpoint's
+// own patterns apply unless the event was requested individually or is a dead letter;
+// its filter always applies.
+func (e *Endpoint) Wants(r *eventlog.Replay, patterns []tidings.Pattern, event tidings.Event) bool {
+	asked := r.From == r.To || r.Dead
+	return r.Matches(event, patterns) && (e.Matches(event) || asked && e.Admits(event))
 }
 
 // fetch reads the next events.
@@ -387,17 +394,25 @@ func (p *replaying) fetch(ctx context.Context) ([]tidings.Event, error) {
 	}
 	for i, e := range events {
 		if e.Sequence > p.To {
-			return events[:i], nil
+			events = events[:i]
+			break
 		}
 	}
-	return events, nil
+	if !p.Missed || len(events) == 0 {
+		return events, nil
+	}
+	return events, p.settled.load(ctx, p.log, p.endpoint.Name, events[0].Sequence, events[len(events)-1].Sequence, p.To)
 }
 
 // done counts a result. An event that failed because of its endpoint is sent again.
 func (p *replaying) done(r result) {
 	p.handed--
+	if !r.passed && r.fault != faultUncounted {
+		p.Attempts++
+	}
 	switch {
 	case r.passed:
+		p.Skipped++
 	case r.fault == faultUncounted:
 		return // left to the next owner
 	case r.fault == faultNone:

@@ -7,54 +7,71 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// report writes a consumer's log lines: one for each event that fails on its own;
-// for an endpoint that is down, one when it goes down, one a minute while it is,
-// and one when it recovers.
+// report writes a consumer's log lines about the state of its endpoint: one when it
+// stops accepting events, one a minute while it does, and one when an event was
+// delivered again. Events that fail on their own are logged by [failures].
 type report struct {
-	down bool // the last line said that the endpoint is down
-	line time.Time
+	told      State // what the last line said, if the endpoint was not well; else empty
+	successes int64 // number of successes at that time
+	since     time.Time
+	line      time.Time // time of the last line
 }
 
 const reminderInterval = time.Minute
 
 func (r *report) started(c *consumer) {
 	if c.health.state == Disabled {
-		r.down = true
-		r.wentDown(c)
+		r.wentDown(c, time.Now())
 	}
 }
 
 // failed logs an event that used up an attempt.
 func (r *report) failed(c *consumer, retry eventlog.Retry, o tidings.Outcome, delay time.Duration) {
-	args := withDetail(o.Detail, "event", retry.Event.Name(), "outcome", o.Reason, "attempt", retry.Attempts)
-	if retry.Dead.IsZero() {
-		c.logger.Warn("delivery failed", append(args, "next", delay.Round(100*time.Millisecond))...)
+	dead := !retry.Dead.IsZero()
+	if !c.relay.failures.note(c.endpoint.Name, o.Reason, dead, time.Now()) {
 		return
 	}
-	c.logger.Error("delivery given up, kept as dead letter",
-		append(args, "webhook_id", retry.Event.ID, "resource_id", retry.Event.ResourceID)...)
+	args := []any{
+		"outcome", o.Reason, "event", retry.Event.Name(), "webhook_id", retry.Event.ID,
+		"position", retry.Event.Sequence, "resource", retry.Event.Resource(), "attempt", retry.Attempts,
+	}
+	args = given(given(args, "detail", o.Detail), "answer", string(o.Response))
+	if dead {
+		c.logger.Error("delivery given up, kept as dead letter", args...)
+		return
+	}
+	c.logger.Warn("delivery failed", append(args, "next", delay.Round(100*time.Millisecond))...)
 }
 
-func withDetail(detail string, args ...any) []any {
-	if detail == "" {
+// given appends an attribute unless it is empty.
+func given(args []any, name, value string) []any {
+	if value == "" {
 		return args
 	}
-	return append(args, "detail", detail)
+	return append(args, name, value)
 }
 
 // changed logs a new state of the endpoint, and reminders of an old one.
 func (r *report) changed(c *consumer, now time.Time) {
 	h := c.health
 	switch h.state {
-	case Down, Throttled, Disabled:
-		if !r.down {
-			r.down, r.line = true, now
-			r.wentDown(c)
+	case Disabled:
+		if r.told != Disabled {
+			r.wentDown(c, now)
+		}
+	case Down:
+		if r.told != Down {
+			r.wentDown(c, now)
+		}
+	case Throttled:
+		// An endpoint may ask for many short pauses.
+		if r.told == "" && now.Sub(r.line) >= reminderInterval {
+			r.wentDown(c, now)
 		}
 	case Healthy, Ramping:
-		if r.down {
-			r.down = false
-			c.logger.Info("endpoint is back")
+		if r.told != "" && h.successes > r.successes {
+			c.logger.Info("endpoint is back", "after", now.Sub(r.since).Round(time.Second))
+			r.told = ""
 		}
 	}
 	if at, ok := r.nextLine(h); ok && !now.Before(at) {
@@ -64,30 +81,47 @@ func (r *report) changed(c *consumer, now time.Time) {
 	}
 }
 
-func (r *report) wentDown(c *consumer) {
+// wentDown logs that the endpoint accepts nothing.
+func (r *report) wentDown(c *consumer, now time.Time) {
 	h := c.health
+	if r.told == "" {
+		r.since = now
+	}
+	r.told, r.line, r.successes = h.state, now, h.successes
+	args := []any{"outcome", h.reason}
+	if last := c.counts.last.Load(); last != nil && h.state != Disabled {
+		args = append(args, "event", last.Event, "webhook_id", last.ID, "position", last.Sequence,
+			"resource", last.Resource, "attempt", last.Attempt)
+		args = given(args, "detail", last.Detail)
+		if answer := c.counts.answer.Load(); answer != nil && answer.At.Equal(last.At) {
+			args = given(args, "answer", answer.Response)
+		}
+	}
 	switch {
 	case h.state == Disabled && h.reason == PausedReason:
 		c.logger.Warn("endpoint is paused by an operator, its events wait in the log")
 	case h.state == Disabled:
 		c.logger.Error("endpoint wants no more webhooks and is disabled; enable it, or change its configuration",
-			"outcome", h.reason)
+			args...)
 	case h.state == Throttled:
-		c.logger.Warn("endpoint asked for a pause", "outcome", h.reason, "until", h.resume.UTC().Format(time.RFC3339))
+		c.logger.Warn("endpoint asked for a pause", append(args, "until", h.resume.UTC().Format(time.RFC3339))...)
 	case h.reason == tidings.ReasonBlockedAddress:
 		c.logger.Error("endpoint's address is refused by the egress rule; see egress.deny_networks and "+
-			"egress.allow_networks", "outcome", h.reason)
+			"egress.allow_networks", args...)
 	case h.reason == RefusesPrefix+"http_401" || h.reason == RefusesPrefix+"http_403":
-		c.logger.Error("endpoint refuses our credentials; see its headers or http settings", "outcome", h.reason)
+		c.logger.Error("endpoint refuses our credentials; see its headers or http settings", args...)
 	default:
-		c.logger.Warn("endpoint is down, its events wait in the log", withDetail(h.detail, "outcome", h.reason)...)
+		c.logger.Warn("endpoint is down, its events wait in the log", args...)
 	}
 }
 
-// nextLine returns when the next reminder is due.
+// nextLine returns when the next line is due without a change of state.
 func (r *report) nextLine(h *health) (time.Time, bool) {
-	if !r.down || h.state == Disabled {
+	switch h.state {
+	case Down, Probing:
+	case Throttled:
+	default:
 		return time.Time{}, false
 	}
-	return r.line.Add(reminderInterval), true
+	return r.line.Add(reminderInterval), r.told != "" || h.state == Throttled
 }

@@ -19,6 +19,9 @@ type Status struct {
 	// Reason is why it is not healthy.
 	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since"`
+	// DownSince is since when nothing was delivered, if the endpoint was down before it
+	// was paused or restarted and nothing was delivered since.
+	DownSince time.Time `json:"down_since,omitzero"`
 	// Until is when the next request is sent, if the endpoint is down or throttled.
 	Until time.Time `json:"until,omitzero"`
 	// Limit is how many requests may be in flight; Learned is what is known about
@@ -37,25 +40,38 @@ type Status struct {
 	DeliveredRate float64    `json:"delivered_per_second"`
 	FailedRate    float64    `json:"failed_per_second"`
 	LastError     *LastError `json:"last_error,omitempty"`
+	LastAnswer    *Answer    `json:"last_answer,omitempty"`
 }
 
 // LastError describes the last failed attempt.
 type LastError struct {
+	At       time.Time `json:"at"`
+	Event    string    `json:"event"`
+	ID       string    `json:"webhook_id"`
+	Sequence int64     `json:"sequence"`
+	Resource string    `json:"resource"`
+	Attempt  int       `json:"attempt"`
+	Reason   string    `json:"reason"`
+	Detail   string    `json:"detail,omitempty"`
+}
+
+// Answer is what the receiver answered to an attempt that failed.
+type Answer struct {
 	At     time.Time `json:"at"`
-	Event  string    `json:"event"`
-	ID     string    `json:"webhook_id"`
-	Reason string    `json:"reason"`
-	Detail string    `json:"detail,omitempty"`
+	Status int       `json:"status"`
+	// Response is the beginning of the body.
+	Response string `json:"response,omitempty"`
 }
 
 // counts holds the counters of a status. They may be read at any time.
 type counts struct {
 	inFlight, delivered, failed atomic.Int64
 	last                        atomic.Pointer[LastError]
+	answer                      atomic.Pointer[Answer]
 	rates                       atomic.Pointer[rates]
 }
 
-func (n *counts) add(o tidings.Outcome, e tidings.Event, inFlight int) {
+func (n *counts) add(o tidings.Outcome, it *item, inFlight int) {
 	n.inFlight.Store(int64(inFlight))
 	switch o.Verdict {
 	case tidings.Delivered:
@@ -63,7 +79,14 @@ func (n *counts) add(o tidings.Outcome, e tidings.Event, inFlight int) {
 	case tidings.Interrupted:
 	default:
 		n.failed.Add(1)
-		n.last.Store(&LastError{At: time.Now().UTC(), Event: e.Name(), ID: e.ID, Reason: o.Reason, Detail: o.Detail})
+		e, now := it.event, time.Now().UTC()
+		n.last.Store(&LastError{
+			At: now, Event: e.Name(), ID: e.ID, Sequence: e.Sequence, Resource: e.Resource(), Attempt: it.attempts + 1,
+			Reason: o.Reason, Detail: o.Detail,
+		})
+		if o.Status != 0 {
+			n.answer.Store(&Answer{At: now, Status: o.Status, Response: string(o.Response)})
+		}
 	}
 }
 
@@ -96,10 +119,11 @@ func (c *consumer) observe() {
 	h, limit := c.health, c.health.concurrency()
 	old := c.status.Load()
 	if old != nil && old.State == h.state && old.Reason == h.reason && old.Since.Equal(h.since) &&
+		old.DownSince.Equal(h.downSince) &&
 		old.Limit == limit && old.Learned == h.Learned {
 		return
 	}
-	s := &Status{State: h.state, Reason: h.reason, Since: h.since, Limit: limit, Learned: h.Learned}
+	s := &Status{State: h.state, Reason: h.reason, Since: h.since, DownSince: h.downSince, Limit: limit, Learned: h.Learned}
 	if at, ok := h.wake(); ok {
 		s.Until = at
 	}
@@ -116,7 +140,7 @@ func (c *consumer) current() Status {
 	if r := c.counts.rates.Load(); r != nil {
 		s.DeliveredRate, s.FailedRate = r.deliveredRate, r.failedRate
 	}
-	s.LastError = c.counts.last.Load()
+	s.LastError, s.LastAnswer = c.counts.last.Load(), c.counts.answer.Load()
 	head := c.relay.tail.position()
 	s.Waiting, s.Estimated = c.backlog.waiting(head), !c.backlog.exact(head)
 	return s

@@ -16,9 +16,9 @@ const secretLength = 6
 // basicCredentials matches a proxy's credentials, which are not in the request.
 var basicCredentials = regexp.MustCompile(`(?i)\bbasic [A-Za-z0-9+/]+=*`)
 
-// redact removes the secrets of a request from the stored excerpt of its
-// response, because some receivers echo requests.
-func redact(excerpt []byte, request *http.Request) []byte {
+// redact removes the secrets of a request, and those that sign it, from the stored
+// excerpt of its response, because some receivers echo them.
+func redact(excerpt []byte, request *http.Request, signing ...string) []byte {
 	if len(excerpt) == 0 || request == nil {
 		return excerpt
 	}
@@ -31,7 +31,12 @@ func redact(excerpt []byte, request *http.Request) []byte {
 		}
 		return append(bytes.Clone(scheme), " <secret>"...)
 	})
-	for _, secret := range secretsOf(request) {
+	secrets := secretsOf(request)
+	for _, secret := range signing {
+		_, key, _ := strings.Cut(secret, "_") // after the prefix
+		secrets = append(secrets, secret, key)
+	}
+	for _, secret := range secrets {
 		if len(secret) < secretLength {
 			continue
 		}

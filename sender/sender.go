@@ -157,7 +157,7 @@ func (s *Sender) exchange(ctx context.Context, attempt *attempt, a tidings.Attem
 	if err != nil && outcome.Verdict == tidings.Delivered {
 		outcome = s.cutShort(ctx, attempt, response.StatusCode, err)
 	}
-	outcome.Response = redact(kept, response.Request)
+	outcome.Response = excerpt(redact(kept, response.Request, s.endpoint.Secrets...))
 	return outcome
 }
 

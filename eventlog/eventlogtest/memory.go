@@ -45,6 +45,8 @@ type contents struct {
 	states   []eventlog.StateChange
 	samples  map[sampleKey]eventlog.Sample
 	epochs   eventlog.Epochs
+	// discarded holds live events that were discarded, until their owner removes them.
+	discarded map[retryKey]eventlog.Retry
 }
 
 func (c contents) clone() contents {
@@ -53,6 +55,7 @@ func (c contents) clone() contents {
 		maps.Clone(c.replicas), maps.Clone(c.retries), maps.Clone(c.controls),
 		slices.Clone(c.gaps), slices.Clone(c.replays), slices.Clone(c.history),
 		slices.Clone(c.states), maps.Clone(c.samples), slices.Clone(c.epochs),
+		maps.Clone(c.discarded),
 	}
 }
 
@@ -76,11 +79,12 @@ func NewMemory() *Memory {
 	return &Memory{
 		woken: eventlog.NewSignal(), nudged: eventlog.NewSignal(), started: true,
 		contents: contents{
-			cursors:  make(map[cursorKey]eventlog.Cursor),
-			replicas: make(map[string]replica),
-			retries:  make(map[retryKey]eventlog.Retry),
-			controls: make(map[string]eventlog.Control),
-			samples:  make(map[sampleKey]eventlog.Sample),
+			cursors:   make(map[cursorKey]eventlog.Cursor),
+			replicas:  make(map[string]replica),
+			retries:   make(map[retryKey]eventlog.Retry),
+			controls:  make(map[string]eventlog.Control),
+			samples:   make(map[sampleKey]eventlog.Sample),
+			discarded: make(map[retryKey]eventlog.Retry),
 		},
 	}
 }
@@ -251,6 +255,7 @@ func (m *Memory) SaveControl(_ context.Context, c eventlog.Control) error {
 	if last := m.controls[c.Endpoint].Since; !c.Since.After(last) {
 		c.Since = last.Add(time.Microsecond)
 	}
+	c.Parked = m.controls[c.Endpoint].Parked
 	m.controls[c.Endpoint] = c
 	return nil
 }

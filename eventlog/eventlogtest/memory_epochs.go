@@ -39,7 +39,9 @@ func (m *Memory) beginEpoch() {
 		c.Marks = c.Marks.Until(e.Base).After(c.Sequence)
 		m.cursors[key] = c
 	}
-	maps.DeleteFunc(m.retries, func(key retryKey, _ eventlog.Retry) bool { return key.sequence > e.Base })
+	lost := func(key retryKey, _ eventlog.Retry) bool { return key.sequence > e.Base }
+	maps.DeleteFunc(m.retries, lost)
+	maps.DeleteFunc(m.discarded, lost)
 	for i := range m.replays {
 		if r := &m.replays[i]; r.State == eventlog.ReplayRunning {
 			r.To, r.Position = min(r.To, e.Base), min(r.Position, e.Base)

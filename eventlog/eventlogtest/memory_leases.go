@@ -230,13 +230,6 @@ func (m *Memory) ExpireDead(_ context.Context, before time.Time) (map[string]int
 	return m.discard(func(r eventlog.Retry) bool { return r.Dead.Before(before) }), nil
 }
 
-// DiscardDead removes dead letters as an [eventlog.Archive] does.
-func (m *Memory) DiscardDead(_ context.Context, endpoint string, sequence int64) (int64, error) {
-	return m.discard(func(r eventlog.Retry) bool {
-		return r.Endpoint == endpoint && (sequence == 0 || r.Event.Sequence == sequence)
-	})[endpoint], nil
-}
-
 func (m *Memory) discard(unwanted func(eventlog.Retry) bool) map[string]int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -248,23 +241,6 @@ func (m *Memory) discard(unwanted func(eventlog.Retry) bool) map[string]int64 {
 		}
 	}
 	return n
-}
-
-// ParkedCounts counts parked events, as an [eventlog.Archive] does.
-func (m *Memory) ParkedCounts(context.Context) (map[string]eventlog.ParkedCount, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	counts := make(map[string]eventlog.ParkedCount)
-	for key, r := range m.retries {
-		c := counts[key.endpoint]
-		if r.Dead.IsZero() {
-			c.Live++
-		} else {
-			c.Dead++
-		}
-		counts[key.endpoint] = c
-	}
-	return counts, nil
 }
 
 // Rename implements [eventlog.Cursors].
@@ -411,10 +387,11 @@ func (m *Memory) Park(_ context.Context, all ...eventlog.Parking) (refused map[e
 		}
 		for _, sequence := range p.Done {
 			delete(m.retries, retryKey{p.Lease.Endpoint, sequence})
+			delete(m.discarded, retryKey{p.Lease.Endpoint, sequence})
 		}
 		for _, r := range p.Retries {
 			key := retryKey{r.Endpoint, r.Event.Sequence}
-			if _, exists := m.retries[key]; exists && r.Next.IsZero() && r.Dead.IsZero() {
+			if _, exists := m.retries[key]; exists && r.Next.IsZero() && r.Dead.IsZero() || m.discarded[key].Endpoint != "" {
 				continue
 			}
 			m.retries[key] = r
@@ -485,16 +462,6 @@ func (m *Memory) Requeue(
 func (m *Memory) NextParked(_ context.Context, endpoint string, e tidings.Event, limit int) ([]eventlog.Retry, error) {
 	return m.sorted(limit, func(r eventlog.Retry) bool {
 		return r.Endpoint == endpoint && r.Dead.IsZero() && r.Event.Resource() == e.Resource()
-	}), nil
-}
-
-// Parked implements [eventlog.Retries].
-func (m *Memory) Parked(_ context.Context, f eventlog.ParkedFilter) ([]eventlog.Retry, error) {
-	return m.sorted(f.Limit, func(r eventlog.Retry) bool {
-		return (f.Endpoint == "" || r.Endpoint == f.Endpoint) && (f.Sequence == 0 || r.Event.Sequence == f.Sequence) &&
-			(f.ID == "" || r.Event.ID == f.ID) &&
-			(!f.Dead || !r.Dead.IsZero()) && (r.Event.Sequence > f.After ||
-			f.AfterEndpoint != "" && r.Event.Sequence == f.After && r.Endpoint > f.AfterEndpoint)
 	}), nil
 }
 

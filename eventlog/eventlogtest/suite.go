@@ -50,6 +50,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a setup for other endpoints changes nothing", func(t *testing.T) { testOutdated(t, open(t)) })
 	t.Run("an endpoint gets another name", func(t *testing.T) { testRename(t, open(t)) })
 	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
+	t.Run("parked events are listed, retried and discarded", func(t *testing.T) { testParkedKeeper(t, open(t)) })
 	t.Run("a log that went back begins an epoch", func(t *testing.T) { testWentBack(t, open(t)) })
 	t.Run("a start that lost nothing changes nothing", func(t *testing.T) { testRestart(t, open(t)) })
 	t.Run("positions that were lost are used again", func(t *testing.T) { testLostAndUsedAgain(t, open(t)) })
@@ -202,8 +203,11 @@ func testRetries(t *testing.T, home Home) {
 
 	if archive, ok := log.(eventlog.Archive); ok {
 		counts, err := archive.ParkedCounts(ctx)
-		if diff := cmp.Diff(map[string]eventlog.ParkedCount{"a": {Live: 2, Dead: 1}, "b": {Live: 1}},
-			counts); diff != "" || err != nil {
+		want := map[string]eventlog.ParkedCount{
+			"a": {Live: 2, Dead: 1, Oldest: 2, At: other.Event.Time},
+			"b": {Live: 1, Oldest: 1, At: foreign.Event.Time},
+		}
+		if diff := cmp.Diff(want, counts); diff != "" || err != nil {
 			t.Errorf("counts, %v (-want +got):\n%s", err, diff)
 		}
 	}

@@ -117,7 +117,7 @@ func testDeadLetters(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	archive := part[interface {
 		ExpireDead(ctx context.Context, before time.Time) (map[string]int64, error)
-		DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error)
+		Discard(ctx context.Context, endpoint string, sequences []int64, d eventlog.Discard) (int64, error)
 		ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error)
 	}](t, home)
 	held := hold(t, log, "a")
@@ -136,16 +136,16 @@ func testDeadLetters(t *testing.T, home Home) {
 	wants := func(live, dead int64) {
 		t.Helper()
 		counts, err := archive.ParkedCounts(ctx)
-		if err != nil || counts["a"] != (eventlog.ParkedCount{Live: live, Dead: dead}) {
+		if err != nil || counts["a"].Live != live || counts["a"].Dead != dead {
 			t.Errorf("counts = %v, %v, want %d live and %d dead", counts, err, live, dead)
 		}
 	}
 	wants(2, 8)
-	if n, err := archive.DiscardDead(ctx, "a", 3); n != 1 || err != nil {
+	if n, err := archive.Discard(ctx, "a", []int64{3}, eventlog.Discard{}); n != 1 || err != nil {
 		t.Errorf("discarded %d, %v", n, err)
 	}
-	for _, sequence := range []int64{1, 3, 99} {
-		if n, err := archive.DiscardDead(ctx, "a", sequence); n != 0 || err != nil {
+	for _, sequence := range []int64{3, 99} {
+		if n, err := archive.Discard(ctx, "a", []int64{sequence}, eventlog.Discard{}); n != 0 || err != nil {
 			t.Errorf("discarded %d at %d, %v", n, sequence, err)
 		}
 	}
@@ -157,7 +157,7 @@ func testDeadLetters(t *testing.T, home Home) {
 	rows[0].Next, rows[0].Dead = time.Time{}, now // given up
 	park(t, log, held, rows[0], eventlog.Retry{Endpoint: "a", Event: rows[1].Event})
 	wants(1, 6)
-	if n, err := archive.DiscardDead(ctx, "a", 0); n != 6 || err != nil {
+	if n, err := archive.Discard(ctx, "a", []int64{1, 6, 7, 8, 9, 10}, eventlog.Discard{}); n != 6 || err != nil {
 		t.Errorf("discarded %d, %v", n, err)
 	}
 	wants(1, 0)

@@ -167,6 +167,23 @@ func (l *Log) Notified(payload string) {
 
 // AppendHistory implements [eventlog.Recorder].
 func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
+	return l.writeHistory(ctx, func() error { return l.Tables.AppendHistory(ctx, blocks) })
+}
+
+// Discard implements [eventlog.ParkedKeeper].
+func (l *Log) Discard(
+	ctx context.Context, endpoint string, sequences []int64, d eventlog.Discard,
+) (discarded int64, err error) {
+	err = l.writeHistory(ctx, func() error {
+		n, err := l.Tables.Discard(ctx, endpoint, sequences, d) // of those that are left
+		discarded += n
+		return err
+	})
+	return discarded, err
+}
+
+// writeHistory calls write when there is a partition for what it writes.
+func (l *Log) writeHistory(ctx context.Context, write func() error) error {
 	for late := 0; ; late++ {
 		clock, err := l.Number(ctx, "SELECT "+now)
 		if err != nil {
@@ -175,7 +192,7 @@ func (l *Log) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock
 		if err := l.history.ensure(ctx, clock); err != nil {
 			return err
 		}
-		err = l.Tables.AppendHistory(ctx, blocks)
+		err = write()
 		if !hasCode(err, checkViolation) || late == 3 {
 			return err
 		}

@@ -31,7 +31,7 @@ func TestExpiryIsTold(t *testing.T) {
 		for range 5 {
 			w.call("ann", "POST", "/contexts", object{})
 		}
-		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "paused"}).id()
+		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "paused", "all": true}).id()
 		missed := func(name string) int64 {
 			w.Helper()
 			n, _ := w.call("admin", "GET", "/webhooks/endpoints/"+name, nil).body["missed"].(float64)

@@ -180,8 +180,10 @@ var bodies = map[string]func(w *world) any{
 	"previewProviderBuild":    func(*world) any { return object{"location": "https://github.com/org/repo"} },
 	"replaceContext":          func(*world) any { return object{} },
 	"pauseEndpoint":           func(*world) any { return object{"comment": "why"} },
-	"discardDeadLetters":      func(*world) any { return object{"all": true} },
-	"replay":                  func(*world) any { return object{"endpoint": "receiver", "dead": true} },
+	"discardParked":           func(*world) any { return object{"endpoint": "receiver", "all": true, "comment": "c"} },
+	"retryParked":             func(*world) any { return object{"endpoint": "receiver"} },
+	"planReplay":              func(*world) any { return object{"endpoint": "receiver", "all": true} },
+	"replay":                  func(*world) any { return object{"endpoint": "receiver", "all": true} },
 	"searchVectorStore":       func(*world) any { return object{"query_vector": []int{1}} },
 	"updateConfiguration":     func(*world) any { return object{} },
 	"updateContextMetadata":   func(*world) any { return object{"metadata": object{"a": "b"}} },
@@ -289,7 +291,7 @@ func (o *owned) id(kind string) string {
 	case "event":
 		id = "1"
 	case "replay":
-		replay := object{"endpoint": "receiver", "dead": true}
+		replay := object{"endpoint": "receiver", "all": true}
 		if o.silent != "" {
 			replay = object{"endpoint": o.silent, "event": "1"}
 		}

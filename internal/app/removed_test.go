@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -51,7 +52,7 @@ func TestRemovedEndpoint(t *testing.T) {
 		w.shows(path, `"parked":3,`)
 		w.call("admin", "POST", path+"/pause", nil)
 		w.update(1)
-		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "leaver"}).id()
+		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "leaver", "all": true}).id()
 
 		// Back in time it goes on, paused as it was.
 		w.reconfigure(stays)
@@ -92,18 +93,23 @@ func TestDeadLettersLeave(t *testing.T) {
 		w.update(4)
 		w.shows(path, `"parked":0,"dead":4,`)
 		letters := items(w.call("admin", "GET", "/webhooks/parked?endpoint=crm&dead=true", nil))
-		w.wants(w.call("admin", "POST", path+"/discard", object{"event": letters[0]["id"]}), 200, `"discarded":1`)
-		w.wants(w.call("admin", "POST", path+"/discard", object{"event": fmt.Sprint(letters[1]["sequence"])}), 200,
-			`"discarded":1`)
+		discard := func(as string, more object) answer {
+			body := object{"endpoint": "crm", "comment": "obsolete"}
+			maps.Copy(body, more)
+			return w.try(as, "POST", "/webhooks/parked/discard", body)
+		}
+		w.wants(discard("admin", object{"event": letters[0]["id"]}), 200, `"count":1`)
+		w.wants(discard("admin", object{"event": fmt.Sprint(letters[1]["sequence"])}), 200, `"count":1`)
 		w.wants(w.call("admin", "GET", path, nil), 200, `"dead":2`)
-		w.wants(w.try("admin", "POST", path+"/discard", object{"event": letters[0]["id"]}), 404, "no dead letter")
-		w.wants(w.try("admin", "POST", path+"/discard", object{}), 422, "name one event, or set all")
-		w.wants(w.try("admin", "POST", path+"/discard", object{"event": "1", "all": true}), 422,
-			"name one event, or set all")
-		w.wants(w.try("admin", "POST", "/webhooks/endpoints/cmr/discard", object{"all": true}), 404,
-			`did you mean \"crm\"?`)
-		w.wants(w.try("developer", "POST", path+"/discard", object{"all": true}), 403)
-		w.wants(w.call("admin", "POST", path+"/discard", object{"all": true}), 200, `"discarded":2`)
+		w.wants(discard("admin", object{"event": letters[0]["id"]}), 404, "no parked event")
+		w.wants(discard("admin", object{"event": letters[0]["id"], "dead": true}), 404, "no dead letter")
+		w.wants(discard("admin", object{}), 422, "or set all")
+		w.wants(discard("admin", object{"event": "1", "all": true}), 422, "or set all")
+		w.wants(discard("admin", object{"all": true, "comment": " "}), 422, "say why")
+		w.wants(discard("admin", object{"all": true, "endpoint": "cmr"}), 422, `did you mean \"crm\"?`)
+		w.wants(discard("developer", object{"all": true}), 403)
+		w.wants(discard("admin", object{"all": true, "dry_run": true}), 200, `"count":2`)
+		w.wants(discard("admin", object{"all": true}), 200, `"count":2`)
 		w.wants(w.call("admin", "GET", path, nil), 200, `"dead":0`)
 		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
 

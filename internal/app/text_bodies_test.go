@@ -204,13 +204,28 @@ func samples(o *owned) map[string]any {
 			"id": o.id("context"), "document_id": "d", "document_type": "external", "model_id": "m", "text": "t",
 			"embedding": []int{1}, "metadata": object{"key": "value"},
 		}},
-		"searchVectorStore":  object{"query_vector": []int{1}, "limit": 1},
-		"pauseEndpoint":      object{"comment": "why", "until": "2026-03-26T12:00:00Z"},
-		"discardDeadLetters": object{"event": "1", "all": false},
-		"replay": object{
-			"endpoint": "receiver", "dead": false, "event": "1", "events": []string{"provider.*"},
-			"resource": "provider/1",
-			"since":    "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z",
-		},
+		"pauseEndpoint":     object{"comment": "why", "until": "2026-03-26T12:00:00Z"},
+		"searchVectorStore": object{"query_vector": []int{1}, "limit": 1},
+		"discardParked":     parkedSelection(object{"all": false, "comment": "c"}),
+		"retryParked":       parkedSelection(object{}),
+		"replay":            replaySelection(),
+		"planReplay":        replaySelection(),
+	}
+}
+
+func parkedSelection(more object) object {
+	body := object{
+		"endpoint": "receiver", "dead": false, "reason": "http_422", "types": []string{"provider.*"},
+		"resource": "provider/1", "event": "1", "count": 1, "dry_run": false,
+	}
+	maps.Copy(body, more)
+	return body
+}
+
+func replaySelection() object {
+	return object{
+		"endpoint": "receiver", "dead": false, "missed": false, "all": false, "event": "1",
+		"events": []string{"provider.*"}, "resource": "provider/1",
+		"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z",
 	}
 }

@@ -161,8 +161,6 @@ func exactly(n int) cobra.PositionalArgs { return wanted(cobra.ExactArgs(n)) }
 
 func atLeast(n int) cobra.PositionalArgs { return wanted(cobra.MinimumNArgs(n)) }
 
-func between(low, high int) cobra.PositionalArgs { return wanted(cobra.RangeArgs(low, high)) }
-
 func atMost(n int) cobra.PositionalArgs { return wanted(cobra.MaximumNArgs(n)) }
 
 // wanted makes wrong arguments a wrong command line.

@@ -58,7 +58,7 @@ func endpointsCommand() *cobra.Command {
 				return testEndpoint(ctx, c, args[0])
 			}),
 	)
-	cmd.AddCommand(discardCommand(), pauseCommand())
+	cmd.AddCommand(pauseCommand())
 	for verb, short := range map[string]string{
 		"resume": "End a pause",
 		"enable": "Deliver again to an endpoint that answered 410",
@@ -89,30 +89,6 @@ func pauseCommand() *cobra.Command {
 		})
 	cmd.Flags().StringVar(&comment, "comment", "", "why; others see it")
 	cmd.Flags().DurationVar(&length, "for", 0, "resume by itself after this long, such as 2h; 0 for never")
-	return cmd
-}
-
-func discardCommand() *cobra.Command {
-	var all bool
-	cmd := operatorCommand(asOperator, "discard NAME [EVENT]", "Remove a dead letter, or all of them with --all",
-		"tidings endpoints discard crm 4711\ntidings endpoints discard crm --all", between(1, 2),
-		func(ctx context.Context, c *client, args []string) error {
-			in := operator.NewDiscard{All: all}
-			if len(args) == 2 {
-				in.Event = args[1]
-			}
-			if in.All == (in.Event != "") {
-				return &usageError{errors.New("name the webhook-id or position of an event, or give --all")}
-			}
-			var done operator.Discarded
-			printed, err := c.call(ctx, http.MethodPost, endpointPath(args[0])+"/discard", nil, in, &done)
-			if printed || err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(c.out, "%d dead letters discarded\n", done.Discarded)
-			return err
-		})
-	cmd.Flags().BoolVar(&all, "all", false, "all dead letters of the endpoint")
 	return cmd
 }
 
@@ -253,6 +229,7 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		{"state", e.State},
 		{"reason", e.Reason},
 		{"since", c.exact(e.Since)},
+		{"down since", c.exact(e.DownSince)},
 		{untilName(&e), c.exact(e.Until)},
 		{"cursor", strconv.FormatInt(e.Cursor, 10)},
 		{"lag", fmt.Sprintf("%d events, %s", e.LagEvents, seconds(e.LagSeconds))},
@@ -285,6 +262,15 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 	}
 	if by := e.Control; by != nil && by.By != "" {
 		fields = append(fields, [2]string{"paused by", strings.TrimSpace(by.By + " " + by.Comment)})
+	}
+	if last := e.LastAnswer; last != nil {
+		fields = append(fields, [2]string{"last answer", fmt.Sprintf("%d %s", last.Status, last.Response)})
+	}
+	if oldest := e.OldestUndelivered; oldest != nil {
+		fields = append(fields, [2]string{"oldest undelivered", fmt.Sprintf("position %d of %s", oldest.Position, c.exact(oldest.At))})
+	}
+	if e.LostAt != "" {
+		fields = append(fields, [2]string{"lost at", c.exact(e.LostAt)})
 	}
 	for _, p := range e.Partitions {
 		holder := p.Replica

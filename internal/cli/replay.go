@@ -36,10 +36,11 @@ func replayFlags(cmd *cobra.Command, endpoint *string, detach *bool) {
 func replayCommand() *cobra.Command {
 	var in operator.NewReplay
 	var since, until string
-	var detach bool
+	var detach, dryRun, yes bool
 	cmd := operatorCommand(asOperator, "replay",
 		"Send events to an endpoint again: a range of time, some, or its dead letters",
-		"tidings replay --endpoint crm --since 6h\ntidings replay --endpoint crm --dead", exactly(0),
+		"tidings replay --endpoint crm --since 6h\ntidings replay --endpoint crm --since 6h --missed --dry-run\n"+
+			"tidings replay --endpoint crm --dead", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			for flag, target := range map[string]struct {
 				text string
@@ -53,16 +54,66 @@ func replayCommand() *cobra.Command {
 					*target.at = &at
 				}
 			}
+			if dryRun {
+				return showPlan(ctx, c, in)
+			}
+			if !yes && asks() {
+				if err := confirmReplay(ctx, c, in); err != nil {
+					return err
+				}
+			}
 			return replay(ctx, c, in, detach)
 		})
 	replayFlags(cmd, &in.Endpoint, &detach)
+	askFlags(cmd, &dryRun, &yes)
 	f := cmd.Flags()
+	f.BoolVar(&in.Missed, "missed", false, "only what was never delivered")
+	f.BoolVar(&in.All, "all", false, "every event of the log that the endpoint wants")
 	f.BoolVar(&in.Dead, "dead", false, "its dead letters, instead of events of the log")
 	f.StringSliceVar(&in.Events, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
 	f.StringVar(&in.Resource, "resource", "", "`TYPE/ID` of a resource")
 	f.StringVar(&since, "since", "", "events made at that `TIME` or later (RFC 3339, or how long ago: 2h, 2d)")
 	f.StringVar(&until, "until", "", "events made before that `TIME`")
 	return cmd
+}
+
+// confirmReplay asks whether to send that many events.
+func confirmReplay(ctx context.Context, c *client, in operator.NewReplay) error {
+	var plan operator.ReplayPlan
+	if err := c.post(ctx, "/webhooks/replays/plan", in, &plan); err != nil {
+		return err
+	}
+	if plan.ToSend == 0 && plan.Exact {
+		return nil // refused with the reason
+	}
+	return confirm(c.errOut, fmt.Sprintf("Send %s to endpoint %s?", planned(&plan), plan.Endpoint))
+}
+
+func planned(plan *operator.ReplayPlan) string {
+	text := fmt.Sprintf("%d events", plan.ToSend)
+	if !plan.Exact {
+		return "at least " + text
+	}
+	return text
+}
+
+func showPlan(ctx context.Context, c *client, in operator.NewReplay) error {
+	var plan operator.ReplayPlan
+	if printed, err := c.call(ctx, http.MethodPost, "/webhooks/replays/plan", nil, in, &plan); printed || err != nil {
+		return err
+	}
+	fields := [][2]string{
+		{"endpoint", plan.Endpoint},
+		{"to send", planned(&plan)},
+		{"left out", fmt.Sprintf("%d events", plan.LeftOut)},
+	}
+	if plan.ToSend > 0 {
+		fields = append(fields, [2]string{"positions", fmt.Sprintf("%d to %d", plan.First, plan.Last)})
+	}
+	if plan.Seconds > 0 {
+		fields = append(fields, [2]string{"takes about", seconds(plan.Seconds)})
+	}
+	return printFields(c.out, append(fields, [2]string{"waits", plan.WaitsBecause}))
 }
 
 const replayPoll = 200 * time.Millisecond
@@ -74,6 +125,9 @@ func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) 
 	var r operator.Replay
 	if _, err := quiet.call(ctx, http.MethodPost, "/webhooks/replays", nil, in, &r); err != nil {
 		return err
+	}
+	if r.WaitsBecause != "" {
+		fmt.Fprintf(c.errOut, "the replay waits: %s\n", r.WaitsBecause)
 	}
 	for !detach && r.State == "running" {
 		if isTerminal(c.errOut) {
@@ -118,13 +172,18 @@ func printReplay(c *client, r *operator.Replay) error {
 		{"endpoint", r.Endpoint},
 		{"state", r.State},
 		{"progress", fmt.Sprintf("%.0f %%, at %d of %d to %d", r.Progress*100, r.Position, r.From, r.To)},
+		{"attempts", strconv.FormatInt(r.Attempts, 10)},
 		{"delivered", strconv.FormatInt(r.Delivered, 10)},
 		{"failed", strconv.FormatInt(r.Failed, 10)},
 		{"reason", r.Reason},
+		{"waits", r.WaitsBecause},
 		{"began", c.exact(r.Created)},
 	}
 	if r.Expired > 0 {
 		fields = append(fields, [2]string{"expired", fmt.Sprintf("%d positions, before they could be sent", r.Expired)})
+	}
+	if r.Skipped > 0 {
+		fields = append(fields, [2]string{"skipped", fmt.Sprintf("%d that the endpoint gets without the replay", r.Skipped)})
 	}
 	return printFields(c.out, fields)
 }
@@ -138,12 +197,14 @@ func replaysCommand() *cobra.Command {
 				{name: "endpoint", min: 10},
 				{name: "state", paint: paintState},
 				{name: "progress", rank: 3},
+				{name: "attempts", rank: 4},
 				{name: "delivered", rank: 1},
 				{name: "failed", rank: 1},
 				{name: "began", rank: 2},
 			}, func(r *operator.Replay) []string {
 				return []string{
 					r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f %%", r.Progress*100),
+					strconv.FormatInt(r.Attempts, 10),
 					strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), c.cell(r.Created),
 				}
 			})

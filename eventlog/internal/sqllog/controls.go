@@ -16,12 +16,12 @@ func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, err
 	controls := make(map[string]eventlog.Control)
 	err := t.query(ctx, t.reader, "controls", func(rows *sql.Rows) error {
 		var c eventlog.Control
-		var since, until int64
-		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since, &c.By, &c.Comment, &until)
-		c.Since, c.Until = fromMicros(since), fromMicros(until)
+		var since, until, parked int64
+		err := rows.Scan(&c.Endpoint, &c.Disabled, &c.Fingerprint, &since, &c.By, &c.Comment, &until, &parked)
+		c.Since, c.Until, c.Parked = fromMicros(since), fromMicros(until), fromMicros(parked)
 		controls[c.Endpoint] = c
 		return err
-	}, "SELECT endpoint, disabled, fingerprint, since, actor, comment, until_at FROM "+t.schema+"tidings_controls")
+	}, "SELECT endpoint, disabled, fingerprint, since, actor, comment, until_at, parked_at FROM "+t.schema+"tidings_controls")
 	return controls, err
 }
 
@@ -41,7 +41,8 @@ func (t *Tables) SaveControl(ctx context.Context, c eventlog.Control) error {
 }
 
 const replayColumns = `id, endpoint, dead, from_seq, to_seq, since, until, patterns, resource, position,
-	delivered, failed, reason, state, created_at, updated_at, created_by, expired`
+	delivered, failed, reason, state, created_at, updated_at, created_by, expired,
+	missed, total, attempts, skipped`
 
 // AddReplay implements [eventlog.ReplayKeeper].
 func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
@@ -53,11 +54,11 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+
-			") VALUES "+Placeholders(1, 18),
+			") VALUES "+Placeholders(1, 22),
 			r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until),
 			strings.Join(r.Patterns, ","), r.Resource, r.Position,
 			r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created),
-			micros(r.Updated), r.CreatedBy, r.Expired)
+			micros(r.Updated), r.CreatedBy, r.Expired, truth(r.Missed), r.Total, r.Attempts, r.Skipped)
 		return err
 	})
 	if err != nil {
@@ -96,11 +97,12 @@ func (t *Tables) SaveReplay(
 		err := tx.QueryRowContext(ctx,
 			`UPDATE `+t.schema+
 				`tidings_replays SET position = $2, delivered = $3, failed = $4, updated_at = $6, expired = $8,
+				attempts = $9, skipped = $10,
 				reason = CASE WHEN state = 'running' THEN $5 ELSE reason END,
 				state = CASE WHEN state = 'running' THEN $7 ELSE state END
 			WHERE id = $1 RETURNING state`,
 			r.ID, r.Position, r.Delivered, r.Failed, r.Reason, time.Now().UnixMicro(), string(r.State),
-			r.Expired).Scan((*string)(&state))
+			r.Expired, r.Attempts, r.Skipped).Scan((*string)(&state))
 		if errors.Is(err, sql.ErrNoRows) {
 			state, err = eventlog.ReplayCanceled, nil
 		}
@@ -145,10 +147,12 @@ func (t *Tables) replays(ctx context.Context, where string, args ...any) ([]even
 	var found []eventlog.Replay
 	err := t.query(ctx, t.reader, "replays", func(rows *sql.Rows) error {
 		var r eventlog.Replay
-		var dead, since, until, created, updated int64
+		var dead, since, until, created, updated, missed int64
 		var patterns string
 		err := rows.Scan(&r.ID, &r.Endpoint, &dead, &r.From, &r.To, &since, &until, &patterns, &r.Resource, &r.Position,
-			&r.Delivered, &r.Failed, &r.Reason, (*string)(&r.State), &created, &updated, &r.CreatedBy, &r.Expired)
+			&r.Delivered, &r.Failed, &r.Reason, (*string)(&r.State), &created, &updated, &r.CreatedBy, &r.Expired,
+			&missed, &r.Total, &r.Attempts, &r.Skipped)
+		r.Missed = missed != 0
 		r.Dead, r.Since, r.Until = dead != 0, fromMicros(since), fromMicros(until)
 		r.Created, r.Updated = fromMicros(created), fromMicros(updated)
 		if patterns != "" {

@@ -10,26 +10,27 @@ import (
 
 // AppendHistory implements [eventlog.Recorder].
 func (t *Tables) AppendHistory(ctx context.Context, blocks []*eventlog.HistoryBlock) error {
+	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { return t.writeHistory(ctx, tx, blocks) })
+}
+
+func (t *Tables) writeHistory(ctx context.Context, tx *sql.Tx, blocks []*eventlog.HistoryBlock) error {
 	const columns = 8
-	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		return inBatches(len(blocks), func(from, to int) error {
-			args := make([]any, 0, (to-from)*columns)
-			for _, b := range blocks[from:to] {
-				args = append(args, b.Endpoint, micros(b.First), micros(b.Last), b.Lowest, b.Highest,
-					b.Records, b.Failures, b.Text())
-			}
-			_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "first_at bigint", "last_at bigint",
-				"lowest bigint", "highest bigint",
-				"records bigint", "failures bigint", "records_text text")+`
-				INSERT INTO `+t.schema+
-				`tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at)
-				SELECT endpoint, first_at, last_at, lowest, highest, records, failures, records_text, `+
-				t.dialect.Now+` FROM v`, args...)
-			if err != nil {
-				return fmt.Errorf("write history: %w", err)
-			}
-			return nil
-		})
+	return inBatches(len(blocks), func(from, to int) error {
+		args := make([]any, 0, (to-from)*columns)
+		for _, b := range blocks[from:to] {
+			args = append(args, b.Endpoint, micros(b.First), micros(b.Last), b.Lowest, b.Highest,
+				b.Records, b.Failures, b.Text())
+		}
+		_, err := tx.ExecContext(ctx, typed(to-from, "endpoint text", "first_at bigint", "last_at bigint",
+			"lowest bigint", "highest bigint", "records bigint", "failures bigint", "records_text text")+`
+			INSERT INTO `+t.schema+
+			`tidings_history (endpoint, first_at, last_at, lowest, highest, records, failures, records_text, written_at)
+			SELECT endpoint, first_at, last_at, lowest, highest, records, failures, records_text, `+
+			t.dialect.Now+` FROM v`, args...)
+		if err != nil {
+			return fmt.Errorf("write history: %w", err)
+		}
+		return nil
 	})
 }
 

@@ -143,22 +143,6 @@ func (t *Tables) ExpireDead(ctx context.Context, before time.Time) (map[string]i
 	}
 }
 
-// DiscardDead implements [eventlog.Archive].
-func (t *Tables) DiscardDead(ctx context.Context, endpoint string, sequence int64) (int64, error) {
-	var n int64
-	var err error
-	if sequence == 0 {
-		n, err = t.removeParked(ctx, endpoint, "dead_at > 0")
-	} else {
-		n, err = t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_retries WHERE endpoint = $1 AND seq = $2 AND dead_at > 0",
-			endpoint, sequence)
-	}
-	if err != nil {
-		err = fmt.Errorf("discard dead letters of endpoint %s: %w", endpoint, err)
-	}
-	return n, err
-}
-
 // collect scans all rows and closes them.
 func collect[T any](rows *sql.Rows, scan func(*sql.Rows) (T, error)) (all []T, err error) {
 	defer rows.Close()

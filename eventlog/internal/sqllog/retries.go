@@ -4,15 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-const retryColumns = "endpoint, seq, " + EventColumns + ", attempts, first_at, next_at, dead_at, reason"
+const retryColumns = "endpoint, seq, " + EventColumns + ", attempts, first_at, next_at, dead_at, reason, " +
+	"detail, response, last_at"
 
-const retryColumnCount = 2 + eventColumnCount + 5
+const retryColumnCount = 2 + eventColumnCount + 8
 
 // Park implements [eventlog.Retries].
 func (t *Tables) Park(ctx context.Context, all ...eventlog.Parking) (refused map[eventlog.Lease]error, err error) {
@@ -86,15 +88,16 @@ func (t *Tables) writeRetries(ctx context.Context, tx *sql.Tx, retries []*eventl
 			args = append(args, r.Endpoint, r.Event.Sequence)
 			args = append(args, eventArgs(&r.Event)...)
 			args = append(args, r.Attempts, micros(r.First), micros(r.Next), micros(r.Dead),
-				r.Reason, eventlog.PartitionKey(r.Event))
+				r.Reason, r.Detail, r.Response, micros(r.Last), eventlog.PartitionKey(r.Event))
 		}
 		_, err := tx.ExecContext(ctx, `
-			INSERT INTO `+t.schema+`tidings_retries (`+retryColumns+`, lane)
+			INSERT INTO `+t.schema+`tidings_retries AS r (`+retryColumns+`, lane)
 			VALUES `+Placeholders(to-from, columns)+`
 			ON CONFLICT (endpoint, seq) DO UPDATE SET
 				attempts = excluded.attempts, first_at = excluded.first_at, next_at = excluded.next_at,
-				dead_at = excluded.dead_at, reason = excluded.reason
-			WHERE excluded.next_at > 0 OR excluded.dead_at > 0`, args...)
+				dead_at = excluded.dead_at, reason = excluded.reason, detail = excluded.detail,
+				response = excluded.response, last_at = excluded.last_at
+			WHERE r.dead_at >= 0 AND (excluded.next_at > 0 OR excluded.dead_at > 0)`, args...)
 		if err != nil {
 			return fmt.Errorf("park %d events: %w", to-from, err)
 		}
@@ -200,48 +203,70 @@ func (t *Tables) NextParked(
 
 // Parked implements [eventlog.Retries].
 func (t *Tables) Parked(ctx context.Context, f eventlog.ParkedFilter) ([]eventlog.Retry, error) {
-	var c conditions
-	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
-	c.add(f.Sequence != 0, "seq = $%d", f.Sequence)
-	c.add(f.ID != "", "id = $%d", f.ID)
-	c.add(f.Dead, "dead_at > $%d", int64(0))
+	c := parkedConditions(f)
 	if f.AfterEndpoint == "" {
 		c.add(true, "seq > $%d", f.After)
 	} else {
 		c.add(true, "seq >= $%d", f.After)
 		c.add(true, fmt.Sprintf("(seq > $%d OR endpoint > $%%d)", len(c.args)), f.AfterEndpoint)
 	}
-	return t.retries(ctx, "SELECT "+retryColumns+" FROM "+t.schema+"tidings_retries"+c.where()+
+	found, err := t.retries(ctx, "SELECT "+retryColumns+" FROM "+t.schema+"tidings_retries"+c.where()+
 		fmt.Sprintf(" ORDER BY seq, endpoint LIMIT $%d", len(c.args)+1), append(c.args, f.Limit)...)
+	if err != nil {
+		return nil, err
+	}
+	return found, t.findBehind(ctx, found)
 }
 
-// ParkedCounts implements [eventlog.Archive].
-func (t *Tables) ParkedCounts(ctx context.Context) (map[string]eventlog.ParkedCount, error) {
-	counts := make(map[string]eventlog.ParkedCount)
-	err := t.query(Slow(ctx), t.reader, "numbers of parked events", func(rows *sql.Rows) error {
-		var endpoint string
-		var c eventlog.ParkedCount
-		err := rows.Scan(&endpoint, &c.Live, &c.Dead)
-		counts[endpoint] = c
-		return err
-	}, "SELECT endpoint, live, dead FROM "+t.schema+"tidings_parked WHERE live > 0 OR dead > 0")
-	return counts, err
+// parkedConditions returns the conditions of a filter, except for where it starts.
+func parkedConditions(f eventlog.ParkedFilter) (c conditions) {
+	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
+	c.add(f.Sequence != 0, "seq = $%d", f.Sequence)
+	c.add(f.ID != "", "id = $%d", f.ID)
+	c.add(f.Dead, "dead_at > $%d", int64(0))
+	c.add(!f.Dead, "dead_at >= $%d", int64(0))
+	c.add(f.Reason != "", "reason = $%d", f.Reason)
+	typ, id, found := strings.Cut(f.Resource, "/")
+	if !found {
+		typ, id = "", f.Resource
+	}
+	c.add(typ != "", "resource_type = $%d", typ)
+	c.add(id != "", "resource_id = $%d", id)
+	var any []string
+	for _, p := range f.Patterns {
+		one := conditions{args: c.args}
+		typ, action, _ := strings.Cut(p.String(), ".")
+		one.add(typ != "*", "resource_type = $%d", typ)
+		one.add(typ != p.String() && action != "*", "action = $%d", action)
+		if len(one.texts) == 0 {
+			return c
+		}
+		c.args, any = one.args, append(any, "("+strings.Join(one.texts, " AND ")+")")
+	}
+	if len(any) > 0 {
+		c.texts = append(c.texts, "("+strings.Join(any, " OR ")+")")
+	}
+	return c
 }
 
 func (t *Tables) retries(ctx context.Context, text string, args ...any) ([]eventlog.Retry, error) {
 	var found []eventlog.Retry
 	err := t.query(ctx, t.reader, "parked events", func(rows *sql.Rows) error {
-		var r eventlog.Retry
-		var first, next, dead int64
-		event, finish := eventTargets(&r.Event)
-		targets := append([]any{&r.Endpoint, &r.Event.Sequence}, event...)
-		if err := rows.Scan(append(targets, &r.Attempts, &first, &next, &dead, &r.Reason)...); err != nil {
-			return err
-		}
-		finish()
-		r.First, r.Next, r.Dead = fromMicros(first), fromMicros(next), fromMicros(dead)
+		r, err := scanRetry(rows)
 		found = append(found, r)
-		return nil
+		return err
 	}, text, args...)
 	return found, err
+}
+
+// scanRetry scans the retry columns.
+func scanRetry(rows *sql.Rows) (r eventlog.Retry, err error) {
+	var first, next, dead, last int64
+	event, finish := eventTargets(&r.Event)
+	targets := append([]any{&r.Endpoint, &r.Event.Sequence}, event...)
+	err = rows.Scan(append(targets, &r.Attempts, &first, &next, &dead, &r.Reason, &r.Detail, &r.Response, &last)...)
+	finish()
+	r.First, r.Next, r.Last = fromMicros(first), fromMicros(next), fromMicros(last)
+	r.Dead = fromMicros(max(dead, 0))
+	return r, err
 }

@@ -1,0 +1,18 @@
+-- +goose Up
+-- Why the last attempt failed, and what the receiver answered.
+ALTER TABLE tidings_retries ADD COLUMN last_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tidings_retries ADD COLUMN detail TEXT NOT NULL DEFAULT '';
+ALTER TABLE tidings_retries ADD COLUMN response TEXT NOT NULL DEFAULT '';
+
+-- The oldest parked event of an endpoint; and those discarded, until the owner of
+-- their partition removes them (dead_at is -1).
+CREATE INDEX tidings_retries_oldest ON tidings_retries (endpoint, seq) WHERE dead_at = 0;
+CREATE INDEX tidings_retries_discarded ON tidings_retries (endpoint, seq) WHERE dead_at < 0;
+
+ALTER TABLE tidings_replays ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tidings_replays ADD COLUMN total INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tidings_replays ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tidings_replays ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;
+
+-- When an operator last changed the endpoint's parked events.
+ALTER TABLE tidings_controls ADD COLUMN parked_at INTEGER NOT NULL DEFAULT 0;

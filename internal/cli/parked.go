@@ -1,0 +1,248 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tidings-dev/tidings/operator"
+)
+
+// parkedFlags select parked events.
+type parkedFlags struct {
+	endpoint, reason, resource, event string
+	types                             []string
+	dead                              bool
+}
+
+func (p *parkedFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&p.endpoint, "endpoint", "", "of the endpoint `NAME`")
+	f.BoolVar(&p.dead, "dead", false, "dead letters only")
+	f.StringVar(&p.reason, "reason", "", "those whose last attempt failed for that `REASON`, such as http_422")
+	f.StringSliceVar(&p.types, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
+	f.StringVar(&p.resource, "resource", "", "of a resource: an `ID`, or TYPE/ID")
+	f.StringVar(&p.event, "event", "", "one `EVENT`: webhook-id or position")
+}
+
+func (p *parkedFlags) query() url.Values {
+	q := url.Values{"dead": {strconv.FormatBool(p.dead)}}
+	for name, value := range map[string]string{
+		"endpoint": p.endpoint, "reason": p.reason, "types": strings.Join(p.types, ","),
+		"resource": p.resource, "event": p.event,
+	} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return q
+}
+
+func (p *parkedFlags) selection() operator.ParkedSelection {
+	return operator.ParkedSelection{
+		Endpoint: p.endpoint, Dead: p.dead, Reason: p.reason, Types: p.types, Resource: p.resource, Event: p.event,
+	}
+}
+
+func parkedCommand() *cobra.Command {
+	l := listing{path: "/webhooks/parked", cursor: "after", things: "parked events"}
+	var flags parkedFlags
+	var groups bool
+	cmd := operatorCommand(asReader, "parked", "List events that failed on their own, and dead letters",
+		"tidings parked --endpoint crm\ntidings parked --dead\ntidings parked --groups", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			parked := l
+			parked.query = flags.query()
+			if flags.dead {
+				parked.things = "dead letters"
+			}
+			if groups {
+				parked.path, parked.cursor = "/webhooks/parked/groups", ""
+				return listGroups(ctx, c, parked)
+			}
+			return listParked(ctx, c, parked)
+		})
+	flags.add(cmd.Flags())
+	cmd.Flags().BoolVar(&groups, "groups", false, "count them by endpoint, reason and answer")
+	l.flags(cmd.Flags())
+	cmd.AddCommand(retryCommand(), discardCommand())
+	return cmd
+}
+
+func listParked(ctx context.Context, c *client, l listing) error {
+	return list(ctx, c, l, []column{
+		{name: "endpoint", min: 10},
+		{name: "position"},
+		{name: "event", min: 12, rank: 2},
+		{name: "resource", min: 12, rank: 3},
+		{name: "attempts", rank: 4},
+		{name: "reason", rank: 1, min: 8},
+		{name: "next", min: 12},
+		{name: "answer", rank: 5, min: 12},
+	}, func(p *operator.Parked) []string {
+		next := c.cell(p.Next)
+		switch {
+		case p.Dead != "":
+			next = "dead since " + c.cell(p.Dead)
+		case p.Behind != 0:
+			next = fmt.Sprintf("waits for %d", p.Behind)
+		case next == "":
+			next = "waits for the one before"
+		}
+		answer := p.Response
+		if answer == "" {
+			answer = p.Detail
+		}
+		return []string{
+			p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
+			strconv.Itoa(p.Attempts), p.Reason, next, answer,
+		}
+	})
+}
+
+func listGroups(ctx context.Context, c *client, l listing) error {
+	return list(ctx, c, l, []column{
+		{name: "endpoint", min: 10},
+		{name: "reason", min: 8},
+		{name: "count"},
+		{name: "dead", rank: 1},
+		{name: "next", rank: 2, min: 8},
+		{name: "answer", rank: 3, min: 12},
+	}, func(g *operator.ParkedGroup) []string {
+		reason := g.Reason
+		if reason == "" {
+			reason = "waits for others"
+		}
+		return []string{
+			g.Endpoint, reason, strconv.FormatInt(g.Count, 10), strconv.FormatInt(g.Dead, 10), c.cell(g.NextAt), g.Response,
+		}
+	})
+}
+
+func retryCommand() *cobra.Command {
+	var flags parkedFlags
+	var dryRun, yes bool
+	cmd := operatorCommand(asOperator, "retry",
+		"Try parked events and dead letters of an endpoint again, now",
+		"tidings parked retry --endpoint crm\ntidings parked retry --endpoint crm --types 'order.*' --reason http_422",
+		exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			in := operator.RetryParked{ParkedSelection: flags.selection()}
+			in.DryRun = dryRun
+			return changeParked(ctx, c, "retry", "Retry", "%d retried", yes, &in, &in.ParkedSelection)
+		})
+	flags.add(cmd.Flags())
+	actFlags(cmd, &dryRun, &yes)
+	return cmd
+}
+
+func discardCommand() *cobra.Command {
+	var flags parkedFlags
+	var dryRun, yes bool
+	var in operator.DiscardParked
+	cmd := operatorCommand(asOperator, "discard", "Remove parked events and dead letters of an endpoint",
+		"tidings parked discard --endpoint crm --event 4711 --comment 'sent by hand'", exactly(0),
+		func(ctx context.Context, c *client, _ []string) error {
+			if in.Comment == "" && !dryRun {
+				return &usageError{errors.New("say why with --comment; the history keeps it")}
+			}
+			in.ParkedSelection = flags.selection()
+			in.DryRun = dryRun
+			return changeParked(ctx, c, "discard", "Discard", "%d discarded", yes, &in, &in.ParkedSelection)
+		})
+	flags.add(cmd.Flags())
+	cmd.Flags().StringVar(&in.Comment, "comment", "", "why, for the history: `TEXT`")
+	cmd.Flags().BoolVar(&in.All, "all", false, "everything that is parked for the endpoint")
+	actFlags(cmd, &dryRun, &yes)
+	return cmd
+}
+
+// actFlags adds the flags of commands that change many events.
+func actFlags(cmd *cobra.Command, dryRun, yes *bool) {
+	_ = cmd.MarkFlagRequired("endpoint") // it is there
+	askFlags(cmd, dryRun, yes)
+}
+
+func askFlags(cmd *cobra.Command, dryRun, yes *bool) {
+	cmd.Flags().BoolVar(dryRun, "dry-run", false, "only say how many")
+	cmd.Flags().BoolVar(yes, "yes", false, "do not ask, on a terminal")
+}
+
+// changeParked retries or discards parked events. On a terminal it first asks, with
+// their number.
+func changeParked(
+	ctx context.Context, c *client, verb, title, done string, yes bool, in any, s *operator.ParkedSelection,
+) error {
+	path := "/webhooks/parked/" + verb
+	if !s.DryRun && !yes && asks() {
+		s.DryRun = true
+		var would operator.ParkedDone
+		if err := c.post(ctx, path, in, &would); err != nil {
+			return err
+		}
+		s.DryRun, s.Count = false, would.Count
+		if would.Count == 0 {
+			return printDone(c, done, &would)
+		}
+		if err := confirm(c.errOut, fmt.Sprintf("%s %d events of endpoint %s?", title, would.Count, s.Endpoint)); err != nil {
+			return err
+		}
+	}
+	var out operator.ParkedDone
+	if printed, err := c.call(ctx, http.MethodPost, path, nil, in, &out); printed || err != nil {
+		return err
+	}
+	return printDone(c, done, &out)
+}
+
+func printDone(c *client, done string, out *operator.ParkedDone) error {
+	if out.DryRun {
+		done = "%d events"
+	}
+	if _, err := fmt.Fprintf(c.out, done+"\n", out.Count); err != nil {
+		return err
+	}
+	if out.WaitsBecause != "" {
+		fmt.Fprintf(c.errOut, "they wait: %s\n", out.WaitsBecause)
+	}
+	return nil
+}
+
+// post makes a request whose answer is not printed.
+func (c *client) post(ctx context.Context, path string, body, into any) error {
+	text, err := c.request(ctx, http.MethodPost, path, nil, body)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
+}
+
+// asks reports whether somebody can be asked: input and errors are a terminal.
+func asks() bool { return isTerminal(os.Stdin) && isTerminal(os.Stderr) }
+
+var errDeclined = errors.New("nothing was done")
+
+// confirm asks a question on the terminal and returns an error unless it is answered
+// with yes.
+func confirm(out io.Writer, question string) error {
+	fmt.Fprintf(out, "%s [y/N] ", question)
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil && line == "" {
+		return errDeclined
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return errDeclined
+}
