@@ -78,12 +78,15 @@ func RegisterConsole(mux *http.ServeMux, api *rest.API, s *Service, o ConsoleOpt
 	for pattern, page := range map[string]func(*asked) error{
 		"{$}": u.overview, "endpoints/{name}": u.endpoint, "endpoints/{name}/{verb}": u.askControl,
 		"events": u.eventList, "events/{event}": u.event, "attempts": u.attemptList,
+		"parked": u.parkedList, "parked/{verb}": u.askParked,
+		"replays": u.replayList, "replays/{id}/cancel": u.askCancel,
 		"status": u.status, "find": u.find,
 	} {
 		mux.HandleFunc("GET "+u.base+pattern, u.serve(page, false))
 	}
 	for pattern, act := range map[string]func(*asked) error{
-		"endpoints/{name}/{verb}": u.control, "reload": u.reload,
+		"endpoints/{name}/{verb}": u.control, "parked/{verb}": u.actOnParked,
+		"replays": u.beginReplay, "replays/{id}/cancel": u.cancelReplay, "reload": u.reload,
 		"sessions/{id}/end": u.endSession,
 	} {
 		mux.HandleFunc("POST "+u.base+pattern, u.serve(act, true))

@@ -31,7 +31,7 @@ type attemptTable struct {
 
 func newAttemptRow(at Attempt) attemptRow {
 	r := attemptRow{
-		Attempt: at, Number: at.Attempt, State: "failed", Word: at.Outcome, Code: at.Reason,
+		Attempt: at, Number: at.Attempt, State: "failed", Word: at.Outcome, Code: at.Reason, Of: at.Detail,
 	}
 	switch at.Outcome {
 	case tidings.Delivered.String(), eventlog.Merged:

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/tidings-dev/tidings/internal/console"
 	"github.com/tidings-dev/tidings/relay"
@@ -98,7 +97,7 @@ var ranks = map[string]int{
 func newRow(e *Endpoint) row {
 	r := row{
 		Name: e.Name, State: shownState(e), Since: e.Since, Waiting: e.LagEvents, Parked: e.Parked, Dead: e.Dead,
-		Rate: e.Delivered, Lost: e.Expires,
+		Rate: e.Delivered, Lost: e.LostAt,
 	}
 	if r.State != "healthy" && r.State != "paused" {
 		r.Reason = e.Reason
@@ -106,8 +105,8 @@ func newRow(e *Endpoint) row {
 	if u, err := url.Parse(e.URL); err == nil {
 		r.Host = u.Host
 	}
-	if e.LagSeconds > 0 {
-		r.Oldest = stamp(time.Now().Add(-time.Duration(e.LagSeconds * float64(time.Second))))
+	if e.OldestUndelivered != nil {
+		r.Oldest = e.OldestUndelivered.At
 	}
 	for _, p := range e.Partitions {
 		r.Held = r.Held || p.Replica != ""
@@ -266,8 +265,12 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 	}
 	switch {
 	case lost != nil:
-		o.Sentence = text(`<a href="%s">%s</a> loses its first events to retention <span class="loud">%s</span>. `,
-			p.URL("endpoints", lost.Endpoint), lost.Endpoint, p.In(lost.lost))
+		class := "soft"
+		if p.Soon(lost.lost) {
+			class = "loud"
+		}
+		o.Sentence = text(`<a href="%s">%s</a> loses its first events to retention <span class="%s">%s</span>. `,
+			p.URL("endpoints", lost.Endpoint), lost.Endpoint, class, p.In(lost.lost))
 		fallthrough
 	case n > 0:
 		o.Sentence += text("%d of %d endpoints are well.", well, int64(len(endpoints)))
@@ -308,7 +311,7 @@ func (u *ui) problemOf(p *console.Page, e *Endpoint) *problem {
 		return nil
 	}
 	pr := &problem{
-		ID: "p-" + url.PathEscape(e.Name), Kind: "warn", State: state, Endpoint: e.Name, Since: e.Since, lost: e.Expires,
+		ID: "p-" + url.PathEscape(e.Name), Kind: "warn", State: state, Endpoint: e.Name, Since: firstOf(e.DownSince, e.Since), lost: e.LostAt,
 	}
 	switch state {
 	case "down", "probing":
@@ -328,13 +331,13 @@ func (u *ui) problemOf(p *console.Page, e *Endpoint) *problem {
 			Text: "Show " + console.Number(e.Parked+e.Dead) + " parked",
 			Page: p.URL("parked") + "?endpoint=" + url.QueryEscape(e.Name),
 		}
-		if last := e.LastError; last != nil {
-			pr.Answer = strings.TrimSpace(last.Reason + " " + last.Detail)
+		if answer := e.LastAnswer; answer != nil {
+			pr.Answer = strings.TrimSpace(fmt.Sprintf("%d %s", answer.Status, answer.Response))
 		}
 	default:
 		return nil
 	}
-	if p.Soon(e.Expires) {
+	if p.Soon(e.LostAt) && state != "refusing" {
 		pr.Kind = "bad"
 	}
 	pr.Facts = problemFacts(p, e, state)
@@ -361,6 +364,10 @@ func countOf(e *Endpoint) string {
 // whyOf says why an endpoint gets nothing.
 func whyOf(e *Endpoint) string {
 	if last := e.LastError; last != nil && last.Detail != "" {
+		// Such as "dial tcp 10.20.4.17:8443: connect: connection refused".
+		if address, why, ok := strings.Cut(strings.TrimPrefix(last.Detail, "dial tcp "), ": connect: "); ok {
+			return sentence(why + " by " + address)
+		}
 		return sentence(last.Detail)
 	}
 	if e.Reason != "" {
@@ -374,9 +381,9 @@ func opener(p *console.Page, name, verb, label, class string) *button {
 }
 
 func problemFacts(p *console.Page, e *Endpoint, state string) []fact {
-	lost := fact{Name: "Lost to retention", Value: "not soon"}
-	if e.Expires != "" {
-		lost = fact{Name: "Lost to retention", Value: p.In(e.Expires), Small: "from " + p.Clock(e.Expires), Loud: true}
+	lost := fact{Name: "Lost to retention", Value: "never"}
+	if e.LostAt != "" {
+		lost.Value, lost.Small, lost.Loud = p.In(e.LostAt), "from "+p.Clock(e.LostAt), p.Soon(e.LostAt)
 	}
 	if state == "refusing" {
 		lost.Value, lost.Small, lost.Loud = "never", "parked, so kept", false
@@ -387,9 +394,8 @@ func problemFacts(p *console.Page, e *Endpoint, state string) []fact {
 		}
 	}
 	oldest := fact{Name: "Oldest undelivered", Value: "none"}
-	if e.LagSeconds > 0 {
-		since := p.Now.Add(-time.Duration(e.LagSeconds * float64(time.Second)))
-		oldest.Value, oldest.Small = p.For(since), "position "+number(e.Cursor+1)
+	if o := e.OldestUndelivered; o != nil {
+		oldest.Value, oldest.Small = p.For(o.At), "position "+number(o.Position)
 	}
 	next := fact{Name: "Next", Value: "never", Small: "until resumed"}
 	switch {
@@ -403,7 +409,9 @@ func problemFacts(p *console.Page, e *Endpoint, state string) []fact {
 		next.Value, next.Small = "soon", ""
 	}
 	last := fact{Name: "Last answer", Value: "–"}
-	if e.LastError != nil {
+	if answer := e.LastAnswer; answer != nil {
+		last.Value, last.Small = text("%d", answer.Status), p.Clock(answer.At)
+	} else if e.LastError != nil {
 		last.Value, last.Small = text("%s", e.LastError.Reason), p.Clock(e.LastError.At)
 	}
 	return []fact{lost, {Name: "Waiting", Value: number(e.LagEvents), Small: "events"}, oldest, last, next}

@@ -27,8 +27,11 @@ var consolePages = map[string]string{
 	"events-wrong": "events?types=shop.*&since=yesterday", "event": "events/invoice-7", "event-delivered": "events/order-1",
 	"attempts": "attempts", "attempts-failures": "attempts?outcome=failures&endpoint=books",
 	"attempts-wrong": "attempts?endpoint=book&outcome=late",
-	"status":         "status",
-	"missing":        "events/none", "no-page": "nothing/here",
+	"parked":         "parked", "parked-all": "parked?endpoint=books&all=1", "parked-none": "parked?endpoint=books&reason=http_500",
+	"parked-retry": "parked/retry?endpoint=books", "parked-discard": "parked/discard?endpoint=books&dead=true",
+	"replays": "replays", "replays-plan": "replays?endpoint=books&what=dead&plan=1",
+	"replays-wrong": "replays?endpoint=&what=all&plan=1", "status": "status",
+	"missing": "events/none", "no-page": "nothing/here",
 }
 
 // see requests a page as a browser does.
@@ -187,7 +190,9 @@ func TestConsoleRoles(t *testing.T) {
 	}
 	for act, form := range map[string]url.Values{
 		"endpoints/books/test": nil, "endpoints/books/pause": {"comment": {"why"}}, "endpoints/books/resume": nil,
-		"endpoints/down/enable": nil,
+		"endpoints/down/enable": nil, "parked/retry": {"endpoint": {"books"}, "dead": {"true"}},
+		"parked/discard": {"endpoint": {"books"}, "dead": {"true"}, "comment": {"old"}},
+		"replays":        {"endpoint": {"warehouse"}, "event": {"order-1"}},
 	} {
 		for who, want := range map[string]int{
 			"": http.StatusUnauthorized, "x nobody": http.StatusForbidden, "x reader": http.StatusForbidden,

@@ -36,7 +36,9 @@ func (c Chart) Top() float64 {
 	greatest := 0.0
 	for _, values := range [][]float64{c.Area, c.Line, c.Dashed} {
 		for _, v := range values {
-			greatest = max(greatest, v)
+			if v > greatest { // unlike max, this leaves out gaps
+				greatest = v
+			}
 		}
 	}
 	if greatest == 0 {
@@ -89,7 +91,11 @@ func line(values []float64, top, width, height float64) string {
 		if move {
 			verb = "M"
 		}
-		fmt.Fprintf(&b, "%s%.1f %.1f", verb, float64(i)*step, height-min(v/top, 1)*height)
+		y := height - min(v/top, 1)*height
+		fmt.Fprintf(&b, "%s%.1f %.1f", verb, float64(i)*step, y)
+		if move && (i == len(values)-1 || math.IsNaN(values[i+1])) { // alone between gaps
+			fmt.Fprintf(&b, "h%.1f", step*0.7)
+		}
 		move = false
 	}
 	return b.String()
