@@ -138,7 +138,10 @@ async Task CatchUp(HttpClient client)
         response.EnsureSuccessStatusCode();
         var items = page.RootElement.GetProperty("items");
         foreach (var item in items.EnumerateArray())
-            HandleOnce(Decode(item.GetProperty("id").GetString()!, item.GetProperty("resource_version").GetInt64(), item));
+        {
+            var version = item.GetProperty("resource_version").GetInt64();
+            HandleOnce(Decode(item.GetProperty("id").GetString()!, version, item));
+        }
         MoveTo(page.RootElement.GetProperty("next").GetString()!);
         if (items.GetArrayLength() == 0) return;
     }

@@ -175,8 +175,8 @@ public class Receiver {
         HttpClient client = HttpClient.newHttpClient();
         while (true) {
             String after = position.isEmpty() ? "" : "&after=" + URLEncoder.encode(position, StandardCharsets.UTF_8);
-            HttpResponse<byte[]> response = client.send(
-                    HttpRequest.newBuilder(URI.create(System.getenv("TIDINGS_URL") + "/api/v1/events?limit=500" + after))
+            URI url = URI.create(System.getenv("TIDINGS_URL") + "/api/v1/events?limit=500" + after);
+            HttpResponse<byte[]> response = client.send(HttpRequest.newBuilder(url)
                             .header("Authorization", "Bearer " + System.getenv("TIDINGS_TOKEN"))
                             .timeout(Duration.ofSeconds(30)).build(),
                     HttpResponse.BodyHandlers.ofByteArray());
@@ -206,7 +206,7 @@ public class Receiver {
         String[] listen = env("LISTEN", "127.0.0.1:8080").split(":(?=[0-9]+$)");
         HttpServer server = HttpServer.create(new InetSocketAddress(listen[0], Integer.parseInt(listen[1])), 128);
         server.createContext("/webhook", Receiver::serve);
-        if (System.getenv("OBSERVE") != null) server.createContext("/handled", Receiver::serveHandled); // for tests alone
+        if (System.getenv("OBSERVE") != null) server.createContext("/handled", Receiver::serveHandled); // for tests
         server.setExecutor(Executors.newCachedThreadPool());
         server.start();
         if (System.getenv("TIDINGS_URL") != null) {

@@ -57,7 +57,8 @@ function handle_once(PDO $db, array $event): void
             if (!$newest || !is_older($version, $time, (int) $newest['version'], $newest['time'])) {
                 act($event);
                 query($db, 'UPDATE handled SET observed = 1 WHERE id = ?', $event['id']);
-                query($db, 'REPLACE INTO newest VALUES (?, ?, ?)', $resource, $version, max($time, $newest['time'] ?? ''));
+                $time = max($time, $newest['time'] ?? '');
+                query($db, 'REPLACE INTO newest VALUES (?, ?, ?)', $resource, $version, $time);
             }
         }
         $db->exec('COMMIT');

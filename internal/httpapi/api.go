@@ -104,6 +104,7 @@ func New(o Options) http.Handler {
 	}
 	a.health()
 	a.consoleRoutes()
+	a.describeWebhooks()
 	a.mux.HandleFunc("/", rest.NoSuchRoute(a.mux, root+"/docs"))
 	a.mux.HandleFunc("GET "+root+"/docs", a.docs())
 	return a.Wrap(streams(a.mux))
