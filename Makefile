@@ -62,6 +62,24 @@ bin/node-standardwebhooks: | npm # the official library, as an oracle
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new standardwebhooks@1.1.1
 	mv $@.new/node_modules $@ && rm -r $@.new
 
+chromium: # uses the console
+	@command -v chromium >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends chromium; }
+
+bin/axe-core: | npm # finds what is wrong for those who don't see well
+	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new axe-core@4.11.0
+	mv $@.new/node_modules/axe-core $@ && rm -r $@.new
+
+CONSOLE := internal/console/assets
+htmx: | npm ## renew the copy of htmx that the console serves; its checksums must fit
+	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && \
+		npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $$folder htmx.org@2.0.7 htmx-ext-sse@2.2.4 && \
+		cp $$folder/node_modules/htmx.org/dist/htmx.min.js $(CONSOLE)/htmx.js && \
+		cp $$folder/node_modules/htmx-ext-sse/dist/sse.min.js $(CONSOLE)/sse.js
+	cd $(CONSOLE) && sha256sum -c SHA256SUMS
+
+screenshots: chromium bin/axe-core ## renew the picture of the console in README.md
+	TIDINGS_TEST_REQUIRE=all PICTURE=$(CURDIR)/docs/console.png go test -count=1 -run Console ./test
+
 prometheus: # unpacked, not installed, so that no service starts
 	@if command -v promtool >/dev/null || [ -x bin/prometheus/usr/bin/promtool ]; then exit 0; fi; \
 	$(APT) update -q && mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && \
@@ -174,4 +192,4 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fo
 	$(call fuzz,./sender,FuzzExchange)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=0 -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql npm pgbouncer applications prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz
+.PHONY: help test test-all tools postgresql npm pgbouncer applications chromium htmx screenshots prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz

@@ -1,0 +1,318 @@
+package browser
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// The tokens of the people at night.
+const (
+	adminToken  = "admin-0123456789abcdef"
+	readerToken = "reader-0123456789abcdef"
+	shopToken   = "shop-0123456789abcdef"
+)
+
+// night is a server, of whose three endpoints one is paused, and one refuses invoices
+// until it is mended.
+type night struct {
+	*testing.T
+	url    string
+	mended atomic.Bool
+	got    atomic.Int64
+}
+
+func newNight(t *testing.T) *night {
+	t.Helper()
+	binary := os.Getenv("TIDINGS")
+	if binary == "" {
+		t.Skip("TIDINGS, the program, is not set; run the tests in folder test")
+	}
+	n := &night{T: t}
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.URL.Path == "/search" && bytes.Contains(body, []byte("invoice")) && !n.mended.Load() {
+			http.Error(w, `{"detail":"unknown type: <script>alert(1)</script>"}`, http.StatusUnprocessableEntity)
+			return
+		}
+		n.got.Add(1)
+	}))
+	t.Cleanup(receiver.Close)
+	folder := t.TempDir()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	file := filepath.Join(folder, "tidings.yaml")
+	text := fmt.Sprintf(`listen: %s
+data_dir: %s
+types: {order: [created], invoice: [created]}
+auth:
+  tokens:
+    - {token: %s, user: sam@example.com, role: admin}
+    - {token: %s, user: ann@example.com, role: reader}
+    - {token: %s, user: shop, role: publisher}
+webhook:
+  endpoints:
+    - {name: audit, url: "%s/audit"}
+    - {name: crm, url: "%s/crm"}
+    - {name: search, url: "%s/search"}
+`, address, folder, adminToken, readerToken, shopToken, receiver.URL, receiver.URL, receiver.URL)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	server := exec.CommandContext(ctx, binary, "relay", "--config", file)
+	server.Cancel = func() error { return server.Process.Signal(os.Interrupt) }
+	var log bytes.Buffer
+	server.Stderr = &log
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		_ = server.Wait()
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", log.String())
+		}
+	})
+	n.url = "http://" + address
+	for deadline := time.Now().Add(within); ; {
+		if r, err := http.Get(n.url + "/readyz"); err == nil {
+			r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the server does not start: %s", log.String())
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	n.post(adminToken, "/api/v1/webhooks/endpoints/crm/pause", `{"comment": "migration, back on Monday"}`)
+	for i := range 60 { // few invoices among many orders, so that the endpoint is not down
+		n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "order.created", "resource_id": "%d"}`, i))
+		if i%10 == 5 {
+			n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "invoice.created", "resource_id": "%d"}`, i))
+		}
+	}
+	return n
+}
+
+func (n *night) post(token, path, body string) {
+	n.Helper()
+	r, err := http.NewRequest(http.MethodPost, n.url+path, strings.NewReader(body))
+	if err != nil {
+		n.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 300 {
+		text, _ := io.ReadAll(response.Body)
+		n.Fatalf("%s: %s %s", path, response.Status, text)
+	}
+}
+
+// sick waits until the overview has both problems.
+func (n *night) sick(b *tab) {
+	n.Helper()
+	b.open("/console/")
+	for range 100 {
+		if eval[bool](b, "document.body.innerText.includes('Show 6 parked')") {
+			break
+		}
+		<-time.After(100 * time.Millisecond)
+		b.open("/console/")
+	}
+	b.sees("2 endpoints need you")
+	b.sees("Show 6 parked")
+	b.sees("migration, back on Monday")
+}
+
+// From the sign-in to everything delivered, by clicks.
+func TestNight(t *testing.T) {
+	n := newNight(t)
+	b := newTab(t, n.url)
+	b.open("/console/parked") // leads to the sign-in, and back
+	b.sees("Paste an API token")
+	b.do(chromedp.SendKeys(chromedp.ID("token"), adminToken+"\r"))
+	b.sees("Dead")
+	n.sick(b)
+	b.click(".problem", "Resume")
+	b.until("a dialog", "document.querySelector('dialog[open]')")
+	b.click("dialog[open]", "Resume crm")
+	b.sees("crm is resumed.")
+	n.mended.Store(true)
+	b.click(".problem", "Show 6 parked")
+	b.sees("By reason")
+	b.sees("<script>alert(1)</script>")
+	b.click("table", "Retry")
+	b.click(".alone", "Retry 6 parked events")
+	b.sees("6 events will be tried now.")
+	b.open("/console/")
+	b.sees("All 3 endpoints are well") // the page renews itself
+	if got := n.got.Load(); got != 3*66 {
+		t.Errorf("%d webhooks arrived", got)
+	}
+	b.open("/console/endpoints/search")
+	b.click(".do", "Test now")
+	b.sees("webhook.ping to search answered 200")
+	b.click(".do", "Pause")
+	b.do(chromedp.SendKeys(chromedp.CSS("dialog[open] textarea"), "lunch"))
+	b.click("dialog[open]", "Pause search")
+	b.sees("sam@example.com paused it: “lunch”")
+	b.open("/console/status")
+	b.sees("lunch")
+	b.click(".who", "sam")
+	b.click(".who", "Sign out")
+	b.sees("Paste an API token")
+}
+
+// The keyboard alone resumes an endpoint and finds an event.
+func TestKeyboard(t *testing.T) {
+	n := newNight(t)
+	b := newTab(t, n.url)
+	b.signIn(adminToken)
+	n.sick(b)
+	press := func(keys string) { b.do(chromedp.KeyEvent(keys)) }
+	focus := func(text string) {
+		for range 60 {
+			press(kb.Tab)
+			if eval[bool](b, fmt.Sprintf("document.activeElement.textContent.trim().startsWith(%q)", text)) {
+				return
+			}
+		}
+		t.Fatalf("Tab does not lead to %s", text)
+	}
+	focus("Resume")
+	press(kb.Enter)
+	b.until("a dialog", "document.querySelector('dialog[open]')")
+	press(kb.Escape)
+	b.until("the focus is back", "document.activeElement.textContent.startsWith('Resume')")
+	press(kb.Enter)
+	focus("Resume crm")
+	press(kb.Enter)
+	b.sees("crm is resumed.")
+	b.open("/console/events")
+	press("j")
+	press("j")
+	press("k")
+	b.until("a row has the focus", "document.activeElement.closest('tbody tr')")
+	press(kb.Enter)
+	b.sees("What became of it")
+	press("/")
+	b.until("find has the focus", "document.activeElement.id === 'q'")
+	b.do(chromedp.Evaluate[chromedp.Void]("void (document.activeElement.value = '')")) // the driver types "/", too
+	press("audit\r")
+	b.sees("Configuration in force")
+	press("?")
+	b.sees("next, previous row")
+}
+
+// Without JavaScript everything reads and acts.
+func TestWithoutScript(t *testing.T) {
+	n := newNight(t)
+	b := newTab(t, n.url)
+	b.withoutScript()
+	b.open("/console/sign-in")
+	b.do(chromedp.SendKeys(chromedp.ID("token"), adminToken+"\r"))
+	b.sees("All endpoints")
+	for page, want := range map[string]string{
+		"events": "Newest first", "attempts": "Outcome", "parked": "Parked", "replays": "New replay", "status": "Replicas",
+		"endpoints/crm": "Configuration in force", "events/1": "What became of it",
+	} {
+		b.open("/console/" + page)
+		b.sees(want)
+	}
+	b.open("/console/endpoints/crm/resume")
+	b.click(".alone", "Resume crm")
+	b.sees("crm is resumed.")
+}
+
+// A reader sees everything, and buttons say why they are off.
+func TestReader(t *testing.T) {
+	n := newNight(t)
+	b := newTab(t, n.url)
+	b.signIn(readerToken)
+	n.sick(b)
+	b.sees("Your role is reader")
+	if n := eval[int](b, "document.querySelectorAll('.problem form, dialog:not(#keys)').length"); n != 0 {
+		t.Errorf("%d forms", n)
+	}
+	status := eval[int](b, `(() => { const r = new XMLHttpRequest(); r.open('POST', '/console/endpoints/crm/resume', false);`+
+		` r.send(); return r.status })()`)
+	if status != http.StatusForbidden {
+		t.Errorf("a reader resumes: %d", status)
+	}
+}
+
+// Nothing is wrong for those who don't see well, and nothing scrolls sideways.
+func TestAccessible(t *testing.T) {
+	n := newNight(t)
+	axe, err := os.ReadFile(os.Getenv("AXE"))
+	if err != nil {
+		t.Skip("AXE, the script of axe-core, is not set")
+	}
+	b := newTab(t, n.url)
+	check := func(page string) {
+		for _, width := range []int64{320, 360, 1440} {
+			b.size(width)
+			if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
+				t.Errorf("%s scrolls sideways at %d: %d", page, width, wide)
+			}
+			if width == 320 {
+				continue
+			}
+			for _, scheme := range []string{"light", "dark"} {
+				b.scheme(scheme)
+				b.do(chromedp.Evaluate[chromedp.Void](string(axe)))
+				b.do(chromedp.Evaluate[chromedp.Void](`window.found = null;` +
+					`axe.run().then(r => { window.found = r.violations })`))
+				b.until("axe has run", "window.found")
+				for _, v := range eval[[]string](b, "window.found.map(v => v.id + ': ' + v.help + ' ' + v.nodes.slice(0, 3)"+
+					".map(n => n.html.slice(0, 200)).join(' | '))") {
+					t.Errorf("%s at %d, %s: %s", page, width, scheme, v)
+				}
+			}
+		}
+	}
+	b.open("/console/sign-in")
+	check("sign-in")
+	b.signIn(adminToken)
+	n.sick(b)
+	for _, page := range []string{
+		"", "endpoints/crm", "endpoints/search", "events", "events/2", "attempts", "attempts?endpoint=none", "parked",
+		"parked?endpoint=search&all=1", "parked/discard?endpoint=search", "replays?endpoint=audit&what=missed&plan=1",
+		"status", "events/none", "endpoints/crm/resume",
+	} {
+		b.open("/console/" + page)
+		check(page)
+	}
+	if file := os.Getenv("PICTURE"); file != "" {
+		b.scheme("light")
+		b.size(1280)
+		b.open("/console/")
+		b.picture(file)
+	}
+}
