@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,6 +50,46 @@ func promtool(t *testing.T, stdin io.Reader, args ...string) string {
 func TestAlertRules(t *testing.T) {
 	promtool(t, nil, "check", "rules", alerts)
 	promtool(t, nil, "test", "rules", "testdata/alerts_test.yaml")
+}
+
+// Each alert keeps the job and the namespace, is tried by a unit test, and leads to its
+// section of the documentation.
+func TestRunbooks(t *testing.T) {
+	text, err := os.ReadFile(alerts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct {
+				Alert, Expr string
+				Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &rules); err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("testdata/alerts_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rules.Groups[0].Rules {
+		if aggregates := strings.Contains(r.Expr, " by ("); aggregates && !strings.Contains(r.Expr, " by (job, namespace") {
+			t.Errorf("%s loses the job or the namespace", r.Alert)
+		}
+		if !strings.Contains(string(tests), "alertname: "+r.Alert+"\n        exp_alerts") {
+			t.Errorf("%s has no unit test", r.Alert)
+		}
+		_, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "docs/operations.md#")
+		if anchor != strings.ToLower(r.Alert) || !strings.Contains(string(docs), "\n### "+r.Alert+"\n") {
+			t.Errorf("%s: its runbook is %q, and docs/operations.md must have that section", r.Alert, r.Annotations["runbook_url"])
+		}
+	}
 }
 
 // queries are the expressions of the alert rules and of the dashboard.
@@ -143,6 +184,8 @@ func get(t *testing.T, url string) string {
 	return string(text)
 }
 
+var byLabels = regexp.MustCompile(`(?:by|on) \(([^)]*)\)`)
+
 var metricName = regexp.MustCompile(`(?:tidings|process)_\w+`)
 
 func TestQueriesAgainstARunningServer(t *testing.T) {
@@ -173,6 +216,16 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 		for _, name := range metricName.FindAllString(q, -1) {
 			if !strings.Contains(metrics, "\n"+name) && !strings.Contains(strings.Join(unseen, " "), name) {
 				t.Errorf("%s asks for %s, which the server does not have", q, name)
+			}
+		}
+	}
+	for _, q := range queries(t) {
+		for _, by := range byLabels.FindAllStringSubmatch(q, -1) {
+			for label := range strings.SplitSeq(by[1], ", ") {
+				ofPrometheus := slices.Contains([]string{"job", "namespace", "instance", "pod"}, label)
+				if !ofPrometheus && label != "table" && !strings.Contains(metrics, label+`="`) {
+					t.Errorf("%s asks for the label %s, which no metric has", q, label)
+				}
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"math"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -42,11 +43,35 @@ var (
 		},
 		{
 			gauge("tidings_endpoint_lag_events", "Events behind the cursor.", "endpoint"),
-			func(e *Endpoint) float64 { return float64(e.LagEvents) },
+			func(e *Endpoint) float64 { return float64(e.Behind) },
 		},
 		{
 			gauge("tidings_endpoint_lag_seconds", "Age of the oldest event behind the cursor.", "endpoint"),
+			func(e *Endpoint) float64 { return e.BehindSeconds },
+		},
+		{
+			gauge("tidings_endpoint_oldest_undelivered_seconds",
+				"Age of the oldest event that the endpoint has not received, parked ones included.", "endpoint"),
 			func(e *Endpoint) float64 { return e.LagSeconds },
+		},
+		{
+			gauge("tidings_endpoint_refusing", "1 if the endpoint responds, but accepts nothing.", "endpoint"),
+			func(e *Endpoint) float64 {
+				if e.Refusing() {
+					return 1
+				}
+				return 0
+			},
+		},
+		{
+			gauge("tidings_endpoint_retention_left_seconds",
+				"Time until the oldest event behind the cursor expires; absent if there is none.", "endpoint"),
+			func(e *Endpoint) float64 {
+				if e.LostAt == "" {
+					return math.NaN()
+				}
+				return e.RetentionLeft.Seconds()
+			},
 		},
 		{
 			gauge("tidings_endpoint_retention_used_ratio",
@@ -119,7 +144,9 @@ func (c *collector) collect(ctx context.Context, ch chan<- prometheus.Metric) er
 		}
 		endpointState.send(ch, 1, e.Name, e.State)
 		for _, g := range endpointGauges {
-			g.send(ch, g.value(e), e.Name)
+			if value := g.value(e); !math.IsNaN(value) {
+				g.send(ch, value, e.Name)
+			}
 		}
 	}
 	leasesFree.send(ch, float64(free))
