@@ -1,6 +1,8 @@
 package tidings
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -73,13 +75,18 @@ type Endpoint struct {
 }
 
 // DefaultName returns the name of an endpoint that has none: the host and path
-// of its URL, which contain no password. It is empty if the URL is invalid.
+// of its URL, which contain no password. A query, which may be one, adds "?" and the
+// first six hex digits of its SHA-256. It is empty if the URL is invalid.
 func (e *Endpoint) DefaultName() string {
 	u, err := url.Parse(e.URL)
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSuffix(u.Host+u.EscapedPath(), "/")
+	name := strings.TrimSuffix(u.Host+u.EscapedPath(), "/")
+	if u.RawQuery != "" {
+		name += fmt.Sprintf("?%.3x", sha256.Sum256([]byte(u.RawQuery)))
+	}
+	return name
 }
 
 // Admits reports whether the event passes the endpoint's filter.

@@ -225,6 +225,12 @@ func TestRenderedConfigurationIsValid(t *testing.T) {
 				if got, want := len(cfg.Webhook.Endpoints) > 0, name != "default"; got != want {
 					t.Errorf("endpoints: %v, want %v", got, want)
 				}
+				for _, team := range []string{"billing", "reporting"} { // in files of their own
+					has := func(e config.Endpoint) bool { return e.Name == team }
+					if got, want := slices.ContainsFunc(cfg.Webhook.Endpoints, has), name == "endpoints"; got != want {
+						t.Errorf("endpoint %s: %v, want %v", team, got, want)
+					}
+				}
 			})
 		}
 	}
@@ -295,6 +301,9 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"unknown key of an endpoint": {"webhook.endpoints[0].ulr=https://example.com", []string{
 			`webhook.endpoints.0: Additional property ulr is not allowed`,
 			`at '/webhook/endpoints/0': additional properties 'ulr' not allowed`,
+		}},
+		"endpoints from nowhere": {"webhook.endpointFilesFrom[0].name=crm", []string{
+			`webhook.endpointFilesFrom.0`, `at '/webhook/endpointFilesFrom/0': 'oneOf' failed`,
 		}},
 		"endpoint without a URL": {"webhook.endpoints[0].name=crm", []string{
 			`webhook.endpoints.0: url is required`, `at '/webhook/endpoints/0': missing property 'url'`,

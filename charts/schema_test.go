@@ -125,6 +125,9 @@ func definitions() object {
 	webhook := properties["webhook"].(object)
 	webhook["properties"].(object)["existingSecret"] = text
 	webhook["properties"].(object)["existingSecretKey"] = text
+	webhook["properties"].(object)["endpointFilesFrom"] = object{"type": "array", "items": object{"oneOf": []any{
+		closed(object{"configMap": text}, "configMap"), closed(object{"secret": text}, "secret"),
+	}}}
 	endpoint := webhook["properties"].(object)["endpoints"].(object)["items"].(object)
 	endpoint["required"] = []string{"url"}
 	// The templates say where these belong.

@@ -8,12 +8,14 @@ import (
 	"testing"
 )
 
-// elsewhere are the Secrets that the values files refer to.
+// elsewhere are the Secrets and ConfigMaps that the values files refer to.
 var elsewhere = map[string]map[string]string{
-	"tidings-endpoints":  {"webhook.yaml": "webhook: {endpoints: [{url: 'https://example.com/webhook'}]}"},
-	"tidings-database":   {"url": "postgres://tidings@postgres.example.com/tidings"},
-	"tidings-admin":      {"token": "tdg_0123456789abcdef"},
-	"tidings-encryption": {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
+	"billing-endpoints":   {"billing.yaml": `[{name: billing, url: "https://billing.example.com/hooks"}]`},
+	"reporting-endpoints": {"a.yaml": `endpoints: [{name: reporting, url: "https://reporting.example.com"}]`, "README": "-"},
+	"tidings-endpoints":   {"webhook.yaml": "webhook: {endpoints: [{url: 'https://example.com/webhook'}]}"},
+	"tidings-database":    {"url": "postgres://tidings@postgres.example.com/tidings"},
+	"tidings-admin":       {"token": "tdg_0123456789abcdef"},
+	"tidings-encryption":  {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
 	"crm": {
 		"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 		"password": "x",
@@ -48,6 +50,9 @@ func volumeFiles(t *testing.T, objects []object, podSpec object) map[string]map[
 		files := make(map[string]string)
 		if secret, ok := volume["secret"].(object); ok {
 			project(files, secret, secrets[secret["secretName"].(string)])
+		}
+		if configMap, ok := volume["configMap"].(object); ok {
+			project(files, configMap, secrets[configMap["name"].(string)])
 		}
 		if projected, ok := volume["projected"].(object); ok {
 			for _, s := range projected["sources"].([]any) {

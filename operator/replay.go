@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/relay"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // NewReplay selects the events to be sent again. At least one field besides Endpoint
@@ -214,13 +215,31 @@ func (s *Service) Replays(ctx context.Context, limit int) (*Page[*Replay], error
 func (s *Service) GetReplay(ctx context.Context, id string) (*Replay, error) {
 	r, found, err := s.log().Replay(ctx, id)
 	if err == nil && !found {
-		err = notFound("there is no replay %s", id)
+		err = s.noReplay(ctx, id)
 	}
 	if err != nil {
 		return nil, err
 	}
 	out := shownReplay(r)
 	return out, s.explainWaits(ctx, out)
+}
+
+// replaysToName is how many replays a wrong id is compared with.
+const replaysToName = 100
+
+func (s *Service) noReplay(ctx context.Context, id string) error {
+	recent, err := s.log().Replays(ctx, false, replaysToName)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, r := range recent {
+		ids = append(ids, r.ID)
+	}
+	if nearest := vocabulary.Nearest(id, ids); nearest != "" {
+		return notFound("there is no replay %s; did you mean %s?", id, nearest)
+	}
+	return notFound("there is no replay %s", id)
 }
 
 // CancelReplay cancels a replay. Its attempts in flight are finished.

@@ -25,8 +25,9 @@ type Left struct {
 func (l Left) Backlog() bool { return l.Behind > 0 || l.Parked }
 
 // Successors returns, by name, which new endpoint succeeds which removed one: the
-// new one whose CursorFrom names it; or else the only new one without CursorFrom on
-// a host, if only one was removed there, or only one of those has a backlog. The
+// new one whose CursorFrom names it; or else the only new one with its host and path,
+// whose query alone makes the name another; or else the only new one without CursorFrom
+// on a host, if only one was removed there, or only one of those has a backlog. The
 // caller clears a CursorFrom of which no cursor is kept. A removed endpoint's
 // host is known only if its name is derived from its URL. unclear holds the
 // candidates of each removed endpoint without a unique successor.
@@ -40,8 +41,12 @@ func Successors(left []Left, added []Endpoint) (successor map[string]string, unc
 			addedOn[u.Host] = append(addedOn[u.Host], e.Name)
 		}
 	}
+	for host, names := range addedOn {
+		addedOn[host] = succeedQueries(left, names, successor)
+	}
 	for _, l := range left {
 		host, _, _ := strings.Cut(l.Name, "/")
+		host, _, _ = strings.Cut(host, "?")
 		if successor[l.Name] == "" && len(addedOn[host]) > 0 {
 			leftOn[host] = append(leftOn[host], l)
 		}
@@ -98,6 +103,33 @@ func (r *Relay) prepareCurrent(ctx context.Context) error {
 	setup := r.setup
 	r.mu.Unlock()
 	return r.prepare(ctx, r.Endpoints(), setup, everything)
+}
+
+// succeedQueries finds the successors of removed endpoints among new ones with the same
+// host and path but another query, or with one where there was none, and returns the
+// new ones that are none.
+func succeedQueries(left []Left, added []string, successor map[string]string) (others []string) {
+	plain := func(name string) string {
+		name, _, _ = strings.Cut(name, "?")
+		return name
+	}
+	leftAt, addedAt := make(map[string][]string), make(map[string]int)
+	for _, l := range left {
+		if successor[l.Name] == "" {
+			leftAt[plain(l.Name)] = append(leftAt[plain(l.Name)], l.Name)
+		}
+	}
+	for _, name := range added {
+		addedAt[plain(name)]++
+	}
+	for _, name := range added {
+		if at := plain(name); strings.Contains(name, "?") && len(leftAt[at]) == 1 && addedAt[at] == 1 {
+			successor[leftAt[at][0]] = name
+		} else {
+			others = append(others, name)
+		}
+	}
+	return others
 }
 
 // succeed makes new endpoints resume where removed ones stopped, and warns about

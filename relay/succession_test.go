@@ -42,6 +42,25 @@ func TestSuccessors(t *testing.T) {
 			added:     []relay.Endpoint{added("crm", "https://a.example/z", "")},
 			successor: map[string]string{"a.example/y": "crm"},
 		},
+		"other queries of the same paths": {
+			left: []relay.Left{behind("a.example/x"), idle("a.example/y?001122"), behind("a.example/z")},
+			added: []relay.Endpoint{
+				added("a.example/y?334455", "https://a.example/y?t=2", ""),
+				added("a.example/x?667788", "https://a.example/x?t=1", ""),
+				added("a.example/other", "https://a.example/other", ""),
+			},
+			successor: map[string]string{
+				"a.example/x": "a.example/x?667788", "a.example/y?001122": "a.example/y?334455",
+				"a.example/z": "a.example/other",
+			},
+		},
+		"two queries of the same path": {
+			left: []relay.Left{behind("a.example?001122")},
+			added: []relay.Endpoint{
+				added("a.example?334455", "https://a.example?t=2", ""), added("a.example?667788", "https://a.example?t=1", ""),
+			},
+			unclear: map[string][]string{"a.example?001122": {"a.example?334455", "a.example?667788"}},
+		},
 		"two that are left": {
 			left:    []relay.Left{behind("a.example/x"), behind("a.example/y")},
 			added:   []relay.Endpoint{added("crm", "https://a.example/z", "")},

@@ -65,9 +65,10 @@ type App struct {
 	draining  chan struct{} // closed once no more requests are taken
 	closers   []closer      // the last first
 
-	reloading sync.Mutex
-	config    atomic.Pointer[config.Config]
-	digest    string // of the configuration at the start
+	reloading  sync.Mutex
+	lastReload *httpapi.Reloaded // guarded by reloading
+	config     atomic.Pointer[config.Config]
+	digest     string // of the configuration at the start
 }
 
 type closer struct {

@@ -58,7 +58,7 @@ func serve(file string) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
 		for range hangups {
-			_ = server.Reload(ctx) // it logs what was wrong
+			_, _ = server.Reload(ctx) // it logs what was wrong
 		}
 	}()
 	return server.Run(ctx)

@@ -3,6 +3,10 @@ package app
 import (
 	"context"
 	"errors"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/httpapi"
 )
 
 // ErrNoReload says that there is no file to read again.
@@ -10,11 +14,12 @@ var ErrNoReload = errors.New("this server was started without a configuration fi
 
 // Reload reads the settings again. If anything is wrong with them, nothing
 // changes. Endpoints, tokens and the log level take effect at once; the log
-// names settings that need a restart.
-func (a *App) Reload(ctx context.Context) error {
+// names settings that need a restart. It returns what changed; if nothing did, what
+// the last reload changed that changed anything.
+func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	if a.options.Load == nil {
 		a.logger.Warn("nothing to reload: the server was started without a configuration file")
-		return ErrNoReload
+		return nil, ErrNoReload
 	}
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -22,13 +27,36 @@ func (a *App) Reload(ctx context.Context) error {
 	a.metrics.reloaded(err == nil && len(a.config.Load().Stale()) == 0)
 	if err != nil {
 		a.logger.Error("the configuration was not reloaded; the one before stays", "error", err)
-		return err
+		return nil, err
 	}
 	for _, problem := range a.config.Load().Stale() {
 		a.logger.Error("a file of endpoints is broken; its last good version stays", "problem", problem.String())
 	}
 	a.logger.Info("configuration reloaded", "endpoints", len(a.config.Load().Webhook.Endpoints))
-	return nil
+	return a.lastReload, nil
+}
+
+// changed notes what a reload changed.
+func (a *App) changed(now, before *config.Config, later []string) {
+	done := &httpapi.Reloaded{
+		Reloaded: true, At: time.Now().UTC(), Endpoints: []httpapi.EndpointChange{},
+		Settings: now.SettingChanges(before), Restart: later,
+	}
+	for _, c := range now.EndpointChanges(before) {
+		done.Endpoints = append(done.Endpoints, httpapi.EndpointChange{
+			Endpoint: c.Endpoint, Change: c.Kind, Settings: c.Settings, Contents: c.Contents,
+		})
+	}
+	for _, problem := range now.Stale() {
+		done.Broken = append(done.Broken, problem.String())
+	}
+	if a.lastReload == nil || len(done.Endpoints)+len(done.Settings) > 0 {
+		a.lastReload = done
+		return
+	}
+	again := *a.lastReload
+	again.Unchanged, again.Restart, again.Broken = true, done.Restart, done.Broken
+	a.lastReload = &again
 }
 
 // reload does all that can fail first.
@@ -59,6 +87,7 @@ func (a *App) reload(ctx context.Context) error {
 		return err
 	}
 	a.config.Store(&cfg)
+	a.changed(&cfg, old, later)
 	if a.platform != nil {
 		a.platform.remote.SetEgress(cfg.UserEgress())
 	}

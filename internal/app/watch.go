@@ -32,7 +32,8 @@ func (a *App) watch(ctx context.Context) {
 		settled := now == seen // what changes just now may be half of it
 		seen = now
 		if settled && (now != tried || failed && time.Since(at) >= retryInterval) {
-			failed, at = a.Reload(ctx) != nil, time.Now() // it says itself what was wrong
+			_, err := a.Reload(ctx) // it says itself what was wrong
+			failed, at = err != nil, time.Now()
 			tried = a.config.Load().Digest()
 			seen = tried
 		}

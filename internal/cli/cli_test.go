@@ -33,7 +33,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady,
 			"answers":   answers,
-			"request":   request, "requests": requests, "status": status,
+			"request":   request, "requests": requests, "status": status, "terminal": onTerminal,
+			"stranger": stranger,
 		},
 	})
 }
@@ -134,4 +135,21 @@ func freeAddress(e *testscript.Env) error {
 	}
 	e.Setenv("ADDRESS", l.Addr().String())
 	return l.Close()
+}
+
+// stranger starts another server than Tidings, and sets STRANGER to its address: it
+// answers every request with a status, a content type and a body.
+func stranger(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: stranger STATUS TYPE BODY")
+	}
+	code, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", args[1])
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, args[2]) // the client may be gone
+	}))
+	ts.Defer(server.Close)
+	ts.Setenv("STRANGER", server.Listener.Addr().String())
 }

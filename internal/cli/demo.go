@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,17 +55,22 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 		return err
 	}
 	defer receiver.Close()
+	sick := sickReceiver()
+	defer sick.Close()
 	agent := httptest.NewServer(http.HandlerFunc(demoAgent))
 	defer agent.Close()
 
 	token, hash := auth.NewToken()
-	cfg, err := demoConfig(folder, receiver.URL, secret, hash)
+	cfg, err := demoConfig(folder, hash, []any{
+		map[string]any{"name": "demo", "url": receiver.URL, "secret": secret},
+		map[string]any{"name": "billing", "url": sick.URL},
+	})
 	if err != nil {
 		return err
 	}
 	server, err := app.New(ctx, cfg,
 		app.Options{
-			Logger:  slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn})),
+			Logger:  slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelError})),
 			Version: version,
 		})
 	if err != nil {
@@ -79,10 +85,14 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 	}()
 
 	d := &demonstration{out: out, api: "http://" + server.Addr() + "/api/v1", token: token, arrived: arrived}
-	fmt.Fprintf(out, "Tidings runs on http://%s, its data in %s;\na receiver listens on %s.\n",
-		server.Addr(), folder, receiver.URL)
-	if err := d.tour(ctx, agent.URL); err != nil || once {
+	fmt.Fprintf(out, "Tidings runs on http://%s, its data in %s;\na receiver listens on %s, and a sick one on %s.\n",
+		server.Addr(), folder, receiver.URL, sick.URL)
+	if err := d.tour(ctx, agent.URL); err != nil {
 		return err
+	}
+	fmt.Fprint(out, operatorLines(server.Addr(), token, sick.URL))
+	if once {
+		return nil
 	}
 	fmt.Fprintf(out, `
 The server stays up until Ctrl-C. To try:
@@ -103,6 +113,46 @@ The server stays up until Ctrl-C. To try:
 			return nil
 		}
 	}
+}
+
+// sickReceiver refuses everything until it is mended by a POST to /mend.
+func sickReceiver() *httptest.Server {
+	var mended atomic.Bool
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/mend":
+			mended.Store(true)
+			fmt.Fprintln(w, "mended") // whoever asked may be gone
+		case !mended.Load():
+			http.Error(w, "the ledger is closed", http.StatusInternalServerError)
+		}
+	}))
+}
+
+// operatorLines are commands that find out about the sick receiver, and mend it.
+func operatorLines(address, token, sick string) string {
+	var text strings.Builder
+	text.WriteString("\nThe endpoint billing got none of these webhooks. An operator finds out why, and mends it:\n\n")
+	for _, line := range []string{
+		"endpoints", "endpoints billing", "explain 1", "attempts --outcome failures --limit 5", "endpoints test billing",
+	} {
+		fmt.Fprintf(&text, "  %s %s --url http://%s --token %s\n", programName(), line, address, token)
+	}
+	fmt.Fprintf(&text, "  curl -X POST %s/mend\n  %s endpoints --watch --url http://%s --token %s\n",
+		sick, programName(), address, token)
+	return text.String()
+}
+
+// programName is how this program is started, to be pasted into a shell.
+func programName() string {
+	program, err := os.Executable()
+	switch {
+	case err == nil && strings.Contains(program, "go-build"):
+		return "go run ./cmd/tidings"
+	case err == nil && strings.Contains(os.Args[0], "/"):
+		return os.Args[0]
+	}
+	return "tidings"
 }
 
 func demoReceiver(secret string, arrived chan<- tidings.Event) (*httptest.Server, error) {
@@ -133,7 +183,7 @@ func demoAgent(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func demoConfig(folder, receiver, secret, hash string) (config.Config, error) {
+func demoConfig(folder, hash string, endpoints []any) (config.Config, error) {
 	text, err := json.Marshal(map[string]any{ // JSON is YAML, too
 		"listen": "127.0.0.1:0", "data_dir": folder, "shutdown_timeout": "5s",
 		"egress": map[string]any{"user_urls": map[string]any{"allow_networks": []any{
@@ -144,10 +194,7 @@ func demoConfig(folder, receiver, secret, hash string) (config.Config, error) {
 			"sha256": hash,
 			"user":   "you@example.com", "role": "admin",
 		}}},
-		"webhook": map[string]any{"endpoints": []any{map[string]any{
-			"name": "demo",
-			"url":  receiver, "secret": secret,
-		}}},
+		"webhook": map[string]any{"endpoints": endpoints},
 	})
 	if err != nil {
 		return config.Config{}, err

@@ -70,7 +70,7 @@ func eventsCommand() *cobra.Command {
 				{name: "time"},
 				{name: "event", min: 12},
 				{name: "resource", min: 12},
-				{name: "webhook-id", rank: 1, min: 12},
+				{name: "webhook-id", rank: 2},
 			}, func(e *operator.Event) []string {
 				return []string{strconv.FormatInt(e.Sequence, 10), c.cell(e.Timestamp), e.Event, e.ResourceID, e.ID}
 			})

@@ -127,7 +127,7 @@ func list[T any](ctx context.Context, c *client, l listing, columns []column, ro
 // filtered says that a list has a filter, which may be why it is empty.
 func (l *listing) filtered() string {
 	for name := range l.query {
-		if name != "limit" && name != l.cursor && l.query.Get(name) != "false" {
+		if name != "limit" && name != "dead" && name != l.cursor {
 			return " match"
 		}
 	}

@@ -121,7 +121,7 @@ func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
 		for {
 			select {
 			case <-hangups:
-				_ = server.Reload(ctx) // it logs what was wrong
+				_, _ = server.Reload(ctx) // it logs what was wrong
 			case <-done:
 				return
 			}

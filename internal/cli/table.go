@@ -12,8 +12,9 @@ import (
 	"golang.org/x/term"
 )
 
-// column is a column of a table. On a terminal that is too narrow, columns are
-// shortened to min characters, then left out, those with the highest rank first.
+// column is a column of a table. On a terminal that is too narrow, columns of rank 2 and
+// more are left out, those with the highest rank first; then columns are shortened to min
+// characters; then columns of rank 1 are left out.
 type column struct {
 	name  string
 	rank  int                 // 0: it is always there
@@ -85,9 +86,9 @@ func (t *table) fit(rows [][]string) {
 			t.widths = append(t.widths, natural[i])
 			total += natural[i] + gap
 		}
-		excess := t.shorten(total - t.screen.width)
 		least := slices.MaxFunc(t.shown, func(a, b int) int { return t.columns[a].rank - t.columns[b].rank })
-		if excess <= 0 || t.columns[least].rank == 0 {
+		rank, excess := t.columns[least].rank, total-t.screen.width
+		if excess <= 0 || rank <= 1 && (t.shorten(excess) <= 0 || rank == 0) {
 			return
 		}
 		t.shown = slices.DeleteFunc(t.shown, func(i int) bool { return i == least })

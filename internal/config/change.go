@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -58,6 +59,69 @@ func (c *Config) CheckTypes(running *Config) error {
 		}
 	}
 	return nil
+}
+
+// EndpointChange is what another configuration changes about an endpoint.
+type EndpointChange struct {
+	Endpoint string
+	Kind     string   // added, removed or changed
+	Settings []string // those that changed, such as retry
+	// Contents reports whether what files or variables hold changed, such as a secret.
+	Contents bool
+}
+
+// EndpointChanges returns what differs from the endpoints of the configuration before, in
+// the order of the configuration. The receivers of both have been made.
+func (c *Config) EndpointChanges(before *Config) []EndpointChange {
+	var changes []EndpointChange
+	old := make(map[string]*Endpoint)
+	for i := range before.Webhook.Endpoints {
+		old[before.Webhook.Endpoints[i].Name] = &before.Webhook.Endpoints[i]
+	}
+	for i := range c.Webhook.Endpoints {
+		e := &c.Webhook.Endpoints[i]
+		change := EndpointChange{Endpoint: e.Name, Kind: "added"}
+		if was := old[e.Name]; was != nil {
+			change.Kind, change.Settings = "changed", differing(was, e)
+			change.Contents = was.contents != e.contents && len(change.Settings) == 0
+			if len(change.Settings) == 0 && !change.Contents {
+				delete(old, e.Name)
+				continue
+			}
+		}
+		delete(old, e.Name)
+		changes = append(changes, change)
+	}
+	for _, name := range slices.Sorted(maps.Keys(old)) {
+		changes = append(changes, EndpointChange{Endpoint: name, Kind: "removed"})
+	}
+	return changes
+}
+
+// differing returns the keys of the settings of two endpoints that differ, sorted.
+func differing(a, b *Endpoint) (keys []string) {
+	left, right := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
+	for key, index := range fieldsOf(left.Type()) {
+		if !reflect.DeepEqual(left.FieldByIndex(index).Interface(), right.FieldByIndex(index).Interface()) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// SettingChanges returns the keys of the settings that differ and take effect without a
+// restart, except those of endpoints.
+func (c *Config) SettingChanges(before *Config) (keys []string) {
+	for _, key := range reloadable {
+		if key == "webhook.endpoints" {
+			continue
+		}
+		if !reflect.DeepEqual(setting(before, key).Interface(), setting(c, key).Interface()) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // CheckEmptied returns an error if a file holds no settings that held some before: it

@@ -195,6 +195,7 @@ type Endpoint struct {
 	HTTP    HTTP   `yaml:"http"`
 
 	digest   [sha256.Size]byte // a hash of all that was written for it
+	contents string            // a hash of what the files and variables hold that it names
 	patterns []tidings.Pattern // Events, once they are checked
 }
 

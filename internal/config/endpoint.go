@@ -171,12 +171,14 @@ func canonical(node *yaml.Node) string {
 // the operator wrote for it, what the files and variables hold that it names,
 // and the settings that all endpoints share.
 func (e *Endpoint) fingerprint(w Webhook, egress sender.Egress) string {
-	hash := sha256.New()
-	fmt.Fprintln(hash, e.digest, w.Source, egress.Deny, egress.Allow)
+	contents := sha256.New()
 	for _, source := range e.secrets() {
 		value, _ := source.Read() // that it can be read was checked
-		fmt.Fprintln(hash, value)
+		fmt.Fprintln(contents, value)
 	}
+	e.contents = string(contents.Sum(nil))
+	hash := sha256.New()
+	fmt.Fprintln(hash, e.digest, w.Source, egress.Deny, egress.Allow, e.contents)
 	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
 

@@ -79,3 +79,33 @@ func TestEndpointFiles(t *testing.T) {
 	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\n"+
 		"main:2:20: webhook.endpoint_files: is no pattern of files, such as /etc/tidings/endpoints.d/*.yaml", "")
 }
+
+// URLs that differ in their query are different, and their names do not show it.
+func TestQueriesAreDifferentEndpoints(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "t.yaml")
+	text := `webhook: {endpoints: [{url: "https://a.example/hook?key=hunter2"}, {url: "https://a.example/hook?key=hunter3"},
+  {url: "https://a.example/hook"}, {url: "https://a.example/?key=hunter2"}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(config.Input{Files: []string{file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range cfg.Webhook.Endpoints {
+		names = append(names, e.Name)
+	}
+	want := []string{"a.example/hook?8525ed", "a.example/hook?c75b72", "a.example/hook", "a.example?8525ed"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if err := os.WriteFile(file, []byte(text[:len(text)-2]+`, {url: "https://a.example/hook?key=hunter2"}]}`),
+		0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = config.Load(config.Input{Files: []string{file}})
+	if err == nil || !strings.Contains(err.Error(), "webhook.endpoints[4].url: webhook.endpoints[0] has the same URL") {
+		t.Errorf("the same URL twice: %v", err)
+	}
+}

@@ -39,7 +39,7 @@ webhook:
 		t.Fatal(err)
 	}
 	r := receivers[0]
-	if r.Name != "example.com/webhook" || r.Headers.Get("Authorization") != "Bearer my-secret-token" || r.Disabled {
+	if r.Name != "example.com/webhook?9099b8" || r.Headers.Get("Authorization") != "Bearer my-secret-token" || r.Disabled {
 		t.Errorf("receiver = %q, disabled %v", r.Name, r.Disabled)
 	}
 }

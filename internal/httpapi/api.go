@@ -56,7 +56,7 @@ type Options struct {
 	// Metrics serves /metrics.
 	Metrics http.Handler
 	// Reload reloads the configuration.
-	Reload func(context.Context) error
+	Reload func(context.Context) (*Reloaded, error)
 	// TrustedHeader names people who were signed in by a proxy; nil where there is none.
 	TrustedHeader *TrustedHeader
 	// Stopping is closed when the server stops; it ends waiting requests.
@@ -132,20 +132,36 @@ func configuration(version string) huma.Config {
 // reloadRoute adds the operation that reads the configuration again.
 func (a *api) reloadRoute() {
 	op := rest.Operation(http.MethodPost, "/webhooks/reload", "reload", "Read the configuration again")
-	register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*reloaded], error) {
+	register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*Reloaded], error) {
 		if err := who.Need(resource.RoleAdmin); err != nil {
 			return nil, err
 		}
-		if err := a.Reload(ctx); err != nil {
+		done, err := a.Reload(ctx)
+		if err != nil {
 			return nil, &resource.Error{Code: resource.Invalid, Message: err.Error()}
 		}
 		a.Webhooks.Record(ctx, operator.Action{Action: "reload"})
-		return rest.Answer(&reloaded{Reloaded: true}, nil)
+		return rest.Answer(done, nil)
 	})
 }
 
-type reloaded struct {
-	Reloaded bool `json:"reloaded"`
+// Reloaded is what a reload changed.
+type Reloaded struct {
+	Reloaded  bool             `json:"reloaded"`
+	At        time.Time        `json:"at" doc:"When the configuration was loaded."`
+	Unchanged bool             `json:"unchanged,omitempty" doc:"Nothing had changed; endpoints and settings are those of the reload before, at that time."`
+	Endpoints []EndpointChange `json:"endpoints" nullable:"false"`
+	Settings  []string         `json:"settings,omitempty" doc:"Other settings that changed."`
+	Restart   []string         `json:"restart,omitempty" doc:"Settings that changed and take effect after a restart only."`
+	Broken    []string         `json:"broken,omitempty" doc:"What is wrong with files of endpoints whose last good version stays."`
+}
+
+// EndpointChange is what a reload changed about an endpoint.
+type EndpointChange struct {
+	Endpoint string   `json:"endpoint"`
+	Change   string   `json:"change" enum:"added,removed,changed"`
+	Settings []string `json:"settings,omitempty" doc:"Those that changed, such as timeout."`
+	Contents bool     `json:"contents,omitempty" doc:"What files or variables hold changed, such as a secret."`
 }
 
 // holdsSecrets holds the tags of operations that need an encryption key, and

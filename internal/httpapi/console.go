@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -41,7 +42,10 @@ func (a *api) consoleRoutes() {
 	signIn := consolePath + "/sign-in"
 	operator.RegisterConsole(mux, a.API, a.Webhooks, operator.ConsoleOptions{
 		Path: consolePath, API: root + "/docs", Version: a.Version, Admit: a.admitVisitor, SignIn: signIn,
-		Reload: a.Reload, Sessions: a.sessions.list, EndSession: a.sessions.end,
+		Reload: func(ctx context.Context) error {
+			_, err := a.Reload(ctx)
+			return err
+		}, Sessions: a.sessions.list, EndSession: a.sessions.end,
 	})
 	mux.HandleFunc("GET "+signIn, func(w http.ResponseWriter, r *http.Request) {
 		a.signInPage(w, http.StatusOK, backTo(r.URL.Query().Get("to")), "")

@@ -33,9 +33,12 @@ as 1e+08.
 
 {{- define "tidings.settingsWithRefs" -}}
 {{- $config := mergeOverwrite (dict "listen" ":8333" "data_dir" "/var/lib/tidings" "shutdown_delay" "5s") (deepCopy (.Values.config | default dict)) -}}
-{{- $webhook := omit .Values.webhook "existingSecret" "existingSecretKey" -}}
+{{- $webhook := omit .Values.webhook "existingSecret" "existingSecretKey" "endpointFilesFrom" -}}
 {{- if .Values.webhook.existingSecret -}}
 {{- $webhook = omit $webhook "endpoints" -}}
+{{- end -}}
+{{- if .Values.webhook.endpointFilesFrom -}}
+{{- $_ := set $webhook "endpoint_files" (append ($webhook.endpoint_files | default list) "/etc/tidings-endpoints/*/*.yaml") -}}
 {{- end -}}
 {{- $_ := set $config "webhook" $webhook -}}
 {{- if .Values.database.existingSecret -}}
@@ -124,11 +127,25 @@ admin-token: {{ include "tidings.adminToken" . | b64enc }}
     secretName: {{ $name }}
     defaultMode: 0440
 {{- end }}
+{{- range $i, $from := $values.webhook.endpointFilesFrom }}
+- name: endpoints-{{ $i }}
+  {{- with $from.configMap }}
+  configMap: {name: {{ . }}, optional: true}
+  {{- end }}
+  {{- with $from.secret }}
+  secret: {secretName: {{ . }}, optional: true, defaultMode: 0440}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "tidings.configMounts" -}}
 - {name: config, mountPath: /etc/tidings, readOnly: true}
 {{- range $i, $name := include "tidings.secrets" . | fromJsonArray }}
 - {name: secret-{{ $i }}, mountPath: /etc/tidings-secrets/{{ $name }}, readOnly: true}
+{{- end }}
+{{- range $i, $from := .Values.webhook.endpointFilesFrom }}
+- name: endpoints-{{ $i }}
+  mountPath: /etc/tidings-endpoints/{{ if $from.configMap }}configmap-{{ $from.configMap }}{{ else }}secret-{{ $from.secret }}{{ end }}
+  readOnly: true
 {{- end }}
 {{- end -}}

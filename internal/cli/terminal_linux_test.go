@@ -1,0 +1,75 @@
+package cli_test
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
+)
+
+// onTerminal runs a command on a terminal of so many columns, and prints what it shows.
+// What differs from run to run is replaced: ids, ports and times.
+func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: terminal COLUMNS COMMAND...")
+	}
+	columns, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	path, err := exec.LookPath(args[1])
+	if err != nil { // it is in the script's PATH
+		for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
+			if _, err := os.Stat(dir + "/" + args[1]); err == nil {
+				path = dir + "/" + args[1]
+				break
+			}
+		}
+	}
+	cmd := exec.Command(path, args[2:]...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TIDINGS_URL", "TIDINGS_DATA_DIR", "NO_COLOR", "TZ"} {
+		if value := ts.Getenv(name); value != "" {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: uint16(columns), Rows: 24})
+	ts.Check(err)
+	defer terminal.Close()
+	ended := time.AfterFunc(testtool.Allow(30*time.Second), func() { _ = cmd.Process.Kill() })
+	defer ended.Stop()
+	text, _ := io.ReadAll(terminal) // it ends with an error where the command has ended
+	failed := cmd.Wait() != nil
+	_, err = io.WriteString(ts.Stdout(), steady(strings.ReplaceAll(string(text), "\r\n", "\n")))
+	ts.Check(err)
+	if failed != neg {
+		ts.Fatalf("%s: failed is %v", strings.Join(args[1:], " "), failed)
+	}
+}
+
+var unsteady = []struct {
+	what *regexp.Regexp
+	as   string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
+	{regexp.MustCompile(`\b(now|\d+s ago|in \d+s)\b`), "SOON"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
+	{regexp.MustCompile(`\b\d+(\.\d+)?(µs|ms|s)\b`), "TOOK"},
+	{regexp.MustCompile(`\b\d+\.\d\b`), "RATE"},
+	{regexp.MustCompile(` {2,}`), "  "}, // columns are as wide as what differs
+}
+
+// steady replaces what differs from run to run.
+func steady(text string) string {
+	for _, u := range unsteady {
+		text = u.what.ReplaceAllString(text, u.as)
+	}
+	return text
+}
