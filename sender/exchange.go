@@ -29,8 +29,9 @@ type exchanger struct {
 
 	mu   sync.Mutex
 	idle []*link // the one used last is last
-	// epoch grows when all connections are renewed.
+	// epoch grows when all connections are renewed, which is due at a time.
 	epoch int
+	until time.Time
 	sweep *time.Timer // runs while there are idle connections
 }
 
@@ -140,6 +141,7 @@ func (x *exchanger) exchange(l *link, r *http.Request, s *steps, message []byte)
 // take returns an idle connection, or a new one.
 func (x *exchanger) take(r *http.Request, s *steps) (l *link, reused bool, err error) {
 	t := target{r.URL.Scheme == "https", r.URL.Host}
+	x.renew(time.Now())
 	for l = x.pop(t); l != nil; l = x.pop(t) {
 		if !l.stale(time.Now()) && l.watch(r.Context()) {
 			s.connectedTo(l.address)
@@ -149,6 +151,19 @@ func (x *exchanger) take(r *http.Request, s *steps) (l *link, reused bool, err e
 	}
 	l, err = x.dial(r, s, t)
 	return l, false, err
+}
+
+// renew closes the connections when they have reached their maximum age.
+func (x *exchanger) renew(now time.Time) {
+	x.mu.Lock()
+	due := now.After(x.until)
+	if due {
+		x.until = now.Add(time.Duration(float64(x.options.MaxAge) * (0.8 + 0.4*rand.Float64())))
+	}
+	x.mu.Unlock()
+	if due {
+		x.CloseIdleConnections()
+	}
 }
 
 func (x *exchanger) pop(t target) *link {
@@ -183,8 +198,7 @@ func (x *exchanger) dial(r *http.Request, s *steps, t target) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	age := time.Duration(float64(x.options.MaxAge) * (0.8 + 0.4*rand.Float64()))
-	l := &link{Conn: raw, raw: raw, target: t, address: raw.address, until: time.Now().Add(age), epoch: epoch}
+	l := &link{Conn: raw, raw: raw, target: t, address: raw.address, epoch: epoch}
 	if t.secure {
 		if err := l.handshake(ctx, x.options.TLS, name, s); err != nil {
 			return nil, errors.Join(err, ignoreClosed(raw.Close()))
@@ -211,7 +225,7 @@ func (x *exchanger) put(l *link, keep bool) {
 	}
 	l.idleSince = time.Now()
 	x.mu.Lock()
-	old := l.epoch != x.epoch || l.idleSince.After(l.until)
+	old := l.epoch != x.epoch
 	if !old {
 		x.idle = append(x.idle, l)
 		if x.sweep == nil {
@@ -230,6 +244,7 @@ const sweepTime = time.Second
 
 func (x *exchanger) closeStale() {
 	now := time.Now()
+	x.renew(now)
 	x.mu.Lock()
 	var stale []*link
 	x.idle = slices.DeleteFunc(x.idle, func(l *link) bool {
@@ -295,7 +310,6 @@ type link struct {
 	target    target
 	address   string
 	epoch     int
-	until     time.Time // when it has reached its maximum age
 	idleSince time.Time
 
 	answered bool // the first byte of the response is there
@@ -413,7 +427,7 @@ func (l *link) Close() error {
 
 // stale reports whether an idle connection can't be used any longer.
 func (l *link) stale(now time.Time) bool {
-	return now.After(l.until) || now.Sub(l.idleSince) > idleTime || readable(l.raw.Conn)
+	return now.Sub(l.idleSince) > idleTime || readable(l.raw.Conn)
 }
 
 // answer is the body of a response. Closing it makes the connection idle if all was

@@ -249,7 +249,11 @@ func (d *decoder) checkTrustedHeader(t TrustedHeader) {
 		d.at(key, `roles is missing: such as {sam@example.com: admin, "*": reader}`)
 	}
 	for user, role := range t.Roles {
-		d.oneOf(key+".roles."+user, role, "reader", "operator", "admin")
+		at := key + ".roles[]" // what is no address may be a secret
+		if _, err := mail.ParseAddress(user); err == nil || user == "*" {
+			at = key + ".roles." + user
+		}
+		d.oneOf(at, role, "reader", "operator", "admin")
 	}
 }
 
