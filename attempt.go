@@ -9,6 +9,8 @@ type Attempt struct {
 	Number int
 	// Replay is set if an operator resends the event.
 	Replay bool
+	// Probe is set for a request with which an endpoint that is down is tried.
+	Probe bool
 	// Trace is the traceparent to send; if it is empty, the event's own is
 	// used.
 	Trace string

@@ -96,6 +96,7 @@ type Archive interface {
 	ReplayKeeper
 	Journal
 	ParkedKeeper
+	Describer
 	// Unnumbered returns how many committed events have no position yet.
 	Unnumbered(ctx context.Context) (int64, error)
 	// Gaps returns the newest gaps.

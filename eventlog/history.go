@@ -25,7 +25,9 @@ type Record struct {
 	Outcome string `json:"outcome"`
 	Attempt int    `json:"attempt,omitempty"`
 	Replay  bool   `json:"replay,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	// Probe is set for a request with which an endpoint that is down was tried.
+	Probe  bool   `json:"probe,omitempty"`
+	Reason string `json:"reason,omitempty"`
 	// Detail explains the reason.
 	Detail  string `json:"detail,omitempty"`
 	Status  int    `json:"status,omitempty"`
@@ -88,6 +90,9 @@ func (r *Record) appendJSON(b []byte) []byte {
 	number("attempt", int64(r.Attempt))
 	if r.Replay {
 		b = append(b, `,"replay":true`...)
+	}
+	if r.Probe {
+		b = append(b, `,"probe":true`...)
 	}
 	text("reason", r.Reason)
 	text("detail", r.Detail)

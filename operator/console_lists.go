@@ -183,7 +183,7 @@ func (u *ui) eventList(a *asked) error {
 	}
 	v.Sub = fmt.Sprintf("%s at the head, oldest %s", console.Number(head), console.Number(oldest))
 	f, err := u.filterOf(a, v.Fields)
-	var page *Page[Event]
+	var page *Page[Listed]
 	if err == nil {
 		page, err = u.scanEvents(a, f)
 	}
@@ -191,10 +191,10 @@ func (u *ui) eventList(a *asked) error {
 		if err := v.blame(err); err != nil {
 			return err
 		}
-		page = &Page[Event]{}
+		page = &Page[Listed]{}
 	}
 	for _, e := range page.Items {
-		v.Events = append(v.Events, newEventRow(e))
+		v.Events = append(v.Events, newEventRow(e.Event))
 	}
 	v.Tail = f.Before == 0 && f.Until.IsZero()
 	a.page.Live = v.Tail
@@ -204,7 +204,7 @@ func (u *ui) eventList(a *asked) error {
 	return u.show(a, v.status(), "events", "Events", "Events", v)
 }
 
-func (u *ui) scanEvents(a *asked, f Filter) (*Page[Event], error) {
+func (u *ui) scanEvents(a *asked, f Filter) (*Page[Listed], error) {
 	leave, err := u.api.Limits.Scans.Enter(a.Context(), a.user.ID, 1)
 	if err != nil {
 		return nil, err
@@ -360,7 +360,7 @@ func (u *ui) event(a *asked) error {
 	same, err := u.Events(ctx, Filter{Resource: v.Event.Resource, Limit: 10})
 	if err == nil {
 		for _, e := range same.Items {
-			v.Same = append(v.Same, newEventRow(e))
+			v.Same = append(v.Same, newEventRow(e.Event))
 		}
 	}
 	title := fmt.Sprintf("%s, position %s", x.Event.Event, console.Number(x.Event.Sequence))

@@ -40,6 +40,12 @@ func newEvent(e tidings.Event) Event {
 	return out
 }
 
+// Listed is an event in a list.
+type Listed struct {
+	Event
+	UndeliveredTo []string `json:"undelivered_to,omitempty" doc:"Endpoints that want it and have not got it, parked ones and dead letters included."`
+}
+
 // Filter selects events and attempts. The zero value selects all.
 type Filter struct {
 	Endpoint string
@@ -70,6 +76,23 @@ type Page[T any] struct {
 	Items []T `json:"items" nullable:"false"`
 	// Next is the value of before for the next page.
 	Next int64 `json:"next,omitempty" doc:"The before of the next page; left out on the last."`
+	// Total is how many items all pages have, if that is known.
+	Total      *int64 `json:"total,omitempty" doc:"How many there are on all pages, at most 10000; left out where that is not known."`
+	TotalExact bool   `json:"total_exact,omitempty" doc:"False if there are more than total."`
+}
+
+// maxTotal is up to where totals are exact.
+const maxTotal = 10_000
+
+func (p *Page[T]) count(n int64) {
+	p.Total, p.TotalExact = new(min(n, maxTotal)), n <= maxTotal
+}
+
+// countWhole sets the total of a page that is the only one.
+func (p *Page[T]) countWhole(before int64) {
+	if before == 0 && p.Next == 0 {
+		p.count(int64(len(p.Items)))
+	}
 }
 
 // Limits on the events examined for one page.
@@ -79,30 +102,88 @@ const (
 )
 
 // Events returns events of the log, newest first.
-func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
-	if err := s.check(ctx, &f); err != nil {
-		return nil, err
+func (s *Service) Events(ctx context.Context, f Filter) (*Page[Listed], error) {
+	page, events, err := s.events(ctx, f)
+	if err == nil {
+		err = s.undelivered(ctx, page, events)
 	}
-	page := &Page[Event]{Items: []Event{}}
-	oldest, err := s.log().Oldest(ctx)
 	if err != nil {
 		return nil, err
+	}
+	page.countWhole(f.Before)
+	return page, nil
+}
+
+// parkedOfPage bounds the parked events that are compared with a page of events.
+const parkedOfPage = 2000
+
+// undelivered sets which endpoints have not got the events of a page.
+func (s *Service) undelivered(ctx context.Context, page *Page[Listed], events []tidings.Event) error {
+	if len(events) == 0 || s.relay() == nil {
+		return nil
+	}
+	partitions, err := s.relay().Statuses(ctx)
+	if err != nil {
+		return err
+	}
+	oldest := events[len(events)-1].Sequence
+	rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{After: oldest - 1, Limit: parkedOfPage})
+	if err != nil {
+		return err
+	}
+	type key struct {
+		endpoint string
+		sequence int64
+	}
+	parked := make(map[key]bool)
+	for _, r := range rows {
+		parked[key{r.Endpoint, r.Event.Sequence}] = true
+	}
+	waits := func(endpoint string, e tidings.Event) bool {
+		for _, p := range partitions {
+			if c := p.Cursor; c.Endpoint == endpoint && c.Has(e) {
+				return e.Sequence > c.Sequence && !c.Marks.Settled(e)
+			}
+		}
+		return false
+	}
+	for _, endpoint := range s.endpoints() {
+		for i, e := range events {
+			if endpoint.Matches(e) && (parked[key{endpoint.Name, e.Sequence}] || waits(endpoint.Name, e)) {
+				page.Items[i].UndeliveredTo = append(page.Items[i].UndeliveredTo, endpoint.Name)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Service) events(ctx context.Context, f Filter) (page *Page[Listed], found []tidings.Event, err error) {
+	if err := s.check(ctx, &f); err != nil {
+		return nil, nil, err
+	}
+	page = &Page[Listed]{Items: []Listed{}}
+	oldest, err := s.log().Oldest(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	head, err := s.log().Advance(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if len(f.Patterns) == 0 && f.Resource == "" && f.Since.IsZero() && f.Until.IsZero() {
+		page.count(max(head-oldest+1, 0))
 	}
 	end := f.Before - 1
 	switch {
 	case f.Before == 0:
 		end = head
 	case end > head:
-		return nil, invalid("before", "the log ends at %d", head)
+		return nil, nil, invalid("before", "the log ends at %d", head)
 	}
 	if !f.Since.IsZero() {
 		from, err := s.log().SequenceAt(ctx, f.Since)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		oldest = max(oldest, from)
 	}
@@ -110,16 +191,16 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 		after := max(end-eventBatch, oldest-1)
 		events, err := s.log().Read(ctx, after, int(end-after))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, e := range slices.Backward(events) {
 			if e.Sequence > end || !f.wants(e.Name(), e.Resource(), e.Time) {
 				continue
 			}
-			page.Items = append(page.Items, newEvent(e))
+			page.Items, found = append(page.Items, Listed{Event: newEvent(e)}), append(found, e)
 			if len(page.Items) == f.Limit {
 				page.Next = e.Sequence
-				return page, nil
+				return page, found, nil
 			}
 		}
 		end = after
@@ -127,7 +208,7 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Event], error) {
 	if end >= oldest {
 		page.Next = end + 1
 	}
-	return page, nil
+	return page, found, nil
 }
 
 // find returns the event with an id or position, from the log or, if it has expired
@@ -204,6 +285,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 			return nil, err
 		}
 		if oldest == 0 {
+			page.countWhole(f.Before)
 			return page, nil
 		}
 		if oldest == from.block && from.left > 0 {
@@ -259,6 +341,11 @@ type Explained struct {
 	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,discarded,waiting,expired,settled" doc:"settled: done with before the history that is kept."`
 	// Because explains it in a sentence.
 	Because    string    `json:"because"`
+	At         string    `json:"settled_at,omitempty" doc:"When it was delivered or given up."`
+	Attempt    int       `json:"attempt,omitempty" doc:"The attempt that delivered it, or the last one that failed."`
+	Reason     string    `json:"reason,omitempty" doc:"Why that failed; why the endpoint does not deliver."`
+	State      string    `json:"state,omitempty" doc:"The endpoint's state, where the event waits for it."`
+	Ahead      int64     `json:"positions_ahead,omitempty" doc:"How far the event is behind the cursor, where it waits in the log."`
 	MergedInto int64     `json:"merged_into,omitempty"`
 	Behind     int64     `json:"behind,omitempty" doc:"The position of the parked event that it waits for."`
 	Until      string    `json:"until,omitempty" doc:"When it is tried again."`
@@ -334,6 +421,7 @@ func (s *Service) explain(
 		x.Fate, x.Until = "waiting", state.Until
 		x.Because = fmt.Sprintf("it waits in the log, %d positions after the cursor; the endpoint is %s",
 			e.Sequence-state.Cursor, state.State)
+		x.Ahead, x.State, x.Reason = e.Sequence-state.Cursor, state.State, state.Reason
 		if state.Reason != "" {
 			x.Because += " (" + state.Reason + ")"
 		}
@@ -358,6 +446,7 @@ func (x *Explained) finished() bool {
 			x.Fate, x.Because = "discarded", fmt.Sprintf("an operator discarded it at %s: %s", stamp(a.At), a.Comment)
 			return true
 		case tidings.Delivered.String():
+			x.At, x.Attempt = stamp(a.At), a.Attempt
 			x.Fate, x.Because = "delivered", fmt.Sprintf("delivered at %s, attempt %d", stamp(a.At), a.Attempt)
 			return true
 		case eventlog.Merged:
@@ -370,6 +459,7 @@ func (x *Explained) finished() bool {
 }
 
 func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explained) error {
+	x.At, x.Attempt, x.Reason = stamp(r.Dead), r.Attempts, r.Reason
 	switch {
 	case !r.Dead.IsZero():
 		x.Fate = "dead"

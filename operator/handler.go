@@ -70,6 +70,10 @@ type Options struct {
 	// Logger logs what operators do and requests that fail; nil means
 	// [slog.Default].
 	Logger *slog.Logger
+	// Config and Sources are shown in the status, if they are not nil: the configuration,
+	// and the tables whose changes make events.
+	Config  func() *ConfigStatus
+	Sources func() []SourceStatus
 	// Stopping ends requests that wait for events when it is closed, so that a
 	// server can shut down; may be nil.
 	Stopping <-chan struct{}

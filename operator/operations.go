@@ -29,6 +29,7 @@ func Register(api *rest.API, s *Service) (streams func(http.Handler) http.Handle
 	o.addParked()
 	o.addReplays()
 	o.addJournal()
+	o.addStatus()
 	f := &feed{API: api, types: s.types, source: func() source { return live{s.relay(), s.log()} }}
 	f.register()
 	return f.streams
@@ -132,8 +133,8 @@ func (o *operations) addEndpoints() {
 
 func (o *operations) addEvents() {
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/events", "listWebhookEvents", "List events, newest first"),
-		func(ctx context.Context, in *listing) (*Page[Event], error) {
-			return rest.Scanning(ctx, o.api, func() (*Page[Event], error) {
+		func(ctx context.Context, in *listing) (*Page[Listed], error) {
+			return rest.Scanning(ctx, o.api, func() (*Page[Listed], error) {
 				f, err := o.filter(in)
 				if err != nil {
 					return nil, err

@@ -98,6 +98,10 @@ type Endpoint struct {
 	RetentionUsed float64          `json:"-"`
 	RetentionLeft time.Duration    `json:"-"`
 	InFlight      int64            `json:"in_flight"`
+	Waiting       int64            `json:"waiting" doc:"How many events that it wants wait in the log, apart from parked ones."`
+	Estimated     bool             `json:"waiting_estimated,omitempty" doc:"Not all of them were read yet."`
+	Probes        int64            `json:"probes,omitempty" doc:"How many probes have failed since the outage began."`
+	Settings      *Settings        `json:"config,omitempty" doc:"The configuration in force."`
 	Limit         int              `json:"limit" doc:"How many requests may be under way at once now."`
 	Rate          float64          `json:"rate,omitempty" doc:"How many requests a second it gets now; left out if it never refused any for load."`
 	Ceiling       float64          `json:"ceiling,omitempty" doc:"The rate at which it refused some last."`
@@ -172,6 +176,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		known := get(e.Name)
 		known.Configured, known.URL, known.State = true, plainURL(e.URL), "waiting"
 		known.Events = patterns(e.Patterns)
+		known.Settings = settings(e)
 	}
 	for _, p := range statuses {
 		get(p.Cursor.Endpoint).add(p)
@@ -276,6 +281,9 @@ func (e *Endpoint) add(p relay.PartitionStatus) {
 		return
 	}
 	e.InFlight += p.Status.InFlight
+	e.Waiting += p.Status.Waiting
+	e.Estimated = e.Estimated || p.Status.Estimated
+	e.Probes += p.Status.Probes
 	e.Limit += p.Status.Limit
 	e.Rate += p.Status.Rate
 	e.Ceiling += p.Status.Ceiling

@@ -310,13 +310,14 @@ func (c *consumer) count(held int) {
 func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
 	it.trial.kind = it.event.Name()
 	c.health.send(&it.trial, now)
+	probe := c.health.state == Probing && it.replay == nil
 	c.pool.launch(it, func(it *item) tidings.Outcome {
 		// The process may have been suspended since the item was queued; by now
 		// another replica may be delivering.
 		if !c.lifetime.valid(time.Now()) || attempts.Err() != nil {
 			return tidings.Outcome{Verdict: tidings.Interrupted}
 		}
-		attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil}
+		attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil, Probe: probe}
 		return c.relay.attempt(attempts, &c.endpoint, attempt)
 	})
 	c.counts.inFlight.Store(int64(c.pool.inFlight))
@@ -331,6 +332,7 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	c.relay.journal.attempted(c.endpoint.Name, it, r.outcome, now)
 	outages, before, reason := c.health.outages, c.health.state, c.health.reason
 	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
+	c.countProbe(before)
 	switch {
 	case c.health.outages != outages:
 		c.pool.outdate() // requests already in flight say nothing about the outage
@@ -356,6 +358,16 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	c.decide(ctx, r.fault == faultNone && !late, now)
 	c.report.changed(c, now)
 	c.observe()
+}
+
+// countProbe counts the failures of an outage, given the state before an outcome.
+func (c *consumer) countProbe(before State) {
+	switch {
+	case c.health.state != Down && c.health.state != Probing:
+		c.counts.probes.Store(0)
+	case before == Down || before == Probing:
+		c.counts.probes.Add(1)
+	}
 }
 
 // decide attributes the failures on hold once it can: to the events if an event of

@@ -59,7 +59,7 @@ func (h *history) attempted(e *Endpoint, a tidings.Attempt, o tidings.Outcome) {
 	r := eventlog.Record{
 		Endpoint: e.Name, At: time.Now(), Sequence: a.Event.Sequence, EventID: a.Event.ID, Event: a.Event.Name(),
 		Resource: a.Event.Resource(),
-		Outcome:  o.Verdict.String(), Attempt: a.Number, Replay: a.Replay, Reason: o.Reason,
+		Outcome:  o.Verdict.String(), Attempt: a.Number, Replay: a.Replay, Probe: a.Probe, Reason: o.Reason,
 		Detail: o.Detail, Status: o.Status, Address: o.Address,
 		Resent: o.Resent, DNS: o.Timing.DNS.Microseconds(),
 		Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),

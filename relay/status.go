@@ -35,6 +35,8 @@ type Status struct {
 	Estimated bool  `json:"estimated,omitempty"`
 	// Delivered and Failed count attempts since this process acquired the
 	// partition. The rates are per second, over the last few seconds.
+	// Probes is how many requests failed since the outage began.
+	Probes        int64      `json:"probes,omitempty"`
 	Delivered     int64      `json:"delivered"`
 	Failed        int64      `json:"failed"`
 	DeliveredRate float64    `json:"delivered_per_second"`
@@ -65,10 +67,10 @@ type Answer struct {
 
 // counts holds the counters of a status. They may be read at any time.
 type counts struct {
-	inFlight, delivered, failed atomic.Int64
-	last                        atomic.Pointer[LastError]
-	answer                      atomic.Pointer[Answer]
-	rates                       atomic.Pointer[rates]
+	inFlight, delivered, failed, probes atomic.Int64
+	last                                atomic.Pointer[LastError]
+	answer                              atomic.Pointer[Answer]
+	rates                               atomic.Pointer[rates]
 }
 
 func (n *counts) add(o tidings.Outcome, it *item, inFlight int) {
@@ -142,6 +144,7 @@ func (c *consumer) current() Status {
 	}
 	s.LastError, s.LastAnswer = c.counts.last.Load(), c.counts.answer.Load()
 	head := c.relay.tail.position()
+	s.Probes = c.counts.probes.Load()
 	s.Waiting, s.Estimated = c.backlog.waiting(head), !c.backlog.exact(head)
 	return s
 }

@@ -219,6 +219,16 @@ func (s *Sender) readBody(ctx context.Context, attempt *attempt, body io.Reader)
 	return kept, err
 }
 
+// Preview returns the request of an attempt and its body, without sending it. It holds
+// secrets: configured headers, the signature, and those in the URL.
+func (s *Sender) Preview(a tidings.Attempt) (*http.Request, []byte) {
+	body := s.body.encode(nil, a.Event)
+	request := s.template.Clone(context.Background())
+	s.eachHeader(a, s.options.Now(), body, func(name, value string) { request.Header[name] = []string{value} })
+	request.ContentLength = int64(len(body))
+	return request, body
+}
+
 // cutShort classifies a 2xx response whose body is incomplete: it is unknown
 // whether the receiver accepted the webhook.
 func (s *Sender) cutShort(ctx context.Context, attempt *attempt, status int, err error) tidings.Outcome {

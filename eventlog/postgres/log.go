@@ -140,6 +140,18 @@ func (l *Log) Oldest(ctx context.Context) (int64, error) {
 	return l.OldestOr(ctx, head)
 }
 
+// Describe implements [eventlog.Describer].
+func (l *Log) Describe(ctx context.Context) (eventlog.Database, error) {
+	pool := l.db.Stats()
+	d := eventlog.Database{Kind: "postgresql", Schema: l.name, InUse: pool.InUse, Most: pool.MaxOpenConnections}
+	err := l.Row(ctx, []any{&d.Version, &d.Primary, &d.Size},
+		"SELECT current_setting('server_version'), NOT pg_is_in_recovery(), pg_database_size(current_database())")
+	if err != nil {
+		return d, fmt.Errorf("describe the database: %w", err)
+	}
+	return d, nil
+}
+
 func (l *Log) notify(ctx context.Context, db sqldb.Execer, payload string) error {
 	_, err := db.ExecContext(ctx, "SELECT pg_notify($1, $2)", l.Channel(), payload)
 	return err

@@ -107,6 +107,18 @@ func (l *Log) beginEpoch(ctx context.Context) error {
 	})
 }
 
+// Describe implements [eventlog.Describer].
+func (l *Log) Describe(ctx context.Context) (eventlog.Database, error) {
+	pool := l.writer.Stats()
+	d := eventlog.Database{Kind: "sqlite", Primary: true, InUse: pool.InUse, Most: pool.MaxOpenConnections}
+	err := l.Row(ctx, []any{&d.Version, &d.Size},
+		"SELECT sqlite_version(), page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+	if err != nil {
+		return d, fmt.Errorf("describe the database: %w", err)
+	}
+	return d, nil
+}
+
 // Unnumbered implements [eventlog.Archive].
 func (l *Log) Unnumbered(context.Context) (int64, error) { return 0, nil }
 

@@ -68,6 +68,7 @@ type App struct {
 	reloading  sync.Mutex
 	lastReload *httpapi.Reloaded // guarded by reloading
 	config     atomic.Pointer[config.Config]
+	tried      tried
 	digest     string // of the configuration at the start
 }
 
@@ -88,6 +89,7 @@ const (
 func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) {
 	a := &App{options: o, logger: o.Logger, userAgent: "Tidings/" + o.Version, draining: make(chan struct{})}
 	a.config.Store(&cfg)
+	a.tried.since = time.Now()
 	a.digest = cfg.Digest() // what changes while the database is opened is a change, too
 	defer func() {
 		if err != nil {
@@ -149,12 +151,12 @@ func (a *App) handler(cfg *config.Config) http.Handler {
 			Name: trusted.Name, Networks: trusted.Prefixes(), Roles: trusted.Roles,
 		}
 	}
-	operators := operator.Options{Logger: a.logger}
+	operators := operator.Options{Logger: a.logger, Config: a.configStatus}
 	if a.platform != nil {
 		options.Resources, operators.ParseID = a.platform.resources, resource.ParseID
 	}
 	if a.tables != nil {
-		options.Tables = a.tables.States
+		options.Tables, operators.Sources = a.tables.States, a.sources
 		a.metrics.registry.MustRegister(a.tables)
 	}
 	options.Webhooks = operator.New(a.hooks, operators)

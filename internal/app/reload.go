@@ -23,7 +23,8 @@ func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	}
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
-	err := a.reload(ctx)
+	later, err := a.reload(ctx)
+	a.tried.note(later, err)
 	a.metrics.reloaded(err == nil && len(a.config.Load().Stale()) == 0)
 	if err != nil {
 		a.logger.Error("the configuration was not reloaded; the one before stays", "error", err)
@@ -59,32 +60,32 @@ func (a *App) changed(now, before *config.Config, later []string) {
 	a.lastReload = &again
 }
 
-// reload does all that can fail first.
-func (a *App) reload(ctx context.Context) error {
+// reload does all that can fail first. It returns the settings that need a restart.
+func (a *App) reload(ctx context.Context) (later []string, err error) {
 	cfg, err := a.options.Load()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	old := a.config.Load()
 	if err := cfg.CheckEmptied(old); err != nil {
-		return err
+		return nil, err
 	}
 	if err := cfg.CheckTypes(old); err != nil {
-		return err
+		return nil, err
 	}
-	later := cfg.KeepRunning(old)
+	later = cfg.KeepRunning(old)
 	tokens, err := a.auth.prepare(&cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	endpoints, err := a.endpoints(&cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	a.hooks.SetRetention(retention(&cfg))
 	if err := a.hooks.SetRelayEndpoints(ctx, endpoints...); err != nil {
 		a.hooks.SetRetention(retention(old))
-		return err
+		return nil, err
 	}
 	a.config.Store(&cfg)
 	a.changed(&cfg, old, later)
@@ -98,5 +99,5 @@ func (a *App) reload(ctx context.Context) error {
 	if len(later) > 0 {
 		a.logger.Warn("some settings that changed take effect after a restart only", "settings", later)
 	}
-	return nil
+	return later, nil
 }

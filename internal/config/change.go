@@ -143,6 +143,10 @@ func setting(cfg *Config, key string) reflect.Value {
 	return v
 }
 
+// ReadFrom returns the files that the configuration was read from, without those of
+// endpoint_files.
+func (c *Config) ReadFrom() []string { return c.files }
+
 // Digest is a hash of what the settings' files hold, and of what the files hold
 // that they name, as they are now.
 func (c *Config) Digest() string {

@@ -1,0 +1,160 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/relay"
+)
+
+// The kinds of problems, the most urgent first.
+const (
+	ProblemLost      = "lost"
+	ProblemDown      = "down"
+	ProblemRefuses   = "refuses"
+	ProblemGone      = "gone"
+	ProblemPaused    = "paused"
+	ProblemThrottled = "throttled"
+	ProblemConfig    = "configuration"
+	ProblemDrift     = "drift"
+	ProblemReplicas  = "replicas"
+)
+
+var problemOrder = []string{
+	ProblemLost, ProblemDown, ProblemRefuses, ProblemGone, ProblemPaused, ProblemThrottled, ProblemConfig, ProblemDrift,
+	ProblemReplicas,
+}
+
+// Problem is something that needs an operator.
+type Problem struct {
+	Kind     string `json:"kind" enum:"lost,down,refuses,gone,paused,throttled,configuration,drift,replicas" doc:"lost: events expire within a day. refuses: some events failed on their own."`
+	Endpoint string `json:"endpoint,omitempty"`
+	State    string `json:"state,omitempty" doc:"The endpoint's state."`
+	Reason   string `json:"reason,omitempty"`
+	Detail   string `json:"detail,omitempty"`
+	Count    int64  `json:"count,omitempty" doc:"How many events are concerned: waiting, or parked and dead."`
+	Since    string `json:"since,omitempty"`
+	LostAt   string `json:"lost_at,omitempty" doc:"When the oldest event that the endpoint has not got expires."`
+	NextAt   string `json:"next_at,omitempty" doc:"When the next request goes out, or a pause ends."`
+}
+
+const (
+	// lostSoon is how long before events are lost that is a problem of its own.
+	lostSoon = 24 * time.Hour
+	// throttledLong is how long an endpoint may be throttled without being a problem.
+	throttledLong = 15 * time.Minute
+	// parkedLooks bounds the endpoints whose parked events are looked at.
+	parkedLooks = 50
+)
+
+// Problems returns what needs an operator, the most urgent first.
+func (s *Service) Problems(ctx context.Context) (*Page[Problem], error) {
+	endpoints, err := s.Endpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	page := &Page[Problem]{Items: []Problem{}}
+	now, looks := time.Now(), 0
+	for _, e := range endpoints {
+		if !e.Configured {
+			continue
+		}
+		if p, ok := e.problem(now, s.hooks.Retention().Events); ok {
+			page.Items = append(page.Items, p)
+			continue
+		}
+		if e.Parked+e.Dead == 0 {
+			continue
+		}
+		p := Problem{Kind: ProblemRefuses, Endpoint: e.Name, State: e.State, Count: e.Parked + e.Dead}
+		if looks++; looks <= parkedLooks {
+			rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{Endpoint: e.Name, Limit: 1})
+			if err != nil {
+				return nil, err
+			}
+			p.Reason, p.Since = first(rows).Reason, stamp(first(rows).First)
+		}
+		page.Items = append(page.Items, p)
+	}
+	status, err := s.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	page.Items = append(page.Items, status.problems()...)
+	slices.SortStableFunc(page.Items, func(a, b Problem) int {
+		return cmp.Or(slices.Index(problemOrder, a.Kind)-slices.Index(problemOrder, b.Kind),
+			cmp.Compare(cmp.Or(a.LostAt, "9"), cmp.Or(b.LostAt, "9")), cmp.Compare(a.Endpoint, b.Endpoint))
+	})
+	return page, nil
+}
+
+// problem returns the problem of an endpoint that does not deliver.
+func (e *Endpoint) problem(now time.Time, retention time.Duration) (Problem, bool) {
+	p := Problem{
+		Endpoint: e.Name, State: e.State, Reason: e.Reason, Count: e.Waiting, Since: e.Since, NextAt: e.Until,
+	}
+	switch relay.State(e.State) {
+	case relay.Down, relay.Probing:
+		p.Kind = ProblemDown
+		if e.LastError != nil {
+			p.Detail = e.LastError.Detail
+		}
+	case relay.Disabled:
+		p.Kind = ProblemGone
+		if e.Reason == relay.PausedReason {
+			p.Kind = ProblemPaused
+		}
+		if e.Control != nil {
+			p.Detail = e.Control.Comment
+		}
+	case relay.Throttled:
+		since, err := time.Parse(time.RFC3339Nano, e.Since)
+		if err == nil && now.Sub(since) >= throttledLong {
+			p.Kind = ProblemThrottled
+		}
+	}
+	if e.LagEvents > 0 {
+		lost := now.Add(retention - time.Duration(e.LagSeconds*float64(time.Second)))
+		late := p.Kind != "" && retention > lostSoon || e.RetentionUsed >= 0.5
+		if late && lost.Sub(now) < lostSoon {
+			p.Kind = ProblemLost
+		}
+		p.LostAt = stamp(lost)
+	}
+	return p, p.Kind != ""
+}
+
+// problems returns those of the server rather than of an endpoint.
+func (s *Status) problems() (all []Problem) {
+	if c := s.Config; c != nil && c.LastTry != nil && len(c.LastTry.Errors) > 0 {
+		first := c.LastTry.Errors[0]
+		p := Problem{
+			Kind: ProblemConfig, Reason: "refused", Detail: first.Message, Count: int64(len(c.LastTry.Errors)),
+			Since: c.LastTry.At,
+		}
+		if first.File != "" {
+			p.Detail = fmt.Sprintf("%s:%d: %s", first.File, first.Line, first.Message)
+		}
+		all = append(all, p)
+	}
+	for _, source := range s.Sources {
+		if source.State == "drifted" || source.State == "broken" {
+			all = append(all, Problem{Kind: ProblemDrift, Reason: source.State, Detail: source.Table + ": " + source.Detail})
+		}
+	}
+	for _, r := range s.Replicas {
+		if r.Group != s.Replicas[0].Group {
+			all = append(all, Problem{
+				Kind: ProblemReplicas, Reason: "differ", Count: int64(len(s.Replicas)),
+				Detail: fmt.Sprintf("%s and %s have different endpoints: give all the same configuration",
+					s.Replicas[0].Name, r.Name),
+			})
+			break
+		}
+	}
+	return all
+}

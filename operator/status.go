@@ -1,0 +1,151 @@
+package operator
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/tidings-dev/tidings/internal/rest"
+)
+
+// Status is how the process, its database and its peers are doing.
+type Status struct {
+	Database Database `json:"database"`
+	// Replicas are the processes that share the endpoints.
+	Replicas []Replica      `json:"replicas" nullable:"false"`
+	Log      LogStatus      `json:"log"`
+	Config   *ConfigStatus  `json:"config,omitempty"`
+	Sources  []SourceStatus `json:"sources" nullable:"false" doc:"Tables whose changes make events."`
+}
+
+// Database is the database of the log.
+type Database struct {
+	Kind    string  `json:"kind" enum:"sqlite,postgresql"`
+	Version string  `json:"version"`
+	Schema  string  `json:"schema,omitempty"`
+	Primary bool    `json:"primary" doc:"False for a standby, which takes no writes."`
+	Latency float64 `json:"latency_seconds" doc:"How long it took to answer for this status."`
+	Size    int64   `json:"size_bytes"`
+	InUse   int     `json:"connections" doc:"Connections of this process in use."`
+	Most    int     `json:"max_connections,omitempty"`
+}
+
+// Replica is a process that delivers.
+type Replica struct {
+	Name   string `json:"name"`
+	Leases int    `json:"leases" doc:"Endpoints, or partitions of them, that it delivers to."`
+	Group  string `json:"endpoints_hash" doc:"The same for replicas with the same endpoints, which they share."`
+}
+
+// LogStatus is the extent of the log.
+type LogStatus struct {
+	Head      int64   `json:"head" doc:"The position of the newest event."`
+	Oldest    int64   `json:"oldest" doc:"The position of the oldest event that is kept."`
+	Outbox    int64   `json:"outbox" doc:"Committed events without a position yet."`
+	Epoch     string  `json:"epoch"`
+	Retention float64 `json:"retention_seconds"`
+}
+
+// ConfigStatus is the configuration of a server.
+type ConfigStatus struct {
+	Files   []string   `json:"files" nullable:"false"`
+	Since   string     `json:"in_force_since"`
+	LastTry *ConfigTry `json:"last_try,omitempty" doc:"The last reload; left out if there was none."`
+}
+
+// ConfigTry is an attempt to reload the configuration.
+type ConfigTry struct {
+	At           string          `json:"at"`
+	Errors       []ConfigProblem `json:"errors" nullable:"false" doc:"Why it was refused; empty if it was not."`
+	NeedsRestart []string        `json:"needs_restart" nullable:"false" doc:"Settings that changed and take effect after a restart only."`
+}
+
+// ConfigProblem is something wrong with the configuration.
+type ConfigProblem struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Key     string `json:"key,omitempty"`
+	Message string `json:"message"`
+}
+
+// SourceStatus is a table whose changes make events.
+type SourceStatus struct {
+	Table  string `json:"table"`
+	Type   string `json:"type"`
+	State  string `json:"state" enum:"attached,drifted,broken,unknown"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Status returns how the process, its database and its peers are doing.
+func (s *Service) Status(ctx context.Context) (*Status, error) {
+	out := &Status{Replicas: []Replica{}, Sources: []SourceStatus{}}
+	began := time.Now()
+	d, err := s.log().Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.Database = Database{
+		Kind: d.Kind, Version: d.Version, Schema: d.Schema, Primary: d.Primary, Latency: time.Since(began).Seconds(),
+		Size: d.Size, InUse: d.InUse, Most: d.Most,
+	}
+	if out.Replicas, err = s.replicas(ctx); err != nil {
+		return nil, err
+	}
+	out.Log.Retention = s.hooks.Retention().Events.Seconds()
+	if out.Log.Head, err = s.log().Advance(ctx); err != nil {
+		return nil, err
+	}
+	out.Log.Epoch = s.log().Epoch()
+	if out.Log.Oldest, err = s.log().Oldest(ctx); err != nil {
+		return nil, err
+	}
+	if out.Log.Outbox, err = s.log().Unnumbered(ctx); err != nil {
+		return nil, err
+	}
+	if s.options.Config != nil {
+		out.Config = s.options.Config()
+	}
+	if s.options.Sources != nil {
+		out.Sources = append(out.Sources, s.options.Sources()...)
+	}
+	return out, nil
+}
+
+func (s *Service) replicas(ctx context.Context) ([]Replica, error) {
+	members, err := s.log().Replicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cursors, err := s.log().Cursors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[string]int)
+	for _, c := range cursors {
+		held[c.Owner]++
+	}
+	all := []Replica{}
+	for _, m := range members {
+		all = append(all, Replica{Name: m.ID, Leases: held[m.ID], Group: m.Group})
+	}
+	return all, nil
+}
+
+func (o *operations) addStatus() {
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/status", "getStatus",
+		"How the database, the replicas, the log and the configuration are doing"),
+		func(ctx context.Context, _ *none) (*Status, error) { return o.Status(ctx) })
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/problems", "listProblems",
+		"What needs an operator, the most urgent first"),
+		func(ctx context.Context, _ *none) (*Page[Problem], error) { return o.Problems(ctx) })
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/events/{event}/request", "showRequest",
+		"The request that an endpoint gets for an event, without secrets"),
+		func(ctx context.Context, in *struct {
+			Event    string `path:"event" doc:"Its webhook-id or its position."`
+			Endpoint string `query:"endpoint" doc:"Left out: the first one that wants the event."`
+		},
+		) (*Request, error) {
+			return o.Request(ctx, in.Event, in.Endpoint)
+		})
+}
