@@ -82,7 +82,7 @@ func TestModulesOfAnEmbedder(t *testing.T) {
 			"github.com/google/uuid", "github.com/jackc/pgpassfile", "github.com/jackc/pgservicefile",
 			"github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2", "github.com/mfridman/interpolate",
 			"github.com/pressly/goose/v3", "github.com/sethvargo/go-retry",
-			"github.com/standard-webhooks/standard-webhooks/libraries", "github.com/tidings-dev/tidings",
+			"github.com/tidings-dev/tidings",
 			"go.uber.org/multierr", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/text", "golang.org/x/time",
 		}},
 		"receive": {modules(t, "embed", "github.com/tidings-dev/tidings/receive"), []string{
