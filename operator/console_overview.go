@@ -364,10 +364,6 @@ func countOf(e *Endpoint) string {
 // whyOf says why an endpoint gets nothing.
 func whyOf(e *Endpoint) string {
 	if last := e.LastError; last != nil && last.Detail != "" {
-		// Such as "dial tcp 10.20.4.17:8443: connect: connection refused".
-		if address, why, ok := strings.Cut(strings.TrimPrefix(last.Detail, "dial tcp "), ": connect: "); ok {
-			return sentence(why + " by " + address)
-		}
 		return sentence(last.Detail)
 	}
 	if e.Reason != "" {

@@ -33,7 +33,7 @@ func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
 	_, dns := errors.AsType[*net.DNSError](err)
 	switch {
 	case !p.asked:
-		o.Reason = tidings.ReasonCredentials
+		o.Reason, o.Detail = tidings.ReasonCredentials, printable(inner(err).Error()) // says whose fault it is
 		if timedOut {
 			o.Detail = fmt.Sprintf("no credentials within %v", timeout)
 		}
@@ -42,7 +42,7 @@ func (s *steps) failure(err error, timeout time.Duration) tidings.Outcome {
 		// to HTTP/2's GOAWAY or REFUSED_STREAM.
 		o.Reason, o.Detail = tidings.ReasonReset, "the receiver refused the request repeatedly"
 	case dns:
-		o.Reason = tidings.ReasonDNS
+		o.Reason, o.Detail = tidings.ReasonDNS, describe(err)
 	case isTLS(err):
 		o.Reason = tidings.ReasonTLS
 	case !p.connected:
@@ -91,9 +91,31 @@ func isTLS(err error) bool {
 // chosen.
 const detailLimit = 200
 
-// describe returns the text of an error without the URL, which may contain a
-// secret.
+// describe returns what an error says, without the URL, which may contain a secret: a
+// fixed phrase where the type of the error is known.
 func describe(err error) string {
+	if text := phrase(err); text != "" {
+		return printable(text)
+	}
+	return printable(inner(err).Error())
+}
+
+// printable replaces control characters and shortens a text.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(text, "?"))
+	if len(text) > detailLimit {
+		text = strings.ToValidUTF8(text[:detailLimit], "") + "…"
+	}
+	return text
+}
+
+// inner returns an error without the URL or the operation around it.
+func inner(err error) error {
 	for {
 		outer, ok := errors.AsType[*url.Error](err)
 		if !ok {
@@ -102,16 +124,7 @@ func describe(err error) string {
 		err = outer.Err
 	}
 	if file, ok := errors.AsType[*fs.PathError](err); ok {
-		err = file
+		return file
 	}
-	text := strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(err.Error(), "?"))
-	if len(text) > detailLimit {
-		text = strings.ToValidUTF8(text[:detailLimit], "") + "…"
-	}
-	return text
+	return err
 }
