@@ -90,7 +90,7 @@ func shownState(e *Endpoint) string {
 
 // ranks order endpoints, the worst first.
 var ranks = map[string]int{
-	"down": 1, "paused": 2, "gone": 3, "refusing": 4, "probing": 5, "throttled": 6, "ramping": 7, "waiting": 8,
+	"down": 1, "paused": 2, "gone": 3, "refusing": 4, "probing": 1, "throttled": 6, "ramping": 7, "waiting": 8,
 	"healthy": 9, "removed": 10,
 }
 
@@ -114,7 +114,7 @@ func newRow(e *Endpoint) row {
 	r.rank = ranks[r.State]
 	r.Bad = r.rank <= 3
 	switch {
-	case e.Until != "" && r.State == "down":
+	case e.Until != "" && (r.State == "down" || r.State == "probing"):
 		r.Next, r.NextText = e.Until, "probe"
 	case e.Until != "" && r.State == "paused":
 		r.Next, r.NextText = e.Until, "resumes"

@@ -92,6 +92,10 @@ var varying = []struct {
 	{regexp.MustCompile(`<dd>[0-9A-Z]{26}</dd>`), "<dd>EPOCH</dd>"},
 	{regexp.MustCompile(`version [0-9,]{9,}|<td class="n">[0-9,]{15,}`), "VERSION"},
 	{regexp.MustCompile(`\d+ of \d+<small>requests`), "N of M<small>requests"},
+	// Probes go on meanwhile.
+	{regexp.MustCompile(`\bprobing\b`), "down"},
+	{regexp.MustCompile(`(?m)(^<tr><th scope="row" class="nw">.*/events/invoice-7".*</tr>\n)+`), "PROBES\n"},
+	{regexp.MustCompile(`(?m)the endpoint is down \(connect\).*$`), "DOWN"},
 }
 
 // Every page shows what it showed before. "go test ./operator -run Console -update"

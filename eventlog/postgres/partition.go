@@ -152,6 +152,7 @@ const (
 // blocks neither readers nor writers of the table.
 func (p *partitioned) dropBefore(ctx context.Context, before int64) error {
 	err := p.drop(ctx, before)
+	p.forget() // what was dropped covers nothing, should the clock go back
 	if err != nil {
 		return fmt.Errorf("drop partitions of %s: %w", p.table, err)
 	}
