@@ -76,13 +76,24 @@ const jumpSlack = 10 * time.Minute
 
 // At returns the state to remember after an expiry at the given time. The error is
 // a [ClockError] if nothing may expire: the clock was set forward by more than
-// keep, less than keep ago, and was not set back.
+// keep, less than keep ago, and was not set back since by more than half of that. A
+// smaller step back, such as a correction by NTP, leaves events in danger.
 func (c ExpiryClock) At(now time.Time, keep time.Duration) (next ExpiryClock, err error) {
 	next = ExpiryClock{now, c.Jumped, c.Jump}
-	if step := now.Sub(c.Ran); !c.Ran.IsZero() && step > keep+jumpSlack {
+	step := now.Sub(c.Ran)
+	switch {
+	case c.Ran.IsZero():
+	case step > keep+jumpSlack:
 		next.Jumped, next.Jump = now, step
-	} else if now.Before(c.Jumped) {
-		next.Jumped, next.Jump = time.Time{}, 0
+		if !c.Jumped.IsZero() && c.Ran.Before(c.Jumped.Add(keep)) {
+			next.Jump += c.Jump // nothing may expire because of that one either
+		}
+	case step < 0 && !c.Jumped.IsZero():
+		if next.Jump += step; next.Jump < c.Jump/2 {
+			next.Jumped, next.Jump = time.Time{}, 0
+		} else if now.Before(c.Jumped) {
+			next.Jumped = now // not the later time, which may be years ahead
+		}
 	}
 	if until := next.Jumped.Add(keep); !next.Jumped.IsZero() && now.Before(until) {
 		return next, &ClockError{Jump: next.Jump, Until: until}

@@ -133,7 +133,8 @@ func TestClockSetForward(t *testing.T) {
 			t.Errorf("oldest = %d, %v; want 2", oldest, err)
 		}
 	}
-	exec(t, db, "UPDATE tidings.tidings_expiry SET jumped_at = jumped_at + $1::bigint", time.Hour.Microseconds())
+	exec(t, db, "UPDATE tidings.tidings_expiry SET run_at = run_at + $1::bigint, jumped_at = jumped_at + $1::bigint",
+		(30 * 24 * time.Hour).Microseconds())
 	if _, err := log.ExpireEvents(t.Context(), keep); err != nil {
 		t.Errorf("the clock was set back: %v", err)
 	}
