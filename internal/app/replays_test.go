@@ -18,7 +18,7 @@ func TestReplaysThatWait(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		defer receiver.Close()
-		settings["webhook"] = object{"retention": "20s", "history_retention": "2s", "endpoints": []any{
+		settings["webhook"] = object{"retention": "2m", "history_retention": "2s", "endpoints": []any{
 			object{"name": "paused", "url": receiver.URL}, object{"name": "well", "url": receiver.URL},
 		}}
 		w := newWorld(t, settings)
