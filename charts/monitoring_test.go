@@ -79,7 +79,8 @@ func TestRunbooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range rules.Groups[0].Rules {
-		if aggregates := strings.Contains(r.Expr, " by ("); aggregates && !strings.Contains(r.Expr, " by (job, namespace") {
+		if aggregates := strings.Contains(r.Expr, " by ("); aggregates &&
+			!strings.Contains(r.Expr, " by (job, namespace") {
 			t.Errorf("%s loses the job or the namespace", r.Alert)
 		}
 		if !strings.Contains(string(tests), "alertname: "+r.Alert+"\n        exp_alerts") {
@@ -87,7 +88,8 @@ func TestRunbooks(t *testing.T) {
 		}
 		_, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "docs/operations.md#")
 		if anchor != strings.ToLower(r.Alert) || !strings.Contains(string(docs), "\n### "+r.Alert+"\n") {
-			t.Errorf("%s: its runbook is %q, and docs/operations.md must have that section", r.Alert, r.Annotations["runbook_url"])
+			t.Errorf("%s: its runbook is %q, and docs/operations.md must have that section", r.Alert,
+				r.Annotations["runbook_url"])
 		}
 	}
 }

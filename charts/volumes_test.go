@@ -10,12 +10,15 @@ import (
 
 // elsewhere are the Secrets and ConfigMaps that the values files refer to.
 var elsewhere = map[string]map[string]string{
-	"billing-endpoints":   {"billing.yaml": `[{name: billing, url: "https://billing.example.com/hooks"}]`},
-	"reporting-endpoints": {"a.yaml": `endpoints: [{name: reporting, url: "https://reporting.example.com"}]`, "README": "-"},
-	"tidings-endpoints":   {"webhook.yaml": "webhook: {endpoints: [{url: 'https://example.com/webhook'}]}"},
-	"tidings-database":    {"url": "postgres://tidings@postgres.example.com/tidings"},
-	"tidings-admin":       {"token": "tdg_0123456789abcdef"},
-	"tidings-encryption":  {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
+	"billing-endpoints": {"billing.yaml": `[{name: billing, url: "https://billing.example.com/hooks"}]`},
+	"reporting-endpoints": {
+		"a.yaml": `endpoints: [{name: reporting, url: "https://reporting.example.com"}]`,
+		"README": "-",
+	},
+	"tidings-endpoints":  {"webhook.yaml": "webhook: {endpoints: [{url: 'https://example.com/webhook'}]}"},
+	"tidings-database":   {"url": "postgres://tidings@postgres.example.com/tidings"},
+	"tidings-admin":      {"token": "tdg_0123456789abcdef"},
+	"tidings-encryption": {"key": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="},
 	"crm": {
 		"authorization": "Bearer x", "signing": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 		"password": "x",

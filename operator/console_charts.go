@@ -211,7 +211,8 @@ func statesOf(p *console.Page, states []State, over Range) *statesView {
 		}
 	}
 	slices.Reverse(segments)
-	label := fmt.Sprintf("States over %s: %d other than healthy; now %s", over.text(), bad, segments[len(segments)-1].State)
+	label := fmt.Sprintf("States over %s: %d other than healthy; now %s", over.text(), bad,
+		segments[len(segments)-1].State)
 	v.SVG = console.States(label, begin, p.Now, segments)
 	return v
 }

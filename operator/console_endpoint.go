@@ -152,7 +152,8 @@ func (u *ui) endpointFacts(p *console.Page, e *Endpoint) []fact {
 			Small: text("%s failed", console.Number(e.Failed)),
 		})
 	if e.Missed+e.Lost > 0 {
-		facts = append(facts, fact{Name: "Missed", Value: number(e.Missed + e.Lost), Small: "lost before delivery", Loud: true})
+		facts = append(facts,
+			fact{Name: "Missed", Value: number(e.Missed + e.Lost), Small: "lost before delivery", Loud: true})
 	}
 	held := fact{Name: "Held by", Value: "nobody"}
 	for i, part := range e.Partitions {
@@ -198,7 +199,8 @@ func controlQuestion(e *Endpoint, verb string) confirm {
 		c.Lines = []template.HTML{waiting + " They go out in order, few requests at a time at first."}
 	case "enable":
 		c.Heading, c.Go = "Send to "+e.Name+" again?", "Enable "+e.Name
-		c.Lines = []template.HTML{"It answered <strong>410 Gone</strong>, which means that it wants no more. " + waiting}
+		c.Lines = []template.HTML{"It answered <strong>410 Gone</strong>, which means that it wants no more. " +
+			waiting}
 		c.Against = "If it is really gone, remove it from the configuration instead."
 	}
 	return c

@@ -311,7 +311,8 @@ func (u *ui) problemOf(p *console.Page, e *Endpoint) *problem {
 		return nil
 	}
 	pr := &problem{
-		ID: "p-" + url.PathEscape(e.Name), Kind: "warn", State: state, Endpoint: e.Name, Since: firstOf(e.DownSince, e.Since), lost: e.LostAt,
+		ID: "p-" + url.PathEscape(e.Name), Kind: "warn", State: state, Endpoint: e.Name,
+		Since: firstOf(e.DownSince, e.Since), lost: e.LostAt,
 	}
 	switch state {
 	case "down", "probing":
@@ -373,7 +374,10 @@ func whyOf(e *Endpoint) string {
 }
 
 func opener(p *console.Page, name, verb, label, class string) *button {
-	return &button{ID: verb + "-" + url.PathEscape(name), Text: label, Class: class, Page: p.URL("endpoints", name, verb)}
+	return &button{
+		ID: verb + "-" + url.PathEscape(name), Text: label, Class: class,
+		Page: p.URL("endpoints", name, verb),
+	}
 }
 
 func problemFacts(p *console.Page, e *Endpoint, state string) []fact {

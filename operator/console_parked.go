@@ -105,10 +105,15 @@ func (u *ui) parkedList(a *asked) error {
 	}
 	query.Del("after")
 	v.AllLink = a.URL.Path + "?" + query.Encode()
-	v.None = []template.HTML{"<strong>Nothing is parked</strong>", "Each event was delivered, or waits for an endpoint " +
-		"that is down."}
+	v.None = []template.HTML{
+		"<strong>Nothing is parked</strong>",
+		"Each event was delivered, or waits for an endpoint that is down.",
+	}
 	if len(v.Filter) > 0 && len(v.Groups) > 0 {
-		v.None = []template.HTML{"<strong>No parked event matches</strong>", text(`<a href="%s">Show all</a>`, a.URL.Path)}
+		v.None = []template.HTML{
+			"<strong>No parked event matches</strong>",
+			text(`<a href="%s">Show all</a>`, a.URL.Path),
+		}
 	}
 	return u.show(a, v.status(), "parked", "Parked", "Parked", v)
 }
@@ -150,7 +155,8 @@ func (u *ui) parkedGroups(a *asked, v *parkedView) error {
 	v.Fields = []field{
 		choice("endpoint", "Endpoint", query.Get("endpoint"), endpoints...),
 		choice("reason", "Reason", query.Get("reason"), reasons...),
-		choice("dead", "Show", query.Get("dead"), option{Text: "parked and dead"}, option{Value: "true", Text: "dead letters"}),
+		choice("dead", "Show", query.Get("dead"), option{Text: "parked and dead"},
+			option{Value: "true", Text: "dead letters"}),
 		{Name: "types", Label: "Event", Value: query.Get("types"), Hint: "provider.*, *.deleted", Grow: true},
 		{Name: "resource", Label: "Resource", Value: query.Get("resource"), Hint: "provider/550e8400-…", Grow: true},
 	}
@@ -211,7 +217,8 @@ func (u *ui) askParked(a *asked) error {
 	} else {
 		s := selections[0]
 		if s.Endpoint == "" {
-			return u.done(a, back, console.Note{Kind: "warn", Strong: "Nothing is chosen.", Rest: "Choose events, or an endpoint."})
+			return u.done(a, back,
+				console.Note{Kind: "warn", Strong: "Nothing is chosen.", Rest: "Choose events, or an endpoint."})
 		}
 		s.DryRun = true
 		out, err := u.RetryParked(a.Context(), RetryParked{s})
@@ -233,7 +240,8 @@ func (u *ui) askParked(a *asked) error {
 	}
 	if verb == "retry" {
 		c.Heading, c.Go = "Retry "+what+" now?", "Retry "+what
-		c.Lines = append(c.Lines, "Each is tried once more, oldest first; those that fail again go on with their schedule.")
+		c.Lines = append(c.Lines,
+			"Each is tried once more, oldest first; those that fail again go on with their schedule.")
 	} else {
 		c.Heading, c.Go, c.Grave = "Discard "+what+"?", "Discard "+what, true
 		c.Lines = append(c.Lines, "They are never sent again. The history keeps them, with your name and your reason.")

@@ -23,11 +23,14 @@ var consolePages = map[string]string{
 	"overview": "", "overview-by-name": "?sort=name", "overview-week": "?range=7d",
 	"endpoint": "endpoints/books", "endpoint-down": "endpoints/down", "endpoint-filter": "endpoints/tenant",
 	"pause": "endpoints/books/pause", "test": "endpoints/books/test",
-	"events": "events", "events-filtered": "events?types=invoice.*&since=2h", "events-none": "events?resource=order/none",
-	"events-wrong": "events?types=shop.*&since=yesterday", "event": "events/invoice-7", "event-delivered": "events/order-1",
-	"attempts": "attempts", "attempts-failures": "attempts?outcome=failures&endpoint=books",
+	"events": "events", "events-filtered": "events?types=invoice.*&since=2h",
+	"events-none":  "events?resource=order/none",
+	"events-wrong": "events?types=shop.*&since=yesterday", "event": "events/invoice-7",
+	"event-delivered": "events/order-1",
+	"attempts":        "attempts", "attempts-failures": "attempts?outcome=failures&endpoint=books",
 	"attempts-wrong": "attempts?endpoint=book&outcome=late",
-	"parked":         "parked", "parked-all": "parked?endpoint=books&all=1", "parked-none": "parked?endpoint=books&reason=http_500",
+	"parked":         "parked", "parked-all": "parked?endpoint=books&all=1",
+	"parked-none":  "parked?endpoint=books&reason=http_500",
 	"parked-retry": "parked/retry?endpoint=books", "parked-discard": "parked/discard?endpoint=books&dead=true",
 	"replays": "replays", "replays-plan": "replays?endpoint=books&what=dead&plan=1",
 	"replays-wrong": "replays?endpoint=&what=all&plan=1", "status": "status",
@@ -222,8 +225,9 @@ func TestConsoleHostile(t *testing.T) {
 	w.run()
 	for i, id := range []string{evil, long[:200]} {
 		e := outbox.Event{
-			Type: "order", Action: "created", ID: id, URL: "/orders/" + url.PathEscape(id), EventID: fmt.Sprintf("e%d", i),
-			UserID: evil,
+			Type: "order", Action: "created", ID: id, URL: "/orders/" + url.PathEscape(id),
+			EventID: fmt.Sprintf("e%d", i),
+			UserID:  evil,
 		}
 		w.tell(e)
 	}
@@ -231,8 +235,10 @@ func TestConsoleHostile(t *testing.T) {
 	q := url.QueryEscape
 	for _, page := range []string{
 		"", "events", "events/e0", "events/1", "attempts", "endpoints/warehouse", "events?resource=" + q("order/"+evil),
-		"events?types=" + q(evil), "events?since=" + q(evil), "attempts?endpoint=" + q(evil), "attempts?outcome=" + q(evil),
-		"parked?reason=" + q(evil), "parked?" + q(evil) + "=1", "replays?plan=1&endpoint=" + q(evil), "find?q=" + q(evil),
+		"events?types=" + q(evil), "events?since=" + q(evil), "attempts?endpoint=" + q(evil),
+		"attempts?outcome=" + q(evil),
+		"parked?reason=" + q(evil), "parked?" + q(evil) + "=1", "replays?plan=1&endpoint=" +
+			q(evil), "find?q=" + q(evil),
 		"endpoints/" + url.PathEscape(evil), "events/" + url.PathEscape(evil), "nothing/" + url.PathEscape(evil),
 		"events?resource=" + long[:8000], "events?since=" + long[:8000], "parked/retry?event=" + q("1-"+evil),
 		"endpoints/warehouse/" + url.PathEscape(evil),

@@ -232,8 +232,9 @@ func (s *Service) SeriesOf(ctx context.Context, over Range, endpoints ...string)
 
 func point(s eventlog.Sample) Point {
 	return Point{
-		At: stamp(s.At), Delivered: s.Delivered, Failed: s.Failed, Waiting: max(s.Waiting, 0), Oldest: s.Oldest.Seconds(),
-		P50: s.Answer.Quantile(0.5).Microseconds(), P99: s.Answer.Quantile(0.99).Microseconds(),
+		At: stamp(s.At), Delivered: s.Delivered, Failed: s.Failed, Waiting: max(s.Waiting, 0),
+		Oldest: s.Oldest.Seconds(),
+		P50:    s.Answer.Quantile(0.5).Microseconds(), P99: s.Answer.Quantile(0.99).Microseconds(),
 		DelayP50: s.Delay.Quantile(0.5).Microseconds(), DelayP99: s.Delay.Quantile(0.99).Microseconds(),
 	}
 }

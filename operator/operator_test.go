@@ -127,7 +127,10 @@ func TestRefusals(t *testing.T) {
 			{"POST", "/webhooks/replays", `{"endpoint":`, 400, "the body is not valid JSON"},
 			{"POST", "/webhooks/replays", `{"endpoint":"books","every":true}`, 422, "body.every"},
 			{"POST", "/webhooks/parked/discard", `{"endpoint":"books","comment":"c"}`, 422, "or set all"},
-			{"POST", "/webhooks/parked/discard", `{"endpoint":"books","event":"7","dead":true,"comment":"c"}`, 404, "no dead letter 7"},
+			{
+				"POST", "/webhooks/parked/discard", `{"endpoint":"books","event":"7","dead":true,"comment":"c"}`,
+				404, "no dead letter 7",
+			},
 			{"POST", "/webhooks/replays/0195c1f0-0000-7000-8000-000000000000/cancel", "", 404, "there is no replay"},
 			{"POST", "/webhooks/events", "", 405, "allowed methods: GET"},
 			{"GET", "/webhooks", "", 404, "see " + path + "/openapi.json"},
@@ -162,7 +165,10 @@ func TestPermissions(t *testing.T) {
 			{"POST", "/webhooks/endpoints/warehouse/resume", "", 403, 403, 200, 403},
 			{"POST", "/webhooks/endpoints/warehouse/enable", "", 403, 403, 200, 403},
 			{"POST", "/webhooks/endpoints/warehouse/test", "", 403, 403, 200, 403},
-			{"POST", "/webhooks/parked/discard", `{"endpoint":"warehouse","all":true,"comment":"c"}`, 403, 403, 200, 403},
+			{
+				"POST", "/webhooks/parked/discard", `{"endpoint":"warehouse","all":true,"comment":"c"}`, 403, 403, 200,
+				403,
+			},
 			{"POST", "/webhooks/replays", `{"endpoint":"warehouse","all":true}`, 403, 403, 201, 403},
 		} {
 			for who, want := range map[string]int{

@@ -143,7 +143,8 @@ func (s *Status) problems() (all []Problem) {
 	}
 	for _, source := range s.Sources {
 		if source.State == "drifted" || source.State == "broken" {
-			all = append(all, Problem{Kind: ProblemDrift, Reason: source.State, Detail: source.Table + ": " + source.Detail})
+			all = append(all,
+				Problem{Kind: ProblemDrift, Reason: source.State, Detail: source.Table + ": " + source.Detail})
 		}
 	}
 	for _, r := range s.Replicas {

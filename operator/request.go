@@ -35,7 +35,8 @@ type previewer interface {
 }
 
 // Request returns the request that an endpoint gets for an event, as its first attempt
-// now. Without a name, it is the first endpoint that wants the event. What the transport adds, such as credentials of OAuth 2.0, is not in it.
+// now. Without a name, it is the first endpoint that wants the event. What the transport
+// adds, such as credentials of OAuth 2.0, is not in it.
 func (s *Service) Request(ctx context.Context, event, endpoint string) (*Request, error) {
 	e, err := s.find(ctx, event)
 	if err != nil {

@@ -376,7 +376,8 @@ func (s *Service) Pause(ctx context.Context, name string, p NewPause) (*Endpoint
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
 	return s.setControl(ctx, name, "resume", eventlog.Control{}, func(c eventlog.Control) error {
 		if c.Disabled != "" && c.Disabled != relay.PausedReason {
-			return conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name, c.Disabled)
+			return conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name,
+				c.Disabled)
 		}
 		return nil
 	})

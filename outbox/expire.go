@@ -104,7 +104,8 @@ func (o *Outbox) expireOnce(ctx context.Context, missed *missedLog) error {
 	before := gone.At.Add(-keep.History)
 	return errors.Join(err, log.ExpireHistory(ctx, keep.History), log.ExpirePublications(ctx),
 		log.ExpireReplays(ctx, before),
-		log.ExpireGaps(ctx, before), log.ExpireJournal(ctx, before), o.expireEndpoints(ctx), o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
+		log.ExpireGaps(ctx, before), log.ExpireJournal(ctx, before), o.expireEndpoints(ctx),
+		o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
 }
 
 // noteMissed adds up what each endpoint missed.

@@ -125,7 +125,10 @@ func (c *consumer) observe() {
 		old.Limit == limit && old.Learned == h.Learned {
 		return
 	}
-	s := &Status{State: h.state, Reason: h.reason, Since: h.since, DownSince: h.downSince, Limit: limit, Learned: h.Learned}
+	s := &Status{
+		State: h.state, Reason: h.reason, Since: h.since, DownSince: h.downSince,
+		Limit: limit, Learned: h.Learned,
+	}
 	if at, ok := h.wake(); ok {
 		s.Until = at
 	}

@@ -143,7 +143,8 @@ var answers = []string{
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n\r\n",
 	"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
 	"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-	"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n",
+	"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 503 Service Unavailable\r\n" +
+		"Retry-After: 3\r\nContent-Length: 0\r\n\r\n",
 	"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
 	"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n",
 	"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
@@ -264,7 +265,8 @@ func TestWrappedTransportReusesConnections(t *testing.T) {
 		dialer := sender.NewDialer(sender.Egress{}, 2, time.Second)
 		defer dialer.Close()
 		transport := wrap(sender.NewTransport(sender.TransportOptions{Dialer: dialer}))
-		to, err := sender.New(tidings.Endpoint{Name: "x", URL: server.URL}, &http.Client{Transport: transport}, sender.Options{})
+		to, err := sender.New(tidings.Endpoint{Name: "x", URL: server.URL},
+			&http.Client{Transport: transport}, sender.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -226,7 +226,8 @@ func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []
 		_, err = tx.ExecContext(ctx, fmt.Sprintf(`SET LOCAL lock_timeout = '30s';
 			CREATE TABLE %[2]s (LIKE %[1]s INCLUDING ALL);
 			INSERT INTO %[2]s (version_id, is_applied, tstamp) SELECT version_id, is_applied, tstamp FROM %[1]s ORDER BY id;
-			COMMENT ON TABLE %[1]s IS 'Tidings keeps its tables in another schema now. This one keeps an earlier version from starting here anew.'`,
+			COMMENT ON TABLE %[1]s IS 'Tidings keeps its tables in another schema now. '
+				'This one keeps an earlier version from starting here anew.'`,
 			from, to))
 		if err != nil {
 			return err

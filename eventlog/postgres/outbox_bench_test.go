@@ -68,7 +68,8 @@ func fill(tb testing.TB, db interface {
 ) {
 	tb.Helper()
 	e := eventlogtest.Sample(1, 1)
-	_, err := db.Exec(`INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url, user_id, at, resource_version)
+	_, err := db.Exec(`INSERT INTO tidings.tidings_outbox (id, resource_type, action, resource_id, resource_url,
+		user_id, at, resource_version)
 		SELECT gen_random_uuid(), $1, $2, $3, $4, $5, $6, 1 FROM generate_series(1, $7::bigint)`,
 		string(e.Type), string(e.Action), e.ResourceID, e.ResourceURL, e.UserID, e.Time.UnixMicro(), events)
 	if err != nil {

@@ -154,7 +154,8 @@ func TestPartitionsOfTheFuture(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, db, `INSERT INTO tidings.tidings_events SELECT seq + 2, 'late' || id, resource_type, action, resource_id, resource_url, user_id, at,
+	exec(t, db, `INSERT INTO tidings.tidings_events SELECT seq + 2, 'late' || id, resource_type, action,
+		resource_id, resource_url, user_id, at,
 		resource_version, owner_id, trace, $1 FROM tidings.tidings_events`, future.UnixMicro())
 	exec(t, db, "UPDATE tidings.tidings_head SET seq = 4")
 	x, err := log.ExpireEvents(t.Context(), time.Hour)
@@ -191,7 +192,8 @@ func TestClockBeforeAllPartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := eventlogtest.Sample(1, 1)
-	exec(t, db, `INSERT INTO tidings.tidings_events (seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, logged_at)
+	exec(t, db, `INSERT INTO tidings.tidings_events (seq, id, resource_type, action, resource_id, resource_url,
+		user_id, at, resource_version, logged_at)
 		VALUES (2, 'id', 'provider', 'created', $1, '/p', 'u', 1, 1, $2)`, e.ResourceID, past.UnixMicro())
 	if err := log.EnsurePartitions(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)

@@ -68,7 +68,8 @@ func TestConsoleSignIn(t *testing.T) {
 	v := w.visitor()
 	v.expect("/", nil, 303, "/console/")
 	v.expect("/console", nil, 301, "/console/")
-	v.expect("/console/events?types=provider.*", nil, 303, "/console/sign-in?to=%2Fconsole%2Fevents%3Ftypes%3Dprovider.%2A")
+	v.expect("/console/events?types=provider.*", nil, 303,
+		"/console/sign-in?to=%2Fconsole%2Fevents%3Ftypes%3Dprovider.%2A")
 	v.expect("/console/sign-in", nil, 200, "")
 	for _, token := range []string{"", "unknown", "ann"} { // a user has no console
 		v.expect("/console/sign-in", url.Values{"token": {token}}, 401, "")
@@ -79,7 +80,8 @@ func TestConsoleSignIn(t *testing.T) {
 			t.Errorf("to %q leads to %q", to, at)
 		}
 	}
-	in := v.expect("/console/sign-in", url.Values{"token": {" admin\n"}, "to": {"/console/events"}}, 303, "/console/events")
+	in := v.expect("/console/sign-in", url.Values{"token": {" admin\n"}, "to": {"/console/events"}}, 303,
+		"/console/events")
 	cookie := in.Cookies()[0]
 	if !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode || cookie.Secure || cookie.Name != "tidings" ||
 		strings.Contains(cookie.Value, "admin") {

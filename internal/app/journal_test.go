@@ -41,7 +41,8 @@ func TestJournal(t *testing.T) {
 		end := at(1500 * time.Millisecond)
 		paused := w.call("admin", "POST", crm+"/pause", object{"comment": "<b>moves</b>", "until": end})
 		control, _ := paused.body["control"].(map[string]any)
-		if control["by"] != "admin@example.com" || control["comment"] != "<b>moves</b>" || paused.body["state"] != "disabled" {
+		if control["by"] != "admin@example.com" || control["comment"] != "<b>moves</b>" ||
+			paused.body["state"] != "disabled" {
 			t.Errorf("paused: %s", paused.text)
 		}
 		w.until("admin", "GET", crm, nil, func(a answer) bool { return a.body["state"] == "healthy" })

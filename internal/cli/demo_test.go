@@ -57,7 +57,10 @@ func TestDemoLines(t *testing.T) {
 	if len(lines) != 5 {
 		t.Errorf("%d lines of commands", len(lines))
 	}
-	for _, want := range []string{"billing\t", "demo\thealthy", "endpoint    ", "billing: ", "http_500", "the ledger is closed"} {
+	for _, want := range []string{
+		"billing\t", "demo\thealthy", "endpoint    ", "billing: ", "http_500",
+		"the ledger is closed",
+	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("no %q in:\n%s", want, all.String())
 		}

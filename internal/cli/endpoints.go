@@ -246,7 +246,8 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + c.exact(e.Expires)})
 	}
 	if e.Missed > 0 {
-		fields = append(fields, [2]string{"missed", fmt.Sprintf("at most %d events expired before it got them", e.Missed)})
+		fields = append(fields,
+			[2]string{"missed", fmt.Sprintf("at most %d events expired before it got them", e.Missed)})
 	}
 	if e.Lost > 0 {
 		fields = append(fields,
@@ -267,7 +268,8 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		fields = append(fields, [2]string{"last answer", fmt.Sprintf("%d %s", last.Status, last.Response)})
 	}
 	if oldest := e.OldestUndelivered; oldest != nil {
-		fields = append(fields, [2]string{"oldest undelivered", fmt.Sprintf("position %d of %s", oldest.Position, c.exact(oldest.At))})
+		fields = append(fields,
+			[2]string{"oldest undelivered", fmt.Sprintf("position %d of %s", oldest.Position, c.exact(oldest.At))})
 	}
 	if e.LostAt != "" {
 		fields = append(fields, [2]string{"lost at", c.exact(e.LostAt)})

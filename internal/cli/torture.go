@@ -67,7 +67,8 @@ func listCases(out io.Writer) error {
 	for _, c := range torture.Cases() {
 		rows = append(rows, []string{c.Group, c.Name, c.About})
 	}
-	return newTable(out, column{name: "group"}, column{name: "case"}, column{name: "sends, and expects", min: 20}).print(rows)
+	return newTable(out, column{name: "group"}, column{name: "case"},
+		column{name: "sends, and expects", min: 20}).print(rows)
 }
 
 func runTorture(cmd *cobra.Command, o torture.Options, asJSON bool) error {
@@ -96,7 +97,8 @@ func runTorture(cmd *cobra.Command, o torture.Options, asJSON bool) error {
 			return err
 		}
 	} else if unseen > 0 {
-		fmt.Fprintf(out, "\nunseen: answered correctly, but only --observe shows whether the receiver acted correctly\n")
+		fmt.Fprintf(out,
+			"\nunseen: answered correctly, but only --observe shows whether the receiver acted correctly\n")
 	}
 	if failed > 0 {
 		return fmt.Errorf("the receiver failed %d of %d cases", failed, len(results))

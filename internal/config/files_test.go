@@ -83,7 +83,8 @@ func TestEndpointFiles(t *testing.T) {
 // URLs that differ in their query are different, and their names do not show it.
 func TestQueriesAreDifferentEndpoints(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "t.yaml")
-	text := `webhook: {endpoints: [{url: "https://a.example/hook?key=hunter2"}, {url: "https://a.example/hook?key=hunter3"},
+	text := `webhook: {endpoints: [{url: "https://a.example/hook?key=hunter2"},
+  {url: "https://a.example/hook?key=hunter3"},
   {url: "https://a.example/hook"}, {url: "https://a.example/?key=hunter2"}]}`
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

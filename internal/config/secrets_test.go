@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tidings-dev/tidings/internal/config"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // canary stands for a secret: nothing may print it.
@@ -161,9 +162,12 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 	}
 	problems := 0
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
-	for _, setting := range settings {
+	for i, setting := range settings {
 		if strings.HasPrefix(setting.key, ".limits.") {
 			continue // numbers, all alike
+		}
+		if !testtool.All() && i%4 > 0 {
+			continue // slow
 		}
 		for form, value := range forms {
 			if public(setting.key, form) {

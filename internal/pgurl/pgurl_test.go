@@ -56,11 +56,12 @@ func TestParse(t *testing.T) {
 // The URL in a Python application's settings can be used as it is.
 func TestSQLAlchemy(t *testing.T) {
 	for text, want := range map[string]string{
-		"postgresql+asyncpg://u:p%40@h:5433/d":                         "postgresql://u:p%40@h:5433/d",
-		"postgresql+asyncpg://u@h/d?ssl=require&application_name=ssl=": "postgresql://u@h/d?sslmode=require&application_name=ssl=",
-		"postgresql+psycopg2://u@h/d?sslmode=disable":                  "postgresql://u@h/d?sslmode=disable",
-		"postgres://u:a+b@h/d?ssl=1":                                   "postgres://u:a+b@h/d?ssl=1",
-		"mysql+asyncpg://u@h/d":                                        "mysql+asyncpg://u@h/d",
+		"postgresql+asyncpg://u:p%40@h:5433/d": "postgresql://u:p%40@h:5433/d",
+		"postgresql+asyncpg://u@h/d?ssl=require&application_name=ssl=": "" +
+			"postgresql://u@h/d?sslmode=require&application_name=ssl=",
+		"postgresql+psycopg2://u@h/d?sslmode=disable": "postgresql://u@h/d?sslmode=disable",
+		"postgres://u:a+b@h/d?ssl=1":                  "postgres://u:a+b@h/d?ssl=1",
+		"mysql+asyncpg://u@h/d":                       "mysql+asyncpg://u@h/d",
 	} {
 		if got := pgurl.Plain(text); got != want {
 			t.Errorf("%s: %s, want %s", text, got, want)

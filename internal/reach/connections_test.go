@@ -161,7 +161,10 @@ func TestTLSFailures(t *testing.T) {
 			server: mutual(tls.VersionTLS12), tls: object{"ca": ca.PEM(), "cert": foreign, "key": foreignKey},
 			detail: "refused the client certificate: ",
 		},
-		"unknown authority":    {server: server(good), tls: object{"ca": other.PEM()}, detail: "the certificate is signed by an unknown authority"},
+		"unknown authority": {
+			server: server(good), tls: object{"ca": other.PEM()},
+			detail: "the certificate is signed by an unknown authority",
+		},
 		"system's authorities": {server: server(good), tls: object{}, detail: "signed by an unknown authority"},
 		"expired": {
 			server: server(ca.IssueUntil(time.Now().Add(-time.Minute), "localhost")),
@@ -444,8 +447,11 @@ func TestFailuresOnTheWay(t *testing.T) {
 			}, reason: "credentials", detail: "no such file",
 		},
 		"header's file": {
-			url:     server.URL,
-			missing: func(path string) object { return object{"http_headers": object{"X-Key": object{"files": []any{path}}}} }, reason: "credentials", detail: "no such file",
+			url: server.URL,
+			missing: func(path string) object {
+				return object{"http_headers": object{"X-Key": object{"files": []any{path}}}}
+			},
+			reason: "credentials", detail: "no such file",
 		},
 		"client secret's file": {url: server.URL, missing: func(path string) object {
 			return object{"oauth2": object{"client_id": "me", "client_secret_file": path, "token_url": server.URL}}
@@ -486,7 +492,8 @@ func TestFailuresOnTheWay(t *testing.T) {
 				}
 				begun := time.Now()
 				o := s.Send(t.Context(), attempt())
-				detailed := slices.ContainsFunc(strings.Split(tt.detail, "|"), func(d string) bool { return strings.Contains(o.Detail, d) })
+				detailed := slices.ContainsFunc(strings.Split(tt.detail, "|"),
+					func(d string) bool { return strings.Contains(o.Detail, d) })
 				if o.Verdict != tidings.Unreachable || o.Reason != tt.reason || !detailed {
 					t.Errorf("outcome = %v %q %q, want unreachable %q %q", o.Verdict, o.Reason,
 						o.Detail, tt.reason, tt.detail)

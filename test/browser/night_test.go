@@ -262,7 +262,8 @@ func TestReader(t *testing.T) {
 	if n := eval[int](b, "document.querySelectorAll('.problem form, dialog:not(#keys)').length"); n != 0 {
 		t.Errorf("%d forms", n)
 	}
-	status := eval[int](b, `(() => { const r = new XMLHttpRequest(); r.open('POST', '/console/endpoints/crm/resume', false);`+
+	status := eval[int](b, `(() => { const r = new XMLHttpRequest(); r.open('POST', `+
+		`'/console/endpoints/crm/resume', false);`+
 		` r.send(); return r.status })()`)
 	if status != http.StatusForbidden {
 		t.Errorf("a reader resumes: %d", status)

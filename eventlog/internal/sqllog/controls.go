@@ -21,7 +21,8 @@ func (t *Tables) Controls(ctx context.Context) (map[string]eventlog.Control, err
 		c.Since, c.Until, c.Parked = fromMicros(since), fromMicros(until), fromMicros(parked)
 		controls[c.Endpoint] = c
 		return err
-	}, "SELECT endpoint, disabled, fingerprint, since, actor, comment, until_at, parked_at FROM "+t.schema+"tidings_controls")
+	}, "SELECT endpoint, disabled, fingerprint, since, actor, comment, until_at, parked_at FROM "+
+		t.schema+"tidings_controls")
 	return controls, err
 }
 
