@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/tidings-dev/tidings/internal/unread"
 )
 
 // exchanger is an [http.RoundTripper] that speaks HTTP/1.1. net/http's transport
@@ -427,7 +429,7 @@ func (l *link) Close() error {
 
 // stale reports whether an idle connection can't be used any longer.
 func (l *link) stale(now time.Time) bool {
-	return now.Sub(l.idleSince) > idleTime || readable(l.raw.Conn)
+	return now.Sub(l.idleSince) > idleTime || unread.Unread(l.raw.Conn)
 }
 
 // answer is the body of a response. Closing it makes the connection idle if all was

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/unread"
 )
 
 // session holds the settings of every session, which override the defaults of
@@ -138,7 +139,7 @@ func (p *pools) reset() {
 // other idle ones would not either.
 func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
-		if p.IdleDuration < time.Second && !unread(p.Conn.PgConn().Conn()) {
+		if p.IdleDuration < time.Second && !unread.Unread(p.Conn.PgConn().Conn()) {
 			return false
 		}
 		ctx, cancel := context.WithTimeout(ctx, cfg.PingTimeout)

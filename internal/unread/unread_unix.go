@@ -1,15 +1,16 @@
 //go:build unix
 
-package store
+// Package unread looks at idle connections.
+package unread
 
 import (
 	"net"
 	"syscall"
 )
 
-// unread reports whether unexpected data has arrived on an idle connection,
-// such as the message that the server sends when it stops. It does not block.
-func unread(c net.Conn) bool {
+// Unread reports whether unexpected data has arrived on an idle connection, or its end:
+// it cannot be used again. It does not block.
+func Unread(c net.Conn) bool {
 	if wrapped, ok := c.(interface{ NetConn() net.Conn }); ok { // by TLS
 		c = wrapped.NetConn()
 	}
