@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"html/template"
@@ -363,9 +364,54 @@ func (u *ui) event(a *asked) error {
 			v.Same = append(v.Same, newEventRow(e.Event))
 		}
 	}
+	if v.Request, err = u.requestOf(ctx, x, a.URL.Query().Get("endpoint")); err != nil {
+		return err
+	}
 	title := fmt.Sprintf("%s, position %s", x.Event.Event, console.Number(x.Event.Sequence))
 	return u.show(a, http.StatusOK, "event", "Events", title, v)
 }
+
+// requestOf returns the event as it is sent to one of the endpoints that want it: that
+// with the name, or the first. It is nil if none wants it.
+func (u *ui) requestOf(ctx context.Context, x *Explanation, name string) (*requestView, error) {
+	v := &requestView{Endpoint: name}
+	for _, e := range x.Endpoints {
+		if e.Pattern != "" {
+			v.Endpoints = append(v.Endpoints, e.Endpoint)
+		}
+	}
+	if !slices.Contains(v.Endpoints, name) {
+		if len(v.Endpoints) == 0 {
+			return nil, nil //nolint:nilnil // nothing to show
+		}
+		v.Endpoint = v.Endpoints[0]
+	}
+	r, err := u.Request(ctx, x.Event.ID, v.Endpoint)
+	if _, ok := errors.AsType[*Error](err); ok { // a sender that can't show it
+		return nil, nil //nolint:nilnil // nothing to show
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.Size, v.Body = len(r.Body), r.Body
+	var headers, curl strings.Builder
+	fmt.Fprintf(&headers, "%s %s\n", r.Method, r.URL)
+	fmt.Fprintf(&curl, "curl -X %s %s", r.Method, quoted(r.URL))
+	for _, h := range r.Headers {
+		fmt.Fprintf(&headers, "%s: %s\n", h.Name, h.Value)
+		value := quoted(h.Name + ": " + h.Value)
+		if h.Masked {
+			value = fmt.Sprintf("%q", h.Name+": $"+strings.ToUpper(strings.ReplaceAll(h.Name, "-", "_")))
+		}
+		fmt.Fprintf(&curl, " \\\n  -H %s", value)
+	}
+	fmt.Fprintf(&curl, " \\\n  --data-binary %s", quoted(r.Body))
+	v.Headers, v.Curl = headers.String(), curl.String()
+	return v, nil
+}
+
+// quoted quotes a text for a shell.
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 func (u *ui) newBecame(p *console.Page, e Event, x Explained) became {
 	b := became{Explained: x, State: x.Fate}

@@ -191,6 +191,13 @@ func (u *ui) overview(a *asked) error {
 			o.Problems = append(o.Problems, p)
 		}
 	}
+	status, err := u.peers(a.Context())
+	if err != nil {
+		return err
+	}
+	for i, p := range status.problems() {
+		o.Problems = append(o.Problems, serverProblem(i, p))
+	}
 	if !o.ByName {
 		slices.SortStableFunc(o.Rows, func(x, y row) int { return cmp.Compare(x.rank, y.rank) })
 	}
@@ -260,6 +267,8 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 		o.Heading = fmt.Sprintf("All %d endpoints are well", len(endpoints))
 	case n == 1:
 		o.Heading = cmp.Or(o.Problems[0].Endpoint, "the "+o.Problems[0].Name) + " needs you"
+	case slices.ContainsFunc(o.Problems, func(p *problem) bool { return p.Endpoint == "" }):
+		o.Heading = fmt.Sprintf("%d things need you", n)
 	default:
 		o.Heading = fmt.Sprintf("%d endpoints need you", n)
 	}
@@ -298,10 +307,21 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 
 // urgency orders problems: what is lost within a day first.
 func (p *problem) urgency(page *console.Page) int {
-	if page.Soon(p.lost) {
+	switch {
+	case page.Soon(p.lost):
 		return 0
+	case p.Endpoint == "":
+		return ranks["refusing"]
 	}
 	return ranks[p.State]
+}
+
+// serverProblem is a problem that is not an endpoint's.
+func serverProblem(i int, p Problem) *problem {
+	what := map[string]string{ProblemConfig: "configuration", ProblemDrift: "table", ProblemReplicas: "configuration"}
+	return &problem{
+		ID: fmt.Sprintf("p-%d", i), Kind: "warn", State: "drift", Name: what[p.Kind], Since: p.Since, Why: sentence(p.Detail),
+	}
 }
 
 // problemOf returns why an endpoint needs somebody; nil if it does not.

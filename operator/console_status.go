@@ -3,10 +3,8 @@ package operator
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
-	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/console"
 )
 
@@ -27,6 +25,9 @@ type statusPage struct {
 	State    string
 	Facts    []fact
 	Log      []setting
+	Database []setting
+	Config   *ConfigStatus
+	Sources  []SourceStatus
 	Replicas []replicaRow
 	Actions  []Action
 	Sessions []sessionRow
@@ -41,19 +42,7 @@ func (u *ui) status(a *asked) error {
 	if err != nil {
 		return err
 	}
-	head, err := u.log().Advance(ctx)
-	if err != nil {
-		return err
-	}
-	oldest, err := u.log().Oldest(ctx)
-	if err != nil {
-		return err
-	}
-	depth, err := u.log().Unnumbered(ctx)
-	if err != nil {
-		return err
-	}
-	names, err := u.log().Replicas(ctx)
+	status, err := u.Status(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,29 +66,39 @@ func (u *ui) status(a *asked) error {
 			held[p.Replica] = append(held[p.Replica], name)
 		}
 	}
-	slices.SortFunc(names, func(x, y eventlog.Replica) int { return strings.Compare(x.ID, y.ID) })
-	for _, r := range names {
-		v.Replicas = append(v.Replicas, replicaRow{r.ID, len(held[r.ID]), strings.Join(held[r.ID], ", ")})
+	for _, r := range status.Replicas {
+		v.Replicas = append(v.Replicas, replicaRow{r.Name, r.Leases, strings.Join(held[r.Name], ", ")})
 	}
-	if free > 0 {
-		v.Heading, v.State = "Some endpoints are held by nobody", "drift"
+	things := len(status.problems())
+	if free > 0 { // held by nobody
+		things++
 	}
+	if things > 0 {
+		v.Heading = fmt.Sprintf("%d %s to look at", things, plural(int64(things), "thing", "things"))
+		v.State = "drift"
+	}
+	d, log := status.Database, status.Log
+	v.Sources, v.Config = status.Sources, status.Config
+	v.Database = databaseSettings(d)
 	v.Facts = []fact{
-		{Name: "Database", Value: `<span class="state" data-state="ok">up</span>`},
 		{
-			Name: "Replicas", Value: text(`<span class="state" data-state="ok">%d</span>`, len(names)),
+			Name: "Database", Value: `<span class="state" data-state="ok">up</span>`,
+			Small: text("%s, %.1f ms", console.Word(d.Kind), d.Latency*1000),
+		},
+		{
+			Name: "Replicas", Value: text(`<span class="state" data-state="ok">%d</span>`, len(status.Replicas)),
 			Small: text("%d of %d leases held", leases-free, leases),
 		},
-		{Name: "Log", Value: number(head), Small: "position at the head"},
-		{Name: "Outbox", Value: number(depth), Small: "events without a position yet"},
+		{Name: "Log", Value: number(log.Head), Small: "position at the head"},
+		{Name: "Outbox", Value: number(log.Outbox), Small: "events without a position yet"},
 		{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))},
 	}
 	v.Log = []setting{
-		{Name: "Head", Value: "position " + console.Number(head)},
-		{Name: "Oldest", Value: "position " + console.Number(oldest)},
+		{Name: "Head", Value: "position " + console.Number(log.Head)},
+		{Name: "Oldest", Value: "position " + console.Number(log.Oldest)},
 		{Name: "Retention", Value: console.Duration(u.hooks.Retention().Events)},
-		{Name: "Outbox", Value: console.Number(depth) + " waiting to be numbered"},
-		{Name: "Epoch", Value: u.epoch()},
+		{Name: "Outbox", Value: console.Number(log.Outbox) + " waiting to be numbered"},
+		{Name: "Epoch", Value: log.Epoch},
 		{Name: "History", Value: "kept for " + console.Duration(u.hooks.Retention().History)},
 	}
 	actions, err := u.Actions(ctx, "", 0, actionsShown)
@@ -111,11 +110,22 @@ func (u *ui) status(a *asked) error {
 	return u.show(a, http.StatusOK, "status", "Status", "Status", v)
 }
 
-func (u *ui) epoch() string {
-	if r := u.relay(); r != nil {
-		return r.Epoch()
+func databaseSettings(d Database) []setting {
+	role := "primary"
+	if !d.Primary {
+		role = "standby, which takes no writes"
 	}
-	return "–"
+	all := []setting{{Name: "Server", Value: fmt.Sprintf("%s %s, %s", console.Word(d.Kind), d.Version, role)}}
+	if d.Schema != "" {
+		all = append(all, setting{Name: "Schema", Value: d.Schema})
+	}
+	connections := console.Number(int64(d.InUse))
+	if d.Most > 0 {
+		connections += " of " + console.Number(int64(d.Most))
+	}
+	return append(all,
+		setting{Name: "Connections", Value: connections + " in use by this process"},
+		setting{Name: "Size", Value: fmt.Sprintf("%s MiB", console.Number(d.Size>>20))})
 }
 
 // statusActions adds the sessions and the reload.

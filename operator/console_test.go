@@ -3,6 +3,7 @@ package operator_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -95,6 +96,8 @@ var varying = []struct {
 	{regexp.MustCompile(`<dd>[0-9A-Z]{26}</dd>`), "<dd>EPOCH</dd>"},
 	{regexp.MustCompile(`version [0-9,]{9,}|<td class="n">[0-9,]{15,}`), "VERSION"},
 	{regexp.MustCompile(`\d+ of \d+<small>requests`), "N of M<small>requests"},
+	{regexp.MustCompile(`(Timestamp|Resource-Version): \d+`), "$1: N"},
+	{regexp.MustCompile(`Body, \d+ bytes`), "Body, N bytes"},
 	// Probes go on meanwhile.
 	{regexp.MustCompile(`\bprobing\b`), "down"},
 	{regexp.MustCompile(`(?m)(^<tr><th scope="row" class="nw">.*/events/invoice-7".*</tr>\n)+`), "PROBES\n"},
@@ -282,5 +285,46 @@ func TestConsoleAssets(t *testing.T) {
 	}
 	if got := w.see("", "assets/console.js"); got.status != 404 {
 		t.Errorf("an asset without its hash: %d", got.status)
+	}
+}
+
+// What is wrong with the server itself is a problem, too, and the status has the details.
+func TestConsoleServerProblems(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.handler = operator.Handler(w.hooks, authorize, operator.Options{
+		Path: path, Logger: slog.New(slog.DiscardHandler),
+		Config: func() *operator.ConfigStatus {
+			return &operator.ConfigStatus{
+				Files: []string{"/etc/shop.yaml"},
+				Since: "2026-01-02T03:04:05Z", LastTry: &operator.ConfigTry{
+					At: "2026-01-03T03:04:05Z", NeedsRestart: []string{"listen"},
+					Errors: []operator.ConfigProblem{{File: "/etc/shop.yaml", Line: 41, Column: 9, Message: "unknown key <shedule>"}},
+				},
+			}
+		},
+		Sources: func() []operator.SourceStatus {
+			return []operator.SourceStatus{
+				{Table: "public.orders", Type: "order", State: "attached"},
+				{Table: "public.invoices", Type: "invoice", State: "drifted", Detail: "the column <total> is new"},
+			}
+		},
+	})
+	for page, wants := range map[string][]string{
+		"": {
+			"2 things need you", "/etc/shop.yaml:41: unknown key &lt;shedule&gt;",
+			"Public.invoices: the column &lt;total&gt; is new.",
+		},
+		"status": {
+			"3 things to look at", "<code>/etc/shop.yaml:41:9</code> unknown key &lt;shedule&gt;", "<code>listen</code>",
+			"<code>public.orders</code>", `data-state="drift">drifted</span><small>the column &lt;total&gt; is new</small>`,
+			"SQLite 3.",
+		},
+	} {
+		got := w.see("op manager", page).text
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("page %q lacks %q:\n%s", page, want, got)
+			}
+		}
 	}
 }

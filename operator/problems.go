@@ -80,7 +80,7 @@ func (s *Service) Problems(ctx context.Context) (*Page[Problem], error) {
 		}
 		page.Items = append(page.Items, p)
 	}
-	status, err := s.Status(ctx)
+	status, err := s.peers(ctx)
 	if err != nil {
 		return nil, err
 	}

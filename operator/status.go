@@ -79,7 +79,10 @@ type SourceStatus struct {
 
 // Status returns how the process, its database and its peers are doing.
 func (s *Service) Status(ctx context.Context) (*Status, error) {
-	out := &Status{Replicas: []Replica{}, Sources: []SourceStatus{}}
+	out, err := s.peers(ctx)
+	if err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	d, err := s.log().Describe(ctx)
 	if err != nil {
@@ -88,9 +91,6 @@ func (s *Service) Status(ctx context.Context) (*Status, error) {
 	out.Database = Database{
 		Kind: d.Kind, Version: d.Version, Schema: d.Schema, Primary: d.Primary, Latency: time.Since(began).Seconds(),
 		Size: d.Size, InUse: d.InUse, Most: d.Most,
-	}
-	if out.Replicas, err = s.replicas(ctx); err != nil {
-		return nil, err
 	}
 	out.Log.Retention = s.hooks.Retention().Events.Seconds()
 	if out.Log.Head, err = s.log().Advance(ctx); err != nil {
@@ -101,6 +101,16 @@ func (s *Service) Status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	if out.Log.Outbox, err = s.log().Unnumbered(ctx); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// peers returns a status without what the database knows of itself and of the log.
+func (s *Service) peers(ctx context.Context) (*Status, error) {
+	out := &Status{Sources: []SourceStatus{}}
+	var err error
+	if out.Replicas, err = s.replicas(ctx); err != nil {
 		return nil, err
 	}
 	if s.options.Config != nil {

@@ -160,6 +160,7 @@ func (p *Page) ZoneName() string {
 // words are what the console calls states, outcomes and fates that have another name in
 // the API.
 var words = map[string]string{
+	"sqlite": "SQLite", "postgresql": "PostgreSQL",
 	"not_matched": "not wanted", "expired": "lost to retention", "refusing": "refuses some", "canceled": "cancelled",
 }
 
