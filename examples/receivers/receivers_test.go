@@ -262,10 +262,20 @@ func (s *server) change(t *testing.T, n int) (ids []string) {
 	for range n {
 		s.request(t, http.MethodPost, "/contexts", "{}")
 	}
-	var page struct{ Items []struct{ ID string } }
-	if err := json.Unmarshal(s.request(t, http.MethodGet, "/events?limit=1000", ""), &page); err != nil {
-		t.Fatal(err)
+	want := s.changes + n
+	if s.changes == 0 {
+		want++ // the user who made the first one
 	}
+	var page struct{ Items []struct{ ID string } }
+	waitFor(t, "the feed", func() error { // a moment after the change
+		if err := json.Unmarshal(s.request(t, http.MethodGet, "/events?limit=1000", ""), &page); err != nil {
+			return err
+		}
+		if len(page.Items) != want {
+			return fmt.Errorf("it has %d events, want %d", len(page.Items), want)
+		}
+		return nil
+	})
 	for _, e := range page.Items[s.changes:] {
 		ids = append(ids, e.ID)
 	}
