@@ -25,7 +25,7 @@ test-all: tools ## the same with the race detector, plus long tests and those of
 		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test -race -timeout 45m ./outbox/capture ./eventlog/postgres ./test/beside
 	$(MAKE) container-check
 
-tools: postgresql bin/postgresql18 pgbouncer applications bin/node-postgres bin/node-standardwebhooks prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
+tools: postgresql bin/postgresql18 pgbouncer applications chromium bin/axe-core bin/node-postgres bin/node-standardwebhooks prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
