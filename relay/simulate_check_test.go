@@ -71,11 +71,16 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 		highest[r.event.Resource()] = max(highest[r.event.Resource()], r.event.ResourceVersion)
 	}
 	missed := s.missed(who)
-	for i, e := range s.written[s.owed[who]:] {
-		merged := who == "merging" && e.ResourceVersion < highest[e.Resource()]
-		if !got[e.ID] && !s.lost[e.ID] && !dead[e.ID] && !merged && !missed(e) {
+	newer := make(map[string]bool) // resources of which a later event is accounted for
+	for i := len(s.written) - 1; i >= s.owed[who]; i-- {
+		e := s.written[i]
+		switch merged := who == "merging" && newer[e.Resource()]; {
+		case s.lost[e.ID] || merged:
+		case got[e.ID] || dead[e.ID] || missed(e):
+			newer[e.Resource()] = true
+		default:
 			complain("%s (number %d, written at %v, expired at position %d) was lost; %s",
-				e.ID, s.owed[who]+i+1, s.at(e.Time), s.expired[e.ID], s.state(s.T))
+				e.ID, i+1, s.at(e.Time), s.expired[e.ID], s.state(s.T))
 		}
 	}
 }
