@@ -97,6 +97,7 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 	fmt.Fprintf(out, `
 The server stays up until Ctrl-C. To try:
 
+  http://%[1]s/console/        the console; sign in with the token below
   http://%[1]s/api/v1/docs     the API
   http://%[1]s/metrics
 

@@ -128,11 +128,24 @@ func Render(w http.ResponseWriter, status int, name string, p *Page) error {
 	if err := pages[name].ExecuteTemplate(&out, "layout", p); err != nil {
 		return fmt.Errorf("render page %s: %w", name, err)
 	}
+	write(w, status, out.Bytes())
+	return nil
+}
+
+// Static renders a page once, and returns the handler that serves it.
+func Static(name string, p *Page) http.HandlerFunc {
+	var out bytes.Buffer
+	if err := pages[name].ExecuteTemplate(&out, "layout", p); err != nil {
+		panic(err) // it depends on the program alone
+	}
+	return func(w http.ResponseWriter, _ *http.Request) { write(w, http.StatusOK, out.Bytes()) }
+}
+
+func write(w http.ResponseWriter, status int, page []byte) {
 	Protect(w.Header())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(out.Bytes()) // the client may be gone
-	return nil
+	_, _ = w.Write(page) // the client may be gone
 }
 
 // Protect sets the headers that every page has.

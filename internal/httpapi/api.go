@@ -43,6 +43,8 @@ type Options struct {
 	Publisher Publisher
 	// Published are the types of events that programs may publish.
 	Published vocabulary.Types
+	// Events are the types of all events that can occur.
+	Events vocabulary.Types
 	// Tables returns how the tables are doing whose changes are told of; nil where there
 	// are none.
 	Tables        func() []TableState

@@ -5,16 +5,19 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"html"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tidings-dev/tidings/internal/console"
 	"github.com/tidings-dev/tidings/internal/httpapi"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/operator"
@@ -26,6 +29,7 @@ func handler() http.Handler {
 	return httpapi.New(httpapi.Options{
 		Resources: resource.New(nil, resource.Outside{}, resource.Options{}), Logger: slog.Default(),
 		Version: "1.0.0", Metrics: http.NotFoundHandler(), Webhooks: operator.New(nil, operator.Options{}),
+		Events: resource.Types(),
 	})
 }
 
@@ -60,25 +64,50 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// The API reference lists every operation and is self-contained.
+// The API reference lists every operation with an example, every event and every
+// schema; its links lead somewhere, and it loads nothing from elsewhere.
 func TestDocs(t *testing.T) {
-	page := get(t, "/api/v1/docs").Body.String()
+	answer := get(t, "/api/v1/docs")
+	page := answer.Body.String()
+	if csp := answer.Header().Get("Content-Security-Policy"); csp != console.Policy {
+		t.Errorf("Content-Security-Policy is %q", csp)
+	}
 	var document struct {
-		Paths map[string]map[string]struct{ Summary string }
+		Paths map[string]map[string]struct{ Summary, OperationID string }
 	}
 	if err := json.Unmarshal(get(t, "/api/v1/openapi.json").Body.Bytes(), &document); err != nil {
 		t.Fatal(err)
 	}
 	for path, operations := range document.Paths {
 		for method, o := range operations {
-			if !strings.Contains(page, strings.ToUpper(method)+"</b> "+path+"</code> ") || o.Summary == "" {
-				t.Errorf("the page lacks %s %s %q", method, path, o.Summary)
+			for _, part := range []string{
+				"<b>" + strings.ToUpper(method) + "</b> " + path + "</code>", `id="` + o.OperationID + `"`, o.Summary,
+			} {
+				if !strings.Contains(page, html.EscapeString(part)) && !strings.Contains(page, part) || o.Summary == "" {
+					t.Errorf("the page lacks %s %s: %q", method, path, part)
+				}
 			}
 		}
 	}
-	for _, elsewhere := range []string{"src=", `href="http`, "@import"} {
-		if strings.Contains(page, elsewhere) {
-			t.Errorf("the page loads external content: %s", elsewhere)
+	if n := strings.Count(page, "curl "); n < len(document.Paths) {
+		t.Errorf("%d lines of curl", n)
+	}
+	for _, link := range regexp.MustCompile(`href="#([^"]+)"`).FindAllStringSubmatch(page, -1) {
+		if n := strings.Count(page, `id="`+link[1]+`"`); n != 1 {
+			t.Errorf("%d elements have the id %s", n, link[1])
+		}
+	}
+	for _, part := range []string{
+		"provider.created, provider.updated, provider.deleted", "webhook-signature", "/api/v1/schemas/thin.json",
+		"application/cloudevents&#43;json",
+	} {
+		if !strings.Contains(page, part) {
+			t.Errorf("the page lacks %s", part)
+		}
+	}
+	for _, bad := range []string{`="http`, "@import", "<style", " style=", "<script>"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page has %s", bad)
 		}
 	}
 }

@@ -51,6 +51,7 @@ func (a *api) publishRoute(types vocabulary.Types) {
 	} {
 		content[media] = &huma.MediaType{Schema: &huma.Schema{Description: description}}
 	}
+	content[publish.JSON].Example = map[string]any{"event": "order.created", "resource_id": "42"}
 	op.RequestBody = &huma.RequestBody{Required: true, Content: make(map[string]*huma.MediaType)}
 	rest.Register(a.API, op, func(ctx context.Context, in *publishQuery) (*rest.Plain[*published], error) {
 		who, _ := rest.SessionOf(ctx).(*session)

@@ -69,6 +69,19 @@ func webhookSchema(format tidings.Format) (schema *huma.Schema, contentType stri
 	return schema, contentType
 }
 
+// webhookFormats returns an example of each format, for the API reference.
+func webhookFormats() (all []docFormat) {
+	for _, format := range tidings.Formats() {
+		schema, contentType := webhookSchema(format)
+		text, err := json.MarshalIndent(schema.Examples[0], "", "  ")
+		if err != nil {
+			panic(err) // it was decoded from JSON
+		}
+		all = append(all, docFormat{string(format), contentType, string(text)})
+	}
+	return all
+}
+
 // objectSchema describes an object with all members of the example, and perhaps others.
 func objectSchema(example map[string]any) *huma.Schema {
 	known := described()

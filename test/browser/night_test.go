@@ -307,7 +307,7 @@ func TestAccessible(t *testing.T) {
 	for _, page := range []string{
 		"", "endpoints/crm", "endpoints/search", "events", "events/2", "attempts", "attempts?endpoint=none", "parked",
 		"parked?endpoint=search&all=1", "parked/discard?endpoint=search", "replays?endpoint=audit&what=missed&plan=1",
-		"status", "events/none", "endpoints/crm/resume",
+		"status", "events/none", "endpoints/crm/resume", "../api/v1/docs#pauseEndpoint",
 	} {
 		b.open("/console/" + page)
 		check(page)
