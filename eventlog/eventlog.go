@@ -15,6 +15,7 @@ package eventlog
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -111,6 +112,29 @@ type Archive interface {
 type Finder interface {
 	// Find returns the event with an id; false if the log does not hold it.
 	Find(ctx context.Context, id string) (tidings.Event, bool, error)
+	// Search returns the newest events that match the filter, at most limit, newest
+	// first. It examines every event in the filter's range of positions.
+	Search(ctx context.Context, f EventFilter, limit int) ([]tidings.Event, error)
+}
+
+// EventFilter selects events of a log.
+type EventFilter struct {
+	// From and To are the first and last position.
+	From, To int64
+	Patterns []tidings.Pattern
+	// Resource is "provider/<id>", or an id alone; empty for all.
+	Resource string
+	// Since and Until limit the times of events; zero for no limit.
+	Since, Until time.Time
+}
+
+// Matches reports whether the filter selects an event.
+func (f *EventFilter) Matches(e tidings.Event) bool {
+	matches := func(p tidings.Pattern) bool { return p.Match(e.Type, e.Action) }
+	return f.From <= e.Sequence && e.Sequence <= f.To &&
+		(len(f.Patterns) == 0 || slices.ContainsFunc(f.Patterns, matches)) &&
+		(f.Resource == "" || f.Resource == e.Resource() || f.Resource == e.ResourceID) &&
+		(f.Since.IsZero() || !e.Time.Before(f.Since)) && (f.Until.IsZero() || e.Time.Before(f.Until))
 }
 
 // TimeSlack is how far event times may deviate from log order: an event carries the

@@ -166,15 +166,37 @@ func ParseHistory(endpoint, text string) ([]Record, error) {
 // HistoryFilter selects history records.
 type HistoryFilter struct {
 	Endpoint string
-	// Sequence selects one event by position; 0 for all.
+	// Sequence selects blocks with records of an event, by its position; 0 for all.
 	Sequence int64
+	// Resource selects blocks that may have records of a resource, "provider/<id>" or
+	// an id alone; empty for all.
+	Resource string
 	// Since and Until limit the times of attempts; zero for no limit.
 	Since, Until time.Time
 	// Failures selects only blocks with failures.
 	Failures bool
 	// Before selects blocks older than the one with this id; 0 for the newest.
 	Before int64
-	Limit  int
+	// After selects blocks newer than the one with this id; 0 for all.
+	After int64
+	Limit int
+}
+
+// Mentions returns texts that every block selected by Sequence and Resource
+// contains. A database that looks for them need not return all blocks.
+func (f *HistoryFilter) Mentions() (texts []string) {
+	if f.Sequence != 0 {
+		texts = append(texts, fmt.Sprintf(`"sequence":%d,`, f.Sequence))
+	}
+	if f.Resource != "" {
+		_, id, found := strings.Cut(f.Resource, "/")
+		if !found {
+			id = f.Resource
+		}
+		text := jsontext.AppendString(nil, "/"+id)
+		texts = append(texts, string(text[1:]))
+	}
+	return texts
 }
 
 // Recorder stores the history of attempts.

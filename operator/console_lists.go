@@ -49,6 +49,7 @@ type listPage struct {
 	Attempts     attemptTable
 	Tail         bool // new entries appear
 	Older, First string
+	Searched     string // how far back, if the search ended early
 	None         []template.HTML
 	Wrong        string // what is wrong with the filter, unless a field says it
 }
@@ -202,6 +203,7 @@ func (u *ui) eventList(a *asked) error {
 	v.turn(a, "before", nextPage(page.Next))
 	v.None = []template.HTML{"<strong>No event matches</strong>", "The log holds positions " + number(oldest) + " to " +
 		number(head) + "."}
+	v.endEarly(page.SearchedTo)
 	return u.show(a, v.status(), "events", "Events", "Events", v)
 }
 
@@ -283,7 +285,15 @@ func (u *ui) attemptList(a *asked) error {
 		query.Del("outcome")
 		v.None[1] = text(`<a href="%s">Show those with any outcome</a>`, a.URL.Path+"?"+query.Encode())
 	}
+	v.endEarly(page.SearchedTo)
 	return u.show(a, v.status(), "attempts", "Attempts", "Attempts", v)
+}
+
+// endEarly says how far back the search went, if it ended early.
+func (v *listPage) endEarly(to string) {
+	if v.Searched = to; to != "" {
+		v.None = []template.HTML{"<strong>Nothing found yet</strong>", text(`<a href="%s">Look further back</a>`, v.Older)}
+	}
 }
 
 func (u *ui) scanAttempts(a *asked, f Filter) (*Page[Attempt], error) {

@@ -63,14 +63,6 @@ type Filter struct {
 	Limit  int
 }
 
-func (f *Filter) wants(event, resource string, at time.Time) bool {
-	typ, action, _ := strings.Cut(event, ".")
-	matches := func(p tidings.Pattern) bool { return p.Match(tidings.ResourceType(typ), tidings.Action(action)) }
-	return (len(f.Patterns) == 0 || slices.ContainsFunc(f.Patterns, matches)) &&
-		(f.Resource == "" || f.Resource == resource || strings.HasSuffix(resource, "/"+f.Resource)) &&
-		(f.Since.IsZero() || !at.Before(f.Since)) && (f.Until.IsZero() || at.Before(f.Until))
-}
-
 // Page is a part of a list, newest first.
 type Page[T any] struct {
 	Items []T `json:"items" nullable:"false"`
@@ -79,6 +71,8 @@ type Page[T any] struct {
 	// Total is how many items all pages have, if that is known.
 	Total      *int64 `json:"total,omitempty" doc:"How many there are on all pages, at most 10000; left out where that is not known."`
 	TotalExact bool   `json:"total_exact,omitempty" doc:"False if there are more than total."`
+	// SearchedTo is how far back the search went that ended before the page was full.
+	SearchedTo string `json:"searched_to,omitempty" doc:"Set if the search for this page ended before it was full: there is nothing else to find after this time; next continues before it."`
 }
 
 // maxTotal is up to where totals are exact.
@@ -95,10 +89,16 @@ func (p *Page[T]) countWhole(before int64) {
 	}
 }
 
-// Limits on the events examined for one page.
-const (
-	eventBatch = 500
-	scanLimit  = 50_000
+// eventBatch is how many events are read at once.
+const eventBatch = 500
+
+// Limits on what is examined for one page or plan: scanLimit is the number of events
+// or attempts that are read, searchLimit the number of positions that the database
+// compares, searchStep of them in each statement.
+var (
+	scanLimit   = 50_000
+	searchLimit = int64(500_000)
+	searchStep  = int64(50_000)
 )
 
 // Events returns events of the log, newest first.
@@ -173,42 +173,60 @@ func (s *Service) events(ctx context.Context, f Filter) (page *Page[Listed], fou
 	if len(f.Patterns) == 0 && f.Resource == "" && f.Since.IsZero() && f.Until.IsZero() {
 		page.count(max(head-oldest+1, 0))
 	}
-	end := f.Before - 1
-	switch {
-	case f.Before == 0:
-		end = head
-	case end > head:
+	end := head
+	if f.Before > 0 {
+		end = f.Before - 1
+	}
+	if end > head {
 		return nil, nil, invalid("before", "the log ends at %d", head)
 	}
-	if !f.Since.IsZero() {
-		from, err := s.log().SequenceAt(ctx, f.Since)
-		if err != nil {
-			return nil, nil, err
-		}
-		oldest = max(oldest, from)
+	if oldest, end, err = s.within(ctx, f, oldest, end); err != nil {
+		return nil, nil, err
 	}
-	for looked := 0; end >= oldest && looked < scanLimit; looked += eventBatch {
-		after := max(end-eventBatch, oldest-1)
-		events, err := s.log().Read(ctx, after, int(end-after))
+	search := eventlog.EventFilter{Patterns: f.Patterns, Resource: f.Resource, Since: f.Since, Until: f.Until}
+	for least := max(end-searchLimit+1, oldest); end >= least; {
+		search.From, search.To = max(end-searchStep+1, least), end
+		events, err := s.log().Search(ctx, search, f.Limit-len(found))
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, e := range slices.Backward(events) {
-			if e.Sequence > end || !f.wants(e.Name(), e.Resource(), e.Time) {
-				continue
-			}
+		for _, e := range events {
 			page.Items, found = append(page.Items, Listed{Event: newEvent(e)}), append(found, e)
-			if len(page.Items) == f.Limit {
-				page.Next = e.Sequence
-				return page, found, nil
-			}
 		}
-		end = after
+		if len(found) == f.Limit {
+			page.Next = found[len(found)-1].Sequence
+			return page, found, nil
+		}
+		end = search.From - 1
 	}
-	if end >= oldest {
-		page.Next = end + 1
+	if end < oldest {
+		return page, found, nil
 	}
-	return page, found, nil
+	page.Next = end + 1
+	last, err := s.log().Read(ctx, end, 1)
+	if len(last) > 0 {
+		page.SearchedTo = stamp(last[0].Time)
+	}
+	return page, found, err
+}
+
+// within narrows a range of positions to the times of a filter.
+func (s *Service) within(ctx context.Context, f Filter, from, to int64) (int64, int64, error) {
+	if !f.Since.IsZero() {
+		at, err := s.log().SequenceAt(ctx, f.Since)
+		if err != nil {
+			return 0, 0, err
+		}
+		from = max(from, at)
+	}
+	if !f.Until.IsZero() { // an event may be that much out of order, in either direction
+		at, err := s.log().SequenceAt(ctx, f.Until.Add(2*eventlog.TimeSlack))
+		if err != nil {
+			return 0, 0, err
+		}
+		to = min(to, at)
+	}
+	return from, to, nil
 }
 
 // find returns the event with an id or position, from the log or, if it has expired
@@ -280,25 +298,31 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	}
 	page := &Page[Attempt]{Items: []Attempt{}}
 	for looked := 0; looked < scanLimit; {
-		records, oldest, err := s.log().ReadHistory(ctx, blocks)
+		records, oldest, examined, err := s.block(ctx, blocks, f.Resource)
 		if err != nil {
 			return nil, err
 		}
 		if oldest == 0 {
+			page.SearchedTo = ""
 			page.countWhole(f.Before)
 			return page, nil
+		}
+		if len(records) > 0 {
+			page.SearchedTo = stamp(records[0].At)
 		}
 		if oldest == from.block && from.left > 0 {
 			records = records[:min(from.left, len(records))]
 		}
-		looked += len(records)
+		if f.Event == "" { // else, every block has an attempt of it
+			looked += examined
+		}
 		for i, r := range slices.Backward(records) {
 			if !f.wantsRecord(r) {
 				continue
 			}
 			page.Items = append(page.Items, Attempt{r.Endpoint, r})
 			if len(page.Items) == f.Limit {
-				page.Next = attemptCursor{oldest, i}.before()
+				page.Next, page.SearchedTo = attemptCursor{oldest, i}.before(), ""
 				return page, nil
 			}
 		}
@@ -306,6 +330,28 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	}
 	page.Next = attemptCursor{block: blocks.Before}.before()
 	return page, nil
+}
+
+// blockSpan is how many blocks of the history a search for a resource covers in one
+// statement. That counts as much as reading spanCost records.
+var blockSpan = int64(500)
+
+const spanCost = 5000
+
+// block returns the records of the newest block that may match, the id of the oldest
+// block examined, or 0 if there is none, and how many records that is worth.
+func (s *Service) block(
+	ctx context.Context, f eventlog.HistoryFilter, resource string,
+) (records []eventlog.Record, oldest int64, cost int, err error) {
+	records, oldest, err = s.log().ReadHistory(ctx, f)
+	if err != nil || oldest == 0 || resource == "" {
+		return records, oldest, len(records), err
+	}
+	f.Resource, f.Before, f.After = resource, oldest+1, max(oldest-blockSpan, 0)
+	if records, oldest, err = s.log().ReadHistory(ctx, f); oldest == 0 {
+		oldest = f.After + 1
+	}
+	return records, oldest, len(records) + spanCost, err
 }
 
 // attemptCursor is the end of a page of the history. The next page has the first
@@ -323,7 +369,12 @@ func (c attemptCursor) before() int64 { return c.block*blockRecords + int64(c.le
 
 // wantsRecord reports whether the filter matches a record. Its event must be an id.
 func (f *Filter) wantsRecord(r eventlog.Record) bool {
-	return f.wants(r.Event, r.Resource, r.At) && (f.Event == "" || f.Event == r.EventID) &&
+	typ, action, _ := strings.Cut(r.Event, ".")
+	_, id, _ := strings.Cut(r.Resource, "/")
+	of := eventlog.EventFilter{Patterns: f.Patterns, Resource: f.Resource, Since: f.Since, Until: f.Until}
+	return of.Matches(tidings.Event{
+		Type: tidings.ResourceType(typ), Action: tidings.Action(action), ResourceID: id, Time: r.At,
+	}) && (f.Event == "" || f.Event == r.EventID) &&
 		(f.Outcome == "" || f.Outcome == r.Outcome || f.Outcome == "failures" && r.Failed())
 }
 

@@ -8,6 +8,9 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
+// Searches end early, so that few events suffice to test how they continue.
+func init() { searchLimit, searchStep, blockSpan = 500, 100, 1 }
+
 // Source is what a feed reads.
 type Source = source
 

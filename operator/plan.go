@@ -70,7 +70,7 @@ func (s *Service) plan(ctx context.Context, r *eventlog.Replay, e *relay.Endpoin
 	}
 	settled, end := make(map[int64]bool), r.To
 	if r.Missed {
-		end = min(r.To, r.From+scanLimit-1)
+		end = min(r.To, r.From+int64(scanLimit)-1)
 		err := s.log().Settled(ctx, e.Name, r.From, end, func(sequence int64) { settled[sequence] = true })
 		if err != nil {
 			return nil, err

@@ -241,6 +241,29 @@ func (m *Memory) SequenceAt(_ context.Context, at time.Time) (int64, error) {
 	return int64(m.expired+len(m.events)) + 1, nil
 }
 
+// Find implements [eventlog.Finder].
+func (m *Memory) Find(_ context.Context, id string) (found tidings.Event, ok bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.events, func(e tidings.Event) bool { return e.ID == id })
+	if i >= 0 {
+		found = m.events[i]
+	}
+	return found, i >= 0, nil
+}
+
+// Search implements [eventlog.Finder].
+func (m *Memory) Search(_ context.Context, f eventlog.EventFilter, limit int) (found []tidings.Event, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range slices.Backward(m.events) {
+		if len(found) < limit && f.Matches(e) {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
 // Controls implements [eventlog.Controls].
 func (m *Memory) Controls(context.Context) (map[string]eventlog.Control, error) {
 	m.mu.Lock()
@@ -371,7 +394,8 @@ func (m *Memory) ReadHistory(
 		if (f.Endpoint != "" && b.Endpoint != f.Endpoint) ||
 			(f.Sequence != 0 && (f.Sequence < b.Lowest || f.Sequence > b.Highest)) ||
 			(!f.Since.IsZero() && b.Last.Before(f.Since)) || (!f.Until.IsZero() && !b.First.Before(f.Until)) ||
-			(f.Failures && b.Failures == 0) || (f.Before != 0 && b.ID >= f.Before) {
+			(f.Failures && b.Failures == 0) || (f.Before != 0 && b.ID >= f.Before) || b.ID <= f.After ||
+			slices.ContainsFunc(f.Mentions(), func(text string) bool { return !strings.Contains(b.Text(), text) }) {
 			continue
 		}
 		parsed, err := eventlog.ParseHistory(b.Endpoint, strings.Clone(b.Text()))

@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a start that lost nothing changes nothing", func(t *testing.T) { testRestart(t, open(t)) })
 	t.Run("positions that were lost are used again", func(t *testing.T) { testLostAndUsedAgain(t, open(t)) })
 	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })
+	t.Run("events are found by resource, type and time", func(t *testing.T) { testSearch(t, open(t)) })
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
 	t.Run("a hundred replays of an endpoint wait at most", func(t *testing.T) { testManyReplays(t, open(t)) })
 	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })

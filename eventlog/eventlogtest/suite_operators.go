@@ -84,6 +84,67 @@ func testFind(t *testing.T, home Home) {
 	}
 }
 
+func testSearch(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	finder := part[eventlog.Finder](t, home)
+	begin := time.Date(2026, 3, 26, 12, 0, 0, 0, time.UTC)
+	events := make([]tidings.Event, 20)
+	for i := range events {
+		events[i] = Sample(i%4, i)
+		events[i].Time = begin.Add(time.Duration(i) * time.Hour)
+		if i%2 == 1 {
+			events[i].Type, events[i].Action = "context", tidings.Deleted
+		}
+	}
+	home.Append(t, events...)
+	advance(t, log)
+	patterns := func(texts ...string) (all []tidings.Pattern) {
+		for _, text := range texts {
+			p, err := tidings.ParsePattern(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+		return all
+	}
+	for name, tt := range map[string]struct {
+		filter eventlog.EventFilter
+		limit  int
+		want   []int64
+	}{
+		"positions": {eventlog.EventFilter{From: 3, To: 5}, 9, []int64{5, 4, 3}},
+		"newest":    {eventlog.EventFilter{From: 1, To: 20}, 2, []int64{20, 19}},
+		"resource":  {eventlog.EventFilter{From: 1, To: 19, Resource: events[2].Resource()}, 9, []int64{19, 15, 11, 7, 3}},
+		"id":        {eventlog.EventFilter{From: 4, To: 20, Resource: events[1].ResourceID}, 2, []int64{18, 14}},
+		"wrong type": {
+			eventlog.EventFilter{From: 1, To: 20, Resource: "context/" + events[2].ResourceID}, 9, nil,
+		},
+		"patterns": {
+			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("user.*", "*.deleted")}, 9, []int64{6, 4, 2},
+		},
+		"every pattern": {eventlog.EventFilter{From: 1, To: 2, Patterns: patterns("user.*", "*")}, 9, []int64{2, 1}},
+		"times": {
+			eventlog.EventFilter{
+				From: 1, To: 20, Since: begin.Add(5 * time.Hour), Until: begin.Add(9 * time.Hour),
+				Patterns: patterns("provider.*"), Resource: events[2].ResourceID,
+			}, 9, []int64{7},
+		},
+	} {
+		found, err := finder.Search(ctx, tt.filter, tt.limit)
+		var got []int64
+		for _, e := range found {
+			got = append(got, e.Sequence)
+			if !tt.filter.Matches(e) {
+				t.Errorf("%s: found %+v", name, e)
+			}
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s, %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+}
+
 func testReplays(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	keeper := part[eventlog.ReplayKeeper](t, home)
@@ -230,6 +291,11 @@ func testHistory(t *testing.T, home Home) {
 		"all":      {eventlog.HistoryFilter{}, []int64{2, 1, 3}},
 		"endpoint": {eventlog.HistoryFilter{Endpoint: "a"}, []int64{1, 3}},
 		"event":    {eventlog.HistoryFilter{Sequence: 3}, []int64{1, 3}},
+		"between":  {eventlog.HistoryFilter{Endpoint: "a", Sequence: 2}, nil},
+		"resource": {eventlog.HistoryFilter{Resource: "provider/x"}, []int64{2, 1, 3}},
+		"id":       {eventlog.HistoryFilter{Resource: "x"}, []int64{2, 1, 3}},
+		"another":  {eventlog.HistoryFilter{Resource: "provider/vider"}, nil},
+		"after":    {eventlog.HistoryFilter{After: 1}, []int64{2}},
 		"failures": {eventlog.HistoryFilter{Failures: true}, []int64{2}},
 		"since":    {eventlog.HistoryFilter{Since: at.Add(150 * time.Second)}, []int64{1, 3}},
 		"until":    {eventlog.HistoryFilter{Until: at.Add(90 * time.Second)}, []int64{1, 3}},

@@ -47,7 +47,7 @@ type Log struct {
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
 		Tables: sqllog.New(reader, writer, sqllog.Dialect{
-			Autocommit: true, Now: now, Head: head, Begin: immediate,
+			Autocommit: true, Now: now, Index: "instr", Head: head, Begin: immediate,
 			BeginHolding: immediate,
 		}),
 		writer: writer, start: rand.Text(),

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,17 +139,19 @@ func freeAddress(e *testscript.Env) error {
 }
 
 // stranger starts another server than Tidings, and sets STRANGER to its address: it
-// answers every request with a status, a content type and a body.
+// answers every request with a status, a content type and the next body, or the last.
 func stranger(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 {
-		ts.Fatalf("usage: stranger STATUS TYPE BODY")
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: stranger STATUS TYPE BODY...")
 	}
 	code, err := strconv.Atoi(args[0])
 	ts.Check(err)
+	bodies, answered := args[2:], atomic.Int64{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", args[1])
 		w.WriteHeader(code)
-		_, _ = io.WriteString(w, args[2]) // the client may be gone
+		body := bodies[min(int(answered.Add(1)), len(bodies))-1]
+		_, _ = io.WriteString(w, body) // the client may be gone
 	}))
 	ts.Defer(server.Close)
 	ts.Setenv("STRANGER", server.Listener.Addr().String())

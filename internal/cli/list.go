@@ -25,7 +25,8 @@ type listing struct {
 	// things are what the list holds, such as "events".
 	things string
 
-	next json.RawMessage // as the last page says
+	next     json.RawMessage // as the last page says
+	searched string          // likewise, how far back it looked
 }
 
 const (
@@ -50,6 +51,8 @@ func (l *listing) check() error {
 type page struct {
 	Items []json.RawMessage `json:"items"`
 	Next  json.RawMessage   `json:"next"`
+	// SearchedTo is how far back the search went that ended early.
+	SearchedTo string `json:"searched_to"`
 }
 
 // read reads one page of at most so many, and moves the query to the next one.
@@ -66,6 +69,7 @@ func (l *listing) read(ctx context.Context, c *client, most int) (items []json.R
 	if err := json.Unmarshal(text, &p); err != nil || p.Items == nil {
 		return nil, false, c.foreign("its answer is no list")
 	}
+	l.searched = p.SearchedTo
 	if l.next = p.Next; l.cursor == "" || len(p.Next) == 0 {
 		return p.Items, false, nil
 	}
@@ -94,6 +98,9 @@ func list[T any](ctx context.Context, c *client, l listing, columns []column, ro
 		var err error
 		if items, more, err = l.read(ctx, c, most); err != nil {
 			return err
+		}
+		if more && l.searched != "" && (l.all || printed+len(items) < l.limit) {
+			fmt.Fprintf(c.errOut, "looked back to %s, looking further\n", c.exact(l.searched))
 		}
 		cut := 0
 		if !l.all && len(items) > most {
@@ -165,6 +172,10 @@ func (l *listing) sayMore(ctx context.Context, c *client) error {
 
 func (l *listing) sayCut(c *client, n int, atLeast bool) {
 	switch {
+	case atLeast && n == 0:
+		fmt.Fprintf(c.errOut, "older %s may match, too; --limit N or --all looks for them\n", l.things)
+	case atLeast && l.searched != "":
+		fmt.Fprintf(c.errOut, "there are at least %d more %s; --limit N or --all prints them\n", n, l.things)
 	case atLeast:
 		fmt.Fprintf(c.errOut, "there are more than %d more %s; --limit N or --all prints them\n", n, l.things)
 	case n > 0:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
@@ -339,6 +340,35 @@ func (c *conditions) add(given bool, text string, arg any) {
 	if given {
 		c.args = append(c.args, arg)
 		c.texts = append(c.texts, fmt.Sprintf(text, len(c.args)))
+	}
+}
+
+// addResource adds that an event reports a resource: TYPE/ID, or an ID alone.
+func (c *conditions) addResource(resource string) {
+	typ, id, found := strings.Cut(resource, "/")
+	if !found {
+		typ, id = "", resource
+	}
+	c.add(typ != "", "resource_type = $%d", typ)
+	c.add(id != "", "resource_id = $%d", id)
+}
+
+// addPatterns adds that an event matches one of some patterns, if there are any.
+func (c *conditions) addPatterns(patterns []tidings.Pattern) {
+	var any []string
+	with := conditions{args: c.args}
+	for _, p := range patterns {
+		one := conditions{args: with.args}
+		typ, action, _ := strings.Cut(p.String(), ".")
+		one.add(typ != "*", "resource_type = $%d", typ)
+		one.add(typ != p.String() && action != "*", "action = $%d", action)
+		if len(one.texts) == 0 { // it matches all
+			return
+		}
+		with.args, any = one.args, append(any, "("+strings.Join(one.texts, " AND ")+")")
+	}
+	if len(any) > 0 {
+		c.args, c.texts = with.args, append(c.texts, "("+strings.Join(any, " OR ")+")")
 	}
 }
 

@@ -144,28 +144,24 @@ func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
 	return low, err
 }
 
-// Find implements [eventlog.Finder]. An id is usually a UUIDv7, which contains its
-// time; any other id requires a scan of all events.
+// Find implements [eventlog.Finder].
 func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, error) {
-	what, ctx := "event "+id, Slow(ctx)
-	if parsed, err := uuid.Parse(id); err == nil && parsed.Version() == 7 {
-		seconds, nanos := parsed.Time().UnixTime()
-		at := time.Unix(seconds, nanos)
-		from, err := t.SequenceAt(ctx, at.Add(-eventlog.TimeSlack))
-		if err != nil {
-			return tidings.Event{}, false, err
-		}
-		to, err := t.FirstSince(ctx, at.Add(eventlog.TimeSlack))
-		if err != nil {
-			return tidings.Event{}, false, err
-		}
-		found, err := t.readEvents(ctx, what, "seq >= $1 AND seq <= $2 AND id = $3 LIMIT 1", from, to, id)
-		if err != nil || len(found) > 0 {
-			return first(found), len(found) > 0, err
-		}
-	}
-	found, err := t.readEvents(ctx, what, "id = $1 LIMIT 1", id)
+	found, err := t.readEvents(Slow(ctx), "event "+id, "id = $1 LIMIT 1", id)
 	return first(found), len(found) > 0, err
+}
+
+// Search implements [eventlog.Finder].
+func (t *Tables) Search(ctx context.Context, f eventlog.EventFilter, limit int) ([]tidings.Event, error) {
+	var c conditions
+	c.add(true, "seq >= $%d", f.From)
+	c.add(true, "seq <= $%d", f.To)
+	c.add(!f.Since.IsZero(), "at >= $%d", f.Since.UnixMicro())
+	c.add(!f.Until.IsZero(), "at < $%d", f.Until.UnixMicro())
+	c.addResource(f.Resource)
+	c.addPatterns(f.Patterns)
+	return t.readEvents(Slow(ctx), fmt.Sprintf("log from %d to %d", f.From, f.To),
+		strings.Join(c.texts, " AND ")+fmt.Sprintf(" ORDER BY seq DESC LIMIT $%d", len(c.args)+1),
+		append(c.args, limit)...)
 }
 
 func first[T any](found []T) (one T) {

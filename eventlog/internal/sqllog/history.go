@@ -46,6 +46,10 @@ func (t *Tables) ReadHistory(
 	c.add(!f.Until.IsZero(), "first_at < $%d", micros(f.Until))
 	c.add(f.Failures, "failures > $%d", int64(0))
 	c.add(f.Before != 0, "id < $%d", f.Before)
+	c.add(f.After != 0, "id > $%d", f.After)
+	for _, text := range f.Mentions() {
+		c.add(true, t.dialect.Index+"(records_text, $%d) > 0", text)
+	}
 	err = t.query(Slow(ctx), t.reader, "history", func(rows *sql.Rows) error {
 		var endpoint, text string
 		if err := rows.Scan(&oldest, &endpoint, &text); err != nil {

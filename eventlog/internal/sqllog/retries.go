@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -226,26 +225,8 @@ func parkedConditions(f eventlog.ParkedFilter) (c conditions) {
 	c.add(f.Dead, "dead_at > $%d", int64(0))
 	c.add(!f.Dead, "dead_at >= $%d", int64(0))
 	c.add(f.Reason != "", "reason = $%d", f.Reason)
-	typ, id, found := strings.Cut(f.Resource, "/")
-	if !found {
-		typ, id = "", f.Resource
-	}
-	c.add(typ != "", "resource_type = $%d", typ)
-	c.add(id != "", "resource_id = $%d", id)
-	var any []string
-	for _, p := range f.Patterns {
-		one := conditions{args: c.args}
-		typ, action, _ := strings.Cut(p.String(), ".")
-		one.add(typ != "*", "resource_type = $%d", typ)
-		one.add(typ != p.String() && action != "*", "action = $%d", action)
-		if len(one.texts) == 0 {
-			return c
-		}
-		c.args, any = one.args, append(any, "("+strings.Join(one.texts, " AND ")+")")
-	}
-	if len(any) > 0 {
-		c.texts = append(c.texts, "("+strings.Join(any, " OR ")+")")
-	}
+	c.addResource(f.Resource)
+	c.addPatterns(f.Patterns)
 	return c
 }
 

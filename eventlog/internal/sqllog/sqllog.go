@@ -34,6 +34,8 @@ type Dialect struct {
 	// LockReplicas is a statement that blocks joining, leaving and acquiring until
 	// the end of the transaction; empty if nobody else can write during it.
 	LockReplicas string
+	// Index is the function that returns where a text has another one; 0 for nowhere.
+	Index string
 	// Head is an expression: the position of the last numbered event.
 	Head string
 	// Start is an expression: a string that differs for each start of the database.
