@@ -185,18 +185,21 @@ func (u *ui) overview(a *asked) error {
 	}
 	query := a.URL.Query()
 	o := overview{ByName: query.Get("sort") == "name", Total: len(endpoints)}
+	named := make(map[string]*Endpoint)
 	for _, e := range endpoints {
 		o.Rows = append(o.Rows, newRow(e))
-		if p := u.problemOf(a.page, e); p != nil {
-			o.Problems = append(o.Problems, p)
-		}
+		named[e.Name] = e
 	}
-	status, err := u.peers(a.Context())
+	problems, err := u.problems(a.Context(), endpoints)
 	if err != nil {
 		return err
 	}
-	for i, p := range status.problems() {
-		o.Problems = append(o.Problems, serverProblem(i, p))
+	for i, p := range problems {
+		if e := named[p.Endpoint]; e != nil {
+			o.Problems = append(o.Problems, endpointProblem(a.page, p, e))
+		} else {
+			o.Problems = append(o.Problems, serverProblem(i, p))
+		}
 	}
 	if !o.ByName {
 		slices.SortStableFunc(o.Rows, func(x, y row) int { return cmp.Compare(x.rank, y.rank) })
@@ -248,12 +251,6 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 		}
 		waiting, parked, dead = waiting+e.LagEvents, parked+e.Parked, dead+e.Dead
 	}
-	slices.SortStableFunc(o.Problems, func(x, y *problem) int {
-		if n := cmp.Compare(x.urgency(p), y.urgency(p)); n != 0 {
-			return n
-		}
-		return cmp.Compare(x.lost, y.lost)
-	})
 	for _, problem := range o.Problems {
 		if problem.lost != "" && (lost == nil || problem.lost < lost.lost) {
 			lost = problem
@@ -305,17 +302,6 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 	}
 }
 
-// urgency orders problems: what is lost within a day first.
-func (p *problem) urgency(page *console.Page) int {
-	switch {
-	case page.Soon(p.lost):
-		return 0
-	case p.Endpoint == "":
-		return ranks["refusing"]
-	}
-	return ranks[p.State]
-}
-
 // serverProblem is a problem that is not an endpoint's.
 func serverProblem(i int, p Problem) *problem {
 	what := map[string]string{ProblemConfig: "configuration", ProblemDrift: "table", ProblemReplicas: "configuration"}
@@ -324,28 +310,28 @@ func serverProblem(i int, p Problem) *problem {
 	}
 }
 
-// problemOf returns why an endpoint needs somebody; nil if it does not.
-func (u *ui) problemOf(p *console.Page, e *Endpoint) *problem {
+// endpointProblem shows the problem of an endpoint, with the button that helps.
+func endpointProblem(p *console.Page, of Problem, e *Endpoint) *problem {
 	state := shownState(e)
-	if !e.Configured {
-		return nil
-	}
 	pr := &problem{
-		ID: "p-" + url.PathEscape(e.Name), Kind: "warn", State: state, Endpoint: e.Name,
-		Since: firstOf(e.DownSince, e.Since), lost: e.LostAt,
+		ID: "p-" + url.PathEscape(e.Name), Kind: "warn", State: state, Endpoint: e.Name, Since: of.Since, lost: of.LostAt,
 	}
-	switch state {
-	case "down", "probing":
-		pr.Kind, pr.Why = "bad", whyOf(e)
+	if of.Kind == ProblemLost || of.Kind == ProblemDown {
+		pr.Kind = "bad"
+	}
+	switch {
+	case state == "down" || state == "probing":
+		pr.Why = whyOf(e)
 		pr.Test = &button{Text: "Test now", Class: "first", Page: p.URL("endpoints", e.Name, "test")}
 		pr.Open = opener(p, e.Name, "pause", "Pause…", "")
-	case "paused":
+	case state == "paused":
 		pr.Why = pausedBy(e) + "."
 		pr.Open = opener(p, e.Name, "resume", "Resume…", "first")
-	case "gone":
+	case state == "gone":
 		pr.Why = "It answered 410, so it wants no more events. Enable it, or remove it from the configuration."
 		pr.Open = opener(p, e.Name, "enable", "Enable…", "")
-	case "refusing":
+	case of.Kind == ProblemRefuses:
+		state = "refusing"
 		pr.Why = fmt.Sprintf("It refused %s; everything else gets through.", countOf(e))
 		pr.Since = ""
 		pr.Link = &button{
@@ -355,11 +341,17 @@ func (u *ui) problemOf(p *console.Page, e *Endpoint) *problem {
 		if answer := e.LastAnswer; answer != nil {
 			pr.Answer = strings.TrimSpace(fmt.Sprintf("%d %s", answer.Status, answer.Response))
 		}
-	default:
-		return nil
+	case of.Kind == ProblemThrottled:
+		pr.Why = "It keeps asking for fewer requests, so it gets events more slowly than it could."
+		pr.Open = opener(p, e.Name, "pause", "Pause…", "")
+	default: // lost
+		pr.Why = "It gets events, but more slowly than they happen."
+		pr.Open = opener(p, e.Name, "pause", "Pause…", "")
 	}
-	if p.Soon(e.LostAt) && state != "refusing" {
-		pr.Kind = "bad"
+	if of.Kind == ProblemThrottled || of.Kind == ProblemLost && pr.Test == nil && pr.Link == nil {
+		pr.Link = &button{
+			Text: "Show attempts", Page: p.URL("attempts") + "?endpoint=" + url.QueryEscape(e.Name),
+		}
 	}
 	pr.Facts = problemFacts(p, e, state)
 	return pr

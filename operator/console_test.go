@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,6 +99,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\d+ of \d+<small>requests`), "N of M<small>requests"},
 	{regexp.MustCompile(`(Timestamp|Resource-Version): \d+`), "$1: N"},
 	{regexp.MustCompile(`Body, \d+ bytes`), "Body, N bytes"},
+	{regexp.MustCompile(`(?m)^<p class="hint">It takes about DURATION\. </p>$`), ""}, // if there is a rate yet
 	// Probes go on meanwhile.
 	{regexp.MustCompile(`\bprobing\b`), "down"},
 	{regexp.MustCompile(`(?m)(^<tr><th scope="row" class="nw">.*/events/invoice-7".*</tr>\n)+`), "PROBES\n"},
@@ -326,5 +328,29 @@ func TestConsoleServerProblems(t *testing.T) {
 				t.Errorf("page %q lacks %q:\n%s", page, want, got)
 			}
 		}
+	}
+}
+
+// The overview has the problems that the API has, in their order.
+func TestConsoleSameProblems(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.sick()
+	if _, err := w.service.Pause(w.Context(), "tenant", operator.NewPause{}); err != nil {
+		t.Fatal(err)
+	}
+	problems, err := w.service.Problems(w.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, p := range problems.Items {
+		want = append(want, p.Endpoint)
+	}
+	found := regexp.MustCompile(`<article class="problem \w+" aria-labelledby="p-([^"]+)"`)
+	for _, m := range found.FindAllStringSubmatch(w.see("op manager", "").text, -1) {
+		got = append(got, m[1])
+	}
+	if !slices.Equal(got, want) || len(got) != 3 {
+		t.Errorf("the overview has problems of %v, the API of %v", got, want)
 	}
 }

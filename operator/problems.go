@@ -48,7 +48,7 @@ const (
 	// throttledLong is how long an endpoint may be throttled without being a problem.
 	throttledLong = 15 * time.Minute
 	// parkedLooks bounds the endpoints whose parked events are looked at.
-	parkedLooks = 50
+	parkedLooks = 20
 )
 
 // Problems returns what needs an operator, the most urgent first.
@@ -57,49 +57,53 @@ func (s *Service) Problems(ctx context.Context) (*Page[Problem], error) {
 	if err != nil {
 		return nil, err
 	}
-	page := &Page[Problem]{Items: []Problem{}}
-	now, looks := time.Now(), 0
+	items, err := s.problems(ctx, endpoints)
+	return &Page[Problem]{Items: items}, err
+}
+
+// problems returns what needs an operator, given all endpoints.
+func (s *Service) problems(ctx context.Context, endpoints []*Endpoint) ([]Problem, error) {
+	all := []Problem{}
+	now, retention, looks := time.Now(), s.hooks.Retention().Events, 0
 	for _, e := range endpoints {
 		if !e.Configured {
 			continue
 		}
-		if p, ok := e.problem(now, s.hooks.Retention().Events); ok {
-			page.Items = append(page.Items, p)
-			continue
-		}
-		if e.Parked+e.Dead == 0 {
-			continue
-		}
-		p := Problem{Kind: ProblemRefuses, Endpoint: e.Name, State: e.State, Count: e.Parked + e.Dead}
-		if looks++; looks <= parkedLooks {
-			rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{Endpoint: e.Name, Limit: 1})
-			if err != nil {
-				return nil, err
+		p := e.problem(now, retention)
+		if p.Kind == ProblemRefuses {
+			if looks++; looks <= parkedLooks {
+				rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{Endpoint: e.Name, Limit: 1})
+				if err != nil {
+					return nil, err
+				}
+				p.Reason, p.Since = first(rows).Reason, stamp(first(rows).First)
 			}
-			p.Reason, p.Since = first(rows).Reason, stamp(first(rows).First)
 		}
-		page.Items = append(page.Items, p)
+		if p.Kind != "" {
+			all = append(all, p)
+		}
 	}
 	status, err := s.peers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	page.Items = append(page.Items, status.problems()...)
-	slices.SortStableFunc(page.Items, func(a, b Problem) int {
+	all = append(all, status.problems()...)
+	slices.SortStableFunc(all, func(a, b Problem) int {
 		return cmp.Or(slices.Index(problemOrder, a.Kind)-slices.Index(problemOrder, b.Kind),
 			cmp.Compare(cmp.Or(a.LostAt, "9"), cmp.Or(b.LostAt, "9")), cmp.Compare(a.Endpoint, b.Endpoint))
 	})
-	return page, nil
+	return all, nil
 }
 
-// problem returns the problem of an endpoint that does not deliver.
-func (e *Endpoint) problem(now time.Time, retention time.Duration) (Problem, bool) {
+// problem returns the problem of an endpoint; its Kind is empty if there is none.
+func (e *Endpoint) problem(now time.Time, retention time.Duration) Problem {
 	p := Problem{
 		Endpoint: e.Name, State: e.State, Reason: e.Reason, Count: e.Waiting, Since: e.Since, NextAt: e.Until,
+		LostAt: e.LostAt,
 	}
 	switch relay.State(e.State) {
 	case relay.Down, relay.Probing:
-		p.Kind = ProblemDown
+		p.Kind, p.Since = ProblemDown, firstOf(e.DownSince, e.Since)
 		if e.LastError != nil {
 			p.Detail = e.LastError.Detail
 		}
@@ -117,15 +121,14 @@ func (e *Endpoint) problem(now time.Time, retention time.Duration) (Problem, boo
 			p.Kind = ProblemThrottled
 		}
 	}
-	if e.LagEvents > 0 {
-		lost := now.Add(retention - time.Duration(e.LagSeconds*float64(time.Second)))
-		late := p.Kind != "" && retention > lostSoon || e.RetentionUsed >= 0.5
-		if late && lost.Sub(now) < lostSoon {
-			p.Kind = ProblemLost
-		}
-		p.LostAt = stamp(lost)
+	late := p.Kind != "" && retention > lostSoon || e.RetentionUsed >= 0.5
+	if late && e.LostAt != "" && e.RetentionLeft < lostSoon {
+		p.Kind = ProblemLost
 	}
-	return p, p.Kind != ""
+	if p.Kind == "" && e.Parked+e.Dead > 0 {
+		p = Problem{Kind: ProblemRefuses, Endpoint: e.Name, State: e.State, Count: e.Parked + e.Dead, LostAt: e.LostAt}
+	}
+	return p
 }
 
 // problems returns those of the server rather than of an endpoint.
