@@ -8,15 +8,12 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/tidings-dev/tidings/internal/datadir"
-	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
@@ -157,19 +154,12 @@ func Hash(secret string) string {
 // only.
 func AdminToken(folder string) (t Token, file string, created bool, err error) {
 	file = filepath.Join(folder, datadir.AdminToken)
-	text, err := regular.Read(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		secret, _ := NewToken()
-		text, created = []byte(secret+"\n"), true
-		if err = datadir.WriteNew(file, text); errors.Is(err, fs.ErrExist) { // by another process
-			text, err = regular.Read(file)
-			created = false
-		}
-	}
+	fresh, _ := NewToken()
+	text, created, err := datadir.ReadOrCreate(file, fresh+"\n")
 	if err != nil {
 		return Token{}, file, false, fmt.Errorf("admin token: %w", err)
 	}
-	secret := strings.TrimSpace(string(text))
+	secret := strings.TrimSpace(text)
 	if secret == "" {
 		return Token{}, file, false,
 			fmt.Errorf("admin token: %s is empty; remove it, and restart to create a new one", file)

@@ -141,7 +141,7 @@ token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
 			redeliverCommand(), replayCommand(), reloadCommand(), emitCommand(),
 		}},
 		{"develop", "Develop:", []*cobra.Command{
-			tortureCommand(), checkCommand(), tokenCommand(), secretCommand(), benchCommand(), versionCommand(),
+			listenCommand(), tortureCommand(), checkCommand(), tokenCommand(), secretCommand(), benchCommand(), versionCommand(),
 		}},
 	} {
 		cmd.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

@@ -59,12 +59,17 @@ func operatorCommand(
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server, or HOST:PORT (TIDINGS_URL)")
-	c.credentialFlags(f, who)
+	c.serverFlags(f, who)
 	f.BoolVar(&c.json, "json", false, "print what the server answers")
 	f.BoolVar(&c.utc, "utc", false, "print times exactly, in UTC")
-	f.Lookup("url").DefValue = defaultURL // help must not show a password in it
 	return cmd
+}
+
+// serverFlags adds the flags that say which server, and who asks.
+func (c *client) serverFlags(f *pflag.FlagSet, who string) {
+	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server, or HOST:PORT (TIDINGS_URL)")
+	f.Lookup("url").DefValue = defaultURL // help must not show a password in it
+	c.credentialFlags(f, who)
 }
 
 // indented indents the lines of an example, as cobra's help does.

@@ -3,8 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,7 +47,7 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	arrived := make(chan tidings.Event, 16)
-	secret := "whsec_" + base64.StdEncoding.EncodeToString([]byte(rand.Text()+rand.Text()))
+	secret := newSecret()
 	receiver, err := demoReceiver(secret, arrived)
 	if err != nil {
 		return err

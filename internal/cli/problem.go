@@ -13,6 +13,7 @@ import (
 type problemDocument struct {
 	Status int
 	Detail string
+	After  string // of a position in the feed that is gone: where to continue
 	Errors []struct {
 		Message  string
 		Location string
@@ -20,13 +21,25 @@ type problemDocument struct {
 	}
 }
 
+// refusal is the error of a request that the server answered with 400 or more.
+type refusal struct {
+	error
+	status int
+	after  string
+}
+
+// final reports whether the same request would be refused again.
+func (r *refusal) final() bool {
+	return r.status < http.StatusInternalServerError && r.status != http.StatusTooManyRequests
+}
+
 // refused is the error of a request that was refused: all of what the server says.
 func (c *client) refused(response *http.Response, text []byte, query url.Values) error {
 	var p problemDocument
 	if json.Unmarshal(text, &p) != nil || p.Detail == "" || p.Status != response.StatusCode {
 		if response.StatusCode >= http.StatusInternalServerError {
-			return fmt.Errorf("%s answered %s, as a proxy before Tidings does; is the server running?",
-				c.shownURL(), response.Status)
+			return &refusal{error: fmt.Errorf("%s answered %s, as a proxy before Tidings does; is the server running?",
+				c.shownURL(), response.Status), status: response.StatusCode}
 		}
 		return c.foreign("it answered " + response.Status)
 	}
@@ -53,10 +66,11 @@ func (c *client) refused(response *http.Response, text []byte, query url.Values)
 	if response.StatusCode == http.StatusUnauthorized {
 		message += "; give --token, or --data-dir with an admin-token in it"
 	}
-	return errors.New(message)
+	return &refusal{errors.New(message), response.StatusCode, p.After}
 }
 
 // foreign is the error of an answer that no Tidings gives.
 func (c *client) foreign(why string) error {
-	return fmt.Errorf("this does not look like Tidings at %s: %s; is --url right?", c.shownURL(), why)
+	err := fmt.Errorf("this does not look like Tidings at %s: %s; is --url right?", c.shownURL(), why)
+	return &refusal{error: err, status: http.StatusNotFound}
 }

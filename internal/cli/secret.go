@@ -24,9 +24,7 @@ the receiver shares (whsec_, HMAC-SHA256), or with --ed25519 a private key
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
 			if !pair {
-				secret := make([]byte, secretBytes)
-				_, _ = rand.Read(secret) // it never fails
-				_, err := fmt.Fprintln(out, "whsec_"+base64.StdEncoding.EncodeToString(secret))
+				_, err := fmt.Fprintln(out, newSecret())
 				return err
 			}
 			public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -40,4 +38,11 @@ the receiver shares (whsec_, HMAC-SHA256), or with --ed25519 a private key
 	}
 	cmd.Flags().BoolVar(&pair, "ed25519", false, "a pair of Ed25519 keys")
 	return cmd
+}
+
+// newSecret returns a secret for HMAC-SHA256.
+func newSecret() string {
+	key := make([]byte, secretBytes)
+	_, _ = rand.Read(key) // it never fails
+	return "whsec_" + base64.StdEncoding.EncodeToString(key)
 }

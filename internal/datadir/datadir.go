@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"github.com/tidings-dev/tidings/internal/regular"
 )
 
 // The names in a data folder.
@@ -98,6 +100,21 @@ func WriteNew(file string, data []byte) error {
 		}
 	}
 	return syncFolder(folder)
+}
+
+// ReadOrCreate reads a small file. If there is none it creates it with a text, as
+// [WriteNew] does.
+func ReadOrCreate(file, text string) (read string, created bool, err error) {
+	b, err := regular.Read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = WriteNew(file, []byte(text)); err == nil {
+			return text, true, nil
+		}
+		if errors.Is(err, fs.ErrExist) { // created by another process
+			b, err = regular.Read(file)
+		}
+	}
+	return string(b), false, err
 }
 
 // syncFolder makes the names in a folder survive a power failure.
