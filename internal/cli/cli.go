@@ -141,7 +141,8 @@ token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
 			redeliverCommand(), replayCommand(), reloadCommand(), emitCommand(),
 		}},
 		{"develop", "Develop:", []*cobra.Command{
-			listenCommand(), tortureCommand(), checkCommand(), tokenCommand(), secretCommand(), benchCommand(), versionCommand(),
+			listenCommand(), triggerCommand(), tortureCommand(), checkCommand(), tokenCommand(), secretCommand(),
+			benchCommand(), versionCommand(),
 		}},
 	} {
 		cmd.AddGroup(&cobra.Group{ID: group.id, Title: group.title})

@@ -41,6 +41,7 @@ const (
 	asAdmin     = "an admin"
 	asOperator  = "an admin or an operator"
 	asReader    = "an admin, an operator or a reader"
+	asUser      = "a user"
 	asPublisher = "an admin or a publisher"
 )
 
@@ -116,11 +117,23 @@ func (c *client) call(
 	return false, nil
 }
 
+// upload is a body that is not JSON.
+type upload struct {
+	contentType string
+	data        []byte
+}
+
+// request returns the answer to a request of the API: JSON, or nothing (204).
 func (c *client) request(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, clientTime)
 	defer cancel()
 	var reader io.Reader
-	if body != nil {
+	contentType := "application/json"
+	switch body := body.(type) {
+	case nil:
+	case *upload:
+		reader, contentType = bytes.NewReader(body.data), body.contentType
+	default:
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, err
@@ -147,7 +160,7 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	maps.Copy(request.Header, c.header)
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", contentType)
 	response, err := (&http.Client{CheckRedirect: noRedirect}).Do(request)
 	if e, ok := errors.AsType[*url.Error](err); ok { // whose text holds the URL
 		err = e.Err
@@ -162,6 +175,9 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		return nil, c.refused(response, text, query)
+	}
+	if response.StatusCode == http.StatusNoContent {
+		return nil, nil
 	}
 	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media != "application/json" ||
 		!json.Valid(text) {
