@@ -31,6 +31,7 @@ const matrixHead = `# What each kind of caller is answered to a valid request fo
 # user       owns nothing           demoted    owns all, was a developer and is now a user
 # promoted   a user whose account became admin; the token still allows a user only
 # deleted    their account and all that was in it is gone; the token makes a new one
+# reader     owns nothing; the token is for receivers, which read everything
 #
 # A new operation gets its row by: go test ./internal/app -run TestMatrix -update
 `
@@ -53,6 +54,7 @@ var columns = []column{
 	{"demoted", "demoted", "demoted", "demoted"},
 	{"promoted", "promoted", "ann", "developer"},
 	{"deleted", "removed", "removed", "developer"},
+	{"reader", "reader", "ann", "developer"},
 }
 
 // undocumented are the paths that the OpenAPI document does not have.
@@ -321,6 +323,8 @@ func (w *matrixWorld) enter(column column) *player {
 		w.call("admin", "PATCH", "/users/"+w.user("promoted"), object{"role": "admin"})
 	case "demoted":
 		w.role("demoted", "user")
+	case "reader":
+		p.self = p.victim // a reader can own nothing
 	case "deleted":
 		for _, kind := range []string{
 			"connector", "context", "history", "file", "vector_store",

@@ -48,6 +48,7 @@ func databases(t *testing.T, test func(t *testing.T, settings map[string]any)) {
 var roles = map[string]string{
 	"admin": "admin", "developer": "developer", "leaver": "developer", "ann": "user", "bob": "user", "newcomer": "user",
 	"newcomer2": "user", "sentinel": "user", "demoted": "developer", "promoted": "user", "removed": "user",
+	"reader": "reader",
 }
 
 // world is a running server, a receiver of its webhooks, and what it talks to.

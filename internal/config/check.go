@@ -228,7 +228,7 @@ func (d *decoder) checkAuth(cfg *Config) {
 			continue
 		}
 		d.email(key+".user", t.User)
-		d.oneOf(key+".role", t.Role, "user", "developer", "admin")
+		d.oneOf(key+".role", t.Role, "user", "developer", "admin", "reader")
 	}
 }
 

@@ -116,8 +116,8 @@ type Token struct {
 	Token SecretSource `yaml:"token"`
 	// User is the e-mail address of whoever uses it; in a relay, any name.
 	User string `yaml:"user"`
-	// Role is the most that the token may do: user, developer or admin; in a relay
-	// publisher, reader, operator or admin.
+	// Role is the most that the token may do: user, developer, admin or reader; in a
+	// relay publisher, reader, operator or admin.
 	Role string `yaml:"role"`
 }
 

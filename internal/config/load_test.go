@@ -184,7 +184,7 @@ webhook:
 			`:5:47: limits.burst: must be at least 1`,
 			`:6:25: auth.tokens[0].token: `,
 			`:6:42: auth.tokens[0].user: expected an e-mail address`,
-			`:6:51: auth.tokens[0].role: expected one of user, developer, admin`,
+			`:6:51: auth.tokens[0].role: expected one of user, developer, admin, reader`,
 			`:7:14: log.level: expected one of`,
 			`:11:36: webhook.endpoints[0].headers.x-a: the header X-A comes from headers.X-A already`,
 			`:11:45: webhook.endpoints[0].headers: a header name contains an invalid`,

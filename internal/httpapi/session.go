@@ -60,11 +60,10 @@ func (s *session) Name() string { return s.name }
 // ID implements [rest.Session].
 func (s *session) ID() string { return s.who.UserID }
 
-// The roles of a relay, besides [resource.RoleAdmin]. Those of a server may do nothing of
-// what follows.
+// The roles of a relay, besides [resource.RoleAdmin] and [resource.RoleReader], which may
+// look at a server, too.
 const (
 	rolePublisher resource.Role = "publisher"
-	roleReader    resource.Role = "reader"
 	roleOperator  resource.Role = "operator"
 )
 
@@ -86,7 +85,7 @@ func (s *session) has(roles ...resource.Role) error {
 }
 
 // MayLook implements [rest.Session].
-func (s *session) MayLook() error { return s.has(roleReader, roleOperator) }
+func (s *session) MayLook() error { return s.has(resource.RoleReader, roleOperator) }
 
 // MayAct implements [rest.Session].
 func (s *session) MayAct() error { return s.has(roleOperator) }

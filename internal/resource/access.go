@@ -12,6 +12,11 @@ const (
 	RoleAdmin     Role = "admin"
 )
 
+// RoleReader reads the resources of all users, except for contents of files, texts in
+// vector stores, and variables, and changes nothing. Tokens may have it, but users do
+// not: it ranks below the others.
+const RoleReader Role = "reader"
+
 var ranks = map[Role]int{RoleUser: 1, RoleDeveloper: 2, RoleAdmin: 3}
 
 // Lower returns the lower of two roles.
@@ -79,7 +84,7 @@ type policy struct {
 	// Needs returns the lowest role that may perform a verb.
 	Needs func(do verb) Role
 	// Others reports whether the caller may perform a verb on other users'
-	// resources.
+	// resources. A [RoleReader] may read all.
 	Others func(who Caller, do verb) bool
 	// InContext is set for resources that may belong to a context.
 	InContext bool
@@ -87,14 +92,24 @@ type policy struct {
 
 // permit returns an error if the caller's role is insufficient. It runs before
 // any look-up, so that a refusal reveals nothing about what exists.
-func (p policy) permit(who Caller, do verb) error { return who.Need(p.Needs(do)) }
+func (p policy) permit(who Caller, do verb) error {
+	if do == reading && who.Role == RoleReader {
+		return nil
+	}
+	return who.Need(p.Needs(do))
+}
+
+// others reports whether the caller may perform the verb on other users' resources.
+func (p policy) others(who Caller, do verb) bool {
+	return do == reading && who.Role == RoleReader || p.Others(who, do)
+}
 
 // visible restricts a query to the rows on which the caller may perform the
 // verb. The query itself decides, so that other users' rows are neither read
 // nor locked, and response times do not reveal whether they exist.
 func (p policy) visible(who Caller, do verb) []store.Filter {
 	var filters []store.Filter
-	if !p.Others(who, do) {
+	if !p.others(who, do) {
 		filters = append(filters, ownedBy(who))
 	}
 	if p.InContext && who.ContextID != "" {

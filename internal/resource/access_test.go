@@ -98,6 +98,7 @@ func TestAccess(t *testing.T) {
 				{"user", want.user, user},
 				{"developer", want.developer, developer},
 				{"admin", want.admin, admin},
+				{"reader", "R!!E", Caller{UserID: user.UserID, Role: RoleReader}},
 			} {
 				if got := f.access(typ.(verbs), caller.who, e); got != caller.want {
 					f.Errorf("%s, %s: %s, want %s", e.Type, caller.name, got, caller.want)

@@ -199,6 +199,9 @@ func (f *Files) Delete(ctx context.Context, who Caller, id string, ifMatch int64
 
 // Content opens the content of a file. The caller closes it.
 func (f *Files) Content(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
+	if err := who.Need(RoleUser); err != nil { // not a reader
+		return nil, nil, err
+	}
 	row, err := f.get(ctx, who, id)
 	if err != nil {
 		return nil, nil, err

@@ -70,6 +70,9 @@ type ExtractionSettings struct {
 // Extract extracts the text of a file into a second file. It does nothing if
 // the text was already extracted, and retries an extraction that failed.
 func (f *Files) Extract(ctx context.Context, who Caller, id string, in *NewExtraction) (*Extraction, error) {
+	if err := who.Need(RoleUser); err != nil { // not a reader
+		return nil, err
+	}
 	if in != nil && in.Settings != nil && in.Settings.Formats != nil &&
 		!slices.Contains(in.Settings.Formats, "markdown") {
 		return nil, fail(Invalid, "settings.formats", "text is extracted unchanged, as markdown; include markdown")
@@ -222,6 +225,9 @@ func (f *Files) forgetExtraction(ctx context.Context, tx *store.Tx, who Caller, 
 
 // TextContent opens the extracted text of a file.
 func (f *Files) TextContent(ctx context.Context, who Caller, id string) (*File, io.ReadSeekCloser, error) {
+	if err := who.Need(RoleUser); err != nil { // not a reader
+		return nil, nil, err
+	}
 	extraction, err := f.Extraction(ctx, who, id)
 	if err != nil {
 		return nil, nil, err

@@ -106,7 +106,7 @@ func (k *kind[R]) mayRead(who Caller, e tidings.Event) bool {
 	if who.is(RoleAdmin) || k.Self && who.UserID == e.ResourceID {
 		return true
 	}
-	return k.permit(who, reading) == nil && (k.Others(who, reading) || e.OwnerID == who.UserID)
+	return k.permit(who, reading) == nil && (k.others(who, reading) || e.OwnerID == who.UserID)
 }
 
 // snapshot returns the client's view of a row in canonical form, for

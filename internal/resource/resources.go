@@ -136,7 +136,7 @@ func (r *Resources) MayRead(who Caller, e tidings.Event) bool {
 			return t.mayRead(who, e)
 		}
 	}
-	return who.is(RoleAdmin)
+	return who.Role == RoleAdmin || who.Role == RoleReader
 }
 
 func newID() string { return uuid.NewString() }

@@ -161,12 +161,18 @@ func (u *Users) Patch(ctx context.Context, who Caller, id string, ifMatch int64,
 
 // Variables returns the caller's variables.
 func (u *Users) Variables(ctx context.Context, who Caller) (map[string]string, error) {
+	if err := who.Need(RoleUser); err != nil { // not a reader
+		return nil, err
+	}
 	return u.variables.of(ctx, who.UserID)
 }
 
 // PutVariables merges changes into the caller's variables; nil removes a
 // variable.
 func (u *Users) PutVariables(ctx context.Context, who Caller, changes VariableChanges) error {
+	if err := who.Need(RoleUser); err != nil { // not a reader
+		return err
+	}
 	self := Caller{UserID: who.UserID, Role: RoleAdmin}
 	_, err := u.update(ctx, self, who.UserID, 0, func(tx *store.Tx, row *User) (bool, error) {
 		return u.variables.merge(ctx, tx, row.ID, changes)

@@ -36,6 +36,9 @@ type FoundItem struct {
 // Search returns the items nearest to a vector, best first. It scans the rows
 // one by one.
 func (v *VectorStores) Search(ctx context.Context, who Caller, id string, in Search) (*Items[*Found], error) {
+	if err := who.Need(RoleUser); err != nil { // not a reader: it finds texts of files
+		return nil, err
+	}
 	s, err := v.get(ctx, who, id)
 	if err != nil {
 		return nil, err
