@@ -96,6 +96,7 @@ type Archive interface {
 	Expirer
 	ReplayKeeper
 	Journal
+	Sessions
 	ParkedKeeper
 	Describer
 	// Unnumbered returns how many committed events have no position yet.

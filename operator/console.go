@@ -41,15 +41,15 @@ type ConsoleOptions struct {
 	// documentation.
 	Path, API string
 	Version   string
-	// Admit returns who makes a request. Unless they are known, pages lead to SignIn,
-	// which is the path of a page, or are refused if it is empty.
+	// Admit returns who makes a request. If nobody is signed in ([ErrSignedOut]), pages
+	// lead to SignIn, which is the path of a page, or are refused if it is empty.
 	Admit  func(w http.ResponseWriter, r *http.Request) (ConsoleUser, error)
 	SignIn string
 	// Reload reads the configuration again; nil where that can't be done.
 	Reload func(context.Context) error
 	// Sessions lists those who are signed in, and EndSession ends a session; may be nil.
-	Sessions   func() []ConsoleSession
-	EndSession func(id string) bool
+	Sessions   func(ctx context.Context) ([]ConsoleSession, error)
+	EndSession func(ctx context.Context, id string) (bool, error)
 }
 
 // ui serves the console.
@@ -222,15 +222,21 @@ func (u *ui) back(a *asked, other string) string {
 	return other
 }
 
+// ErrSignedOut means that nobody is signed in.
+var ErrSignedOut = errors.New("nobody is signed in")
+
 // refuse answers somebody who is not known, or may not look.
 func (u *ui) refuse(a *asked, err error) {
 	limited, isLimited := errors.AsType[*limit.RateError](err)
+	_, away := errors.AsType[*eventlog.UnavailableError](err)
 	switch {
 	case isLimited:
 		a.w.Header().Set("Retry-After", rest.Seconds(limited.RetryAfter))
 		u.plain(a, http.StatusTooManyRequests, "Too many requests", limited.Error())
 	case errors.Is(err, errForbidden):
 		u.plain(a, http.StatusForbidden, "You may not look here", "The role "+a.page.Who.Role+" has no console.")
+	case away, u.options.SignIn != "" && !errors.Is(err, ErrSignedOut):
+		u.fail(a, err)
 	case u.options.SignIn != "":
 		to := a.page.Self
 		if a.Method != http.MethodGet {

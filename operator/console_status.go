@@ -106,7 +106,9 @@ func (u *ui) status(a *asked) error {
 		return err
 	}
 	v.Actions = actions.Items
-	u.statusActions(a, v)
+	if err := u.statusActions(a, v); err != nil {
+		return err
+	}
 	return u.show(a, http.StatusOK, "status", "Status", "Status", v)
 }
 
@@ -129,7 +131,7 @@ func databaseSettings(d Database) []setting {
 }
 
 // statusActions adds the sessions and the reload.
-func (u *ui) statusActions(a *asked, v *statusPage) {
+func (u *ui) statusActions(a *asked, v *statusPage) error {
 	switch {
 	case u.options.Reload == nil:
 	case !a.page.Who.Admin:
@@ -138,9 +140,13 @@ func (u *ui) statusActions(a *asked, v *statusPage) {
 		v.Reload = &button{Text: "Reload the configuration", Page: a.page.URL("reload")}
 	}
 	if u.options.Sessions == nil {
-		return
+		return nil
 	}
-	for _, s := range u.options.Sessions() {
+	sessions, err := u.options.Sessions(a.Context())
+	if err != nil {
+		return err
+	}
+	for _, s := range sessions {
 		row := sessionRow{ConsoleSession: s, Own: s.ID == a.user.Session}
 		if !a.page.Who.Admin && !row.Own {
 			continue
@@ -148,6 +154,7 @@ func (u *ui) statusActions(a *asked, v *statusPage) {
 		row.End = &button{Text: "End", Class: "tight", Page: a.page.URL("sessions", s.ID, "end")}
 		v.Sessions = append(v.Sessions, row)
 	}
+	return nil
 }
 
 func (u *ui) reload(a *asked) error {
@@ -173,7 +180,12 @@ func (u *ui) endSession(a *asked) error {
 		return notFound("there is no session %s", id)
 	case !a.user.Admin && id != a.user.Session:
 		return errForbidden
-	case !u.options.EndSession(id):
+	}
+	ended, err := u.options.EndSession(a.Context(), id)
+	if err != nil {
+		return err
+	}
+	if !ended {
 		return notFound("there is no session %s", id)
 	}
 	return u.done(a, a.page.URL("status"), console.Note{Kind: "good", Strong: "The session has ended."})

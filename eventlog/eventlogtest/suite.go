@@ -62,6 +62,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("parked events keep the order of their resource", func(t *testing.T) { testRetries(t, open(t)) })
 	t.Run("parked events are found when they are due", func(t *testing.T) { testDue(t, open(t)) })
 	t.Run("what operators did is kept", func(t *testing.T) { testActions(t, open(t)) })
+	t.Run("sessions are kept until they end", func(t *testing.T) { testSessions(t, open(t)) })
 	t.Run("changes of states are kept", func(t *testing.T) { testStates(t, open(t)) })
 	t.Run("samples are added up", func(t *testing.T) { testSeries(t, open(t)) })
 	t.Run("many rows are written at once", func(t *testing.T) { testManyRows(t, open(t)) })

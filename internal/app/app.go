@@ -143,7 +143,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 func (a *App) handler(cfg *config.Config) http.Handler {
 	options := httpapi.Options{
 		Publisher: a.hooks, Published: cfg.Published(), Events: cfg.Vocabulary(), Authenticator: a.auth,
-		Logger:  a.logger,
+		Logger: a.logger, Sessions: a.hooks.Log(),
 		Version: a.options.Version, MaxFileSize: int64(cfg.Files.MaxSize), Ready: a.ready, Metrics: a.metrics.handler(),
 		Reload: a.Reload, Stopping: a.draining, BodyPace: a.options.Pace.Body, KeepAlive: a.options.KeepAlive,
 	}

@@ -54,6 +54,18 @@ func (a *authenticator) Recheck(
 	return a.now.Load().Recheck(ctx, authorization, who)
 }
 
+// Prove implements httpapi.Authenticator.
+func (a *authenticator) Prove(authorization, secret string) (string, error) {
+	return a.now.Load().Prove(authorization, secret)
+}
+
+// Resume implements httpapi.Authenticator.
+func (a *authenticator) Resume(
+	ctx context.Context, secret, proof string, who resource.Caller,
+) (resource.Caller, error) {
+	return a.now.Load().Resume(ctx, secret, proof, who)
+}
+
 // Changed implements httpapi.Authenticator.
 func (a *authenticator) Changed() <-chan struct{} { return a.now.Load().replaced }
 

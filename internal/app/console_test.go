@@ -1,9 +1,14 @@
 package app_test
 
 import (
+	"bytes"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -150,4 +155,47 @@ func TestConsoleTrustedHeader(t *testing.T) {
 	stranger := trusted("10.0.0.0/8").visitor()
 	stranger.header.Set("X-Forwarded-User", "sam@example.com")
 	stranger.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
+}
+
+// A session counts at every replica and after a restart, and ends everywhere at once. The
+// database has neither its cookie nor its token.
+func TestConsoleSessionKept(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		token := "token-of-somebody-0123456789"
+		settings = maps.Clone(settings)
+		_, shared := settings["database_url"]
+		if !shared {
+			settings["data_dir"] = t.TempDir()
+		}
+		settings["auth"] = map[string]any{"tokens": []any{
+			map[string]any{"token": token, "user": "sam@example.com", "role": "admin"},
+		}}
+		w := newWorldWith(t, settings, option(reloads))
+		v := w.visitor()
+		in := v.expect("/console/sign-in", url.Values{"token": {token}}, 303, "/console/")
+		if !shared {
+			w.halt()
+		}
+		other := newWorldWith(t, settings, option(reloads))
+		elsewhere := &visitor{other, v.client, v.header}
+		elsewhere.expect("/console/status", nil, 200, "")
+		err := filepath.WalkDir(w.settings["data_dir"].(string), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			for _, secret := range []string{token, in.Cookies()[0].Value} {
+				if bytes.Contains(content, []byte(secret)) {
+					t.Errorf("%s has a secret", path)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		elsewhere.expect("/console/sign-out", url.Values{}, 303, "/console/sign-in")
+		v.client.Jar.SetCookies(&url.URL{Scheme: "http", Host: "127.0.0.1"}, in.Cookies())
+		elsewhere.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
+	})
 }

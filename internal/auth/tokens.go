@@ -4,6 +4,7 @@ package auth
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -104,6 +105,12 @@ func (a *Authenticator) Recheck(ctx context.Context, header string, who resource
 	if err != nil {
 		return resource.Caller{}, err
 	}
+	return a.lookup(ctx, id, who)
+}
+
+func (a *Authenticator) lookup(
+	ctx context.Context, id resource.Identity, who resource.Caller,
+) (resource.Caller, error) {
 	now, err := a.users.Lookup(ctx, id)
 	if err == nil && now.UserID != who.UserID {
 		err = errUnauthenticated
@@ -120,9 +127,47 @@ func (a *Authenticator) Identify(header string) (resource.Identity, error) {
 	if a.disabled {
 		return resource.Identity{Email: LocalAdmin, Role: resource.RoleAdmin, NewRole: resource.RoleAdmin}, nil
 	}
+	t, err := a.find(header)
+	if err != nil {
+		return resource.Identity{}, err
+	}
+	return t.identity, nil
+}
+
+// Prove returns a proof that somebody with a secret of their own, such as a cookie, has
+// the token of an Authorization header. It reveals neither.
+func (a *Authenticator) Prove(header, secret string) (proof string, err error) {
+	t, err := a.find(header)
+	if err != nil {
+		return "", err
+	}
+	return t.proof(secret), nil
+}
+
+func (t *token) proof(secret string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(t.hash[:])
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Resume returns the current permissions of a caller, given their secret and a proof
+// from [Authenticator.Prove]. It fails like [Authenticator.Recheck].
+func (a *Authenticator) Resume(
+	ctx context.Context, secret, proof string, who resource.Caller,
+) (resource.Caller, error) {
+	for i := range a.tokens {
+		if hmac.Equal([]byte(a.tokens[i].proof(secret)), []byte(proof)) {
+			return a.lookup(ctx, a.tokens[i].identity, who)
+		}
+	}
+	return resource.Caller{}, errUnauthenticated
+}
+
+// find returns the token of an Authorization header.
+func (a *Authenticator) find(header string) (*token, error) {
 	scheme, secret, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") || secret == "" || len(secret) > maxToken {
-		return resource.Identity{}, errUnauthenticated
+		return nil, errUnauthenticated
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 	found := -1
@@ -132,9 +177,9 @@ func (a *Authenticator) Identify(header string) (resource.Identity, error) {
 		}
 	}
 	if found < 0 {
-		return resource.Identity{}, errUnauthenticated
+		return nil, errUnauthenticated
 	}
-	return a.tokens[found].identity, nil
+	return &a.tokens[found], nil
 }
 
 // NewToken returns a new API token and its hash in hexadecimal.

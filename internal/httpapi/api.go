@@ -12,6 +12,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/resource"
 	"github.com/tidings-dev/tidings/internal/rest"
 	"github.com/tidings-dev/tidings/operator"
@@ -30,6 +31,11 @@ type Authenticator interface {
 	// credentials are no longer valid or the user is gone; it never creates a
 	// user.
 	Recheck(ctx context.Context, authorization string, who resource.Caller) (resource.Caller, error)
+	// Prove returns a proof that whoever has a secret has the token of the credentials;
+	// it reveals neither.
+	Prove(authorization, secret string) (proof string, err error)
+	// Resume is Recheck with the secret and the proof instead of the credentials.
+	Resume(ctx context.Context, secret, proof string, who resource.Caller) (resource.Caller, error)
 	// Changed returns a channel that is closed when the set of valid
 	// credentials changes.
 	Changed() <-chan struct{}
@@ -49,8 +55,10 @@ type Options struct {
 	// are none.
 	Tables        func() []TableState
 	Authenticator Authenticator
-	Logger        *slog.Logger
-	Version       string
+	// Sessions keeps who is signed in to the console.
+	Sessions eventlog.Sessions
+	Logger   *slog.Logger
+	Version  string
 	// MaxFileSize limits uploads, in bytes.
 	MaxFileSize int64
 	// Ready returns why the server is not ready, or nil if it is.
@@ -75,7 +83,7 @@ type api struct {
 	Options
 	*rest.API
 	mux      *router
-	sessions *sessions
+	sessions sessions
 	// inContext holds the tags of the types whose resources may belong to a
 	// context.
 	inContext map[string]bool

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/console"
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/resource"
@@ -37,7 +39,7 @@ func signIns() *limit.Rate {
 
 // consoleRoutes adds the console, and how people sign in to it.
 func (a *api) consoleRoutes() {
-	a.sessions = newSessions()
+	a.sessions = sessions{a.Sessions}
 	mux, tries := a.mux.ServeMux, signIns()
 	signIn := consolePath + "/sign-in"
 	operator.RegisterConsole(mux, a.API, a.Webhooks, operator.ConsoleOptions{
@@ -45,7 +47,7 @@ func (a *api) consoleRoutes() {
 		Reload: func(ctx context.Context) error {
 			_, err := a.Reload(ctx)
 			return err
-		}, Sessions: a.sessions.list, EndSession: a.sessions.end,
+		}, Sessions: a.sessions.list, EndSession: a.sessions.endShown,
 	})
 	mux.HandleFunc("GET "+signIn, func(w http.ResponseWriter, r *http.Request) {
 		a.signInPage(w, http.StatusOK, backTo(r.URL.Query().Get("to")), "")
@@ -68,8 +70,11 @@ func (a *api) consoleRoutes() {
 		http.Redirect(w, r, to, http.StatusSeeOther)
 	})
 	mux.HandleFunc("POST "+consolePath+"/sign-out", func(w http.ResponseWriter, r *http.Request) {
-		if s, ok := a.sessions.find(r); ok {
-			a.sessions.end(s.ID)
+		if s, err := a.sessions.find(r); err == nil {
+			_, err = a.sessions.end(r.Context(), s.Key)
+			if err != nil {
+				a.Logger.ErrorContext(r.Context(), "console: sign out", "error", err)
+			}
 		}
 		setSession(w, r, "")
 		console.Protect(w.Header())
@@ -120,19 +125,27 @@ func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (prob
 		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
 		return "Nobody can sign in at the moment; the server's log says why."
 	}
-	caller := &session{a, authorization, id.Email, who}
-	if err := caller.MayLook(); err != nil {
+	if err := (&session{a, authorization, id.Email, who}).MayLook(); err != nil {
 		return "The role of this token, " + string(who.Role) + ", has no console."
 	}
-	if old, ok := a.sessions.find(r); ok {
-		a.sessions.end(old.ID)
+	cookie := rand.Text() + rand.Text()
+	proof, err := a.Authenticator.Prove(authorization, cookie)
+	if err == nil {
+		if old, err := a.sessions.find(r); err == nil {
+			_, _ = a.sessions.end(r.Context(), old.Key) // else it ends by itself
+		}
+		err = a.sessions.begin(r.Context(), cookie, r.RemoteAddr, eventlog.Session{
+			Proof: proof, User: id.Email, UserID: who.UserID, Role: string(who.Role),
+		})
 	}
-	setSession(w, r, a.sessions.begin(caller, id.Email, r.RemoteAddr))
+	if err != nil {
+		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
+		return "Nobody can sign in at the moment; the server's log says why."
+	}
+	setSession(w, r, cookie)
 	a.Logger.InfoContext(r.Context(), "console: signed in", "user_id", who.UserID, "address", r.RemoteAddr)
 	return ""
 }
-
-var errSignedOut = errors.New("nobody is signed in")
 
 // admitVisitor returns who looks at the console: whoever the proxy names, else whoever
 // has a session.
@@ -147,27 +160,32 @@ func (a *api) admitVisitor(_ http.ResponseWriter, r *http.Request) (operator.Con
 		user.RoleName += "; authentication is disabled"
 		return user, err
 	}
-	s, ok := a.sessions.find(r)
-	if !ok {
+	s, err := a.sessions.find(r)
+	if errors.Is(err, operator.ErrSignedOut) {
 		if _, err := a.Rates.Strangers.Take(network(r.RemoteAddr)); err != nil {
 			return operator.ConsoleUser{}, err
 		}
-		return operator.ConsoleUser{}, errSignedOut
-	}
-	if _, err := a.Rates.Callers.Take(strings.ToLower(s.User)); err != nil {
-		return operator.ConsoleUser{}, err
-	}
-	who, err := a.Authenticator.Recheck(r.Context(), s.caller.authorization, s.caller.who)
-	if refused, ok := errors.AsType[*resource.Error](err); ok || err == nil && who.Role != s.caller.who.Role {
-		a.sessions.end(s.ID)
-		a.Logger.InfoContext(r.Context(), "console: session ended", "user_id", s.caller.who.UserID, "error", refused)
-		return operator.ConsoleUser{}, errSignedOut
+		return operator.ConsoleUser{}, operator.ErrSignedOut
 	}
 	if err != nil {
 		return operator.ConsoleUser{}, err
 	}
-	user := a.visitor(s.caller, s.User)
-	user.Session = s.ID
+	if _, err := a.Rates.Callers.Take(strings.ToLower(s.User)); err != nil {
+		return operator.ConsoleUser{}, err
+	}
+	who, err := a.Authenticator.Resume(r.Context(), s.cookie, s.Proof, resource.Caller{UserID: s.UserID})
+	if refused, ok := errors.AsType[*resource.Error](err); ok || err == nil && string(who.Role) != s.Role {
+		if _, err := a.sessions.end(r.Context(), s.Key); err != nil {
+			return operator.ConsoleUser{}, err
+		}
+		a.Logger.InfoContext(r.Context(), "console: session ended", "user_id", s.UserID, "error", refused)
+		return operator.ConsoleUser{}, operator.ErrSignedOut
+	}
+	if err != nil {
+		return operator.ConsoleUser{}, err
+	}
+	user := a.visitor(&session{a, "", s.User, who}, s.User)
+	user.Session = shown(s.Session).ID
 	return user, nil
 }
 

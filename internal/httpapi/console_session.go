@@ -1,16 +1,16 @@
 package httpapi
 
 import (
-	"crypto/rand"
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/operator"
 )
 
@@ -18,119 +18,115 @@ import (
 const (
 	sessionIdle = 12 * time.Hour
 	sessionLife = 7 * 24 * time.Hour
+	// sessionUse is how exactly it is known when a session was used last.
+	sessionUse = time.Minute
 	// sessionsOfUser and sessionLimit bound the sessions of one user and of all; the
-	// oldest makes room.
+	// one that was used least recently makes room.
 	sessionsOfUser = 20
 	sessionLimit   = 2000
 )
 
-// visit is the session of somebody who signed in to the console.
+// sessions are those who are signed in to the console. The database has hashes of their
+// cookies, so that every replica knows them, and nobody who reads it can be one of them.
+type sessions struct{ kept eventlog.Sessions }
+
+// visit is the session of a request.
 type visit struct {
-	operator.ConsoleSession
-	caller *session
+	eventlog.Session
+	cookie string
 }
 
-// sessions are those who are signed in to the console of this replica.
-type sessions struct {
-	mu     sync.Mutex
-	visits map[[sha256.Size]byte]*visit // by the hash of the cookie
-	now    func() time.Time
+// keyOf returns what a session is kept under.
+func keyOf(cookie string) string {
+	sum := sha256.Sum256([]byte(cookie))
+	return hex.EncodeToString(sum[:])
 }
 
-func newSessions() *sessions {
-	return &sessions{visits: make(map[[sha256.Size]byte]*visit), now: time.Now}
+// shown returns what others may see of a session.
+func shown(s eventlog.Session) operator.ConsoleSession {
+	return operator.ConsoleSession{ID: s.Key[:16], User: s.User, Address: s.Address, Since: s.Since, Used: s.Used}
 }
 
-// begin makes a session, and returns its cookie.
-func (s *sessions) begin(caller *session, user, remote string) (cookie string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expire()
-	address, _, err := net.SplitHostPort(remote)
+// over reports whether a session is past its limits.
+func over(s eventlog.Session, now time.Time) bool {
+	return now.Sub(s.Used) > sessionIdle || now.Sub(s.Since) > sessionLife
+}
+
+// begin keeps the session of a cookie.
+func (s sessions) begin(ctx context.Context, cookie, remote string, begun eventlog.Session) error {
+	all, err := s.kept.Sessions(ctx, sessionLimit)
 	if err != nil {
-		address = remote
+		return err
 	}
-	cookie, now := rand.Text()+rand.Text(), s.now()
-	key := sha256.Sum256([]byte(cookie))
-	s.makeRoom(sessionLimit, func(*visit) bool { return true })
-	s.makeRoom(sessionsOfUser, func(v *visit) bool { return v.User == user })
-	s.visits[key] = &visit{
-		operator.ConsoleSession{
-			ID: hex.EncodeToString(key[:8]), User: user, Address: address, Since: now, Used: now,
-		}, caller,
-	}
-	return cookie
-}
-
-// makeRoom ends the session that was used least recently, if there are too many that
-// count.
-func (s *sessions) makeRoom(most int, counts func(*visit) bool) {
-	var oldest [sha256.Size]byte
-	n := 0
-	for key, v := range s.visits {
-		if !counts(v) {
-			continue
+	ofUser := 0
+	for i, other := range all { // those used last come first
+		if other.User == begun.User {
+			ofUser++
 		}
-		if n++; n == 1 || v.Used.Before(s.visits[oldest].Used) {
-			oldest = key
+		if i == sessionLimit-1 || other.User == begun.User && ofUser >= sessionsOfUser {
+			if _, err := s.kept.EndSession(ctx, other.Key); err != nil {
+				return err
+			}
 		}
 	}
-	if n >= most {
-		delete(s.visits, oldest)
-	}
+	host, _, _ := net.SplitHostPort(remote)
+	begun.Key, begun.Address, begun.Since = keyOf(cookie), cmp.Or(host, remote), time.Now()
+	begun.Used = begun.Since
+	return s.kept.AddSession(ctx, begun, begun.Since.Add(-sessionIdle), begun.Since.Add(-sessionLife))
 }
 
-// expire ends the sessions that are past their limits.
-func (s *sessions) expire() {
-	now := s.now()
-	for key, v := range s.visits {
-		if now.Sub(v.Used) > sessionIdle || now.Sub(v.Since) > sessionLife {
-			delete(s.visits, key)
-		}
-	}
-}
-
-// find returns the session of a request.
-func (s *sessions) find(r *http.Request) (visit, bool) {
+// find returns the session of a request, or [operator.ErrSignedOut].
+func (s sessions) find(r *http.Request) (visit, error) {
 	cookie, err := r.Cookie(sessionCookie(r))
-	if err != nil {
-		return visit{}, false
+	if err != nil || cookie.Value == "" {
+		return visit{}, operator.ErrSignedOut
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expire()
-	v := s.visits[sha256.Sum256([]byte(cookie.Value))]
-	if v == nil {
-		return visit{}, false
+	found, ok, err := s.kept.SessionOf(r.Context(), keyOf(cookie.Value))
+	now := time.Now()
+	switch {
+	case err != nil:
+		return visit{}, err
+	case !ok || over(found, now):
+		return visit{}, operator.ErrSignedOut
+	case now.Sub(found.Used) > sessionUse:
+		if err := s.kept.UseSession(r.Context(), found.Key, now); err != nil {
+			return visit{}, err
+		}
 	}
-	v.Used = s.now()
-	return *v, true
+	return visit{found, cookie.Value}, nil
 }
 
 // list returns the sessions, those used last first.
-func (s *sessions) list() []operator.ConsoleSession {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.expire()
-	all := make([]operator.ConsoleSession, 0, len(s.visits))
-	for _, v := range s.visits {
-		all = append(all, v.ConsoleSession)
+func (s sessions) list(ctx context.Context) ([]operator.ConsoleSession, error) {
+	all, err := s.kept.Sessions(ctx, sessionLimit)
+	if err != nil {
+		return nil, err
 	}
-	slices.SortFunc(all, func(x, y operator.ConsoleSession) int { return y.Used.Compare(x.Used) })
-	return all
-}
-
-// end ends a session.
-func (s *sessions) end(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for key, v := range s.visits {
-		if v.ID == id {
-			delete(s.visits, key)
-			return true
+	now, visible := time.Now(), make([]operator.ConsoleSession, 0, len(all))
+	for _, session := range all {
+		if !over(session, now) {
+			visible = append(visible, shown(session))
 		}
 	}
-	return false
+	return visible, nil
+}
+
+func (s sessions) end(ctx context.Context, key string) (bool, error) {
+	return s.kept.EndSession(ctx, key)
+}
+
+// endShown ends a session, given what others see of it.
+func (s sessions) endShown(ctx context.Context, id string) (bool, error) {
+	all, err := s.kept.Sessions(ctx, sessionLimit)
+	if err != nil {
+		return false, err
+	}
+	for _, session := range all {
+		if shown(session).ID == id {
+			return s.end(ctx, session.Key)
+		}
+	}
+	return false, nil
 }
 
 // behindTLS reports whether the browser came by HTTPS. A proxy says so; whoever lies
