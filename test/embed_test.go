@@ -2,15 +2,19 @@
 package test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
 
@@ -20,9 +24,18 @@ func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 func TestProgramThatEmbeds(t *testing.T) {
 	url := testdb.Postgres(t)
 	warehouse, books := outboxtest.NewReceiver(t), outboxtest.NewReceiver(t)
-	program := exec.Command("go", "run", ".", url, filepath.Join(t.TempDir(), "shop.db"), warehouse.URL, books.URL,
+	binary := filepath.Join(t.TempDir(), "shop")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Dir = "embed"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testtool.Allow(2*time.Minute))
+	defer cancel()
+	program := exec.CommandContext(ctx, binary, url, filepath.Join(t.TempDir(), "shop.db"), warehouse.URL, books.URL,
 		warehouse.Secret, books.Secret)
-	program.Dir = "embed"
+	program.Cancel = func() error { return program.Process.Signal(syscall.SIGQUIT) } // shows what it waits for
+	program.WaitDelay = time.Second
 	out, err := program.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

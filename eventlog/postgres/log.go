@@ -227,7 +227,7 @@ func (l *Log) ExpireEvents(ctx context.Context, keep time.Duration) (x eventlog.
 			return x, err
 		}
 	}
-	dropped := l.events.dropBefore(ctx, clock-keep.Microseconds())
+	dropped := l.events.dropBefore(ctx, clock, keep)
 	oldest, err := l.Oldest(ctx)
 	if err == nil {
 		x.Gaps, err = l.PassExpired(ctx, oldest, x.At)
@@ -241,5 +241,5 @@ func (l *Log) ExpireHistory(ctx context.Context, keep time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return l.history.dropBefore(ctx, clock-keep.Microseconds())
+	return l.history.dropBefore(ctx, clock, keep)
 }

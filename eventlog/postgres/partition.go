@@ -148,10 +148,18 @@ const (
 	dropTime   = 30 * time.Second
 )
 
-// dropBefore drops partitions that end before a time, except the last one. It
-// blocks neither readers nor writers of the table.
-func (p *partitioned) dropBefore(ctx context.Context, before int64) error {
-	err := p.drop(ctx, before)
+// dropBefore drops partitions that ended longer ago than keep. It blocks neither
+// readers nor writers of the table. The last one stays, so a table that nobody
+// wrote to since gets a new one.
+func (p *partitioned) dropBefore(ctx context.Context, clock int64, keep time.Duration) error {
+	before := clock - keep.Microseconds()
+	partitions, _, err := p.list(ctx, p.log.db)
+	if n := len(partitions); err == nil && n > 0 && partitions[n-1].to <= before {
+		err = p.ensure(ctx, clock)
+	}
+	if err == nil {
+		err = p.drop(ctx, before)
+	}
 	p.forget() // what was dropped covers nothing, should the clock go back
 	if err != nil {
 		return fmt.Errorf("drop partitions of %s: %w", p.table, err)

@@ -181,6 +181,26 @@ func TestPartitionsOfTheFuture(t *testing.T) {
 	}
 }
 
+// The newest events expire although nothing was logged since, and although the next
+// partition could not be added when they were.
+func TestNewestEventsExpire(t *testing.T) {
+	t.Parallel()
+	log, db := open(t)
+	fill(t, db, 1)
+	if _, err := log.Advance(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, db, `DO $$ DECLARE part regclass; used boolean; BEGIN
+		FOR part IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'tidings.tidings_events'::regclass LOOP
+			EXECUTE format('SELECT EXISTS (SELECT FROM %s)', part) INTO used;
+			IF NOT used THEN EXECUTE format('DROP TABLE %s', part); END IF;
+		END LOOP; END $$`)
+	if n := query(t, db, partitionCount); n != 1 {
+		t.Fatalf("%d partitions, want the one with the event", n)
+	}
+	expireAll(t, log)
+}
+
 // A clock that goes back before all partitions still finds one.
 func TestClockBeforeAllPartitions(t *testing.T) {
 	t.Parallel()
