@@ -470,9 +470,9 @@ func (s *Service) explain(
 		}
 	default:
 		x.Fate, x.Until = "waiting", state.Until
-		x.Because = fmt.Sprintf("it waits in the log, %d positions after the cursor; the endpoint is %s",
-			e.Sequence-state.Cursor, state.State)
 		x.Ahead, x.State, x.Reason = e.Sequence-state.Cursor, state.State, state.Reason
+		x.Because = fmt.Sprintf("it waits in the log, %d %s after the cursor; the endpoint is %s",
+			x.Ahead, plural(x.Ahead, "position", "positions"), x.State)
 		if state.Reason != "" {
 			x.Because += " (" + state.Reason + ")"
 		}
@@ -514,7 +514,7 @@ func (s *Service) explainParked(ctx context.Context, r eventlog.Retry, x *Explai
 	switch {
 	case !r.Dead.IsZero():
 		x.Fate = "dead"
-		x.Because = fmt.Sprintf("given up at %s after %d attempts, the last of which failed with %s",
+		x.Because = fmt.Sprintf("given up at %s; attempt %d was the last and failed with %s",
 			stamp(r.Dead), r.Attempts, whyFailed(r))
 	case r.Attempts > 0:
 		x.Fate, x.Until = "parked", stamp(r.Next)

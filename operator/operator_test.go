@@ -29,8 +29,8 @@ func TestExplain(t *testing.T) {
 			{"order-1", "books", "delivered", "attempt 1"},
 			{"order-1", "down", "not_matched", "none of its patterns matches order.created"},
 			{"order-1", "tenant", "delivered", "attempt 1"},
-			{"invoice-1", "down", "waiting", "it waits in the log, 1 positions after the cursor"},
-			{"invoice-1", "books", "dead", "after 1 attempts, the last of which failed with http_400"},
+			{"invoice-1", "down", "waiting", "it waits in the log, 1 position after the cursor"},
+			{"invoice-1", "books", "dead", "attempt 1 was the last and failed with http_400"},
 			{"invoice-1", "tenant", "not_matched", "its filter refuses the event"},
 		} {
 			x := decode[operator.Explanation](w, w.get("/webhooks/events/"+test.event))

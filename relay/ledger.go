@@ -208,7 +208,7 @@ func (l *ledger) requeue(ctx context.Context, reason string, since, now time.Tim
 		n, err := l.log.Requeue(ctx, lease, reason, since, now)
 		if n > 0 {
 			l.dueAt(now)
-			l.logger.Info("events that were parked when the endpoint began to fail are due again", "count", n)
+			l.logger.Debug("events that were parked when the endpoint began to fail are due again", "count", n)
 		}
 		return err
 	})

@@ -1,23 +1,31 @@
 package relay
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// report writes a consumer's log lines about the state of its endpoint: one when it
-// stops accepting events, one a minute while it does, and one when an event was
-// delivered again. Events that fail on their own are logged by [failures].
+// report writes a consumer's log lines about the state of its endpoint: one about
+// the failure that an outage begins with, one when it is down, one a minute while it
+// is, and one when an event was delivered again. Events that fail on their own are
+// logged by [failures], which also limits the lines about short outages.
 type report struct {
 	told      State // what the last line said, if the endpoint was not well; else empty
-	successes int64 // number of successes at that time
+	outages   int64 // number of outages that began at the last look
+	successes int64 // number of successes at the time of the last line
 	since     time.Time
 	line      time.Time // time of the last line
 }
 
-const reminderInterval = time.Minute
+const (
+	reminderInterval = time.Minute
+	// longOutage is how long an outage lasts that has a line of its own, however many
+	// there are.
+	longOutage = 10 * time.Second
+)
 
 func (r *report) started(c *consumer) {
 	if c.health.state == Disabled {
@@ -54,13 +62,18 @@ func given(args []any, name, value string) []any {
 // changed logs a new state of the endpoint, and reminders of an old one.
 func (r *report) changed(c *consumer, now time.Time) {
 	h := c.health
+	began := r.outages != h.outages
+	r.outages = h.outages
 	switch h.state {
 	case Disabled:
 		if r.told != Disabled {
 			r.wentDown(c, now)
 		}
-	case Down:
-		if r.told != Down {
+	case Probing, Down:
+		reason, _ := refuses(h.reason)
+		announced := began && c.relay.failures.note(c.endpoint.Name, reason, false, now)
+		worse := r.told == Probing && h.state == Down
+		if announced || worse || !r.toldOutage() && !now.Before(h.since.Add(longOutage)) {
 			r.wentDown(c, now)
 		}
 	case Throttled:
@@ -81,11 +94,13 @@ func (r *report) changed(c *consumer, now time.Time) {
 	}
 }
 
+func (r *report) toldOutage() bool { return r.told == Probing || r.told == Down }
+
 // wentDown logs that the endpoint accepts nothing.
 func (r *report) wentDown(c *consumer, now time.Time) {
 	h := c.health
 	if r.told == "" {
-		r.since = now
+		r.since = cmp.Or(h.downSince, now)
 	}
 	r.told, r.line, r.successes = h.state, now, h.successes
 	args := []any{"outcome", h.reason}
@@ -98,6 +113,8 @@ func (r *report) wentDown(c *consumer, now time.Time) {
 		}
 	}
 	switch {
+	case h.state == Probing:
+		c.logger.Warn("delivery failed; the endpoint is probed, its events wait in the log", args...)
 	case h.state == Disabled && h.reason == PausedReason:
 		c.logger.Warn("endpoint is paused by an operator, its events wait in the log")
 	case h.state == Disabled:
@@ -119,9 +136,12 @@ func (r *report) wentDown(c *consumer, now time.Time) {
 func (r *report) nextLine(h *health) (time.Time, bool) {
 	switch h.state {
 	case Down, Probing:
+		if !r.toldOutage() {
+			return h.since.Add(longOutage), true
+		}
 	case Throttled:
 	default:
 		return time.Time{}, false
 	}
-	return r.line.Add(reminderInterval), r.told != "" || h.state == Throttled
+	return r.line.Add(reminderInterval), true
 }

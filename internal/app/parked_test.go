@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // moody is a receiver that refuses updates while told to, and says why in words that
@@ -169,5 +171,49 @@ func TestReplayMissed(t *testing.T) {
 		w.shows("/webhooks/endpoints/crm", `"dead":0`)
 		w.until("admin", "POST", "/webhooks/replays/plan", missed, has(`"to_send":0`))
 		w.wants(w.try("admin", "POST", "/webhooks/replays", missed), 409, "or has got them")
+	})
+}
+
+// However many events are refused, the log stays short.
+func TestRefusalsFillNoLog(t *testing.T) {
+	testtool.InAll(t)
+	databases(t, func(t *testing.T, settings map[string]any) {
+		var accepted atomic.Int64
+		receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			if r.URL.Path == "/all" || bytes.Contains(body, []byte(`"event":"context.updated"`)) {
+				http.NotFound(rw, r)
+				return
+			}
+			accepted.Add(1)
+		}))
+		t.Cleanup(receiver.Close)
+		w := newWorldWith(t, settings,
+			object{"name": "refuses-all", "url": receiver.URL + "/all", "events": []any{"context.*"}},
+			object{"name": "refuses-half", "url": receiver.URL + "/half", "events": []any{"context.*"}})
+		pairs := 350
+		if testtool.Raced {
+			pairs = 70
+		}
+		for range pairs {
+			id := w.call("ann", "POST", "/contexts", object{}).id()
+			w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "1"}})
+		}
+		w.waitFor("deliveries of others", func() bool { return accepted.Load() >= int64(pairs)/4 })
+		w.until("admin", "GET", "/webhooks/endpoints/refuses-all", nil, has(fmt.Sprintf(`"lag_events":%d,`, 2*pairs+1), `"parked":0,`))
+		if err := w.stop(); err != nil {
+			t.Error(err)
+		}
+		for _, name := range []string{"refuses-all", "refuses-half"} {
+			var lines []string
+			for line := range strings.Lines(w.log.String()) {
+				if strings.Contains(line, "endpoint="+name) && !strings.Contains(line, "level=DEBUG") {
+					lines = append(lines, line)
+				}
+			}
+			if n := len(lines); n == 0 || n >= 20 {
+				t.Errorf("%d log lines about %s:\n%s", n, name, strings.Join(lines, ""))
+			}
+		}
 	})
 }

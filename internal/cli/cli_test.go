@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"github.com/tidings-dev/tidings/internal/cli"
 	"github.com/tidings-dev/tidings/internal/testtool"
@@ -155,4 +157,42 @@ func stranger(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 	ts.Defer(server.Close)
 	ts.Setenv("STRANGER", server.Listener.Addr().String())
+}
+
+// Each command has examples in its help, whose commands and flags exist.
+func TestExamples(t *testing.T) {
+	root := cli.Command()
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			check(sub)
+		}
+		if !cmd.Runnable() || cmd.Hidden || cmd.Name() == "help" {
+			return
+		}
+		if !strings.Contains(cmd.Example, cmd.CommandPath()) {
+			t.Errorf("%s: no example is of this command: %q", cmd.CommandPath(), cmd.Example)
+		}
+		for line := range strings.Lines(cmd.Example) {
+			words := strings.Fields(strings.ReplaceAll(line, "'", ""))
+			at := slices.Index(words, "tidings")
+			if at < 0 {
+				t.Errorf("%s: an example is of another program: %s", cmd.CommandPath(), line)
+				continue
+			}
+			found, rest, err := root.Find(words[at+1:])
+			if err != nil || found == root {
+				t.Errorf("%s: %s: no such command: %v", cmd.CommandPath(), line, err)
+				continue
+			}
+			for _, word := range rest {
+				name, isFlag := strings.CutPrefix(word, "--")
+				name, _, _ = strings.Cut(name, "=")
+				if isFlag && found.Flag(name) == nil && found.InheritedFlags().Lookup(name) == nil {
+					t.Errorf("%s: %s: no flag --%s", cmd.CommandPath(), line, name)
+				}
+			}
+		}
+	}
+	check(root)
 }

@@ -232,7 +232,7 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		{"down since", c.exact(e.DownSince)},
 		{untilName(&e), c.exact(e.Until)},
 		{"cursor", strconv.FormatInt(e.Cursor, 10)},
-		{"lag", fmt.Sprintf("%d events, %s", e.LagEvents, seconds(e.LagSeconds))},
+		{"lag", count(e.LagEvents, "event") + ", " + seconds(e.LagSeconds)},
 		{"in flight", fmt.Sprintf("%d of %d", e.InFlight, e.Limit)},
 		{"per second", fmt.Sprintf("%.1f delivered, %.1f failed", e.Delivered, e.Failed)},
 		{"parked", strconv.FormatInt(e.Parked, 10)},
@@ -247,22 +247,19 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 	}
 	if e.Missed > 0 {
 		fields = append(fields,
-			[2]string{"missed", fmt.Sprintf("at most %d events expired before it got them", e.Missed)})
+			[2]string{"missed", "at most " + count(e.Missed, "event") + " expired undelivered"})
 	}
 	if e.Lost > 0 {
 		fields = append(fields,
-			[2]string{"lost", fmt.Sprintf("%d events that the database lost; it may have got some before", e.Lost)})
+			[2]string{"lost", count(e.Lost, "event") + " lost by the database; some may have been delivered before"})
 	}
 	if last := e.LastError; last != nil {
+		reason := strings.TrimSuffix(last.Reason+": "+last.Detail, ": ")
 		fields = append(fields,
-			[2]string{
-				"last error",
-				strings.TrimSpace(fmt.Sprintf("%s %s of %s at %s", last.Reason, last.Detail, last.Event,
-					c.exact(stamp(last.At)))),
-			})
+			[2]string{"last error", fmt.Sprintf("%s, %s at %s", reason, last.Event, c.exact(stamp(last.At)))})
 	}
 	if by := e.Control; by != nil && by.By != "" {
-		fields = append(fields, [2]string{"paused by", strings.TrimSpace(by.By + " " + by.Comment)})
+		fields = append(fields, [2]string{"paused by", strings.TrimSuffix(by.By+": "+by.Comment, ": ")})
 	}
 	if last := e.LastAnswer; last != nil {
 		fields = append(fields, [2]string{"last answer", fmt.Sprintf("%d %s", last.Status, last.Response)})

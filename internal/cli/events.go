@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -122,7 +123,11 @@ func attemptLine(c *client, a operator.Attempt) string {
 	if a.Resent {
 		line += ", twice since its connection died"
 	}
-	return line + ", " + seconds(float64(a.Total)/1e6)
+	line += ", " + seconds(float64(a.Total)/1e6)
+	if answer := cmp.Or(a.Response, a.Detail); answer != "" {
+		line += ": " + answer
+	}
+	return line
 }
 
 // millis is the time of an attempt, of which no more is known.
@@ -152,18 +157,20 @@ func attemptsCommand() *cobra.Command {
 				{name: "outcome", paint: paintState},
 				{name: "reason", rank: 1, min: 8, blank: true},
 				{name: "took", rank: 5},
-				{name: "address", rank: 6, min: 12},
+				{name: "address", rank: 7, min: 12},
+				{name: "answer", rank: 6, min: 12, blank: true},
 			}, func(a *operator.Attempt) []string {
-				detail := a.Reason
+				reason := a.Reason
 				if a.MergedInto != 0 {
-					detail = fmt.Sprintf("into %d", a.MergedInto)
+					reason = fmt.Sprintf("into %d", a.MergedInto)
 				}
 				if a.Resent {
-					detail = strings.TrimSpace(detail + " (sent twice: the connection died)")
+					reason = strings.TrimSpace(reason + " (sent twice: the connection died)")
 				}
 				return []string{
 					c.cell(millis(a.At)), a.Endpoint, a.Event, strconv.FormatInt(a.Sequence, 10),
-					strconv.Itoa(a.Attempt), a.Outcome, detail, seconds(float64(a.Total) / 1e6), a.Address,
+					strconv.Itoa(a.Attempt), a.Outcome, reason, seconds(float64(a.Total) / 1e6), a.Address,
+					cmp.Or(a.Response, a.Detail),
 				}
 			})
 		})

@@ -178,7 +178,9 @@ func (l *listing) sayCut(c *client, n int, atLeast bool) {
 		fmt.Fprintf(c.errOut, "there are at least %d more %s; --limit N or --all prints them\n", n, l.things)
 	case atLeast:
 		fmt.Fprintf(c.errOut, "there are more than %d more %s; --limit N or --all prints them\n", n, l.things)
-	case n > 0:
+	case n == 1:
+		fmt.Fprintf(c.errOut, "there is 1 more of these %s; --limit N or --all prints it\n", l.things)
+	case n > 1:
 		fmt.Fprintf(c.errOut, "there are %d more %s; --limit N or --all prints them\n", n, l.things)
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,13 +100,9 @@ func listParked(ctx context.Context, c *client, l listing) error {
 		case next == "":
 			next = "waits for the one before"
 		}
-		answer := p.Response
-		if answer == "" {
-			answer = p.Detail
-		}
 		return []string{
 			p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
-			strconv.Itoa(p.Attempts), p.Reason, next, answer,
+			strconv.Itoa(p.Attempts), p.Reason, next, cmp.Or(p.Response, p.Detail),
 		}
 	})
 }
@@ -194,7 +191,7 @@ func changeParked(
 		if would.Count == 0 {
 			return printDone(c, done, &would)
 		}
-		if err := confirm(c.errOut, fmt.Sprintf("%s %d events of endpoint %s?", title, would.Count, s.Endpoint)); err != nil {
+		if err := confirm(c.errOut, fmt.Sprintf("%s %s of endpoint %s?", title, count(would.Count, "event"), s.Endpoint)); err != nil {
 			return err
 		}
 	}
@@ -206,10 +203,11 @@ func changeParked(
 }
 
 func printDone(c *client, done string, out *operator.ParkedDone) error {
+	text := fmt.Sprintf(done, out.Count)
 	if out.DryRun {
-		done = "%d events"
+		text = count(out.Count, "event")
 	}
-	if _, err := fmt.Fprintf(c.out, done+"\n", out.Count); err != nil {
+	if _, err := fmt.Fprintln(c.out, text); err != nil {
 		return err
 	}
 	if out.WaitsBecause != "" {

@@ -90,7 +90,7 @@ func confirmReplay(ctx context.Context, c *client, in operator.NewReplay) error 
 }
 
 func planned(plan *operator.ReplayPlan) string {
-	text := fmt.Sprintf("%d events", plan.ToSend)
+	text := count(plan.ToSend, "event")
 	if !plan.Exact {
 		return "at least " + text
 	}
@@ -105,7 +105,7 @@ func showPlan(ctx context.Context, c *client, in operator.NewReplay) error {
 	fields := [][2]string{
 		{"endpoint", plan.Endpoint},
 		{"to send", planned(&plan)},
-		{"left out", fmt.Sprintf("%d events", plan.LeftOut)},
+		{"left out", count(plan.LeftOut, "event")},
 	}
 	if plan.ToSend > 0 {
 		fields = append(fields, [2]string{"positions", fmt.Sprintf("%d to %d", plan.First, plan.Last)})
@@ -143,7 +143,8 @@ func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) 
 		}
 	}
 	if isTerminal(c.errOut) && !detach {
-		bar(c.errOut, r.Progress, "\n")
+		bar(c.errOut, r.Progress, "")
+		fmt.Fprintln(c.errOut)
 	}
 	if err := showReplay(ctx, c, r.ID); err != nil {
 		return err
@@ -152,7 +153,7 @@ func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) 
 		return errors.New("not all were delivered; 'tidings attempts --outcome failures' says why")
 	}
 	if r.Expired > 0 {
-		return fmt.Errorf("%d events of its range expired before they could be sent", r.Expired)
+		return fmt.Errorf("%s of its range expired before being sent", count(r.Expired, "event"))
 	}
 	return nil
 }

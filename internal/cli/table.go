@@ -12,6 +12,14 @@ import (
 	"golang.org/x/term"
 )
 
+// count says how many of something there are.
+func count(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // column is a column of a table. On a terminal that is too narrow, columns of rank 2 and
 // more are left out, those with the highest rank first; then columns are shortened to min
 // characters; then columns of rank 1 are left out.

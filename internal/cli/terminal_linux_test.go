@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +17,8 @@ import (
 )
 
 // onTerminal runs a command on a terminal of so many columns, and prints what it shows.
-// What differs from run to run is replaced: ids, ports and times.
+// What differs from run to run is replaced: ids, ports and times. What the environment
+// variable TYPED says is typed.
 func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: terminal COLUMNS COMMAND...")
@@ -44,6 +46,10 @@ func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	defer terminal.Close()
 	ended := time.AfterFunc(testtool.Allow(30*time.Second), func() { _ = cmd.Process.Kill() })
 	defer ended.Stop()
+	if typed := ts.Getenv("TYPED"); typed != "" {
+		_, err := io.WriteString(terminal, typed+"\n")
+		ts.Check(err)
+	}
 	text, _ := io.ReadAll(terminal) // it ends with an error where the command has ended
 	failed := cmd.Wait() != nil
 	_, err = io.WriteString(ts.Stdout(), steady(strings.ReplaceAll(string(text), "\r\n", "\n")))
@@ -59,17 +65,21 @@ var unsteady = []struct {
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
-	{regexp.MustCompile(`\b(now|\d+s ago|in \d+s)\b`), "SOON"},
+	{regexp.MustCompile(`\b(now|\d+[smh] ago|in \d+[smhd])\b`), "SOON"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
 	{regexp.MustCompile(`\b\d+(\.\d+)?(µs|ms|s)\b`), "TOOK"},
 	{regexp.MustCompile(`\b\d+\.\d\b`), "RATE"},
-	{regexp.MustCompile(` {2,}`), "  "}, // columns are as wide as what differs
+	{regexp.MustCompile(`, twice since its connection died`), ""}, // it may have been a new one
+	{regexp.MustCompile(`, context\.\w+ at`), ", EVENT at"},       // probes take types in turn
+	{regexp.MustCompile(`held by \S+`), "held by REPLICA"},
+	{regexp.MustCompile(`\r|\[[.#]+\][^\[\n]*`), ""}, // progress
+	{regexp.MustCompile(` {2,}`), "  "},              // columns are as wide as what differs
 }
 
-// steady replaces what differs from run to run.
+// steady replaces what differs from run to run, and leaves out repeated lines.
 func steady(text string) string {
 	for _, u := range unsteady {
 		text = u.what.ReplaceAllString(text, u.as)
 	}
-	return text
+	return strings.Join(slices.Compact(strings.SplitAfter(text, "\n")), "")
 }
