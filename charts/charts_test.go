@@ -69,6 +69,7 @@ func valuesFiles(t *testing.T) map[string]string {
 	for _, path := range paths {
 		files[strings.TrimSuffix(filepath.Base(path), "-values.yaml")] = path
 	}
+	files["beside"] = "../examples/beside/values.yaml"
 	return files
 }
 

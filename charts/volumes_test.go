@@ -26,8 +26,12 @@ var elsewhere = map[string]map[string]string{
 	"agentstack-secret": {"sqlConnection": "postgresql+asyncpg://agentstack@postgres.example.com/agentstack"},
 	"shop-database":     {"url": "postgres://shop@postgres.example.com/shop"},
 	"shop":              {"token": "0123456789abcdef0123456789abcdef"},
-	"s3":                {"access": "x", "secret": "x"},
-	"mcp":               {"key": "x", "secret": "x"},
+	"shop-webhooks": {
+		"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+		"shop":   "tdg_0123456789abcdef0123456789", "receiver": "tdg_fedcba9876543210fedcba9876",
+	},
+	"s3":  {"access": "x", "secret": "x"},
+	"mcp": {"key": "x", "secret": "x"},
 }
 
 // secretsOf are the Secrets among some objects, and those from elsewhere.

@@ -39,6 +39,13 @@ func TestVersionsAgree(t *testing.T) {
 	}
 	read(t, "../charts/tidings/Chart.yaml", &chart)
 	read(t, "compose.yaml", &compose)
+	var beside struct {
+		Services struct{ Relay struct{ Image string } }
+	}
+	read(t, "../examples/beside/compose.yaml", &beside)
+	if got, want := beside.Services.Relay.Image, compose.Services.Tidings.Image; got != want {
+		t.Errorf("image of the example %s, want %s", got, want)
+	}
 	if want := version(t); chart.AppVersion != want || compose.Services.Tidings.Image != "tidings-dev/tidings:"+want {
 		t.Errorf("chart %s, server %s, image of Compose %s", want, chart.AppVersion, compose.Services.Tidings.Image)
 	}

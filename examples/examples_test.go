@@ -3,7 +3,6 @@
 package examples_test
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -11,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +26,8 @@ import (
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+var receiverURL = regexp.MustCompile(`http://(127\.0\.0\.1|receiver):8080/webhook`)
 
 // relay runs a relay with the configuration of an example, until the test ends. It
 // returns the URL of its API and the webhooks that arrive.
@@ -47,7 +49,7 @@ func relay(t *testing.T, example string) (url string, webhooks <-chan tidings.Ev
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
-	text = bytes.Replace(text, []byte("http://127.0.0.1:8080/webhook"), []byte(receiver.URL), 1)
+	text = receiverURL.ReplaceAll(text, []byte(receiver.URL))
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
