@@ -174,7 +174,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s: no example is of this command: %q", cmd.CommandPath(), cmd.Example)
 		}
 		for line := range strings.Lines(cmd.Example) {
-			words := strings.Fields(strings.ReplaceAll(line, "'", ""))
+			words := strings.Fields(strings.NewReplacer("'", "", "$(", " ", ")", " ").Replace(line))
 			at := slices.Index(words, "tidings")
 			if at < 0 {
 				t.Errorf("%s: an example is of another program: %s", cmd.CommandPath(), line)
