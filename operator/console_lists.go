@@ -319,6 +319,7 @@ type eventPage struct {
 	Event        eventRow
 	Sum          string
 	Became       []became
+	More, First  string // pages of it
 	Again        string
 	Newer, Older string
 	Same         []eventRow
@@ -361,6 +362,17 @@ func (u *ui) event(a *asked) error {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[state], console.Word(state)))
 	}
 	v.Sum = strings.Join(parts, ", ")
+	page, _ := strconv.Atoi(a.URL.Query().Get("page"))
+	page = min(max(page, 1), (len(v.Became)+rowsShown-1)/rowsShown+1)
+	from := min((page-1)*rowsShown, len(v.Became))
+	to := min(from+rowsShown, len(v.Became))
+	if to < len(v.Became) {
+		v.More = "?page=" + strconv.Itoa(page+1)
+	}
+	if from > 0 {
+		v.First = a.URL.Path
+	}
+	x.Endpoints, v.Became = x.Endpoints[from:to], v.Became[from:to]
 	v.Again = a.page.URL("replays") + "?event=" + url.QueryEscape(x.Event.ID)
 	if x.Event.Sequence > 1 {
 		v.Older = a.page.URL("events", strconv.FormatInt(x.Event.Sequence-1, 10))

@@ -98,6 +98,7 @@ var varying = []struct {
 	{regexp.MustCompile(`version [0-9,]{9,}|<td class="n">[0-9,]{15,}`), "VERSION"},
 	{regexp.MustCompile(`\d+ of \d+<small>requests`), "N of M<small>requests"},
 	{regexp.MustCompile(`(Timestamp|Resource-Version): \d+`), "$1: N"},
+	{regexp.MustCompile(`\d+( of \d+)? in use by this process`), "N in use by this process"},
 	{regexp.MustCompile(`Body, \d+ bytes`), "Body, N bytes"},
 	{regexp.MustCompile(`(?m)^<p class="hint">It takes about DURATION\. </p>$`), ""}, // if there is a rate yet
 	// Probes go on meanwhile.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/relay"
 )
 
 // Event is an event in the operator API and the feed: the body of the webhook and
@@ -419,6 +418,18 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 	if err != nil {
 		return nil, err
 	}
+	attempts, err := s.attemptsOf(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{Sequence: e.Sequence, Limit: max(len(states), 1)})
+	if err != nil {
+		return nil, err
+	}
+	parked := make(map[string]*eventlog.Retry)
+	for i, r := range rows {
+		parked[r.Endpoint] = &rows[i]
+	}
 	for _, endpoint := range s.endpoints() {
 		x := Explained{Endpoint: endpoint.Name, Attempts: []Attempt{}}
 		var ok bool
@@ -431,7 +442,8 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 			continue
 		}
 		i := slices.IndexFunc(states, func(s *Endpoint) bool { return s.Name == endpoint.Name })
-		if err := s.explain(ctx, e, endpoint, states[i], gaps, &x); err != nil {
+		x.Attempts = append(x.Attempts, attempts[endpoint.Name]...)
+		if err := s.explain(ctx, e, parked[endpoint.Name], states[i], gaps, &x); err != nil {
 			return nil, err
 		}
 		out.Endpoints = append(out.Endpoints, x)
@@ -439,31 +451,54 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 	return out, nil
 }
 
-// attemptLimit is the maximum number of attempts in an explanation.
-const attemptLimit = 200
+const (
+	// attemptLimit is the maximum number of attempts of an endpoint in an explanation.
+	attemptLimit = 200
+	// attemptsAtOnce is how many attempts of an event are read at once; with more, each
+	// endpoint's are read on their own.
+	attemptsAtOnce = 10_000
+)
+
+// attemptsOf returns the latest attempts of an event by endpoint, oldest first.
+func (s *Service) attemptsOf(ctx context.Context, e tidings.Event) (map[string][]Attempt, error) {
+	all := make(map[string][]Attempt)
+	f := Filter{Event: strconv.FormatInt(e.Sequence, 10), Limit: attemptsAtOnce}
+	page, err := s.Attempts(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	if page.Next == 0 {
+		for _, a := range page.Items {
+			if len(all[a.Endpoint]) < attemptLimit {
+				all[a.Endpoint] = append(all[a.Endpoint], a)
+			}
+		}
+	} else {
+		for _, endpoint := range s.endpoints() {
+			f.Endpoint, f.Limit = endpoint.Name, attemptLimit
+			if page, err = s.Attempts(ctx, f); err != nil {
+				return nil, err
+			}
+			all[endpoint.Name] = page.Items
+		}
+	}
+	for _, attempts := range all {
+		slices.Reverse(attempts)
+	}
+	return all, nil
+}
 
 func (s *Service) explain(
-	ctx context.Context, e tidings.Event, endpoint relay.Endpoint, state *Endpoint, gaps []eventlog.Gap, x *Explained,
+	ctx context.Context, e tidings.Event, parked *eventlog.Retry, state *Endpoint, gaps []eventlog.Gap, x *Explained,
 ) error {
-	attempts, err := s.Attempts(ctx,
-		Filter{Endpoint: endpoint.Name, Event: strconv.FormatInt(e.Sequence, 10), Limit: attemptLimit})
-	if err != nil {
-		return err
-	}
-	x.Attempts = attempts.Items
-	slices.Reverse(x.Attempts)
-	rows, err := s.log().Parked(ctx, eventlog.ParkedFilter{Endpoint: endpoint.Name, Sequence: e.Sequence, Limit: 1})
-	if err != nil {
-		return err
-	}
 	switch {
-	case len(rows) > 0:
-		return s.explainParked(ctx, rows[0], x)
+	case parked != nil:
+		return s.explainParked(ctx, *parked, x)
 	case x.finished():
 	case settled(e, state):
 		x.Fate, x.Because = "settled", "the cursor has passed it, and no history of it is kept"
 		for _, g := range gaps {
-			if g.Reason != eventlog.GapLost && g.Endpoint == endpoint.Name &&
+			if g.Reason != eventlog.GapLost && g.Endpoint == x.Endpoint &&
 				g.From <= e.Sequence && e.Sequence <= g.To {
 				x.Fate, x.Because = "expired", "it expired before the endpoint could get it"
 			}

@@ -167,13 +167,39 @@ func Spark(s *Sparks) template.HTML {
 		}
 	}
 	var b strings.Builder
-	d := line(s.Delivered, max(greatest*1.1, 1e-9), width, height)
 	fmt.Fprintf(&b, `<svg class="spark" viewBox="0 0 %d %d" preserveAspectRatio="none" role="img" aria-label="%s">`+
-		`<path class="area" d="%sL%d %dL0 %dZ"/><path class="stroke" d="%s"/>`,
-		width, height, label, d, width, height, height, d)
-	fails(&b, s.Failed, width, height, 0.33)
+		`<path d="%sL%d %dL0 %dZ"/>`, width, height, label, small(s.Delivered, greatest*1.1, width, height), width, height,
+		height)
+	worst := 0.0
+	for _, v := range s.Failed {
+		worst = max(worst, v)
+	}
+	if worst > 0 {
+		b.WriteString(`<path class="fails" d="`)
+		for i, v := range s.Failed {
+			if v > 0 {
+				fmt.Fprintf(&b, "M%d %dV%d", i*width/len(s.Failed)+1, height-max(int(v/worst*height/3), 2), height)
+			}
+		}
+		b.WriteString(`"/>`)
+	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String()) //nolint:gosec // numbers
+}
+
+// small returns a path through values in whole units, without the middle of what is flat:
+// a page has many of them.
+func small(values []float64, top float64, width, height int) string {
+	at := func(i int) int { return height - int(min(values[i]/max(top, 1e-9), 1)*float64(height)) }
+	last := len(values) - 1
+	var b strings.Builder
+	for i := range values {
+		if i > 0 && i < last && at(i) == at(i-1) && at(i) == at(i+1) {
+			continue
+		}
+		fmt.Fprintf(&b, "%c%d %d", "ML"[min(i, 1)], i*width/max(last, 1), at(i))
+	}
+	return b.String()
 }
 
 // Timing are the steps of an attempt in microseconds; FirstByte counts from the
