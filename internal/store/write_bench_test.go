@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -130,5 +131,6 @@ func benchWrite(client *http.Client, url string) error {
 	if response.StatusCode != http.StatusCreated {
 		return fmt.Errorf("status %d", response.StatusCode)
 	}
-	return nil
+	_, err = io.Copy(io.Discard, response.Body) // otherwise, the connection can't be reused
+	return err
 }

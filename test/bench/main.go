@@ -66,7 +66,11 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&only, "only", "",
 		"one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
+	receiver := flag.Bool("receive", false, "be the receiver of another bench")
 	flag.Parse()
+	if *receiver {
+		return receive(ctx)
+	}
 	if *profile != "" {
 		f, err := os.Create(*profile)
 		if err != nil {
