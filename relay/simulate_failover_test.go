@@ -16,7 +16,7 @@ type standby struct {
 	written  int
 	staged   []tidings.Event
 	versions map[int]int
-	owed     map[string]int
+	owed     map[string]int // from which event on
 }
 
 // follow lets the standby catch up.
@@ -25,7 +25,7 @@ func (s *simulation) follow() {
 	defer s.cluster.mu.Unlock()
 	s.standby = standby{
 		time.Now(), s.Backup(), len(s.written), slices.Clone(s.staged),
-		maps.Clone(s.versions), maps.Clone(s.owed),
+		maps.Clone(s.versions), s.owedNow(),
 	}
 }
 
@@ -96,14 +96,16 @@ func (s *simulation) forget() {
 			s.restored[e.ID] = true
 		}
 	}
-	maps.Copy(s.owed, s.standby.owed)
+	for who, from := range s.standby.owed {
+		s.begins(who, from)
+	}
 	known := make(map[string]bool)
 	for name := range s.partitions() {
 		known[personality(name)] = true
 	}
 	for who := range s.settings {
 		if !known[who] { // it begins where the standby ended
-			s.owed[who] = s.standby.written
+			s.begins(who, s.standby.written)
 		}
 	}
 }

@@ -39,8 +39,7 @@ type simulation struct {
 	expired   map[string]int64        // at which position
 	restored  map[string]bool         // it had expired
 	dead      map[string]bool         // by endpoint and id, given up when the database lost that, too
-	owed      map[string]int          // from which event on an endpoint gets them
-	born      map[string]time.Time    // when it began there
+	owed      map[string][]beginning  // by endpoint, one after another
 	silences  map[string][2]time.Time // by process, from when to when
 	wandered  time.Duration           // what small jumps of the clock come to at the most
 	jumped    time.Duration           // by a big one
@@ -157,7 +156,7 @@ func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
 		versions: make(map[int]int), index: make(map[string]int), lost: make(map[string]bool),
 		expired:  make(map[string]int64),
 		restored: make(map[string]bool),
-		dead:     make(map[string]bool), owed: make(map[string]int), born: make(map[string]time.Time),
+		dead:     make(map[string]bool), owed: make(map[string][]beginning),
 		silences: make(map[string][2]time.Time),
 	}
 	for who := range moods {
@@ -222,9 +221,37 @@ func (s *simulation) noteNew() {
 	}
 	for who := range s.settings {
 		if !known[who] {
-			s.owed[who], s.born[who] = len(s.written), time.Now()
+			s.begins(who, len(s.written))
 		}
 	}
+}
+
+// beginning is the event from which on an endpoint gets them, since a time.
+type beginning struct {
+	at   time.Time
+	from int
+}
+
+func (s *simulation) begins(who string, from int) {
+	s.owed[who] = append(s.owed[who], beginning{time.Now(), from})
+}
+
+// owedAt is the event from which on an endpoint was to get them at a time.
+func (s *simulation) owedAt(who string, at time.Time) (from int) {
+	for _, b := range s.owed[who] {
+		if !b.at.After(at) {
+			from = b.from
+		}
+	}
+	return from
+}
+
+func (s *simulation) owedNow() map[string]int {
+	now := make(map[string]int)
+	for who := range moods {
+		now[who] = s.owedAt(who, time.Now())
+	}
+	return now
 }
 
 // divided notes that endpoints may have been divided into other partitions, or have
