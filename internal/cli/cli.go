@@ -135,7 +135,7 @@ token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
 		}},
 		{"look", "Look:", []*cobra.Command{
 			endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(), replaysCommand(),
-			tablesCommand(), keysCommand(),
+			problemsCommand(), statusCommand(), tablesCommand(), keysCommand(),
 		}},
 		{"act", "Act:", []*cobra.Command{
 			redeliverCommand(), replayCommand(), reloadCommand(), emitCommand(),

@@ -525,6 +525,8 @@ func TestServerShowsNoSecrets(t *testing.T) {
 		{"attempts"},
 		{"attempts", "--json"},
 		{"parked"},
+		{"problems"},
+		{"status"},
 		{"events", "--json"},
 		{"replays"},
 	} {

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-dev/tidings/operator"
+)
+
+func problemsCommand() *cobra.Command {
+	return operatorCommand(asReader, "problems", "What needs an operator, the most urgent first", "tidings problems",
+		exactly(0), func(ctx context.Context, c *client, _ []string) error {
+			var page operator.Page[operator.Problem]
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/problems", nil, nil, &page); printed || err != nil {
+				return err
+			}
+			if page.Items == nil {
+				return c.foreign("its answer is no list")
+			}
+			if len(page.Items) == 0 {
+				fmt.Fprintln(c.errOut, "no problems")
+				return nil
+			}
+			rows := make([][]string, len(page.Items))
+			for i, p := range page.Items {
+				count := ""
+				if p.Count > 0 {
+					count = strconv.FormatInt(p.Count, 10)
+				}
+				rows[i] = []string{p.Kind, p.Endpoint, p.Reason, count, c.cell(p.Since), c.cell(p.LostAt), p.Detail}
+			}
+			return newTable(c.out, []column{
+				{name: "problem"},
+				{name: "endpoint", min: 10},
+				{name: "reason", rank: 1, min: 8},
+				{name: "events", rank: 1},
+				{name: "since", rank: 2},
+				{name: "lost", rank: 2},
+				{name: "detail", rank: 3, min: 12},
+			}...).print(rows)
+		})
+}
+
+func statusCommand() *cobra.Command {
+	return operatorCommand(asReader, "status", "How the database, the replicas, the log and the configuration are doing",
+		"tidings status", exactly(0), func(ctx context.Context, c *client, _ []string) error {
+			var s operator.Status
+			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/status", nil, nil, &s); printed || err != nil {
+				return err
+			}
+			if s.Database.Kind == "" {
+				return c.foreign("its answer is no status")
+			}
+			c.printStatus(&s)
+			return nil
+		})
+}
+
+func (c *client) printStatus(s *operator.Status) {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(c.out, "%-14s%s\n", name, fmt.Sprintf(format, args...))
+	}
+	role := "primary"
+	if !s.Database.Primary {
+		role = "standby"
+	}
+	line("database", "%s %s, %s, %.1f ms, %d MiB", s.Database.Kind, s.Database.Version, role, s.Database.Latency*1000,
+		s.Database.Size>>20)
+	line("log", "positions %d to %d, %d events without a position yet", s.Log.Oldest, s.Log.Head, s.Log.Outbox)
+	line("retention", "%s", time.Duration(s.Log.Retention*float64(time.Second)))
+	for _, r := range s.Replicas {
+		line("replica", "%s, leases: %d", r.Name, r.Leases)
+	}
+	for _, source := range s.Sources {
+		line("table", "%s", strings.TrimSuffix(source.Table+" is "+source.State+": "+source.Detail, ": "))
+	}
+	config := s.Config
+	if config == nil {
+		return
+	}
+	line("configuration", "%s, in force since %s", strings.Join(config.Files, ", "), c.exact(config.Since))
+	if config.LastTry == nil {
+		return
+	}
+	for _, e := range config.LastTry.Errors {
+		where := ""
+		if e.File != "" {
+			where = fmt.Sprintf("%s:%d: ", e.File, e.Line)
+		}
+		line("refused", "%s%s", where, e.Message)
+	}
+	for _, key := range config.LastTry.NeedsRestart {
+		line("restart", "%s changed, and takes effect after a restart only", key)
+	}
+}
