@@ -109,6 +109,8 @@ func TestParkedRetriedAndDiscarded(t *testing.T) {
 		w.call("admin", "POST", path+"/pause", nil)
 		w.wants(act("retry", object{}), 200, `"count":2`, "endpoint crm is paused")
 		w.call("admin", "POST", path+"/resume", nil)
+		w.wants(w.call("admin", "GET", "/webhooks/actions?endpoint=crm", nil), 200, `"action":"retry"`,
+			`"action":"discard"`, `"comment":"sent by hand"`, `"by":"admin@example.com"`)
 		w.shows(path, `"parked":0,`)
 		if n := got(); n != 4 {
 			t.Errorf("%d updates arrived, want 4", n)
