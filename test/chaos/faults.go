@@ -32,6 +32,8 @@ const (
 	faultKill = "kill -9"
 	faultStop = "SIGSTOP, SIGCONT"
 	faultCut  = "replica cut off from the database"
+
+	faultReload = "reload: URL, partitions, patterns"
 )
 
 // narrow leaves out the updates.
@@ -48,8 +50,7 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 		{"SIGTERM", signal(syscall.SIGTERM), again, time.Second, true},
 		{faultStop, signal(syscall.SIGSTOP), signal(syscall.SIGCONT), 20 * time.Second, true},
 		{
-			"reload: URL, partitions, patterns", func(*server) error { return w.reload(random) },
-			nothing, time.Second, false,
+			faultReload, func(*server) error { return w.reload(random) }, nothing, time.Second, false,
 		},
 		{
 			"receiver down",
@@ -191,6 +192,9 @@ func (w *world) driveFaults(ctx context.Context, random *rand.Rand) {
 		}
 		w.mu.Lock()
 		w.faults[f.name]++
+		if f.name == faultReload {
+			w.reloads = append(w.reloads, span{from, time.Now()})
+		}
 		if f.disturbs {
 			w.trouble = append(w.trouble, span{from, time.Now()})
 		}

@@ -50,6 +50,7 @@ type arrival struct {
 	sequence int64
 	resource string
 	first    time.Time
+	again    time.Time // the second time, of a duplicate
 }
 
 // fault answers a request in a way that no receiver should.
@@ -184,14 +185,16 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	sequence, _ := strconv.ParseInt(request.Header.Get("tidings-sequence"), 10, 64) // 0 shows in the check
 	r.mu.Lock()
 	if known, ok := r.bodies[event.ID]; ok {
-		r.duplicates = append(r.duplicates, arrival{event.ID, sequence, event.Resource(), r.arrived[event.ID]})
+		r.duplicates = append(r.duplicates, arrival{
+			id: event.ID, sequence: sequence, resource: event.Resource(), first: r.arrived[event.ID], again: time.Now(),
+		})
 		if !bytes.Equal(known, body) {
 			r.different++
 		}
 	} else {
 		now := time.Now()
 		r.bodies[event.ID], r.arrived[event.ID] = body, now
-		r.order = append(r.order, arrival{event.ID, sequence, event.Resource(), now})
+		r.order = append(r.order, arrival{id: event.ID, sequence: sequence, resource: event.Resource(), first: now})
 	}
 	r.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)

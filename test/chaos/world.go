@@ -56,6 +56,7 @@ type world struct {
 	mu      sync.Mutex
 	faults  map[string]int
 	trouble []span         // when servers or their database were not well
+	reloads []span         // when an endpoint was divided into other partitions
 	acked   []acknowledged // what callers were told is done
 	failed  atomic.Int64   // writes that were not acknowledged
 	slow    atomic.Int64   // the slowest write that was, in nanoseconds
