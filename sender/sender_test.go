@@ -190,17 +190,12 @@ func TestFailures(t *testing.T) {
 		fmt.Fprint(c, "HTTP/1.1 500 Broken\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: 1\r\n")
 		hang(c)
 	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	for name, tt := range map[string]struct {
 		url     string
 		verdict tidings.Verdict
 		reason  string
 	}{
-		"nobody listens": {"http://" + closed.Addr().String(), tidings.Unreachable, tidings.ReasonConnect},
+		"nobody listens": {"http://127.0.0.1:1", tidings.Unreachable, tidings.ReasonConnect},
 		"no such host":   {"http://nowhere.invalid", tidings.Unreachable, tidings.ReasonDNS},
 		"no TLS": {
 			"https" + serve(t, func(c net.Conn) { fmt.Fprint(c, "hello") })[4:],
