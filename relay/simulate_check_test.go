@@ -44,10 +44,10 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 	before := make(map[string]*request) // delivered last
 	slices.SortStableFunc(requests, func(a, b *request) int { return a.ended.Compare(b.ended) })
 	for _, r := range requests {
-		owed := s.owedAt(who, r.began)
-		if from := s.owedAt(who, r.began.Add(-leaseTime)); s.index[r.event.ID] < min(owed, from) && !r.replay {
+		owed, earlier := s.owedAt(who, r.began), s.owedAt(who, r.began.Add(-leaseTime))
+		if from := min(owed.most, earlier.most); s.index[r.event.ID] < from && !r.replay {
 			complain("%s came at %v, although the endpoint had begun anew with number %d", r.event.ID,
-				s.at(r.began), min(owed, from)+1)
+				s.at(r.began), from+1)
 		}
 		if r.verdict != tidings.Delivered || r.ended.IsZero() {
 			continue
@@ -64,7 +64,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 			got[r.event.ID], before[r.event.ID] = true, r
 			continue
 		case s.dead[who+r.event.ID], s.restored[r.event.ID]:
-		case r.replay && s.index[r.event.ID] < owed: // an operator has it get what it was not owed
+		case r.replay && s.index[r.event.ID] < owed.from: // an operator has it get what it was not owed
 			got[r.event.ID], before[r.event.ID] = true, r
 			continue
 		case r.event.ResourceVersion < highest[r.event.Resource()] && !dead[r.event.ID] && !r.dead && who != "merging":
@@ -76,7 +76,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 	}
 	missed := s.missed(who)
 	newer := make(map[string]bool) // resources of which a later event is accounted for
-	for i := len(s.written) - 1; i >= s.owedAt(who, time.Now()); i-- {
+	for i := len(s.written) - 1; i >= s.owedAt(who, time.Now()).from; i-- {
 		e := s.written[i]
 		switch merged := who == "merging" && newer[e.Resource()]; {
 		case s.lost[e.ID] || merged:

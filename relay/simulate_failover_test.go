@@ -16,7 +16,7 @@ type standby struct {
 	written  int
 	staged   []tidings.Event
 	versions map[int]int
-	owed     map[string]int // from which event on
+	owed     map[string]beginning
 }
 
 // follow lets the standby catch up.
@@ -96,16 +96,16 @@ func (s *simulation) forget() {
 			s.restored[e.ID] = true
 		}
 	}
-	for who, from := range s.standby.owed {
-		s.begins(who, from)
+	for who, b := range s.standby.owed {
+		s.begins(who, b.from, b.most)
 	}
 	known := make(map[string]bool)
 	for name := range s.partitions() {
 		known[personality(name)] = true
 	}
 	for who := range s.settings {
-		if !known[who] { // it begins where the standby ended
-			s.begins(who, s.standby.written)
+		if !known[who] { // it begins where the standby's log ended, or with what is numbered next
+			s.begins(who, s.standby.written, s.standby.written-len(s.standby.staged))
 		}
 	}
 }

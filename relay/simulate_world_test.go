@@ -221,33 +221,34 @@ func (s *simulation) noteNew() {
 	}
 	for who := range s.settings {
 		if !known[who] {
-			s.begins(who, len(s.written))
+			s.begins(who, len(s.written), len(s.written))
 		}
 	}
 }
 
-// beginning is the event from which on an endpoint gets them, since a time.
+// beginning is the event from which on an endpoint has to get them since a time, and the
+// first that it may get.
 type beginning struct {
-	at   time.Time
-	from int
+	at         time.Time
+	from, most int
 }
 
-func (s *simulation) begins(who string, from int) {
-	s.owed[who] = append(s.owed[who], beginning{time.Now(), from})
+func (s *simulation) begins(who string, from, most int) {
+	s.owed[who] = append(s.owed[who], beginning{time.Now(), from, most})
 }
 
-// owedAt is the event from which on an endpoint was to get them at a time.
-func (s *simulation) owedAt(who string, at time.Time) (from int) {
+// owedAt is where an endpoint had begun at a time.
+func (s *simulation) owedAt(who string, at time.Time) (last beginning) {
 	for _, b := range s.owed[who] {
 		if !b.at.After(at) {
-			from = b.from
+			last = b
 		}
 	}
-	return from
+	return last
 }
 
-func (s *simulation) owedNow() map[string]int {
-	now := make(map[string]int)
+func (s *simulation) owedNow() map[string]beginning {
+	now := make(map[string]beginning)
 	for who := range moods {
 		now[who] = s.owedAt(who, time.Now())
 	}
