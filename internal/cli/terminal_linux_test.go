@@ -18,7 +18,7 @@ import (
 
 // onTerminal runs a command on a terminal of so many columns, and prints what it shows.
 // What differs from run to run is replaced: ids, ports and times. What the environment
-// variable TYPED says is typed.
+// variable TYPED says is typed, and Ctrl-C once what is shown matches UNTIL.
 func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: terminal COLUMNS COMMAND...")
@@ -50,12 +50,28 @@ func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 		_, err := io.WriteString(terminal, typed+"\n")
 		ts.Check(err)
 	}
-	text, _ := io.ReadAll(terminal) // it ends with an error where the command has ended
+	text := shown(terminal, ts.Getenv("UNTIL"))
 	failed := cmd.Wait() != nil
-	_, err = io.WriteString(ts.Stdout(), steady(strings.ReplaceAll(string(text), "\r\n", "\n")))
+	_, err = io.WriteString(ts.Stdout(), steady(strings.ReplaceAll(text, "\r\n", "\n")))
 	ts.Check(err)
 	if failed != neg {
 		ts.Fatalf("%s: failed is %v", strings.Join(args[1:], " "), failed)
+	}
+}
+
+// shown returns what a terminal shows until its command has ended.
+func shown(terminal io.ReadWriter, until string) string {
+	var text []byte
+	block, pattern := make([]byte, 4096), regexp.MustCompile(until)
+	for stopped := until == ""; ; {
+		n, err := terminal.Read(block)
+		if text = append(text, block[:n]...); err != nil {
+			return string(text)
+		}
+		if !stopped && pattern.Match(text) {
+			stopped = true
+			_, _ = terminal.Write([]byte{3})
+		}
 	}
 }
 
