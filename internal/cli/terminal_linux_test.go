@@ -89,6 +89,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`, context\.\w+ at`), ", EVENT at"},       // probes take types in turn
 	{regexp.MustCompile(`held by \S+`), "held by REPLICA"},
 	{regexp.MustCompile(`\r|\[[.#]+\][^\[\n]*`), ""}, // progress
+	{regexp.MustCompile(`takes about +TOOK\n`), ""},  // only if it is long
 	{regexp.MustCompile(` {2,}`), "  "},              // columns are as wide as what differs
 }
 

@@ -322,7 +322,7 @@ func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found pr
 		last[a.resource] = max(last[a.resource], a.sequence)
 	}
 	for _, a := range r.duplicates {
-		if !r.explained(a.first, w.trouble) && !(r.name == reloaded && divided(a.first, w.reloads)) {
+		if !r.explained(a.first, w.trouble) && (r.name != reloaded || !divided(a.first, w.reloads)) {
 			v.unexplained++
 			found.add("%s got position %d of %s again, without a reason; first at %s, then at %s", r.name, a.sequence,
 				a.resource, a.first.Format(time.StampMilli), a.again.Format(time.StampMilli))
