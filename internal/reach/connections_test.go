@@ -285,12 +285,7 @@ func TestFailuresOnTheWay(t *testing.T) {
 	oauth2 := func(url string) object {
 		return object{"oauth2": object{"client_id": "me", "client_secret": "hidden", "token_url": url}}
 	}
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
-	nobody := "http://" + closed.Addr().String()
+	const nobody = "http://127.0.0.1:1"
 	file := func(t *testing.T) string {
 		path := filepath.Join(t.TempDir(), "secret")
 		if err := os.WriteFile(path, []byte("hidden"), 0o600); err != nil {

@@ -90,8 +90,7 @@ func TestReasons(t *testing.T) {
 	}
 	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(untrusted.Close)
-	nobody := httptest.NewServer(nil)
-	nobody.Close()
+	const nobody = "http://127.0.0.1:1"
 	for name, test := range map[string]struct {
 		location string
 		want     resource.RemoteReason
@@ -115,7 +114,7 @@ func TestReasons(t *testing.T) {
 		"a page":                  {status(200), resource.RemoteUnusable},
 		"a banner":                {serve(t, func(c net.Conn) { fmt.Fprintln(c, banner) }), resource.RemoteUnreachable},
 		"nothing":                 {serve(t, func(net.Conn) {}), resource.RemoteUnreachable},
-		"nobody":                  {nobody.URL, resource.RemoteUnreachable},
+		"nobody":                  {nobody, resource.RemoteUnreachable},
 		"no such name":            {"http://nowhere.invalid", resource.RemoteUnreachable},
 		"TLS without trust":       {untrusted.URL, resource.RemoteUntrusted},
 		"TLS where there is none": {strings.Replace(status(200), "http:", "https:", 1), resource.RemoteUnreachable},
