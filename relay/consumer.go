@@ -104,9 +104,10 @@ func newConsumer(
 	c.order = newOrder(cursor.Sequence, c.endpoint.Coalesce)
 	if c.coalesces() {
 		// The last owner may have sent an event into which the first ones here are
-		// merged. To merge them in the same way, read everything it could have read
-		// before sending.
+		// merged. Read everything it could have read before sending, so that none
+		// of those is sent after it.
 		c.hold = r.tail.position()
+		c.order.sent = c.hold
 	}
 	c.health = newHealth(newPace(c.endpoint.MaxInFlight, c.endpoint.Timeout, last.Learned), now)
 	c.health.recall(last.Status, now)

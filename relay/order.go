@@ -16,17 +16,20 @@ import (
 // does no I/O and has no clock.
 type order struct {
 	coalesce tidings.Coalesce
-	lanes    map[string]*lane
-	fresh    rotation // lanes whose first event may be sent
-	due      rotation // the same for parked ones
-	loaded   int      // events of parked lanes
-	parked   parkedSet
-	window   window
-	ahead    []int64 // settled positions beyond what was read, sorted
-	dueTurn  bool    // the last event sent was a fresh one, so the next should be a due one
-	changes  int     // number of settlements; noted is how many the last Mark included
-	noted    int
-	probes   int // number of probes sent; the way they are picked alternates
+	// sent is the last position that the previous owner may have sent. Such an event
+	// absorbs no later one: whoever has handled its id would not hear of that.
+	sent    int64
+	lanes   map[string]*lane
+	fresh   rotation // lanes whose first event may be sent
+	due     rotation // the same for parked ones
+	loaded  int      // events of parked lanes
+	parked  parkedSet
+	window  window
+	ahead   []int64 // settled positions beyond what was read, sorted
+	dueTurn bool    // the last event sent was a fresh one, so the next should be a due one
+	changes int     // number of settlements; noted is how many the last Mark included
+	noted   int
+	probes  int // number of probes sent; the way they are picked alternates
 }
 
 // item is an event to be sent.
@@ -123,7 +126,7 @@ func (o *order) Add(e tidings.Event) (what added, other tidings.Event) {
 			o.window.add(it)
 			o.window.settle(last)
 			return replaced, last.event
-		case merged:
+		case merged && last.event.Sequence > o.sent:
 			o.passed(e.Sequence)
 			return mergedInto, last.event
 		}
@@ -158,7 +161,7 @@ func (o *order) MergeParked(rows []eventlog.Retry) (left []eventlog.Retry, gone 
 				gone = append(gone, merged{last.Event, r.Event})
 				left[n-1] = r
 				continue
-			default:
+			case last.Event.Sequence > o.sent:
 				gone = append(gone, merged{r.Event, last.Event})
 				continue
 			}

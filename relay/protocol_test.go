@@ -1,7 +1,10 @@
 package relay_test
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +16,7 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
+	"github.com/tidings-dev/tidings/relay"
 )
 
 // step is something that happens to a cluster.
@@ -174,4 +178,40 @@ func (c *cluster) state(t *testing.T) string {
 		fmt.Fprintf(&b, "; parked %s", r.Event.ID)
 	}
 	return b.String()
+}
+
+// A creation that the previous owner may have sent absorbs no update: a receiver that
+// has handled its id would not hear of the update.
+func TestCreationSentBeforeACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{Memory: eventlogtest.NewMemory()}
+		merging := endpoint("a", nil)
+		merging.Coalesce = tidings.CoalesceLatest
+		handled := make(map[string]bool)
+		news := 0
+		receiver := relay.SenderFunc(func(_ context.Context, a tidings.Attempt) tidings.Outcome {
+			if !handled[a.Event.ID] {
+				handled[a.Event.ID] = true
+				news++
+			}
+			time.Sleep(time.Second)
+			return delivered
+		})
+		first := c.start(t, receiver, merging)
+		created := event(1, 1)
+		created.Action = tidings.Created
+		c.Append(created)
+		synctest.Wait()
+		if news != 1 {
+			t.Fatalf("%d news before the crash, want the creation", news)
+		}
+		first.kill() // it does not hear the answer
+		c.Append(event(1, 2), event(1, 3))
+		merging.Sender = nil
+		c.start(t, receiver, merging)
+		time.Sleep(time.Minute)
+		if news != 2 || !handled["evt-1-3"] {
+			t.Errorf("the receiver handled %v, want the last update, too", slices.Sorted(maps.Keys(handled)))
+		}
+	})
 }
