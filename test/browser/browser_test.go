@@ -103,9 +103,11 @@ func (b *tab) until(what, expression string) {
 	}
 }
 
+// sees waits until the page has a text, and its scripts have begun.
 func (b *tab) sees(text string) {
 	b.Helper()
-	b.until("the page says "+text, fmt.Sprintf("document.body && document.body.innerText.includes(%q)", text))
+	b.until("the page says "+text, fmt.Sprintf(
+		"document.readyState === 'complete' && document.body.innerText.includes(%q)", text))
 }
 
 // press presses keys.
