@@ -6,11 +6,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/tidings-dev/tidings"
@@ -187,31 +189,35 @@ func TestCreationSentBeforeACrash(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory()}
 		merging := endpoint("a", nil)
 		merging.Coalesce = tidings.CoalesceLatest
+		var mu sync.Mutex
 		handled := make(map[string]bool)
-		news := 0
 		receiver := relay.SenderFunc(func(_ context.Context, a tidings.Attempt) tidings.Outcome {
-			if !handled[a.Event.ID] {
-				handled[a.Event.ID] = true
-				news++
-			}
+			mu.Lock()
+			handled[a.Event.ID] = true
+			mu.Unlock()
 			time.Sleep(time.Second)
 			return delivered
 		})
+		news := func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Sorted(maps.Keys(handled))
+		}
 		first := c.start(t, receiver, merging)
 		created := event(1, 1)
 		created.Action = tidings.Created
 		c.Append(created)
 		synctest.Wait()
-		if news != 1 {
-			t.Fatalf("%d news before the crash, want the creation", news)
+		if diff := cmp.Diff([]string{"evt-1-1"}, news()); diff != "" {
+			t.Fatalf("before the crash (-want +got):\n%s", diff)
 		}
 		first.kill() // it does not hear the answer
 		c.Append(event(1, 2), event(1, 3))
 		merging.Sender = nil
 		c.start(t, receiver, merging)
 		time.Sleep(time.Minute)
-		if news != 2 || !handled["evt-1-3"] {
-			t.Errorf("the receiver handled %v, want the last update, too", slices.Sorted(maps.Keys(handled)))
+		if diff := cmp.Diff([]string{"evt-1-1", "evt-1-3"}, news()); diff != "" {
+			t.Errorf("ids that the receiver handled (-want +got):\n%s", diff)
 		}
 	})
 }
