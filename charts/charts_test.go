@@ -313,7 +313,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			`webhook.endpoints.0.events: Invalid type. Expected: array, given: string`,
 			`at '/webhook/endpoints/0/events': got string, want array`,
 		}},
-		"unknown key of the HTTP client": {"webhook.endpoints[0].url=https://example.com,webhook.endpoints[0].http.tls_config.ca=x,webhook.endpoints[0].http.proxy=x", []string{
+		"unknown key of the HTTP client": {"webhook.endpoints[0].url=https://example.com," +
+			"webhook.endpoints[0].http.tls_config.ca=x,webhook.endpoints[0].http.proxy=x", []string{
 			`webhook.endpoints.0.http: Additional property proxy is not allowed`,
 			`at '/webhook/endpoints/0/http': additional properties 'proxy' not allowed`,
 		}},
@@ -330,7 +331,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 			"autoscaling.enabled=true",
 			[]string{"replicas, autoscaling: SQLite supports only one pod."},
 		},
-		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b,persistence.accessModes={ReadWriteOnce}", []string{
+		"replicas on a volume for one": {"replicas=2,database.url=postgres://a/b," +
+			"persistence.accessModes={ReadWriteOnce}", []string{
 			`persistence.accessModes: several pods read the file contents, which ["ReadWriteOnce"] does not ` +
 				`allow. Use a [ReadWriteMany] volume, or set config.files.s3 or replicas: 1`,
 		}},

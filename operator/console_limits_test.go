@@ -86,12 +86,14 @@ func TestConsoleHostilePages(t *testing.T) {
 	})
 	at := url.PathEscape(name)
 	for page, shows := range map[string]string{
-		"": "&lt;script&gt;", "?sort=name": "&lt;script&gt;", "endpoints/" + at: "&lt;script&gt;", "endpoints/other": "&lt;img",
+		"": "&lt;script&gt;", "?sort=name": "&lt;script&gt;",
+		"endpoints/" + at: "&lt;script&gt;", "endpoints/other": "&lt;img",
 		"events": "&lt;img", "events/event-1": "&lt;img", "events?resource=" + url.QueryEscape(id): "&lt;script&gt;",
 		"events?types=" + url.QueryEscape(hostile) + "&since=" + url.QueryEscape(hostile): "&lt;script&gt;",
 		"attempts": "&lt;img", "attempts?endpoint=" + url.QueryEscape(hostile): "&lt;img", "parked": "&lt;img",
-		"parked?endpoint=" + at + "&reason=" + url.QueryEscape(hostile): "&lt;img", "parked/retry?endpoint=" + at: "&lt;script&gt;",
-		"parked/discard?endpoint=" + at: "&lt;script&gt;", "replays?endpoint=" + at + "&what=dead&plan=1": "&lt;script&gt;",
+		"parked?endpoint=" + at + "&reason=" + url.QueryEscape(hostile): "&lt;img",
+		"parked/retry?endpoint=" + at:                                   "&lt;script&gt;",
+		"parked/discard?endpoint=" + at:                                 "&lt;script&gt;", "replays?endpoint=" + at + "&what=dead&plan=1": "&lt;script&gt;",
 		"replays?endpoint=" + url.QueryEscape(hostile) + "&what=all&plan=1": "&lt;script&gt;", "status": "&lt;img",
 		"events/" + url.PathEscape(hostile): "&lt;img", "endpoints/" + url.PathEscape(hostile): "&lt;img",
 		"endpoints/" + at + "/pause": "&lt;script&gt;",

@@ -202,7 +202,8 @@ func TestRefusalsFillNoLog(t *testing.T) {
 			w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "1"}})
 		}
 		w.waitFor("deliveries of others", func() bool { return accepted.Load() >= int64(pairs)/4 })
-		w.until("admin", "GET", "/webhooks/endpoints/refuses-all", nil, has(fmt.Sprintf(`"lag_events":%d,`, 2*pairs+1), `"parked":0,`))
+		w.until("admin", "GET", "/webhooks/endpoints/refuses-all", nil,
+			has(fmt.Sprintf(`"lag_events":%d,`, 2*pairs+1), `"parked":0,`))
 		if err := w.stop(); err != nil {
 			t.Error(err)
 		}

@@ -59,7 +59,8 @@ ids and times are those of the events, the signatures are new.`
 	f := cmd.Flags()
 	f.StringVar(&o.forwardTo, "forward-to", "", "`URL` of the program that gets the events")
 	f.StringSliceVar(&o.types, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
-	f.StringVar(&o.since, "since", "", "also events since that `TIME` (RFC 3339, or how long ago: 2h, 2d); else new ones only")
+	f.StringVar(&o.since, "since", "", "also events since that `TIME` (RFC 3339, or how long ago: 2h, 2d); "+
+		"without it only new ones")
 	choose(f, &o.format, "format", "thin, standard or cloudevents (default thin)", formatNames()...)
 	f.StringVar(&o.endpoint, "endpoint", "", "take patterns and format from the endpoint with that `NAME`")
 	f.StringVar(&o.record, "record", "", "append the events to that `FILE`")

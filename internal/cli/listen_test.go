@@ -81,6 +81,12 @@ func closedAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// waitFor waits until a command has printed a text.
+func (b *buffer) waitFor(t *testing.T, text string) {
+	t.Helper()
+	waitUntil(t, text, func() bool { return strings.Contains(b.String(), text) })
+}
+
 // waitUntil waits for a condition.
 func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
@@ -174,7 +180,7 @@ func runUntil(t *testing.T, cmd *exec.Cmd, text string) string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, text, func() bool { return strings.Contains(out.String(), text) })
+	out.waitFor(t, text)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
 	return out.String()
@@ -236,19 +242,19 @@ func TestListenOutlivesBothSides(t *testing.T) {
 		}
 	})
 
-	waitUntil(t, "a report that the server is away", func() bool { return strings.Contains(out.String(), "not connected") })
+	out.waitFor(t, "not connected")
 	p.start(t)
-	waitUntil(t, "the start", func() bool { return strings.Contains(out.String(), "following the events after position") })
+	out.waitFor(t, "following the events after position")
 	r.start(t)
 	p.publish(t, share)
 	waitUntil(t, "the first events", func() bool { return len(r.received()) > share/2 })
 	r.stop()
 	p.publish(t, share)
-	waitUntil(t, "a report that the program is down", func() bool { return strings.Contains(out.String(), "does not take it") })
+	out.waitFor(t, "does not take it")
 	p.kill()
 	r.start(t)
-	waitUntil(t, "the events that waited", func() bool { return strings.Contains(out.String(), ", after ") })
-	waitUntil(t, "a report that the server is away", func() bool { return strings.Contains(out.String(), "connection lost") })
+	out.waitFor(t, ", after ")
+	out.waitFor(t, "connection lost")
 	p.start(t)
 	for range 3 {
 		p.publish(t, share)

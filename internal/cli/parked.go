@@ -191,7 +191,8 @@ func changeParked(
 		if would.Count == 0 {
 			return printDone(c, done, &would)
 		}
-		if err := confirm(c.errOut, fmt.Sprintf("%s %s of endpoint %s?", title, count(would.Count, "event"), s.Endpoint)); err != nil {
+		question := fmt.Sprintf("%s %s of endpoint %s?", title, count(would.Count, "event"), s.Endpoint)
+		if err := confirm(c.errOut, question); err != nil {
 			return err
 		}
 	}

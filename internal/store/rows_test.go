@@ -46,8 +46,10 @@ func testRows(t *testing.T, s *store.Store) {
 	s.Exec(t, `CREATE TABLE mixed (id TEXT PRIMARY KEY, map TEXT, slice TEXT, struct TEXT, nested TEXT, pointer TEXT,
 		number BIGINT, time TIMESTAMP, bytes `+bytes+`, raw TEXT)`)
 	s.Exec(t, `INSERT INTO mixed VALUES
-		('1', '{"a":"1","b":"1"}', '["a","b","c"]', '{"A":"1","Deep":{"x":[1,2]}}', '{"Tags":{"t":"1"}}', 'one', 1, '2026-01-01 00:00:00', 'aaaa', '{"r":1}'),
-		('2', '{"c":"2"}', '["d"]', '{"B":"2","Deep":{"y":[3]}}', '{"Tags":{"u":"2"}}', 'two', 2, '2026-01-02 00:00:00', 'bb', '[2]'),
+		('1', '{"a":"1","b":"1"}', '["a","b","c"]', '{"A":"1","Deep":{"x":[1,2]}}', '{"Tags":{"t":"1"}}', 'one',
+			1, '2026-01-01 00:00:00', 'aaaa', '{"r":1}'),
+		('2', '{"c":"2"}', '["d"]', '{"B":"2","Deep":{"y":[3]}}', '{"Tags":{"u":"2"}}', 'two',
+			2, '2026-01-02 00:00:00', 'bb', '[2]'),
 		('3', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
 		('4', '{}', '[]', '{}', '{}', 'four', 4, '2026-01-04 00:00:00', 'c', '"4"')`)
 	var want []*mixed

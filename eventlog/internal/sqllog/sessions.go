@@ -14,10 +14,11 @@ const sessionColumns = "hash, proof, actor, user_id, role, address, since, used"
 // AddSession implements [eventlog.Sessions].
 func (t *Tables) AddSession(ctx context.Context, s eventlog.Session, idle, since time.Time) error {
 	table := t.schema + "tidings_sessions"
-	if _, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE used < $1 OR since < $2", micros(idle), micros(since)); err != nil {
+	_, err := t.Exec(ctx, "DELETE FROM "+table+" WHERE used < $1 OR since < $2", micros(idle), micros(since))
+	if err != nil {
 		return fmt.Errorf("remove old sessions: %w", err)
 	}
-	_, err := t.Exec(ctx, "INSERT INTO "+table+" ("+sessionColumns+") VALUES "+Placeholders(1, 8),
+	_, err = t.Exec(ctx, "INSERT INTO "+table+" ("+sessionColumns+") VALUES "+Placeholders(1, 8),
 		s.Key, s.Proof, s.User, s.UserID, s.Role, s.Address, micros(s.Since), micros(s.Used))
 	if err != nil {
 		return fmt.Errorf("add session: %w", err)
@@ -53,7 +54,8 @@ func (t *Tables) sessions(ctx context.Context, which string, args ...any) (found
 
 // UseSession implements [eventlog.Sessions].
 func (t *Tables) UseSession(ctx context.Context, key string, at time.Time) error {
-	_, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_sessions SET used = $2 WHERE hash = $1 AND used < $2", key, micros(at))
+	_, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_sessions SET used = $2 WHERE hash = $1 AND used < $2",
+		key, micros(at))
 	if err != nil {
 		return fmt.Errorf("note that a session is used: %w", err)
 	}
