@@ -178,6 +178,7 @@ func TestRateOfStrangers(t *testing.T) {
 // Large bodies take turns, those of one user and those of all; small ones don't
 // wait for them.
 func TestLargeBodiesTakeTurns(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	w := newWorld(t, map[string]any{"limits": object{"user_body_memory": "16MiB", "body_memory": "32MiB"}})
 	for _, as := range []string{"ann", "bob", "newcomer"} {

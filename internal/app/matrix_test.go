@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -142,6 +144,9 @@ func TestMatrix(t *testing.T) {
 	}
 	want := readMatrix(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
+		if settings["database_url"] != nil {
+			testtool.InAll(t)
+		}
 		w := newMatrix(t, settings)
 		rows := make(map[string]bool)
 		for _, c := range w.operations() {

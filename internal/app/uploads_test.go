@@ -117,6 +117,7 @@ func TestUploadsCountWhatIsKeptMeanwhile(t *testing.T) {
 
 // One user's uploads leave places for those of others.
 func TestUploadsOfOneUser(t *testing.T) {
+	testtool.InAll(t)
 	t.Parallel()
 	w := newWorld(t, map[string]any{"limits": object{"uploads": 3, "user_uploads": 2, "user_concurrent_requests": 1}})
 	for range 2 {
