@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	simulateSeeds   = flag.Uint64("simulate.seeds", uint64(testtool.Rounds(4)),
+	simulateSeeds = flag.Uint64("simulate.seeds", uint64(testtool.Rounds(4)),
 		"how many simulated runs of six hours; 1460 are a year")
 	simulateFirst   = flag.Uint64("simulate.first", 1, "the seed of the first run")
 	simulateWithout = flag.String("simulate.without", "", "kinds of trouble that are left out, with commas")
