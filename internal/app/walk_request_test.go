@@ -26,6 +26,13 @@ type sent struct {
 	astray bool // there is no such operation
 }
 
+// overlong reports whether net/http may refuse the request before it has read all of
+// its head. What the rest meets then, a reset, can overtake the answer.
+func (s sent) overlong() bool {
+	head, _, _ := strings.Cut(s.text, "\r\n\r\n")
+	return len(head) > 64<<10
+}
+
 // request draws a request.
 func (w *walk) request() sent {
 	w.Helper()

@@ -125,7 +125,7 @@ func (w *walk) walk() {
 	}
 	a, err := w.send(s)
 	if err != nil {
-		if !s.hurry {
+		if !s.hurry && !s.overlong() {
 			w.complain(s, a, "no answer: %v", err)
 		}
 		if s.method != http.MethodGet {
