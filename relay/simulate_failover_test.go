@@ -103,9 +103,13 @@ func (s *simulation) forget() {
 	for name := range s.partitions() {
 		known[personality(name)] = true
 	}
+	first := s.standby.written // of those that are numbered next
+	for _, e := range s.standby.staged {
+		first = min(first, s.index[e.ID])
+	}
 	for who := range s.settings {
-		if !known[who] { // it begins where the standby's log ended, or with what is numbered next
-			s.begins(who, s.standby.written, s.standby.written-len(s.standby.staged))
+		if !known[who] { // it begins where the standby's log ended
+			s.begins(who, s.standby.written, first)
 		}
 	}
 }
