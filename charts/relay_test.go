@@ -159,7 +159,7 @@ func TestDocumentedRelayValues(t *testing.T) {
 			for i, arg := range check {
 				check[i] = strings.TrimPrefix(arg, "--config=")
 			}
-			if out, err := tidings(t.Context(), check); err != nil || !strings.Contains(out, "valid, 1 webhook endpoints") {
+			if out, err := tidings(t.Context(), check); err != nil || !strings.Contains(out, "valid, 1 webhook endpoint\n") {
 				t.Errorf("%q: %v\n%s", check, err, out)
 			}
 		})

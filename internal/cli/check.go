@@ -33,8 +33,8 @@ func checkCommand() *cobra.Command {
 				return err
 			}
 			c.out, c.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
-			fmt.Fprintf(c.out, "%s: valid, %d webhook endpoints\n", strings.Join(args, " and "),
-				len(cfg.Webhook.Endpoints))
+			fmt.Fprintf(c.out, "%s: valid, %s\n", strings.Join(args, " and "),
+				count(int64(len(cfg.Webhook.Endpoints)), "webhook endpoint"))
 			if err := printEndpoints(c.out, &cfg); err != nil {
 				return err
 			}

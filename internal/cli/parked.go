@@ -211,7 +211,7 @@ func printDone(c *client, done string, out *operator.ParkedDone) error {
 	if _, err := fmt.Fprintln(c.out, text); err != nil {
 		return err
 	}
-	if out.WaitsBecause != "" {
+	if out.WaitsBecause != "" && out.Count > 0 {
 		fmt.Fprintf(c.errOut, "they wait: %s\n", out.WaitsBecause)
 	}
 	return nil
