@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // Every values file is installed, upgraded, rolled back and uninstalled with both
@@ -150,7 +151,7 @@ func TestReleaseServes(t *testing.T) {
 			n := c.startNode(namespace, "release-tidings:127.0.0.1")
 			defer n.stop()
 			first, second := newReceiver(t), newReceiver(t)
-			address := freeAddress(t)
+			address := testtool.FreeAddress(t)
 			_, port, err := net.SplitHostPort(address)
 			if err != nil {
 				t.Fatal(err)

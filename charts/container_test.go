@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // commit is what the image was built from.
@@ -125,7 +126,7 @@ func template(t *testing.T, objects []object) object {
 // swapped, and finishes what is under way when it is told to stop.
 func TestContainerAsTheChartStartsIt(t *testing.T) {
 	first, second := newReceiver(t), newReceiver(t)
-	address := freeAddress(t)
+	address := testtool.FreeAddress(t)
 	rendered := func(more ...string) []object {
 		set := append([]string{
 			"config.listen=" + address, "config.shutdown_delay=1s",
@@ -199,7 +200,7 @@ func TestContainersRollingUpdate(t *testing.T) {
 	}
 	r := newReceiver(t)
 	serve := func(name string) *server {
-		address := freeAddress(t)
+		address := testtool.FreeAddress(t)
 		objects := render(t, "helm", "--set-string", strings.Join([]string{
 			"config.listen=" + address, "config.shutdown_delay=2s", "database.url=" + url,
 			"webhook.endpoints[0].url=" + r.URL,

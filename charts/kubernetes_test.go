@@ -43,7 +43,7 @@ const clusterToken = "cluster-admin-token"
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	folder := t.TempDir()
-	etcd, peers, address := freeAddress(t), freeAddress(t), freeAddress(t)
+	etcd, peers, address := testtool.FreeAddress(t), testtool.FreeAddress(t), testtool.FreeAddress(t)
 	start(t, "etcd", exec.Command("etcd", "--data-dir", filepath.Join(folder, "etcd"),
 		"--listen-client-urls", "http://"+etcd, "--advertise-client-urls", "http://"+etcd,
 		"--listen-peer-urls", "http://"+peers, "--initial-advertise-peer-urls", "http://"+peers, "--initial-cluster",

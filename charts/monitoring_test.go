@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -256,12 +255,7 @@ func startPrometheus(t *testing.T, target string) (url string) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := testtool.FreeAddress(t)
 	var log bytes.Buffer
 	cmd := exec.Command(testtool.Path(t, "prometheus"), "--config.file", file, "--storage.tsdb.path",
 		filepath.Join(folder, "data"), "--web.listen-address", address)

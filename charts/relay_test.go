@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -50,15 +49,11 @@ func TestRelayBesideAgentStack(t *testing.T) {
 		webhooks <- r.Header.Get("Authorization") + " " + string(body)
 	}))
 	defer receiver.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
+	address := testtool.FreeAddress(t)
 
 	objects := render(t, "helm", "--values", valuesFiles(t)["agent-stack"], "--set-string", strings.Join([]string{
 		"database.existingSecret=", "database.url=" + strings.Replace(url, "://", "+asyncpg://", 1),
-		"webhook.endpoints[0].url=" + receiver.URL, "config.listen=" + listener.Addr().String(),
+		"webhook.endpoints[0].url=" + receiver.URL, "config.listen=" + address,
 		"config.data_dir=" + t.TempDir(),
 	}, ","))
 	job := podOf(find(t, objects, "Job", "-attach"))
@@ -81,7 +76,7 @@ func TestRelayBesideAgentStack(t *testing.T) {
 	}()
 	deadline := time.Now().Add(testtool.Allow(patience))
 	for status := 0; status != http.StatusOK; <-time.After(50 * time.Millisecond) {
-		if response, err := http.Get("http://" + listener.Addr().String() + "/readyz"); err == nil {
+		if response, err := http.Get("http://" + address + "/readyz"); err == nil {
 			response.Body.Close()
 			status = response.StatusCode
 		}

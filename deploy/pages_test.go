@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // blocks are the commands that a page of docs shows.
@@ -117,12 +119,7 @@ func TestSystemd(t *testing.T) {
 	output(t, "make", "-C", "..", "binary", "OUT="+binary)
 	output(t, "podman", "cp", binary, machine+":/srv/tidings")
 	output(t, "podman", "cp", ".", machine+":/srv/deploy")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := testtool.FreeAddress(t)
 	sh("mkdir -p /etc/systemd/system/tidings.service.d && printf '[Service]\\nEnvironment=TIDINGS_LISTEN=" + address +
 		"\\n' > /etc/systemd/system/tidings.service.d/test.conf")
 
@@ -144,7 +141,8 @@ func TestSystemd(t *testing.T) {
 			arrived <- r.URL.Path
 		}),
 	}
-	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _ = receiver.Serve(l) }()

@@ -4,7 +4,6 @@ package examples_test
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -53,15 +52,11 @@ func relay(t *testing.T, example string) (url string, webhooks <-chan tidings.Ev
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
+	address := testtool.FreeAddress(t)
 
 	ctx, stop := context.WithCancel(t.Context())
 	cmd := cli.Command()
-	cmd.SetArgs([]string{"relay", "--config", file, "--listen", listener.Addr().String(), "--data-dir", t.TempDir()})
+	cmd.SetArgs([]string{"relay", "--config", file, "--listen", address, "--data-dir", t.TempDir()})
 	cmd.SetErr(t.Output())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.ExecuteContext(ctx) }()
@@ -71,7 +66,7 @@ func relay(t *testing.T, example string) (url string, webhooks <-chan tidings.Ev
 			t.Error(err)
 		}
 	})
-	url = "http://" + listener.Addr().String()
+	url = "http://" + address
 	for deadline := time.Now().Add(testtool.Allow(30 * time.Second)); ; <-time.After(20 * time.Millisecond) {
 		response, err := http.Get(url + "/readyz")
 		if err == nil {

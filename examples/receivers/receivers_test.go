@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -68,7 +67,7 @@ type receiver struct {
 
 func newReceiver(t *testing.T, language string) *receiver {
 	t.Helper()
-	address := freeAddress(t)
+	address := testtool.FreeAddress(t)
 	return &receiver{address: address, command: languages[language](t, address), env: append(os.Environ(),
 		"LISTEN="+address, "WEBHOOK_SECRET="+secret, "OBSERVE=1", "STATE="+filepath.Join(t.TempDir(), "state"),
 		"PHP_CLI_SERVER_WORKERS=8",
@@ -203,7 +202,7 @@ func serve(t *testing.T, endpoint string) *server {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := testtool.FreeAddress(t)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	cmd := cli.Command()
 	cmd.SetArgs([]string{"serve", "--config", file, "--listen", address, "--data-dir", filepath.Join(folder, "data")})
@@ -281,16 +280,6 @@ func (s *server) change(t *testing.T, n int) (ids []string) {
 	}
 	s.changes = len(page.Items)
 	return ids
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func waitFor(t *testing.T, what string, check func() error) {

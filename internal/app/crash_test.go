@@ -21,7 +21,6 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/child"
-	"github.com/tidings-dev/tidings/internal/testdb"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
@@ -87,7 +86,7 @@ type process struct {
 
 func newProcess(t *testing.T, settings map[string]any) *process {
 	t.Helper()
-	port, err := testdb.FreePort()
+	port, err := testtool.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/child"
-	"github.com/tidings-dev/tidings/internal/testdb"
 	"github.com/tidings-dev/tidings/internal/testtls"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
@@ -53,7 +52,7 @@ func newFrontend(t *testing.T, kind, config, upstream string, ca *testtls.CA) *f
 		name = kind
 	}
 	program := testtool.Path(t, name)
-	free, err := testdb.FreePort()
+	free, err := testtool.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

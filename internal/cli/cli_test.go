@@ -3,7 +3,6 @@ package cli_test
 import (
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -132,12 +131,9 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 
 // freeAddress is an address that nobody listens on.
 func freeAddress(e *testscript.Env) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	e.Setenv("ADDRESS", l.Addr().String())
-	return l.Close()
+	port, err := testtool.FreePort()
+	e.Setenv("ADDRESS", "127.0.0.1:"+strconv.Itoa(port))
+	return err
 }
 
 // stranger starts another server than Tidings, and sets STRANGER to its address: it

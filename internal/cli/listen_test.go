@@ -42,7 +42,7 @@ func newLocalReceiver(t *testing.T, secret string) *localReceiver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &localReceiver{address: closedAddress(t)}
+	r := &localReceiver{address: testtool.FreeAddress(t)}
 	r.handler = receive.New(verifier, func(_ context.Context, e tidings.Event) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -69,16 +69,6 @@ func (r *localReceiver) received() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.got)
-}
-
-func closedAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // waitFor waits until a command has printed a text.
@@ -223,7 +213,7 @@ func TestListenOutlivesBothSides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &publisher{address: closedAddress(t), folder: folder, program: name}
+	p := &publisher{address: testtool.FreeAddress(t), folder: folder, program: name}
 	r := newLocalReceiver(t, strings.TrimSpace(string(secret)))
 	record := filepath.Join(folder, "events.jsonl")
 	var out buffer

@@ -25,7 +25,7 @@ func PgBouncer(tb testing.TB, database, mode string, settings ...string) string 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	port, err := FreePort()
+	port, err := testtool.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -32,7 +32,7 @@ const s3Time = 20 * time.Second
 func S3(tb testing.TB) *Bucket {
 	tb.Helper()
 	program := testtool.Path(tb, "versitygw")
-	port, err := FreePort()
+	port, err := testtool.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}

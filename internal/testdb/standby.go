@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // Standby starts a synchronous streaming standby of this server: a change is
@@ -54,7 +56,7 @@ func (s *Server) NewStandby() (*Server, error) {
 		err = os.Chown(folder, uid, gid)
 	}
 	if err == nil {
-		standby.port, err = FreePort()
+		standby.port, err = testtool.FreePort()
 	}
 	return standby, err
 }

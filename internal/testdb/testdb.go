@@ -8,7 +8,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -52,7 +51,7 @@ func start(arguments ...string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{folder: folder, binary: bin, arguments: arguments}
-	if s.port, err = FreePort(); err != nil {
+	if s.port, err = testtool.FreePort(); err != nil {
 		return nil, err
 	}
 	if err := s.init(); err != nil {
@@ -226,26 +225,6 @@ func binaries() (string, error) {
 	}
 	return filepath.Dir(path), nil
 }
-
-// FreePort returns a port of loopback that nobody listens on and that this process did
-// not get before.
-func FreePort() (int, error) {
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if _, taken := ports.LoadOrStore(port, true); !taken {
-			return port, nil
-		}
-	}
-}
-
-// ports are those that were handed out, perhaps to a program that has not bound its own
-// yet.
-var ports sync.Map
 
 var (
 	shared    = sync.OnceValues(func() (*Server, error) { return start("-c", "fsync=off", "-c", "full_page_writes=off") })

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/child"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // server is a tidings process of its own.
@@ -40,14 +40,11 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/tidings").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build: %w: %s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testtool.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return nil, err
-	}
+	address := "127.0.0.1:" + strconv.Itoa(port)
 	var endpoints []any
 	for _, url := range receivers {
 		endpoints = append(endpoints, map[string]any{"url": url})

@@ -12,7 +12,6 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -29,6 +28,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 const (
@@ -174,13 +174,12 @@ func newWorld(
 }
 
 func (w *world) newServer(name, binary string) (*server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testtool.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: name, binary: binary, address: l.Addr().String(), file: filepath.Join(w.folder, name+".yaml")}
-	if err := l.Close(); err != nil {
-		return nil, err
+	s := &server{
+		name: name, binary: binary, address: "127.0.0.1:" + strconv.Itoa(port), file: filepath.Join(w.folder, name+".yaml"),
 	}
 	s.settings = map[string]any{
 		"listen": s.address, "data_dir": filepath.Join(w.folder, "data"), "shutdown_timeout": "5s",
