@@ -151,6 +151,7 @@ dist: bin/helm ## build a release in dist: binaries, completions, man pages, the
 
 vet: ## run go vet and check formatting
 	go vet ./...
+	go -C test/bench/river vet .
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 
 lint: ## run golangci-lint and, if its database can be reached, govulncheck

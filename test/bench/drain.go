@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -10,12 +11,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/bench"
+	"github.com/tidings-dev/tidings/internal/child"
 	"github.com/tidings-dev/tidings/relay"
 )
 
@@ -33,10 +39,25 @@ func (u *usage) String() string {
 	return text
 }
 
+// contender is a way of delivering events that drain measures.
+type contender struct {
+	name string
+	// prepare gets ready to deliver to the receiver; run then delivers all.
+	prepare func(ctx context.Context, round int) (run func() error, err error)
+	// pid is the process that delivers; nil means this one.
+	pid func() int
+	// end stops what prepare started; nil if there is nothing to stop.
+	end   func() error
+	usage usage
+}
+
+const ourselves = "relay with history"
+
 // drain measures how fast a backlog reaches one endpoint and what that costs, beside
-// two clients of net/http that keep nothing: one that sends the same body again and
-// again, and one with a new body, the headers of a webhook and a time limit each time.
-// The receiver is another process. The runs take turns.
+// clients of net/http that store nothing: one that sends the same body again and again,
+// one with a new body, the headers of a webhook and a time limit each time, and one
+// with a goroutine for each event; and on PostgreSQL, beside a job queue with a job for
+// each. The receiver is another process. The runs take turns.
 func drain(ctx context.Context, d database, events int) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -56,44 +77,130 @@ func drain(ctx context.Context, d database, events int) (err error) {
 		}
 		_, server = statOf(backend)
 	}
-	var same, fresh, ours usage
+	contenders := append(clients(receiver, events), &contender{
+		name: ourselves,
+		prepare: func(ctx context.Context, round int) (func() error, error) {
+			return prepareDrain(ctx, h.Log, h.DB, fmt.Sprint("drain", round), receiver, events)
+		},
+	})
+	if d.url != "" {
+		contenders = append(contenders, riverQueue(d, receiver, events))
+	}
 	for round := range drainRounds {
-		for _, one := range []struct {
-			usage   *usage
-			prepare func() (run func() error, err error)
-		}{
-			{&same, func() (func() error, error) { return func() error { return postSame(ctx, receiver.url, events) }, nil }},
-			{&fresh, func() (func() error, error) { return func() error { return postFresh(ctx, receiver.url, events) }, nil }},
-			{&ours, func() (func() error, error) {
-				return prepareDrain(ctx, h.Log, h.DB, fmt.Sprint("drain", round), receiver, events)
-			}},
-		} {
-			run, err := one.prepare()
-			if err != nil {
-				return err
-			}
-			if err := one.usage.measure(run, receiver.cmd.Process.Pid, server, events); err != nil {
-				return err
-			}
-			if one.usage != &ours {
-				if err := receiver.wait(ctx, events); err != nil {
-					return err
-				}
+		for _, c := range contenders {
+			if err := c.compete(ctx, round, receiver.cmd.Process.Pid, server, events); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
 	}
-	d.report("%d events, a client that sends the same body: %s", events, &same)
-	d.report("%d events, a client with new bodies and headers: %s", events, &fresh)
-	d.report("%d events, relay with history: %s", events, &ours)
-	d.report("relay relative to the client with new bodies: rate %.2f, CPU of the sender %.2f",
-		median(ours.rate)/median(fresh.rate), median(ours.sender)/median(fresh.sender))
+	reportDrain(d, events, contenders)
 	return nil
 }
 
+// reportDrain prints the figures of all, and of ours relative to others.
+func reportDrain(d database, events int, contenders []*contender) {
+	ours := contenders[slices.IndexFunc(contenders, func(c *contender) bool { return c.name == ourselves })].usage
+	total := func(u usage) float64 { return median(u.sender) + median(u.database) }
+	for _, c := range contenders {
+		d.report("%d events, %s: %s", events, c.name, &c.usage)
+		if c.name != ourselves {
+			d.report("  relay relative to it: rate %.2f, CPU of the sender %.2f, with the database %.2f",
+				median(ours.rate)/median(c.usage.rate), median(ours.sender)/median(c.usage.sender),
+				total(ours)/total(c.usage))
+		}
+	}
+}
+
+// clients are programs that post without a database.
+func clients(receiver *receiverProcess, events int) []*contender {
+	var all []*contender
+	for _, c := range []struct {
+		name string
+		post func(ctx context.Context, url string, events int) error
+	}{
+		{"a client that sends the same body", postSame},
+		{"a client with new bodies and headers", postFresh},
+		{"a goroutine for each event, one client", postTasks},
+	} {
+		all = append(all, &contender{
+			name: c.name,
+			prepare: func(ctx context.Context, _ int) (func() error, error) {
+				return func() error {
+					return errors.Join(c.post(ctx, receiver.url, events), receiver.wait(ctx, events))
+				}, nil
+			},
+		})
+	}
+	return all
+}
+
+// riverQueue is River, in a process of its own.
+func riverQueue(d database, receiver *receiverProcess, events int) *contender {
+	var cmd *exec.Cmd
+	var in io.WriteCloser
+	binary := filepath.Join(d.folder, "river")
+	return &contender{
+		name: "River with a job for each event",
+		prepare: func(ctx context.Context, _ int) (run func() error, err error) {
+			if err := os.MkdirAll(d.folder, 0o700); err != nil {
+				return nil, err
+			}
+			build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+			build.Dir = filepath.Join("test", "bench", "river")
+			if text, err := build.CombinedOutput(); err != nil {
+				return nil, fmt.Errorf("build: %w: %s", err, text)
+			}
+			cmd = exec.CommandContext(ctx, binary, d.url, receiver.url, strconv.Itoa(events))
+			cmd.Stderr = os.Stderr
+			child.EndWithUs(cmd, syscall.SIGKILL)
+			if in, err = cmd.StdinPipe(); err != nil {
+				return nil, err
+			}
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				return nil, err
+			}
+			lines := bufio.NewReader(out)
+			if _, err := lines.ReadString('\n'); err != nil { // ready
+				return nil, err
+			}
+			return func() error {
+				if _, err := io.WriteString(in, "\n"); err != nil {
+					return err
+				}
+				_, err := lines.ReadString('\n') // done
+				return errors.Join(err, receiver.wait(ctx, events))
+			}, nil
+		},
+		pid: func() int { return cmd.Process.Pid },
+		end: func() error { return errors.Join(in.Close(), cmd.Wait()) },
+	}
+}
+
+// compete runs once, and adds what it takes.
+func (c *contender) compete(ctx context.Context, round, receiver, server, events int) error {
+	run, err := c.prepare(ctx, round)
+	if err != nil {
+		return err
+	}
+	sender := os.Getpid()
+	if c.pid != nil {
+		sender = c.pid()
+	}
+	err = c.usage.measure(run, sender, receiver, server, events)
+	if c.end != nil {
+		err = errors.Join(err, c.end())
+	}
+	return err
+}
+
 // measure adds what a run takes.
-func (u *usage) measure(run func() error, receiver, server, events int) error {
+func (u *usage) measure(run func() error, sender, receiver, server, events int) error {
 	cpu := func() [3]float64 {
-		all := [3]float64{cpuOf(os.Getpid(), false), cpuOf(receiver, false)}
+		all := [3]float64{cpuOf(sender, false), cpuOf(receiver, false)}
 		if server != 0 {
 			all[2] = cpuOf(server, true)
 		}
@@ -139,6 +246,26 @@ func postFresh(ctx context.Context, url string, events int) error {
 	wg.Wait()
 	close(errs)
 	return <-errs
+}
+
+// postTasks begins a goroutine for each event at once, as programs do that send
+// webhooks after a commit; the client's connections are the limit.
+func postTasks(ctx context.Context, url string, events int) error {
+	c := client()
+	defer c.CloseIdleConnections()
+	var wg sync.WaitGroup
+	errs := make(chan error, events)
+	for range events {
+		wg.Go(func() { errs <- postEvent(ctx, c, url) })
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func postEvent(ctx context.Context, c *http.Client, url string) error {
