@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -101,7 +102,11 @@ func drain(ctx context.Context, d database, events int) (err error) {
 func reportDrain(d database, events int, contenders []*contender) {
 	ours := contenders[slices.IndexFunc(contenders, func(c *contender) bool { return c.name == ourselves })].usage
 	total := func(u usage) float64 { return median(u.sender) + median(u.database) }
+	var bars []bar
 	for _, c := range contenders {
+		d.results.add(d, "Drain/"+c.name, []string{"events/s", "sender-µs/event", "receiver-µs/event", "database-µs/event"},
+			c.usage.rate, c.usage.sender, c.usage.receiver, c.usage.database)
+		bars = append(bars, bar{c.name, []float64{median(c.usage.sender), median(c.usage.database)}})
 		d.report("%d events, %s: %s", events, c.name, &c.usage)
 		if c.name != ourselves {
 			d.report("  relay relative to it: rate %.2f, CPU of the sender %.2f, with the database %.2f",
@@ -109,6 +114,8 @@ func reportDrain(d database, events int, contenders []*contender) {
 				total(ours)/total(c.usage))
 		}
 	}
+	d.results.chart("drain-"+strings.ToLower(d.name)+".svg", "µs of CPU time per delivery, "+d.name,
+		[]string{"sender", "database"}, bars)
 }
 
 // clients are programs that post without a database.

@@ -34,6 +34,7 @@ type database struct {
 	name string
 	// url is of PostgreSQL; empty for SQLite in the folder.
 	url, folder string
+	results     *results
 }
 
 // schema goes before the names of tables.
@@ -65,6 +66,7 @@ func run(ctx context.Context) (err error) {
 	on := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
 	flag.StringVar(&only, "only", "",
 		"one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
+	to := flag.String("results", "", "write the figures, for benchstat, and charts to `FOLDER`")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	receiver := flag.Bool("receive", false, "be the receiver of another bench")
 	flag.Parse()
@@ -105,6 +107,10 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	fmt.Printf("%s, %d CPUs\n", runtime.Version(), runtime.NumCPU())
+	all := &results{charts: make(map[string]string)}
+	if *to != "" {
+		defer func() { err = errors.Join(err, all.write(*to)) }()
+	}
 	for _, m := range measurements {
 		if only != "" && m.name != only {
 			continue
@@ -113,7 +119,7 @@ func run(ctx context.Context) (err error) {
 			if *on != "" && !strings.EqualFold(*on, name) {
 				continue
 			}
-			d := database{name: name, folder: filepath.Join(folder, m.name+name)}
+			d := database{name: name, folder: filepath.Join(folder, m.name+name), results: all}
 			if name == "PostgreSQL" {
 				if d.url, err = server.Create(strings.ToLower("bench_" + m.name)); err != nil {
 					return err

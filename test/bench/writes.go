@@ -76,6 +76,10 @@ func writes(ctx context.Context, d database) (err error) {
 		}
 		told = append(told, n)
 	}
+	units := []string{"writes/s"}
+	d.results.add(d, "Writes/without events", units, without)
+	d.results.add(d, "Writes/with events", units, with)
+	d.results.add(d, "Writes/with three live endpoints", units, told)
 	d.report("writes: %.0f/s without events; with events %.2f of that; with three live endpoints too %.2f",
 		median(without), median(with)/median(without), median(told)/median(without))
 	return stop()
