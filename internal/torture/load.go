@@ -21,6 +21,8 @@ const (
 	// slowPieces and slowPause make a body arrive slowly.
 	slowPieces = 10
 	slowPause  = 100 * time.Millisecond
+	// noticeTime is the most that a receiver gets to notice a closed connection.
+	noticeTime = time.Second
 )
 
 func loadCases() []Case {
@@ -142,7 +144,7 @@ func closedConnection(ctx context.Context, r *run) error {
 	}
 	m := r.message(r.event("updated", 1)).sign()
 	err = c.write(m.head(c.url, "HTTP/1.1", len(m.body)))
-	c.Close()
+	c.hangUp()
 	if err != nil {
 		return err
 	}
@@ -222,6 +224,15 @@ type conn struct {
 	net.Conn
 	url    *url.URL
 	reader *bufio.Reader
+}
+
+// hangUp closes the connection, and gives the receiver time to notice.
+func (c *conn) hangUp() {
+	defer c.Close()
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if ok && half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(noticeTime)) == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(c.reader, 64<<10))
+	}
 }
 
 func (r *run) dial(ctx context.Context) (*conn, error) {
