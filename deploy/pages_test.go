@@ -186,6 +186,16 @@ func TestCompose(t *testing.T) {
 	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // the container's user goes through it
 		t.Fatal(err)
 	}
+	const published = "127.0.0.1:8333:"
+	address, file := testtool.FreeAddress(t), filepath.Join(folder, "deploy", "compose.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), published) {
+		t.Fatalf("%v; compose.yaml has no port %s:\n%s", err, published, text)
+	}
+	text = []byte(strings.Replace(string(text), published, address+":", 1))
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	image := "localhost/tidings-dev/tidings:" + version(t)
 	output(t, "podman", "tag", "localhost/tidings-dev/tidings:check", image)
 	defer func() { _ = command("podman", "untag", image, image).Run() }()
@@ -207,7 +217,7 @@ func TestCompose(t *testing.T) {
 	defer run(compose + "down --volumes")
 	page := blocks(t, "compose.md")
 	run(page[0])
-	ready(t, "127.0.0.1:8333")
+	ready(t, address)
 	run(page[1])
 
 	// A receiver in the same container, and an endpoint that leads to it.
@@ -231,9 +241,9 @@ func TestCompose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("webhook: {endpoints: [{name: here, url: %q}]}\n", strings.Fields(line)[0]+"/webhook")
+	settings := fmt.Sprintf("webhook: {endpoints: [{name: here, url: %q}]}\n", strings.Fields(line)[0]+"/webhook")
 	next := filepath.Join(folder, "next.yaml")
-	if err := os.WriteFile(next, []byte(text), 0o644); err != nil { //nolint:gosec // as the page says
+	if err := os.WriteFile(next, []byte(settings), 0o644); err != nil { //nolint:gosec // as the page says
 		t.Fatal(err)
 	}
 	if err := os.Rename(next, filepath.Join(folder, "deploy", "tidings", "tidings.yaml")); err != nil {
