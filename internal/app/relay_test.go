@@ -202,7 +202,7 @@ func TestReloadOfTypes(t *testing.T) {
 	endpoint["events"] = []any{"invoice.paid", "refund.*"}
 	w.configure()
 	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422,
-		`webhook.endpoints[0].events[1]: \"refund.*\" selects events that are new in types`, "needs a restart")
+		`webhook.endpoints[0].events[1]: \"refund.*\" selects events newly added by types`, "restart to apply them")
 	endpoint["events"] = []any{"*"}
 	w.configure()
 	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)

@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/regular"
 )
 
-// SlogLevel is the configured level.
+// SlogLevel returns the configured level.
 func (l Log) SlogLevel() slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(l.Level)) // [Load] checked it
@@ -28,9 +28,8 @@ var reloadable = []string{
 	"auth.admin_emails", "log.level",
 }
 
-// KeepRunning gives the settings that take effect after a restart only the values
-// that they have in the running configuration. It returns the keys of those that
-// differed.
+// KeepRunning resets the settings that need a restart to their values in the running
+// configuration. It returns the keys of those that differed.
 func (c *Config) KeepRunning(running *Config) []string {
 	var keys []string
 	for _, key := range allSettings {
@@ -47,31 +46,31 @@ func (c *Config) KeepRunning(running *Config) []string {
 	return keys
 }
 
-// CheckTypes returns an error if an endpoint selects events that the running
-// configuration doesn't have: until a restart nobody could publish them.
+// CheckTypes returns an error if an endpoint selects events that are missing from the
+// running configuration: nobody can publish them before a restart.
 func (c *Config) CheckTypes(running *Config) error {
 	for i := range c.Webhook.Endpoints {
 		for n, pattern := range c.Webhook.Endpoints[i].Events {
 			if _, err := running.types.Parse(pattern); err != nil {
-				return fmt.Errorf("webhook.endpoints[%d].events[%d]: %q selects events that are new in types, "+
-					"sources.tables or preset, which needs a restart", i, n, pattern)
+				return fmt.Errorf("webhook.endpoints[%d].events[%d]: %q selects events newly added by types, "+
+					"sources.tables or preset; restart to apply them", i, n, pattern)
 			}
 		}
 	}
 	return nil
 }
 
-// EndpointChange is what another configuration changes about an endpoint.
+// EndpointChange describes how an endpoint differs between two configurations.
 type EndpointChange struct {
 	Endpoint string
 	Kind     string   // added, removed or changed
-	Settings []string // those that changed, such as retry
-	// Contents reports whether what files or variables hold changed, such as a secret.
+	Settings []string // changed keys, such as retry
+	// Contents reports whether only a file or variable changed, such as a secret.
 	Contents bool
 }
 
-// EndpointChanges returns what differs from the endpoints of the configuration before, in
-// the order of the configuration. The receivers of both have been made.
+// EndpointChanges returns the changes since the configuration before, in the order of the
+// endpoints. [Config.Receivers] must have been called on both.
 func (c *Config) EndpointChanges(before *Config) []EndpointChange {
 	var changes []EndpointChange
 	old := make(map[string]*Endpoint)
@@ -98,7 +97,7 @@ func (c *Config) EndpointChanges(before *Config) []EndpointChange {
 	return changes
 }
 
-// differing returns the keys of the settings of two endpoints that differ, sorted.
+// differing returns the sorted keys of the settings in which two endpoints differ.
 func differing(a, b *Endpoint) (keys []string) {
 	left, right := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
 	for key, index := range fieldsOf(left.Type()) {
@@ -110,8 +109,8 @@ func differing(a, b *Endpoint) (keys []string) {
 	return keys
 }
 
-// SettingChanges returns the keys of the settings that differ and take effect without a
-// restart, except those of endpoints.
+// SettingChanges returns the keys of the reloadable settings that differ, except
+// webhook.endpoints.
 func (c *Config) SettingChanges(before *Config) (keys []string) {
 	for _, key := range reloadable {
 		if key == "webhook.endpoints" {
@@ -124,8 +123,8 @@ func (c *Config) SettingChanges(before *Config) (keys []string) {
 	return keys
 }
 
-// CheckEmptied returns an error if a file holds no settings that held some before: it
-// was cut off, or somebody is just writing it.
+// CheckEmptied returns an error if a file has become empty: it may have been truncated or
+// is still being written.
 func (c *Config) CheckEmptied(before *Config) error {
 	for _, file := range c.empty {
 		if !slices.Contains(before.empty, file) {
@@ -143,12 +142,11 @@ func setting(cfg *Config, key string) reflect.Value {
 	return v
 }
 
-// ReadFrom returns the files that the configuration was read from, without those of
-// endpoint_files.
+// ReadFrom returns the configuration files, without those of endpoint_files.
 func (c *Config) ReadFrom() []string { return c.files }
 
-// Digest is a hash of what the settings' files hold, and of what the files hold
-// that they name, as they are now.
+// Digest returns a hash of the current contents of the configuration files and the files
+// they refer to.
 func (c *Config) Digest() string {
 	hash := sha256.New()
 	files := slices.Clone(c.files)

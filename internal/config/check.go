@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// check notes what is wrong with settings that have the right types.
+// check validates decoded settings.
 func (d *decoder) check(cfg *Config) {
 	d.checkMode(cfg)
 	d.checkServer(cfg)
@@ -41,13 +41,13 @@ func (d *decoder) check(cfg *Config) {
 		key := fmt.Sprintf("webhook.endpoints[%d].cursor_from", i)
 		if first, taken := successors[e.CursorFrom]; taken && e.CursorFrom != "" {
 			d.at(key,
-				"webhook.endpoints[%d].cursor_from names the same endpoint; only one can go on where that stopped",
+				"webhook.endpoints[%d].cursor_from names the same endpoint; only one endpoint can take over its cursor",
 				first)
 		} else {
 			successors[e.CursorFrom] = i
 		}
 		if other, configured := names[e.CursorFrom]; configured {
-			d.at(key, "webhook.endpoints[%d] has that name, and its cursor with it; name one that was removed", other)
+			d.at(key, "webhook.endpoints[%d] has that name and uses the cursor; name an endpoint that was removed", other)
 		}
 	}
 	for i, p := range cfg.Connectors.Presets {
@@ -62,15 +62,15 @@ func (d *decoder) checkServer(cfg *Config) {
 	if err != nil {
 		d.at("listen", `expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"`)
 	} else if n, err := strconv.Atoi(port); err == nil && (n < 0 || n > math.MaxUint16) {
-		d.at("listen", "there is no port beyond 65535")
+		d.at("listen", "the port must be at most 65535")
 	}
 	if cfg.Auth.Disabled && err == nil && !isLoopback(host) {
 		d.at("auth.disabled",
-			"without authentication the server listens on loopback only; set listen to 127.0.0.1:8333, or configure "+
+			"without authentication, the server listens only on loopback; set listen to 127.0.0.1:8333, or configure "+
 				"auth.tokens")
 	}
 	if cfg.DataDir == "" {
-		d.at("data_dir", "must name a folder")
+		d.at("data_dir", "must name a directory")
 	}
 	if text := d.readable("database_url", cfg.DatabaseURL); text != "" {
 		if _, err := pgurl.Parse(text); err != nil {
@@ -99,14 +99,14 @@ func (d *decoder) checkServer(cfg *Config) {
 		d.at("shutdown_delay", "must not be less than 0")
 	}
 	if cfg.PollOnly && d.usesSQLite(cfg) {
-		d.at("poll_only", "is for PostgreSQL; set database_url, too")
+		d.at("poll_only", needsPostgres)
 	}
 	d.checkConnections(cfg)
 	if cfg.Tracing.Endpoint != "" {
 		u := d.checkPlainURL("tracing.endpoint", cfg.Tracing.Endpoint,
-			"set the headers of a collector with OTEL_EXPORTER_OTLP_HEADERS")
+			"set the collector's headers in OTEL_EXPORTER_OTLP_HEADERS")
 		if u != nil && u.RawQuery != "" {
-			d.at("tracing.endpoint", `expected the URL of a collector without a query, such as "http://localhost:4318"`)
+			d.at("tracing.endpoint", `expected a collector's URL without a query, such as "http://localhost:4318"`)
 		}
 	}
 	if ratio := cfg.Tracing.SampleRatio; ratio < 0 || ratio > 1 {
@@ -114,24 +114,25 @@ func (d *decoder) checkServer(cfg *Config) {
 	}
 }
 
+const needsPostgres = "requires PostgreSQL; set database_url"
+
 // usesSQLite reports whether no PostgreSQL database is configured.
 func (d *decoder) usesSQLite(cfg *Config) bool {
 	return !cfg.DatabaseURL.Set() && !d.isUnread("database_url")
 }
 
-// schemaName is how a schema may be named: no name needs more, and fewer surprise
-// those who type them in SQL.
+// schemaName matches schema names that need no unusual quoting in SQL.
 var schemaName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
 func (d *decoder) checkSchema(cfg *Config) {
 	switch name := cfg.DatabaseSchema; {
 	case !schemaName.MatchString(name):
 		d.at("database_schema",
-			"expected the name of a schema: at most 63 ASCII letters, digits and underscores, no digit first")
+			"expected a schema name: at most 63 ASCII letters, digits and underscores, not starting with a digit")
 	case strings.HasPrefix(strings.ToLower(name), "pg_") || name == "information_schema":
-		d.at("database_schema", "is a schema of PostgreSQL itself; choose another")
+		d.at("database_schema", "is reserved by PostgreSQL; choose another schema")
 	case name != Default().DatabaseSchema && d.usesSQLite(cfg):
-		d.at("database_schema", "is for PostgreSQL; set database_url, too")
+		d.at("database_schema", needsPostgres)
 	}
 }
 
@@ -145,7 +146,7 @@ func (d *decoder) checkConnections(cfg *Config) {
 		d.at(key, "must be at least %d", pgurl.MinConnections)
 	}
 	if d.usesSQLite(cfg) {
-		d.at(key, "is for PostgreSQL; set database_url, too")
+		d.at(key, needsPostgres)
 	}
 	text, err := cfg.DatabaseURL.Read()
 	if u, err2 := url.Parse(text); err == nil && err2 == nil && u.Query().Has("pool_max_conns") {
@@ -153,7 +154,7 @@ func (d *decoder) checkConnections(cfg *Config) {
 	}
 }
 
-// s3Limit is the largest object that S3 copies at once.
+// s3Limit is the size of the largest object that S3 copies in one request.
 const s3Limit = 5 << 30
 
 func (d *decoder) checkS3(cfg *Config) {
@@ -163,29 +164,29 @@ func (d *decoder) checkS3(cfg *Config) {
 	}
 	u := d.checkPlainURL("files.s3.endpoint", s.Endpoint, "use access_key and secret_key")
 	if u != nil && (strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
-		d.at("files.s3.endpoint", `expected the URL of a store without a path, such as "https://s3.example.com"`)
+		d.at("files.s3.endpoint", `expected the store's URL without a path, such as "https://s3.example.com"`)
 	}
 	if s.Bucket == "" && !d.isUnread("files.s3.bucket") {
 		d.at("files.s3", "bucket is missing")
 	}
 	access, secret := d.readable("files.s3.access_key", s.AccessKey), d.readable("files.s3.secret_key", s.SecretKey)
 	if (access == "" && !d.isUnread("files.s3.access_key")) || (secret == "" && !d.isUnread("files.s3.secret_key")) {
-		d.at("files.s3", "access_key and secret_key are both needed")
+		d.at("files.s3", "set both access_key and secret_key")
 	}
 	if cfg.Files.MaxSize > s3Limit {
-		d.at("files.max_size", "an S3 store keeps 5GiB at most")
+		d.at("files.max_size", "must be at most 5GiB with an S3 store")
 	}
 	if d.usesSQLite(cfg) {
-		d.at("files.s3", "is for PostgreSQL, whose replicas share it; set database_url, too")
+		d.at("files.s3", needsPostgres)
 	}
 }
 
-// LargestBody is the largest request body that is decoded as a whole, in bytes;
-// the memory for bodies must hold at least one.
+// LargestBody is the size in bytes of the largest request body that is decoded as
+// a whole. The body memory must hold at least one such body.
 const LargestBody = 16 << 20
 
 func (d *decoder) checkLimits(l *Limits) {
-	if !(l.RequestsPerSecond > 0) { // NaN, too
+	if !(l.RequestsPerSecond > 0) { // also catches NaN
 		d.at("limits.requests_per_second", "must be more than 0")
 	}
 	v := reflect.ValueOf(*l)
@@ -197,7 +198,7 @@ func (d *decoder) checkLimits(l *Limits) {
 		}
 		all, perUser := strings.CutPrefix(name, "user_")
 		if of, ok := fields[all]; perUser && ok && !d.isUnread("limits."+all) && f.Int() > v.FieldByIndex(of).Int() {
-			d.at("limits."+name, "must not be more than limits.%s, which is for all users", all)
+			d.at("limits."+name, "must not be more than limits.%s, the limit for all users together", all)
 		}
 	}
 	if l.UserBodyMemory < LargestBody {
@@ -222,7 +223,7 @@ func (d *decoder) checkAuth(cfg *Config) {
 		d.checkToken(key, t)
 		if cfg.Relay {
 			if t.User == "" || len(t.User) > 200 || strings.ContainsFunc(t.User, unicode.IsControl) {
-				d.at(key+".user", "expected a name of at most 200 bytes: who or what uses the token")
+				d.at(key+".user", "expected the name of the token's user, at most 200 bytes")
 			}
 			d.oneOf(key+".role", t.Role, "publisher", "reader", "operator", "admin")
 			continue
@@ -236,20 +237,20 @@ func (d *decoder) checkTrustedHeader(t TrustedHeader) {
 	const key = "console.trusted_header"
 	switch {
 	case t.Name == "" && len(t.Networks)+len(t.Roles) > 0 && !d.isUnread(key+".name"):
-		d.at(key, "name is missing: the header in which the proxy names people")
+		d.at(key, "name is missing: the header in which the proxy sends the user's name")
 	case t.Name == "":
 		return
 	case !httpguts.ValidHeaderFieldName(t.Name):
-		d.at(key+".name", "expected the name of a header, such as X-Forwarded-User")
+		d.at(key+".name", "expected a header name, such as X-Forwarded-User")
 	}
 	if len(t.Networks) == 0 && !d.isUnread(key+".networks") {
-		d.at(key, "networks is missing: the addresses of the proxy; anybody else could set the header, too")
+		d.at(key, "networks is missing: the proxy's addresses, without which anybody could set the header")
 	}
 	if len(t.Roles) == 0 && !d.isUnread(key+".roles") {
-		d.at(key, `roles is missing: such as {sam@example.com: admin, "*": reader}`)
+		d.at(key, `roles is missing; for example, {sam@example.com: admin, "*": reader}`)
 	}
 	for user, role := range t.Roles {
-		at := key + ".roles[]" // what is no address may be a secret
+		at := key + ".roles[]" // anything but an address may be a secret
 		if _, err := mail.ParseAddress(user); err == nil || user == "*" {
 			at = key + ".roles." + user
 		}
@@ -266,16 +267,16 @@ func (d *decoder) checkToken(key string, t Token) {
 			d.at(key+".sha256", "set either sha256 or token, not both")
 		}
 		if text := d.readable(key+".token", t.Token); text != "" && len(text) < minToken {
-			d.at(key+".token", `is shorter than %d bytes; "tidings token" makes one`, minToken)
+			d.at(key+".token", `must be at least %d bytes long; "tidings token" creates one`, minToken)
 		}
 		return
 	}
 	if hash, err := hex.DecodeString(t.SHA256); err != nil || len(hash) != sha256.Size {
-		d.at(key+".sha256", `expected the SHA-256 hash of the token in hexadecimal; "tidings token" makes both`)
+		d.at(key+".sha256", `expected the token's SHA-256 hash in hexadecimal; "tidings token" creates both`)
 	}
 }
 
-// minToken is the length below which a token could be guessed.
+// minToken is the shortest length of a token that can't be guessed.
 const minToken = 16
 
 func (d *decoder) email(key, text string) {
@@ -290,7 +291,7 @@ func (d *decoder) oneOf(key, value string, allowed ...string) {
 	}
 }
 
-// readable returns a secret, or notes why it can't be read.
+// readable returns a secret, or reports why it can't be read.
 func (d *decoder) readable(key string, s SecretSource) string {
 	text, err := s.Read()
 	if err != nil {
@@ -310,7 +311,7 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types,
 		d.checkEndpointURL(e, key, egress)
 	}
 	if e.Events != nil && len(e.Events) == 0 {
-		d.at(key+".events", "lists no pattern, so the endpoint would get nothing; leave it out for every event")
+		d.at(key+".events", "is empty, so the endpoint would get no events; omit it for all events")
 	}
 	for i, text := range e.Events {
 		p, err := types.Parse(text)
@@ -344,8 +345,7 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types,
 		d.at(key+".partitions", "must be from 1 to 64")
 	} else if e.MaxInFlight >= 1 && e.MaxInFlight < e.Partitions {
 		d.at(key+".partitions",
-			"must not be more than max_in_flight (%d): each partition sends one request at a time at the least",
-			e.MaxInFlight)
+			"must not be more than max_in_flight (%d): each partition needs at least one request", e.MaxInFlight)
 	}
 	if e.RateLimit.PerSecond < 0 || e.RateLimit.Burst < 0 || e.RateLimit.PerSecond == 0 && e.RateLimit.Burst > 0 {
 		d.at(key+".rate_limit", "per_second must be more than 0, and burst at least 1")
@@ -355,8 +355,7 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types,
 	}
 }
 
-// checkEndpointURL notes what is wrong with an endpoint's URL, and warns of what is
-// poor.
+// checkEndpointURL checks an endpoint's URL, and warns if it is valid but unwise.
 func (d *decoder) checkEndpointURL(e *Endpoint, key string, egress sender.Egress) {
 	u, err := sender.CheckURL(strings.TrimSpace(e.URL))
 	switch {
@@ -364,11 +363,11 @@ func (d *decoder) checkEndpointURL(e *Endpoint, key string, egress sender.Egress
 		d.at(key+".url", "%v", err)
 		return
 	case strings.TrimSpace(e.URL) != e.URL:
-		d.at(key+".url", "has a space or a line break before or behind it")
+		d.at(key+".url", "begins or ends with white space")
 		return
 	}
 	if port, err := strconv.Atoi(u.Port()); err == nil && port > math.MaxUint16 {
-		d.at(key+".url", "there is no port beyond 65535")
+		d.at(key+".url", "the port must be at most 65535")
 	}
 	address, err := netip.ParseAddr(u.Hostname())
 	isLiteral := err == nil
@@ -381,14 +380,14 @@ func (d *decoder) checkEndpointURL(e *Endpoint, key string, egress sender.Egress
 		return
 	}
 	if u.Scheme == "http" && isPublic(u.Hostname(), address) {
-		d.warn(key+".url", "plain http to a public host: whoever is on the way can read and change webhooks; use https")
+		d.warn(key+".url", "plain HTTP to a public host lets others on the network read and change webhooks; use https")
 	}
 	if !e.Secret.Set() && len(e.Secrets) == 0 && u.User == nil && !e.authenticates() && !isLoopback(u.Hostname()) {
-		d.warn(key, "the receiver can't tell webhooks from forgeries; set secret, or a header such as Authorization")
+		d.warn(key, "the receiver can't tell webhooks from forgeries; set secret or a header such as Authorization")
 	}
 }
 
-// authenticates reports whether requests say who sends them.
+// authenticates reports whether requests authenticate the sender.
 func (e *Endpoint) authenticates() bool {
 	h := e.HTTP.config
 	return len(e.Headers) > 0 || h != nil && (h.Authorization != nil || h.BasicAuth != nil || h.OAuth2 != nil ||
@@ -401,20 +400,20 @@ func (e *Endpoint) usesProxy() bool {
 	return h != nil && (h.ProxyURL.URL != nil || h.ProxyFromEnvironment)
 }
 
-// privateNames end the names of hosts that are on somebody's own network.
+// privateNames are the domain suffixes of hosts on private networks.
 var privateNames = []string{
 	".local", ".localhost", ".internal", ".intranet", ".lan", ".home", ".corp", ".svc", ".cluster.local", ".test",
 	".example", ".invalid", ".home.arpa",
 }
 
-// isPublic reports whether a host is on the Internet, as far as its name or address says.
+// isPublic reports whether a host is on the Internet, judging by its name or address.
 func isPublic(host string, address netip.Addr) bool {
 	if address.IsValid() {
 		return !address.IsLoopback() && !address.IsPrivate() && !address.IsLinkLocalUnicast() && !address.IsUnspecified()
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return strings.Contains(host, ".") &&
-		!slices.ContainsFunc(privateNames, func(end string) bool { return strings.HasSuffix(host, end) })
+		!slices.ContainsFunc(privateNames, func(suffix string) bool { return strings.HasSuffix(host, suffix) })
 }
 
 const maxAttempts = 100
@@ -426,7 +425,7 @@ func (d *decoder) checkRetry(key string, r Retry) {
 		}
 	}
 	if len(r.Schedule) >= maxAttempts {
-		d.at(key+".schedule", "must have fewer than %d pauses", maxAttempts)
+		d.at(key+".schedule", "must list fewer than %d delays", maxAttempts)
 	}
 	if r.MaxAttempts < 0 || r.MaxAttempts > maxAttempts {
 		d.at(key+".max_attempts", "must be from 1 to %d", maxAttempts)
@@ -439,12 +438,12 @@ func (d *decoder) checkSecret(key string, s SecretSource) {
 	}
 	if text := d.readable(key, s); text != "" {
 		if err := sender.CheckSecret(text); err != nil {
-			d.at(key, "%v; 'tidings secret' makes one", err)
+			d.at(key, `%v; "tidings secret" creates one`, err)
 		}
 	}
 }
 
-// checkName gives the endpoint its name and notes one that is taken.
+// checkName sets the endpoint's default name and reports a duplicate.
 func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 	key := fmt.Sprintf("webhook.endpoints[%d]", i)
 	if d.isUnread(key + ".name") {
@@ -456,13 +455,13 @@ func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 	}
 	first, taken := names[e.Name]
 	switch {
-	case e.Name == "": // the URL has been noted already
+	case e.Name == "": // the invalid URL has been reported
 	case strings.ContainsFunc(e.Name, func(r rune) bool { return r <= ' ' || r == 0x7f }) || len(e.Name) > 200:
-		d.at(key+".name", "a name has no spaces or control characters and at most 200 bytes")
+		d.at(key+".name", "must have at most 200 bytes and no spaces or control characters")
 	case named && strings.Contains(e.Name, "://"):
-		d.at(key+".name", "a name is shown in logs and metrics; it must not be a URL, which may hold a password")
+		d.at(key+".name", "must not be a URL, which may contain a password: names appear in logs and metrics")
 	case taken && named:
-		d.at(key+".name", "webhook.endpoints[%d] has the name %q too; names must differ", first, e.Name)
+		d.at(key+".name", "webhook.endpoints[%d] is also named %q; names must be unique", first, e.Name)
 	case taken:
 		d.at(key+".url", "webhook.endpoints[%d] has the same URL; give one of them a name", first)
 	default:

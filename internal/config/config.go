@@ -1,7 +1,7 @@
-// Package config reads the settings: a YAML file, then the environment, then
-// flags, the later winning. It is strict: a key it does not know, a wrong type
-// or a value that can't work is a [Problem] with line and column, and all of
-// them are reported at once.
+// Package config reads settings from YAML files, the environment and flags;
+// later sources win. It is strict: each unknown key, wrong type or invalid
+// value is a [Problem] with line and column, and all problems are reported at
+// once.
 package config
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// Config is every setting. The zero value is not usable; see [Default].
+// Config holds all settings. The zero value is not usable; see [Default].
 type Config struct {
 	// Listen is the address of the HTTP server.
 	Listen string `yaml:"listen"`
@@ -25,28 +25,26 @@ type Config struct {
 	DatabaseURL SecretSource `yaml:"database_url"`
 	// DatabaseSchema is the schema of all tables on PostgreSQL.
 	DatabaseSchema string `yaml:"database_schema"`
-	// PollOnly asks PostgreSQL for nothing that lasts longer than a transaction,
-	// for poolers that have no sessions.
-	PollOnly bool `yaml:"poll_only"`
-	// Database is about the connections to PostgreSQL.
+	// PollOnly avoids PostgreSQL features that outlive a transaction, for poolers
+	// without sessions.
+	PollOnly bool     `yaml:"poll_only"`
 	Database Database `yaml:"database"`
-	// ShutdownDelay is how long the server goes on answering after it was told to
-	// stop, while it says that it is not ready: those who send it requests may need
-	// a while to hear of that.
+	// ShutdownDelay keeps the server serving after SIGTERM while /readyz fails, so
+	// that load balancers can drain it.
 	ShutdownDelay Duration `yaml:"shutdown_delay"`
-	// ShutdownTimeout is how long requests and webhooks under way may take to
+	// ShutdownTimeout limits how long requests and webhooks in flight may take to
 	// finish when the server stops.
 	ShutdownTimeout Duration `yaml:"shutdown_timeout"`
-	// EncryptionKey is 32 bytes in base64: the key that encrypts API keys,
-	// client secrets and variables in the database.
+	// EncryptionKey encrypts API keys, client secrets and variables in the
+	// database. It is 32 bytes in base64.
 	EncryptionKey SecretSource `yaml:"encryption_key"`
-	// EncryptionKeys takes its place while a key is changed: the first encrypts,
-	// all decrypt.
+	// EncryptionKeys replaces EncryptionKey during key rotation: the first key
+	// encrypts, all decrypt.
 	EncryptionKeys []SecretSource `yaml:"encryption_keys"`
 
-	// Types are the types of events that programs publish, with their actions.
+	// Types lists the event types that programs publish, with their actions.
 	Types map[string][]string `yaml:"types"`
-	// Preset names the tables of a known application.
+	// Preset selects the tables of a known application.
 	Preset  string  `yaml:"preset"`
 	Sources Sources `yaml:"sources"`
 
@@ -63,24 +61,24 @@ type Config struct {
 	Connectors     Connectors     `yaml:"connectors"`
 	Limits         Limits         `yaml:"limits"`
 
-	// Relay says that these are the settings of tidings relay.
+	// Relay reports whether these are the settings of tidings relay.
 	Relay bool `yaml:"-"`
 
 	types         vocabulary.Types
 	warnings      Problems
 	endpointFiles endpointFiles
-	files         []string // that it was read from
-	empty         []string // those of them without a document
+	files         []string // configuration files read
+	empty         []string // those without a document
 }
 
-// Database is about the connections to PostgreSQL.
+// Database configures the connections to PostgreSQL.
 type Database struct {
-	// MaxConnections is how many connections this process has at most; 0 means
-	// pool_max_conns in DatabaseURL or 25.
+	// MaxConnections is this process's connection limit; 0 means pool_max_conns in
+	// DatabaseURL, or 25.
 	MaxConnections int `yaml:"max_connections"`
 }
 
-// Log is what is logged and how.
+// Log configures logging.
 type Log struct {
 	// Level is debug, info, warn or error.
 	Level string `yaml:"level"`
@@ -88,64 +86,63 @@ type Log struct {
 	Format string `yaml:"format"`
 }
 
-// Tracing is where traces go.
+// Tracing configures the export of traces.
 type Tracing struct {
 	// Endpoint is the URL of an OpenTelemetry collector (OTLP over HTTP), such as
-	// "http://localhost:4318"; empty means that traces are passed on, not made.
+	// "http://localhost:4318". If empty, trace contexts are propagated but no spans
+	// are recorded.
 	Endpoint string `yaml:"endpoint"`
-	// SampleRatio is how many of the traces that begin here are kept, from 0 to 1.
+	// SampleRatio is the fraction, from 0 to 1, of traces started here that are kept.
 	SampleRatio float64 `yaml:"sample_ratio"`
 }
 
-// Auth is who may do what.
+// Auth configures authentication and roles.
 type Auth struct {
 	// Disabled makes everybody an admin; the server then listens on loopback only.
 	Disabled bool `yaml:"disabled"`
-	// AdminEmails become admins when they are first seen.
+	// AdminEmails lists the users who are admins.
 	AdminEmails []string `yaml:"admin_emails"`
-	// Tokens are API tokens.
-	Tokens []Token `yaml:"tokens"`
+	Tokens      []Token  `yaml:"tokens"`
 }
 
-// Token is an API token: its hash or, where it is kept as a secret of its own,
-// itself. "tidings token" makes one.
+// Token is an API token, given by its hash or as a secret. "tidings token"
+// creates one.
 type Token struct {
 	// SHA256 is the hash of the token, in hexadecimal.
 	SHA256 string `yaml:"sha256"`
 	// Token is the token itself.
 	Token SecretSource `yaml:"token"`
-	// User is the e-mail address of whoever uses it; in a relay, any name.
+	// User is the e-mail address of the token's user; in a relay, any name.
 	User string `yaml:"user"`
-	// Role is the most that the token may do: user, developer, admin or reader; in a
-	// relay publisher, reader, operator or admin.
+	// Role limits what the token may do: user, developer, admin or reader; in a
+	// relay, publisher, reader, operator or admin.
 	Role string `yaml:"role"`
 }
 
-// Console is about the console in the browser.
+// Console configures the web console.
 type Console struct {
 	TrustedHeader TrustedHeader `yaml:"trusted_header"`
 }
 
-// TrustedHeader is a header by which a proxy that signs people in names them.
+// TrustedHeader is a header in which an authenticating proxy sends the user's name.
 type TrustedHeader struct {
-	// Name is the header, such as "X-Forwarded-User"; empty means that there is none.
+	// Name is the header's name, such as "X-Forwarded-User"; empty means no such header.
 	Name string `yaml:"name"`
-	// Networks are the addresses of such proxies.
+	// Networks are the proxies' addresses.
 	Networks []Network `yaml:"networks"`
-	// Roles are the roles of people, and under "*" of all others: reader, operator or
-	// admin.
+	// Roles maps users to reader, operator or admin; "*" applies to all other users.
 	Roles map[string]string `yaml:"roles"`
 }
 
 // Prefixes returns the networks.
 func (t *TrustedHeader) Prefixes() []netip.Prefix { return prefixes(t.Networks) }
 
-// Webhook is where events go.
+// Webhook configures the delivery of events.
 type Webhook struct {
 	Endpoints []Endpoint `yaml:"endpoints"`
-	// EndpointFiles are patterns of files with more endpoints.
+	// EndpointFiles are glob patterns of files with more endpoints.
 	EndpointFiles []string `yaml:"endpoint_files"`
-	// Source is the source of events in the CloudEvents format.
+	// Source is the CloudEvents source.
 	Source string `yaml:"source"`
 	// Retention is how long events stay in the log.
 	Retention Duration `yaml:"retention"`
@@ -160,92 +157,88 @@ type Endpoint struct {
 	URL     string                  `yaml:"url"`
 	Name    string                  `yaml:"name"`
 	Headers map[string]SecretSource `yaml:"headers"`
-	// Events are patterns; left out, every event.
+	// Events are patterns; nil selects every event.
 	Events []string `yaml:"events"`
-	// Start is where an endpoint begins that is new: newest, oldest, or an RFC 3339
-	// time.
+	// Start is where a new endpoint begins: newest, oldest, or an RFC 3339 time.
 	Start string `yaml:"start"`
-	// CursorFrom is the name of an endpoint that was removed, and where that stopped
-	// this one goes on.
+	// CursorFrom names a removed endpoint; this endpoint continues where that one
+	// stopped.
 	CursorFrom string `yaml:"cursor_from"`
 
 	Secret  SecretSource   `yaml:"secret"`
 	Secrets []SecretSource `yaml:"secrets"`
 	Timeout Duration       `yaml:"timeout"`
-	// MaxInFlight is how many requests may be under way at once.
+	// MaxInFlight is the maximum number of concurrent requests.
 	MaxInFlight int `yaml:"max_in_flight"`
-	// MaxConnectionAge is how long a connection is used, give or take a fifth.
+	// MaxConnectionAge is the lifetime of a connection, ±20 %.
 	MaxConnectionAge Duration `yaml:"max_connection_age"`
 	Format           string   `yaml:"format"`
-	// EventPrefix comes before the event's name in the CloudEvents type.
+	// EventPrefix is a prefix of the CloudEvents type.
 	EventPrefix string `yaml:"event_prefix"`
-	// InfoHeaders sends tidings-sequence and the like.
-	InfoHeaders *bool `yaml:"info_headers"`
-	Enabled     *bool `yaml:"enabled"`
-	// Retry says when an event that failed is tried again.
-	Retry Retry `yaml:"retry"`
-	// RateLimit bounds how many requests begin in a second.
-	RateLimit RateLimit `yaml:"rate_limit"`
-	// Coalesce says which waiting events become one: off, updates or latest.
+	// InfoHeaders adds headers such as tidings-sequence to requests.
+	InfoHeaders *bool     `yaml:"info_headers"`
+	Enabled     *bool     `yaml:"enabled"`
+	Retry       Retry     `yaml:"retry"`
+	RateLimit   RateLimit `yaml:"rate_limit"`
+	// Coalesce selects which waiting events are merged: off, updates or latest.
 	Coalesce string `yaml:"coalesce"`
-	// Partitions is how many replicas may deliver to it at once.
+	// Partitions is how many replicas may deliver to the endpoint at once.
 	Partitions int `yaml:"partitions"`
-	// History says which attempts are kept: all, failures or off.
+	// History selects which attempts are kept: all, failures or off.
 	History string `yaml:"history"`
 	HTTP    HTTP   `yaml:"http"`
 
-	digest   [sha256.Size]byte // a hash of all that was written for it
-	contents string            // a hash of what the files and variables hold that it names
-	patterns []tidings.Pattern // Events, once they are checked
+	digest   [sha256.Size]byte // hash of the endpoint's YAML
+	contents string            // hash of the files and variables it refers to
+	patterns []tidings.Pattern // parsed Events
 }
 
-// RateLimit bounds how many requests begin in a second.
+// RateLimit limits how many requests start per second.
 type RateLimit struct {
 	// PerSecond may be a fraction; 0 means no limit.
 	PerSecond float64 `yaml:"per_second"`
-	// Burst is how many may begin at once; 0 means one second's.
+	// Burst is how many may start at once; 0 means one second's worth.
 	Burst int `yaml:"burst"`
 }
 
-// Retry says when an event that failed is tried again; what is left out is as in
+// Retry configures retries of failed events. Zero values select the defaults in
 // protocol.md.
 type Retry struct {
-	// Schedule are the pauses after the first, second, … attempt.
+	// Schedule lists the delays after the first, second, … attempt.
 	Schedule []Duration `yaml:"schedule"`
-	// MaxAttempts is how many there are before the event is given up.
+	// MaxAttempts is the number of attempts before an event becomes a dead letter.
 	MaxAttempts int `yaml:"max_attempts"`
-	// MaxAge is how long after the first attempt the last one may be.
+	// MaxAge is the maximum time between the first and the last attempt.
 	MaxAge Duration `yaml:"max_age"`
 }
 
-// Egress says which addresses may be connected to.
+// Egress restricts which addresses may be connected to.
 type Egress struct {
 	// DenyNetworks are never connected to.
 	DenyNetworks []Network `yaml:"deny_networks"`
-	// AllowNetworks, if set, are the only ones that are connected to.
+	// AllowNetworks, if set, are the only networks that may be connected to.
 	AllowNetworks []Network `yaml:"allow_networks"`
 	UserURLs      UserURLs  `yaml:"user_urls"`
 }
 
-// UserURLs is about URLs that users name: agents, MCP servers, model providers.
+// UserURLs restricts user-supplied URLs: agents, MCP servers, model providers.
 type UserURLs struct {
-	// AllowNetworks are the networks off the public Internet that such URLs may
-	// lead to.
+	// AllowNetworks are the non-public networks that such URLs may lead to.
 	AllowNetworks []Network `yaml:"allow_networks"`
 }
 
-// Contexts is about conversations.
+// Contexts configures contexts, which are conversations.
 type Contexts struct {
-	// ExpireAfter is how long a context may be idle before it loses its files and
-	// vector stores; 0 keeps them.
+	// ExpireAfter is the idle time after which a context loses its files and vector
+	// stores; 0 means never.
 	ExpireAfter Duration `yaml:"expire_after"`
 }
 
-// Files limits uploads, and says where contents are kept.
+// Files configures uploads and the file store.
 type Files struct {
 	MaxSize   Size `yaml:"max_size"`
 	UserQuota Size `yaml:"user_quota"`
-	// S3 is where contents are kept; without it, in DataDir.
+	// S3 is the file store; if unset, contents are kept in DataDir.
 	S3 S3 `yaml:"s3"`
 }
 
@@ -255,30 +248,30 @@ type S3 struct {
 	Endpoint string `yaml:"endpoint"`
 	Region   string `yaml:"region"`
 	Bucket   string `yaml:"bucket"`
-	// Prefix begins the names of all objects.
+	// Prefix is the prefix of all object names.
 	Prefix    string       `yaml:"prefix"`
 	AccessKey SecretSource `yaml:"access_key"`
 	SecretKey SecretSource `yaml:"secret_key"`
 }
 
-// Providers is about agents.
+// Providers configures agents.
 type Providers struct {
-	// CheckInterval is how often agents are asked for their card.
+	// CheckInterval is how often agent cards are fetched.
 	CheckInterval Duration `yaml:"check_interval"`
 }
 
-// ModelProviders is about sources of models.
+// ModelProviders configures model providers.
 type ModelProviders struct {
-	// CheckInterval is how often they are asked for their models.
+	// CheckInterval is how often model lists are fetched.
 	CheckInterval Duration `yaml:"check_interval"`
 }
 
-// Connectors is about MCP servers.
+// Connectors configures connectors to MCP servers.
 type Connectors struct {
 	Presets []Preset `yaml:"presets"`
 }
 
-// Preset is an MCP server that users are offered.
+// Preset is an MCP server offered to users.
 type Preset struct {
 	URL          string            `yaml:"url"`
 	ClientID     string            `yaml:"client_id"`
@@ -286,36 +279,34 @@ type Preset struct {
 	Metadata     map[string]string `yaml:"metadata"`
 }
 
-// Limits bound what one caller can make the server do, and what all of them can
-// together. docs/limits.md lists them with those that have no setting.
+// Limits bound what callers can make the server do. Each User… limit applies to
+// one user, its counterpart to all users together. docs/limits.md lists these
+// limits and those that have no setting.
 type Limits struct {
-	// RequestsPerSecond is how many requests one caller may make in a second on
-	// average, and Burst how many at once.
+	// RequestsPerSecond is one caller's average request rate; Burst is how many
+	// requests it may send at once.
 	RequestsPerSecond float64 `yaml:"requests_per_second"`
 	Burst             int     `yaml:"burst"`
-	// BodyMemory is how many bytes of large request bodies may be held at once,
-	// and UserBodyMemory how many of them may be one user's.
+	// BodyMemory is how many bytes of large request bodies may be held at once.
 	BodyMemory     Size `yaml:"body_memory"`
 	UserBodyMemory Size `yaml:"user_body_memory"`
-	// ConcurrentRequests is how many requests may be under way at once, and
-	// UserConcurrentRequests how many of them may be one user's. Those of the next
-	// two kinds don't count.
+	// ConcurrentRequests is how many requests may be in flight at once, event
+	// streams and uploads excluded.
 	ConcurrentRequests     int `yaml:"concurrent_requests"`
 	UserConcurrentRequests int `yaml:"user_concurrent_requests"`
 	// EventStreams is how many requests may wait for events at once, as streams or
-	// with wait, and UserEventStreams how many of them may be one user's.
+	// with wait.
 	EventStreams     int `yaml:"event_streams"`
 	UserEventStreams int `yaml:"user_event_streams"`
-	// Uploads is how many contents of files may be written at once, and UserUploads
-	// how many of them may be one user's.
+	// Uploads is how many file contents may be written at once.
 	Uploads     int `yaml:"uploads"`
 	UserUploads int `yaml:"user_uploads"`
-	// Scans is how many requests may read very many rows at once, such as vector
-	// searches, and UserScans how many of them may be one user's.
+	// Scans is how many requests that read very many rows, such as vector searches,
+	// may run at once.
 	Scans     int `yaml:"scans"`
 	UserScans int `yaml:"user_scans"`
 
-	// What one user may own.
+	// Quotas: what one user may own.
 	Contexts         int  `yaml:"contexts"`
 	HistoryItems     int  `yaml:"history_items"`
 	HistoryBytes     Size `yaml:"history_bytes"`
@@ -327,7 +318,7 @@ type Limits struct {
 	UserFeedback     int  `yaml:"user_feedback"`
 	Providers        int  `yaml:"providers"`
 	ProviderBuilds   int  `yaml:"provider_builds"`
-	// ModelProviders is how many there may be in all: they have no owner.
+	// ModelProviders applies to all users together, since model providers have no owner.
 	ModelProviders int `yaml:"model_providers"`
 }
 
@@ -336,7 +327,7 @@ const (
 	week = 7 * day
 )
 
-// Default returns the settings of a server that nobody configured.
+// Default returns the default settings.
 func Default() Config {
 	return Config{
 		Listen:          "127.0.0.1:8333",
@@ -366,10 +357,10 @@ func Default() Config {
 	}
 }
 
-func (e *Endpoint) setDefaults(written *yaml.Node) {
+func (e *Endpoint) setDefaults(source *yaml.Node) {
 	*e = Endpoint{
 		Timeout: Duration(15 * time.Second), MaxInFlight: 16, MaxConnectionAge: Duration(2 * time.Minute),
 		Format: "thin", Coalesce: "off", Partitions: 1, History: "all", Start: startNewest,
-		digest: sha256.Sum256([]byte(canonical(written))),
+		digest: sha256.Sum256([]byte(canonical(source))),
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// decoder fills a value from a YAML tree. It notes every problem and goes on,
-// and remembers where each setting stands, for the checks that come after.
+// decoder fills a value from a YAML tree. It records every problem and continues,
+// and remembers the position of each setting for later checks.
 type decoder struct {
 	problems      Problems
 	warnings      Problems
@@ -23,19 +23,19 @@ type decoder struct {
 	origins       map[*yaml.Node]origin
 	nodes         map[string]*yaml.Node // by key
 	unread        map[string]bool       // keys whose values could not be decoded
-	checking      bool                  // all is decoded
+	checking      bool                  // decoding is complete
 	empty         []string              // files without a document
 }
 
-// origin is where a node was read: a file, whose lines count, or a variable or
-// a flag.
+// origin is where a node was read: a file, which has line numbers, or a variable
+// or flag.
 type origin struct {
 	name   string
 	isFile bool
 }
 
 func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
-	if at, ok := d.nodes[key]; !d.checking && (at == node || !ok) { // not of a key in it
+	if at, ok := d.nodes[key]; !d.checking && (at == node || !ok) { // not about one of its keys
 		d.unread[key] = true
 	}
 	from := d.origins[node]
@@ -46,8 +46,8 @@ func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
 	d.problems = append(d.problems, p)
 }
 
-// isUnread reports whether a setting, or what holds it, could not be decoded. Then it
-// has its default, which says nothing of what was meant.
+// isUnread reports whether a setting or one of its parents could not be decoded. The
+// setting then has its default, which must not be checked.
 func (d *decoder) isUnread(key string) bool {
 	for at := key; at != ""; at = at[:max(strings.LastIndexAny(at, ".["), 0)] {
 		if d.unread[at] {
@@ -57,8 +57,8 @@ func (d *decoder) isUnread(key string) bool {
 	return d.unread[""]
 }
 
-// at notes a problem with a setting, where it or what holds it stands, unless the
-// setting could not even be decoded.
+// at reports a problem at the position of a setting or its nearest parent, unless the
+// setting could not be decoded.
 func (d *decoder) at(key, format string, args ...any) {
 	if d.isUnread(key) {
 		return
@@ -72,7 +72,7 @@ func (d *decoder) at(key, format string, args ...any) {
 	}
 }
 
-// warn notes what is poor about a setting, which works all the same.
+// warn reports a setting that is valid but unwise.
 func (d *decoder) warn(key, message string) {
 	before := len(d.problems)
 	d.at(key, "%s", message)
@@ -85,8 +85,8 @@ var (
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// withDefaults is an item of a list that is more than what was written for it.
-type withDefaults interface{ setDefaults(written *yaml.Node) }
+// withDefaults is a list item with default settings.
+type withDefaults interface{ setDefaults(source *yaml.Node) }
 
 func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
 	node = resolved(node)
@@ -101,7 +101,7 @@ func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
 	case v.Type() == reflect.TypeFor[HTTP]():
 		d.decodeHTTP(node, v.Addr().Interface().(*HTTP), key)
 	case v.Addr().Type().Implements(nodeUnmarshaler), v.Addr().Type().Implements(textUnmarshaler):
-		d.decodeOwn(node, v, key)
+		d.decodeCustom(node, v, key)
 	case v.Kind() == reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		d.decode(node, v.Elem(), key)
@@ -116,7 +116,7 @@ func (d *decoder) decode(node *yaml.Node, v reflect.Value, key string) {
 	}
 }
 
-// resolved is the node that an alias stands for.
+// resolved returns the node that an alias refers to.
 func resolved(node *yaml.Node) *yaml.Node {
 	for node.Kind == yaml.AliasNode {
 		node = node.Alias
@@ -126,24 +126,24 @@ func resolved(node *yaml.Node) *yaml.Node {
 
 func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.Tag == "!!null" }
 
-func (d *decoder) decodeOwn(node *yaml.Node, v reflect.Value, key string) {
+func (d *decoder) decodeCustom(node *yaml.Node, v reflect.Value, key string) {
 	var err error
-	switch own := v.Addr().Interface().(type) {
+	switch u := v.Addr().Interface().(type) {
 	case yaml.Unmarshaler:
-		err = own.UnmarshalYAML(node)
+		err = u.UnmarshalYAML(node)
 	case encoding.TextUnmarshaler:
 		if node.Kind != yaml.ScalarNode {
 			d.problem(node, key, "expected a single value")
 			return
 		}
-		err = own.UnmarshalText([]byte(node.Value))
+		err = u.UnmarshalText([]byte(node.Value))
 	}
 	if err != nil {
 		d.problem(node, key, "%v", err)
 	}
 }
 
-// scalarNames says what is expected, by kind.
+// scalarNames describes the expected value, by kind.
 var scalarNames = map[reflect.Kind]string{
 	reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a whole number",
 	reflect.Float64: "a number",
@@ -182,8 +182,8 @@ func (d *decoder) decodeSlice(node *yaml.Node, v reflect.Value, key string) {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(node.Content), len(node.Content)))
 	for i, item := range node.Content {
-		if own, ok := reflect.TypeAssert[withDefaults](v.Index(i).Addr()); ok {
-			own.setDefaults(item)
+		if element, ok := reflect.TypeAssert[withDefaults](v.Index(i).Addr()); ok {
+			element.setDefaults(item)
 		}
 		d.decode(item, v.Index(i), fmt.Sprintf("%s[%d]", key, i))
 	}
@@ -207,7 +207,7 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
 	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
 		index, ok := fields[name]
 		if !ok && key == "" && strings.HasPrefix(name, "x-") {
-			return // a home for anchors
+			return // holds anchors
 		}
 		if !ok {
 			d.unknownKey(at, key, name, v.Type())
@@ -221,10 +221,10 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, key string) {
 func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, value *yaml.Node)) {
 	if node.Kind != yaml.MappingNode {
 		if name, rest, ok := strings.Cut(node.Value, ":"); ok && settingNames[name] && rest != "" {
-			d.problem(node, key, "expected keys with values; a space is missing behind %q", name+":")
+			d.problem(node, key, "expected a mapping; add a space after %q", name+":")
 			return
 		}
-		d.problem(node, key, "expected keys with values")
+		d.problem(node, key, "expected a mapping (key: value)")
 		return
 	}
 	seen := make(map[string]bool)
@@ -232,7 +232,7 @@ func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, 
 	for i := 0; i+1 < len(members); i += 2 {
 		at := members[i]
 		if err := valid.Text(at.Value); err != nil {
-			d.problem(at, key, "a key in it %v", err)
+			d.problem(at, key, "one of its keys %v", err)
 			continue
 		}
 		if seen[at.Value] {
@@ -251,11 +251,11 @@ func (d *decoder) eachKey(node *yaml.Node, key string, do func(name string, at, 
 	}
 }
 
-// maxMerges is how deep mappings may be merged into each other.
+// maxMerges limits how deeply merge keys may be nested.
 const maxMerges = 8
 
-// eachMerged calls do for the members of what a merge key ("<<") names, but for those
-// that were seen.
+// eachMerged calls do for the members of a merge key's value ("<<"), except those
+// already seen.
 func (d *decoder) eachMerged(
 	node *yaml.Node, key string, seen map[string]bool, depth int, do func(name string, at, value *yaml.Node),
 ) {
@@ -285,7 +285,7 @@ func (d *decoder) eachMerged(
 	}
 }
 
-// settingNames are the keys that there are anywhere.
+// settingNames is the set of keys of all configuration structs.
 var settingNames = func() map[string]bool {
 	names := make(map[string]bool)
 	for _, t := range []reflect.Type{
@@ -299,14 +299,14 @@ var settingNames = func() map[string]bool {
 	return names
 }()
 
-// fieldsOf returns the fields of a struct by their YAML names, inlined ones
-// included; none where it takes any key.
+// fieldsOf returns the fields of a struct by YAML name, including those of inlined
+// structs but not of inlined maps.
 func fieldsOf(t reflect.Type) map[string][]int {
 	fields := make(map[string][]int)
 	for f := range t.Fields() {
 		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		switch {
-		case option == "inline" && f.Type.Kind() == reflect.Struct: // a mapping takes any key
+		case option == "inline" && f.Type.Kind() == reflect.Struct:
 			for inner, index := range fieldsOf(f.Type) {
 				fields[inner] = append(slices.Clone(f.Index), index...)
 			}
@@ -324,8 +324,8 @@ func join(key, name string) string {
 	return key + "." + name
 }
 
-// member is the key of a member of a mapping that takes any name. A name that is
-// none, such as "X-Secret: value", is left out: it may hold a secret.
+// member returns the key of a member of a mapping with arbitrary names. It leaves out
+// an invalid name, such as "X-Secret: value", which may contain a secret.
 func member(key, name string) string {
 	if !isPlain(name) {
 		return key + "[]"
@@ -333,5 +333,5 @@ func member(key, name string) string {
 	return join(key, name)
 }
 
-// isPlain reports whether a text may be the name of a header.
+// isPlain reports whether a string is a valid header name.
 func isPlain(name string) bool { return httpguts.ValidHeaderFieldName(name) }

@@ -6,13 +6,13 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// EndpointEgress is the rule for webhook endpoints.
+// EndpointEgress returns the egress rule for webhook endpoints.
 func (c *Config) EndpointEgress() sender.Egress {
 	return sender.Egress{Deny: prefixes(c.Egress.DenyNetworks), Allow: prefixes(c.Egress.AllowNetworks)}
 }
 
-// UserEgress is the rule for URLs that users name. Without authentication the
-// server is on somebody's own machine, so loopback is allowed.
+// UserEgress returns the egress rule for user-supplied URLs. Without
+// authentication, it allows loopback, since the server runs on the user's machine.
 func (c *Config) UserEgress() sender.Egress {
 	rule := c.EndpointEgress()
 	rule.PublicOnly = true

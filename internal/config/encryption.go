@@ -17,7 +17,7 @@ func (d *decoder) checkEncryption(cfg *Config) {
 		}
 		key, err := base64.StdEncoding.DecodeString(text)
 		if err != nil || len(key) != 32 {
-			d.at(s.Setting, `expected 32 bytes in base64; "openssl rand -base64 32" makes a key`)
+			d.at(s.Setting, `expected 32 bytes in base64; "openssl rand -base64 32" creates a key`)
 		} else if first, ok := seen[string(key)]; ok {
 			d.at(s.Setting, "is the same key as %s", first)
 		} else {
@@ -32,7 +32,7 @@ type EncryptionSource struct {
 	Source  SecretSource
 }
 
-// EncryptionSources lists the encryption keys, the one that encrypts first.
+// EncryptionSources lists the encryption keys. The first one encrypts.
 func (c *Config) EncryptionSources() (sources []EncryptionSource) {
 	if c.EncryptionKey.Set() {
 		sources = append(sources, EncryptionSource{"encryption_key", c.EncryptionKey})

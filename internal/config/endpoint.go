@@ -20,8 +20,8 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// HTTP is how an endpoint is reached: TLS, basic authentication, bearer token,
-// OAuth2 client credentials and proxy, as in Prometheus' http_config.
+// HTTP configures an endpoint's HTTP client: TLS, basic authentication, bearer
+// token, OAuth2 client credentials and proxy, as in Prometheus' http_config.
 type HTTP struct{ config *promconfig.HTTPClientConfig }
 
 func (h *HTTP) check() error {
@@ -32,7 +32,7 @@ func (h *HTTP) check() error {
 	if o := h.config.OAuth2; o != nil {
 		files = append(files, certificates(o.TLSConfig)...)
 	}
-	for _, file := range files { // before Prometheus reads them, whatever they are
+	for _, file := range files { // Prometheus reads them even if they are not regular files
 		if err := regular.Check(file); err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (h *HTTP) check() error {
 
 func certificates(c promconfig.TLSConfig) []string { return []string{c.CAFile, c.CertFile, c.KeyFile} }
 
-// files are those that are read at each request.
+// files returns the files that are read for each request.
 func (h *HTTP) files() []string {
 	files := []string{h.config.BearerTokenFile}
 	if a := h.config.Authorization; a != nil {
@@ -70,28 +70,27 @@ func (h *HTTP) files() []string {
 	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
 }
 
-// Where a new endpoint begins, unless at a time.
+// Values of start, besides times.
 const (
 	startNewest = "newest"
 	startOldest = "oldest"
 )
 
-// Receiver is an endpoint as values: what it gets and when, and how it is reached. It
-// lacks a sender.
+// Receiver is an endpoint and its HTTP client settings. Its Sender is not set.
 type Receiver struct {
 	relay.Endpoint
 	HTTP             promconfig.HTTPClientConfig
 	MaxConnectionAge time.Duration
 }
 
-// UsesProxy reports whether requests go through a proxy; then the egress rule sees only
-// the proxy's address.
+// UsesProxy reports whether requests go through a proxy; the egress rule then checks
+// only the proxy's address.
 func (r *Receiver) UsesProxy() bool {
 	return r.HTTP.ProxyURL.URL != nil || r.HTTP.ProxyFromEnvironment
 }
 
-// Receivers returns the configured endpoints, which were checked by [Load], as values:
-// it reads their secrets.
+// Receivers reads the secrets of the configured endpoints, which [Load] has checked,
+// and returns the endpoints.
 func (c *Config) Receivers() ([]Receiver, error) {
 	receivers := make([]Receiver, len(c.Webhook.Endpoints))
 	for i := range c.Webhook.Endpoints {
@@ -122,7 +121,7 @@ func (e *Endpoint) receiver() (Receiver, error) {
 		},
 		HTTP: defaultHTTP(), MaxConnectionAge: time.Duration(e.MaxConnectionAge),
 	}
-	r.Since, _ = time.Parse(time.RFC3339, e.Start) // or it is one of the words
+	r.Since, _ = time.Parse(time.RFC3339, e.Start) // fails for newest and oldest
 	for _, delay := range e.Retry.Schedule {
 		r.Retry.Delays = append(r.Retry.Delays, time.Duration(delay))
 	}
@@ -138,7 +137,7 @@ func (e *Endpoint) receiver() (Receiver, error) {
 	}
 	if h := r.HTTP.HTTPHeaders; h != nil {
 		for name := range h.Headers {
-			r.Headers[http.CanonicalHeaderKey(name)] = []string{} // the client sets it; Tidings sends none of its own
+			r.Headers[http.CanonicalHeaderKey(name)] = []string{} // suppresses Tidings' own; the client sets it
 		}
 	}
 	for _, source := range append([]SecretSource{e.Secret}, e.Secrets...) {
@@ -154,26 +153,26 @@ func (e *Endpoint) receiver() (Receiver, error) {
 	return r, nil
 }
 
-// canonical is what a node holds, whatever its style and comments.
+// canonical returns the content of a node, independent of style and comments.
 func canonical(node *yaml.Node) string {
 	var value any
 	if err := node.Decode(&value); err != nil {
 		return ""
 	}
 	text, err := json.Marshal(value)
-	if err != nil { // keys that are no texts
+	if err != nil { // keys that aren't strings
 		return fmt.Sprint(value)
 	}
 	return string(text)
 }
 
-// fingerprint is a hash of all that decides how the endpoint is reached: what
-// the operator wrote for it, what the files and variables hold that it names,
-// and the settings that all endpoints share.
+// fingerprint returns a hash of everything that decides how the endpoint is
+// reached: its settings, the files and variables they refer to, and the settings
+// shared by all endpoints.
 func (e *Endpoint) fingerprint(w Webhook, egress sender.Egress) string {
 	contents := sha256.New()
 	for _, source := range e.secrets() {
-		value, _ := source.Read() // that it can be read was checked
+		value, _ := source.Read() // [Load] checked that it is readable
 		fmt.Fprintln(contents, value)
 	}
 	e.contents = string(contents.Sum(nil))
@@ -182,7 +181,7 @@ func (e *Endpoint) fingerprint(w Webhook, egress sender.Egress) string {
 	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
 
-// secrets are all that the endpoint reads from elsewhere.
+// secrets returns all secrets of the endpoint.
 func (e *Endpoint) secrets() []SecretSource {
 	sources := append([]SecretSource{e.Secret}, e.Secrets...)
 	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {

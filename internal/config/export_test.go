@@ -1,4 +1,4 @@
 package config
 
-// Keys lists the keys of all settings.
+// Keys returns the keys of all settings.
 func Keys() []string { return allSettings }

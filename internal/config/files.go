@@ -12,15 +12,14 @@ import (
 // maxEndpointFiles bounds how many files webhook.endpoint_files may match.
 const maxEndpointFiles = 1000
 
-// endpointFiles are the files of endpoints that were read.
+// endpointFiles holds the contents of the endpoint files.
 type endpointFiles struct {
 	texts map[string][]byte
-	stale Problems // what is wrong with files whose last good version counts
+	stale Problems // of files whose last good version is used
 }
 
-// addEndpointFiles appends the endpoints of the files that webhook.endpoint_files
-// matches to those of the tree. kept has versions to be used instead of what files hold
-// now; nil leaves a file out.
+// addEndpointFiles appends the endpoints of the files that match webhook.endpoint_files to
+// the tree. kept holds contents to use instead of a file's current ones; nil skips the file.
 func (d *decoder) addEndpointFiles(root *yaml.Node, kept map[string][]byte) {
 	d.endpointFiles.texts = make(map[string][]byte)
 	webhook := lookup(root, "webhook")
@@ -32,14 +31,15 @@ func (d *decoder) addEndpointFiles(root *yaml.Node, kept map[string][]byte) {
 	for _, pattern := range patterns.Content {
 		found, err := filepath.Glob(pattern.Value)
 		if err != nil {
-			d.problem(pattern, "webhook.endpoint_files", "is no pattern of files, such as /etc/tidings/endpoints.d/*.yaml")
+			d.problem(pattern, "webhook.endpoint_files",
+				"expected a glob pattern, such as /etc/tidings/endpoints.d/*.yaml")
 		}
 		files = append(files, found...)
 	}
 	slices.Sort(files)
 	files = slices.Compact(files)
 	if len(files) > maxEndpointFiles {
-		d.problem(patterns, "webhook.endpoint_files", "matches %d files, of at most %d", len(files), maxEndpointFiles)
+		d.problem(patterns, "webhook.endpoint_files", "matches %d files; the limit is %d", len(files), maxEndpointFiles)
 		return
 	}
 	for _, file := range files {
@@ -64,7 +64,7 @@ func (d *decoder) addEndpoints(webhook *yaml.Node, file string, text []byte) {
 	if list == nil {
 		return
 	}
-	if slices.Contains(d.empty, file) { // perhaps somebody is just writing it
+	if slices.Contains(d.empty, file) { // it may still be being written
 		d.empty = d.empty[:empty-1]
 		d.problem(list, "webhook.endpoints", "is empty; write [] for no endpoints")
 		return
@@ -85,7 +85,7 @@ func (d *decoder) addEndpoints(webhook *yaml.Node, file string, text []byte) {
 	}
 }
 
-// lookup returns a member of a mapping; nil if there is none.
+// lookup returns a member of a mapping, or nil.
 func lookup(node *yaml.Node, name string) *yaml.Node {
 	if node == nil {
 		return nil
@@ -99,8 +99,8 @@ func lookup(node *yaml.Node, name string) *yaml.Node {
 	return nil
 }
 
-// lastGood returns the versions of endpoint files that count instead of what they hold
-// now, which has problems; nil if it is not they alone that have.
+// lastGood returns the previous contents of the endpoint files that have problems. It
+// returns nil if anything else has problems.
 func lastGood(problems Problems, now, before map[string][]byte) map[string][]byte {
 	kept := make(map[string][]byte)
 	for _, p := range problems {
@@ -112,6 +112,6 @@ func lastGood(problems Problems, now, before map[string][]byte) map[string][]byt
 	return kept
 }
 
-// Stale says what is wrong with files of webhook.endpoint_files whose last good version,
-// or nothing, counts instead.
+// Stale returns the problems of files in webhook.endpoint_files that were replaced by their
+// last good version or, without one, skipped.
 func (c *Config) Stale() Problems { return c.endpointFiles.stale }

@@ -55,33 +55,34 @@ func TestEndpointFiles(t *testing.T) {
 	write("b.yaml", "- {url: https://b}\n")
 	write("a.yaml", "endpoints:\n  - {url: https://a}\n  - {url: https://a/2}\n")
 	if before.Digest() == first {
-		t.Error("files that came don't change the digest")
+		t.Error("new files don't change the digest")
 	}
 	load("main a a/2 b", "", "")
 
-	// A broken file, and one with a name that is taken, keep their last good version.
+	// A broken file, or one with a duplicate name, keeps its last good version.
 	write("a.yaml", "- {url: https://a}\n- {url: https://a/3, timeout: soon}\n")
 	write("b.yaml", "- {url: https://b}\n- {url: https://main}\n")
 	load("main a a/2 b", "",
 		`a.yaml:2:31: webhook.endpoints[2].timeout: expected a duration such as "30s", "5m" or "7d"`+"\n"+
 			"b.yaml:2:9: webhook.endpoints[4].url: webhook.endpoints[0] has the same URL; give one of them a name")
-	write("c.yaml", "") // it was never good
+	write("c.yaml", "") // has no good version
 	write("a.yaml", "[]")
 	write("b.yaml", "- {url: https://b/2}\n")
 	load("main b/2", "", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints")
 
-	// What is wrong elsewhere is an error, and so is a broken file at the start.
+	// A problem elsewhere is an error, and so is a broken file at startup.
 	write("main", "webhook:\n  endpoint_files: ['"+folder+"/*.yaml']\n  retention: 0s\n")
 	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\nmain:3:14: webhook.retention: must "+
 		"be more than 0", "")
 	write("main", "webhook:\n  endpoint_files: ['"+folder+"/[.yaml', '"+folder+"/*.yaml']\n")
 	before = nil
 	load("", "c.yaml:1:1: webhook.endpoints: is empty; write [] for no endpoints\n"+
-		"main:2:20: webhook.endpoint_files: is no pattern of files, such as /etc/tidings/endpoints.d/*.yaml", "")
+		"main:2:20: webhook.endpoint_files: expected a glob pattern, such as /etc/tidings/endpoints.d/*.yaml", "")
 }
 
-// URLs that differ in their query are different, and their names do not show it.
-func TestQueriesAreDifferentEndpoints(t *testing.T) {
+// URLs that differ only in their query are different endpoints, whose names do not contain
+// the query.
+func TestQueriesDistinguishEndpoints(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "t.yaml")
 	text := `webhook: {endpoints: [{url: "https://a.example/hook?key=hunter2"},
   {url: "https://a.example/hook?key=hunter3"},

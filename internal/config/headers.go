@@ -12,12 +12,12 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// headerCheck notes headers that an endpoint can't have, and those that it has
-// from more than one place: which of them wins would be chance.
+// headerCheck reports headers that an endpoint can't set, and those set in more than
+// one place, of which an arbitrary one would win.
 type headerCheck struct {
 	*decoder
 	endpoint string            // its key
-	from     map[string]string // where a header comes from, by its canonical name
+	from     map[string]string // the setting that sets a header, by canonical name
 }
 
 func (d *decoder) checkHeaders(e *Endpoint, key string) {
@@ -26,7 +26,7 @@ func (d *decoder) checkHeaders(e *Endpoint, key string) {
 		at := member(key+".headers", name)
 		value := d.readable(at, e.Headers[name])
 		if !e.Headers[name].Set() {
-			d.at(at, "is empty; leave the header out, or write its value")
+			d.at(at, "is empty; set a value or remove the header")
 		}
 		c.check(at, "headers."+name, name, value)
 	}
@@ -35,12 +35,12 @@ func (d *decoder) checkHeaders(e *Endpoint, key string) {
 		return
 	}
 	if u, err := url.Parse(e.URL); err == nil && u.User != nil && c.from["Authorization"] == "" {
-		c.from["Authorization"] = "the user and password of url" // beaten by headers, not by http
+		c.from["Authorization"] = "the user and password of url" // headers override it, http does not
 	}
 	for setting, used := range map[string]bool{
 		"http.authorization": h.Authorization != nil, "http.basic_auth": h.BasicAuth != nil,
 		"http.oauth2": h.OAuth2 != nil,
-	} { // Prometheus allows one of them
+	} { // Prometheus allows only one of them
 		if used {
 			c.once(key+"."+setting, setting, "Authorization")
 		}
@@ -51,7 +51,7 @@ func (d *decoder) checkHeaders(e *Endpoint, key string) {
 			c.check(key+"."+at, at, name, headerValues(h.HTTPHeaders.Headers[name])...)
 		}
 	}
-	c.from = make(map[string]string) // those of another request
+	c.from = make(map[string]string) // the CONNECT request is a separate one
 	for _, name := range slices.Sorted(maps.Keys(h.ProxyConnectHeader)) {
 		at := "http.proxy_connect_header." + name
 		var values []string
@@ -62,7 +62,7 @@ func (d *decoder) checkHeaders(e *Endpoint, key string) {
 	}
 }
 
-// check notes what is wrong with a header; setting is where it comes from.
+// check reports problems with a header; setting is where it is set.
 func (c *headerCheck) check(at, setting, name string, values ...string) {
 	if err := sender.CheckHeader(name, values); err != nil {
 		c.at(at, "%v", err)
@@ -74,15 +74,14 @@ func (c *headerCheck) check(at, setting, name string, values ...string) {
 func (c *headerCheck) once(at, setting, name string) {
 	name = textproto.CanonicalMIMEHeaderKey(name)
 	if first, taken := c.from[name]; taken {
-		c.at(at, "the header %s comes from %s already; configure it in one place (upper and lower case are the same)",
-			name, first)
+		c.at(at, "header %s is already set by %s; set it in one place (names are case-insensitive)", name, first)
 		return
 	}
 	c.from[name] = setting
 }
 
-// headerValues returns the values of a header, of which some may be in files. That
-// they can be read is checked elsewhere.
+// headerValues returns the values of a header, including those in files. It skips
+// unreadable files, which are reported elsewhere.
 func headerValues(h promconfig.Header) []string {
 	values := slices.Clone(h.Values)
 	for _, secret := range h.Secrets {

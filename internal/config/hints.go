@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// otherNames are settings as other programs name them, by the setting that they are here.
+// otherNames lists other programs' names for our settings.
 var otherNames = map[string][]string{
 	"listen":        {"address", "addr", "bind", "host", "port"},
 	"database_url":  {"database_uri", "dsn", "postgres", "postgres_url"},
@@ -25,8 +25,8 @@ var otherNames = map[string][]string{
 	"secret":        {"signing_secret", "signature"},
 }
 
-// hint says where a key that is unknown in a mapping belongs, or what it may be called
-// here; empty if it looks like none.
+// hint says where an unknown key of a mapping belongs or which setting was meant. It is
+// empty if the key resembles no setting.
 func (d *decoder) hint(key, name string, t reflect.Type) string {
 	fields := fieldsOf(t)
 	for _, field := range slices.Sorted(maps.Keys(fields)) {
@@ -50,7 +50,7 @@ func (d *decoder) hint(key, name string, t reflect.Type) string {
 		}
 		if parent, ok := strings.CutSuffix(setting, "."+name); ok && key == "" {
 			if elsewhere != "" {
-				return "" // there are several
+				return "" // ambiguous
 			}
 			elsewhere = fmt.Sprintf("%s belongs under %s", name, parent)
 		}
@@ -58,20 +58,20 @@ func (d *decoder) hint(key, name string, t reflect.Type) string {
 	return elsewhere
 }
 
-// unknownKey notes a key that there is not. It repeats what belongs elsewhere or looks
-// like a misspelled key; something else may be a secret in the wrong place.
+// unknownKey reports an unknown key. It quotes the key only if it belongs elsewhere or
+// resembles a known key; otherwise it may be a misplaced secret.
 func (d *decoder) unknownKey(at *yaml.Node, key, name string, t reflect.Type) {
 	if hint := d.hint(key, name, t); hint != "" {
 		d.problem(at, key, "%s", hint)
 		return
 	}
 	known := slices.Sorted(maps.Keys(fieldsOf(t)))
-	// A name with a third of its bytes wrong is nearer to this than to a key.
+	// A name with more than a third of its bytes wrong is closer to this than to any key.
 	wrong := (len(name) + 2) / 3
 	tooFar := strings.Repeat("\x00", wrong) + name[wrong:]
 	nearest := vocabulary.Nearest(name, append(slices.Clone(known), tooFar))
 	if nearest == tooFar || len(name) > 64 {
-		d.problem(at, key, "unknown key; the keys are %s", strings.Join(known, ", "))
+		d.problem(at, key, "unknown key; valid keys are %s", strings.Join(known, ", "))
 		return
 	}
 	d.problem(at, key, "unknown key %q; did you mean %q?", name, nearest)
@@ -82,17 +82,18 @@ var (
 	tabIndent    = regexp.MustCompile(`^ *\t`)
 )
 
-// syntaxHint finds what people often get wrong: the place, from 1, and what to do.
+// syntaxHint looks for common mistakes. It returns the position, starting at 1, and what
+// to do.
 func syntaxHint(text []byte, message string, line int) (at, column int, hint string) {
 	lines := bytes.Split(text, []byte("\n"))
 	if strings.Contains(message, "alphabetic or numeric character") && line > 0 && line <= len(lines) {
 		if found := unquotedStar.FindSubmatchIndex(lines[line-1]); found != nil {
-			return line, found[2] + 1, `"*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`
+			return line, found[2] + 1, `quote "*", as in ["*"]: in YAML, an unquoted * starts an alias`
 		}
 	}
 	for i, l := range lines {
 		if tab := tabIndent.FindIndex(l); tab != nil {
-			return i + 1, tab[1], "a tab can't indent; use spaces"
+			return i + 1, tab[1], "indent with spaces, not tabs"
 		}
 	}
 	if strings.HasPrefix(message, "did not find expected") {
@@ -101,8 +102,8 @@ func syntaxHint(text []byte, message string, line int) (at, column int, hint str
 	return line, 1, ""
 }
 
-// brokenLine returns the line with which a file begins to be wrong; YAML's parser names
-// the line in which the block begins.
+// brokenLine returns the first line with which parsing fails; the YAML parser reports
+// the first line of the block.
 func brokenLine(lines [][]byte, message string) int {
 	low, high := 1, len(lines)
 	for low < high {

@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/config"
 )
 
-// What people write who know other programs better, or whose hands slipped.
+// Typos, and settings as other programs name or write them.
 func TestHints(t *testing.T) {
 	t.Parallel()
 	const endpoint = "webhook:\n  endpoints:\n    - url: https://h/x\n      secret: " +
@@ -18,11 +18,11 @@ func TestHints(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{
 			endpoint + "events: [*]",
-			`FILE:5:16: not valid YAML: "*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`,
+			`FILE:5:16: not valid YAML: quote "*", as in ["*"]: in YAML, an unquoted * starts an alias`,
 		},
 		{
 			endpoint + "events: [provider.*, *.deleted]",
-			`FILE:5:28: not valid YAML: "*" must be quoted, as in ["*"]: in YAML it begins the name of an alias`,
+			`FILE:5:28: not valid YAML: quote "*", as in ["*"]: in YAML, an unquoted * starts an alias`,
 		},
 		{
 			endpoint + "events: provider.*",
@@ -30,8 +30,8 @@ func TestHints(t *testing.T) {
 		},
 		{
 			endpoint + "events: []",
-			"FILE:5:15: webhook.endpoints[0].events: lists no pattern, so the endpoint would get nothing; leave it " +
-				"out for every event",
+			"FILE:5:15: webhook.endpoints[0].events: is empty, so the endpoint would get no events; omit it for " +
+				"all events",
 		},
 		{
 			endpoint + "timeout: 15",
@@ -52,12 +52,11 @@ func TestHints(t *testing.T) {
 		},
 		{
 			endpoint + "headers: {X-A: ''}",
-			"FILE:5:22: webhook.endpoints[0].headers.X-A: is empty; leave the header out, or write its value",
+			"FILE:5:22: webhook.endpoints[0].headers.X-A: is empty; set a value or remove the header",
 		},
 		{
 			endpoint + "headers: {X-A: 'Bearer ${TOKEN}'}",
-			"FILE:5:22: webhook.endpoints[0].headers.X-A: variables are not expanded; write {env: NAME} for the " +
-				"value of one",
+			"FILE:5:22: webhook.endpoints[0].headers.X-A: variables are not expanded; use {env: NAME}",
 		},
 		{endpoint + "  events: ['*']", "FILE:5:1: not valid YAML: mapping values are not allowed in this context"},
 		{
@@ -66,15 +65,15 @@ func TestHints(t *testing.T) {
 		},
 		{
 			"webhook:\n  endpoints:\n    - url:http://h/x",
-			`FILE:3:7: webhook.endpoints[0]: expected keys with values; a space is missing behind "url:"`,
+			`FILE:3:7: webhook.endpoints[0]: expected a mapping; add a space after "url:"`,
 		},
-		{"webhook:\n\tendpoints: []", "FILE:2:1: not valid YAML: a tab can't indent; use spaces"},
+		{"webhook:\n\tendpoints: []", "FILE:2:1: not valid YAML: indent with spaces, not tabs"},
 		{"listen: :80\n---\nlisten: :81", "FILE:2:1: a second YAML document begins here; a file holds one"},
 		{
 			"listen: ${LISTEN}",
 			"FILE:1:9: listen: variables are not expanded here; set TIDINGS_LISTEN instead, or write the value",
 		},
-		{"listen: 127.0.0.1:99999", "FILE:1:9: listen: there is no port beyond 65535"},
+		{"listen: 127.0.0.1:99999", "FILE:1:9: listen: the port must be at most 65535"},
 		{"endpoints: []", "FILE:1:1: endpoints belongs under webhook"},
 		{
 			"log_level: debug\nport: 80\ndatabase: {url: x}\nretention: 1d",
@@ -86,11 +85,11 @@ func TestHints(t *testing.T) {
 		{"webhok: {}", `FILE:1:1: unknown key "webhok"; did you mean "webhook"?`},
 		{
 			"webhook: {endpoints: [{url: ' https://h', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}]}",
-			"FILE:1:29: webhook.endpoints[0].url: has a space or a line break before or behind it",
+			"FILE:1:29: webhook.endpoints[0].url: begins or ends with white space",
 		},
 		{
 			"webhook: {endpoints: [{url: 'https://h:70000'}]}",
-			"FILE:1:29: webhook.endpoints[0].url: there is no port beyond 65535",
+			"FILE:1:29: webhook.endpoints[0].url: the port must be at most 65535",
 		},
 		{
 			"webhook: {endpoints: [{url: 'http://169.254.169.254/'}]}",
@@ -106,7 +105,7 @@ func TestHints(t *testing.T) {
 			"listen: nonsense\nwebhook: {endpoints: [{url: 'https://h', timeout: 0s, colour: x}]}",
 			`FILE:1:9: listen: expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"` + "\n" +
 				"FILE:2:51: webhook.endpoints[0].timeout: must be more than 0\n" +
-				"FILE:2:55: webhook.endpoints[0]: unknown key; the keys are coalesce, cursor_from, enabled, " +
+				"FILE:2:55: webhook.endpoints[0]: unknown key; valid keys are coalesce, cursor_from, enabled, " +
 				"event_prefix, events, format, headers, history, http, info_headers, max_connection_age, " +
 				"max_in_flight, name, partitions, rate_limit, retry, secret, secrets, start, timeout, url",
 		},
@@ -151,7 +150,7 @@ webhook:
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for text, want := range map[string]string{
-		"x-a: &a [*a]\nlog: *a": "expected keys with values",
+		"x-a: &a [*a]\nlog: *a": "expected a mapping",
 		"webhook: {<<: 3}":      "<< expects a mapping",
 	} {
 		if _, err := loadText(t, text, false); err == nil || !strings.Contains(err.Error(), want) {
@@ -162,9 +161,9 @@ webhook:
 
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	const forged = "FILE:1:24: webhook.endpoints[0]: the receiver can't tell webhooks from forgeries; set secret, or " +
+	const forged = "FILE:1:24: webhook.endpoints[0]: the receiver can't tell webhooks from forgeries; set secret or " +
 		"a header such as Authorization"
-	const plain = "FILE:1:30: webhook.endpoints[0].url: plain http to a public host: whoever is on the way can read " +
+	const plain = "FILE:1:30: webhook.endpoints[0].url: plain HTTP to a public host lets others on the network read " +
 		"and change webhooks; use https"
 	for endpoint, want := range map[string]string{
 		"url: 'https://example.com/x'":                                       forged,

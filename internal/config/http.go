@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// decodeHTTP checks each value where it stands, and leaves the rest to Prometheus.
-// The errors of its decoder may repeat a value.
+// decodeHTTP checks each value before Prometheus decodes it: the errors of Prometheus'
+// decoder may quote a value, which may be a secret.
 func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
 	before := len(d.problems)
 	d.checkHTTP(node, reflect.TypeFor[promconfig.HTTPClientConfig](), key)
@@ -23,19 +23,19 @@ func (d *decoder) decodeHTTP(node *yaml.Node, h *HTTP, key string) {
 		return
 	}
 	cfg := defaultHTTP()
-	var asked struct {
+	var explicit struct {
 		HTTP2 bool `yaml:"enable_http2"`
 	}
-	err := errors.Join(node.Decode(&cfg), node.Decode(&asked))
-	cfg.EnableHTTP2 = asked.HTTP2 // Prometheus' default is true
+	err := errors.Join(node.Decode(&cfg), node.Decode(&explicit))
+	cfg.EnableHTTP2 = explicit.HTTP2 // Prometheus' default is true
 	switch {
 	case err == nil:
 		h.config = &cfg
-	case strings.HasPrefix(err.Error(), "yaml: "): // of the decoder
-		d.problem(node, key, "expected settings like those of Prometheus' http_config")
+	case strings.HasPrefix(err.Error(), "yaml: "): // from the decoder
+		d.problem(node, key, "expected the settings of Prometheus' http_config")
 	case strings.HasPrefix(err.Error(), "setting header"):
 		d.problem(node, key, "%v here; use the endpoint's headers", err)
-	default: // of the validation
+	default: // from validation
 		d.problem(node, key, "%v", err)
 	}
 }
@@ -46,14 +46,14 @@ func defaultHTTP() promconfig.HTTPClientConfig {
 	return c
 }
 
-// checkHTTP notes what can't be decoded into a type.
+// checkHTTP reports what can't be decoded into a type.
 func (d *decoder) checkHTTP(node *yaml.Node, t reflect.Type, key string) {
 	node = resolved(node)
 	switch {
 	case isNull(node), t.Kind() == reflect.Interface:
 	case t.Kind() == reflect.Pointer:
 		d.checkHTTP(node, t.Elem(), key)
-	case t == reflect.TypeFor[promconfig.URL](): // of a proxy
+	case t == reflect.TypeFor[promconfig.URL](): // a proxy's
 		d.checkURL(node, key, "http", "https", "socks5", "socks5h")
 	case t == reflect.TypeFor[promconfig.TLSVersion]():
 		if _, ok := promconfig.TLSVersions[node.Value]; !ok {
@@ -94,14 +94,14 @@ func (d *decoder) checkHTTPKeys(node *yaml.Node, t reflect.Type, key string) {
 			d.checkURL(value, join(key, name), "http", "https")
 		case value.Kind == yaml.ScalarNode && !slices.Contains(multiline, name) &&
 			strings.ContainsFunc(value.Value, unicode.IsControl):
-			d.problem(value, join(key, name), "holds a line break or another control character")
+			d.problem(value, join(key, name), "contains a line break or other control character")
 		default:
 			d.checkHTTP(value, t.FieldByIndex(index).Type, join(key, name))
 		}
 	})
 }
 
-// checkHTTPHeaders notes headers that can't be sent.
+// checkHTTPHeaders reports headers that can't be sent.
 func (d *decoder) checkHTTPHeaders(node *yaml.Node, t reflect.Type, key string) {
 	d.eachKey(node, key, func(name string, at, value *yaml.Node) {
 		if err := sender.CheckHeader(name, scalars(value)); err != nil {
@@ -112,8 +112,8 @@ func (d *decoder) checkHTTPHeaders(node *yaml.Node, t reflect.Type, key string) 
 	})
 }
 
-// scalars are all values in a node that are neither mappings nor lists. An alias of
-// such is left out: it may hold itself.
+// scalars returns all scalar values in a node. It does not follow aliases of mappings
+// and lists, which may contain themselves.
 func scalars(node *yaml.Node) []string {
 	if value := resolved(node); value.Kind == yaml.ScalarNode {
 		return []string{value.Value}
@@ -134,16 +134,16 @@ func (d *decoder) checkURL(node *yaml.Node, key string, schemes ...string) {
 	}
 }
 
-// checkPlainURL notes a URL that is wrong or has a user name or password, which
-// belong elsewhere.
-func (d *decoder) checkPlainURL(key, text, instead string) *url.URL {
+// checkPlainURL checks a URL, which must not contain a user name or password; advice
+// says where to set them instead.
+func (d *decoder) checkPlainURL(key, text, advice string) *url.URL {
 	u, err := sender.CheckURL(text)
 	switch {
 	case err != nil:
 		d.at(key, "%v", err)
 		return nil
 	case u.User != nil:
-		d.at(key, "must not hold a user name or password; %s", instead)
+		d.at(key, "must not contain a user name or password; %s", advice)
 		return nil
 	}
 	return u

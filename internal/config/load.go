@@ -18,25 +18,25 @@ import (
 	"github.com/tidings-dev/tidings/internal/regular"
 )
 
-// Input is where settings come from, the later winning.
+// Input lists the sources of settings; later sources win.
 type Input struct {
-	// Files are the paths of YAML files. Mappings of several files become one; a
-	// list or a value replaces that of the file before.
+	// Files are the paths of YAML files. Mappings are merged; a list or value
+	// replaces that of an earlier file.
 	Files []string
-	// Environ is the environment, as from os.Environ. The setting log.level is
-	// the variable TIDINGS_LOG_LEVEL; lists and mappings are written as YAML.
+	// Environ is the environment, as from os.Environ. TIDINGS_LOG_LEVEL sets
+	// log.level; lists and mappings are written as YAML.
 	Environ []string
 	// Flags are settings by key, such as "data_dir".
 	Flags map[string]string
-	// Relay says that the settings are those of tidings relay.
+	// Relay selects the settings of tidings relay.
 	Relay bool
-	// Before is the configuration that was loaded before, if any: of a file of
-	// webhook.endpoint_files that is broken now, the version in it counts.
+	// Before is the previous configuration, if any. It supplies the last good
+	// version of broken files in webhook.endpoint_files.
 	Before *Config
 }
 
-// Load reads the settings. The error is [Problems], or says which file can't be
-// read.
+// Load reads the settings. The error is [Problems], or names a file that can't
+// be read.
 func Load(in Input) (Config, error) {
 	cfg, problems, err := load(in, nil)
 	if len(problems) == 0 || err != nil {
@@ -55,8 +55,7 @@ func Load(in Input) (Config, error) {
 	return Config{}, problems
 }
 
-// load reads the settings, with versions of endpoint files that count instead of what
-// these hold.
+// load reads the settings. kept replaces the contents of endpoint files.
 func load(in Input, kept map[string][]byte) (Config, Problems, error) {
 	d := &decoder{
 		origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node),
@@ -92,14 +91,14 @@ func load(in Input, kept map[string][]byte) (Config, Problems, error) {
 	return cfg, d.problems, nil
 }
 
-// merge puts a later file's tree into that of the files before.
+// merge merges a later file's tree into that of the earlier files.
 func merge(into, from *yaml.Node) {
 	if from.Kind != yaml.MappingNode || into.Kind != yaml.MappingNode {
 		*into = *from
 		return
 	}
 	before := len(into.Content)
-	replaced := make(map[int]bool) // a key that a file holds twice must stay twice
+	replaced := make(map[int]bool) // keep a file's duplicate keys, so that they are reported
 	for i := 0; i+1 < len(from.Content); i += 2 {
 		key, value := from.Content[i], from.Content[i+1]
 		at := slices.IndexFunc(into.Content[:before], func(n *yaml.Node) bool { return n.Value == key.Value })
@@ -116,7 +115,7 @@ func merge(into, from *yaml.Node) {
 	}
 }
 
-// tree parses a file; nil after a syntax error.
+// tree parses a file. It returns nil after a syntax error.
 func (d *decoder) tree(file string, text []byte) *yaml.Node {
 	var document yaml.Node
 	reader := yaml.NewDecoder(bytes.NewReader(text))
@@ -153,7 +152,7 @@ var (
 	unknownAnchor = regexp.MustCompile(`unknown anchor '(.+)' referenced`)
 )
 
-// syntaxError notes why a file is not YAML, without the text in it.
+// syntaxError reports why a file is not YAML, without quoting its contents.
 func (d *decoder) syntaxError(file string, text []byte, err error) {
 	message := err.Error()
 	p := Problem{Source: file}
@@ -163,8 +162,8 @@ func (d *decoder) syntaxError(file string, text []byte, err error) {
 		message = message[len(found[0]):]
 	}
 	if found := unknownAnchor.FindStringSubmatch(message); found != nil {
-		message = `a value that begins with "*" stands for another one, and there is none of this name; quote ` +
-			`the value if that is not meant`
+		message = `a value that begins with "*" is an alias, and its anchor is not defined; quote the value if ` +
+			`it is not meant as an alias`
 		if at := bytes.Index(text, []byte("*"+found[1])); at >= 0 {
 			p.Line, p.Column = bytes.Count(text[:at], []byte("\n"))+1, at-bytes.LastIndexByte(text[:at], '\n')
 		}
@@ -177,7 +176,7 @@ func (d *decoder) syntaxError(file string, text []byte, err error) {
 	d.problems = append(d.problems, p)
 }
 
-// overlay puts settings from the environment and from flags into the tree.
+// overlay adds settings from the environment and flags to the tree.
 func (d *decoder) overlay(root *yaml.Node, in Input) {
 	environ := make(map[string]string)
 	for _, entry := range in.Environ {
@@ -238,7 +237,8 @@ func (d *decoder) set(root *yaml.Node, key, value, source string) {
 	d.member(parent, path[len(path)-1], node, source, true)
 }
 
-// member returns a member of a mapping, which it adds or, on demand, replaces.
+// member returns a member of a mapping. It adds value if the member is missing, and
+// replaces the member if asked to or if it isn't a mapping.
 func (d *decoder) member(parent *yaml.Node, name string, value *yaml.Node, source string, replace bool) *yaml.Node {
 	for i := 0; i+1 < len(parent.Content); i += 2 {
 		if parent.Content[i].Value != name {

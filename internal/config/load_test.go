@@ -21,7 +21,7 @@ func write(t testing.TB, text string) string {
 	return path
 }
 
-func TestContractIsAllThatAnyoneNeeds(t *testing.T) {
+func TestMinimalConfiguration(t *testing.T) {
 	path := write(t, `
 webhook:
   endpoints:
@@ -60,7 +60,7 @@ func TestLaterSourcesWin(t *testing.T) {
 	}
 }
 
-// A variable may hold bytes that a file can't.
+// Unlike a YAML file, an environment variable may contain invalid UTF-8.
 func TestTextOfVariables(t *testing.T) {
 	_, err := config.Load(config.Input{Environ: []string{"TIDINGS_WEBHOOK_SOURCE=caf\xe9"}})
 	if want := "environment variable TIDINGS_WEBHOOK_SOURCE: webhook.source: is not valid UTF-8"; err == nil ||
@@ -69,14 +69,14 @@ func TestTextOfVariables(t *testing.T) {
 	}
 }
 
-func TestAllProblemsAtOnceWithTheirPlaces(t *testing.T) {
+func TestLoadReportsAllProblemsWithPositions(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text string
 		want []string
 	}{
 		"shape": {"listne: x\nlog: loud\nfiles:\n  max_size: big\n", []string{
 			`:1:1: unknown key "listne"; did you mean "listen"?`,
-			`:2:6: log: expected keys with values`,
+			`:2:6: log: expected a mapping`,
 			`:4:13: files.max_size: expected a size`,
 		}},
 		"meaning": {`auth: {disabled: true}
@@ -91,7 +91,7 @@ webhook:
       headers: {Host: hunter2, X-A: "hunter2\nb"}
     - name: nowhere
 `, []string{
-			`:1:18: auth.disabled: without authentication`,
+			`:1:18: auth.disabled: without authentication, `,
 			`:5:12: webhook.endpoints[0].url: the URL must begin with http:// or https://`,
 			`:7:16: webhook.endpoints[1].events[0]: pattern "provider.create" matches no event; did you mean ` +
 				`"provider.created"?`,
@@ -109,7 +109,7 @@ webhook:
 `, []string{
 			`:5:60: webhook.endpoints[2].cursor_from: webhook.endpoints[0].cursor_from names the same endpoint`,
 		}},
-		"secrets": {`# as they are often written wrongly
+		"secrets": {`# common mistakes
 
 webhook:
   endpoints:
@@ -122,15 +122,15 @@ webhook:
       secret: {env: "whsec_hunter2="}
 `, []string{
 			`:5:12: webhook.endpoints[0].url: the URL has an "@" or "#" after its host`,
-			`:6:13: webhook.endpoints[0].name: a name is shown in logs and metrics`,
+			`:6:13: webhook.endpoints[0].name: must not be a URL`,
 			`:7:17: webhook.endpoints[0].headers: a header name contains an invalid character, such as a space ` +
 				`or colon; write the name as the key`,
 			`:8:25: webhook.endpoints[0].http.proxy_url: not a valid URL; special characters in a user name or ` +
 				`password must be percent-encoded: %40 for "@"`,
-			`:8:74: webhook.endpoints[0].http.basic_auth: expected keys with values`,
+			`:8:74: webhook.endpoints[0].http.basic_auth: expected a mapping`,
 			`:10:29: webhook.endpoints[1].http.http_headers[]: a header name contains`,
 			`:10:65: webhook.endpoints[1].http.http_headers.X-A: the value of header X-A contains a line break`,
-			`:11:15: webhook.endpoints[1].secret: env expects the name of an environment variable, not its value`,
+			`:11:15: webhook.endpoints[1].secret: env expects an environment variable's name, not its value`,
 		}},
 		"passwords in URLs": {`database_url: "postgres://u:p@ss/w#rd@h/hunter2"
 tracing: {endpoint: "http://u:hunter2@localhost:4318"}
@@ -145,12 +145,12 @@ webhook:
 			`:1:15: database_url: expected a PostgreSQL URL, such as ` +
 				`"postgres://user:password@host:5432/tidings": the URL has an "@" or "#" after its host: if it ` +
 				`is part of a password, special characters there must be percent-encoded (%40 for "@"`,
-			`:2:21: tracing.endpoint: must not hold a user name or password; set the headers of a collector with ` +
+			`:2:21: tracing.endpoint: must not contain a user name or password; set the collector's headers in ` +
 				`OTEL_EXPORTER_OTLP_HEADERS`,
-			`:3:24: files.s3.endpoint: must not hold a user name or password; use access_key and secret_key`,
-			`:4:30: connectors.presets[0].url: must not hold a user name or password; every user sees it`,
+			`:3:24: files.s3.endpoint: must not contain a user name or password; use access_key and secret_key`,
+			`:4:30: connectors.presets[0].url: must not contain a user name or password; every user sees it`,
 			`:7:12: webhook.endpoints[0].url: the URL has an "@" or "#" after its host`,
-			`:9:13: webhook.endpoints[1].name: a name is shown in logs and metrics`,
+			`:9:13: webhook.endpoints[1].name: must not be a URL`,
 		}},
 		"everything": {`listen: [here]
 files: {max_size: 9GiB, s3: {bucket: b, secret_key: {}}, user_quota: big}
@@ -173,9 +173,9 @@ webhook:
     - {url: https://example.com/e, max_in_flight: 1, partitions: 2}
 `, []string{
 			`:1:9: listen: expected a string`,
-			`:2:19: files.max_size: an S3 store keeps 5GiB at most`,
+			`:2:19: files.max_size: must be at most 5GiB with an S3 store`,
 			`:2:29: files.s3.endpoint: the URL must begin with`,
-			`:2:29: files.s3: access_key and secret_key are both needed`,
+			`:2:29: files.s3: set both access_key and secret_key`,
 			`:2:53: files.s3.secret_key: expected a string, or`,
 			`:2:70: files.user_quota: expected a size`,
 			`:3:29: database.max_connections: must be at least 6`,
@@ -186,7 +186,7 @@ webhook:
 			`:6:42: auth.tokens[0].user: expected an e-mail address`,
 			`:6:51: auth.tokens[0].role: expected one of user, developer, admin, reader`,
 			`:7:14: log.level: expected one of`,
-			`:11:36: webhook.endpoints[0].headers.x-a: the header X-A comes from headers.X-A already`,
+			`:11:36: webhook.endpoints[0].headers.x-a: header X-A is already set by headers.X-A`,
 			`:11:45: webhook.endpoints[0].headers: a header name contains an invalid`,
 			`:12:25: webhook.endpoints[0].http.proxy_url: not a valid URL`,
 			`:13:16: webhook.endpoints[0].events[0]: pattern "nothing.at_all" matches no event`,
@@ -194,11 +194,11 @@ webhook:
 			`:14:23: webhook.endpoints[1].name: expected a string`,
 			`:14:36: webhook.endpoints[1].timeout: must be more than 0`,
 			`:14:55: webhook.endpoints[1].max_in_flight: must be from 1 to 1000`,
-			`:16:36: webhook.endpoints[2].headers.x-a: the header X-A comes from headers.X-A already`,
+			`:16:36: webhook.endpoints[2].headers.x-a: header X-A is already set by headers.X-A`,
 			`:17:7: webhook.endpoints[3]: url is missing`,
 			`:17:8: webhook.endpoints[3]: unknown key "urll"; did you mean "url"?`,
 			`:17:49: webhook.endpoints[3].partitions: must be from 1 to 64`,
-			`:18:7: webhook.endpoints[4]: expected keys with values`,
+			`:18:7: webhook.endpoints[4]: expected a mapping`,
 			`:19:66: webhook.endpoints[5].partitions: must not be more than max_in_flight (1)`,
 		}},
 		"parameters of a URL": {"database_url: postgres://h/d?sslmode=hunter2&connect_timeout=x\n", []string{
@@ -219,17 +219,17 @@ webhook:
 		"text": {"webhook: {source: \"a\\0b\"}\nconnectors: {presets: [{url: https://a, metadata: {\"k\\0\": v, k: " +
 			"\"\\0\"}}]}\n", []string{
 			`:1:19: webhook.source: contains a NUL character`,
-			`:2:52: connectors.presets[0].metadata: a key in it contains a NUL character`,
+			`:2:52: connectors.presets[0].metadata: one of its keys contains a NUL character`,
 			`:2:65: connectors.presets[0].metadata.k: contains a NUL character`,
 		}},
 		"schema": {"database_schema: my-hooks\ndatabase_url: postgres://db/x\n", []string{
-			`:1:18: database_schema: expected the name of a schema: at most 63 ASCII letters`,
+			`:1:18: database_schema: expected a schema name: at most 63 ASCII letters`,
 		}},
 		"schema of PostgreSQL": {"database_schema: pg_hooks\ndatabase_url: postgres://db/x\n", []string{
-			`:1:18: database_schema: is a schema of PostgreSQL itself`,
+			`:1:18: database_schema: is reserved by PostgreSQL`,
 		}},
 		"schema without PostgreSQL": {"database_schema: hooks\n", []string{
-			`:1:18: database_schema: is for PostgreSQL; set database_url, too`,
+			`:1:18: database_schema: requires PostgreSQL; set database_url`,
 		}},
 		"headers": {`webhook:
   endpoints:
@@ -257,8 +257,8 @@ webhook:
         proxy_url: http://localhost:1
         proxy_connect_header: {X-A: [hunter2], x-a: [hunter2]}
 `, []string{
-			`:6:16: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-Key already; ` +
-				`configure it in one place`,
+			`:6:16: webhook.endpoints[0].headers.x-key: header X-Key is already set by headers.X-Key; ` +
+				`set it in one place`,
 			`:8:18: webhook.endpoints[0].headers.TRAILER: header TRAILER cannot be configured`,
 			`:9:18: webhook.endpoints[0].headers.upgrade: header upgrade cannot be configured`,
 			`:10:17: webhook.endpoints[0].headers.expect: header expect cannot be configured: the receiver would wait`,
@@ -267,15 +267,15 @@ webhook:
 			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings cannot be configured: it ` +
 				`belongs to the connection`,
 			`:14:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding cannot be configured`,
-			`:16:9: webhook.endpoints[1].http.basic_auth: the header Authorization comes from headers.Authorization already`,
-			`:16:9: webhook.endpoints[1].http.http_headers.X-KEY: the header X-Key comes from headers.x-key already`,
-			`:16:9: webhook.endpoints[1].http.http_headers.x-other: the header X-Other comes from ` +
-				`http.http_headers.X-Other already`,
-			`:19:13: webhook.endpoints[2].http.authorization: the header Authorization comes from the user and ` +
-				`password of url already`,
-			`:23:9: webhook.endpoints[3].http.oauth2: the header Authorization comes from headers.authorization already`,
-			`:23:9: webhook.endpoints[3].http.proxy_connect_header.x-a: the header X-A comes from ` +
-				`http.proxy_connect_header.X-A already`,
+			`:16:9: webhook.endpoints[1].http.basic_auth: header Authorization is already set by headers.Authorization`,
+			`:16:9: webhook.endpoints[1].http.http_headers.X-KEY: header X-Key is already set by headers.x-key`,
+			`:16:9: webhook.endpoints[1].http.http_headers.x-other: header X-Other is already set by ` +
+				`http.http_headers.X-Other`,
+			`:19:13: webhook.endpoints[2].http.authorization: header Authorization is already set by the user and ` +
+				`password of url`,
+			`:23:9: webhook.endpoints[3].http.oauth2: header Authorization is already set by headers.authorization`,
+			`:23:9: webhook.endpoints[3].http.proxy_connect_header.x-a: header X-A is already set by ` +
+				`http.proxy_connect_header.X-A`,
 		}},
 		"headers of the connection": {`webhook:
   endpoints:
@@ -289,27 +289,27 @@ webhook:
 			`:5:64: webhook.endpoints[0].http.http_headers.te: header te cannot be configured`,
 			`:7:32: webhook.endpoints[0].http.proxy_connect_header.Host: header Host cannot be configured`,
 		}},
-		"files that are missing, and no event": {"webhook:\n  endpoints:\n    - url: https://example.com\n      " +
+		"missing files and no events": {"webhook:\n  endpoints:\n    - url: https://example.com\n      " +
 			"events: []\n      http: {oauth2: {client_id: a, token_url: 'https://example.com', tls_config: {ca_file: " +
 			"/nowhere}}}\n", []string{
-			`:4:15: webhook.endpoints[0].events: lists no pattern`,
+			`:4:15: webhook.endpoints[0].events: is empty, `,
 			`:5:13: webhook.endpoints[0].http: oauth2: unable to read CA cert`,
 		}},
-		"http headers of others": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        " +
+		"reserved http headers": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        " +
 			"http_headers: {User-Agent: {values: [a]}}\n", []string{
 			`:5:9: webhook.endpoints[0].http: setting header "User-Agent" is not allowed here; use the endpoint's headers`,
 		}},
 		"s3": {"files:\n  max_size: 6GiB\n  s3:\n    endpoint: s3.example.com\n    access_key: x\n", []string{
-			`:2:13: files.max_size: an S3 store keeps 5GiB at most`,
+			`:2:13: files.max_size: must be at most 5GiB with an S3 store`,
 			`:4:5: files.s3: bucket is missing`,
-			`:4:5: files.s3: access_key and secret_key are both needed`,
-			`:4:5: files.s3: is for PostgreSQL`,
+			`:4:5: files.s3: set both access_key and secret_key`,
+			`:4:5: files.s3: requires PostgreSQL`,
 			`:4:15: files.s3.endpoint: the URL must begin with http:// or https://`,
 		}},
 		"limits": {
 			"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n",
 			[]string{
-				`:2:3: limits.user_scans: must not be more than limits.scans, which is for all users`,
+				`:2:3: limits.user_scans: must not be more than limits.scans, the limit for all users together`,
 				`:2:24: limits.requests_per_second: must be more than 0`,
 				`:3:10: limits.burst: must be at least 1`,
 				`:4:21: limits.user_body_memory: must be at least 16MiB`,
@@ -317,9 +317,9 @@ webhook:
 		},
 		"connections": {"database: {max_connections: 5}\n", []string{
 			`:1:29: database.max_connections: must be at least 6`,
-			`:1:29: database.max_connections: is for PostgreSQL; set database_url, too`,
+			`:1:29: database.max_connections: requires PostgreSQL; set database_url`,
 		}},
-		"connections, said twice": {
+		"connections, set twice": {
 			"database_url: postgres://db/x?pool_max_conns=9\ndatabase: {max_connections: 9}\n",
 			[]string{
 				`:2:29: database.max_connections: set either this or pool_max_conns in database_url, not both`,
@@ -343,7 +343,7 @@ webhook:
 		"syntax": {"a: [", []string{`:1:1: not valid YAML`}},
 		"anchor": {
 			"webhook:\n  source: *hunter2\n",
-			[]string{`:2:11: not valid YAML: a value that begins with "*" stands for another one`},
+			[]string{`:2:11: not valid YAML: a value that begins with "*" is an alias`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -353,7 +353,7 @@ webhook:
 				t.Fatal("no error")
 			}
 			if strings.Contains(err.Error(), "hunter2") {
-				t.Errorf("a secret shows: %v", err)
+				t.Errorf("the error contains a secret: %v", err)
 			}
 			lines := strings.Split(err.Error(), "\n")
 			if len(lines) != len(tt.want) {
@@ -375,18 +375,18 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		cfg, err := config.Load(config.Input{Files: []string{write(t, text)}})
 		if err == nil && cfg.Listen == "" {
-			t.Error("accepted without an address")
+			t.Error("accepted an empty listen address")
 		}
 	})
 }
 
-// A later file's list of endpoints replaces that of the first, so headers are
-// compared within one endpoint; the problem names the file that it is in.
+// A later file's list of endpoints replaces the first file's, so headers are compared
+// within one endpoint. A problem names the right file.
 func TestHeadersOfSeveralFiles(t *testing.T) {
 	first := write(t, "webhook: {endpoints: [{url: 'https://example.com', headers: {X-Key: a}}]}")
 	second := write(t, "webhook: {endpoints: [{url: 'https://example.com', headers: {x-key: b}}]}")
 	twice := write(t, "webhook: {endpoints: [{url: 'https://example.com', headers: {x-key: b, X-KEY: c}}]}")
-	for range 20 { // the order of a map is chance
+	for range 20 { // map order is random
 		cfg, err := config.Load(config.Input{Files: []string{first, second}})
 		if err != nil {
 			t.Fatal(err)
@@ -398,7 +398,7 @@ func TestHeadersOfSeveralFiles(t *testing.T) {
 		if diff := cmp.Diff(http.Header{"X-Key": {"b"}}, receivers[0].Headers); diff != "" {
 			t.Fatal(diff)
 		}
-		want := twice + ":1:69: webhook.endpoints[0].headers.x-key: the header X-Key comes from headers.X-KEY already"
+		want := twice + ":1:69: webhook.endpoints[0].headers.x-key: header X-Key is already set by headers.X-KEY"
 		if _, err := config.Load(config.Input{Files: []string{first, twice}}); err == nil ||
 			!strings.HasPrefix(err.Error(), want) {
 			t.Fatalf("error = %v", err)
@@ -423,6 +423,6 @@ func TestLaterFilesWin(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Digest() == before {
-		t.Error("a change of the second file is not seen")
+		t.Error("changing the second file does not change the digest")
 	}
 }

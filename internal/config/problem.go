@@ -7,19 +7,19 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with the settings.
+// Problem is an error in the settings.
 type Problem struct {
-	// Source is the file, the environment variable or the flag.
+	// Source is the file, environment variable or flag.
 	Source string
-	// Line and Column are where it stands in a file, from 1; 0 elsewhere.
+	// Line and Column are the position in a file, starting at 1; otherwise 0.
 	Line, Column int
-	// Key is the setting, such as "webhook.endpoints[0].url"; may be empty.
+	// Key is the setting, such as "webhook.endpoints[0].url"; it may be empty.
 	Key string
 	// Message says what is wrong and what to do.
 	Message string
 }
 
-// String is the problem in one line.
+// String returns the problem as one line.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.Source)
@@ -35,11 +35,10 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is an error that holds everything that is wrong, in the order of the
-// file.
+// Problems is an error that lists all problems, sorted by source and position.
 type Problems []Problem
 
-// Error lists the problems, one a line.
+// Error lists the problems, one per line.
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -54,5 +53,5 @@ func (ps Problems) sort() {
 	})
 }
 
-// Warnings are what is poor about the settings, and works all the same.
+// Warnings returns what is valid but unwise about the settings.
 func (c *Config) Warnings() Problems { return c.warnings }

@@ -18,10 +18,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/regular"
 )
 
-// Duration is written as in Prometheus: "30s", "5m", "7d".
+// Duration uses Prometheus' syntax: "30s", "5m", "7d".
 type Duration time.Duration
 
-// UnmarshalText reads a duration.
+// UnmarshalText parses a duration.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := model.ParseDuration(string(text))
 	if err != nil {
@@ -31,10 +31,10 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Size is a number of bytes, written "512KiB", "100MiB", "1GiB" or plain.
+// Size is a number of bytes, such as "512KiB", "100MiB", "1GiB" or "4096".
 type Size int64
 
-// UnmarshalText reads a size.
+// UnmarshalText parses a size.
 func (s *Size) UnmarshalText(text []byte) error {
 	number, factor := string(text), int64(1)
 	for unit, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40} {
@@ -54,7 +54,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 // Network is a range of addresses, such as "10.0.0.0/8".
 type Network struct{ netip.Prefix }
 
-// UnmarshalText reads a network.
+// UnmarshalText parses a network.
 func (n *Network) UnmarshalText(text []byte) error {
 	prefix, err := netip.ParsePrefix(string(text))
 	if err != nil {
@@ -64,7 +64,7 @@ func (n *Network) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Secret is a text that never shows: it prints as "<secret>".
+// Secret is a string that prints as "<secret>".
 type Secret string
 
 // String hides the secret.
@@ -76,23 +76,23 @@ func (Secret) GoString() string { return "<secret>" }
 // MarshalText hides the secret.
 func (Secret) MarshalText() ([]byte, error) { return []byte("<secret>"), nil }
 
-// SecretSource is a secret given as text, or as {file: PATH} or {env: NAME}.
+// SecretSource is a secret: a string, {file: PATH} or {env: NAME}.
 type SecretSource struct {
 	Value Secret
 	File  string
 	Env   string
 }
 
-// Set reports whether the secret was configured at all.
+// Set reports whether the secret is configured.
 func (s SecretSource) Set() bool { return s.Value != "" || s.File != "" || s.Env != "" }
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// UnmarshalYAML reads a text, or a mapping with the key file or env.
+// UnmarshalYAML decodes a string, or a mapping with the key file or env.
 func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	if node.Kind == yaml.ScalarNode {
 		if unexpanded.MatchString(node.Value) {
-			return errors.New("variables are not expanded; write {env: NAME} for the value of one")
+			return errors.New("variables are not expanded; use {env: NAME}")
 		}
 		s.Value = Secret(node.Value)
 		return nil
@@ -108,12 +108,12 @@ func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	switch node.Content[0].Value {
 	case "file":
 		if strings.ContainsFunc(value, unicode.IsControl) {
-			return errors.New("file expects the path of a file, not what the file holds")
+			return errors.New("file expects a file's path, not its contents")
 		}
 		s.File = value
 	case "env":
 		if !variableName.MatchString(value) {
-			return errors.New("env expects the name of an environment variable, not its value")
+			return errors.New("env expects an environment variable's name, not its value")
 		}
 		s.Env = value
 	default:
@@ -122,16 +122,17 @@ func (s *SecretSource) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
-// unexpanded matches what shells and other programs would replace by a variable.
+// unexpanded matches variable references that shells and other programs would expand.
 var unexpanded = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
 
-// variableOf is the environment variable of a setting, or of the one that holds it.
+// variableOf returns the environment variable of a setting; for a list item, that of the
+// list.
 func variableOf(key string) string {
 	key, _, _ = strings.Cut(key, "[")
 	return "TIDINGS_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-// Read returns the secret. Trailing line breaks of a file or a variable don't count.
+// Read returns the secret. It strips trailing line breaks from files and variables.
 func (s SecretSource) Read() (string, error) {
 	switch {
 	case s.File != "":

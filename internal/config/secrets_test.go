@@ -17,11 +17,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// canary stands for a secret: nothing may print it.
+// canary is a secret, which must never be printed.
 const canary = "hunter2canary"
 
-// malformed are forms of a secret that no setting takes, or that say something
-// else than was meant.
+// malformed returns malformed secrets, which settings reject or misinterpret.
 func malformed(t *testing.T) map[string]string {
 	pem := filepath.Join(t.TempDir(), "pem")
 	text := "-----BEGIN PRIVATE KEY-----\n" + canary + "\n-----END PRIVATE KEY-----\n"
@@ -89,10 +88,10 @@ func malformed(t *testing.T) map[string]string {
 	}
 }
 
-// leaf is a setting and the YAML around it, with %s where its value goes.
+// leaf is a setting and the YAML around it, with %s in place of its value.
 type leaf struct{ key, around string }
 
-// leaves are all settings, those of lists and mappings included.
+// leaves returns all settings, including those in lists and mappings.
 func leaves(tp reflect.Type, key, around string) []leaf {
 	here := []leaf{{key, around}}
 	within := func(t reflect.Type, name, text string) []leaf {
@@ -103,7 +102,7 @@ func leaves(tp reflect.Type, key, around string) []leaf {
 		return leaves(tp.Elem(), key, around)
 	case tp == reflect.TypeFor[config.HTTP]():
 		return leaves(reflect.TypeFor[promconfig.HTTPClientConfig](), key, around)
-	case tp == reflect.TypeFor[promconfig.URL](), isOwn(tp):
+	case tp == reflect.TypeFor[promconfig.URL](), hasUnmarshaler(tp):
 		return here
 	case tp == reflect.TypeFor[promconfig.Headers]():
 		return append(here, within(reflect.TypeFor[promconfig.Header](), ".X-A", "{X-A: %s}")...)
@@ -131,14 +130,14 @@ func leaves(tp reflect.Type, key, around string) []leaf {
 	return all
 }
 
-func isOwn(t reflect.Type) bool {
+func hasUnmarshaler(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
 	return p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) ||
 		p.Implements(reflect.TypeFor[yaml.Unmarshaler]())
 }
 
-// public reports whether a setting names something that is printed: an event, a
-// file, an endpoint, a header.
+// public reports whether errors may print a setting's value: an event, file, endpoint or
+// header.
 func public(key, form string) bool {
 	name := key[strings.LastIndexAny(key, ".")+1:]
 	switch name {
@@ -152,13 +151,13 @@ func public(key, form string) bool {
 	return strings.HasSuffix(name, "_file")
 }
 
-// No problem with the settings repeats the value of one, or what may be one,
-// whatever it looks like and wherever it stands.
-func TestProblemsHoldNoSecrets(t *testing.T) {
+// No problem quotes a setting's value, or anything that could be one, whatever its form
+// or position.
+func TestProblemsContainNoSecrets(t *testing.T) {
 	forms := malformed(t)
 	settings := leaves(reflect.TypeFor[config.Config](), "", "%s")
 	if len(settings) < 150 {
-		t.Fatalf("only %d settings were found", len(settings))
+		t.Fatalf("found only %d settings", len(settings))
 	}
 	problems := 0
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
@@ -182,12 +181,12 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 				printed, _ := json.Marshal(cfg)
 				if all := fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, printed); strings.Contains(all, canary) &&
 					isSecret(setting.key) {
-					t.Errorf("%s, %s: the settings print it: %s", setting.key, form, text)
+					t.Errorf("%s, %s: the settings print the secret: %s", setting.key, form, text)
 				}
 				for _, e := range cfg.Webhook.Endpoints {
 					if strings.Contains(e.Name, canary) &&
 						(!strings.HasSuffix(setting.key, ".name") || strings.Contains(e.Name, "://")) {
-						t.Errorf("%s, %s: the name of an endpoint holds it: %s", setting.key, form, e.Name)
+						t.Errorf("%s, %s: an endpoint's name contains the secret: %s", setting.key, form, e.Name)
 					}
 				}
 				continue
@@ -198,10 +197,10 @@ func TestProblemsHoldNoSecrets(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d settings in %d forms: %d were refused", len(settings), len(forms), problems)
+	t.Logf("%d settings in %d forms: %d rejected", len(settings), len(forms), problems)
 }
 
-// isSecret reports whether a setting is nothing but a secret.
+// isSecret reports whether a setting is a secret.
 func isSecret(key string) bool {
 	for _, name := range []string{
 		"secret", "secrets[]", "token", "encryption_key", "access_key", "secret_key",
@@ -214,8 +213,8 @@ func isSecret(key string) bool {
 	return false
 }
 
-// The same values in the environment and in flags.
-func TestProblemsOfVariablesAndFlagsHoldNoSecrets(t *testing.T) {
+// The same, in environment variables and flags.
+func TestProblemsOfVariablesAndFlagsContainNoSecrets(t *testing.T) {
 	forms := malformed(t)
 	for _, key := range config.Keys() {
 		for form, value := range forms {

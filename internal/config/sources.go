@@ -15,44 +15,44 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// Sources are where a relay's events come from, besides those that programs publish.
+// Sources configures a relay's sources of events, besides programs that publish them.
 type Sources struct {
-	// Tables are the tables whose changes are told, by schema and name.
+	// Tables are the tables whose changes create events, by schema and name.
 	Tables map[string]Table `yaml:"tables"`
-	// Poll is how often the outbox is looked at.
+	// Poll is how often the outbox is polled.
 	Poll Duration `yaml:"poll"`
-	// Notify has every transaction of the application wake the relay at once.
+	// Notify makes every transaction of the application wake the relay at once.
 	Notify bool `yaml:"notify"`
 }
 
-// Table is a table whose changes are told.
+// Table is a table whose changes create events.
 type Table struct {
-	// Type is the type of resource that a row is.
+	// Type is the resource type of a row.
 	Type string `yaml:"type"`
-	// Key are the columns that identify a row; empty means the primary key.
+	// Key lists the columns that identify a row; empty means the primary key.
 	Key []string `yaml:"key"`
-	// URL is where receivers read a row, with columns in braces.
+	// URL is the URL of a row, with columns in braces.
 	URL string `yaml:"url"`
-	// Watch are the only columns whose change is told.
+	// Watch lists the only columns whose changes create events.
 	Watch []string `yaml:"watch"`
-	// Ignore are columns whose change is not told.
+	// Ignore lists columns whose changes create no events.
 	Ignore []string `yaml:"ignore"`
-	// User is a column, or a setting of the session after "setting:", that says who
-	// made the change.
+	// User is the column, or the session setting prefixed with "setting:", that
+	// identifies who made the change.
 	User string `yaml:"user"`
-	// Where are conditions that a row must meet to be a resource.
+	// Where lists conditions that a row must meet to be a resource.
 	Where []string `yaml:"where"`
-	// Actions are those that are told; empty means created, updated and deleted.
+	// Actions restricts which events are created; empty means created, updated and deleted.
 	Actions []string `yaml:"actions"`
-	// Truncate is what becomes of a TRUNCATE: deleted or refuse.
+	// Truncate is the effect of TRUNCATE: deleted or refuse.
 	Truncate string `yaml:"truncate"`
-	// Parts are tables whose changes are updates of a row of this one, by name.
+	// Parts are tables whose changes count as updates of a row of this table, by name.
 	Parts map[string]Part `yaml:"parts"`
 }
 
-// Part is a table whose rows are parts of another one's.
+// Part is a table whose rows are parts of another table's rows.
 type Part struct {
-	// Key are the columns that hold the other row's key; empty means its foreign key.
+	// Key lists the columns that hold the other row's key; empty means the foreign key.
 	Key    []string `yaml:"key"`
 	Watch  []string `yaml:"watch"`
 	Ignore []string `yaml:"ignore"`
@@ -85,8 +85,8 @@ func (t Table) table(name string) capture.Table {
 // PresetAgentStack is the preset for the tables of an Agent Stack server.
 const PresetAgentStack = "agent_stack"
 
-// serverOnly are the settings of resources, which a relay has none of; relayOnly are
-// those that a server has no use for.
+// serverOnly lists settings of resources, which a relay does not have; relayOnly lists
+// those without meaning for a server.
 var (
 	serverOnly = []string{
 		"auth.admin_emails", "connectors", "contexts", "egress.user_urls", "encryption_key", "encryption_keys",
@@ -95,11 +95,11 @@ var (
 	relayOnly = []string{"preset", "sources"}
 )
 
-// checkMode notes settings of the other command, and makes the vocabulary.
+// checkMode reports settings of the other command, and builds the vocabulary.
 func (d *decoder) checkMode(cfg *Config) {
-	other, command, why := relayOnly, "tidings relay", "tidings serve has resources of its own"
+	other, command, why := relayOnly, "tidings relay", "tidings serve has its own resources"
 	if cfg.Relay {
-		other, command, why = serverOnly, "tidings serve", "tidings relay has no resources of its own"
+		other, command, why = serverOnly, "tidings serve", "tidings relay has no resources"
 	}
 	for _, key := range other {
 		if _, given := d.nodes[key]; given {
@@ -122,19 +122,19 @@ func (d *decoder) checkMode(cfg *Config) {
 	}
 	if (cfg.Preset != "" || len(cfg.Sources.Tables) > 0) && d.usesSQLite(cfg) {
 		d.at(relayOnly[min(len(cfg.Sources.Tables), 1)],
-			"is for PostgreSQL; set database_url to the application's database, too")
+			"requires PostgreSQL; set database_url to the application's database")
 	}
 	if cfg.Sources.Poll <= 0 {
 		d.at("sources.poll", "must be more than 0")
 	}
 	if cfg.Preset == "" && len(cfg.Types)+len(cfg.Sources.Tables) == 0 && !d.isUnread("sources") {
-		d.at("types", "there is no type of events: list tables under sources.tables, or what programs publish under "+
-			"types, such as {order: [created, paid]}")
+		d.at("types", "no event types are configured: list tables in sources.tables, or the types that programs "+
+			"publish here, such as {order: [created, paid]}")
 	}
 }
 
-// badName is said of a type or an action, which may be a secret in the wrong place.
-const badName = "expected a name such as order: at most 63 of a-z, 0-9 and _, a letter first"
+// badName does not quote the invalid type or action, which may be a misplaced secret.
+const badName = "expected a name such as order: at most 63 of a-z, 0-9 and _, starting with a letter"
 
 func (d *decoder) checkTypes(cfg *Config) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Types)) {
@@ -144,7 +144,7 @@ func (d *decoder) checkTypes(cfg *Config) {
 			continue
 		}
 		if _, taken := cfg.types[kind]; taken {
-			d.at(key, "is a type of resource that there is already")
+			d.at(key, "is already a resource type")
 			continue
 		}
 		var actions []tidings.Action
@@ -160,7 +160,7 @@ func (d *decoder) checkTypes(cfg *Config) {
 			}
 		}
 		if cfg.Types[name] != nil && len(cfg.Types[name]) == 0 {
-			d.at(key, "lists no action; leave the list out for created, updated and deleted")
+			d.at(key, "is an empty list; omit the list for created, updated and deleted")
 		}
 		cfg.types[kind] = actions
 	}
@@ -174,7 +174,7 @@ func (d *decoder) checkTable(cfg *Config, name string) {
 	}
 	switch kind := tidings.ResourceType(table.Type); {
 	case table.Type == "" && !d.isUnread(key+".type"):
-		d.at(key, "type is missing: what a row is, such as order")
+		d.at(key, "type is missing: a row's resource type, such as order")
 	case kind.Check() != nil:
 		d.at(key+".type", badName)
 	default:
@@ -185,11 +185,11 @@ func (d *decoder) checkTable(cfg *Config, name string) {
 	}
 	for field, columns := range map[string][]string{"key": table.Key, "watch": table.Watch, "ignore": table.Ignore} {
 		if columns != nil && len(columns) == 0 {
-			d.at(key+"."+field, "lists no column; leave it out instead")
+			d.at(key+"."+field, "is an empty list; omit it")
 		}
 		for i, column := range columns {
 			if column == "" || slices.Contains(columns[:i], column) {
-				d.at(fmt.Sprintf("%s.%s[%d]", key, field, i), "expected the name of another column")
+				d.at(fmt.Sprintf("%s.%s[%d]", key, field, i), "is empty or a duplicate; expected a column name")
 			}
 		}
 	}
@@ -197,30 +197,30 @@ func (d *decoder) checkTable(cfg *Config, name string) {
 		d.oneOf(key+".truncate", table.Truncate, "deleted", "refuse")
 	}
 	if name, ok := strings.CutPrefix(table.User, "setting:"); ok && !sessionSetting.MatchString(name) {
-		d.at(key+".user", "expected setting: and the name of a setting with a dot, such as setting:shop.user_id")
+		d.at(key+".user", "expected setting: and a setting's name with a dot, such as setting:shop.user_id")
 	}
 	if table.Actions != nil && len(table.Actions) == 0 {
-		d.at(key+".actions", "lists no action; leave it out for all three")
+		d.at(key+".actions", "is an empty list; omit it for created, updated and deleted")
 	}
 	for part := range table.Parts {
 		if part == name {
-			d.at(key+".parts", "a table is not a part of itself")
+			d.at(key+".parts", "a table can't be a part of itself")
 		}
 	}
 	for i, action := range table.Actions {
 		d.oneOf(fmt.Sprintf("%s.actions[%d]", key, i), action, "created", "updated", "deleted")
 	}
-	if before == len(d.problems) { // what is left is about names, URLs and conditions, which are no secrets
+	if before == len(d.problems) { // these errors quote only names, URLs and conditions, no secrets
 		if err := table.table(name).Check(); err != nil {
 			d.at(key, "%v", errors.Unwrap(err))
 		}
 	}
 }
 
-// sessionSetting is how a setting of one's own is named in PostgreSQL.
+// sessionSetting matches the name of a custom setting in PostgreSQL.
 var sessionSetting = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+$`)
 
-// withTable returns a type's actions with those of a table.
+// withTable returns a type's actions, extended by those of a table.
 func withTable(types vocabulary.Types, kind tidings.ResourceType) []tidings.Action {
 	actions := slices.Clone(types[kind])
 	if len(actions) == 0 {
@@ -234,8 +234,8 @@ func withTable(types vocabulary.Types, kind tidings.ResourceType) []tidings.Acti
 	return actions
 }
 
-// Published are the events that programs may publish: all that there can be, but for those
-// of a server's own resources, which only the server tells of.
+// Published returns the events that programs may publish. It excludes those of a server's
+// own resources, which only the server creates.
 func (c *Config) Published() vocabulary.Types {
 	if c.Relay {
 		return c.types
@@ -247,5 +247,5 @@ func (c *Config) Published() vocabulary.Types {
 	return published
 }
 
-// Vocabulary are the events that there can be.
+// Vocabulary returns all possible events.
 func (c *Config) Vocabulary() vocabulary.Types { return c.types }

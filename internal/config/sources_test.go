@@ -32,7 +32,7 @@ func TestVocabulary(t *testing.T) {
 	for _, test := range []struct {
 		text  string
 		relay bool
-		want  string // patterns that there are; then those that there are not
+		want  string // valid patterns; after "!", invalid ones
 	}{
 		{"{}", false, "provider.created !order.created"},
 		{"types: {order: , invoice: [paid]}", false, "provider.created order.deleted invoice.paid !invoice.created"},
@@ -63,50 +63,50 @@ func TestProblemsOfARelay(t *testing.T) {
 		relay bool
 		want  string
 	}{
-		{"{}", true, "FILE:1:1: types: there is no type of events: list tables under sources.tables, or what " +
-			"programs publish under types, such as {order: [created, paid]}"},
+		{"{}", true, "FILE:1:1: types: no event types are configured: list tables in sources.tables, or the types " +
+			"that programs publish here, such as {order: [created, paid]}"},
 		{
 			"types: {order: }\nfiles: {max_size: 1MiB}\ncontexts: {}", true,
-			"FILE:2:8: files: is a setting of tidings serve: tidings relay has no resources of its own\n" +
-				"FILE:3:11: contexts: is a setting of tidings serve: tidings relay has no resources of its own",
+			"FILE:2:8: files: is a setting of tidings serve: tidings relay has no resources\n" +
+				"FILE:3:11: contexts: is a setting of tidings serve: tidings relay has no resources",
 		},
 		{
 			"sources: {poll: 1s}", false,
-			"FILE:1:10: sources: is a setting of tidings relay: tidings serve has resources of its own",
+			"FILE:1:10: sources: is a setting of tidings relay: tidings serve has its own resources",
 		},
 		{
 			"preset: agent_stack", false,
-			"FILE:1:9: preset: is a setting of tidings relay: tidings serve has resources of its own",
+			"FILE:1:9: preset: is a setting of tidings relay: tidings serve has its own resources",
 		},
 		{database + "preset: agent_stick", true, "FILE:2:9: preset: expected one of agent_stack"},
 		{
 			"preset: agent_stack", true,
-			"FILE:1:9: preset: is for PostgreSQL; set database_url to the application's database, too",
+			"FILE:1:9: preset: requires PostgreSQL; set database_url to the application's database",
 		},
 		{
 			"types: {Order: }", true,
-			"FILE:1:16: types.Order: expected a name such as order: at most 63 of a-z, 0-9 and _, a letter first",
+			"FILE:1:16: types.Order: expected a name such as order: at most 63 of a-z, 0-9 and _, starting with a letter",
 		},
 		{
 			"types: {order: []}", true,
-			"FILE:1:16: types.order: lists no action; leave the list out for created, updated and deleted",
+			"FILE:1:16: types.order: is an empty list; omit the list for created, updated and deleted",
 		},
 		{"types: {order: [paid, paid, Void]}", true, "FILE:1:23: types.order[1]: duplicate action\n" +
-			"FILE:1:29: types.order[2]: expected a name such as order: at most 63 of a-z, 0-9 and _, a letter first"},
-		{"types: {provider: }", false, "FILE:1:19: types.provider: is a type of resource that there is already"},
+			"FILE:1:29: types.order[2]: expected a name such as order: at most 63 of a-z, 0-9 and _, starting with a letter"},
+		{"types: {provider: }", false, "FILE:1:19: types.provider: is already a resource type"},
 		{
 			database + "sources: {tables: {orders: {type: order}}}", true,
 			"FILE:2:28: sources.tables.orders: expected a schema and a table, such as public.orders",
 		},
 		{
 			database + "sources: {tables: {public.orders: {}}}", true,
-			"FILE:2:35: sources.tables.public.orders: type is missing: what a row is, such as order",
+			"FILE:2:35: sources.tables.public.orders: type is missing: a row's resource type, such as order",
 		},
 		{
 			database + "sources: {tables: {public.orders: {type: order, watch: [a], ignore: [b, b], truncate: maybe}}}",
 			true,
 			"FILE:2:35: sources.tables.public.orders: set either watch or ignore, not both\n" +
-				"FILE:2:73: sources.tables.public.orders.ignore[1]: expected the name of another column\n" +
+				"FILE:2:73: sources.tables.public.orders.ignore[1]: is empty or a duplicate; expected a column name\n" +
 				"FILE:2:87: sources.tables.public.orders.truncate: expected one of deleted, refuse",
 		},
 		{
@@ -115,7 +115,7 @@ func TestProblemsOfARelay(t *testing.T) {
 		},
 		{
 			"types: {order: }\nauth: {tokens: [{token: 0123456789abcdef, user: '', role: developer}]}", true,
-			"FILE:2:49: auth.tokens[0].user: expected a name of at most 200 bytes: who or what uses the token\n" +
+			"FILE:2:49: auth.tokens[0].user: expected the name of the token's user, at most 200 bytes\n" +
 				"FILE:2:59: auth.tokens[0].role: expected one of publisher, reader, operator, admin",
 		},
 	} {
