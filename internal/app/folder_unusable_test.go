@@ -29,7 +29,7 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 		prepare func(t *testing.T, folder string)
 		want    string
 	}{
-		{"a file", func(t *testing.T, folder string) { write(t, folder, "") }, "is a file: set data_dir to a folder"},
+		{"a file", func(t *testing.T, folder string) { write(t, folder, "") }, "is a file: set data_dir to a directory"},
 		{"no database", func(t *testing.T, folder string) {
 			mkdir(t, folder)
 			write(t, filepath.Join(folder, "tidings.db"), strings.Repeat("no database ", 1000))
@@ -51,7 +51,7 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 				t.Skipf("this account may not mount a disk: %s", out)
 			}
 			t.Cleanup(func() { _ = exec.Command("umount", "--lazy", folder).Run() })
-		}, "must be able to write there: change the folder's owner (chown)"},
+		}, "needs write permission: change the directory's owner (chown)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "data")

@@ -1,7 +1,7 @@
-// Package datadir manages the data folder: the names of the files in it, and
+// Package datadir manages the data directory: the names of the files in it, and
 // permissions that keep other users from reading it, whatever the umask. On
-// Windows, which has no such modes, access is governed by the folder's own
-// permissions.
+// Windows, which has no file modes, the directory's own permissions govern
+// access.
 package datadir
 
 import (
@@ -16,11 +16,11 @@ import (
 	"github.com/tidings-dev/tidings/internal/regular"
 )
 
-// The names in a data folder.
+// Names of files in a data directory.
 const (
-	Database      = "tidings.db" // SQLite, which adds -wal and -shm
+	Database      = "tidings.db" // SQLite also creates -wal and -shm
 	Lock          = "tidings.lock"
-	Files         = "files" // contents of files
+	Files         = "files" // directory of file contents
 	AdminToken    = "admin-token"
 	EncryptionKey = "encryption-key"
 )
@@ -34,8 +34,8 @@ const (
 	others = 0o007
 )
 
-// Create creates a folder and its parents, accessible to their owner only. It
-// leaves an existing folder alone.
+// Create creates a directory and its parents, accessible only to their owner. It
+// leaves an existing directory alone.
 func Create(folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return Explain(folder, err)
@@ -43,22 +43,21 @@ func Create(folder string) error {
 	return nil
 }
 
-// Explain adds advice to an error about a data folder.
+// Explain adds advice to an error about a data directory.
 func Explain(folder string, err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
-		advice = "; the path, or one of its parents, is a file: set data_dir to a folder"
+		advice = "; the path or one of its parents is a file: set data_dir to a directory"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		advice = "; the user that runs Tidings must be able to write there: change the folder's owner (chown) or set " +
+		advice = "; the user that runs Tidings needs write permission: change the directory's owner (chown) or set " +
 			"another data_dir"
 	}
 	return fmt.Errorf("data_dir %s: %w%s", folder, err, advice)
 }
 
-// Touch creates an empty file, accessible to its owner only. It leaves an
-// existing file alone and does not even open it, because closing it would
-// release SQLite's locks on it.
+// Touch creates an empty file, accessible only to its owner. It does not even
+// open an existing file, because closing it would release SQLite's locks.
 func Touch(file string) error {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -69,8 +68,8 @@ func Touch(file string) error {
 	return f.Close()
 }
 
-// WriteNew creates a file, accessible to its owner only, atomically even if the
-// power fails. It never replaces a file: the error is [fs.ErrExist].
+// WriteNew creates a file, accessible only to its owner, atomically even if the
+// power fails. If the file exists, it returns [fs.ErrExist].
 func WriteNew(file string, data []byte) error {
 	folder, name := filepath.Split(file)
 	folder = filepath.Clean(folder)
@@ -90,8 +89,8 @@ func WriteNew(file string, data []byte) error {
 		if errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		// The file system has no hard links. Without them, two processes that
-		// do this at the same moment cannot be distinguished.
+		// The file system has no hard links. Without them, two processes that do
+		// this at the same moment may both succeed.
 		if _, err := os.Lstat(file); err == nil {
 			return &fs.PathError{Op: "create", Path: file, Err: fs.ErrExist}
 		}
@@ -102,8 +101,8 @@ func WriteNew(file string, data []byte) error {
 	return syncFolder(folder)
 }
 
-// ReadOrCreate reads a small file. If there is none it creates it with a text, as
-// [WriteNew] does.
+// ReadOrCreate reads a small file. If it does not exist, ReadOrCreate writes text
+// to it, like [WriteNew].
 func ReadOrCreate(file, text string) (read string, created bool, err error) {
 	b, err := regular.Read(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,7 +116,7 @@ func ReadOrCreate(file, text string) (read string, created bool, err error) {
 	return string(b), false, err
 }
 
-// syncFolder makes the names in a folder survive a power failure.
+// syncFolder makes a directory's entries survive a power failure.
 func syncFolder(folder string) error {
 	if runtime.GOOS == "windows" {
 		return nil // neither possible nor necessary
@@ -129,10 +128,10 @@ func syncFolder(folder string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Tighten removes the permissions of other users on the files in a data folder.
-// It leaves other files and the folder itself alone. Where it cannot, because
-// the file belongs to another user or the file system has no modes, [Exposed]
-// still lists the file.
+// Tighten removes other users' permissions from Tidings' files in a data
+// directory. It leaves other files and the directory itself alone. If it can't
+// change a file, because another user owns it or the file system has no modes,
+// [Exposed] still lists the file.
 func Tighten(folder string) {
 	if runtime.GOOS == "windows" {
 		return
@@ -141,13 +140,13 @@ func Tighten(folder string) {
 		path := filepath.Join(folder, name)
 		info, err := os.Lstat(path)
 		if err == nil && info.Mode()&fs.ModeSymlink == 0 && info.Mode().Perm()&(group|others) != 0 {
-			_ = os.Chmod(path, info.Mode().Perm()&^(group|others)) // see above
+			_ = os.Chmod(path, info.Mode().Perm()&^(group|others)) // Exposed lists failures
 		}
 	}
 }
 
-// Exposed lists the paths in a data folder, including the folder itself, that
-// other users of this machine can read or write.
+// Exposed lists the paths in a data directory, including the directory itself,
+// that other users of this machine can read or write.
 func Exposed(folder string) (paths []string) {
 	if IsExposed(folder) {
 		paths = append(paths, folder)
@@ -160,8 +159,8 @@ func Exposed(folder string) (paths []string) {
 	return paths
 }
 
-// IsExposed reports whether users who are neither the owner of a file or folder
-// nor in its group can read or write it.
+// IsExposed reports whether users other than the owner and group of a file or
+// directory can read or write it.
 func IsExposed(path string) bool {
 	info, err := os.Stat(path)
 	return runtime.GOOS != "windows" && err == nil && info.Mode().Perm()&others != 0

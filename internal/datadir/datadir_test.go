@@ -13,17 +13,17 @@ import (
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
-// If several processes create a file at the same moment, one of them does, and
-// all see it complete.
-func TestWriteNewMakesAFileOnce(t *testing.T) {
+// If several processes create a file at the same moment, only one succeeds, and
+// all see the complete file.
+func TestWriteNewCreatesAFileOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data", "key")
-	var made atomic.Int32
+	var created atomic.Int32
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
 			err := datadir.WriteNew(file, []byte("whole"))
 			if err == nil {
-				made.Add(1)
+				created.Add(1)
 			} else if !errors.Is(err, fs.ErrExist) {
 				t.Error(err)
 			}
@@ -33,19 +33,19 @@ func TestWriteNewMakesAFileOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if made.Load() != 1 {
-		t.Errorf("%d created it", made.Load())
+	if created.Load() != 1 {
+		t.Errorf("%d calls created the file, want 1", created.Load())
 	}
 	entries, err := os.ReadDir(filepath.Dir(file))
 	if err != nil || len(entries) != 1 {
-		t.Errorf("left behind: %v, %v", entries, err)
+		t.Errorf("directory contains %v, %v; want one file", entries, err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode = %v, %v", info.Mode(), err)
 	}
 }
 
-// Only Tidings' own files in a folder are tightened.
+// Only the permissions of Tidings' own files are tightened.
 func TestTighten(t *testing.T) {
 	folder := t.TempDir()
 	for name, mode := range map[string]fs.FileMode{
