@@ -46,7 +46,7 @@ type AgentChecks struct {
 type owner struct {
 	waiting []*resource.Agent
 	running int
-	turn    int64 // number of its last turn; the lowest goes first
+	turn    int64 // number of the owner's last turn; the lowest goes first
 }
 
 type checked struct {

@@ -16,8 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// fakeAgents either respond at once or hang for five seconds, the time limit of
-// a request.
+// fakeAgents either respond at once or hang for five seconds, a request's timeout.
 type fakeAgents struct {
 	agents []*resource.Agent
 	hangs  map[string]bool // by owner
@@ -25,7 +24,7 @@ type fakeAgents struct {
 
 	mu      sync.Mutex
 	begun   time.Time
-	asked   map[string][]time.Duration // start times by id, since the beginning
+	checks  map[string][]time.Duration // by id, each check's start since begun
 	running int
 	most    int
 }
@@ -41,7 +40,7 @@ func (f *fakeAgents) Agents(context.Context) ([]*resource.Agent, error) { return
 
 func (f *fakeAgents) CheckAgent(ctx context.Context, a *resource.Agent) error {
 	f.mu.Lock()
-	f.asked[a.ID] = append(f.asked[a.ID], time.Since(f.begun))
+	f.checks[a.ID] = append(f.checks[a.ID], time.Since(f.begun))
 	f.running++
 	f.most = max(f.most, f.running)
 	f.mu.Unlock()
@@ -60,7 +59,7 @@ func (f *fakeAgents) CheckAgent(ctx context.Context, a *resource.Agent) error {
 // runChecks checks agents every 30 s for the given time.
 func runChecks(t *testing.T, f *fakeAgents, log *bytes.Buffer, d time.Duration) {
 	t.Helper()
-	f.begun, f.asked = time.Now(), make(map[string][]time.Duration)
+	f.begun, f.checks = time.Now(), make(map[string][]time.Duration)
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	if err := job.NewAgentChecks(f, 30*time.Second, slog.New(slog.NewTextHandler(log, nil))).Run(ctx); err != nil {
@@ -74,8 +73,7 @@ func runChecks(t *testing.T, f *fakeAgents, log *bytes.Buffer, d time.Duration) 
 	}
 }
 
-// Hanging agents do not delay the agents of other owners, and all are checked
-// in turn.
+// Hanging agents do not delay other owners' agents, and every agent gets its turn.
 func TestChecksAreFair(t *testing.T) {
 	for _, test := range []struct {
 		hanging int // owners, of 160 agents each
@@ -92,20 +90,20 @@ func TestChecksAreFair(t *testing.T) {
 			f.add("ann", 30, false)
 			f.add("bob", 1, false)
 			runChecks(t, f, new(bytes.Buffer), time.Hour-time.Second)
-			for id, asked := range f.asked {
+			for id, checks := range f.checks {
 				if strings.HasPrefix(id, "hangs") {
 					// 1600 agents at 5 s, 16 at once: a little more than 8 minutes.
-					if len(asked) < 6 {
-						t.Errorf("%s was asked %d times in an hour", id, len(asked))
+					if len(checks) < 6 {
+						t.Errorf("%s was checked %d times in an hour, want at least 6", id, len(checks))
 					}
 					continue
 				}
-				if len(asked) != 120 {
-					t.Errorf("%s was asked %d times in an hour, want 120", id, len(asked))
+				if len(checks) != 120 {
+					t.Errorf("%s was checked %d times in an hour, want 120", id, len(checks))
 				}
-				for n, at := range asked {
+				for n, at := range checks {
 					if late := at - time.Duration(n)*30*time.Second; late > test.delay {
-						t.Errorf("%s was asked %v late", id, late)
+						t.Errorf("%s was checked %v late", id, late)
 						break
 					}
 				}
@@ -114,15 +112,15 @@ func TestChecksAreFair(t *testing.T) {
 	}
 }
 
-// Errors of agents are logged once per round, and stop no others.
-func TestChecksThatFail(t *testing.T) {
+// Failed checks are logged once per round and don't stop other checks.
+func TestFailedChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeAgents{hangs: make(map[string]bool), err: errors.New("no database")}
 		f.add("ann", 100, false)
 		var log bytes.Buffer
 		runChecks(t, f, &log, 70*time.Second)
-		if n := len(f.asked); n != 100 {
-			t.Errorf("%d agents were asked, want 100", n)
+		if n := len(f.checks); n != 100 {
+			t.Errorf("%d agents were checked, want 100", n)
 		}
 		if lines := strings.Count(log.String(),
 			`msg="agents could not be checked" agents=100 error="no database"`); lines != 2 {

@@ -1,6 +1,6 @@
-// Package job runs the server's periodic work: it checks agents and model
-// providers, expires idle contexts, and sweeps up. It changes resources through
-// package resource, like the HTTP API.
+// Package job runs the server's periodic tasks: it checks agents and model
+// providers, expires idle contexts and removes orphaned file contents. Like the
+// HTTP API, it changes resources through package resource.
 package job
 
 import (
@@ -35,7 +35,7 @@ type Settings struct {
 const (
 	expiryInterval = 5 * time.Minute
 	sweepInterval  = time.Hour
-	modelsAtOnce   = 4
+	modelsAtOnce   = 4 // concurrent checks of model providers
 )
 
 // All returns the server's jobs.
@@ -66,9 +66,8 @@ func All(r *resource.Resources, logger *slog.Logger, s Settings) []Job {
 	return jobs
 }
 
-// checkModelProviders checks all model providers, several at a time. One that
-// cannot be checked, for example because its key is missing, does not affect
-// the others.
+// checkModelProviders checks all model providers, several at a time. A failed
+// check, for example because of a missing key, does not affect the others.
 func checkModelProviders(ctx context.Context, providers *resource.ModelProviders) error {
 	var group errgroup.Group
 	group.SetLimit(modelsAtOnce)
@@ -89,7 +88,7 @@ func checkModelProviders(ctx context.Context, providers *resource.ModelProviders
 }
 
 // Run runs the jobs, each immediately and then periodically, until ctx is done.
-// A failure is logged, and the job runs again at the next interval.
+// It logs a job's error and runs the job again at the next interval.
 func Run(ctx context.Context, logger *slog.Logger, jobs []Job) {
 	var wg sync.WaitGroup
 	for _, j := range jobs {

@@ -28,7 +28,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("ran %d and %d times, want 90 and 2", good, bad)
 		}
 		if n := strings.Count(log.String(), `job=bad error="no luck"`); n != 2 {
-			t.Errorf("a job that fails is logged %d times, want 2:\n%s", n, log.String())
+			t.Errorf("the failed job was logged %d times, want 2:\n%s", n, log.String())
 		}
 	})
 }
