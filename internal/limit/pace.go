@@ -13,14 +13,14 @@ type Pace struct {
 	// Answer is how long a client may read nothing of a response.
 	Answer time.Duration
 	// Body is how long a client may take to send [BodyStep] bytes of a body, or
-	// the rest of it.
+	// fewer at its end.
 	Body time.Duration
 }
 
-// DefaultPace tolerates clients slower than any modem, but no stalled ones.
+// DefaultPace tolerates clients slower than any modem, but not stalled ones.
 var DefaultPace = Pace{Answer: time.Minute, Body: 30 * time.Second}
 
-// BodyStep is the part of a request body that must arrive within [Pace.Body].
+// BodyStep is the number of bytes of a request body that must arrive within [Pace.Body].
 const BodyStep = 64 << 10
 
 const (
@@ -33,8 +33,8 @@ const (
 )
 
 // Listener returns a listener whose connections fail with
-// [os.ErrDeadlineExceeded] if a client reads nothing of a response for the
-// given time. A slow client that keeps reading gets everything.
+// [os.ErrDeadlineExceeded] if a client reads nothing of a response for stall. A
+// slow client that keeps reading gets everything.
 func Listener(l net.Listener, stall time.Duration) net.Listener { return &listener{l, stall} }
 
 type listener struct {

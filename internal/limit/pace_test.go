@@ -50,15 +50,15 @@ func request(t *testing.T, address string) net.Conn {
 	return c
 }
 
-const answerSize = 8 << 20
+const responseSize = 8 << 20
 
-// A client that reads nothing is disconnected; the handler is told, and little
-// of the response is buffered in the kernel.
+// A client that reads nothing is disconnected. The handler gets an error, and the
+// kernel has buffered little of the response.
 func TestClientThatDoesNotRead(t *testing.T) {
 	gone := make(chan error, 1)
 	written := 0
 	address := serve(t, 100*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
-		for written < answerSize {
+		for written < responseSize {
 			n, err := w.Write(make([]byte, 64<<10))
 			if written += n; err != nil {
 				gone <- errors.Join(err, r.Context().Err())
@@ -73,18 +73,18 @@ func TestClientThatDoesNotRead(t *testing.T) {
 		t.Errorf("the handler got %v", err)
 	}
 	if written > 4<<20 {
-		t.Errorf("%d bytes were taken for a client that reads nothing", written)
+		t.Errorf("%d bytes were buffered for a client that reads nothing", written)
 	}
 	if got, _ := io.ReadAll(c); bytes.HasSuffix(got, []byte("0\r\n\r\n")) {
-		t.Errorf("the client got a complete answer of %d bytes", len(got))
+		t.Errorf("the client got a complete response of %d bytes", len(got))
 	}
 }
 
-// A slow client that keeps reading gets everything, however long it takes.
+// A slow client that keeps reading gets the whole response, however long it takes.
 func TestClientThatReadsSlowly(t *testing.T) {
 	const stall = 200 * time.Millisecond
 	address := serve(t, stall, func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write(bytes.Repeat([]byte("x"), answerSize))
+		_, _ = w.Write(bytes.Repeat([]byte("x"), responseSize))
 	})
 	c := request(t, address)
 	begun, total := time.Now(), 0
@@ -102,7 +102,7 @@ func TestClientThatReadsSlowly(t *testing.T) {
 			t.Fatalf("after %d bytes and %v: %v", total, time.Since(begun), err)
 		}
 	}
-	if total < answerSize || time.Since(begun) < 2*stall {
+	if total < responseSize || time.Since(begun) < 2*stall {
 		t.Errorf("%d bytes in %v", total, time.Since(begun))
 	}
 }
@@ -136,7 +136,7 @@ func (c *clock) set(deadline time.Time) error {
 	return nil
 }
 
-func TestBodyMustComeFastEnough(t *testing.T) {
+func TestSlowBody(t *testing.T) {
 	const pace = 30 * time.Second
 	tests := []struct {
 		name   string
@@ -150,7 +150,7 @@ func TestBodyMustComeFastEnough(t *testing.T) {
 		{"small and too slow", 31, time.Second, 0, pace},
 		{"large at the lowest rate", 4 * limit.BodyStep, pace / limit.BodyStep, 0, 0},
 		{"large and slower", 4 * limit.BodyStep, pace/limit.BodyStep + 10*time.Microsecond, 0, pace},
-		{"the reader takes its time", 29, time.Second, time.Minute, 0},
+		{"slow reader", 29, time.Second, time.Minute, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

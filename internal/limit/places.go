@@ -1,5 +1,5 @@
-// Package limit limits what callers hold concurrently, such as event streams,
-// and the rate and pace of requests.
+// Package limit limits concurrency, such as the number of event streams, and the
+// rate and pace of requests.
 package limit
 
 import (
@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Options of [NewPlaces]; all but Wait are required.
+// Options configures [NewPlaces]; all fields but Wait are required.
 type Options struct {
 	// What is counted, in the plural, such as "event streams".
 	What string
@@ -22,11 +22,11 @@ type Options struct {
 	Wait time.Duration
 }
 
-// Places is a counting semaphore with fairness between users: it limits, for
-// example, concurrent event streams or bytes in memory, for the process and per
-// user. Callers wait a short time for a place. A place that becomes free goes
-// to the waiting user who holds the fewest, so that one user's requests cannot
-// hold up the others'. A nil Places has no limit.
+// Places is a counting semaphore that is fair to users. It limits, for example,
+// concurrent event streams or bytes in memory, for the process and per user.
+// Callers wait a short time for a place. A freed place goes to the waiting user
+// who holds the fewest, so that one user cannot hold up others. A nil Places has
+// no limit.
 type Places struct {
 	o Options
 
@@ -45,10 +45,10 @@ type usage struct {
 type waiter struct {
 	user  string
 	n     int64
-	ready chan struct{} // closed when it has its places
+	ready chan struct{} // closed when the waiter gets its places
 }
 
-// NewPlaces returns places that are all free.
+// NewPlaces returns a semaphore with all places free.
 func NewPlaces(o Options) *Places { return &Places{o: o, users: make(map[string]*usage)} }
 
 // Limits on the queue: per user, and in total.
@@ -67,8 +67,8 @@ type BusyError struct {
 // Error names the limit that was reached.
 func (e *BusyError) Error() string { return e.message }
 
-// Enter takes n places for a user, at most PerUser, and waits if necessary.
-// Leave releases them; calling it again does nothing. The error is a
+// Enter takes n places for a user, at most PerUser, and waits for them if
+// necessary. Leave releases them; further calls do nothing. The error is a
 // [*BusyError], or the context's error if ctx ends first.
 func (p *Places) Enter(ctx context.Context, user string, n int64) (leave func(), err error) {
 	if p == nil {
@@ -93,8 +93,7 @@ func (p *Places) Enter(ctx context.Context, user string, n int64) (leave func(),
 	return sync.OnceFunc(func() { p.leave(user, n) }), nil
 }
 
-// Usage returns the number of places taken, and how many requests for places
-// were refused.
+// Usage returns the number of taken places and of refused requests.
 func (p *Places) Usage() (taken, refused int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +101,7 @@ func (p *Places) Usage() (taken, refused int64) {
 }
 
 // arrive joins the queue and takes the places at once if they are free. It
-// returns nil if too many are waiting already.
+// returns nil if the queue is full.
 func (p *Places) arrive(user string, n int64) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,8 +146,7 @@ func (p *Places) remove(w *waiter) {
 	p.users[w.user].waiting--
 }
 
-// giveUp leaves the queue. It returns false if the waiter has its places
-// already.
+// giveUp leaves the queue. It returns false if the waiter already has its places.
 func (p *Places) giveUp(w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +157,7 @@ func (p *Places) giveUp(w *waiter) bool {
 	}
 	p.remove(w)
 	p.forget(w.user)
-	p.admit() // it may have blocked others
+	p.admit() // the waiter may have blocked others
 	return true
 }
 

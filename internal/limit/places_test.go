@@ -38,7 +38,7 @@ func refused(t *testing.T, p *limit.Places, user string, n int64) (time.Duration
 	return time.Since(begun), busy
 }
 
-func TestPlacesOfOneUserAndOfAll(t *testing.T) {
+func TestPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := streams(3, 2)
 		leave := enter(t, p, "ann", 1)
@@ -66,7 +66,7 @@ func TestPlacesOfOneUserAndOfAll(t *testing.T) {
 	})
 }
 
-func TestPlacesOfSeveralAtOnce(t *testing.T) {
+func TestSeveralPlacesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := streams(100, 60)
 		leave := enter(t, p, "ann", 50)
@@ -78,8 +78,8 @@ func TestPlacesOfSeveralAtOnce(t *testing.T) {
 	})
 }
 
-// A freed place goes to the user who holds the fewest, however many earlier
-// requests of others are waiting; yet a large request is not overtaken forever.
+// A freed place goes to the user who holds the fewest, even if others have waited
+// longer. Small requests do not starve a large one.
 func TestPlacesAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := streams(2, 2)
@@ -103,7 +103,7 @@ func TestPlacesAreShared(t *testing.T) {
 		wg.Wait()
 		second()
 		if got := fmt.Sprint(order); got != "[bob cid ann ann]" {
-			t.Errorf("they entered in the order %v", got)
+			t.Errorf("order of entry: %v", got)
 		}
 
 		leave := enter(t, p, "ann", 1)
@@ -115,14 +115,14 @@ func TestPlacesAreShared(t *testing.T) {
 		leave()
 		synctest.Wait()
 		if large == nil {
-			t.Fatal("the small request went before the large one")
+			t.Fatal("the small request overtook the large one")
 		}
 		large()
 		wg.Wait()
 	})
 }
 
-func TestWaitingForAPlaceEnds(t *testing.T) {
+func TestWaitForAPlaceIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := streams(1, 1)
 		leave := enter(t, p, "ann", 1)
@@ -148,14 +148,14 @@ func TestWaitingForAPlaceEnds(t *testing.T) {
 func TestPlacesUnderLoad(t *testing.T) {
 	p := limit.NewPlaces(limit.Options{What: "scans", Total: 3, PerUser: 2, Wait: time.Minute})
 	var mu sync.Mutex
-	all, most := 0, 0
+	total := 0
 	users := map[string]int{}
-	note := func(user string, n int) {
+	count := func(user string, n int) {
 		mu.Lock()
 		defer mu.Unlock()
-		all, users[user] = all+n, users[user]+n
-		if most = max(most, all); all > 3 || users[user] > 2 {
-			t.Errorf("%d at once, %d of %s", all, users[user], user)
+		total, users[user] = total+n, users[user]+n
+		if total > 3 || users[user] > 2 {
+			t.Errorf("%d at once, %d of %s", total, users[user], user)
 		}
 	}
 	var wg sync.WaitGroup
@@ -164,8 +164,8 @@ func TestPlacesUnderLoad(t *testing.T) {
 			user := fmt.Sprint(i % 3)
 			for range 50 {
 				leave := enter(t, p, user, 1)
-				note(user, 1)
-				note(user, -1)
+				count(user, 1)
+				count(user, -1)
 				leave()
 			}
 		})

@@ -11,11 +11,11 @@ import (
 
 // RateOptions configures [NewRate]; all fields but Setting are required.
 type RateOptions struct {
-	// PerSecond is the average number of requests per second of a key, Burst
-	// the maximum at once.
+	// PerSecond is a key's average number of requests per second, Burst the
+	// maximum at once.
 	PerSecond float64
 	Burst     int
-	// Who makes the requests and which Setting limits them, for the error.
+	// Who makes the requests, and Setting limits them; both appear in the error.
 	Who, Setting string
 }
 
@@ -30,7 +30,7 @@ type Rate struct {
 	refused int64
 }
 
-// NewRate returns a rate whose buckets are full.
+// NewRate returns a rate limit with full buckets.
 func NewRate(o RateOptions) *Rate {
 	return &Rate{o: o, buckets: make(map[string]*rate.Limiter)}
 }
@@ -45,7 +45,7 @@ const (
 // RateError reports that a key has no requests left.
 type RateError struct {
 	message string
-	// RetryAfter is when the next request is available.
+	// RetryAfter is the time until the next request is allowed.
 	RetryAfter time.Duration
 }
 
@@ -57,8 +57,8 @@ type Budget struct {
 	// Limit is the size of the full bucket, which refills within Window.
 	Limit  int
 	Window time.Duration
-	// Left is how many requests are left, and Reset when the bucket will be
-	// full.
+	// Left is the number of remaining requests. Reset is the time until the bucket
+	// is full.
 	Left  int
 	Reset time.Duration
 }

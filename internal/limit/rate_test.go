@@ -34,7 +34,7 @@ func TestRate(t *testing.T) {
 			t.Fatalf("%v, want %s", err, want)
 		}
 		if e.RetryAfter != 100*time.Millisecond || r.Refused() != 1 {
-			t.Errorf("try again after %v; %d were refused", e.RetryAfter, r.Refused())
+			t.Errorf("retry after %v; %d requests refused", e.RetryAfter, r.Refused())
 		}
 		take("bob", 4, 100*time.Millisecond) // others are not affected
 		time.Sleep(e.RetryAfter)
@@ -44,7 +44,7 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// Memory is bounded however many keys there are, and refused keys stay refused.
+// Memory is bounded for any number of keys; keys beyond the limit share a budget.
 func TestRateOfManyKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := limit.NewRate(limit.RateOptions{PerSecond: 1, Burst: 2, Who: "one address"})
