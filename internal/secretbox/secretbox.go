@@ -16,8 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Ciphertexts start with the name of this format and the key's id. Older ones,
-// from before keys had ids, start with the random nonce.
+// Ciphertexts start with this format's name and the key's id. Older ones, which have
+// no key id, start with the random nonce.
 const (
 	format   = "tk1:"
 	idLength = 8
@@ -69,11 +69,11 @@ func (k Key) open() (openKey, error) {
 	}, nil
 }
 
-// Box encrypts and decrypts. Without a key, its errors name the missing
-// setting.
+// Box encrypts and decrypts secrets. Without a key, its methods return an error
+// that names the missing setting.
 type Box struct{ keys []openKey }
 
-// New returns a box with keys, which must all be different.
+// New returns a box. The keys must differ.
 func New(keys ...Key) (*Box, error) {
 	b := new(Box)
 	for _, k := range keys {
@@ -91,7 +91,7 @@ func New(keys ...Key) (*Box, error) {
 	return b, nil
 }
 
-// Keys lists the keys, the one that encrypts first.
+// Keys lists the keys. The first one encrypts.
 func (b *Box) Keys() []resource.BoxKey {
 	keys := make([]resource.BoxKey, len(b.keys))
 	for i, k := range b.keys {
@@ -116,8 +116,8 @@ func (b *Box) check() error {
 	}
 }
 
-// Seal encrypts a secret with the first key; it can only be opened with the
-// same bound.
+// Seal encrypts a secret with the first key and binds it to bound, which [Box.Open]
+// must be given, too.
 func (b *Box) Seal(plain, bound string) ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (b *Box) Seal(plain, bound string) ([]byte, error) {
 	return first.aead.Seal(bytes.Clone(first.prefix), nil, []byte(plain), []byte(bound)), nil
 }
 
-// Open decrypts a secret with the key that it names.
+// Open decrypts a secret.
 func (b *Box) Open(sealed []byte, bound string) (string, error) {
 	if err := b.check(); err != nil {
 		return "", err
@@ -138,7 +138,7 @@ func (b *Box) Open(sealed []byte, bound string) (string, error) {
 			}
 		}
 	}
-	for _, k := range b.keys { // it names no key
+	for _, k := range b.keys { // older secrets have no key id
 		if plain, err := k.aead.Open(nil, nil, sealed, []byte(bound)); err == nil {
 			return string(plain), nil
 		}

@@ -51,7 +51,7 @@ func TestBox(t *testing.T) {
 	}
 	if _, err := box(t, keyB).Open(sealed, "user-1/DOOR"); err == nil ||
 		!strings.Contains(err.Error(), "encryption_keys") {
-		t.Errorf("opened with another key: error = %v, want one that names the setting", err)
+		t.Errorf("with another key: error = %v, want one that names the setting", err)
 	}
 	for n := range sealed {
 		if _, err := a.Open(sealed[:n], "user-1/DOOR"); err == nil {
@@ -81,7 +81,7 @@ func TestBoxWithSeveralKeys(t *testing.T) {
 		t.Errorf("keys = %v, sealed = %q, %q", keys, before, after)
 	}
 	if _, err := old.Open(after, "y"); err == nil {
-		t.Error("the second key encrypts, too")
+		t.Error("the second key was used to encrypt")
 	}
 	_, err = secretbox.New(secretbox.Key{Setting: "one", Text: keyA}, secretbox.Key{Setting: "two", Text: keyA})
 	if err == nil || err.Error() != "two: duplicate of one" {
@@ -89,8 +89,8 @@ func TestBoxWithSeveralKeys(t *testing.T) {
 	}
 }
 
-// Secrets encrypted before keys had ids stay readable.
-func TestBoxReadsSecretsWithoutAKeyID(t *testing.T) {
+// Secrets of older versions, which have no key id, stay readable.
+func TestOpenSecretWithoutKeyID(t *testing.T) {
 	raw, err := base64.StdEncoding.DecodeString(keyA)
 	if err != nil {
 		t.Fatal(err)
