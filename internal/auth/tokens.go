@@ -18,8 +18,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Token is an API token: its SHA-256 hash in hexadecimal, its user, and the
-// highest role that it grants.
+// Token is an API token: its SHA-256 hash in hexadecimal, its user and the
+// highest role it grants.
 type Token struct {
 	SHA256 string
 	User   string
@@ -30,7 +30,7 @@ type Token struct {
 // authentication is disabled.
 const LocalAdmin = "admin@localhost"
 
-// Users finds or creates the users behind identities.
+// Users finds or creates the users of identities.
 type Users interface {
 	SignIn(ctx context.Context, id resource.Identity) (resource.Caller, error)
 	// Lookup is like SignIn but never creates a user.
@@ -75,8 +75,7 @@ func New(users Users, o Options) (*Authenticator, error) {
 	return a, nil
 }
 
-// highest returns the role of a new user: the highest that any of their tokens
-// grants.
+// highest returns a new user's role, the highest that their tokens grant.
 func highest(tokens []Token, user string) resource.Role {
 	role := resource.RoleUser
 	for _, t := range tokens {
@@ -92,14 +91,14 @@ var errUnauthenticated = &resource.Error{
 	Message: `expected "Bearer" and a valid API token`,
 }
 
-// Caller returns the caller with an identity from [Authenticator.Identify].
+// Caller signs in the identity returned by [Authenticator.Identify].
 func (a *Authenticator) Caller(ctx context.Context, id resource.Identity) (resource.Caller, error) {
 	return a.users.SignIn(ctx, id)
 }
 
-// Recheck returns the current permissions of a caller who was authenticated
-// with a header. It fails if the header is no longer valid or the user is gone,
-// even if a new user has the same e-mail address.
+// Recheck returns the current permissions of a caller who was authenticated by a
+// header. It fails if the header is no longer valid or the user was deleted, even
+// if a new user has the same e-mail address.
 func (a *Authenticator) Recheck(ctx context.Context, header string, who resource.Caller) (resource.Caller, error) {
 	id, err := a.Identify(header)
 	if err != nil {
@@ -134,8 +133,8 @@ func (a *Authenticator) Identify(header string) (resource.Identity, error) {
 	return t.identity, nil
 }
 
-// Prove returns a proof that somebody with a secret of their own, such as a cookie, has
-// the token of an Authorization header. It reveals neither.
+// Prove returns a proof that the holder of a secret, such as a cookie, also has the token
+// of an Authorization header. The proof reveals neither.
 func (a *Authenticator) Prove(header, secret string) (proof string, err error) {
 	t, err := a.find(header)
 	if err != nil {
@@ -171,7 +170,7 @@ func (a *Authenticator) find(header string) (*token, error) {
 	}
 	hash := sha256.Sum256([]byte(strings.TrimSpace(secret)))
 	found := -1
-	for i := range a.tokens { // check all, so that timing reveals nothing
+	for i := range a.tokens { // checks all, so that timing reveals nothing
 		if subtle.ConstantTimeCompare(hash[:], a.tokens[i].hash[:]) == 1 {
 			found = i
 		}
@@ -194,9 +193,9 @@ func Hash(secret string) string {
 	return hex.EncodeToString(hash[:])
 }
 
-// AdminToken returns the token of a server that has none configured. It reads
-// the file "admin-token" in a folder, or creates it, readable by the owner
-// only.
+// AdminToken returns the admin token of a server without configured tokens. It
+// reads the file "admin-token" in a directory. If the file is missing, it creates
+// one that only the owner can read.
 func AdminToken(folder string) (t Token, file string, created bool, err error) {
 	file = filepath.Join(folder, datadir.AdminToken)
 	fresh, _ := NewToken()

@@ -93,16 +93,16 @@ func TestAdminToken(t *testing.T) {
 	}
 	text, err := os.ReadFile(file)
 	if err != nil || auth.Hash(strings.TrimSpace(string(text))) != first.SHA256 {
-		t.Errorf("the file does not hold the token: %v", err)
+		t.Errorf("the file does not contain the token: %v", err)
 	}
 	again, _, created, err := auth.AdminToken(folder)
 	if err != nil || created || again != first {
-		t.Errorf("a second start: created = %v, %v; want the same token", created, err)
+		t.Errorf("second start: created = %v, %v; want the same token", created, err)
 	}
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, _, err := auth.AdminToken(folder); err == nil {
-		t.Error("an empty token is accepted")
+		t.Error("accepted an empty token")
 	}
 }
