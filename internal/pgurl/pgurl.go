@@ -1,6 +1,6 @@
 // Package pgurl parses the URL of a PostgreSQL database. Its errors name the
-// invalid part of the URL, but contain neither the URL nor a value in it,
-// because these may be secret.
+// invalid part of the URL but never quote the URL or its values, which may be
+// secret.
 package pgurl
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// MinConnections is the minimum number of connections of a process.
+// MinConnections is the minimum connection limit of a process.
 const MinConnections = 6
 
 const aURL = `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`
@@ -42,9 +42,8 @@ func Plain(text string) string {
 	return scheme + "://" + rest
 }
 
-// Parse returns the settings in a URL, which may be SQLAlchemy's. For settings that
-// the URL omits, it uses the environment variables of PostgreSQL's own programs
-// (PGSSLMODE, …).
+// Parse parses a URL, which may have SQLAlchemy's form. Settings that the URL omits
+// come from PostgreSQL's environment variables (PGSSLMODE, …).
 func Parse(text string) (*pgxpool.Config, error) {
 	text = Plain(text)
 	u, err := sender.CheckURL(text, "postgres", "postgresql")
@@ -61,8 +60,8 @@ func Parse(text string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// blame finds the part of a URL that cannot be parsed, because the parser's
-// error may contain the URL with its password.
+// blame finds the invalid part of a URL. The parser's own error may contain the
+// URL with its password.
 func blame(u url.URL) error {
 	parameters := u.Query()
 	parses := func(names ...string) bool {
@@ -76,7 +75,7 @@ func blame(u url.URL) error {
 	}
 	if !parses() {
 		if _, err := pgxpool.ParseConfig("postgres://localhost/"); err != nil {
-			return errors.New("an environment variable of PostgreSQL, such as PGSSLMODE or PGCONNECT_TIMEOUT, " +
+			return errors.New("a PostgreSQL environment variable, such as PGSSLMODE or PGCONNECT_TIMEOUT, " +
 				"has an invalid value; correct or unset it")
 		}
 		return fmt.Errorf("%s: invalid host, port, user or database", aURL)
@@ -95,12 +94,11 @@ func blame(u url.URL) error {
 	return errors.New(strings.Join(wrong, "; "))
 }
 
-// certificate lists the parameters that only work together.
+// certificate lists parameters that only work together.
 var certificate = []string{"sslcert", "sslkey", "sslpassword"}
 
-// groups returns the names of the parameters, with those that only work
-// together in one group. The first is sslmode, which determines whether files
-// are read at all.
+// groups returns the names of the parameters. Those that only work together form one
+// group. sslmode is first, because it determines whether files are read.
 func groups(parameters url.Values) (groups [][]string) {
 	var pair []string
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {

@@ -7,7 +7,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/pgurl"
 )
 
-// Errors name what is invalid and contain no part of the URL.
+// Errors name what is invalid and quote no part of the URL.
 func TestParse(t *testing.T) {
 	const base = "postgres://hunter2:hunter2@hunter2.example.com/hunter2"
 	for query, want := range map[string]string{
@@ -15,7 +15,7 @@ func TestParse(t *testing.T) {
 		"?sslmode=verify-full":  "",
 		"?application_name=a":   "",
 		"?pool_max_conns=6":     "",
-		"?work_mem=1MB":         "", // a setting of the session
+		"?work_mem=1MB":         "", // a session setting
 		"?sslmode=hunter2":      "the parameter sslmode is invalid: expected one of disable",
 		"?connect_timeout=1h2":  "the parameter connect_timeout is invalid: expected a whole number of seconds",
 		"?pool_max_conns=1h2":   "the parameter pool_max_conns is invalid",
@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 		case want == "" && err != nil, want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)):
 			t.Errorf("%s: error = %v, want %s", query, err, want)
 		case err != nil && strings.Contains(err.Error(), "hunter2"):
-			t.Errorf("%s: the error contains a part of the URL: %v", query, err)
+			t.Errorf("%s: the error quotes the URL: %v", query, err)
 		}
 	}
 	for text, want := range map[string]string{
@@ -53,7 +53,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// The URL in a Python application's settings can be used as it is.
+// A Python application's URL can be used unchanged.
 func TestSQLAlchemy(t *testing.T) {
 	for text, want := range map[string]string{
 		"postgresql+asyncpg://u:p%40@h:5433/d": "postgresql://u:p%40@h:5433/d",
@@ -81,7 +81,7 @@ func TestSQLAlchemy(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	t.Setenv("PGSSLMODE", "hunter2")
 	_, err := pgurl.Parse("postgres://localhost/d")
-	if err == nil || !strings.Contains(err.Error(), "environment variable of PostgreSQL") ||
+	if err == nil || !strings.Contains(err.Error(), "PostgreSQL environment variable") ||
 		strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error = %v", err)
 	}
