@@ -1,6 +1,6 @@
-// Package valid defines the text that the server accepts: what both PostgreSQL
-// and SQLite store and return unchanged. It is checked once, on input, so that
-// no other code has to.
+// Package valid defines which text the server accepts: text that both PostgreSQL
+// and SQLite store and return unchanged. Input is checked once, so that no other
+// code has to check it.
 package valid
 
 import (
@@ -26,8 +26,8 @@ var (
 // MaxDepth is the maximum nesting of arrays and objects in a JSON document.
 const MaxDepth = 64
 
-// Text returns an error unless text is valid UTF-8 without NUL characters. The
-// error continues a sentence that starts with the name of the text.
+// Text returns an error unless s is valid UTF-8 without NUL characters. The
+// error's message is a predicate, such as "is not valid UTF-8".
 func Text(s string) error {
 	for i := 0; i < len(s); i++ {
 		if s[i] == 0 {
@@ -62,8 +62,7 @@ func Quoted(s []byte) error {
 	}
 }
 
-// escaped returns the code unit of an escape \uXXXX at the beginning, or -1 if
-// there is none.
+// escaped returns the code unit of a leading \uXXXX escape, or -1 if there is none.
 func escaped(s []byte) rune {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return -1
@@ -75,8 +74,8 @@ func escaped(s []byte) rune {
 	return rune(r)
 }
 
-// JSON returns an error, like [Text], unless the document is JSON whose strings
-// are valid text and whose nesting is limited.
+// JSON returns an error, like [Text], unless the document is valid JSON, its strings
+// are valid text and it is nested at most [MaxDepth] levels deep.
 func JSON(document []byte) error {
 	if !utf8.Valid(document) {
 		return ErrUTF8
@@ -108,10 +107,10 @@ func JSON(document []byte) error {
 	return nil
 }
 
-// UUID returns a UUID in its stored form: lower case with dashes (RFC 9562,
-// section 4). It also accepts the other common forms: upper case, without
-// dashes, in braces, and as a URN.
-func UUID(s string) (kept string, ok bool) {
+// UUID returns a UUID in canonical form: lower case with dashes (RFC 9562,
+// section 4). It accepts the other common forms: upper case, without dashes, in
+// braces, and as a URN.
+func UUID(s string) (canonical string, ok bool) {
 	if uuid.Validate(s) != nil {
 		return "", false
 	}

@@ -17,7 +17,7 @@ func TestText(t *testing.T) {
 		"a\x00":            valid.ErrZero,
 		"\xff":             valid.ErrUTF8,
 		"\xed\xa0\x80":     valid.ErrUTF8, // a surrogate
-		"\xc0\x80":         valid.ErrUTF8, // a zero byte in disguise
+		"\xc0\x80":         valid.ErrUTF8, // an overlong NUL
 		"\xf4\x90\x80\x80": valid.ErrUTF8, // beyond Unicode
 		"caf\xe9":          valid.ErrUTF8,
 	} {
@@ -87,8 +87,7 @@ func TestUUID(t *testing.T) {
 	}
 }
 
-// Documents that pass contain no string that Go would have to change, and no
-// NUL character.
+// Accepted documents contain no NUL character and no string that Go would alter.
 func FuzzJSON(f *testing.F) {
 	for _, seed := range []string{`"C:\\u0000"`, `"\ud83d\ude00"`, `{"a":["\u0000",1e999]}`, `"\ud83d\\"`, "\"\xff\""} {
 		f.Add([]byte(seed))
@@ -107,7 +106,7 @@ func FuzzJSON(f *testing.F) {
 			}
 			if text, ok := token.(string); ok {
 				if err := valid.Text(text); err != nil {
-					t.Fatalf("%q passes, but has the string %q, which %v", document, text, err)
+					t.Fatalf("accepted %q, but its string %q %v", document, text, err)
 				}
 				replaced += strings.Count(text, string(utf8.RuneError))
 			}
@@ -115,7 +114,7 @@ func FuzzJSON(f *testing.F) {
 		given := strings.Count(string(document), string(utf8.RuneError)) +
 			strings.Count(strings.ToLower(string(document)), `\ufffd`)
 		if replaced > given {
-			t.Fatalf("%q passes, but %d characters were replaced", document, replaced-given)
+			t.Fatalf("accepted %q, but Go replaced %d characters", document, replaced-given)
 		}
 	})
 }
