@@ -15,7 +15,7 @@ const (
 	lastPort  = 31_999
 )
 
-// ports are those that FreePort returned.
+// ports holds the ports that FreePort has tried.
 var ports sync.Map
 
 // FreePort returns a loopback port that is not in use and that it has not returned before.
@@ -31,7 +31,7 @@ func FreePort() (int, error) {
 			return port, l.Close()
 		}
 	}
-	return 0, errors.New("no port of loopback is free")
+	return 0, errors.New("no free loopback port")
 }
 
 // FreeAddress returns the loopback address of a [FreePort].

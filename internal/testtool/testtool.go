@@ -1,6 +1,5 @@
-// Package testtool finds non-Go programs that tests need. If a program is
-// missing, the test is skipped, unless it runs under a make target that
-// installs the program; then it fails.
+// Package testtool finds programs that tests need. If a program is missing, it
+// skips the test, or fails it under a make target that installs the program.
 package testtool
 
 import (
@@ -14,8 +13,8 @@ import (
 	"time"
 )
 
-// requireEnv is a comma-separated list of programs without which tests fail
-// instead of being skipped; "all" stands for all of them. The Makefile sets it.
+// requireEnv is a comma-separated list of required programs, without which tests fail
+// instead of being skipped; "all" means all of them. The Makefile sets it.
 const requireEnv = "TIDINGS_TEST_REQUIRE"
 
 // PostgreSQL is the only program that "make test" installs.
@@ -34,10 +33,10 @@ func Missing(tb testing.TB, name string) {
 	tb.Skipf("%s is not installed; run %q to install it", name, target)
 }
 
-// All reports whether the test runs under "make test-all", where it may take long.
+// All reports whether the test runs under "make test-all", where it may be slow.
 func All() bool { return requires("all") }
 
-// InAll skips the test except under "make test-all", because it takes long.
+// InAll skips a slow test except under "make test-all".
 func InAll(tb testing.TB) {
 	tb.Helper()
 	if !All() {
@@ -45,8 +44,8 @@ func InAll(tb testing.TB) {
 	}
 }
 
-// Rounds returns how often a test repeats something: n times under "make test-all",
-// and a quarter of it elsewhere.
+// Rounds returns how often to repeat something: n times under "make test-all",
+// otherwise a quarter of that.
 func Rounds(n int) int {
 	if All() {
 		return n
@@ -59,8 +58,8 @@ func requires(name string) bool {
 	return slices.Contains(required, name) || slices.Contains(required, "all")
 }
 
-// Allow returns the time limit for a wait in real time that takes at most d on
-// an idle machine: four times d, for the race detector.
+// Allow returns the time limit for something that takes at most d on an idle
+// machine: four times d under the race detector.
 func Allow(d time.Duration) time.Duration {
 	if Raced {
 		return 4 * d
@@ -68,11 +67,11 @@ func Allow(d time.Duration) time.Duration {
 	return d
 }
 
-// folders lists where the Makefile installs programs, relative to the
-// repository root.
+// folders lists the directories in which the Makefile installs programs, relative to
+// the repository root.
 var folders = []string{"bin", "bin/prometheus/usr/bin", "bin/frontends/usr/sbin", "bin/frontends/usr/bin"}
 
-// Path returns the path of a program built by the Makefile or found on PATH. If
+// Path returns the path of a program installed by the Makefile or found in PATH. If
 // there is none, it calls [Missing].
 func Path(tb testing.TB, name string) string {
 	tb.Helper()

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// spy records how a test ended.
+// spy records whether a test was skipped or failed.
 type spy struct {
 	testing.TB
 	skipped, failed bool
