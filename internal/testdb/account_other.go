@@ -4,5 +4,5 @@ package testdb
 
 import "os/exec"
 
-// asAccount does nothing: there is no root on this system.
+// asAccount does nothing, since this system has no root user.
 func asAccount(*exec.Cmd) {}

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// Hostile is a set of defaults that make sessions behave unlike PostgreSQL's
-// own defaults.
+// Hostile is a set of session defaults that differ from PostgreSQL's own.
 var Hostile = map[string]string{
 	"standard_conforming_strings":   "off",
 	"backslash_quote":               "on",
@@ -24,8 +23,8 @@ var Hostile = map[string]string{
 	"quote_all_identifiers":         "on",
 }
 
-// WithDefaults returns the URL of a new, empty database with default settings
-// for its sessions. The values are SQL.
+// WithDefaults returns the URL of a new, empty database with the given session
+// defaults. The values are SQL.
 func WithDefaults(tb testing.TB, settings map[string]string) string {
 	tb.Helper()
 	database := Postgres(tb)

@@ -15,9 +15,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// PgBouncer starts a pooler in front of a database and returns its URL. The
-// mode is "session", "transaction" or "statement"; settings are lines of its
-// configuration. If PgBouncer is not installed, the test is skipped.
+// PgBouncer starts a pooler in front of a database and returns its URL. The mode
+// is "session", "transaction" or "statement"; settings are configuration lines.
+// If PgBouncer is not installed, the test is skipped.
 func PgBouncer(tb testing.TB, database, mode string, settings ...string) string {
 	tb.Helper()
 	program := testtool.Path(tb, "pgbouncer")

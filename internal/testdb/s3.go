@@ -21,13 +21,13 @@ type Bucket struct {
 	Endpoint, Region, Name, AccessKey, SecretKey string
 	// Client has full access to the bucket.
 	Client *minio.Client
-	// Stop stops the store before the end of the test.
+	// Stop stops the store before the test ends.
 	Stop func()
 }
 
 const s3Time = 20 * time.Second
 
-// S3 starts a store on a temporary folder. If the program is not installed, the
+// S3 starts a store in a temporary directory. If the program is not installed, the
 // test is skipped.
 func S3(tb testing.TB) *Bucket {
 	tb.Helper()

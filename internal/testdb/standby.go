@@ -12,15 +12,15 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Standby starts a synchronous streaming standby of this server: a change is
-// acknowledged when both have it. It stops at the end of the test.
+// Standby starts a synchronous streaming standby of this server: a commit is
+// acknowledged once both have it. The standby stops at the end of the test.
 func (s *Server) Standby(tb testing.TB) *Server {
 	tb.Helper()
 	return s.standby(tb, (*Server).Follow)
 }
 
-// AsyncStandby starts an asynchronous streaming standby: changes are
-// acknowledged before the standby has them. It stops at the end of the test.
+// AsyncStandby starts an asynchronous streaming standby: commits are acknowledged
+// before the standby has them. The standby stops at the end of the test.
 func (s *Server) AsyncStandby(tb testing.TB) *Server {
 	tb.Helper()
 	return s.standby(tb, (*Server).FollowAsync)
@@ -43,8 +43,7 @@ func (s *Server) standby(tb testing.TB, follow func(*Server, *Server) error) *Se
 	return standby
 }
 
-// NewStandby prepares a server without starting it; [Server.Follow] or
-// [Server.FollowAsync] does.
+// NewStandby prepares a server. [Server.Follow] or [Server.FollowAsync] starts it.
 func (s *Server) NewStandby() (*Server, error) {
 	folder, err := os.MkdirTemp("", "tidings-postgres-")
 	if err != nil {
@@ -61,8 +60,8 @@ func (s *Server) NewStandby() (*Server, error) {
 	return standby, err
 }
 
-// Follow turns a stopped server into a synchronous standby of another one, on
-// its previous port. It discards the server's own data.
+// Follow turns a stopped server into a synchronous standby of primary and starts it
+// on its previous port. It discards the server's data.
 func (s *Server) Follow(primary *Server) error {
 	if err := s.FollowAsync(primary); err != nil {
 		return err
@@ -91,7 +90,7 @@ func (s *Server) FollowAsync(primary *Server) error {
 	return until(primary.URL("postgres"), "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming')")
 }
 
-// CatchUp waits until a standby has replayed everything that its primary had
+// CatchUp waits until a standby has replayed everything that its primary has
 // acknowledged.
 func (s *Server) CatchUp(primary *Server) error {
 	db, err := sql.Open("pgx", primary.URL("postgres"))
@@ -115,8 +114,8 @@ func until(url, query string) error {
 	defer db.Close()
 	deadline := time.Now().Add(startTime)
 	for {
-		var is bool
-		if err := db.QueryRow(query).Scan(&is); err != nil || is {
+		var done bool
+		if err := db.QueryRow(query).Scan(&done); err != nil || done {
 			return err
 		}
 		if time.Now().After(deadline) {

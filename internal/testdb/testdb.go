@@ -1,6 +1,5 @@
-// Package testdb provides temporary databases for tests: SQLite files, or
-// databases in a PostgreSQL server that is started once per test binary and
-// stopped with it.
+// Package testdb provides temporary databases for tests, in a PostgreSQL server that
+// runs for the lifetime of the test binary, and other servers: standbys, PgBouncer, S3.
 package testdb
 
 import (
@@ -27,20 +26,19 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Server is a PostgreSQL server in a temporary folder, listening on loopback.
+// Server is a PostgreSQL server in a temporary directory. It listens on loopback.
 type Server struct {
-	folder string
-	port   int
-	binary string
-	cmd    *exec.Cmd
-	// arguments are those of postgres besides the usual ones.
-	arguments []string
+	folder    string
+	port      int
+	binary    string // directory of PostgreSQL's programs
+	cmd       *exec.Cmd
+	arguments []string // additional arguments of postgres
 }
 
-// StartPostgres starts a server with the durability of production: fsync is on.
+// StartPostgres starts a server that is as durable as in production: fsync is on.
 func StartPostgres() (*Server, error) { return start() }
 
-// start starts a server with more arguments.
+// start starts a server with additional arguments.
 func start(arguments ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -101,7 +99,7 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// startTime limits the start of a server.
+// startTime limits how long a server may take to start.
 const startTime = 30 * time.Second
 
 // waitFor waits until a database accepts connections.
@@ -123,13 +121,13 @@ func waitFor(url string) error {
 	}
 }
 
-// URL returns the URL of a database in the server.
+// URL returns the URL of a database.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://tidings@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
 }
 
-// Create creates an empty database with the given options of CREATE DATABASE,
-// and returns its URL.
+// Create creates an empty database with options of CREATE DATABASE, and returns
+// its URL.
 func (s *Server) Create(database string, options ...string) (string, error) {
 	if err := run(s.URL("postgres"), "CREATE DATABASE "+database+" "+strings.Join(options, " ")); err != nil {
 		return "", fmt.Errorf("create database %s: %w", database, err)
@@ -147,13 +145,13 @@ func run(url, statements string) error {
 	return err
 }
 
-// Kill kills the server, as a power failure would.
+// Kill stops the server abruptly, like a power failure.
 func (s *Server) Kill() error { return s.signal(syscall.SIGQUIT) }
 
-// Stop shuts the server down cleanly without waiting for its clients.
+// Stop shuts the server down cleanly without waiting for clients to disconnect.
 func (s *Server) Stop() error { return s.signal(syscall.SIGINT) }
 
-// Close stops the server and removes its folder.
+// Close stops the server and removes its directory.
 func (s *Server) Close() error {
 	return errors.Join(s.Stop(), os.RemoveAll(s.folder))
 }
@@ -175,9 +173,8 @@ func (s *Server) signal(sig syscall.Signal) error {
 
 func (s *Server) data() string { return filepath.Join(s.folder, "data") }
 
-// command prepares a PostgreSQL program. It runs as another account if this
-// process is root, because PostgreSQL refuses to run as root. The program ends
-// with the test binary.
+// command prepares a PostgreSQL program, which ends with the test binary. PostgreSQL
+// refuses to run as root, so root runs it as another account.
 func (s *Server) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.binary, program), args...)
 	cmd.Dir = s.folder
@@ -186,7 +183,7 @@ func (s *Server) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// account returns the account that runs PostgreSQL if this process is root.
+// account returns the account that runs PostgreSQL.
 func account() (uid, gid int, err error) {
 	if os.Getuid() != 0 {
 		return os.Getuid(), os.Getgid(), nil
@@ -203,8 +200,8 @@ func account() (uid, gid int, err error) {
 
 var errNoPostgres = errors.New("PostgreSQL is not installed")
 
-// binariesEnv is the folder of the server's programs, if it is not the one that is
-// installed. Accounts other than root's can read it.
+// binariesEnv overrides the directory of PostgreSQL's programs. Accounts other than
+// root must be able to read it.
 const binariesEnv = "TIDINGS_TEST_POSTGRESQL"
 
 func binaries() (string, error) {
@@ -234,9 +231,9 @@ var (
 
 // Postgres returns the URL of a new, empty database. Its search_path is the
 // schema "app", as in an application's database, so that unqualified statements
-// do not find the tables of Tidings. Options are those of CREATE DATABASE.
-// Packages that use it call [Main] from TestMain. If PostgreSQL is not
-// installed, the test is skipped.
+// do not find Tidings' tables. Options are those of CREATE DATABASE. Packages that
+// use it must call [Main] from TestMain. If PostgreSQL is not installed, the test
+// is skipped.
 func Postgres(tb testing.TB, options ...string) string {
 	tb.Helper()
 	started.Store(true)
@@ -253,8 +250,8 @@ func Postgres(tb testing.TB, options ...string) string {
 	return url
 }
 
-// OwnServer starts a server for one test, which may kill it. It stops at the
-// end of the test.
+// OwnServer starts a server for one test, which may kill it. The server stops at
+// the end of the test.
 func OwnServer(tb testing.TB) *Server {
 	tb.Helper()
 	server, err := StartPostgres()
@@ -276,8 +273,8 @@ func need(tb testing.TB, err error) {
 	}
 }
 
-// Main runs the tests, stops the server that [Postgres] may have started, and
-// returns the exit code.
+// Main runs the tests, stops the server if [Postgres] started one, and returns the
+// exit code.
 func Main(m *testing.M) int {
 	code := m.Run()
 	if started.Load() {
