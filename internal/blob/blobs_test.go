@@ -16,8 +16,7 @@ type errorReader struct{ err error }
 
 func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
 
-// testBlobs tests what all blob stores have in common. It leaves nothing
-// behind.
+// testBlobs tests what all blob stores have in common. It leaves no blobs behind.
 func testBlobs(t *testing.T, blobs resource.Blobs) {
 	ctx := t.Context()
 	b, err := blobs.Write(ctx, strings.NewReader("content"))
@@ -25,7 +24,7 @@ func testBlobs(t *testing.T, blobs resource.Blobs) {
 		t.Fatalf("write: %v, %v", b, err)
 	}
 	if _, err := blobs.Open(ctx, id); err == nil {
-		t.Error("a content that was not kept can be read")
+		t.Error("a blob that was not kept can be read")
 	}
 	for range 2 { // a transaction may be retried
 		if err := b.Keep(ctx, id); err != nil {
@@ -69,7 +68,7 @@ func testBlobs(t *testing.T, blobs resource.Blobs) {
 		t.Errorf("each: %q, %v", seen, err)
 	}
 	if err := blobs.Each(ctx, time.Now().Add(-time.Hour), see); err != nil || len(seen) != 1 {
-		t.Errorf("a new content is listed, too: %q, %v", seen, err)
+		t.Errorf("a new blob is listed: %q, %v", seen, err)
 	}
 	for range 2 { // removing is idempotent
 		if err := blobs.Remove(ctx, id); err != nil {
@@ -77,6 +76,6 @@ func testBlobs(t *testing.T, blobs resource.Blobs) {
 		}
 	}
 	if _, err := blobs.Open(ctx, id); err == nil {
-		t.Error("a content that was removed can be read")
+		t.Error("a removed blob can be read")
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Bucket stores each content as an object in an S3-compatible store, named by
-// its id. Contents that are not yet kept are under "incoming".
+// Bucket stores each blob as an object in an S3-compatible store, named by its
+// id. Blobs that are not yet kept are under "incoming".
 type Bucket struct {
 	client *minio.Client
 	name   string
@@ -41,15 +41,15 @@ type BucketOptions struct {
 
 const (
 	bucketTime = 30 * time.Second // until a response starts
-	keepTime   = time.Minute      // a transaction waits this long
-	partSize   = 5 << 20          // of an upload, in memory; the minimum of S3
+	keepTime   = time.Minute      // limits how long a transaction waits
+	partSize   = 5 << 20          // part of an upload held in memory; S3's minimum
 )
 
 // NewBucket returns a bucket. It does not check that the bucket exists.
 func NewBucket(o BucketOptions) (*Bucket, error) {
 	u, err := url.Parse(o.Endpoint)
-	if err != nil { // its text contains the URL
-		return nil, errors.New("store of file contents: the endpoint is not a valid URL")
+	if err != nil { // err contains the URL
+		return nil, errors.New("file store: the endpoint is not a valid URL")
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.ResponseHeaderTimeout = bucketTime
@@ -58,22 +58,22 @@ func NewBucket(o BucketOptions) (*Bucket, error) {
 		Region: o.Region, Transport: transport, MaxRetries: 3,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("store of file contents: %w", err)
+		return nil, fmt.Errorf("file store: %w", err)
 	}
 	return &Bucket{client: client, name: o.Name, prefix: o.Prefix}, nil
 }
 
-// Close does nothing: idle connections close by themselves.
+// Close does nothing, since idle connections close by themselves.
 func (b *Bucket) Close() error { return nil }
 
 func (b *Bucket) key(id string) string { return b.prefix + name(id) }
 
-// Write streams a content into the bucket.
+// Write uploads a blob.
 func (b *Bucket) Write(ctx context.Context, content io.Reader) (resource.Blob, error) {
 	o := &object{bucket: b, key: b.prefix + path.Join(incoming, rand.Text())}
 	source := &sourceReader{from: content}
 	info, err := b.client.PutObject(ctx, b.name, o.key, source, -1, minio.PutObjectOptions{PartSize: partSize})
-	if source.err != nil { // the error is the content's
+	if source.err != nil { // the source failed, not the store
 		return nil, source.err
 	}
 	if err != nil {
@@ -83,7 +83,7 @@ func (b *Bucket) Write(ctx context.Context, content io.Reader) (resource.Blob, e
 	return o, nil
 }
 
-// sourceReader records why a content could not be read.
+// sourceReader records the error of the source being read.
 type sourceReader struct {
 	from io.Reader
 	err  error
@@ -97,17 +97,17 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// object is a content that has been written.
+// object is an uploaded blob.
 type object struct {
 	bucket *Bucket
 	key    string
 	size   int64
-	kept   string // its id
+	kept   string // id under which it was kept
 }
 
 func (o *object) Size() int64 { return o.size }
 
-// Keep copies it to its final name within the store.
+// Keep copies the object to its final name within the store.
 func (o *object) Keep(ctx context.Context, id string) error {
 	if o.kept == id {
 		return nil
@@ -124,18 +124,18 @@ func (o *object) Keep(ctx context.Context, id string) error {
 	return nil
 }
 
-// Discard deletes the upload; kept content is a copy. [Bucket.Each] deletes
-// later what cannot be deleted now.
+// Discard deletes the upload; a kept blob is a copy of it. If that fails,
+// [Bucket.Each] deletes the upload later.
 func (o *object) Discard(ctx context.Context) error {
 	_ = o.bucket.remove(ctx, o.key)
 	return nil
 }
 
-// Open opens a content, which can be read until the context is done.
+// Open opens a blob, which can be read until the context is done.
 func (b *Bucket) Open(ctx context.Context, id string) (io.ReadSeekCloser, error) {
 	content, err := b.client.GetObject(ctx, b.name, b.key(id), minio.GetObjectOptions{})
 	if err == nil {
-		_, err = content.Stat() // this sends the first request
+		_, err = content.Stat() // sends the first request
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open content: %w", outage(err))
@@ -143,7 +143,7 @@ func (b *Bucket) Open(ctx context.Context, id string) (io.ReadSeekCloser, error)
 	return content, nil
 }
 
-// Remove deletes a content. It is not an error if it does not exist.
+// Remove deletes a blob. It is not an error if the blob does not exist.
 func (b *Bucket) Remove(ctx context.Context, id string) error { return b.remove(ctx, b.key(id)) }
 
 func (b *Bucket) remove(ctx context.Context, key string) error {
@@ -155,8 +155,8 @@ func (b *Bucket) remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// Each calls do for every content that was kept before the given time. It also
-// deletes contents that were never kept.
+// Each calls do for every blob kept before the given time. It also deletes
+// abandoned uploads.
 func (b *Bucket) Each(ctx context.Context, before time.Time, do func(id string) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // stops the listing
@@ -180,15 +180,15 @@ func (b *Bucket) Each(ctx context.Context, before time.Time, do func(id string) 
 	return ctx.Err()
 }
 
-// isOurs reports whether an object may be a content; buckets may contain other
+// isOurs reports whether an object may be a blob; the bucket may contain other
 // objects.
 func isOurs(key string) bool {
 	id := path.Base(key)
 	return uuid.Validate(id) == nil && name(id) == key
 }
 
-// outage marks errors of a store that is unavailable. It keeps only code and
-// status of a response, because the rest may repeat the request.
+// outage marks errors of an unavailable store. It keeps only a response's code and
+// status, because the rest may quote the request.
 func outage(err error) error {
 	answer := minio.ToErrorResponse(err)
 	if answer.Code != "" && answer.StatusCode != 0 {
@@ -206,7 +206,7 @@ type refusal struct {
 	cause  error
 }
 
-// Error returns the code and the status.
+// Error returns the code and status.
 func (r *refusal) Error() string {
 	return fmt.Sprintf("the store responded with %.100q (%d)", r.code, r.status)
 }

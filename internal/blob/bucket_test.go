@@ -70,7 +70,7 @@ func TestBucket(t *testing.T) {
 	}
 	r.Close()
 
-	// Other objects in the bucket are not contents.
+	// Each ignores other objects in the bucket.
 	for _, key := range []string{"others", o.Prefix + "ot/others", o.Prefix + id} {
 		if _, err := client.PutObject(t.Context(), o.Name, key, strings.NewReader("x"), 1,
 			minio.PutObjectOptions{}); err != nil {
@@ -85,17 +85,17 @@ func TestBucket(t *testing.T) {
 		t.Errorf("each: %q, %v", seen, err)
 	}
 
-	// An unavailable store may be retried; the error does not contain its key.
+	// The error of an unavailable store is marked and does not contain the key.
 	store.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	_, err = b.Open(ctx, id)
-	if _, away := errors.AsType[*eventlog.UnavailableError](err); !away || strings.Contains(err.Error(), o.SecretKey) {
+	if _, ok := errors.AsType[*eventlog.UnavailableError](err); !ok || strings.Contains(err.Error(), o.SecretKey) {
 		t.Errorf("without a store: %v", err)
 	}
 }
 
-func TestBucketThatIsNotThere(t *testing.T) {
+func TestMissingBucket(t *testing.T) {
 	o := bucketOptions(testdb.S3(t))
 	o.Name = "elsewhere"
 	b, err := blob.NewBucket(o)

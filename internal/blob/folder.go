@@ -1,5 +1,4 @@
-// Package blob stores the contents of files in a folder or in an S3-compatible
-// store.
+// Package blob stores file contents in a directory or an S3-compatible store.
 package blob
 
 import (
@@ -19,28 +18,28 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// Folder stores each content as a file named by its id, in subfolders by the
-// first two letters of the id. Contents still being written are in "incoming".
+// Folder stores each blob as a file named by its id, in subdirectories named by
+// the first two letters of the id. Blobs still being written are in "incoming".
 type Folder struct{ root *os.Root }
 
 const incoming = "incoming"
 
-// OpenFolder opens a folder, which it creates if necessary.
+// OpenFolder opens a directory, which it creates if necessary.
 func OpenFolder(folder string) (*Folder, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("folder of file contents: %w", err)
+		return nil, fmt.Errorf("directory of file contents: %w", err)
 	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {
-		return nil, fmt.Errorf("folder of file contents: %w", err)
+		return nil, fmt.Errorf("directory of file contents: %w", err)
 	}
 	if err := root.MkdirAll(incoming, 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("folder of file contents: %w", err), root.Close())
+		return nil, errors.Join(fmt.Errorf("directory of file contents: %w", err), root.Close())
 	}
 	return &Folder{root: root}, nil
 }
 
-// Close closes the folder.
+// Close closes the directory.
 func (f *Folder) Close() error { return f.root.Close() }
 
 func name(id string) string {
@@ -50,7 +49,7 @@ func name(id string) string {
 	return path.Join(id[:2], id)
 }
 
-// Write streams a content into the folder and syncs it to disk.
+// Write writes a blob and syncs it to disk.
 func (f *Folder) Write(ctx context.Context, content io.Reader) (resource.Blob, error) {
 	w := &written{folder: f, temporary: path.Join(incoming, rand.Text())}
 	file, err := f.root.OpenFile(w.temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -71,13 +70,13 @@ type written struct {
 	folder    *Folder
 	temporary string
 	size      int64
-	kept      string // its id
+	kept      string // id under which it was kept
 }
 
 func (w *written) Size() int64 { return w.size }
 
-// Keep makes it the content of the file with the id. It is idempotent, because
-// transactions may be retried.
+// Keep makes the blob the contents of the file with the id. It is idempotent,
+// because transactions may be retried.
 func (w *written) Keep(_ context.Context, id string) error {
 	if w.kept == id {
 		return nil
@@ -92,10 +91,12 @@ func (w *written) Keep(_ context.Context, id string) error {
 	return errors.Join(w.folder.sync(path.Dir(name(id))), w.folder.sync("."))
 }
 
-// Discard deletes a content that was not kept.
-func (w *written) Discard(context.Context) error { return ifThere(w.folder.root.Remove(w.temporary)) }
+// Discard deletes a blob that was not kept.
+func (w *written) Discard(context.Context) error {
+	return ignoreNotExist(w.folder.root.Remove(w.temporary))
+}
 
-// sync makes the names in a folder survive a power failure. Windows neither
+// sync makes a directory's entries survive a power failure. Windows neither
 // supports nor requires this.
 func (f *Folder) sync(folder string) error {
 	if runtime.GOOS == "windows" {
@@ -103,12 +104,12 @@ func (f *Folder) sync(folder string) error {
 	}
 	d, err := f.root.Open(folder)
 	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
+		return fmt.Errorf("sync directory: %w", err)
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Open opens a content.
+// Open opens a blob.
 func (f *Folder) Open(_ context.Context, id string) (io.ReadSeekCloser, error) {
 	file, err := f.root.Open(name(id))
 	if err != nil {
@@ -117,8 +118,8 @@ func (f *Folder) Open(_ context.Context, id string) (io.ReadSeekCloser, error) {
 	return file, nil
 }
 
-// outage marks disk errors, such as a full disk. It leaves errors of the
-// content being written alone.
+// diskOutage marks disk errors, such as a full disk. It leaves errors of the
+// source being read alone.
 func diskOutage(err error) error {
 	_, path := errors.AsType[*fs.PathError](err)
 	_, link := errors.AsType[*os.LinkError](err)
@@ -128,33 +129,35 @@ func diskOutage(err error) error {
 	return err
 }
 
-// Remove deletes a content. It is not an error if it does not exist.
-func (f *Folder) Remove(_ context.Context, id string) error { return ifThere(f.root.Remove(name(id))) }
+// Remove deletes a blob. It is not an error if the blob does not exist.
+func (f *Folder) Remove(_ context.Context, id string) error {
+	return ignoreNotExist(f.root.Remove(name(id)))
+}
 
-func ifThere(err error) error {
+func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
-// An upload that takes longer is abandoned.
+// uploadTime is the age at which an unfinished upload counts as abandoned.
 const uploadTime = 24 * time.Hour
 
-// Each calls do for every content that was written before the given time. It
-// also deletes unfinished contents, and removes the permissions of other users,
-// which restoring a backup may have added.
+// Each calls do for every blob written before the given time. It also deletes
+// abandoned uploads, and removes other users' permissions, which restoring a
+// backup may have added.
 func (f *Folder) Each(ctx context.Context, before time.Time, do func(id string) error) error {
 	return fs.WalkDir(f.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return ifThere(err)
+			return ignoreNotExist(err)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		info, err := d.Info()
 		if err != nil {
-			return ifThere(err) // deleted in the meantime
+			return ignoreNotExist(err) // deleted in the meantime
 		}
 		if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
 			_ = f.root.Chmod(p, mode&^0o077) // fails for other users' files
@@ -164,7 +167,7 @@ func (f *Folder) Each(ctx context.Context, before time.Time, do func(id string) 
 		}
 		if strings.HasPrefix(p, incoming+"/") {
 			if info.ModTime().Before(time.Now().Add(-uploadTime)) {
-				return ifThere(f.root.Remove(p))
+				return ignoreNotExist(f.root.Remove(p))
 			}
 			return nil
 		}

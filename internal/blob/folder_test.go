@@ -39,7 +39,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
+func TestFolderRemovesBrokenUploads(t *testing.T) {
 	dir := t.TempDir()
 	f, err := blob.OpenFolder(dir)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
 	if left := files(t, dir); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}
-	// What a crash leaves is removed once no upload can still be writing it.
+	// Files left by a crash are removed once they count as abandoned.
 	stale := filepath.Join(dir, "incoming", "stale")
 	if err := os.WriteFile(stale, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -69,6 +69,6 @@ func TestFolderKeepsNothingOfABrokenContent(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 	if _, err := f.Open(t.Context(), "../secret"); err == nil {
-		t.Error("a name escapes from the folder")
+		t.Error("an id escapes from the directory")
 	}
 }
