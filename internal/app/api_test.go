@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestAPI is what the API promises beside its events.
+// TestAPI tests what the API promises besides its events.
 func TestAPI(t *testing.T) { databases(t, testAPI) }
 
 func testAPI(t *testing.T, settings map[string]any) {
@@ -20,13 +20,13 @@ func testAPI(t *testing.T, settings map[string]any) {
 		name string
 		test func(w *world)
 	}{
-		{"a page after the other, while others are added", testPaging},
+		{"paging while resources are added", testPaging},
 		{"versions, ETag and If-Match", testVersions},
-		{"problems name the field, and never the value", testProblems},
-		{"what is somebody else's is not there", testOwnership},
+		{"problems name the field but not the value", testProblems},
+		{"other users' resources are not found", testOwnership},
 		{"files: content, ranges, names", testFiles},
-		{"files: over a limit nothing is left", testFileLimits},
-		{"history: pages, title, a place in it", testHistory},
+		{"files: uploads over a limit leave nothing", testFileLimits},
+		{"history: pages, title, deletion", testHistory},
 		{"vector stores: nearest first, documents", testVectorStores},
 		{"providers: id, state, location, variables", testProviders},
 		{"models: keys hidden, matched by name", testModels},
@@ -47,7 +47,7 @@ func testAPI(t *testing.T, settings map[string]any) {
 		})
 		w.T = t
 	}
-	w.Run("what is deleted leaves no content", func(t *testing.T) {
+	w.Run("deleted files leave no contents", func(t *testing.T) {
 		w.T = t
 		for _, user := range []string{"ann", "bob"} {
 			w.call("admin", "DELETE", "/users/"+w.user(user), nil)
@@ -74,7 +74,7 @@ func contents(t *testing.T, dataDir string) (names []string) {
 	return names
 }
 
-// wants fails unless an answer has a status and its text holds some.
+// wants fails the test unless an answer has the status and contains the texts.
 func (w *world) wants(a answer, status int, texts ...string) {
 	w.Helper()
 	if a.status != status {
@@ -112,12 +112,12 @@ func testPaging(w *world) {
 				}
 			}
 			pages++
-			if order == "desc" { // added before and after the place we are at
+			if order == "desc" { // inserts before and after the current page
 				w.call("bob", "POST", "/contexts", object{})
 			}
 			if page.body["has_more"] != true {
 				if page.body["next_page_token"] != nil {
-					w.Error("the last page has a next one")
+					w.Error("the last page has a next_page_token")
 				}
 				break
 			}
@@ -156,7 +156,7 @@ func testVersions(w *world) {
 	same := put("b", `"3"`)
 	w.wants(same, 200, `"version":3`)
 	if same.body["updated_at"] == made.body["updated_at"] {
-		w.Error("updated_at did not move")
+		w.Error("updated_at did not change")
 	}
 	w.wants(w.try("ann", "DELETE", path, nil, "If-Match", `"1"`), 412)
 	w.wants(w.try("ann", "DELETE", path, nil, "If-Match", `"3"`), 204)
@@ -193,12 +193,12 @@ func testProblems(w *world) {
 			w.Errorf("%s %s: Content-Type = %s", test.method, test.path, kind)
 		}
 		if strings.Contains(a.text, "secret-in") {
-			w.Errorf("the answer repeats a secret: %s", a.text)
+			w.Errorf("the answer contains a secret: %s", a.text)
 		}
 	}
 	a := w.try("ann", "POST", "/contexts", object{}, "Sec-Fetch-Site", "cross-site")
 	if a.status != http.StatusForbidden {
-		w.Errorf("a request of a page elsewhere: %d", a.status)
+		w.Errorf("cross-site request: %d, want 403", a.status)
 	}
 }
 
@@ -348,7 +348,7 @@ func testVectorStores(w *world) {
 	if got := strings.Join(order, " "); got != "northeast east north" {
 		w.Errorf("nearest: %s", got)
 	}
-	for _, f := range found { // each with its own metadata, or none
+	for _, f := range found { // each item has its own metadata, or none
 		item := f["item"].(object)
 		want := object{}
 		if document := item["document_id"]; document != "east" {
@@ -394,7 +394,7 @@ func testProviders(w *world) {
 	}
 	w.call("developer", "DELETE", "/providers/"+made.id(), nil)
 	if again := w.call("developer", "POST", "/providers", object{"location": location}); again.id() != made.id() {
-		w.Error("the same agent has another id")
+		w.Error("the id of the same agent differs")
 	}
 	w.wants(w.try("developer", "PUT", "/providers/"+made.id()+"/variables",
 		object{"variables": object{"A": "1", "B": "2"}}), 201)
@@ -443,7 +443,7 @@ func testConnectors(w *world) {
 	w.wants(w.try("ann", "POST", "/connectors", object{"url": "https://mcp.example.com"}), 409)
 	plain := w.call("bob", "POST", "/connectors", object{"url": "https://mcp.example.com", "match_preset": false})
 	if strings.Contains(plain.text, "Example") {
-		w.Errorf("match_preset: false took the preset: %s", plain.text)
+		w.Errorf("match_preset: false used the preset: %s", plain.text)
 	}
 	w.wants(w.try("ann", "POST", "/connectors", object{"url": "ftp://x"}), 422, "url")
 	w.wants(w.try("ann", "POST", "/connectors", object{"url": "https://x", "client_secret": "s"}), 422, "client_id")
@@ -457,7 +457,7 @@ func testUsers(w *world) {
 		w.Fatalf("found %d users", len(found))
 	}
 	w.call("admin", "PATCH", "/users/"+found[0]["id"].(string), object{"role": "admin"})
-	w.wants(w.try("ann", "GET", "/users", nil), 403) // the token allows no more
+	w.wants(w.try("ann", "GET", "/users", nil), 403) // the token's role is the limit
 	w.call("admin", "PATCH", "/users/"+found[0]["id"].(string), object{"role": "user"})
 	many := object{}
 	for n := range 101 {

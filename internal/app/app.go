@@ -1,4 +1,4 @@
-// Package app puts the server together and runs it.
+// Package app assembles and runs the server.
 package app
 
 import (
@@ -28,23 +28,23 @@ import (
 	"github.com/tidings-dev/tidings/outbox"
 )
 
-// Options of the server.
+// Options configures the server.
 type Options struct {
 	Logger  *slog.Logger
 	Version string
-	// NoMigrate leaves the database as it is; if it needs migrations, [New] fails.
+	// NoMigrate leaves the database unchanged; if it needs migrations, [New] fails.
 	NoMigrate bool
-	// Level is the level of the logger, which a reload sets; may be nil.
+	// Level is the logger's level, which a reload sets; it may be nil.
 	Level *slog.LevelVar
-	// Load reads the settings again; nil where they can't change.
+	// Load reads the settings again; nil disables reloads.
 	Load func() (config.Config, error)
-	// Pace is how slow clients may be; what is 0 is as in [limit.DefaultPace].
+	// Pace limits how slow clients may be; zero values select [limit.DefaultPace].
 	Pace limit.Pace
-	// KeepAlive is as in [httpapi.Options].
+	// KeepAlive is passed to [httpapi.Options].
 	KeepAlive time.Duration
 }
 
-// App is the server: a listener that is open, and everything behind it.
+// App is the server: an open listener and everything behind it.
 //
 //	requests ─► http ─► resources ─► store ─► event log ─► relay ─► endpoints
 //	            jobs ───────┘
@@ -57,19 +57,19 @@ type App struct {
 	store     *store.Store
 	hooks     *outbox.Outbox
 	platform  *platform // nil in a relay
-	tables    *tables   // nil where no tables are watched
+	tables    *tables   // nil if no tables are watched
 	auth      *authenticator
 	metrics   *metrics
 	tracer    *tracer
-	leaving   atomic.Bool   // not ready any more
-	draining  chan struct{} // closed once no more requests are taken
-	closers   []closer      // the last first
+	stopping  atomic.Bool   // /readyz fails
+	draining  chan struct{} // closed when new requests are no longer accepted
+	closers   []closer      // called in reverse order
 
 	reloading  sync.Mutex
 	lastReload *httpapi.Reloaded // guarded by reloading
 	config     atomic.Pointer[config.Config]
-	tried      tried
-	digest     string // of the configuration at the start
+	status     reloadStatus
+	digest     string // of the configuration at startup
 }
 
 type closer struct {
@@ -77,20 +77,20 @@ type closer struct {
 	close func() error
 }
 
-// HTTP limits; bodies have their own.
+// HTTP limits. Bodies have limits of their own.
 const (
 	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
 	headerLimit = 64 << 10
 )
 
-// New opens everything that can fail to open. What it returns answers requests
-// once [App.Run] is called; without that, call [App.Close].
+// New opens everything that can fail to open. Call [App.Run] to serve requests, or
+// [App.Close].
 func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) {
 	a := &App{options: o, logger: o.Logger, userAgent: "Tidings/" + o.Version, draining: make(chan struct{})}
 	a.config.Store(&cfg)
-	a.tried.since = time.Now()
-	a.digest = cfg.Digest() // what changes while the database is opened is a change, too
+	a.status.since = time.Now()
+	a.digest = cfg.Digest() // detects changes made while the database is being opened
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -115,7 +115,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 		return nil, err
 	}
 	a.metrics = newMetrics()
-	// The endpoints first: an event that is committed after this reaches every one.
+	// The endpoints come first: events committed from now on reach all of them.
 	if err := a.openOutbox(ctx, &cfg); err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	}
 	a.listener = limit.Listener(listener, cmp.Or(o.Pace.Answer, limit.DefaultPace.Answer))
 	a.server = &http.Server{
-		Handler: a.closeWhenLeaving(a.metrics.observe(a.tracer.observe(handler))), ReadHeaderTimeout: headerTime,
+		Handler: a.closeConnections(a.metrics.observe(a.tracer.observe(handler))), ReadHeaderTimeout: headerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: headerLimit,
 		ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
@@ -139,7 +139,6 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	return a, nil
 }
 
-// handler answers requests.
 func (a *App) handler(cfg *config.Config) http.Handler {
 	options := httpapi.Options{
 		Publisher: a.hooks, Published: cfg.Published(), Events: cfg.Vocabulary(), Authenticator: a.auth,
@@ -175,26 +174,26 @@ func (a *App) onClose(name string, do func() error) {
 	a.closers = append(a.closers, closer{name, do})
 }
 
-// Addr is the address that the server listens on.
+// Addr returns the address that the server listens on.
 func (a *App) Addr() string { return a.listener.Addr().String() }
 
 func (a *App) ready(ctx context.Context) error {
-	if a.leaving.Load() {
+	if a.stopping.Load() {
 		return errors.New("the server is stopping")
 	}
 	if err := a.usable(ctx); err != nil {
-		if !errors.Is(ctx.Err(), context.Canceled) { // otherwise whoever asked has hung up
+		if !errors.Is(ctx.Err(), context.Canceled) { // the client is still connected
 			a.logger.WarnContext(ctx, "not ready", "error", err)
 		}
-		if away, ok := errors.AsType[*eventlog.UnavailableError](err); ok {
-			return errors.New(away.Reason)
+		if unavailable, ok := errors.AsType[*eventlog.UnavailableError](err); ok {
+			return errors.New(unavailable.Reason)
 		}
-		return errors.New("the database does not answer")
+		return errors.New("the database does not respond")
 	}
 	return nil
 }
 
-// usable returns why the database can't be used: by requests, or to number events.
+// usable returns an error if the database can't serve requests or number events.
 func (a *App) usable(ctx context.Context) error {
 	if err := a.store.Ready(ctx); err != nil {
 		return err
@@ -202,9 +201,9 @@ func (a *App) usable(ctx context.Context) error {
 	return a.hooks.Relay().Stuck()
 }
 
-// background are the jobs of this server.
-func (a *App) background() []job.Job {
-	jobs := []job.Job{a.giveBack()}
+// jobs returns the server's periodic jobs.
+func (a *App) jobs() []job.Job {
+	jobs := []job.Job{a.shrink()}
 	if a.platform != nil {
 		jobs = append(jobs, a.platform.jobs...)
 	}
@@ -214,9 +213,9 @@ func (a *App) background() []job.Job {
 	return jobs
 }
 
-// Run serves until the context ends, and for the shutdown delay. Then it lets the
-// requests under way finish, then the webhooks under way, saves the cursors and
-// closes everything, all of it within the shutdown timeout.
+// Run serves until the context ends, and then for the shutdown delay. It lets
+// requests in flight finish, then webhooks in flight, saves the cursors and closes
+// everything, all within the shutdown timeout.
 func (a *App) Run(ctx context.Context) error {
 	cfg := a.config.Load()
 	timeout := time.Duration(cfg.ShutdownTimeout)
@@ -227,7 +226,7 @@ func (a *App) Run(ctx context.Context) error {
 	group.Go(func() error { return a.hooks.Run(background) })
 	for _, do := range []func(){
 		func() { a.store.Listen(background) },
-		func() { job.Run(background, a.logger, a.background()) },
+		func() { job.Run(background, a.logger, a.jobs()) },
 		func() { a.watch(background) },
 	} {
 		group.Go(func() error {
@@ -241,8 +240,8 @@ func (a *App) Run(ctx context.Context) error {
 	var failure error
 	select {
 	case <-ctx.Done():
-		a.leaving.Store(true)
-		a.logger.Info("stopping: finishing what is under way", "after", time.Duration(cfg.ShutdownDelay))
+		a.stopping.Store(true)
+		a.logger.Info("stopping: finishing requests and webhooks in flight", "after", time.Duration(cfg.ShutdownDelay))
 		select {
 		case <-time.After(time.Duration(cfg.ShutdownDelay)):
 		case failure = <-served:
@@ -257,11 +256,11 @@ func (a *App) Run(ctx context.Context) error {
 	defer cancel()
 	drained := time.Now().Add(timeout - min(closeTime, timeout/4))
 	a.hooks.Relay().StopBy(drained)
-	defer time.AfterFunc(timeout/2, stop).Stop() // webhooks can't wait for every request
+	defer time.AfterFunc(timeout/2, stop).Stop() // slow requests must not use up the webhooks' time
 	drain, cancelDrain := context.WithDeadline(end, drained)
 	defer cancelDrain()
 	if err := a.server.Shutdown(drain); err != nil {
-		a.logger.Warn("requests still under way were cut off", "error", err)
+		a.logger.Warn("requests still in flight were cut off", "error", err)
 		failure = errors.Join(failure, a.server.Close())
 	}
 	stop()
@@ -271,13 +270,13 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 const (
-	// closeTime is how much of the shutdown timeout is for closing, at most.
+	// closeTime is how much of the shutdown timeout is reserved for closing, at most.
 	closeTime = 2 * time.Second
-	// lateTime is what is closed once the time is over has all the same.
+	// lateTime is how long a step may take after the timeout has expired.
 	lateTime = 100 * time.Millisecond
 )
 
-// within runs do, and waits for it until the context ends and a moment longer.
+// within runs do, and waits for it until the context ends and lateTime longer.
 func within(ctx context.Context, what string, do func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -296,25 +295,25 @@ func within(ctx context.Context, what string, do func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(lateTime):
-		return fmt.Errorf("%s: shutdown_timeout is over", what)
+		return fmt.Errorf("%s: not finished within shutdown_timeout", what)
 	}
 }
 
-// closeWhenLeaving has clients come back on another connection, which leads them
-// to another replica, before this one closes theirs.
-func (a *App) closeWhenLeaving(next http.Handler) http.Handler {
+// closeConnections makes clients of a stopping server reconnect, so that they reach
+// another replica before their connection is closed.
+func (a *App) closeConnections(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.leaving.Load() {
+		if a.stopping.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// Close closes everything, the last opened first.
+// Close closes everything in reverse order of opening.
 func (a *App) Close() error { return a.close(context.Background()) }
 
-// close is Close, which gives up what takes longer than the context.
+// close is like Close, but gives up on whatever outlasts the context.
 func (a *App) close(ctx context.Context) error {
 	var errs []error
 	for _, v := range slices.Backward(a.closers) {
@@ -333,8 +332,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// onlyLocalHosts refuses requests for other host names: a web page elsewhere
-// could otherwise use a name of its own that leads to this machine.
+// onlyLocalHosts refuses requests for other host names. It prevents DNS rebinding, by
+// which another site's page could reach this machine under the site's own name.
 func onlyLocalHosts(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)
@@ -342,7 +341,7 @@ func onlyLocalHosts(next http.Handler) http.Handler {
 			host = r.Host
 		}
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "without authentication this server answers to localhost only", http.StatusForbidden)
+			http.Error(w, "without authentication, this server answers only requests to localhost", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

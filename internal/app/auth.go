@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// operators are the users of a relay: those whom its tokens name.
+// operators are a relay's users, who are named by its tokens and not stored.
 type operators struct{}
 
 // SignIn implements [auth.Users].
@@ -25,59 +25,59 @@ func (o operators) Lookup(ctx context.Context, id resource.Identity) (resource.C
 	return o.SignIn(ctx, id)
 }
 
-// authenticator knows the tokens that are configured now.
+// authenticator uses the tokens of the current configuration.
 type authenticator struct {
-	users  auth.Users
-	logger *slog.Logger
-	now    atomic.Pointer[credentials]
+	users   auth.Users
+	logger  *slog.Logger
+	current atomic.Pointer[credentials]
 }
 
 type credentials struct {
 	*auth.Authenticator
-	replaced chan struct{} // closed once others count
+	replaced chan struct{} // closed when the credentials are replaced
 }
 
 // Identify implements httpapi.Authenticator.
 func (a *authenticator) Identify(authorization string) (resource.Identity, error) {
-	return a.now.Load().Identify(authorization)
+	return a.current.Load().Identify(authorization)
 }
 
 // Caller implements httpapi.Authenticator.
 func (a *authenticator) Caller(ctx context.Context, id resource.Identity) (resource.Caller, error) {
-	return a.now.Load().Caller(ctx, id)
+	return a.current.Load().Caller(ctx, id)
 }
 
 // Recheck implements httpapi.Authenticator.
 func (a *authenticator) Recheck(
 	ctx context.Context, authorization string, who resource.Caller,
 ) (resource.Caller, error) {
-	return a.now.Load().Recheck(ctx, authorization, who)
+	return a.current.Load().Recheck(ctx, authorization, who)
 }
 
 // Prove implements httpapi.Authenticator.
 func (a *authenticator) Prove(authorization, secret string) (string, error) {
-	return a.now.Load().Prove(authorization, secret)
+	return a.current.Load().Prove(authorization, secret)
 }
 
 // Resume implements httpapi.Authenticator.
 func (a *authenticator) Resume(
 	ctx context.Context, secret, proof string, who resource.Caller,
 ) (resource.Caller, error) {
-	return a.now.Load().Resume(ctx, secret, proof, who)
+	return a.current.Load().Resume(ctx, secret, proof, who)
 }
 
 // Changed implements httpapi.Authenticator.
-func (a *authenticator) Changed() <-chan struct{} { return a.now.Load().replaced }
+func (a *authenticator) Changed() <-chan struct{} { return a.current.Load().replaced }
 
-// replace makes other credentials count.
+// replace replaces the credentials.
 func (a *authenticator) replace(next *auth.Authenticator) {
-	if old := a.now.Swap(&credentials{next, make(chan struct{})}); old != nil {
+	if old := a.current.Swap(&credentials{next, make(chan struct{})}); old != nil {
 		close(old.replaced)
 	}
 }
 
-// set makes the tokens of a configuration those that count. Without any, the
-// first start makes one.
+// set applies the tokens of a configuration. If it has none, the first start creates
+// an admin token.
 func (a *authenticator) set(cfg *config.Config) error {
 	next, err := a.prepare(cfg)
 	if err == nil {
@@ -100,15 +100,15 @@ func (a *authenticator) prepare(cfg *config.Config) (*auth.Authenticator, error)
 	}
 	switch {
 	case o.Disabled:
-		a.logger.Warn("authentication is disabled: whoever reaches this server is an admin; it listens on " +
-			"loopback only")
+		a.logger.Warn("authentication is disabled: everybody who can reach this server is an admin; it listens " +
+			"only on loopback")
 	case len(o.Tokens) == 0:
 		token, file, created, err := auth.AdminToken(cfg.DataDir)
 		if err != nil {
 			return nil, err
 		}
 		if created {
-			a.logger.Info("made an admin token, because none is configured", "file", file)
+			a.logger.Info("created an admin token, because none is configured", "file", file)
 		}
 		o.Tokens = append(o.Tokens, token)
 	}

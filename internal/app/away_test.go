@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// ordinaryRole makes a role that may do what Tidings needs in a database and no more,
-// and returns the database's URL as this role.
+// ordinaryRole creates a role with only the privileges that Tidings needs, and returns the
+// database's URL with this role.
 func ordinaryRole(t *testing.T, database string) string {
 	t.Helper()
 	u, err := url.Parse(database)
@@ -38,9 +38,9 @@ func sqlExec(t *testing.T, database, statements string) {
 	}
 }
 
-// While the role may not use the tables, or they are elsewhere, requests get 503,
-// /readyz and the metric agree and say why, and the server goes on by itself.
-func TestTablesOutOfReach(t *testing.T) {
+// While the role lacks privileges on the tables, or they have been moved, requests get 503,
+// and /readyz and the metric agree. The server recovers by itself.
+func TestUnavailableTables(t *testing.T) {
 	t.Parallel()
 	admin := testdb.Postgres(t)
 	role := ordinaryRole(t, admin)
@@ -87,11 +87,11 @@ func TestTablesOutOfReach(t *testing.T) {
 			})
 			if a := w.try("ann", "POST", "/contexts", object{}); a.status != http.StatusServiceUnavailable ||
 				a.header.Get("Retry-After") == "" {
-				t.Errorf("a write: %d %s", a.status, a.text)
+				t.Errorf("write: %d %s", a.status, a.text)
 			}
 			if a := w.try("admin", "POST", "/webhooks/reload", nil); a.status == http.StatusInternalServerError ||
 				strings.Contains(w.log.String(), "panic") {
-				t.Errorf("a reload: %d %s", a.status, a.text)
+				t.Errorf("reload: %d %s", a.status, a.text)
 			}
 			w.becomes("the metric is 0", func() bool { return w.databaseUp() == "0" })
 			exec(test.back)
@@ -99,7 +99,7 @@ func TestTablesOutOfReach(t *testing.T) {
 				return w.request("", http.MethodGet, "/readyz", nil, nil).status == http.StatusOK
 			})
 			w.becomes("the metric is 1", func() bool { return w.databaseUp() == "1" })
-			w.becomes("writes again",
+			w.becomes("writes succeed again",
 				func() bool { return w.try("ann", "POST", "/contexts", object{}).status == http.StatusCreated })
 		})
 	}
@@ -107,7 +107,7 @@ func TestTablesOutOfReach(t *testing.T) {
 	w.mark()
 }
 
-// databaseUp is the value of tidings_database_up.
+// databaseUp returns the value of tidings_database_up.
 func (w *world) databaseUp() string {
 	w.Helper()
 	text := w.request("", http.MethodGet, "/metrics", nil, nil).text
@@ -116,12 +116,12 @@ func (w *world) databaseUp() string {
 	return value
 }
 
-// becomes waits until something is so.
+// becomes waits until is returns true.
 func (w *world) becomes(what string, is func() bool) {
 	w.Helper()
-	for deadline := time.Now().Add(patience); !is(); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); !is(); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.Fatalf("%s: not within %v", what, patience)
+			w.Fatalf("timed out after %v: %s", testTimeout, what)
 		}
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// slow returns the URL of a database that is so far away: what is said arrives after
-// half of the delay, in order.
+// slow returns the URL of a proxy that delays each direction of a database connection by
+// half of the delay.
 func slow(t *testing.T, database string, delay time.Duration) string {
 	t.Helper()
 	u, err := url.Parse(database)
@@ -80,8 +80,8 @@ func slow(t *testing.T, database string, delay time.Duration) string {
 	return u.String()
 }
 
-// beside measures how long events take to one endpoint beside others, each of which
-// gets an answer of the handler.
+// beside measures the latency of deliveries to one endpoint alongside others, which the
+// handler answers.
 func beside(
 	t *testing.T, settings map[string]any, others, events int, handler http.HandlerFunc,
 ) (p50, p99 time.Duration) {
@@ -120,7 +120,7 @@ func beside(
 		id := w.call("ann", "POST", "/contexts", object{}).id()
 		begun[id] = time.Now()
 	}
-	deadline := time.After(3 * patience)
+	deadline := time.After(3 * testTimeout)
 	var took []time.Duration
 	for id, at := range begun {
 		for {
@@ -142,8 +142,8 @@ func beside(
 	return took[len(took)/2], took[len(took)*99/100]
 }
 
-// Beside endpoints that refuse, a healthy one is as fast as beside healthy ones, also
-// where the database is far away.
+// Endpoints that refuse events do not slow down a healthy endpoint, even with a distant
+// database.
 func TestBesideEndpointsThatRefuse(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -167,7 +167,7 @@ func TestBesideEndpointsThatRefuse(t *testing.T) {
 	accept := measure("healthy", func(http.ResponseWriter, *http.Request) {})
 	all := measure("all refused", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
 	some := measure("most refused", func(w http.ResponseWriter, r *http.Request) {
-		// Every event but one in ten is at fault itself.
+		// Nine of ten events fail because of the event, not the endpoint.
 		body, _ := io.ReadAll(r.Body)
 		var event struct {
 			ID string `json:"resource_id"`
@@ -179,7 +179,7 @@ func TestBesideEndpointsThatRefuse(t *testing.T) {
 	})
 	for _, p50 := range []time.Duration{all, some} {
 		if p50 > 3*accept+500*time.Millisecond {
-			t.Errorf("beside endpoints that refuse p50 is %v, beside healthy ones %v", p50, accept)
+			t.Errorf("p50 is %v with endpoints that refuse, %v with healthy ones", p50, accept)
 		}
 	}
 }

@@ -30,8 +30,7 @@ func (w *world) stream(as, query string) *stream {
 	return &stream{w, bufio.NewScanner(response.Body), response.Body.Close}
 }
 
-// openStream asks for an event stream, which ends with the test, or when its body is
-// closed.
+// openStream opens an event stream, which ends with the test or when its body is closed.
 func (w *world) openStream(as, query string) *http.Response {
 	w.Helper()
 	r, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.url+"/api/v1/events"+query, nil)
@@ -50,11 +49,11 @@ func (w *world) openStream(as, query string) *http.Response {
 	return response
 }
 
-// until returns what comes up to a text, or to the end if that is empty.
+// until reads the stream up to a text or, if it is empty, to the end.
 func (s *stream) until(text string) string {
 	s.Helper()
-	timeout := time.AfterFunc(patience, func() {
-		s.Errorf("the stream does not come to %q", text)
+	timeout := time.AfterFunc(testTimeout, func() {
+		s.Errorf("the stream does not reach %q", text)
 		_ = s.close()
 	})
 	defer timeout.Stop()
@@ -71,7 +70,7 @@ func (s *stream) until(text string) string {
 	return got.String()
 }
 
-// taken is how many places of a limit are taken.
+// taken returns the number of taken places of a limit.
 func (w *world) taken(limit string) int {
 	w.Helper()
 	text := w.request("", "GET", "/metrics", nil, nil).text
@@ -86,7 +85,7 @@ func (w *world) taken(limit string) int {
 
 func (w *world) untilTaken(limit string, want int) {
 	w.Helper()
-	for deadline := time.Now().Add(patience); w.taken(limit) != want; {
+	for deadline := time.Now().Add(testTimeout); w.taken(limit) != want; {
 		if time.Now().After(deadline) {
 			w.Fatalf("%s: %d taken, want %d", limit, w.taken(limit), want)
 		}
@@ -94,21 +93,21 @@ func (w *world) untilTaken(limit string, want int) {
 	}
 }
 
-// never is a keep-alive that does not come in a test.
-func never(_ *world, o *app.Options) { o.KeepAlive = time.Hour }
+// noKeepAlive sets a keep-alive interval longer than any test.
+func noKeepAlive(_ *world, o *app.Options) { o.KeepAlive = time.Hour }
 
-// Whoever waits for events sees only those that they may see when they happen: a
-// change of their user and a removed token count at once.
-func TestWhoeverWaitsForEventsIsCheckedAgain(t *testing.T) {
+// Permissions of waiting callers are checked again when an event happens: a changed user
+// or a removed token takes effect at once.
+func TestWaitingCallersAreCheckedAgain(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
-		w := newWorldWith(t, settings, option(never), option(reloads))
+		w := newWorldWith(t, settings, option(noKeepAlive), option(reloads))
 		leaver, bob := w.user("leaver"), w.user("bob")
 		w.user("developer")
 		w.user("ann")
 		w.mark()
 		head := int64(w.call("admin", "GET", "/events", nil).body["head"].(float64))
 		from := fmt.Sprintf("?after=%d", head)
-		// wait begins a long poll, and returns how it is answered.
+		// wait starts a long poll, and returns a channel with its answer.
 		wait := func(as string) func() answer {
 			answered := make(chan answer, 1)
 			go func() { answered <- w.try(as, "GET", "/events"+from+"&types=file.*&wait=15s", nil) }()
@@ -126,18 +125,18 @@ func TestWhoeverWaitsForEventsIsCheckedAgain(t *testing.T) {
 		second := build()
 		provider := w.call("developer", "POST", "/providers", object{"location": w.agent.url}).id()
 		if got := demoted.until(provider); strings.Contains(got, second) {
-			t.Errorf("a developer who was demoted is told of a build:\n%s", got)
+			t.Errorf("a demoted developer sees a build:\n%s", got)
 		}
 
 		deleted, waiting := w.stream("bob", from), wait("bob")
 		deleted.until(provider)
 		w.call("admin", "DELETE", "/users/"+bob, nil)
 		if got := deleted.until(""); !strings.Contains(got, `"status":401`) {
-			t.Errorf("the stream of a deleted user ends with:\n%s", got)
+			t.Errorf("end of a deleted user's stream:\n%s", got)
 		}
 		w.wants(waiting(), 401)
 		if a := w.call("admin", "GET", "/users?email=bob", nil); strings.Contains(a.text, "bob@") {
-			t.Errorf("waiting for events made a user anew: %s", a.text)
+			t.Errorf("waiting for events recreated a user: %s", a.text)
 		}
 
 		removed, waiting := w.stream("ann", from), wait("ann")
@@ -149,7 +148,7 @@ func TestWhoeverWaitsForEventsIsCheckedAgain(t *testing.T) {
 		w.configure()
 		w.call("admin", "POST", "/webhooks/reload", nil)
 		if got := removed.until(""); !strings.Contains(got, `"status":401`) {
-			t.Errorf("the stream with a removed token ends with:\n%s", got)
+			t.Errorf("end of the stream with a removed token:\n%s", got)
 		}
 		w.wants(waiting(), 401)
 	})

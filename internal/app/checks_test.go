@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// One developer's agents that hang do not delay the checks of another's.
+// One developer's hanging agents do not delay the checks of another's.
 func TestChecksAreFairAmongOwners(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -42,11 +42,11 @@ func TestChecksAreFairAmongOwners(t *testing.T) {
 		for range 4 {
 			<-asked
 		}
-		// In line behind the others, it would be once in 20 s.
+		// If the agent had to wait for the others, it would be checked every 20 s.
 		if took := time.Since(begun); took > testtool.Allow(15*time.Second) {
-			t.Errorf("an agent was asked 4 times in %v, every second was wanted", took)
+			t.Errorf("an agent was checked 4 times in %v, want once per second", took)
 		}
-		if err := w.stop(); err != nil { // checks under way end with the server
+		if err := w.stop(); err != nil { // running checks end with the server
 			t.Error(err)
 		}
 	})

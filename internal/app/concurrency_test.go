@@ -14,10 +14,10 @@ import (
 
 const (
 	changers = 8
-	changes  = 60 // of each
+	changes  = 60 // per changer
 )
 
-// shared is the ids of resources that all changers work on.
+// shared holds the ids of resources that all changers change.
 type shared struct {
 	mu  sync.Mutex
 	ids map[string][]string // by path
@@ -32,7 +32,7 @@ func (s *shared) add(path string, a answer) {
 	s.ids[path] = append(s.ids[path], a.id())
 }
 
-// any is one of them; where there is none, an id that is not there.
+// any returns a random id, or one that does not exist if there is none.
 func (s *shared) any(path string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,10 +42,9 @@ func (s *shared) any(path string) string {
 	return "00000000-0000-4000-8000-000000000000"
 }
 
-// Whatever is done at the same time to the same resources, nothing fails on our
-// side, and each resource's events tell one story: created first, every version
-// once, deleted last.
-func TestChangesAtTheSameTime(t *testing.T) {
+// Concurrent changes of the same resources cause no server errors, and each resource's
+// events are consistent: created first, every version once, deleted last.
+func TestConcurrentChanges(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
 		w.user("ann")
@@ -92,7 +91,7 @@ func TestChangesAtTheSameTime(t *testing.T) {
 	})
 }
 
-// changeSomething makes one change at random; others may be faster.
+// changeSomething makes one random change, which concurrent ones may defeat.
 func (w *world) changeSomething(s *shared) (a answer) {
 	context, file, store := s.any("/contexts"), s.any("/files"), s.any("/vector_stores")
 	provider := s.any("/providers")

@@ -17,9 +17,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtls"
 )
 
-// What goes wrong on the way to a receiver is the endpoint's outage: it goes down
-// with the reason, its events use up no attempt, and all arrive when it is back.
-func TestFaultsOnTheWay(t *testing.T) {
+// Connection failures are outages of the endpoint: it goes down with the reason, its
+// events use up no attempts, and all arrive once it has recovered.
+func TestConnectionFailures(t *testing.T) {
 	ca := testtls.NewCA(t)
 	certificate := ca.Issue("127.0.0.1")
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -31,7 +31,7 @@ func TestFaultsOnTheWay(t *testing.T) {
 		}
 		plain := httptest.NewServer(http.HandlerFunc(accept))
 		defer plain.Close()
-		mutual := func(http2 bool) string { // asks for a client certificate while it is broken
+		mutual := func(http2 bool) string { // requires a client certificate while broken
 			s := httptest.NewUnstartedServer(http.HandlerFunc(accept))
 			s.Config.ErrorLog = log.New(io.Discard, "", 0)
 			s.EnableHTTP2 = http2
@@ -112,7 +112,7 @@ func TestFaultsOnTheWay(t *testing.T) {
 		}
 		broken.Store(true)
 		if err := os.Remove(file); err == nil {
-			write() // the configuration is checked at start
+			write() // before the configuration is checked at startup
 		}
 		w := newWorldWith(t, settings, endpoints...)
 		if err := os.Remove(file); err != nil {
@@ -125,7 +125,7 @@ func TestFaultsOnTheWay(t *testing.T) {
 		}
 		for name, f := range faults {
 			w.until("admin", "GET", "/webhooks/endpoints/"+name, nil, has(`"reason":"`+f.reason+`"`))
-			// Several probes: today's events had been dead after two tries.
+			// Several probes: if they used up attempts, events would be dead after two.
 			a := w.until("admin", "GET", "/webhooks/attempts?outcome=failures&limit=100&endpoint="+
 				url.QueryEscape(name), nil, func(a answer) bool {
 				items, _ := a.body["items"].([]any)

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/auth"
 )
 
-// visitor is somebody with a browser.
+// visitor is a browser.
 type visitor struct {
 	*world
 	client *http.Client
@@ -31,7 +31,7 @@ func (w *world) visitor() *visitor {
 	return &visitor{w, &http.Client{Jar: jar, CheckRedirect: stay}, http.Header{}}
 }
 
-// send opens a page, or sends a form if it is not nil.
+// send opens a page, or submits a form if it is not nil.
 func (v *visitor) send(path string, form url.Values) *http.Response {
 	v.Helper()
 	method, body := http.MethodGet, ""
@@ -56,7 +56,7 @@ func (v *visitor) send(path string, form url.Values) *http.Response {
 	return response
 }
 
-// expect checks the status of a page or form, and where it leads.
+// expect checks the status of a page or form, and where it redirects to.
 func (v *visitor) expect(path string, form url.Values, status int, to string) *http.Response {
 	v.Helper()
 	got := v.send(path, form)
@@ -66,7 +66,7 @@ func (v *visitor) expect(path string, form url.Values, status int, to string) *h
 	return got
 }
 
-// A token becomes a session, which ends with it.
+// A token starts a session, which ends when the token is removed.
 func TestConsoleSignIn(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, map[string]any{}, option(reloads))
@@ -76,13 +76,13 @@ func TestConsoleSignIn(t *testing.T) {
 	v.expect("/console/events?types=provider.*", nil, 303,
 		"/console/sign-in?to=%2Fconsole%2Fevents%3Ftypes%3Dprovider.%2A")
 	v.expect("/console/sign-in", nil, 200, "")
-	for _, token := range []string{"", "unknown", "ann"} { // a user has no console
+	for _, token := range []string{"", "unknown", "ann"} { // ann's role has no access to the console
 		v.expect("/console/sign-in", url.Values{"token": {token}}, 401, "")
 	}
 	for _, to := range []string{"//evil.example/console/", "https://evil.example", "/api/v1/users", `/console/\evil`} {
 		got := w.visitor().send("/console/sign-in", url.Values{"token": {"admin"}, "to": {to}})
 		if at := got.Header.Get("Location"); at != "/console/" {
-			t.Errorf("to %q leads to %q", to, at)
+			t.Errorf("signing in with to=%q redirects to %q", to, at)
 		}
 	}
 	in := v.expect("/console/sign-in", url.Values{"token": {" admin\n"}, "to": {"/console/events"}}, 303,
@@ -101,7 +101,7 @@ func TestConsoleSignIn(t *testing.T) {
 	for _, page := range []string{"", "endpoints/receiver", "events", "attempts", "status"} {
 		v.expect("/console/"+page, nil, 200, "")
 	}
-	v.expect("/api/v1/providers", nil, 401, "") // the cookie is for the console alone
+	v.expect("/api/v1/providers", nil, 401, "") // the cookie is valid only for the console
 	v.expect("/console/reload", url.Values{}, 303, "/console/status")
 
 	other := w.visitor()
@@ -109,7 +109,7 @@ func TestConsoleSignIn(t *testing.T) {
 	other.expect("/console/sign-out", url.Values{}, 303, "/console/sign-in")
 	other.expect("/console/status", nil, 303, "/console/sign-in?to=%2Fconsole%2Fstatus")
 
-	// The session ends once its token is gone.
+	// The session ends when its token is removed.
 	w.settings["auth"] = map[string]any{"tokens": []any{
 		map[string]any{"sha256": auth.Hash("next"), "user": "admin@example.com", "role": "admin"},
 	}}
@@ -125,11 +125,11 @@ func TestConsoleSignIn(t *testing.T) {
 		}
 	}
 	if status != 429 {
-		t.Errorf("guesses end with %d", status)
+		t.Errorf("the last guess: %d", status)
 	}
 }
 
-// A proxy that is trusted names people, and nobody else does.
+// Only a trusted proxy can name the user.
 func TestConsoleTrustedHeader(t *testing.T) {
 	t.Parallel()
 	trusted := func(network string) *world {
@@ -146,10 +146,10 @@ func TestConsoleTrustedHeader(t *testing.T) {
 		v.header.Set("X-Forwarded-User", user)
 		v.expect("/console/", nil, 200, "")
 		if got := v.send("/console/endpoints/receiver/pause", url.Values{}).StatusCode; got != want.pause {
-			t.Errorf("%s pauses: %d, want %d", user, got, want.pause)
+			t.Errorf("pause as %s: %d, want %d", user, got, want.pause)
 		}
 		if got := v.send("/console/reload", url.Values{}).StatusCode; got != want.reload {
-			t.Errorf("%s reloads: %d, want %d", user, got, want.reload)
+			t.Errorf("reload as %s: %d, want %d", user, got, want.reload)
 		}
 	}
 	stranger := trusted("10.0.0.0/8").visitor()
@@ -157,9 +157,9 @@ func TestConsoleTrustedHeader(t *testing.T) {
 	stranger.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
 }
 
-// A session counts at every replica and after a restart, and ends everywhere at once. The
-// database has neither its cookie nor its token.
-func TestConsoleSessionKept(t *testing.T) {
+// A session is valid on every replica and after a restart, and ends everywhere at once.
+// The database contains neither its cookie nor its token.
+func TestConsoleSessionIsShared(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		token := "token-of-somebody-0123456789"
 		settings = maps.Clone(settings)
@@ -186,7 +186,7 @@ func TestConsoleSessionKept(t *testing.T) {
 			content, err := os.ReadFile(path)
 			for _, secret := range []string{token, in.Cookies()[0].Value} {
 				if bytes.Contains(content, []byte(secret)) {
-					t.Errorf("%s has a secret", path)
+					t.Errorf("%s contains a secret", path)
 				}
 			}
 			return err

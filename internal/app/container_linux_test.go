@@ -2,7 +2,7 @@ package app_test
 
 import "syscall"
 
-// inContainer has a process see no other processes.
+// inContainer gives a process its own PID namespace, so that it sees no other processes.
 func inContainer() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 }

@@ -4,5 +4,5 @@ package app_test
 
 import "syscall"
 
-// inContainer changes nothing on this system.
+// inContainer has no effect on this system.
 func inContainer() *syscall.SysProcAttr { return nil }

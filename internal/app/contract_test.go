@@ -13,15 +13,15 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 )
 
-// documented is an operation as the OpenAPI document describes it.
+// documented is an operation in the OpenAPI document.
 type documented struct {
 	method  string
 	path    *regexp.Regexp
-	fixed   int // segments of the path that are not parameters: the more, the better it fits
+	fixed   int // number of path segments that are not parameters; the best match has the most
 	answers map[string]*jsonschema.Resolved
 }
 
-// contract is the OpenAPI document, by which every answer of every test is checked.
+// contract is the OpenAPI document, against which every answer in every test is checked.
 var contract = sync.OnceValues(func() (operations []*documented, err error) {
 	text, err := os.ReadFile("../httpapi/testdata/openapi.json")
 	if err != nil {
@@ -84,8 +84,8 @@ var contract = sync.OnceValues(func() (operations []*documented, err error) {
 	return operations, nil
 })
 
-// keepsContract reports what an answer in JSON has that the OpenAPI document does not
-// say. Requests for paths that it does not know are not its business.
+// keepsContract returns an error if a JSON answer does not match the OpenAPI document. It
+// ignores undocumented paths.
 func keepsContract(method, path string, a answer) error {
 	operations, err := contract()
 	if err != nil {
@@ -109,7 +109,7 @@ func keepsContract(method, path string, a answer) error {
 	}
 	var value any
 	if json.Unmarshal([]byte(a.text), &value) != nil && json.Valid([]byte(a.text)) {
-		return nil // a number that no float64 holds
+		return nil // a number that a float64 can't hold
 	}
 	return schema.Validate(value)
 }

@@ -26,16 +26,16 @@ import (
 
 const (
 	writers  = 4
-	contexts = 5 // of each writer
+	contexts = 5 // per writer
 )
 
-// record is what a receiver got.
+// record records the requests of a receiver.
 type record struct {
 	mu         sync.Mutex
 	bodies     map[string][]byte  // by webhook-id
-	versions   map[string][]int64 // of each resource, in the order of first arrival
+	versions   map[string][]int64 // by resource, in the order of first arrival
 	duplicates int
-	different  []string // ids whose bytes changed
+	different  []string // ids of duplicates with another body
 }
 
 func (r *record) ServeHTTP(w http.ResponseWriter, request *http.Request) {
@@ -62,25 +62,25 @@ func (r *record) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.versions[event.ResourceID] = append(r.versions[event.ResourceID], version)
 }
 
-// missing is how many versions of a resource have not arrived.
+// missing returns how many versions of a resource have not arrived.
 func (r *record) missing(id string, version int64) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return version - int64(len(r.versions[id]))
 }
 
-// client gives up on a server that does not answer.
-var client = &http.Client{Timeout: patience}
+// client has a timeout, for servers that do not answer.
+var client = &http.Client{Timeout: testTimeout}
 
-// process is a server of its own, which is started again on the same address.
+// process is a server in a separate process, which can be restarted on the same address.
 type process struct {
-	relay bool // of tidings relay
+	relay bool // the server is tidings relay
 	*testing.T
 	file, address string
-	umask         string // empty for that of the test
+	umask         string // empty for the test's own
 	cmd           *exec.Cmd
 	log           *syncBuffer
-	// awayAllowed has writers try again after a 503, whose database is away.
+	// awayAllowed makes writers retry after a 503.
 	awayAllowed bool
 }
 
@@ -127,7 +127,7 @@ func (p *process) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.Fatal(err)
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for {
 		response, err := client.Get("http://" + p.address + "/readyz")
 		if err == nil {
@@ -143,15 +143,15 @@ func (p *process) start() {
 	}
 }
 
-// end ends the process with a signal and returns how it ended. One that does not
-// end is killed, and tells where it stands.
+// end sends the process a signal, waits for it and returns its error. If the process
+// does not end, SIGQUIT makes it dump its goroutines.
 func (p *process) end(signal os.Signal) error {
 	if p.cmd == nil {
 		return nil
 	}
 	err := p.cmd.Process.Signal(signal)
 	if err == nil {
-		quit := time.AfterFunc(2*patience, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
+		quit := time.AfterFunc(2*testTimeout, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
 		err = p.cmd.Wait()
 		quit.Stop()
 	}
@@ -159,7 +159,7 @@ func (p *process) end(signal os.Signal) error {
 	return err
 }
 
-// call makes a request; the process may die on the way.
+// call makes a request, during which the process may be killed.
 func (p *process) call(method, path string, body any) (status int, answer map[string]any, err error) {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -180,8 +180,8 @@ func (p *process) call(method, path string, body any) (status int, answer map[st
 	return response.StatusCode, answer, err
 }
 
-// write changes contexts of its own until it is told to stop, and returns the
-// version of each that the server acknowledged last.
+// write changes contexts of its own until stop is closed, and returns the last
+// acknowledged version of each.
 func (p *process) write(stop <-chan struct{}) map[string]int64 {
 	acknowledged := make(map[string]int64)
 	for n := 0; ; n++ {
@@ -197,7 +197,7 @@ func (p *process) write(stop <-chan struct{}) map[string]int64 {
 		}
 		status, answer, err := p.call(method, path, body)
 		if err != nil {
-			<-time.After(2 * time.Millisecond) // killed; it comes back
+			<-time.After(2 * time.Millisecond) // the process was killed and will restart
 			continue
 		}
 		if status == http.StatusServiceUnavailable && p.awayAllowed {
@@ -212,13 +212,13 @@ func (p *process) write(stop <-chan struct{}) map[string]int64 {
 	}
 }
 
-// After any number of kills every committed change was delivered, nothing else
-// was, and each resource's changes arrived in order.
-func TestKilledAtRandom(t *testing.T) {
+// However often the server is killed, every committed change is delivered, nothing else
+// is, and each resource's changes arrive in order.
+func TestRandomKills(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 		receiver := httptest.NewServer(got)
-		t.Cleanup(receiver.Close) // after its clients
+		t.Cleanup(receiver.Close) // runs after the clients have stopped
 		settings["webhook"] = map[string]any{"endpoints": []any{map[string]any{
 			"name": "receiver",
 			"url":  receiver.URL,
@@ -241,7 +241,7 @@ func TestKilledAtRandom(t *testing.T) {
 			for id, version := range <-results {
 				status, answer, err := p.call("GET", "/contexts/"+id, nil)
 				if err != nil || status != http.StatusOK || int64(answer["version"].(float64)) < version {
-					t.Errorf("context %s was acknowledged at version %d and is %v, %v", id, version, answer, err)
+					t.Errorf("context %s was acknowledged at version %d, but is %v, %v", id, version, answer, err)
 				}
 			}
 		}
@@ -253,12 +253,12 @@ func TestKilledAtRandom(t *testing.T) {
 	})
 }
 
-// checkDelivered compares what arrived with what is in the database: each
-// context at version n was changed n times.
+// checkDelivered compares the deliveries with the database: a context at version n was
+// changed n times.
 func (p *process) checkDelivered(got *record) (events int64) {
 	p.Helper()
 	final := p.contexts()
-	deadline := time.Now().Add(3 * patience)
+	deadline := time.Now().Add(3 * testTimeout)
 	for id, version := range final {
 		for got.missing(id, version) > 0 {
 			if time.Now().After(deadline) {
@@ -276,21 +276,21 @@ func (p *process) checkDelivered(got *record) (events int64) {
 			want[i] = int64(i + 1)
 		}
 		if !slices.Equal(got.versions[id], want) {
-			p.Errorf("context %s is at version %d; arrived in this order: %v", id, version, got.versions[id])
+			p.Errorf("context %s is at version %d; versions arrived: %v", id, version, got.versions[id])
 		}
 		delete(got.versions, id)
 		events += version
 	}
-	if len(got.versions) > 1 { // the user remains
-		p.Errorf("webhooks of resources that are not there: %v", got.versions)
+	if len(got.versions) > 1 { // only the user is left
+		p.Errorf("webhooks of resources that do not exist: %v", got.versions)
 	}
 	if len(got.different) > 0 {
-		p.Errorf("other bytes under the same webhook-id: %v", got.different)
+		p.Errorf("different bodies with the same webhook-id: %v", got.different)
 	}
 	return events
 }
 
-// contexts are all contexts in the database and their versions.
+// contexts returns the versions of all contexts in the database.
 func (p *process) contexts() map[string]int64 {
 	p.Helper()
 	all := make(map[string]int64)

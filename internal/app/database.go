@@ -13,7 +13,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// How long a start waits for the database before it says so, and says so again.
+// How long startup waits for the database before it logs that, and how often it then
+// logs it again.
 const (
 	waitNotice  = 5 * time.Second
 	waitNotices = 30 * time.Second
@@ -21,8 +22,8 @@ const (
 
 // openDatabase opens the database and brings it up to date.
 func (a *App) openDatabase(ctx context.Context, cfg *config.Config) (err error) {
-	defer a.noteWaiting()()
-	exposed := datadir.Exposed(cfg.DataDir) // before they are tightened
+	defer a.logWaiting()()
+	exposed := datadir.Exposed(cfg.DataDir) // before their modes are tightened
 	if a.store, err = OpenStore(ctx, *cfg); err != nil {
 		return err
 	}
@@ -31,8 +32,8 @@ func (a *App) openDatabase(ctx context.Context, cfg *config.Config) (err error) 
 	return a.migrate(ctx, a.options.NoMigrate)
 }
 
-// noteWaiting logs that the start still waits, until it is told to stop.
-func (a *App) noteWaiting() (stop func()) {
+// logWaiting logs from time to time that startup is still waiting, until stop is called.
+func (a *App) logWaiting() (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	begun := time.Now()
 	go func() {
@@ -42,10 +43,8 @@ func (a *App) noteWaiting() (stop func()) {
 			case <-done:
 				return
 			case <-time.After(pause):
-				a.logger.Warn("still waiting for the database: it does not answer, a pooler before it has no free "+
-					"connection, "+
-					"or its tables are being migrated, by this server or another", "for",
-					time.Since(begun).Round(time.Second))
+				a.logger.Warn("still waiting for the database: it does not respond, its pooler has no free connection, "+
+					"or this or another server is migrating its tables", "for", time.Since(begun).Round(time.Second))
 			}
 		}
 	}()
@@ -55,7 +54,7 @@ func (a *App) noteWaiting() (stop func()) {
 	}
 }
 
-// OpenStore opens the configured database and finds out whether it can be used.
+// OpenStore opens the configured database and checks that it is usable.
 func OpenStore(ctx context.Context, cfg config.Config) (*store.Store, error) {
 	s, err := openStore(cfg)
 	if err != nil {
@@ -84,21 +83,21 @@ func openStore(cfg config.Config) (*store.Store, error) {
 	})
 }
 
-// partitionWidth lets events stay a seventh longer than their retention, or a
-// day.
+// partitionWidth returns the width of a partition, which is how much longer than their
+// retention events may stay: a seventh of it, at most a day.
 func partitionWidth(retention time.Duration) time.Duration {
 	return min(max(retention/7, time.Second), 24*time.Hour)
 }
 
-// migrateTries is how often a start connects to a database that restarts or fails over
-// just then, before it gives up.
+// migrateTries is how often startup tries to migrate a database that is restarting or
+// failing over.
 const migrateTries = 3
 
-func (a *App) migrate(ctx context.Context, not bool) error {
-	if !not {
+func (a *App) migrate(ctx context.Context, noMigrate bool) error {
+	if !noMigrate {
 		err := a.store.Migrate(ctx)
 		for tries := 1; tries < migrateTries && err != nil; tries++ {
-			if _, away := eventlog.Unavailable(err); !away {
+			if _, unavailable := eventlog.Unavailable(err); !unavailable {
 				break
 			}
 			err = a.store.Migrate(ctx)
@@ -116,34 +115,33 @@ func (a *App) migrate(ctx context.Context, not bool) error {
 	return err
 }
 
-// rewriteLimit is the size of a SQLite file that a start rewrites: that takes a second
-// or two.
+// rewriteLimit is the size of the largest SQLite file that is rewritten at startup, which
+// takes a second or two.
 const rewriteLimit = 256 << 20
 
-// rewrite has a SQLite file of an earlier version give space back from now on.
+// rewrite rewrites a SQLite file of an earlier version, so that it can shrink.
 func (a *App) rewrite(ctx context.Context) {
 	ok, size, err := a.store.CanGiveBack(ctx)
 	switch {
 	case err == nil && ok:
 		return
 	case err == nil && size > rewriteLimit:
-		a.logger.Warn("the database file was made by an earlier version and can't give space back; stop the server "+
-			"and run 'tidings migrate', which rewrites it",
-			"bytes", size)
+		a.logger.Warn("the database file was created by an earlier version and can't shrink; stop the server "+
+			"and run 'tidings migrate' to rewrite it", "bytes", size)
 		return
 	case err == nil:
-		a.logger.Info("rewriting the database file once, so that it can give space back", "bytes", size)
+		a.logger.Info("rewriting the database file once, so that it can shrink", "bytes", size)
 		err = a.store.Rewrite(ctx)
 	}
-	if err != nil { // it works all the same
-		a.logger.Warn("the database file can't give space back", "error", err)
+	if err != nil { // not fatal
+		a.logger.Warn("the database file can't shrink", "error", err)
 	}
 }
 
-// giveBack is the job that makes a SQLite file smaller after events have expired.
-func (a *App) giveBack() job.Job {
+// shrink returns the job that shrinks a SQLite file after events have expired.
+func (a *App) shrink() job.Job {
 	retention := time.Duration(a.config.Load().Webhook.Retention)
 	return job.Job{
-		Name: "give space back", Every: min(max(retention/20, time.Second), 10*time.Minute), Run: a.store.GiveBack,
+		Name: "shrink the database file", Every: min(max(retention/20, time.Second), 10*time.Minute), Run: a.store.GiveBack,
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// openOutbox opens the outbox in the log, with the configured endpoints.
+// openOutbox opens the outbox of the log, with the configured endpoints.
 func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 	endpoints, err := a.endpoints(cfg)
 	if err != nil {
@@ -22,13 +22,13 @@ func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 	}
 	keep := retention(cfg)
 	options := outbox.Options{
-		Types: cfg.Vocabulary(), NoMigrate: true, // the store has done that
+		Types: cfg.Vocabulary(), NoMigrate: true, // the store has migrated
 		Retention: keep.Events, HistoryRetention: keep.History, DeadLetterRetention: keep.DeadLetters,
 		PollInterval: time.Second, // the store wakes the log itself
 		Relay:        relay.Options{Logger: a.logger, DrainTimeout: time.Duration(cfg.ShutdownTimeout)},
 	}
 	if cfg.Relay {
-		options.PollInterval = time.Duration(cfg.Sources.Poll) // the application wakes nobody
+		options.PollInterval = time.Duration(cfg.Sources.Poll) // the application does not wake the log
 	}
 	if a.tracer.on() {
 		options.Relay.Trace = a.tracer.attempt
@@ -49,8 +49,7 @@ func retention(cfg *config.Config) outbox.Retention {
 	}
 }
 
-// endpoints builds what the configuration describes: endpoints of the relay, each with
-// the sender that reaches it.
+// endpoints builds the configured endpoints of the relay, each with its sender.
 func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 	receivers, err := cfg.Receivers()
 	if err != nil {
@@ -64,12 +63,12 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 	for _, r := range receivers {
 		e := r.Endpoint
 		if r.Disabled {
-			a.logger.Info("endpoint is not enabled", "endpoint", r.Name)
+			a.logger.Info("endpoint is disabled", "endpoint", r.Name)
 			endpoints = append(endpoints, relay.Endpoint{Endpoint: tidings.Endpoint{Name: r.Name}, Disabled: true})
 			continue
 		}
 		if r.UsesProxy() {
-			a.logger.Warn("endpoint is reached through a proxy: the egress rule sees only the proxy's address",
+			a.logger.Warn("endpoint uses a proxy: the egress rule checks only the proxy's address",
 				"endpoint", r.Name)
 		}
 		s, end, err := reach.Open(e.Endpoint, r.HTTP, reach.Options{
@@ -89,7 +88,7 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 		endpoints = append(endpoints, e)
 		connections += e.MaxInFlight
 	}
-	warnOfFiles(a.logger, connections)
+	warnOfFileLimit(a.logger, connections)
 	return endpoints, nil
 }
 

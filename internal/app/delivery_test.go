@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// silent accepts connections and never answers.
+// silent returns the URL of a server that accepts connections and never answers.
 func silent(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -46,9 +46,9 @@ func silent(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-// A write never waits for an endpoint: with one that never answers, one that
-// refuses connections and one that fails, every write is answered while not a
-// single one of their webhooks is, and the endpoint that is well gets them all.
+// Writes never wait for endpoints: with one that never answers, one that refuses
+// connections and one that fails, every write succeeds while none of their webhooks is
+// delivered, and a healthy endpoint gets them all.
 func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		var failing atomic.Int64
@@ -73,18 +73,18 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 		for n := range 200 {
 			w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": fmt.Sprint(n)}})
 		}
-		w.mark() // the endpoint that is well has them all, while the others hang
+		w.mark() // the healthy endpoint has them all, while the others hang
 		if waiting.Load() == 0 || failing.Load() == 0 {
 			t.Errorf("nothing was sent to the others: %d hang, %d failed", waiting.Load(), failing.Load())
 		}
 		if n := waiting.Load(); n > 16 {
-			t.Errorf("%d requests hang at once, more than max_in_flight", n)
+			t.Errorf("%d concurrent requests exceed max_in_flight", n)
 		}
 	})
 }
 
-// No secret shows in the log at any level, in metrics, or in answers.
-func TestSecretsNeverShow(t *testing.T) {
+// No secret appears in the log at any level, in metrics or in answers.
+func TestSecretsAreNotShown(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		status := new(atomic.Int64)
 		receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -145,16 +145,16 @@ func TestSecretsNeverShow(t *testing.T) {
 		}
 		for line := range strings.Lines(w.log.String()) {
 			if strings.Contains(line, "goroutine ") {
-				t.Errorf("a stack trace for what was to be expected: %s", line)
+				t.Errorf("a stack trace for an expected error: %s", line)
 			}
 		}
 	})
 }
 
-// logged waits until the log holds texts.
+// logged waits until the log contains the texts.
 func (w *world) logged(texts ...string) {
 	w.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		log := w.log.String()
 		texts = slices.DeleteFunc(texts, func(text string) bool { return strings.Contains(log, text) })
@@ -169,8 +169,7 @@ func (w *world) logged(texts ...string) {
 	}
 }
 
-// Requests under way when the server stops are answered; later ones are not, and
-// the server says that it is not ready.
+// A stopping server answers requests in flight and no later ones, and is not ready.
 func TestStopDrainsRequests(t *testing.T) {
 	w := newWorld(t, map[string]any{})
 	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
@@ -178,7 +177,7 @@ func TestStopDrainsRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	// A body of which the rest is still to come.
+	// The rest of the body is still to come.
 	fmt.Fprintf(c, "POST /api/v1/contexts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Type: "+
 		"application/json\r\nContent-Length: 2\r\n\r\n{")
 	w.call("bob", "GET", "/users/me", nil) // the server has read the beginning
@@ -188,15 +187,15 @@ func TestStopDrainsRequests(t *testing.T) {
 	fmt.Fprint(c, "}")
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil || !strings.Contains(line, "201") {
-		t.Errorf("the request under way: %q, %v", line, err)
+		t.Errorf("request in flight: %q, %v", line, err)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
 }
 
-// An event that fails while others are delivered is tried again on the configured
-// schedule, and given up after as many attempts as were configured.
+// An event that fails while others are delivered is retried on the configured schedule,
+// and given up after the configured number of attempts.
 func TestRetrySchedule(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		var poison atomic.Pointer[string]
@@ -217,7 +216,7 @@ func TestRetrySchedule(t *testing.T) {
 		w.call("ann", "PUT", "/contexts/"+bad, object{"metadata": object{"n": "x"}})
 		n := 0
 		dead := w.until("admin", "GET", "/webhooks/parked?dead=true", nil, func(a answer) bool {
-			n++ // the endpoint is otherwise well
+			n++ // the endpoint is otherwise healthy
 			w.call("ann", "PUT", "/contexts/"+good, object{"metadata": object{"n": fmt.Sprint(n)}})
 			return len(items(a)) > 0
 		})

@@ -13,9 +13,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/auth"
 )
 
-// What users name is under a rule of its own: a webhook goes to loopback, an
-// agent, an MCP server or a model provider there is refused. Who named it learns
-// that and nothing else; the log has the details.
+// User-supplied URLs have their own egress rule: webhooks may go to loopback, but
+// agents, MCP servers and model providers may not. The user learns only that; the log
+// has the details.
 func TestUserURLs(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["egress"] = object{}
@@ -54,8 +54,8 @@ func TestUserURLs(t *testing.T) {
 	})
 }
 
-// Whatever the other side says, the answer to its user is one of a few words.
-func TestUserURLsShowNothing(t *testing.T) {
+// Errors about user-supplied URLs reveal nothing of the server's answer.
+func TestUserURLsRevealNothing(t *testing.T) {
 	w := newWorld(t, map[string]any{})
 	internal := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		switch {
@@ -84,15 +84,14 @@ func TestUserURLsShowNothing(t *testing.T) {
 		}
 	}
 	if !strings.Contains(w.log.String(), "418 I'm a teapot") {
-		t.Error("the log does not say what was answered")
+		t.Error("the log does not contain the answer")
 	}
 	if strings.Contains(w.log.String(), "model-key") {
-		t.Error("the log holds the key")
+		t.Error("the log contains the key")
 	}
 }
 
-// The rule changes without a restart; whether callers have to say who they are
-// does not.
+// A reload changes the egress rule, but not whether authentication is required.
 func TestReloadOfEgress(t *testing.T) {
 	t.Parallel()
 	agent := newAgent(t)

@@ -11,9 +11,8 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// told is an event that must fire: its name, the id of its resource, and the
-// user it carries.
-type told struct {
+// fired is an expected event: its name, its resource's id and its user.
+type fired struct {
 	event, id, user string
 }
 
@@ -26,8 +25,8 @@ var resourceURLs = map[string]string{
 	"vector_store":  "/api/v1/vector_stores/%s",
 }
 
-// body is the webhook that must have arrived, byte by byte.
-func (e told) body(at string) []byte {
+// body returns the expected webhook body, byte by byte.
+func (e fired) body(at string) []byte {
 	kind, _, _ := strings.Cut(e.event, ".")
 	url := resourceURLs[kind]
 	if strings.Contains(url, "%s") {
@@ -42,8 +41,8 @@ func (e told) body(at string) []byte {
 		e.event, kind, e.id, url, user, at)
 }
 
-// expect compares what arrived since the mark with what must have.
-func (w *world) expect(want ...told) {
+// expect compares the webhooks since the mark with the expected ones.
+func (w *world) expect(want ...fired) {
 	w.Helper()
 	got := w.since()
 	for i := range max(len(got), len(want)) {
@@ -63,7 +62,7 @@ func (w *world) expect(want ...told) {
 			at, err := time.Parse(time.RFC3339Nano, sent.Timestamp)
 			if err != nil || at.Format(tidings.TimeLayout) != sent.Timestamp ||
 				at.Before(w.begun.Add(-time.Second)) || at.After(time.Now()) {
-				w.Errorf("timestamp %q is not when it happened", sent.Timestamp)
+				w.Errorf("timestamp %q is wrong", sent.Timestamp)
 			}
 		}
 	}
@@ -71,17 +70,17 @@ func (w *world) expect(want ...told) {
 
 type object = map[string]any
 
-// ways is every way in which a resource changes, and the events it must fire.
-// What a row needs is made before the mark.
+// ways lists every way in which a resource changes, with the events it must fire. Each row
+// creates what it needs before the mark.
 var ways = []struct {
 	name string
-	do   func(w *world) []told
+	do   func(w *world) []fired
 }{
-	{"user: first sight", func(w *world) []told {
+	{"user: first sight", func(w *world) []fired {
 		id := w.user("newcomer")
-		return []told{{"user.created", id, id}}
+		return []fired{{"user.created", id, id}}
 	}},
-	{"user: two first calls at once", func(w *world) []told {
+	{"user: two concurrent first calls", func(w *world) []fired {
 		ids := make(chan string, 2)
 		for range 2 {
 			go func() { ids <- w.try("newcomer2", "GET", "/users/me", nil).id() }()
@@ -90,24 +89,24 @@ var ways = []struct {
 		if a != b {
 			w.Errorf("two users: %s and %s", a, b)
 		}
-		return []told{{"user.created", a, a}}
+		return []fired{{"user.created", a, a}}
 	}},
-	{"user: role", func(w *world) []told {
+	{"user: role", func(w *world) []fired {
 		id, admin := w.user("bob"), w.user("admin")
 		w.mark()
 		w.call("admin", "PATCH", "/users/"+id, object{"role": "developer"})
 		w.call("admin", "PATCH", "/users/"+id, object{"role": "developer"}) // changes nothing
-		return []told{{"user.updated", id, admin}}
+		return []fired{{"user.updated", id, admin}}
 	}},
-	{"user: variables", func(w *world) []told {
+	{"user: variables", func(w *world) []fired {
 		id := w.user("ann")
 		w.mark()
 		w.call("ann", "PUT", "/variables", object{"variables": object{"A": "1"}})
 		w.call("ann", "PUT", "/variables", object{"variables": object{"A": "1", "B": nil}}) // changes nothing
 		w.call("ann", "PUT", "/variables", object{"variables": object{"A": nil}})
-		return []told{{"user.updated", id, id}, {"user.updated", id, id}}
+		return []fired{{"user.updated", id, id}, {"user.updated", id, id}}
 	}},
-	{"user: deleted with all that they own", func(w *world) []told {
+	{"user: deleted with everything they own", func(w *world) []fired {
 		bob, admin := w.user("bob"), w.user("admin")
 		if w.call("admin", "PATCH", "/users/"+bob, object{"role": "user"}); w.Failed() {
 			return nil
@@ -121,7 +120,7 @@ var ways = []struct {
 		feedback := w.call("bob", "POST", "/user_feedback", opinion(provider, context)).id()
 		w.mark()
 		w.call("admin", "DELETE", "/users/"+bob, nil)
-		return []told{
+		return []fired{
 			{"file.deleted", inContext, admin},
 			{"context.deleted", context, admin},
 			{"file.deleted", file, admin},
@@ -131,7 +130,7 @@ var ways = []struct {
 			{"user.deleted", bob, admin},
 		}
 	}},
-	{"user: a developer deleted, with providers and builds", func(w *world) []told {
+	{"user: a developer deleted, with providers and builds", func(w *world) []fired {
 		id, admin := w.user("leaver"), w.user("admin")
 		provider := w.call("leaver", "POST", "/providers", object{"location": w.agent.url + "/leaver"}).id()
 		build := w.call("leaver", "POST", "/provider_builds", object{"location": "https://github.com/org/leaver"}).id()
@@ -140,14 +139,14 @@ var ways = []struct {
 		context := w.call("ann", "POST", "/contexts", object{"provider_id": provider}).id()
 		w.mark()
 		w.call("admin", "DELETE", "/users/"+id, nil)
-		return []told{
+		return []fired{
 			{"provider_build.deleted", build, admin},
 			{"context.updated", context, admin},
 			{"provider.deleted", provider, admin},
 			{"user.deleted", id, admin},
 		}
 	}},
-	{"provider: created", func(w *world) []told {
+	{"provider: created", func(w *world) []fired {
 		dev := w.user("developer")
 		w.mark()
 		w.call("developer", "POST", "/providers/preview", object{"location": w.agent.url + "/created"}) // keeps nothing
@@ -156,27 +155,27 @@ var ways = []struct {
 			object{"location": w.agent.url + "/created"}); again.status != 409 {
 			w.Errorf("the same location again: %d", again.status)
 		}
-		return []told{{"provider.created", id, dev}}
+		return []fired{{"provider.created", id, dev}}
 	}},
-	{"provider: patched", func(w *world) []told {
+	{"provider: patched", func(w *world) []fired {
 		dev := w.user("developer")
 		id := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/patched"}).id()
 		w.mark()
 		w.call("developer", "PATCH", "/providers/"+id, object{"origin": "here"})
 		w.call("developer", "PATCH", "/providers/"+id, object{"origin": "here"}) // changes nothing
 		w.call("developer", "PATCH", "/providers/"+id, object{"location": w.agent.url + "/moved"})
-		return []told{{"provider.updated", id, dev}, {"provider.updated", id, dev}}
+		return []fired{{"provider.updated", id, dev}, {"provider.updated", id, dev}}
 	}},
-	{"provider: variables", func(w *world) []told {
+	{"provider: variables", func(w *world) []fired {
 		dev := w.user("developer")
 		id := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/variables"}).id()
 		w.mark()
 		w.call("developer", "PUT", "/providers/"+id+"/variables", object{"variables": object{"KEY": "1"}})
 		w.call("developer", "PUT", "/providers/"+id+"/variables",
 			object{"variables": object{"KEY": "1"}}) // changes nothing
-		return []told{{"provider.updated", id, dev}}
+		return []fired{{"provider.updated", id, dev}}
 	}},
-	{"provider: deleted, with its feedback; contexts and builds lose it", func(w *world) []told {
+	{"provider: deleted, with its feedback; contexts and builds lose it", func(w *world) []fired {
 		dev, admin := w.user("developer"), w.user("admin")
 		id := w.call("developer", "POST", "/providers", object{"location": w.agent.url + "/deleted"}).id()
 		context := w.call("ann", "POST", "/contexts", object{"provider_id": id}).id()
@@ -186,14 +185,14 @@ var ways = []struct {
 		feedback := w.call("ann", "POST", "/user_feedback", opinion(id, context)).id()
 		w.mark()
 		w.call("admin", "DELETE", "/providers/"+id, nil)
-		return []told{
+		return []fired{
 			{"user_feedback.deleted", feedback, admin},
 			{"context.updated", context, admin},
 			{"provider_build.updated", build, dev},
 			{"provider.deleted", id, admin},
 		}
 	}},
-	{"provider_build: created, each status, deleted", func(w *world) []told {
+	{"provider_build: created, each status, deleted", func(w *world) []fired {
 		dev, admin := w.user("developer"), w.user("admin")
 		w.mark()
 		w.call("developer", "POST", "/provider_builds/preview",
@@ -204,10 +203,10 @@ var ways = []struct {
 		}
 		if back := w.try("admin", "PATCH", "/provider_builds/"+id,
 			object{"status": "in_progress"}); back.status != 409 {
-			w.Errorf("a build that is completed goes on: %d", back.status)
+			w.Errorf("a completed build was changed: %d", back.status)
 		}
 		w.call("admin", "DELETE", "/provider_builds/"+id, nil)
-		return []told{
+		return []fired{
 			{"provider_build.created", id, dev},
 			{"provider_build.updated", id, dev},
 			{"provider_build.updated", id, dev},
@@ -215,7 +214,7 @@ var ways = []struct {
 			{"provider_build.deleted", id, admin},
 		}
 	}},
-	{"provider_build: failed", func(w *world) []told {
+	{"provider_build: failed", func(w *world) []fired {
 		dev := w.user("developer")
 		id := w.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/org/failed"}).id()
 		w.mark()
@@ -224,9 +223,9 @@ var ways = []struct {
 		}
 		w.call("developer", "PATCH", "/provider_builds/"+id,
 			object{"status": "failed", "error_message": "no Dockerfile"})
-		return []told{{"provider_build.updated", id, dev}}
+		return []fired{{"provider_build.updated", id, dev}}
 	}},
-	{"context: created, put, metadata", func(w *world) []told {
+	{"context: created, put, metadata", func(w *world) []fired {
 		ann := w.user("ann")
 		w.mark()
 		id := w.call("ann", "POST", "/contexts", object{"metadata": object{"a": "1"}}).id()
@@ -234,9 +233,9 @@ var ways = []struct {
 		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"a": "2"}})
 		w.call("ann", "PATCH", "/contexts/"+id+"/metadata", object{"metadata": object{"a": nil, "b": "3"}})
 		w.call("ann", "PATCH", "/contexts/"+id+"/metadata", object{"metadata": object{"a": nil}}) // changes nothing
-		return []told{{"context.created", id, ann}, {"context.updated", id, ann}, {"context.updated", id, ann}}
+		return []fired{{"context.created", id, ann}, {"context.updated", id, ann}, {"context.updated", id, ann}}
 	}},
-	{"context: history", func(w *world) []told {
+	{"context: history", func(w *world) []fired {
 		ann := w.user("ann")
 		id := w.call("ann", "POST", "/contexts", object{}).id()
 		w.mark()
@@ -244,9 +243,9 @@ var ways = []struct {
 		w.call("ann", "POST", "/contexts/"+id+"/history", message("Again"))
 		w.call("ann", "GET", "/contexts/"+id+"/history", nil)
 		w.call("ann", "DELETE", "/contexts/"+id+"/history?from_id="+item, nil)
-		return []told{{"context.updated", id, ann}, {"context.updated", id, ann}, {"context.updated", id, ann}}
+		return []fired{{"context.updated", id, ann}, {"context.updated", id, ann}, {"context.updated", id, ann}}
 	}},
-	{"context: deleted, with its files and vector stores", func(w *world) []told {
+	{"context: deleted, with its files and vector stores", func(w *world) []fired {
 		ann := w.user("ann")
 		id := w.call("ann", "POST", "/contexts", object{}).id()
 		w.call("ann", "POST", "/contexts/"+id+"/history", message("Hello"))
@@ -256,35 +255,35 @@ var ways = []struct {
 			object{"name": "s", "dimension": 2, "model_id": "m"}).id()
 		w.mark()
 		w.call("ann", "DELETE", "/contexts/"+id, nil)
-		return []told{
+		return []fired{
 			{"file.deleted", text, ann},
 			{"file.deleted", file, ann},
 			{"vector_store.deleted", store, ann},
 			{"context.deleted", id, ann},
 		}
 	}},
-	{"file: uploaded, deleted", func(w *world) []told {
+	{"file: uploaded, deleted", func(w *world) []fired {
 		ann := w.user("ann")
 		w.mark()
 		id := w.upload("ann", "").id()
 		w.call("ann", "DELETE", "/files/"+id, nil)
-		return []told{{"file.created", id, ann}, {"file.deleted", id, ann}}
+		return []fired{{"file.created", id, ann}, {"file.deleted", id, ann}}
 	}},
-	{"file: extraction, again, deleted", func(w *world) []told {
+	{"file: extraction, again, deleted", func(w *world) []fired {
 		ann := w.user("ann")
 		id := w.upload("ann", "").id()
 		w.mark()
 		text := extracted(w.call("ann", "POST", "/files/"+id+"/extraction", nil))
-		w.call("ann", "POST", "/files/"+id+"/extraction", nil) // it is there already
+		w.call("ann", "POST", "/files/"+id+"/extraction", nil) // already extracted
 		w.call("ann", "DELETE", "/files/"+id+"/extraction", nil)
-		return []told{
+		return []fired{
 			{"file.created", text, ann},
 			{"file.updated", id, ann},
 			{"file.deleted", text, ann},
 			{"file.updated", id, ann},
 		}
 	}},
-	{"file: extracted text deleted, source deleted", func(w *world) []told {
+	{"file: extracted text deleted, source deleted", func(w *world) []fired {
 		ann := w.user("ann")
 		id := w.upload("ann", "").id()
 		text := extracted(w.call("ann", "POST", "/files/"+id+"/extraction", nil))
@@ -292,7 +291,7 @@ var ways = []struct {
 		w.call("ann", "DELETE", "/files/"+text, nil)
 		again := extracted(w.call("ann", "POST", "/files/"+id+"/extraction", nil))
 		w.call("ann", "DELETE", "/files/"+id, nil)
-		return []told{
+		return []fired{
 			{"file.updated", id, ann},
 			{"file.deleted", text, ann},
 			{"file.created", again, ann},
@@ -301,7 +300,7 @@ var ways = []struct {
 			{"file.deleted", id, ann},
 		}
 	}},
-	{"vector_store: created, items, document, search, deleted", func(w *world) []told {
+	{"vector_store: created, items, document, search, deleted", func(w *world) []fired {
 		ann := w.user("ann")
 		w.mark()
 		id := w.call("ann", "POST", "/vector_stores", object{"name": "s", "dimension": 2, "model_id": "m"}).id()
@@ -317,18 +316,18 @@ var ways = []struct {
 			"embedding": []float64{1},
 		}
 		if a := w.try("ann", "PUT", "/vector_stores/"+id, []any{item, wrong}); a.status != 422 {
-			w.Errorf("a wrong dimension: %d", a.status)
+			w.Errorf("wrong dimension: %d", a.status)
 		}
 		w.call("ann", "DELETE", "/vector_stores/"+id+"/documents/d", nil)
 		w.call("ann", "DELETE", "/vector_stores/"+id, nil)
-		return []told{
+		return []fired{
 			{"vector_store.created", id, ann},
 			{"vector_store.updated", id, ann},
 			{"vector_store.updated", id, ann},
 			{"vector_store.deleted", id, ann},
 		}
 	}},
-	{"model_provider: created, patched, deleted", func(w *world) []told {
+	{"model_provider: created, patched, deleted", func(w *world) []fired {
 		admin := w.user("admin")
 		w.mark()
 		id := w.call("admin", "POST", "/model_providers",
@@ -337,17 +336,17 @@ var ways = []struct {
 		w.call("admin", "PATCH", "/model_providers/"+id, object{"name": "Models", "api_key": "k1"}) // changes nothing
 		w.call("admin", "PATCH", "/model_providers/"+id, object{"api_key": "k2"})
 		if a := w.try("admin", "PATCH", "/model_providers/"+id, object{"api_key": "wrong-key"}); a.status != 400 {
-			w.Errorf("a wrong key: %d %s", a.status, a.text)
+			w.Errorf("wrong key: %d %s", a.status, a.text)
 		}
 		w.call("admin", "DELETE", "/model_providers/"+id, nil)
-		return []told{
+		return []fired{
 			{"model_provider.created", id, admin},
 			{"model_provider.updated", id, admin},
 			{"model_provider.updated", id, admin},
 			{"model_provider.deleted", id, admin},
 		}
 	}},
-	{"configuration: put", func(w *world) []told {
+	{"configuration: put", func(w *world) []fired {
 		admin := w.user("admin")
 		w.call("admin", "POST", "/model_providers",
 			object{"type": "openai", "base_url": w.agent.url + "/v1", "api_key": "k1"})
@@ -357,9 +356,9 @@ var ways = []struct {
 		w.call("admin", "PUT", "/configurations/system",
 			object{"default_llm_model": "openai:gpt-4o"}) // changes nothing
 		w.call("admin", "PUT", "/configurations/system", object{})
-		return []told{{"configuration.updated", id, admin}, {"configuration.updated", id, admin}}
+		return []fired{{"configuration.updated", id, admin}, {"configuration.updated", id, admin}}
 	}},
-	{"connector: created, connected, disconnected, deleted", func(w *world) []told {
+	{"connector: created, connected, disconnected, deleted", func(w *world) []fired {
 		ann := w.user("ann")
 		w.mark()
 		id := w.call("ann", "POST", "/connectors", object{"url": w.agent.url + "/mcp"}).id()
@@ -367,36 +366,36 @@ var ways = []struct {
 			w.call("ann", "POST", "/connectors/"+id+"/"+do, nil)
 		}
 		w.call("ann", "DELETE", "/connectors/"+id, nil)
-		return []told{
+		return []fired{
 			{"connector.created", id, ann},
 			{"connector.updated", id, ann},
 			{"connector.updated", id, ann},
 			{"connector.deleted", id, ann},
 		}
 	}},
-	{"connector: can't connect", func(w *world) []told {
+	{"connector: can't connect", func(w *world) []fired {
 		locked := w.call("ann", "POST", "/connectors", object{"url": w.agent.url + "/locked"}).id()
 		closed := w.call("ann", "POST", "/connectors", object{"url": "http://127.0.0.1:1/mcp"}).id()
 		w.mark()
 		if a := w.try("ann", "POST", "/connectors/"+locked+"/connect", nil); a.status != 502 ||
 			!strings.Contains(a.text, "denied access") {
-			w.Errorf("one that asks for authorization: %d %s", a.status, a.text)
+			w.Errorf("server that requires authorization: %d %s", a.status, a.text)
 		}
 		if a := w.try("ann", "POST", "/connectors/"+closed+"/connect", nil); a.status != 504 {
-			w.Errorf("one that is not there: %d %s", a.status, a.text)
+			w.Errorf("unreachable server: %d %s", a.status, a.text)
 		}
 		return nil
 	}},
-	{"user_feedback: created, deleted", func(w *world) []told {
+	{"user_feedback: created, deleted", func(w *world) []fired {
 		ann := w.user("ann")
 		provider := w.call("admin", "POST", "/providers", object{"location": w.agent.url + "/feedback"}).id()
 		context := w.call("ann", "POST", "/contexts", object{}).id()
 		w.mark()
 		id := w.call("ann", "POST", "/user_feedback", opinion(provider, context)).id()
 		w.call("ann", "DELETE", "/user_feedback/"+id, nil)
-		return []told{{"user_feedback.created", id, ann}, {"user_feedback.deleted", id, ann}}
+		return []fired{{"user_feedback.created", id, ann}, {"user_feedback.deleted", id, ann}}
 	}},
-	{"nothing: refused and failed calls", func(w *world) []told {
+	{"nothing: refused and failed calls", func(w *world) []fired {
 		id := w.call("ann", "POST", "/contexts", object{}).id()
 		w.user("admin")
 		w.user("developer")
@@ -493,19 +492,19 @@ func TestJobsFireTheirEvents(t *testing.T) {
 			got[e.Name()+" "+e.ResourceID+" "+e.UserID]++
 		}
 		if n := got["file.deleted "+file+" "+ann]; n != 1 {
-			t.Errorf("the file expired %d times, want once, told as its owner: %v", n, got)
+			t.Errorf("the file expired %d times, want once, with its owner as user: %v", n, got)
 		}
 		if n := got["provider.updated "+provider+" "+dev]; n < 1 || n > 2 {
-			t.Errorf("the agent went away and came back: %d events as its owner, want 1 or 2: %v", n, got)
+			t.Errorf("agent went offline and online: %d events with its owner as user, want 1 or 2: %v", n, got)
 		}
-		if len(got) != 5 { // these and what was created
+		if len(got) != 5 { // these and three created ones
 			t.Errorf("other events: %v", got)
 		}
 	})
 }
 
-// A model provider goes offline while its models can't be listed; nobody caused
-// these changes. A key or a URL that is tried brings it back at once.
+// A model provider is offline while its models can't be listed. These changes have no
+// user.
 func TestModelProvidersAreChecked(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["model_providers"] = object{"check_interval": "50ms"}
@@ -516,7 +515,7 @@ func TestModelProvidersAreChecked(t *testing.T) {
 			w.mark()
 			w.agent.away.Store(away)
 			w.eventually("model_provider.updated", id)
-			w.expect(told{"model_provider.updated", id, ""})
+			w.expect(fired{"model_provider.updated", id, ""})
 			want := map[bool]string{true: "offline", false: "online"}[away]
 			w.wants(w.try("ann", "GET", "/model_providers/"+id, nil), 200, `"state":"`+want+`"`)
 		}
@@ -526,7 +525,7 @@ func TestModelProvidersAreChecked(t *testing.T) {
 // eventually waits for a webhook.
 func (w *world) eventually(event, id string) {
 	w.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		w.mu.Lock()
 		for position, a := range w.arrived {

@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// TestEveryType says what a registered type lacks outside of internal/resource, and in
-// which file it goes.
+// TestEveryType reports what a registered type lacks outside of internal/resource, and
+// which file it belongs in.
 func TestEveryType(t *testing.T) {
 	read := func(file string) []byte {
 		text, err := os.ReadFile(file)
@@ -35,7 +35,7 @@ func TestEveryType(t *testing.T) {
 				"then run go test ./internal/httpapi -update", typ.Type, typ.URL)
 		}
 		if !strings.Contains(docs, "\n| `"+string(typ.Type)+"` |") {
-			t.Errorf("%s: add a row that says when its events fire to the table in docs/resources.md", typ.Type)
+			t.Errorf("%s: add a row that says when its events are created to the table in docs/resources.md", typ.Type)
 		}
 		if quotas[typ.Type].Setting == "" && !typ.Unlimited {
 			t.Errorf("%s: add its quota to quotas (internal/app/limits.go) and its setting to Limits "+
@@ -50,7 +50,7 @@ func TestEveryType(t *testing.T) {
 			tested = tested || strings.HasPrefix(way.name, string(typ.Type)+":")
 		}
 		if !tested {
-			t.Errorf("%s: add each way in which it changes, and the events that fire, to ways "+
+			t.Errorf("%s: add each way in which it changes, with its events, to ways "+
 				"(internal/app/events_test.go)", typ.Type)
 		}
 	}

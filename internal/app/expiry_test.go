@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// When events expire that endpoints have not got, because they are down or paused,
-// that is said at once: in the log, by a metric, and where the endpoint is shown. There
-// is a warning before. A replay of what is gone says so, too.
-func TestExpiryIsTold(t *testing.T) {
+// If events expire before an endpoint that is down or paused gets them, this is reported
+// at once: in the log, by a metric, and with the endpoint. A warning precedes it. A
+// replay of expired events reports them, too.
+func TestExpiryIsReported(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		var well atomic.Bool
 		receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
@@ -38,28 +38,28 @@ func TestExpiryIsTold(t *testing.T) {
 			return int64(n)
 		}
 		warned := false
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(testTimeout)
 		for missed("down") < 5 || missed("paused") < 5 {
 			warned = warned || has(`"expires_at"`)(w.call("admin", "GET", "/webhooks/endpoints/down", nil))
 			w.call("ann", "POST", "/contexts", object{})
 			if time.Now().After(deadline) {
-				t.Fatalf("missed %d and %d; events expired, and nobody says so", missed("down"), missed("paused"))
+				t.Fatalf("missed %d and %d; expired events were not reported", missed("down"), missed("paused"))
 			}
 			<-time.After(50 * time.Millisecond)
 		}
 		if !warned {
-			t.Error("it was not shown that events expire soon")
+			t.Error("the endpoint did not show that events expire soon")
 		}
 		w.logged("expire soon", `msg="events expired before the endpoint could get them" endpoint=down from=1`,
 			`msg="events expired before the endpoint could get them" endpoint=paused from=1`)
-		told := func(name string) { // more may expire at any time
+		counted := func(name string) { // more events may expire at any time
 			w.waitFor("the metric of "+name, func() bool {
 				return len(w.series(fmt.Sprintf(`tidings_webhook_missed_total{endpoint=%q,reason="expired"} %d`,
 					name, missed(name)))) == 1
 			})
 		}
-		told("down")
-		told("paused")
+		counted("down")
+		counted("paused")
 		if w.series(`tidings_endpoint_retention_used_ratio{endpoint="down"}`) == nil {
 			t.Error("there is no metric of the retention")
 		}
@@ -72,10 +72,10 @@ func TestExpiryIsTold(t *testing.T) {
 		})
 		for _, name := range []string{"down", "paused"} {
 			w.until("admin", "GET", "/webhooks/endpoints/"+name, nil, has(`"state":"healthy"`))
-			told(name)
+			counted(name)
 		}
 		if strings.Contains(w.log.String(), "it goes on with the oldest there is") {
-			t.Error("an endpoint was told of a gap a second time")
+			t.Error("a gap was reported twice")
 		}
 	})
 }

@@ -1,4 +1,4 @@
 package app
 
-// Quotas is for tests.
+// Quotas exports quotas.
 var Quotas = quotas

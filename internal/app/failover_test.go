@@ -18,10 +18,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// movable is an address that leads to one server, and can be moved to another.
+// movable is a TCP proxy whose target can be changed.
 type movable struct {
 	listener net.Listener
-	cut      atomic.Int64 // how many transactions lose their connection as they begin
+	cut      atomic.Int64 // how many transactions lose their connection at BEGIN
 
 	mu    sync.Mutex
 	to    string
@@ -45,13 +45,13 @@ func newMovable(t *testing.T, to string) *movable {
 			if err != nil {
 				return
 			}
-			go m.lead(c)
+			go m.proxy(c)
 		}
 	}()
 	return m
 }
 
-func (m *movable) lead(c net.Conn) {
+func (m *movable) proxy(c net.Conn) {
 	defer c.Close()
 	m.mu.Lock()
 	to := m.to
@@ -62,11 +62,11 @@ func (m *movable) lead(c net.Conn) {
 		return
 	}
 	defer server.Close()
-	go io.Copy(m.cutter(server, c), c) //nolint:errcheck // it ends with the connection
-	io.Copy(c, server)                 //nolint:errcheck // the same
+	go io.Copy(m.cutter(server, c), c) //nolint:errcheck // ends with the connection
+	io.Copy(c, server)                 //nolint:errcheck // likewise
 }
 
-// cutter passes on what a client says, until that is to be cut off.
+// cutter forwards what a client sends, until its connection is to be cut.
 func (m *movable) cutter(server io.Writer, client io.Closer) io.Writer {
 	return writerFunc(func(p []byte) (int, error) {
 		if bytes.Contains(p, []byte("begin isolation level")) && m.cut.Add(-1) >= 0 {
@@ -80,8 +80,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A transaction whose connection is lost as it begins gets another one, twice.
-func TestLostAtBegin(t *testing.T) {
+// A transaction whose connection is lost at BEGIN gets a new connection, up to twice.
+func TestConnectionLostAtBegin(t *testing.T) {
 	t.Parallel()
 	u, err := url.Parse(testdb.Postgres(t))
 	if err != nil {
@@ -103,7 +103,7 @@ func TestLostAtBegin(t *testing.T) {
 	w.mark()
 }
 
-// move has new connections lead elsewhere and ends those there are.
+// move changes the target and closes all connections.
 func (m *movable) move(to string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -114,22 +114,22 @@ func (m *movable) move(to string) {
 	clear(m.conns)
 }
 
-// After a failover to a standby and back the servers work again by themselves within
-// seconds, and every change that was acknowledged arrives, once and in order. While
-// nothing can be written, requests get 503 and /readyz says why.
+// After a failover to a standby and back, the servers recover by themselves within
+// seconds, and every acknowledged change arrives once and in order. While the database
+// is read-only, requests get 503 and /readyz says why.
 func TestFailover(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	const database = "/failover?sslmode=disable"
 	for _, test := range []struct {
 		name string
-		// urls lead to the database, for a replica each; move is told of the new primary.
+		// urls are the database's URLs for each replica; move gets the new primary.
 		urls func(t *testing.T, a, b *testdb.Server) (urls []string, move func(to *testdb.Server))
 	}{
 		{"several hosts", func(_ *testing.T, a, b *testdb.Server) ([]string, func(*testdb.Server)) {
 			return []string{
 				"postgres://tidings@" + a.Address() + "," + b.Address() + database + "&target_session_attrs=read-write",
-				"postgres://tidings@" + b.Address() + "," + a.Address() + database, // the same is meant
+				"postgres://tidings@" + b.Address() + "," + a.Address() + database, // equivalent
 			}, func(*testdb.Server) {}
 		}},
 		{"an address that moves", func(t *testing.T, a, _ *testdb.Server) ([]string, func(*testdb.Server)) {
@@ -163,7 +163,7 @@ func testFailover(
 
 	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 	receiver := httptest.NewServer(got)
-	t.Cleanup(receiver.Close) // after its clients
+	t.Cleanup(receiver.Close) // runs after the clients have stopped
 	var processes []*process
 	for _, url := range urls {
 		p := newProcess(t, map[string]any{
@@ -188,7 +188,7 @@ func testFailover(
 		if err := primary.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		move(standby) // still a standby: nothing can be written
+		move(standby) // still a read-only standby
 		for _, p := range processes {
 			p.wait("the reason", func() bool {
 				status, text := p.readyz()
@@ -202,14 +202,14 @@ func testFailover(
 		for _, p := range processes {
 			p.wait("ready again", func() bool { status, _ := p.readyz(); return status == http.StatusOK })
 			p.wait("writes again", func() bool { return p.create() == nil })
-			for range 48 { // whichever connections there are
+			for range 48 { // uses all connections
 				if err := p.create(); err != nil {
-					t.Errorf("a write after the failover: %v", err)
+					t.Errorf("write after the failover: %v", err)
 				}
 			}
 		}
 		if took := time.Since(promoted); took > testtool.Allow(20*time.Second) {
-			t.Errorf("it took %v to recover", took)
+			t.Errorf("recovery took %v", took)
 		} else {
 			t.Logf("recovered after %v", took)
 		}
@@ -224,7 +224,7 @@ func testFailover(
 		for id, version := range <-results {
 			status, answer, err := p.call("GET", "/contexts/"+id, nil)
 			if err != nil || status != http.StatusOK || int64(answer["version"].(float64)) < version {
-				t.Errorf("context %s was acknowledged at version %d and is %v, %v", id, version, answer, err)
+				t.Errorf("context %s was acknowledged at version %d, but is %v, %v", id, version, answer, err)
 			}
 		}
 	}
@@ -232,7 +232,7 @@ func testFailover(
 	t.Logf("%d events, %d duplicates", events, got.duplicates)
 }
 
-// create makes a context, which nobody looks at again.
+// create creates a context.
 func (p *process) create() error {
 	status, answer, err := p.call("POST", "/contexts", map[string]any{})
 	if err == nil && status != http.StatusCreated {
@@ -255,13 +255,13 @@ func (p *process) readyz() (status int, text string) {
 	return response.StatusCode, string(body)
 }
 
-// wait waits until something is so.
-func (p *process) wait(what string, is func() bool) {
+// wait waits until done returns true.
+func (p *process) wait(what string, done func() bool) {
 	p.Helper()
-	deadline := time.Now().Add(3 * patience)
-	for !is() {
+	deadline := time.Now().Add(3 * testTimeout)
+	for !done() {
 		if time.Now().After(deadline) {
-			p.Fatalf("%s: not within %v; log:\n%s", what, 3*patience, p.log)
+			p.Fatalf("timed out after %v: %s; log:\n%s", 3*testTimeout, what, p.log)
 		}
 		<-time.After(20 * time.Millisecond)
 	}

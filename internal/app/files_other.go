@@ -4,5 +4,5 @@ package app
 
 import "log/slog"
 
-// warnOfFiles has nothing to say where open files have no limit of their own.
-func warnOfFiles(*slog.Logger, int) {}
+// warnOfFileLimit does nothing: this system does not limit open files.
+func warnOfFileLimit(*slog.Logger, int) {}

@@ -14,10 +14,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/child"
 )
 
-// refused starts a server that must not start, and returns what it said.
+// refused starts a server that must fail to start, and returns its output.
 func (p *process) refused(attributes *syscall.SysProcAttr) string {
 	p.Helper()
-	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.Context(), testTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), serveFile+"="+p.file)
@@ -25,18 +25,18 @@ func (p *process) refused(attributes *syscall.SysProcAttr) string {
 	child.EndWithUs(cmd, syscall.SIGKILL)
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) {
-		p.Skip("this account may not make PID namespaces")
+		p.Skip("this account may not create PID namespaces")
 	}
 	if _, exited := errors.AsType[*exec.ExitError](err); !exited || ctx.Err() != nil {
-		p.Fatalf("a second server on the folder: %v; want it to exit with an error; it said:\n%s", err, out)
+		p.Fatalf("the server should exit with an error: %v; output:\n%s", err, out)
 	}
 	return string(out)
 }
 
-// One process owns a data folder. Another one is told which, whatever name it
-// has for the folder, in another container too; a killed one leaves nothing that
-// is in the way.
-func TestOneOwnerOfAFolder(t *testing.T) {
+// Only one process uses a data directory. A second one fails and names the first, even
+// if it uses another path or runs in another container. A killed process does not block
+// the next one.
+func TestOneProcessPerDataDirectory(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	link := filepath.Join(t.TempDir(), "link")
@@ -61,22 +61,22 @@ func TestOneOwnerOfAFolder(t *testing.T) {
 			second := newProcess(t, map[string]any{"data_dir": test.folder})
 			want := fmt.Sprintf("data folder %s is in use by process %d on host %s", test.folder,
 				first.cmd.Process.Pid, host)
-			if said := second.refused(test.attributes); !strings.Contains(said, want) {
-				t.Errorf("it said %q, want %q", said, want)
+			if out := second.refused(test.attributes); !strings.Contains(out, want) {
+				t.Errorf("output %q, want %q", out, want)
 			}
 		})
 	}
 	if status, _, err := first.call("GET", "/users/me", nil); err != nil || status != 200 {
-		t.Errorf("the owner answers %d, %v", status, err)
+		t.Errorf("first process: %d, %v", status, err)
 	}
 	first.end(syscall.SIGKILL)
 	second := newProcess(t, map[string]any{"data_dir": link})
 	second.start()
-	if said := first.refused(nil); !strings.Contains(said, fmt.Sprintf("process %d ", second.cmd.Process.Pid)) {
-		t.Errorf("after a kill: it said %q, want the process id of the new owner", said)
+	if out := first.refused(nil); !strings.Contains(out, fmt.Sprintf("process %d ", second.cmd.Process.Pid)) {
+		t.Errorf("after a kill: output %q, want the second process's id", out)
 	}
 	if err := second.end(syscall.SIGTERM); err != nil {
-		t.Errorf("the new owner stopped with %v", err)
+		t.Errorf("the second process ended with %v", err)
 	}
 	first.start()
 }

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// What is wrong with a data folder is said with its path and what to do, and nothing
-// else is advised before.
-func TestFolderThatCannotBeUsed(t *testing.T) {
+// Startup reports an unusable data directory with its path and what to do, without other
+// advice before.
+func TestUnusableDataDirectory(t *testing.T) {
 	t.Parallel()
 	mkdir := func(t *testing.T, folder string) {
 		if err := os.Mkdir(folder, 0o755); err != nil {
@@ -34,7 +34,7 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 			mkdir(t, folder)
 			write(t, filepath.Join(folder, "tidings.db"), strings.Repeat("no database ", 1000))
 		}, "tidings.db is not a SQLite database: restore it from a backup, or move it away"},
-		{"a folder as database", func(t *testing.T, folder string) {
+		{"a directory as database", func(t *testing.T, folder string) {
 			mkdir(t, folder)
 			mkdir(t, filepath.Join(folder, "tidings.db"))
 		}, "tidings.db must be a file"},
@@ -56,13 +56,13 @@ func TestFolderThatCannotBeUsed(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "data")
 			test.prepare(t, folder)
-			said := newProcess(t, map[string]any{"data_dir": folder}).refused(nil)
-			if !strings.Contains(said, "data_dir") || !strings.Contains(said, folder) ||
-				!strings.Contains(said, test.want) {
-				t.Errorf("it said %q, want %q", said, test.want)
+			out := newProcess(t, map[string]any{"data_dir": folder}).refused(nil)
+			if !strings.Contains(out, "data_dir") || !strings.Contains(out, folder) ||
+				!strings.Contains(out, test.want) {
+				t.Errorf("output %q, want %q", out, test.want)
 			}
-			if strings.Contains(said, "chmod") {
-				t.Errorf("it advises something else: %q", said)
+			if strings.Contains(out, "chmod") {
+				t.Errorf("output contains other advice: %q", out)
 			}
 		})
 	}

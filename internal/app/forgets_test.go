@@ -19,8 +19,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// fickle is a receiver that takes what comes to /hook once it is up, and nothing else. It
-// holds updates until it is told how to answer them.
+// fickle is a receiver that, once it is up, accepts requests to /hook and no others. It
+// can hold updates until the test decides the answer.
 type fickle struct {
 	*record
 	url string
@@ -74,7 +74,7 @@ func (f *fickle) set(up, holds bool) {
 	f.up, f.holds = up, holds
 }
 
-// reconfigure gives a server other endpoints.
+// reconfigure replaces the endpoints of a server.
 func (p *process) reconfigure(endpoints ...any) {
 	p.Helper()
 	text, err := os.ReadFile(p.file)
@@ -90,7 +90,7 @@ func (p *process) reconfigure(endpoints ...any) {
 	}
 }
 
-// cursorsIn returns the endpoints with a cursor, and how many partitions each has.
+// cursorsIn returns the endpoints with a cursor, and the number of partitions of each.
 func cursorsIn(t *testing.T, database string) (all []string) {
 	t.Helper()
 	rows, err := openDB(t,
@@ -107,10 +107,10 @@ func cursorsIn(t *testing.T, database string) (all []string) {
 	return all
 }
 
-// A failover to an asynchronous standby loses what became of events and endpoints, too:
-// that an event was parked, that an endpoint was divided, or got another name. The servers
-// that know it go on by themselves, and nothing that the standby has is lost.
-func TestFailoverThatForgets(t *testing.T) {
+// A failover to an asynchronous standby also loses state: that an event was parked, that
+// an endpoint was partitioned or renamed. The servers recover by themselves, and nothing
+// on the standby is lost.
+func TestFailoverLosesState(t *testing.T) {
 	testtool.InAll(t)
 	for name, test := range map[string]struct {
 		before object // the endpoint
@@ -200,7 +200,7 @@ func TestFailoverThatForgets(t *testing.T) {
 	}
 }
 
-// startTwo starts two servers with one database and one endpoint.
+// startTwo starts two servers with the same database and endpoint.
 func startTwo(t *testing.T, database string, endpoint object) (processes []*process) {
 	for range 2 {
 		p := newProcess(t, map[string]any{"database_url": database, "webhook": object{"endpoints": []any{endpoint}}})
@@ -216,9 +216,9 @@ func startTwo(t *testing.T, database string, endpoint object) (processes []*proc
 	return processes
 }
 
-// While servers get the corrected URL of an endpoint one after another, which may take a
-// while, nothing is lost, also if one that has the old settings still starts anew.
-func TestRenameOneServerAfterAnother(t *testing.T) {
+// An endpoint's URL is corrected on one server after another. Nothing is lost, even if a
+// server restarts with the old settings in between.
+func TestRollingRename(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	database, f := testdb.Postgres(t), newFickle(t)

@@ -29,16 +29,16 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// frontend is one of the servers that receivers stand behind, as Debian has it.
+// frontend is a web server or proxy in front of a receiver, as packaged by Debian.
 type frontend struct {
 	*testing.T
 	Folder, Port, Upstream string
-	Modules                string // of Apache
+	Modules                string // directory of Apache's modules
 	cmd                    *exec.Cmd
-	file                   string // its configuration
+	file                   string // configuration file
 }
 
-// libraries is where the Makefile unpacks what the programs need.
+// libraries returns the directory in which the Makefile unpacks the programs' libraries.
 func libraries() string {
 	_, here, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(here), "..", "..", "bin", "frontends", "usr", "lib")
@@ -94,7 +94,7 @@ func newFrontend(t *testing.T, kind, config, upstream string, ca *testtls.CA) *f
 	}
 	defer log.Close()
 	f.cmd.Stdout, f.cmd.Stderr = log, log
-	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // they have children
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // includes child processes
 	child.EndWithUs(f.cmd, syscall.SIGTERM)
 	if err := f.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -105,10 +105,10 @@ func newFrontend(t *testing.T, kind, config, upstream string, ca *testtls.CA) *f
 		if t.Failed() {
 			out, _ := os.ReadFile(f.path("out"))
 			errors, _ := os.ReadFile(f.path("log"))
-			t.Logf("%s said:\n%.2000s\n%.2000s", name, out, errors)
+			t.Logf("output of %s:\n%.2000s\n%.2000s", name, out, errors)
 		}
 	})
-	for deadline := time.Now().Add(patience); ; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); ; <-time.After(10 * time.Millisecond) {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			c.Close()
@@ -138,7 +138,7 @@ func (f *frontend) configure(text string) {
 	f.write("config.py", b.String())
 }
 
-// reload has the program read its configuration again, as its service would.
+// reload makes the program reload its configuration, like its service does.
 func (f *frontend) reload() {
 	f.Helper()
 	signal := syscall.SIGHUP
@@ -153,7 +153,7 @@ func (f *frontend) reload() {
 	}
 }
 
-// nginx is a configuration with parts for http, server and location.
+// nginx returns a configuration with directives for http, server and location.
 func nginx(http, server, location string) string {
 	return `user root; daemon off; worker_processes 2; pid {{.Folder}}/pid;
 events { worker_connections 512; }
@@ -206,7 +206,7 @@ ProxyPass / http://{{.Upstream}}/
 `
 }
 
-// oneWorker takes 100 ms for each request, and tells of it.
+// oneWorker is a gunicorn application that reports each request and takes 100 ms for it.
 const oneWorker = `import time, urllib.request
 def app(environ, start_response):
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -217,8 +217,7 @@ def app(environ, start_response):
     return []
 `
 
-// Behind the front ends that receivers have, every event arrives, once, and as fast as
-// they let it.
+// Behind common front ends, every event arrives once, as fast as the front end allows.
 func TestFrontends(t *testing.T) {
 	testtool.InAll(t)
 	ca := testtls.NewCA(t)
@@ -231,10 +230,10 @@ func TestFrontends(t *testing.T) {
 		again  string        // the configuration after the first reload
 		pause  time.Duration // between events
 		reload time.Duration // between reloads
-		delay  time.Duration // of the receiver
+		delay  time.Duration // the receiver's response time
 		secure bool
 		http2  bool
-		// rate is how many requests a second are let through; 80 % of it are wanted.
+		// rate is how many requests per second the front end lets through.
 		rate     float64
 		failures int // attempts that may fail
 		endpoint object
@@ -293,8 +292,8 @@ func TestFrontends(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var mu sync.Mutex
-			count := make(map[string]int) // requests, by webhook-id
-			var times []time.Time         // of their first ones
+			count := make(map[string]int) // requests by webhook-id
+			var times []time.Time         // of first requests
 			arrived := make(chan struct{}, 1)
 			receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				<-time.After(tt.delay)
@@ -384,10 +383,10 @@ func TestFrontends(t *testing.T) {
 			if failures > tt.failures {
 				t.Errorf("%d attempts failed, want %d at most: %.3000s", failures, tt.failures, failed)
 			}
-			// Once all was written, and what the receiver takes was learned.
+			// After all events were written and the relay has learned the receiver's rate.
 			from, _ := slices.BinarySearchFunc(times, begun.Add(max(written, 2*time.Second)), time.Time.Compare)
 			if n := len(times) - from - 1; tt.rate > 0 && n > events/5 {
-				share := 0.7 // 0.8 and more on a machine that does nothing else
+				share := 0.7 // at least 0.8 on an idle machine
 				if testtool.Raced {
 					share = 0.4
 				}

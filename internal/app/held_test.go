@@ -13,8 +13,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// wantsBusy expects that a request was refused for want of a place, after a short
-// wait, and that the answer says when to try again.
+// wantsBusy expects that a request was refused after a short wait, because no place was
+// free, and that the answer has Retry-After.
 func (w *world) wantsBusy(a answer, took time.Duration, texts ...string) {
 	w.Helper()
 	w.wants(a, http.StatusServiceUnavailable, texts...)
@@ -22,12 +22,12 @@ func (w *world) wantsBusy(a answer, took time.Duration, texts ...string) {
 		w.Errorf("Retry-After: %q", a.header.Get("Retry-After"))
 	}
 	if took < time.Second || took > testtool.Allow(15*time.Second) {
-		w.Errorf("it was refused after %v", took)
+		w.Errorf("the request was refused after %v", took)
 	}
 }
 
-// begin sends the beginning of a request on a connection of its own, which the
-// end of the test closes.
+// begin sends the beginning of a request on a new connection, which is closed at the end
+// of the test.
 func (w *world) begin(as, method, path string, rest ...string) net.Conn {
 	w.Helper()
 	address := strings.TrimPrefix(w.url, "http://")
@@ -45,8 +45,8 @@ func (w *world) begin(as, method, path string, rest ...string) net.Conn {
 	return c
 }
 
-// Streams and long polls of one user leave places for everybody else, and none of
-// them is in the way of the user's other requests.
+// One user's streams and long polls leave places for other users, and do not block the
+// user's other requests.
 func TestEventStreamsOfOneUser(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What operators did, how an endpoint was and what it got is kept, and a pause can end by
+// Operators' actions, an endpoint's states and its rates are recorded. A pause can end by
 // itself.
 func TestJournal(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -46,7 +46,7 @@ func TestJournal(t *testing.T) {
 			t.Errorf("paused: %s", paused.text)
 		}
 		w.until("admin", "GET", crm, nil, func(a answer) bool { return a.body["state"] == "healthy" })
-		w.wants(w.call("admin", "POST", crm+"/pause", nil), 200, `"reason":"paused"`) // for good
+		w.wants(w.call("admin", "POST", crm+"/pause", nil), 200, `"reason":"paused"`) // until resumed
 		w.wants(w.call("admin", "POST", crm+"/resume", nil), 200)
 		w.wants(w.call("admin", "POST", crm+"/test", object{}), 200, "delivered")
 

@@ -25,14 +25,14 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// Three encryption keys.
+// Encryption keys.
 var (
 	keyA = base64.StdEncoding.EncodeToString([]byte(strings.Repeat("a", 32)))
 	keyB = base64.StdEncoding.EncodeToString([]byte(strings.Repeat("b", 32)))
 	keyC = base64.StdEncoding.EncodeToString([]byte(strings.Repeat("c", 32)))
 )
 
-// withKeys are settings with encryption keys, in one data folder.
+// withKeys returns a copy of the settings with encryption keys.
 func withKeys(settings map[string]any, keys ...any) map[string]any {
 	s := maps.Clone(settings)
 	s["encryption_key"], s["encryption_keys"] = nil, nil
@@ -44,7 +44,7 @@ func withKeys(settings map[string]any, keys ...any) map[string]any {
 	return s
 }
 
-// load is the configuration with settings.
+// load returns the configuration with the settings.
 func load(t *testing.T, settings map[string]any) config.Config {
 	t.Helper()
 	all := map[string]any{"listen": "127.0.0.1:0"}
@@ -65,14 +65,14 @@ func load(t *testing.T, settings map[string]any) config.Config {
 	return cfg
 }
 
-// refuses fails unless a server with settings does not start, and says so in
-// words that hold some.
+// refuses fails the test unless a server with the settings fails to start, with an error
+// that contains the texts.
 func refuses(t *testing.T, settings map[string]any, texts ...string) {
 	t.Helper()
 	server, err := app.New(t.Context(), load(t, settings),
 		app.Options{Logger: slog.New(slog.DiscardHandler), Version: "test"})
 	if err == nil {
-		t.Fatal(server.Close(), "the server starts")
+		t.Fatal(server.Close(), "the server started")
 	}
 	for _, text := range append(texts, "tidings keys forget") {
 		if !strings.Contains(err.Error(), text) {
@@ -81,7 +81,7 @@ func refuses(t *testing.T, settings map[string]any, texts ...string) {
 	}
 }
 
-// forget is 'tidings keys forget'.
+// forget does the same as 'tidings keys forget'.
 func forget(t *testing.T, settings map[string]any) (lost int64, owners []string) {
 	t.Helper()
 	lost, owners, err := app.ForgetKeys(t.Context(), load(t, settings), slog.New(slog.DiscardHandler), 10)
@@ -98,10 +98,10 @@ func (w *world) halt() {
 	}
 }
 
-// secrets is one secret of each kind.
+// secrets holds one secret of each kind.
 type secrets struct{ modelProvider, provider string }
 
-// keepSecrets keeps one secret of each kind.
+// keepSecrets stores one secret of each kind.
 func (w *world) keepSecrets() secrets {
 	w.Helper()
 	w.call("ann", "PUT", "/variables", object{"variables": object{"A": "ann's", "B": "ann's other"}})
@@ -117,8 +117,8 @@ func (w *world) keepSecrets() secrets {
 
 const secretCount = 5
 
-// readSecrets fails unless the secrets can be read. The agent of another world is
-// asked with the model provider's key.
+// readSecrets fails the test unless the secrets can be read. The agent receives the model
+// provider's key.
 func (w *world) readSecrets(s secrets) {
 	w.Helper()
 	w.wants(w.try("ann", "GET", "/variables", nil), 200, `"A":"ann's"`, `"B":"ann's other"`)
@@ -127,11 +127,11 @@ func (w *world) readSecrets(s secrets) {
 	w.agent.mu.Lock()
 	defer w.agent.mu.Unlock()
 	if !slices.Contains(w.agent.keys, "Bearer model's") {
-		w.Errorf("the agent was asked with the keys %q", w.agent.keys)
+		w.Errorf("the agent received the keys %q", w.agent.keys)
 	}
 }
 
-// keys are the states of the keys, with how many secrets each has.
+// keys returns the state of each key and the number of its secrets.
 func (w *world) keys() (states []string) {
 	w.Helper()
 	for _, k := range items(w.call("admin", "GET", "/keys", nil)) {
@@ -168,9 +168,9 @@ func inFolder(t *testing.T, settings map[string]any) map[string]any {
 	return settings
 }
 
-// Another key is noticed at start. With the old one behind it everything can be
-// read, and after a rotation the old one is not needed.
-func TestEncryptionKeyIsChanged(t *testing.T) {
+// A server with another key does not start. With the old key after the new one, everything
+// can be read, and after a rotation the old key is not needed.
+func TestChangeEncryptionKey(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
 		first := newWorld(t, withKeys(settings, keyA))
@@ -203,10 +203,10 @@ func TestEncryptionKeyIsChanged(t *testing.T) {
 		second.wants(second.try("admin", "POST", "/keys/rotate?after=nonsense", nil), 422, "after")
 		second.wants(second.try("admin", "POST", "/keys/rotate", nil), 200,
 			fmt.Sprintf(`"rotated":%d`, secretCount), `"left":0`, `"unreadable":[]`, `"next":""`)
-		second.wants(second.try("admin", "POST", "/keys/rotate", nil), 200, `"rotated":0`) // again does no harm
+		second.wants(second.try("admin", "POST", "/keys/rotate", nil), 200, `"rotated":0`) // repeating it is harmless
 		second.wantKeys(fmt.Sprintf("encryption_keys[0] writes %d", secretCount), "encryption_keys[1] unused 0")
 		if after := state(); after != before {
-			t.Errorf("a rotation changes resources, of which events tell:\n%s\n%s", before, after)
+			t.Errorf("a rotation changed resources and created events:\n%s\n%s", before, after)
 		}
 		second.readSecrets(s)
 		second.halt()
@@ -217,8 +217,8 @@ func TestEncryptionKeyIsChanged(t *testing.T) {
 	})
 }
 
-// While servers write, nothing that they write is lost, and in the end everything
-// is encrypted with the first key. A rotation goes on where it was interrupted.
+// A rotation loses no concurrent writes, and in the end everything is encrypted with the
+// first key. An interrupted rotation can be continued.
 func TestRotationWhileSecretsAreWritten(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
@@ -256,7 +256,7 @@ func TestRotationWhileSecretsAreWritten(t *testing.T) {
 				break
 			}
 			if rounds == 10 {
-				t.Fatalf("still left: %s", a.text)
+				t.Fatalf("the rotation did not finish: %s", a.text)
 			}
 		}
 		close(stop)
@@ -277,9 +277,9 @@ func TestRotationWhileSecretsAreWritten(t *testing.T) {
 	})
 }
 
-// A server that still has the old key first can't write with it once that was
-// taken out of use: what it wrote could not be read by anybody without that key.
-func TestRetiredKeyWritesNoMore(t *testing.T) {
+// A server that still has the old key first can't write with it once the key was retired:
+// servers without the key could not read the result.
+func TestRetiredKeyCannotWrite(t *testing.T) {
 	t.Parallel()
 	settings := map[string]any{"database_url": testdb.Postgres(t)}
 	old := newWorld(t, withKeys(settings, keyA, keyB))
@@ -301,8 +301,8 @@ func TestRetiredKeyWritesNoMore(t *testing.T) {
 	rotated.wantKeys(fmt.Sprintf("encryption_keys[0] writes %d", secretCount), "encryption_keys[1] unused 0")
 }
 
-// What can't be decrypted any more is told of in words, harms nothing else, and
-// can be set again without the old key.
+// Secrets that can no longer be decrypted are reported, affect nothing else, and can be set
+// again without the old key.
 func TestSecretsOfALostKey(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
@@ -322,7 +322,7 @@ func TestSecretsOfALostKey(t *testing.T) {
 		w.wants(w.try("developer", "GET", "/providers/"+s.provider+"/variables", nil), 501, whyOfVariables)
 		good := w.call("admin", "POST", "/model_providers",
 			object{"type": "openai", "base_url": w.agent.url + "/good/v1", "api_key": "good"}).id()
-		w.agent.away.Store(true) // one that can't be checked does not keep others from it
+		w.agent.away.Store(true) // one failed check does not affect the others
 		w.until("admin", "GET", "/model_providers/"+good, nil, has(`"state":"offline"`))
 		w.agent.away.Store(false)
 		w.call("admin", "DELETE", "/model_providers/"+good, nil)
@@ -334,7 +334,7 @@ func TestSecretsOfALostKey(t *testing.T) {
 		w.wants(rotation, 200, fmt.Sprintf(`"left":%d`, secretCount), "variables/"+ann,
 			"model_providers/"+s.modelProvider)
 		if strings.Contains(rotation.text, "/A") {
-			t.Errorf("an admin is told the names of a user's variables: %s", rotation.text)
+			t.Errorf("an admin sees the names of a user's variables: %s", rotation.text)
 		}
 
 		w.call("ann", "PUT", "/variables", object{"variables": object{"A": "again", "B": nil}})
@@ -349,9 +349,9 @@ func TestSecretsOfALostKey(t *testing.T) {
 	})
 }
 
-// A database from before keys had ids: its secrets stay readable, another key is
-// noticed, and a rotation gives them ids.
-func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
+// Secrets of older versions, which have no key id, stay readable. Another key is refused,
+// and a rotation adds key ids.
+func TestSecretsWithoutKeyIDs(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
 		first := newWorld(t, withKeys(settings, keyA))
@@ -400,7 +400,7 @@ func TestSecretsFromBeforeKeysHadIDs(t *testing.T) {
 	})
 }
 
-// sealOld encrypts as it was done before keys had ids.
+// sealOld encrypts without a key id, like older versions.
 func sealOld(t *testing.T, key, plain, bound string) []byte {
 	t.Helper()
 	raw, err := base64.StdEncoding.DecodeString(key)
@@ -418,13 +418,13 @@ func sealOld(t *testing.T, key, plain, bound string) []byte {
 	return aead.Seal(nil, nil, []byte(plain), []byte(bound))
 }
 
-// With SQLite, secrets can be kept from the first start on: the key is a file in
-// the data folder. That it is gone, or is another one, is noticed.
-func TestFirstStartMakesAKey(t *testing.T) {
+// With SQLite, the first start creates a key in the data directory. A missing or replaced
+// key file is an error.
+func TestFirstStartCreatesAKey(t *testing.T) {
 	settings := inFolder(t, map[string]any{})
 	file := filepath.Join(settings["data_dir"].(string), "encryption-key")
 	first := newWorld(t, withKeys(settings))
-	first.logged("made an encryption key", "keep a copy", "file="+file)
+	first.logged("created an encryption key", "back up this file", "file="+file)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v, %v", info, err)
 	}
@@ -434,8 +434,8 @@ func TestFirstStartMakesAKey(t *testing.T) {
 	second := newWorld(t, withKeys(settings))
 	second.readSecrets(s)
 	second.halt()
-	if strings.Contains(second.log.String(), "made an encryption key") {
-		t.Error("a second start makes another key")
+	if strings.Contains(second.log.String(), "created an encryption key") {
+		t.Error("a second start created another key")
 	}
 
 	key, err := os.ReadFile(file)
@@ -445,10 +445,10 @@ func TestFirstStartMakesAKey(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, withKeys(settings), "encryption_key is not set, and "+file+" is gone: ", "put back the file")
+	refuses(t, withKeys(settings), "encryption_key is not set, and "+file+" is missing: ", "restore the file")
 	refuses(t, withKeys(settings, keyA), "encryption_key: the secrets in the database were encrypted with another key")
 	if _, err := os.Stat(file); err == nil {
-		t.Error("a start that failed made another key")
+		t.Error("a failed start created another key")
 	}
 	write := func(text string) {
 		t.Helper()
@@ -460,11 +460,11 @@ func TestFirstStartMakesAKey(t *testing.T) {
 	refuses(t, withKeys(settings), file+": the secrets in the database were encrypted with another key")
 	write("")
 	_, err = app.New(t.Context(), load(t, withKeys(settings)), app.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err == nil || !strings.Contains(err.Error(), file+": expected 32 bytes in base64; put back your backup") {
-		t.Errorf("an empty file: %v", err)
+	if err == nil || !strings.Contains(err.Error(), file+": expected 32 bytes in base64; restore this file") {
+		t.Errorf("empty file: %v", err)
 	}
 
-	// A key that is configured later takes over; the file is read until a rotation.
+	// A key that is configured later encrypts; the file is needed until a rotation.
 	write(string(key))
 	third := newWorld(t, withKeys(settings, keyA))
 	third.readSecrets(s)
@@ -478,7 +478,7 @@ func TestFirstStartMakesAKey(t *testing.T) {
 	fourth.readSecrets(s)
 	fourth.halt()
 
-	// Lost for good: the next start makes another one.
+	// After the lost key is forgotten, the next start creates another one.
 	if lost, _ := forget(t, withKeys(settings)); lost != secretCount {
 		t.Errorf("lost %d secrets", lost)
 	}
@@ -487,7 +487,7 @@ func TestFirstStartMakesAKey(t *testing.T) {
 	fifth.wantKeys(file + " writes 1")
 }
 
-// With PostgreSQL, several servers need the same key, so none is made.
+// With PostgreSQL, several servers need the same key, so none is created.
 func TestPostgreSQLNeedsAnEncryptionKey(t *testing.T) {
 	t.Parallel()
 	settings := map[string]any{"database_url": testdb.Postgres(t)}
@@ -498,7 +498,7 @@ func TestPostgreSQLNeedsAnEncryptionKey(t *testing.T) {
 	first.wantKeys()
 	first.halt()
 	if _, err := os.Stat(filepath.Join(settings["data_dir"].(string), "encryption-key")); err == nil {
-		t.Error("it made a key")
+		t.Error("a key was created")
 	}
 	second := newWorld(t, withKeys(settings, keyA))
 	second.call("ann", "PUT", "/variables", object{"variables": object{"A": "1"}})

@@ -28,12 +28,12 @@ func (w *world) reconfigure(endpoints ...any) {
 	w.call("admin", "POST", "/webhooks/reload", nil)
 }
 
-// endpoint returns a configured endpoint as its settings.
+// endpoint returns the settings of a configured endpoint.
 func (w *world) endpoint(i int) object {
 	return w.settings["webhook"].(object)["endpoints"].([]any)[i].(object)
 }
 
-// series returns the metrics that hold a text.
+// series returns the metric series that contain a text.
 func (w *world) series(text string) (found []string) {
 	w.Helper()
 	for line := range strings.Lines(w.request("", "GET", "/metrics", nil, nil).text) {
@@ -44,8 +44,7 @@ func (w *world) series(text string) (found []string) {
 	return found
 }
 
-// A removed endpoint leaves no metric series, not even by attempts that end after
-// its removal.
+// A removed endpoint leaves no metric series, even if attempts end after its removal.
 func TestRemovedEndpointLeavesNoSeries(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		var under atomic.Int64
@@ -61,17 +60,17 @@ func TestRemovedEndpointLeavesNoSeries(t *testing.T) {
 		w.call("ann", "POST", "/contexts", object{})
 		w.waitFor("series", func() bool { return len(w.series(label)) > 20 })
 		w.call("ann", "POST", "/contexts", object{})
-		w.waitFor("a request under way", func() bool { return under.Load() > 1 })
+		w.waitFor("a request in flight", func() bool { return under.Load() > 1 })
 		w.reconfigure(w.endpoint(0))
 		if found := w.series(label); found != nil {
-			t.Errorf("after its removal: %d series, %s", len(found), found[0])
+			t.Errorf("after the removal: %d series, %s", len(found), found[0])
 		}
 		close(release)
 		w.waitFor("the lease is free", func() bool {
 			return strings.Contains(w.call("admin", "GET", "/webhooks/endpoints/leaver", nil).text, `"replica":""`)
 		})
 		if found := w.series(label); found != nil {
-			t.Errorf("after the end of its last request: %d series, %s", len(found), found[0])
+			t.Errorf("after the last request: %d series, %s", len(found), found[0])
 		}
 		w.mark()
 		if w.series(`endpoint="receiver"`) == nil {
@@ -80,8 +79,8 @@ func TestRemovedEndpointLeavesNoSeries(t *testing.T) {
 	})
 }
 
-// A receiver that answers with any status makes few series.
-func TestStatusesAreFewSeries(t *testing.T) {
+// A receiver that answers with many different statuses creates few series.
+func TestManyStatusesCreateFewSeries(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		status := new(atomic.Int64)
 		odd := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -105,11 +104,11 @@ func TestStatusesAreFewSeries(t *testing.T) {
 	})
 }
 
-// A client that hangs up is neither an error of the server nor logged as one.
-func TestClientThatHangsUp(t *testing.T) {
+// A client that disconnects does not count as a server error, and is not logged as one.
+func TestClientDisconnects(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
-		w.user("admin") // its first request makes an event
+		w.user("admin") // the user's first request creates an event
 		w.mark()
 		after := w.call("admin", "GET", "/events", nil).body["next"]
 		w.log.clear()
@@ -136,13 +135,13 @@ func TestClientThatHangsUp(t *testing.T) {
 					response.Body.Close()
 				}
 			}()
-			w.waitFor("it waits", func() bool {
+			w.waitFor("the request waits", func() bool {
 				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`),
 					"") == `tidings_limit_taken{limit="event_streams"} 1`
 			})
 			hangUp()
 			<-done
-			w.waitFor("it is over", func() bool {
+			w.waitFor("the request ends", func() bool {
 				return strings.Join(w.series(`tidings_limit_taken{limit="event_streams"}`),
 					"") == `tidings_limit_taken{limit="event_streams"} 0`
 			})
@@ -151,16 +150,16 @@ func TestClientThatHangsUp(t *testing.T) {
 			return len(w.series(`tidings_http_request_seconds_count{method="GET",route="/api/v1/events"`)) > 1
 		})
 		if found := w.series(`route="/api/v1/events",status="503"`); found != nil {
-			t.Errorf("a client that hung up counts as %s", found[0])
+			t.Errorf("a client that disconnected counts as %s", found[0])
 		}
 		if log := w.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=WARN") {
-			t.Errorf("it is logged:\n%s", log)
+			t.Errorf("a disconnected client was logged:\n%s", log)
 		}
 	})
 }
 
-// A replay that a later version wrote, with patterns that this one can't read, sends
-// nothing and says why.
+// A replay by a later version, with patterns that this version can't read, is canceled
+// with a reason.
 func TestReplayWithUnreadablePatternsIsCanceled(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorldWith(t, settings)

@@ -27,8 +27,8 @@ func places(l config.Limits) rest.Limits {
 	}
 }
 
-// Strangers are requests without credentials that count: more than a client that
-// is set up wrongly makes, and few enough to be nothing to the server.
+// Limits on requests without valid credentials: more than a misconfigured client
+// sends, and too few to burden the server.
 const (
 	strangersPerSecond = 10
 	strangersBurst     = 100
@@ -41,12 +41,12 @@ func rates(l config.Limits) httpapi.Rates {
 			Setting: "limits.requests_per_second and limits.burst",
 		}),
 		Strangers: limit.NewRate(limit.RateOptions{
-			PerSecond: strangersPerSecond, Burst: strangersBurst, Who: "one address, without credentials that count,",
+			PerSecond: strangersPerSecond, Burst: strangersBurst, Who: "one address without valid credentials",
 		}),
 	}
 }
 
-// quotas are what one user may own.
+// quotas returns how much one user may own.
 func quotas(l *config.Limits) resource.Quotas {
 	quota := func(name string, limit int64) resource.Quota {
 		return resource.Quota{Max: limit, Setting: "limits." + name}

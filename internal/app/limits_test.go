@@ -15,8 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Whatever the lists and maps of a body hold, and however many there are, the
-// answer is a problem document of at most 64 KiB, and costs little.
+// Whatever lists and maps a body contains, and however large they are, the answer is a
+// problem document of at most 64 KiB and uses little memory.
 func TestOversizedBodies(t *testing.T) {
 	w := newWorld(t, map[string]any{})
 	document := w.request("", "GET", "/api/v1/openapi.json", nil, nil).body
@@ -42,11 +42,11 @@ func TestOversizedBodies(t *testing.T) {
 		}
 	}
 	if bodies < 60 {
-		t.Errorf("only %d bodies were sent", bodies)
+		t.Errorf("only %d bodies were tested", bodies)
 	}
 }
 
-// refuses fails unless a body is refused shortly, in both senses.
+// refuses fails the test unless a body is refused with a short answer, using little memory.
 func (w *world) refuses(method, path string, body []byte) {
 	w.Helper()
 	var before, after runtime.MemStats
@@ -57,18 +57,18 @@ func (w *world) refuses(method, path string, body []byte) {
 	if a.status != http.StatusUnprocessableEntity || len(a.text) > 64<<10 {
 		w.Errorf("%s: %d, %d bytes: %.300s", name, a.status, len(a.text), a.text)
 	}
-	// Once as it was read, and some for the names of members that are escaped.
+	// The body itself, and some memory for escaped member names.
 	allowed := uint64(len(body) + 24<<20)
 	if testtool.Raced {
 		allowed *= 2
 	}
 	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > allowed {
-		w.Errorf("%s: %d bytes were allocated for a body of %d", name, allocated, len(body))
+		w.Errorf("%s: allocated %d bytes for a body of %d", name, allocated, len(body))
 	}
 }
 
-// oversized returns bodies that are too large or wrong in each place where a
-// schema has a list or a map, and everywhere in what has no schema.
+// oversized returns bodies with invalid or oversized lists and maps, wherever the schema
+// allows one or has no type.
 func oversized(schemas, schema object, limit int) (bodies [][]byte) {
 	var walk func(schema object, prefix, suffix string)
 	walk = func(schema object, prefix, suffix string) {
@@ -108,8 +108,8 @@ func oversized(schemas, schema object, limit int) (bodies [][]byte) {
 	return bodies
 }
 
-// A caller who makes too many requests is told so, and when to go on; what is
-// refused does nothing, and others are not concerned.
+// A caller who makes too many requests gets 429 with Retry-After. Refused requests have no
+// effect, and other callers are not affected.
 func TestRequestRate(t *testing.T) {
 	w := newWorld(t, map[string]any{"limits": object{"requests_per_second": 20, "burst": 10}})
 	begun, made, refused := time.Now(), 0, 0
@@ -136,7 +136,7 @@ func TestRequestRate(t *testing.T) {
 		}
 	}
 	if allowed := 10 + int(20*time.Since(begun).Seconds()) + 1; made < 10 || made > allowed {
-		t.Errorf("%d contexts were made, %d were allowed", made, allowed)
+		t.Errorf("%d contexts were created, want at most %d", made, allowed)
 	}
 	w.wants(w.try("bob", "GET", "/users/me", nil), http.StatusOK)
 	var list answer
@@ -145,17 +145,17 @@ func TestRequestRate(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 	if total := list.body["total_count"]; total != float64(made) {
-		t.Errorf("there are %v contexts, %d were made", total, made)
+		t.Errorf("%v contexts exist, but %d were created", total, made)
 	}
-	for status := 0; status != http.StatusTooManyRequests; { // streams, too
+	for status := 0; status != http.StatusTooManyRequests; { // streams are limited, too
 		response := w.openStream("ann", "")
 		status = response.StatusCode
 		response.Body.Close()
 	}
 }
 
-// Credentials that don't count are limited by address. Whoever has others is not
-// kept out by that.
+// Requests with invalid credentials are limited by address. This does not affect requests
+// with valid ones.
 func TestRateOfStrangers(t *testing.T) {
 	w := newWorld(t, map[string]any{})
 	counts := make(map[int]int)
@@ -175,8 +175,7 @@ func TestRateOfStrangers(t *testing.T) {
 	w.wants(w.try("ann", "GET", "/users/me", nil), http.StatusOK)
 }
 
-// Large bodies take turns, those of one user and those of all; small ones don't
-// wait for them.
+// Large bodies wait for memory, per user and in total. Small ones do not.
 func TestLargeBodiesTakeTurns(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -194,7 +193,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	}
 	w.wants(w.try("bob", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")
 	w.untilTaken("body_memory", 16<<20)
-	bobDone := w.holdBody("bob", -1) // it does not tell its size, and may have 16 MiB
+	bobDone := w.holdBody("bob", -1) // without Content-Length, so 16 MiB are reserved
 	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusServiceUnavailable,
 		"the server is limited to 33554432 bytes")
 	annDone()
@@ -202,8 +201,8 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	w.wants(w.try("newcomer", "POST", "/contexts", large), http.StatusUnprocessableEntity, "metadata.a")
 }
 
-// holdBody begins to send the items of a vector store, and returns once the
-// server reads them; done breaks off, and returns once the server noticed.
+// holdBody starts sending a body, and returns once the server is reading it. done aborts
+// the request, and returns once the server has noticed.
 func (w *world) holdBody(as string, size int64) (done func()) {
 	w.Helper()
 	id := w.call(as, "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}).id()

@@ -13,10 +13,10 @@ import (
 	"testing"
 )
 
-// A page of what operators list has at most limit items, and the next one goes on
-// exactly behind it: also within a block of the history, and between endpoints that
-// parked the same event.
-func TestPagesOfOperators(t *testing.T) {
+// A page of an operator's list has at most limit items, and the next page starts right
+// after it, even within a block of the history and between endpoints that parked the same
+// event.
+func TestPagesOfOperatorLists(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		receiver := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if body, _ := io.ReadAll(r.Body); bytes.Contains(body, []byte(`"event":"context.updated"`)) {
@@ -71,7 +71,7 @@ func TestPagesOfOperators(t *testing.T) {
 					at = "&" + parameter + "=" + url.QueryEscape(strings.Trim(string(text), `"`))
 				}
 				if now := items(w.call("admin", "GET", list+"limit=1000", nil)); !reflect.DeepEqual(now, want) {
-					limit-- // it changed meanwhile: once more
+					limit-- // the list changed meanwhile: retry
 				} else if !reflect.DeepEqual(got, want) {
 					t.Errorf("%slimit=%d: %d items\n%v\nwant %d\n%v", list, limit, len(got), got, len(want), want)
 				}

@@ -15,11 +15,11 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// serveFile makes this test binary a server: a process of its own that can be
+// serveFile makes the test binary run a server, as a separate process that can be
 // killed.
 const serveFile = "TIDINGS_TEST_SERVE"
 
-// serveRelay makes it a relay.
+// serveRelay makes the server a relay.
 const serveRelay = "TIDINGS_TEST_RELAY"
 
 func TestMain(m *testing.M) {
@@ -58,7 +58,7 @@ func serve(file string) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
 		for range hangups {
-			_, _ = server.Reload(ctx) // it logs what was wrong
+			_, _ = server.Reload(ctx) // logs its errors
 		}
 	}()
 	return server.Run(ctx)

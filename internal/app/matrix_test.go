@@ -20,28 +20,28 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// matrixFile says what each kind of caller is answered to each operation.
+// matrixFile lists the status of each operation for each kind of caller.
 const matrixFile = "testdata/matrix.txt"
 
-const matrixHead = `# What each kind of caller is answered to a valid request for each operation.
-# Resources that are private (contexts, files, vector stores, connectors, feedback)
-# belong to the user "owner"; providers and builds to a developer.
+const matrixHead = `# The status of a valid request for each operation, by kind of caller.
+# Private resources (contexts, files, vector stores, connectors, feedback) belong to
+# the user "owner"; providers and builds belong to a developer.
 #
-# nobody     no token               developer  owns all that the request names
-# badtoken   a token nobody has     otherdev   owns none of it
-# owner      owns what is private   admin      owns none of it
-# user       owns nothing           demoted    owns all, was a developer and is now a user
-# promoted   a user whose account became admin; the token still allows a user only
-# deleted    their account and all that was in it is gone; the token makes a new one
+# nobody     has no token             developer  owns all resources in the request
+# badtoken   has an unknown token     otherdev   owns none of them
+# owner      owns private resources   admin      owns none of them
+# user       owns nothing             demoted    owns all; was a developer, is now a user
+# promoted   a user whose account became admin; the token is still limited to user
+# deleted    the account and everything in it was deleted; the token creates a new one
 # reader     owns nothing; the token is for receivers, which read everything
 #
-# A new operation gets its row by: go test ./internal/app -run TestMatrix -update
+# To add rows for new operations: go test ./internal/app -run TestMatrix -update
 `
 
 // column is a kind of caller.
 type column struct {
 	name, as string
-	// private and developer own what the requests name.
+	// private and developer own the resources in the requests.
 	private, developer string
 }
 
@@ -59,16 +59,16 @@ var columns = []column{
 	{"reader", "reader", "ann", "developer"},
 }
 
-// undocumented are the paths that the OpenAPI document does not have.
+// undocumented are paths that are missing from the OpenAPI document.
 var undocumented = []string{
 	"/healthz", "/healthcheck", "/readyz", "/metrics", "/api/v1/docs",
 	"/api/v1/openapi.json", "/api/v1/nowhere",
 }
 
-// streamOfEvents is the operation readEvents for those who accept a stream.
+// streamOfEvents is the operation readEvents for clients that accept a stream.
 const streamOfEvents = "stream"
 
-// matrix is the rows of [matrixFile]: statuses by operation and column.
+// matrix holds the rows of [matrixFile]: statuses by operation and column.
 type matrix map[string]map[string]int
 
 func readMatrix(t *testing.T) matrix {
@@ -123,8 +123,8 @@ func (m matrix) write(t *testing.T, order []string) {
 	}
 }
 
-// TestMatrix makes a valid request for every operation as every kind of caller.
-// What is denied writes nothing and fires no event.
+// TestMatrix makes a valid request for every operation as every kind of caller. Denied
+// requests write nothing and create no events.
 func TestMatrix(t *testing.T) {
 	if *update {
 		w := newMatrix(t, map[string]any{})
@@ -170,8 +170,8 @@ func TestMatrix(t *testing.T) {
 	})
 }
 
-// clientFrom has an address of its own: requests without credentials that count are
-// limited by address.
+// clientFrom returns a client with its own address, since requests without valid
+// credentials are limited by address.
 func clientFrom(t *testing.T, address string) *http.Client {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	transport := &http.Transport{DialContext: dialer.DialContext}
@@ -179,7 +179,7 @@ func clientFrom(t *testing.T, address string) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// matrixWorld is a world whose database the test looks into.
+// matrixWorld is a world with access to its database.
 type matrixWorld struct {
 	*world
 	db *sql.DB
@@ -194,7 +194,7 @@ func newMatrix(t *testing.T, settings map[string]any) *matrixWorld {
 	return w
 }
 
-// operations are those of the OpenAPI document and the others.
+// operations returns the operations of the OpenAPI document and undocumented ones.
 func (w *matrixWorld) operations() []call {
 	w.Helper()
 	list := w.calls()
@@ -205,8 +205,8 @@ func (w *matrixWorld) operations() []call {
 	return list
 }
 
-// column compares the answers to one kind of caller with a column of the table:
-// first what is denied, then what is allowed, which changes what it meets.
+// column compares the answers to one kind of caller with a column of the matrix. It
+// makes the denied requests first, because allowed ones change the resources.
 func (w *matrixWorld) column(column column, want matrix) {
 	w.Helper()
 	p := w.enter(column)
@@ -238,7 +238,7 @@ func (w *matrixWorld) column(column column, want matrix) {
 	}
 }
 
-// rows is all that the tables of resources hold, a line each.
+// rows returns all rows of the tables of resources.
 func (w *matrixWorld) rows() (lines []string) {
 	w.Helper()
 	ctx := w.Context()
@@ -251,7 +251,7 @@ func (w *matrixWorld) rows() (lines []string) {
 		w.Fatal(err)
 	}
 	for _, name := range names {
-		if strings.Contains(name, "tidings_") { // the log and its bookkeeping; webhooks tell of it
+		if strings.Contains(name, "tidings_") { // the log's tables; webhooks show their changes
 			continue
 		}
 		rows, err := w.db.QueryContext(ctx, "SELECT * FROM "+name)
@@ -310,7 +310,7 @@ type player struct {
 	victim, self *owned
 }
 
-// enter brings a kind of caller about.
+// enter prepares a kind of caller.
 func (w *matrixWorld) enter(column column) *player {
 	w.Helper()
 	p := &player{matrixWorld: w, column: column}
@@ -349,13 +349,13 @@ func (w *matrixWorld) role(user, role string) {
 	w.call("admin", "PATCH", "/users/"+w.user(user), object{"role": role})
 }
 
-// ids are what a request needs: in its path and query something of the victim's,
-// in its body something of the caller's own.
+// ids returns the ids for a request: the victim's in its path and query, the caller's
+// own in its body.
 func (p *player) ids(c call) map[slot]string {
 	p.Helper()
 	ids := make(map[slot]string)
 	missing := slices.ContainsFunc(c.slots, func(s slot) bool { return s.in == "path" && p.victim.ids[s.kind] == "" })
-	if p.name == "demoted" && missing { // only a developer can make what they own
+	if p.name == "demoted" && missing { // only a developer can create these resources
 		p.role("demoted", "developer")
 		defer p.role("demoted", "user")
 	}
@@ -386,7 +386,7 @@ func (p *player) request(c call) answer {
 	return a
 }
 
-// stream asks for a stream of events and hangs up.
+// stream opens a stream of events and closes it.
 func (p *player) stream() answer {
 	p.Helper()
 	response := p.openStream(p.as, "")

@@ -16,8 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// metrics is what Prometheus sees of the server, besides what [operator.Collector] has.
-// Labels are routes and limits, so the number of series is bounded.
+// metrics holds the server's metrics, besides those of [operator.Collector]. Labels are
+// routes and limits, so the number of series is bounded.
 type metrics struct {
 	registry *prometheus.Registry
 	reloads  *prometheus.CounterVec
@@ -33,10 +33,10 @@ func newMetrics() *metrics {
 		}, []string{"result"}),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tidings_config_last_reload_success",
-			Help: "1 if the last reload was taken, 0 if the configuration was bad and the one before stays.",
+			Help: "1 if the last reload succeeded, 0 if the configuration was invalid and the previous one stays in force.",
 		}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "tidings_http_request_seconds", Help: "Time to answer a request.", Buckets: prometheus.DefBuckets,
+			Name: "tidings_http_request_seconds", Help: "Time to respond to a request.", Buckets: prometheus.DefBuckets,
 		}, []string{"method", "route", "status"}),
 	}
 	m.reload.Set(1)
@@ -48,11 +48,11 @@ func newMetrics() *metrics {
 	return m
 }
 
-// readyCollector says whether the server is ready when Prometheus asks.
+// readyCollector reports whether the server is ready at the time of a scrape.
 type readyCollector struct{ usable func(context.Context) error }
 
 var databaseUp = prometheus.NewDesc("tidings_database_up",
-	"1 if the database can serve requests and number events, as in /readyz. What can't be read from it is not shown.",
+	"1 if the database can serve requests and number events, as in /readyz. Metrics that it can't supply are omitted.",
 	nil, nil)
 
 const collectTime = 5 * time.Second
@@ -71,10 +71,10 @@ func (c readyCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(databaseUp, prometheus.GaugeValue, up)
 }
 
-// watchLimits adds what requests hold, and how many come too often.
+// watchLimits registers the usage of limits, and the refused requests.
 func (m *metrics) watchLimits(l rest.Limits, r httpapi.Rates) {
 	const refusedName, refusedHelp = "tidings_limit_refused_total",
-		"Requests that were refused because a limit was reached."
+		"Requests refused because a limit was reached."
 	for name, rate := range map[string]*limit.Rate{"requests_per_second": r.Callers, "unauthenticated": r.Strangers} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: refusedName, Help: refusedHelp, ConstLabels: prometheus.Labels{"limit": name},
@@ -86,7 +86,7 @@ func (m *metrics) watchLimits(l rest.Limits, r httpapi.Rates) {
 	} {
 		labels := prometheus.Labels{"limit": name}
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "tidings_limit_taken", Help: "Places that requests hold, by the setting that limits them.",
+			Name: "tidings_limit_taken", Help: "Places held by requests, by the setting that limits them.",
 			ConstLabels: labels,
 		}, func() float64 { taken, _ := places.Usage(); return float64(taken) }),
 			prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -95,12 +95,11 @@ func (m *metrics) watchLimits(l rest.Limits, r httpapi.Rates) {
 	}
 }
 
-// scrapes is how many requests for metrics are answered at once: each asks the
-// database.
+// scrapes limits concurrent requests for metrics, since each queries the database.
 const scrapes = 4
 
-// handler serves what there is: that the database is away is a metric, and no
-// reason to have none.
+// handler serves the available metrics, even if the database is unavailable, which is
+// itself a metric.
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError,
@@ -108,8 +107,8 @@ func (m *metrics) handler() http.Handler {
 	})
 }
 
-func (m *metrics) reloaded(taken bool) {
-	if taken {
+func (m *metrics) reloaded(ok bool) {
+	if ok {
 		m.reloads.WithLabelValues("success").Inc()
 		m.reload.Set(1)
 		return
@@ -118,7 +117,7 @@ func (m *metrics) reloaded(taken bool) {
 	m.reload.Set(0)
 }
 
-// observe times requests, by route: a label for every path would never end.
+// observe times requests by route. Labels by path would be unbounded.
 func (m *metrics) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
@@ -147,7 +146,7 @@ type statusWriter struct {
 	status int
 }
 
-// WriteHeader notes the status.
+// WriteHeader records the status.
 func (w *statusWriter) WriteHeader(status int) {
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)

@@ -10,10 +10,9 @@ import (
 	"testing"
 )
 
-// However often models are matched, each model provider is asked for its list
-// once; a change of the model provider, and an admin who sets a default, see what
-// there is now.
-func TestModelListsAreKept(t *testing.T) {
+// Model lists are cached: each model provider is asked once, however often models are
+// matched. A change of the model provider, and setting a default, refresh the list.
+func TestModelListsAreCached(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
 		var lists atomic.Int64
@@ -21,7 +20,7 @@ func TestModelListsAreKept(t *testing.T) {
 		name.Store("first")
 		entered, release := make(chan struct{}, 100), make(chan struct{})
 		upstream := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if lists.Add(1) > 5 && strings.HasPrefix(r.URL.Path, "/0/") { // once it was created
+			if lists.Add(1) > 5 && strings.HasPrefix(r.URL.Path, "/0/") { // after the model providers were created
 				entered <- struct{}{}
 				<-release
 			}
@@ -42,11 +41,11 @@ func TestModelListsAreKept(t *testing.T) {
 		for range 20 {
 			wg.Go(func() { w.wants(match(), http.StatusOK, `"openai:first"`) })
 		}
-		<-entered // one asks, the others wait for its answer
+		<-entered // one call fetches the list, the others wait for it
 		close(release)
 		wg.Wait()
-		if n := lists.Load() - 5; n != 5 && n != 10 { // the job that checks them may ask, too
-			t.Errorf("20 calls asked 5 model providers %d times, want 5", n)
+		if n := lists.Load() - 5; n != 5 && n != 10 { // the periodic check may fetch them, too
+			t.Errorf("20 calls fetched the lists of 5 model providers %d times, want 5", n)
 		}
 		name.Store("second")
 		w.wants(match(), http.StatusOK, "first")
@@ -65,8 +64,8 @@ func TestModelListsAreKept(t *testing.T) {
 	})
 }
 
-// Matching many models with many suggestions takes a place of scans, which one user's
-// requests can't take all of, and others' requests go on.
+// Matching many models with many suggestions takes a place of scans. One user can't take
+// all of them, so other users' requests still run.
 func TestMatchingTakesAPlace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, map[string]any{"limits": object{"scans": 2, "user_scans": 1}})
@@ -107,6 +106,6 @@ func TestMatchingTakesAPlace(t *testing.T) {
 		}
 	}
 	if most != 1 {
-		t.Errorf("%d places were taken at most, want 1", most)
+		t.Errorf("at most %d places were taken, want 1", most)
 	}
 }

@@ -12,27 +12,27 @@ import (
 	"github.com/google/uuid"
 )
 
-// What tests that go through all operations of the OpenAPI document share.
+// Helpers for tests of all operations of the OpenAPI document.
 
-// slot is a place of a request that takes the id of a resource.
+// slot is a place in a request that takes a resource's id.
 type slot struct {
 	in   string // path, query or body
 	name string
-	kind string // of the resource that it names
+	kind string // of resource
 }
 
-// call is an operation of the OpenAPI document, with the places for ids.
+// call is an operation of the OpenAPI document, with its slots for ids.
 type call struct {
 	method, path, id string
 	multipart        bool
 	slots            []slot
 	parameters       []parameter
-	body             *schema // nil if it takes none
+	body             *schema // nil if the operation takes no body
 	responses        map[string]response
 }
 
-// kinds are the types behind path parameters, by the path's first segment, and
-// behind other parameters and members, by name.
+// The kinds of resources that ids refer to: of path parameters, by the path's first
+// segment; of other parameters and members, by name.
 var (
 	pathKinds = map[string]string{
 		"connectors": "connector", "contexts": "context", "files": "file", "model_providers": "model_provider",
@@ -44,11 +44,11 @@ var (
 		"document_id": "document",
 		"location":    "location", "name": "endpoint", "event": "event",
 	}
-	// External ids name nothing that Tidings keeps.
+	// External ids refer to nothing in Tidings.
 	external = map[string]bool{"task_id": true}
 )
 
-// schema is what a part of a request looks like.
+// schema is a JSON schema of a part of a request.
 type schema struct {
 	Ref                  string `json:"$ref"`
 	Type                 any    // a name, or a list of names
@@ -72,7 +72,7 @@ type parameter struct {
 	Schema   *schema
 }
 
-// response is what an operation may answer: a media type each.
+// response is a response of an operation, by media type.
 type response struct{ Content map[string]any }
 
 // document is the OpenAPI document of a running server.
@@ -106,9 +106,8 @@ func (w *world) document() *document {
 	return d
 }
 
-// calls reads all operations out of the OpenAPI document, in the order of their
-// paths. An id or a body that the tests do not know fails, so that no new route is
-// forgotten.
+// calls returns all operations of the OpenAPI document, sorted by path. It fails the test
+// for unknown ids and bodies, so that no new route is forgotten.
 func (w *world) calls() (list []call) {
 	w.Helper()
 	d := w.document()
@@ -159,7 +158,7 @@ func (w *world) calls() (list []call) {
 	return list
 }
 
-// bodies are valid bodies of the operations that have one, without ids.
+// bodies are valid bodies of operations, without ids.
 var bodies = map[string]func(w *world) any{
 	"addHistory":          func(*world) any { return message("hello") },
 	"addVectorStoreItems": func(*world) any { return []any{} },
@@ -199,8 +198,8 @@ var bodies = map[string]func(w *world) any{
 func (w *world) ask(as string, c call, ids map[slot]string, header ...string) answer {
 	w.Helper()
 	path, query, body := c.path, []string{}, any(nil)
-	if make, ok := bodies[c.id]; ok {
-		body = make(w)
+	if newBody, ok := bodies[c.id]; ok {
+		body = newBody(w)
 	}
 	for _, s := range c.slots {
 		switch s.in {
@@ -234,14 +233,13 @@ func (w *world) ask(as string, c call, ids map[slot]string, header ...string) an
 	return w.request(as, c.method, "/api/v1"+path, &b, map[string]string{"Content-Type": form.FormDataContentType()})
 }
 
-// owned makes resources that belong to somebody, one of each kind, when first
-// asked for.
+// owned creates a user's resources on demand, one of each kind.
 type owned struct {
 	*world
 	who, developer string
 	ids            map[string]string
-	// silent is an endpoint that never answers, so that replays to it do not end;
-	// empty where the world has none.
+	// silent is an endpoint that never answers, so that replays to it do not end; it
+	// may be empty.
 	silent string
 }
 

@@ -15,10 +15,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// until waits until a request is answered as it should be.
+// until repeats a request until its answer is as wanted.
 func (w *world) until(as, method, path string, body any, want func(answer) bool) answer {
 	w.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for {
 		a := w.try(as, method, path, body)
 		if want(a) {
@@ -42,7 +42,7 @@ func has(texts ...string) func(answer) bool {
 	}
 }
 
-// What an operator sees and does, on both databases.
+// TestOperator tests what operators see and do.
 func TestOperator(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		status := new(atomic.Int64)
@@ -55,7 +55,7 @@ func TestOperator(t *testing.T) {
 			answer := int(status.Load())
 			if body, _ := io.ReadAll(r.Body); answer == http.StatusBadRequest &&
 				bytes.Contains(body, []byte(`"event":"context.created"`)) {
-				answer = http.StatusNoContent // what is refused is an event, not all of them
+				answer = http.StatusNoContent // not all events are refused
 			}
 			rw.WriteHeader(answer)
 			fmt.Fprint(rw, "said")
@@ -78,7 +78,7 @@ func TestOperator(t *testing.T) {
 		}
 		w.wants(w.try("admin", "GET", "/webhooks/endpoints/crm", nil), 404, `did you mean \"crm/eu\"?`)
 
-		// One that fails is parked, with those that wait behind it.
+		// A failed event is parked, with those that wait behind it.
 		status.Store(http.StatusBadRequest)
 		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "1"}})
 		w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": "2"}})
@@ -98,7 +98,7 @@ func TestOperator(t *testing.T) {
 			fmt.Sprintf("it waits behind the event at position %v of the same resource", event["sequence"]))
 		w.wants(w.try("admin", "GET", "/webhooks/events/nonsense", nil), 404, "holds no event")
 
-		// Paused, tried all the same, and resumed.
+		// A paused endpoint can be tested, and resumed.
 		w.wants(w.call("admin", "POST", crm+"/pause", nil), 200, `"state":"disabled"`, `"reason":"paused"`)
 		other := w.call("ann", "POST", "/contexts", object{}).id()
 		w.wants(w.call("admin", "POST", crm+"/test", nil), 200, `"outcome":"refused"`, `"reason":"http_400"`)
@@ -112,7 +112,7 @@ func TestOperator(t *testing.T) {
 		w.wants(w.call("admin", "POST", crm+"/resume", nil), 200, `"configured":true`)
 		w.until("admin", "GET", "/webhooks/attempts?endpoint=crm/eu&resource="+other, nil, has(`"outcome":"delivered"`))
 
-		// 410 disables; resume is not the word for it, enable is.
+		// 410 disables the endpoint; enable, not resume, re-enables it.
 		status.Store(http.StatusGone)
 		w.call("ann", "POST", "/contexts", object{})
 		w.until("admin", "GET", crm, nil, has(`"state":"disabled"`, `"reason":"http_410"`))
@@ -121,7 +121,7 @@ func TestOperator(t *testing.T) {
 		w.call("admin", "POST", crm+"/enable", nil)
 		w.until("admin", "GET", crm, nil, func(a answer) bool { return a.body["lag_events"] == a.body["parked"] })
 
-		// Sent again: one, then a range; the parked one is due in an hour.
+		// Replays of one event, then of a range; the parked event is due in an hour.
 		one := w.call("admin", "POST", "/webhooks/replays",
 			object{"endpoint": "crm/eu", "event": fmt.Sprint(event["sequence"])})
 		w.until("admin", "GET", "/webhooks/replays/"+one.id(), nil, has(`"state":"done"`, `"delivered":1`))
@@ -132,7 +132,7 @@ func TestOperator(t *testing.T) {
 			})
 		done := w.until("admin", "GET", "/webhooks/replays/"+all.id(), nil, has(`"state":"done"`, `"failed":0`))
 		if n := done.body["delivered"].(float64) + 1; int64(n) != again.Load() || n < 4 {
-			t.Errorf("%v delivered, %d were marked as sent again", n, again.Load())
+			t.Errorf("%v delivered, %d were marked as replays", n, again.Load())
 		}
 		w.wants(w.try("admin", "POST", "/webhooks/replays/"+all.id()+"/cancel", nil), 409, "done already")
 		future, past := time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
@@ -179,8 +179,7 @@ func TestOperator(t *testing.T) {
 	})
 }
 
-// What a receiver missed it reads from the feed; everybody is told what they may
-// know.
+// Receivers read missed events from the feed, which shows callers only what they may see.
 func TestFeed(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
@@ -193,13 +192,13 @@ func TestFeed(t *testing.T) {
 		all := feed("admin", "")
 		for _, id := range []string{ann, annContext, bobContext, provider} {
 			if !strings.Contains(all.text, id) {
-				t.Errorf("an admin is not told of %s", id)
+				t.Errorf("an admin does not see %s", id)
 			}
 		}
 		own := feed("ann", "")
 		for id, want := range map[string]bool{ann: true, annContext: true, provider: true, bobContext: false} {
 			if strings.Contains(own.text, `"resource_id":"`+id) != want {
-				t.Errorf("ann is told of %s: %v, want %v", id, !want, want)
+				t.Errorf("ann sees %s: %v, want %v", id, !want, want)
 			}
 		}
 		some := feed("admin", "?types=provider.*&limit=1")
@@ -214,12 +213,12 @@ func TestFeed(t *testing.T) {
 				"at most 60s")
 		}
 
-		// It waits, and is told at once.
+		// A waiting request gets the event at once.
 		next := all.body["next"]
 		waited := make(chan answer, 1)
 		begun := time.Now()
 		go func() { waited <- feed("ann", fmt.Sprintf("?after=%s&types=context.*&wait=30s", next)) }()
-		w.call("bob", "POST", "/contexts", object{}) // not for ann
+		w.call("bob", "POST", "/contexts", object{}) // ann may not see it
 		mine := w.call("ann", "POST", "/contexts", object{}).id()
 		w.wants(<-waited, 200, mine)
 		if took := time.Since(begun); took > testtool.Allow(10*time.Second) {
@@ -233,8 +232,7 @@ func TestFeed(t *testing.T) {
 	})
 }
 
-// The feed as server-sent events ends when the server stops, and goes on where
-// it was.
+// The feed as server-sent events ends when the server stops, and can be resumed.
 func TestFeedStream(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
@@ -283,35 +281,35 @@ func TestFeedStream(t *testing.T) {
 		third := w.call("ann", "POST", "/contexts", object{}).id()
 		stream = open("Last-Event-ID", id)
 		if got := until(third); strings.Contains(got, second) {
-			t.Errorf("after position %s comes what was told before:\n%s", id, got)
+			t.Errorf("earlier events were sent after position %s:\n%s", id, got)
 		}
 		stopped := make(chan error, 1)
 		begun := time.Now()
 		go func() { stopped <- w.stop() }()
 		if err := <-stopped; err != nil || time.Since(begun) > testtool.Allow(4*time.Second) {
-			t.Errorf("stopping took %v, %v", time.Since(begun), err)
+			t.Errorf("shutdown took %v, %v", time.Since(begun), err)
 		}
 	})
 }
 
-// Events expire; a cursor that is older is told where to start again.
+// A cursor before expired events is refused with a new one.
 func TestExpiredEvents(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["webhook"] = object{"retention": "1s", "history_retention": "1s", "endpoints": []any{}}
 		w := newWorld(t, settings)
 		w.call("ann", "POST", "/contexts", object{})
 		var gone answer
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(testTimeout)
 		for gone.status != http.StatusGone {
 			w.call("ann", "POST", "/contexts", object{})
 			if gone = w.try("ann", "GET", "/events?after=0", nil); time.Now().After(deadline) {
-				t.Fatalf("after=0 is answered %d %s", gone.status, gone.text)
+				t.Fatalf("after=0: %d %s", gone.status, gone.text)
 			}
 			<-time.After(100 * time.Millisecond)
 		}
 		after := fmt.Sprint(gone.body["after"])
 		if strings.HasPrefix(after, "0") {
-			t.Fatalf("start again after %s", after)
+			t.Fatalf("new cursor %s", after)
 		}
 		w.until("ann", "GET", "/events?after="+after, nil, func(a answer) bool {
 			return a.status == http.StatusOK || a.status == http.StatusGone // more may have expired

@@ -10,11 +10,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// pageLimit is how large a page may be, with what is around its items.
+// pageLimit is the maximum size of a page, including what surrounds its items.
 const pageLimit = 1<<20 + 4096
 
-// Lists of large items have pages that are bounded in bytes, and walking over them
-// shows each item once, in order.
+// Pages of large items are bounded in bytes, and paging returns each item once, in order.
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -28,7 +27,7 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 		}{
 			{"/contexts/" + context + "/history", func(n int) string {
 				text := large
-				if n == 3 { // almost a page of its own
+				if n == 3 { // fills almost a whole page
 					text = strings.Repeat("y", 1<<20-300)
 				}
 				return w.call("ann", "POST", "/contexts/"+context+"/history", message(text)).id()
@@ -93,8 +92,8 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	})
 }
 
-// The documents of a vector store come in pages, and what a search finds is cut
-// after a page of the nearest.
+// The documents of a vector store are paged, and the results of a search are limited to
+// one page of the nearest.
 func TestPagesOfVectorStores(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {

@@ -11,8 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// An endpoint with very many parked events that is loaded again, and made due, keeps no
-// API write waiting for long.
+// Loading an endpoint with very many parked events does not delay API writes for long.
 func TestWritesWhileParkedEventsAreLoaded(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -44,14 +43,14 @@ func TestWritesWhileParkedEventsAreLoaded(t *testing.T) {
 	go func() {
 		defer close(reloaded)
 		endpoints := w.settings["webhook"].(map[string]any)["endpoints"].([]any)
-		endpoints[len(endpoints)-1].(object)["headers"] = object{"X-Other": "1"} // its consumer begins anew
+		endpoints[len(endpoints)-1].(object)["headers"] = object{"X-Other": "1"} // restarts its consumer
 		w.configure()
 		w.call("admin", "POST", "/webhooks/reload", nil)
 	}()
 	go func() {
 		defer close(done)
 		<-reloaded
-		// Loading takes some time after the reload.
+		// Loading goes on for some time after the reload.
 		<-time.After(3 * time.Second)
 	}()
 	var most time.Duration

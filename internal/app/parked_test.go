@@ -13,8 +13,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// moody is a receiver that refuses updates while told to, and says why in words that
-// hold the credentials it got.
+// moody returns a receiver that refuses updates while refuses is set. Its answers contain
+// the credentials that it received.
 func moody(t *testing.T) (url string, refuses *atomic.Bool, got func() int) {
 	refuses = new(atomic.Bool)
 	refuses.Store(true)
@@ -36,8 +36,8 @@ func moody(t *testing.T) (url string, refuses *atomic.Bool, got func() int) {
 	return s.URL, refuses, func() int { return int(accepted.Load()) }
 }
 
-// What is parked says why, and is retried or discarded by an operator.
-func TestParkedRetriedAndDiscarded(t *testing.T) {
+// Parked events show the reason, and operators retry or discard them.
+func TestRetryAndDiscardParkedEvents(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		url, refuses, got := moody(t)
 		w := newWorldWith(t, settings, object{
@@ -60,9 +60,9 @@ func TestParkedRetriedAndDiscarded(t *testing.T) {
 		if len(rows) != 3 {
 			t.Fatalf("%d failed, want 3: %v", len(rows), rows)
 		}
-		said, _ := rows[0]["response"].(string)
-		if !strings.HasPrefix(said, "no tenant  [31m for <secret>!!!") || len([]rune(said)) > 200 {
-			t.Errorf("the answer is shown as %q", said)
+		shown, _ := rows[0]["response"].(string)
+		if !strings.HasPrefix(shown, "no tenant  [31m for <secret>!!!") || len([]rune(shown)) > 200 {
+			t.Errorf("the answer is shown as %q", shown)
 		}
 		w.logged("delivery failed", "webhook_id="+rows[0]["id"].(string), fmt.Sprintf("position=%v", rows[0]["sequence"]),
 			"resource=context/"+ids[0], `answer="no tenant`)
@@ -74,11 +74,11 @@ func TestParkedRetriedAndDiscarded(t *testing.T) {
 		}
 		if log, all := w.log.String(), w.call("admin", "GET", "/webhooks/attempts?limit=1000", nil).text; strings.Contains(
 			log+all, "hidden-key") || strings.Contains(all, "thanks") {
-			t.Error("a secret is shown, or the answer to what was delivered")
+			t.Error("a secret or the answer to a delivered event is shown")
 		}
 		waits := items(list("&resource=" + ids[0]))[1]
 		if waits["behind"] != rows[0]["sequence"] {
-			t.Errorf("it waits for %v, want %v: %v", waits["behind"], rows[0]["sequence"], waits)
+			t.Errorf("the event waits for %v, want %v: %v", waits["behind"], rows[0]["sequence"], waits)
 		}
 		w.wants(w.call("admin", "GET", "/webhooks/parked/groups", nil), 200, `"reason":"http_422"`, `"count":3,"dead":0`)
 		w.until("admin", "GET", path, nil, has(`"oldest_undelivered":{"position":`, `"last_answer":{"at":`,
@@ -94,13 +94,13 @@ func TestParkedRetriedAndDiscarded(t *testing.T) {
 		w.wants(act("retry", object{"types": []any{""}}), 422, "types")
 		w.wants(act("retry", object{"event": "99999"}), 404, "no parked event 99999")
 
-		// What waits behind a discarded event follows.
+		// Events behind a discarded event are delivered.
 		w.wants(act("discard", object{"event": rows[0]["id"], "comment": "sent by hand"}), 200, `"count":1`)
 		refuses.Store(false)
 		explained := fmt.Sprintf("/webhooks/events/%v", rows[0]["sequence"])
 		w.until("admin", "GET", explained, nil, has(`"fate":"discarded"`, "sent by hand"))
 		w.shows(path, `"parked":4,`)
-		// A resource of which nothing is parked any more goes on.
+		// A resource without parked events is no longer blocked.
 		w.wants(act("discard", object{"resource": "context/" + ids[1], "comment": "obsolete"}), 200, `"count":2`)
 		w.shows(path, `"parked":2,`)
 		w.call("ann", "PUT", "/contexts/"+ids[1], object{"metadata": object{"n": "more"}})
@@ -118,8 +118,8 @@ func TestParkedRetriedAndDiscarded(t *testing.T) {
 	})
 }
 
-// A dead letter that is retried is parked again, and delivered.
-func TestDeadLettersRetried(t *testing.T) {
+// A retried dead letter is parked again, and then delivered.
+func TestRetryDeadLetters(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		url, refuses, got := moody(t)
 		w := newWorldWith(t, settings, object{
@@ -147,7 +147,7 @@ func TestDeadLettersRetried(t *testing.T) {
 	})
 }
 
-// A replay of what was missed sends what was never delivered, and nothing else.
+// A replay of missed events sends only events that were never delivered.
 func TestReplayMissed(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		url, refuses, got := moody(t)
@@ -176,8 +176,8 @@ func TestReplayMissed(t *testing.T) {
 	})
 }
 
-// However many events are refused, the log stays short.
-func TestRefusalsFillNoLog(t *testing.T) {
+// The log stays short, however many events are refused.
+func TestRefusalsDoNotFloodTheLog(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		var accepted atomic.Int64

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Behind PgBouncer everything works: with sessions as without a pooler, without
-// them with poll_only. Nothing that the database sets for its sessions matters.
+// Everything works behind PgBouncer: in session mode, and in transaction mode with
+// poll_only. The database's session defaults do not matter.
 func TestPgBouncer(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -40,8 +40,8 @@ func TestPgBouncer(t *testing.T) {
 	}
 }
 
-// What does not fit a database is said at start, with the setting that helps.
-func TestDatabaseThatDoesNotFit(t *testing.T) {
+// Startup reports settings that do not suit the database, and how to change them.
+func TestUnsuitableDatabase(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name     string
@@ -71,7 +71,7 @@ func TestDatabaseThatDoesNotFit(t *testing.T) {
 		{"a parameter that the role may not reset", func(t *testing.T) string {
 			return ordinaryRole(t, testdb.WithDefaults(t, map[string]string{"session_replication_role": "replica"}))
 		}, "ALTER DATABASE … RESET session_replication_role", false},
-		{"a schema without rights", func(t *testing.T) string {
+		{"a schema without privileges", func(t *testing.T) string {
 			url := testdb.Postgres(t)
 			sqlExec(t, url, "CREATE SCHEMA tidings")
 			return ordinaryRole(t, url)
@@ -99,7 +99,7 @@ func TestDatabaseThatDoesNotFit(t *testing.T) {
 			}
 			server, err := app.New(context.Background(), cfg, app.Options{Logger: slog.New(slog.DiscardHandler)})
 			if err == nil {
-				t.Fatal("it starts", server.Close())
+				t.Fatal("the server started", server.Close())
 			}
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error = %v; want %q in it", err, test.want)
@@ -108,7 +108,7 @@ func TestDatabaseThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// A start that waits says so, and in the end what to do.
+// Startup logs that it is waiting, and finally fails with advice.
 func TestPoolerWithoutFreeConnections(t *testing.T) {
 	t.Parallel()
 	url := testdb.PgBouncer(t, testdb.Postgres(t), "session", "default_pool_size = 1", "query_wait_timeout = 6")
@@ -122,7 +122,7 @@ func TestPoolerWithoutFreeConnections(t *testing.T) {
 	log := new(syncBuffer)
 	server, err := app.New(t.Context(), cfg, app.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	if err == nil {
-		t.Fatal("it starts", server.Close())
+		t.Fatal("the server started", server.Close())
 	}
 	if want := "raise its default_pool_size, or lower database.max_connections here"; !strings.Contains(err.Error(),
 		want) {

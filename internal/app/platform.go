@@ -16,8 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/resource"
 )
 
-// platform is what the ten resource types need beyond the log and the outbox. A server
-// without them has none.
+// platform is what the ten resource types need besides the log and the outbox. A relay
+// has none.
 type platform struct {
 	resources *resource.Resources
 	remote    *remote.Client
@@ -40,8 +40,8 @@ func (a *App) openPlatform(ctx context.Context, cfg *config.Config) (*platform, 
 		Scheme: "https",
 		Host:   "example.com",
 	}}); proxy != nil && err == nil {
-		a.logger.Warn("agents, MCP servers and model providers are reached directly, not through the proxy of the " +
-			"environment, which could reach addresses that users must not")
+		a.logger.Warn("agents, MCP servers and model providers are connected to directly; the proxy in the " +
+			"environment is not used, because it could reach addresses that users must not")
 	}
 	var presets []resource.Preset
 	for _, p := range cfg.Connectors.Presets {

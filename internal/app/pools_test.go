@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// openDB opens a database, to look at it from outside.
+// openDB opens a database for inspection.
 func openDB(t *testing.T, url string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
@@ -25,11 +25,11 @@ func openDB(t *testing.T, url string) *sql.DB {
 	return db
 }
 
-// asOthers is a condition on pg_stat_activity: sessions in the database, but not
-// those that [openDB] makes.
+// asOthers is a condition on pg_stat_activity that selects the database's sessions,
+// except those of [openDB].
 const asOthers = "datname = current_database() AND backend_type = 'client backend' AND application_name = 'pooled'"
 
-// pids are those of the server's sessions.
+// pids returns the process ids of the server's sessions.
 func pids(t *testing.T, db *sql.DB, condition string) (all []int64) {
 	t.Helper()
 	rows, err := db.QueryContext(t.Context(), "SELECT pid FROM pg_stat_activity WHERE "+asOthers+condition)
@@ -50,9 +50,9 @@ func pids(t *testing.T, db *sql.DB, condition string) (all []int64) {
 	return all
 }
 
-// The configured number of connections is what the server has at most, and under
-// load uses: a third for deliveries, one to listen, the rest for requests. Those
-// that get none wait for one.
+// The server never exceeds the configured number of connections, and uses all of them
+// under load: a third for deliveries, one to listen, the rest for requests. Requests wait
+// for a free connection.
 func TestPoolSize(t *testing.T) {
 	t.Parallel()
 	const waiting = " AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted AND relation = " +
@@ -79,13 +79,13 @@ func TestPoolSize(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tx.Rollback() //nolint:errcheck // after it was
+			defer tx.Rollback() //nolint:errcheck // fails after a commit or rollback
 			const load = 40
 			answers := make(chan answer, load)
 			for range load {
 				go func() { answers <- w.try("ann", "POST", "/contexts", object{}) }()
 			}
-			deadline := time.Now().Add(patience)
+			deadline := time.Now().Add(testTimeout)
 			for len(pids(t, db, waiting)) < test.requests {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d requests have a connection, want %d", len(pids(t, db, waiting)), test.requests)
@@ -95,7 +95,7 @@ func TestPoolSize(t *testing.T) {
 			if status := w.request("", "GET", "/readyz", nil, nil).status; status != http.StatusOK {
 				t.Errorf("ready: %d", status)
 			}
-			for range 20 { // no more get one
+			for range 20 { // no other request gets a connection
 				if n := len(pids(t, db, waiting)); n != test.requests {
 					t.Errorf("%d requests have a connection, want %d", n, test.requests)
 				}
@@ -108,7 +108,7 @@ func TestPoolSize(t *testing.T) {
 			}
 			for range load {
 				if a := <-answers; a.status != http.StatusCreated {
-					t.Errorf("a request that had to wait: %d %s", a.status, a.text)
+					t.Errorf("request that had to wait: %d %s", a.status, a.text)
 				}
 			}
 			w.mark()
@@ -116,8 +116,8 @@ func TestPoolSize(t *testing.T) {
 	}
 }
 
-// While others have all connections that PostgreSQL allows, requests wait for one,
-// and get 503 if none becomes free.
+// While other clients use all of PostgreSQL's connections, requests wait for one, and get
+// 503 if none becomes free.
 func TestNoConnectionLeft(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -143,7 +143,7 @@ func TestNoConnectionLeft(t *testing.T) {
 	others := openDB(t, u.String())
 	others.SetMaxIdleConns(limit)
 	var taken []*sql.Conn
-	for n := 0; n < limit; { // as the server's connections reach their age
+	for n := 0; n < limit; { // as the server's connections expire
 		c, err := others.Conn(t.Context())
 		if err != nil {
 			if !strings.Contains(err.Error(), "53300") {
@@ -183,8 +183,8 @@ func TestNoConnectionLeft(t *testing.T) {
 	w.mark()
 }
 
-// Every connection is renewed when it reaches its age, the one that listens too;
-// no request notices.
+// Every connection, including the one that listens, is renewed at its maximum age,
+// without affecting requests.
 func TestConnectionsAreRenewed(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
@@ -197,7 +197,7 @@ func TestConnectionsAreRenewed(t *testing.T) {
 	if len(old) < 3 {
 		t.Fatalf("the server has %d connections", len(old))
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for {
 		left := slices.DeleteFunc(pids(t, db, ""), func(pid int64) bool { return !slices.Contains(old, pid) })
 		if len(left) == 0 {

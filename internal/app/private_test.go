@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// exposed lists what others can do something with, in a folder and below.
+// exposed lists the paths below a directory that give others any permission.
 func exposed(t *testing.T, folder string) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
@@ -32,9 +32,9 @@ func exposed(t *testing.T, folder string) (paths []string) {
 	return paths
 }
 
-// Whatever the umask, nobody but its owner can read what is in the data folder;
-// what could be read is tightened at the next start, which says so.
-func TestDataFolderIsItsOwnersAlone(t *testing.T) {
+// Whatever the umask, only the owner can read the data directory. Looser modes are
+// tightened at the next start, which logs a warning.
+func TestDataDirectoryIsPrivate(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "data")
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("a-token-of-some-length"), 0o600); err != nil {
@@ -43,7 +43,7 @@ func TestDataFolderIsItsOwnersAlone(t *testing.T) {
 	tokens := func(list ...any) map[string]any {
 		return map[string]any{"data_dir": folder, "auth": map[string]any{"tokens": list}}
 	}
-	p := newProcess(t, tokens()) // makes an admin token
+	p := newProcess(t, tokens()) // creates an admin token
 	p.umask = "000"
 	p.start()
 	admin, err := os.ReadFile(filepath.Join(folder, "admin-token"))
@@ -71,7 +71,7 @@ func TestDataFolderIsItsOwnersAlone(t *testing.T) {
 	if response.StatusCode != http.StatusCreated {
 		t.Fatalf("upload: %d", response.StatusCode)
 	}
-	for _, name := range []string{"tidings.db-wal", "tidings.db-shm"} { // while it runs
+	for _, name := range []string{"tidings.db-wal", "tidings.db-shm"} { // exist while the server runs
 		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
 			t.Error(err)
 		}
@@ -79,10 +79,10 @@ func TestDataFolderIsItsOwnersAlone(t *testing.T) {
 	if found := exposed(t, folder); len(found) > 0 {
 		t.Errorf("others can read: %q", found)
 	}
-	if strings.Contains(p.log.String(), "others on this machine") {
-		t.Errorf("warnings about nothing:\n%s", p.log)
+	if strings.Contains(p.log.String(), "other users of this machine") {
+		t.Errorf("unfounded warnings:\n%s", p.log)
 	}
-	p.end(syscall.SIGKILL) // -wal and -shm stay
+	p.end(syscall.SIGKILL) // leaves -wal and -shm
 
 	loosen := func(path string) error {
 		info, err := os.Stat(path)
@@ -107,13 +107,13 @@ func TestDataFolderIsItsOwnersAlone(t *testing.T) {
 		folder, token, filepath.Join(folder, "admin-token"),
 		filepath.Join(folder, "tidings.db"),
 	} {
-		if log := second.log.String(); !strings.Contains(log, "level=WARN msg=\"others on this machine") ||
+		if log := second.log.String(); !strings.Contains(log, "level=WARN msg=\"other users of this machine") ||
 			!strings.Contains(log, "="+path+"\n") {
 			t.Errorf("no warning about %s:\n%s", path, log)
 		}
 	}
-	// The folder itself may hold other things, too. File contents are next.
-	deadline := time.Now().Add(patience)
+	// The directory's own mode is left alone. File contents are tightened later.
+	deadline := time.Now().Add(testTimeout)
 	for len(exposed(t, folder)) > 1 {
 		if time.Now().After(deadline) {
 			t.Fatalf("others can still read: %q", exposed(t, folder))

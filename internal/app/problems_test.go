@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// What needs an operator comes first, and what an endpoint gets is shown without secrets.
+// Problems that need an operator come first, and an endpoint's requests are shown without
+// secrets.
 func TestProblems(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		var status atomic.Int64
@@ -43,7 +44,7 @@ func TestProblems(t *testing.T) {
 		down := w.until("admin", "GET", "/webhooks/endpoints/down", nil, has(`"probes":`, `"waiting":2`))
 		w.wants(down, 200, `"max_in_flight":7`, `"headers":["X-Api-Key"]`, `"signatures":1`)
 
-		// The list says who has not got it, and how many there are.
+		// The list says which endpoints lack the event, and how many.
 		listed := w.until("admin", "GET", "/webhooks/events?resource="+id, nil,
 			has(`"undelivered_to":["down","paused"]`))
 		w.wants(listed, 200, `"total":1,"total_exact":true`)
@@ -70,7 +71,7 @@ func TestProblems(t *testing.T) {
 		kind, _ := server.body["database"].(map[string]any)["kind"].(string)
 		w.wants(server, 200, `"primary":true`, `"leases":`, `"retention_seconds":`, `"in_force_since":"`, `"sources":[]`)
 		if !strings.Contains(strings.ToLower(t.Name()), kind) || kind == "" {
-			t.Errorf("the database is %q", kind)
+			t.Errorf("database %q", kind)
 		}
 	})
 }

@@ -9,19 +9,18 @@ import (
 	"testing"
 )
 
-// TestQueries is what the API promises about the query of a request: what is sent
-// has its effect, or is refused.
+// TestQueries tests that every query parameter has its effect or is refused.
 func TestQueries(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
 		for name, test := range map[string]func(w *world){
-			"unknown, repeated and broken parameters are refused": testUnknownParameters,
-			"empty parameters are refused, whatever they mean":    testEmptyParameters,
-			"If-Match is heeded or refused":                       testIfMatch,
-			"patterns, cursors and streams":                       testFeedQueries,
-			"files by name and by size, page by page":             testFileOrder,
-			"feedback after a cursor":                             testFeedbackCursor,
-			"context_id limits whatever is done":                  testContextLimit,
+			"unknown, repeated and malformed parameters are refused": testUnknownParameters,
+			"empty parameters are refused":                           testEmptyParameters,
+			"If-Match is checked or refused":                         testIfMatch,
+			"patterns, cursors and streams":                          testFeedQueries,
+			"files by name and by size, page by page":                testFileOrder,
+			"feedback after a cursor":                                testFeedbackCursor,
+			"context_id limits every operation":                      testContextLimit,
 		} {
 			t.Run(name, func(t *testing.T) {
 				w.T = t
@@ -73,7 +72,7 @@ func testUnknownParameters(w *world) {
 	w.wants(w.try("ann", "GET", "/contexts/"+id, nil), 200)
 }
 
-// nowhere is the path of an operation, for resources that do not exist.
+// nowhere returns the path of an operation on resources that do not exist.
 func (c *call) nowhere() string {
 	path := c.path
 	for _, p := range c.parameters {
@@ -82,7 +81,7 @@ func (c *call) nowhere() string {
 	return path
 }
 
-// testEmptyParameters: an empty filter must not mean everything, in any operation.
+// testEmptyParameters tests that no operation treats an empty filter as "everything".
 func testEmptyParameters(w *world) {
 	parameters := 0
 	for _, c := range w.calls() {
@@ -98,7 +97,7 @@ func testEmptyParameters(w *world) {
 		}
 	}
 	if parameters < 50 {
-		w.Errorf("%d parameters were tried", parameters)
+		w.Errorf("only %d parameters were tested", parameters)
 	}
 	for _, body := range []object{
 		{"event": ""},
@@ -111,26 +110,26 @@ func testEmptyParameters(w *world) {
 		w.wants(w.try("admin", "POST", "/webhooks/replays", body), 422)
 	}
 	if got := items(w.call("admin", "GET", "/webhooks/replays", nil)); len(got) > 0 {
-		w.Errorf("a replay began: %v", got)
+		w.Errorf("a replay was started: %v", got)
 	}
 }
 
-// testIfMatch: what is meant for one version is not done to another one, also where
-// an operation does not compare versions.
+// testIfMatch tests that a request for one version never affects another, even in
+// operations that do not compare versions.
 func testIfMatch(w *world) {
-	heeded := 0
+	checked := 0
 	for _, c := range w.calls() {
-		heeds := slices.ContainsFunc(c.parameters,
+		checks := slices.ContainsFunc(c.parameters,
 			func(p parameter) bool { return p.In == "header" && p.Name == "If-Match" })
-		if heeds {
-			heeded++
+		if checks {
+			checked++
 			continue
 		}
 		w.wants(w.try("admin", c.method, c.nowhere(), nil, "If-Match", `"1"`), 422, "header.If-Match",
 			"does not compare versions")
 	}
-	if heeded < 15 {
-		w.Errorf("%d operations heed If-Match", heeded)
+	if checked < 15 {
+		w.Errorf("only %d operations check If-Match", checked)
 	}
 	w.wants(w.try("ann", "GET", "/events", nil, "If-Match", `"1"`, "Accept", "text/event-stream"), 422,
 		"header.If-Match")
@@ -138,7 +137,7 @@ func testIfMatch(w *world) {
 	w.wants(w.try("ann", "POST", "/contexts/"+id+"/history", message("hello"), "If-Match", `"7"`), 422,
 		"header.If-Match")
 	if got := items(w.call("ann", "GET", "/contexts/"+id+"/history", nil)); len(got) > 0 {
-		w.Errorf("it was appended: %v", got)
+		w.Errorf("an item was appended: %v", got)
 	}
 	for _, text := range []string{"", "1", `"1", "2"`, `"1`, `1"`, `"1" "2"`} {
 		w.wants(w.try("ann", "PUT", "/contexts/"+id, object{}, "If-Match", text), 422, "header.If-Match",
@@ -150,8 +149,7 @@ func testIfMatch(w *world) {
 	w.wants(w.try("ann", "GET", "/files/"+file+"/content", nil, "If-Match", `"`+file+`"`), 200, "# Notes")
 }
 
-// testFeedQueries: what can't be meant is refused alike in the feed, in streams and in
-// lists.
+// testFeedQueries tests that the feed, streams and lists refuse the same invalid queries.
 func testFeedQueries(w *world) {
 	w.call("ann", "POST", "/contexts", object{})
 	w.mark()
@@ -187,8 +185,8 @@ func testFeedQueries(w *world) {
 	}
 }
 
-// testFileOrder reads lists with many equals, page by page, while files are added
-// and removed before and after the place that it is at.
+// testFileOrder reads lists with many equal sort keys, page by page, while files are
+// added and removed before and after the current page.
 func testFileOrder(w *world) {
 	type file struct {
 		id, name string
@@ -253,7 +251,7 @@ func testFeedbackCursor(w *world) {
 		page := w.call("bob", "GET", next, nil)
 		for _, item := range items(page) {
 			if !made[item["id"].(string)] {
-				w.Errorf("on two pages: %v", item)
+				w.Errorf("item on two pages: %v", item)
 			}
 			delete(made, item["id"].(string))
 			seen++
@@ -268,8 +266,8 @@ func testFeedbackCursor(w *world) {
 	}
 }
 
-// testContextLimit does everything that can be done with a file and a vector store
-// with the context that they belong to, and with others.
+// testContextLimit tries all operations on a file and a vector store, with their own
+// context and with others.
 func testContextLimit(w *world) {
 	context, other := w.call("ann", "POST", "/contexts", object{}).id(),
 		w.call("ann", "POST", "/contexts", object{}).id()

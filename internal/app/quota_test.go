@@ -10,8 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// One user owns no more than the quota of each type, however many requests run
-// at once; the refusal names the setting; what is deleted makes room.
+// One user owns no more than the quota of each type, even with concurrent requests.
+// The error names the setting, and deletion makes room.
 func TestQuotas(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		const allowed = 3
@@ -61,17 +61,17 @@ func TestQuotas(t *testing.T) {
 				return w.try(test.as, "POST", test.path, test.body(n))
 			}
 			if made := w.atOnce(12, make, http.StatusConflict, test.setting); made != allowed {
-				t.Errorf("%s: %d were made, want %d", test.path, made, allowed)
+				t.Errorf("%s: %d were created, want %d", test.path, made, allowed)
 			}
 			w.call(test.as, "DELETE", test.path+"/"+w.first(test.as, test.path), nil)
 			w.wants(make(100), http.StatusCreated)
 			w.wants(make(101), http.StatusConflict, test.setting)
 		}
-		w.wants(w.try("bob", "POST", "/contexts", object{}), http.StatusCreated) // others have quotas of their own
+		w.wants(w.try("bob", "POST", "/contexts", object{}), http.StatusCreated) // each user has a quota
 	})
 }
 
-// first is the id of the first resource in a list of one's own.
+// first returns the id of the first resource in the user's list.
 func (w *world) first(as, path string) string {
 	w.Helper()
 	query := ""
@@ -81,8 +81,8 @@ func (w *world) first(as, path string) string {
 	return fmt.Sprint(items(w.call(as, "GET", path+query, nil))[0]["id"])
 }
 
-// atOnce makes requests at once, and returns how many succeed; the others must be
-// refused with a status and a text.
+// atOnce makes concurrent requests, and returns how many succeed. The others must be
+// refused with the status and text.
 func (w *world) atOnce(n int, do func(n int) answer, status int, text string) (succeeded int) {
 	w.Helper()
 	answers := make([]answer, n)
@@ -101,9 +101,9 @@ func (w *world) atOnce(n int, do func(n int) answer, status int, text string) (s
 	return succeeded
 }
 
-// Requests that add many items each at once take no more than the quota, however
-// many vector stores they are spread over.
-func TestQuotaOfItemsAddedAtOnce(t *testing.T) {
+// Concurrent requests that add many items each do not exceed the quota, even if they
+// are spread over many vector stores.
+func TestQuotaOfConcurrentItems(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		allowed, each := 1000, 300
 		if testtool.Raced {
@@ -127,13 +127,13 @@ func TestQuotaOfItemsAddedAtOnce(t *testing.T) {
 			return w.try("ann", "PUT", "/vector_stores/"+stores[n%len(stores)], items)
 		}, http.StatusConflict, fmt.Sprint("limits.vector_store_items allows ", allowed))
 		if taken*each > allowed {
-			t.Errorf("%d items were taken, %d are allowed", taken*each, allowed)
+			t.Errorf("%d items were accepted, want at most %d", taken*each, allowed)
 		}
 	})
 }
 
-// The history of all contexts, and the items of all vector stores, have quotas in
-// numbers and in bytes.
+// The history of all contexts, and the items of all vector stores, have quotas by
+// number and by size.
 func TestQuotasOfParts(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["limits"] = object{
@@ -151,7 +151,7 @@ func TestQuotasOfParts(t *testing.T) {
 			return func(n int) answer { return w.try("ann", "POST", contexts[n%2], message(text)) }
 		}
 		if n := w.atOnce(8, add("short"), http.StatusConflict, "limits.history_items allows 5"); n != 5 {
-			t.Errorf("%d history items were taken, want 5", n)
+			t.Errorf("%d history items were accepted, want 5", n)
 		}
 		for _, path := range contexts {
 			w.call("ann", "DELETE",
@@ -159,7 +159,7 @@ func TestQuotasOfParts(t *testing.T) {
 		}
 		if n := w.atOnce(4, add(strings.Repeat("x", 900)), http.StatusRequestEntityTooLarge,
 			"limits.history_bytes allows 2048"); n != 2 {
-			t.Errorf("%d long history items were taken, want 2", n)
+			t.Errorf("%d long history items were accepted, want 2", n)
 		}
 		put := func(items int, text string) func(n int) answer {
 			return func(n int) answer {
@@ -174,7 +174,7 @@ func TestQuotasOfParts(t *testing.T) {
 			}
 		}
 		if n := w.atOnce(4, put(2, "short"), http.StatusConflict, "limits.vector_store_items allows 5"); n != 2 {
-			t.Errorf("%d pairs of items were taken, want 2", n)
+			t.Errorf("%d pairs of items were accepted, want 2", n)
 		}
 		for _, path := range stores {
 			if w.call("ann", "GET", path, nil).body["stats"].(object)["num_documents"] != 0.0 {
@@ -183,7 +183,7 @@ func TestQuotasOfParts(t *testing.T) {
 		}
 		if n := w.atOnce(4, put(1, strings.Repeat("x", 900)), http.StatusRequestEntityTooLarge,
 			"limits.vector_store_bytes allows 2048"); n != 2 {
-			t.Errorf("%d long items were taken, want 2", n)
+			t.Errorf("%d long items were accepted, want 2", n)
 		}
 		w.wants(w.try("bob", "POST", "/vector_stores", object{"name": "s", "dimension": 1, "model_id": "m"}),
 			http.StatusCreated)

@@ -23,7 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
 
-// newRelay starts a relay with a receiver, and a token for each role, named like it.
+// newRelay starts a relay with a receiver and, for each role, a token named after it.
 func newRelay(
 	t *testing.T, settings map[string]any, options ...option,
 ) (*world, *outboxtest.Receiver) {
@@ -46,7 +46,7 @@ func newRelay(
 	return w, receiver
 }
 
-// names are the events with their resources and users.
+// names waits for n events, and returns each with its resource and user.
 func names(receiver *outboxtest.Receiver, n int) (all []string) {
 	for _, e := range receiver.Wait(n) {
 		all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s %s", e.Name(), e.ResourceID, e.UserID)))
@@ -54,7 +54,7 @@ func names(receiver *outboxtest.Receiver, n int) (all []string) {
 	return all
 }
 
-// The tables of an application, whose role has no right on the schema of Tidings.
+// Tables of an application whose role has no privileges on Tidings' schema.
 func TestRelayTables(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
@@ -100,7 +100,7 @@ func TestRelayTables(t *testing.T) {
 	transact(true, "UPDATE public.orders SET seen_at = now()")
 	transact(true, "DELETE FROM public.orders WHERE id = 2")
 	got := names(receiver, 4)
-	slices.Sort(got) // different resources are in no order
+	slices.Sort(got) // different resources have no order
 	want := []string{"order.created 1", "order.created 2", "order.deleted 2", "order.updated 1 ann"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -126,7 +126,7 @@ func TestRelayTables(t *testing.T) {
 	}
 	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'pay', '7')"); err == nil ||
 		!strings.Contains(err.Error(), "22023") {
-		t.Errorf("a wrong action: %v, want SQLSTATE 22023", err)
+		t.Errorf("unknown action: %v, want SQLSTATE 22023", err)
 	}
 	if _, err := owner.Exec("SELECT tidings.emit('invoice', 'paid', '7', user_id => 'bob')"); err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestPublishOverHTTP(t *testing.T) {
 		w.wants(a, 202, `{"ids":["`)
 		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 202, a.text)
 		if b := w.try("admin", "POST", "/events", paid, "Idempotency-Key", "k"); b.status != 202 || b.text == a.text {
-			t.Errorf("the key of another publisher: %d %s", b.status, b.text)
+			t.Errorf("another publisher's key: %d %s", b.status, b.text)
 		}
 		paid["resource_id"] = "2"
 		w.wants(w.try("publisher", "POST", "/events", paid, "Idempotency-Key", "k"), 409,
@@ -159,7 +159,7 @@ func TestPublishOverHTTP(t *testing.T) {
 			w.wants(w.try("publisher", "POST", "/events", body, "Idempotency-Key", "two"), 409, "in a list of another length")
 		}
 
-		// All or none.
+		// A list is published as a whole or not at all.
 		w.wants(w.try("publisher", "POST", "/events",
 			[]any{paid, map[string]any{"event": "invoice.pay", "resource_id": "3"}}),
 			422, `"location":"body[1].event"`, `did you mean \"invoice.paid\"?`)
@@ -167,7 +167,7 @@ func TestPublishOverHTTP(t *testing.T) {
 			map[string]string{"Content-Type": "text/plain"}),
 			415)
 
-		// The same event at the same time is one.
+		// Concurrent requests with the same event publish it once.
 		var all sync.WaitGroup
 		ids := make([]string, 8)
 		for i := range ids {
@@ -179,7 +179,7 @@ func TestPublishOverHTTP(t *testing.T) {
 		}
 		all.Wait()
 		if slices.Sort(ids); ids[0] != ids[len(ids)-1] || !strings.HasPrefix(ids[0], `{"ids":["`) {
-			t.Errorf("one event at the same time has the ids %s", ids)
+			t.Errorf("concurrent requests returned the ids %s", ids)
 		}
 		got := names(receiver, 5)
 		slices.Sort(got)
@@ -191,8 +191,8 @@ func TestPublishOverHTTP(t *testing.T) {
 	})
 }
 
-// New types take effect after a restart; until then a reload refuses endpoints that
-// select their events, and nothing of it is applied.
+// New types take effect after a restart. Until then, a reload that adds endpoints for
+// them is refused as a whole.
 func TestReloadOfTypes(t *testing.T) {
 	t.Parallel()
 	w, receiver := newRelay(t, nil, reloads)
@@ -206,7 +206,7 @@ func TestReloadOfTypes(t *testing.T) {
 	endpoint["events"] = []any{"*"}
 	w.configure()
 	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)
-	w.logged("take effect after a restart only", "types")
+	w.logged("take effect only after a restart", "types")
 	w.wants(w.try("publisher", "POST", "/events", refund), 422, `there is no event \"refund.made\"`)
 	for _, action := range []string{"paid", "voided"} {
 		w.wants(w.try("publisher", "POST", "/events", object{"event": "invoice." + action, "resource_id": "1"}), 202)
@@ -244,7 +244,7 @@ func TestRolesOfARelay(t *testing.T) {
 	w.wants(w.try("admin", "GET", "/providers", nil), 404)
 }
 
-func TestRelayNeedsNoResources(t *testing.T) {
+func TestRelayHasNoResourceTables(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w, _ := newRelay(t, settings)
 		cfg, err := config.Load(config.Input{Files: []string{w.file}, Relay: true})
@@ -259,14 +259,14 @@ func TestRelayNeedsNoResources(t *testing.T) {
 		err = db.QueryRow("SELECT count(*) FROM pg_tables WHERE schemaname = 'tidings' AND tablename NOT LIKE " +
 			"'tidings%'").Scan(&tables)
 		if err != nil || tables > 0 {
-			t.Errorf("%d tables that are not the log's, %v", tables, err)
+			t.Errorf("%d tables besides those of the log, %v", tables, err)
 		}
 	})
 }
 
-// A table that is locked, or that the role may not attach, keeps nothing from being
+// A table that the role may not attach does not prevent other events from being
 // delivered.
-func TestRelayWithoutRights(t *testing.T) {
+func TestRelayWithoutPrivileges(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	owner := openDB(t, url)
@@ -286,7 +286,7 @@ func TestRelayWithoutRights(t *testing.T) {
 	})
 	w.logged("not all tables could be attached", "GRANT SELECT ON public.orders", "GRANT TRIGGER")
 	a := w.call("reader", "GET", "/webhooks/tables", nil)
-	if !strings.Contains(a.text, `"state":"broken"`) || !strings.Contains(a.text, "it could not be attached: ERROR: "+
+	if !strings.Contains(a.text, `"state":"broken"`) || !strings.Contains(a.text, "could not be attached: ERROR: "+
 		"table public.orders: role "+role+" must be able to read it") {
 		t.Errorf("tables: %s", a.text)
 	}
@@ -294,9 +294,9 @@ func TestRelayWithoutRights(t *testing.T) {
 	receiver.Wait(1)
 }
 
-// What a migration broke is repaired as far as possible. What is left, and what nobody
-// can know, is listed and logged.
-func TestRelaySaysWhatDiffers(t *testing.T) {
+// What a migration broke is repaired as far as possible. Remaining differences and gaps
+// are listed and logged.
+func TestRelayRepairsTables(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	db := openDB(t, url)
@@ -333,14 +333,14 @@ func TestRelaySaysWhatDiffers(t *testing.T) {
 			`"table":"public.orders","since":`, `"reason":"replaced, trigger","recovered":1`,
 			`"table":"public.lines","since":`)
 	}
-	w.logged("changes of a table may have made no events", "rows deleted meanwhile are unknown")
+	w.logged("changes of a table may have created no events", "rows deleted meanwhile are unknown")
 	exec("DROP TABLE public.urgent", "INSERT INTO public.orders VALUES (2)")
-	receiver.Wait(2) // the first is made up for
+	receiver.Wait(2) // the first one was recovered
 }
 
-// What was answered with 202 is in the log, once, however often the process is killed and
-// the client tries again.
-func TestPublishedSurviveKills(t *testing.T) {
+// Events acknowledged with 202 are in the log exactly once, however often the process is
+// killed and the client retries.
+func TestPublishedEventsSurviveKills(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
 		const batches, kills, size, publishers = 200, 20, 50, 4
@@ -379,30 +379,30 @@ func TestPublishedSurviveKills(t *testing.T) {
 			}
 		}
 		if len(answered) != batches*size {
-			t.Fatalf("%d events were answered, want %d", len(answered), batches*size)
+			t.Fatalf("%d events were acknowledged, want %d", len(answered), batches*size)
 		}
 		count := func() int {
 			got.mu.Lock()
 			defer got.mu.Unlock()
 			return len(got.bodies)
 		}
-		for deadline := time.Now().Add(3 * patience); count() < len(answered) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(3 * testTimeout); count() < len(answered) && time.Now().Before(deadline); {
 			<-time.After(10 * time.Millisecond)
 		}
 		got.mu.Lock()
 		defer got.mu.Unlock()
 		for id := range got.bodies {
 			if !answered[id] {
-				t.Errorf("event %s arrived and was never answered", id)
+				t.Errorf("event %s arrived but was never acknowledged", id)
 			}
 		}
 		if len(got.bodies) != len(answered) {
-			t.Errorf("%d events arrived, %d were answered", len(got.bodies), len(answered))
+			t.Errorf("%d events arrived, %d were acknowledged", len(got.bodies), len(answered))
 		}
 	})
 }
 
-// publish publishes a batch, again until it is answered.
+// publish publishes a batch, and retries until it is acknowledged.
 func (p *process) publish(batch, size int) []string {
 	var events []any
 	for i := range size {
@@ -413,7 +413,7 @@ func (p *process) publish(batch, size int) []string {
 		p.Error(err)
 		return nil
 	}
-	for deadline := time.Now().Add(3 * patience); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * testTimeout); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
 		r, err := http.NewRequest("POST", "http://"+p.address+"/api/v1/events", bytes.NewReader(text))
 		if err != nil {
 			p.Error(err)
@@ -425,7 +425,7 @@ func (p *process) publish(batch, size int) []string {
 		}
 		response, err := client.Do(r)
 		if err != nil {
-			continue // killed; it comes back
+			continue // the process was killed and will restart
 		}
 		var answer struct{ IDs []string }
 		err = json.NewDecoder(response.Body).Decode(&answer)
@@ -438,6 +438,6 @@ func (p *process) publish(batch, size int) []string {
 			return nil
 		}
 	}
-	p.Error("a batch was never answered")
+	p.Error("a batch was never acknowledged")
 	return nil
 }

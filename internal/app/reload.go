@@ -9,13 +9,12 @@ import (
 	"github.com/tidings-dev/tidings/internal/httpapi"
 )
 
-// ErrNoReload says that there is no file to read again.
+// ErrNoReload means that there is no file to reload.
 var ErrNoReload = errors.New("this server was started without a configuration file")
 
-// Reload reads the settings again. If anything is wrong with them, nothing
-// changes. Endpoints, tokens and the log level take effect at once; the log
-// names settings that need a restart. It returns what changed; if nothing did, what
-// the last reload changed that changed anything.
+// Reload reads the settings again. If any is invalid, nothing changes. Endpoints,
+// tokens and the log level take effect at once; the log names settings that need a
+// restart. Reload returns what changed or, if nothing did, the last changes made.
 func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	if a.options.Load == nil {
 		a.logger.Warn("nothing to reload: the server was started without a configuration file")
@@ -23,25 +22,25 @@ func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	}
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
-	later, err := a.reload(ctx)
-	a.tried.note(later, err)
+	needRestart, err := a.reload(ctx)
+	a.status.record(needRestart, err)
 	a.metrics.reloaded(err == nil && len(a.config.Load().Stale()) == 0)
 	if err != nil {
-		a.logger.Error("the configuration was not reloaded; the one before stays", "error", err)
+		a.logger.Error("the configuration was not reloaded; the previous one stays in force", "error", err)
 		return nil, err
 	}
 	for _, problem := range a.config.Load().Stale() {
-		a.logger.Error("a file of endpoints is broken; its last good version stays", "problem", problem.String())
+		a.logger.Error("an endpoint file is broken; its last good version stays in force", "problem", problem.String())
 	}
 	a.logger.Info("configuration reloaded", "endpoints", len(a.config.Load().Webhook.Endpoints))
 	return a.lastReload, nil
 }
 
-// changed notes what a reload changed.
-func (a *App) changed(now, before *config.Config, later []string) {
+// recordChanges records what a reload changed.
+func (a *App) recordChanges(now, before *config.Config, needRestart []string) {
 	done := &httpapi.Reloaded{
 		Reloaded: true, At: time.Now().UTC(), Endpoints: []httpapi.EndpointChange{},
-		Settings: now.SettingChanges(before), Restart: later,
+		Settings: now.SettingChanges(before), Restart: needRestart,
 	}
 	for _, c := range now.EndpointChanges(before) {
 		done.Endpoints = append(done.Endpoints, httpapi.EndpointChange{
@@ -60,8 +59,8 @@ func (a *App) changed(now, before *config.Config, later []string) {
 	a.lastReload = &again
 }
 
-// reload does all that can fail first. It returns the settings that need a restart.
-func (a *App) reload(ctx context.Context) (later []string, err error) {
+// reload does everything that can fail first. It returns the settings that need a restart.
+func (a *App) reload(ctx context.Context) (needRestart []string, err error) {
 	cfg, err := a.options.Load()
 	if err != nil {
 		return nil, err
@@ -73,7 +72,7 @@ func (a *App) reload(ctx context.Context) (later []string, err error) {
 	if err := cfg.CheckTypes(old); err != nil {
 		return nil, err
 	}
-	later = cfg.KeepRunning(old)
+	needRestart = cfg.KeepRunning(old)
 	tokens, err := a.auth.prepare(&cfg)
 	if err != nil {
 		return nil, err
@@ -88,7 +87,7 @@ func (a *App) reload(ctx context.Context) (later []string, err error) {
 		return nil, err
 	}
 	a.config.Store(&cfg)
-	a.changed(&cfg, old, later)
+	a.recordChanges(&cfg, old, needRestart)
 	if a.platform != nil {
 		a.platform.remote.SetEgress(cfg.UserEgress())
 	}
@@ -96,8 +95,8 @@ func (a *App) reload(ctx context.Context) (later []string, err error) {
 	if a.options.Level != nil {
 		a.options.Level.Set(cfg.Log.SlogLevel())
 	}
-	if len(later) > 0 {
-		a.logger.Warn("some settings that changed take effect after a restart only", "settings", later)
+	if len(needRestart) > 0 {
+		a.logger.Warn("some changed settings take effect only after a restart", "settings", needRestart)
 	}
-	return later, nil
+	return needRestart, nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// reload reads the configuration again, after a change of it.
+// reload changes the configuration and reloads it.
 func (w *world) reload(change func(settings map[string]any)) answer {
 	w.Helper()
 	before := w.settings
@@ -26,7 +26,7 @@ func (w *world) reload(change func(settings map[string]any)) answer {
 	return w.try("admin", "POST", "/webhooks/reload", nil)
 }
 
-// clone copies what mappings and lists hold.
+// clone returns a deep copy of mappings and lists.
 func clone(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
@@ -45,8 +45,8 @@ func clone(value any) any {
 	return value
 }
 
-// A named pipe where a file should be is an error of the configuration, wherever it is
-// named, and reloads go on.
+// A named pipe instead of a file is a configuration error in every setting, and does not
+// block reloads.
 func TestReloadOfNamedPipes(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, nil, option(reloads))
@@ -100,9 +100,8 @@ func TestReloadOfNamedPipes(t *testing.T) {
 	w.wants(w.reload(func(map[string]any) {}), 200)
 }
 
-// A named pipe in the place of a file that was read before does not keep the watcher from
-// seeing what changes later.
-func TestWatcherPassesNamedPipes(t *testing.T) {
+// A named pipe that replaces a file does not keep the watcher from seeing later changes.
+func TestWatcherSkipsNamedPipes(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	secret := filepath.Join(t.TempDir(), "secret")
@@ -117,13 +116,13 @@ func TestWatcherPassesNamedPipes(t *testing.T) {
 		w.configure()
 		w.until("admin", "GET", "/webhooks/endpoints", nil, has(`"`+name+`"`))
 	}
-	appears("early") // so that the watcher is at work
+	appears("early") // the watcher is running
 	for _, file := range []string{secret, w.file} {
 		if err := errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.until("admin", "GET", "/webhooks/endpoints", nil, func(answer) bool { // until it has seen that
+	w.until("admin", "GET", "/webhooks/endpoints", nil, func(answer) bool { // until the watcher has seen the pipe
 		return strings.Contains(w.log.String(), "is a named pipe")
 	})
 	if err := os.Remove(w.file); err != nil {
@@ -133,8 +132,8 @@ func TestWatcherPassesNamedPipes(t *testing.T) {
 	appears("late")
 }
 
-// A setting that needs a restart keeps its running value for all that a reload does.
-func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
+// A reload uses the running values of settings that need a restart.
+func TestReloadKeepsSettingsThatNeedARestart(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, map[string]any{"auth": nil}, option(reloads))
 	token, err := os.ReadFile(filepath.Join(w.settings["data_dir"].(string), datadir.AdminToken))
@@ -150,15 +149,15 @@ func TestReloadKeepsWhatNeedsARestart(t *testing.T) {
 		w.wants(w.try(admin, "POST", "/webhooks/reload", nil), 200)
 		w.wants(w.try(admin, "GET", "/webhooks/endpoints", nil), 200)
 		if text := w.log.String(); !strings.Contains(text, "data_dir") || !strings.Contains(text, "files.max_size") {
-			t.Errorf("the log does not name what needs a restart: %s", text)
+			t.Errorf("the log does not name the settings that need a restart: %s", text)
 		}
 	}
 	if made, err := os.ReadDir(other); err != nil || len(made) > 0 {
-		t.Errorf("the reload made %v in the other folder, %v", made, err)
+		t.Errorf("the reload created %v in the other directory, %v", made, err)
 	}
 }
 
-// A file that was cut off does not remove every endpoint; {} does.
+// An empty file does not remove all endpoints; {} does.
 func TestReloadOfAnEmptyFile(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, map[string]any{"auth": nil}, option(reloads))

@@ -16,7 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// refuser is a receiver that refuses the events of a name and takes all others.
+// refuser returns a receiver that refuses events of one name and accepts all others.
 func refuser(t *testing.T, event string) string {
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if body, _ := io.ReadAll(r.Body); bytes.Contains(body, []byte(`"event":"`+event+`"`)) {
@@ -27,7 +27,7 @@ func refuser(t *testing.T, event string) string {
 	return s.URL
 }
 
-// update makes contexts that are updated.
+// update creates contexts and updates them.
 func (w *world) update(contexts int) {
 	w.Helper()
 	for i := range contexts {
@@ -37,9 +37,9 @@ func (w *world) update(contexts int) {
 	}
 }
 
-// Nothing is kept of an endpoint that was removed longer ago than events are kept:
-// neither its cursor and what was parked for it nor that it was paused. One that comes
-// back under its name is a new one. Its replays end at once.
+// A removed endpoint's state (cursor, parked events, pause) is deleted once its removal
+// is older than the retention of events. An endpoint that is added later under its name is
+// a new one. Its replays end at once.
 func TestRemovedEndpoint(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		url := refuser(t, "context.updated")
@@ -54,7 +54,7 @@ func TestRemovedEndpoint(t *testing.T) {
 		w.update(1)
 		replay := w.call("admin", "POST", "/webhooks/replays", object{"endpoint": "leaver", "all": true}).id()
 
-		// Back in time it goes on, paused as it was.
+		// If added again in time, it continues, still paused.
 		w.reconfigure(stays)
 		w.wants(w.call("admin", "GET", path, nil), 200, `"state":"removed"`, `"parked":3`)
 		w.wants(w.call("admin", "GET", "/webhooks/replays/"+replay, nil), 200, `"state":"canceled"`,
@@ -64,12 +64,12 @@ func TestRemovedEndpoint(t *testing.T) {
 
 		w.reconfigure(stays)
 		w.until("admin", "GET", path, nil, func(a answer) bool { return a.status == http.StatusNotFound })
-		w.waitFor("it is said", func() bool {
+		w.waitFor("the log reports it", func() bool {
 			return strings.Contains(w.log.String(),
 				`msg="nothing is kept any more of an endpoint that was removed from the configuration" endpoint=leaver`)
 		})
 		if !strings.Contains(w.log.String(), "parked=3") {
-			t.Error("the log does not say how many parked events are gone")
+			t.Error("the log does not say how many parked events were removed")
 		}
 		if got := strings.Join(w.series(`tidings_parked_removed_total{reason="endpoint_removed"}`),
 			""); !strings.HasSuffix(got, " 3") {
@@ -82,8 +82,8 @@ func TestRemovedEndpoint(t *testing.T) {
 	})
 }
 
-// Dead letters leave after their own retention, or when an operator discards them.
-func TestDeadLettersLeave(t *testing.T) {
+// Dead letters are removed after their retention, or when an operator discards them.
+func TestDeadLettersAreRemoved(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		url := refuser(t, "context.updated")
 		crm := object{"name": "crm", "url": url, "retry": object{"schedule": []any{"10ms"}, "max_attempts": 1}}
@@ -119,7 +119,7 @@ func TestDeadLettersLeave(t *testing.T) {
 		w.reconfigure(crm)
 		w.until("admin", "GET", path, nil, has(`"dead":0`))
 		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
-		w.waitFor("it is said", func() bool {
+		w.waitFor("the log reports it", func() bool {
 			return strings.Contains(w.log.String(),
 				`msg="dead letters are past their retention and were removed" endpoint=crm count=`)
 		})
@@ -132,7 +132,7 @@ func TestDeadLettersLeave(t *testing.T) {
 	})
 }
 
-// The numbers of parked events are right after the server was killed at any moment.
+// The numbers of parked events are right, whenever the server is killed.
 func TestParkedCountsSurviveKills(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -176,7 +176,7 @@ func TestParkedCountsSurviveKills(t *testing.T) {
 				shown, listed := p.parked("crm")
 				again, _ := p.parked("crm")
 				if same = shown == again; same && shown != listed {
-					t.Fatalf("the endpoint shows %d parked and %d dead, and there are %d and %d", shown[0],
+					t.Fatalf("the endpoint shows %d parked and %d dead, but there are %d and %d", shown[0],
 						shown[1], listed[0], listed[1])
 				}
 				if same && shown[0]+shown[1] == 0 {
@@ -190,8 +190,8 @@ func TestParkedCountsSurviveKills(t *testing.T) {
 	})
 }
 
-// parked returns how many live parked events and dead letters an endpoint shows, and
-// how many there are.
+// parked returns the numbers of parked events and of dead letters: as shown by an endpoint,
+// and as listed.
 func (p *process) parked(endpoint string) (shown, listed [2]int) {
 	p.Helper()
 	_, e, err := p.call("GET", "/webhooks/endpoints/"+endpoint, nil)

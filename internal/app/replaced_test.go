@@ -15,9 +15,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
-// Once the file of a SQLite database was replaced under a running server, changes are
-// refused, and the log and /readyz say why. What was acknowledged is in the former file,
-// wherever that was moved; a restart goes on with the new one, which is not damaged.
+// If a SQLite database file is replaced under a running server, changes are refused, and
+// the log and /readyz say why. The old file, wherever it was moved, has all acknowledged
+// changes. A restart uses the new file, which is intact.
 func TestDatabaseFileReplaced(t *testing.T) {
 	t.Parallel()
 	rename := func(t *testing.T, from, to string) { must(t, os.Rename(from, to)) }
@@ -25,7 +25,7 @@ func TestDatabaseFileReplaced(t *testing.T) {
 		name    string
 		signal  syscall.Signal
 		replace func(t *testing.T, database, backup string)
-		former  bool // it is still somewhere
+		former  bool // whether the old file still exists
 	}{
 		{"moved away", syscall.SIGTERM, func(t *testing.T, database, backup string) {
 			rename(t, database, database+".old")
@@ -53,7 +53,7 @@ func TestDatabaseFileReplaced(t *testing.T) {
 			write := func() (id string) {
 				status, answer, err := p.call("POST", "/contexts", object{})
 				if err != nil || status != http.StatusCreated {
-					t.Fatalf("a write: %d %v %v", status, answer, err)
+					t.Fatalf("write: %d %v %v", status, answer, err)
 				}
 				return answer["id"].(string)
 			}
@@ -66,17 +66,17 @@ func TestDatabaseFileReplaced(t *testing.T) {
 			}
 			test.replace(t, database, backup)
 			if status, answer, err := p.call("POST", "/contexts", object{}); status != http.StatusServiceUnavailable {
-				t.Errorf("a write to a file that was replaced: %d %v %v; want 503", status, answer, err)
+				t.Errorf("write after the file was replaced: %d %v %v; want 503", status, answer, err)
 			}
 			const reason = "the database file in data_dir was moved, removed or replaced"
 			if status, text := p.readyz(); status != http.StatusServiceUnavailable || !strings.Contains(text, reason) {
-				t.Errorf("/readyz answers %d %s", status, text)
+				t.Errorf("/readyz: %d %s", status, text)
 			}
 			p.wait("the reason in the log", func() bool { return strings.Contains(p.log.String(), reason) })
-			_ = p.end(test.signal) // it can't save its cursors
+			_ = p.end(test.signal) // the server can't save its cursors
 			if test.former {
 				if n := query(t, database+".old", "SELECT count(*) FROM contexts"); n != 40 {
-					t.Errorf("the file that was moved away holds %d contexts, want 40", n)
+					t.Errorf("the old file contains %d contexts, want 40", n)
 				}
 			}
 			p.start()
@@ -93,7 +93,7 @@ func TestDatabaseFileReplaced(t *testing.T) {
 	}
 }
 
-// query runs a statement on a SQLite file, and returns its result, if there is one.
+// query runs a statement on a SQLite file, and returns its result, if any.
 func query(t *testing.T, file, statement string) (n int) {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(10000)")

@@ -11,8 +11,9 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Replays of an endpoint that takes nothing do not pile up, however many are asked for at
-// once, and keep out none of another endpoint. They all run once it is back, and then leave.
+// The number of waiting replays of an endpoint is limited, even with concurrent requests,
+// and does not affect other endpoints. They all run once the endpoint is resumed, and
+// then expire.
 func TestReplaysThatWait(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -69,6 +70,6 @@ func TestReplaysThatWait(t *testing.T) {
 		w.call("admin", "POST", "/webhooks/endpoints/paused/resume", nil)
 		begun := time.Now()
 		w.until("admin", "GET", "/webhooks/replays", nil, has(`"items":[]`))
-		t.Logf("all have run and left after %v", time.Since(begun))
+		t.Logf("all replays have run and expired after %v", time.Since(begun))
 	})
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// holders are the replicas that hold leases, and how many each.
+// holders returns the number of leases of each replica.
 func (p *process) holders() map[string]int {
 	p.Helper()
 	status, page, err := p.call("GET", "/webhooks/endpoints", nil)
@@ -39,15 +39,15 @@ func (p *process) holders() map[string]int {
 	return held
 }
 
-// Three processes on one PostgreSQL share the endpoints; one that is killed is
-// replaced within 15 seconds, one that is stopped has lost what it had when it
-// goes on, and everything arrives in order.
+// Three processes share the endpoints of one PostgreSQL database. A killed process is
+// replaced within 15 seconds, a suspended one has lost its leases when it resumes, and
+// everything arrives in order.
 func TestReplicas(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 	receiver := httptest.NewServer(got)
-	t.Cleanup(receiver.Close) // after its clients
+	t.Cleanup(receiver.Close) // runs after the clients have stopped
 	var others []any
 	for i := range 5 {
 		others = append(others, map[string]any{
@@ -68,7 +68,7 @@ func TestReplicas(t *testing.T) {
 	processes := []*process{start(false), start(false), start(true)}
 	even := func(replicas int) {
 		t.Helper()
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(testTimeout)
 		for {
 			held := processes[0].holders()
 			most, least := 0, 6
@@ -79,7 +79,7 @@ func TestReplicas(t *testing.T) {
 				return
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("6 endpoints are held like this by %d replicas: %v", replicas, held)
+				t.Fatalf("6 endpoints are not evenly held by %d replicas: %v", replicas, held)
 			}
 			<-time.After(50 * time.Millisecond)
 		}
@@ -95,7 +95,7 @@ func TestReplicas(t *testing.T) {
 	processes[1].end(syscall.SIGKILL)
 	even(2)
 	if took := time.Since(killed); took > testtool.Allow(15*time.Second) {
-		t.Errorf("the endpoints of the one that was killed were taken over after %v", took)
+		t.Errorf("the killed process's endpoints were taken over after %v", took)
 	}
 	if err := processes[2].cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestReplicas(t *testing.T) {
 	}
 	even(1)
 	if took := time.Since(left); took > testtool.Allow(3*time.Second) {
-		t.Errorf("the endpoints of the one that left were taken over after %v", took)
+		t.Errorf("the stopped process's endpoints were taken over after %v", took)
 	}
 	close(stop)
 	for range writers {
@@ -121,8 +121,8 @@ func TestReplicas(t *testing.T) {
 	t.Logf("%d events, %d duplicates", events, got.duplicates)
 }
 
-// A configuration that is mounted and changes by symlink, as a ConfigMap does,
-// takes effect by itself; a bad one changes nothing and is told of.
+// A mounted configuration that changes by symlink, like a ConfigMap, takes effect by
+// itself. An invalid one changes nothing and is logged.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -133,7 +133,7 @@ func TestReload(t *testing.T) {
 		defer mu.Unlock()
 		arrived[r.URL.Path+" "+r.Header.Get("X-Key")]++
 	}))
-	t.Cleanup(receiver.Close) // after its clients
+	t.Cleanup(receiver.Close) // runs after the clients have stopped
 	p := newProcess(t, map[string]any{})
 	text, err := os.ReadFile(p.file)
 	if err != nil {
@@ -169,9 +169,9 @@ func TestReload(t *testing.T) {
 	mount(endpoint("a"), "one")
 	p.file = filepath.Join(folder, "..data", "tidings.yaml")
 	p.start()
-	tell := func(want string, not ...string) {
+	changesReach := func(want string, not ...string) {
 		t.Helper()
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(testTimeout)
 		for {
 			mu.Lock()
 			clear(arrived)
@@ -195,20 +195,20 @@ func TestReload(t *testing.T) {
 			}
 		}
 	}
-	tell("/a one")
+	changesReach("/a one")
 	mount(endpoint("a")+","+endpoint("b"), "one")
-	tell("/b one")
+	changesReach("/b one")
 	mount(endpoint("b"), "two")
-	tell("/b two", "/a one", "/a two", "/b one")
+	changesReach("/b two", "/a one", "/a two", "/b one")
 	mount(`{"name":"c","url":"nonsense"}`, "two")
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for !strings.Contains(p.log.String(), "the configuration was not reloaded") {
 		if time.Now().After(deadline) {
-			t.Fatalf("a bad configuration was not told of; log:\n%s", p.log)
+			t.Fatalf("an invalid configuration was not logged; log:\n%s", p.log)
 		}
 		<-time.After(20 * time.Millisecond)
 	}
-	tell("/b two")
+	changesReach("/b two")
 	if status, answer, err := p.call("POST", "/webhooks/reload", nil); err != nil ||
 		status != http.StatusUnprocessableEntity || !strings.Contains(fmt.Sprint(answer), "the URL must begin with") {
 		t.Errorf("reload: %d %v %v", status, answer, err)
@@ -217,10 +217,10 @@ func TestReload(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	tell("/a three")
+	changesReach("/a three")
 }
 
-// A request, the event it writes and the attempt to deliver it are one trace.
+// A request, its event and the attempt to deliver the event are one trace.
 func TestTrace(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		spans := make(chan *trace.Span, 100)
@@ -246,7 +246,7 @@ func TestTrace(t *testing.T) {
 		const parent = "0af7651916cd43dd8448eb211c80319c"
 		w.wants(w.try("ann", "POST", "/contexts", object{}, "traceparent", "00-"+parent+"-b7ad6b7169203331-01"), 201)
 		w.mark()
-		if err := w.stop(); err != nil { // sends what is left
+		if err := w.stop(); err != nil { // exports the remaining spans
 			t.Error(err)
 		}
 		close(spans)
@@ -262,7 +262,7 @@ func TestTrace(t *testing.T) {
 			t.Fatalf("spans: %v", found)
 		}
 		if !bytes.Equal(event.ParentSpanId, request.SpanId) || !bytes.Equal(attempt.ParentSpanId, event.SpanId) {
-			t.Error("the attempt is no child of the event, or that none of the request")
+			t.Error("the attempt is not a child of the event, or the event not a child of the request")
 		}
 		sent := ""
 		w.mu.Lock()

@@ -11,10 +11,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// A PostgreSQL database into which an older dump was loaded again, while it ran, has lost
-// what was written since. One server starts only then and knows nothing of that, another
-// hangs meanwhile and knows more: all that is written afterwards arrives.
-func TestRestoredInPlace(t *testing.T) {
+// An older dump is restored into a running PostgreSQL database, which loses later writes.
+// One server starts afterwards; another is suspended meanwhile and remembers them.
+// Everything written after the restore arrives.
+func TestRestoreInPlace(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	database := testdb.Postgres(t)
@@ -43,7 +43,7 @@ func TestRestoredInPlace(t *testing.T) {
 		_, err := tx.Exec("TRUNCATE tidings." + name + " CASCADE")
 		must(t, err)
 	}
-	_, err = tx.Exec("SET session_replication_role = replica") // the order of tables does not matter
+	_, err = tx.Exec("SET session_replication_role = replica") // disables foreign keys
 	must(t, err)
 	for _, name := range tables {
 		_, err := tx.Exec("INSERT INTO tidings." + name + " OVERRIDING SYSTEM VALUE SELECT * FROM app." + name)
@@ -60,7 +60,7 @@ func TestRestoredInPlace(t *testing.T) {
 	w.arrived(w.late, written)
 }
 
-// tablesOf are those of Tidings, but for partitions.
+// tablesOf returns Tidings' tables, without partitions.
 func tablesOf(t *testing.T, db *sql.DB) (names []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname FROM pg_class WHERE relnamespace = 'tidings'::regnamespace

@@ -15,12 +15,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// sdkFields is what the official SDKs of the Agent Stack, in Python and
-// TypeScript, require of the answers. Whatever they do not require is not listed.
+// sdkFields lists the fields that the official Python and TypeScript SDKs of the Agent
+// Stack require in answers.
 //
-// "a string" is required and not null, "a string|null" may be null but must be
-// there, "a string?" may be left out or null. "a[]" is every element of a list.
-// A type is one of those in [types] or a list of allowed values.
+// "a string" is required and not null, "a string|null" is required but may be null, and
+// "a string?" is optional and may be null. "a[]" is every element of a list. A type is one
+// of [types] or a list of allowed values.
 var sdkFields = map[string][]string{
 	"page": {"items list", "total_count int", "has_more bool", "next_page_token string|null"},
 	"provider": {
@@ -118,7 +118,7 @@ var types = map[string]func(v any) bool{
 	"absent": func(any) bool { return false },
 }
 
-// accept fails for each field of a value that an SDK would not accept.
+// accept reports an error for each field of a value that an SDK would reject.
 func (w *world) accept(kind string, value any) {
 	w.Helper()
 	for _, field := range sdkFields[kind] {
@@ -142,7 +142,7 @@ func (w *world) accept(kind string, value any) {
 	}
 }
 
-// dig returns the values at a path, and whether there is a place for them.
+// dig returns the values at a path, and whether the path exists.
 func dig(value any, path []string) (values []any, found bool) {
 	if len(path) == 0 {
 		return []any{value}, true
@@ -167,9 +167,9 @@ func dig(value any, path []string) (values []any, found bool) {
 	return values, true
 }
 
-// sdk makes a request as an SDK does, with a body as it writes it, and checks that
-// its answer is of a kind. An empty kind is an empty answer, "null" the body null,
-// and "a page" a list of a.
+// sdk makes a request like an SDK, with the body that an SDK sends, and checks that the
+// answer is of a kind. An empty kind means an empty answer, "null" the body null, and "a
+// page" a list of a.
 func (w *world) sdk(as, method, path, body string, status int, kind string) answer {
 	w.Helper()
 	var raw any
@@ -200,8 +200,8 @@ func (w *world) sdk(as, method, path, body string, status int, kind string) answ
 	return a
 }
 
-// TestSDKs makes the requests of the official SDKs, as they write them, and checks
-// that they would accept the answers.
+// TestSDKs makes requests exactly like the official SDKs, and checks that the SDKs would
+// accept the answers.
 func TestSDKs(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["connectors"] = object{"presets": []any{object{
@@ -225,7 +225,7 @@ func TestSDKs(t *testing.T) {
 
 func sdkProviders(w *world) {
 	full := card("Weather")
-	maps.Copy(full, object{ // pydantic writes what is left out as null
+	maps.Copy(full, object{ // pydantic writes omitted fields as null
 		"iconUrl": nil, "provider": nil, "security": nil,
 		"skills": []any{object{"id": "s", "name": "S", "description": "", "tags": []any{}, "examples": nil}},
 		"capabilities": object{"streaming": true, "pushNotifications": nil, "extensions": []any{object{
@@ -261,14 +261,14 @@ func sdkProviders(w *world) {
 	w.sdk("developer", "PATCH", "/providers/"+id, `{"auto_stop_timeout_sec": 1800.0}`, 200, "provider")
 	w.sdk("developer", "PUT", "/providers/"+id+"/variables", `{"variables": {"B": "2", "C": null}}`, 201, "null")
 	w.wants(w.sdk("developer", "GET", "/providers/"+id+"/variables", "", 200, "variables"), 200, `{"A":"1","B":"2"}`)
-	// PATCH replaces the variables; left out, they stay.
+	// PATCH replaces the variables, or keeps them if they are omitted.
 	version := w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {"B": "2", "D": "4"}}`, 200,
 		"provider").body["version"]
 	w.wants(w.try("developer", "GET", "/providers/"+id+"/variables", nil), 200, `{"variables":{"B":"2","D":"4"}}`)
 	same := w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {"D": "4", "B": "2"}, "origin": null}`, 200,
 		"provider")
 	if same.body["version"] != version {
-		w.Errorf("the same variables made version %v of %v", same.body["version"], version)
+		w.Errorf("the same variables changed version %v to %v", version, same.body["version"])
 	}
 	w.wants(w.try("developer", "PATCH", "/providers/"+id, object{"variables": object{"B": nil}}), 422, "variables.B")
 	w.sdk("developer", "PATCH", "/providers/"+id, `{"variables": {}}`, 200, "provider")
@@ -346,7 +346,7 @@ func sdkVectorStores(w *world) {
 	in := "?context_id=" + context
 	id := w.sdk("ann", "POST", "/vector_stores"+in, `{"name": "s", "dimension": 3, "model_id": "openai:e"}`,
 		201, "vector_store").id()
-	hex := strings.ReplaceAll(uuid.NewString(), "-", "") // how the SDK makes an id
+	hex := strings.ReplaceAll(uuid.NewString(), "-", "") // the SDK's form of ids
 	w.sdk("ann", "PUT", "/vector_stores/"+id+in, fmt.Sprintf(
 		`[{"id": %q, "document_id": "d", "document_type": "external", "model_id": "platform", "text": "t", `+
 			`"embedding": [0.5, 1e-3, 2], "metadata": null}]`, hex), 200, "vector_store")
@@ -366,7 +366,7 @@ func sdkVectorStores(w *world) {
 }
 
 func sdkModels(w *world) {
-	// Before the first PUT, the configuration is the caller's.
+	// Before the first PUT, created_by is the caller.
 	for _, as := range []string{"ann", "admin"} {
 		if by := w.sdk(as, "GET", "/configurations/system", "", 200,
 			"configuration").body["created_by"]; by != w.user(as) {

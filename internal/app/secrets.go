@@ -18,37 +18,37 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// keepPrivate takes away what others on this machine may do with the files in
-// the data folder, and says what they could read, the exposed ones.
+// keepPrivate removes other users' permissions from the files in the data directory,
+// and warns about exposed files, which they could read.
 func (a *App) keepPrivate(cfg *config.Config, exposed []string) {
 	for _, path := range exposed {
 		switch {
 		case path == cfg.DataDir:
-			a.logger.Warn("others on this machine can look into the data folder; 'chmod 700' keeps it yours",
-				"folder", path)
+			a.logger.Warn("other users of this machine can read the data directory; 'chmod 700' makes it private",
+				"directory", path)
 		case filepath.Base(path) == datadir.AdminToken:
-			a.logger.Warn("others on this machine could read the admin token until now; if somebody may have, "+
-				"remove the file and start again: that makes a new one", "file", path)
+			a.logger.Warn("other users of this machine could read the admin token until now; if somebody may have, "+
+				"remove the file and restart, which creates a new token", "file", path)
 		case filepath.Base(path) == datadir.EncryptionKey:
-			a.logger.Warn("others on this machine could read the encryption key until now; if somebody may have, "+
-				"change it: docs/operations.md says how", "file", path)
+			a.logger.Warn("other users of this machine could read the encryption key until now; if somebody may have, "+
+				"replace the key as described in docs/operations.md", "file", path)
 		default:
-			a.logger.Warn("others on this machine could read a file in the data folder until now", "file", path)
+			a.logger.Warn("other users of this machine could read a file in the data directory until now", "file", path)
 		}
 	}
 	datadir.Tighten(cfg.DataDir)
 	for i, t := range cfg.Auth.Tokens {
 		if t.Token.File != "" && datadir.IsExposed(t.Token.File) {
-			a.logger.Warn("others on this machine can read the file of a token; 'chmod 600' keeps it yours, "+
-				"but somebody may have read it", "setting", fmt.Sprintf("auth.tokens[%d].token", i), "file",
+			a.logger.Warn("other users of this machine can read a token's file, and may have done so; "+
+				"'chmod 600' makes it private", "setting", fmt.Sprintf("auth.tokens[%d].token", i), "file",
 				t.Token.File)
 		}
 	}
 }
 
-// openBox returns the encryption keys: those that are configured and, with SQLite,
-// the one in the data folder. Where there is none, and unless the database needs
-// one that is gone, it makes that one.
+// openBox returns the encryption keys: the configured ones and, with SQLite, the one
+// in the data directory. If there are none, it creates that one, unless the database
+// needs a missing key.
 func openBox(ctx context.Context, cfg *config.Config, s *store.Store, logger *slog.Logger) (*secretbox.Box, error) {
 	var keys []secretbox.Key
 	for _, source := range cfg.EncryptionSources() {
@@ -67,19 +67,19 @@ func openBox(ctx context.Context, cfg *config.Config, s *store.Store, logger *sl
 	case errors.Is(err, fs.ErrNotExist) && len(keys) > 0:
 		return secretbox.New(keys...)
 	case errors.Is(err, fs.ErrNotExist):
-		if noted, err := s.Keys(ctx); err != nil {
+		if ids, err := s.Keys(ctx); err != nil {
 			return nil, err
-		} else if len(noted) > 0 {
+		} else if len(ids) > 0 {
 			return nil,
-				keysMissing(&resource.MissingKeysError{IDs: noted}, "encryption_key is not set, and "+file+" is gone")
+				keysMissing(&resource.MissingKeysError{IDs: ids}, "encryption_key is not set, and "+file+" is missing")
 		}
-		return makeKey(file, logger)
+		return createKey(file, logger)
 	case err != nil:
 		return nil, fmt.Errorf("encryption key: %w", err)
 	}
 	own := secretbox.Key{Setting: file, Text: strings.TrimSpace(string(text))}
 	if _, err := secretbox.New(own); err != nil {
-		return nil, fmt.Errorf("%w; put back your backup of this file", err)
+		return nil, fmt.Errorf("%w; restore this file from a backup", err)
 	}
 	if !slices.ContainsFunc(keys, func(k secretbox.Key) bool { return k.Text == own.Text }) {
 		keys = append(keys, own)
@@ -87,25 +87,25 @@ func openBox(ctx context.Context, cfg *config.Config, s *store.Store, logger *sl
 	return secretbox.New(keys...)
 }
 
-func makeKey(file string, logger *slog.Logger) (*secretbox.Box, error) {
+func createKey(file string, logger *slog.Logger) (*secretbox.Box, error) {
 	key := secretbox.Key{Setting: file, Text: secretbox.NewKey()}
 	if err := datadir.WriteNew(file, []byte(key.Text+"\n")); err != nil {
-		return nil, fmt.Errorf("make encryption key: %w", err)
+		return nil, fmt.Errorf("create encryption key: %w", err)
 	}
-	logger.Info("made an encryption key, because none is configured; keep a copy of this file apart from your "+
-		"backups of the database: without it the API keys, client secrets and variables in there can't be read",
+	logger.Info("created an encryption key, because none is configured; back up this file separately from the "+
+		"database: without it, the API keys, client secrets and variables in the database can't be read",
 		"file", file)
 	return secretbox.New(key)
 }
 
-// keysMissing says what to do about keys that a server lacks.
+// keysMissing adds advice to an error about missing keys.
 func keysMissing(err error, setting string) error {
-	return fmt.Errorf("%s: %w; add that key to encryption_keys, after the new one, or put back the file that held it; "+
-		"if it is lost, 'tidings keys forget' lets the server start without it, and these secrets have to be set again",
+	return fmt.Errorf("%s: %w; add that key to encryption_keys, after the new one, or restore the file that held it; "+
+		"if it is lost, 'tidings keys forget' lets the server start without it, and these secrets must be set again",
 		setting, err)
 }
 
-// useKeys finds out whether the database can be read with the keys of this server.
+// useKeys checks that this server's keys can decrypt the database.
 func useKeys(ctx context.Context, cfg *config.Config, r *resource.Resources) error {
 	err := r.UseKeys(ctx)
 	missing, ok := errors.AsType[*resource.MissingKeysError](err)
@@ -123,8 +123,8 @@ func useKeys(ctx context.Context, cfg *config.Config, r *resource.Resources) err
 	return keysMissing(missing, filepath.Join(cfg.DataDir, datadir.EncryptionKey))
 }
 
-// ForgetKeys lets a server start without keys that are lost. It returns how many
-// secrets nobody can decrypt any more, and whose, at most so many.
+// ForgetKeys lets a server start without lost keys. It returns the number of secrets
+// that can no longer be decrypted, and at most the given number of their owners.
 func ForgetKeys(
 	ctx context.Context, cfg config.Config, logger *slog.Logger, most int,
 ) (lost int64, owners []string, err error) {
@@ -139,8 +139,8 @@ func ForgetKeys(
 		return 0, nil, errors.New("the database needs migrations; run 'tidings migrate' first")
 	}
 	box, err := openBox(ctx, &cfg, s, logger)
-	if _, gone := errors.AsType[*resource.MissingKeysError](err); gone {
-		box, err = makeKey(filepath.Join(cfg.DataDir, datadir.EncryptionKey), logger)
+	if _, missing := errors.AsType[*resource.MissingKeysError](err); missing {
+		box, err = createKey(filepath.Join(cfg.DataDir, datadir.EncryptionKey), logger)
 	}
 	if err != nil {
 		return 0, nil, err

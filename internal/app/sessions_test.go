@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Nothing that a database sets for its sessions changes what the server does.
+// The database's session defaults do not affect the server.
 func TestSessionDefaults(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -25,18 +25,18 @@ func TestSessionDefaults(t *testing.T) {
 	}
 }
 
-// A start that a setting of the database ends says which one it is, and where it was made.
-func TestSettingThatEndsAStart(t *testing.T) {
+// If a database setting prevents startup, the error names the setting and its origin.
+func TestDatabaseSettingPreventsStartup(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, map[string]any{"database_url": testdb.Postgres(t) + "&statement_timeout=1ms"})
 	const want = "database_url sets statement_timeout to 1ms, which is too short"
-	if said := p.refused(nil); !strings.Contains(said, want) {
-		t.Errorf("it said %q, want %q", said, want)
+	if out := p.refused(nil); !strings.Contains(out, want) {
+		t.Errorf("output %q, want %q", out, want)
 	}
 }
 
-// What a user writes stays a value, whatever the database makes of backslashes.
-func TestValuesStayValues(t *testing.T) {
+// Users' values stay values, however the database treats backslashes.
+func TestBackslashesInValues(t *testing.T) {
 	t.Parallel()
 	for name, value := range map[string]string{"off": "off", "on": "on"} {
 		t.Run("standard_conforming_strings "+name, func(t *testing.T) {

@@ -17,14 +17,13 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Everything that ends a process, from the requests under way to the last writes, has
-// one deadline, also while the database says nothing, receivers hang and the collector
-// of traces is silent.
+// One deadline covers the whole shutdown, from the requests in flight to the last writes,
+// even while the database, the receivers and the trace collector hang.
 func TestShutdownHasOneDeadline(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
-		// database returns what makes the database stand still.
+		// database returns a function that makes the database hang.
 		database func(t *testing.T, settings map[string]any) (freeze func())
 	}{
 		{"SQLite", func(t *testing.T, settings map[string]any) func() {
@@ -52,7 +51,7 @@ func TestShutdownHasOneDeadline(t *testing.T) {
 			}))
 			t.Cleanup(receiver.Close)
 			t.Cleanup(func() { close(hanging) })
-			collector, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+			collector, err := net.Listen("tcp", "127.0.0.1:0") // never accepts connections
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,16 +79,16 @@ func TestShutdownHasOneDeadline(t *testing.T) {
 			hang.Store(true)
 			create(endpoints / 2)
 			freeze()
-			go p.create() //nolint:errcheck // it is under way when the process ends
+			go p.create() //nolint:errcheck // still in flight when the process ends
 			begun := time.Now()
-			_ = p.end(syscall.SIGTERM) // the exit code says that cursors could not be saved
+			_ = p.end(syscall.SIGTERM) // fails, since cursors could not be saved
 			if took := time.Since(begun); took > timeout+testtool.Allow(2*time.Second) {
-				t.Errorf("it took %v to end, with a deadline of %v; log:\n%s", took, timeout, p.log)
+				t.Errorf("shutdown took %v with a deadline of %v; log:\n%s", took, timeout, p.log)
 			} else {
 				t.Logf("ended after %v", took)
 			}
 			if !strings.Contains(p.log.String(), "msg=stopped") {
-				t.Errorf("it did not end in good order; log:\n%s", p.log)
+				t.Errorf("the process did not shut down cleanly; log:\n%s", p.log)
 			}
 		})
 	}

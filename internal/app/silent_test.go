@@ -15,13 +15,13 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// mute is a TCP proxy that can go silent: connections stay open and are accepted, and
-// nothing more is passed on, as behind a firewall that lost its state.
+// mute is a TCP proxy that can go silent: it keeps and accepts connections but forwards
+// nothing, like a firewall that lost its state.
 type mute struct {
 	url string
 
 	mu     sync.Mutex
-	silent chan struct{} // closed when the connections of now go silent
+	silent chan struct{} // closed when the current connections go silent
 	deaf   atomic.Bool   // new connections are silent, too
 }
 
@@ -49,13 +49,13 @@ func newMute(t *testing.T, database string) *mute {
 			if err != nil {
 				return
 			}
-			go m.lead(c, to, ended)
+			go m.proxy(c, to, ended)
 		}
 	}()
 	return m
 }
 
-// silence lets all connections go silent; deaf says that new ones are silent, too.
+// silence makes all connections go silent and, if deaf, new ones, too.
 func (m *mute) silence(deaf bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -64,7 +64,7 @@ func (m *mute) silence(deaf bool) {
 	m.silent = make(chan struct{})
 }
 
-func (m *mute) lead(client net.Conn, to string, ended <-chan struct{}) {
+func (m *mute) proxy(client net.Conn, to string, ended <-chan struct{}) {
 	defer client.Close()
 	m.mu.Lock()
 	silent := m.silent
@@ -103,15 +103,16 @@ func (m *mute) lead(client net.Conn, to string, ended <-chan struct{}) {
 	<-done
 }
 
-// A database whose connections go silent, without a reset, costs seconds: while new ones
-// are silent, too, /readyz says so, and deliveries resume by themselves.
+// If database connections go silent without a reset, the server recovers within seconds.
+// While new connections are silent, too, /readyz says so. Deliveries then resume by
+// themselves.
 func TestDatabaseGoesSilent(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	m := newMute(t, testdb.Postgres(t))
 	got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 	receiver := httptest.NewServer(got)
-	t.Cleanup(receiver.Close) // after its clients
+	t.Cleanup(receiver.Close) // runs after the clients have stopped
 	p := newProcess(t, map[string]any{
 		"database_url": m.url,
 		"webhook":      map[string]any{"endpoints": []any{map[string]any{"name": "receiver", "url": receiver.URL}}},
@@ -120,7 +121,7 @@ func TestDatabaseGoesSilent(t *testing.T) {
 	p.start()
 	stop := make(chan struct{})
 	results := make(chan map[string]int64, writers)
-	for range writers { // so that every kind of statement is under way
+	for range writers { // so that all kinds of statements are in progress
 		go func() { results <- p.write(stop) }()
 	}
 	arrived := func() int {
@@ -142,7 +143,7 @@ func TestDatabaseGoesSilent(t *testing.T) {
 		p.wait("deliveries again", func() bool { return p.create() == nil && arrived() > before+20 })
 		p.wait("ready again", func() bool { status, _ := p.readyz(); return status == http.StatusOK })
 		if took := time.Since(begun); took > testtool.Allow(20*time.Second) {
-			t.Errorf("it took %v to recover", took)
+			t.Errorf("recovery took %v", took)
 		} else {
 			t.Logf("recovered after %v", took)
 		}
@@ -154,7 +155,7 @@ func TestDatabaseGoesSilent(t *testing.T) {
 	p.checkDelivered(got)
 }
 
-// While numbering is stuck, although the database answers, /readyz says so.
+// /readyz fails while numbering is stuck, even though the database responds.
 func TestNumberingIsStuck(t *testing.T) {
 	t.Parallel()
 	database := testdb.Postgres(t)
@@ -167,7 +168,7 @@ func TestNumberingIsStuck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after it was
+	defer tx.Rollback() //nolint:errcheck // fails after a commit or rollback
 	w.call("ann", "POST", "/contexts", object{})
 	w.untilNotReady("let events be numbered")
 	if err := tx.Rollback(); err != nil {
@@ -177,10 +178,10 @@ func TestNumberingIsStuck(t *testing.T) {
 	w.mark()
 }
 
-// untilNotReady waits until /readyz answers 503 with a reason.
+// untilNotReady waits until /readyz returns 503 with the reason.
 func (w *world) untilNotReady(reason string) {
 	w.Helper()
-	for deadline := time.Now().Add(patience); ; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); ; <-time.After(10 * time.Millisecond) {
 		a := w.request("", "GET", "/readyz", nil, nil)
 		if a.status == http.StatusServiceUnavailable && strings.Contains(a.text, reason) {
 			return

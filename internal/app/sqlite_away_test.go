@@ -19,14 +19,14 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// While SQLite can't write, requests get 503 with Retry-After and /readyz says why.
-// When it can again the server goes on by itself, and every change that was
-// acknowledged is there and arrives.
+// While SQLite can't write, requests get 503 with Retry-After, and /readyz says why. The
+// server recovers by itself, and every acknowledged change is kept and arrives.
 func TestSQLiteAway(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, reason string
-		// prepare comes before the server starts; away makes SQLite fail, and returns what ends it.
+		// prepare runs before the server starts; away makes SQLite fail, and returns a function
+		// that ends the failure.
 		prepare func(t *testing.T, folder string)
 		away    func(t *testing.T, folder string) (back func())
 	}{
@@ -40,7 +40,7 @@ func TestSQLiteAway(t *testing.T) {
 			t.Parallel()
 			got := &record{bodies: make(map[string][]byte), versions: make(map[string][]int64)}
 			receiver := httptest.NewServer(got)
-			t.Cleanup(receiver.Close) // after its clients
+			t.Cleanup(receiver.Close) // runs after the clients have stopped
 			folder := filepath.Join(t.TempDir(), "data")
 			if err := os.Mkdir(folder, 0o700); err != nil {
 				t.Fatal(err)
@@ -60,7 +60,7 @@ func TestSQLiteAway(t *testing.T) {
 				}
 				r.Header.Set("Authorization", "Bearer token")
 				r.Header.Set("Content-Type", "application/json")
-				response, err := (&http.Client{Timeout: 2 * patience}).Do(r)
+				response, err := (&http.Client{Timeout: 2 * testTimeout}).Do(r)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -69,11 +69,11 @@ func TestSQLiteAway(t *testing.T) {
 				if response.StatusCode == http.StatusCreated {
 					acknowledged[filepath.Base(response.Header.Get("Location"))] = true
 				} else if response.StatusCode != http.StatusServiceUnavailable {
-					t.Fatalf("a write: %d %s", response.StatusCode, text)
+					t.Fatalf("write: %d %s", response.StatusCode, text)
 				}
 				if response.StatusCode == http.StatusServiceUnavailable &&
 					!strings.Contains(string(text), "GET /readyz") {
-					t.Errorf("503 does not say where the reason is: %s", text)
+					t.Errorf("503 does not say where to find the reason: %s", text)
 				}
 				return response.StatusCode, response.Header
 			}
@@ -81,9 +81,9 @@ func TestSQLiteAway(t *testing.T) {
 				write()
 			}
 			back := test.away(t, folder)
-			deadline := time.Now().Add(3 * patience)
+			deadline := time.Now().Add(3 * testTimeout)
 			for {
-				status, header := write() // what is in hand already may still take some
+				status, header := write() // open files may still have room
 				if status == http.StatusServiceUnavailable {
 					if header.Get("Retry-After") == "" {
 						t.Error("503 has no Retry-After")
@@ -91,7 +91,7 @@ func TestSQLiteAway(t *testing.T) {
 					break
 				}
 				if time.Now().After(deadline) {
-					t.Fatal("nothing is wrong")
+					t.Fatal("writes still succeed")
 				}
 			}
 			p.wait("the reason", func() bool {
@@ -115,7 +115,7 @@ func TestSQLiteAway(t *testing.T) {
 				func() bool { status, _ := p.readyz(); return status == http.StatusOK && up() == "1" })
 			for id := range acknowledged {
 				if status, _, err := p.call("GET", "/contexts/"+id, nil); status != http.StatusOK || err != nil {
-					t.Errorf("context %s was acknowledged and is gone: %d, %v", id, status, err)
+					t.Errorf("context %s was acknowledged but is lost: %d, %v", id, status, err)
 				}
 			}
 			p.checkDelivered(got)
@@ -126,7 +126,7 @@ func TestSQLiteAway(t *testing.T) {
 	}
 }
 
-// ownDisk mounts a small disk as the data folder.
+// ownDisk mounts a small disk as the data directory.
 func ownDisk(t *testing.T, folder string) {
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs",
 		folder).CombinedOutput(); err != nil {
@@ -159,7 +159,7 @@ func fillDisk(t *testing.T, folder string) (back func()) {
 	}
 }
 
-// holdLock has another process, this one, write.
+// holdLock holds the write lock from another process, the test's own.
 func holdLock(t *testing.T, folder string) (back func()) {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(folder, "tidings.db")+"?_pragma=busy_timeout(10000)")
 	if err != nil {

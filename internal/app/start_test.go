@@ -14,11 +14,11 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// Without authentication everybody is an admin, but only under a local name.
+// Without authentication everybody is an admin, but only if they use a local host name.
 func TestAuthenticationDisabled(t *testing.T) {
 	w := newWorld(t, map[string]any{"auth": object{"disabled": true}, "egress": object{}})
 	w.wants(w.try("", "GET", "/users/me", nil), 200, "admin@localhost", `"role":"admin"`)
-	w.call("", "POST", "/providers", object{"location": w.agent.url}) // on the same machine
+	w.call("", "POST", "/providers", object{"location": w.agent.url}) // loopback is allowed
 	request, err := http.NewRequestWithContext(t.Context(), "GET", w.url+"/api/v1/users/me", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -30,14 +30,14 @@ func TestAuthenticationDisabled(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusForbidden {
-		t.Errorf("under the name of a page elsewhere: %d, want 403", response.StatusCode)
+		t.Errorf("with another site's host name: %d, want 403", response.StatusCode)
 	}
 	if !strings.Contains(w.log.String(), "authentication is disabled") {
-		t.Error("the log does not say so")
+		t.Error("the log does not say that authentication is disabled")
 	}
 }
 
-// Contents that a crash left without a file are removed; others stay.
+// Contents that a crash left without a file are removed, and no others.
 func TestSweepContents(t *testing.T) {
 	dataDir := t.TempDir()
 	settings := map[string]any{"data_dir": dataDir}
@@ -70,9 +70,8 @@ func TestSweepContents(t *testing.T) {
 	second.wants(second.try("ann", "GET", "/files/"+kept+"/content", nil), 200, "# Notes")
 }
 
-// A database that goes away and comes back: meanwhile the server says that it is
-// not ready and answers with problems; afterwards it goes on by itself, and every
-// change that was committed arrives.
+// While the database restarts, the server is not ready and answers with problems.
+// Afterwards it recovers by itself, and every committed change arrives.
 func TestDatabaseRestarts(t *testing.T) {
 	database := testdb.OwnServer(t)
 	url, err := database.Create("restarts")
@@ -80,7 +79,7 @@ func TestDatabaseRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, map[string]any{"database_url": url})
-	w.readAndWrite() // several connections
+	w.readAndWrite() // opens several connections
 	w.mark()
 	ready := func() int { return w.request("", "GET", "/readyz", nil, nil).status }
 	if status := ready(); status != http.StatusOK {
@@ -95,15 +94,15 @@ func TestDatabaseRestarts(t *testing.T) {
 	failed := w.try("ann", "POST", "/contexts", object{})
 	w.wants(failed, 503, "try again")
 	if strings.Contains(failed.text, "127.0.0.1") {
-		t.Errorf("the answer tells where the database is: %s", failed.text)
+		t.Errorf("the answer reveals the database's address: %s", failed.text)
 	}
 	if err := database.Start(); err != nil {
 		t.Fatal(err)
 	}
 	w.untilReady()
-	w.readAndWrite() // none of them is given a connection from before
+	w.readAndWrite() // no request gets a stale connection
 	w.mark()
-	for range 3 { // nobody asks while it is away
+	for range 3 { // no requests arrive while the database is down
 		if err := database.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -113,23 +112,23 @@ func TestDatabaseRestarts(t *testing.T) {
 		w.readAndWrite()
 	}
 	w.mark()
-	if err := w.stop(); err != nil { // before the database
+	if err := w.stop(); err != nil { // before the database stops
 		t.Error(err)
 	}
 }
 
-// untilReady waits until the server says that it is ready.
+// untilReady waits until the server is ready.
 func (w *world) untilReady() {
 	w.Helper()
-	for deadline := time.Now().Add(patience); w.request("", "GET", "/readyz", nil, nil).status != http.StatusOK; {
+	for deadline := time.Now().Add(testTimeout); w.request("", "GET", "/readyz", nil, nil).status != http.StatusOK; {
 		if time.Now().After(deadline) {
-			w.Fatal("not ready again")
+			w.Fatal("the server did not become ready again")
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 }
 
-// readAndWrite makes several reads and writes at once, all of which must succeed.
+// readAndWrite makes several concurrent reads and writes, all of which must succeed.
 func (w *world) readAndWrite() {
 	w.Helper()
 	w.atOnce(16, func(n int) answer {
@@ -140,7 +139,7 @@ func (w *world) readAndWrite() {
 	}, http.StatusOK, "")
 }
 
-// A token that is kept as a secret of its own, in a file.
+// A token can be read from a file.
 func TestTokenFromAFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("a-token-of-some-length\n"), 0o600); err != nil {
@@ -155,20 +154,20 @@ func TestTokenFromAFile(t *testing.T) {
 	w.wants(w.try("another", "GET", "/users/me", nil), 401)
 }
 
-// While those who send requests have not heard yet that it stops, it answers.
+// During shutdown_delay, the server still answers requests.
 func TestShutdownDelay(t *testing.T) {
 	w := newWorld(t, map[string]any{"shutdown_delay": "5s"})
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.stop() }()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testTimeout)
 	for w.request("", "GET", "/readyz", nil, nil).status != http.StatusServiceUnavailable {
 		if time.Now().After(deadline) {
-			t.Fatal("it still says that it is ready")
+			t.Fatal("/readyz still succeeds")
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 	if a := w.call("ann", "POST", "/contexts", object{}); !a.closes {
-		t.Error("the client may keep a connection that is closed soon")
+		t.Error("the response does not close the connection")
 	}
 	w.mark()
 	if err := <-stopped; err != nil {
@@ -176,8 +175,8 @@ func TestShutdownDelay(t *testing.T) {
 	}
 }
 
-// Replicas that keep file contents in an S3 store see each other's; one that is
-// away is said to be, and stands in the way of nothing else.
+// Replicas share file contents in an S3 store. If the store is unreachable, only
+// requests for file contents fail, and their errors say so.
 func TestReplicasShareFileContents(t *testing.T) {
 	s3 := testdb.S3(t)
 	settings := map[string]any{
@@ -202,13 +201,13 @@ func TestReplicasShareFileContents(t *testing.T) {
 	away := two.try("ann", "GET", "/files/"+id+"/content", nil)
 	two.wants(away, 503, "try again")
 	if strings.Contains(away.text, s3.Endpoint) || strings.Contains(two.log.String(), s3.SecretKey) {
-		t.Error("the answer tells where the store is, or the log its key")
+		t.Error("the answer reveals the store's address, or the log its key")
 	}
 	two.call("ann", "POST", "/contexts", object{})
 }
 
-// Two installations in one database, each in a schema of its own, with endpoints
-// of the same name: each delivers its own events, and keeps its own leases.
+// Two installations share a database, each in its own schema, with endpoints of the
+// same name. Each delivers its own events and has its own leases.
 func TestInstallationsInOneDatabase(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
@@ -229,7 +228,7 @@ func TestInstallationsInOneDatabase(t *testing.T) {
 			}
 		}
 		if len(created) != 1 || !strings.Contains(created[0], ids[schema]) {
-			t.Errorf("schema %s delivered %q, want the creation of %s alone", schema, created, ids[schema])
+			t.Errorf("schema %s delivered %q, want only the creation of %s", schema, created, ids[schema])
 		}
 		if total := w.call("ann", "GET", "/contexts", nil).body["total_count"]; total != 1.0 {
 			t.Errorf("schema %s has %v contexts of ann's, want 1", schema, total)

@@ -9,17 +9,18 @@ import (
 	"github.com/tidings-dev/tidings/operator"
 )
 
-// tried is since when the configuration is in force, and what became of the last reload.
-type tried struct {
+// reloadStatus is the outcome of the last reload.
+type reloadStatus struct {
 	mu    sync.Mutex
-	since time.Time
+	since time.Time // since when the configuration has been in force
 	last  *operator.ConfigTry
 }
 
-func (t *tried) note(later []string, err error) {
+func (s *reloadStatus) record(needRestart []string, err error) {
 	now := time.Now().UTC()
 	try := &operator.ConfigTry{
-		At: now.Format(time.RFC3339Nano), Errors: []operator.ConfigProblem{}, NeedsRestart: append([]string{}, later...),
+		At: now.Format(time.RFC3339Nano), Errors: []operator.ConfigProblem{},
+		NeedsRestart: append([]string{}, needRestart...),
 	}
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		for _, p := range problems {
@@ -30,24 +31,24 @@ func (t *tried) note(later []string, err error) {
 	} else if err != nil {
 		try.Errors = append(try.Errors, operator.ConfigProblem{Message: err.Error()})
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.last = try; err == nil {
-		t.since = now
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last = try; err == nil {
+		s.since = now
 	}
 }
 
-// configStatus is the configuration as operators see it.
+// configStatus returns the state of the configuration for operators.
 func (a *App) configStatus() *operator.ConfigStatus {
-	a.tried.mu.Lock()
-	defer a.tried.mu.Unlock()
+	a.status.mu.Lock()
+	defer a.status.mu.Unlock()
 	return &operator.ConfigStatus{
-		Files: append([]string{}, a.config.Load().ReadFrom()...), Since: a.tried.since.UTC().Format(time.RFC3339Nano),
-		LastTry: a.tried.last,
+		Files: append([]string{}, a.config.Load().ReadFrom()...), Since: a.status.since.UTC().Format(time.RFC3339Nano),
+		LastTry: a.status.last,
 	}
 }
 
-// sources are the tables that are watched, as operators see them.
+// sources returns the state of the watched tables for operators.
 func (a *App) sources() (list []operator.SourceStatus) {
 	for _, s := range a.tables.States() {
 		list = append(list, operator.SourceStatus{Table: s.Table, Type: s.Type, State: s.State, Detail: s.Detail})

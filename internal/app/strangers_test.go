@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// random is an id of a kind that names nothing.
+// random returns an id of a kind that does not exist.
 func random(kind string) string {
 	switch kind {
 	case "location":
@@ -23,8 +23,7 @@ func random(kind string) string {
 	return uuid.NewString()
 }
 
-// mayReach reports whether a caller may know of resources of a kind that are not
-// their own.
+// mayReach reports whether a caller may know about other users' resources of a kind.
 func mayReach(as, kind string) bool {
 	switch kind {
 	case "provider", "location", "model_provider":
@@ -37,12 +36,11 @@ func mayReach(as, kind string) bool {
 	return false
 }
 
-// strange are the callers that own nothing of ann's and the developer's.
+// strange are callers who own none of ann's and the developer's resources.
 var strange = []string{"bob", "leaver", "admin"}
 
-// TestStrangersLearnNothing compares, for every operation and every id that it
-// takes, what a stranger is answered about a resource with what they are
-// answered about a random id.
+// TestStrangersLearnNothing compares, for every operation and each of its ids, the answers
+// that a stranger gets for a resource and for a random id.
 func TestStrangersLearnNothing(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
@@ -71,8 +69,8 @@ func preconditions(c call) [][]string {
 	return [][]string{nil, {"If-Match", `"1"`}, {"If-Match", `"99"`}}
 }
 
-// compare fills one slot with an id of the victim's and with a random one, and
-// the others with what makes the request succeed if that id is let through.
+// compare makes a request with a victim's id in one slot, and one with a random id. The
+// other slots hold ids with which the request would succeed.
 func (w *world) compare(as string, c call, s slot, victim, self *owned, header []string) {
 	w.Helper()
 	ids := make(map[slot]string)
@@ -81,8 +79,8 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 		case other == s:
 			ids[other] = victim.id(s.kind)
 		case other.in == "query" && other.name != "from_id":
-			ids[other] = "" // left out, so that it does not decide the answer
-		case s.in == "path": // what is in the victim's resource
+			ids[other] = "" // omitted, so that it does not determine the answer
+		case s.in == "path": // a part of the victim's resource
 			ids[other] = victim.id(other.kind)
 		default:
 			ids[other] = self.id(other.kind)
@@ -103,7 +101,7 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 		return
 	}
 	if roles[as] == "admin" && mayReach(as, s.kind) {
-		return // they may see it, and are told what is wrong with the request
+		return // admins may see the resource, and learn what is wrong with the request
 	}
 	theirs.header.Del("Date")
 	nobodys.header.Del("Date")
@@ -117,10 +115,10 @@ func (w *world) compare(as string, c call, s slot, victim, self *owned, header [
 	}
 }
 
-// TestStrangersWaitForNoLock: a request about a resource that somebody else is
-// changing at this moment is answered as fast as one about nothing. It would
-// tell by its time, and hold the owner's row.
-func TestStrangersWaitForNoLock(t *testing.T) {
+// A stranger's request for a resource that its owner is changing is answered as fast as one
+// for a missing resource. Otherwise its duration would reveal the resource, and it would
+// lock the owner's row.
+func TestStrangersDoNotWaitForLocks(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	settings := map[string]any{"database_url": url}

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// hooks is a receiver with the path /hook, which takes everything, /refuses, which
-// refuses updates, and no others.
+// hooks is a receiver with the paths /hook, which accepts everything, and /refuses, which
+// refuses updates.
 type hooks struct {
 	url string
 
 	mu      sync.Mutex
-	arrived map[string][]string // events by path, with their resources
+	arrived map[string][]string // events and their resources, by path
 }
 
 func newHooks(t *testing.T) *hooks {
@@ -48,7 +48,7 @@ func (h *hooks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.arrived[r.URL.Path] = append(h.arrived[r.URL.Path], event+" "+id)
 }
 
-// got returns how many events of a path are one of those that are wanted.
+// got returns how many of the wanted events a path has received.
 func (h *hooks) got(path string, wanted ...string) (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -60,7 +60,7 @@ func (h *hooks) got(path string, wanted ...string) (n int) {
 	return n
 }
 
-// change makes contexts with an update each and returns their events.
+// change creates contexts, updates each once, and returns the events.
 func (w *world) change(contexts int) (events []string) {
 	w.Helper()
 	for i := range contexts {
@@ -71,7 +71,7 @@ func (w *world) change(contexts int) (events []string) {
 	return events
 }
 
-// shows waits until an endpoint shows a text, such as how many events are parked.
+// shows waits until an endpoint shows a text, such as the number of parked events.
 func (w *world) shows(path, text string) {
 	w.Helper()
 	w.whileOthersPass(path+" shows "+text, func() bool {
@@ -79,8 +79,8 @@ func (w *world) shows(path, text string) {
 	})
 }
 
-// whileOthersPass waits for something. Events of other resources get through meanwhile, so
-// that a failure is the event's and not the endpoint's.
+// whileOthersPass waits until done returns true. Meanwhile events of other resources are
+// delivered, so that a failure counts as the event's and not the endpoint's.
 func (w *world) whileOthersPass(what string, done func() bool) {
 	w.Helper()
 	posted := time.Time{}
@@ -93,8 +93,8 @@ func (w *world) whileOthersPass(what string, done func() bool) {
 	})
 }
 
-// An endpoint without a name whose URL is corrected keeps its backlog and what is
-// parked for it, on a reload and at a restart; the log says so.
+// An unnamed endpoint whose URL is corrected, by a reload or restart, keeps its backlog
+// and its parked events. The log says so.
 func TestCorrectedURLKeepsBacklog(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
@@ -116,14 +116,14 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.until("admin", "GET", shown("/hok"), nil, has(`"reason":"refuses: http_404"`))
 		w.reconfigure(at("/hook"))
 		w.waitFor("the backlog is delivered", func() bool { return h.got("/hook", wanted...) == len(wanted) })
-		w.waitFor("it is said", func() bool {
+		w.waitFor("the log reports it", func() bool {
 			return strings.Contains(w.log.String(),
 				fmt.Sprintf(`msg="endpoint goes on where one stopped that is not configured any more" `+
 					`endpoint=%s/hook former=%s/hok`, host, host))
 		})
 		w.wants(w.try("admin", "GET", shown("/hok"), nil), 404)
 
-		// Parked events follow, and so does a pause.
+		// Parked events and a pause are kept, too.
 		w.reconfigure(at("/refuses"))
 		wanted = w.change(4)
 		w.shows(shown("/refuses"), `"parked":4,`)
@@ -134,10 +134,10 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.call("admin", "POST", shown("/hook")+"/resume", nil)
 		updates := slices.DeleteFunc(slices.Clone(wanted),
 			func(e string) bool { return strings.HasPrefix(e, "context.created") })
-		w.waitFor("what was parked is delivered", func() bool { return h.got("/hook", updates...) == len(updates) })
+		w.waitFor("parked events are delivered", func() bool { return h.got("/hook", updates...) == len(updates) })
 		w.until("admin", "GET", shown("/hook"), nil, has(`"parked":0`, `"lag_events":0`))
 
-		// It gets a name, and the server is restarted for that.
+		// The endpoint gets a name, with a restart.
 		w.reconfigure(at("/hok"))
 		wanted = w.change(3)
 		w.until("admin", "GET", shown("/hok"), nil, has(`"reason":"refuses: http_404"`))
@@ -151,8 +151,8 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 	})
 }
 
-// Which endpoint takes the place of which is not guessed; cursor_from says it, and a
-// backlog that nobody takes over is warned of.
+// If it is unclear which endpoint replaces which, cursor_from decides. A backlog that no
+// endpoint takes over causes a warning.
 func TestCursorFrom(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
@@ -201,7 +201,7 @@ func TestCursorFrom(t *testing.T) {
 	})
 }
 
-// A new endpoint begins at the end of the log, with the oldest event, or at a time.
+// A new endpoint begins at the end of the log, at the oldest event, or at a time.
 func TestStart(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
@@ -234,8 +234,8 @@ func TestStart(t *testing.T) {
 	})
 }
 
-// Patterns that were narrowed count for parked events, too: what they do not match is
-// not sent, and what waits behind it goes.
+// Narrowed patterns also apply to parked events: those that no longer match are not sent,
+// and the events behind them are delivered.
 func TestNarrowedEvents(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		h := newHooks(t)
@@ -257,7 +257,7 @@ func TestNarrowedEvents(t *testing.T) {
 		w.shows(path, `"parked":6,`)
 		crm["events"] = []any{"context.created", "context.deleted"}
 		w.reconfigure(crm)
-		w.waitFor("what waited is delivered", func() bool { return h.got("/refuses", deleted...) == 3 })
+		w.waitFor("the events behind them are delivered", func() bool { return h.got("/refuses", deleted...) == 3 })
 		w.until("admin", "GET", path, nil, has(`"parked":0`, `"lag_events":0`))
 		if got := strings.Join(w.series("tidings_webhook_filtered_total"),
 			""); got != `tidings_webhook_filtered_total{endpoint="crm"} 3` {

@@ -12,8 +12,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// A receiver that answers 101 and keeps the connection is one that fails: its attempts
-// end, the connection is closed, and neither a test of the endpoint nor a stop waits.
+// An answer of 101 is a failure: the attempt ends and the connection is closed, so that
+// neither a test of the endpoint nor a shutdown waits for it.
 func TestReceiverSwitchesProtocols(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -54,7 +54,7 @@ func TestReceiverSwitchesProtocols(t *testing.T) {
 			t.Error(err)
 		}
 		if took := time.Since(begun); took > testtool.Allow(3*time.Second) {
-			t.Errorf("the stop took %v", took)
+			t.Errorf("shutdown took %v", took)
 		}
 	})
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// States of tables.
+// Table states.
 const (
 	stateAttached = "attached"
 	stateDrifted  = "drifted"
@@ -29,30 +29,30 @@ const (
 	stateUnknown  = "unknown"
 )
 
-// checkTables is how often the triggers of tables are looked at.
+// checkTables is how often the triggers of tables are checked.
 const checkTables = time.Minute
 
-// tables looks after the triggers of a relay's tables.
+// tables attaches and checks the triggers of a relay's tables.
 type tables struct {
 	app     *App
 	options capture.Options
 	list    []capture.Table
-	// attached says that all of list were attached, failed why not; only look reads them.
+	// Used only by check: whether all of list were attached, or else why not.
 	attached bool
 	failed   string
 
 	mu    sync.Mutex
-	known bool // the last look succeeded
+	known bool // the last check succeeded
 	found []capture.Finding
 	gaps  []capture.Gap // newest first
 }
 
-// captureOptions are what the configuration says of triggers.
+// captureOptions returns the configuration of triggers.
 func captureOptions(cfg *config.Config) capture.Options {
 	return capture.Options{Schema: cfg.DatabaseSchema, Types: cfg.Vocabulary(), Notify: cfg.Sources.Notify}
 }
 
-// tablesOf returns the tables of the configuration and of its preset.
+// tablesOf returns the tables of the configuration and its preset.
 func tablesOf(ctx context.Context, s *store.Store, cfg *config.Config) ([]capture.Table, error) {
 	list := cfg.Tables()
 	if cfg.Preset == config.PresetAgentStack {
@@ -65,12 +65,12 @@ func tablesOf(ctx context.Context, s *store.Store, cfg *config.Config) ([]captur
 	return list, nil
 }
 
-// withTables opens the database of a relay for as long as do takes.
+// withTables calls do with a relay's open database.
 func withTables(
 	ctx context.Context, cfg config.Config, do func(*store.Store, []capture.Table, capture.Options) error,
 ) error {
 	if !cfg.DatabaseURL.Set() {
-		return errors.New("database_url is missing: it leads to the PostgreSQL database of the application")
+		return errors.New("database_url is missing: set it to the URL of the application's PostgreSQL database")
 	}
 	s, err := OpenStore(ctx, cfg)
 	if err != nil {
@@ -78,7 +78,7 @@ func withTables(
 	}
 	list, err := tablesOf(ctx, s, &cfg)
 	if err == nil && len(list) == 0 {
-		err = errors.New("no table is configured: list them under sources.tables, or set preset")
+		err = errors.New("no tables are configured: list them in sources.tables, or set preset")
 	}
 	if err == nil {
 		err = do(s, list, captureOptions(&cfg))
@@ -99,8 +99,8 @@ func AttachTables(ctx context.Context, cfg config.Config, waiting func(string)) 
 	return names, err
 }
 
-// AttachSQL returns the statements that do the same, those that make the tables of the
-// event log included where they are missing.
+// AttachSQL returns the statements that [AttachTables] would run. If the tables of the
+// event log are missing, it includes the statements that create them.
 func AttachSQL(ctx context.Context, cfg config.Config) (text string, err error) {
 	err = withTables(ctx, cfg, func(s *store.Store, list []capture.Table, o capture.Options) error {
 		triggers, err := capture.SQL(list, o)
@@ -119,7 +119,7 @@ func AttachSQL(ctx context.Context, cfg config.Config) (text string, err error) 
 	return text, err
 }
 
-// logSQL returns the statements that make the tables of the event log.
+// logSQL returns the statements that create the tables of the event log.
 func logSQL(schema string) (string, error) {
 	files, err := outbox.PostgresMigrations(schema)
 	if err != nil {
@@ -130,7 +130,7 @@ func logSQL(schema string) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	for _, name := range names { // in order
+	for _, name := range names { // sorted
 		sql, err := fs.ReadFile(files, name)
 		if err != nil {
 			return "", err
@@ -140,7 +140,7 @@ func logSQL(schema string) (string, error) {
 	return b.String(), nil
 }
 
-// CheckTables returns what differs between the configuration and the database.
+// CheckTables returns the differences between the configuration and the database.
 func CheckTables(ctx context.Context, cfg config.Config) (found []capture.Finding, err error) {
 	err = withTables(ctx, cfg, func(s *store.Store, list []capture.Table, o capture.Options) error {
 		found, err = capture.Check(ctx, s.DB(), list, o)
@@ -149,8 +149,8 @@ func CheckTables(ctx context.Context, cfg config.Config) (found []capture.Findin
 	return found, err
 }
 
-// DetachTables removes all that was installed, and returns the names of the tables. It
-// calls waiting while a table is locked.
+// DetachTables removes everything that [AttachTables] installed, and returns the names of
+// the tables. It calls waiting while a table is locked.
 func DetachTables(ctx context.Context, cfg config.Config, waiting func(string)) (names []string, err error) {
 	s, err := OpenStore(ctx, cfg)
 	if err != nil {
@@ -162,11 +162,11 @@ func DetachTables(ctx context.Context, cfg config.Config, waiting func(string)) 
 	return names, errors.Join(err, s.Close())
 }
 
-// attachTime bounds an attempt to attach: a table may be locked for long, and what is
-// attached already has to be delivered.
+// attachTime limits an attempt to attach tables. A table may be locked for long, and
+// meanwhile the events of other tables must be delivered.
 const attachTime = 20 * time.Second
 
-// openTables attaches what is configured and not attached yet, or leaves that to the job.
+// openTables attaches the configured tables, or leaves that to the job if it fails.
 func (a *App) openTables(ctx context.Context, cfg *config.Config) error {
 	if !cfg.DatabaseURL.Set() {
 		return nil
@@ -176,14 +176,14 @@ func (a *App) openTables(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	a.tables = &tables{app: a, options: captureOptions(cfg), list: list}
-	if err := a.tables.look(ctx); err != nil {
+	if err := a.tables.check(ctx); err != nil {
 		a.logger.Error("the triggers of tables could not be checked", "error", err)
 	}
 	return nil
 }
 
-// attach attaches the tables once in the life of the process: a table that is detached
-// later stays so.
+// attach attaches the tables once per process: a table that is detached later stays
+// detached.
 func (t *tables) attach(ctx context.Context) {
 	if t.attached {
 		return
@@ -200,21 +200,20 @@ func (t *tables) attach(ctx context.Context) {
 		if t.failed = err.Error(); t.failed == before {
 			return
 		}
-		t.app.logger.Error("not all tables could be attached: changes of those that are not make no events; "+
-			"this is tried again every minute", "error", err, "if permission is denied", "GRANT TRIGGER on the tables "+
+		t.app.logger.Error("not all tables could be attached: changes of the others create no events; "+
+			"retrying every minute", "error", err, "if permission is denied", "GRANT TRIGGER on the tables "+
 			"to the role in database_url, or run the output of 'tidings attach --print' as a role that may create triggers")
 		return
 	}
 	t.attached = true
 }
 
-// job is the job that looks after the triggers.
 func (t *tables) job() job.Job {
-	return job.Job{Name: "check the triggers of tables", Every: checkTables, Run: t.look}
+	return job.Job{Name: "check the triggers of tables", Every: checkTables, Run: t.check}
 }
 
-// look repairs the triggers, and logs what is new.
-func (t *tables) look(ctx context.Context) error {
+// check checks and repairs the triggers, and logs new findings and gaps.
+func (t *tables) check(ctx context.Context) error {
 	t.attach(ctx)
 	found, err := t.repair(ctx)
 	t.explain(found)
@@ -230,23 +229,23 @@ func (t *tables) look(ctx context.Context) error {
 			continue
 		}
 		level := slog.LevelWarn
-		if f.Kind == capture.Partition && f.Mended { // usual for new partitions
+		if f.Kind == capture.Partition && f.Mended { // normal for new partitions
 			level = slog.LevelInfo
 		}
-		t.app.logger.Log(ctx, level, "the triggers of a table were not as they should be", "table", f.Table,
-			"kind", f.Kind, "what", f.What, "mended", f.Mended)
+		t.app.logger.Log(ctx, level, "the triggers of a table were not as configured", "table", f.Table,
+			"kind", f.Kind, "what", f.What, "repaired", f.Mended)
 	}
 	return err
 }
 
-// explain adds to the findings why a table could not be attached.
+// explain adds to the findings why tables could not be attached.
 func (t *tables) explain(found []capture.Finding) {
 	for i, f := range found {
 		for _, table := range t.list {
 			for line := range strings.SplitSeq(t.failed, "\n") {
 				why, is := strings.CutPrefix(line, "attach "+table.Name+": ")
 				if is && f.Kind == capture.NotAttached && f.Table != "" && f.Concerns(table) {
-					found[i].What = "it could not be attached: " + why
+					found[i].What = "could not be attached: " + why
 				}
 			}
 		}
@@ -256,7 +255,7 @@ func (t *tables) explain(found []capture.Finding) {
 // gapsFor is how long gaps are reported.
 const gapsFor = 30 * 24 * time.Hour
 
-// readGaps reads the gaps, and logs those that ended since the last time.
+// readGaps reads the gaps, and logs new ones.
 func (t *tables) readGaps(ctx context.Context) error {
 	gaps, err := capture.Gaps(ctx, t.app.store.DB(), t.options, time.Now().Add(-gapsFor))
 	if err != nil {
@@ -268,14 +267,14 @@ func (t *tables) readGaps(ctx context.Context) error {
 	t.mu.Unlock()
 	for _, g := range gaps {
 		if !slices.Contains(before, g) {
-			t.app.logger.Warn("changes of a table may have made no events", "gap", g.String())
+			t.app.logger.Warn("changes of a table may have created no events", "gap", g.String())
 		}
 	}
 	return nil
 }
 
-// repair puts right what a migration of the application changed. It leaves a database
-// alone from which everything was detached.
+// repair repairs what a migration of the application broke. If everything was detached,
+// it leaves the database alone.
 func (t *tables) repair(ctx context.Context) ([]capture.Finding, error) {
 	found, err := capture.Check(ctx, t.app.store.DB(), t.list, t.options)
 	if err != nil {
@@ -292,7 +291,7 @@ func (t *tables) repair(ctx context.Context) ([]capture.Finding, error) {
 }
 
 var tableAttached = prometheus.NewDesc("tidings_table_attached",
-	"1 if the triggers of a table are in place, 0 if they are not or nobody knows.", []string{"table"}, nil)
+	"1 if the triggers of a table are in place, 0 if they are not or if that is unknown.", []string{"table"}, nil)
 
 // Describe implements [prometheus.Collector].
 func (t *tables) Describe(ch chan<- *prometheus.Desc) { ch <- tableAttached }
@@ -308,10 +307,10 @@ func (t *tables) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// maxGaps is the number of gaps that are listed for a table.
+// maxGaps limits the gaps listed for a table.
 const maxGaps = 10
 
-// States returns how each table is doing.
+// States returns the state of each table.
 func (t *tables) States() []httpapi.TableState {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// literals are JSON that may stand in the place of a string, and how they are
-// refused wherever they do; 0 where that depends on the place.
+// literals are JSON values to put in place of strings, and the status with which they
+// are refused; 0 if that depends on the place.
 var literals = []struct {
 	raw     string
 	refused int
@@ -40,10 +40,9 @@ var literals = []struct {
 	{`""`, 0, ""},
 }
 
-// TestTextOfBodies puts what is no text, and what is hard to take for text, in the
-// place of each string and each name in each body. What is refused is refused with
-// its place; nothing is ever a fault of the server's, and both databases answer the
-// same.
+// TestTextOfBodies puts invalid and unusual text in place of each string and each name in
+// each body. Refusals name the place, the server never fails, and the answers on both
+// databases are the same.
 func TestTextOfBodies(t *testing.T) {
 	testtool.InAll(t)
 	const mark = "\U0001F3AF"
@@ -81,16 +80,16 @@ func TestTextOfBodies(t *testing.T) {
 					a := o.request(o.who, operation.method, path, strings.NewReader(sent),
 						map[string]string{"Content-Type": "application/json"})
 					what := fmt.Sprintf("%s, %s: %.30q", operation.id, place, literal.raw)
-					o.note(answers, what, a)
+					o.record(answers, what, a)
 					if literal.refused != 0 && (a.status != literal.refused || !strings.Contains(a.text, literal.why)) {
 						o.Errorf("%s: %d %s; want %d and %q", what, a.status, a.text, literal.refused, literal.why)
 					}
 					if member, _, _ := strings.Cut(place, ","); literal.refused == 422 &&
 						!strings.Contains(a.text, `"location":"`+member) {
-						o.Errorf("%s: the answer names no place: %s", what, a.text)
+						o.Errorf("%s: the answer does not name the place: %s", what, a.text)
 					}
 					if a.status < 400 {
-						clear(o.ids) // some may have changed
+						clear(o.ids) // resources may have changed
 					}
 				}
 				if place == "" {
@@ -101,9 +100,8 @@ func TestTextOfBodies(t *testing.T) {
 	})
 }
 
-// marked returns a copy of a body in which the nth string, or name of a member that
-// has one of the caller's choice, is a mark, and where that is; empty if there are
-// not so many.
+// marked returns a copy of a body in which a mark replaces the nth string or, in maps
+// with arbitrary keys, the nth key. place says where; it is empty if there are fewer.
 func marked(body any, mark string, n int) (copied any, place string) {
 	var walk func(v any, at string) any
 	walk = func(v any, at string) any {
@@ -148,7 +146,7 @@ func marked(body any, mark string, n int) (copied any, place string) {
 	return walk(body, "body"), place
 }
 
-// samples are bodies of all operations that take JSON, with every member there is.
+// samples returns bodies of all operations that take JSON, with every member.
 func samples(o *owned) map[string]any {
 	agent := card("Agent")
 	agent["skills"] = []any{object{"id": "s", "name": "n", "description": "d", "tags": []string{"t"}}}

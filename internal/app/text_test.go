@@ -15,8 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// texts are what a parameter may hold, and whether it is refused wherever it
-// stands; for the others that depends on the parameter.
+// texts are values of parameters, and whether every parameter refuses them; for the
+// others that depends on the parameter.
 var texts = []struct {
 	raw     string
 	refused bool
@@ -40,7 +40,7 @@ var texts = []struct {
 	{strings.Repeat("é", 2000), false},
 }
 
-// spellings are other ways to write a UUID, and whether they are none.
+// spellings are other ways to write a UUID, and whether they are refused.
 var spellings = []struct {
 	name    string
 	of      func(id string) string
@@ -55,16 +55,15 @@ var spellings = []struct {
 	{"too long", func(id string) string { return id + "0" }, true},
 }
 
-// TestTextOfParameters puts what is no text, and what is hard to take for text,
-// into each parameter of each operation. It is never a fault of the server's, and
-// both databases answer the same.
+// TestTextOfParameters puts invalid and unusual text into each parameter of each
+// operation. The server never fails, and the answers on both databases are the same.
 func TestTextOfParameters(t *testing.T) {
 	testtool.InAll(t)
 	compareDatabases(t, func(o *owned, answers map[string]string) {
 		for _, operation := range o.calls() {
 			for _, p := range operation.parameters {
 				if p.Name == "wait" {
-					continue // it is no text, and takes its time
+					continue // not a text parameter, and slow
 				}
 				for _, text := range texts {
 					o.checkParameter(operation, p, fmt.Sprintf("%.20q", text.raw), text.raw, text.refused, answers)
@@ -78,17 +77,17 @@ func TestTextOfParameters(t *testing.T) {
 				}
 			}
 		}
-		for _, text := range texts { // the event stream is described with the feed
+		for _, text := range texts { // the OpenAPI document describes the stream with the feed
 			for _, header := range []string{"Last-Event-ID", "Authorization", "Accept"} {
 				a := o.request("admin", "GET", "/api/v1/events?types="+url.QueryEscape(text.raw), nil,
 					map[string]string{"Accept": "text/event-stream", "Last-Event-ID": "99", header: clean(text.raw)})
-				o.note(answers, fmt.Sprintf("stream, %s %.20q", header, text.raw), a)
+				o.record(answers, fmt.Sprintf("stream, %s %.20q", header, text.raw), a)
 			}
 		}
 	})
 }
 
-// compareDatabases runs a test on both databases, and compares what it notes.
+// compareDatabases runs a test on both databases, and compares the recorded answers.
 func compareDatabases(t *testing.T, test func(o *owned, answers map[string]string)) {
 	t.Parallel()
 	all := make(map[string]map[string]string)
@@ -108,20 +107,20 @@ func compareDatabases(t *testing.T, test func(o *owned, answers map[string]strin
 	t.Logf("%d requests to each", len(all["SQLite"]))
 }
 
-// note notes a status, which is no fault of the server's.
-func (o *owned) note(answers map[string]string, what string, a answer) {
+// record records a status, which must not be a server error.
+func (o *owned) record(answers map[string]string, what string, a answer) {
 	o.Helper()
 	if a.status >= 500 && a.status != http.StatusNotImplemented && a.status != http.StatusBadGateway &&
 		a.status != http.StatusGatewayTimeout {
 		o.Errorf("%s: %d %s", what, a.status, a.text)
 	}
 	if strings.HasPrefix(what, "cancelReplay") && a.status == http.StatusConflict {
-		a.status = http.StatusOK // it had ended by itself
+		a.status = http.StatusOK // the replay had already ended
 	}
 	answers[what] = fmt.Sprint(a.status)
 }
 
-// clean is what Go's client lets pass as the value of a header.
+// clean returns the part of a header value that Go's client accepts.
 func clean(value string) string {
 	return strings.Map(func(r rune) rune {
 		if r == 0 {
@@ -131,8 +130,7 @@ func clean(value string) string {
 	}, value)
 }
 
-// checkParameter makes a request with a value in one parameter; the others are
-// as they should be.
+// checkParameter makes a request with a value in one parameter; the others are valid.
 func (o *owned) checkParameter(
 	operation call, p parameter, name, value string, refused bool, answers map[string]string,
 ) {
@@ -151,7 +149,7 @@ func (o *owned) checkParameter(
 			query.Set(other.Name, used)
 		case other.In == "header":
 			if strings.ContainsRune(value, 0) {
-				return // HTTP has no such headers
+				return // not a valid HTTP header
 			}
 			header[other.Name] = used
 		}
@@ -171,17 +169,17 @@ func (o *owned) checkParameter(
 		a = o.request(o.who, operation.method, path+"?"+query.Encode(), nil, header)
 	}
 	what := fmt.Sprintf("%s, %s %s: %s", operation.id, p.In, p.Name, name)
-	o.note(answers, what, a)
+	o.record(answers, what, a)
 	if place := p.In + "." + p.Name; refused &&
 		(a.status != http.StatusUnprocessableEntity || !strings.Contains(a.text, place)) {
 		o.Errorf("%s: %d %s; want 422 and %q", what, a.status, a.text, place)
 	}
 	if a.status < 400 && operation.method != http.MethodGet {
-		clear(o.ids) // some may be gone
+		clear(o.ids) // some may have been deleted
 	}
 }
 
-// idFor is an id for a parameter that takes one.
+// idFor returns an id for a parameter that takes one.
 func (o *owned) idFor(operation call, p parameter) string {
 	o.Helper()
 	for _, s := range operation.slots {
@@ -196,7 +194,7 @@ func (o *owned) idFor(operation call, p parameter) string {
 	return ""
 }
 
-// TestTextOfUploads uploads files whose part has odd headers.
+// TestTextOfUploads uploads files with unusual part headers.
 func TestTextOfUploads(t *testing.T) {
 	const plain = "Content-Type: text/plain\r\n"
 	disposition := func(filename string) string {
@@ -205,18 +203,18 @@ func TestTextOfUploads(t *testing.T) {
 	tests := []struct {
 		name, header string
 		status       int
-		file         string // its name, if it is taken
+		file         string // the file's name, if it is accepted
 	}{
 		{"plain", disposition(`filename="a b.txt"`) + plain, 201, "a b.txt"},
 		{"UTF-8", disposition(`filename="Grüße.txt"`) + plain, 201, "Grüße.txt"},
 		{"RFC 5987", disposition(`filename*=UTF-8''Gr%C3%BC%C3%9Fe.txt`) + plain, 201, "Grüße.txt"},
-		{"a folder", disposition(`filename="../../etc/passwd"`) + plain, 201, "passwd"},
-		{"a backslash and what is no escape", disposition(`filename="C_\\u0000.txt"`) + plain, 201, `C_\u0000.txt`},
+		{"a path", disposition(`filename="../../etc/passwd"`) + plain, 201, "passwd"},
+		{"a backslash that is not an escape", disposition(`filename="C_\\u0000.txt"`) + plain, 201, `C_\u0000.txt`},
 		{"zero byte, RFC 5987", disposition(`filename*=UTF-8''a%00b`) + plain, 422, ""},
-		{"no UTF-8, RFC 5987", disposition(`filename*=UTF-8''%ff`) + plain, 422, ""},
+		{"invalid UTF-8, RFC 5987", disposition(`filename*=UTF-8''%ff`) + plain, 422, ""},
 		{"a surrogate", disposition(`filename*=UTF-8''%ED%A0%80`) + plain, 422, ""},
 		{"Latin-1", disposition("filename=\"caf\xe9.txt\"") + plain, 422, ""},
-		{"no UTF-8 in the content type", disposition(`filename="a"`) + "Content-Type: text/\xff\r\n", 422, ""},
+		{"invalid UTF-8 in the content type", disposition(`filename="a"`) + "Content-Type: text/\xff\r\n", 422, ""},
 		{"zero byte in the content type", disposition(`filename="a"`) + "Content-Type: text/\x00\r\n", 422, ""},
 		{"zero byte", disposition("filename=\"a\x00b\"") + plain, 422, ""},
 		{"no name", disposition(`filename`) + plain, 422, ""},
@@ -235,8 +233,8 @@ func TestTextOfUploads(t *testing.T) {
 	})
 }
 
-// TestTextComesBack: what is text is kept as it is, wherever a user may write it.
-func TestTextComesBack(t *testing.T) {
+// Valid text is returned unchanged wherever a user may write it.
+func TestTextIsKeptUnchanged(t *testing.T) {
 	const text = `C:\u0000 \ud800 ' " \ 世界 😀` + "\u0001\u007f\ufffd"
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
@@ -265,15 +263,15 @@ func TestTextComesBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := occurrences(answer, text); got != want {
-				t.Errorf("%s has the text in %d places, want %d: %v", path, got, want, answer)
+				t.Errorf("%s contains the text in %d places, want %d: %v", path, got, want, answer)
 			}
 		}
 		w.call("ann", "DELETE", "/vector_stores/"+store+"/documents/"+url.PathEscape(text), nil)
 	})
 }
 
-// occurrences counts the strings in a JSON value that are a text, those of names
-// included.
+// occurrences counts the strings in a JSON value that equal text, including names of
+// members.
 func occurrences(v any, text string) (n int) {
 	switch v := v.(type) {
 	case string:
@@ -292,9 +290,9 @@ func occurrences(v any, text string) (n int) {
 	return n
 }
 
-// TestTextOfUsersServers: what is no text in the answer of an agent or a model
-// provider makes the answer useless, and nothing else.
-func TestTextOfUsersServers(t *testing.T) {
+// Invalid text in the answer of an agent or model provider makes only that answer
+// unusable.
+func TestTextOfUserServers(t *testing.T) {
 	values := []struct {
 		raw    string
 		usable bool
@@ -315,7 +313,7 @@ func TestTextOfUsersServers(t *testing.T) {
 		w := newWorld(t, settings)
 		for n, value := range values {
 			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-				agent, _ := json.Marshal(card("a")) // it is strings
+				agent, _ := json.Marshal(card("a")) // cannot fail
 				fmt.Fprintf(rw, `%[1]s,"x":%[2]s,"data":[{"id":"m","x":%[2]s}]}`,
 					strings.TrimSuffix(string(agent), "}"), value.raw)
 			}))
@@ -333,13 +331,13 @@ func TestTextOfUsersServers(t *testing.T) {
 				}
 			}
 			if total := w.call("admin", "GET", "/providers", nil).body["total_count"]; total != float64(min(n+1, 5)) {
-				t.Errorf("%v providers are there after %.30q", total, value.raw)
+				t.Errorf("%v providers after %.30q", total, value.raw)
 			}
 		}
 	})
 }
 
-// However a UUID is spelled, it is the same one.
+// All spellings of a UUID name the same resource.
 func TestSpellingsOfIDs(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorld(t, settings)
@@ -363,9 +361,9 @@ func TestSpellingsOfIDs(t *testing.T) {
 	})
 }
 
-// An endpoint's name is decoded once, whatever it looks like.
+// An endpoint's name is decoded exactly once.
 func TestNamesOfEndpoints(t *testing.T) {
-	const name = "127.0.0.1:1/a%20b%2541%2500/é" // with the path of its URL
+	const name = "127.0.0.1:1/a%20b%2541%2500/é" // contains the path of its URL
 	w := newWorldWith(t, map[string]any{}, object{"url": "http://127.0.0.1:1/a%20b%2541%2500/%C3%A9"})
 	var names []string
 	for _, e := range w.call("admin", "GET", "/webhooks/endpoints", nil).body["items"].([]any) {

@@ -11,14 +11,14 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// logTracing sends what OpenTelemetry says of its environment variables to the
-// log, without their values: the headers of a collector hold credentials. It has
-// one logger for the whole process.
+// logTracing logs OpenTelemetry's messages about its environment variables, without
+// their values, since a collector's headers contain credentials. OpenTelemetry has one
+// logger per process.
 func logTracing(logger *slog.Logger) {
 	otel.SetLogger(logr.FromSlogHandler(valueless{logger.With("see", "OTEL_EXPORTER_OTLP_*").Handler()}))
 }
 
-// valueless is a handler that keeps the message of a record and nothing else.
+// valueless is a handler that keeps only a record's message.
 type valueless struct{ slog.Handler }
 
 // Handle implements [slog.Handler].
@@ -29,8 +29,8 @@ func (h valueless) Handle(ctx context.Context, r slog.Record) error {
 // WithAttrs implements [slog.Handler].
 func (h valueless) WithAttrs([]slog.Attr) slog.Handler { return h }
 
-// exporter logs why spans could not be sent, once a minute at most. What a
-// collector answered is left out: it may repeat its request.
+// exporter logs why spans could not be sent, at most once a minute. It omits the
+// collector's response, which may quote the request.
 type exporter struct {
 	sdktrace.SpanExporter
 	logger *slog.Logger
@@ -39,8 +39,8 @@ type exporter struct {
 
 const exporterLogInterval = time.Minute
 
-// ExportSpans implements [sdktrace.SpanExporter]. It returns no error, which
-// OpenTelemetry would print.
+// ExportSpans implements [sdktrace.SpanExporter]. It returns no error, because
+// OpenTelemetry would print it.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	if err != nil && time.Since(e.logged) >= exporterLogInterval {

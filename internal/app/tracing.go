@@ -21,11 +21,11 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// tracer makes the spans of a change: the request, the event it wrote, and each
-// attempt to deliver that. Where no collector is configured it makes none, and
-// passes on the trace that a request came with.
+// tracer records the spans of a change: the request, its event, and each attempt to
+// deliver the event. Without a collector it records none, but still propagates a
+// request's trace context.
 type tracer struct {
-	provider *sdktrace.TracerProvider // nil: off
+	provider *sdktrace.TracerProvider // nil if tracing is off
 	trace.Tracer
 }
 
@@ -51,7 +51,8 @@ func (t *tracer) on() bool { return t.provider != nil }
 
 const traceCloseTime = 5 * time.Second
 
-// close sends what is left. A collector that is not there is no reason to fail.
+// close exports the remaining spans. It ignores errors, since the collector may be
+// unavailable.
 func (t *tracer) close() error {
 	if t.on() {
 		ctx, cancel := context.WithTimeout(context.Background(), traceCloseTime)
@@ -61,8 +62,8 @@ func (t *tracer) close() error {
 	return nil
 }
 
-// observe makes a span of each request of the API, and has the events of its
-// changes carry on its trace.
+// observe records a span for each API request, and makes the events of its changes
+// part of its trace.
 func (t *tracer) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
@@ -71,7 +72,7 @@ func (t *tracer) observe(next http.Handler) http.Handler {
 		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		request := r.WithContext(store.WithTrace(ctx, t.event))
 		next.ServeHTTP(seen, request)
-		r.Pattern = request.Pattern // for those further out
+		r.Pattern = request.Pattern // for outer handlers
 		if route := routeOf(request); route != "" {
 			span.SetName(knownMethod(r.Method) + " " + route)
 			span.SetAttributes(attribute.String("http.route", route))
@@ -84,7 +85,7 @@ func (t *tracer) observe(next http.Handler) http.Handler {
 	})
 }
 
-// event makes the span of an event and returns it as a traceparent.
+// event records the span of an event and returns its traceparent.
 func (t *tracer) event(ctx context.Context, e tidings.Event) string {
 	if t.on() {
 		var span trace.Span
@@ -101,7 +102,7 @@ func traceparent(ctx context.Context) string {
 	return carrier["traceparent"]
 }
 
-// attempt makes the span of an attempt, which carries on the event's trace.
+// attempt starts the span of an attempt, as part of the event's trace.
 func (t *tracer) attempt(endpoint string, a *tidings.Attempt) (end func(tidings.Outcome)) {
 	parent := propagation.TraceContext{}.Extract(context.Background(),
 		propagation.MapCarrier{"traceparent": a.Event.Trace})

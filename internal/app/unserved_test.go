@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// expired writes events until an endpoint has missed some, and returns how many.
+// expired creates events until an endpoint has missed some, and returns how many.
 func (w *world) expired(name string) (n int64) {
 	w.Helper()
 	w.waitFor(name+" misses events", func() bool {
@@ -24,8 +24,8 @@ func (w *world) expired(name string) (n int64) {
 	return n
 }
 
-// told returns how many events the metrics say that an endpoint has missed.
-func (w *world) told(name string) (n int64) {
+// missedMetric returns the metric of events that an endpoint has missed.
+func (w *world) missedMetric(name string) (n int64) {
 	w.Helper()
 	for _, line := range w.series(fmt.Sprintf(`tidings_webhook_missed_total{endpoint=%q,reason="expired"}`, name)) {
 		_, value, _ := strings.Cut(line, "} ")
@@ -37,8 +37,8 @@ func (w *world) told(name string) (n int64) {
 	return n
 }
 
-// Endpoints that nobody delivers to miss what expires like any other, and that is told:
-// those that said that they want no more, and those that are not enabled.
+// Events that disabled endpoints miss are reported, whether the receiver disabled the
+// endpoint by answering 410 or the configuration did.
 func TestExpiryOfDisabledEndpoints(t *testing.T) {
 	testtool.InAll(t)
 	databases(t, func(t *testing.T, settings map[string]any) {
@@ -62,15 +62,15 @@ func TestExpiryOfDisabledEndpoints(t *testing.T) {
 			w.logged(`level=ERROR msg="events expired before the endpoint could get them" endpoint=` + name)
 			w.waitFor("the metric of "+name, func() bool {
 				missed, _ := w.call("admin", "GET", "/webhooks/endpoints/"+name, nil).body["missed"].(float64)
-				return w.told(name) == int64(missed)
+				return w.missedMetric(name) == int64(missed)
 			})
 		}
 	})
 }
 
-// Whichever process removes events tells of what endpoints miss that another one serves;
-// each event is counted once.
-func TestExpiryOfWhatOthersServe(t *testing.T) {
+// The process that removes events also reports what other processes' endpoints miss. Each
+// event is counted once.
+func TestExpiryOfOtherReplicasEndpoints(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
 	down := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter,
@@ -98,14 +98,14 @@ func TestExpiryOfWhatOthersServe(t *testing.T) {
 		a.expired(name)
 		a.waitFor("the metric of "+name, func() bool {
 			missed, _ := a.call("admin", "GET", "/webhooks/endpoints/"+name, nil).body["missed"].(float64)
-			return a.told(name)+b.told(name) == int64(missed)
+			return a.missedMetric(name)+b.missedMetric(name) == int64(missed)
 		})
 	}
 }
 
-// A clock that was set forward removes nothing of a removed endpoint, neither at a start
-// nor at a reload.
-func TestJumpedClockForgetsNothing(t *testing.T) {
+// If the clock jumps forward, neither a restart nor a reload deletes the state of a removed
+// endpoint.
+func TestJumpedClockKeepsRemovedEndpoints(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
 		url := refuser(t, "context.updated")
@@ -147,7 +147,7 @@ func TestJumpedClockForgetsNothing(t *testing.T) {
 	})
 }
 
-// A reload that fails ends nothing, whatever is configured.
+// A failed reload changes nothing.
 func TestReloadWithoutDatabase(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings = inFolder(t, settings)
@@ -165,7 +165,7 @@ func TestReloadWithoutDatabase(t *testing.T) {
 			t.Errorf("reloaded: %d %s", a.status, a.text)
 		}
 		if strings.Contains(w.log.String(), "panic") {
-			t.Error("a reload that failed was a panic")
+			t.Error("a failed reload panicked")
 		}
 		rename("tidings_away", "tidings_controls")
 		w.waitFor("a reload",

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// beginUpload sends the beginning of a file, and leaves it at that.
+// beginUpload sends only the beginning of a file.
 func (w *world) beginUpload(as string, size int) net.Conn {
 	w.Helper()
 	const part = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nContent-Type: " +
@@ -25,13 +25,12 @@ func (w *world) beginUpload(as string, size int) net.Conn {
 		part, strings.Repeat("x", size))
 }
 
-// incoming is how many contents are on the disk that are not kept yet, and what
-// they take.
+// incoming returns the number and total size of unfinished uploads on disk.
 func (w *world) incoming() (files int, bytes int64) {
 	w.Helper()
 	err := filepath.WalkDir(w.settings["data_dir"].(string), func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Base(filepath.Dir(path)) != "incoming" {
-			return nil //nolint:nilerr // it was removed meanwhile
+			return nil //nolint:nilerr // removed meanwhile
 		}
 		if info, err := entry.Info(); err == nil {
 			files, bytes = files+1, bytes+info.Size()
@@ -49,20 +48,19 @@ func (w *world) incomingBytes() int64 {
 	return bytes
 }
 
-// waitFor waits until something is so.
+// waitFor waits until done returns true.
 func (w *world) waitFor(what string, done func() bool) {
 	w.Helper()
-	for deadline := time.Now().Add(patience); !done(); {
+	for deadline := time.Now().Add(testTimeout); !done(); {
 		if time.Now().After(deadline) {
-			w.Fatalf("%s: not within %v", what, patience)
+			w.Fatalf("timed out after %v: %s", testTimeout, what)
 		}
 		<-time.After(5 * time.Millisecond)
 	}
 }
 
-// What is being uploaded counts against the quota before it is a file, and no
-// longer once it broke off.
-func TestUploadsCountWhileTheyCome(t *testing.T) {
+// An unfinished upload counts against the quota until it is aborted.
+func TestQuotaOfUnfinishedUploads(t *testing.T) {
 	const mib = 1 << 20
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["files"] = object{"max_size": "20MiB", "user_quota": "24MiB"}
@@ -74,29 +72,29 @@ func TestUploadsCountWhileTheyCome(t *testing.T) {
 		for range 2 {
 			open = append(open, w.beginUpload("ann", 9*mib))
 		}
-		// The server may keep the last bytes of each to itself.
+		// The server may buffer the last bytes of each.
 		w.waitFor("the beginnings arrive", func() bool { return w.incomingBytes() > 17*mib })
 		w.wants(upload("ann", 8*mib), http.StatusRequestEntityTooLarge, "files.user_quota allows 25165824")
 		w.wants(upload("bob", 8*mib), http.StatusCreated)
 		w.wants(upload("ann", 4*mib), http.StatusCreated)
 		w.wants(upload("ann", 4*mib), http.StatusRequestEntityTooLarge, "files.user_quota allows 25165824")
 		if files, _ := w.incoming(); files != len(open) {
-			t.Errorf("%d contents are coming, want %d", files, len(open))
+			t.Errorf("%d unfinished uploads, want %d", files, len(open))
 		}
 		for _, c := range open {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
 		}
-		w.waitFor("what broke off is removed", func() bool { return w.incomingBytes() == 0 })
+		w.waitFor("aborted uploads are removed", func() bool { return w.incomingBytes() == 0 })
 		w.untilTaken("uploads", 0)
 		w.wants(upload("ann", 20*mib), http.StatusCreated)
 		w.wants(upload("ann", 1), http.StatusRequestEntityTooLarge, "files.user_quota")
 	})
 }
 
-// Files that are kept while another comes count for it, too.
-func TestUploadsCountWhatIsKeptMeanwhile(t *testing.T) {
+// Files uploaded during another upload count against its quota.
+func TestQuotaOfConcurrentUploads(t *testing.T) {
 	const mib = 1 << 20
 	databases(t, func(t *testing.T, settings map[string]any) {
 		settings["files"] = object{"max_size": "30MiB", "user_quota": "30MiB"}
@@ -105,17 +103,17 @@ func TestUploadsCountWhatIsKeptMeanwhile(t *testing.T) {
 		w.waitFor("the beginning arrives", func() bool { return w.incomingBytes() > 8*mib })
 		w.wants(w.tryUpload("ann", "", "f", "text/plain", strings.NewReader(strings.Repeat("x", 18*mib))),
 			http.StatusCreated)
-		go func() { _, _ = io.WriteString(c, strings.Repeat("x", 20*mib)) }() // it is cut off
+		go func() { _, _ = io.WriteString(c, strings.Repeat("x", 20*mib)) }() // will be cut off
 		answered, err := io.ReadAll(io.LimitReader(c, 1<<20))
 		if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 413 ") ||
 			!strings.Contains(text, "files.user_quota") {
-			t.Errorf("the answer: %s, %v", text, err)
+			t.Errorf("answer: %s, %v", text, err)
 		}
-		w.waitFor("it is removed", func() bool { return w.incomingBytes() == 0 })
+		w.waitFor("the upload is removed", func() bool { return w.incomingBytes() == 0 })
 	})
 }
 
-// One user's uploads leave places for those of others.
+// One user's uploads leave places for other users.
 func TestUploadsOfOneUser(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -136,8 +134,8 @@ func TestUploadsOfOneUser(t *testing.T) {
 		"the server is limited to 3 uploads")
 }
 
-// An upload that does not go on loses its place, and leaves nothing.
-func TestUploadThatStops(t *testing.T) {
+// A stalled upload loses its place, and leaves nothing behind.
+func TestStalledUpload(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, map[string]any{},
 		option(func(_ *world, o *app.Options) { o.Pace.Body = 300 * time.Millisecond }))
@@ -145,18 +143,18 @@ func TestUploadThatStops(t *testing.T) {
 	answered, err := io.ReadAll(c)
 	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 4") ||
 		!strings.Contains(text, "the upload is incomplete") {
-		t.Errorf("the answer: %s, %v", text, err)
+		t.Errorf("answer: %s, %v", text, err)
 	}
 	w.untilTaken("uploads", 0)
 	if n := w.incomingBytes(); n != 0 {
-		t.Errorf("%d bytes are left", n)
+		t.Errorf("%d bytes were left behind", n)
 	}
 	w.upload("ann", "")
 }
 
-// Whoever does not read answers holds neither places nor memory for long: pages of
-// lists, contents of files, event streams.
-func TestAnswersThatNobodyReads(t *testing.T) {
+// Clients that do not read pages of lists, file contents or event streams soon lose
+// their places and memory.
+func TestClientsThatDoNotRead(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWorldWith(t, settings, option(func(_ *world, o *app.Options) {
 			o.Pace.Answer, o.KeepAlive = 300*time.Millisecond, 10*time.Millisecond
@@ -183,8 +181,8 @@ func TestAnswersThatNobodyReads(t *testing.T) {
 	})
 }
 
-// Searches of one user take a few places and no others: everybody else's requests
-// and /readyz go on, and what finds no place is told when to come again.
+// Searches of one user take only a few places: others' requests and /readyz still
+// work, and a refused request gets Retry-After.
 func TestSearchesOfOneUser(t *testing.T) {
 	testtool.InAll(t)
 	const dimension = 500
@@ -224,22 +222,22 @@ func TestSearchesOfOneUser(t *testing.T) {
 				w.wants(w.request("", "GET", "/readyz", nil, nil), http.StatusOK)
 				w.wants(w.try("bob", "POST", "/contexts", object{}), http.StatusCreated)
 				if n := w.taken("scans"); n > 2 {
-					t.Errorf("%d places of scans are taken by one user", n)
+					t.Errorf("one user takes %d places of scans", n)
 				}
 			}
 		}
 	})
 }
 
-// An upload of very many parts, none of which is the file, is refused after a few.
+// An upload of very many parts, none of which is the file, is refused early.
 func TestUploadOfManyParts(t *testing.T) {
 	w := newWorld(t, map[string]any{})
 	c := w.begin("ann", http.MethodPost, "/files",
 		"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 1000000000\r\n\r\n",
 		strings.Repeat("--x\r\n\r\n\r\n", 200))
-	answered, err := io.ReadAll(c) // the rest is not waited for
+	answered, err := io.ReadAll(c) // the server does not wait for the rest
 	if text := string(answered); !strings.HasPrefix(text, "HTTP/1.1 422 ") ||
 		!strings.Contains(text, `with a part \"file\"`) {
-		t.Errorf("the answer: %.300s, %v", text, err)
+		t.Errorf("answer: %.300s, %v", text, err)
 	}
 }

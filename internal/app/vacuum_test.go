@@ -12,8 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// A SQLite file shrinks once much of it is not used any more, also one that an earlier
-// version made.
+// A SQLite file shrinks once much of it is unused, even if an earlier version created it.
 func TestFileShrinks(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -48,7 +47,7 @@ func TestFileShrinks(t *testing.T) {
 	shrinks := func(store string) {
 		w.call("ann", "DELETE", "/vector_stores/"+store, nil)
 		w.waitFor("the file shrinks", func() bool {
-			w.call("ann", "POST", "/contexts", object{}) // SQLite moves what was written into the file now and then
+			w.call("ann", "POST", "/contexts", object{}) // makes SQLite checkpoint now and then
 			return size() < 7*mib
 		})
 	}
@@ -62,7 +61,7 @@ func TestFileShrinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.SetMaxOpenConns(1)
-	for _, statement := range []string{"PRAGMA auto_vacuum = NONE", "VACUUM"} { // as an earlier version had it
+	for _, statement := range []string{"PRAGMA auto_vacuum = NONE", "VACUUM"} { // like an earlier version
 		if _, err := db.Exec(statement); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +71,7 @@ func TestFileShrinks(t *testing.T) {
 	}
 	w.start()
 	if !strings.Contains(w.log.String(), "rewriting the database file once") {
-		t.Error("the log does not say that the file is rewritten")
+		t.Error("the log does not say that the file was rewritten")
 	}
 	shrinks(store)
 	if err := w.stop(); err != nil {
@@ -81,6 +80,6 @@ func TestFileShrinks(t *testing.T) {
 	w.log.clear()
 	w.start()
 	if strings.Contains(w.log.String(), "rewriting") {
-		t.Error("the file is rewritten again")
+		t.Error("the file was rewritten again")
 	}
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// draw makes requests out of random choices.
+// draw draws random requests.
 type draw struct {
 	*rand.Rand
-	*owned         // whose resources the requests name
-	odd    float64 // how likely a value is not what the document asks for
-	nulls  float64 // how likely it is null
+	*owned         // owns the resources in the requests
+	odd    float64 // probability that a value does not match its schema
+	nulls  float64 // probability that a value is null
 }
 
 func (d *draw) chance(p float64) bool { return d.Float64() < p }
 
 func pick[T any](d *draw, from []T) T { return from[d.IntN(len(from))] }
 
-// oddTexts are texts that are hard to take, besides [texts].
+// oddTexts are unusual texts, besides [texts].
 var oddTexts = []string{
 	"", " ", ".", "..", "../../etc/passwd", "null", "true", "-1", "0", "1.5", "1e5", "٣", "0x10", "NaN",
 	"Infinity", "+1", " 1",
@@ -54,7 +54,7 @@ func (d *draw) oddText() string {
 		pick(d, []int{256, 257, 2049, 10_001}))
 }
 
-// oddJSON are values that stand where others should, besides [literals].
+// oddJSON are values of unexpected types, besides [literals].
 var oddJSON = []string{
 	"null", "true", "false", "0", "-0", "-1", "1", "1.5", "1e999", "1e-999", "9223372036854775807",
 	"9223372036854775808", "-9223372036854775809",
@@ -91,11 +91,11 @@ func (d *draw) oddJSON() string {
 }
 
 func quote(text string) string {
-	b, _ := json.Marshal(text) // it is a string; what is no UTF-8 becomes U+FFFD
+	b, _ := json.Marshal(text) // replaces invalid UTF-8 by U+FFFD
 	return string(b)
 }
 
-// id is one for a slot: mostly one that exists.
+// id returns an id for a slot, usually an existing one.
 func (d *draw) id(s slot) string {
 	if d.chance(d.odd) {
 		switch d.IntN(5) {
@@ -120,7 +120,7 @@ func (d *draw) id(s slot) string {
 	return id
 }
 
-// value is a text for a parameter or a member that holds one, as its schema wants it.
+// text returns a text for a parameter or member that matches its schema.
 func (d *draw) text(name string, s *schema) string {
 	switch {
 	case s == nil:
@@ -160,7 +160,7 @@ func (d *draw) number(s *schema) any {
 	if s.Maximum != nil {
 		high = *s.Maximum
 	}
-	if d.chance(d.odd) { // just over the edge
+	if d.chance(d.odd) { // just out of range
 		return pick(d, []any{low - 1, high + 1, low + 0.5})
 	}
 	if s.is("integer") || s.MultipleOf != nil {
@@ -171,7 +171,7 @@ func (d *draw) number(s *schema) any {
 
 func (s *schema) is(kind string) bool { return strings.Contains(fmt.Sprint(s.Type), kind) }
 
-// json is a body made of a valid one, with what the draw changes in it.
+// json returns a valid body with random changes.
 func (d *draw) json(doc *document, name string, v any, s *schema) string {
 	s = doc.resolve(s)
 	if d.chance(d.odd) {
@@ -189,7 +189,7 @@ func (d *draw) json(doc *document, name string, v any, s *schema) string {
 			}
 			member := quote(name) + ":" + d.json(doc, name, v[name], s.member(name))
 			members = append(members, member)
-			if d.chance(d.odd / 2) { // twice
+			if d.chance(d.odd / 2) { // a duplicate
 				members = append(members, pick(d, []string{
 					member, quote(name) + ":" + d.oddJSON(), quote(strings.ToUpper(name)) + ":1",
 				}))
@@ -216,11 +216,11 @@ func (d *draw) json(doc *document, name string, v any, s *schema) string {
 			return fmt.Sprint(d.number(s))
 		}
 	}
-	text, _ := json.Marshal(v) // it was JSON
+	text, _ := json.Marshal(v) // cannot fail
 	return string(text)
 }
 
-// member is the schema of a member; nil if it has none.
+// member returns the schema of a member, or nil.
 func (s *schema) member(name string) *schema {
 	if s == nil {
 		return nil

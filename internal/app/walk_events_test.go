@@ -13,10 +13,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// numbered is an ETag that is a version.
+// numbered matches an ETag that contains a version.
 var numbered = regexp.MustCompile(`^"(\d+)"$`)
 
-// account compares the events since the request before with what was answered.
+// account compares the events since the previous request with the answer.
 func (w *walk) account(s sent, a answer) {
 	w.Helper()
 	if s.method != http.MethodGet {
@@ -29,7 +29,7 @@ func (w *walk) account(s sent, a answer) {
 			by := any(w.users[s.as])
 			switch {
 			case e["event"] == "provider_build.updated":
-				by = a.body["created_by"] // builds are reported by programs
+				by = a.body["created_by"] // programs report on builds
 			case published(e):
 				by = nil
 			}
@@ -55,12 +55,12 @@ func (w *walk) account(s sent, a answer) {
 		for _, pool := range w.pools {
 			clear(pool.ids)
 		}
-	case s.method == http.MethodDelete, w.Float64() < 0.1: // another state of them
+	case s.method == http.MethodDelete, w.Float64() < 0.1: // a different state
 		clear(s.draw.ids)
 	}
 }
 
-// verify reads what was written: its version is that of its last event.
+// verify reads the written resource: its version must be that of its last event.
 func (w *walk) verify(s sent, a answer) {
 	w.Helper()
 	segments := strings.Split(strings.TrimPrefix(s.target, "/api/v1/"), "/")
@@ -77,7 +77,7 @@ func (w *walk) verify(s sent, a answer) {
 		read += id
 	case a.status == http.StatusCreated:
 		read = "/" + collection + "/" + a.id()
-	default: // nothing was kept
+	default: // nothing was stored
 		return
 	}
 	id, err := url.PathUnescape(path.Base(read))
@@ -88,7 +88,7 @@ func (w *walk) verify(s sent, a answer) {
 	if err != nil || s.method != http.MethodDelete {
 		return
 	}
-	for collection, kind := range pathKinds { // what may have gone with it
+	for collection, kind := range pathKinds { // resources that may have been deleted with it
 		if id, as := s.draw.ids[kind], s.draw.who; id != "" && kind != "replay" && kind != "user" {
 			if kind == "provider_build" {
 				as = auditor
@@ -98,7 +98,7 @@ func (w *walk) verify(s sent, a answer) {
 	}
 }
 
-// agree reads a resource: it is at the version of its last event, or deleted.
+// agree reads a resource: it must be at the version of its last event, or deleted.
 func (w *walk) agree(s sent, a answer, as, read, id string) {
 	w.Helper()
 	got := w.try(as, "GET", read, nil)
@@ -113,14 +113,14 @@ func (w *walk) agree(s sent, a answer, as, read, id string) {
 	}
 }
 
-// learn takes in events: the versions of a resource follow each other.
+// learn records events, and checks that the versions of a resource are consecutive.
 func (w *walk) learn(s sent, events []object) {
 	w.Helper()
 	for _, e := range events {
 		id, version := e["resource_id"].(string), int64(e["resource_version"].(float64))
 		known := w.versions[id]
 		switch _, action, _ := strings.Cut(e["event"].(string), "."); {
-		case published(e) && version > known: // the version is a time
+		case published(e) && version > known: // a published event's version is a time
 			w.versions[id] = version
 		case action == "created" && known == 0 && version == 1, action == "updated" && known > 0 && version == known+1:
 			w.versions[id] = version
@@ -133,10 +133,10 @@ func (w *walk) learn(s sent, events []object) {
 	}
 }
 
-// published reports whether the event was published, and tells of no resource of the server.
+// published reports whether an event was published through the API.
 func published(e object) bool { return strings.HasPrefix(e["event"].(string), "published.") }
 
-// events are those since it was asked last.
+// events returns the events since its last call.
 func (w *walk) events() (list []object) {
 	w.Helper()
 	query := url.Values{"limit": {"200"}}

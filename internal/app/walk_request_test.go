@@ -13,21 +13,21 @@ import (
 	"strings"
 )
 
-// sent is a request of the walk.
+// sent is a request of a walk.
 type sent struct {
 	call
 	as     string
-	target string // the path and the query
-	text   string // as it is on the wire
+	target string // path and query
+	text   string // as sent
 	draw   *draw
 	stream bool
-	hurry  bool // it may wait, and is not waited for
-	cut    bool // the body ends too early
-	astray bool // there is no such operation
+	hurry  bool // may block, so do not wait for the answer
+	cut    bool // the body is truncated
+	astray bool // the operation does not exist
 }
 
-// overlong reports whether net/http may refuse the request before it has read all of
-// its head. What the rest meets then, a reset, can overtake the answer.
+// overlong reports whether net/http may refuse the request before it has read the whole
+// head. The rest of the head then causes a reset, which can overtake the answer.
 func (s sent) overlong() bool {
 	head, _, _ := strings.Cut(s.text, "\r\n\r\n")
 	return len(head) > 64<<10
@@ -78,7 +78,7 @@ func (w *walk) request() sent {
 		body = pick(d, []string{"{}", "null", "a", "{", strings.Repeat(" ", 100), strings.Repeat("a", 2<<20)})
 	}
 	length := len(body)
-	if d.chance(d.odd/10) && length > 0 { // the end is missing
+	if d.chance(d.odd/10) && length > 0 { // truncated
 		body, s.cut = body[:d.IntN(length)], true
 	}
 	switch {
@@ -99,7 +99,7 @@ func (w *walk) request() sent {
 	return s
 }
 
-// header draws the headers, other than those of the body.
+// header draws the headers, except those of the body.
 func (d *draw) header(w *walk, s *sent) (lines []string) {
 	if s.as != "" {
 		lines = append(lines, pick(d, []string{"Authorization: Bearer ", "authorization: Bearer "})+s.as)
@@ -193,12 +193,12 @@ func (d *draw) body(w *walk, c call) string {
 	return body
 }
 
-// query is a query for an operation.
+// query draws a query for an operation.
 func (d *draw) query(c call) string {
 	var parts []string
 	add := func(name, value string) {
 		if d.chance(d.odd/10) && !strings.ContainsAny(value, "\r\n \x00") {
-			parts = append(parts, name+"="+value) // without escapes
+			parts = append(parts, name+"="+value) // not escaped
 			return
 		}
 		parts = append(parts, url.QueryEscape(name)+"="+url.QueryEscape(value))
@@ -230,7 +230,7 @@ func (d *draw) query(c call) string {
 	return "?" + strings.Join(parts, "&")
 }
 
-// path is the path of an operation with ids in it.
+// path draws the path of an operation, with ids.
 func (d *draw) path(c call) string {
 	path := c.path
 	for _, s := range c.slots {
@@ -241,7 +241,7 @@ func (d *draw) path(c call) string {
 	return "/api/v1" + path
 }
 
-// upload is a multipart body and its boundary.
+// upload draws a multipart body and its content type.
 func (d *draw) upload() (body, contentType string) {
 	name := pick(d, []string{
 		`filename="a.txt"`, `filename="Grüße.md"`, `filename*=UTF-8''a%00b`, `filename*=UTF-8''%ff`,
@@ -289,7 +289,7 @@ func (d *draw) upload() (body, contentType string) {
 func zipped(text string) string {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	_, _ = z.Write([]byte(text)) // to memory
+	_, _ = z.Write([]byte(text)) // cannot fail
 	_ = z.Close()
 	return b.String()
 }

@@ -23,21 +23,20 @@ import (
 )
 
 var (
-	walkSeed = flag.Uint64("walk.seed", 1, "where the random requests of TestWalk begin; 0 means anywhere")
-	walkTime = flag.Duration("walk.time", 0, "how long TestWalk goes on, instead of a number of requests")
+	walkSeed = flag.Uint64("walk.seed", 1, "seed of TestWalk's random requests; 0 means a random seed")
+	walkTime = flag.Duration("walk.time", 0, "how long TestWalk runs, instead of a number of requests")
 )
 
 const (
-	// maxRefusal is the most that an answer to a refused request may have, in bytes.
+	// maxRefusal is the maximum size in bytes of an answer to a refused request.
 	maxRefusal = 64 << 10
 	auditor    = "auditor"
 )
 
-// TestWalk makes random requests for all operations of the OpenAPI document by all
-// kinds of callers: valid ones, nearly valid ones, and hostile ones. Whatever is
-// sent, the server does not fail, says what the document says that it may, tells of
-// every change once, and of nothing else. A failure names what was sent; the seed
-// makes the same requests again.
+// TestWalk makes random requests for all operations of the OpenAPI document by all kinds
+// of callers: valid, nearly valid and hostile ones. The server must not fail, must answer
+// as documented, and must create exactly one event per change. A failure shows the
+// request; the seed reproduces it.
 func TestWalk(t *testing.T) {
 	databases(t, func(t *testing.T, settings map[string]any) {
 		w := newWalk(t, settings)
@@ -47,28 +46,28 @@ func TestWalk(t *testing.T) {
 		}
 		t.Logf("%d requests, %d of them succeeded; %d events", w.step-1, w.succeeded, w.sequence)
 		if t.Failed() {
-			t.Logf("again: go test ./internal/app -run '%s$' -walk.seed=%d", t.Name(), w.seed)
+			t.Logf("to reproduce: go test ./internal/app -run '%s$' -walk.seed=%d", t.Name(), w.seed)
 		}
 	})
 }
 
-// walk is a walk through the API.
+// walk is a random walk through the API.
 type walk struct {
 	*world
 	*rand.Rand
 	document *document
 	calls    []call
 	pools    map[string]*owned // by caller
-	users    map[string]string // the ids of callers
+	users    map[string]string // ids by caller
 	seed     uint64
 	begun    time.Time
 	step     int
 
-	versions            map[string]int64 // of resources, by id, as events tell; -1 for deleted ones
+	versions            map[string]int64 // of resources, by id, from events; -1 if deleted
 	sequence            int64            // of the last event
-	newest              string           // its time
+	newest              string           // time of the last event
 	succeeded, failures int
-	failed              map[string]bool // what was reported
+	failed              map[string]bool // reported failures
 }
 
 func newWalk(t *testing.T, settings map[string]any) *walk {
@@ -100,12 +99,12 @@ func newWalk(t *testing.T, settings map[string]any) *walk {
 	for _, who := range append(walkers, "leaver", "developer", auditor) {
 		w.users[who] = w.user(who)
 	}
-	w.versions[w.call(auditor, "GET", "/configurations/system", nil).id()] = 1 // it was there before the first event
+	w.versions[w.call(auditor, "GET", "/configurations/system", nil).id()] = 1 // created before the first event
 	w.learn(sent{}, w.events())
 	return w
 }
 
-// walkers are who makes requests, besides strangers.
+// walkers are the callers who make requests, besides strangers.
 var walkers = []string{"ann", "bob", "developer", "admin"}
 
 func (w *walk) done() bool {
@@ -115,12 +114,12 @@ func (w *walk) done() bool {
 	return w.step > testtool.Rounds(600)
 }
 
-// walk makes one request and looks at what comes of it.
+// walk makes one request and checks its effects.
 func (w *walk) walk() {
 	w.Helper()
 	made := w.made
 	s := w.request()
-	if w.made != made { // the resources that it names
+	if w.made != made { // created resources for the request
 		w.learn(s, w.events())
 	}
 	a, err := w.send(s)
@@ -141,7 +140,7 @@ func (w *walk) walk() {
 	w.account(s, a)
 }
 
-// complain reports what is wrong, once for each kind of it.
+// complain reports a failure, once per kind.
 func (w *walk) complain(s sent, a answer, format string, args ...any) {
 	w.Helper()
 	about := fmt.Sprintf("%s, %d, %s", s.id, a.status, format)
@@ -154,18 +153,18 @@ func (w *walk) complain(s sent, a answer, format string, args ...any) {
 		w.step, s.id, fmt.Sprintf(format, args...), s.as, s.text, a.status, a.header, a.text)
 }
 
-// send makes a request on a connection of its own.
+// send makes a request on a new connection.
 func (w *walk) send(s sent) (a answer, err error) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 	if err != nil {
 		return a, err
 	}
 	defer conn.Close()
-	patience := patience
+	timeout := testTimeout
 	if s.hurry {
-		patience = 50 * time.Millisecond
+		timeout = 50 * time.Millisecond
 	}
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return a, err
 	}
 	written := make(chan struct{})
@@ -173,7 +172,7 @@ func (w *walk) send(s sent) (a answer, err error) {
 		defer close(written)
 		_, _ = io.WriteString(conn, s.text)
 		if s.cut {
-			_ = conn.(*net.TCPConn).CloseWrite() // otherwise it would mean that nobody waits for an answer
+			_ = conn.(*net.TCPConn).CloseWrite() // only then, since otherwise the server would cancel the request
 		}
 	}()
 	reader := bufio.NewReader(conn)
@@ -187,7 +186,7 @@ func (w *walk) send(s sent) (a answer, err error) {
 	defer r.Body.Close()
 	text, err := io.ReadAll(r.Body)
 	a = answer{status: r.StatusCode, header: r.Header, text: string(text)}
-	_ = json.Unmarshal(text, &a.body) // not everything is an object
+	_ = json.Unmarshal(text, &a.body) // fails unless the body is an object
 	if s.hurry {
 		err = nil
 	}
@@ -196,16 +195,16 @@ func (w *walk) send(s sent) (a answer, err error) {
 	return a, err
 }
 
-// check compares an answer with what the document says.
+// check compares an answer with the OpenAPI document.
 func (w *walk) check(s sent, a answer) {
 	w.Helper()
 	kind, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
 	malformed := kind == "text/plain" && strings.HasPrefix(a.text, fmt.Sprint(a.status))
 	if malformed || a.status == http.StatusExpectationFailed {
-		return // net/http refuses what is not HTTP
+		return // net/http refused the request
 	}
 	if at, _, _ := strings.Cut(s.target, "?"); a.status == http.StatusTemporaryRedirect && path.Clean(at) != at {
-		return // to the path without empty segments and dots
+		return // a redirect to the path without empty segments and dots
 	}
 	declared, ok := s.responses[fmt.Sprint(a.status)]
 	switch {

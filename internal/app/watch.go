@@ -7,13 +7,13 @@ import (
 
 const (
 	watchInterval = 2 * time.Second
-	// retryInterval is how often a configuration that was refused is tried again:
-	// a file that it names may have come.
+	// retryInterval is how often a rejected configuration is tried again, since a
+	// file that it refers to may have appeared.
 	retryInterval = 30 * time.Second
 )
 
-// watch reloads once the configuration changes, or a file that it names: by
-// what they hold, so that it does not matter how they are replaced.
+// watch reloads when the configuration, or a file it refers to, changes. It compares
+// contents, so it does not matter how files are replaced.
 func (a *App) watch(ctx context.Context) {
 	if a.options.Load == nil {
 		return
@@ -29,10 +29,10 @@ func (a *App) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := a.config.Load().Digest()
-		settled := now == seen // what changes just now may be half of it
+		settled := now == seen // files may still be being written
 		seen = now
 		if settled && (now != tried || failed && time.Since(at) >= retryInterval) {
-			_, err := a.Reload(ctx) // it says itself what was wrong
+			_, err := a.Reload(ctx) // Reload logs the error
 			failed, at = err != nil, time.Now()
 			tried = a.config.Load().Digest()
 			seen = tried

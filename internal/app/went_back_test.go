@@ -21,11 +21,11 @@ import (
 // lostEvents is how many acknowledged changes a database loses in a test.
 const lostEvents = 60
 
-// wentBack is a server, or several with one database, whose log goes back.
+// wentBack is one or more servers whose database loses its latest changes.
 type wentBack struct {
 	*testing.T
 	processes []*process
-	got, late *record // of an endpoint that is well, and of one that is down at first
+	got, late *record // of a healthy endpoint, and of one that is down at first
 	up        atomic.Bool
 }
 
@@ -61,7 +61,7 @@ func newWentBack(t *testing.T, n int, settings map[string]any) *wentBack {
 	return w
 }
 
-// write makes contexts, by each server in turn, and returns their ids.
+// write creates contexts on each server in turn, and returns their ids.
 func (w *wentBack) write(n int) (ids []string) {
 	w.Helper()
 	for i := range n {
@@ -78,7 +78,7 @@ func (w *wentBack) write(n int) (ids []string) {
 	return ids
 }
 
-// arrived waits until a receiver got the news of all.
+// arrived waits until a receiver has got events of all contexts.
 func (w *wentBack) arrived(r *record, ids []string) {
 	w.Helper()
 	missing := func() (n int) {
@@ -97,7 +97,7 @@ func (w *wentBack) arrived(r *record, ids []string) {
 	w.processes[0].wait("all webhooks", func() bool { return missing() == 0 })
 }
 
-// feed reads all that there is after a cursor.
+// feed reads all events after a cursor.
 func (w *wentBack) feed(after string) (status int, text, next string) {
 	w.Helper()
 	path := "/events?limit=1000&types=context.*"
@@ -114,9 +114,8 @@ func (w *wentBack) feed(after string) (status int, text, next string) {
 	return status, fmt.Sprint(answer), fmt.Sprint(answer["next"])
 }
 
-// checkFeed checks that a cursor that was handed out before the loss goes on, and that
-// one of what was lost is refused with where to start, from where all that was written
-// since is there.
+// checkFeed checks that a cursor before the lost events still works, and that a cursor
+// within them is refused with a new one, from which everything written since can be read.
 func (w *wentBack) checkFeed(common, lost string, written []string) {
 	w.Helper()
 	status, text, start := w.feed(lost)
@@ -124,7 +123,7 @@ func (w *wentBack) checkFeed(common, lost string, written []string) {
 		w.Errorf("after %s: %d %s; want 410", lost, status, text)
 	}
 	if position(w.T, start) < position(w.T, common) {
-		w.Errorf("after %s: start again after %s, want what was not lost: %s or later", lost, start, common)
+		w.Errorf("after %s: the new cursor is %s, want %s or later", lost, start, common)
 	}
 	r, err := http.NewRequest("GET", "http://"+w.processes[0].address+"/api/v1/events", nil)
 	if err != nil {
@@ -139,7 +138,7 @@ func (w *wentBack) checkFeed(common, lost string, written []string) {
 	}
 	response.Body.Close()
 	if response.StatusCode != http.StatusGone {
-		w.Errorf("an event stream after %s: %d", lost, response.StatusCode)
+		w.Errorf("event stream after %s: %d", lost, response.StatusCode)
 	}
 	for _, after := range []string{common, start} {
 		status, text, _ := w.feed(after)
@@ -148,17 +147,16 @@ func (w *wentBack) checkFeed(common, lost string, written []string) {
 		}
 		for _, id := range written {
 			if !strings.Contains(text, id) {
-				w.Fatalf("after %s comes nothing of %s", after, id)
+				w.Fatalf("after %s, there is no event of %s", after, id)
 			}
 		}
 	}
 }
 
-// A database that fails over to an asynchronous standby loses the changes that this did
-// not have yet. All that is written afterwards arrives, what gets the positions of what
-// was lost included, whether the servers go on or start anew. The loss is logged, counted
-// and shown.
-func TestFailoverThatLosesTheTail(t *testing.T) {
+// A failover to an asynchronous standby loses the latest changes. Everything written
+// afterwards arrives, even events that reuse positions of lost ones, whether or not the
+// servers restart. The loss is logged, counted and shown.
+func TestFailoverLosesLatestEvents(t *testing.T) {
 	t.Parallel()
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted=%t", restarted), func(t *testing.T) {
@@ -178,7 +176,7 @@ func TestFailoverThatLosesTheTail(t *testing.T) {
 			w.arrived(w.got, kept)
 			_, _, common := w.feed("")
 			must(t, standby.CatchUp(primary))
-			must(t, standby.Stop()) // what comes now reaches it no more
+			must(t, standby.Stop()) // it misses all later changes
 			lost := w.write(lostEvents)
 			w.arrived(w.got, lost)
 			_, _, beyond := w.feed(common)
@@ -220,12 +218,12 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// checkLoss checks that the servers tell of the loss.
+// checkLoss checks that the servers report the loss.
 func (w *wentBack) checkLoss() {
 	w.Helper()
 	for _, p := range w.processes {
 		if n := strings.Count(p.log.String(), "the database lost the end of the event log"); n != 1 {
-			w.Errorf("%d lines in the log about the loss, want 1", n)
+			w.Errorf("%d log lines about the loss, want 1", n)
 		}
 	}
 	status, answer, err := w.processes[0].call("GET", "/webhooks/endpoints", nil)
@@ -254,12 +252,12 @@ func (w *wentBack) checkLoss() {
 		}
 	}
 	if counted != 2 {
-		w.Errorf("the metric of %d endpoints tells of the loss, want 2", counted)
+		w.Errorf("metrics of %d endpoints count the loss, want 2", counted)
 	}
 }
 
-// What is written to a SQLite file that was restored from a backup arrives, and a reader
-// of the feed that knows more is told so, also when the positions are used again.
+// Changes after a SQLite file was restored from a backup arrive. A reader of the feed with
+// a lost cursor gets an error, even once the positions have been reused.
 func TestRestoredBackup(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "data")
@@ -294,7 +292,7 @@ func TestRestoredBackup(t *testing.T) {
 	w.checkFeed(common, beyond, written)
 }
 
-// position is that of a cursor of the feed.
+// position returns the position in a cursor of the feed.
 func position(t *testing.T, cursor string) int64 {
 	t.Helper()
 	text, _, _ := strings.Cut(cursor, "-")

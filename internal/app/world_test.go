@@ -44,30 +44,30 @@ func databases(t *testing.T, test func(t *testing.T, settings map[string]any)) {
 	})
 }
 
-// The users of a world, each with a token of the same name.
+// roles are the roles of a world's users, each with a token named after the user.
 var roles = map[string]string{
 	"admin": "admin", "developer": "developer", "leaver": "developer", "ann": "user", "bob": "user", "newcomer": "user",
 	"newcomer2": "user", "sentinel": "user", "demoted": "developer", "promoted": "user", "removed": "user",
 	"reader": "reader",
 }
 
-// world is a running server, a receiver of its webhooks, and what it talks to.
+// world is a running server with a receiver of its webhooks and an agent.
 type world struct {
 	*testing.T
 	url string
-	// settings are its configuration, and file holds them.
+	// settings is the configuration, which is written to file.
 	settings map[string]any
-	relay    bool // of tidings relay
+	relay    bool // the server is tidings relay
 	file     string
 	agent    *agent
 	client   *http.Client
 	log      *syncBuffer
 	stop     func() error
-	made     int // resources, by [owned.id]
+	made     int // resources created by [owned.id]
 
 	mu       sync.Mutex
 	arrived  map[int64]arrival // by position in the log
-	answered chan struct{}     // told of each arrival
+	answered chan struct{}     // receives after each arrival
 	marked   int64
 	begun    time.Time
 }
@@ -102,8 +102,8 @@ func (s *syncBuffer) clear() {
 
 const webhookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-// newWorld starts a server; settings are added to its configuration, and nil ones
-// taken out of it.
+// newWorld starts a server. settings override its configuration; nil removes a
+// setting.
 func newWorld(t *testing.T, settings map[string]any) *world {
 	t.Helper()
 	return newWorldWith(t, settings)
@@ -112,14 +112,14 @@ func newWorld(t *testing.T, settings map[string]any) *world {
 // option changes how a world's server is started.
 type option func(w *world, o *app.Options)
 
-// reloads lets the server read its file again.
+// reloads enables reloads of the server's file.
 func reloads(w *world, o *app.Options) {
 	o.Load = func() (config.Config, error) {
 		return config.Load(config.Input{Files: []string{w.file}, Relay: w.relay})
 	}
 }
 
-// newWorldWith has more endpoints, and options.
+// newWorldWith is newWorld with additional endpoints, and options.
 func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 	t.Helper()
 	w := &world{
@@ -148,12 +148,12 @@ func newWorldWith(t *testing.T, settings map[string]any, more ...any) *world {
 		"auth":           map[string]any{"tokens": tokens}, "providers": map[string]any{"check_interval": "1h"},
 		"shutdown_timeout": "5s", "types": map[string]any{"published": []any{"told"}},
 		"webhook": map[string]any{"endpoints": endpoints},
-		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // where the agent is
+		"egress":  map[string]any{"user_urls": map[string]any{"allow_networks": []any{"127.0.0.0/8"}}}, // the agent's network
 		"log":     map[string]any{"level": "debug"},
 	}
 	maps.Copy(all, settings)
 	maps.DeleteFunc(all, func(_ string, value any) bool { return value == nil })
-	limits := map[string]any{"requests_per_second": 1e6, "burst": 1_000_000} // tests are faster than people
+	limits := map[string]any{"requests_per_second": 1e6, "burst": 1_000_000} // tests are faster than users
 	if given, ok := settings["limits"].(map[string]any); ok {
 		maps.Copy(limits, given)
 	}
@@ -226,16 +226,16 @@ func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer is what the server said.
+// answer is the server's response.
 type answer struct {
 	status int
 	header http.Header
-	closes bool // the connection
+	closes bool // whether the server closes the connection
 	text   string
 	body   map[string]any
 }
 
-// id is that of the resource in the answer, or where the answer says that it is.
+// id returns the id of the resource in the answer or its Location header.
 func (a answer) id() string {
 	if location := a.header.Get("Location"); location != "" {
 		return path.Base(location)
@@ -243,7 +243,7 @@ func (a answer) id() string {
 	return fmt.Sprint(a.body["id"])
 }
 
-// card is an agent card with what A2A requires.
+// card returns an agent card with what A2A requires.
 func card(name string) map[string]any {
 	return map[string]any{
 		"name": name, "description": "Says it again.", "version": "1.0.0", "url": "http://echo",
@@ -253,12 +253,12 @@ func card(name string) map[string]any {
 	}
 }
 
-// patience is how long a test waits for an answer or a delivery.
-var patience = testtool.Allow(20 * time.Second)
+// testTimeout limits how long a test waits for an answer or a delivery.
+var testTimeout = testtool.Allow(20 * time.Second)
 
 func (w *world) request(as, method, path string, body io.Reader, header map[string]string) answer {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, w.url+path, body)
 	if err != nil {
@@ -280,14 +280,14 @@ func (w *world) request(as, method, path string, body io.Reader, header map[stri
 		w.Fatal(err)
 	}
 	a := answer{status: response.StatusCode, header: response.Header, closes: response.Close, text: string(text)}
-	_ = json.Unmarshal(text, &a.body) // not everything is an object
+	_ = json.Unmarshal(text, &a.body) // fails unless the body is an object
 	if err := keepsContract(method, path, a); err != nil && !w.relay {
-		w.Errorf("%s %s: %d %.1000s: not as the OpenAPI document says: %v", method, path, a.status, a.text, err)
+		w.Errorf("%s %s: %d %.1000s: does not match the OpenAPI document: %v", method, path, a.status, a.text, err)
 	}
 	return a
 }
 
-// try makes a request with a JSON body, and says what came of it.
+// try makes a request with a JSON body.
 func (w *world) try(as, method, path string, body any, header ...string) answer {
 	w.Helper()
 	var reader io.Reader
@@ -347,8 +347,8 @@ func (w *world) user(name string) string {
 	return w.call(name, "GET", "/users/me", nil).id()
 }
 
-// since returns what was delivered since [world.mark], in the order of the log,
-// once all of it is there.
+// since waits for all deliveries since [world.mark], and returns them in the order of
+// the log.
 func (w *world) since() []arrival {
 	w.Helper()
 	from := w.marked
@@ -362,12 +362,12 @@ func (w *world) since() []arrival {
 	return arrivals
 }
 
-// mark waits until all that was done was delivered: it makes a change and waits
-// for its webhook and for all before it.
+// mark waits until all previous changes are delivered: it makes a change and waits for
+// its webhook and all before it.
 func (w *world) mark() int64 {
 	w.Helper()
 	id := w.call("sentinel", "POST", "/contexts", map[string]any{}).id()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	for {
 		if position := w.delivered(id); position > 0 {
 			w.marked = position
@@ -381,7 +381,7 @@ func (w *world) mark() int64 {
 	}
 }
 
-// delivered is the position of an event of a resource, if all before it arrived.
+// delivered returns the position of an event of a resource, if all before it arrived.
 func (w *world) delivered(id string) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -399,10 +399,10 @@ func (w *world) delivered(id string) int64 {
 // agent is a server that is an A2A agent, a model provider and an MCP server.
 type agent struct {
 	url string
-	// away makes it answer 503 to everything.
+	// away makes it answer every request with 503.
 	away  atomic.Bool
 	asked atomic.Int32
-	// keys are the API keys that it was shown.
+	// keys are the API keys of the requests.
 	mu   sync.Mutex
 	keys []string
 }
