@@ -27,12 +27,12 @@ func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure how fast events reach endpoints on this machine",
-		Long: `Measure how fast events reach endpoints on this machine: logged events drain to
-receivers in a process of their own, beside a client that posts as often and does
-nothing else. Then events are committed at a steady rate, to see how long each
-takes to arrive.
+		Long: `Measure how fast events reach endpoints on this machine. First a log of events
+drains to a receiver in a separate process; for comparison, a bare HTTP client
+sends it as many requests. Then events are committed at a steady rate, to
+measure the time from commit to arrival.
 
-It uses a SQLite database in a temporary folder, or an empty PostgreSQL database.`,
+The database is SQLite in a temporary folder, or an empty PostgreSQL database.`,
 		Example: "  tidings bench --events 10000 --endpoints 2",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,17 +62,17 @@ It uses a SQLite database in a temporary folder, or an empty PostgreSQL database
 		},
 	}
 	f := cmd.Flags()
-	f.IntVar(&o.Events, "events", 50_000, "events to drain")
-	f.IntVar(&o.Endpoints, "endpoints", 1, "endpoints that each event goes to")
-	f.IntVar(&o.InFlight, "in-flight", 16, "requests at once to each endpoint")
+	f.IntVar(&o.Events, "events", 50_000, "number of events to drain")
+	f.IntVar(&o.Endpoints, "endpoints", 1, "number of endpoints that each event goes to")
+	f.IntVar(&o.InFlight, "in-flight", 16, "concurrent requests per endpoint")
 	format = "thin"
 	choose(f, &format, "format", "thin, standard or cloudevents", "thin", "standard", "cloudevents")
-	f.DurationVar(&o.Delay, "delay", 0, "how long the receiver takes to answer")
-	f.Float64Var(&o.Failures, "failures", 0, "share of requests that the receiver answers with 500, from 0 to 1")
-	f.IntVar(&o.Rate, "rate", 200, "events a second of the steady part")
-	f.DurationVar(&o.Steady, "steady", 10*time.Second, "how long the steady part takes; 0 leaves it out")
-	f.StringVar(&o.DatabaseURL, "database-url", "", "an empty PostgreSQL database's `URL`; left out, SQLite")
-	f.BoolVar(&o.NoHistory, "no-history", false, "keep no history of attempts")
+	f.DurationVar(&o.Delay, "delay", 0, "time that the receiver takes to respond")
+	f.Float64Var(&o.Failures, "failures", 0, "share of requests that get a 500 response, from 0 to 1")
+	f.IntVar(&o.Rate, "rate", 200, "events per second in the steady part")
+	f.DurationVar(&o.Steady, "steady", 10*time.Second, "duration of the steady part; 0 skips it")
+	f.StringVar(&o.DatabaseURL, "database-url", "", "`URL` of an empty PostgreSQL database (default SQLite)")
+	f.BoolVar(&o.NoHistory, "no-history", false, "do not record attempts")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(receiverCommand())
 	return cmd
@@ -84,23 +84,23 @@ func printBench(out io.Writer, o bench.Options, r *bench.Result) error {
 		database = "PostgreSQL"
 	}
 	fields := [][2]string{
-		{"what", fmt.Sprintf("%d events to %d endpoints, %d in flight, %s, on %s; %s, %d CPUs", o.Events, o.Endpoints,
+		{"workload", fmt.Sprintf("%d events to %d endpoints, %d in flight, %s, on %s; %s, %d CPUs", o.Events, o.Endpoints,
 			o.InFlight, o.Format, database, runtime.Version(), runtime.NumCPU())},
 		{"delivered", fmt.Sprintf("%.0f per second, %.2f of a bare client's %.0f", r.DeliveredPerSecond,
 			r.OfBareClient, r.BarePerSecond)},
-		{"CPU", fmt.Sprintf("%.1f µs a delivery, bare client %.1f", r.CPUPerDelivery, r.BareCPUPerRequest)},
+		{"CPU", fmt.Sprintf("%.1f µs per delivery, bare client %.1f", r.CPUPerDelivery, r.BareCPUPerRequest)},
 		{"failed attempts", fmt.Sprint(r.Failed)},
 	}
 	if r.Steady > 0 {
 		fields = append(fields,
-			[2]string{"commit to arrival", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, of %d at %d a second", r.P50,
+			[2]string{"commit to arrival", fmt.Sprintf("p50 %.2f ms, p99 %.2f ms, of %d at %d per second", r.P50,
 				r.P99, r.Steady, o.Rate)})
 	}
-	return printFields(out, append(fields, [2]string{"memory", fmt.Sprintf("%.0f MiB at most", r.PeakMemory)}))
+	return printFields(out, append(fields, [2]string{"peak memory", fmt.Sprintf("%.0f MiB", r.PeakMemory)}))
 }
 
-// receiverProcess is a receiver in a process of its own, whose CPU time and
-// memory are not those of the sender.
+// receiverProcess is a receiver in a separate process, so that its CPU time and
+// memory are not counted as the sender's.
 type receiverProcess struct {
 	url  string
 	stop func()
@@ -119,7 +119,7 @@ func receiverCommand() *cobra.Command {
 	var delay time.Duration
 	var failures float64
 	cmd := &cobra.Command{
-		Use: "receiver", Short: "The receiver of bench; ends with its standard input", Args: exactly(0), Hidden: true,
+		Use: "receiver", Short: "Run the receiver for bench until standard input closes", Args: exactly(0), Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return bench.Receive(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), delay, failures)
 		},
@@ -129,7 +129,7 @@ func receiverCommand() *cobra.Command {
 	return cmd
 }
 
-// waitFor waits until a receiver answers.
+// waitFor waits until a receiver responds.
 func waitFor(ctx context.Context, url string) error {
 	for {
 		response, err := http.Get(url + "/stats")

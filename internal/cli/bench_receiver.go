@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// runReceiver starts the receiver, which says where it listens, and ends when
-// its standard input does.
+// runReceiver starts the receiver. It prints the URL that it listens on, and exits
+// when its standard input closes.
 func runReceiver(ctx context.Context, program string, args ...string) (*receiverProcess, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stderr = os.Stderr
@@ -27,7 +27,7 @@ func runReceiver(ctx context.Context, program string, args ...string) (*receiver
 	line, err := bufio.NewReader(out).ReadString('\n')
 	stop := func() {
 		_ = in.Close()
-		_ = cmd.Wait() // how it ended does not matter any more
+		_ = cmd.Wait() // its exit status does not matter
 	}
 	if err != nil {
 		stop()

@@ -24,7 +24,7 @@ func checkCommand() *cobra.Command {
 	var isRelay bool
 	cmd := &cobra.Command{
 		Use:     "check FILE...",
-		Short:   "Check configuration files; every problem with line and column",
+		Short:   "Check configuration files and report every problem with line and column",
 		Example: "  tidings check tidings.yaml\n  tidings check tidings.yaml --against http://127.0.0.1:8333",
 		Args:    atLeast(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,14 +49,14 @@ func checkCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.url, "against", "",
-		"`URL` of a running server: say which of its endpoints would be new, take another's place, or lose what they "+
-			"have left to get")
+		"`URL` of a running server: report which endpoints would be new, replace another, or lose events they have "+
+			"not received")
 	c.credentialFlags(f, asReader)
-	f.BoolVar(&isRelay, "relay", false, "the files are for 'tidings relay'")
+	f.BoolVar(&isRelay, "relay", false, "check the files as 'tidings relay' reads them")
 	return cmd
 }
 
-// printEndpoints prints what each endpoint gets, and how.
+// printEndpoints prints each endpoint with its patterns, signatures and format.
 func printEndpoints(out io.Writer, cfg *config.Config) error {
 	var rows [][]string
 	for i := range cfg.Webhook.Endpoints {
@@ -65,13 +65,13 @@ func printEndpoints(out io.Writer, cfg *config.Config) error {
 		if events == "" {
 			events = "*"
 		}
-		rows = append(rows, []string{e.Name, publicURL(e.URL), events, signedHow(e), e.Format})
+		rows = append(rows, []string{e.Name, publicURL(e.URL), events, signatures(e), e.Format})
 	}
 	return newTable(out, column{name: "endpoint", min: 12}, column{name: "url", min: 16, rank: 2},
 		column{name: "events", min: 8}, column{name: "signed"}, column{name: "format", rank: 1}).print(rows)
 }
 
-// publicURL is a URL without what may be secret in it: a password and the query.
+// publicURL removes from a URL what may be secret: user info, query and fragment.
 func publicURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -81,9 +81,9 @@ func publicURL(text string) string {
 	return u.String()
 }
 
-// signedHow says with which keys an endpoint's webhooks are signed.
-func signedHow(e *config.Endpoint) string {
-	var how []string
+// signatures names the algorithms that sign an endpoint's webhooks.
+func signatures(e *config.Endpoint) string {
+	var names []string
 	for _, source := range append([]config.SecretSource{e.Secret}, e.Secrets...) {
 		name := ""
 		switch text, err := source.Read(); {
@@ -93,28 +93,28 @@ func signedHow(e *config.Endpoint) string {
 		default:
 			name = "HMAC-SHA256"
 		}
-		if name != "" && !slices.Contains(how, name) {
-			how = append(how, name)
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	if len(how) == 0 {
+	if len(names) == 0 {
 		return "no"
 	}
-	return strings.Join(how, "+")
+	return strings.Join(names, "+")
 }
 
-// beginning says where a new endpoint begins.
-func beginning(start string) string {
+// startText describes where a new endpoint starts.
+func startText(start string) string {
 	switch start {
 	case "newest":
 		return "the next event"
 	case "oldest":
 		return "the oldest event"
 	}
-	return "events made since " + start
+	return "events since " + start
 }
 
-// checkAgainst says what a configuration would do to the cursors of a running server.
+// checkAgainst reports what a configuration would do to the cursors of a running server.
 func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
 	if err != nil {
@@ -129,16 +129,16 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 		known[e.Name] = e
 	}
 	var added []relay.Endpoint
-	begins := make(map[string]string)
+	starts := make(map[string]string)
 	for _, e := range cfg.Webhook.Endpoints {
 		configured[e.Name] = true
 		if known[e.Name] != nil || e.Enabled != nil && !*e.Enabled {
 			continue
 		}
-		begins[e.Name] = e.Start
+		starts[e.Name] = e.Start
 		from := e.CursorFrom
 		if from != "" && known[from] == nil {
-			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, of which the server keeps no cursor\n",
+			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, for which the server has no cursor\n",
 				e.Name, from)
 			from = ""
 		}
@@ -156,20 +156,20 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 	successor, unclear := relay.Successors(left, added)
 	for _, old := range slices.Sorted(maps.Keys(successor)) {
 		name := successor[old]
-		fmt.Fprintf(c.out, "endpoint %s goes on where %s stops, %d events behind\n", name, old, known[old].LagEvents)
-		delete(begins, name)
+		fmt.Fprintf(c.out, "endpoint %s continues where %s stops, %d events behind\n", name, old, known[old].LagEvents)
+		delete(starts, name)
 	}
-	for _, name := range slices.Sorted(maps.Keys(begins)) {
-		fmt.Fprintf(c.out, "endpoint %s is new and begins with %s\n", name, beginning(begins[name]))
+	for _, name := range slices.Sorted(maps.Keys(starts)) {
+		fmt.Fprintf(c.out, "endpoint %s is new and starts with %s\n", name, startText(starts[name]))
 	}
 	for _, l := range left {
 		if successor[l.Name] != "" || !l.Backlog() {
 			continue
 		}
 		e := known[l.Name]
-		fmt.Fprintf(c.errOut, "warning: endpoint %s is not in the configuration and has events left to get: "+
+		fmt.Fprintf(c.errOut, "warning: endpoint %s is not in the configuration but has not received all events: "+
 			"it is %d events behind, with %d parked and %d dead letters; "+
-			"keep it, or set cursor_from to its name on the endpoint that takes its place", l.Name,
+			"keep it, or set cursor_from to its name on the endpoint that replaces it", l.Name,
 			e.LagEvents, e.Parked, e.Dead)
 		if candidates := unclear[l.Name]; len(candidates) > 0 {
 			fmt.Fprintf(c.errOut, " (on the same host: %s)", strings.Join(candidates, ", "))

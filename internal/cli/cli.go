@@ -1,4 +1,4 @@
-// Package cli is the command line: one file a command.
+// Package cli implements the command line, one file per command.
 package cli
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// Main runs the command line of this process and returns its exit code: 0, 1
-// after a failure, 2 where the command line itself was wrong.
+// Main runs the command line of this process and returns its exit code: 0 on
+// success, 1 on failure, 2 on a usage error.
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -36,7 +36,7 @@ func Main() int {
 	case errors.As(err, &problems):
 		fmt.Fprintln(os.Stderr, problems)
 		return 1
-	case errors.As(err, &usage), !running: // cobra refused it
+	case errors.As(err, &usage), !running: // cobra rejected the command line
 		fmt.Fprintf(os.Stderr, "tidings: %s\nSee '%s --help'.\n", cobraError(err), cmd.CommandPath())
 		return 2
 	default:
@@ -45,7 +45,7 @@ func Main() int {
 	}
 }
 
-// watchRun makes a command and those below it note when they begin to run.
+// watchRun makes a command and its subcommands set running when they start.
 func watchRun(cmd *cobra.Command, running *bool) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -58,7 +58,7 @@ func watchRun(cmd *cobra.Command, running *bool) {
 	}
 }
 
-// cobraError is an error in one line: cobra's has others for suggestions.
+// cobraError formats an error on one line; cobra adds lines with suggestions.
 func cobraError(err error) string {
 	text := err.Error()
 	text, suggestions, found := strings.Cut(text, "\n\nDid you mean this?\n\t")
@@ -69,13 +69,13 @@ func cobraError(err error) string {
 	return text
 }
 
-// usageError says that the command line was wrong.
+// usageError is an error in the command line.
 type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-// flagError is the error without the text of the command line, which may hold a
-// token or a password, such as that of -database-url=URL.
+// flagError returns the error without the text of the command line, which may
+// contain a token or a password, as in -database-url=URL.
 func flagError(err error) error {
 	var (
 		unknown *pflag.NotExistError
@@ -100,23 +100,23 @@ func flagError(err error) error {
 	case errors.As(err, &missing):
 		return fmt.Errorf("flag --%s needs a value", missing.GetFlag().Name)
 	case errors.As(err, &syntax):
-		return errors.New("a flag is written --name=VALUE or --name VALUE")
+		return errors.New("write flags as --name=VALUE or --name VALUE")
 	}
 	return err
 }
 
 var flagName = regexp.MustCompile(`^[a-z][a-z-]*$`)
 
-// Command is the command line: what [Main] runs, and what manuals are made of.
+// Command returns the root command. [Main] runs it; man pages are generated from it.
 func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tidings",
-		Short: "Tells every other system whenever a resource changes",
-		Long: `Tells every other system whenever a resource changes.
+		Short: "Notify other systems whenever a resource changes",
+		Long: `Notify other systems whenever a resource changes.
 
-Commands that look or act take the server from --url or TIDINGS_URL, and the
-token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
-0, 1 if it failed, 2 if the command line is wrong.`,
+Commands that inspect or operate a server take its address from --url or
+TIDINGS_URL, and the token from --token, TIDINGS_TOKEN or the admin-token file
+in --data-dir. Exit codes: 0 on success, 1 on failure, 2 on a usage error.`,
 		Example: `  tidings demo
   tidings serve --config tidings.yaml
   tidings endpoints --check`,
@@ -133,11 +133,11 @@ token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
 		{"run", "Run:", []*cobra.Command{
 			demoCommand(), serveCommand(), relayCommand(), migrateCommand(), attachCommand(), detachCommand(),
 		}},
-		{"look", "Look:", []*cobra.Command{
+		{"inspect", "Inspect:", []*cobra.Command{
 			endpointsCommand(), eventsCommand(), explainCommand(), attemptsCommand(), parkedCommand(), replaysCommand(),
 			problemsCommand(), statusCommand(), tablesCommand(), keysCommand(),
 		}},
-		{"act", "Act:", []*cobra.Command{
+		{"operate", "Operate:", []*cobra.Command{
 			redeliverCommand(), replayCommand(), reloadCommand(), emitCommand(),
 		}},
 		{"develop", "Develop:", []*cobra.Command{
@@ -157,15 +157,14 @@ token from --token, TIDINGS_TOKEN or the admin-token in --data-dir. Exit codes:
 	return cmd
 }
 
-// exactly wants so many arguments.
-func exactly(n int) cobra.PositionalArgs { return wanted(cobra.ExactArgs(n)) }
+func exactly(n int) cobra.PositionalArgs { return validArgs(cobra.ExactArgs(n)) }
 
-func atLeast(n int) cobra.PositionalArgs { return wanted(cobra.MinimumNArgs(n)) }
+func atLeast(n int) cobra.PositionalArgs { return validArgs(cobra.MinimumNArgs(n)) }
 
-func atMost(n int) cobra.PositionalArgs { return wanted(cobra.MaximumNArgs(n)) }
+func atMost(n int) cobra.PositionalArgs { return validArgs(cobra.MaximumNArgs(n)) }
 
-// wanted makes wrong arguments a wrong command line.
-func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
+// validArgs turns an error of check into a usage error, and rejects empty arguments.
+func validArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
 			var commands []string
@@ -181,8 +180,8 @@ func wanted(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// notEmpty refuses flags and arguments without a value, as of a variable of a script
-// that is not set: an empty filter must not mean everything.
+// notEmpty rejects empty flags and arguments, such as an unset variable in a script:
+// an empty filter must not mean everything.
 func notEmpty(flags *pflag.FlagSet, args []string) (err error) {
 	isBlank := func(text string) bool { return strings.TrimSpace(text) == "" }
 	if slices.ContainsFunc(args, isBlank) {
@@ -194,7 +193,7 @@ func notEmpty(flags *pflag.FlagSet, args []string) (err error) {
 			empty = len(list.GetSlice()) == 0 || slices.ContainsFunc(list.GetSlice(), isBlank)
 		}
 		if empty && err == nil {
-			err = &usageError{fmt.Errorf("flag --%s is empty, or a part of it; leave it out", f.Name)}
+			err = &usageError{fmt.Errorf("flag --%s is empty or has an empty part; omit it", f.Name)}
 		}
 	})
 	return err

@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// waitReady waits until a server that the script started answers on an address.
+// waitReady waits until a server that the script started is ready at an address.
 func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: waitready ADDRESS")
@@ -62,7 +62,7 @@ func waitReady(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// status runs a command and expects it to exit with a code.
+// status runs a command and checks its exit code.
 func status(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: status CODE COMMAND...")
@@ -76,12 +76,11 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 		code = exit.ExitCode()
 	}
 	if strconv.Itoa(code) != args[0] {
-		ts.Fatalf("%s exits with %d instead of %s", strings.Join(args[1:], " "), code, args[0])
+		ts.Fatalf("%s: exit code %d, want %s", strings.Join(args[1:], " "), code, args[0])
 	}
 }
 
-// answers starts a server that answers requests for a path with a file, and sets
-// TIDINGS_URL to it.
+// answers starts a server that serves a file at each path, and sets TIDINGS_URL to it.
 func answers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 || len(args)%2 != 0 {
 		ts.Fatalf("usage: answers PATH FILE ...")
@@ -99,7 +98,7 @@ func answers(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TIDINGS_URL", server.URL)
 }
 
-// requests makes the same request so many times.
+// requests sends the same request a given number of times.
 func requests(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -108,8 +107,8 @@ func requests(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// request makes a request of the server with the admin token in data, and prints
-// the answer.
+// request sends a request to the server with the admin token in data, and prints the
+// response.
 func request(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: request METHOD PATH [BODY]")
@@ -129,15 +128,15 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// freeAddress is an address that nobody listens on.
+// freeAddress sets ADDRESS to an unused address.
 func freeAddress(e *testscript.Env) error {
 	port, err := testtool.FreePort()
 	e.Setenv("ADDRESS", "127.0.0.1:"+strconv.Itoa(port))
 	return err
 }
 
-// stranger starts another server than Tidings, and sets STRANGER to its address: it
-// answers every request with a status, a content type and the next body, or the last.
+// stranger starts a server that is not Tidings and sets STRANGER to its address. It
+// responds to every request with a status, a content type and the next body, or the last.
 func stranger(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: stranger STATUS TYPE BODY...")
@@ -155,7 +154,7 @@ func stranger(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("STRANGER", server.Listener.Addr().String())
 }
 
-// Each command has examples in its help, whose commands and flags exist.
+// The help of each command has examples, whose commands and flags exist.
 func TestExamples(t *testing.T) {
 	root := cli.Command()
 	var check func(cmd *cobra.Command)
@@ -167,13 +166,13 @@ func TestExamples(t *testing.T) {
 			return
 		}
 		if !strings.Contains(cmd.Example, cmd.CommandPath()) {
-			t.Errorf("%s: no example is of this command: %q", cmd.CommandPath(), cmd.Example)
+			t.Errorf("%s: no example of this command: %q", cmd.CommandPath(), cmd.Example)
 		}
 		for line := range strings.Lines(cmd.Example) {
 			words := strings.Fields(strings.NewReplacer("'", "", "$(", " ", ")", " ").Replace(line))
 			at := slices.Index(words, "tidings")
 			if at < 0 {
-				t.Errorf("%s: an example is of another program: %s", cmd.CommandPath(), line)
+				t.Errorf("%s: example of another program: %s", cmd.CommandPath(), line)
 				continue
 			}
 			found, rest, err := root.Find(words[at+1:])

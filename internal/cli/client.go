@@ -24,7 +24,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// client talks to a running server as an operator.
+// client calls the API of a running server.
 type client struct {
 	url     string
 	token   string
@@ -36,7 +36,7 @@ type client struct {
 	errOut  io.Writer
 }
 
-// Whose token suffices for a command. A server that is no relay knows only admins.
+// Roles whose token a command accepts. Outside a relay, operator commands need an admin.
 const (
 	asAdmin     = "an admin"
 	asOperator  = "an admin or an operator"
@@ -45,8 +45,8 @@ const (
 	asPublisher = "an admin or a publisher"
 )
 
-// operatorCommand is a command that talks to a running server; its flags say
-// which and how. who is whose token suffices.
+// operatorCommand returns a command that calls a running server. who names the roles
+// whose token it accepts.
 func operatorCommand(
 	who, use, short, example string, args cobra.PositionalArgs,
 	run func(ctx context.Context, c *client, args []string) error,
@@ -61,45 +61,45 @@ func operatorCommand(
 	}
 	f := cmd.Flags()
 	c.serverFlags(f, who)
-	f.BoolVar(&c.json, "json", false, "print what the server answers")
-	f.BoolVar(&c.utc, "utc", false, "print times exactly, in UTC")
+	f.BoolVar(&c.json, "json", false, "print the server's response as JSON")
+	f.BoolVar(&c.utc, "utc", false, "print exact times in UTC")
 	return cmd
 }
 
-// serverFlags adds the flags that say which server, and who asks.
+// serverFlags adds the flags for the server's address and the credentials.
 func (c *client) serverFlags(f *pflag.FlagSet, who string) {
 	f.StringVar(&c.url, "url", env("TIDINGS_URL", defaultURL), "`URL` of the server, or HOST:PORT (TIDINGS_URL)")
-	f.Lookup("url").DefValue = defaultURL // help must not show a password in it
+	f.Lookup("url").DefValue = defaultURL // help must not show a password
 	c.credentialFlags(f, who)
 }
 
-// indented indents the lines of an example, as cobra's help does.
+// indented indents an example as cobra's help does.
 func indented(example string) string { return "  " + strings.ReplaceAll(example, "\n", "\n  ") }
 
-// credentialFlags adds the flags that say who asks.
+// credentialFlags adds the flags for the credentials.
 func (c *client) credentialFlags(f *pflag.FlagSet, who string) {
 	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"),
-		"API `TOKEN` of "+who+" (TIDINGS_TOKEN); else the admin-token in the data folder")
-	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token")
+		"API `TOKEN` of "+who+" (TIDINGS_TOKEN); default: the admin-token in the data folder")
+	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token file")
 	f.Lookup("token").DefValue = "" // help must not show it
 }
 
 const defaultURL = "http://127.0.0.1:8333"
 
-func env(name, otherwise string) string {
+func env(name, fallback string) string {
 	if value := os.Getenv(name); value != "" {
 		return value
 	}
-	return otherwise
+	return fallback
 }
 
 const (
-	clientTime  = 2 * time.Minute
-	answerLimit = 64 << 20
+	requestTimeout = 2 * time.Minute
+	responseLimit  = 64 << 20
 )
 
-// call makes a request of the API and decodes the answer into it; with --json it
-// prints it instead, and returns true.
+// call sends a request and decodes the response into the value into. With --json it
+// prints the response instead and returns true.
 func (c *client) call(
 	ctx context.Context, method, path string, query url.Values, body, into any,
 ) (printed bool, err error) {
@@ -112,20 +112,20 @@ func (c *client) call(
 		return true, err
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return false, c.foreign("its answer is of another form")
+		return false, c.foreign("the response has another form")
 	}
 	return false, nil
 }
 
-// upload is a body that is not JSON.
+// upload is a request body that is not JSON.
 type upload struct {
 	contentType string
 	data        []byte
 }
 
-// request returns the answer to a request of the API: JSON, or nothing (204).
+// request sends a request and returns the response: JSON, or nothing for 204.
 func (c *client) request(ctx context.Context, method, path string, query url.Values, body any) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, clientTime)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	var reader io.Reader
 	contentType := "application/json"
@@ -162,14 +162,14 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 	maps.Copy(request.Header, c.header)
 	request.Header.Set("Content-Type", contentType)
 	response, err := (&http.Client{CheckRedirect: noRedirect}).Do(request)
-	if e, ok := errors.AsType[*url.Error](err); ok { // whose text holds the URL
+	if e, ok := errors.AsType[*url.Error](err); ok { // its text contains the URL
 		err = e.Err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no answer from %s; is the server running, and is --url right? %w", c.shownURL(), err)
+		return nil, fmt.Errorf("can't reach %s: %w; is the server running, and is --url right?", c.shownURL(), err)
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	text, err := io.ReadAll(io.LimitReader(response.Body, responseLimit))
 	if err != nil {
 		return nil, err
 	}
@@ -181,12 +181,12 @@ func (c *client) request(ctx context.Context, method, path string, query url.Val
 	}
 	if media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); media != "application/json" ||
 		!json.Valid(text) {
-		return nil, c.foreign("its answer is not JSON")
+		return nil, c.foreign("the response is not JSON")
 	}
 	return text, nil
 }
 
-// base is the server's URL, with http where it was given as host and port.
+// base returns the server's URL. HOST:PORT means http.
 func (c *client) base() (string, error) {
 	text := c.url
 	if !strings.Contains(text, "://") {
@@ -198,7 +198,7 @@ func (c *client) base() (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(text, "/"), "/api/v1"), nil
 }
 
-// shownURL is the server's URL without what may be secret in it.
+// shownURL returns the server's URL without secrets.
 func (c *client) shownURL() string {
 	base, err := c.base()
 	if err != nil {
@@ -207,19 +207,19 @@ func (c *client) shownURL() string {
 	return publicURL(base)
 }
 
-// noRedirect keeps the token where the operator sent it.
+// noRedirect follows no redirect, so that the token goes only where the operator sent it.
 func noRedirect(*http.Request, []*http.Request) error {
-	return errors.New("it redirects elsewhere; give its own address")
+	return errors.New("it redirects; set --url to the address it redirects to")
 }
 
-// credentials are the token given, or that of a server on this machine.
+// credentials returns the given token, or that of a server on this machine.
 func (c *client) credentials() (string, error) {
 	if c.token != "" {
 		return c.token, nil
 	}
 	text, err := regular.Read(filepath.Join(c.dataDir, datadir.AdminToken))
 	if errors.Is(err, os.ErrNotExist) {
-		return "", nil // the server may want none
+		return "", nil // the server may need none
 	}
 	if err != nil {
 		return "", fmt.Errorf("admin token: %w", err)

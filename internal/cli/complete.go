@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// choice is the value of a flag that is one of a few words.
+// choice is a flag value that must be one of several words.
 type choice struct {
 	words []string
 	value *string
@@ -30,26 +30,26 @@ func (v *choice) String() string { return *v.value }
 func (v *choice) Type() string   { return choiceType }
 
 func (v *choice) Set(text string) error {
-	if text != "" && !slices.Contains(v.words, text) { // [notEmpty] refuses what is empty
-		return fmt.Errorf("did you mean %q? It is one of %s", vocabulary.Nearest(text, v.words),
-			strings.Join(v.words, ", "))
+	if text != "" && !slices.Contains(v.words, text) { // [notEmpty] rejects an empty value
+		return fmt.Errorf("expected one of %s; did you mean %q?", strings.Join(v.words, ", "),
+			vocabulary.Nearest(text, v.words))
 	}
 	*v.value = text
 	return nil
 }
 
-// choose adds a flag that is one of a few words.
+// choose adds a flag whose value must be one of several words.
 func choose(f *pflag.FlagSet, value *string, name, usage string, words ...string) {
 	f.Var(&choice{words, value}, name, usage)
 }
 
 func complete(cmd *cobra.Command, flag string, with cobra.CompletionFunc) {
-	_ = cmd.RegisterFlagCompletionFunc(flag, with) // it is there, and has none
+	_ = cmd.RegisterFlagCompletionFunc(flag, with) // the flag exists and has no completion
 }
 
 const completionTime = 2 * time.Second
 
-// names completes with what a list of the API holds.
+// names returns a completion with the items of an API list.
 func names[T any](path string, query url.Values, name func(*T) string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
@@ -59,7 +59,7 @@ func names[T any](path string, query url.Values, name func(*T) string) cobra.Com
 		var p operator.Page[*T]
 		text, err := c.request(ctx, http.MethodGet, path, query, nil)
 		if err != nil || json.Unmarshal(text, &p) != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp // the command itself will say why
+			return nil, cobra.ShellCompDirectiveNoFileComp // the command itself reports the error
 		}
 		var found []string
 		for _, item := range p.Items {
@@ -83,7 +83,7 @@ var (
 		func(e *operator.Event) string { return e.Event })
 )
 
-// eventPatterns completes lists of patterns with those of recent events.
+// eventPatterns completes a list of patterns with the types of recent events.
 func eventPatterns(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 	before := typed[:strings.LastIndexByte(typed, ',')+1]
 	var found []string
@@ -100,13 +100,13 @@ func eventPatterns(cmd *cobra.Command, _ []string, typed string) ([]string, cobr
 	return slices.Compact(found), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
-// completions are those of flags and arguments, by the word that they have in the usage.
+// completions maps the placeholder of an argument or flag in its usage to its completion.
 var completions = map[string]cobra.CompletionFunc{
 	"NAME": endpointNames, "ID": replayIDs, "EVENT": positions, "PATTERNS": eventPatterns,
-	"FILE": nil, "FOLDER": nil, // the shell's own
+	"FILE": nil, "FOLDER": nil, // completed by the shell
 }
 
-// addCompletions completes the arguments and flags of a command and of those below it.
+// addCompletions sets the completions of a command and its subcommands.
 func addCompletions(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		addCompletions(sub)

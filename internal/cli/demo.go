@@ -28,18 +28,18 @@ func demoCommand() *cobra.Command {
 	var once bool
 	cmd := &cobra.Command{
 		Use:     "demo",
-		Short:   "Run the server in a temporary folder, change a few things, and show the webhooks that arrive",
+		Short:   "Run the server in a temporary folder, make a few changes, and show the webhooks that arrive",
 		Example: "  tidings demo",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demo(cmd.Context(), cmd.OutOrStdout(), once)
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "end after the tour instead of staying up")
+	cmd.Flags().BoolVar(&once, "once", false, "exit after the changes instead of staying up")
 	return cmd
 }
 
-// demo is a real server, a real receiver, and a tour of changes.
+// demo runs a real server and a real receiver, and makes a series of changes.
 func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 	folder, err := os.MkdirTemp("", "tidings-demo-")
 	if err != nil {
@@ -53,15 +53,15 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 		return err
 	}
 	defer receiver.Close()
-	sick := sickReceiver()
-	defer sick.Close()
+	failing := failingReceiver()
+	defer failing.Close()
 	agent := httptest.NewServer(http.HandlerFunc(demoAgent))
 	defer agent.Close()
 
 	token, hash := auth.NewToken()
 	cfg, err := demoConfig(folder, hash, []any{
 		map[string]any{"name": "demo", "url": receiver.URL, "secret": secret},
-		map[string]any{"name": "billing", "url": sick.URL},
+		map[string]any{"name": "billing", "url": failing.URL},
 	})
 	if err != nil {
 		return err
@@ -83,17 +83,17 @@ func demo(ctx context.Context, out io.Writer, once bool) (err error) {
 	}()
 
 	d := &demonstration{out: out, api: "http://" + server.Addr() + "/api/v1", token: token, arrived: arrived}
-	fmt.Fprintf(out, "Tidings runs on http://%s, its data in %s;\na receiver listens on %s, and a sick one on %s.\n",
-		server.Addr(), folder, receiver.URL, sick.URL)
+	fmt.Fprintf(out, "Tidings runs on http://%s with its data in %s.\nA receiver listens on %s, one that fails on %s.\n",
+		server.Addr(), folder, receiver.URL, failing.URL)
 	if err := d.tour(ctx, agent.URL); err != nil {
 		return err
 	}
-	fmt.Fprint(out, operatorLines(server.Addr(), token, sick.URL))
+	fmt.Fprint(out, operatorLines(server.Addr(), token, failing.URL))
 	if once {
 		return nil
 	}
 	fmt.Fprintf(out, `
-The server stays up until Ctrl-C. To try:
+The server runs until you press Ctrl-C. Try:
 
   http://%[1]s/console/        the console; sign in with the token below
   http://%[1]s/api/v1/docs     the API
@@ -114,35 +114,35 @@ The server stays up until Ctrl-C. To try:
 	}
 }
 
-// sickReceiver refuses everything until it is mended by a POST to /mend.
-func sickReceiver() *httptest.Server {
-	var mended atomic.Bool
+// failingReceiver rejects every request until it is repaired by a POST to /repair.
+func failingReceiver() *httptest.Server {
+	var repaired atomic.Bool
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case r.URL.Path == "/mend":
-			mended.Store(true)
-			fmt.Fprintln(w, "mended") // whoever asked may be gone
-		case !mended.Load():
+		case r.URL.Path == "/repair":
+			repaired.Store(true)
+			fmt.Fprintln(w, "repaired") // the client may be gone
+		case !repaired.Load():
 			http.Error(w, "the ledger is closed", http.StatusInternalServerError)
 		}
 	}))
 }
 
-// operatorLines are commands that find out about the sick receiver, and mend it.
-func operatorLines(address, token, sick string) string {
+// operatorLines returns commands that diagnose the failing receiver and repair it.
+func operatorLines(address, token, receiver string) string {
 	var text strings.Builder
-	text.WriteString("\nThe endpoint billing got none of these webhooks. An operator finds out why, and mends it:\n\n")
+	text.WriteString("\nThe endpoint billing got none of these webhooks. To find out why, and to repair it:\n\n")
 	for _, line := range []string{
 		"endpoints", "endpoints billing", "explain 1", "attempts --outcome failures --limit 5", "endpoints test billing",
 	} {
 		fmt.Fprintf(&text, "  %s %s --url http://%s --token %s\n", programName(), line, address, token)
 	}
-	fmt.Fprintf(&text, "  curl -X POST %s/mend\n  %s endpoints --watch --url http://%s --token %s\n",
-		sick, programName(), address, token)
+	fmt.Fprintf(&text, "  curl -X POST %s/repair\n  %s endpoints --watch --url http://%s --token %s\n",
+		receiver, programName(), address, token)
 	return text.String()
 }
 
-// programName is how this program is started, to be pasted into a shell.
+// programName returns the command that starts this program, for pasting into a shell.
 func programName() string {
 	program, err := os.Executable()
 	switch {
@@ -175,7 +175,7 @@ func demoAgent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{ // whoever asked may be gone
+	_ = json.NewEncoder(w).Encode(map[string]any{ // the client may be gone
 		"name": "Weather", "description": "Tells the weather.", "version": "1.0.0", "protocolVersion": "0.3.0",
 		"url": "http://" + r.Host, "capabilities": map[string]any{}, "skills": []any{},
 		"defaultInputModes": []string{"text"}, "defaultOutputModes": []string{"text"},
@@ -183,12 +183,12 @@ func demoAgent(w http.ResponseWriter, r *http.Request) {
 }
 
 func demoConfig(folder, hash string, endpoints []any) (config.Config, error) {
-	text, err := json.Marshal(map[string]any{ // JSON is YAML, too
+	text, err := json.Marshal(map[string]any{ // JSON is also YAML
 		"listen": "127.0.0.1:0", "data_dir": folder, "shutdown_timeout": "5s",
 		"egress": map[string]any{"user_urls": map[string]any{"allow_networks": []any{
 			"127.0.0.0/8",
 			"::1/128",
-		}}}, // where the agent is
+		}}}, // the agent's address
 		"auth": map[string]any{"tokens": []any{map[string]any{
 			"sha256": hash,
 			"user":   "you@example.com", "role": "admin",
@@ -214,7 +214,7 @@ type demonstration struct {
 }
 
 func (d *demonstration) show(e tidings.Event) {
-	body, _ := e.MarshalJSON() // it can't fail
+	body, _ := e.MarshalJSON() // can't fail
 	fmt.Fprintf(d.out, "  webhook, signature verified: %s\n", body)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/cli"
 )
 
-// The lines that the demo prints show an operator which endpoint fails, and why.
+// The commands that the demo prints show which endpoint fails, and why.
 func TestDemoLines(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
@@ -21,12 +21,12 @@ func TestDemoLines(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		err := demo.ExecuteContext(ctx)
-		_ = write.CloseWithError(io.EOF) // it can't fail
+		_ = write.CloseWithError(io.EOF) // can't fail
 		ended <- err
 	}()
 	t.Cleanup(func() {
 		stop()
-		go func() { _, _ = io.Copy(io.Discard, read) }() // what it says at the end
+		go func() { _, _ = io.Copy(io.Discard, read) }() // its last output
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
@@ -43,7 +43,7 @@ func TestDemoLines(t *testing.T) {
 	var all strings.Builder
 	for _, words := range lines {
 		for len(words) > 0 && words[0] != "endpoints" && words[0] != "explain" && words[0] != "attempts" {
-			words = words[1:] // how the program is started
+			words = words[1:] // the command that starts the program
 		}
 		operator := cli.Command()
 		operator.SetArgs(words)
@@ -55,7 +55,7 @@ func TestDemoLines(t *testing.T) {
 		}
 	}
 	if len(lines) != 5 {
-		t.Errorf("%d lines of commands", len(lines))
+		t.Errorf("%d commands, want 5", len(lines))
 	}
 	for _, want := range []string{
 		"billing\t", "demo\thealthy", "endpoint    ", "billing: ", "http_500",

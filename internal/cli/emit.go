@@ -35,11 +35,11 @@ func emitCommand() *cobra.Command {
 			return nil
 		})
 	cmd.Long = `Publish an event and print its webhook-id once it is durable. EVENT is a type
-and an action that the configuration knows (types), ID that of the resource.`
+and an action from the configuration (types); ID is the resource's id.`
 	f := cmd.Flags()
 	f.StringVar(&event.ResourceURL, "resource-url", "", "where receivers read the resource (default /TYPE/ID)")
-	f.StringVar(&event.UserID, "user", "", "`ID` of whoever made the change")
-	f.StringVar(&event.Timestamp, "time", "", "when the change was made, as in RFC 3339 (default now)")
-	f.StringVar(&key, "key", "", "idempotency `KEY`: within 24 hours, a second try with it is the same event")
+	f.StringVar(&event.UserID, "user", "", "`ID` of the user who made the change")
+	f.StringVar(&event.Timestamp, "time", "", "when the change was made, in RFC 3339 (default now)")
+	f.StringVar(&key, "key", "", "idempotency `KEY`: retries with it within 24 hours publish no second event")
 	return cmd
 }

@@ -20,8 +20,8 @@ func endpointsCommand() *cobra.Command {
 	var check bool
 	var watch time.Duration
 	cmd := operatorCommand(asReader, "endpoints [NAME]",
-		"How the endpoints of a running server are doing, or one of them in full",
-		"tidings endpoints\ntidings endpoints crm\ntidings endpoints --watch\ntidings endpoints --check || echo unwell",
+		"Show the state of all endpoints, or one in detail",
+		"tidings endpoints\ntidings endpoints crm\ntidings endpoints --watch\ntidings endpoints --check || echo unhealthy",
 		atMost(1), func(ctx context.Context, c *client, args []string) error {
 			show := func(c *client) error {
 				if len(args) == 1 {
@@ -38,18 +38,18 @@ func endpointsCommand() *cobra.Command {
 			}
 			return err
 		})
-	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 if any endpoint is unwell, and say which")
-	cmd.Flags().DurationVar(&watch, "watch", 0, "print it again and again, so often (2s), until Ctrl-C")
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 if any endpoint is unhealthy, and name it")
+	cmd.Flags().DurationVar(&watch, "watch", 0, "refresh at this interval until Ctrl-C")
 	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	cmd.MarkFlagsMutuallyExclusive("check", "watch")
 	cmd.AddCommand(
 		operatorCommand(asReader, "show NAME",
-			"How an endpoint is doing, in full", "tidings endpoints show crm", exactly(1),
+			"Show one endpoint in detail", "tidings endpoints show crm", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showEndpoint(ctx, c, http.MethodGet, endpointPath(args[0]))
 			}),
 		operatorCommand(asOperator, "test [NAME]",
-			"Send a webhook.ping to one endpoint, or to each, and see what comes of it",
+			"Send a webhook.ping to one endpoint, or to all, and show the result",
 			"tidings endpoints test crm\ntidings endpoints test",
 			atMost(1), func(ctx context.Context, c *client, args []string) error {
 				if len(args) == 0 {
@@ -60,8 +60,8 @@ func endpointsCommand() *cobra.Command {
 	)
 	cmd.AddCommand(pauseCommand())
 	for verb, short := range map[string]string{
-		"resume": "End a pause",
-		"enable": "Deliver again to an endpoint that answered 410",
+		"resume": "Resume deliveries to a paused endpoint",
+		"enable": "Resume deliveries to an endpoint that returned 410",
 	} {
 		cmd.AddCommand(operatorCommand(asOperator, verb+" NAME", short, "tidings endpoints "+verb+" crm", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
@@ -74,8 +74,8 @@ func endpointsCommand() *cobra.Command {
 func pauseCommand() *cobra.Command {
 	var comment string
 	var length time.Duration
-	cmd := operatorCommand(asOperator, "pause NAME", "Stop deliveries; events wait in the log",
-		"tidings endpoints pause crm --comment 'moves to another host' --for 2h", exactly(1),
+	cmd := operatorCommand(asOperator, "pause NAME", "Pause deliveries; events wait in the log",
+		"tidings endpoints pause crm --comment 'moving to another host' --for 2h", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			in := operator.NewPause{Comment: comment}
 			if length < 0 {
@@ -87,8 +87,8 @@ func pauseCommand() *cobra.Command {
 			}
 			return changeEndpoint(ctx, c, args[0], "pause", in)
 		})
-	cmd.Flags().StringVar(&comment, "comment", "", "why; others see it")
-	cmd.Flags().DurationVar(&length, "for", 0, "resume by itself after this long, such as 2h; 0 for never")
+	cmd.Flags().StringVar(&comment, "comment", "", "the reason, shown to other operators")
+	cmd.Flags().DurationVar(&length, "for", 0, "resume automatically after this time, such as 2h; 0 for never")
 	return cmd
 }
 
@@ -101,10 +101,10 @@ func listEndpoints(ctx context.Context, c *client) error {
 	}
 	warnOfTables(ctx, c)
 	if page.Items == nil {
-		return c.foreign("its answer is no list")
+		return c.foreign("the response is not a list")
 	}
 	if len(page.Items) == 0 {
-		fmt.Fprintln(c.errOut, "no endpoint is configured")
+		fmt.Fprintln(c.errOut, "no endpoints are configured")
 		return nil
 	}
 	rows := make([][]string, len(page.Items))
@@ -133,7 +133,7 @@ func listEndpoints(ctx context.Context, c *client) error {
 	).print(rows)
 }
 
-// checkEndpoints returns an error if any endpoint is unwell, or the one that is named.
+// checkEndpoints returns an error if any endpoint, or the named one, is unhealthy.
 func checkEndpoints(ctx context.Context, c *client, names []string) error {
 	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
 	if err != nil {
@@ -145,19 +145,19 @@ func checkEndpoints(ctx context.Context, c *client, names []string) error {
 	}
 	var found []string
 	for _, e := range page.Items {
-		if why := unwell(e); why != "" && (len(names) == 0 || names[0] == e.Name) {
+		if why := unhealthy(e); why != "" && (len(names) == 0 || names[0] == e.Name) {
 			found = append(found, e.Name+" ("+why+")")
 		}
 	}
 	if len(found) > 0 {
-		return fmt.Errorf("unwell: %s", strings.Join(found, ", "))
+		return fmt.Errorf("unhealthy: %s", strings.Join(found, ", "))
 	}
 	return nil
 }
 
-// unwell says what is wrong with an endpoint; empty if nothing is. Paused or not, it is
-// unwell if it does not get its events.
-func unwell(e *operator.Endpoint) string {
+// unhealthy returns what is wrong with an endpoint, or "". An endpoint that gets no
+// events is unhealthy even if it is paused.
+func unhealthy(e *operator.Endpoint) string {
 	switch {
 	case !e.Configured:
 		return ""
@@ -166,15 +166,15 @@ func unwell(e *operator.Endpoint) string {
 	case e.Dead > 0:
 		return fmt.Sprintf("dead letters: %d", e.Dead)
 	case e.Expires != "":
-		return "its oldest event expires at " + e.Expires
+		return "oldest undelivered event expires at " + e.Expires
 	}
 	return ""
 }
 
-// watch prints something again and again: in place on a terminal.
+// watch calls show at an interval. On a terminal, each output replaces the last.
 func (c *client) watch(ctx context.Context, every time.Duration, show func(*client) error) error {
 	if c.json && isTerminal(c.out) {
-		return &usageError{errors.New("give either --watch or --json")}
+		return &usageError{errors.New("set either --watch or --json, not both")}
 	}
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -191,8 +191,8 @@ func (c *client) watch(ctx context.Context, every time.Duration, show func(*clie
 			fmt.Fprintln(text, err)
 		}
 		if isTerminal(out) {
-			fmt.Fprint(out, "\x1b[H\x1b[J") // from the top, over what was there
-			fmt.Fprintf(text, "\nevery %s, %s; Ctrl-C ends it\n", every, time.Now().Format(time.TimeOnly))
+			fmt.Fprint(out, "\x1b[H\x1b[J") // clear the screen
+			fmt.Fprintf(text, "\nevery %s, %s; Ctrl-C to stop\n", every, time.Now().Format(time.TimeOnly))
 		}
 		if _, err := out.Write(text.Bytes()); err != nil {
 			return err
@@ -209,7 +209,7 @@ func showEndpoint(ctx context.Context, c *client, method, path string) error {
 	return showAnswer(ctx, c, method, path, nil)
 }
 
-// changeEndpoint does something to an endpoint, and shows how it is then.
+// changeEndpoint changes an endpoint and shows the result.
 func changeEndpoint(ctx context.Context, c *client, name, verb string, in any) error {
 	return showAnswer(ctx, c, http.MethodPost, endpointPath(name)+"/"+verb, in)
 }
@@ -240,10 +240,10 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 	}
 	if e.Rate > 0 {
 		fields = append(fields,
-			[2]string{"pace", fmt.Sprintf("%.1f requests a second; it refused some at %.1f", e.Rate, e.Ceiling)})
+			[2]string{"pace", fmt.Sprintf("%.1f requests per second; throttled at %.1f", e.Rate, e.Ceiling)})
 	}
 	if e.Expires != "" {
-		fields = append(fields, [2]string{"expires", "the oldest event that it has not got, at " + c.exact(e.Expires)})
+		fields = append(fields, [2]string{"expires", "oldest undelivered event, at " + c.exact(e.Expires)})
 	}
 	if e.Missed > 0 {
 		fields = append(fields,
@@ -262,11 +262,11 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		fields = append(fields, [2]string{"paused by", strings.TrimSuffix(by.By+": "+by.Comment, ": ")})
 	}
 	if last := e.LastAnswer; last != nil {
-		fields = append(fields, [2]string{"last answer", fmt.Sprintf("%d %s", last.Status, last.Response)})
+		fields = append(fields, [2]string{"last response", fmt.Sprintf("%d %s", last.Status, last.Response)})
 	}
 	if oldest := e.OldestUndelivered; oldest != nil {
 		fields = append(fields,
-			[2]string{"oldest undelivered", fmt.Sprintf("position %d of %s", oldest.Position, c.exact(oldest.At))})
+			[2]string{"oldest undelivered", fmt.Sprintf("position %d at %s", oldest.Position, c.exact(oldest.At))})
 	}
 	if e.LostAt != "" {
 		fields = append(fields, [2]string{"lost at", c.exact(e.LostAt)})
@@ -274,7 +274,7 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 	for _, p := range e.Partitions {
 		holder := p.Replica
 		if holder == "" {
-			holder = "nobody"
+			holder = "no replica"
 		}
 		fields = append(fields,
 			[2]string{fmt.Sprintf("partition %d", p.Index), fmt.Sprintf("%s at %d, held by %s (generation %d)", p.State,
@@ -283,7 +283,7 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 	return printFields(c.out, fields)
 }
 
-// testEndpoints tests all that are configured.
+// testEndpoints tests all configured endpoints.
 func testEndpoints(ctx context.Context, c *client) error {
 	var page operator.Page[*operator.Endpoint]
 	text, err := c.request(ctx, http.MethodGet, "/webhooks/endpoints", nil, nil)
@@ -300,7 +300,7 @@ func testEndpoints(ctx context.Context, c *client) error {
 		}
 	}
 	if len(failures) == 0 {
-		fmt.Fprintln(c.errOut, "no endpoint is configured")
+		fmt.Fprintln(c.errOut, "no endpoints are configured")
 	}
 	return errors.Join(failures...)
 }
@@ -329,12 +329,12 @@ func testEndpoint(ctx context.Context, c *client, name string) error {
 		return err
 	}
 	if t.Outcome != "delivered" {
-		return fmt.Errorf("endpoint %s did not take the webhook", name)
+		return fmt.Errorf("endpoint %s did not accept the webhook", name)
 	}
 	return nil
 }
 
-// untilName says what an endpoint does at the end of its state.
+// untilName returns the label for the end of an endpoint's state.
 func untilName(e *operator.Endpoint) string {
 	if e.State == "down" || e.State == "probing" {
 		return "next probe"

@@ -16,7 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/operator"
 )
 
-// filterFlags are what lists of events and attempts have in common.
+// filterFlags are the filters that lists of events and attempts share.
 type filterFlags struct {
 	listing
 
@@ -28,14 +28,14 @@ type filterFlags struct {
 }
 
 func (l *filterFlags) add(f *pflag.FlagSet) {
-	f.StringSliceVar(&l.types, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
-	f.StringVar(&l.resource, "resource", "", "an `ID`, or TYPE/ID")
-	f.StringVar(&l.since, "since", "", "from that `TIME` on (RFC 3339, or how long ago: 2h, 2d)")
-	f.StringVar(&l.until, "until", "", "before that `TIME`")
+	f.StringSliceVar(&l.types, "types", nil, "event `PATTERNS`, such as provider.*,*.deleted")
+	f.StringVar(&l.resource, "resource", "", "resource `ID` or TYPE/ID")
+	f.StringVar(&l.since, "since", "", "start `TIME`, inclusive (RFC 3339, or an age such as 2h or 2d)")
+	f.StringVar(&l.until, "until", "", "end `TIME`, exclusive")
 	l.flags(f)
 }
 
-// filter returns the list with its filter as a query.
+// filter returns the listing with the filters in its query.
 func (l *filterFlags) filter() (listing, error) {
 	since, err := pointInTime("since", l.since)
 	if err != nil {
@@ -58,7 +58,7 @@ func (l *filterFlags) filter() (listing, error) {
 }
 
 func eventsCommand() *cobra.Command {
-	l := filterFlags{listing: listing{path: "/webhooks/events", cursor: "before", things: "events"}}
+	l := filterFlags{listing: listing{path: "/webhooks/events", cursor: "before", noun: "events"}}
 	cmd := operatorCommand(asReader, "events", "List events, newest first",
 		"tidings events --since 2h --types 'context.*'\ntidings events --resource provider/4711 --all", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
@@ -82,7 +82,7 @@ func eventsCommand() *cobra.Command {
 
 func explainCommand() *cobra.Command {
 	return operatorCommand(asReader, "explain EVENT",
-		"What became of an event, for every endpoint; by webhook-id or position",
+		"Show what happened to an event at every endpoint; EVENT is a webhook-id or position",
 		"tidings explain 4711", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			var x operator.Explanation
@@ -93,14 +93,14 @@ func explainCommand() *cobra.Command {
 			fmt.Fprintf(c.out, "%s of %s at %s, position %d, webhook-id %s\n", x.Event.Event, x.Event.ResourceURL,
 				c.exact(x.Event.Timestamp), x.Event.Sequence, x.Event.ID)
 			if len(x.Endpoints) == 0 {
-				fmt.Fprintln(c.errOut, "no endpoint is configured")
+				fmt.Fprintln(c.errOut, "no endpoints are configured")
 			}
 			for _, e := range x.Endpoints {
 				fate := strings.ReplaceAll(e.Fate, "_", " ")
 				if screenOf(c.out).color {
 					fate = paintState(fate)
 				}
-				fmt.Fprintf(c.out, "\n%s: %s\n  %s\n", e.Endpoint, fate, c.say(e.Because))
+				fmt.Fprintf(c.out, "\n%s: %s\n  %s\n", e.Endpoint, fate, c.zonedText(e.Because))
 				if e.Pattern != "" {
 					fmt.Fprintf(c.out, "  matched by %q\n", e.Pattern)
 				}
@@ -118,10 +118,10 @@ func attemptLine(c *client, a operator.Attempt) string {
 		line += " (" + a.Reason + ")"
 	}
 	if a.Replay {
-		line += ", sent again"
+		line += ", replayed"
 	}
 	if a.Resent {
-		line += ", twice since its connection died"
+		line += ", sent twice: the connection died"
 	}
 	line += ", " + seconds(float64(a.Total)/1e6)
 	if answer := cmp.Or(a.Response, a.Detail); answer != "" {
@@ -130,18 +130,18 @@ func attemptLine(c *client, a operator.Attempt) string {
 	return line
 }
 
-// millis is the time of an attempt, of which no more is known.
+// millis formats the time of an attempt, which is stored in milliseconds.
 func millis(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// outcomes are what attempts can be filtered by.
+// outcomes are the values of --outcome.
 var outcomes = []string{
 	"failures", "delivered", "merged", "gone", "throttled", "unauthorized", "rejected", "refused", "failed",
 	"unreachable", "blocked",
 }
 
 func attemptsCommand() *cobra.Command {
-	l := filterFlags{listing: listing{path: "/webhooks/attempts", cursor: "before", things: "attempts"}}
-	cmd := operatorCommand(asReader, "attempts", "List attempts to deliver, newest first",
+	l := filterFlags{listing: listing{path: "/webhooks/attempts", cursor: "before", noun: "attempts"}}
+	cmd := operatorCommand(asReader, "attempts", "List delivery attempts, newest first",
 		"tidings attempts --outcome failures --endpoint crm\ntidings attempts --event 4711", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			attempts, err := l.filter()
@@ -158,7 +158,7 @@ func attemptsCommand() *cobra.Command {
 				{name: "reason", rank: 1, min: 8, blank: true},
 				{name: "took", rank: 5},
 				{name: "address", rank: 7, min: 12},
-				{name: "answer", rank: 6, min: 12, blank: true},
+				{name: "response", rank: 6, min: 12, blank: true},
 			}, func(a *operator.Attempt) []string {
 				reason := a.Reason
 				if a.MergedInto != 0 {
@@ -175,8 +175,8 @@ func attemptsCommand() *cobra.Command {
 			})
 		})
 	l.add(cmd.Flags())
-	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "of the endpoint with that `NAME`")
-	cmd.Flags().StringVar(&l.event, "event", "", "of that `EVENT`: webhook-id or position")
-	choose(cmd.Flags(), &l.outcome, "outcome", "failures, delivered, merged, or one of the verdicts", outcomes...)
+	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "`NAME` of an endpoint")
+	cmd.Flags().StringVar(&l.event, "event", "", "`EVENT` by webhook-id or position")
+	choose(cmd.Flags(), &l.outcome, "outcome", "an outcome, or failures for all that failed", outcomes...)
 	return cmd
 }

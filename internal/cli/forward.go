@@ -14,22 +14,22 @@ import (
 
 const (
 	forwardTimeout = 15 * time.Second
-	// A program that is down is tried after shortPause, twice that, and so on up to
-	// longPause; if it asks for more, after at most patience.
-	shortPause = 200 * time.Millisecond
-	longPause  = 2 * time.Second
-	patience   = 30 * time.Second
+	// A receiver that is down is retried after shortPause, doubling up to longPause. A
+	// longer Retry-After is honored up to maxRetryAfter.
+	shortPause    = 200 * time.Millisecond
+	longPause     = 2 * time.Second
+	maxRetryAfter = 30 * time.Second
 )
 
 // forwarder posts events to a receiver as the relay does.
 type forwarder struct {
 	sender *sender.Sender
 	dialer *sender.Dialer
-	url    string // without what may be secret
+	url    string // without secrets
 	out    io.Writer
 }
 
-// newForwarder returns a forwarder to an endpoint. Close it.
+// newForwarder returns a forwarder to an endpoint. The caller must close it.
 func newForwarder(out io.Writer, e tidings.Endpoint) (*forwarder, error) {
 	if _, err := sender.CheckURL(e.URL); err != nil {
 		return nil, &usageError{fmt.Errorf("the receiver's URL: %w", err)}
@@ -46,20 +46,21 @@ func newForwarder(out io.Writer, e tidings.Endpoint) (*forwarder, error) {
 	return &forwarder{sender: s, dialer: dialer, url: e.Name, out: out}, nil
 }
 
-func (f *forwarder) Close() { _ = f.dialer.Close() } // nothing is under way
+func (f *forwarder) Close() { _ = f.dialer.Close() } // no request is in flight
 
-// post makes one attempt and prints the event and the answer.
+// post makes one attempt and prints the event and the response.
 func (f *forwarder) post(ctx context.Context, e tidings.Event) tidings.Outcome {
 	fmt.Fprintf(f.out, "--> %s %s\n", e.Name(), e.ResourceURL)
 	o := f.sender.Send(ctx, tidings.Attempt{Event: e, Number: 1})
 	if o.Verdict != tidings.Interrupted {
-		fmt.Fprintf(f.out, "<-- %s\n", answerText(o))
+		fmt.Fprintf(f.out, "<-- %s\n", responseText(o))
 	}
 	return o
 }
 
-// deliver posts an event until it is answered, so that none is lost or overtaken
-// while the receiver restarts. It returns an error if that cannot succeed, or ctx ends.
+// deliver posts an event until the receiver responds, so that no event is lost or
+// overtaken while the receiver restarts. It returns an error if the event can never be
+// delivered, or ctx ends.
 func (f *forwarder) deliver(ctx context.Context, e tidings.Event) (tidings.Outcome, error) {
 	o := f.post(ctx, e)
 	for pause, began := shortPause, time.Now(); ; pause = min(2*pause, longPause) {
@@ -71,20 +72,20 @@ func (f *forwarder) deliver(ctx context.Context, e tidings.Event) (tidings.Outco
 		case answered(o):
 			return o, nil
 		case pause == shortPause:
-			fmt.Fprintf(f.out, "    %s does not take it; it waits, and later events behind it\n", f.url)
+			fmt.Fprintf(f.out, "    %s is unavailable; this event and later ones wait for it\n", f.url)
 		}
-		if err := pauseFor(ctx, max(pause, min(o.RetryAfter, patience))); err != nil {
+		if err := pauseFor(ctx, max(pause, min(o.RetryAfter, maxRetryAfter))); err != nil {
 			return o, err
 		}
 		o = f.sender.Send(ctx, tidings.Attempt{Event: e, Number: 1})
 		if answered(o) {
-			fmt.Fprintf(f.out, "<-- %s, after %s\n", answerText(o), time.Since(began).Round(time.Millisecond))
+			fmt.Fprintf(f.out, "<-- %s, after %s\n", responseText(o), time.Since(began).Round(time.Millisecond))
 		}
 	}
 }
 
-// answered reports whether the receiver got the event and decided on it. It did not
-// if it is down, overloaded, or ended before its answer was complete.
+// answered reports whether the receiver got the event and responded. It did not
+// if it is down or overloaded, or ended before its response was complete.
 func answered(o tidings.Outcome) bool {
 	switch o.Status {
 	case 0, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable,
@@ -94,9 +95,9 @@ func answered(o tidings.Outcome) bool {
 	return o.Reason != tidings.ReasonReset && o.Reason != tidings.ReasonResponseTooSlow
 }
 
-// answerText returns the status, the time and the body of an answer, or why there is none.
-func answerText(o tidings.Outcome) string {
-	text := "no answer"
+// responseText returns the status, duration and body of a response, or why there is none.
+func responseText(o tidings.Outcome) string {
+	text := "no response"
 	if o.Status != 0 {
 		text = strconv.Itoa(o.Status)
 	}

@@ -18,10 +18,10 @@ import (
 func keysCommand() *cobra.Command {
 	cmd := operatorCommand(asAdmin, "keys", "List the keys that encrypt secrets in the database",
 		"tidings keys", exactly(0), listKeys)
-	rotate := operatorCommand(asAdmin, "rotate", "Encrypt all secrets in the database with the first key",
+	rotate := operatorCommand(asAdmin, "rotate", "Re-encrypt all secrets in the database with the first key",
 		"tidings keys rotate", exactly(0), rotateKeys)
-	rotate.Long = `Encrypt all secrets in the database with the first of encryption_keys, and say
-which keys are not needed any more. Servers go on working meanwhile; if it is
+	rotate.Long = `Re-encrypt all secrets in the database with the first of encryption_keys, and
+report which keys are no longer needed. Servers keep working meanwhile. If it is
 interrupted, run it again.`
 	cmd.AddCommand(rotate, forgetKeysCommand())
 	return cmd
@@ -53,7 +53,7 @@ func listKeys(ctx context.Context, c *client, _ []string) error {
 		column{name: "setting", min: 12}).print(rows)
 }
 
-// Secrets that somebody writes with another key meanwhile take another round.
+// Secrets written with another key in the meantime need another round.
 const rotationRounds = 3
 
 func rotateKeys(ctx context.Context, c *client, _ []string) error {
@@ -65,7 +65,7 @@ func rotateKeys(ctx context.Context, c *client, _ []string) error {
 		rounded, left, owners, err := rotateOnce(ctx, &quiet, rotated)
 		rotated, unreadable = rounded, owners
 		if err != nil {
-			return fmt.Errorf("%w (%d secrets are done; run it again to go on)", err, rotated)
+			return fmt.Errorf("%w (%d secrets re-encrypted; run it again to continue)", err, rotated)
 		}
 		if left == 0 {
 			break
@@ -75,12 +75,12 @@ func rotateKeys(ctx context.Context, c *client, _ []string) error {
 	if printed || err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "secrets encrypted with the first key: %d\n", rotated)
+	fmt.Fprintf(c.out, "secrets re-encrypted with the first key: %d\n", rotated)
 	var stay []string
 	for _, k := range items {
 		switch {
 		case k.State == "unused":
-			fmt.Fprintf(c.out, "nothing is encrypted with key %s: remove it (%s) and restart the servers\n", k.ID,
+			fmt.Fprintf(c.out, "key %s is no longer needed: remove it (%s) and restart the servers\n", k.ID,
 				*k.Setting)
 		case k.State != "writes":
 			stay = append(stay, fmt.Sprintf("%s (%d secrets)", k.ID, k.Secrets))
@@ -88,16 +88,16 @@ func rotateKeys(ctx context.Context, c *client, _ []string) error {
 	}
 	switch {
 	case len(unreadable) > 0:
-		return fmt.Errorf("no key decrypts secrets of %s; set them again, or add their key to encryption_keys",
+		return fmt.Errorf("no key decrypts the secrets of %s; set them again, or add their key to encryption_keys",
 			strings.Join(unreadable, ", "))
 	case len(stay) > 0:
-		return fmt.Errorf("still needed: %s; is another server running with another first key?",
+		return fmt.Errorf("still needed: %s; is another server running with a different first key?",
 			strings.Join(stay, ", "))
 	}
 	return nil
 }
 
-// rotateOnce goes through all secrets once.
+// rotateOnce makes one pass over all secrets.
 func rotateOnce(ctx context.Context, c *client, before int64) (rotated, left int64, unreadable []string, err error) {
 	rotated = before
 	query := url.Values{}
@@ -125,17 +125,17 @@ func rotateOnce(ctx context.Context, c *client, before int64) (rotated, left int
 	return rotated, left, unreadable, nil
 }
 
-// lostOwners is how many owners of lost secrets are named.
+// lostOwners is the maximum number of owners of lost secrets to list.
 const lostOwners = 100
 
 func forgetKeysCommand() *cobra.Command {
 	var s *settings
 	cmd := &cobra.Command{
 		Use:   "forget",
-		Short: "Let the server start although a key is lost; what it encrypted stays unreadable",
-		Long: `Let the server start although a key that encrypted secrets in its database is
-lost. Nothing is deleted: these secrets stay unreadable until they are set
-again, or until the key is found and added to encryption_keys.`,
+		Short: "Let the server start without a lost key; what it encrypted stays unreadable",
+		Long: `Let the server start without a lost key that encrypted secrets in its database.
+Nothing is deleted: these secrets stay unreadable until they are set again, or
+until the key is found and added to encryption_keys.`,
 		Example: "  tidings keys forget --config tidings.yaml",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -149,12 +149,12 @@ again, or until the key is found and added to encryption_keys.`,
 				return err
 			}
 			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "the server starts without the lost keys; secrets that can't be read: %d\n", lost)
+			fmt.Fprintf(out, "the server can start without the lost keys; unreadable secrets: %d\n", lost)
 			for _, owner := range owners {
 				fmt.Fprintf(out, "set again: %s\n", owner)
 			}
 			if len(owners) == lostOwners {
-				fmt.Fprintln(out, "and perhaps others")
+				fmt.Fprintln(out, "and possibly others")
 			}
 			return nil
 		},

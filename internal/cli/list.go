@@ -15,34 +15,33 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// listing is a list of the API, which is read page by page.
+// listing is an API list that is read page by page.
 type listing struct {
 	path   string
 	query  url.Values
-	cursor string // the query parameter of the next page; empty where there is one page
+	cursor string // the query parameter for the next page; empty if there is only one
 	limit  int
 	all    bool
-	// things are what the list holds, such as "events".
-	things string
+	noun   string // of the items, in plural, such as "events"
 
-	next     json.RawMessage // as the last page says
-	searched string          // likewise, how far back it looked
+	next     json.RawMessage // from the last page
+	searched string          // from the last page: how far back it searched
 }
 
 const (
 	defaultLimit = 40
-	pageLimit    = 1000 // of the API
-	countPages   = 3    // that are read to count what is not shown
+	pageLimit    = 1000 // the API's limit
+	countPages   = 3    // read to count the items that are not shown
 )
 
 func (l *listing) flags(f *pflag.FlagSet) {
-	f.IntVar(&l.limit, "limit", defaultLimit, "so many at most")
-	f.BoolVar(&l.all, "all", false, "all, without a limit")
+	f.IntVar(&l.limit, "limit", defaultLimit, "maximum number to print")
+	f.BoolVar(&l.all, "all", false, "print all")
 }
 
 func (l *listing) check() error {
 	if l.limit < 1 {
-		return &usageError{errors.New("--limit: expected 1 or more; --all prints all")}
+		return &usageError{errors.New("--limit: expected 1 or more; use --all for no limit")}
 	}
 	return nil
 }
@@ -51,23 +50,23 @@ func (l *listing) check() error {
 type page struct {
 	Items []json.RawMessage `json:"items"`
 	Next  json.RawMessage   `json:"next"`
-	// SearchedTo is how far back the search went that ended early.
+	// SearchedTo is how far back a search got that stopped early.
 	SearchedTo string `json:"searched_to"`
 }
 
-// read reads one page of at most so many, and moves the query to the next one.
-func (l *listing) read(ctx context.Context, c *client, most int) (items []json.RawMessage, more bool, err error) {
-	if l.cursor == "" { // everything there is comes at once
-		most = pageLimit
+// read reads one page of at most limit items and advances the query to the next one.
+func (l *listing) read(ctx context.Context, c *client, limit int) (items []json.RawMessage, more bool, err error) {
+	if l.cursor == "" { // there is only one page
+		limit = pageLimit
 	}
-	l.query.Set("limit", strconv.Itoa(min(most, pageLimit)))
+	l.query.Set("limit", strconv.Itoa(min(limit, pageLimit)))
 	text, err := c.request(ctx, http.MethodGet, l.path, l.query, nil)
 	if err != nil {
 		return nil, false, err
 	}
 	var p page
 	if err := json.Unmarshal(text, &p); err != nil || p.Items == nil {
-		return nil, false, c.foreign("its answer is no list")
+		return nil, false, c.foreign("the response is not a list")
 	}
 	l.searched = p.SearchedTo
 	if l.next = p.Next; l.cursor == "" || len(p.Next) == 0 {
@@ -77,8 +76,8 @@ func (l *listing) read(ctx context.Context, c *client, most int) (items []json.R
 	return p.Items, true, nil
 }
 
-// list prints a list: rows of a table, or a JSON document. It says if there is nothing,
-// and how many there are that it does not print.
+// list prints a listing as a table or a JSON document. It reports if the listing is
+// empty, and how many items it did not print.
 func list[T any](ctx context.Context, c *client, l listing, columns []column, row func(*T) []string) error {
 	if err := l.check(); err != nil {
 		return err
@@ -100,7 +99,7 @@ func list[T any](ctx context.Context, c *client, l listing, columns []column, ro
 			return err
 		}
 		if more && l.searched != "" && (l.all || printed+len(items) < l.limit) {
-			fmt.Fprintf(c.errOut, "looked back to %s, looking further\n", c.exact(l.searched))
+			fmt.Fprintf(c.errOut, "searched back to %s, continuing\n", c.exact(l.searched))
 		}
 		cut := 0
 		if !l.all && len(items) > most {
@@ -116,22 +115,22 @@ func list[T any](ctx context.Context, c *client, l listing, columns []column, ro
 			return err
 		}
 		if cut > 0 && !c.json {
-			l.sayCut(c, cut, false)
+			l.reportCut(c, cut, false)
 		}
 	}
 	if c.json {
 		return document.end(l.next)
 	}
 	if printed == 0 {
-		fmt.Fprintf(c.errOut, "no %s%s\n", l.things, l.filtered())
+		fmt.Fprintf(c.errOut, "no %s%s\n", l.noun, l.filtered())
 	}
 	if more {
-		return l.sayMore(ctx, c)
+		return l.countRest(ctx, c)
 	}
 	return nil
 }
 
-// filtered says that a list has a filter, which may be why it is empty.
+// filtered returns " match" if the list has a filter, which may be why it is empty.
 func (l *listing) filtered() string {
 	for name := range l.query {
 		if name != "limit" && name != "dead" && name != l.cursor {
@@ -153,8 +152,8 @@ func printRows[T any](t *table, items []json.RawMessage, row func(*T) []string) 
 	return t.print(rows)
 }
 
-// sayMore says how many items were not printed.
-func (l *listing) sayMore(ctx context.Context, c *client) error {
+// countRest counts the items after the last printed page and reports their number.
+func (l *listing) countRest(ctx context.Context, c *client) error {
 	n, more := 0, true
 	for range countPages {
 		items, next, err := l.read(ctx, c, pageLimit)
@@ -166,26 +165,27 @@ func (l *listing) sayMore(ctx context.Context, c *client) error {
 			break
 		}
 	}
-	l.sayCut(c, n, more)
+	l.reportCut(c, n, more)
 	return nil
 }
 
-func (l *listing) sayCut(c *client, n int, atLeast bool) {
+// reportCut reports the number of items that were not printed.
+func (l *listing) reportCut(c *client, n int, atLeast bool) {
 	switch {
 	case atLeast && n == 0:
-		fmt.Fprintf(c.errOut, "older %s may match, too; --limit N or --all looks for them\n", l.things)
+		fmt.Fprintf(c.errOut, "older %s may also match; use --limit N or --all to search further\n", l.noun)
 	case atLeast && l.searched != "":
-		fmt.Fprintf(c.errOut, "there are at least %d more %s; --limit N or --all prints them\n", n, l.things)
+		fmt.Fprintf(c.errOut, "at least %d more %s not shown; use --limit N or --all\n", n, l.noun)
 	case atLeast:
-		fmt.Fprintf(c.errOut, "there are more than %d more %s; --limit N or --all prints them\n", n, l.things)
+		fmt.Fprintf(c.errOut, "more than %d more %s not shown; use --limit N or --all\n", n, l.noun)
 	case n == 1:
-		fmt.Fprintf(c.errOut, "there is 1 more of these %s; --limit N or --all prints it\n", l.things)
+		fmt.Fprintln(c.errOut, "1 more not shown; use --limit N or --all")
 	case n > 1:
-		fmt.Fprintf(c.errOut, "there are %d more %s; --limit N or --all prints them\n", n, l.things)
+		fmt.Fprintf(c.errOut, "%d more %s not shown; use --limit N or --all\n", n, l.noun)
 	}
 }
 
-// jsonList prints items as one document as they come.
+// jsonList prints items as one JSON document, as they arrive.
 type jsonList struct {
 	out   io.Writer
 	begun bool

@@ -240,7 +240,7 @@ func TestListenOutlivesBothSides(t *testing.T) {
 	waitUntil(t, "the first events", func() bool { return len(r.received()) > share/2 })
 	r.stop()
 	p.publish(t, share)
-	out.waitFor(t, "does not take it")
+	out.waitFor(t, "is unavailable")
 	p.kill()
 	r.start(t)
 	out.waitFor(t, ", after ")

@@ -18,83 +18,82 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// An operator's night: three endpoints are sick, each in its way. They are found,
-// explained, paused, mended, retried and replayed, by commands as typed.
+// An operator's night: three endpoints fail in different ways. The operator finds and
+// explains the failures, then pauses, repairs, retries and replays, by commands as typed.
 func TestNight(t *testing.T) {
 	testtool.InAll(t) // probes of endpoints that are down take seconds
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/night",
 		Setup: func(e *testscript.Env) error {
-			w := &ward{patients: make(map[string]answer)}
-			server := httptest.NewServer(w)
-			e.Defer(func() { w.recover(); server.Close() })
-			e.Values["ward"] = w
-			e.Setenv("WARD", server.URL)
+			r := &receivers{failures: make(map[string]answer)}
+			server := httptest.NewServer(r)
+			e.Defer(func() { r.repairAll(); server.Close() })
+			e.Values["receivers"] = r
+			e.Setenv("RECEIVERS", server.URL)
 			return freeAddress(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"waitready": waitReady, "request": request, "requests": requests, "terminal": onTerminal,
-			"sicken": sicken, "mend": mend, "until": until, "fill": fill, "keep": keep,
+			"fail": fail, "repair": repair, "until": until, "fill": fill, "keep": keep,
 		},
 		UpdateScripts: os.Getenv("TESTSCRIPT_UPDATE") != "",
 	})
 }
 
-// ward has receivers, one for each path, which answer with 200 unless they are sick.
-type ward struct {
+// receivers is a receiver at each path; they respond with 200 unless told to fail.
+type receivers struct {
 	mu       sync.Mutex
-	patients map[string]answer // by path, or by path and event: "crm context.updated"
+	failures map[string]answer // by path, or by path and event: "crm context.updated"
 	hung     []chan struct{}
 }
 
 type answer struct {
-	status int // 0: hangs up; -1: does not answer
+	status int // 0: hang up; -1: do not respond
 	body   string
 }
 
-func (w *ward) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+func (r *receivers) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	var event struct{ Event string }
-	_ = json.NewDecoder(r.Body).Decode(&event) // the sender may hang up
-	w.mu.Lock()
-	path := strings.Trim(r.URL.Path, "/")
-	a, sick := w.patients[path+" "+event.Event]
-	if !sick {
-		a, sick = w.patients[path]
+	_ = json.NewDecoder(request.Body).Decode(&event) // the sender may hang up
+	r.mu.Lock()
+	path := strings.Trim(request.URL.Path, "/")
+	a, fails := r.failures[path+" "+event.Event]
+	if !fails {
+		a, fails = r.failures[path]
 	}
-	mended := make(chan struct{})
-	if sick && a.status < 0 {
-		w.hung = append(w.hung, mended)
+	repaired := make(chan struct{})
+	if fails && a.status < 0 {
+		r.hung = append(r.hung, repaired)
 	}
-	w.mu.Unlock()
+	r.mu.Unlock()
 	switch {
-	case !sick:
+	case !fails:
 	case a.status == 0:
 		panic(http.ErrAbortHandler)
 	case a.status < 0:
 		select {
-		case <-mended:
-		case <-r.Context().Done():
+		case <-repaired:
+		case <-request.Context().Done():
 		}
 	default:
-		http.Error(out, a.body, a.status)
+		http.Error(w, a.body, a.status)
 	}
 }
 
-// recover mends all.
-func (w *ward) recover() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	clear(w.patients)
-	for _, mended := range w.hung {
-		close(mended)
+func (r *receivers) repairAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.failures)
+	for _, repaired := range r.hung {
+		close(repaired)
 	}
-	w.hung = nil
+	r.hung = nil
 }
 
-// sicken makes a receiver answer with a status and a body, hang up, or not answer.
-func sicken(ts *testscript.TestScript, neg bool, args []string) {
+// fail makes a receiver respond with a status and a body, hang up, or not respond.
+func fail(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
-		ts.Fatalf("usage: sicken NAME STATUS|hangup|silent [BODY]")
+		ts.Fatalf("usage: fail NAME STATUS|hangup|silent [BODY]")
 	}
 	var a answer
 	switch args[1] {
@@ -107,23 +106,23 @@ func sicken(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	a.body = strings.Join(args[2:], " ")
-	w := ts.Value("ward").(*ward)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.patients[args[0]] = a
+	r := ts.Value("receivers").(*receivers)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failures[args[0]] = a
 }
 
-// mend makes receivers answer with 200 again.
-func mend(ts *testscript.TestScript, _ bool, args []string) {
-	w := ts.Value("ward").(*ward)
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// repair makes receivers respond with 200 again.
+func repair(ts *testscript.TestScript, _ bool, args []string) {
+	r := ts.Value("receivers").(*receivers)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, name := range args {
-		delete(w.patients, name)
+		delete(r.failures, name)
 	}
 }
 
-// until runs a command until it prints what matches; "ok" is for one that succeeds.
+// until runs a command until its output matches the pattern, or for "ok", until it succeeds.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until PATTERN COMMAND...")
@@ -142,15 +141,15 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// keep sets an environment variable to a member of the JSON object that was printed.
+// keep sets an environment variable to a member of the last printed JSON object.
 func keep(ts *testscript.TestScript, _ bool, args []string) {
 	var object map[string]any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &object))
 	ts.Setenv(args[0], fmt.Sprint(object[args[1]]))
 }
 
-// fill replaces the address of the receivers in a file.
+// fill writes the address of the receivers into a file.
 func fill(ts *testscript.TestScript, _ bool, args []string) {
-	text := strings.ReplaceAll(ts.ReadFile(args[0]), "WARD", ts.Getenv("WARD"))
+	text := strings.ReplaceAll(ts.ReadFile(args[0]), "RECEIVERS", ts.Getenv("RECEIVERS"))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }

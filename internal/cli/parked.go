@@ -28,12 +28,12 @@ type parkedFlags struct {
 }
 
 func (p *parkedFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&p.endpoint, "endpoint", "", "of the endpoint `NAME`")
+	f.StringVar(&p.endpoint, "endpoint", "", "`NAME` of the endpoint")
 	f.BoolVar(&p.dead, "dead", false, "dead letters only")
-	f.StringVar(&p.reason, "reason", "", "those whose last attempt failed for that `REASON`, such as http_422")
-	f.StringSliceVar(&p.types, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
-	f.StringVar(&p.resource, "resource", "", "of a resource: an `ID`, or TYPE/ID")
-	f.StringVar(&p.event, "event", "", "one `EVENT`: webhook-id or position")
+	f.StringVar(&p.reason, "reason", "", "only events whose last attempt failed for this `REASON`, such as http_422")
+	f.StringSliceVar(&p.types, "types", nil, "event `PATTERNS`, such as provider.*,*.deleted")
+	f.StringVar(&p.resource, "resource", "", "resource `ID` or TYPE/ID")
+	f.StringVar(&p.event, "event", "", "`EVENT` by webhook-id or position")
 }
 
 func (p *parkedFlags) query() url.Values {
@@ -56,16 +56,16 @@ func (p *parkedFlags) selection() operator.ParkedSelection {
 }
 
 func parkedCommand() *cobra.Command {
-	l := listing{path: "/webhooks/parked", cursor: "after", things: "parked events"}
+	l := listing{path: "/webhooks/parked", cursor: "after", noun: "parked events"}
 	var flags parkedFlags
 	var groups bool
-	cmd := operatorCommand(asReader, "parked", "List events that failed on their own, and dead letters",
+	cmd := operatorCommand(asReader, "parked", "List parked events and dead letters",
 		"tidings parked --endpoint crm\ntidings parked --dead\ntidings parked --groups", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			parked := l
 			parked.query = flags.query()
 			if flags.dead {
-				parked.things = "dead letters"
+				parked.noun = "dead letters"
 			}
 			if groups {
 				parked.path, parked.cursor = "/webhooks/parked/groups", ""
@@ -74,7 +74,7 @@ func parkedCommand() *cobra.Command {
 			return listParked(ctx, c, parked)
 		})
 	flags.add(cmd.Flags())
-	cmd.Flags().BoolVar(&groups, "groups", false, "count them by endpoint, reason and answer")
+	cmd.Flags().BoolVar(&groups, "groups", false, "count them by endpoint, reason and response")
 	l.flags(cmd.Flags())
 	cmd.AddCommand(retryCommand(), discardCommand())
 	return cmd
@@ -89,7 +89,7 @@ func listParked(ctx context.Context, c *client, l listing) error {
 		{name: "attempts", rank: 4},
 		{name: "reason", rank: 1, min: 8},
 		{name: "next", min: 12},
-		{name: "answer", rank: 5, min: 12},
+		{name: "response", rank: 5, min: 12},
 	}, func(p *operator.Parked) []string {
 		next := c.cell(p.Next)
 		switch {
@@ -98,7 +98,7 @@ func listParked(ctx context.Context, c *client, l listing) error {
 		case p.Behind != 0:
 			next = fmt.Sprintf("waits for %d", p.Behind)
 		case next == "":
-			next = "waits for the one before"
+			next = "waits for an earlier one"
 		}
 		return []string{
 			p.Endpoint, strconv.FormatInt(p.Sequence, 10), p.Event.Event, p.ResourceID,
@@ -114,11 +114,11 @@ func listGroups(ctx context.Context, c *client, l listing) error {
 		{name: "count"},
 		{name: "dead", rank: 1},
 		{name: "next", rank: 2, min: 8},
-		{name: "answer", rank: 3, min: 12},
+		{name: "response", rank: 3, min: 12},
 	}, func(g *operator.ParkedGroup) []string {
 		reason := g.Reason
 		if reason == "" {
-			reason = "waits for others"
+			reason = "waits for earlier ones"
 		}
 		return []string{
 			g.Endpoint, reason, strconv.FormatInt(g.Count, 10), strconv.FormatInt(g.Dead, 10), c.cell(g.NextAt), g.Response,
@@ -130,7 +130,7 @@ func retryCommand() *cobra.Command {
 	var flags parkedFlags
 	var dryRun, yes bool
 	cmd := operatorCommand(asOperator, "retry",
-		"Try parked events and dead letters of an endpoint again, now",
+		"Retry parked events and dead letters of an endpoint now",
 		"tidings parked retry --endpoint crm\ntidings parked retry --endpoint crm --types 'order.*' --reason http_422",
 		exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
@@ -147,41 +147,41 @@ func discardCommand() *cobra.Command {
 	var flags parkedFlags
 	var dryRun, yes bool
 	var in operator.DiscardParked
-	cmd := operatorCommand(asOperator, "discard", "Remove parked events and dead letters of an endpoint",
+	cmd := operatorCommand(asOperator, "discard", "Discard parked events and dead letters of an endpoint",
 		"tidings parked discard --endpoint crm --event 4711 --comment 'sent by hand'", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			if in.Comment == "" && !dryRun {
-				return &usageError{errors.New("say why with --comment; the history keeps it")}
+				return &usageError{errors.New("give the reason with --comment; the history keeps it")}
 			}
 			in.ParkedSelection = flags.selection()
 			in.DryRun = dryRun
 			return changeParked(ctx, c, "discard", "Discard", "%d discarded", yes, &in, &in.ParkedSelection)
 		})
 	flags.add(cmd.Flags())
-	cmd.Flags().StringVar(&in.Comment, "comment", "", "why, for the history: `TEXT`")
-	cmd.Flags().BoolVar(&in.All, "all", false, "everything that is parked for the endpoint")
+	cmd.Flags().StringVar(&in.Comment, "comment", "", "the reason, kept in the history")
+	cmd.Flags().BoolVar(&in.All, "all", false, "all parked events and dead letters of the endpoint")
 	actFlags(cmd, &dryRun, &yes)
 	return cmd
 }
 
-// actFlags adds the flags of commands that change many events.
+// actFlags adds the flags of commands that change many events of an endpoint.
 func actFlags(cmd *cobra.Command, dryRun, yes *bool) {
-	_ = cmd.MarkFlagRequired("endpoint") // it is there
+	_ = cmd.MarkFlagRequired("endpoint") // the flag exists
 	askFlags(cmd, dryRun, yes)
 }
 
 func askFlags(cmd *cobra.Command, dryRun, yes *bool) {
-	cmd.Flags().BoolVar(dryRun, "dry-run", false, "only say how many")
-	cmd.Flags().BoolVar(yes, "yes", false, "do not ask, on a terminal")
+	cmd.Flags().BoolVar(dryRun, "dry-run", false, "only print the number of events")
+	cmd.Flags().BoolVar(yes, "yes", false, "do not ask for confirmation")
 }
 
-// changeParked retries or discards parked events. On a terminal it first asks, with
-// their number.
+// changeParked retries or discards parked events. On a terminal it first shows their
+// number and asks for confirmation.
 func changeParked(
 	ctx context.Context, c *client, verb, title, done string, yes bool, in any, s *operator.ParkedSelection,
 ) error {
 	path := "/webhooks/parked/" + verb
-	if !s.DryRun && !yes && asks() {
+	if !s.DryRun && !yes && interactive() {
 		s.DryRun = true
 		var would operator.ParkedDone
 		if err := c.post(ctx, path, in, &would); err != nil {
@@ -212,12 +212,12 @@ func printDone(c *client, done string, out *operator.ParkedDone) error {
 		return err
 	}
 	if out.WaitsBecause != "" && out.Count > 0 {
-		fmt.Fprintf(c.errOut, "they wait: %s\n", out.WaitsBecause)
+		fmt.Fprintf(c.errOut, "waiting: %s\n", out.WaitsBecause)
 	}
 	return nil
 }
 
-// post makes a request whose answer is not printed.
+// post sends a request without printing the response.
 func (c *client) post(ctx context.Context, path string, body, into any) error {
 	text, err := c.request(ctx, http.MethodPost, path, nil, body)
 	if err != nil {
@@ -226,13 +226,12 @@ func (c *client) post(ctx context.Context, path string, body, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-// asks reports whether somebody can be asked: input and errors are a terminal.
-func asks() bool { return isTerminal(os.Stdin) && isTerminal(os.Stderr) }
+// interactive reports whether standard input and standard error are a terminal.
+func interactive() bool { return isTerminal(os.Stdin) && isTerminal(os.Stderr) }
 
-var errDeclined = errors.New("nothing was done")
+var errDeclined = errors.New("canceled")
 
-// confirm asks a question on the terminal and returns an error unless it is answered
-// with yes.
+// confirm asks a question on the terminal and returns an error unless the answer is yes.
 func confirm(out io.Writer, question string) error {
 	fmt.Fprintf(out, "%s [y/N] ", question)
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')

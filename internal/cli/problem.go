@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// problemDocument is how Tidings refuses a request (RFC 9457).
+// problemDocument is the body of an error response (RFC 9457).
 type problemDocument struct {
 	Status int
 	Detail string
-	After  string // of a position in the feed that is gone: where to continue
+	After  string // where to continue if a position in the feed is gone
 	Errors []struct {
 		Message  string
 		Location string
@@ -21,27 +21,27 @@ type problemDocument struct {
 	}
 }
 
-// refusal is the error of a request that the server answered with 400 or more.
+// refusal is the error for a response with status 400 or above.
 type refusal struct {
 	error
 	status int
 	after  string
 }
 
-// final reports whether the same request would be refused again.
+// final reports whether the same request would fail again.
 func (r *refusal) final() bool {
 	return r.status < http.StatusInternalServerError && r.status != http.StatusTooManyRequests
 }
 
-// refused is the error of a request that was refused: all of what the server says.
+// refused returns the error for a failed request, with all that the server reports.
 func (c *client) refused(response *http.Response, text []byte, query url.Values) error {
 	var p problemDocument
 	if json.Unmarshal(text, &p) != nil || p.Detail == "" || p.Status != response.StatusCode {
 		if response.StatusCode >= http.StatusInternalServerError {
-			return &refusal{error: fmt.Errorf("%s answered %s, as a proxy before Tidings does; is the server running?",
+			return &refusal{error: fmt.Errorf("%s returned %s, probably from a proxy; is the server running?",
 				c.shownURL(), response.Status), status: response.StatusCode}
 		}
-		return c.foreign("it answered " + response.Status)
+		return c.foreign("it returned " + response.Status)
 	}
 	message := p.Detail
 	var parts []string
@@ -51,9 +51,9 @@ func (c *client) refused(response *http.Response, text []byte, query url.Values)
 			continue
 		}
 		if value := e.Value; value != nil {
-			part += fmt.Sprintf(" (it is %v)", value)
+			part += fmt.Sprintf(" (got %v)", value)
 		} else if name, ok := strings.CutPrefix(e.Location, "query."); ok && query.Has(name) {
-			part += fmt.Sprintf(" (it is %q)", query.Get(name))
+			part += fmt.Sprintf(" (got %q)", query.Get(name))
 		}
 		parts = append(parts, part)
 	}
@@ -64,12 +64,12 @@ func (c *client) refused(response *http.Response, text []byte, query url.Values)
 		message += ":\n  " + strings.Join(parts, "\n  ")
 	}
 	if response.StatusCode == http.StatusUnauthorized {
-		message += "; give --token, or --data-dir with an admin-token in it"
+		message += "; set --token, or --data-dir to a folder with an admin-token"
 	}
 	return &refusal{errors.New(message), response.StatusCode, p.After}
 }
 
-// foreign is the error of an answer that no Tidings gives.
+// foreign returns the error for a response that Tidings would not send.
 func (c *client) foreign(why string) error {
 	err := fmt.Errorf("this does not look like Tidings at %s: %s; is --url right?", c.shownURL(), why)
 	return &refusal{error: err, status: http.StatusNotFound}

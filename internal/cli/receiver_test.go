@@ -12,8 +12,8 @@ import (
 )
 
 // receiver is a program for scripts: "receiver ADDRESS SECRET [FILE]" verifies
-// webhooks at /webhook, and prints each event to FILE or standard output. At
-// /handled it shows the ids of those that it acted on.
+// webhooks at /webhook and prints each event to FILE or standard output. /handled
+// returns the ids of the events that it acted on.
 func receiver() {
 	verifier, err := receive.NewVerifier(os.Args[2])
 	if err != nil {

@@ -18,21 +18,21 @@ import (
 	"github.com/tidings-dev/tidings/internal/httpapi"
 )
 
-// relaySettings are the settings of commands about a relay.
+// relaySettings adds the settings of a relay.
 func relaySettings(s *settings) *settings {
 	s.relay = true
-	choose(s.flags, new(string), "preset", "the tables of a known application: agent_stack", "agent_stack")
+	choose(s.flags, new(string), "preset", "use the tables of a known application: agent_stack", "agent_stack")
 	return s
 }
 
 func relayCommand() *cobra.Command {
 	cmd, s := serverCommand(&cobra.Command{
 		Use:   "relay",
-		Short: "Run beside an application: deliver the changes of its tables, and what it publishes",
+		Short: "Run beside an application and deliver its table changes and published events",
 		Long: `Run beside an application, without resources of its own. Events come from
 tables of the application's PostgreSQL database (sources.tables), from
-tidings.emit() in its transactions, and from POST /api/v1/events. Triggers that
-are missing are installed at the start; see 'tidings attach'.
+tidings.emit() in its transactions, and from POST /api/v1/events. Missing
+triggers are installed at startup; see 'tidings attach'.
 
 Without database_url, events are kept in a SQLite database in the data folder.`,
 		Example: `  tidings relay --config tidings.yaml
@@ -42,7 +42,7 @@ Without database_url, events are kept in a SQLite database in the data folder.`,
 	return cmd
 }
 
-// sourceCommand is a command about the tables in a configuration.
+// sourceCommand returns a command that works on the tables in a configuration.
 func sourceCommand(
 	use, short string, run func(ctx context.Context, cmd *cobra.Command, cfg config.Config) error,
 ) *cobra.Command {
@@ -68,7 +68,7 @@ func waiting(cmd *cobra.Command) func(message string) {
 
 func attachCommand() *cobra.Command {
 	var printOnly, checkOnly bool
-	cmd := sourceCommand("attach", "Install the triggers that the configuration asks for",
+	cmd := sourceCommand("attach", "Install the configured triggers",
 		func(ctx context.Context, cmd *cobra.Command, cfg config.Config) error {
 			out := cmd.OutOrStdout()
 			switch {
@@ -100,16 +100,16 @@ func attachCommand() *cobra.Command {
 			}
 			return err
 		})
-	cmd.Long = `Install the triggers that the configuration asks for (sources.tables or preset),
-and the tables of the event log, as the role in database_url. It needs CREATE on
-the database, or a schema that it owns, TRIGGER on the tables, and SELECT on
-those that have parts or whose TRUNCATE is told. It never holds
-up the application's writers for more than 3 seconds, and may be run again. While
-a table is locked, it says by whom, and tries again for up to 5 minutes in all.`
+	cmd.Long = `Install the configured triggers (sources.tables or preset) and the tables of the
+event log, as the role in database_url. The role needs CREATE on the database or
+a schema that it owns, TRIGGER on the tables, and SELECT on tables that have
+parts or report TRUNCATE. The command blocks the application's writers for at
+most 3 seconds, and can be run again. While a table is locked, it reports by
+whom, and retries for up to 5 minutes in all.`
 	cmd.Example = `  tidings attach --config tidings.yaml
   tidings attach --config tidings.yaml --print > attach.sql`
-	cmd.Flags().BoolVar(&printOnly, "print", false, "write the SQL instead, for a migration or a DBA")
-	cmd.Flags().BoolVar(&checkOnly, "check", false, "print what differs, and exit with 1 if anything does")
+	cmd.Flags().BoolVar(&printOnly, "print", false, "print the SQL instead, for a migration or a DBA")
+	cmd.Flags().BoolVar(&checkOnly, "check", false, "print the differences, and exit with 1 if there are any")
 	return cmd
 }
 
@@ -119,21 +119,21 @@ func detachCommand() *cobra.Command {
 			out := cmd.OutOrStdout()
 			tables, err := app.DetachTables(ctx, cfg, waiting(cmd))
 			if err == nil && len(tables) == 0 {
-				_, err = fmt.Fprintln(out, "there was nothing to detach")
+				_, err = fmt.Fprintln(out, "nothing to detach")
 			} else if err == nil {
 				_, err = fmt.Fprintf(out, "detached: %s\n", strings.Join(tables, ", "))
 			}
 			return err
 		})
 	cmd.Example = "  tidings detach --config tidings.yaml"
-	cmd.Long = `Remove all triggers and functions that attach installed. Events that are not
-delivered yet stay in the log.`
+	cmd.Long = `Remove all triggers and functions that attach installed. Undelivered events stay
+in the log.`
 	return cmd
 }
 
 func tablesCommand() *cobra.Command {
 	var check bool
-	cmd := operatorCommand(asReader, "tables", "How the tables are doing whose changes a relay tells of",
+	cmd := operatorCommand(asReader, "tables", "Show the state of a relay's tables",
 		"tidings tables --check", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			text, err := c.request(ctx, http.MethodGet, "/webhooks/tables", nil, nil)
@@ -142,7 +142,7 @@ func tablesCommand() *cobra.Command {
 			}
 			var page struct{ Items []httpapi.TableState }
 			if json.Unmarshal(text, &page) != nil || page.Items == nil {
-				return c.foreign("its answer is no list")
+				return c.foreign("the response is not a list")
 			}
 			if err := printTables(c, text, page.Items); err != nil || !check {
 				return err
@@ -152,10 +152,10 @@ func tablesCommand() *cobra.Command {
 			}
 			return nil
 		})
-	cmd.Long = `How the tables are doing whose changes a relay tells of. "drifted" says that
-something differs and changes still make events, "broken" that some or all
-changes make none. The last column has the periods of the last 30 days in which
-changes may have made no events, newest first.`
+	cmd.Long = `Show the state of the tables whose changes become events. "drifted" means that
+something differs from the configuration but changes still become events;
+"broken" means that some or all do not. The last column lists the periods of the
+last 30 days in which changes may have become no events, newest first.`
 	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 unless all tables are attached as configured")
 	return cmd
 }
@@ -191,8 +191,8 @@ func notAttached(tables []httpapi.TableState) (names []string) {
 	return names
 }
 
-// warnOfTables says on standard error that a relay's tables need attention: endpoints
-// cannot get what makes no events. A server without tables has nothing to say.
+// warnOfTables warns on standard error if tables of a relay are not attached as
+// configured: their changes may be missing at the endpoints.
 func warnOfTables(ctx context.Context, c *client) {
 	var page struct{ Items []httpapi.TableState }
 	text, err := c.request(ctx, http.MethodGet, "/webhooks/tables", nil, nil)

@@ -12,7 +12,7 @@ import (
 )
 
 func reloadCommand() *cobra.Command {
-	return operatorCommand(asAdmin, "reload", "Have a running server read its configuration again; say what changed",
+	return operatorCommand(asAdmin, "reload", "Reload a running server's configuration and show what changed",
 		"tidings reload", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			var done httpapi.Reloaded
@@ -41,7 +41,7 @@ func printReload(c *client, done *httpapi.Reloaded) {
 		case len(e.Settings) > 0:
 			line += " (" + strings.Join(e.Settings, ", ") + ")"
 		case e.Contents:
-			line += " (a file or variable that it names)"
+			line += " (contents of a file or variable)"
 		}
 		fmt.Fprintln(c.out, line)
 	}
@@ -49,9 +49,9 @@ func printReload(c *client, done *httpapi.Reloaded) {
 		fmt.Fprintf(c.out, "%s: changed\n", key)
 	}
 	for _, key := range done.Restart {
-		fmt.Fprintf(c.out, "%s: changed, but takes effect after a restart only\n", key)
+		fmt.Fprintf(c.out, "%s: changed, but takes effect only after a restart\n", key)
 	}
 	for _, problem := range done.Broken {
-		fmt.Fprintf(c.errOut, "warning: %s; the last good version of the file stays\n", problem)
+		fmt.Fprintf(c.errOut, "warning: %s; keeping the last good version of the file\n", problem)
 	}
 }

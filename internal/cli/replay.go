@@ -18,7 +18,7 @@ func redeliverCommand() *cobra.Command {
 	var endpoint string
 	var detach bool
 	cmd := operatorCommand(asOperator, "redeliver EVENT",
-		"Send one event to an endpoint again; by webhook-id or position",
+		"Send one event to an endpoint again; EVENT is a webhook-id or position",
 		"tidings redeliver 4711 --endpoint crm", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			return replay(ctx, c, operator.NewReplay{Endpoint: endpoint, Event: args[0]}, detach)
@@ -28,9 +28,9 @@ func redeliverCommand() *cobra.Command {
 }
 
 func replayFlags(cmd *cobra.Command, endpoint *string, detach *bool) {
-	cmd.Flags().StringVar(endpoint, "endpoint", "", "the endpoint's `NAME`")
-	_ = cmd.MarkFlagRequired("endpoint") // it is there
-	cmd.Flags().BoolVar(detach, "detach", false, "do not wait for the end")
+	cmd.Flags().StringVar(endpoint, "endpoint", "", "`NAME` of the endpoint")
+	_ = cmd.MarkFlagRequired("endpoint") // the flag exists
+	cmd.Flags().BoolVar(detach, "detach", false, "do not wait for completion")
 }
 
 func replayCommand() *cobra.Command {
@@ -38,7 +38,7 @@ func replayCommand() *cobra.Command {
 	var since, until string
 	var detach, dryRun, yes bool
 	cmd := operatorCommand(asOperator, "replay",
-		"Send events to an endpoint again: a range of time, some, or its dead letters",
+		"Send events to an endpoint again: a time range, a selection, or its dead letters",
 		"tidings replay --endpoint crm --since 6h\ntidings replay --endpoint crm --since 6h --missed --dry-run\n"+
 			"tidings replay --endpoint crm --dead", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
@@ -57,7 +57,7 @@ func replayCommand() *cobra.Command {
 			if dryRun {
 				return showPlan(ctx, c, in)
 			}
-			if !yes && asks() {
+			if !yes && interactive() {
 				if err := confirmReplay(ctx, c, in); err != nil {
 					return err
 				}
@@ -67,24 +67,24 @@ func replayCommand() *cobra.Command {
 	replayFlags(cmd, &in.Endpoint, &detach)
 	askFlags(cmd, &dryRun, &yes)
 	f := cmd.Flags()
-	f.BoolVar(&in.Missed, "missed", false, "only what was never delivered")
-	f.BoolVar(&in.All, "all", false, "every event of the log that the endpoint wants")
-	f.BoolVar(&in.Dead, "dead", false, "its dead letters, instead of events of the log")
-	f.StringSliceVar(&in.Events, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
+	f.BoolVar(&in.Missed, "missed", false, "only events that were never delivered")
+	f.BoolVar(&in.All, "all", false, "every event in the log that the endpoint matches")
+	f.BoolVar(&in.Dead, "dead", false, "dead letters of the endpoint instead of events in the log")
+	f.StringSliceVar(&in.Events, "types", nil, "event `PATTERNS`, such as provider.*,*.deleted")
 	f.StringVar(&in.Resource, "resource", "", "`TYPE/ID` of a resource")
-	f.StringVar(&since, "since", "", "events made at that `TIME` or later (RFC 3339, or how long ago: 2h, 2d)")
-	f.StringVar(&until, "until", "", "events made before that `TIME`")
+	f.StringVar(&since, "since", "", "start `TIME`, inclusive (RFC 3339, or an age such as 2h or 2d)")
+	f.StringVar(&until, "until", "", "end `TIME`, exclusive")
 	return cmd
 }
 
-// confirmReplay asks whether to send that many events.
+// confirmReplay shows the number of events and asks for confirmation.
 func confirmReplay(ctx context.Context, c *client, in operator.NewReplay) error {
 	var plan operator.ReplayPlan
 	if err := c.post(ctx, "/webhooks/replays/plan", in, &plan); err != nil {
 		return err
 	}
 	if plan.ToSend == 0 && plan.Exact {
-		return nil // refused with the reason
+		return nil // the server rejects the replay with the reason
 	}
 	return confirm(c.errOut, fmt.Sprintf("Send %s to endpoint %s?", planned(&plan), plan.Endpoint))
 }
@@ -118,7 +118,7 @@ func showPlan(ctx context.Context, c *client, in operator.NewReplay) error {
 
 const replayPoll = 200 * time.Millisecond
 
-// replay begins a replay and follows it to its end.
+// replay starts a replay and follows it until it ends.
 func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) error {
 	quiet := *c
 	quiet.json = false
@@ -127,7 +127,7 @@ func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) 
 		return err
 	}
 	if r.WaitsBecause != "" {
-		fmt.Fprintf(c.errOut, "the replay waits: %s\n", r.WaitsBecause)
+		fmt.Fprintf(c.errOut, "the replay is waiting: %s\n", r.WaitsBecause)
 	}
 	for !detach && r.State == "running" {
 		if isTerminal(c.errOut) {
@@ -135,7 +135,7 @@ func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) 
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("stopped watching; replay %s goes on ('tidings replays cancel %s' ends it)", r.ID, r.ID)
+			return fmt.Errorf("stopped watching; replay %s continues ('tidings replays cancel %s' cancels it)", r.ID, r.ID)
 		case <-time.After(replayPoll):
 		}
 		if _, err := quiet.call(ctx, http.MethodGet, "/webhooks/replays/"+r.ID, nil, nil, &r); err != nil {
@@ -150,10 +150,10 @@ func replay(ctx context.Context, c *client, in operator.NewReplay, detach bool) 
 		return err
 	}
 	if r.Failed > 0 {
-		return errors.New("not all were delivered; 'tidings attempts --outcome failures' says why")
+		return errors.New("some events were not delivered; see 'tidings attempts --outcome failures'")
 	}
 	if r.Expired > 0 {
-		return fmt.Errorf("%s of its range expired before being sent", count(r.Expired, "event"))
+		return fmt.Errorf("%s in the range expired before being sent", count(r.Expired, "event"))
 	}
 	return nil
 }
@@ -172,25 +172,25 @@ func printReplay(c *client, r *operator.Replay) error {
 		{"replay", r.ID},
 		{"endpoint", r.Endpoint},
 		{"state", r.State},
-		{"progress", fmt.Sprintf("%.0f %%, at %d of %d to %d", r.Progress*100, r.Position, r.From, r.To)},
+		{"progress", fmt.Sprintf("%.0f%%, at position %d of %d to %d", r.Progress*100, r.Position, r.From, r.To)},
 		{"attempts", strconv.FormatInt(r.Attempts, 10)},
 		{"delivered", strconv.FormatInt(r.Delivered, 10)},
 		{"failed", strconv.FormatInt(r.Failed, 10)},
 		{"reason", r.Reason},
 		{"waits", r.WaitsBecause},
-		{"began", c.exact(r.Created)},
+		{"started", c.exact(r.Created)},
 	}
 	if r.Expired > 0 {
 		fields = append(fields, [2]string{"expired", fmt.Sprintf("%d positions, before they could be sent", r.Expired)})
 	}
 	if r.Skipped > 0 {
-		fields = append(fields, [2]string{"skipped", fmt.Sprintf("%d that the endpoint gets without the replay", r.Skipped)})
+		fields = append(fields, [2]string{"skipped", fmt.Sprintf("%d that the endpoint gets anyway", r.Skipped)})
 	}
 	return printFields(c.out, fields)
 }
 
 func replaysCommand() *cobra.Command {
-	l := listing{path: "/webhooks/replays", things: "replays"}
+	l := listing{path: "/webhooks/replays", noun: "replays"}
 	cmd := operatorCommand(asReader, "replays", "List replays, newest first", "tidings replays --limit 5", exactly(0),
 		func(ctx context.Context, c *client, _ []string) error {
 			return list(ctx, c, l, []column{
@@ -201,10 +201,10 @@ func replaysCommand() *cobra.Command {
 				{name: "attempts", rank: 4},
 				{name: "delivered", rank: 1},
 				{name: "failed", rank: 1},
-				{name: "began", rank: 2},
+				{name: "start", rank: 2},
 			}, func(r *operator.Replay) []string {
 				return []string{
-					r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f %%", r.Progress*100),
+					r.ID, r.Endpoint, r.State, fmt.Sprintf("%.0f%%", r.Progress*100),
 					strconv.FormatInt(r.Attempts, 10),
 					strconv.FormatInt(r.Delivered, 10), strconv.FormatInt(r.Failed, 10), c.cell(r.Created),
 				}
@@ -212,12 +212,12 @@ func replaysCommand() *cobra.Command {
 		})
 	l.flags(cmd.Flags())
 	cmd.AddCommand(
-		operatorCommand(asReader, "show ID", "How far a replay has come",
+		operatorCommand(asReader, "show ID", "Show the progress of a replay",
 			"tidings replays show 6c2f7bb0-3f0a-4a55-9d55-0d1f5f7f7c11", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				return showReplay(ctx, c, args[0])
 			}),
-		operatorCommand(asOperator, "cancel ID", "End a replay",
+		operatorCommand(asOperator, "cancel ID", "Cancel a replay",
 			"tidings replays cancel 6c2f7bb0-3f0a-4a55-9d55-0d1f5f7f7c11", exactly(1),
 			func(ctx context.Context, c *client, args []string) error {
 				var r operator.Replay

@@ -9,16 +9,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const secretBytes = 32 // of an HMAC-SHA256 secret, as many as its hash has
+const secretBytes = 32 // the size of the HMAC-SHA256 hash
 
 func secretCommand() *cobra.Command {
 	var pair bool
 	cmd := &cobra.Command{
 		Use:   "secret",
-		Short: "Make a secret that signs webhooks",
-		Long: `Make a secret that signs an endpoint's webhooks (Standard Webhooks): one that
-the receiver shares (whsec_, HMAC-SHA256), or with --ed25519 a private key
-(whsk_) and the public key (whpk_) with which receivers verify.`,
+		Short: "Generate a secret that signs webhooks",
+		Long: `Generate a secret that signs an endpoint's webhooks (Standard Webhooks): one
+shared with the receiver (whsec_, HMAC-SHA256), or with --ed25519 a private key
+(whsk_) and the public key (whpk_) that receivers verify with.`,
 		Example: "  tidings secret\n  tidings secret --ed25519",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -36,7 +36,7 @@ the receiver shares (whsec_, HMAC-SHA256), or with --ed25519 a private key
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&pair, "ed25519", false, "a pair of Ed25519 keys")
+	cmd.Flags().BoolVar(&pair, "ed25519", false, "generate an Ed25519 key pair")
 	return cmd
 }
 

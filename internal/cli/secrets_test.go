@@ -32,10 +32,11 @@ import (
 
 type object = map[string]any
 
-// canary stands for a secret: nothing may print it.
+// canary stands for a secret, which nothing may print.
 const canary = "hunter2canary"
 
-// program is this test under the name by which it is the command line.
+// program returns a copy of this test binary with the name that makes it run the command
+// line.
 func program(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "tidings")
@@ -52,14 +53,14 @@ func program(t *testing.T) string {
 	return path
 }
 
-// run returns a process of the command line.
+// run returns a command that runs the command line.
 func run(ctx context.Context, program string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	return cmd
 }
 
-// shows are the places of an output that hold the canary, or what else is secret.
+// shows returns excerpts of an output that contain the canary or another secret.
 func shows(output string, secrets ...string) []string {
 	var found []string
 	for _, secret := range append(secrets, canary) {
@@ -76,8 +77,8 @@ func shows(output string, secrets ...string) []string {
 	return found
 }
 
-// Each of these is a secret in the wrong place, or written wrongly. The server
-// and "tidings check" refuse it and do not repeat it.
+// Each of these is a misplaced or malformed secret. The server and "tidings check"
+// reject it without printing it.
 func TestMalformedSecretsAreNotShown(t *testing.T) {
 	tidings := program(t)
 	encoded := func(text string) string { return strconvQuote(text) }
@@ -147,7 +148,7 @@ func TestMalformedSecretsAreNotShown(t *testing.T) {
 				out, err := run(ctx, tidings, nil, args...).CombinedOutput()
 				cancel()
 				if err == nil || !strings.HasPrefix(string(out), file+":") {
-					t.Errorf("%s: %v; want a problem with the file; got:\n%s", args[0], err, out)
+					t.Errorf("%s: %v; want a problem in the file, got:\n%s", args[0], err, out)
 				}
 				if found := shows(string(out)); found != nil {
 					t.Errorf("%s shows it:\n%s", args[0], strings.Join(found, ""))
@@ -158,27 +159,27 @@ func TestMalformedSecretsAreNotShown(t *testing.T) {
 }
 
 func strconvQuote(text string) string {
-	quoted, _ := json.Marshal(text) // JSON is YAML, too
+	quoted, _ := json.Marshal(text) // JSON is also YAML
 	return string(quoted)
 }
 
-// A secret on the command line or in the environment is not shown either.
+// Secrets on the command line or in the environment are not shown either.
 func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 	tidings := program(t)
-	broken, well := "postgres://u:p@"+canary+"/w#rd@h/db", "postgres://u:"+canary+"@127.0.0.1:1/x?password="+canary
+	malformed, valid := "postgres://u:p@"+canary+"/w#rd@h/db", "postgres://u:"+canary+"@127.0.0.1:1/x?password="+canary
 	for _, test := range []struct {
 		env, args []string
 	}{
-		{nil, []string{"serve", "--database-url", broken}},
-		{nil, []string{"serve", "-database-url=" + well}},
-		{nil, []string{"serve", "---database-url=" + well}},
-		{nil, []string{"serve", "--databas-url:" + well}},
+		{nil, []string{"serve", "--database-url", malformed}},
+		{nil, []string{"serve", "-database-url=" + valid}},
+		{nil, []string{"serve", "---database-url=" + valid}},
+		{nil, []string{"serve", "--databas-url:" + valid}},
 		{nil, []string{"serve", "--poll-only=" + canary}},
 		{nil, []string{"serve", "--log-level", canary}},
-		{nil, []string{"serve", "--database-url", well}},
-		{nil, []string{"migrate", "--database-url", well}},
-		{nil, []string{"bench", "--database-url", broken}},
-		{nil, []string{"bench", "--database-url", well, "--events", "1"}},
+		{nil, []string{"serve", "--database-url", valid}},
+		{nil, []string{"migrate", "--database-url", valid}},
+		{nil, []string{"bench", "--database-url", malformed}},
+		{nil, []string{"bench", "--database-url", valid, "--events", "1"}},
 		{nil, []string{"bench", "--events", canary}},
 		{nil, []string{"endpoints", "--url", "http://u:p@" + canary + "/w#rd@h"}},
 		{nil, []string{"endpoints", "--url", "http://u:%zz" + canary + "@127.0.0.1:1"}},
@@ -192,8 +193,8 @@ func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 			[]string{"TIDINGS_URL=http://u:" + canary + "@127.0.0.1:1", "TIDINGS_TOKEN=" + canary + "\n"},
 			[]string{"events"},
 		},
-		{[]string{"TIDINGS_DATABASE_URL=" + broken}, []string{"serve"}},
-		{[]string{"TIDINGS_DATABASE_URL=" + well}, []string{"migrate"}},
+		{[]string{"TIDINGS_DATABASE_URL=" + malformed}, []string{"serve"}},
+		{[]string{"TIDINGS_DATABASE_URL=" + valid}, []string{"migrate"}},
 		{[]string{"TIDINGS_ENCRYPTION_KEY=" + canary}, []string{"serve"}},
 		{
 			[]string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://u:" + canary + "@h', secret: " + canary + "}]"},
@@ -216,7 +217,7 @@ func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 				test.args...)
 			out, err := cmd.CombinedOutput()
 			if help := slices.Contains(test.args, "--help"); (err == nil) != help || ctx.Err() != nil {
-				t.Errorf("%q, %q: %v; it said:\n%s", test.env, test.args, err, out)
+				t.Errorf("%q, %q: %v; output:\n%s", test.env, test.args, err, out)
 			}
 			if found := shows(string(out)); found != nil {
 				t.Errorf("%q, %q shows it:\n%s", test.env, test.args, strings.Join(found, ""))
@@ -225,7 +226,7 @@ func TestSecretsOfFlagsAndVariablesAreNotShown(t *testing.T) {
 	}
 }
 
-// echo answers every request with all of it.
+// echo responds to every request with the whole request.
 func echo(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -273,10 +274,9 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// A server that has a secret in every setting that takes one, and whose endpoints,
-// proxy, token server, object store and collector all fail and answer with what
-// they were sent, shows none of them: neither in its log, nor in what operators
-// and users are told, nor in metrics.
+// A server has a secret in every setting that takes one. Its endpoints, proxy, token
+// server, object store and collector fail and echo what they receive. No secret
+// appears in the log, in responses to operators and users, or in metrics.
 func TestServerShowsNoSecrets(t *testing.T) {
 	tidings := program(t)
 	database := testdb.OwnServer(t)
@@ -288,7 +288,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	withPassword.User = url.UserPassword(withPassword.User.Username(), canary) // nobody asks for it
+	withPassword.User = url.UserPassword(withPassword.User.Username(), canary) // the server does not ask for it
 	fails := httptest.NewServer(echo(http.StatusInternalServerError))
 	defer fails.Close()
 	takes := httptest.NewServer(echo(http.StatusOK))
@@ -434,7 +434,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 		"OTEL_BSP_SCHEDULE_DELAY=100",
 	}
 
-	all := new(buffer) // whatever is printed, by whom
+	all := new(buffer) // the output of every command and request
 	check, err := run(t.Context(), tidings, env, "check", config).CombinedOutput()
 	if err != nil {
 		t.Fatalf("check: %v\n%s", err, check)
@@ -459,7 +459,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 				return after
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%q was never said:\n%s", what, all)
+				t.Fatalf("%q was never printed:\n%s", what, all)
 			}
 			<-time.After(10 * time.Millisecond)
 		}
@@ -535,7 +535,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	asJSON("GET", "/api/v1/connectors/presets", nil)
 	asJSON("GET", "/metrics", nil)
 
-	// A reload of something that is wrong.
+	// Reload an invalid configuration.
 	settings["database_url"] = "postgres://u:p@" + canary + "/w#rd@h/db"
 	endpoints[2]["headers"] = object{"X-Secret: " + canary: ""}
 	endpoints[13]["http"] = object{"proxy_url": "http://u:%zz" + canary + "@h"}
@@ -545,7 +545,7 @@ func TestServerShowsNoSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("the configuration was not reloaded")
-	if err := database.Kill(); err != nil { // which statements in flight, and all later ones, notice
+	if err := database.Kill(); err != nil { // statements in flight and all later ones fail
 		t.Fatal(err)
 	}
 	asJSON("POST", "/api/v1/contexts", object{})
@@ -555,19 +555,19 @@ func TestServerShowsNoSecrets(t *testing.T) {
 	}
 	_ = server.Wait() // without a database it can't save its cursors
 
-	said := all.String()
-	if found := shows(said, secrets...); found != nil {
+	output := all.String()
+	if found := shows(output, secrets...); found != nil {
 		t.Errorf("shown:\n%s", strings.Join(found, ""))
 	}
 	for _, want := range []string{
 		"outcome=http_500", "outcome=tls", "outcome=connect", "outcome=dns",
 		"outcome=blocked_address", "the store responded", "<secret>", "OpenTelemetry",
 	} {
-		if !strings.Contains(said, want) {
-			t.Errorf("nothing said %q: the test does not reach what it is for", want)
+		if !strings.Contains(output, want) {
+			t.Errorf("no %q in the output: the test does not cover what it should", want)
 		}
 	}
 	if t.Failed() {
-		t.Logf("all that was said:\n%s", said)
+		t.Logf("output:\n%s", output)
 	}
 }

@@ -16,28 +16,28 @@ import (
 	"github.com/tidings-dev/tidings/internal/config"
 )
 
-// settings are the flags that serve and migrate have in common.
+// settings are the configuration flags that serve, migrate and other commands share.
 type settings struct {
 	files []string
 	flags *pflag.FlagSet
-	relay bool           // those of tidings relay
-	last  *config.Config // that was loaded
+	relay bool           // for tidings relay
+	last  *config.Config // the last one loaded
 }
 
 func settingsOf(cmd *cobra.Command) *settings {
 	s := &settings{flags: cmd.Flags()}
-	s.flags.StringArrayVar(&s.files, "config", nil, "configuration `FILE` (YAML); given several times, the later wins")
+	s.flags.StringArrayVar(&s.files, "config", nil, "configuration `FILE` (YAML); may be repeated, later files win")
 	s.flags.String("data-dir", "",
-		"`FOLDER` of the SQLite database, file contents and the admin token (default ./tidings-data)")
-	s.flags.String("database-url", "", "PostgreSQL `URL`; left out, SQLite in the data folder")
+		"`FOLDER` for the SQLite database, file contents and the admin token (default ./tidings-data)")
+	s.flags.String("database-url", "", "PostgreSQL `URL` (default SQLite in the data folder)")
 	s.flags.Bool("poll-only", false,
-		"ask PostgreSQL for nothing that lasts longer than a transaction, for poolers without sessions")
+		"use no PostgreSQL feature that outlives a transaction, for poolers without sessions")
 	choose(s.flags, new(string), "log-level", "debug, info, warn or error (default info)",
 		"debug", "info", "warn", "error")
 	return s
 }
 
-// keys are the settings behind flags.
+// keys maps flags to settings.
 var keys = map[string]string{
 	"data-dir": "data_dir", "database-url": "database_url", "poll-only": "poll_only", "listen": "listen",
 	"log-level": "log.level", "preset": "preset",
@@ -74,21 +74,21 @@ func serveCommand() *cobra.Command {
 		Use:     "serve",
 		Short:   "Run the server",
 		Example: "  tidings serve --config tidings.yaml",
-		Long: `Run the server. Settings come from the files, then from the environment
-(TIDINGS_LISTEN for listen), then from flags, the later winning.
+		Long: `Run the server. Settings come from files, environment variables (TIDINGS_LISTEN
+for listen) and flags; later sources win.
 
-A change of a file takes effect by itself within seconds; SIGHUP and
-'tidings reload' say so at once.`,
+Changes to a file take effect within seconds; SIGHUP and 'tidings reload' apply
+them at once.`,
 	})
 	return cmd
 }
 
-// serverCommand makes a command run a server with its settings.
+// serverCommand adds the settings of a server to a command and makes it run one.
 func serverCommand(cmd *cobra.Command) (*cobra.Command, *settings) {
 	var noMigrate bool
 	s := settingsOf(cmd)
 	cmd.Flags().String("listen", "", "`ADDRESS` to listen on (default 127.0.0.1:8333)")
-	cmd.Flags().BoolVar(&noMigrate, "no-migrate", false, "leave the database as it is; fail if it needs migrations")
+	cmd.Flags().BoolVar(&noMigrate, "no-migrate", false, "do not migrate the database; fail if it needs migrations")
 	cmd.Args = exactly(0)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
@@ -111,7 +111,7 @@ func serverCommand(cmd *cobra.Command) (*cobra.Command, *settings) {
 	return cmd, s
 }
 
-// reloadOnHangup reads the configuration again at each SIGHUP.
+// reloadOnHangup reloads the configuration on SIGHUP.
 func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -121,7 +121,7 @@ func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
 		for {
 			select {
 			case <-hangups:
-				_, _ = server.Reload(ctx) // it logs what was wrong
+				_, _ = server.Reload(ctx) // it logs errors
 			case <-done:
 				return
 			}
@@ -138,7 +138,7 @@ func migrateCommand() *cobra.Command {
 	var s *settings
 	cmd := &cobra.Command{
 		Use:     "migrate",
-		Short:   "Create or update the tables of the database, and end",
+		Short:   "Create or update the database tables, and exit",
 		Example: "  tidings migrate --config tidings.yaml",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -173,7 +173,7 @@ func migrate(ctx context.Context, out io.Writer, cfg config.Config) (err error) 
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(out, "the database file was rewritten, so that it gives space back")
+		fmt.Fprintln(out, "the database file was rewritten so that it can shrink")
 	}
 	fmt.Fprintln(out, "the database is up to date")
 	return nil

@@ -14,14 +14,14 @@ import (
 )
 
 func problemsCommand() *cobra.Command {
-	return operatorCommand(asReader, "problems", "What needs an operator, the most urgent first", "tidings problems",
+	return operatorCommand(asReader, "problems", "List what needs an operator, most urgent first", "tidings problems",
 		exactly(0), func(ctx context.Context, c *client, _ []string) error {
 			var page operator.Page[operator.Problem]
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/problems", nil, nil, &page); printed || err != nil {
 				return err
 			}
 			if page.Items == nil {
-				return c.foreign("its answer is no list")
+				return c.foreign("the response is not a list")
 			}
 			if len(page.Items) == 0 {
 				fmt.Fprintln(c.errOut, "no problems")
@@ -48,14 +48,14 @@ func problemsCommand() *cobra.Command {
 }
 
 func statusCommand() *cobra.Command {
-	return operatorCommand(asReader, "status", "How the database, the replicas, the log and the configuration are doing",
+	return operatorCommand(asReader, "status", "Show the state of the database, replicas, log and configuration",
 		"tidings status", exactly(0), func(ctx context.Context, c *client, _ []string) error {
 			var s operator.Status
 			if printed, err := c.call(ctx, http.MethodGet, "/webhooks/status", nil, nil, &s); printed || err != nil {
 				return err
 			}
 			if s.Database.Kind == "" {
-				return c.foreign("its answer is no status")
+				return c.foreign("the response is not a status")
 			}
 			c.printStatus(&s)
 			return nil
@@ -84,7 +84,7 @@ func (c *client) printStatus(s *operator.Status) {
 	if config == nil {
 		return
 	}
-	line("configuration", "%s, in force since %s", strings.Join(config.Files, ", "), c.exact(config.Since))
+	line("configuration", "%s, active since %s", strings.Join(config.Files, ", "), c.exact(config.Since))
 	if config.LastTry == nil {
 		return
 	}
@@ -93,9 +93,9 @@ func (c *client) printStatus(s *operator.Status) {
 		if e.File != "" {
 			where = fmt.Sprintf("%s:%d: ", e.File, e.Line)
 		}
-		line("refused", "%s%s", where, e.Message)
+		line("rejected", "%s%s", where, e.Message)
 	}
 	for _, key := range config.LastTry.NeedsRestart {
-		line("restart", "%s changed, and takes effect after a restart only", key)
+		line("restart", "%s changed, but takes effect only after a restart", key)
 	}
 }

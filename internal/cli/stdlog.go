@@ -6,17 +6,16 @@ import (
 	"strings"
 )
 
-// adoptLog has what Go's HTTP client and server write to the standard log written
-// as the server's log lines are.
+// adoptLog redirects the standard log, which net/http writes to, to the server's log.
 func adoptLog(logger *slog.Logger) {
 	log.SetFlags(0)
 	log.SetOutput(standardLog{logger})
 }
 
-// standardLog is where the standard log goes.
+// standardLog is the output of the standard log.
 type standardLog struct{ logger *slog.Logger }
 
-// Write logs a line, without bytes that a receiver sent: it may repeat a secret.
+// Write logs a line without the bytes that a receiver sent: they may repeat a secret.
 func (s standardLog) Write(line []byte) (int, error) {
 	text, _, _ := strings.Cut(strings.TrimSpace(string(line)), " starting with ")
 	s.logger.Warn(text)

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// lines is where a log goes.
+// lines collects log output.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -33,8 +33,8 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// What the HTTP client says of a receiver that talks out of turn is a log line like
-// all others, and does not repeat what it said.
+// The HTTP client's message about an unsolicited response becomes an ordinary log line
+// and does not repeat the response.
 func TestStandardLog(t *testing.T) {
 	written := new(lines)
 	flags := log.Flags()

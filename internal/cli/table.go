@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// count says how many of something there are.
+// count formats a number of things.
 func count(n int64, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -20,19 +20,19 @@ func count(n int64, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// column is a column of a table. On a terminal that is too narrow, columns of rank 2 and
-// more are left out, those with the highest rank first; then columns are shortened to min
-// characters; then columns of rank 1 are left out.
+// column is a column of a table. To fit a narrow terminal, a table drops columns of rank
+// 2 and above, highest rank first; then shortens columns down to min characters; then
+// drops columns of rank 1.
 type column struct {
 	name  string
-	rank  int                 // 0: it is always there
-	min   int                 // 0: it is never shortened
-	blank bool                // left out on a terminal if no row has anything but 0 in it
-	paint func(string) string // the color of a cell; nil for none
+	rank  int                 // 0: never dropped
+	min   int                 // 0: never shortened
+	blank bool                // dropped on a terminal if every cell is empty or 0
+	paint func(string) string // colors a cell; may be nil
 }
 
-// table prints rows under a header: aligned on a terminal, as tab-separated values in
-// a pipe, which has every column unshortened.
+// table prints rows: aligned under a header on a terminal; as tab-separated values in a
+// pipe, with every column in full.
 type table struct {
 	out     io.Writer
 	screen  screen
@@ -45,7 +45,7 @@ func newTable(out io.Writer, columns ...column) *table {
 	return &table{out: out, screen: screenOf(out), columns: columns}
 }
 
-// print prints rows, which may be followed by others.
+// print prints rows; it may be called again with more.
 func (t *table) print(rows [][]string) error {
 	if t.screen.width == 0 {
 		for _, row := range rows {
@@ -103,8 +103,8 @@ func (t *table) fit(rows [][]string) {
 	}
 }
 
-// shorten takes characters from the widest column that may be shortened, one after
-// another, and returns how many there are still too many.
+// shorten repeatedly takes a character from the widest column that can be shortened, and
+// returns the excess that remains.
 func (t *table) shorten(excess int) int {
 	for ; excess > 0; excess-- {
 		widest := -1
@@ -137,7 +137,7 @@ func (t *table) line(text *strings.Builder, row []string, painted bool) {
 	text.WriteByte('\n')
 }
 
-// shortened leaves out the middle of a text that is too long.
+// shortened replaces the middle of a text that is too long with an ellipsis.
 func shortened(text string, width int) string {
 	runes := []rune(text)
 	if len(runes) <= width || width < 1 {
@@ -147,8 +147,8 @@ func shortened(text string, width int) string {
 	return string(runes[:width-1-tail]) + "…" + string(runes[len(runes)-tail:])
 }
 
-// printFields prints a name and a value a line, those that are there. On a terminal,
-// long values are wrapped.
+// printFields prints one name and value per line and skips empty values. On a terminal,
+// it wraps long values.
 func printFields(out io.Writer, fields [][2]string) error {
 	width := 0
 	for _, f := range fields {
@@ -172,7 +172,8 @@ func printFields(out io.Writer, fields [][2]string) error {
 
 const narrowest = 20
 
-// wrapped breaks a text into lines of so many characters, indented but for the first.
+// wrapped breaks a text into lines of at most width characters and indents all but the
+// first.
 func wrapped(text string, width, indent int) string {
 	if width < narrowest || utf8.RuneCountInString(text) <= width {
 		return text
@@ -188,13 +189,13 @@ func wrapped(text string, width, indent int) string {
 	return strings.Join(append(lines, line), "\n"+strings.Repeat(" ", indent))
 }
 
-// screen is the terminal that a command prints on.
+// screen is the terminal that a command prints to.
 type screen struct {
-	width int // 0: it is none
+	width int // 0: not a terminal
 	color bool
 }
 
-// frame is what a terminal is about to show.
+// frame buffers the next output of a terminal.
 type frame struct {
 	bytes.Buffer
 	screen screen
@@ -217,7 +218,7 @@ func screenOf(out io.Writer) screen {
 
 func isTerminal(out io.Writer) bool { return screenOf(out).width > 0 }
 
-// states are the words for what is well and what is not; others have no color.
+// states are the colors of states and outcomes; others have none.
 var states = map[string]string{
 	"healthy": green, "delivered": green, "done": green, "merged": green,
 	"ramping": yellow, "throttled": yellow, "probing": yellow, "waiting": yellow, "parked": yellow, "behind": yellow,
@@ -240,9 +241,9 @@ func paintState(text string) string {
 
 const barWidth = 30
 
-// bar draws how far something has come, over what it drew before.
+// bar draws a progress bar over the previous one.
 func bar(out io.Writer, progress float64, text string) {
 	full := int(max(min(progress, 1), 0) * barWidth)
-	fmt.Fprintf(out, "\r[%s%s] %3.0f %% %s ", strings.Repeat("#", full),
+	fmt.Fprintf(out, "\r[%s%s] %3.0f%% %s ", strings.Repeat("#", full),
 		strings.Repeat(".", barWidth-full), progress*100, text)
 }

@@ -16,9 +16,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// onTerminal runs a command on a terminal of so many columns, and prints what it shows.
-// What differs from run to run is replaced: ids, ports and times. What the environment
-// variable TYPED says is typed, and Ctrl-C once what is shown matches UNTIL.
+// onTerminal runs a command on a terminal with the given number of columns and prints
+// what the terminal shows, without what varies between runs: ids, ports and times. It
+// types the value of the environment variable TYPED, and Ctrl-C once the terminal's text
+// matches UNTIL.
 func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: terminal COLUMNS COMMAND...")
@@ -26,7 +27,7 @@ func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	columns, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	path, err := exec.LookPath(args[1])
-	if err != nil { // it is in the script's PATH
+	if err != nil { // search the script's PATH
 		for dir := range strings.SplitSeq(ts.Getenv("PATH"), string(os.PathListSeparator)) {
 			if _, err := os.Stat(dir + "/" + args[1]); err == nil {
 				path = dir + "/" + args[1]
@@ -52,14 +53,14 @@ func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := shown(terminal, ts.Getenv("UNTIL"))
 	failed := cmd.Wait() != nil
-	_, err = io.WriteString(ts.Stdout(), steady(strings.ReplaceAll(text, "\r\n", "\n")))
+	_, err = io.WriteString(ts.Stdout(), normalized(strings.ReplaceAll(text, "\r\n", "\n")))
 	ts.Check(err)
 	if failed != neg {
-		ts.Fatalf("%s: failed is %v", strings.Join(args[1:], " "), failed)
+		ts.Fatalf("%s: failed = %v, want %v", strings.Join(args[1:], " "), failed, neg)
 	}
 }
 
-// shown returns what a terminal shows until its command has ended.
+// shown returns what a terminal shows until its command ends.
 func shown(terminal io.ReadWriter, until string) string {
 	var text []byte
 	block, pattern := make([]byte, 4096), regexp.MustCompile(until)
@@ -75,9 +76,9 @@ func shown(terminal io.ReadWriter, until string) string {
 	}
 }
 
-var unsteady = []struct {
-	what *regexp.Regexp
-	as   string
+var varying = []struct {
+	pattern     *regexp.Regexp
+	replacement string
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
@@ -85,18 +86,18 @@ var unsteady = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
 	{regexp.MustCompile(`\b\d+(\.\d+)?(µs|ms|s)\b`), "TOOK"},
 	{regexp.MustCompile(`\b\d+\.\d\b`), "RATE"},
-	{regexp.MustCompile(`, twice since its connection died`), ""}, // it may have been a new one
-	{regexp.MustCompile(`, context\.\w+ at`), ", EVENT at"},       // probes take types in turn
+	{regexp.MustCompile(`, sent twice: the connection died`), ""}, // not if it was a new connection
+	{regexp.MustCompile(`, context\.\w+ at`), ", EVENT at"},       // probes alternate between types
 	{regexp.MustCompile(`held by \S+`), "held by REPLICA"},
 	{regexp.MustCompile(`\r|\[[.#]+\][^\[\n]*`), ""}, // progress
-	{regexp.MustCompile(`takes about +TOOK\n`), ""},  // only if it is long
-	{regexp.MustCompile(` {2,}`), "  "},              // columns are as wide as what differs
+	{regexp.MustCompile(`takes about +TOOK\n`), ""},  // printed only if it is long
+	{regexp.MustCompile(` {2,}`), "  "},              // the widths of columns vary
 }
 
-// steady replaces what differs from run to run, and leaves out repeated lines.
-func steady(text string) string {
-	for _, u := range unsteady {
-		text = u.what.ReplaceAllString(text, u.as)
+// normalized replaces what varies between runs and drops repeated lines.
+func normalized(text string) string {
+	for _, v := range varying {
+		text = v.pattern.ReplaceAllString(text, v.replacement)
 	}
 	return strings.Join(slices.Compact(strings.SplitAfter(text, "\n")), "")
 }

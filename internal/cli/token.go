@@ -11,12 +11,12 @@ import (
 func tokenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "token",
-		Short:   "Make an API token and the hash that the configuration holds of it",
+		Short:   "Generate an API token and its hash for the configuration",
 		Example: "  tidings token",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			secret, hash := auth.NewToken()
-			fmt.Fprintf(cmd.OutOrStdout(), `token, shown only here: %s
+			fmt.Fprintf(cmd.OutOrStdout(), `token (shown only once): %s
 
 auth:
   tokens:

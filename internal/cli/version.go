@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Set by "make binary", for a build that has no repository around it.
+// Set by "make binary" for a build outside a repository.
 var (
 	version = "dev"
 	commit  = ""
@@ -31,7 +31,7 @@ func versionText() string {
 	return fmt.Sprintf("tidings %s, commit %s, %s", version, builtFrom(), runtime.Version())
 }
 
-// builtFrom is the commit.
+// builtFrom returns the commit of the build.
 func builtFrom() string {
 	if commit != "" {
 		return commit

@@ -9,14 +9,14 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// seconds prints a duration exactly, for programs.
+// seconds formats a duration to the millisecond, for programs.
 func seconds(s float64) string {
 	return time.Duration(s * float64(time.Second)).Round(time.Millisecond).String()
 }
 
 const day = 24 * time.Hour
 
-// short prints a duration for people: 8s, 12m, 5h, 3d.
+// short formats a duration for people: 8s, 12m, 5h, 3d.
 func short(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:
@@ -29,7 +29,7 @@ func short(d time.Duration) string {
 	return strconv.FormatInt(int64(d/day), 10) + "d"
 }
 
-// relative says how long ago a time was, or how soon it comes.
+// relative formats a time relative to now: 8s ago, in 5m.
 func relative(t, now time.Time) string {
 	switch d := now.Sub(t); {
 	case d >= time.Second:
@@ -41,7 +41,7 @@ func relative(t, now time.Time) string {
 	}
 }
 
-// lasted prints a duration for a cell of a table: short on a terminal.
+// lasted formats a duration for a table cell: short on a terminal.
 func (c *client) lasted(s float64) string {
 	if !isTerminal(c.out) {
 		return seconds(s)
@@ -49,8 +49,8 @@ func (c *client) lasted(s float64) string {
 	return short(time.Duration(s * float64(time.Second)))
 }
 
-// cell prints a time for a cell of a table: relative on a terminal, but for --utc, and
-// exact in a pipe.
+// cell formats a time for a table cell: relative on a terminal without --utc, otherwise
+// exact.
 func (c *client) cell(text string) string {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil || c.utc || !isTerminal(c.out) {
@@ -59,7 +59,8 @@ func (c *client) cell(text string) string {
 	return relative(t, time.Now())
 }
 
-// exact prints a time exactly and relatively: in the terminal's time zone, but for --utc.
+// exact formats a time exactly, in the local time zone unless --utc is set, and
+// relative to now.
 func (c *client) exact(text string) string {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
@@ -68,7 +69,7 @@ func (c *client) exact(text string) string {
 	return c.zoned(text) + ", " + relative(t, time.Now())
 }
 
-// zoned prints a time in the terminal's time zone, but for --utc.
+// zoned formats a time in the local time zone unless --utc is set.
 func (c *client) zoned(text string) string {
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil || c.utc || t.Local().Location() == time.UTC {
@@ -79,8 +80,8 @@ func (c *client) zoned(text string) string {
 
 var stamps = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 
-// say prints the times in a sentence of the server in the terminal's time zone.
-func (c *client) say(text string) string { return stamps.ReplaceAllStringFunc(text, c.zoned) }
+// zonedText formats the times in a text from the server with zoned.
+func (c *client) zonedText(text string) string { return stamps.ReplaceAllStringFunc(text, c.zoned) }
 
 func stamp(t time.Time) string {
 	if t.IsZero() {
@@ -91,7 +92,7 @@ func stamp(t time.Time) string {
 
 var daysAgo = regexp.MustCompile(`^(\d{1,5})([dw])(.*)$`)
 
-// ago reads how long ago something was: 90s, 2h30m, 2d, 1w.
+// ago parses an age: 90s, 2h30m, 2d, 1w.
 func ago(text string) (time.Duration, error) {
 	days := time.Duration(0)
 	if m := daysAgo.FindStringSubmatch(text); m != nil {
@@ -109,12 +110,12 @@ func ago(text string) (time.Duration, error) {
 	}
 	rest, err := time.ParseDuration(text)
 	if err == nil && rest < 0 {
-		err = fmt.Errorf("%s lies in the future", text)
+		err = fmt.Errorf("%s is in the future", text)
 	}
 	return days + rest, err
 }
 
-// pointInTime reads a time: RFC 3339, or how long ago, such as "2h".
+// pointInTime parses a time in RFC 3339 or an age such as "2h".
 func pointInTime(flag, text string) (string, error) {
 	if text == "" {
 		return "", nil
@@ -124,8 +125,8 @@ func pointInTime(flag, text string) (string, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return "", &usageError{fmt.Errorf(`--%s: expected a time such as 2026-03-26T12:00:00Z, or how long ago, `+
-			`such as 2h or 2d`, flag)}
+		return "", &usageError{fmt.Errorf("--%s: expected a time such as 2026-03-26T12:00:00Z, or an age such as 2h or 2d",
+			flag)}
 	}
 	return stamp(at), nil
 }
