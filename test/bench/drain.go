@@ -28,7 +28,7 @@ import (
 
 const drainRounds = 3
 
-// usage is what a run took: the rate, and µs of CPU time per event.
+// usage is what runs took: events per second, and µs of CPU time per event.
 type usage struct{ rate, sender, receiver, database []float64 }
 
 func (u *usage) String() string {
@@ -40,25 +40,25 @@ func (u *usage) String() string {
 	return text
 }
 
-// contender is a way of delivering events that drain measures.
+// contender is a way to deliver events that drain measures.
 type contender struct {
 	name string
-	// prepare gets ready to deliver to the receiver; run then delivers all.
+	// prepare prepares a delivery of all events to the receiver; run performs it.
 	prepare func(ctx context.Context, round int) (run func() error, err error)
-	// pid is the process that delivers; nil means this one.
+	// pid returns the id of the delivering process; nil means this process.
 	pid func() int
-	// end stops what prepare started; nil if there is nothing to stop.
+	// end stops what prepare started; may be nil.
 	end   func() error
 	usage usage
 }
 
 const ourselves = "relay with history"
 
-// drain measures how fast a backlog reaches one endpoint and what that costs, beside
-// clients of net/http that store nothing: one that sends the same body again and again,
-// one with a new body, the headers of a webhook and a time limit each time, and one
-// with a goroutine for each event; and on PostgreSQL, beside a job queue with a job for
-// each. The receiver is another process. The runs take turns.
+// drain measures how fast a backlog reaches one endpoint, and its CPU time. It compares
+// this with net/http clients that store nothing: one always sends the same body, one a
+// new body with the headers of a webhook and a timeout, and one starts a goroutine per
+// event. On PostgreSQL it also compares a job queue with a job per event. The receiver is
+// a separate process. The runs alternate.
 func drain(ctx context.Context, d database, events int) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -70,7 +70,7 @@ func drain(ctx context.Context, d database, events int) (err error) {
 		return err
 	}
 	defer receiver.stop()
-	server := 0 // the process of PostgreSQL
+	server := 0 // PostgreSQL's process id
 	if d.url != "" {
 		var backend int
 		if err := h.DB.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&backend); err != nil {
@@ -98,7 +98,7 @@ func drain(ctx context.Context, d database, events int) (err error) {
 	return nil
 }
 
-// reportDrain prints the figures of all, and of ours relative to others.
+// reportDrain prints the figures of all contenders, and ours relative to the others.
 func reportDrain(d database, events int, contenders []*contender) {
 	ours := contenders[slices.IndexFunc(contenders, func(c *contender) bool { return c.name == ourselves })].usage
 	total := func(u usage) float64 { return median(u.sender) + median(u.database) }
@@ -127,7 +127,7 @@ func clients(receiver *receiverProcess, events int) []*contender {
 	}{
 		{"a client that sends the same body", postSame},
 		{"a client with new bodies and headers", postFresh},
-		{"a goroutine for each event, one client", postTasks},
+		{"a goroutine per event, one client", postTasks},
 	} {
 		all = append(all, &contender{
 			name: c.name,
@@ -141,13 +141,13 @@ func clients(receiver *receiverProcess, events int) []*contender {
 	return all
 }
 
-// riverQueue is River, in a process of its own.
+// riverQueue returns River in a separate process.
 func riverQueue(d database, receiver *receiverProcess, events int) *contender {
 	var cmd *exec.Cmd
 	var in io.WriteCloser
 	binary := filepath.Join(d.folder, "river")
 	return &contender{
-		name: "River with a job for each event",
+		name: "River with a job per event",
 		prepare: func(ctx context.Context, _ int) (run func() error, err error) {
 			if err := os.MkdirAll(d.folder, 0o700); err != nil {
 				return nil, err
@@ -187,7 +187,7 @@ func riverQueue(d database, receiver *receiverProcess, events int) *contender {
 	}
 }
 
-// compete runs once, and adds what it takes.
+// compete measures one run.
 func (c *contender) compete(ctx context.Context, round, receiver, server, events int) error {
 	run, err := c.prepare(ctx, round)
 	if err != nil {
@@ -204,7 +204,7 @@ func (c *contender) compete(ctx context.Context, round, receiver, server, events
 	return err
 }
 
-// measure adds what a run takes.
+// measure runs run and adds its usage.
 func (u *usage) measure(run func() error, sender, receiver, server, events int) error {
 	cpu := func() [3]float64 {
 		all := [3]float64{cpuOf(sender, false), cpuOf(receiver, false)}
@@ -231,7 +231,7 @@ func postSame(ctx context.Context, url string, events int) error {
 	return err
 }
 
-// postFresh posts as a program would that sends webhooks itself.
+// postFresh posts like a program that sends webhooks itself.
 func postFresh(ctx context.Context, url string, events int) error {
 	c := client()
 	c.Timeout = 15 * time.Second
@@ -255,8 +255,8 @@ func postFresh(ctx context.Context, url string, events int) error {
 	return <-errs
 }
 
-// postTasks begins a goroutine for each event at once, as programs do that send
-// webhooks after a commit; the client's connections are the limit.
+// postTasks starts a goroutine per event, like a program that sends webhooks after each
+// commit. The client's connections limit the concurrency.
 func postTasks(ctx context.Context, url string, events int) error {
 	c := client()
 	defer c.CloseIdleConnections()
@@ -297,8 +297,8 @@ func postEvent(ctx context.Context, c *http.Client, url string) error {
 	return errors.Join(err, response.Body.Close())
 }
 
-// prepareDrain logs events behind an endpoint's cursor and returns what lets it catch
-// up.
+// prepareDrain appends events after an endpoint's cursor and returns a function that
+// delivers them.
 func prepareDrain(
 	ctx context.Context, log bench.Log, db appender, name string, to *receiverProcess, events int,
 ) (run func() error, err error) {
@@ -307,7 +307,7 @@ func prepareDrain(
 		return nil, err
 	}
 	options := relay.Options{Logger: slog.New(slog.DiscardHandler)}
-	if _, err := relay.New(ctx, log, []relay.Endpoint{e}, options); err != nil { // it creates the cursor
+	if _, err := relay.New(ctx, log, []relay.Endpoint{e}, options); err != nil { // creates the cursor
 		return nil, err
 	}
 	if err := fill(ctx, log, db, events); err != nil {
@@ -327,7 +327,7 @@ func prepareDrain(
 	}, nil
 }
 
-// bareLoop posts with a client of net/http and nothing else.
+// bareLoop posts with a bare net/http client.
 func bareLoop(ctx context.Context, events int) (seconds float64, err error) {
 	receiver := httptest.NewServer(http.HandlerFunc(swallow))
 	defer receiver.Close()
@@ -336,7 +336,7 @@ func bareLoop(ctx context.Context, events int) (seconds float64, err error) {
 	return bench.PostLoop(ctx, c, receiver.URL, inFlight, events)
 }
 
-// countingReceiver takes webhooks and closes all after so many.
+// countingReceiver accepts webhooks and closes all after the given number.
 func countingReceiver(events int) (receiver *httptest.Server, all <-chan struct{}) {
 	var arrived atomic.Int64
 	done := make(chan struct{})

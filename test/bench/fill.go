@@ -14,7 +14,7 @@ type appender interface {
 
 const fillBatch = 500
 
-// fill logs events and waits until they have their numbers.
+// fill appends events to the log and waits until they are numbered.
 func fill(ctx context.Context, log bench.Log, db appender, events int) error {
 	for events > 0 {
 		n := min(events, fillBatch)
@@ -36,7 +36,7 @@ func appendBatch(ctx context.Context, log bench.Log, db appender, batch []tiding
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer tx.Rollback() //nolint:errcheck // no-op after a commit
 	if err := log.Append(ctx, tx, batch...); err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Command bench measures what docs/performance.md reports: each figure as a
-// ratio within one run, on both databases. "make bench" runs it all.
+// Command bench measures the figures in docs/performance.md, each as a ratio
+// within one run, on both databases. "make bench" runs all of them.
 package main
 
 import (
@@ -29,15 +29,15 @@ func main() {
 	}
 }
 
-// database is one of the two, with the tables in it.
+// database is SQLite or PostgreSQL with our tables.
 type database struct {
 	name string
-	// url is of PostgreSQL; empty for SQLite in the folder.
+	// url is PostgreSQL's; it is empty for SQLite in folder.
 	url, folder string
 	results     *results
 }
 
-// schema goes before the names of tables.
+// schema is the prefix of table names.
 func (d database) schema() string {
 	if d.url != "" {
 		return "tidings."
@@ -61,14 +61,14 @@ type measurement struct {
 func run(ctx context.Context) (err error) {
 	var only string
 	events := flag.Int("events", 100_000, "events to drain")
-	backlog := flag.Int("backlog", 1_000_000, "events of the backlog whose memory is measured")
-	long := flag.Duration("outage", 10*time.Minute, "how long the outage is")
-	on := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
+	backlog := flag.Int("backlog", 1_000_000, "events in the backlog of the memory measurement")
+	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
+	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
 	flag.StringVar(&only, "only", "",
-		"one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
-	to := flag.String("results", "", "write the figures, for benchstat, and charts to `FOLDER`")
+		"run only one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
+	to := flag.String("results", "", "write figures for benchstat and charts to `FOLDER`")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
-	receiver := flag.Bool("receive", false, "be the receiver of another bench")
+	receiver := flag.Bool("receive", false, "run as the receiver of another bench")
 	flag.Parse()
 	if *receiver {
 		return receive(ctx)
@@ -149,7 +149,7 @@ func (d database) report(format string, args ...any) {
 	fmt.Printf("%-11s %s\n", d.name, fmt.Sprintf(format, args...))
 }
 
-// median of figures.
+// median sorts values and returns the median.
 func median(values []float64) float64 {
 	slices.Sort(values)
 	return values[len(values)/2]

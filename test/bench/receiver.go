@@ -17,8 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/child"
 )
 
-// receive serves as the receiver of another process, which reads the address from
-// the output.
+// receive runs the receiver of another process, which reads the URL from the output.
 func receive(ctx context.Context) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -35,7 +34,7 @@ func receive(ctx context.Context) error {
 		default:
 		}
 	})
-	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) { // for so many since the last wait
+	mux.HandleFunc("GET /wait", func(w http.ResponseWriter, r *http.Request) { // waits for n since the last wait
 		n, _ := strconv.ParseInt(r.FormValue("n"), 10, 64)
 		for arrived.Load() < n {
 			select {
@@ -48,10 +47,10 @@ func receive(ctx context.Context) error {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	fmt.Println("http://" + l.Addr().String())
-	return http.Serve(l, mux) //nolint:gosec // it has no clients but the benchmark
+	return http.Serve(l, mux) //nolint:gosec // the benchmark is its only client
 }
 
-// receiverProcess is a receiver in a process of its own.
+// receiverProcess is a receiver in a separate process.
 type receiverProcess struct {
 	url string
 	cmd *exec.Cmd
@@ -77,7 +76,7 @@ func startReceiver(ctx context.Context) (*receiverProcess, error) {
 	return r, err
 }
 
-// wait waits until so many webhooks have arrived since the last wait.
+// wait waits until n webhooks have arrived since the last wait.
 func (r *receiverProcess) wait(ctx context.Context, n int) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/wait?n=%d", r.url, n), nil)
 	if err != nil {
@@ -96,8 +95,8 @@ func (r *receiverProcess) stop() {
 	_ = r.cmd.Wait()
 }
 
-// cpuOf returns the CPU time of a process in seconds, user and system; with that of
-// its children, if wanted. It is 0 where there is no /proc.
+// cpuOf returns the CPU time of a process in seconds, user and system, optionally
+// including its children. It is 0 without /proc.
 func cpuOf(pid int, children bool) float64 {
 	own, _ := statOf(pid)
 	total := own.self
@@ -116,7 +115,7 @@ func cpuOf(pid int, children bool) float64 {
 	return total
 }
 
-// cpuTimes are seconds of CPU time: of a process, and of its children that have ended.
+// cpuTimes are seconds of CPU time of a process and of its terminated children.
 type cpuTimes struct{ self, ended float64 }
 
 // statOf returns the CPU times of a process and its parent.

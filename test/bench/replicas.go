@@ -14,11 +14,11 @@ import (
 
 const replicaEndpoints = 8
 
-// replicas measures how long server processes take for a backlog of several
-// endpoints: one of them, two, and three of which one is killed on the way.
+// replicas measures how long server processes take to drain a backlog of several
+// endpoints: one process, two, and three of which one is killed halfway.
 func replicas(ctx context.Context, d database, events int) error {
 	if d.url == "" {
-		return nil // SQLite has one
+		return nil // SQLite supports only one process
 	}
 	alone := 0.0
 	for _, tt := range []struct {
@@ -34,7 +34,7 @@ func replicas(ctx context.Context, d database, events int) error {
 		if alone == 0 {
 			alone = rate
 		}
-		d.report("%s: %.0f deliveries/s to %d endpoints, %.2f of one replica; the longest pause was %.1f s",
+		d.report("%s: %.0f deliveries/s to %d endpoints, %.2f of one replica; longest pause %.1f s",
 			tt.name, rate, replicaEndpoints, rate/alone, most)
 	}
 	return nil
@@ -61,7 +61,7 @@ func (d database) replicasOnce(
 	}
 	first := d
 	first.folder = filepath.Join(d.folder, name[:5])
-	seed, err := startServer(ctx, first, urls...) // gives the endpoints their cursors
+	seed, err := startServer(ctx, first, urls...) // creates the endpoints' cursors
 	if err != nil {
 		return 0, 0, err
 	}
@@ -90,7 +90,7 @@ func (d database) replicasOnce(
 		if kill && arrived.Load() > total/3 {
 			kill = false
 			_ = all[0].cmd.Process.Signal(syscall.SIGKILL)
-			_ = all[0].cmd.Wait() // it was killed
+			_ = all[0].cmd.Wait() // killed
 			all = all[1:]
 		}
 		<-time.After(5 * time.Millisecond)

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// results are the figures of all rounds, in the format of Go's benchmarks, which
-// benchstat compares, and charts of them.
+// results are the figures of all rounds, in Go's benchmark format for benchstat, and
+// charts of them.
 type results struct {
 	lines  strings.Builder
 	charts map[string]string // SVG, by file name
@@ -26,7 +26,7 @@ func (r *results) add(d database, name string, units []string, rounds ...[]float
 	}
 }
 
-// bar is a row of a chart; its parts lie one behind the other.
+// bar is a row of a chart, stacked from its parts.
 type bar struct {
 	name  string
 	parts []float64

@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// running is a relay that runs.
+// running is a running relay.
 type running struct {
 	stop  context.CancelFunc
 	ended chan error
@@ -41,8 +41,8 @@ func newRelay(ctx context.Context, log bench.Log, endpoints ...relay.Endpoint) (
 		relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
 }
 
-// drainWith logs events behind the cursors of endpoints, and measures how long
-// those that count take to get them.
+// drainWith appends events after the endpoints' cursors and measures the time until all
+// is closed.
 func drainWith(
 	ctx context.Context, log bench.Log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint,
 ) (seconds float64, err error) {
@@ -63,8 +63,8 @@ func drainWith(
 	return seconds, errors.Join(it.end(), ctx.Err())
 }
 
-// fanout measures deliveries to 1, 10 and 1,000 endpoints that are all well,
-// against a bare client that posts as often.
+// fanout measures deliveries to 1, 10 and 1,000 healthy endpoints, compared with
+// a bare client that sends as many requests.
 func fanout(ctx context.Context, d database, deliveries int) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -104,7 +104,7 @@ func fanout(ctx context.Context, d database, deliveries int) (err error) {
 	return nil
 }
 
-// silentServer accepts connections and never answers.
+// silentServer accepts connections and never responds.
 func silentServer() (url string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -135,8 +135,7 @@ func silentServer() (url string, stop func(), err error) {
 
 const neighborTime = 8 * time.Second
 
-// neighbor measures an endpoint that is well, alone and beside one that never
-// answers.
+// neighbor measures a healthy endpoint alone and next to one that never responds.
 func neighbor(ctx context.Context, d database, events int) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -171,7 +170,7 @@ func neighbor(ctx context.Context, d database, events int) (err error) {
 			delays[beside] = append(delays[beside], p99)
 		}
 	}
-	d.report("beside an endpoint that never answers: throughput %.2f of alone (%.0f/s), p99 %.2f times (%.2f ms alone)",
+	d.report("next to an endpoint that never responds: throughput %.2f of alone (%.0f/s), p99 %.2f times (%.2f ms alone)",
 		median(rates[true])/median(rates[false]), median(rates[false]),
 		median(delays[true])/median(delays[false]), median(delays[false]))
 	return nil
@@ -188,8 +187,8 @@ func besideSilent(name, url, silent string, beside bool) ([]relay.Endpoint, erro
 	return endpoints, err
 }
 
-// steadyDelay is the 99th percentile of the time from an event to its arrival,
-// in milliseconds, at a steady rate.
+// steadyDelay measures the time from an event to its arrival at a steady rate and
+// returns the 99th percentile in milliseconds.
 func steadyDelay(ctx context.Context, log bench.Log, db appender, name, silent string, beside bool) (float64, error) {
 	var mu sync.Mutex
 	var delays []float64
@@ -235,8 +234,8 @@ func steadyDelay(ctx context.Context, log bench.Log, db appender, name, silent s
 	return delays[len(delays)*99/100], nil
 }
 
-// outage measures an endpoint that comes back after it was down for a while,
-// and one beside it that coalesces: requests meanwhile, and from its return on.
+// outage measures an endpoint that recovers after an outage, and another that
+// coalesces: the requests during the outage and after it.
 func outage(ctx context.Context, d database, events int, long time.Duration) (err error) {
 	const resources = 1000
 	h, err := d.home()
@@ -324,18 +323,18 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 	defer coalescing.mu.Unlock()
 	most := slices.Max(plain.seconds)
 	full := slices.IndexFunc(plain.seconds, func(n int64) bool { return n >= most*8/10 })
-	d.report("outage of %v, %d events behind: %d requests meanwhile; noticed %.1f s after its return, "+
-		"then full speed in second %d and drained in %.1f s",
+	d.report("outage of %v, %d events behind: %d requests meanwhile; recovery noticed after %.1f s, "+
+		"then full speed in second %d, drained in %.1f s",
 		long, events, plain.during.Load(), plain.first.Sub(returned).Seconds(), full+1,
 		plain.last.Sub(plain.first).Seconds())
 	d.report("the same with coalesce: latest and %d resources: %d requests meanwhile; "+
-		"noticed after %.1f s, then %d requests in %.2f s",
+		"recovery noticed after %.1f s, then %d requests in %.2f s",
 		resources, coalescing.during.Load(), coalescing.first.Sub(returned).Seconds(),
 		coalescing.after.Load(), coalescing.last.Sub(coalescing.first).Seconds())
 	return nil
 }
 
-// settledAt reports whether an endpoint's saved cursor is at the end.
+// settledAt reports whether an endpoint's saved cursor is at the head.
 func settledAt(ctx context.Context, log bench.Log, endpoint string) bool {
 	head, err := log.Advance(ctx)
 	if err != nil {
@@ -353,7 +352,7 @@ func settledAt(ctx context.Context, log bench.Log, endpoint string) bool {
 	return false
 }
 
-// history measures a drain with the history on, against one with it off.
+// history compares a drain with the history on and off.
 func history(ctx context.Context, d database, events int) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -383,7 +382,7 @@ func history(ctx context.Context, d database, events int) (err error) {
 	return nil
 }
 
-// growth measures what an event costs as there are more of them.
+// growth measures the cost per event as their number grows.
 func growth(ctx context.Context, d database) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -407,7 +406,7 @@ func growth(ctx context.Context, d database) (err error) {
 		if first == 0 {
 			first = cost
 		}
-		d.report("%d events: %.1f µs an event, %.2f times that of 10,000", events, cost, cost/first)
+		d.report("%d events: %.1f µs per event, %.2f times that of 10,000", events, cost, cost/first)
 	}
 	return nil
 }

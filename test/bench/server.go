@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// server is a tidings process of its own.
+// server is a tidings server process.
 type server struct {
 	url string
 	cmd *exec.Cmd
@@ -51,7 +51,7 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	}
 	settings := map[string]any{
 		"listen": address, "data_dir": d.folder,
-		// One user does it all.
+		// One user makes all requests.
 		"limits": map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000},
 		"auth": map[string]any{"tokens": []any{
 			map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"},
@@ -96,7 +96,7 @@ func (s *server) stop() error {
 	return errors.Join(s.cmd.Process.Signal(syscall.SIGTERM), s.cmd.Wait())
 }
 
-// peakMiB is the most memory that the process ever held.
+// peakMiB returns the peak memory of the process.
 func (s *server) peakMiB() (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
@@ -116,8 +116,8 @@ const (
 	latencyTime = 15 * time.Second
 )
 
-// latency measures from the time in the event, which is when its transaction
-// began, to the arrival of the webhook, at a steady rate of API writes.
+// latency measures the time from the event's timestamp, which is when its transaction
+// began, to the webhook's arrival, at a steady rate of API writes.
 func latency(ctx context.Context, d database) (err error) {
 	var mu sync.Mutex
 	var delays []float64
@@ -155,7 +155,7 @@ func latency(ctx context.Context, d database) (err error) {
 		})
 	}
 	wg.Wait()
-	<-time.After(time.Second) // the last webhooks
+	<-time.After(time.Second) // for the last webhooks
 	mu.Lock()
 	defer mu.Unlock()
 	if len(delays) == 0 || failed.Load() > 0 {
@@ -186,11 +186,11 @@ func (s *server) createContext(ctx context.Context) error {
 	return errors.Join(err, response.Body.Close())
 }
 
-// memory measures the most memory that the server holds while a backlog drains.
+// memory measures the server's peak memory while a backlog drains.
 func memory(ctx context.Context, d database, events int) (err error) {
 	receiver, all := countingReceiver(events)
 	defer receiver.Close()
-	first, err := startServer(ctx, d, receiver.URL) // gives the endpoint its cursor
+	first, err := startServer(ctx, d, receiver.URL) // creates the endpoint's cursor
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,7 @@ func memory(ctx context.Context, d database, events int) (err error) {
 		return errors.Join(ctx.Err(), s.stop())
 	}
 	peak, err := s.peakMiB()
-	d.report("memory while a backlog of %d events drains: %.0f MiB at most (%.0f events/s)",
+	d.report("peak memory while a backlog of %d events drains: %.0f MiB (%.0f events/s)",
 		events, peak, float64(events)/time.Since(begun).Seconds())
 	return errors.Join(err, s.stop())
 }

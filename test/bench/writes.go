@@ -38,9 +38,9 @@ func (d database) home() (*bench.Home, error) {
 	return h, err
 }
 
-// writes measures transactions that insert a context: without an event, with
-// one, and with one while three endpoints are told of each. There is no HTTP in
-// it, which would hide a part of the difference.
+// writes measures transactions that insert a context: without an event, with an event,
+// and with an event that three endpoints receive. They do not go through HTTP, which
+// would hide part of the difference.
 func writes(ctx context.Context, d database) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -53,8 +53,8 @@ func writes(ctx context.Context, d database) (err error) {
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
-	var without, with, told []float64
-	for range writeRounds { // in turns, so that all meet the same weather
+	var without, with, delivered []float64
+	for range writeRounds { // alternating, so that conditions are equal
 		n, err := writeRound(ctx, db, d.schema(), owner, nil)
 		if err != nil {
 			return err
@@ -74,18 +74,18 @@ func writes(ctx context.Context, d database) (err error) {
 		if err != nil {
 			return errors.Join(err, stop())
 		}
-		told = append(told, n)
+		delivered = append(delivered, n)
 	}
 	units := []string{"writes/s"}
 	d.results.add(d, "Writes/without events", units, without)
 	d.results.add(d, "Writes/with events", units, with)
-	d.results.add(d, "Writes/with three live endpoints", units, told)
-	d.report("writes: %.0f/s without events; with events %.2f of that; with three live endpoints too %.2f",
-		median(without), median(with)/median(without), median(told)/median(without))
+	d.results.add(d, "Writes/with three live endpoints", units, delivered)
+	d.report("writes: %.0f/s without events; with events %.2f of that; with three live endpoints as well %.2f",
+		median(without), median(with)/median(without), median(delivered)/median(without))
 	return stop()
 }
 
-// writeRound writes for a while and returns transactions a second.
+// writeRound writes for roundTime and returns transactions per second.
 func writeRound(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log) (float64, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
@@ -112,7 +112,7 @@ func write(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+	defer tx.Rollback() //nolint:errcheck // no-op after a commit
 	id, now := uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond)
 	_, err = tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts
 		(id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
@@ -167,7 +167,7 @@ func threeEndpoints(ctx context.Context, log eventlog.Log) (stop func() error, e
 
 const inFlight = 16
 
-// endpoint sends with the client that the server uses.
+// endpoint returns an endpoint with the same client as the server's.
 func endpoint(name, url string) (relay.Endpoint, error) {
 	e := tidings.Endpoint{Name: name, URL: url, Timeout: 15 * time.Second, MaxInFlight: inFlight}
 	dialer := sender.NewDialer(sender.Egress{}, inFlight, 5*time.Second)
@@ -184,6 +184,6 @@ func client() *http.Client {
 }
 
 func swallow(w http.ResponseWriter, r *http.Request) {
-	_, _ = io.Copy(io.Discard, r.Body) // a body that is cut off counts as sent
+	_, _ = io.Copy(io.Discard, r.Body) // a truncated body counts as sent
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -1,10 +1,10 @@
-// Command river delivers events with a job queue, one job each, as programs do that
-// have no relay: what the bench compares with.
+// Command river delivers events with a job queue, one job per event, for comparison in
+// the bench.
 //
 //	river DATABASE RECEIVER EVENTS
 //
-// It enqueues the jobs, prints "ready", and works once it reads a line. When all are
-// done it prints "done", and it ends with its input.
+// It enqueues the jobs, prints "ready", and starts working when it reads a line. It prints
+// "done" when all jobs are done, and exits when its input closes.
 package main
 
 import (
@@ -29,9 +29,9 @@ import (
 )
 
 const (
-	inFlight = 16 // as in the bench
+	inFlight = 16 // the same as in the bench
 	batch    = 1000
-	// With few workers, the pause between two looks at the queue would be the limit.
+	// With fewer workers, the poll interval would be the limit.
 	workersMost, pause = 500, 2 * time.Millisecond
 )
 
@@ -50,7 +50,7 @@ type delivery struct {
 
 func (delivery) Kind() string { return "delivery" }
 
-// sender posts what jobs say.
+// sender posts the bodies in jobs.
 type sender struct {
 	river.WorkerDefaults[delivery]
 	client *http.Client
@@ -137,11 +137,11 @@ func work[T any](ctx context.Context, client *river.Client[T], done <-chan struc
 		return err
 	}
 	<-done
-	if err := client.Stop(ctx); err != nil { // the last jobs are recorded as done
+	if err := client.Stop(ctx); err != nil { // records the last jobs as done
 		return err
 	}
 	fmt.Println("done")
-	_, _ = input.ReadString('\n') // its CPU time is read meanwhile
+	_, _ = input.ReadString('\n') // the bench reads the CPU time first
 	return nil
 }
 
