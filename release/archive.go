@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// file is one in an archive.
+// file is a file in an archive.
 type file struct {
 	name       string // with slashes
 	text       []byte
@@ -25,8 +25,8 @@ func (f file) mode() fs.FileMode {
 	return 0o644
 }
 
-// tarball writes files under a folder, with one time and owned by nobody in
-// particular, so that the same files make the same archive.
+// tarball writes files under a folder with one timestamp and no owner, so that the same
+// files yield the same archive.
 func tarball(w io.Writer, folder string, at time.Time, files []file) error {
 	compressed := gzip.NewWriter(w)
 	archive := tar.NewWriter(compressed)

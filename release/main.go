@@ -1,6 +1,6 @@
-// Command release builds what a release consists of: archives with the program for
-// each system, shell completions and man pages, the chart, a list of what is in
-// the program, and checksums. The same commit makes the same programs.
+// Command release builds a release: an archive for each system with the binary, shell
+// completions and man pages, the chart, an SBOM for each binary, and checksums. The same
+// commit yields the same binaries.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/cli"
 )
 
-// target is a system that there is a program for.
+// target is a system that we release a binary for.
 type target struct{ system, arch string }
 
 var targets = []target{
@@ -40,8 +40,8 @@ var targets = []target{
 func main() {
 	var r release
 	flag.StringVar(&r.version, "version", "", "`VERSION` of the release")
-	flag.StringVar(&r.folder, "folder", "dist", "`FOLDER` that it is written to; what is in it is deleted")
-	flag.Func("time", "`SECONDS` since 1970 of the commit: the time of the files in the archives",
+	flag.StringVar(&r.folder, "folder", "dist", "output `FOLDER`; its contents are deleted")
+	flag.Func("time", "commit time in `SECONDS` since 1970, set on the files in the archives",
 		func(text string) error {
 			var seconds int64
 			_, err := fmt.Sscan(text, &seconds)
@@ -71,7 +71,7 @@ func (r *release) build(ctx context.Context) error {
 	if err := os.RemoveAll(r.folder); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.folder, 0o755); err != nil { //nolint:gosec // for everybody
+	if err := os.MkdirAll(r.folder, 0o755); err != nil { //nolint:gosec // public files
 		return err
 	}
 	extras, err := r.extras()
@@ -89,7 +89,7 @@ func (r *release) build(ctx context.Context) error {
 	return r.checksums()
 }
 
-// extras are the files that are in each archive beside the program.
+// extras returns the files in each archive besides the binary.
 func (r *release) extras() ([]file, error) {
 	files, err := read("LICENSE", "README.md", "CHANGELOG.md")
 	if err != nil {
@@ -136,7 +136,7 @@ func completions() ([]file, error) {
 	return files, nil
 }
 
-// manual is a man page for each command.
+// manual returns a man page for each command.
 func (r *release) manual() ([]file, error) {
 	var files []file
 	var add func(*cobra.Command) error
@@ -163,7 +163,7 @@ func (r *release) manual() ([]file, error) {
 	return files, err
 }
 
-// archive builds a program and packs it.
+// archive builds a binary and packs it.
 func (r *release) archive(ctx context.Context, t target, extras []file) error {
 	name := fmt.Sprintf("tidings_%s_%s_%s", r.version, t.system, t.arch)
 	folder, err := os.MkdirTemp("", "tidings-release")
@@ -188,7 +188,7 @@ func (r *release) archive(ctx context.Context, t target, extras []file) error {
 		return err
 	}
 	files := append([]file{{name: program, text: text, executable: true}}, extras...)
-	if t.system == "linux" { // docs/linux.md
+	if t.system == "linux" { // see docs/linux.md
 		unit, err := read("deploy/tidings.service", "deploy/tidings.sysusers", "deploy/tidings/tidings.yaml")
 		if err != nil {
 			return err
@@ -214,7 +214,7 @@ func run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// checksums writes what sha256sum --check reads.
+// checksums writes SHA256SUMS for sha256sum --check.
 func (r *release) checksums() error {
 	entries, err := os.ReadDir(r.folder)
 	if err != nil {
@@ -230,5 +230,5 @@ func (r *release) checksums() error {
 	}
 	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[64:], b[64:]) })
 	return os.WriteFile(filepath.Join(r.folder, "SHA256SUMS"), []byte(strings.Join(lines, "")),
-		0o644) //nolint:gosec // for everybody
+		0o644) //nolint:gosec // public files
 }

@@ -20,7 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if err := os.Chdir(".."); err != nil { // where "make dist" runs it
+	if err := os.Chdir(".."); err != nil { // where "make dist" runs
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -30,7 +30,7 @@ func newRelease(t *testing.T) *release {
 	return &release{version: "1.2.3", folder: t.TempDir(), time: time.Unix(1_700_000_000, 0).UTC()}
 }
 
-// What is packed for this machine works, and is the same when it is built again.
+// The archive for this machine works, and a second build yields the same archive.
 func TestArchiveOfThisMachine(t *testing.T) {
 	testtool.InAll(t)
 	here := target{runtime.GOOS, runtime.GOARCH}
@@ -60,7 +60,7 @@ func TestArchiveOfThisMachine(t *testing.T) {
 		archives = append(archives, text)
 	}
 	if !bytes.Equal(archives[0], archives[1]) {
-		t.Error("the same commit made two archives")
+		t.Error("the same commit yielded different archives")
 	}
 	folder := t.TempDir()
 	unpack := exec.Command("tar", "xz", "--strip-components=1", "--directory", folder)
@@ -99,7 +99,7 @@ func TestCompletionsAndManual(t *testing.T) {
 	} {
 		i := slices.IndexFunc(files, func(f file) bool { return f.name == name })
 		if i < 0 || !strings.Contains(string(files[i].text), want) {
-			t.Errorf("%s: not there, or without %q", name, want)
+			t.Errorf("%s: missing, or without %q", name, want)
 		}
 	}
 	if slices.ContainsFunc(files, func(f file) bool { return strings.Contains(f.name, "receiver") }) {
