@@ -34,11 +34,11 @@ func (w *world) settle(ctx context.Context) error {
 	}
 }
 
-// left says which endpoints are behind.
+// left returns which endpoints are behind.
 func (w *world) left() string {
 	status, page, err := w.call(w.servers[0], http.MethodGet, "/webhooks/endpoints", nil)
 	if err != nil || status != http.StatusOK {
-		return fmt.Sprint("no answer: ", status, " ", err)
+		return fmt.Sprint("no response: ", status, " ", err)
 	}
 	var left []string
 	for _, item := range page["items"].([]any) {
@@ -51,7 +51,7 @@ func (w *world) left() string {
 	return strings.Join(left, "; ")
 }
 
-// logged is an event as the database has it.
+// logged is an event in the database.
 type logged struct {
 	sequence, version int64
 	id, typ, action   string
@@ -59,7 +59,7 @@ type logged struct {
 	at                time.Time
 }
 
-// open opens the database to look at it. Names of tables go behind schema.
+// open opens the database for reading. schema is the prefix of table names.
 func (w *world) open() (db *sql.DB, schema string, err error) {
 	driver, dsn, schema := "pgx", w.databaseURL, "tidings."
 	if dsn == "" {
@@ -70,6 +70,7 @@ func (w *world) open() (db *sql.DB, schema string, err error) {
 	return db, schema, err
 }
 
+// truth returns the log and the contexts with their versions.
 func (w *world) truth(ctx context.Context) (events []logged, contexts map[string]int64, err error) {
 	db, schema, err := w.open()
 	if err != nil {
@@ -114,16 +115,16 @@ func (w *world) truth(ctx context.Context) (events []logged, contexts map[string
 }
 
 const (
-	coalescing = "coalescing" // the receiver whose endpoint merges
-	reloaded   = "reloaded"   // the one whose endpoint is changed by reloads, and does not always want updates
+	coalescing = "coalescing" // its endpoint merges
+	reloaded   = "reloaded"   // reloads change its endpoint, which sometimes excludes updates
 )
 
-// problems are the promises that were broken.
+// problems are broken guarantees.
 type problems []string
 
 func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Sprintf(format, args...)) }
 
-// verdict is what the check found.
+// verdict is the result of a check.
 type verdict struct {
 	delivered, gone, lost, phantom, disordered, late, different, merged, unwanted int
 	duplicates, unexplained                                                       int
@@ -153,7 +154,7 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 	found = append(found, w.checkLosses(ctx, total.gone)...)
 	w.report(s, settled, len(events), total)
 	if most := inFlight * w.interrupted(); total.late > most {
-		found.add("%d came late at the coalescing endpoint; no more than %d can have been under way", total.late, most)
+		found.add("%d were late at the coalescing endpoint; at most %d can have been in flight", total.late, most)
 	}
 	if len(found) > 0 {
 		return errors.New(strings.Join(found[:min(len(found), 20)], "\n"))
@@ -161,7 +162,7 @@ func (w *world) check(ctx context.Context, s settings, settled time.Duration) er
 	return nil
 }
 
-// report prints what was done and what came of it.
+// report prints the faults and the results.
 func (w *world) report(s settings, settled time.Duration, events int, total verdict) {
 	faults, met := 0, 0
 	fmt.Printf("\n%s, %v, %d servers\n", w.database, s.time, len(w.servers))
@@ -184,9 +185,9 @@ func (w *world) report(s settings, settled time.Duration, events int, total verd
 		what  string
 		value any
 	}{
-		{"faults done", faults},
-		{"requests answered badly", met},
-		{"writes", fmt.Sprintf("%d acknowledged, %d not; the slowest took %v", len(w.acked), w.failed.Load(), slowest)},
+		{"faults", faults},
+		{"bad responses", met},
+		{"writes", fmt.Sprintf("%d acknowledged, %d not; slowest %v", len(w.acked), w.failed.Load(), slowest)},
 		{"events", events},
 		{"deliveries", total.delivered},
 		{"lost", total.lost},
@@ -195,19 +196,19 @@ func (w *world) report(s settings, settled time.Duration, events int, total verd
 		{"out of order", total.disordered},
 		{"late (coalescing, reloaded)", total.late},
 		{"duplicates", total.duplicates},
-		{"duplicates without a reason", total.unexplained},
+		{"unexplained duplicates", total.unexplained},
 		{"merged (coalescing endpoint)", total.merged},
-		{"not wanted (reloaded endpoint)", total.unwanted},
+		{"filtered (reloaded endpoint)", total.unwanted},
 		{"settled after the last fault", settled.Round(100 * time.Millisecond)},
 	} {
 		fmt.Printf("%-36s%v\n", line.what, line.value)
 	}
 }
 
-// inFlight is max_in_flight, unless configured.
+// inFlight is the default of max_in_flight.
 const inFlight = 16
 
-// interrupted counts the faults that leave requests under way without an owner.
+// interrupted counts the faults that leave requests in flight without an owner.
 func (w *world) interrupted() (n int) {
 	for _, name := range []string{faultKill, faultStop, faultCut} {
 		n += w.faults[name]
@@ -215,7 +216,7 @@ func (w *world) interrupted() (n int) {
 	return n
 }
 
-// checkLog checks promise 1: each change and its event, or neither.
+// checkLog checks guarantee 1: a change and its event both exist, or neither.
 func checkLog(events []logged, contexts map[string]int64) (found problems) {
 	versions := make(map[string]int64)
 	deleted := make(map[string]bool)
@@ -239,37 +240,37 @@ func checkLog(events []logged, contexts map[string]int64) (found problems) {
 	}
 	for resource := range versions {
 		if _, there := contexts[resource]; !there && !deleted[resource] {
-			found.add("%s is gone and no event tells of it", resource)
+			found.add("%s was deleted without an event", resource)
 		}
 	}
 	return found
 }
 
-// checkAcknowledged checks that what a caller was told is done has its event.
+// checkAcknowledged checks that every acknowledged write has its event.
 func (w *world) checkAcknowledged(events []logged) (found problems) {
-	told := make(map[write]bool)
+	known := make(map[write]bool)
 	for _, e := range events {
 		if e.action == string(tidings.Deleted) {
 			e.version = 0
 		}
-		told[write{e.resource, e.version}] = true
+		known[write{e.resource, e.version}] = true
 	}
 	for _, a := range w.acked {
-		if !told[a.write] && !w.mayBeLost(a.at) {
-			found.add("%s: version %d (0: its deletion) was acknowledged, and has no event", a.resource, a.version)
+		if !known[a.write] && !w.mayBeLost(a.at) {
+			found.add("%s: version %d (0: deletion) was acknowledged but has no event", a.resource, a.version)
 		}
 	}
 	return found
 }
 
 const (
-	attempt   = 300 * time.Millisecond // how long a delivery takes at most on a busy machine
-	cursorAge = time.Second            // how long one may be not yet saved
-	recovery  = 15 * time.Second       // until leases have passed on and all goes on as before
+	attempt   = 300 * time.Millisecond // maximum duration of a delivery on a busy machine
+	cursorAge = time.Second            // maximum time until a delivery is saved
+	recovery  = 15 * time.Second       // until leases have moved and deliveries resume
 )
 
-// explained reports whether a delivery may have been made again: what its answer
-// was can be unknown to those who deliver now.
+// explained reports whether a delivery may be repeated, because its outcome may be
+// unknown to the current owner.
 func (r *receiver) explained(first time.Time, trouble []span) bool {
 	for _, s := range trouble {
 		if first.After(s.from.Add(-cursorAge)) && first.Before(s.to.Add(recovery)) {
@@ -279,15 +280,15 @@ func (r *receiver) explained(first time.Time, trouble []span) bool {
 	return slices.ContainsFunc(r.closed, func(at time.Time) bool { return at.Sub(first).Abs() < attempt })
 }
 
-// divided reports whether a delivery may be unknown to those to whom the partitions of an
-// endpoint went: it was made after the cursors had been saved.
+// divided reports whether a delivery may be unknown to the new owners of an endpoint's
+// partitions, because it was made after the cursors were saved.
 func divided(first time.Time, reloads []span) bool {
 	return slices.ContainsFunc(reloads, func(s span) bool {
 		return first.After(s.from.Add(-cursorAge)) && first.Before(s.to.Add(cursorAge))
 	})
 }
 
-// checkReceiver checks promises 2 and 3 for an endpoint.
+// checkReceiver checks guarantees 2 and 3 for an endpoint.
 func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found problems) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -305,16 +306,16 @@ func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found pr
 		}
 		if !known {
 			v.phantom++
-			found.add("%s got %s at position %d, %v: the log has it at %d", r.name, a.id, a.sequence,
+			found.add("%s got %s at position %d, %v; in the log it is at %d", r.name, a.id, a.sequence,
 				a.first.Format(time.StampMilli), e.sequence)
 			continue
 		}
 		switch {
 		case a.sequence >= last[a.resource]:
 		case r.name == coalescing:
-			v.late++ // it was under way when its sender was stopped, and another owner merged it
+			v.late++ // in flight when its sender was suspended, and another owner merged it
 		case r.name == reloaded && len(w.losses) > 0:
-			v.late++ // it was not wanted when it was read first; then the database lost that it was read
+			v.late++ // filtered when first read; then the database lost the cursor
 		default:
 			v.disordered++
 			found.add("%s got position %d of %s after %d", r.name, a.sequence, a.resource, last[a.resource])
@@ -324,19 +325,19 @@ func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found pr
 	for _, a := range r.duplicates {
 		if !r.explained(a.first, w.trouble) && (r.name != reloaded || !divided(a.first, w.reloads)) {
 			v.unexplained++
-			found.add("%s got position %d of %s again, without a reason; first at %s, then at %s", r.name, a.sequence,
+			found.add("%s got position %d of %s again for no known reason; first at %s, then at %s", r.name, a.sequence,
 				a.resource, a.first.Format(time.StampMilli), a.again.Format(time.StampMilli))
 		}
 	}
 	v.duplicates, v.delivered, v.different = len(r.duplicates), len(r.order)+len(r.duplicates), r.different
 	if r.different > 0 {
-		found.add("%s got other bytes under the same webhook-id, %d times", r.name, r.different)
+		found.add("%s got different bytes with the same webhook-id %d times", r.name, r.different)
 	}
 	for _, e := range events {
 		if _, ok := r.bodies[e.id]; ok {
 			continue
 		}
-		if r.name == coalescing && r.toldOtherwise(e, byID, last[e.resource]) {
+		if r.name == coalescing && r.covered(e, byID, last[e.resource]) {
 			v.merged++
 			continue
 		}
@@ -350,9 +351,9 @@ func (w *world) checkReceiver(r *receiver, events []logged) (v verdict, found pr
 	return v, found
 }
 
-// toldOtherwise reports whether another event told of one that was merged: a
-// later one of the resource, or its creation that arrived afterwards.
-func (r *receiver) toldOtherwise(e logged, known map[string]logged, last int64) bool {
+// covered reports whether another event covers a merged one: a later event of the
+// resource, or its creation if that arrived afterwards.
+func (r *receiver) covered(e logged, known map[string]logged, last int64) bool {
 	if last > e.sequence {
 		return true
 	}

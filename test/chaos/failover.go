@@ -10,21 +10,21 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// failover is a standby that follows asynchronously, until it doesn't: what is written
-// from then on is lost when it takes over.
+// failover is an asynchronous standby that stops replicating. What is written after
+// that is lost when it takes over.
 type failover struct {
 	standby *testdb.Server
 	behind  time.Time
 }
 
-// fallBehind starts a standby, and cuts it off once it has everything.
+// fallBehind starts a standby and disconnects it once it has caught up.
 func (w *world) fallBehind() (*failover, error) {
 	standby, err := w.postgres.NewStandby()
 	if err != nil {
 		return nil, err
 	}
 	err = standby.FollowAsync(w.postgres)
-	f := &failover{standby, time.Now()} // what is written while it catches up may be lost, too
+	f := &failover{standby, time.Now()} // writes during the catch-up may be lost as well
 	if err == nil {
 		err = standby.CatchUp(w.postgres)
 	}
@@ -37,7 +37,7 @@ func (w *world) fallBehind() (*failover, error) {
 	return f, nil
 }
 
-// takeOver kills the primary and has the standby take its place.
+// takeOver kills the primary and promotes the standby.
 func (w *world) takeOver(f *failover) error {
 	old := w.postgres
 	err := old.Kill()
@@ -47,16 +47,16 @@ func (w *world) takeOver(f *failover) error {
 	}
 	w.postgres, w.databaseURL = f.standby, f.standby.URL("chaos")
 	for _, s := range w.servers {
-		s.proxy.lead(f.standby.Address())
+		s.proxy.redirect(f.standby.Address())
 	}
 	return old.Close()
 }
 
-// lossTime is how long a server may send what it has read of what was lost: until its
-// leases run out.
+// lossTime is how long a server may still send lost events that it has read: until its
+// leases expire.
 const lossTime = 12 * time.Second
 
-// mayBeLost reports whether the database may have lost what was there at a time.
+// mayBeLost reports whether the database may have lost what existed at a time.
 func (w *world) mayBeLost(at time.Time) bool {
 	for _, s := range w.losses {
 		if at.After(s.from) && at.Before(s.to.Add(lossTime)) {
@@ -66,7 +66,7 @@ func (w *world) mayBeLost(at time.Time) bool {
 	return false
 }
 
-// checkLosses checks that what was lost is noted for each endpoint.
+// checkLosses checks that every endpoint has a gap for lost events.
 func (w *world) checkLosses(ctx context.Context, gone int) (found problems) {
 	if gone == 0 {
 		return nil
@@ -77,11 +77,11 @@ func (w *world) checkLosses(ctx context.Context, gone int) (found problems) {
 	}
 	defer db.Close()
 	for _, r := range w.receivers {
-		var noted int
+		var gaps int
 		query := "SELECT count(*) FROM " + schema + "tidings_gaps WHERE endpoint = $1 AND reason = 'lost'"
-		err := db.QueryRowContext(ctx, query, r.name).Scan(&noted)
-		if err != nil || noted == 0 {
-			found.add("the database lost events that were delivered, and no gap of %s tells of it: %v", r.name, err)
+		err := db.QueryRowContext(ctx, query, r.name).Scan(&gaps)
+		if err != nil || gaps == 0 {
+			found.add("the database lost delivered events, but %s has no gap: %v", r.name, err)
 		}
 	}
 	return found

@@ -15,28 +15,27 @@ import (
 	"time"
 )
 
-// drivenFault is something done to the servers or what they stand on; undo ends
-// it.
+// drivenFault is a fault in the servers or what they depend on; undo ends it.
 type drivenFault struct {
 	name string
 	do   func(s *server) error
 	undo func(s *server) error
-	most time.Duration // how long it lasts at most
-	// disturbs says that it comes between a server and what it knows: afterwards it
-	// may send again what it sent just before.
+	most time.Duration // maximum duration
+	// disturbs means that a server may lose what it has not saved: afterwards it may
+	// repeat recent deliveries.
 	disturbs bool
 }
 
-// Faults that leave requests under way without an owner.
+// Faults that leave requests in flight without an owner.
 const (
 	faultKill = "kill -9"
 	faultStop = "SIGSTOP, SIGCONT"
-	faultCut  = "replica cut off from the database"
+	faultCut  = "replica disconnected from the database"
 
 	faultReload = "reload: URL, partitions, patterns"
 )
 
-// narrow leaves out the updates.
+// narrow excludes updates.
 var narrow = []string{"context.created", "context.deleted"}
 
 func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
@@ -87,10 +86,10 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 				func(s *server) error { s.proxy.setCut(false); return nil }, 15 * time.Second, true,
 			},
 			drivenFault{
-				"connections to the database fall silent", func(s *server) error { s.proxy.silence(); return nil },
+				"connections to the database go silent", func(s *server) error { s.proxy.silence(); return nil },
 				nothing, 10 * time.Second, true,
 			},
-			drivenFault{"failover to a standby that lags behind", func(*server) (err error) {
+			drivenFault{"failover to a lagging standby", func(*server) (err error) {
 				lagging, err = w.fallBehind()
 				return err
 			}, func(*server) error {
@@ -117,8 +116,8 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 	return faults
 }
 
-// intrude starts a second server in the data folder of one that runs. It has to
-// refuse.
+// intrude starts a second server in the data folder of a running one. It must refuse to
+// start.
 func (w *world) intrude(s *server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -134,7 +133,7 @@ func (w *world) intrude(s *server) error {
 	return nil
 }
 
-// fillDisk writes a file until there is no room.
+// fillDisk writes a file until the disk is full.
 func fillDisk(path string) error {
 	f, err := os.Create(path)
 	if err != nil {
@@ -161,7 +160,7 @@ func (w *world) named(name string, do func(*receiver)) error {
 	return fmt.Errorf("no receiver %s", name)
 }
 
-// enable has any server enable an endpoint; all of them may be away just now.
+// enable enables an endpoint through any server; all of them may be down at first.
 func (w *world) enable(name string) error {
 	for range 100 {
 		for _, s := range w.servers {
@@ -175,8 +174,7 @@ func (w *world) enable(name string) error {
 	return fmt.Errorf("no server enabled endpoint %s", name)
 }
 
-// driveFaults does one fault after another until the context ends, and undoes
-// each.
+// driveFaults injects and undoes one fault after another until ctx ends.
 func (w *world) driveFaults(ctx context.Context, random *rand.Rand) {
 	faults := w.drivenFaults(random)
 	for ctx.Err() == nil {
@@ -200,24 +198,24 @@ func (w *world) driveFaults(ctx context.Context, random *rand.Rand) {
 		}
 		w.mu.Unlock()
 		pause(ctx, time.Duration(300+random.IntN(1500))*time.Millisecond)
-		for _, s := range w.servers { // one may have given up while its database was away
+		for _, s := range w.servers { // one may have exited while its database was down
 			if s.ended() {
 				w.mu.Lock()
 				w.trouble = append(w.trouble, span{from, time.Now()})
 				w.mu.Unlock()
 				_ = s.signal(syscall.SIGKILL)
 				if err := s.start(); err != nil {
-					fmt.Fprintf(os.Stderr, "start %s again: %v\n", s.name, err)
+					fmt.Fprintf(os.Stderr, "restart %s: %v\n", s.name, err)
 				}
 			}
 		}
 	}
 }
 
-// heal makes everything well.
+// heal ends all faults.
 func (w *world) heal() error {
 	for _, r := range w.receivers {
-		r.well.Store(true)
+		r.healthy.Store(true)
 		r.skew.Store(0)
 	}
 	for _, s := range w.servers {

@@ -1,10 +1,9 @@
 //go:build unix
 
-// Command chaos runs real servers under load while it kills, stops and cuts
-// them off, restarts their database, fills their disk and has their receivers
-// misbehave. Then it lets everything be well and compares what is in the
-// database with what arrived. "make chaos" runs it; docs/reliability.md says what
-// came of it.
+// Command chaos runs real servers under load. It kills, suspends and disconnects
+// them, restarts their database, fills their disk and makes their receivers
+// misbehave. Then it ends all faults and compares the database with what arrived.
+// "make chaos" runs it; docs/reliability.md has results.
 package main
 
 import (
@@ -41,11 +40,11 @@ type settings struct {
 
 func run(ctx context.Context) (err error) {
 	var s settings
-	flag.DurationVar(&s.time, "time", time.Minute, "how long faults go on, on each database")
-	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "decides which faults there are; not when exactly")
+	flag.DurationVar(&s.time, "time", time.Minute, "duration of the faults on each database")
+	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "determines which faults occur, but not when")
 	flag.BoolVar(&s.keep, "keep", false, "keep the folder with logs and data")
-	soaked := flag.Bool("soak", false, "kill nobody: have a dozen sick receivers, and print what grows")
-	only := flag.String("database", "", "SQLite or PostgreSQL; both unless given")
+	soaked := flag.Bool("soak", false, "inject no faults into servers; run a dozen failing receivers and print what grows")
+	only := flag.String("database", "", "SQLite or PostgreSQL (default both)")
 	flag.Parse()
 	folder, err := os.MkdirTemp("", "tidings-chaos-")
 	if err != nil {
@@ -75,11 +74,11 @@ func run(ctx context.Context) (err error) {
 	return nil
 }
 
-// patience is how long everything may take to settle once all is well.
+// patience is the time limit for settling after the faults.
 const patience = 3 * time.Minute
 
 func runOn(ctx context.Context, s settings, database, folder, binary string) (err error) {
-	w, err := newWorld(ctx, database, folder, binary, tried(), nil)
+	w, err := newWorld(ctx, database, folder, binary, checkedReceivers(), nil)
 	if err != nil {
 		return err
 	}

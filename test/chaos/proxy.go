@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// proxy stands between a server and its database.
+// proxy forwards connections from a server to its database.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -18,10 +18,10 @@ type proxy struct {
 	links map[*link]bool
 }
 
-// link is a connection and the one that it is passed on to.
+// link is a client connection and its database connection.
 type link struct {
 	client, database net.Conn
-	silent           atomic.Bool // what comes is taken, and goes nowhere
+	silent           atomic.Bool // discards all bytes
 }
 
 func newProxy(target string) (*proxy, error) {
@@ -58,16 +58,16 @@ func (p *proxy) serve() {
 		p.mu.Lock()
 		p.links[l] = true
 		p.mu.Unlock()
-		if p.cut.Load() { // since it was accepted
+		if p.cut.Load() { // after the accept
 			l.close()
 		}
-		go p.pass(l, c, to)
-		go p.pass(l, to, c)
+		go p.forward(l, c, to)
+		go p.forward(l, to, c)
 	}
 }
 
-// pass passes bytes on in one direction, until either end closes.
-func (p *proxy) pass(l *link, from, to net.Conn) {
+// forward copies bytes in one direction until either side closes.
+func (p *proxy) forward(l *link, from, to net.Conn) {
 	defer func() {
 		l.close()
 		p.mu.Lock()
@@ -93,7 +93,7 @@ func (l *link) close() {
 	_ = l.database.Close()
 }
 
-// setCut closes all connections and makes no new ones, or makes them again.
+// setCut closes all connections and refuses new ones, or accepts them again.
 func (p *proxy) setCut(cut bool) {
 	p.cut.Store(cut)
 	if cut {
@@ -101,8 +101,7 @@ func (p *proxy) setCut(cut bool) {
 	}
 }
 
-// silence has the connections that there are say nothing any more, for good. New
-// ones are well.
+// silence makes existing connections discard all bytes. New connections work.
 func (p *proxy) silence() { p.each(func(l *link) { l.silent.Store(true) }) }
 
 func (p *proxy) each(do func(*link)) {
@@ -118,8 +117,8 @@ func (p *proxy) close() {
 	p.setCut(true)
 }
 
-// lead has new connections lead elsewhere, and ends those that there are.
-func (p *proxy) lead(target string) {
+// redirect sends new connections to another database and closes existing ones.
+func (p *proxy) redirect(target string) {
 	p.mu.Lock()
 	p.target = target
 	p.mu.Unlock()

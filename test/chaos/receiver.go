@@ -22,27 +22,27 @@ import (
 
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-// receiver takes the webhooks of one endpoint, and misbehaves by a script.
+// receiver accepts the webhooks of one endpoint and injects faults.
 type receiver struct {
 	persona
 	server   *httptest.Server
 	verifier *receive.Verifier
-	well     atomic.Bool
-	removed  atomic.Bool  // it has no endpoint just now
-	down     atomic.Bool  // answers 500 to all
-	gone     atomic.Bool  // answers 410 to all
-	plain    atomic.Bool  // has forgotten its TLS
-	skew     atomic.Int64 // nanoseconds that its clock is off
+	healthy  atomic.Bool  // no faults any more
+	removed  atomic.Bool  // currently without an endpoint
+	down     atomic.Bool  // returns 500 to all
+	gone     atomic.Bool  // returns 410 to all
+	plain    atomic.Bool  // does not speak TLS
+	skew     atomic.Int64 // clock skew in nanoseconds
 
 	mu         sync.Mutex
 	bodies     map[string][]byte
 	arrived    map[string]time.Time
 	order      []arrival   // first arrivals
-	duplicates []arrival   // and the others
+	duplicates []arrival   // later arrivals
 	closed     []time.Time // when it closed its connections
 	different  int
-	disliked   map[string]time.Time // when an event that it dislikes came first
-	met        map[string]int       // faults
+	rejected   map[string]time.Time // when an event that it rejects first arrived
+	met        map[string]int       // faults injected
 }
 
 type arrival struct {
@@ -50,17 +50,17 @@ type arrival struct {
 	sequence int64
 	resource string
 	first    time.Time
-	again    time.Time // the second time, of a duplicate
+	again    time.Time // for a duplicate
 }
 
-// fault answers a request in a way that no receiver should.
+// fault handles a request in a way that no receiver should.
 type fault struct {
 	name string
 	do   func(w http.ResponseWriter, r *http.Request)
 }
 
 func status(code int, header ...string) fault {
-	return fault{fmt.Sprint("answers ", code, header), func(w http.ResponseWriter, _ *http.Request) {
+	return fault{fmt.Sprint("returns ", code, header), func(w http.ResponseWriter, _ *http.Request) {
 		for i := 0; i+1 < len(header); i += 2 {
 			w.Header().Set(header[i], header[i+1])
 		}
@@ -68,7 +68,7 @@ func status(code int, header ...string) fault {
 	}}
 }
 
-// raw takes the connection over and does with it what it wants.
+// raw is a fault that takes over the connection.
 func raw(name string, do func(c net.Conn, done <-chan struct{})) fault {
 	return fault{name, func(w http.ResponseWriter, r *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
@@ -82,7 +82,7 @@ func raw(name string, do func(c net.Conn, done <-chan struct{})) fault {
 
 const longerThanTimeout = 3 * time.Second
 
-// allFaults is the script.
+// allFaults are the faults of a flaky receiver.
 func allFaults() []fault {
 	hang := func(_ net.Conn, done <-chan struct{}) {
 		select {
@@ -105,7 +105,7 @@ func allFaults() []fault {
 				if _, err := fmt.Fprint(c, "x"); err != nil {
 					return
 				}
-				time.Sleep(10 * time.Millisecond) //nolint:forbidigo // it is slow on purpose
+				time.Sleep(10 * time.Millisecond) //nolint:forbidigo // deliberately slow
 			}
 		}),
 		raw("resets", func(c net.Conn, _ <-chan struct{}) {
@@ -120,7 +120,7 @@ func allFaults() []fault {
 func newReceiver(p persona) (*receiver, error) {
 	r := &receiver{
 		persona: p, bodies: make(map[string][]byte), arrived: make(map[string]time.Time),
-		disliked: make(map[string]time.Time), met: make(map[string]int),
+		rejected: make(map[string]time.Time), met: make(map[string]int),
 	}
 	var err error
 	if r.verifier, err = receive.NewVerifier(secret); err != nil {
@@ -138,16 +138,16 @@ func newReceiver(p persona) (*receiver, error) {
 	return r, nil
 }
 
-// ServeHTTP takes a webhook, unless the script says otherwise.
+// ServeHTTP accepts a webhook or injects a fault.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	body, err := io.ReadAll(request.Body)
 	if err != nil {
-		return // cut off by a kill
+		return // the sender was killed
 	}
 	switch {
-	case r.well.Load():
+	case r.healthy.Load():
 	case r.gone.Load():
-		r.meet("answers 410")
+		r.meet("returns 410")
 		w.WriteHeader(http.StatusGone)
 		return
 	case r.down.Load():
@@ -177,12 +177,12 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	if f, ok := r.dislikes(event.ID); ok {
+	if f, ok := r.rejects(event.ID); ok {
 		r.meet(f.name + " to one event")
 		f.do(w, request)
 		return
 	}
-	sequence, _ := strconv.ParseInt(request.Header.Get("tidings-sequence"), 10, 64) // 0 shows in the check
+	sequence, _ := strconv.ParseInt(request.Header.Get("tidings-sequence"), 10, 64) // the check reports 0
 	r.mu.Lock()
 	if known, ok := r.bodies[event.ID]; ok {
 		r.duplicates = append(r.duplicates, arrival{
@@ -200,31 +200,31 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// particular is the name of the receiver that refuses some events, each in a way of
-// its own, until it has seen them for a while.
+// particular is the name of the receiver that rejects some events in different ways for
+// rejectTime.
 const particular = "particular"
 
 const (
-	oneIn = 100 // events it dislikes one of so many
-	sulks = 10 * time.Second
+	rejectOneIn = 100 // events
+	rejectTime  = 10 * time.Second
 )
 
-var dislikes = []fault{status(403), status(404), status(422), status(429), status(500)}
+var rejections = []fault{status(403), status(404), status(422), status(429), status(500)}
 
-// dislikes returns what the receiver has against an event just now.
-func (r *receiver) dislikes(id string) (fault, bool) {
+// rejects returns how the receiver rejects an event at the moment.
+func (r *receiver) rejects(id string) (fault, bool) {
 	hash := fnv.New32a()
 	_, _ = hash.Write([]byte(id))
 	n := int(hash.Sum32())
-	if r.name != particular || n%oneIn != 0 || r.well.Load() {
+	if r.name != particular || n%rejectOneIn != 0 || r.healthy.Load() {
 		return fault{}, false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, met := r.disliked[id]; !met {
-		r.disliked[id] = time.Now()
+	if _, met := r.rejected[id]; !met {
+		r.rejected[id] = time.Now()
 	}
-	return dislikes[n/oneIn%len(dislikes)], time.Since(r.disliked[id]) < sulks
+	return rejections[n/rejectOneIn%len(rejections)], time.Since(r.rejected[id]) < rejectTime
 }
 
 func (r *receiver) meet(fault string) {
@@ -233,7 +233,7 @@ func (r *receiver) meet(fault string) {
 	r.met[fault]++
 }
 
-// closeTLS has the receiver talk nonsense to those who expect TLS.
+// closeTLS makes the receiver respond without TLS.
 func (r *receiver) closeTLS() {
 	r.plain.Store(true)
 	r.server.CloseClientConnections()
@@ -241,7 +241,7 @@ func (r *receiver) closeTLS() {
 
 func (r *receiver) openTLS() { r.plain.Store(false) }
 
-// plainListener answers connections without TLS on demand.
+// plainListener responds to connections without TLS on demand.
 type plainListener struct {
 	net.Listener
 	plain *atomic.Bool

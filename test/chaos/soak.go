@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// sick are receivers that are ill in a dozen ways, beside two that are well.
-func sick() []persona {
+// failingReceivers are receivers with a dozen different faults, and two without.
+func failingReceivers() []persona {
 	always := func(name string, faults ...fault) persona { return persona{name: name, faults: faults, oneIn: 1} }
 	personas := []persona{
 		{name: "steady"},
@@ -40,7 +40,7 @@ func sick() []persona {
 		always("throttles-for-a-second", status(503, "Retry-After", "1")),
 		always("any-status", func() (all []fault) {
 			for code := 400; code < 600; code++ {
-				if code != http.StatusGone { // that is for good
+				if code != http.StatusGone { // it disables the endpoint
 					all = append(all, status(code))
 				}
 			}
@@ -48,20 +48,20 @@ func sick() []persona {
 		}()...),
 	}
 	for _, f := range allFaults() {
-		if !strings.HasPrefix(f.name, "answers") {
+		if !strings.HasPrefix(f.name, "returns") {
 			personas = append(personas, always(strings.ReplaceAll(f.name, " ", "-"), f))
 		}
 	}
 	return personas
 }
 
-// soakSettings let what is kept reach its end within the run.
+// soakSettings make data expire within the run.
 var soakSettings = map[string]any{"retention": "5m", "history_retention": "5m", "dead_letter_retention": "5m"}
 
-// soak runs servers under load with sick receivers, reloads, replays and readers of
+// soak runs servers under load with failing receivers, reloads, replays and readers of
 // the feed, and prints what grows.
 func soak(ctx context.Context, s settings, database, folder, binary string) (err error) {
-	w, err := newWorld(ctx, database, folder, binary, sick(), soakSettings)
+	w, err := newWorld(ctx, database, folder, binary, failingReceivers(), soakSettings)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func soak(ctx context.Context, s settings, database, folder, binary string) (err
 	return samples.print(database)
 }
 
-// replay sends the events of the last minute to an endpoint again.
+// replay replays the last minute's events to an endpoint.
 func (w *world) replay(turn int) error {
 	r := w.receivers[turn%len(w.receivers)]
 	if r.removed.Load() {
@@ -123,7 +123,7 @@ func (w *world) replay(turn int) error {
 	return err
 }
 
-// readFeed reads pages of the feed, or its stream for a second, and hangs up.
+// readFeed reads a page of the feed, or its stream for a second.
 func (w *world) readFeed(ctx context.Context, turn int) error {
 	s := w.servers[turn%len(w.servers)]
 	if turn%2 == 0 {
@@ -148,7 +148,7 @@ func (w *world) readFeed(ctx context.Context, turn int) error {
 	return nil
 }
 
-// measure takes what may grow, at intervals, until the context ends.
+// measure samples what may grow, at intervals, until ctx ends.
 func (w *world) measure(ctx context.Context, every time.Duration) (samples series, err error) {
 	db, schema, err := w.open()
 	if err != nil {
@@ -169,14 +169,14 @@ func (w *world) measure(ctx context.Context, every time.Duration) (samples serie
 	return samples, nil
 }
 
-// watched are the metrics of a process that may not grow.
+// watched are process metrics that must not grow.
 var watched = map[string]string{
 	"process_resident_memory_bytes": "memory, MiB",
 	"go_goroutines":                 "goroutines",
 	"process_open_fds":              "descriptors",
 }
 
-// measureServers takes the largest figure of any server.
+// measureServers records the largest value of any server.
 func (w *world) measureServers(sample map[string]float64) error {
 	for _, s := range w.servers {
 		response, err := w.client.Get("http://" + s.address + "/metrics")
@@ -209,7 +209,7 @@ func (w *world) measureServers(sample map[string]float64) error {
 	return nil
 }
 
-// measureTables counts the rows of every table, and what the database takes on disk.
+// measureTables records the rows of every table and the size of the database on disk.
 func (w *world) measureTables(db *sql.DB, schema string, sample map[string]float64) error {
 	list := "SELECT name FROM sqlite_master WHERE type = 'table'"
 	if w.postgres != nil {
@@ -253,11 +253,11 @@ func (w *world) measureTables(db *sql.DB, schema string, sample map[string]float
 	return nil
 }
 
-// series are samples, in order of time.
+// series are samples in chronological order.
 type series []map[string]float64
 
-// print writes the samples as CSV to a file, and to standard output how each figure
-// went: a chart, its ends, and its slope over the second half of the run.
+// print writes the samples to a CSV file. To standard output it prints each figure's
+// first and last value, its slope over the second half of the run, and a chart.
 func (s series) print(database string) (err error) {
 	path := "soak-" + strings.ToLower(database) + ".csv"
 	f, err := os.Create(path)
@@ -287,7 +287,7 @@ func (s series) print(database string) (err error) {
 	fmt.Printf("%-34s %10s %10s %14s\n", "", "first", "last", "slope, 1/h")
 	for _, name := range columns[1:] {
 		first, last := s[0][name], s[len(s)-1][name]
-		if !s.moves(name) {
+		if !s.changes(name) {
 			continue
 		}
 		fmt.Printf("%-34s %10.0f %10.0f %14.0f  %s\n", name, first, last, s[len(s)/2:].slope(name), s.chart(name))
@@ -295,12 +295,12 @@ func (s series) print(database string) (err error) {
 	return out.Error()
 }
 
-// moves reports whether a figure changed at all.
-func (s series) moves(name string) bool {
+// changes reports whether a figure changed.
+func (s series) changes(name string) bool {
 	return slices.ContainsFunc(s, func(sample map[string]float64) bool { return sample[name] != s[0][name] })
 }
 
-// slope is that of the line through the samples, per hour (least squares).
+// slope returns the least-squares slope per hour.
 func (s series) slope(name string) float64 {
 	var n, sumX, sumY, sumXX, sumXY float64
 	for _, sample := range s {
@@ -313,7 +313,7 @@ func (s series) slope(name string) float64 {
 	return 0
 }
 
-// chart draws the samples from zero to their greatest.
+// chart draws the samples, scaled from zero to the maximum.
 func (s series) chart(name string) string {
 	top := 0.0
 	for _, sample := range s {

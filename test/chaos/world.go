@@ -37,32 +37,32 @@ const (
 	diskSize = "768m"
 )
 
-// world is everything that runs.
+// world is everything that runs in a test.
 type world struct {
 	database    string
 	folder      string
 	postgres    *testdb.Server
 	databaseURL string
-	disk        bool // the folder is a disk of its own
+	disk        bool // folder is a separate file system
 	receivers   []*receiver
 	servers     []*server
 	client      *http.Client
-	webhook     map[string]any // settings beside the endpoints
-	// These belong to whoever drives the faults.
+	webhook     map[string]any // settings besides the endpoints
+	// Only driveFaults uses these.
 	problems problems
 	reloaded settable // what reloads change
-	losses   []span   // when the database had what it lost then
+	losses   []span   // when the database wrote what it later lost
 
 	mu      sync.Mutex
 	faults  map[string]int
-	trouble []span         // when servers or their database were not well
-	reloads []span         // when an endpoint was divided into other partitions
-	acked   []acknowledged // what callers were told is done
+	trouble []span         // when servers or their database had a fault
+	reloads []span         // when the partitions of an endpoint changed
+	acked   []acknowledged // acknowledged writes
 	failed  atomic.Int64   // writes that were not acknowledged
-	slow    atomic.Int64   // the slowest write that was, in nanoseconds
+	slow    atomic.Int64   // the slowest acknowledged write, in nanoseconds
 }
 
-// span is a time during which something went wrong.
+// span is a period of time.
 type span struct{ from, to time.Time }
 
 // write is an acknowledged change of a context.
@@ -71,20 +71,20 @@ type write struct {
 	version  int64 // 0 for a deletion
 }
 
-// acknowledged is a write, and when its caller was told.
+// acknowledged is a write and the time of its acknowledgment.
 type acknowledged struct {
 	write
 	at time.Time
 }
 
-// settable is what reloads change of the endpoint "reloaded".
+// settable are the settings of the endpoint "reloaded" that reloads change.
 type settable struct {
 	path       string
 	partitions int
 	events     []string
 }
 
-// server is a process and the connection to the database that it alone uses.
+// server is a server process with its own proxy to the database.
 type server struct {
 	name, binary, file, address string
 	settings                    map[string]any
@@ -95,17 +95,17 @@ type server struct {
 	cmd *exec.Cmd
 }
 
-// persona is a receiver, and what is particular about its endpoint.
+// persona describes a receiver and its endpoint.
 type persona struct {
 	name     string
 	faults   []fault
-	oneIn    int // requests that meet a fault: one of so many
+	oneIn    int // one in this many requests meets a fault
 	tls      bool
-	endpoint map[string]any
+	endpoint map[string]any // additional settings
 }
 
-// tried are the receivers whose deliveries are compared with the log.
-func tried() []persona {
+// checkedReceivers are the receivers whose deliveries are compared with the log.
+func checkedReceivers() []persona {
 	return []persona{
 		{name: "steady"},
 		{name: "flaky", faults: allFaults(), oneIn: 4},
@@ -154,7 +154,7 @@ func newWorld(
 	} else {
 		w.disk = exec.Command("mount", "-t", "tmpfs", "-o", "size="+diskSize, "tmpfs", folder).Run() == nil
 		if !w.disk {
-			fmt.Println("no disk of its own can be mounted here: it will not be filled")
+			fmt.Println("can't mount a file system here: skipping the full disk")
 		}
 	}
 	for i := range replicas {
@@ -183,7 +183,7 @@ func (w *world) newServer(name, binary string) (*server, error) {
 	}
 	s.settings = map[string]any{
 		"listen": s.address, "data_dir": filepath.Join(w.folder, "data"), "shutdown_timeout": "5s",
-		// One user does it all.
+		// One user makes all requests.
 		"limits": map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000},
 		"auth": map[string]any{"tokens": []any{
 			map[string]any{"sha256": auth.Hash(token), "user": "chaos@example.com", "role": "admin"},
@@ -243,8 +243,8 @@ func (w *world) configure(s *server) error {
 	return os.WriteFile(s.file, text, 0o600)
 }
 
-// reload has every server take another URL, other partitions and other patterns of
-// an endpoint; one that is not running reads them when it starts.
+// reload changes the URL, partitions and patterns of an endpoint on every server. A
+// server that is not running reads them when it starts.
 func (w *world) reload(random *rand.Rand) error {
 	w.reloaded = settable{
 		path:       []string{"/", "/moved"}[random.IntN(2)],
@@ -275,7 +275,7 @@ func (s *server) start() error {
 	return nil
 }
 
-// signal sends a signal; one that ends the process is waited for.
+// signal sends a signal. After SIGKILL and SIGTERM it waits for the process to end.
 func (s *server) signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -296,7 +296,7 @@ func (s *server) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// ended reports whether the process ended by itself.
+// ended reports whether the process ended on its own.
 func (s *server) ended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,13 +327,13 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// call makes a request of a server.
+// call sends a request to a server.
 func (w *world) call(s *server, method, path string, body any) (status int, answer map[string]any, err error) {
 	status, answer, _, err = w.callVersion(s, method, path, body)
 	return status, answer, err
 }
 
-// callVersion also returns the version that the answer names as its ETag, or 0.
+// callVersion also returns the version in the response's ETag, or 0.
 func (w *world) callVersion(s *server, method, path string, body any) (
 	status int, answer map[string]any, version int64, err error,
 ) {
@@ -356,11 +356,11 @@ func (w *world) callVersion(s *server, method, path string, body any) (
 	if err == nil && len(answerText) > 0 {
 		err = json.Unmarshal(answerText, &answer)
 	}
-	version, _ = strconv.ParseInt(strings.Trim(response.Header.Get("ETag"), `"`), 10, 64) // 0 where there is none
+	version, _ = strconv.ParseInt(strings.Trim(response.Header.Get("ETag"), `"`), 10, 64) // 0 without an ETag
 	return response.StatusCode, answer, version, err
 }
 
-// write changes contexts of its own until the context ends.
+// write changes its own resources of type context until ctx ends.
 func (w *world) write(ctx context.Context, random *rand.Rand) {
 	known := make(map[string]bool)
 	for ctx.Err() == nil {
@@ -379,7 +379,7 @@ func (w *world) write(ctx context.Context, random *rand.Rand) {
 		status, answer, version, err := w.callVersion(s, method, path, body)
 		switch {
 		case err != nil, status >= http.StatusInternalServerError, status == http.StatusNotFound:
-			w.failed.Add(1) // it may have been done all the same
+			w.failed.Add(1) // it may have been committed
 			if method == http.MethodDelete || status == http.StatusNotFound {
 				delete(known, id)
 			}
