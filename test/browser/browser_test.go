@@ -1,5 +1,5 @@
-// Package browser uses the console as people do, in Chromium. It is a module of its own,
-// so that programs that embed Tidings don't depend on what drives a browser.
+// Package browser tests the console in Chromium. It is a separate module, so that
+// programs that embed Tidings don't depend on browser automation.
 package browser
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// tab is a tab of a browser, with cookies of its own.
+// tab is a browser tab with its own cookies.
 type tab struct {
 	*testing.T
 	ctx  context.Context
@@ -36,14 +36,14 @@ func newTab(t *testing.T, base string) *tab {
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
 	b := &tab{t, ctx, base}
-	// The browser lives as long as the context of what is done first.
+	// The browser lives as long as the context of the first action.
 	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// within bounds what a browser may take for one thing.
+// within is the time limit for one browser action.
 const within = 30 * time.Second
 
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
@@ -60,7 +60,7 @@ func (b *tab) open(path string) {
 	b.do(chromedp.Navigate(b.base + path))
 }
 
-// eval returns what an expression of JavaScript gives, as JSON.
+// eval evaluates a JavaScript expression and decodes its value.
 func eval[T any](b *tab, expression string) (value T) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, within)
@@ -75,7 +75,7 @@ func eval[T any](b *tab, expression string) (value T) {
 	return value
 }
 
-// click clicks a button or a link by its text, within what a selector names.
+// click clicks a button or link by its text within elements that match a selector.
 func (b *tab) click(within, text string) {
 	b.Helper()
 	path := fmt.Sprintf(`[...document.querySelectorAll(%q)].flatMap(e => [...e.querySelectorAll('a,button,summary')])`+
@@ -90,27 +90,27 @@ func (b *tab) until(what, expression string) {
 	ctx, cancel := context.WithTimeout(b.ctx, within)
 	defer cancel()
 	for {
-		// A page that is just being replaced answers with an error.
+		// Evaluation fails while a page is being replaced.
 		if done, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")")); err == nil && done {
 			return
 		}
 		select {
 		case <-ctx.Done():
-			b.Fatalf("%s: it is not so; the page says %q", what,
+			b.Fatalf("timeout waiting until %s; the page shows %q", what,
 				eval[string](b, "document.querySelector('main').innerText.slice(0, 600)"))
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// sees waits until the page has a text, and its scripts have begun.
+// sees waits until the page shows a text and its scripts have started.
 func (b *tab) sees(text string) {
 	b.Helper()
-	b.until("the page says "+text, fmt.Sprintf(
+	b.until("the page shows "+text, fmt.Sprintf(
 		"document.readyState === 'complete' && document.body.innerText.includes(%q)", text))
 }
 
-// press presses keys.
+// press types keys.
 func (b *tab) press(keys string) {
 	b.Helper()
 	b.do(chromedp.KeyEvent(keys))
@@ -140,7 +140,6 @@ func (b *tab) withoutScript() {
 	}
 }
 
-// cookie sets a cookie.
 func (b *tab) cookie(name, value string) {
 	b.Helper()
 	_, err := chromedp.Call(b.ctx, network.SetCookie, network.SetCookieParams{Name: name, Value: value, URL: b.base + "/"})
@@ -169,8 +168,8 @@ func (b *tab) picture(file string) {
 	}
 }
 
-// TestPictures takes pictures of pages, for whoever works on them: PICTURES has paths
-// below /console/, BASE the server's URL, TOKEN a token, and FOLDER is where they go.
+// TestPictures takes screenshots of pages for development: PICTURES lists paths below
+// /console/, BASE is the server's URL, TOKEN a token, and FOLDER the output folder.
 func TestPictures(t *testing.T) {
 	if os.Getenv("PICTURES") == "" {
 		t.Skip("PICTURES is not set")
@@ -185,7 +184,7 @@ func TestPictures(t *testing.T) {
 			b.open("/console/" + strings.TrimPrefix(path, "_"))
 			b.until("loaded", "document.readyState === 'complete'")
 			if n := eval[int64](b, "document.documentElement.scrollWidth"); n > width {
-				t.Errorf("%s is %d wide at %d", path, n, width)
+				t.Errorf("%s is %d pixels wide in a window of %d", path, n, width)
 			}
 			name := strings.NewReplacer("/", "-", "?", "-", "=", "-", "&", "-").Replace(path)
 			b.picture(fmt.Sprintf("%s/%s-%d%s.png", os.Getenv("FOLDER"), name, width, scheme))

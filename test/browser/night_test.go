@@ -20,32 +20,31 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// The tokens of the people at night.
 const (
 	adminToken  = "admin-0123456789abcdef"
 	readerToken = "reader-0123456789abcdef"
 	shopToken   = "shop-0123456789abcdef"
 )
 
-// night is a server, of whose three endpoints one is paused, and one refuses invoices
-// until it is mended.
+// night is a server with three endpoints: one is paused, and one rejects invoices until
+// it is repaired.
 type night struct {
 	*testing.T
-	url    string
-	mended atomic.Bool
-	got    atomic.Int64
+	url      string
+	repaired atomic.Bool
+	got      atomic.Int64
 }
 
 func newNight(t *testing.T) *night {
 	t.Helper()
 	binary := os.Getenv("TIDINGS")
 	if binary == "" {
-		t.Skip("TIDINGS, the program, is not set; run the tests in folder test")
+		t.Skip("TIDINGS, the path of the binary, is not set; run the tests in folder test")
 	}
 	n := &night{T: t}
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		if err != nil || r.URL.Path == "/search" && bytes.Contains(body, []byte("invoice")) && !n.mended.Load() {
+		if err != nil || r.URL.Path == "/search" && bytes.Contains(body, []byte("invoice")) && !n.repaired.Load() {
 			http.Error(w, `{"detail":"unknown type: <script>alert(1)</script>"}`, http.StatusUnprocessableEntity)
 			return
 		}
@@ -101,7 +100,7 @@ webhook:
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the server does not start: %s", log.String())
+			t.Fatalf("the server did not start: %s", log.String())
 		}
 		<-time.After(50 * time.Millisecond)
 	}
@@ -134,8 +133,8 @@ func (n *night) post(token, path, body string) {
 	}
 }
 
-// sick waits until the overview has both problems.
-func (n *night) sick(b *tab) {
+// seesProblems waits until the overview shows both problems.
+func (n *night) seesProblems(b *tab) {
 	n.Helper()
 	b.open("/console/")
 	for range 100 {
@@ -150,15 +149,15 @@ func (n *night) sick(b *tab) {
 	b.sees("migration, back on Monday")
 }
 
-// From the sign-in to everything delivered, by clicks.
+// An operator signs in, resolves both problems and signs out, using the mouse.
 func TestNight(t *testing.T) {
 	n := newNight(t)
 	b := newTab(t, n.url)
-	b.open("/console/parked") // leads to the sign-in, and back
+	b.open("/console/parked") // redirects to the sign-in and back
 	b.sees("Paste an API token")
 	b.do(chromedp.SendKeys(chromedp.ID("token"), adminToken+"\r"))
 	b.sees("Dead")
-	n.sick(b)
+	n.seesProblems(b)
 	b.click(".problem", "Resume")
 	b.until("a dialog", "document.querySelector('dialog[open]')")
 	b.click("dialog[open]", "Resume crm")
@@ -169,13 +168,13 @@ func TestNight(t *testing.T) {
 	b.click(".chosen", "Choose all 6 that match")
 	b.click(".chosen", "Retry 6")
 	b.sees("Retry 6 parked events now?")
-	n.mended.Store(true) // from now on they also succeed by themselves, as they become due
+	n.repaired.Store(true) // from now on they also succeed on their own when due
 	b.click(".alone", "Retry 6 parked events")
 	b.sees("will be tried now.")
 	b.open("/console/")
-	b.sees("All 3 endpoints are well") // the page renews itself
+	b.sees("All 3 endpoints are well") // the page refreshes itself
 	if got := n.got.Load(); got != 3*66 {
-		t.Errorf("%d webhooks arrived", got)
+		t.Errorf("%d webhooks arrived, want %d", got, 3*66)
 	}
 	b.open("/console/endpoints/search")
 	b.click(".do", "Test now")
@@ -191,12 +190,12 @@ func TestNight(t *testing.T) {
 	b.sees("Paste an API token")
 }
 
-// The keyboard alone resumes an endpoint and finds an event.
+// The keyboard suffices to resume an endpoint and find an event.
 func TestKeyboard(t *testing.T) {
 	n := newNight(t)
 	b := newTab(t, n.url)
 	b.signIn(adminToken)
-	n.sick(b)
+	n.seesProblems(b)
 	press := func(keys string) { b.do(chromedp.KeyEvent(keys)) }
 	focus := func(text string) {
 		for range 60 {
@@ -205,7 +204,7 @@ func TestKeyboard(t *testing.T) {
 				return
 			}
 		}
-		t.Fatalf("Tab does not lead to %s", text)
+		t.Fatalf("Tab does not reach %s", text)
 	}
 	focus("Resume")
 	press(kb.Enter)
@@ -225,14 +224,14 @@ func TestKeyboard(t *testing.T) {
 	b.sees("What became of it")
 	press("/")
 	b.until("find has the focus", "document.activeElement.id === 'q'")
-	b.do(chromedp.Evaluate[chromedp.Void]("void (document.activeElement.value = '')")) // the driver types "/", too
+	b.do(chromedp.Evaluate[chromedp.Void]("void (document.activeElement.value = '')")) // the driver also types "/"
 	press("audit\r")
 	b.sees("Configuration in force")
 	press("?")
 	b.sees("next, previous row")
 }
 
-// Without JavaScript everything reads and acts.
+// Every page and action works without JavaScript.
 func TestWithoutScript(t *testing.T) {
 	n := newNight(t)
 	b := newTab(t, n.url)
@@ -252,37 +251,37 @@ func TestWithoutScript(t *testing.T) {
 	b.sees("crm is resumed.")
 }
 
-// A reader sees everything, and buttons say why they are off.
+// A reader sees everything but can change nothing, and the page says why.
 func TestReader(t *testing.T) {
 	n := newNight(t)
 	b := newTab(t, n.url)
 	b.signIn(readerToken)
-	n.sick(b)
+	n.seesProblems(b)
 	b.sees("Your role is reader")
 	if n := eval[int](b, "document.querySelectorAll('.problem form, dialog:not(#keys)').length"); n != 0 {
-		t.Errorf("%d forms", n)
+		t.Errorf("%d forms, want 0", n)
 	}
 	status := eval[int](b, `(() => { const r = new XMLHttpRequest(); r.open('POST', `+
 		`'/console/endpoints/crm/resume', false);`+
 		` r.send(); return r.status })()`)
 	if status != http.StatusForbidden {
-		t.Errorf("a reader resumes: %d", status)
+		t.Errorf("resume by a reader: status %d", status)
 	}
 }
 
-// Nothing is wrong for those who don't see well, and nothing scrolls sideways.
+// axe-core finds no accessibility problems, and no page scrolls horizontally.
 func TestAccessible(t *testing.T) {
 	n := newNight(t)
 	axe, err := os.ReadFile(os.Getenv("AXE"))
 	if err != nil {
-		t.Skip("AXE, the script of axe-core, is not set")
+		t.Skip("AXE, the path of axe-core's script, is not set")
 	}
 	b := newTab(t, n.url)
 	check := func(page string) {
 		for _, width := range []int64{320, 360, 1440} {
 			b.size(width)
 			if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
-				t.Errorf("%s scrolls sideways at %d: %d", page, width, wide)
+				t.Errorf("%s scrolls horizontally: %d pixels wide in a window of %d", page, wide, width)
 			}
 			if width == 320 {
 				continue
@@ -303,7 +302,7 @@ func TestAccessible(t *testing.T) {
 	b.open("/console/sign-in")
 	check("sign-in")
 	b.signIn(adminToken)
-	n.sick(b)
+	n.seesProblems(b)
 	for _, page := range []string{
 		"", "endpoints/crm", "endpoints/search", "events", "events/2", "attempts", "attempts?endpoint=none", "parked",
 		"parked?endpoint=search&all=1", "parked/discard?endpoint=search", "replays?endpoint=audit&what=missed&plan=1",
