@@ -11,11 +11,11 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// table is one of the application's.
+// table is a table of the application.
 type table struct{ name, kind, key string }
 
-// audit has the database itself note each change of the application's tables, with
-// triggers that have nothing to do with those of Tidings.
+// audit records each change of the application's tables with triggers that are
+// independent of Tidings' triggers.
 func (w *world) audit(tables []table) {
 	w.Helper()
 	w.exec(`CREATE SCHEMA audit;
@@ -37,8 +37,8 @@ func (w *world) audit(tables []table) {
 	}
 }
 
-// changes are what happened to each resource, in order, and by whom, as the audit has it:
-// what changes the same row several times in a transaction is one change.
+// changes returns from the audit what happened to each resource, in order, and by whom.
+// Several changes of a row in one transaction count as one.
 func (w *world) changes() map[string][]string {
 	w.Helper()
 	rows, err := w.db.QueryContext(w.Context(), "SELECT tx, resource, action, who FROM audit.changes ORDER BY n")
@@ -71,8 +71,8 @@ func (w *world) changes() map[string][]string {
 	return changes
 }
 
-// exact waits for what the audit has, and fails the test unless the receiver got each
-// change once, and those of a resource in order.
+// exact waits for all changes in the audit. The receiver must get each change once, and
+// the changes of a resource in order.
 func (w *world) exact() []tidings.Event {
 	w.Helper()
 	want, n := w.changes(), 0
@@ -95,7 +95,7 @@ func (w *world) exact() []tidings.Event {
 	return events
 }
 
-// rows wants the rows of a table to be exactly those that were created and not deleted.
+// rows checks that a table has exactly the rows that were created and not deleted.
 func (w *world) rows(t table, events []tidings.Event) (n int) {
 	w.Helper()
 	there := make(map[string]bool)

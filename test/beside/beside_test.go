@@ -1,5 +1,5 @@
-// Package beside runs applications that know nothing of Tidings, and the database
-// drivers that applications use, beside a real "tidings relay".
+// Package beside runs applications that know nothing of Tidings, and common database
+// drivers, next to a real "tidings relay".
 package beside
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/tidings-dev/tidings/receive"
 )
 
-// programs is the folder of the program that is tested.
+// programs is the folder of the tested binary.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -42,11 +42,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// build builds Tidings, and returns the path of the program.
+// build builds Tidings and returns the path of the binary.
 var build = sync.OnceValues(func() (string, error) {
 	program := filepath.Join(programs, "tidings")
 	args := []string{"build", "-o", program}
-	if testtool.Raced { // what the tests were built of is at hand
+	if testtool.Raced { // the packages are already compiled
 		args = append(args, "-race")
 	}
 	if out, err := exec.Command("go", append(args, "../../cmd/tidings")...).CombinedOutput(); err != nil {
@@ -55,30 +55,30 @@ var build = sync.OnceValues(func() (string, error) {
 	return program, nil
 })
 
-// world is a database that an application and a relay share, and a receiver of what
-// the relay sends.
+// world is a database that an application and a relay share, and a receiver of the
+// relay's webhooks.
 type world struct {
 	*testing.T
 	url      string // as the role that owns it
-	app      string // as the application's role, which has no right on the schema of Tidings
+	app      string // as the application's role, which has no privileges on Tidings' schema
 	db       *sql.DB
-	settings string        // the file of the relay
+	settings string        // path of the relay's configuration
 	process  *exec.Cmd     // the relay
-	log      *bytes.Buffer // what it says; to be read when it has ended
-	err      error         // how it ended
+	log      *bytes.Buffer // its output; read it only after it has ended
+	err      error         // its result
 	ended    chan struct{} // closed when it has ended
-	marks    int           // made by [world.all]
+	marks    int           // sent by [world.all]
 
 	mu      sync.Mutex
-	arrived []tidings.Event // in order, with duplicates, without those of [last]
-	ids     map[string]bool // of those
-	marked  string          // the resource of the latest of those
-	more    chan struct{}   // closed, and replaced, with each
+	arrived []tidings.Event // in order, with duplicates, without type [last]
+	ids     map[string]bool // of arrived
+	marked  string          // the resource of the latest event of type [last]
+	more    chan struct{}   // closed and replaced at each arrival
 }
 
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
-// role is the application's.
+// role is the application's role.
 const role = "beside_application"
 
 func newWorld(t *testing.T) *world {
@@ -102,7 +102,7 @@ func (w *world) exec(statements string) {
 	}
 }
 
-// receiver starts a receiver that keeps what arrives, and returns its URL.
+// receiver starts a receiver that records what arrives, and returns its URL.
 func (w *world) receiver() string {
 	w.Helper()
 	verifier, err := receive.NewVerifier(secret)
@@ -119,7 +119,7 @@ func (w *world) receiver() string {
 			e, err = receive.Decode(r.Header, body)
 		}
 		if err != nil {
-			w.Errorf("a webhook is not genuine: %v", err)
+			w.Errorf("a webhook is not valid: %v", err)
 			return
 		}
 		w.mu.Lock()
@@ -137,7 +137,7 @@ func (w *world) receiver() string {
 	return server.URL
 }
 
-// relay attaches what the settings say, and starts a relay. It ends with the test.
+// relay attaches the tables in the settings and starts a relay, which ends with the test.
 func (w *world) relay(settings map[string]any) {
 	w.Helper()
 	folder := w.TempDir()
@@ -159,17 +159,16 @@ func (w *world) relay(settings map[string]any) {
 	w.Cleanup(func() {
 		_ = w.process.Process.Signal(syscall.SIGTERM)
 		if <-w.ended; w.err != nil || w.Failed() {
-			w.Errorf("the relay ended with %v; it said:\n%.5000s", w.err, w.log)
+			w.Errorf("the relay ended with %v; output:\n%.5000s", w.err, w.log)
 		}
 	})
-	// An endpoint gets what is written after its relay saw it first.
+	// An endpoint starts with the events written after the relay first saw it.
 	w.wait(func() bool {
 		w.mark("begin")
 		return w.marked != ""
 	})
 }
 
-// start starts the relay.
 func (w *world) start() {
 	w.Helper()
 	process, log, ended := w.tidings("relay"), new(bytes.Buffer), make(chan struct{})
@@ -185,7 +184,7 @@ func (w *world) start() {
 	}()
 }
 
-// kill ends the relay at once, and starts another one.
+// kill kills the relay and starts another one.
 func (w *world) kill() {
 	w.Helper()
 	_ = w.process.Process.Kill()
@@ -193,7 +192,7 @@ func (w *world) kill() {
 	w.start()
 }
 
-// tidings is a command of Tidings, with the settings of the relay.
+// tidings returns a Tidings command with the relay's configuration.
 func (w *world) tidings(command string, more ...string) *exec.Cmd {
 	w.Helper()
 	program, err := build()
@@ -203,7 +202,7 @@ func (w *world) tidings(command string, more ...string) *exec.Cmd {
 	return exec.Command(program, append([]string{command, "--config", w.settings}, more...)...)
 }
 
-// run runs a program to its end, and returns what it said.
+// run runs a program to its end and returns its output.
 func (w *world) run(cmd *exec.Cmd) string {
 	w.Helper()
 	out, err := output(cmd)
@@ -213,10 +212,10 @@ func (w *world) run(cmd *exec.Cmd) string {
 	return string(out)
 }
 
-// patience is how long a program, or the delivery of what it did, may take.
+// patience is the time limit for a program, or for the delivery of its changes.
 const patience = time.Minute
 
-// output runs a program, which ends with this one, and returns what it said.
+// output runs a program, which ends at the latest with this one, and returns its output.
 func output(cmd *exec.Cmd) ([]byte, error) {
 	child.EndWithUs(cmd, syscall.SIGKILL)
 	var out bytes.Buffer
@@ -230,8 +229,8 @@ func output(cmd *exec.Cmd) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// last is the type of an event that stands for no change: it arrives after what was
-// written before it.
+// last is the type of events that mark the end: they arrive after everything that was
+// written before.
 const last = "sentinel"
 
 func (w *world) mark(id string) {
@@ -239,8 +238,7 @@ func (w *world) mark(id string) {
 	w.exec("SELECT tidings.emit('" + last + "', 'created', '" + id + "')")
 }
 
-// all returns the n events that have been written, in the order in which they arrived,
-// with whatever arrived too often.
+// all waits for n events and returns them in order of arrival, including duplicates.
 func (w *world) all(n int) []tidings.Event {
 	w.Helper()
 	w.wait(func() bool { return len(w.arrived) >= n })
@@ -253,8 +251,8 @@ func (w *world) all(n int) []tidings.Event {
 	return slices.Clone(w.arrived)
 }
 
-// wait waits until something is true of what arrived. The test fails, and goes on, if it
-// does not become true.
+// wait waits until a condition on what arrived is true. On a timeout the test fails but
+// continues.
 func (w *world) wait(until func() bool) {
 	w.Helper()
 	limit := testtool.Allow(patience)
@@ -272,13 +270,14 @@ func (w *world) wait(until func() bool) {
 			var waiting, numbered int
 			err := w.db.QueryRowContext(w.Context(), "SELECT (SELECT count(*) FROM tidings.tidings_outbox), "+
 				"(SELECT count(*) FROM tidings.tidings_events)").Scan(&waiting, &numbered)
-			w.Errorf("%d webhooks came within %v; %d events are numbered, %d are not (%v)", n, limit, numbered, waiting, err)
+			w.Errorf("%d webhooks arrived within %v; %d events are numbered, %d are not (%v)", n, limit, numbered, waiting, err)
 			return
 		}
 	}
 }
 
-// look returns whether it is true now, how much arrived, and what tells of more.
+// look reports whether the condition is true and how many events arrived. more is closed
+// at the next arrival.
 func (w *world) look(until func() bool) (done bool, n int, more <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// rounds are enough for drivers that prepare statements on the server after some.
+// rounds suffice for drivers that prepare statements on the server after several uses.
 const rounds = 12
 
 // driver runs a program that makes the changes of [made] in a database.
@@ -58,7 +58,7 @@ var drivers = []driver{
 	}},
 }
 
-// made is what comes of the changes that a program makes, which begin with a number.
+// made returns the events of a program's changes, whose ids start with first.
 func made(first int) (want []string) {
 	for id := first; id < first+10*rounds; id += 10 {
 		want = append(want, fmt.Sprintf("%d: created by ann /invoice/%[1]d, paid by ann /invoice/%[1]d, "+
@@ -68,8 +68,8 @@ func made(first int) (want []string) {
 	return want
 }
 
-// Each driver changes rows and calls emit() in its transactions, alone and through a
-// pooler: the events of those that committed arrive, with the users of their transactions.
+// Each driver changes rows and calls emit() in its transactions, directly and through a
+// pooler. The events of committed transactions arrive with the transaction's user.
 func TestDrivers(t *testing.T) {
 	testtool.InAll(t)
 	w := newWorld(t)
@@ -80,9 +80,9 @@ func TestDrivers(t *testing.T) {
 		"types":   map[string]any{"invoice": []any{"paid", "voided"}, last: nil},
 	})
 	w.exec("GRANT USAGE ON SCHEMA tidings TO " + role + "; GRANT EXECUTE ON FUNCTION tidings.emit TO " + role)
-	// Two connections for all of them: what one left behind would show in another.
+	// All drivers share two connections: state left by one would show in another.
 	pooler := testdb.PgBouncer(t, w.app, "transaction", "default_pool_size = 2",
-		"ignore_startup_parameters = extra_float_digits") // which JDBC sends
+		"ignore_startup_parameters = extra_float_digits") // sent by JDBC
 
 	var want []string
 	var commands []*exec.Cmd
@@ -123,7 +123,7 @@ func TestDrivers(t *testing.T) {
 	}
 }
 
-// jdbc is the URL of a database for Java.
+// jdbc returns a database URL for Java.
 func jdbc(t *testing.T, database string) string {
 	t.Helper()
 	u, err := url.Parse(database)
@@ -133,7 +133,7 @@ func jdbc(t *testing.T, database string) string {
 	return "jdbc:postgresql://" + u.Host + u.Path + "?user=" + u.User.Username()
 }
 
-// java runs a program of one file with what Debian has for Java.
+// java returns a command that runs a single-file program with Debian's Java libraries.
 func java(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	var libraries []string
@@ -147,7 +147,7 @@ func java(t *testing.T, args ...string) *exec.Cmd {
 		append([]string{"-XX:TieredStopAtLevel=1", "-cp", strings.Join(libraries, ":")}, args...)...)
 }
 
-// spring runs the method that the documentation shows.
+// spring returns a command that runs the method from the documentation.
 func spring(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	text, err := os.ReadFile("drivers/Spring.java")
@@ -158,7 +158,7 @@ func spring(t *testing.T, args ...string) *exec.Cmd {
 	return java(t, append([]string{saved(t, "Spring.java", program)}, args...)...)
 }
 
-// need returns the whole path of what a make target installs.
+// need returns the absolute path of a file that a make target installs.
 func need(t *testing.T, name string) string {
 	t.Helper()
 	path, err := filepath.Abs(name)
@@ -171,7 +171,7 @@ func need(t *testing.T, name string) string {
 	return path
 }
 
-// saved writes a file, and returns its path.
+// saved writes a file and returns its path.
 func saved(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

@@ -14,8 +14,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// HyperKitty, an archive of mailing lists in Django, runs as Debian has it: what arrives
-// are exactly the changes of its tables, those of visitors with the name of who made them.
+// HyperKitty, a mailing list archive in Django, runs as packaged by Debian. Exactly the
+// changes of its tables arrive, a visitor's changes with the visitor's id.
 func TestHyperKitty(t *testing.T) {
 	testtool.InAll(t)
 	needPython(t, "hyperkitty")
@@ -92,7 +92,7 @@ func TestHyperKitty(t *testing.T) {
 	}
 }
 
-// project makes the Django project: HyperKitty, settings, and the middleware of the
+// project creates the Django project: HyperKitty, settings, and the middleware from the
 // documentation.
 func (w *world) project() string {
 	w.Helper()
@@ -111,7 +111,8 @@ func (w *world) project() string {
 	return folder
 }
 
-// mails is a mailbox of 400 mails in 80 threads, from 17 senders, some with attachments.
+// mails returns a mailbox of 400 mails in 80 threads from 17 senders, some with
+// attachments.
 func mails() string {
 	var b strings.Builder
 	for i := range 400 {

@@ -18,8 +18,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// killed runs writers while the relay is killed again and again, and returns when both
-// are done.
+// killed runs writers while it kills the relay several times, and returns when both are
+// done.
 func (w *world) killed(writers int, write func(db *sql.DB, writer int) error) {
 	w.Helper()
 	db, err := sql.Open("pgx", w.app)
@@ -43,7 +43,7 @@ func (w *world) killed(writers int, write func(db *sql.DB, writer int) error) {
 	}
 	for range 5 {
 		n := w.unique()
-		w.wait(func() bool { return len(w.ids) > n }) // so that it is killed while it delivers
+		w.wait(func() bool { return len(w.ids) > n }) // kill it while it delivers
 		<-time.After(time.Duration(rand.IntN(200)) * time.Millisecond)
 		w.kill()
 	}
@@ -51,15 +51,16 @@ func (w *world) killed(writers int, write func(db *sql.DB, writer int) error) {
 	all.Wait()
 }
 
-// unique returns how many different events have arrived.
+// unique returns the number of distinct events that have arrived.
 func (w *world) unique() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.ids)
 }
 
-// wants waits for what was committed, and wants nothing else: the actions of each
-// resource in order. What was under way when the relay was killed may come again.
+// wants waits for the events of all committed changes and checks that nothing else
+// arrives, with the actions of each resource in order. Events that were in flight when
+// the relay was killed may arrive again.
 func (w *world) wants(want map[string]string) {
 	w.Helper()
 	n := 0
@@ -86,7 +87,7 @@ func (w *world) wants(want map[string]string) {
 	w.Logf("%d changes arrived in %d webhooks", n, len(w.arrived))
 }
 
-// Sixteen writers change five rows, with savepoints and aborts, while the relay is
+// Sixteen writers change five rows, with savepoints and rollbacks, while the relay is
 // killed.
 func TestWritersWhileKilled(t *testing.T) {
 	testtool.InAll(t)
@@ -137,7 +138,7 @@ func TestWritersWhileKilled(t *testing.T) {
 	w.wants(want)
 }
 
-// People use an Agent Stack server while the relay is killed.
+// An Agent Stack server is in use while the relay is killed.
 func TestAgentStackWhileKilled(t *testing.T) {
 	testtool.InAll(t)
 	for _, version := range []string{"2026-03", "2026-05"} {
@@ -173,7 +174,7 @@ func TestAgentStackWhileKilled(t *testing.T) {
 	}
 }
 
-// usage is what somebody does with an Agent Stack server.
+// usage is a user's transactions on an Agent Stack server and their events.
 type usage struct {
 	transactions []string
 	want         map[string]string

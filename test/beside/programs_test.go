@@ -9,10 +9,10 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// python is Debian's, which has its packages.
+// python is Debian's Python, which has Debian's packages.
 const python = "/usr/bin/python3"
 
-// needPython leaves the test out unless Debian's Python has a module.
+// needPython skips the test unless Debian's Python has a module.
 func needPython(t *testing.T, module string) {
 	t.Helper()
 	if exec.Command(python, "-c", "import "+module).Run() != nil {
@@ -20,7 +20,7 @@ func needPython(t *testing.T, module string) {
 	}
 }
 
-// snippet returns the code that the documentation shows for a framework.
+// snippet returns the documentation's code for a framework.
 func snippet(t *testing.T, framework, language string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/relay.md")

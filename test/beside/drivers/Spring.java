@@ -7,7 +7,7 @@ import org.springframework.transaction.annotation.AnnotationTransactionAttribute
 import org.springframework.transaction.annotation.Transactional;
 import org.springframework.transaction.interceptor.TransactionInterceptor;
 
-/** The method that the documentation shows, in Spring's transactions. */
+/** The documentation's method in Spring's transactions. */
 public class Spring {
     public interface Invoices {
         void pay(long invoice, String user);

@@ -1,5 +1,5 @@
-// Changes and events in one transaction, with node-postgres and the function that the
-// documentation shows.
+// Changes and events in one transaction, with node-postgres and the documentation's
+// function.
 const assert = require("node:assert");
 const { Pool } = require("pg");
 const { withUser } = require(process.env.SNIPPET);

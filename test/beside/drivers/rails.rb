@@ -1,5 +1,5 @@
-# Changes and events in one transaction, with Active Record and the callback that the
-# documentation shows.
+# Changes and events in one transaction, with Active Record and the documentation's
+# callback.
 require "active_record"
 
 url, first, rounds, pooled = ARGV

@@ -6,7 +6,7 @@ import psycopg
 url, first, rounds, pooled = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "true"
 db = psycopg.connect(url, autocommit=True)
 if pooled:
-    db.prepare_threshold = None  # PgBouncer in transaction mode has no prepared statements before 1.21
+    db.prepare_threshold = None  # PgBouncer before 1.21 has no prepared statements in transaction mode
 for paid in range(first, first + 10 * rounds, 10):
     gifted, gone = paid + 1, paid + 2
     with db.transaction():

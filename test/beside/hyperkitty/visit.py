@@ -1,4 +1,4 @@
-"""What a visitor does, who may also delete threads. Nothing is left of what failed."""
+"""A visit by a user who may also delete threads. A failed request leaves no changes."""
 from unittest import mock
 
 from django.conf import settings
@@ -30,7 +30,7 @@ vote(-1)
 vote(0)
 vote(1)
 with mock.patch("hyperkitty.models.Email.get_votes", side_effect=RuntimeError):
-    vote(-1, status=500)  # after it was saved
+    vote(-1, status=500)  # after the vote is saved
 assert first.starting_email.votes.get().value == 1
 post("hk_favorite", first, {"action": "add"})
 post("hk_tags", first, {"action": "add", "tag": "news"})
