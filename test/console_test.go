@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// People use the console in a browser: see the module in folder browser.
+// The tests of the console in a browser are a separate module in folder browser.
 func TestConsole(t *testing.T) {
 	testtool.InAll(t)
 	chromium := testtool.Path(t, "chromium")

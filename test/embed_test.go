@@ -1,4 +1,4 @@
-// Package test has what is tested from outside the module.
+// Package test has tests from outside the module.
 package test
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
-// A program with a module of its own embeds package outbox on both databases.
+// A program in another module embeds package outbox on both databases.
 func TestProgramThatEmbeds(t *testing.T) {
 	url := testdb.Postgres(t)
 	warehouse, books := outboxtest.NewReceiver(t), outboxtest.NewReceiver(t)
@@ -34,7 +34,7 @@ func TestProgramThatEmbeds(t *testing.T) {
 	defer cancel()
 	program := exec.CommandContext(ctx, binary, url, filepath.Join(t.TempDir(), "shop.db"), warehouse.URL, books.URL,
 		warehouse.Secret, books.Secret)
-	program.Cancel = func() error { return program.Process.Signal(syscall.SIGQUIT) } // shows what it waits for
+	program.Cancel = func() error { return program.Process.Signal(syscall.SIGQUIT) } // prints its goroutines
 	program.WaitDelay = time.Second
 	out, err := program.CombinedOutput()
 	if err != nil {
@@ -45,7 +45,7 @@ func TestProgramThatEmbeds(t *testing.T) {
 		"SQLite books healthy delivered 1",
 	} {
 		if !strings.Contains(string(out), want+"\n") {
-			t.Errorf("it said\n%swant %s", out, want)
+			t.Errorf("output:\n%swant %s", out, want)
 		}
 	}
 	for _, c := range []struct {
@@ -69,8 +69,7 @@ func TestProgramThatEmbeds(t *testing.T) {
 	}
 }
 
-// modules returns the modules, without those of the main one, whose packages a package is
-// built from.
+// modules returns the modules that a package depends on, without the main module.
 func modules(t *testing.T, folder, pkg string) []string {
 	t.Helper()
 	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", pkg)
@@ -84,8 +83,8 @@ func modules(t *testing.T, folder, pkg string) []string {
 	return slices.Compact(all)
 }
 
-// A program is built from few modules, however many are in the graph of this one:
-// docs/embed.md says which.
+// An embedding program depends on few modules, which docs/embed.md lists, although this
+// module's graph has many.
 func TestModulesOfAnEmbedder(t *testing.T) {
 	outbox := modules(t, "embed", "github.com/tidings-dev/tidings/outbox")
 	operator := slices.DeleteFunc(modules(t, "..", "github.com/tidings-dev/tidings/operator"),
@@ -109,7 +108,7 @@ func TestModulesOfAnEmbedder(t *testing.T) {
 		}},
 	} {
 		if !slices.Equal(c.got, c.want) {
-			t.Errorf("%s is built from\n%s\nwant\n%s", name, strings.Join(c.got, "\n"), strings.Join(c.want, "\n"))
+			t.Errorf("%s depends on\n%s\nwant\n%s", name, strings.Join(c.got, "\n"), strings.Join(c.want, "\n"))
 		}
 	}
 }

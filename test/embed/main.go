@@ -1,5 +1,5 @@
-// Command embed is a program outside the module of Tidings that embeds it, on pgx and
-// on SQLite: its own types, two endpoints, rollback, restart, retention and metrics.
+// Command embed embeds Tidings from another module, on pgx and on SQLite: its own
+// types, two endpoints, rollback, restart, retention and metrics.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 	both.Go(func() {
 		shop("SQLite", outbox.SQLite(db), func(do func(tx any) error) error {
 			tx := must(db.BeginTx(ctx, nil))
-			defer tx.Rollback() // after a commit it does nothing
+			defer tx.Rollback() // no-op after a commit
 			if err := do(tx); err != nil {
 				return err
 			}
@@ -61,13 +61,13 @@ func shop(name string, database outbox.Database, transaction func(do func(tx any
 
 	hooks := must(outbox.Open(ctx, database, options))
 	check(transaction(func(tx any) error { return hooks.Tell(ctx, tx, order) }))
-	check(hooks.Close()) // before anything was delivered
+	check(hooks.Close()) // before anything is delivered
 
 	hooks = must(outbox.Open(ctx, database, options))
 	go hooks.Run(ctx)
 	_ = transaction(func(tx any) error { return errors.Join(hooks.Tell(ctx, tx, order), errors.New("rolled back")) })
 	check(transaction(func(tx any) error { return hooks.Tell(ctx, tx, paid) }))
-	for must(hooks.Log().Oldest(ctx)) <= 2 { // two events were told, and expire
+	for must(hooks.Log().Oldest(ctx)) <= 2 { // until both events expire
 		<-time.After(10 * time.Millisecond)
 	}
 	for _, s := range must(hooks.Relay().Statuses(ctx)) {
