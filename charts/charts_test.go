@@ -1,5 +1,5 @@
-// Package charts_test renders the chart with the oldest Helm that it promises to
-// work with and with a current one.
+// Package charts_test renders the chart with the oldest supported Helm and with a
+// current one.
 package charts_test
 
 import (
@@ -29,8 +29,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files, the schema and the README")
 
-// openChart opens every file of the chart, which Helm reads in another process, so
-// that cached results do not outlive a change.
+// openChart opens every file of the chart, so that cached test results depend on them:
+// Helm reads them in another process.
 var openChart = sync.OnceValue(func() error {
 	return fs.WalkDir(os.DirFS("tidings"), ".", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
@@ -43,13 +43,13 @@ var openChart = sync.OnceValue(func() error {
 // helms are the programs that render the chart.
 var helms = []string{"helm3", "helm"}
 
-// run returns what a program printed on its two outputs.
+// run runs a program and returns its standard output and standard error.
 func run(t *testing.T, name string, args ...string) (out, problem string, err error) {
 	t.Helper()
 	if err := openChart(); err != nil {
 		t.Fatal(err)
 	}
-	home := t.TempDir() // no settings of whoever runs the tests
+	home := t.TempDir() // without the user's settings
 	cmd := exec.CommandContext(t.Context(), testtool.Path(t, name), args...)
 	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "none")}
 	var stdout, stderr bytes.Buffer
@@ -58,7 +58,7 @@ func run(t *testing.T, name string, args ...string) (out, problem string, err er
 	return stdout.String(), stderr.String(), err
 }
 
-// valuesFiles are the files in ci, by name.
+// valuesFiles returns the files in ci by name.
 func valuesFiles(t *testing.T) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob("tidings/ci/*-values.yaml")
@@ -73,7 +73,7 @@ func valuesFiles(t *testing.T) map[string]string {
 	return files
 }
 
-// render returns the objects of a release, the hooks included.
+// render returns the objects of a release, including hooks.
 func render(t *testing.T, helm string, args ...string) []object {
 	t.Helper()
 	out, problem, err := run(t, helm,
@@ -116,7 +116,7 @@ func find(t *testing.T, objects []object, kindWanted, suffix string) object {
 	return nil
 }
 
-// secretData decodes what a Secret holds.
+// secretData decodes the data of a Secret.
 func secretData(t *testing.T, secret object) map[string]string {
 	t.Helper()
 	data := make(map[string]string)
@@ -143,7 +143,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// What both Helms make of each values file, with Secrets decoded.
+// Both Helms render the same objects from each values file. Secrets are decoded.
 func TestRenderedObjects(t *testing.T) {
 	for name, file := range valuesFiles(t) {
 		for _, helm := range helms {
@@ -154,8 +154,8 @@ func TestRenderedObjects(t *testing.T) {
 				for _, o := range render(t, helm, "--values", file) {
 					if kind(o) == "Secret" {
 						data := secretData(t, o)
-						if _, made := data["admin-token"]; made {
-							data["admin-token"] = "made at random"
+						if _, generated := data["admin-token"]; generated {
+							data["admin-token"] = "generated"
 						}
 						o["data"] = data
 					}
@@ -169,7 +169,7 @@ func TestRenderedObjects(t *testing.T) {
 	}
 }
 
-func TestNotes(t *testing.T) { // Helm 3 makes them with a cluster only
+func TestNotes(t *testing.T) { // Helm 3 renders them only with a cluster
 	for name, file := range valuesFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			out, problem, err := run(t, "helm", "install", "release", "tidings", "--namespace", "tidings",
@@ -197,11 +197,11 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if diff := gocmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s; 'go test ./charts -update' writes it anew:\n%s", path, diff)
+		t.Errorf("%s; run 'go test ./charts -update':\n%s", path, diff)
 	}
 }
 
-// What the pods and the check before them read, is right.
+// The configuration that pods and jobs read is valid.
 func TestRenderedConfigurationIsValid(t *testing.T) {
 	t.Setenv("TIDINGS_ENCRYPTION", elsewhere["tidings-encryption"]["key"])
 	for name, file := range valuesFiles(t) {
@@ -237,7 +237,7 @@ func TestRenderedConfigurationIsValid(t *testing.T) {
 	}
 }
 
-// Secrets stand in Secrets only.
+// Secrets appear only in Secret objects.
 func TestSecretsAreInSecretsOnly(t *testing.T) {
 	for _, name := range []string{"endpoints", "external-database"} {
 		seen := false
@@ -251,17 +251,17 @@ func TestSecretsAreInSecretsOnly(t *testing.T) {
 					continue
 				}
 				if seen = kind(o) == "Secret"; !seen {
-					t.Errorf("%s: the %s %s has a secret in it", name, kind(o), objectName(o))
+					t.Errorf("%s: the %s %s contains a secret", name, kind(o), objectName(o))
 				}
 			}
 		}
 		if !seen {
-			t.Errorf("%s: no secret was seen at all", name)
+			t.Errorf("%s: no secrets were rendered", name)
 		}
 	}
 }
 
-// A change of what is reloaded leaves the pods alone; another replaces them.
+// A change of a setting that is reloaded does not replace the pods; other changes do.
 func TestWhatReplacesPods(t *testing.T) {
 	pods := func(args ...string) any {
 		return find(t, render(t, "helm", append([]string{"--values", valuesFiles(t)["endpoints"]}, args...)...),
@@ -288,8 +288,8 @@ func TestWhatReplacesPods(t *testing.T) {
 
 func TestWrongValuesAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
-		set  string   // as --set takes it
-		want []string // of Helm 3.14, of Helm 4; one for both
+		set  string   // for --set
+		want []string // with Helm 3.14 and Helm 4, or one for both
 	}{
 		"unknown value": {
 			"replica=2",
@@ -398,7 +398,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 	}
 }
 
-// What the schema can't see, the check before an upgrade says.
+// The check before an upgrade reports what the schema can't express.
 func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
 	objects := render(t, "helm", "--set",
 		"webhook.endpoints[0].url=ftp://example.com,webhook.endpoints[0].events={provider.create}")
@@ -415,7 +415,7 @@ func TestWrongConfigurationIsRefusedByTheCheck(t *testing.T) {
 	}
 }
 
-// README.md is made from the comments in values.yaml.
+// README.md is generated from the comments in values.yaml.
 func TestReadmeIsUpToDate(t *testing.T) {
 	out, problem, err := run(t, "helm-docs", "--chart-search-root", "tidings", "--dry-run", "--log-level", "warning",
 		"--sort-values-order", "file")
@@ -434,7 +434,7 @@ func TestReadmeIsUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := gocmp.Diff(string(text), out); diff != "" {
-		t.Errorf("%s; 'go test ./charts -update' writes it anew:\n%s", file, diff)
+		t.Errorf("%s; run 'go test ./charts -update':\n%s", file, diff)
 	}
 }
 

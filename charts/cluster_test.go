@@ -16,8 +16,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Every values file is installed, upgraded, rolled back and uninstalled with both
-// Helms: a real API server takes every object, and nothing is left behind.
+// Every values file can be installed, upgraded, rolled back and uninstalled with both
+// Helms. A real API server accepts every object, and nothing is left behind.
 func TestLifeOfARelease(t *testing.T) {
 	startDatabases(t)
 	c := startCluster(t)
@@ -51,13 +51,13 @@ func TestLifeOfARelease(t *testing.T) {
 				c.must(helm, append([]string{"uninstall", "release"}, on...)...)
 				c.deleteJob(namespace, "release-tidings-attach")
 				c.same(namespace, before)
-				t.Logf("%d objects came and went", strings.Count(installed, "\n")-strings.Count(before, "\n"))
+				t.Logf("%d objects were created and deleted", strings.Count(installed, "\n")-strings.Count(before, "\n"))
 			})
 		}
 	}
 }
 
-// startDatabases starts the databases of applications that values files refer to.
+// startDatabases starts the application databases that values files refer to.
 func startDatabases(t *testing.T) {
 	t.Helper()
 	server := testdb.OwnServer(t)
@@ -85,8 +85,8 @@ func startDatabases(t *testing.T) {
 		CREATE TABLE order_items (id int PRIMARY KEY, order_id int REFERENCES orders)`)
 }
 
-// deleteJob deletes a job of a hook, if there is one: Kubernetes keeps it for an hour,
-// for its log.
+// deleteJob deletes a hook's job, if it exists: Kubernetes keeps it for an hour because
+// of its log.
 func (c *cluster) deleteJob(namespace, name string) bool {
 	c.Helper()
 	path := "/apis/batch/v1/namespaces/" + namespace + "/jobs/" + name
@@ -94,13 +94,13 @@ func (c *cluster) deleteJob(namespace, name string) bool {
 		return false
 	}
 	if c.get(path)["spec"].(object)["ttlSecondsAfterFinished"] == nil {
-		c.Errorf("the job %s stays for ever", name)
+		c.Errorf("the job %s never expires", name)
 	}
 	c.do(http.MethodDelete, path+"?propagationPolicy=Background", "", "")
 	return true
 }
 
-// same waits until a namespace holds what it held before.
+// same waits until a namespace has the same objects as before.
 func (c *cluster) same(namespace, before string) {
 	c.Helper()
 	within(c.T, func() string {
@@ -111,8 +111,8 @@ func (c *cluster) same(namespace, before string) {
 	})
 }
 
-// The volume of SQLite stays as it is: several pods on it are refused before
-// anything is changed, and one pod on PostgreSQL goes on with it.
+// A release moves from SQLite to PostgreSQL with the same volume. Several pods on that
+// volume are rejected before anything changes; one pod can use it.
 func TestFromSQLiteToPostgreSQLRelease(t *testing.T) {
 	c := startCluster(t)
 	const namespace = "moves"
@@ -129,7 +129,7 @@ func TestFromSQLiteToPostgreSQLRelease(t *testing.T) {
 	c.must("helm", append([]string{"upgrade", "release", "tidings"}, postgres...)...)
 	deployment := c.get("/apis/apps/v1/namespaces/" + namespace + "/deployments/release-tidings")
 	if kind := deployment["spec"].(object)["strategy"].(object)["type"]; kind != "Recreate" {
-		t.Errorf("strategy %v, for a volume that one pod has", kind)
+		t.Errorf("strategy %v, want Recreate: only one pod can mount the volume", kind)
 	}
 }
 
@@ -138,9 +138,9 @@ func text(o object) string {
 	return strings.Join(strings.Fields(fmt.Sprint(o)), " ")
 }
 
-// A release from its first day on: "helm test" sends a webhook; a new endpoint
-// takes effect without a restart; a wrong one is refused and changes nothing; a
-// rollback takes the new one back.
+// An installed release works: "helm test" sends a webhook; a new endpoint takes effect
+// without a restart; an invalid one is rejected and changes nothing; a rollback removes
+// the new endpoint.
 func TestReleaseServes(t *testing.T) {
 	c := startCluster(t)
 	for _, helm := range helms {
@@ -168,7 +168,7 @@ func TestReleaseServes(t *testing.T) {
 			c.must(helm, "test", "release", "--namespace", namespace)
 			first.wait(t, "webhook.ping")
 
-			// Another endpoint.
+			// Add an endpoint.
 			more := append(on, "--set", "webhook.endpoints[1].name=second", "--set",
 				"webhook.endpoints[1].url="+second.URL)
 			c.must(helm, append([]string{"upgrade", "release", "tidings"}, more...)...)
@@ -177,15 +177,15 @@ func TestReleaseServes(t *testing.T) {
 			c.must(helm, "test", "release", "--namespace", namespace)
 			second.wait(t, "webhook.ping")
 
-			// A wrong one.
+			// Add an invalid one.
 			out, err := c.helm(helm,
 				append([]string{"upgrade", "release", "tidings", "--set", "webhook.endpoints[2].url=ftp://x"},
 					more...)...)
 			if err == nil || !strings.Contains(out, "release-tidings-check") {
-				t.Errorf("a wrong configuration was taken: %v\n%s", err, out)
+				t.Errorf("an invalid configuration was accepted: %v\n%s", err, out)
 			}
 			if !strings.Contains(n.log.String(), "webhook.endpoints[2].url: the URL must begin with") {
-				t.Error("the check did not say what was wrong")
+				t.Error("the check did not report the error")
 			}
 			pods.update(n.secrets())
 			c.must(helm, "test", "release", "--namespace", namespace)
@@ -194,10 +194,10 @@ func TestReleaseServes(t *testing.T) {
 			pods.update(n.secrets())
 			server.logs("configuration reloaded", 2)
 			if strings.Contains(server.log.String(), "was not reloaded") {
-				t.Error("a wrong configuration reached the server")
+				t.Error("an invalid configuration reached the server")
 			}
 			if got := n.token("release-tidings"); got != token {
-				t.Error("the admin's token did not stay")
+				t.Error("the admin's token changed")
 			}
 			deployment := c.get("/apis/apps/v1/namespaces/" + namespace + "/deployments/release-tidings")
 			if generation := deployment["metadata"].(object)["generation"]; generation != 1 {
@@ -205,9 +205,9 @@ func TestReleaseServes(t *testing.T) {
 			}
 			server.kill()
 			c.must(helm, "uninstall", "release", "--namespace", namespace)
-			// What refused the wrong configuration stays for an hour, for its log.
+			// The job of a failed check stays for an hour because of its log.
 			if !c.deleteJob(namespace, "release-tidings-check") {
-				t.Error("the refused check left no job behind")
+				t.Error("the failed check left no job behind")
 			}
 			c.same(namespace, before)
 		})

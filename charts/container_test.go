@@ -21,7 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// commit is what the image was built from.
+// commit returns the commit that the image was built from.
 func commit(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").Output()
@@ -63,14 +63,14 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// testImageFiles looks at what is in an image, and what is not.
+// testImageFiles checks which files are in an image and which are not.
 func testImageFiles(t *testing.T, root string, machine elf.Machine) {
 	for file, there := range map[string]bool{
 		"etc/ssl/certs/ca-certificates.crt": true, "usr/share/zoneinfo.zip": true, "tmp": true, "var/lib/tidings": true,
 		"bin": false, "lib": false, "usr/bin": false, "root": false,
 	} {
 		if _, err := os.Stat(filepath.Join(root, file)); (err == nil) != there {
-			t.Errorf("%s: %v, want it there: %v", file, err, there)
+			t.Errorf("%s: %v; want it to exist: %v", file, err, there)
 		}
 	}
 	program, err := elf.Open(filepath.Join(root, "tidings"))
@@ -79,7 +79,7 @@ func testImageFiles(t *testing.T, root string, machine elf.Machine) {
 	}
 	defer program.Close()
 	if program.Machine != machine || program.Section(".interp") != nil {
-		t.Errorf("the program is for %v, or not static", program.Machine)
+		t.Errorf("the binary is for %v, or not static", program.Machine)
 	}
 	var sbom struct {
 		Components []struct{ Name string }
@@ -95,8 +95,8 @@ func testImageFiles(t *testing.T, root string, machine elf.Machine) {
 	}
 }
 
-// The same commit makes the same program here, without a container.
-func TestImageHasTheProgramOfItsCommit(t *testing.T) {
+// A build of the same commit outside a container yields the same binary.
+func TestImageHasTheBinaryOfItsCommit(t *testing.T) {
 	here := filepath.Join(t.TempDir(), "tidings")
 	if out, err := exec.Command("make", "-C", "..", "binary", "OUT="+here).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -108,22 +108,22 @@ func TestImageHasTheProgramOfItsCommit(t *testing.T) {
 	root := podman(t, "image", "mount", image+":check")
 	defer podman(t, "image", "unmount", image+":check")
 	if inImage, err := os.ReadFile(filepath.Join(root, "tidings")); err != nil || !bytes.Equal(built, inImage) {
-		t.Errorf("the program in the image differs from one that was built here, %v", err)
+		t.Errorf("the binary in the image differs from a local build; %v", err)
 	}
 	if got := podman(t, "run", "--rm", image+":check", "version"); !strings.Contains(got, "commit "+commit(t)) {
 		t.Errorf("version: %s, want the commit %s", got, commit(t))
 	}
 }
 
-// template is the pod of a rendered Deployment.
+// template returns the pod spec of a rendered Deployment.
 func template(t *testing.T, objects []object) object {
 	t.Helper()
 	return find(t, objects, "Deployment", "")["spec"].(object)["template"].(object)["spec"].(object)
 }
 
-// The container as the chart starts it, with the configuration that the chart
-// renders: it serves, delivers, reads its configuration again once the mount is
-// swapped, and finishes what is under way when it is told to stop.
+// The container starts as the chart starts it, with the rendered configuration. It
+// serves, delivers, reloads its configuration when the mount is swapped, and finishes
+// requests in flight when it is terminated.
 func TestContainerAsTheChartStartsIt(t *testing.T) {
 	first, second := newReceiver(t), newReceiver(t)
 	address := testtool.FreeAddress(t)
@@ -143,7 +143,7 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 	inspected := podman(t, "inspect", s.name)
 	for _, secret := range []string{elsewhere["crm"]["authorization"], elsewhere["tidings-admin"]["token"]} {
 		if strings.Contains(inspected, secret) {
-			t.Errorf("the container's arguments or environment hold a secret")
+			t.Errorf("the container's arguments or environment contain a secret")
 		}
 	}
 	create := func() string {
@@ -169,29 +169,29 @@ func TestContainerAsTheChartStartsIt(t *testing.T) {
 
 	letGo := first.hold()
 	last := create()
-	first.wait(t, last) // it is under way
+	first.wait(t, last) // it is in flight
 	s.terminate()
 	within(t, func() string {
 		response, err := http.Get("http://" + address + "/readyz")
 		if err != nil {
-			return "" // it does not listen any more
+			return "" // it no longer listens
 		}
 		response.Body.Close()
 		if response.StatusCode == http.StatusOK {
-			return "it still says that it is ready"
+			return "it is still ready"
 		}
 		return ""
 	})
 	letGo()
 	s.stopped()
 	if first.times(last) != 1 {
-		t.Errorf("the webhook under way was sent %d times", first.times(last))
+		t.Errorf("the webhook in flight was sent %d times", first.times(last))
 	}
 }
 
-// A rolling update on PostgreSQL has no gap: the new pod serves before the old one
-// stops, which answers until those who send it requests have heard of that; and
-// each change is told once, by whichever pod.
+// A rolling update on PostgreSQL has no downtime: the new pod serves before the old one
+// stops, and the old one serves until clients have switched. Each change is delivered
+// once.
 func TestContainersRollingUpdate(t *testing.T) {
 	database := testdb.OwnServer(t)
 	url, err := database.Create("rolling")
@@ -213,7 +213,7 @@ func TestContainersRollingUpdate(t *testing.T) {
 		return newPod(t, template(t, objects), objects).serve(name, address)
 	}
 	old := serve("tidings-rolling-old")
-	var service atomic.Value // what a Service leads to
+	var service atomic.Value // the address behind the Service
 	service.Store(old.address)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -232,7 +232,7 @@ func TestContainersRollingUpdate(t *testing.T) {
 	}()
 	next := serve("tidings-rolling-new")
 	old.terminate()
-	<-time.After(time.Second) // until every node has heard of it
+	<-time.After(time.Second) // until every node has been notified
 	service.Store(next.address)
 	old.stopped()
 	stop()

@@ -30,8 +30,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// cluster is a real Kubernetes API server with its etcd, on loopback. It has no
-// controllers and no nodes: a [node] stands in for those.
+// cluster is a real Kubernetes API server with etcd, on loopback. It has no controllers
+// and no nodes: a [node] takes their place.
 type cluster struct {
 	*testing.T
 	url, kubeconfig string
@@ -73,7 +73,7 @@ func startCluster(t *testing.T) *cluster {
 		"--service-account-issuer", "https://"+address, "--service-account-key-file", keyFile,
 		"--service-account-signing-key-file", keyFile))
 	c := &cluster{T: t, url: "https://" + address, client: &http.Client{Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // its certificate is of this minute
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // self-signed
 	}}}
 	c.kubeconfig = write("kubeconfig", fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: c,
 clusters: [{name: c, cluster: {server: %q, insecure-skip-tls-verify: true}}],
@@ -87,7 +87,7 @@ users: [{name: u, user: {token: %s}}], contexts: [{name: c, context: {cluster: c
 	for _, file := range []string{"servicemonitors", "prometheusrules", "httproutes"} {
 		paths, err := filepath.Glob(filepath.Join("..", "bin", "crds", "*_"+file+".yaml"))
 		if err != nil || len(paths) != 1 {
-			t.Fatalf("definition of %s: %q, %v; 'make chart-e2e' brings it", file, paths, err)
+			t.Fatalf("definition of %s: %q, %v; 'make chart-e2e' installs it", file, paths, err)
 		}
 		text, err := os.ReadFile(paths[0])
 		if err != nil {
@@ -98,7 +98,7 @@ users: [{name: u, user: {token: %s}}], contexts: [{name: c, context: {cluster: c
 	within(t, func() string {
 		for _, path := range []string{"monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"} {
 			if status, text := c.do(http.MethodGet, "/apis/"+path, "", ""); status != http.StatusOK {
-				return path + " is not there: " + text
+				return path + " is missing: " + text
 			}
 		}
 		return ""
@@ -122,12 +122,12 @@ func start(t *testing.T, name string, cmd *exec.Cmd) {
 		_ = cmd.Wait()
 		if t.Failed() {
 			text := log.String()
-			t.Logf("%s, the end of its log:\n%s", name, text[max(0, len(text)-4000):])
+			t.Logf("end of the log of %s:\n%s", name, text[max(0, len(text)-4000):])
 		}
 	})
 }
 
-// do makes a request of the API.
+// do sends an API request.
 func (c *cluster) do(method, path, contentType, body string) (status int, text string) {
 	c.Helper()
 	request, err := http.NewRequestWithContext(context.Background(), method, c.url+path, strings.NewReader(body))
@@ -150,7 +150,7 @@ func (c *cluster) do(method, path, contentType, body string) (status int, text s
 	return response.StatusCode, string(out)
 }
 
-// create makes an object of YAML.
+// create creates an object from YAML.
 func (c *cluster) create(path, text string) {
 	c.Helper()
 	if status, answer := c.do(http.MethodPost, path, "application/yaml", text); status != http.StatusCreated {
@@ -158,7 +158,7 @@ func (c *cluster) create(path, text string) {
 	}
 }
 
-// get is an object, or the items of a list.
+// get returns an object or a list.
 func (c *cluster) get(path string) object {
 	c.Helper()
 	status, text := c.do(http.MethodGet, path, "", "")
@@ -166,7 +166,7 @@ func (c *cluster) get(path string) object {
 		c.Fatalf("get %s: %d %s", path, status, text)
 	}
 	var o object
-	if err := yaml.Unmarshal([]byte(text), &o); err != nil { // for whole numbers
+	if err := yaml.Unmarshal([]byte(text), &o); err != nil { // unlike JSON, keeps integers
 		c.Fatal(err)
 	}
 	return o
@@ -183,8 +183,8 @@ func (c *cluster) items(path, kind string) []object {
 	return all
 }
 
-// namespace makes a namespace whose pods must be of the restricted standard, with
-// the Secrets from elsewhere, and returns what is in it.
+// namespace creates a namespace that enforces the restricted pod security standard, with
+// the Secrets in elsewhere, and returns its objects.
 func (c *cluster) namespace(name string) (before string) {
 	c.Helper()
 	c.create("/api/v1/namespaces",
@@ -209,7 +209,7 @@ func (c *cluster) namespace(name string) (before string) {
 	return c.everything(name)
 }
 
-// everything lists all objects in a namespace, of whatever kind the server has.
+// everything lists all objects in a namespace, of every kind.
 func (c *cluster) everything(namespace string) string {
 	c.Helper()
 	groups := []string{"/api/v1"}
@@ -233,7 +233,7 @@ func (c *cluster) everything(namespace string) string {
 	return strings.Join(all, "\n")
 }
 
-// helm runs a Helm on the cluster, and returns what it printed.
+// helm runs a version of Helm on the cluster and returns its output.
 func (c *cluster) helm(helm string, args ...string) (string, error) {
 	c.Helper()
 	cmd := exec.Command(testtool.Path(c.T, helm), args...)
@@ -242,7 +242,7 @@ func (c *cluster) helm(helm string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// must runs a Helm that must succeed.
+// must runs a version of Helm and fails the test if it fails.
 func (c *cluster) must(helm string, args ...string) string {
 	c.Helper()
 	out, err := c.helm(helm, args...)
@@ -252,12 +252,12 @@ func (c *cluster) must(helm string, args ...string) string {
 	return out
 }
 
-// node stands in for the controllers and the kubelet of a namespace: it runs the
-// containers of Jobs and Pods, for real, and says what came of them.
+// node takes the place of the controllers and the kubelet of a namespace: it runs the
+// containers of Jobs and Pods and sets their status.
 type node struct {
 	*cluster
 	namespace string
-	hosts     []string // as podman's --add-host takes them
+	hosts     []string // for podman's --add-host
 	log       syncBuffer
 	done      map[string]bool
 	cancel    context.CancelFunc
@@ -286,7 +286,7 @@ func (n *node) stop() {
 	n.Logf("containers:\n%s", n.log.String())
 }
 
-// secrets are the Secrets of the namespace.
+// secrets returns the Secrets of the namespace.
 func (n *node) secrets() []object {
 	return n.items("/api/v1/namespaces/"+n.namespace+"/secrets", "Secret")
 }
@@ -318,8 +318,8 @@ func (n *node) look() {
 	}
 }
 
-// release lets claims go that are deleted, as the controller does that protects
-// those in use.
+// release removes the finalizers of deleted claims, as the controller that protects
+// claims in use does.
 func (n *node) release() {
 	claims := "/api/v1/namespaces/" + n.namespace + "/persistentvolumeclaims"
 	for _, claim := range n.items(claims, "PersistentVolumeClaim") {
@@ -329,7 +329,7 @@ func (n *node) release() {
 		path := claims + "/" + objectName(claim)
 		if code, answer := n.do(http.MethodPatch, path, "application/merge-patch+json",
 			`{"metadata": {"finalizers": null}}`); code != http.StatusOK && code != http.StatusNotFound {
-			n.Errorf("let go of %s: %d %s", path, code, answer)
+			n.Errorf("release %s: %d %s", path, code, answer)
 		}
 	}
 }
@@ -351,7 +351,7 @@ func (n *node) run(spec object) error {
 	return nil
 }
 
-// accepts has the server say whether it would take the pods of a template.
+// accepts checks with a dry run that the server accepts the pods of a template.
 func (n *node) accepts(template object) {
 	text, err := json.Marshal(object{
 		"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": "probe"},
@@ -363,7 +363,7 @@ func (n *node) accepts(template object) {
 	}
 	if status, answer := n.do(http.MethodPost, "/api/v1/namespaces/"+n.namespace+"/pods?dryRun=All", "application/json",
 		string(text)); status != http.StatusCreated {
-		n.Errorf("a pod is refused: %s", answer)
+		n.Errorf("a pod was rejected: %s", answer)
 	}
 }
 
@@ -399,7 +399,7 @@ func jobStatus(failure error) object {
 	}
 }
 
-// token is what the release's admin says.
+// token returns the token of the release's admin.
 func (n *node) token(secret string) string {
 	data := n.get("/api/v1/namespaces/" + n.namespace + "/secrets/" + secret)["data"].(object)
 	text, err := base64.StdEncoding.DecodeString(data["admin-token"].(string))

@@ -1,7 +1,7 @@
 package charts_test
 
-// The alert rules and the dashboard are checked with promtool, and their queries
-// with a Prometheus that watches a running server.
+// promtool checks the alert rules and the dashboard. Their queries run on a Prometheus
+// that scrapes a running server.
 
 import (
 	"bytes"
@@ -51,8 +51,8 @@ func TestAlertRules(t *testing.T) {
 	promtool(t, nil, "test", "rules", "testdata/alerts_test.yaml")
 }
 
-// Each alert keeps the job and the namespace, is tried by a unit test, and leads to its
-// section of the documentation.
+// Each alert keeps the labels job and namespace, has a unit test, and links to its
+// section in the documentation.
 func TestRunbooks(t *testing.T) {
 	text, err := os.ReadFile(alerts)
 	if err != nil {
@@ -87,13 +87,13 @@ func TestRunbooks(t *testing.T) {
 		}
 		_, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "docs/operations.md#")
 		if anchor != strings.ToLower(r.Alert) || !strings.Contains(string(docs), "\n### "+r.Alert+"\n") {
-			t.Errorf("%s: its runbook is %q, and docs/operations.md must have that section", r.Alert,
+			t.Errorf("%s: the runbook is %q; docs/operations.md must have that section", r.Alert,
 				r.Annotations["runbook_url"])
 		}
 	}
 }
 
-// queries are the expressions of the alert rules and of the dashboard.
+// queries returns the expressions of the alert rules and the dashboard.
 func queries(t *testing.T) []string {
 	t.Helper()
 	var rules struct {
@@ -131,23 +131,23 @@ func queries(t *testing.T) []string {
 		}
 	}
 	if len(all) < 20 {
-		t.Fatalf("%d queries; some were not read", len(all))
+		t.Fatalf("%d queries, want at least 20", len(all))
 	}
 	return all
 }
 
-// startServer runs a server with a receiver that is well and one that is not.
+// startServer runs a server with one healthy receiver and one that is down.
 func startServer(t *testing.T) (address string) {
 	t.Helper()
-	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+	healthy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
 		_ *http.Request,
 	) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
-	t.Cleanup(well.Close)
+	t.Cleanup(healthy.Close)
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
 	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %s\nauth: {disabled: true}\nwebhook: {endpoints: [{name: "+
-		"well, url: %q}, {name: down, url: 'http://127.0.0.1:1'}]}\n", t.TempDir(), well.URL)
+		"healthy, url: %q}, {name: down, url: 'http://127.0.0.1:1'}]}\n", t.TempDir(), healthy.URL)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 	response.Body.Close()
 	deadline := time.Now().Add(patience)
 	metrics := ""
-	for !strings.Contains(metrics, `tidings_webhook_delay_seconds_count{endpoint="well"}`) ||
+	for !strings.Contains(metrics, `tidings_webhook_delay_seconds_count{endpoint="healthy"}`) ||
 		!strings.Contains(metrics, `state="down"`) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nothing was delivered:\n%s", metrics)
@@ -210,13 +210,13 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 		t.Errorf("promtool check metrics:\n%s", out)
 	}
 	unseen := []string{
-		"tidings_webhook_merged_total", "tidings_webhook_missed_total", // until there is one
-		"tidings_table_attached", // a relay's
+		"tidings_webhook_merged_total", "tidings_webhook_missed_total", // absent until one occurs
+		"tidings_table_attached", // only in a relay
 	}
 	for _, q := range queries(t) {
 		for _, name := range metricName.FindAllString(q, -1) {
 			if !strings.Contains(metrics, "\n"+name) && !strings.Contains(strings.Join(unseen, " "), name) {
-				t.Errorf("%s asks for %s, which the server does not have", q, name)
+				t.Errorf("%s uses %s, which the server does not export", q, name)
 			}
 		}
 	}
@@ -225,7 +225,7 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 			for label := range strings.SplitSeq(by[1], ", ") {
 				ofPrometheus := slices.Contains([]string{"job", "namespace", "instance", "pod"}, label)
 				if !ofPrometheus && label != "table" && !strings.Contains(metrics, label+`="`) {
-					t.Errorf("%s asks for the label %s, which no metric has", q, label)
+					t.Errorf("%s uses the label %s, which no metric has", q, label)
 				}
 			}
 		}
@@ -233,7 +233,7 @@ func TestQueriesAgainstARunningServer(t *testing.T) {
 	prometheus := startPrometheus(t, address)
 	for !strings.Contains(get(t, prometheus+"/api/v1/query?query=max(tidings_endpoint_state)"), `"1"`) {
 		if time.Now().After(deadline) {
-			t.Fatal("prometheus has not seen the server")
+			t.Fatal("prometheus did not scrape the server")
 		}
 		<-time.After(50 * time.Millisecond)
 	}

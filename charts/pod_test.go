@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// image is what "make container-check" builds, for this machine and for arm64.
+// image is built by "make container-check", for this machine and for arm64.
 const image = "localhost/tidings-dev/tidings"
 
 func podman(t *testing.T, args ...string) string {
@@ -42,8 +42,8 @@ func podmanCommand(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// pod starts the containers of a rendered Deployment as a kubelet would: user,
-// capabilities, file system, volumes and limits are those of the chart.
+// pod starts the containers of a rendered Deployment as a kubelet would, with the
+// chart's user, capabilities, file system, volumes and limits.
 type pod struct {
 	*testing.T
 	spec    object
@@ -54,7 +54,7 @@ type pod struct {
 func newPod(t *testing.T, spec object, objects []object) *pod {
 	t.Helper()
 	p := &pod{T: t, spec: spec, volumes: t.TempDir()}
-	if err := os.Chmod(p.volumes, 0o755); err != nil { //nolint:gosec // the container's user goes through it
+	if err := os.Chmod(p.volumes, 0o755); err != nil { //nolint:gosec // the container's user traverses it
 		t.Fatal(err)
 	}
 	for _, v := range p.spec["volumes"].([]any) {
@@ -76,8 +76,8 @@ func (p *pod) own(path string) {
 	}
 }
 
-// update swaps what the volumes hold at once, as a kubelet does: "..data" leads to
-// a new folder.
+// update replaces the contents of the volumes atomically, as a kubelet does: "..data"
+// links to a new folder.
 func (p *pod) update(objects []object) {
 	p.Helper()
 	p.secrets = secretsOf(p.T, objects)
@@ -97,7 +97,7 @@ func (p *pod) update(objects []object) {
 				p.Fatal(err)
 			}
 			p.own(path)
-			_ = os.Symlink(filepath.Join("..data", file), filepath.Join(volume, file)) // may be there
+			_ = os.Symlink(filepath.Join("..data", file), filepath.Join(volume, file)) // may exist
 		}
 		if err := os.Symlink(filepath.Base(folder), filepath.Join(volume, "..next")); err != nil {
 			p.Fatal(err)
@@ -108,19 +108,19 @@ func (p *pod) update(objects []object) {
 	}
 }
 
-// list is what a key holds that may not be there.
+// list returns value as a list, or nil if it is missing.
 func list(value any) []any {
 	all, _ := value.([]any)
 	return all
 }
 
-// args turn a container into those of podman.
+// args returns podman's arguments for a container.
 func (p *pod) args(container object, more ...string) []string {
 	p.Helper()
 	of, on := p.spec["securityContext"].(object), container["securityContext"].(object)
 	if of["runAsNonRoot"] != true || of["seccompProfile"].(object)["type"] != "RuntimeDefault" ||
 		on["allowPrivilegeEscalation"] != false {
-		p.Fatalf("not what podman is told below: %v, %v", of, on)
+		p.Fatalf("the security context differs from podman's arguments: %v, %v", of, on)
 	}
 	args := []string{
 		"run", "--rm", "--network", "host", "--security-opt", "no-new-privileges", "--user",
@@ -163,7 +163,7 @@ func (p *pod) containers(key string) []object {
 	return all
 }
 
-// receiver keeps the requests that it gets; it answers when it is let go.
+// receiver records requests. Between hold and letGo it does not respond.
 type receiver struct {
 	*httptest.Server
 	mu   sync.Mutex
@@ -196,7 +196,7 @@ func (r *receiver) hold() (letGo func()) {
 	return func() { close(slow) }
 }
 
-// wait waits for a request that holds all texts.
+// wait waits for a request that contains all texts.
 func (r *receiver) wait(t *testing.T, texts ...string) {
 	t.Helper()
 	var got []string
@@ -209,27 +209,27 @@ func (r *receiver) wait(t *testing.T, texts ...string) {
 				return ""
 			}
 		}
-		return fmt.Sprintf("no webhook with %q arrived, but %q", texts, got)
+		return fmt.Sprintf("no webhook with %q arrived, only %q", texts, got)
 	})
 }
 
-// within asks until nothing is wrong any more.
-func within(t *testing.T, wrong func() string) {
+// within waits until problem returns "".
+func within(t *testing.T, problem func() string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		problem := wrong()
-		if problem == "" {
+		text := problem()
+		if text == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal(problem)
+			t.Fatal(text)
 		}
 		<-time.After(50 * time.Millisecond)
 	}
 }
 
-// ready waits until a server says that it is.
+// ready waits until a server is ready.
 func ready(t *testing.T, address string) {
 	t.Helper()
 	within(t, func() string {
@@ -245,7 +245,7 @@ func ready(t *testing.T, address string) {
 	})
 }
 
-// syncBuffer keeps what a program prints.
+// syncBuffer collects a program's output.
 type syncBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -274,17 +274,16 @@ func (r *receiver) times(text string) (n int) {
 	return n
 }
 
-// server is the container that a Deployment's pod runs.
+// server is the running container of a Deployment's pod.
 type server struct {
 	*testing.T
 	name, address string
 	log           syncBuffer
 	kill          func()
-	ended         chan error // how it ended
+	ended         chan error
 }
 
-// serve runs the init containers of a pod, and then its container until the test
-// ends.
+// serve runs a pod's init containers, and then its container until the test ends.
 func (p *pod) serve(name, address string) *server {
 	p.Helper()
 	for _, c := range p.containers("initContainers") {
@@ -292,7 +291,7 @@ func (p *pod) serve(name, address string) *server {
 			p.Errorf("%s: %s", c["name"], out)
 		}
 	}
-	_ = podmanCommand("rm", "--force", name).Run() // of a run before
+	_ = podmanCommand("rm", "--force", name).Run() // from an earlier run
 	s := &server{T: p.T, name: name, address: address, ended: make(chan error, 1)}
 	cmd := podmanCommand(p.args(p.containers("containers")[0], "--name", name)...)
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
@@ -301,7 +300,7 @@ func (p *pod) serve(name, address string) *server {
 	}
 	go func() { s.ended <- cmd.Wait() }()
 	s.kill = sync.OnceFunc(func() {
-		_ = podmanCommand("kill", name).Run() // if it still runs
+		_ = podmanCommand("kill", name).Run() // it may have ended
 		if p.Failed() {
 			p.Logf("log:\n%s", s.log.String())
 		}
@@ -311,29 +310,29 @@ func (p *pod) serve(name, address string) *server {
 	return s
 }
 
-// terminate tells the container to stop, as a kubelet does.
+// terminate sends SIGTERM to the container, as a kubelet does.
 func (s *server) terminate() {
 	s.Helper()
 	podman(s.T, "kill", "--signal", "TERM", s.name)
 }
 
-// stopped waits until it ended, in order.
+// stopped waits until the container has shut down cleanly.
 func (s *server) stopped() {
 	s.Helper()
 	select {
 	case err := <-s.ended:
 		if err != nil {
-			s.Errorf("it ended with %v", err)
+			s.Errorf("the container ended with %v", err)
 		}
 	case <-time.After(patience):
-		s.Fatal("it does not end")
+		s.Fatal("the container did not end")
 	}
 	if !strings.Contains(s.log.String(), "msg=stopped") {
-		s.Error("it did not say that it stopped in order")
+		s.Error("the log does not say that it stopped")
 	}
 }
 
-// create makes a context and returns its id.
+// create creates a context and returns its id.
 func create(ctx context.Context, address string) (id string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/api/v1/contexts",
 		strings.NewReader("{}"))
@@ -354,7 +353,7 @@ func create(ctx context.Context, address string) (id string, err error) {
 	return made.ID, nil
 }
 
-// logs waits until a text stands so often in the log.
+// logs waits until a text is in the log the given number of times.
 func (s *server) logs(text string, times int) {
 	s.Helper()
 	within(s.T, func() string {

@@ -19,8 +19,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// Beside an Agent Stack server, the job's log has the SQL and the tables, and the pod
-// delivers what the server writes.
+// Beside an Agent Stack server, the job logs the SQL and the tables, and the pod delivers
+// the server's changes.
 func TestRelayBesideAgentStack(t *testing.T) {
 	testtool.InAll(t)
 	url, err := testdb.OwnServer(t).Create("agentstack")
@@ -103,8 +103,8 @@ func TestRelayBesideAgentStack(t *testing.T) {
 
 func podOf(o object) object { return o["spec"].(object)["template"].(object)["spec"].(object) }
 
-// container returns the arguments of a pod's first container of a kind; configuration
-// files are in a folder.
+// container returns the arguments of a pod's first container of a kind, with the
+// configuration files in a temporary folder.
 func container(t *testing.T, objects []object, pod object, kind string) []string {
 	t.Helper()
 	var args []string
@@ -120,7 +120,7 @@ func container(t *testing.T, objects []object, pod object, kind string) []string
 	return args
 }
 
-// tidings runs a command and returns what it printed.
+// tidings runs a command and returns its output.
 func tidings(ctx context.Context, args []string) (string, error) {
 	var out strings.Builder
 	cmd := cli.Command()
@@ -131,7 +131,7 @@ func tidings(ctx context.Context, args []string) (string, error) {
 	return out.String(), err
 }
 
-// The values in the documentation are valid, and so is the configuration that they make.
+// The values in the documentation are valid and render a valid configuration.
 func TestDocumentedRelayValues(t *testing.T) {
 	for page, heading := range map[string]string{
 		"agent-stack": "## With Helm", "kubernetes": "## Beside an application",

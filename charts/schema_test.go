@@ -19,8 +19,8 @@ import (
 
 type object = map[string]any
 
-// The schema's definitions of the settings are made from the types that the
-// server reads them with, so that the chart knows exactly the same keys.
+// The schema's definitions of the settings are generated from the server's types, so
+// that the chart accepts exactly the same keys.
 func TestSchemaKnowsAllSettings(t *testing.T) {
 	const file = "tidings/values.schema.json"
 	text, err := os.ReadFile(file)
@@ -35,7 +35,7 @@ func TestSchemaKnowsAllSettings(t *testing.T) {
 	generated(t, file, schema)
 }
 
-// The schema of configuration files, for editors, with the descriptions of the manual.
+// The schema of configuration files, for editors, has the manual's descriptions.
 func TestSchemaOfTheConfiguration(t *testing.T) {
 	text := object{"type": "string"}
 	schema := schemaOf(reflect.TypeFor[config.Config](), "")
@@ -66,13 +66,13 @@ func settingIn(schema object, key string) object {
 			return nil
 		}
 	}
-	if schema["$ref"] != nil { // whose other members don't count
+	if schema["$ref"] != nil { // other members would be ignored
 		return nil
 	}
 	return schema
 }
 
-// descriptions returns what the manual says of settings.
+// descriptions returns the manual's descriptions of settings.
 func descriptions(t *testing.T) map[string]string {
 	t.Helper()
 	manual, err := os.ReadFile("../docs/configuration.md")
@@ -92,7 +92,7 @@ func descriptions(t *testing.T) map[string]string {
 	return found
 }
 
-// generated fails the test unless a file is what is generated, or writes it.
+// generated compares a file with the generated schema, or writes it with -update.
 func generated(t *testing.T, file string, schema object) {
 	t.Helper()
 	before, err := os.ReadFile(file)
@@ -110,7 +110,7 @@ func generated(t *testing.T, file string, schema object) {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s is not what the settings are; 'go test ./charts -update' writes it", file)
+		t.Fatalf("%s does not match the settings; run 'go test ./charts -update'", file)
 	}
 	if err := os.WriteFile(file, after.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func definitions() object {
 	}}}
 	endpoint := webhook["properties"].(object)["endpoints"].(object)["items"].(object)
 	endpoint["required"] = []string{"url"}
-	// The templates say where these belong.
+	// The templates report where these belong.
 	properties["webhook"], properties["database_url"] = object{}, object{}
 	return object{
 		"config": settings, "webhook": webhook,
@@ -154,7 +154,7 @@ var (
 	nodeUnmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
 )
 
-// schemaOf is the schema of a setting, given its type and its name.
+// schemaOf returns the schema of a setting, given its type and name.
 func schemaOf(t reflect.Type, name string) object {
 	switch {
 	case t == reflect.TypeFor[config.SecretSource]():
@@ -189,7 +189,7 @@ func schemaOf(t reflect.Type, name string) object {
 			return closed(properties)
 		}
 	}
-	return object{} // what the server reads by itself
+	return object{} // types with their own decoding
 }
 
 func propertiesOf(t reflect.Type) object {
@@ -197,7 +197,7 @@ func propertiesOf(t reflect.Type) object {
 	for f := range t.Fields() {
 		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		switch {
-		case option == "inline" && f.Type.Kind() == reflect.Struct: // a mapping takes any key
+		case option == "inline" && f.Type.Kind() == reflect.Struct: // not a map, which accepts any key
 			maps.Copy(properties, propertiesOf(f.Type))
 		case name != "" && name != "-":
 			properties[name] = schemaOf(f.Type, name)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// elsewhere are the Secrets and ConfigMaps that the values files refer to.
+// elsewhere are the existing Secrets and ConfigMaps that the values files refer to.
 var elsewhere = map[string]map[string]string{
 	"billing-endpoints": {"billing.yaml": `[{name: billing, url: "https://billing.example.com/hooks"}]`},
 	"reporting-endpoints": {
@@ -34,7 +34,7 @@ var elsewhere = map[string]map[string]string{
 	"mcp": {"key": "x", "secret": "x"},
 }
 
-// secretsOf are the Secrets among some objects, and those from elsewhere.
+// secretsOf returns the Secrets among objects, and those in elsewhere.
 func secretsOf(t *testing.T, objects []object) map[string]map[string]string {
 	t.Helper()
 	secrets := maps.Clone(elsewhere)
@@ -46,8 +46,8 @@ func secretsOf(t *testing.T, objects []object) map[string]map[string]string {
 	return secrets
 }
 
-// volumeFiles are the files in the volumes of a pod, by volume and by name, as a
-// kubelet makes them of Secrets.
+// volumeFiles returns the files in a pod's volumes, by volume and name, as a kubelet
+// creates them from Secrets.
 func volumeFiles(t *testing.T, objects []object, podSpec object) map[string]map[string]string {
 	t.Helper()
 	secrets := secretsOf(t, objects)
@@ -72,7 +72,7 @@ func volumeFiles(t *testing.T, objects []object, podSpec object) map[string]map[
 	return volumes
 }
 
-// project puts the items of a Secret that a source names, or all, into files.
+// project copies the items of a Secret that a source lists, or all, into files.
 func project(files map[string]string, source object, data map[string]string) {
 	items, ok := source["items"].([]any)
 	if !ok {
@@ -84,8 +84,8 @@ func project(files map[string]string, source object, data map[string]string) {
 	}
 }
 
-// readable writes the volumes into a folder and returns the configuration files
-// that a container reads. Paths in them lead into the folder.
+// readable writes the volumes into a folder and returns the paths of the container's
+// configuration files there. Paths in those files point into the folder.
 func readable(t *testing.T, volumes map[string]map[string]string, podSpec object, args []any) (files []string) {
 	t.Helper()
 	root := t.TempDir()

@@ -71,7 +71,7 @@ as 1e+08.
 {{- (include "tidings.settings" . | fromJson).data_dir -}}
 {{- end -}}
 
-{{/* The arguments that name the configuration files. */}}
+{{/* The arguments with the configuration files. */}}
 {{- define "tidings.configArgs" -}}
 - --config=/etc/tidings/tidings.yaml
 {{- if .Values.webhook.existingSecret }}

@@ -1,4 +1,4 @@
-{{/* Whether the database is PostgreSQL: "true" or nothing, as in all of these. */}}
+{{/* Whether the database is PostgreSQL: "true" or empty, as in all templates here. */}}
 
 {{- define "tidings.postgres" -}}
 {{- if or .Values.database.url .Values.database.existingSecret -}}true{{- end -}}
@@ -20,7 +20,7 @@
 {{- if or $config.preset (dig "tables" dict ($config.sources | default dict)) -}}true{{- end -}}
 {{- end -}}
 
-{{/* Whether a job installs the triggers on them. */}}
+{{/* Whether a job installs the triggers on these tables. */}}
 {{- define "tidings.attach" -}}
 {{- if and (include "tidings.relay" .) (include "tidings.tables" .) .Values.relay.attach -}}true{{- end -}}
 {{- end -}}
@@ -92,7 +92,7 @@ which a relay does not have, in an S3 store.
 {{- end -}}
 {{- if or $config.preset $config.sources -}}
 {{- if not (include "tidings.relay" .) -}}
-{{- fail "relay.enabled: config.preset and config.sources require it to be true; without it, the chart runs a server with resources of its own" -}}
+{{- fail "relay.enabled: config.preset and config.sources require it to be true; without it, the chart runs a server with its own resources" -}}
 {{- end -}}
 {{- if and (include "tidings.tables" .) (not (include "tidings.postgres" .)) -}}
 {{- fail "database: config.preset and config.sources.tables require the application's PostgreSQL database in database.url or database.existingSecret" -}}
