@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds localhost/tidings-build, a substitute for golang:1.26-bookworm that needs no
-# registry: Debian and this machine's Go. This machine's module and build caches are mounted
+# registry: Debian with this machine's Go. The machine's module and build caches are mounted
 # under /go.
 set -euo pipefail
 image=localhost/tidings-build

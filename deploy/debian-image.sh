@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds localhost/tidings-debian from Debian packages, without a registry: a machine with
-# systemd, and the base of the build image.
+# Builds localhost/tidings-debian from Debian packages, without a registry: a system with
+# systemd, which is also the base of the build image.
 set -euo pipefail
 image=localhost/tidings-debian packages=ca-certificates,dbus,make,procps,systemd-sysv
 label='{{index .OCIv1.Config.Labels "packages"}}'

@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
-// blocks are the commands that a page of docs shows.
+// blocks returns the commands on a page in docs.
 func blocks(t *testing.T, page string) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "docs", page))
@@ -59,12 +59,12 @@ func output(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// within asks until there is no error any more.
-func within(t *testing.T, ask func() error) {
+// within waits until check returns no error.
+func within(t *testing.T, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		err := ask()
+		err := check()
 		if err == nil {
 			return
 		}
@@ -90,10 +90,10 @@ func ready(t *testing.T, address string) {
 	})
 }
 
-// docs/linux.md, done on a machine that systemd runs.
+// docs/linux.md works on a system with systemd.
 func TestSystemd(t *testing.T) {
 	const machine = "tidings-systemd-test"
-	_ = command("podman", "rm", "--force", machine).Run() // of a run before
+	_ = command("podman", "rm", "--force", machine).Run() // from an earlier run
 	output(t, "podman", "run", "--detach", "--name", machine, "--systemd=always", "--privileged", "--network", "host",
 		"--workdir", "/srv", "localhost/tidings-debian", "/sbin/init")
 	defer func() {
@@ -131,7 +131,7 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("systemd-analyze: %s", out)
 	}
 	if user := sh("ps -o user= -C tidings"); user != "tidings" {
-		t.Errorf("it runs as %q", user)
+		t.Errorf("the server runs as %q", user)
 	}
 
 	arrived := make(chan string, 16)
@@ -159,31 +159,31 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("arrived at %s", path)
 	}
 
-	// It comes back after it was killed, and stops in order when it is told to.
+	// The server restarts after a kill and shuts down cleanly.
 	sh("systemctl kill --signal KILL tidings")
 	within(t, func() error {
 		out, err := command("podman", "exec", machine, "systemctl", "show", "--property",
 			"NRestarts,ActiveState", "tidings").Output()
 		if err != nil || !bytes.Contains(out, []byte("NRestarts=1")) ||
 			!bytes.Contains(out, []byte("ActiveState=active")) {
-			return fmt.Errorf("after it was killed: %s %w", out, err)
+			return fmt.Errorf("after the kill: %s %w", out, err)
 		}
 		return nil
 	})
 	ready(t, address)
 	sh("systemctl stop tidings")
 	if log := sh("journalctl --no-pager --unit tidings"); !strings.Contains(log, "msg=stopped") {
-		t.Errorf("it did not stop in order:\n%s", log)
+		t.Errorf("the server did not shut down cleanly:\n%s", log)
 	}
 }
 
-// docs/compose.md, with Podman Compose and the image that was built.
+// docs/compose.md works with Podman Compose and a locally built image.
 func TestCompose(t *testing.T) {
 	folder := t.TempDir()
 	if err := os.CopyFS(filepath.Join(folder, "deploy"), os.DirFS(".")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // the container's user goes through it
+	if err := os.Chmod(folder, 0o755); err != nil { //nolint:gosec // the container's user traverses it
 		t.Fatal(err)
 	}
 	const published = "127.0.0.1:8333:"
@@ -220,7 +220,7 @@ func TestCompose(t *testing.T) {
 	ready(t, address)
 	run(page[1])
 
-	// A receiver in the same container, and an endpoint that leads to it.
+	// Add a receiver in the same container and an endpoint for it.
 	receiver := command("podman", "exec", "--interactive", "deploy_tidings_1", "/tidings", "bench", "receiver")
 	out, err := receiver.StdoutPipe()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package deploy_test tries what is in this folder as the pages in docs say.
+// Package deploy_test follows the pages in docs with the files in this folder.
 package deploy_test
 
 import (
@@ -8,7 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// version is the chart's.
+// version returns the chart's version.
 func version(t *testing.T) string {
 	t.Helper()
 	var chart struct{ Version string }
@@ -27,7 +27,7 @@ func read(t *testing.T, file string, into any) {
 	}
 }
 
-// The chart, the server and the Compose file have one version.
+// The chart, the server and the Compose files have the same version.
 func TestVersionsAgree(t *testing.T) {
 	var chart struct {
 		AppVersion string `yaml:"appVersion"`
