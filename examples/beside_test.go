@@ -38,7 +38,7 @@ func documents(t *testing.T, file string) (all []object) {
 	}
 }
 
-// endpointURL is that of the only endpoint in a configuration.
+// endpointURL returns the URL of the only endpoint in a configuration.
 func endpointURL(t *testing.T, config object) *url.URL {
 	t.Helper()
 	endpoints := config["webhook"].(object)["endpoints"].([]any)
@@ -49,8 +49,8 @@ func endpointURL(t *testing.T, config object) *url.URL {
 	return u
 }
 
-// The relay's configuration takes events from the application, delivers them, and lets the
-// receiver read the feed.
+// With the relay's configuration, the application can publish, the webhook arrives, and
+// the receiver can read the feed.
 func TestBeside(t *testing.T) {
 	for _, name := range []string{"ADMIN_TOKEN", "SHOP_TOKEN", "RECEIVER_TOKEN"} {
 		t.Setenv(name, "tdg_of_"+name)
@@ -73,18 +73,18 @@ func TestBeside(t *testing.T) {
 	}
 	const paid = `{"event": "order.paid", "resource_id": "4711"}`
 	if status := request("RECEIVER_TOKEN", http.MethodPost, paid); status != http.StatusForbidden {
-		t.Errorf("the receiver publishes: %d", status)
+		t.Errorf("publish as the receiver: status %d", status)
 	}
 	if status := request("SHOP_TOKEN", http.MethodPost, paid); status != http.StatusAccepted {
-		t.Errorf("the application publishes: %d", status)
+		t.Errorf("publish as the application: status %d", status)
 	}
 	expect(t, webhooks, "order.paid /order/4711")
 	if status := request("RECEIVER_TOKEN", http.MethodGet, ""); status != http.StatusOK {
-		t.Errorf("the receiver reads the feed: %d", status)
+		t.Errorf("read the feed as the receiver: status %d", status)
 	}
 }
 
-// The two services of the Compose file find each other, and the files that they mount exist.
+// The services in the Compose file refer to each other, and the files they mount exist.
 func TestBesideWithCompose(t *testing.T) {
 	services := documents(t, "beside/compose.yaml")[0]["services"].(object)
 	u := endpointURL(t, documents(t, "beside/tidings.yaml")[0])
@@ -94,7 +94,7 @@ func TestBesideWithCompose(t *testing.T) {
 	}
 	env := receiver["environment"].(object)
 	if got := env["LISTEN"]; got != "0.0.0.0:"+u.Port() {
-		t.Errorf("the receiver listens on %s, the endpoint is %s", got, u)
+		t.Errorf("the receiver listens on %s, but the endpoint is %s", got, u)
 	}
 	relay, err := url.Parse(env["TIDINGS_URL"].(string))
 	if err != nil || services[relay.Hostname()] == nil || relay.Port() != "8333" {
@@ -110,7 +110,7 @@ func TestBesideWithCompose(t *testing.T) {
 	}
 }
 
-// The objects of the receiver fit the values of the relay's chart.
+// The receiver's objects match the values of the relay's chart.
 func TestBesideWithHelm(t *testing.T) {
 	values := documents(t, "beside/values.yaml")[0]
 	u := endpointURL(t, values)
@@ -119,19 +119,19 @@ func TestBesideWithHelm(t *testing.T) {
 	for _, token := range tokens {
 		keys[token.(object)["token"].(object)["secretRef"].(object)["key"].(string)] = true
 	}
-	keys["secret"] = true // of the endpoint
+	keys["secret"] = true // the endpoint's
 	readme, err := os.ReadFile("beside/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		if !strings.Contains(string(readme), "--from-literal="+key+"=") {
-			t.Errorf("the page makes no key %s", key)
+			t.Errorf("the page creates no key %s", key)
 		}
 	}
 	for _, o := range documents(t, "beside/receiver.yaml") {
 		if name := o["metadata"].(object)["name"]; name != u.Hostname() {
-			t.Errorf("%s %s: the endpoint is %s", o["kind"], name, u)
+			t.Errorf("%s %s does not match the endpoint %s", o["kind"], name, u)
 		}
 		if o["kind"] != "Deployment" {
 			continue

@@ -1,4 +1,4 @@
-// Package examples_test runs the examples of events from tables, SQL and HTTP, each with
+// Package examples_test runs the examples for events from tables, SQL and HTTP, each with
 // a relay and a receiver.
 package examples_test
 
@@ -28,8 +28,8 @@ const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 var receiverURL = regexp.MustCompile(`http://(127\.0\.0\.1|receiver):8080/webhook`)
 
-// relay runs a relay with the configuration of an example, until the test ends. It
-// returns the URL of its API and the webhooks that arrive.
+// relay runs a relay with an example's configuration until the test ends. It returns the
+// URL of its API and the webhooks that arrive.
 func relay(t *testing.T, example string) (url string, webhooks <-chan tidings.Event) {
 	t.Helper()
 	t.Setenv("WEBHOOK_SECRET", secret)
@@ -86,7 +86,7 @@ func run(t *testing.T, example, program string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), testtool.Path(t, program), args...)
 	cmd.Dir = example
-	cmd.Env = append(os.Environ(), "PGOPTIONS=-c search_path=public") // as PostgreSQL's default
+	cmd.Env = append(os.Environ(), "PGOPTIONS=-c search_path=public") // PostgreSQL's default
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, out)
@@ -99,7 +99,7 @@ func psql(t *testing.T, example, file string) {
 	run(t, example, "psql", os.Getenv("DATABASE_URL"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", file)
 }
 
-// next returns the name, URL and user of the webhook that arrives next.
+// next returns the name, URL and user of the next webhook.
 func next(t *testing.T, webhooks <-chan tidings.Event) string {
 	t.Helper()
 	select {
@@ -135,8 +135,8 @@ func TestEmit(t *testing.T) {
 	t.Setenv("DATABASE_URL", testdb.Postgres(t))
 	_, webhooks := relay(t, "emit")
 	psql(t, "emit", "pay.sql")
-	// Those of one invoice arrive in order: one for the change that was rolled back
-	// would come before this one.
+	// Events of one invoice arrive in order: if the rolled back change had one, it would
+	// arrive before this one.
 	run(t, "emit", "psql", os.Getenv("DATABASE_URL"), "-X", "-c", "SELECT tidings.emit('invoice', 'voided', '8')")
 	got := []string{next(t, webhooks), next(t, webhooks)}
 	slices.Sort(got)

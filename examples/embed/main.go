@@ -1,4 +1,4 @@
-// Command embed writes an order to SQLite and tells a receiver of it, in one transaction.
+// Command embed writes an order and its event to SQLite, and verifies the webhook.
 package main
 
 import (

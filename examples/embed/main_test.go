@@ -2,8 +2,8 @@ package main
 
 import "testing"
 
-// It ends once the webhook arrived.
+// The example ends once the webhook has arrived.
 func TestExampleShowsAWebhook(t *testing.T) {
-	t.Chdir(t.TempDir()) // it makes shop.db
+	t.Chdir(t.TempDir()) // for shop.db
 	main()
 }

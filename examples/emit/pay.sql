@@ -1,5 +1,5 @@
--- The application's statements and the event in one transaction. From any driver it is
--- the same SELECT.
+-- The application's statements and the event in one transaction. The SELECT is the same
+-- with any driver.
 CREATE TABLE invoices (id int PRIMARY KEY, paid_at timestamptz);
 INSERT INTO invoices VALUES (7), (8);
 

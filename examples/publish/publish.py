@@ -1,4 +1,4 @@
-"""Publishes two events over HTTP, from a program on any database."""
+"""Publishes two events over HTTP; works with any database."""
 
 import json
 import os
@@ -8,7 +8,7 @@ URL = os.environ.get("TIDINGS_URL", "http://127.0.0.1:8333") + "/api/v1/events"
 
 
 def publish(key, *events):
-    """Publishes all events or none, and returns their ids once they are durable.
+    """Publishes all events or none and returns their ids once they are durable.
 
     After an error, call it again with the same key: nothing is published twice.
     """
@@ -28,6 +28,6 @@ def publish(key, *events):
 created = {"event": "order.created", "resource_id": "4711", "user_id": "ann"}
 paid = {"event": "order.paid", "resource_id": "4711", "resource_url": "/orders/4711"}
 first = publish("order-4711", created, paid)
-again = publish("order-4711", created, paid)  # as after a timeout
+again = publish("order-4711", created, paid)  # a retry, as after a timeout
 assert first == again
 print("\n".join(first))
