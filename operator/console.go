@@ -15,6 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/console"
 	"github.com/tidings-dev/tidings/internal/limit"
 	"github.com/tidings-dev/tidings/internal/rest"
+	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 // ConsoleUser is a person who uses the console.
@@ -124,6 +125,9 @@ func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
 				err = errForbidden
 			}
 		}
+		if err == nil {
+			err = checkText(r)
+		}
 		var leave func()
 		if err == nil {
 			leave, err = u.api.Limits.Requests.Enter(r.Context(), user.ID, 1)
@@ -136,6 +140,23 @@ func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
 			u.fail(a, err)
 		}
 	}
+}
+
+// checkText returns an error if a request has text that no database holds.
+func checkText(r *http.Request) error {
+	if err := valid.Text(r.URL.Path); err != nil {
+		return invalid("path", "%v", err)
+	}
+	for _, values := range []url.Values{r.URL.Query(), r.PostForm} {
+		for name, texts := range values {
+			for _, text := range append(texts, name) {
+				if err := valid.Text(text); err != nil {
+					return invalid("parameter", "%v", err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (u *ui) newPage(a *asked) *console.Page {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
@@ -276,7 +277,7 @@ func (a *asked) pause() (NewPause, error) {
 		until := time.Now().Add(d)
 		p.Until = &until
 	}
-	if len(p.Comment) > maxComment {
+	if utf8.RuneCountInString(p.Comment) > maxComment {
 		return p, invalid("comment", "must not be longer than %d characters", maxComment)
 	}
 	return p, nil

@@ -200,11 +200,28 @@ func choiceOf(values url.Values) (selections []ParkedSelection, some bool) {
 	return []ParkedSelection{s}, false
 }
 
+// checkChoice refuses a filter that choiceOf would ignore: more would be selected than
+// was meant.
+func checkChoice(values url.Values, others ...string) error {
+	for name := range values {
+		if !slices.Contains(parkedFilters, name) && !slices.Contains(others, name) && name != "event" {
+			return invalid("parameter", "there is no filter %q", clip(name))
+		}
+	}
+	if dead := values.Get("dead"); dead != "" && dead != "true" {
+		return invalid("dead", "expected true, or nothing")
+	}
+	return nil
+}
+
 // askParked is the question before parked events are retried or discarded.
 func (u *ui) askParked(a *asked) error {
 	verb, query := a.PathValue("verb"), a.URL.Query()
 	if verb != "retry" && verb != "discard" {
 		return notFound("there is no action %q", verb)
+	}
+	if err := checkChoice(query); err != nil {
+		return err
 	}
 	selections, some := choiceOf(query)
 	count := int64(len(selections))
@@ -224,6 +241,9 @@ func (u *ui) askParked(a *asked) error {
 		out, err := u.RetryParked(a.Context(), RetryParked{s})
 		if err != nil {
 			return err
+		}
+		if out.Count == 0 {
+			return u.done(a, back, console.Note{Kind: "warn", Strong: "Nothing that is parked matches by now."})
 		}
 		count, c.Against = out.Count, out.WaitsBecause
 		c.Hidden = append(hiddenFilter(query), hidden{"count", strconv.FormatInt(count, 10)})
@@ -277,11 +297,16 @@ func (u *ui) actOnParked(a *asked) error {
 		return err
 	}
 	defer leave()
+	if err := checkChoice(a.PostForm, "count", "comment"); err != nil {
+		return err
+	}
 	selections, some := choiceOf(a.PostForm)
 	if !some {
-		selections[0].Count, _ = strconv.ParseInt(a.PostForm.Get("count"), 10, 64)
 		if selections[0].Endpoint == "" {
 			return invalid("endpoint", "nothing is chosen")
+		}
+		if selections[0].Count, err = strconv.ParseInt(a.PostForm.Get("count"), 10, 64); err != nil || selections[0].Count < 1 {
+			return invalid("count", "expected how many events the form showed, at least 1")
 		}
 	}
 	n, waits := int64(0), ""

@@ -204,8 +204,8 @@ func TestConsoleRoles(t *testing.T) {
 	}
 	for act, form := range map[string]url.Values{
 		"endpoints/books/test": nil, "endpoints/books/pause": {"comment": {"why"}}, "endpoints/books/resume": nil,
-		"endpoints/down/enable": nil, "parked/retry": {"endpoint": {"books"}, "dead": {"true"}},
-		"parked/discard": {"endpoint": {"books"}, "dead": {"true"}, "comment": {"old"}},
+		"endpoints/down/enable": nil, "parked/retry": {"endpoint": {"books"}, "count": {"9"}},
+		"parked/discard": {"endpoint": {"books"}, "count": {"9"}, "comment": {"old"}},
 		"replays":        {"endpoint": {"warehouse"}, "event": {"order-1"}},
 	} {
 		for who, want := range map[string]int{

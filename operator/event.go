@@ -234,12 +234,15 @@ func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 	parked := eventlog.ParkedFilter{Limit: 1}
 	missing := notFound("the log holds no event %s: there was none, it has expired, or the database lost it", id)
 	if sequence, err := strconv.ParseInt(id, 10, 64); err == nil {
+		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
+		if sequence < 1 { // for a filter, 0 would mean any
+			return tidings.Event{}, missing
+		}
 		events, err := s.log().Read(ctx, sequence-1, 1)
 		if err != nil || len(events) > 0 && events[0].Sequence == sequence {
 			return first(events), err
 		}
 		parked.Sequence = sequence
-		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
 	} else {
 		e, found, err := s.log().Find(ctx, id)
 		if err != nil || found {

@@ -62,6 +62,8 @@ func (s *Service) parkedFilter(ctx context.Context, f ParkedFilter) (eventlog.Pa
 	if f.Event != "" {
 		if out.Sequence, err = strconv.ParseInt(f.Event, 10, 64); err != nil {
 			out.ID = f.Event
+		} else if out.Sequence < 1 { // 0 would mean any
+			return out, invalid("event", "there is no position %s; the first is 1", f.Event)
 		}
 	}
 	return out, s.checkEndpoint(ctx, f.Endpoint)

@@ -3,6 +3,7 @@ package operator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -360,7 +361,8 @@ func (s *Service) configured(name string) (relay.Endpoint, error) {
 	return relay.Endpoint{}, s.noEndpoint(name)
 }
 
-// Pause stops deliveries to an endpoint; its events wait in the log.
+// Pause stops deliveries to an endpoint; its events wait in the log. Pausing it again
+// replaces the comment and the end of the pause if one of them is given.
 func (s *Service) Pause(ctx context.Context, name string, p NewPause) (*Endpoint, error) {
 	if err := p.check(time.Now()); err != nil {
 		return nil, err
@@ -369,8 +371,19 @@ func (s *Service) Pause(ctx context.Context, name string, p NewPause) (*Endpoint
 	if p.Until != nil {
 		next.Until = *p.Until
 	}
-	return s.setControl(ctx, name, "pause", next, nil)
+	e, err := s.setControl(ctx, name, "pause", next, func(c eventlog.Control) error {
+		if c.Disabled == relay.PausedReason && p.Comment == "" && p.Until == nil {
+			return errPausedAlready // with a reason and an end, perhaps
+		}
+		return nil
+	})
+	if errors.Is(err, errPausedAlready) {
+		return s.Endpoint(ctx, name)
+	}
+	return e, err
 }
+
+var errPausedAlready = errors.New("paused already")
 
 // Resume ends a pause.
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
@@ -383,9 +396,14 @@ func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
 	})
 }
 
-// Enable enables an endpoint that was paused or answered 410.
+// Enable enables an endpoint that answered 410. A pause ends with [Service.Resume].
 func (s *Service) Enable(ctx context.Context, name string) (*Endpoint, error) {
-	return s.setControl(ctx, name, "enable", eventlog.Control{}, nil)
+	return s.setControl(ctx, name, "enable", eventlog.Control{}, func(c eventlog.Control) error {
+		if c.Disabled == relay.PausedReason {
+			return conflict("endpoint %s is paused by %s; resume it", name, cmp.Or(c.By, "an operator"))
+		}
+		return nil
+	})
 }
 
 const (

@@ -32,7 +32,10 @@ type TrustedHeader struct {
 // consolePath is where the console is.
 const consolePath = "/console"
 
-// signIns limits tries to sign in, by address.
+// awayPause is what browsers are told to wait while the database is away.
+const awayPause = 5 * time.Second
+
+// signIns limits failed tries to sign in, by address.
 func signIns() *limit.Rate {
 	return limit.NewRate(limit.RateOptions{PerSecond: 0.2, Burst: 20, Who: "signing in from one address"})
 }
@@ -55,15 +58,16 @@ func (a *api) consoleRoutes() {
 	mux.HandleFunc("POST "+signIn, func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, signInLimit)
 		to := backTo(r.PostFormValue("to"))
-		if _, err := tries.Take(network(r.RemoteAddr)); err != nil {
+		status, problem := a.signIn(w, r, strings.TrimSpace(r.PostFormValue("token")))
+		if status == http.StatusUnauthorized { // others behind the same proxy are not kept out
+			_, err := tries.Take(network(r.RemoteAddr))
 			if limited, ok := errors.AsType[*limit.RateError](err); ok {
 				w.Header().Set("Retry-After", rest.Seconds(limited.RetryAfter))
+				status, problem = http.StatusTooManyRequests, "Too many tries from your address; wait a minute."
 			}
-			a.signInPage(w, http.StatusTooManyRequests, to, "Too many tries from your address; wait a minute.")
-			return
 		}
-		if problem := a.signIn(w, r, strings.TrimSpace(r.PostFormValue("token"))); problem != "" {
-			a.signInPage(w, http.StatusUnauthorized, to, problem)
+		if problem != "" {
+			a.signInPage(w, status, to, problem)
 			return
 		}
 		console.Protect(w.Header())
@@ -113,20 +117,25 @@ func (a *api) signInPage(w http.ResponseWriter, status int, to, wrong string) {
 	}
 }
 
-// signIn begins a session with a token. It returns what is wrong with it.
-func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (problem string) {
+// signIn begins a session with a token. If it can't, it returns the status and the reason.
+func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (status int, problem string) {
 	authorization := "Bearer " + token
 	id, err := a.Authenticator.Identify(authorization)
 	if err != nil || token == "" {
-		return "That token is not known here. It may have been removed, or not have been copied completely."
+		return http.StatusUnauthorized,
+			"That token is not known here. It may have been removed, or not have been copied completely."
+	}
+	away := func(err error) (int, string) {
+		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
+		w.Header().Set("Retry-After", rest.Seconds(awayPause))
+		return http.StatusServiceUnavailable, "Nobody can sign in at the moment; the server's log says why."
 	}
 	who, err := a.Authenticator.Caller(r.Context(), id)
 	if err != nil {
-		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
-		return "Nobody can sign in at the moment; the server's log says why."
+		return away(err)
 	}
 	if err := (&session{a, authorization, id.Email, who}).MayLook(); err != nil {
-		return "The role of this token, " + string(who.Role) + ", has no console."
+		return http.StatusForbidden, "The role of this token, " + string(who.Role) + ", has no console."
 	}
 	cookie := rand.Text() + rand.Text()
 	proof, err := a.Authenticator.Prove(authorization, cookie)
@@ -139,12 +148,11 @@ func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (prob
 		})
 	}
 	if err != nil {
-		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
-		return "Nobody can sign in at the moment; the server's log says why."
+		return away(err)
 	}
 	setSession(w, r, cookie)
 	a.Logger.InfoContext(r.Context(), "console: signed in", "user_id", who.UserID, "address", r.RemoteAddr)
-	return ""
+	return 0, ""
 }
 
 // admitVisitor returns who looks at the console: whoever the proxy names, else whoever
