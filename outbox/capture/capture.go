@@ -52,7 +52,8 @@ type Table struct {
 	// Ignore, columns added later count.
 	Watch, Ignore []string
 	// User is the column with the row's user, or "setting:NAME" for a session
-	// setting. The setting tidings.user_id, if set, takes precedence.
+	// setting, whose name has a dot. The setting tidings.user_id, if set, takes
+	// precedence.
 	User string
 	// Where lists conditions that a row must meet to be a resource, each of the
 	// form "COLUMN = VALUE", "COLUMN != VALUE", "COLUMN is null" or "COLUMN is not
@@ -110,6 +111,10 @@ func (t Table) check() error {
 	}
 	if len(t.Watch) > 0 && len(t.Ignore) > 0 {
 		return errors.New("set either watch or ignore, not both")
+	}
+	if name, ok := strings.CutPrefix(t.User, "setting:"); ok && !strings.Contains(name, ".") {
+		// Others may be secret: to read them is an error, in a statement of the application.
+		return fmt.Errorf("user %q: expected the name of a setting with a dot, such as setting:app.user_id", t.User)
 	}
 	if t.Truncate != "" && t.Truncate != TruncateDeleted && t.Truncate != TruncateRefuse {
 		return fmt.Errorf("truncate %q: expected deleted or refuse", t.Truncate)

@@ -26,7 +26,7 @@ func TestVersion(t *testing.T) {
 		}
 		sum.Write(text)
 	}
-	const version, want = 2, "8d66b036d4414d40"
+	const version, want = 3, "b224740c67a37c0a"
 	if got := fmt.Sprintf("%x", sum.Sum(nil))[:16]; got != want || capture.Version != version {
 		t.Errorf("the files in sql have the sum %s: raise the version in sql.go and here", got)
 	}
@@ -146,6 +146,7 @@ func TestTableErrors(t *testing.T) {
 		"expected the name of a column":            {Name: "a", Type: "x", URL: "/{id"},
 		"expected a URL":                           {Name: "a", Type: "x", URL: "/a b"},
 		`where "a like b": expected "COLUMN = VAL`: {Name: "a", Type: "x", Where: []string{"a like b"}},
+		`user "setting:role": expected`:            {Name: "a", Type: "x", User: "setting:role"},
 		"part b.c.d":                               {Name: "a", Type: "x", Parts: []capture.Part{{Name: "b.c.d"}}},
 	} {
 		if err := table.Check(); err == nil || !strings.Contains(err.Error(), want) {
@@ -177,7 +178,8 @@ func TestAttachErrors(t *testing.T) {
 			Name: "orders", Type: "x",
 			Parts: []capture.Part{{Name: "nokey", Key: []string{"a", "b"}}},
 		},
-		"no such table ": {Name: "camel", Type: "x"},
+		"no such table ":                        {Name: "camel", Type: "x"},
+		"it is in the schema of Tidings itself": {Name: "tidings.tidings_outbox", Type: "x"},
 	} {
 		err := capture.Attach(t.Context(), a.db, []capture.Table{table}, a.o)
 		if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), "public.orders", "orders")+" ", want) {

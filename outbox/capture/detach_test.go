@@ -12,7 +12,7 @@ import (
 
 // ours are the triggers and functions of Tidings.
 const ours = `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM (
-	SELECT tgname::text FROM pg_trigger WHERE tgname LIKE 'tidings%' AND tgname NOT LIKE 'tidings_parked%'
+	SELECT tgname::text FROM pg_trigger WHERE tgname ~ '^_tidings' OR tgname = 'tidings_notify'
 	UNION ALL SELECT proname::text FROM pg_proc WHERE proname ~ '^(capture_|emit$|attach$|detach$)') o (name)`
 
 func (a *app) detach(names ...string) string {

@@ -32,7 +32,7 @@ func TestDeletesInAGap(t *testing.T) {
 	a.exec("INSERT INTO public.t SELECT n, n FROM generate_series(1, 3) n")
 	a.repair(table)
 	a.told()
-	a.exec("DROP TRIGGER tidings_1 ON public.t", "DELETE FROM public.t WHERE id = 1",
+	a.exec("DROP TRIGGER _tidings_1 ON public.t", "DELETE FROM public.t WHERE id = 1",
 		"UPDATE public.t SET v = 7 WHERE id = 2")
 	a.repair(table)
 	if told := a.told(); !strings.Contains(told, "updated 2") || strings.Contains(told, "deleted") {

@@ -145,20 +145,20 @@ var migrations = []struct {
 	},
 	{
 		what: "a column is renamed and the trigger dropped", table: capture.Table{Watch: []string{"n"}},
-		migration: []string{"ALTER TABLE public.t RENAME n TO m", "DROP TRIGGER tidings_1 ON public.t"},
+		migration: []string{"ALTER TABLE public.t RENAME n TO m", "DROP TRIGGER _tidings_1 ON public.t"},
 		write:     "UPDATE public.t SET m = m + 1", told: "", afterwards: "updated 1@ann",
 		check: "the column n is now named m; change watch in the configuration", gap: "trigger 1",
 	},
 	{
 		what:      "the trigger is dropped",
-		migration: []string{"DROP TRIGGER tidings_1 ON public.t", "INSERT INTO public.t (id, v) VALUES (2, 'a')"},
+		migration: []string{"DROP TRIGGER _tidings_1 ON public.t", "INSERT INTO public.t (id, v) VALUES (2, 'a')"},
 		write:     "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "", afterwards: "updated 1@ann",
 		mended: true, gap: "trigger 2",
 	},
 	{
 		what: "the trigger is disabled", migration: []string{"ALTER TABLE public.t DISABLE TRIGGER ALL"},
 		write: "UPDATE public.t SET v = v || 'x'", told: "",
-		check: "disabled: the trigger tidings_1 on public.t is disabled",
+		check: "disabled: the trigger _tidings_1 on public.t is disabled",
 	},
 	{
 		what: "the function is replaced", migration: []string{"CREATE OR REPLACE FUNCTION " +
@@ -315,7 +315,7 @@ func TestRoleWithoutRights(t *testing.T) {
 	if err := capture.Attach(t.Context(), a.as("blind"), []capture.Table{refusing}, options); err != nil {
 		t.Error(err)
 	}
-	a.exec("DROP TRIGGER tidings_1_blind ON public.orders")
+	a.exec("DROP TRIGGER _tidings_1_blind ON public.orders")
 	found, err := capture.Repair(t.Context(), a.as("blind"), []capture.Table{refusing}, options)
 	if err != nil || len(found) != 1 || !found[0].Mended {
 		t.Errorf("Repair: %v, %v", found, err)

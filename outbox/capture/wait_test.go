@@ -63,7 +63,7 @@ func TestWhoLocks(t *testing.T) {
 	if !strings.Contains(found, "public.missing: not_attached") || strings.Contains(found, "other") {
 		t.Errorf("Check: %s", found)
 	}
-	for table, name := range map[string]string{"public.orders": "^tidings_[0-9]+$", "public.leaf": "_truncate$"} {
+	for table, name := range map[string]string{"public.orders": "^_tidings_[0-9]+$", "public.leaf": "_truncate$"} {
 		a.exec("DROP TRIGGER " + a.query("SELECT tgname FROM pg_trigger WHERE tgrelid = $1::regclass AND tgname ~ $2",
 			table, name) + " ON " + table)
 	}

@@ -1,8 +1,22 @@
+-- The table with a name, or NULL. to_regclass() would raise an error if its schema may not
+-- be used.
+CREATE OR REPLACE FUNCTION {schema}.capture_table(relation text) RETURNS regclass
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $tidings$
+	SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE ARRAY[nspname, relname]::text[] = parse_ident(relation)
+$tidings$;
+
 -- The name of a table as tidings_sources has it; it may be gone.
 CREATE OR REPLACE FUNCTION {schema}.capture_name(relation text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $tidings$
+	SELECT string_agg(quote_ident(p), '.' ORDER BY nth) FROM unnest(parse_ident(relation)) WITH ORDINALITY u (p, nth)
+$tidings$;
+
+-- What a role needs to read a table; empty if it may.
+CREATE OR REPLACE FUNCTION {schema}.capture_grants(rel regclass, reader text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $tidings$
-	SELECT coalesce((SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = to_regclass(relation)),
-		(SELECT string_agg(quote_ident(p), '.' ORDER BY nth) FROM unnest(parse_ident(relation)) WITH ORDINALITY u (p, nth)))
+	SELECT concat_ws(' and ', CASE WHEN NOT has_schema_privilege(reader, n.oid, 'USAGE') THEN format('GRANT USAGE ON SCHEMA %I TO %I', nspname, reader) END,
+		CASE WHEN NOT has_table_privilege(reader, rel, 'SELECT') THEN format('GRANT SELECT ON %I.%I TO %I', nspname, relname, reader) END)
+	FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel
 $tidings$;
 
 -- Raises an error that says what is wrong with a specification.
@@ -39,6 +53,8 @@ DECLARE
 BEGIN
 	IF NOT (SELECT relkind IN ('r', 'p') AND relpersistence <> 't' FROM pg_class WHERE oid = rel) THEN
 		PERFORM capture_refuse(name, 'it is no ordinary or partitioned table');
+	ELSIF (SELECT nspname = {name} FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel) THEN
+		PERFORM capture_refuse(name, 'it is in the schema of Tidings itself');
 	END IF;
 	IF coalesce(cardinality(key), 0) = 0 OR (spec->>'implicit_key')::boolean THEN
 		key := coalesce(capture_primary_key(rel), CASE WHEN lenient THEN key END);
@@ -75,11 +91,14 @@ $tidings$;
 
 -- The triggers that a table must have, but for those that PostgreSQL keeps on partitions.
 -- A partition that is newer than its trigger for TRUNCATE is covered by that of its parent.
+-- PostgreSQL fires triggers in the order of their names: these come before those of the
+-- application, whose names begin with small letters, so that what those do to a row is
+-- told of later.
 CREATE OR REPLACE FUNCTION {schema}.capture_triggers(s {schema}.tidings_sources) RETURNS TABLE (rel regclass, name text, events text, tgtype int2)
 LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
-	SELECT s.relid::regclass, 'tidings_' || s.id || coalesce(nullif('_' || {name}, '_tidings'), ''), 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW', 29::int2
+	SELECT s.relid::regclass, '_tidings_' || s.id || coalesce(nullif('_' || {name}, '_tidings'), ''), 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW', 29::int2
 	UNION ALL
-	SELECT relid, 'tidings_' || s.id || '_truncate' || coalesce(nullif('_' || {name}, '_tidings'), ''), 'BEFORE TRUNCATE ON %s FOR EACH STATEMENT', 34::int2
+	SELECT relid, '_tidings_' || s.id || '_truncate' || coalesce(nullif('_' || {name}, '_tidings'), ''), 'BEFORE TRUNCATE ON %s FOR EACH STATEMENT', 34::int2
 	FROM (SELECT s.relid::regclass UNION SELECT t.relid FROM pg_partition_tree(s.relid) t JOIN pg_class c ON c.oid = t.relid
 		WHERE relkind IN ('r', 'p')) tree (relid)
 	WHERE s.part <> '' OR s.spec->>'truncate' = 'refuse' OR s.spec->'actions' ? 'deleted'
@@ -88,7 +107,7 @@ $tidings$;
 -- What is wrong with the triggers of a source; no rows if all is well.
 CREATE OR REPLACE FUNCTION {schema}.capture_faults(s {schema}.tidings_sources) RETURNS TABLE (kind text, what text)
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
-DECLARE rel regclass := to_regclass(s.relation); fn oid; body text; trigger record; numbers jsonb := s.columns;
+DECLARE rel regclass := capture_table(s.relation); fn oid; body text; trigger record; numbers jsonb := s.columns;
 BEGIN
 	fn := (SELECT p.oid FROM pg_proc p WHERE pronamespace = pg_catalog.quote_ident({name})::regnamespace AND proname = 'capture_' || s.id AND pronargs = 0);
 	IF rel IS NULL AND NOT EXISTS (SELECT FROM pg_class WHERE oid = s.relid) THEN
@@ -163,7 +182,7 @@ END $tidings$;
 CREATE OR REPLACE FUNCTION {schema}.attach(relation text, spec jsonb, recover boolean DEFAULT true) RETURNS integer
 LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
-	rel regclass := to_regclass(relation); full_name text; of_part text := ''; s {schema}.tidings_sources; known boolean; reason text; replaced boolean := false;
+	rel regclass := capture_table(relation); full_name text; of_part text := ''; s {schema}.tidings_sources; known boolean; reason text; replaced boolean := false;
 	fn text; body text; owner text; trigger record; parent regclass; config text; recovered bigint := 0; numbers jsonb; truncated text;
 BEGIN
 	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
@@ -172,7 +191,7 @@ BEGIN
 	END IF;
 	full_name := capture_name(relation);
 	IF spec->>'part_of' IS NOT NULL THEN
-		parent := to_regclass(spec->>'part_of');
+		parent := capture_table(spec->>'part_of');
 		IF parent IS NULL THEN
 			PERFORM capture_refuse(spec->>'part_of', 'there is no such table');
 		END IF;
@@ -181,9 +200,9 @@ BEGIN
 	END IF;
 	spec := capture_complete(rel, spec);
 	owner := (SELECT rolname FROM pg_class c JOIN pg_roles r ON r.oid = relowner WHERE c.oid = '{inliteral}.tidings_outbox'::regclass);
-	IF (spec->>'truncate' = 'deleted' AND spec->'actions' ? 'deleted' OR of_part <> '') AND NOT has_table_privilege(owner, rel, 'SELECT') THEN
-		PERFORM capture_refuse(full_name, format('role %I must be able to read it, to tell of each row when it is truncated: GRANT SELECT ON %2$s TO %1$I%3$s',
-			owner, full_name, CASE of_part WHEN '' THEN ', or set truncate: refuse' ELSE '' END));
+	IF (spec->>'truncate' = 'deleted' AND spec->'actions' ? 'deleted' OR of_part <> '') AND capture_grants(rel, owner) <> '' THEN
+		PERFORM capture_refuse(full_name, format('role %I must be able to read it, to tell of each row when it is truncated: %s%s',
+			owner, capture_grants(rel, owner), CASE of_part WHEN '' THEN ', or set truncate: refuse' ELSE '' END));
 	END IF;
 	SELECT * INTO s FROM tidings_sources t WHERE t.relation = full_name AND t.part = of_part FOR UPDATE;
 	known := FOUND AND NOT s.detached;
@@ -208,6 +227,13 @@ BEGIN
 	END IF;
 	SELECT * INTO s FROM tidings_sources t WHERE t.id = s.id;
 	fn := format('{inschema}.%I()', 'capture_' || s.id);
+	IF replaced THEN -- the former table may still be there, with another name, and is emptied some day
+		BEGIN
+			PERFORM set_config('client_min_messages', 'warning', true);
+			EXECUTE format('DROP FUNCTION IF EXISTS %s CASCADE', fn);
+		EXCEPTION WHEN lock_not_available OR insufficient_privilege THEN NULL; -- this one is more urgent
+		END;
+	END IF;
 	config := capture_settings(rel, s.columns, s.spec) || CASE of_part WHEN '' THEN '' ELSE ' SET row_security = off' END;
 	body := capture_compile(s.id);
 	IF NOT EXISTS (SELECT FROM pg_proc WHERE oid = to_regprocedure(fn) AND prosrc = body AND prosecdef
@@ -256,7 +282,7 @@ $tidings$;
 
 -- The specification of a table of parts, with what it needs of the other one.
 CREATE OR REPLACE FUNCTION {schema}.capture_part(rel regclass, parent regclass, spec jsonb) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp SET quote_all_identifiers = off AS $tidings$
 DECLARE
 	whole jsonb := capture_complete(parent, (spec->'parent') - 'watch' - 'ignore' || jsonb_build_object('lenient', spec->'lenient')); key text[] := capture_list(spec->'key'); owner text;
 BEGIN
@@ -274,8 +300,8 @@ BEGIN
 		PERFORM capture_refuse(rel::text, format('the key of %s has %s columns: %s', parent, jsonb_array_length(whole->'key'), whole->>'key'));
 	END IF;
 	owner := (SELECT rolname FROM pg_class c JOIN pg_roles r ON r.oid = relowner WHERE c.oid = '{inliteral}.tidings_outbox'::regclass);
-	IF NOT has_table_privilege(owner, parent, 'SELECT') THEN
-		PERFORM capture_refuse(parent::text, format('role %I must be able to read it, for the events of its parts: GRANT SELECT ON %s TO %1$I', owner, parent));
+	IF capture_grants(parent, owner) <> '' THEN
+		PERFORM capture_refuse(parent::text, format('role %I must be able to read it, for the events of its parts: %s', owner, capture_grants(parent, owner)));
 	END IF;
 	RETURN jsonb_build_object('key', key, 'parent', whole, 'type', whole->>'type', 'setting', whole->>'setting', 'actions', '["updated"]'::jsonb,
 		'part_of', (SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = parent), 'url', '');
@@ -310,7 +336,7 @@ DROP FUNCTION IF EXISTS {schema}.capture_find(text, jsonb);
 CREATE OR REPLACE FUNCTION {schema}.capture_find(relation text, spec jsonb, OUT id integer, OUT name text, OUT same boolean, OUT there boolean, OUT why text)
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 #variable_conflict use_variable
-DECLARE rel regclass := to_regclass(relation); of_part text := ''; s {schema}.tidings_sources; complete boolean := true;
+DECLARE rel regclass := capture_table(relation); of_part text := ''; s {schema}.tidings_sources; complete boolean := true;
 BEGIN
 	there := rel IS NOT NULL;
 	name := capture_name(relation);
@@ -319,7 +345,7 @@ BEGIN
 	END IF;
 	BEGIN
 		IF of_part <> '' THEN
-			spec := spec || capture_part(rel, to_regclass(spec->>'part_of'), spec);
+			spec := spec || capture_part(rel, capture_table(spec->>'part_of'), spec);
 			of_part := (spec->>'part_of') || '(' || array_to_string(capture_list(spec->'key'), ',') || ')';
 		END IF;
 		spec := capture_complete(rel, spec);

@@ -112,7 +112,8 @@ BEGIN
 		parts := parts || quote_literal(split_part(rest, '{', 1));
 		rest := substr(rest, strpos(rest, '{') + 1);
 		col := capture_text(rel, (capture_names(rel, numbers, ARRAY[split_part(rest, '}', 1)]))[1], of_row);
-		parts := parts || format('{inschema}.tidings_escape(coalesce(%s, ''''))', coalesce(col, ''''''));
+		-- One that is longer makes no valid URL, and is not worth the time.
+		parts := parts || format('{inschema}.tidings_escape(left(coalesce(%s, ''''), 2049))', coalesce(col, ''''''));
 		rest := substr(rest, strpos(rest, '}') + 1);
 	END LOOP;
 	RETURN array_to_string(parts || quote_literal(rest), ' || ');

@@ -9,7 +9,7 @@ $tidings$;
 -- migration is blocked. All that reads columns by name stands in a block whose errors
 -- lead to the slow path; nothing is written in that block, so it costs no transaction id.
 CREATE OR REPLACE FUNCTION {schema}.capture_compile(of_source integer) RETURNS text
-LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp AS $tidings$
+LANGUAGE plpgsql VOLATILE SET search_path = {schema}, pg_temp SET quote_all_identifiers = off AS $tidings$
 DECLARE
 	s {schema}.tidings_sources; body text; partitioned boolean; created text; key text[]; same record; marker text;
 	is_old text; is_new text; url_new text; owner_new text; set_new text; set_old text;
@@ -220,6 +220,9 @@ BEGIN
 	SELECT * INTO s FROM tidings_sources WHERE id = of_source;
 	IF NOT FOUND OR s.detached THEN
 		RETURN;
+	END IF;
+	IF s.origin = capture_origin() AND rel <> s.relid AND NOT EXISTS (SELECT FROM pg_partition_ancestors(rel) WHERE relid = s.relid) THEN
+		RETURN; -- it was a partition
 	END IF;
 	IF (SELECT relkind = 'p' FROM pg_class WHERE oid = rel) THEN -- of new partitions; others have triggers of their own
 		FOR leaf IN SELECT inhrelid FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = rel AND relkind = 'r'
