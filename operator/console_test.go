@@ -310,6 +310,9 @@ func TestConsoleServerProblems(t *testing.T) {
 			return []operator.SourceStatus{
 				{Table: "public.orders", Type: "order", State: "attached"},
 				{Table: "public.invoices", Type: "invoice", State: "drifted", Detail: "the column <total> is new"},
+				{Table: "public.lines", Type: "order", State: "attached", LastGap: &operator.SourceGap{
+					Since: "2026-01-02T03:04:05Z", Until: "2026-01-02T03:05:05Z", Reason: "trigger <x>",
+				}},
 			}
 		},
 	})
@@ -323,12 +326,29 @@ func TestConsoleServerProblems(t *testing.T) {
 			"<code>public.orders</code>", `data-state="drift">drifted</span><small>the column &lt;total&gt; is new</small>`,
 			"SQLite 3.",
 		},
+		"endpoints/books": {
+			"<strong>Table public.invoices: drifted.</strong> the column &lt;total&gt; is new",
+			"<strong>Table public.lines: attached.</strong> From <time", "changes may have made no events: trigger &lt;x&gt;.",
+		},
 	} {
 		got := w.see("op manager", page).text
 		for _, want := range wants {
 			if !strings.Contains(got, want) {
 				t.Errorf("page %q lacks %q:\n%s", page, want, got)
 			}
+		}
+	}
+	// Endpoints have those whose events they want.
+	if got := w.see("op manager", "endpoints/down").text; strings.Contains(got, "public.lines") {
+		t.Errorf("an endpoint for invoices has a table of orders:\n%s", got)
+	}
+	for name, want := range map[string]string{
+		"down": `"sources":[{"table":"public.invoices","type":"invoice","state":"drifted","detail":"the column <total> is new"}]`,
+		"books": `{"table":"public.lines","type":"order","state":"attached","last_gap":{"since":"2026-01-02T03:04:05Z",` +
+			`"until":"2026-01-02T03:05:05Z","reason":"trigger <x>"}}]`,
+	} {
+		if got := w.request(w.Context(), "x viewer", "GET", "/webhooks/endpoints/"+name, ""); !strings.Contains(got.text, want) {
+			t.Errorf("%s lacks %s: %s", name, want, got.text)
 		}
 	}
 }

@@ -116,6 +116,8 @@ type Endpoint struct {
 	Control       *Control         `json:"control,omitempty" doc:"Why it is disabled."`
 	LastAnswer    *relay.Answer    `json:"last_answer,omitempty" doc:"The last answer to an attempt that failed."`
 	Partitions    []Partition      `json:"partitions" nullable:"false"`
+	// Sources are tables whose events it wants.
+	Sources []SourceStatus `json:"sources,omitempty" doc:"Tables whose events it wants, if they are not attached as configured, or if their changes may have made no events within the last 30 days."`
 }
 
 // Undelivered is an event that an endpoint has yet to get.
@@ -173,11 +175,17 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		}
 		return endpoints[name]
 	}
+	sources := s.unwellSources()
 	for _, e := range s.endpoints() {
 		known := get(e.Name)
 		known.Configured, known.URL, known.State = true, plainURL(e.URL), "waiting"
 		known.Events = patterns(e.Patterns)
 		known.Settings = settings(e)
+		for _, source := range sources {
+			if source.concerns(&e.Endpoint) {
+				known.Sources = append(known.Sources, source)
+			}
+		}
 	}
 	for _, p := range statuses {
 		get(p.Cursor.Endpoint).add(p)

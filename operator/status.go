@@ -3,8 +3,10 @@ package operator
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
@@ -71,11 +73,43 @@ type ConfigProblem struct {
 
 // SourceStatus is a table whose changes make events.
 type SourceStatus struct {
-	Table  string `json:"table"`
-	Type   string `json:"type"`
-	State  string `json:"state" enum:"attached,drifted,broken,unknown"`
-	Detail string `json:"detail,omitempty"`
+	Table   string     `json:"table"`
+	Type    string     `json:"type"`
+	State   string     `json:"state" enum:"attached,drifted,broken,unknown"`
+	Detail  string     `json:"detail,omitempty"`
+	LastGap *SourceGap `json:"last_gap,omitempty" doc:"The last period, within 30 days, in which changes may have made no events."`
 }
+
+// SourceGap is a period in which changes of a table may have made no events.
+type SourceGap struct {
+	Since  string `json:"since"`
+	Until  string `json:"until"`
+	Reason string `json:"reason"`
+}
+
+// concerns reports whether events of the table are for an endpoint.
+func (t SourceStatus) concerns(e *tidings.Endpoint) bool {
+	return slices.ContainsFunc(tidings.Actions(), func(a tidings.Action) bool {
+		pattern, _ := e.MatchedBy(tidings.Event{Type: tidings.ResourceType(t.Type), Action: a})
+		return pattern != ""
+	})
+}
+
+// unwellSources returns the tables that differ from their configuration, or whose changes
+// may have made no events for a time.
+func (s *Service) unwellSources() (list []SourceStatus) {
+	if s.options.Sources == nil {
+		return nil
+	}
+	for _, t := range s.options.Sources() {
+		if t.State != sourceAttached || t.LastGap != nil {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+const sourceAttached = "attached"
 
 // Status returns how the process, its database and its peers are doing.
 func (s *Service) Status(ctx context.Context) (*Status, error) {

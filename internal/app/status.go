@@ -51,7 +51,14 @@ func (a *App) configStatus() *operator.ConfigStatus {
 // sources returns the state of the watched tables for operators.
 func (a *App) sources() (list []operator.SourceStatus) {
 	for _, s := range a.tables.States() {
-		list = append(list, operator.SourceStatus{Table: s.Table, Type: s.Type, State: s.State, Detail: s.Detail})
+		status := operator.SourceStatus{Table: s.Table, Type: s.Type, State: s.State, Detail: s.Detail}
+		if len(s.Gaps) > 0 {
+			last := s.Gaps[0]
+			status.LastGap = &operator.SourceGap{
+				Since: last.Since.UTC().Format(time.RFC3339), Until: last.Until.UTC().Format(time.RFC3339), Reason: last.Reason,
+			}
+		}
+		list = append(list, status)
 	}
 	return list
 }

@@ -290,11 +290,19 @@ func (t *tables) repair(ctx context.Context) ([]capture.Finding, error) {
 	return capture.Repair(ctx, t.app.store.DB(), t.list, t.options)
 }
 
-var tableAttached = prometheus.NewDesc("tidings_table_attached",
-	"1 if the triggers of a table are in place, 0 if they are not or if that is unknown.", []string{"table"}, nil)
+var (
+	tableAttached = prometheus.NewDesc("tidings_table_attached",
+		"1 if the triggers of a table are in place, 0 if they are not or if that is unknown.", []string{"table"}, nil)
+	tableGap = prometheus.NewDesc("tidings_table_last_gap_timestamp_seconds",
+		"End of the last period in which changes to a table may have made no events; absent if there was none for 30 days.",
+		[]string{"table"}, nil)
+)
 
 // Describe implements [prometheus.Collector].
-func (t *tables) Describe(ch chan<- *prometheus.Desc) { ch <- tableAttached }
+func (t *tables) Describe(ch chan<- *prometheus.Desc) {
+	ch <- tableAttached
+	ch <- tableGap
+}
 
 // Collect implements [prometheus.Collector].
 func (t *tables) Collect(ch chan<- prometheus.Metric) {
@@ -304,6 +312,9 @@ func (t *tables) Collect(ch chan<- prometheus.Metric) {
 			attached = 1
 		}
 		ch <- prometheus.MustNewConstMetric(tableAttached, prometheus.GaugeValue, attached, s.Table)
+		if len(s.Gaps) > 0 {
+			ch <- prometheus.MustNewConstMetric(tableGap, prometheus.GaugeValue, float64(s.Gaps[0].Until.Unix()), s.Table)
+		}
 	}
 }
 

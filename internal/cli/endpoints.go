@@ -219,9 +219,6 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 	if printed, err := c.call(ctx, method, path, nil, in, &e); printed || err != nil {
 		return err
 	}
-	if method == http.MethodGet {
-		warnOfTables(ctx, c)
-	}
 	fields := [][2]string{
 		{"endpoint", e.Name},
 		{"url", e.URL},
@@ -279,6 +276,13 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		fields = append(fields,
 			[2]string{fmt.Sprintf("partition %d", p.Index), fmt.Sprintf("%s at %d, held by %s (generation %d)", p.State,
 				p.Cursor, holder, p.Generation)})
+	}
+	for _, s := range e.Sources {
+		text := strings.TrimSuffix(s.State+": "+s.Detail, ": ")
+		if gap := s.LastGap; gap != nil {
+			text += fmt.Sprintf("; from %s to %s changes may have made no events: %s", gap.Since, gap.Until, gap.Reason)
+		}
+		fields = append(fields, [2]string{"table " + s.Table, text})
 	}
 	return printFields(c.out, fields)
 }
