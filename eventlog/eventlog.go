@@ -59,7 +59,8 @@ var ErrEndpointsChanged = errors.New("another process changed the endpoints mean
 // Reader reads the log.
 type Reader interface {
 	// Advance numbers the events committed so far and returns the position of the
-	// last one, or 0 in an empty log. If the database was restarted, it first
+	// last one, or 0 in an empty log. With an [Urgent] context, it may leave some to the
+	// next call and wake the log, so that those with a number are delivered soon. If the database was restarted, it first
 	// begins an [Epoch]: cursors, marks and replays are moved back to its base, and
 	// parked events above it are removed.
 	Advance(ctx context.Context) (head int64, err error)

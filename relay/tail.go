@@ -61,6 +61,7 @@ func newTail(log eventlog.Log, logger *slog.Logger) *tail {
 
 // start sets the head to the current end of the log.
 func (t *tail) start(ctx context.Context) error {
+	ctx = eventlog.Urgent(ctx)
 	before, err := t.log.Epochs(ctx)
 	if err != nil {
 		return err

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 )
 
@@ -20,6 +22,8 @@ type outbox struct {
 const (
 	// batchLimit is the maximum number of events that one transaction moves.
 	batchLimit = 2000
+	// advanceTime is how long a call that deliveries depend on numbers events.
+	advanceTime = 2 * time.Second
 	// anyHead is lower than every head.
 	anyHead = -1
 	// checkViolation is the SQLSTATE for a row that fits no partition.
@@ -53,12 +57,20 @@ func (l *Log) unmoved(columns string, limit int) string {
 
 // Advance implements [eventlog.Reader]. It moves events that were committed before
 // the call from the outbox to the log. Those committed during the call may have to
-// wait for the next one, so that it returns however fast they arrive.
+// wait for the next one, so that it returns however fast they arrive. Where deliveries
+// wait, it leaves what takes long to the next call.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
-	late := 0
+	late, enough := 0, func() bool { return false }
+	if eventlog.IsUrgent(ctx) {
+		end := time.Now().Add(advanceTime)
+		enough = func() bool { return time.Now().After(end) }
+	}
 	for {
-		head, more, err := l.move(ctx)
+		head, more, err := l.move(ctx, enough)
 		switch {
+		case err == nil && more && enough():
+			l.Wake()
+			return head, nil
 		case hasCode(err, checkViolation) && late < 3:
 			late++ // the last partition has ended or is gone; the next move adds one
 			l.events.forget()
@@ -74,9 +86,9 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 	}
 }
 
-// move moves the current events. more reports that there were so many that others
-// have probably arrived meanwhile.
-func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
+// move moves the current events, or enough of them if there are many. more reports that
+// there were so many that others have probably arrived meanwhile.
+func (l *Log) move(ctx context.Context, enough func() bool) (head int64, more bool, err error) {
 	if !l.outbox.adopted.Load() {
 		if err := l.adopt(ctx); err != nil {
 			return 0, false, err
@@ -97,7 +109,8 @@ func (l *Log) move(ctx context.Context) (head int64, more bool, err error) {
 			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
 		)`, "CASE WHEN n > 0 THEN state.now::text END", batchLimit)
 	if err == nil && b.picked > batchLimit {
-		return b.head, true, l.drain(ctx)
+		head, err = l.drain(ctx, enough)
+		return head, true, err
 	}
 	return b.head, false, err
 }
@@ -237,17 +250,17 @@ func (l *Log) clean(column string) string {
 		l.schema + `tidings_clean(` + column + `) END`
 }
 
-// drain moves everything visible now in batches, in the order of positions. Events
-// committed later may have lower positions; they and everything that depends on
-// them wait for the next call.
-func (l *Log) drain(ctx context.Context) error {
+// drain moves what is visible now in batches, in the order of positions, until that is
+// enough. Events committed later may have lower positions; they and everything that
+// depends on them wait for the next call. It returns the head of the log.
+func (l *Log) drain(ctx context.Context, enough func() bool) (head int64, err error) {
 	var snapshot string
 	var first sql.NullInt64
-	err := l.headRow(ctx, []any{&snapshot, &first}, l.state()+`SELECT now::text, (
+	err = l.headRow(ctx, []any{&head, &snapshot, &first}, l.state()+`SELECT seq, now::text, (
 			SELECT min(o.position) FROM ended, `+l.schema+`tidings_outbox o WHERE o.xid > low AND o.xid < high
 		) FROM state`)
 	if err != nil || !first.Valid {
-		return err
+		return head, err
 	}
 	after := first.Int64 - 1
 	for {
@@ -256,8 +269,8 @@ func (l *Log) drain(ctx context.Context) error {
 				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot)
 				ORDER BY position LIMIT $2
 			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", batchLimit, after, snapshot)
-		if err != nil || b.picked < batchLimit {
-			return err
+		if err != nil || b.picked < batchLimit || enough() {
+			return b.head, err
 		}
 		after = b.last
 	}

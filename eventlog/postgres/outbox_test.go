@@ -7,8 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
+	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/internal/testdb"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
@@ -102,6 +104,43 @@ func TestOutboxReadsOnlyWhatIsNew(t *testing.T) {
 	}
 	if now, err := log.Advance(t.Context()); err != nil || now != head+20_001 {
 		t.Errorf("head = %d, %v; want %d: what was committed late", now, err, head+20_001)
+	}
+}
+
+// Where deliveries wait for them, the first events of a huge transaction are numbered
+// before all are.
+func TestHugeTransaction(t *testing.T) {
+	testtool.InAll(t)
+	t.Parallel()
+	_, db := openURL(t, testdb.Postgres(t))
+	log := postgres.New(db, postgres.Options{}) // with wide partitions
+	const events = 200_000
+	fill(t, db, events)
+	ctx := eventlog.Urgent(t.Context())
+	calls := 0
+	for head := int64(0); head < events; calls++ {
+		begun := time.Now()
+		next, err := log.Advance(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took > testtool.Allow(5*time.Second) {
+			t.Errorf("%d events were numbered in %v", next-head, took)
+		}
+		if head = next; head < events {
+			select {
+			case <-log.Woken():
+			default:
+				t.Fatal("the log is not woken for the rest")
+			}
+		}
+	}
+	if calls < 2 {
+		t.Errorf("all were numbered in one call")
+	}
+	read, err := log.Read(t.Context(), events-1, 2)
+	if err != nil || len(read) != 1 {
+		t.Errorf("%d events at the end, %v", len(read), err)
 	}
 }
 
