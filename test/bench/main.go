@@ -65,7 +65,7 @@ func run(ctx context.Context) (err error) {
 	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
 	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
 	flag.StringVar(&only, "only", "",
-		"run only one of writes, drain, latency, memory, fanout, neighbor, outage, history, replicas, growth")
+		"run only one of writes, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth")
 	to := flag.String("results", "", "write figures for benchstat and charts to `FOLDER`")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	receiver := flag.Bool("receive", false, "run as the receiver of another bench")
@@ -88,6 +88,7 @@ func run(ctx context.Context) (err error) {
 		{"writes", writes},
 		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},
 		{"latency", latency},
+		{"rest", rest},
 		{"memory", func(ctx context.Context, d database) error { return memory(ctx, d, *backlog) }},
 		{"fanout", func(ctx context.Context, d database) error { return fanout(ctx, d, *events) }},
 		{"neighbor", func(ctx context.Context, d database) error { return neighbor(ctx, d, *events) }},

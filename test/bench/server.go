@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -31,8 +34,18 @@ type server struct {
 	cmd *exec.Cmd
 }
 
-// startServer builds the server and runs it until it is ready.
+// startServer starts a server with endpoints.
 func startServer(ctx context.Context, d database, receivers ...string) (*server, error) {
+	return startProcess(ctx, d, "serve", receivers, map[string]any{
+		// One user makes all requests.
+		"limits": map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000},
+	})
+}
+
+// startProcess builds the program and runs a command of it until it is ready.
+func startProcess(
+	ctx context.Context, d database, command string, receivers []string, settings map[string]any,
+) (*server, error) {
 	binary := filepath.Join(d.folder, "tidings")
 	if err := os.MkdirAll(d.folder, 0o700); err != nil {
 		return nil, err
@@ -49,15 +62,13 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	for _, url := range receivers {
 		endpoints = append(endpoints, map[string]any{"url": url})
 	}
-	settings := map[string]any{
+	maps.Copy(settings, map[string]any{
 		"listen": address, "data_dir": d.folder,
-		// One user makes all requests.
-		"limits": map[string]any{"requests_per_second": 1e6, "burst": 1_000_000, "contexts": 1_000_000_000},
 		"auth": map[string]any{"tokens": []any{
 			map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"},
 		}},
 		"webhook": map[string]any{"endpoints": endpoints},
-	}
+	})
 	if d.url != "" {
 		settings["database_url"] = d.url
 	}
@@ -69,7 +80,7 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{url: "http://" + address, cmd: exec.Command(binary, "serve", "--config", file)}
+	s := &server{url: "http://" + address, cmd: exec.Command(binary, command, "--config", file)}
 	s.cmd.Stderr = os.Stderr
 	child.EndWithUs(s.cmd, syscall.SIGKILL)
 	s.cmd.Env = append(os.Environ(), "TIDINGS_LOG_LEVEL=warn")
@@ -116,22 +127,42 @@ const (
 	latencyTime = 15 * time.Second
 )
 
+// arrivals is a receiver that knows how long webhooks took, in milliseconds, from the
+// time in the event.
+type arrivals struct {
+	mu     sync.Mutex
+	delays []float64
+}
+
+// ServeHTTP receives a webhook.
+func (a *arrivals) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	body, err := io.ReadAll(r.Body)
+	var event tidings.Event
+	if err == nil && event.UnmarshalJSON(body) == nil {
+		a.mu.Lock()
+		a.delays = append(a.delays, now.Sub(event.Time).Seconds()*1000)
+		a.mu.Unlock()
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// quantiles returns two quantiles and the number of webhooks.
+func (a *arrivals) quantiles() (p50, p99 float64, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n = len(a.delays); n == 0 {
+		return 0, 0, 0
+	}
+	p50 = median(a.delays) // sorts
+	return p50, a.delays[n*99/100], n
+}
+
 // latency measures the time from the event's timestamp, which is when its transaction
 // began, to the webhook's arrival, at a steady rate of API writes.
 func latency(ctx context.Context, d database) (err error) {
-	var mu sync.Mutex
-	var delays []float64
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		now := time.Now()
-		body, err := io.ReadAll(r.Body)
-		var event tidings.Event
-		if err == nil && event.UnmarshalJSON(body) == nil {
-			mu.Lock()
-			delays = append(delays, now.Sub(event.Time).Seconds()*1000)
-			mu.Unlock()
-		}
-		w.WriteHeader(http.StatusNoContent)
-	}))
+	arrived := new(arrivals)
+	receiver := httptest.NewServer(arrived)
 	defer receiver.Close()
 	s, err := startServer(ctx, d, receiver.URL)
 	if err != nil {
@@ -156,14 +187,56 @@ func latency(ctx context.Context, d database) (err error) {
 	}
 	wg.Wait()
 	<-time.After(time.Second) // for the last webhooks
-	mu.Lock()
-	defer mu.Unlock()
-	if len(delays) == 0 || failed.Load() > 0 {
-		return fmt.Errorf("%d writes failed, %d webhooks arrived", failed.Load(), len(delays))
+	p50, p99, n := arrived.quantiles()
+	if n == 0 || failed.Load() > 0 {
+		return fmt.Errorf("%d writes failed, %d webhooks arrived", failed.Load(), n)
 	}
-	p50 := median(delays) // sorts
 	d.report("latency at %d writes/s: p50 %.1f ms, p99 %.1f ms (%d webhooks); memory idle %.0f MiB",
-		writeRate, p50, delays[len(delays)*99/100], len(delays), idle)
+		writeRate, p50, p99, n, idle)
+	return nil
+}
+
+const (
+	restEvents = 300
+	restPause  = 150 * time.Millisecond
+)
+
+// rest measures the same for single rows that are inserted into a table beside a relay,
+// with pauses that have nothing to do with its polling.
+func rest(ctx context.Context, d database) (err error) {
+	if d.url == "" {
+		return nil
+	}
+	db, err := sql.Open("pgx", d.url)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := db.ExecContext(ctx, "CREATE TABLE public.orders (id int PRIMARY KEY)"); err != nil {
+		return err
+	}
+	arrived := new(arrivals)
+	receiver := httptest.NewServer(arrived)
+	defer receiver.Close()
+	s, err := startProcess(ctx, d, "relay", []string{receiver.URL}, map[string]any{"sources": map[string]any{
+		"poll": "100ms", "tables": map[string]any{"public.orders": map[string]any{"type": "order"}},
+	}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	for id := range restEvents {
+		<-time.After(restPause/2 + rand.N(restPause))
+		if _, err := db.ExecContext(ctx, "INSERT INTO public.orders VALUES ($1)", id); err != nil {
+			return err
+		}
+	}
+	<-time.After(time.Second) // for the last webhooks
+	p50, p99, n := arrived.quantiles()
+	if n < restEvents {
+		return fmt.Errorf("%d of %d webhooks arrived", n, restEvents)
+	}
+	d.report("latency of a row at rest: p50 %.1f ms, p99 %.1f ms (%d webhooks)", p50, p99, n)
 	return nil
 }
 
