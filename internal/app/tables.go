@@ -113,7 +113,7 @@ func AttachSQL(ctx context.Context, cfg config.Config) (text string, err error) 
 			return err
 		}
 		log, err := logSQL(o.Schema)
-		text = log + triggers
+		text = "-- These make the tables of the event log, once.\n" + log + triggers
 		return err
 	})
 	return text, err

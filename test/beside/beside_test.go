@@ -137,8 +137,8 @@ func (w *world) receiver() string {
 	return server.URL
 }
 
-// relay attaches the tables in the settings and starts a relay, which ends with the test.
-func (w *world) relay(settings map[string]any) {
+// write writes the settings of a relay to its file.
+func (w *world) write(settings map[string]any) {
 	w.Helper()
 	folder := w.TempDir()
 	all := map[string]any{
@@ -154,6 +154,12 @@ func (w *world) relay(settings map[string]any) {
 	if err := os.WriteFile(w.settings, text, 0o600); err != nil {
 		w.Fatal(err)
 	}
+}
+
+// relay attaches the tables in the settings and starts a relay, which ends with the test.
+func (w *world) relay(settings map[string]any) {
+	w.Helper()
+	w.write(settings)
 	w.run(w.tidings("attach"))
 	w.start()
 	w.Cleanup(func() {
