@@ -35,6 +35,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	w.start()
 	w.wants(w.request("reader", "GET", "/api/v1/webhooks/endpoints/receiver", nil, nil), 200,
 		`"sources":[{"table":"public.orders","type":"order","state":"attached","last_gap":{"since":"`, `"reason":"trigger"`)
+	w.until("reader", "GET", "/webhooks/attempts", nil, func(a answer) bool { // what was made up for is delivered
+		return strings.Contains(a.text, "order.updated")
+	})
 	metrics := w.request("", "GET", "/metrics", nil, nil).text
 	if !strings.Contains(metrics, `tidings_table_last_gap_timestamp_seconds{table="public.orders"} 1.`) {
 		t.Error("the gap is missing")
