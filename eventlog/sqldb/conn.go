@@ -36,7 +36,14 @@ type Execer interface {
 // If the error is an [eventlog.UnavailableError], the connection is closed: a new
 // one may reach a server that works.
 func Do(ctx context.Context, db *sql.DB, limit time.Duration, do func(context.Context, *sql.Conn) error) error {
-	conn, err := acquire(ctx, db)
+	return doAfter(ctx, ctx, db, limit, do)
+}
+
+// doAfter is like Do; waiting ends the wait for a connection.
+func doAfter(
+	waiting, ctx context.Context, db *sql.DB, limit time.Duration, do func(context.Context, *sql.Conn) error,
+) error {
+	conn, err := acquire(waiting, db)
 	if err != nil {
 		return err
 	}
@@ -64,9 +71,17 @@ func Transact(
 	ctx context.Context, db *sql.DB, limit time.Duration, o *sql.TxOptions, begin,
 	do func(context.Context, *sql.Tx) error,
 ) error {
+	return transactAfter(ctx, ctx, db, limit, o, begin, do)
+}
+
+// transactAfter is like Transact; waiting ends the wait for a connection.
+func transactAfter(
+	waiting, ctx context.Context, db *sql.DB, limit time.Duration, o *sql.TxOptions, begin,
+	do func(context.Context, *sql.Tx) error,
+) error {
 	for try := 0; ; try++ {
 		connected, begun := false, false
-		err := Do(ctx, db, limit, func(ctx context.Context, conn *sql.Conn) error {
+		err := doAfter(waiting, ctx, db, limit, func(ctx context.Context, conn *sql.Conn) error {
 			connected = true
 			tx, err := conn.BeginTx(ctx, o)
 			if err == nil {

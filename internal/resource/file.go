@@ -142,7 +142,7 @@ func (f *Files) Create(ctx context.Context, who Caller, in NewFile) (*File, erro
 	if err != nil {
 		return nil, err
 	}
-	err = f.store.InTx(ctx, func(tx *store.Tx) error {
+	err = f.store.InTxAlone(ctx, func(tx *store.Tx) error {
 		if err := f.contexts.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}

@@ -104,7 +104,7 @@ func (f *Files) keepExtraction(
 		Filename: row.Filename, ContentType: "text/plain; charset=utf-8", FileType: extractedText,
 		ParentFileID: &row.ID, ContextID: row.ContextID,
 	}
-	err = f.store.InTx(ctx, func(tx *store.Tx) error {
+	err = f.store.InTxAlone(ctx, func(tx *store.Tx) error {
 		if err := f.contexts.enter(ctx, tx, who, row.ContextID); err != nil {
 			return err
 		}

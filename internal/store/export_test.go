@@ -34,6 +34,12 @@ func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error
 	return value, err
 }
 
+// Exec executes a statement in the transaction.
+func (tx *Tx) Exec(ctx context.Context, text string) error {
+	_, err := tx.tx.ExecContext(ctx, text)
+	return err
+}
+
 // SQLite reports whether the database is SQLite.
 func (s *Store) SQLite() bool { return s.dialect.Name() == dialect.SQLite }
 

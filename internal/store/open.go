@@ -29,9 +29,10 @@ import (
 // Store is an open database. Make one with [OpenSQLite] or [OpenPostgres].
 type Store struct {
 	reader, writer *sql.DB
+	transact       transactor
+	transactAlone  transactor // never shares a transaction
 	dialect        *boundDialect
 	log            Log
-	txOptions      *sql.TxOptions
 	session        session
 	ready          readyQuery
 	migrations     []sqldb.Migrations
@@ -113,8 +114,10 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	if err != nil {
 		return nil, errors.Join(err, reader.Close(), writer.Close())
 	}
+	group := sqldb.NewGroup(writer, txTime)
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
+		transact: group.Transact, transactAlone: group.TransactAlone,
 		log:        sqlitelog.New(logReader, writer),
 		migrations: []sqldb.Migrations{resourceMigrations("sqlite")}, ready: readyQuery{text: "SELECT ''"},
 		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close}, file: opened,

@@ -80,10 +80,13 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	log := postgres.New(deliveryDB, postgres.Options{
 		Schema: schema, PartitionWidth: o.PartitionWidth, BoundedSessions: !o.PollOnly,
 	})
+	transact := func(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+		return sqldb.Transact(ctx, db, txTime, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, session.transaction, do)
+	}
 	s := &Store{
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."),
+		transact: transact, transactAlone: transact,
 		log: log, session: session,
-		txOptions:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 		migrations: []sqldb.Migrations{resourceMigrations("postgres")}, ready: usable(schema),
 		closers: []func() error{closeDB, closeDeliveryDB},
 	}

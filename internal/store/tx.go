@@ -16,7 +16,6 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
 
 // Errors that a write may return.
@@ -68,10 +67,25 @@ func traceOf(ctx context.Context) func(tidings.Event) string {
 const deadlockRetries = 5
 
 // InTx runs do in a transaction, which commits all writes and events or none.
-// After a deadlock it runs do again in a new transaction.
+// After a deadlock, or if SQLite rolled it back because of another request, it
+// runs do again in a new transaction. On SQLite, it may share the transaction of
+// other requests, so do must read through the Tx only.
 func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
+	return s.inTx(ctx, s.transact, do)
+}
+
+// InTxAlone is like InTx for a do that waits for something other than the
+// database. It holds up no commit of other requests.
+func (s *Store) InTxAlone(ctx context.Context, do func(*Tx) error) error {
+	return s.inTx(ctx, s.transactAlone, do)
+}
+
+// transactor calls do in a transaction and commits it.
+type transactor func(ctx context.Context, do func(context.Context, *sql.Tx) error) error
+
+func (s *Store) inTx(ctx context.Context, transact transactor, do func(*Tx) error) error {
 	for try := 0; ; try++ {
-		err := s.once(ctx, do)
+		err := s.once(ctx, transact, do)
 		if try == deadlockRetries || !isDeadlock(err) {
 			return err
 		}
@@ -89,12 +103,16 @@ const (
 // statement lasts until the next one starts, by which time its rows have been
 // read.
 type boundTx struct {
-	tx  *sql.Tx
-	end context.CancelFunc
+	tx     *sql.Tx
+	shared bool // may be shared with other requests
+	end    context.CancelFunc
 }
 
 func (b *boundTx) begin(ctx context.Context) context.Context {
 	b.end()
+	if b.shared && ctx.Err() == nil {
+		ctx = context.WithoutCancel(ctx) // an interrupted statement may roll back the others
+	}
 	ctx, b.end = context.WithTimeout(ctx, statementTime)
 	return ctx
 }
@@ -114,24 +132,25 @@ func (b *boundTx) QueryRowContext(ctx context.Context, query string, args ...any
 	return b.tx.QueryRowContext(b.begin(ctx), query, args...)
 }
 
-func (s *Store) once(ctx context.Context, do func(*Tx) error) error {
-	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, trace: traceOf(ctx)}
+func (s *Store) once(ctx context.Context, transact transactor, do func(*Tx) error) error {
+	var tx *Tx
 	committing := false
-	err := sqldb.Transact(ctx, s.writer, txTime, s.txOptions, s.session.transaction,
-		func(ctx context.Context, begun *sql.Tx) error {
-			tx.tx = &boundTx{tx: begun, end: func() {}}
-			defer func() { tx.tx.end() }()
-			if err := do(tx); err != nil {
-				return err
+	err := transact(ctx, func(_ context.Context, begun *sql.Tx) error {
+		bound := &boundTx{tx: begun, shared: s.file != nil, end: func() {}}
+		defer func() { bound.end() }()
+		tx = &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, tx: bound, trace: traceOf(ctx)}
+		committing = false
+		if err := do(tx); err != nil {
+			return err
+		}
+		if len(tx.events) > 0 {
+			if err := s.log.Append(ctx, bound, tx.events...); err != nil {
+				return asStoreError(err)
 			}
-			if len(tx.events) > 0 {
-				if err := s.log.Append(ctx, tx.tx, tx.events...); err != nil {
-					return asStoreError(err)
-				}
-			}
-			committing = true
-			return nil
-		})
+		}
+		committing = true
+		return nil
+	})
 	if err != nil && committing {
 		return asStoreError(err)
 	}

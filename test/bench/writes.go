@@ -17,6 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/internal/bench"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
@@ -48,6 +49,7 @@ func writes(ctx context.Context, d database) (err error) {
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	db, log := h.DB, h.Log
+	transact := d.transactions(db)
 	owner := uuid.NewString()
 	if _, err := db.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role)
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
@@ -55,12 +57,12 @@ func writes(ctx context.Context, d database) (err error) {
 	}
 	var without, with, delivered []float64
 	for range writeRounds { // alternating, so that conditions are equal
-		n, err := writeRound(ctx, db, d.schema(), owner, nil)
+		n, err := writeRound(ctx, transact, d.schema(), owner, nil)
 		if err != nil {
 			return err
 		}
 		without = append(without, n)
-		if n, err = writeRound(ctx, db, d.schema(), owner, log); err != nil {
+		if n, err = writeRound(ctx, transact, d.schema(), owner, log); err != nil {
 			return err
 		}
 		with = append(with, n)
@@ -70,7 +72,7 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	for range writeRounds / 2 {
-		n, err := writeRound(ctx, db, d.schema(), owner, log)
+		n, err := writeRound(ctx, transact, d.schema(), owner, log)
 		if err != nil {
 			return errors.Join(err, stop())
 		}
@@ -85,8 +87,23 @@ func writes(ctx context.Context, d database) (err error) {
 	return stop()
 }
 
+// transactions runs a transaction as the server does.
+type transactions func(ctx context.Context, do func(context.Context, *sql.Tx) error) error
+
+func (d database) transactions(db *sql.DB) transactions {
+	if d.url == "" {
+		return sqldb.NewGroup(db, time.Minute).Transact
+	}
+	begun := func(context.Context, *sql.Tx) error { return nil }
+	return func(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
+		return sqldb.Transact(ctx, db, time.Minute, nil, begun, do)
+	}
+}
+
 // writeRound writes for roundTime and returns transactions per second.
-func writeRound(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log) (float64, error) {
+func writeRound(
+	ctx context.Context, transact transactions, schema, owner string, log bench.Log,
+) (float64, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, writers)
@@ -94,9 +111,15 @@ func writeRound(ctx context.Context, db *sql.DB, schema, owner string, log bench
 	for range writers {
 		wg.Go(func() {
 			for time.Since(begun) < roundTime {
-				if err := write(ctx, db, schema, owner, log); err != nil {
+				err := transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
+					return write(ctx, tx, schema, owner, log)
+				})
+				if err != nil {
 					errs <- err
 					return
+				}
+				if log != nil {
+					log.Wake()
 				}
 				done.Add(1)
 			}
@@ -107,35 +130,18 @@ func writeRound(ctx context.Context, db *sql.DB, schema, owner string, log bench
 	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
 }
 
-func write(ctx context.Context, db *sql.DB, schema, owner string, log bench.Log) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // no-op after a commit
+func write(ctx context.Context, tx *sql.Tx, schema, owner string, log bench.Log) error {
 	id, now := uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond)
-	_, err = tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts
+	_, err := tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts
 		(id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
 		VALUES ($1, 1, $2, $2, $3, '{"title":"A trip to Delft"}', $2, 0)`, id, now, owner)
-	if err != nil {
+	if err != nil || log == nil {
 		return err
 	}
-	if log != nil {
-		event := tidings.Event{
-			Type: "context", Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
-			UserID: owner, Time: now, ResourceVersion: 1,
-		}
-		if err := log.Append(ctx, tx, event); err != nil {
-			return err
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		return err
-	}
-	if log != nil {
-		log.Wake()
-	}
-	return nil
+	return log.Append(ctx, tx, tidings.Event{
+		Type: "context", Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
+		UserID: owner, Time: now, ResourceVersion: 1,
+	})
 }
 
 // threeEndpoints delivers to three receivers in this process.
