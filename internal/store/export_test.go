@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"io/fs"
 	"strings"
 	"testing"
@@ -106,3 +107,14 @@ func (s *Store) Column(ctx context.Context, query string) (values []string, err 
 
 // Tables lists the tables that [Store.Ready] checks on PostgreSQL.
 var Tables = tables
+
+// SQLiteConn and SQLiteStmt are the driver's.
+type (
+	SQLiteConn = sqliteConn
+	SQLiteStmt = sqliteStmt
+)
+
+// Prepared is a connection that keeps prepared statements.
+func Prepared(conn SQLiteConn) driver.Conn {
+	return &preparedConn{conn, make(map[string]sqliteStmt)}
+}

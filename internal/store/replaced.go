@@ -64,7 +64,8 @@ func (g guarded) Connect(ctx context.Context) (driver.Conn, error) {
 	if !g.writes {
 		return conn, nil
 	}
-	return &guardedConn{sqliteConn: conn.(sqliteConn), file: g.file}, nil
+	prepared := &preparedConn{conn.(sqliteConn), make(map[string]sqliteStmt)}
+	return &guardedConn{sqliteConn: prepared, file: g.file}, nil
 }
 
 // sqliteConn holds the methods that [database/sql] uses of the driver's
