@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,6 +52,12 @@ reach it (502, 504), its events wait. Any other answer ends the event: there are
 no retries. While the server is away, the command waits for it, and continues
 where it was.
 
+When it is started again with the same --url, --types, --endpoint and
+--forward-to (or --record), it continues where it ended, even if it was killed:
+only the event under way arrives again. Its position is kept beside the secret,
+in tidings/listen-positions in the folder for your configuration (Linux:
+~/.config). --since replaces it; --since 0s begins with new events.
+
 --record keeps the events in a file, which --replay posts without a server: the
 ids and times are those of the events, the signatures are new.`
 	cmd.Example = `  WEBHOOK_SECRET=$(tidings listen --print-secret) python3 receiver.py
@@ -59,8 +67,8 @@ ids and times are those of the events, the signatures are new.`
 	f := cmd.Flags()
 	f.StringVar(&o.forwardTo, "forward-to", "", "`URL` of the program that gets the events")
 	f.StringSliceVar(&o.types, "types", nil, "`PATTERNS` of events, such as provider.*,*.deleted")
-	f.StringVar(&o.since, "since", "", "also events since that `TIME` (RFC 3339, or how long ago: 2h, 2d); "+
-		"without it only new ones")
+	f.StringVar(&o.since, "since", "", "begin with events since that `TIME` (RFC 3339, or how long ago: 2h, 2d); "+
+		"else where it ended, or with new ones")
 	choose(f, &o.format, "format", "thin, standard or cloudevents (default thin)", formatNames()...)
 	f.StringVar(&o.endpoint, "endpoint", "", "take patterns and format from the endpoint with that `NAME`")
 	f.StringVar(&o.record, "record", "", "append the events to that `FILE`")
@@ -93,6 +101,11 @@ func listen(ctx context.Context, c *client, o listenOptions) error {
 		return &usageError{errors.New("give --forward-to, the URL of the program that gets the events")}
 	}
 	l := &listener{client: c}
+	if o.replay == "" {
+		if err := l.remember(filepath.Dir(file), o); err != nil {
+			return err
+		}
+	}
 	e := tidings.Endpoint{URL: o.forwardTo, Secrets: []string{secret}}
 	if o.endpoint != "" {
 		if err := l.configure(ctx, o.endpoint, &e, &o.types); err != nil {
@@ -127,8 +140,26 @@ func listen(ctx context.Context, c *client, o listenOptions) error {
 type listener struct {
 	*client
 	connected bool
+	position  *listenPosition
 	forward   *forwarder // nil to record only
 	record    io.Writer  // may be nil
+}
+
+// remember finds the position of a listen that was given the same options.
+func (l *listener) remember(folder string, o listenOptions) error {
+	base, err := l.base()
+	if err != nil {
+		return err
+	}
+	to := o.forwardTo
+	if to == "" {
+		if to, err = filepath.Abs(o.record); err != nil {
+			return fmt.Errorf("--record: %w", err)
+		}
+	}
+	l.position, err = newListenPosition(folder, base, strings.Join(slices.Sorted(slices.Values(o.types)), ","),
+		o.endpoint, to)
+	return err
 }
 
 const (
@@ -198,36 +229,58 @@ func (l *listener) configure(ctx context.Context, name string, e *tidings.Endpoi
 
 // follow forwards events until ctx ends.
 func (l *listener) follow(ctx context.Context, since, types string) error {
-	after, err := l.start(ctx, since)
-	if err != nil {
+	if err := l.begin(ctx, since); err != nil {
 		return err
 	}
-	fmt.Fprintf(l.errOut, "following the events after position %s\n", after)
 	query := url.Values{"limit": {strconv.Itoa(listenPage)}, "wait": {listenWait}}
 	if types != "" {
 		query.Set("types", types)
 	}
 	for {
 		var page listenedPage
-		query.Set("after", after)
+		query.Set("after", l.position.After)
 		err := l.get(ctx, "/events", query, &page)
 		if gone, ok := errors.AsType[*refusal](err); ok && gone.after != "" {
 			fmt.Fprintf(l.errOut, "events are missing: %v\n", err)
-			after = gone.after
+			if err := l.position.moveTo(gone.after); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		for _, item := range page.Items {
+		for _, item := range l.position.left(page.Items) {
 			if err := l.pass(ctx, item); err != nil {
 				return err
 			}
 		}
-		if after = page.Next; after == "" {
+		if page.Next == "" {
 			return l.foreign("its answer has no next")
 		}
+		if err := l.position.moveTo(page.Next); err != nil {
+			return err
+		}
 	}
+}
+
+// begin sets the position where to begin.
+func (l *listener) begin(ctx context.Context, since string) error {
+	if since == "" {
+		if err := l.position.load(); err != nil {
+			return err
+		}
+		if l.position.After != "" {
+			fmt.Fprintln(l.errOut, "continuing where it ended (--since 0s begins with new events)")
+			return nil
+		}
+	}
+	after, err := l.start(ctx, since)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(l.errOut, "following the events after position %s\n", after)
+	return l.position.moveTo(after)
 }
 
 // pass records and forwards one event.
@@ -243,10 +296,10 @@ func (l *listener) pass(ctx context.Context, item json.RawMessage) error {
 	}
 	if l.forward == nil {
 		fmt.Fprintf(l.out, "--> %s %s\n", e.Name(), e.ResourceURL)
-		return nil
+	} else if _, err := l.forward.deliver(ctx, e); err != nil {
+		return err
 	}
-	_, err = l.forward.deliver(ctx, e)
-	return err
+	return l.position.passed(e.ID)
 }
 
 // start returns the position after which to begin: that of the newest event, or the

@@ -71,21 +71,16 @@ func Touch(file string) error {
 // WriteNew creates a file, accessible only to its owner, atomically even if the
 // power fails. If the file exists, it returns [fs.ErrExist].
 func WriteNew(file string, data []byte) error {
-	folder, name := filepath.Split(file)
-	folder = filepath.Clean(folder)
+	folder := filepath.Dir(file)
 	if err := Create(folder); err != nil {
 		return err
 	}
-	part, err := os.CreateTemp(folder, "."+name+"-") // with mode 0600
+	part, err := writePart(file, data, (*os.File).Sync)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(part.Name()) //nolint:errcheck // already gone if it was renamed
-	_, err = part.Write(data)
-	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
-		return err
-	}
-	if err := os.Link(part.Name(), file); err != nil {
+	defer os.Remove(part) //nolint:errcheck // already gone if it was renamed
+	if err := os.Link(part, file); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -94,11 +89,42 @@ func WriteNew(file string, data []byte) error {
 		if _, err := os.Lstat(file); err == nil {
 			return &fs.PathError{Op: "create", Path: file, Err: fs.ErrExist}
 		}
-		if err := os.Rename(part.Name(), file); err != nil {
+		if err := os.Rename(part, file); err != nil {
 			return err
 		}
 	}
 	return syncFolder(folder)
+}
+
+// Replace writes a file, accessible to its owner only. Whoever reads it, even after
+// the process was killed, gets the old or the new contents; after a power failure
+// the file may be empty.
+func Replace(file string, data []byte) error {
+	part, err := writePart(file, data, func(*os.File) error { return nil })
+	if err != nil {
+		return err
+	}
+	err = os.Rename(part, file)
+	if err != nil {
+		_ = os.Remove(part)
+	}
+	return err
+}
+
+// writePart writes what is to become a file to another one beside it, whose path
+// it returns.
+func writePart(file string, data []byte, sync func(*os.File) error) (path string, err error) {
+	folder, name := filepath.Split(file)
+	part, err := os.CreateTemp(filepath.Clean(folder), "."+name+"-") // with mode 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = part.Write(data)
+	if err = errors.Join(err, sync(part), part.Close()); err != nil {
+		_ = os.Remove(part.Name())
+		return "", err
+	}
+	return part.Name(), nil
 }
 
 // ReadOrCreate reads a small file. If it does not exist, ReadOrCreate writes text

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,6 +43,40 @@ func TestWriteNewCreatesAFileOnce(t *testing.T) {
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode = %v, %v", info.Mode(), err)
+	}
+}
+
+// Whoever reads a file while it is replaced gets the old or the new contents.
+func TestReplaceIsAtomic(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "position")
+	old, replaced := strings.Repeat("a", 1<<16), strings.Repeat("b", 1<<16)
+	if err := datadir.Replace(file, []byte(old)); err != nil {
+		t.Fatal(err)
+	}
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for i := range 200 {
+			if err := datadir.Replace(file, []byte([]string{replaced, old}[i%2])); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 200 {
+		if text, err := os.ReadFile(file); err != nil || string(text) != old && string(text) != replaced {
+			t.Errorf("%d bytes, %v", len(text), err)
+		}
+	}
+	writing.Wait()
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode = %v, %v", info.Mode(), err)
+	}
+	if err := datadir.Replace(folder, nil); err == nil {
+		t.Error("it replaces a folder")
 	}
 }
 
