@@ -19,11 +19,12 @@ var observed = new List<string>(); // what Act was called with; for tests
 
 // Several secrets, separated by spaces, while one is being replaced.
 var keys = Env("WEBHOOK_SECRET", "").Split(' ', StringSplitOptions.RemoveEmptyEntries)
-    .Select(s => Convert.FromBase64String(s.StartsWith("whsec_") ? s[6..] : s)).ToArray();
-if (keys.Length == 0) throw new InvalidOperationException("WEBHOOK_SECRET is missing");
+    .Select(s => Convert.FromBase64String(s.StartsWith("whsec_", StringComparison.Ordinal) ? s[6..] : s)).ToArray();
+if (keys.Length == 0 || keys.Any(key => key.Length < 24))
+    throw new InvalidOperationException("WEBHOOK_SECRET: expected whsec_ and base64 of 24 to 64 bytes");
 
 // Your work. Be quick (put it into a queue); an exception makes Tidings try again.
-void Act(Event e) => Console.WriteLine(e.Name.EndsWith(".deleted")
+void Act(Event e) => Console.WriteLine(e.Name.EndsWith(".deleted", StringComparison.Ordinal)
     ? $"forget {e.Url}"
     : $"look again at {e.Url}"); // GET it with your token
 
@@ -113,7 +114,7 @@ async Task<int> Receive(HttpRequest request)
             CultureInfo.InvariantCulture, out var version);
         e = Decode(request.Headers["webhook-id"].ToString(), version, json.RootElement);
     }
-    catch (JsonException)
+    catch (Exception x) when (x is JsonException or InvalidOperationException) // the latter: strings that are no text
     {
         return 400;
     }

@@ -30,6 +30,7 @@ import java.util.Set;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
@@ -38,6 +39,9 @@ public class Receiver {
     static final int BODY_LIMIT = 64 * 1024, DRAIN_LIMIT = 4 * 1024 * 1024;
     static final List<String> MEMBERS =
             List.of("event", "resource_type", "resource_id", "resource_url", "timestamp");
+    // Several secrets, separated by spaces, while one is being replaced.
+    static final List<SecretKeySpec> keys =
+            Stream.of(env("WEBHOOK_SECRET", "").strip().split(" +")).map(Receiver::key).toList();
     static final List<String> observed = new ArrayList<>(); // what act was called with; for tests
 
     record Event(String id, String name, String resource, String url, String time, long version) {}
@@ -104,10 +108,9 @@ public class Receiver {
         String id = header(x, "webhook-id"), stamp = header(x, "webhook-timestamp");
         if (id.isEmpty() || !stamp.matches("[0-9]{1,12}")
                 || Math.abs(System.currentTimeMillis() / 1000 - Long.parseLong(stamp)) > TOLERANCE) return false;
-        // Several secrets, separated by spaces, while one is being replaced.
-        for (String secret : env("WEBHOOK_SECRET", "").split(" ")) {
+        for (SecretKeySpec key : keys) {
             Mac mac = Mac.getInstance("HmacSHA256");
-            mac.init(new SecretKeySpec(Base64.getDecoder().decode(secret.replaceFirst("^whsec_", "")), "HmacSHA256"));
+            mac.init(key);
             mac.update((id + "." + stamp + ".").getBytes(StandardCharsets.UTF_8));
             byte[] expected = ("v1," + Base64.getEncoder().encodeToString(mac.doFinal(body))).getBytes();
             for (String entry : header(x, "webhook-signature").split(" ")) {
@@ -115,6 +118,14 @@ public class Receiver {
             }
         }
         return false;
+    }
+
+    static SecretKeySpec key(String secret) {
+        byte[] key = Base64.getDecoder().decode(secret.replaceFirst("^whsec_", ""));
+        if (key.length < 24) {
+            throw new IllegalArgumentException("WEBHOOK_SECRET: expected whsec_ and base64 of 24 to 64 bytes");
+        }
+        return new SecretKeySpec(key, "HmacSHA256");
     }
 
     static String header(HttpExchange x, String name) {

@@ -9,7 +9,11 @@ import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 
 // Several secrets, separated by spaces, while one is being replaced.
-const keys = process.env.WEBHOOK_SECRET.split(" ").map((s) => Buffer.from(s.replace(/^whsec_/, ""), "base64"));
+const secrets = (process.env.WEBHOOK_SECRET ?? "").split(" ").filter((s) => s !== "");
+const keys = secrets.map((s) => Buffer.from(s.replace(/^whsec_/, ""), "base64"));
+if (keys.length === 0 || keys.some((key) => key.length < 24)) {
+  throw new Error("WEBHOOK_SECRET: expected whsec_ and base64 of 24 to 64 bytes");
+}
 const [, host, port] = (process.env.LISTEN ?? "127.0.0.1:8080").match(/(.*):(\d+)/);
 const tolerance = 5 * 60; // seconds
 const bodyLimit = 64 * 1024, drainLimit = 4 * 1024 * 1024;

@@ -83,10 +83,10 @@ function is_authentic(string $body): bool
         return false;
     }
     // Several secrets, separated by spaces, while one is being replaced.
-    foreach (explode(' ', (string) getenv('WEBHOOK_SECRET')) as $secret) {
+    foreach (preg_split('/ +/', trim((string) getenv('WEBHOOK_SECRET'))) as $secret) {
         $key = base64_decode(preg_replace('/^whsec_/', '', $secret), true);
-        if ($key === false || $key === '') {
-            throw new Exception('WEBHOOK_SECRET is not whsec_ and base64');
+        if ($key === false || strlen($key) < 24) {
+            throw new Exception('WEBHOOK_SECRET: expected whsec_ and base64 of 24 to 64 bytes');
         }
         $expected = 'v1,' . base64_encode(hash_hmac('sha256', "$id.$stamp.$body", $key, true));
         foreach (explode(' ', $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '') as $entry) {

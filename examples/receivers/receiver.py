@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -21,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # Several secrets, separated by spaces, while one is being replaced.
 KEYS = [base64.b64decode(s.removeprefix("whsec_"), validate=True) for s in os.environ["WEBHOOK_SECRET"].split()]
+if min(map(len, KEYS), default=0) < 24:
+    raise SystemExit("WEBHOOK_SECRET: expected whsec_ and base64 of 24 to 64 bytes")
 HOST, PORT = os.environ.get("LISTEN", "127.0.0.1:8080").rsplit(":", 1)
 TOLERANCE = 5 * 60  # seconds
 BODY_LIMIT, DRAIN_LIMIT = 64 * 1024, 4 * 1024 * 1024
@@ -79,7 +82,7 @@ def is_older(version, when, newest_version, newest_time):
 # --- Verification
 def is_authentic(headers, body):
     webhook_id, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    if not webhook_id or not (stamp.isascii() and stamp.isdigit()) or abs(time.time() - int(stamp)) > TOLERANCE:
+    if not webhook_id or not is_number(stamp) or abs(time.time() - int(stamp)) > TOLERANCE:
         return False
     content = f"{webhook_id}.{stamp}.".encode() + body
     expected = [b"v1," + base64.b64encode(hmac.digest(key, content, hashlib.sha256)) for key in KEYS]
@@ -87,11 +90,15 @@ def is_authentic(headers, body):
     return any(hmac.compare_digest(entry, e) for entry in entries for e in expected)
 
 
+def is_number(text):
+    return bool(re.fullmatch("[0-9]{1,18}", text))
+
+
 def decode(webhook_id, version, body):
     event = json.loads(body)
     if not isinstance(event, dict) or not all(isinstance(event.get(m), str) and event[m] for m in MEMBERS):
         raise ValueError("not an event in the thin format")
-    return event | {"id": webhook_id, "version": int(version) if version.isascii() and version.isdigit() else 0}
+    return event | {"id": webhook_id, "version": int(version) if is_number(version) else 0}
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -100,7 +107,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self):
         length = self.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()) or int(length) > DRAIN_LIMIT:
+        if not is_number(length) or int(length) > DRAIN_LIMIT:
             self.close_connection = True
             return self.answer(411)
         body = self.rfile.read(int(length))  # even if it is too large, so that the sender gets the answer

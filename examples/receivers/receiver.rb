@@ -12,6 +12,9 @@ require "webrick"
 
 # Several secrets, separated by spaces, while one is being replaced.
 KEYS = ENV.fetch("WEBHOOK_SECRET").split.map { |s| s.delete_prefix("whsec_").unpack1("m0") }
+if KEYS.empty? || KEYS.any? { |key| key.bytesize < 24 }
+  abort "WEBHOOK_SECRET: expected whsec_ and base64 of 24 to 64 bytes"
+end
 HOST, PORT = ENV.fetch("LISTEN", "127.0.0.1:8080").split(/:(?=\d+\z)/)
 TOLERANCE = 5 * 60 # seconds
 BODY_LIMIT = 64 * 1024

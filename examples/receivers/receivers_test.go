@@ -5,6 +5,9 @@ package receivers_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,6 +67,7 @@ type receiver struct {
 	command []string
 	env     []string
 	process *exec.Cmd
+	ended   chan struct{}
 }
 
 func newReceiver(t *testing.T, language string) *receiver {
@@ -77,24 +82,52 @@ func newReceiver(t *testing.T, language string) *receiver {
 // start runs the receiver until stop, or until the test ends.
 func (r *receiver) start(t *testing.T) {
 	t.Helper()
-	r.process = exec.CommandContext(context.WithoutCancel(t.Context()), r.command[0], r.command[1:]...)
-	r.process.Env = r.env
-	r.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // PHP has workers
+	r.launch(t)
+	waitFor(t, "the receiver", func() error {
+		_, err := r.handled()
+		return err
+	})
+}
+
+// startsAtAll is like start, but reports false if the receiver ends by itself.
+func (r *receiver) startsAtAll(t *testing.T) (started bool) {
+	t.Helper()
+	r.launch(t)
+	waitFor(t, "the receiver", func() error {
+		select {
+		case <-r.ended:
+			return nil
+		default:
+		}
+		_, err := r.handled()
+		started = err == nil
+		return err
+	})
+	return started
+}
+
+func (r *receiver) launch(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), r.command[0], r.command[1:]...)
+	cmd.Env = r.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // PHP has workers
 	var out bytes.Buffer
-	r.process.Stdout, r.process.Stderr = &out, &out
-	if err := r.process.Start(); err != nil {
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed
+	}()
+	r.process, r.ended = cmd, ended
 	t.Cleanup(func() {
 		r.stop()
 		if t.Failed() {
 			lines := strings.Split(out.String(), "\n")
 			t.Log(strings.Join(lines[max(0, len(lines)-20):], "\n"))
 		}
-	})
-	waitFor(t, "the receiver", func() error {
-		_, err := r.handled()
-		return err
 	})
 }
 
@@ -103,7 +136,7 @@ func (r *receiver) stop() {
 		return
 	}
 	_ = syscall.Kill(-r.process.Process.Pid, syscall.SIGKILL)
-	_ = r.process.Wait() // it was killed
+	<-r.ended
 	r.process = nil
 }
 
@@ -141,6 +174,66 @@ func TestReceiversPassTheConformanceTest(t *testing.T) {
 		})
 	}
 }
+
+// Without a usable secret a receiver accepts nothing, not even what is signed with an
+// empty key; spaces around secrets make no empty ones.
+func TestReceiversNeedASecret(t *testing.T) {
+	testtool.InAll(t)
+	forged := func(r *receiver) int {
+		stamp := strconv.FormatInt(time.Now().Unix(), 10)
+		mac := hmac.New(sha256.New, nil)
+		fmt.Fprintf(mac, "forged.%s.%s", stamp, thin)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url("/webhook"), strings.NewReader(thin))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"Content-Type": "application/json", "Webhook-Id": "forged", "Webhook-Timestamp": stamp,
+			"Webhook-Signature": "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)),
+		} {
+			request.Header.Set(name, value)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	for language := range languages {
+		t.Run(language, func(t *testing.T) {
+			r := newReceiver(t, language)
+			for _, wrong := range []string{"", "whsec_"} {
+				r.env = append(r.env, "WEBHOOK_SECRET="+wrong)
+				if !r.startsAtAll(t) {
+					continue
+				}
+				if status := forged(r); status < http.StatusBadRequest {
+					t.Errorf("with the secret %q, it accepts a forgery: %d", wrong, status)
+				}
+				r.stop()
+			}
+			r.env = append(r.env, "WEBHOOK_SECRET=  "+secret+"  ")
+			r.start(t)
+			if status := forged(r); status != http.StatusUnauthorized {
+				t.Errorf("with spaces around its secret, it answers a forgery with %d", status)
+			}
+			err := torture.Run(t.Context(), torture.Options{
+				URL: r.url("/webhook"), Secret: secret, Only: []string{"valid"}, Timeout: testtool.Allow(30 * time.Second),
+			}, func(result torture.Result) {
+				if result.Outcome != torture.Pass {
+					t.Errorf("with spaces around its secret: %s", result.Finding)
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+const thin = `{"event":"order.updated","resource_type":"order","resource_id":"1","resource_url":"/orders/1",` +
+	`"user_id":null,"timestamp":"2026-03-26T12:00:00Z"}`
 
 // A receiver that was down reads what it missed, and acts on it once although
 // the server then delivers it, too.

@@ -71,6 +71,15 @@ func (k *killer) start(t *testing.T, cmd *exec.Cmd) (out *buffer, ended <-chan s
 	return out, done
 }
 
+func isKilled(t *testing.T, ended <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-ended:
+	case <-time.After(testtool.Allow(30 * time.Second)):
+		t.Fatal("waited in vain for the webhook at which listen is killed")
+	}
+}
+
 // After kill -9 listen continues where it ended: it misses no event, and repeats only
 // the one that was under way.
 func TestListenContinuesAfterItWasKilled(t *testing.T) {
@@ -93,12 +102,12 @@ func TestListenContinuesAfterItWasKilled(t *testing.T) {
 	out, ended := listen("--types", "order.*")
 	out.waitFor(t, "following the events after position")
 	p.publish(t, 500)
-	<-ended // at the first webhook
+	isKilled(t, ended) // at the first webhook
 	_, ended = listen("--types", "order.*")
-	<-ended
+	isKilled(t, ended)
 	p.publish(t, 500)
 	_, ended = listen("--types", "order.*")
-	<-ended
+	isKilled(t, ended)
 	out, ended = listen("--types", "order.*")
 	out.waitFor(t, "continuing where it ended")
 	waitUntil(t, "all events", func() bool { return k.received() >= p.last+len(k.deadly) })
