@@ -1,23 +1,18 @@
 package receivers_test
 
 import (
-	"context"
 	"encoding/json"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/testtool"
-	"github.com/tidings-dev/tidings/sender"
 )
 
 // webhook is a request that arrived.
@@ -29,26 +24,11 @@ type webhook struct {
 // sent returns a webhook as the relay sends it, signed with a secret.
 func sent(t *testing.T, signedWith string) webhook {
 	t.Helper()
-	arrived := make(chan webhook, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		w := webhook{map[string]string{}, string(body)}
-		for name := range r.Header {
-			w.Headers[strings.ToLower(name)] = r.Header.Get(name)
-		}
-		arrived <- w
-	}))
-	defer server.Close()
-	s, err := sender.New(tidings.Endpoint{Name: "official", URL: server.URL, Secrets: []string{signedWith}},
-		http.DefaultClient, sender.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Send(context.Background(), tidings.Attempt{Number: 1, Event: tidings.Event{
-		ID: "01a215ad-0cc8-7765-8084-0218e85ffac9", Type: "order", Action: tidings.Updated, ResourceID: `7 <é&">`,
-		ResourceURL: "/orders/7", Time: time.Now(),
-	}})
-	return <-arrived
+	e := anEvent()
+	e.ResourceID = `7 <é&">`
+	got, _ := arrived(t, tidings.Endpoint{Secrets: []string{signedWith}}, tidings.Attempt{Event: e, Number: 1},
+		http.StatusNoContent)
+	return got
 }
 
 // The official libraries of Standard Webhooks accept what the relay sends, and
