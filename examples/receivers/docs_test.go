@@ -179,6 +179,30 @@ func TestDocumentedMembers(t *testing.T) {
 	}
 }
 
+// No body is longer than the document says.
+func TestDocumentedSize(t *testing.T) {
+	limit := regexp.MustCompile(`none has more than ([0-9]+) KiB`).FindStringSubmatch(page(t))
+	if limit == nil {
+		t.Fatal("the document does not say how long a body may be")
+	}
+	most, _ := strconv.Atoi(limit[1]) // digits
+	for _, character := range []string{"x", `"`, "<", "\u2028"} {
+		filled := func(n int) string { return strings.Repeat(character, n/len(character)) }
+		e := anEvent()
+		e.Type, e.Action = tidings.ResourceType(strings.Repeat("x", 63)), tidings.Action(strings.Repeat("x", 63))
+		e.ResourceID, e.ResourceURL, e.UserID = filled(512), "/"+filled(2047), filled(512)
+		if err := e.Check(); err != nil {
+			t.Fatal(err)
+		}
+		for _, format := range tidings.Formats() {
+			got, _ := arrived(t, tidings.Endpoint{Format: format}, tidings.Attempt{Event: e}, http.StatusNoContent)
+			if len(got.Body) > most<<10 || len(got.Body) < 1<<10 {
+				t.Errorf("%s: %d bytes, the document says at most %d KiB", format, len(got.Body), most)
+			}
+		}
+	}
+}
+
 // The document lists every header of a webhook that HTTP itself does not need, and no other.
 func TestDocumentedHeaders(t *testing.T) {
 	e := tidings.Endpoint{Secrets: []string{secret}}

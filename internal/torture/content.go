@@ -104,7 +104,7 @@ func otherFormats(ctx context.Context, r *run) error {
 		m.alone = true
 		a, err := r.send(ctx, m)
 		if err != nil {
-			return fmt.Errorf("%s: it did not answer: %w", format, err)
+			return fmt.Errorf("%s: %w", format, r.unanswered(err))
 		}
 		want := 0
 		if a.ok() {

@@ -55,7 +55,7 @@ func timeCases() []Case {
 				a, err := r.send(ctx, r.message(r.event("updated", 1)).sign())
 				switch {
 				case err != nil:
-					return fmt.Errorf("it did not answer: %w", err)
+					return r.unanswered(err)
 				case !a.ok():
 					return fmt.Errorf("it answered %d, want 2xx", a.status)
 				case a.took > r.AnswerWithin:
@@ -73,7 +73,7 @@ func hundred(ctx context.Context, r *run) error {
 		throttled := d.status == http.StatusTooManyRequests || d.status == http.StatusServiceUnavailable
 		switch {
 		case d.err != nil:
-			return fmt.Errorf("it did not answer: %w", d.err)
+			return r.unanswered(d.err)
 		case d.ok():
 			want[d.id] = 1
 		case throttled && d.retryAfter == "":
@@ -117,7 +117,7 @@ func slowBody(ctx context.Context, r *run) error {
 	}
 	response, err := c.read()
 	if err != nil {
-		return fmt.Errorf("it did not answer: %w", err)
+		return r.unanswered(err)
 	}
 	if response.StatusCode < 200 || response.StatusCode > 299 {
 		return fmt.Errorf("it answered %d, want 2xx", response.StatusCode)
@@ -168,7 +168,7 @@ func http10(ctx context.Context, r *run) error {
 	response, err := c.read()
 	switch {
 	case err != nil:
-		return fmt.Errorf("it did not answer: %w", err)
+		return r.unanswered(err)
 	case response.StatusCode < 200 || response.StatusCode > 299:
 		return fmt.Errorf("it answered %d, want 2xx", response.StatusCode)
 	case len(response.TransferEncoding) > 0:
@@ -190,7 +190,7 @@ func keepAlive(ctx context.Context, r *run) error {
 	}
 	response, err := c.read()
 	if err != nil {
-		return fmt.Errorf("it did not answer: %w", err)
+		return r.unanswered(err)
 	}
 	if err := refused(response.StatusCode); err != nil {
 		return err

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -99,9 +101,21 @@ func (r *run) send(ctx context.Context, m *message) (answer, error) {
 	}
 	defer response.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)); err != nil {
-		return answer{}, fmt.Errorf("the response broke off: %w", err)
+		return answer{}, errors.New("the response broke off")
 	}
 	return answer{response.StatusCode, response.Header.Get("Retry-After"), time.Since(began)}, nil
+}
+
+// unanswered says why there is no answer.
+func (r *run) unanswered(err error) error {
+	timeout, ok := errors.AsType[net.Error](err)
+	switch {
+	case ok && timeout.Timeout():
+		return fmt.Errorf("it did not answer within %v", r.Timeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return errors.New("it closed the connection without an answer")
+	}
+	return fmt.Errorf("it did not answer: %w", err)
 }
 
 // accepts returns an error unless the receiver answers with 2xx.
@@ -109,7 +123,7 @@ func (r *run) accepts(ctx context.Context, m *message) error {
 	a, err := r.send(ctx, m)
 	switch {
 	case err != nil:
-		return fmt.Errorf("it did not answer: %w", err)
+		return r.unanswered(err)
 	case !a.ok():
 		return fmt.Errorf("it answered %d, want 2xx", a.status)
 	}
@@ -122,7 +136,7 @@ func (r *run) refuses(ctx context.Context, m *message) error {
 	m.alone = true
 	a, err := r.send(ctx, m)
 	if err != nil {
-		return fmt.Errorf("it did not answer: %w", err)
+		return r.unanswered(err)
 	}
 	return refused(a.status)
 }

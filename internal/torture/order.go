@@ -50,7 +50,7 @@ func duplicatesAtOnce(ctx context.Context, r *run) error {
 	for _, d := range r.together(ctx, atOnce, func(int) *message { return r.message(e).sign() }) {
 		switch {
 		case d.err != nil:
-			return fmt.Errorf("it did not answer: %w", d.err)
+			return r.unanswered(d.err)
 		case d.ok():
 			accepted = true
 		case d.status != http.StatusConflict && d.status != http.StatusTooManyRequests &&

@@ -171,7 +171,7 @@ func (r *run) eitherWay(ctx context.Context, m *message) error {
 	a, err := r.send(ctx, m)
 	switch {
 	case err != nil:
-		return fmt.Errorf("it did not answer: %w", err)
+		return r.unanswered(err)
 	case a.ok(), a.status == http.StatusRequestEntityTooLarge:
 		return nil
 	}

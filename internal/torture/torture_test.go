@@ -3,11 +3,13 @@ package torture_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,6 +115,34 @@ func TestEachFaultFailsItsCase(t *testing.T) {
 				t.Errorf("%s failed, too: %s", name, r.Finding)
 			}
 		})
+	}
+}
+
+// A finding says in plain words why there was no answer.
+func TestFindingsWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for want, receiver := range map[string]http.HandlerFunc{
+		"it did not answer within 100ms": func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+		},
+		"it closed the connection without an answer": func(http.ResponseWriter, *http.Request) {
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		var reached atomic.Bool
+		o := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if reached.Swap(true) { // else it says that there is a receiver
+				receiver(w, r)
+			}
+		}), &handledIDs{})
+		o.Timeout, o.Only = 100*time.Millisecond, []string{"valid", "http-1.0"}
+		found := outcomes(t, o)
+		for _, name := range o.Only {
+			if got := found[name].Finding; got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
 	}
 }
 
