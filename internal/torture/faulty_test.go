@@ -162,9 +162,10 @@ func (f *faulty) verify(h http.Header, body []byte) int {
 	}
 	switch f.fault {
 	case "valid":
-		var escaped bytes.Buffer
-		json.HTMLEscape(&escaped, body)
-		body = escaped.Bytes()
+		var rewritten bytes.Buffer // as JavaScript does it
+		if json.Compact(&rewritten, body) == nil {
+			body = rewritten.Bytes()
+		}
 	case "wrong-id":
 		id = strings.TrimSuffix(id, "-other")
 	case "tampered-body":

@@ -60,6 +60,11 @@ func signatureCases() []Case {
 				if err := r.acceptsHandled(ctx, r.message(e).sign()); err != nil {
 					return fmt.Errorf("a resource id with special characters: %w", err)
 				}
+				m := r.message(r.event("updated", 1)) // JavaScript would write the bodies above as they were
+				m.body = bytes.Replace(m.body, []byte(`{`), []byte(`{ `), 1)
+				if err := r.acceptsHandled(ctx, m.sign()); err != nil {
+					return fmt.Errorf("a body with white space between members: %w", err)
+				}
 				return nil
 			},
 		},
