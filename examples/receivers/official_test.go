@@ -34,7 +34,6 @@ func sent(t *testing.T, signedWith string) webhook {
 // The official libraries of Standard Webhooks accept what the relay sends, and
 // nothing else.
 func TestOfficialLibraries(t *testing.T) {
-	const other = "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldCBrZXkh"
 	for name, verify := range map[string]func(t *testing.T, w webhook) bool{
 		"go": func(t *testing.T, w webhook) bool {
 			library, err := standardwebhooks.NewWebhook(secret)
