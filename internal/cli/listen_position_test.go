@@ -2,11 +2,13 @@ package cli_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -141,6 +143,28 @@ func TestListenContinuesAfterItWasKilled(t *testing.T) {
 	out.waitFor(t, "--> order.updated /order/1\n")
 	if strings.Contains(out.String(), "continuing") {
 		t.Error("--since does not replace the position")
+	}
+
+	// A file continues where it ended, too.
+	record := filepath.Join(folder, "events.jsonl")
+	for _, since := range [][]string{{"--since", "1h"}, nil, nil} {
+		runUntil(t, run(t.Context(), name, []string{"XDG_CONFIG_HOME=" + folder}, append([]string{
+			"listen", "--record", record, "--url", p.address, "--data-dir", filepath.Join(folder, "data"), "--types", "order.*",
+		}, since...)...), "/order/"+strconv.Itoa(p.last)+"\n")
+		p.publish(t, 2)
+	}
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := slices.Compact(strings.Split(string(text), "\n")) // the last one before the end may be there twice
+	for i, line := range lines[:len(lines)-1] {
+		if !strings.Contains(line, fmt.Sprintf(`"resource_id":"%d"`, i+1)) {
+			t.Fatalf("line %d of the recorded file: %s", i+1, line)
+		}
+	}
+	if n := len(lines) - 1; n != p.last-2 {
+		t.Errorf("%d events were recorded of %d", n, p.last-2)
 	}
 }
 
