@@ -39,7 +39,7 @@ func tortureCommand() *cobra.Command {
 	}
 	cmd.Long = `Send a receiver valid, forged, malformed, repeated, late and slow webhooks, and
 say which it handles wrongly and what to do about it. The exit status is 1 if
-it handles any of them wrongly.
+it handles any of them wrongly, or does not answer at all.
 
 The resources have ids that never occurred before and the type "torture". With
 --observe the command also checks what the receiver did: GET of that URL must
@@ -72,6 +72,9 @@ func listCases(out io.Writer) error {
 }
 
 func runTorture(cmd *cobra.Command, o torture.Options, asJSON bool) error {
+	if err := o.Check(); err != nil {
+		return &usageError{err}
+	}
 	out := cmd.OutOrStdout()
 	results, failed, unseen := []torture.Result{}, 0, 0
 	err := torture.Run(cmd.Context(), o, func(r torture.Result) {

@@ -35,6 +35,15 @@ type Options struct {
 	Insecure bool
 }
 
+// Check returns an error if the options are wrong.
+func (o Options) Check() error {
+	if _, err := choose(o.Only); err != nil {
+		return err
+	}
+	_, err := newRun(o)
+	return err
+}
+
 // Outcome is the result of a case.
 type Outcome string
 
