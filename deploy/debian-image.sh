@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds localhost/tidings-debian from Debian packages, without a registry: a system with
-# systemd, which is also the base of the build image.
+# systemd and Python, which is also the base of the build image.
 set -euo pipefail
-image=localhost/tidings-debian packages=ca-certificates,dbus,make,procps,systemd-sysv
+image=localhost/tidings-debian packages=ca-certificates,dbus,make,procps,python3,systemd-sysv
 label='{{index .OCIv1.Config.Labels "packages"}}'
 if [ "$(buildah inspect --type image --format "$label" $image 2>/dev/null)" = $packages ]; then exit 0; fi
 root=$(mktemp -d)
