@@ -380,7 +380,7 @@ func (s *Service) Pause(ctx context.Context, name string, p NewPause) (*Endpoint
 		next.Until = *p.Until
 	}
 	e, err := s.setControl(ctx, name, "pause", next, func(c eventlog.Control) error {
-		if c.Disabled == relay.PausedReason && p.Comment == "" && p.Until == nil {
+		if c.DisabledAt(time.Now()) == relay.PausedReason && p.Comment == "" && p.Until == nil {
 			return errPausedAlready // with a reason and an end, perhaps
 		}
 		return nil
@@ -396,7 +396,7 @@ var errPausedAlready = errors.New("paused already")
 // Resume ends a pause.
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
 	return s.setControl(ctx, name, "resume", eventlog.Control{}, func(c eventlog.Control) error {
-		if c.Disabled != "" && c.Disabled != relay.PausedReason {
+		if d := c.DisabledAt(time.Now()); d != "" && d != relay.PausedReason {
 			return conflict("endpoint %s is not paused, it was disabled after it answered %s; enable it", name,
 				c.Disabled)
 		}
@@ -407,7 +407,7 @@ func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {
 // Enable enables an endpoint that answered 410. A pause ends with [Service.Resume].
 func (s *Service) Enable(ctx context.Context, name string) (*Endpoint, error) {
 	return s.setControl(ctx, name, "enable", eventlog.Control{}, func(c eventlog.Control) error {
-		if c.Disabled == relay.PausedReason {
+		if c.DisabledAt(time.Now()) == relay.PausedReason {
 			return conflict("endpoint %s is paused by %s; resume it", name, cmp.Or(c.By, "an operator"))
 		}
 		return nil
