@@ -170,7 +170,7 @@ func (m *collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	for _, g := range []metric{
 		logHead, logOldest, outboxDepth, replicaCount, leasesHeld, leasesFree, replaysRunning, endpointState,
-		historyDropped, parkedRemoved,
+		historyDropped, parkedRemoved, inFlight, inFlightLimit, inFlightWaiting,
 	} {
 		ch <- g.desc
 	}
@@ -197,6 +197,10 @@ func (m *collector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	historyDropped.send(ch, float64(m.relay().HistoryDropped()))
+	load := m.relay().Load()
+	inFlight.send(ch, float64(load.InFlight))
+	inFlightLimit.send(ch, float64(load.Limit))
+	inFlightWaiting.send(ch, float64(load.Waiting))
 	ctx, cancel := context.WithTimeout(context.Background(), collectTime)
 	defer cancel()
 	_ = m.collect(ctx, ch) // omits what can't be read

@@ -32,6 +32,12 @@ var (
 		"Leases of endpoints, or their partitions, that this replica holds.")
 	leasesFree     = gauge("tidings_leases_free", "Leases of configured endpoints that nobody holds.")
 	replaysRunning = gauge("tidings_replays_running", "Replays that run or wait.")
+	inFlight       = gauge("tidings_in_flight", "Requests of this replica under way to all endpoints together.")
+	inFlightLimit  = gauge("tidings_in_flight_limit",
+		"How many requests of this replica may be under way: webhook.max_connections, or fewer if the limit on open "+
+			"files is lower.")
+	inFlightWaiting = gauge("tidings_in_flight_waiting",
+		"Endpoints, or their partitions, that wait until other requests of this replica are over.")
 	endpointState  = gauge("tidings_endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
 	endpointGauges = []struct {
 		metric

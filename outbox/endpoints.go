@@ -186,6 +186,7 @@ func (o *Outbox) relayEndpoint(e tidings.Endpoint) (relay.Endpoint, error) {
 		return made, nil
 	}
 	dialer := sender.NewDialer(o.options.Egress, made.MaxInFlight, connectTimeout)
+	dialer.Connections = o.connections
 	to, err := sender.New(made.Endpoint, &http.Client{Transport: o.transport(made.Endpoint, dialer)}, o.options.Sender)
 	if err != nil {
 		return made, err
@@ -211,7 +212,8 @@ func (o *Outbox) transport(e tidings.Endpoint, dialer *sender.Dialer) http.Round
 		return sender.NewTransport(sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout})
 	}
 	t := chosen.Clone()
-	t.DialContext, t.DialTLSContext = dialer.DialContext, nil
+	dialer.Serve(t)
+	t.DialTLSContext = nil
 	t.DialTLS = nil //nolint:staticcheck // programs may set the deprecated field
 	t.MaxIdleConnsPerHost = max(t.MaxIdleConnsPerHost, e.MaxInFlight)
 	t.IdleConnTimeout = cmp.Or(t.IdleConnTimeout, 90*time.Second)

@@ -73,15 +73,19 @@ type Options struct {
 	PollInterval time.Duration
 	// Sender configures the User-Agent and the CloudEvents source.
 	Sender sender.Options
-	// Relay configures the logger, the observer (for metrics), tracing and time
-	// limits. When Run ends, attempts in flight get DrainTimeout, 10 seconds by
-	// default.
+	// Relay configures the logger, the observer (for metrics), tracing, time limits,
+	// and how many attempts may be in flight, 512 by default, which is also how many
+	// connections may be open. When Run ends, attempts in flight get DrainTimeout, 10
+	// seconds by default.
 	Relay relay.Options
 }
 
 func (o *Options) setDefaults() {
 	o.PollInterval = cmp.Or(o.PollInterval, defaultPollInterval)
 	o.Relay.DrainTimeout = cmp.Or(o.Relay.DrainTimeout, defaultDrainTimeout)
+	if o.Relay.MaxInFlight <= 0 {
+		o.Relay.MaxInFlight = relay.DefaultMaxInFlight
+	}
 	if o.Relay.Logger == nil {
 		o.Relay.Logger = slog.Default()
 	}
@@ -121,6 +125,8 @@ type Outbox struct {
 	retention atomic.Pointer[Retention]
 	removed   removed
 
+	connections *sender.Connections // of the endpoints' senders that the outbox makes
+
 	setting sync.Mutex // held by SetEndpoints
 	filters map[string]*filter
 
@@ -144,7 +150,7 @@ func Open(ctx context.Context, database Database, options Options) (_ *Outbox, e
 	}
 	o := &Outbox{
 		options: options, logger: options.Relay.Logger, told: eventlog.NewSignal(), ready: make(chan struct{}),
-		filters: make(map[string]*filter),
+		filters: make(map[string]*filter), connections: sender.NewConnections(options.Relay.MaxInFlight),
 	}
 	o.SetRetention(Retention{options.Retention, options.HistoryRetention, options.DeadLetterRetention})
 	if options.Relay.Observer != nil {

@@ -153,6 +153,58 @@ func TestDeliveriesShareConnections(t *testing.T) {
 	}
 }
 
+// Many endpoints keep no more connections open than the relay may have attempts in flight,
+// whichever transport they have.
+func TestConnectionsOfAllEndpointsAreBounded(t *testing.T) {
+	for name, transport := range map[string]func(tidings.Endpoint) *http.Transport{
+		"default":       nil,
+		"the program's": func(tidings.Endpoint) *http.Transport { return new(http.Transport) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			const endpoints, events, limit = 20, 10, 3
+			var got, connected atomic.Int64
+			changed := make(chan struct{}, 1)
+			note := func() {
+				select {
+				case changed <- struct{}{}:
+				default:
+				}
+			}
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				got.Add(1)
+				note()
+			}))
+			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				switch state {
+				case http.StateNew:
+					connected.Add(1)
+				case http.StateClosed:
+					connected.Add(-1)
+					note()
+				}
+			}
+			server.Start()
+			defer server.Close()
+			options := outbox.Options{Transport: transport, Relay: relay.Options{MaxInFlight: limit}}
+			for i := range endpoints {
+				options.Endpoints = append(options.Endpoints, tidings.Endpoint{URL: fmt.Sprint(server.URL, "/", i)})
+			}
+			hooks := open(t, outbox.SQLiteFile(newFile(t)), options)
+			tellMany(t, hooks, events)
+			run(t, hooks)
+			deadline := time.After(testtool.Allow(30 * time.Second))
+			for got.Load() < endpoints*events || connected.Load() > limit {
+				select {
+				case <-changed:
+				case <-deadline:
+					t.Fatalf("%d of %d delivered, %d connections are open, at most %d may be", got.Load(),
+						endpoints*events, connected.Load(), limit)
+				}
+			}
+		})
+	}
+}
+
 func tellMany(t *testing.T, hooks *outbox.Outbox, n int) {
 	t.Helper()
 	tx, err := hooks.DB().BeginTx(t.Context(), nil)

@@ -28,7 +28,7 @@ const (
 )
 
 // consumer delivers the events of one partition. It reads the log into its order,
-// hands events to its workers as the endpoint's health allows, and writes the
+// hands events to workers as the endpoint's health allows, and writes the
 // results to its ledger. All fields except channels and atomics belong to the
 // goroutine of run.
 type consumer struct {
@@ -45,6 +45,7 @@ type consumer struct {
 	report   report
 	limiter  *rate.Limiter
 	pool     pool
+	seat     *seat
 	scout    scout
 	replays  *replays
 
@@ -118,6 +119,7 @@ func newConsumer(
 	c.counts.answer.Store(last.LastAnswer)
 	c.limiter = c.endpoint.limiter()
 	c.pool = newPool(c.endpoint.MaxInFlight)
+	c.seat = r.budget.open(e.Name)
 	c.replays = newReplays()
 	c.setControl(control)
 	c.applyControl(now)
@@ -199,8 +201,8 @@ func (c *consumer) run(ctx context.Context) {
 			}
 		case b := <-c.room():
 			c.take(ctx, b)
-		case it := <-c.spare():
-			c.resend(ctx, attempts, it)
+		case c.replays.taken = <-c.spare():
+		case <-c.seat.turn:
 		case c.scout.found = <-c.scout.answer:
 			c.scout.asked = false
 		case <-c.poke:
@@ -211,6 +213,7 @@ func (c *consumer) run(ctx context.Context) {
 			c.beginReplay(ctx, &helpers)
 		case <-c.replays.ended:
 			c.replays.over[c.replays.running], c.replays.running = time.Now(), ""
+			c.replays.taken = nil // it was canceled
 			if !c.beginReplay(ctx, &helpers) {
 				notify(c.relay.updated) // more replays may be waiting than were listed
 			}
@@ -226,10 +229,14 @@ func (c *consumer) run(ctx context.Context) {
 	}
 	deadline := time.AfterFunc(c.relay.options.DrainTimeout, abort)
 	defer deadline.Stop()
+	c.seat.leave()
+	if it := c.replays.taken; it != nil {
+		it.replay <- result{item: it, fault: faultUncounted}
+	}
 	for c.pool.inFlight > 0 {
 		c.finish(attempts, <-c.pool.results)
 	}
-	c.pool.close()
+	c.seat.close()
 	helpers.Wait()
 	c.count(0)
 	final, cancel := context.WithTimeout(c.relay.writes, finalTime)
@@ -244,8 +251,9 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 	now := time.Now()
 	c.paced = time.Time{}
 	c.loadDue(ctx, now)
+	waits := false // for its turn
 	for c.lifetime.valid(now) && !c.holds() && c.pool.counted() < c.health.limit(now, c.untried()) && !c.pool.full() {
-		if c.order.Waiting() == 0 && c.health.state != Probing {
+		if c.order.Waiting() == 0 && (c.health.state != Probing || len(c.scout.found) == 0) {
 			break
 		}
 		if at := c.health.ready(); at.After(now) {
@@ -256,12 +264,19 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 			c.paced = now.Add(pass.DelayFrom(now))
 			pass.CancelAt(now)
 			break
+		} else if waits = !c.seat.take(); waits {
+			pass.CancelAt(now)
+			break
 		}
 		next, ok := c.next()
 		if !ok {
+			c.seat.putBack()
 			break
 		}
 		c.launch(attempts, next, now)
+	}
+	if !waits && !c.resend(ctx, attempts, now) {
+		c.seat.leave()
 	}
 	if c.pool.inFlight == 0 && c.order.Len() == 0 && c.order.Waiting() == 0 && len(c.held) == 0 {
 		c.health.rest(now)
@@ -312,14 +327,17 @@ func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
 	it.trial.kind = it.event.Name()
 	c.health.send(&it.trial, now)
 	probe := c.health.state == Probing && it.replay == nil
-	c.pool.launch(it, func(it *item) tidings.Outcome {
+	attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil, Probe: probe}
+	c.pool.inFlight++
+	c.relay.workers.do(func() {
+		began, outcome := time.Now(), tidings.Outcome{Verdict: tidings.Interrupted}
 		// The process may have been suspended since the item was queued; by now
 		// another replica may be delivering.
-		if !c.lifetime.valid(time.Now()) || attempts.Err() != nil {
-			return tidings.Outcome{Verdict: tidings.Interrupted}
+		if c.lifetime.valid(began) && attempts.Err() == nil {
+			outcome = c.relay.attempt(attempts, &c.endpoint, attempt)
 		}
-		attempt := tidings.Attempt{Event: it.event, Number: it.attempts + 1, Replay: it.replay != nil, Probe: probe}
-		return c.relay.attempt(attempts, &c.endpoint, attempt)
+		c.seat.finished(time.Since(began))
+		c.pool.results <- result{item: it, outcome: outcome}
 	})
 	c.counts.inFlight.Store(int64(c.pool.inFlight))
 }

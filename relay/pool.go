@@ -2,25 +2,17 @@ package relay
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidings-dev/tidings"
 )
 
-// pool holds the goroutines that make attempts. It grows to the largest number
-// needed at once. Its fields except the channels belong to the consumer's
-// goroutine.
+// pool counts a consumer's attempts in flight and collects their results. Its fields
+// except the channel belong to the consumer's goroutine.
 type pool struct {
-	work     chan job
 	results  chan result
-	workers  *sync.WaitGroup
-	started  int
 	inFlight int
 	outdated int // in flight since before the last outage
-}
-
-type job struct {
-	item *item
-	do   func(*item) tidings.Outcome
 }
 
 // result is the result of sending an item.
@@ -33,20 +25,7 @@ type result struct {
 
 func newPool(limit int) pool {
 	// Requests sent before an outage do not count against the probes.
-	return pool{work: make(chan job, 2*limit), results: make(chan result, 2*limit), workers: new(sync.WaitGroup)}
-}
-
-func (p *pool) launch(it *item, do func(*item) tidings.Outcome) {
-	if p.started == p.inFlight {
-		p.started++
-		p.workers.Go(func() {
-			for j := range p.work {
-				p.results <- result{item: j.item, outcome: j.do(j.item)}
-			}
-		})
-	}
-	p.inFlight++
-	p.work <- job{it, do}
+	return pool{results: make(chan result, 2*limit)}
 }
 
 // finished notes that an attempt is over. late means that it was sent before the
@@ -67,8 +46,42 @@ func (p *pool) counted() int { return p.inFlight - p.outdated }
 // full reports whether no more attempts fit, outdated ones included.
 func (p *pool) full() bool { return p.inFlight == cap(p.results) }
 
-// close stops the workers once they are idle.
-func (p *pool) close() {
-	close(p.work)
-	p.workers.Wait()
+// workers are the goroutines that make the attempts of all consumers, one each. A few
+// idle ones are kept for the next attempts.
+type workers struct {
+	work    chan func()
+	idle    atomic.Int32
+	started sync.WaitGroup
+}
+
+const keptIdle = 32
+
+func newWorkers() *workers { return &workers{work: make(chan func())} }
+
+func (w *workers) do(attempt func()) {
+	select {
+	case w.work <- attempt:
+		return
+	default:
+	}
+	w.started.Go(func() {
+		for more := true; more; attempt, more = w.next() {
+			attempt()
+		}
+	})
+}
+
+// next waits for another attempt, unless enough others do.
+func (w *workers) next() (attempt func(), more bool) {
+	if w.idle.Add(1) <= keptIdle {
+		attempt, more = <-w.work
+	}
+	w.idle.Add(-1)
+	return attempt, more
+}
+
+// close ends the workers once their attempts are over.
+func (w *workers) close() {
+	close(w.work)
+	w.started.Wait()
 }

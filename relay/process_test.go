@@ -48,7 +48,7 @@ func (c *cluster) start(t *testing.T, to relay.Sender, endpoints ...relay.Endpoi
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := relay.New(ctx, v, endpoints,
-		relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
+		relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second, MaxInFlight: c.limit})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,11 +150,18 @@ type Options struct {
 	// LeaseTime is how long a replica that was killed keeps its leases; 0 means 10
 	// seconds. Replicas renew their leases three times as often.
 	LeaseTime time.Duration
+	// MaxInFlight is the maximum number of attempts in flight to all endpoints
+	// together; 0 means [DefaultMaxInFlight]. Endpoints share it evenly, so with more
+	// endpoints than attempts, one may wait until those of others are over.
+	MaxInFlight int
 }
 
 func (o *Options) setDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = DefaultMaxInFlight
 	}
 	if o.Observer == nil {
 		o.Observer = noObserver{}
@@ -185,6 +192,8 @@ type Relay struct {
 	journal  *journal
 	failures *failures
 	parker   parker
+	budget   *budget
+	workers  *workers
 	beyond   atomic.Int64 // events that all consumers hold beyond their windows
 
 	mu        sync.Mutex
@@ -217,8 +226,9 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 	r := &Relay{
 		log: log, options: options, logger: options.Logger, tail: newTail(log, options.Logger),
 		history: newHistory(log, options.Logger), journal: newJournal(), failures: newFailures(options.Logger),
-		parker: parker{log: log}, endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}),
-		updated: make(chan struct{}, 1), moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
+		parker: parker{log: log}, budget: newBudget(options.MaxInFlight), workers: newWorkers(),
+		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}), updated: make(chan struct{}, 1),
+		moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1), preparing: make(chan struct{}, 1),
 	}
 	r.tail.began, r.tail.lost, r.tail.rewound = r.prepareAgain, r.noteLoss, r.rewound
@@ -341,6 +351,17 @@ func (r *Relay) Send(ctx context.Context, endpoint string, e tidings.Event) (tid
 		return tidings.Outcome{}, ErrNoEndpoint
 	}
 	defer r.release(c)
+	seat := r.budget.open(endpoint)
+	defer seat.close()
+	for !seat.take() {
+		select {
+		case <-seat.turn:
+		case <-ctx.Done():
+			return tidings.Outcome{Verdict: tidings.Interrupted}, nil
+		}
+	}
+	began := time.Now()
+	defer func() { seat.finished(time.Since(began)) }()
 	return r.attempt(ctx, &c.Endpoint, tidings.Attempt{Event: e, Number: 1}), nil
 }
 
@@ -385,6 +406,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 	replica := newReplica(r)
 	ended := replica.run(ctx)
+	r.workers.close()
 	stop()
 	err := replica.leave(ended)
 	background.Wait()

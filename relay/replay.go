@@ -18,6 +18,7 @@ import (
 type replays struct {
 	list    atomic.Pointer[replayList]
 	next    chan *item           // events offered by the running replay
+	taken   *item                // accepted, but not yet sent
 	ended   chan struct{}        // signaled when the running replay has ended
 	running string               // id of the running replay, or empty
 	over    map[string]time.Time // end times of finished replays by id, kept while they are still listed
@@ -52,23 +53,30 @@ func (c *consumer) setReplays(all []eventlog.Replay, asked time.Time) {
 	c.replays.list.Store(own)
 }
 
-// spare returns the channel of replayed events while there is capacity for one: the
-// endpoint is up or may be probed, no live event is waiting, and at least half of
-// the allowed attempts remain free for live ones.
+// spare returns the channel of replayed events while there is capacity for one.
 func (c *consumer) spare() <-chan *item {
-	if c.replays.running == "" || c.order.Waiting() > 0 || c.holds() {
-		return nil
-	}
-	now := time.Now()
-	limit := c.health.limit(now, false)
-	switch {
-	case c.pool.counted() >= limit, c.replays.sending >= max(limit/2, 1), c.pool.full(), !c.lifetime.valid(now):
-		return nil
-	case c.limiter.TokensAt(now) < 1 || c.health.ready().After(now):
-		c.timer.Reset(replayPause)
+	if c.replays.running == "" || !c.mayResend(time.Now()) || c.replays.taken != nil {
 		return nil
 	}
 	return c.replays.next
+}
+
+// mayResend reports whether there is capacity for a replayed event: the endpoint is up
+// or may be probed, no live event is waiting, and at least half of the allowed attempts
+// remain free for live ones.
+func (c *consumer) mayResend(now time.Time) bool {
+	if c.order.Waiting() > 0 || c.holds() {
+		return false
+	}
+	limit := c.health.limit(now, false)
+	switch {
+	case c.pool.counted() >= limit, c.replays.sending >= max(limit/2, 1), c.pool.full(), !c.lifetime.valid(now):
+		return false
+	case c.limiter.TokensAt(now) < 1 || c.health.ready().After(now):
+		c.timer.Reset(replayPause)
+		return false
+	}
+	return true
 }
 
 // replayPause is how long a replay waits for the rate limit.
@@ -112,22 +120,32 @@ func (c *consumer) beginReplay(ctx context.Context, helpers *sync.WaitGroup) boo
 	return false
 }
 
-// resend sends an event for a replay, unless it would overtake older events of its
-// resource that the endpoint has not received.
-func (c *consumer) resend(ctx, attempts context.Context, it *item) {
-	now := time.Now()
+// resend sends the event that was taken from the replay, unless it would overtake older
+// events of its resource that the endpoint has not received. It reports whether it
+// waits for its turn.
+func (c *consumer) resend(ctx, attempts context.Context, now time.Time) (waits bool) {
+	it := c.replays.taken
+	if it == nil || !c.mayResend(now) {
+		return false
+	}
+	if !c.seat.take() {
+		return true
+	}
+	c.replays.taken = nil
 	own := c.lease().Has(it.event)
 	settled := own && c.order.Settled(it.event) || !own && c.settledElsewhere(ctx, it.event, now)
 	if settled && (!own || c.order.parked.has(it.event.Resource())) {
 		settled = c.borrow(ctx, it, own, now)
 	}
 	if !settled {
+		c.seat.putBack()
 		it.replay <- result{item: it, passed: true}
-		return
+		return false
 	}
 	c.limiter.Allow()
 	c.replays.sending++
 	c.launch(attempts, it, now)
+	return false
 }
 
 // borrow reserves an event in the retries table for a replay if it is the oldest of

@@ -22,6 +22,9 @@ func (s *simulation) check() {
 		s.checkEndpoint(who, byEndpoint[who])
 	}
 	s.checkLeft()
+	if s.limit > 0 && s.atOnce > s.limit {
+		s.complain("a process had %d requests in flight, at most %d were allowed", s.atOnce, s.limit)
+	}
 }
 
 // checkEndpoint checks what an endpoint got.

@@ -51,6 +51,8 @@ type simulation struct {
 
 	mu       sync.Mutex
 	requests []*request
+	inFlight map[string]int // by process
+	atOnce   int            // the most of them
 	answers  *rand.Rand
 	troubles []trouble // that make duplicates
 }
@@ -148,7 +150,9 @@ func (s *simulation) nameOf(personality string, n int) string {
 
 func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
 	s := &simulation{
-		T: t, cluster: &cluster{Memory: eventlogtest.NewMemory(), staging: seed%4 != 0},
+		T: t, cluster: &cluster{
+			Memory: eventlogtest.NewMemory(), staging: seed%4 != 0, limit: []int{0, 4, 0, 12, 30}[seed%5],
+		},
 		seed: seed, without: without, answers: rand.New(rand.NewPCG(seed, 0)), began: time.Now(),
 		retention: []time.Duration{40 * time.Minute, 90 * time.Minute, 3 * time.Hour}[seed%3],
 		settings:  make(map[string]relay.Endpoint), removed: make(map[string]relay.Endpoint),
@@ -157,7 +161,7 @@ func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
 		expired:  make(map[string]int64),
 		restored: make(map[string]bool),
 		dead:     make(map[string]bool), owed: make(map[string][]beginning),
-		silences: make(map[string][2]time.Time),
+		silences: make(map[string][2]time.Time), inFlight: make(map[string]int),
 	}
 	for who := range moods {
 		e := endpoint(s.nameOf(who, 0), nil)
@@ -298,6 +302,8 @@ func (s *simulation) sender(who, name, process string) relay.Sender {
 			r.dead = len(rows) > 0
 		}
 		s.requests = append(s.requests, r)
+		s.inFlight[process]++
+		s.atOnce = max(s.atOnce, s.inFlight[process])
 		answer := moods[who]
 		if s.healed {
 			answer = moods["well"]
@@ -313,6 +319,7 @@ func (s *simulation) sender(who, name, process string) relay.Sender {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.inFlight[process]--
 		r.ended, r.verdict = time.Now(), outcome.Verdict
 		outcome.Duration = time.Since(r.began)
 		return outcome

@@ -16,6 +16,7 @@ type cluster struct {
 	*eventlogtest.Memory
 	readTime time.Duration // how long a batch takes
 	staging  bool          // events wait until a process numbers them, as in PostgreSQL
+	limit    int           // of requests of a process at once; 0 for the default
 	mu       sync.Mutex
 	views    []*view
 	staged   []tidings.Event

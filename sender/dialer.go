@@ -5,17 +5,24 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Dialer opens connections under an egress rule. It limits the concurrent
 // connections per address, and can close them all. A [Transport] requires one;
-// an [http.Transport] can use its DialContext.
+// [Dialer.Serve] gives one to an [http.Transport].
 type Dialer struct {
-	egress  Egress
-	limit   int
-	timeout time.Duration
+	// Connections limits those of several dialers together; nil means no limit. Set it
+	// before the first use.
+	Connections *Connections
+
+	egress    Egress
+	limit     int
+	timeout   time.Duration
+	closeIdle func() // connections opened with DialContext; may be nil
 
 	mu     sync.Mutex
 	slots  map[string]*slot // by address, while in use
@@ -37,17 +44,27 @@ var (
 	errNoneFree     = errors.New("no free connection")
 )
 
+// Serve makes a transport connect through the dialer.
+func (d *Dialer) Serve(t *http.Transport) {
+	t.DialContext, d.closeIdle = d.DialContext, t.CloseIdleConnections
+}
+
 // DialContext opens a connection. It waits if too many are open.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := d.dial(ctx, network, address, nil)
+	c, err := d.dial(ctx, network, address, hooks{closeIdle: d.closeIdle})
 	if err != nil {
 		return nil, err // not a net.Conn that holds a nil
 	}
 	return c, nil
 }
 
-// dial calls closed, if not nil, when the connection has been closed.
-func (d *Dialer) dial(ctx context.Context, network, address string, closed func(*conn)) (*conn, error) {
+// hooks are what the user of a connection does; each may be nil.
+type hooks struct {
+	closed    func(*conn) // called when the connection has been closed
+	closeIdle func()      // closes connections, this one among them if it is idle
+}
+
+func (d *Dialer) dial(ctx context.Context, network, address string, h hooks) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	slot := d.enter(address)
@@ -57,20 +74,25 @@ func (d *Dialer) dial(ctx context.Context, network, address string, closed func(
 		d.leave(address)
 		return nil, &net.OpError{Op: "dial", Net: network, Err: errNoneFree}
 	}
-	dialer := net.Dialer{Control: d.egress.Control}
-	raw, err := dialer.DialContext(ctx, network, address)
 	free := func() {
 		<-slot.taken
 		d.leave(address)
 	}
+	if err := d.Connections.enter(ctx); err != nil {
+		free()
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errNoneFree}
+	}
+	dialer := net.Dialer{Control: d.egress.Control}
+	raw, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
+		d.Connections.leave()
 		free()
 		return nil, err
 	}
 	c := &conn{
-		Conn: raw, dialer: d, free: free, address: raw.RemoteAddr().String(), closed: closed,
-		over: make(chan struct{}),
+		Conn: raw, dialer: d, free: free, address: raw.RemoteAddr().String(), hooks: h, over: make(chan struct{}),
 	}
+	d.Connections.add(c)
 	d.mu.Lock()
 	d.open[c] = struct{}{}
 	over := d.closed
@@ -135,9 +157,14 @@ type conn struct {
 	free   func() // releases its slot
 	// address is the remote address.
 	address string
-	closed  func(*conn)
+	hooks   hooks
 	once    sync.Once
 	over    chan struct{} // closed after the connection
+
+	// idleSince is when it became idle, in Unix nanoseconds; 0 if it is not, or if that
+	// is not known. If it is set, evict closes the connection if it is still idle.
+	idleSince atomic.Int64
+	evict     func()
 
 	mu     sync.Mutex
 	broken bool   // a write failed
@@ -193,10 +220,11 @@ func (c *conn) Close() error {
 		c.dialer.mu.Lock()
 		delete(c.dialer.open, c)
 		c.dialer.mu.Unlock()
-		if c.closed != nil {
-			c.closed(c)
+		if c.hooks.closed != nil {
+			c.hooks.closed(c)
 		}
 		close(c.over)
+		c.dialer.Connections.remove(c)
 		c.free()
 	})
 	return err

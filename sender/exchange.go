@@ -174,10 +174,24 @@ func (x *exchanger) pop(t target) *link {
 	for i, l := range slices.Backward(x.idle) {
 		if l.target == t {
 			x.idle = slices.Delete(x.idle, i, i+1)
+			l.raw.idleSince.Store(0)
 			return l
 		}
 	}
 	return nil
+}
+
+// evict closes a connection if it is idle.
+func (x *exchanger) evict(l *link) {
+	x.mu.Lock()
+	at := slices.Index(x.idle, l)
+	if at >= 0 {
+		x.idle = slices.Delete(x.idle, at, at+1)
+	}
+	x.mu.Unlock()
+	if at >= 0 {
+		_ = l.Close()
+	}
 }
 
 // dial opens a connection.
@@ -196,11 +210,12 @@ func (x *exchanger) dial(r *http.Request, s *steps, t target) (*link, error) {
 	if s != nil {
 		ctx = s.trace(ctx, func() {})
 	}
-	raw, err := x.options.Dialer.dial(ctx, "tcp", address, nil)
+	raw, err := x.options.Dialer.dial(ctx, "tcp", address, hooks{})
 	if err != nil {
 		return nil, err
 	}
 	l := &link{Conn: raw, raw: raw, target: t, address: raw.address, epoch: epoch}
+	raw.evict = func() { x.evict(l) }
 	if t.secure {
 		if err := l.handshake(ctx, x.options.TLS, name, s); err != nil {
 			return nil, errors.Join(err, ignoreClosed(raw.Close()))
@@ -230,6 +245,7 @@ func (x *exchanger) put(l *link, keep bool) {
 	old := l.epoch != x.epoch
 	if !old {
 		x.idle = append(x.idle, l)
+		l.raw.idleSince.Store(l.idleSince.UnixNano())
 		if x.sweep == nil {
 			x.sweep = time.AfterFunc(sweepTime, x.closeStale)
 		}

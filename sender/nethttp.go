@@ -204,7 +204,7 @@ func (t *renewing) newGeneration() *generation {
 	g := &generation{until: time.Now().Add(age), open: make(map[*conn]struct{})}
 	g.http = &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return g.dial(ctx, o.Dialer, network, address)
+			return g.dial(ctx, o.Dialer, network, address, t.CloseIdleConnections)
 		},
 		Proxy: o.Proxy, ProxyConnectHeader: o.ProxyHeader, OnProxyConnectResponse: proxyAnswered,
 		TLSClientConfig: o.TLS.Clone(), TLSHandshakeTimeout: handshakeTime,
@@ -220,8 +220,10 @@ func (t *renewing) newGeneration() *generation {
 }
 
 // dial opens a connection for the generation.
-func (g *generation) dial(ctx context.Context, d *Dialer, network, address string) (net.Conn, error) {
-	c, err := d.dial(ctx, network, address, g.remove)
+func (g *generation) dial(
+	ctx context.Context, d *Dialer, network, address string, closeIdle func(),
+) (net.Conn, error) {
+	c, err := d.dial(ctx, network, address, hooks{closed: g.remove, closeIdle: closeIdle})
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/outbox"
+	"github.com/tidings-dev/tidings/sender"
 )
 
 // Options configures the server.
@@ -64,6 +65,8 @@ type App struct {
 	stopping  atomic.Bool   // /readyz fails
 	draining  chan struct{} // closed when new requests are no longer accepted
 	closers   []closer      // called in reverse order
+
+	connections *sender.Connections // to endpoints
 
 	reloading  sync.Mutex
 	lastReload *httpapi.Reloaded // guarded by reloading

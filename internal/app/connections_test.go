@@ -2,6 +2,8 @@ package app_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -11,8 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings/internal/testtls"
 )
@@ -144,6 +149,144 @@ func TestConnectionFailures(t *testing.T) {
 		}
 		if n := got.Load(); n != int64(2*resources*len(faults)) {
 			t.Errorf("%d delivered, want %d", n, 2*resources*len(faults))
+		}
+	})
+}
+
+// crowd is a receiver for many endpoints, some of which hang.
+type crowd struct {
+	*httptest.Server
+	mu         sync.Mutex
+	open, most int                 // connections
+	hanging    map[string]bool     // paths that were asked
+	got        map[string][]string // events by path: resource and version
+}
+
+func newCrowd() *crowd {
+	c := &crowd{hanging: make(map[string]bool), got: make(map[string][]string)}
+	c.Server = httptest.NewUnstartedServer(c)
+	c.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch state {
+		case http.StateNew:
+			c.open++
+			c.most = max(c.most, c.open)
+		case http.StateClosed:
+			c.open--
+		}
+	}
+	c.Start()
+	return c
+}
+
+func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		ID string `json:"resource_id"`
+	}
+	_ = json.NewDecoder(r.Body).Decode(&body)
+	c.mu.Lock()
+	hangs := strings.HasPrefix(r.URL.Path, "/hung")
+	if hangs {
+		c.hanging[r.URL.Path] = true
+	} else {
+		c.got[r.URL.Path] = append(c.got[r.URL.Path], body.ID+" "+r.Header.Get("Tidings-Resource-Version"))
+	}
+	c.mu.Unlock()
+	if hangs {
+		<-r.Context().Done()
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// has returns how many events came, and how many connections are open.
+func (c *crowd) has() (events, open int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, all := range c.got {
+		events += len(all)
+	}
+	return events, c.open
+}
+
+// A low limit on open files leaves fewer connections than are configured, and some files
+// for everything else.
+func TestConnectionsLeaveFilesForOthers(t *testing.T) {
+	t.Parallel()
+	for files, want := range map[int]int{300: 150, 600: 344, 1024: 512} {
+		p := newProcess(t, map[string]any{})
+		p.limits = fmt.Sprint("ulimit -n ", files)
+		p.start()
+		response, err := client.Get("http://" + p.address + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if line := fmt.Sprintf("tidings_in_flight_limit %d\n", want); err != nil || !strings.Contains(string(text), line) {
+			t.Errorf("with %d open files: %v, the metrics lack %q", files, err, line)
+		}
+		if told := strings.Contains(p.log.String(), "raise it (ulimit -n, LimitNOFILE)"); told != (want < 512) {
+			t.Errorf("with %d open files, told %v", files, told)
+		}
+		p.end(syscall.SIGTERM)
+	}
+}
+
+// Half of 200 endpoints hang, and there may be 64 connections: the others get all events
+// in order within seconds, and nothing is held for endpoints that are gone.
+func TestConnectionsAreBounded(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		const limit, half, contexts, updates = 64, 100, 3, 3
+		receiver := newCrowd()
+		defer receiver.Close()
+		var endpoints []any
+		for i := range 2 * half {
+			name := fmt.Sprint([]string{"hung", "well"}[i%2], i)
+			endpoints = append(endpoints,
+				object{"name": name, "url": receiver.URL + "/" + name, "events": []any{"context.*"}, "timeout": "2s"})
+		}
+		settings["webhook"] = object{"max_connections": limit, "endpoints": endpoints}
+		w := newWorldWith(t, settings, option(reloads))
+		for range contexts {
+			id := w.call("ann", "POST", "/contexts", object{}).id()
+			for n := range updates {
+				w.call("ann", "PUT", "/contexts/"+id, object{"metadata": object{"n": fmt.Sprint(n)}})
+			}
+		}
+		begun := time.Now()
+		w.until("", "GET", "/events", nil, func(answer) bool {
+			events, _ := receiver.has()
+			return events == half*contexts*(1+updates)
+		})
+		t.Logf("delivered after %v", time.Since(begun))
+		w.wants(w.request("", "GET", "/metrics", nil, nil), 200, "tidings_in_flight_limit 64\n")
+		w.settings["webhook"] = object{"max_connections": limit, "endpoints": []any{}}
+		w.configure()
+		w.call("admin", "POST", "/webhooks/reload", nil)
+		w.until("", "GET", "/events", nil, func(answer) bool {
+			_, open := receiver.has()
+			return open == 0 && has("tidings_in_flight 0\n", "tidings_in_flight_waiting 0\n")(
+				w.request("", "GET", "/metrics", nil, nil))
+		})
+		receiver.mu.Lock()
+		defer receiver.mu.Unlock()
+		if n := len(receiver.hanging); n < limit/2 {
+			t.Errorf("only %d endpoints hang", n)
+		}
+		// A receiver may notice that a connection was closed after the next one was opened.
+		if most := receiver.most; most > limit*3/2 {
+			t.Errorf("%d connections at once, want %d", most, limit)
+		}
+		for path, events := range receiver.got {
+			versions := make(map[string]int)
+			for _, event := range events {
+				id, version, _ := strings.Cut(event, " ")
+				if versions[id]++; version != fmt.Sprint(versions[id]) {
+					t.Errorf("%s: version %s of %s came as number %d", path, version, id, versions[id])
+				}
+			}
 		}
 	})
 }

@@ -77,7 +77,7 @@ type process struct {
 	relay bool // the server is tidings relay
 	*testing.T
 	file, address string
-	umask         string // empty for the test's own
+	limits        string // a command of the shell that sets some, such as its umask
 	cmd           *exec.Cmd
 	log           *syncBuffer
 	// awayAllowed makes writers retry after a 503.
@@ -115,8 +115,8 @@ func newProcess(t *testing.T, settings map[string]any) *process {
 func (p *process) start() {
 	p.Helper()
 	p.cmd = exec.Command(os.Args[0])
-	if p.umask != "" {
-		p.cmd = exec.Command("sh", "-c", "umask "+p.umask+` && exec "$0"`, os.Args[0])
+	if p.limits != "" {
+		p.cmd = exec.Command("sh", "-c", p.limits+` && exec "$0"`, os.Args[0])
 	}
 	p.cmd.Env = append(os.Environ(), serveFile+"="+p.file)
 	if p.relay {

@@ -16,6 +16,8 @@ import (
 
 // openOutbox opens the outbox of the log, with the configured endpoints.
 func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
+	connections := connectionLimit(a.logger, cfg.Webhook.MaxConnections)
+	a.connections = sender.NewConnections(connections)
 	endpoints, err := a.endpoints(cfg)
 	if err != nil {
 		return err
@@ -25,7 +27,9 @@ func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 		Types: cfg.Vocabulary(), NoMigrate: true, // the store has migrated
 		Retention: keep.Events, HistoryRetention: keep.History, DeadLetterRetention: keep.DeadLetters,
 		PollInterval: time.Second, // the store wakes the log itself
-		Relay:        relay.Options{Logger: a.logger, DrainTimeout: time.Duration(cfg.ShutdownTimeout)},
+		Relay: relay.Options{
+			Logger: a.logger, DrainTimeout: time.Duration(cfg.ShutdownTimeout), MaxInFlight: connections,
+		},
 	}
 	if cfg.Relay {
 		options.PollInterval = time.Duration(cfg.Sources.Poll) // the application does not wake the log
@@ -59,7 +63,6 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 		a.logger.Warn("configuration: " + warning.String())
 	}
 	var endpoints []relay.Endpoint
-	connections := 0
 	for _, r := range receivers {
 		e := r.Endpoint
 		if r.Disabled {
@@ -72,7 +75,7 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 				"endpoint", r.Name)
 		}
 		s, end, err := reach.Open(e.Endpoint, r.HTTP, reach.Options{
-			Egress: cfg.EndpointEgress(), MaxConnectionAge: r.MaxConnectionAge,
+			Egress: cfg.EndpointEgress(), MaxConnectionAge: r.MaxConnectionAge, Connections: a.connections,
 			Sender: sender.Options{UserAgent: a.userAgent, Source: cfg.Webhook.Source},
 		})
 		if err != nil {
@@ -86,9 +89,7 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 			}
 		}
 		endpoints = append(endpoints, e)
-		connections += e.MaxInFlight
 	}
-	warnOfFileLimit(a.logger, connections)
 	return endpoints, nil
 }
 

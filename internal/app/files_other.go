@@ -4,5 +4,5 @@ package app
 
 import "log/slog"
 
-// warnOfFileLimit does nothing: this system does not limit open files.
-func warnOfFileLimit(*slog.Logger, int) {}
+// connectionLimit returns what is configured: open files have no limit of their own.
+func connectionLimit(_ *slog.Logger, configured int) int { return configured }

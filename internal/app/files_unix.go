@@ -7,17 +7,20 @@ import (
 	"syscall"
 )
 
-// warnOfFileLimit warns if the endpoints may need more connections than the process
-// may have open files, since one endpoint could then starve others.
-func warnOfFileLimit(logger *slog.Logger, connections int) {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return
+// connectionLimit returns how many connections to endpoints the process may have: as
+// many as are configured, or fewer if the limit on open files is lower.
+func connectionLimit(logger *slog.Logger, configured int) int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return configured
 	}
 	const others = 256 // the database, the listener and its clients
-	if uint64(connections+others) > uint64(limit.Cur) {
-		logger.Warn("the endpoints' max_in_flight allow more connections than this process may have open files; "+
-			"raise its limit (ulimit -n, LimitNOFILE), or lower max_in_flight",
-			"connections", connections, "open_files", uint64(limit.Cur))
+	open := uint64(files.Cur)
+	if free := open - min(others, open/2); free < uint64(configured) {
+		logger.Warn("the limit on open files leaves fewer connections to endpoints than webhook.max_connections; "+
+			"raise it (ulimit -n, LimitNOFILE), or lower the setting",
+			"open_files", open, "max_connections", configured, "connections", free)
+		return max(int(free), 1) //nolint:gosec // it is less than configured
 	}
+	return configured
 }

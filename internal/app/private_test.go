@@ -44,7 +44,7 @@ func TestDataDirectoryIsPrivate(t *testing.T) {
 		return map[string]any{"data_dir": folder, "auth": map[string]any{"tokens": list}}
 	}
 	p := newProcess(t, tokens()) // creates an admin token
-	p.umask = "000"
+	p.limits = "umask 000"
 	p.start()
 	admin, err := os.ReadFile(filepath.Join(folder, "admin-token"))
 	if err != nil {

@@ -35,6 +35,10 @@ func (d *decoder) check(cfg *Config) {
 	for i := range cfg.Webhook.Endpoints {
 		d.checkEndpoint(&cfg.Webhook.Endpoints[i], fmt.Sprintf("webhook.endpoints[%d]", i), cfg.types, cfg.EndpointEgress())
 		d.checkName(&cfg.Webhook.Endpoints[i], i, names)
+		if all := cfg.Webhook.MaxConnections; cfg.Webhook.Endpoints[i].MaxInFlight > all && all > 0 {
+			d.warn(fmt.Sprintf("webhook.endpoints[%d].max_in_flight", i), fmt.Sprintf("all endpoints together have at "+
+				"most %d requests under way (webhook.max_connections); raise that, or lower this", all))
+		}
 	}
 	successors := make(map[string]int)
 	for i, e := range cfg.Webhook.Endpoints {
@@ -93,6 +97,10 @@ func (d *decoder) checkServer(cfg *Config) {
 			d.at(key, "must be more than 0")
 		}
 	}
+	if n := cfg.Webhook.MaxConnections; n < 1 || n > maxConnections {
+		d.at("webhook.max_connections", "must be from 1 to %d: one for each request under way; the default is %d",
+			maxConnections, Default().Webhook.MaxConnections)
+	}
 	d.checkS3(cfg)
 	d.checkLimits(&cfg.Limits)
 	if cfg.ShutdownDelay < 0 {
@@ -115,6 +123,10 @@ func (d *decoder) checkServer(cfg *Config) {
 }
 
 const needsPostgres = "requires PostgreSQL; set database_url"
+
+// maxConnections is more than one machine should have to receivers: each takes a port of
+// its own.
+const maxConnections = 50_000
 
 // usesSQLite reports whether no PostgreSQL database is configured.
 func (d *decoder) usesSQLite(cfg *Config) bool {

@@ -142,6 +142,9 @@ type Webhook struct {
 	Endpoints []Endpoint `yaml:"endpoints"`
 	// EndpointFiles are glob patterns of files with more endpoints.
 	EndpointFiles []string `yaml:"endpoint_files"`
+	// MaxConnections is how many requests to all endpoints may be under way at once,
+	// and how many connections to them may be open.
+	MaxConnections int `yaml:"max_connections"`
 	// Source is the CloudEvents source.
 	Source string `yaml:"source"`
 	// Retention is how long events stay in the log.
@@ -338,8 +341,8 @@ func Default() Config {
 		Tracing:         Tracing{SampleRatio: 1},
 		Sources:         Sources{Poll: Duration(100 * time.Millisecond)},
 		Webhook: Webhook{
-			Source: "/tidings", Retention: Duration(week), HistoryRetention: Duration(week),
-			DeadLetterRetention: Duration(30 * day),
+			MaxConnections: 512, Source: "/tidings",
+			Retention: Duration(week), HistoryRetention: Duration(week), DeadLetterRetention: Duration(30 * day),
 		},
 		Contexts:       Contexts{ExpireAfter: Duration(week)},
 		Files:          Files{MaxSize: 100 << 20, UserQuota: 1 << 30},

@@ -165,12 +165,15 @@ func TestWarnings(t *testing.T) {
 		"a header such as Authorization"
 	const plain = "FILE:1:30: webhook.endpoints[0].url: plain HTTP to a public host lets others on the network read " +
 		"and change webhooks; use https"
+	const beyond = "FILE:1:66: webhook.endpoints[0].max_in_flight: all endpoints together have at most 512 requests " +
+		"under way (webhook.max_connections); raise that, or lower this"
 	for endpoint, want := range map[string]string{
 		"url: 'https://example.com/x'":                                       forged,
 		"url: 'http://example.com/x', headers: {Authorization: Bearer x}":    strings.Replace(plain, ":30", ":29", 1),
 		"url: 'http://crm.shop.svc/x', headers: {X-Key: x}":                  "",
 		"url: 'http://localhost/x', http: {basic_auth: {username: a}}":       "",
 		"url: 'http://10.0.0.1/x', enabled: false":                           "",
+		"url: 'http://localhost/x', max_in_flight: 513":                      beyond,
 		"url: 'http://8.8.8.8/x', enabled: false":                            "",
 		"url: 'https://u:p@h/x'":                                             "",
 		"url: 'https://h/x', secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw": "",

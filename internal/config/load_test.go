@@ -315,6 +315,9 @@ webhook:
 				`:4:21: limits.user_body_memory: must be at least 16MiB`,
 			},
 		},
+		"connections to endpoints": {"webhook: {max_connections: 0}\n", []string{
+			`:1:28: webhook.max_connections: must be from 1 to 50000: one for each request under way; the default is 512`,
+		}},
 		"connections": {"database: {max_connections: 5}\n", []string{
 			`:1:29: database.max_connections: must be at least 6`,
 			`:1:29: database.max_connections: requires PostgreSQL; set database_url`,

@@ -25,13 +25,16 @@ type Options struct {
 	Egress sender.Egress
 	// MaxConnectionAge is how long a connection is used, ±20 %.
 	MaxConnectionAge time.Duration
-	Sender           sender.Options
+	// Connections limits those of all clients together; nil means no limit.
+	Connections *sender.Connections
+	Sender      sender.Options
 }
 
 // Open returns a sender that reaches its endpoint according to the settings,
 // and a closer for its connections.
 func Open(e tidings.Endpoint, c promconfig.HTTPClientConfig, o Options) (*sender.Sender, func() error, error) {
 	dialer := sender.NewDialer(o.Egress, e.MaxInFlight, connectTimeout)
+	dialer.Connections = o.Connections
 	client, err := newClient(c, sender.TransportOptions{Dialer: dialer, Timeout: e.Timeout, MaxAge: o.MaxConnectionAge})
 	if err != nil {
 		return nil, nil, err
