@@ -285,6 +285,10 @@ func (r *feedReader) due() bool {
 	}
 }
 
+// stays has the caller checked before the first read: they may be remembered from just
+// before a change whose event the reader does not come across.
+func (r *feedReader) stays() { r.checked = time.Time{} }
+
 // check updates what the caller may read.
 func (r *feedReader) check(ctx context.Context) (err error) {
 	r.checked, r.changed = time.Now(), r.who.Changed()
@@ -353,6 +357,9 @@ func (r *feedReader) cursor() string { return feedCursor{r.after, r.epoch}.Strin
 
 // page waits for events if there are none.
 func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*feedPage, error) {
+	if wait > 0 {
+		r.stays()
+	}
 	deadline := time.After(wait)
 	alive := time.NewTicker(r.feed.KeepAlive)
 	defer alive.Stop()
@@ -415,6 +422,7 @@ func (f *feed) stream(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	feed.stays()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/app"
 	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 // stream is an open event stream.
@@ -141,15 +142,86 @@ func TestWaitingCallersAreCheckedAgain(t *testing.T) {
 
 		removed, waiting := w.stream("ann", from), wait("ann")
 		removed.until(provider)
-		tokens := w.settings["auth"].(map[string]any)
-		tokens["tokens"] = slices.DeleteFunc(tokens["tokens"].([]any), func(token any) bool {
-			return token.(map[string]any)["sha256"] == auth.Hash("ann")
-		})
-		w.configure()
-		w.call("admin", "POST", "/webhooks/reload", nil)
+		w.revoke("ann")
 		if got := removed.until(""); !strings.Contains(got, `"status":401`) {
 			t.Errorf("end of the stream with a removed token:\n%s", got)
 		}
 		w.wants(waiting(), 401)
 	})
+}
+
+// revoke takes a user's token out of the configuration.
+func (w *world) revoke(user string) {
+	w.Helper()
+	tokens := w.settings["auth"].(map[string]any)
+	tokens["tokens"] = slices.DeleteFunc(tokens["tokens"].([]any), func(token any) bool {
+		return token.(map[string]any)["sha256"] == auth.Hash(user)
+	})
+	w.configure()
+	w.call("admin", "POST", "/webhooks/reload", nil)
+}
+
+// Callers are remembered for a moment, but one who was demoted, deleted or whose token was
+// revoked has lost what they had at once at the replica that did it, and within a second at
+// the others. A stream that begins meanwhile does not outlast that.
+func TestRevokedAccessEndsAtEveryReplica(t *testing.T) {
+	t.Parallel()
+	settings := map[string]any{"database_url": testdb.Postgres(t)}
+	one := newWorldWith(t, settings, option(noKeepAlive), option(reloads))
+	other := newWorldWith(t, settings, option(noKeepAlive), option(reloads))
+	// ends checks that requests at the other replica are answered as they should be since
+	// a time: those that begin a second later at the latest.
+	ends := func(what string, since time.Time, as, path string, want func(answer) bool) {
+		t.Helper()
+		if a := one.try(as, "GET", path, nil); !want(a) {
+			t.Errorf("%s, at once at the same replica: %d %s", what, a.status, a.text)
+		}
+		for {
+			begun := time.Now()
+			a := other.try(as, "GET", path, nil)
+			switch late := begun.Sub(since) > time.Second; {
+			case want(a):
+				return
+			case late:
+				t.Errorf("%s, %v later at the other replica: %d %s", what, begun.Sub(since), a.status, a.text)
+				return
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+	}
+	status := func(want int) func(answer) bool { return func(a answer) bool { return a.status == want } }
+	both := func(as, path string) {
+		t.Helper()
+		for _, w := range []*world{one, other} {
+			w.wants(w.call(as, "GET", path, nil), 200)
+		}
+	}
+
+	leaver := one.user("leaver")
+	one.user("developer")
+	head := other.call("admin", "GET", "/events", nil).body["head"].(float64)
+	both("leaver", "/provider_builds")
+	one.call("admin", "PATCH", "/users/"+leaver, object{"role": "user"})
+	since := time.Now()
+	change := other.until("admin", "GET", fmt.Sprintf("/events?after=%.0f&types=user.updated&wait=1s", head), nil, has(leaver))
+	stream := other.stream("leaver", "?after="+change.body["next"].(string)) // its event is not among those to come
+	build := one.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/a/b"}).id()
+	provider := one.call("developer", "POST", "/providers", object{"location": one.agent.url}).id()
+	if got := stream.until(provider); strings.Contains(got, build) {
+		t.Errorf("a stream that begins after the demotion tells of a build:\n%s", got)
+	}
+	ends("demoted", since, "leaver", "/provider_builds", status(403))
+	one.call("admin", "PATCH", "/users/"+leaver, object{"role": "developer"})
+	ends("promoted", time.Now(), "leaver", "/provider_builds", status(200))
+
+	bob := one.user("bob")
+	both("bob", "/users/me")
+	one.call("admin", "DELETE", "/users/"+bob, nil)
+	ends("deleted", time.Now(), "bob", "/users/me", func(a answer) bool { return a.status == 200 && a.id() != bob })
+
+	both("ann", "/users/me")
+	for _, w := range []*world{one, other} {
+		w.revoke("ann")
+		w.wants(w.try("ann", "GET", "/users/me", nil), 401)
+	}
 }

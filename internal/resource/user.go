@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -23,6 +24,7 @@ type User struct {
 type Users struct {
 	*collection[*User]
 	variables variableStore
+	callers   callers
 }
 
 func newUsers(variables variableStore) *Users {
@@ -83,8 +85,21 @@ type Identity struct {
 }
 
 // SignIn returns the caller with an identity, and creates the user on the first
-// call.
+// call. A change of the user by another process may take half a second to count.
 func (u *Users) SignIn(ctx context.Context, id Identity) (Caller, error) {
+	who, known, forgotten := u.callers.find(id)
+	if known {
+		return who, nil
+	}
+	now := time.Now()
+	who, err := u.signIn(ctx, id)
+	if err == nil {
+		u.callers.remember(id, who, now, forgotten)
+	}
+	return who, err
+}
+
+func (u *Users) signIn(ctx context.Context, id Identity) (Caller, error) {
 	email := strings.ToLower(id.Email)
 	user, err := u.byEmail(ctx, email)
 	if errors.Is(err, store.ErrNotFound) {
@@ -111,7 +126,7 @@ func (u *Users) SignIn(ctx context.Context, id Identity) (Caller, error) {
 func (u *Users) Lookup(ctx context.Context, id Identity) (Caller, error) {
 	user, err := u.byEmail(ctx, strings.ToLower(id.Email))
 	if errors.Is(err, store.ErrNotFound) {
-		return Caller{}, fail(Unauthenticated, "Authorization", "the user was deleted")
+		return Caller{}, errDeleted
 	}
 	if err != nil {
 		return Caller{}, err
@@ -120,6 +135,18 @@ func (u *Users) Lookup(ctx context.Context, id Identity) (Caller, error) {
 		user.Role = RoleAdmin
 	}
 	return Caller{UserID: user.ID, Role: Lower(user.Role, id.Role)}, nil
+}
+
+var errDeleted = fail(Unauthenticated, "Authorization", "the user was deleted")
+
+// stillThere returns the error of an operation on the caller's own user, which another
+// process may have deleted while the caller was remembered.
+func (u *Users) stillThere(err error) error {
+	if isCode(err, NotFound) {
+		u.callers.forget()
+		return errDeleted
+	}
+	return err
 }
 
 func (u *Users) byEmail(ctx context.Context, email string) (*User, error) {
@@ -138,7 +165,8 @@ func (u *Users) signUp(ctx context.Context, email string, role Role) (*User, err
 
 // Me returns the caller's own user.
 func (u *Users) Me(ctx context.Context, who Caller) (*User, error) {
-	return u.get(ctx, Caller{UserID: who.UserID, Role: RoleAdmin}, who.UserID)
+	user, err := u.get(ctx, Caller{UserID: who.UserID, Role: RoleAdmin}, who.UserID)
+	return user, u.stillThere(err)
 }
 
 // UserPatch changes a user.
@@ -177,7 +205,7 @@ func (u *Users) PutVariables(ctx context.Context, who Caller, changes VariableCh
 	_, err := u.update(ctx, self, who.UserID, 0, func(tx *store.Tx, row *User) (bool, error) {
 		return u.variables.merge(ctx, tx, row.ID, changes)
 	})
-	return err
+	return u.stillThere(err)
 }
 
 // List returns a page of the users. If email is not empty, only users whose
