@@ -77,8 +77,13 @@ func run(ctx context.Context) (err error) {
 // patience is the time limit for settling after the faults.
 const patience = 3 * time.Minute
 
+// connections are how many there may be to all receivers, by the seed: enough, or so few
+// that endpoints wait for each other.
+var connections = []int{512, 16}
+
 func runOn(ctx context.Context, s settings, database, folder, binary string) (err error) {
-	w, err := newWorld(ctx, database, folder, binary, checkedReceivers(), nil)
+	w, err := newWorld(ctx, database, folder, binary, checkedReceivers(),
+		map[string]any{"max_connections": connections[s.seed%uint64(len(connections))]})
 	if err != nil {
 		return err
 	}
