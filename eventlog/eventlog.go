@@ -114,6 +114,9 @@ type Archive interface {
 type Finder interface {
 	// Find returns the event with an id; false if the log does not hold it.
 	Find(ctx context.Context, id string) (tidings.Event, bool, error)
+	// Following returns the first event after each of the positions, in order and without
+	// duplicates.
+	Following(ctx context.Context, positions []int64) ([]tidings.Event, error)
 	// Search returns the newest events that match the filter, at most limit, newest
 	// first. It examines every event in the filter's range of positions.
 	Search(ctx context.Context, f EventFilter, limit int) ([]tidings.Event, error)

@@ -171,6 +171,14 @@ func TestConsoleQueries(t *testing.T) {
 			events = append(events, order(fmt.Sprint(n), "bob"))
 		}
 		w.tell(events...)
+		if _, err := w.service.Endpoints(t.Context()); err != nil { // numbers the events
+			t.Fatal(err)
+		}
+		// Each cursor is at another position.
+		_, err = db.ExecContext(t.Context(), "UPDATE tidings.tidings_cursors SET seq = right(endpoint, 3)::bigint")
+		if err != nil {
+			t.Fatal(err)
+		}
 		name := manyEndpoints(1)[0].Name
 		for _, page := range []string{
 			"", "endpoints/" + name, "events", "events/order-1", "attempts", "parked", "parked?endpoint=" + name, "replays",

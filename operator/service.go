@@ -226,7 +226,16 @@ const gapLimit = 1000
 
 // lags sets what is known of the oldest undelivered event of each endpoint.
 func (s *Service) lags(ctx context.Context, endpoints []*Endpoint, parked map[string]eventlog.ParkedCount) error {
-	ages := make(map[int64]outbox.Age) // many cursors are at the same position
+	var behind []int64
+	for _, e := range endpoints {
+		if e.Behind > 0 {
+			behind = append(behind, e.Cursor)
+		}
+	}
+	ages, err := s.hooks.OldestAfter(ctx, behind...)
+	if err != nil {
+		return err
+	}
 	now := time.Now()
 	for _, e := range endpoints {
 		if p := parked[e.Name]; p.Live > 0 && p.Oldest > 0 {
@@ -238,13 +247,6 @@ func (s *Service) lags(ctx context.Context, endpoints []*Endpoint, parked map[st
 		}
 		oldest, known := ages[e.Cursor]
 		if !known {
-			var err error
-			if oldest, err = s.hooks.OldestAfter(ctx, e.Cursor); err != nil {
-				return err
-			}
-			ages[e.Cursor] = oldest
-		}
-		if oldest.Position == 0 {
 			continue
 		}
 		e.BehindSeconds, e.RetentionUsed, e.RetentionLeft = oldest.Age.Seconds(), oldest.Used, oldest.Lost.Sub(now)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
@@ -42,10 +44,10 @@ const soon = 0.9
 
 // Age is the age of an event that an endpoint has not received.
 type Age struct {
-	// Position is the position of the event, and At its time; 0 if there is none.
+	// Position is the position of the event, and At its time.
 	Position int64
 	At       time.Time
-	// Age is the time since the event was created; 0 if there is none.
+	// Age is the time since the event was created.
 	Age time.Duration
 	// Used is the age as a share of the retention; at 1 the event expires.
 	Used float64
@@ -54,21 +56,34 @@ type Age struct {
 	Lost, Expires time.Time
 }
 
-// OldestAfter returns the age of the oldest event after a position of the log.
-// Endpoints must have been set.
-func (o *Outbox) OldestAfter(ctx context.Context, position int64) (a Age, err error) {
-	events, err := o.Relay().Read(ctx, position, 1)
-	if err != nil || len(events) == 0 {
-		return a, err
+// OldestAfter returns the ages of the oldest events after positions of the log, by
+// position. It needs one query.
+func (o *Outbox) OldestAfter(ctx context.Context, positions ...int64) (map[int64]Age, error) {
+	slices.Sort(positions)
+	events, err := o.home.log.Following(ctx, slices.Compact(positions))
+	if err != nil {
+		return nil, err
 	}
-	retention, now := o.Retention().Events, time.Now()
-	a.Position, a.At = events[0].Sequence, events[0].Time
-	a.Age = max(now.Sub(a.At), 0)
+	ages, now := make(map[int64]Age), time.Now()
+	for _, position := range positions {
+		for len(events) > 0 && events[0].Sequence <= position {
+			events = events[1:]
+		}
+		if len(events) > 0 {
+			ages[position] = o.age(events[0], now)
+		}
+	}
+	return ages, nil
+}
+
+func (o *Outbox) age(e tidings.Event, now time.Time) Age {
+	retention := o.Retention().Events
+	a := Age{Position: e.Sequence, At: e.Time, Age: max(now.Sub(e.Time), 0)}
 	a.Lost = now.Add(retention - a.Age)
 	if a.Used = a.Age.Seconds() / retention.Seconds(); a.Used >= soon {
 		a.Expires = a.Lost
 	}
-	return a, nil
+	return a
 }
 
 // expire removes data past its retention until the context ends.
@@ -151,15 +166,16 @@ func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 			cursors[p.Cursor.Endpoint] = p.Cursor.Sequence
 		}
 	}
+	ages, err := o.OldestAfter(ctx, slices.Collect(maps.Values(cursors))...)
+	if err != nil {
+		return err
+	}
 	for name := range o.EndpointNames() {
 		cursor, known := cursors[name]
 		if !known {
 			continue
 		}
-		oldest, err := o.OldestAfter(ctx, cursor)
-		if err != nil {
-			return err
-		}
+		oldest := ages[cursor]
 		if oldest.Expires.IsZero() {
 			delete(warned, name)
 			continue

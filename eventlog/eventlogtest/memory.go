@@ -252,6 +252,19 @@ func (m *Memory) Find(_ context.Context, id string) (found tidings.Event, ok boo
 	return found, i >= 0, nil
 }
 
+// Following implements [eventlog.Finder].
+func (m *Memory) Following(_ context.Context, positions []int64) (found []tidings.Event, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, e := range m.events {
+		first := func(p int64) bool { return p < e.Sequence && (i == 0 || p >= m.events[i-1].Sequence) }
+		if slices.ContainsFunc(positions, first) {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
 // Search implements [eventlog.Finder].
 func (m *Memory) Search(_ context.Context, f eventlog.EventFilter, limit int) (found []tidings.Event, err error) {
 	m.mu.Lock()

@@ -76,6 +76,13 @@ func testFind(t *testing.T, home Home) {
 	if _, found, err := finder.Find(ctx, "01900000-0000-7000-8000-000000000000"); found || err != nil {
 		t.Errorf("found %v, %v; there is no such event", found, err)
 	}
+	following, err := finder.Following(ctx, []int64{49, 0, 7, 8, 51, 7, 1000})
+	if diff := cmp.Diff([]tidings.Event{all[0], all[7], all[8], all[49]}, following); diff != "" || err != nil {
+		t.Errorf("events after positions, %v (-want +got):\n%s", err, diff)
+	}
+	if none, err := finder.Following(ctx, nil); len(none) > 0 || err != nil {
+		t.Errorf("events after no positions: %v, %v", none, err)
+	}
 	for hours, want := range map[int]int64{-100: 1, 0: 1, 10: 11, 49: 50} {
 		got, err := log.SequenceAt(ctx, begin.Add(time.Duration(hours)*time.Hour))
 		if err != nil || got != want {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,6 +149,20 @@ func (t *Tables) FirstSince(ctx context.Context, at time.Time) (int64, error) {
 func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, error) {
 	found, err := t.readEvents(Slow(ctx), "event "+id, "id = $1 LIMIT 1", id)
 	return first(found), len(found) > 0, err
+}
+
+// Following implements [eventlog.Finder].
+func (t *Tables) Following(ctx context.Context, positions []int64) ([]tidings.Event, error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	texts := make([]string, len(positions))
+	for i, p := range positions {
+		texts[i] = strconv.FormatInt(p, 10)
+	}
+	return t.readEvents(ctx, "log after several positions", "seq IN (SELECT (SELECT e.seq FROM "+t.schema+
+		"tidings_events e WHERE e.seq > v.n ORDER BY e.seq LIMIT 1) FROM "+t.dialect.Numbers+" v) ORDER BY seq",
+		strings.Join(texts, ","))
 }
 
 // Search implements [eventlog.Finder].

@@ -36,6 +36,9 @@ type Dialect struct {
 	LockReplicas string
 	// Index is the function that returns where a text has another one; 0 for nowhere.
 	Index string
+	// Numbers is a table expression: a column "n" with the numbers in parameter $1, which
+	// are separated by commas.
+	Numbers string
 	// Head is an expression: the position of the last numbered event.
 	Head string
 	// Start is an expression: a string that differs for each start of the database.
