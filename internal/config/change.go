@@ -134,8 +134,10 @@ func (c *Config) CheckEmptied(before *Config) error {
 	return nil
 }
 
-func setting(cfg *Config, key string) reflect.Value {
-	v := reflect.ValueOf(cfg).Elem()
+func setting(cfg *Config, key string) reflect.Value { return field(reflect.ValueOf(cfg).Elem(), key) }
+
+// field returns the part of a struct that holds a setting.
+func field(v reflect.Value, key string) reflect.Value {
 	for name := range strings.SplitSeq(key, ".") {
 		v = v.FieldByIndex(fieldsOf(v.Type())[name])
 	}

@@ -66,6 +66,8 @@ type Config struct {
 
 	types         vocabulary.Types
 	warnings      Problems
+	problems      Problems
+	unread        map[string]bool // keys whose values could not be decoded; nil before
 	endpointFiles endpointFiles
 	files         []string // configuration files read
 	empty         []string // those without a document
@@ -360,10 +362,14 @@ func Default() Config {
 	}
 }
 
-func (e *Endpoint) setDefaults(source *yaml.Node) {
-	*e = Endpoint{
+func defaultEndpoint() Endpoint {
+	return Endpoint{
 		Timeout: Duration(15 * time.Second), MaxInFlight: 16, MaxConnectionAge: Duration(2 * time.Minute),
 		Format: "thin", Coalesce: "off", Partitions: 1, History: "all", Start: startNewest,
-		digest: sha256.Sum256([]byte(canonical(source))),
 	}
+}
+
+func (e *Endpoint) setDefaults(written *yaml.Node) {
+	*e = defaultEndpoint()
+	e.digest = sha256.Sum256([]byte(canonical(written)))
 }

@@ -48,13 +48,15 @@ func (d *decoder) problem(node *yaml.Node, key, format string, args ...any) {
 
 // isUnread reports whether a setting or one of its parents could not be decoded. The
 // setting then has its default, which must not be checked.
-func (d *decoder) isUnread(key string) bool {
+func (d *decoder) isUnread(key string) bool { return isUnread(d.unread, key) }
+
+func isUnread(unread map[string]bool, key string) bool {
 	for at := key; at != ""; at = at[:max(strings.LastIndexAny(at, ".["), 0)] {
-		if d.unread[at] {
+		if unread[at] {
 			return true
 		}
 	}
-	return d.unread[""]
+	return unread[""]
 }
 
 // at reports a problem at the position of a setting or its nearest parent, unless the

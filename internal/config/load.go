@@ -35,8 +35,8 @@ type Input struct {
 	Before *Config
 }
 
-// Load reads the settings. The error is [Problems], or names a file that can't
-// be read.
+// Load reads the settings. The error is [Problems], or names a file that can't be read.
+// With an error, the settings are good for [Config.Changes] alone.
 func Load(in Input) (Config, error) {
 	cfg, problems, err := load(in, nil)
 	if len(problems) == 0 || err != nil {
@@ -52,7 +52,7 @@ func Load(in Input) (Config, error) {
 			}
 		}
 	}
-	return Config{}, problems
+	return cfg, problems
 }
 
 // load reads the settings. kept replaces the contents of endpoint files.
@@ -87,7 +87,7 @@ func load(in Input, kept map[string][]byte) (Config, Problems, error) {
 	d.check(&cfg)
 	d.problems.sort()
 	d.warnings.sort()
-	cfg.warnings, cfg.endpointFiles = d.warnings, d.endpointFiles
+	cfg.warnings, cfg.problems, cfg.unread, cfg.endpointFiles = d.warnings, d.problems, d.unread, d.endpointFiles
 	return cfg, d.problems, nil
 }
 

@@ -159,7 +159,7 @@ func TestProblemsContainNoSecrets(t *testing.T) {
 	if len(settings) < 150 {
 		t.Fatalf("found only %d settings", len(settings))
 	}
-	problems := 0
+	problems, before := 0, config.Default()
 	file := filepath.Join(t.TempDir(), "tidings.yaml")
 	for i, setting := range settings {
 		if strings.HasPrefix(setting.key, ".limits.") {
@@ -178,6 +178,9 @@ func TestProblemsContainNoSecrets(t *testing.T) {
 			}
 			cfg, err := config.Load(config.Input{Files: []string{file}, Relay: strings.HasPrefix(setting.key, ".sources")})
 			if err == nil {
+				if changes := fmt.Sprint(cfg.Changes(&before)); strings.Contains(changes, canary) && isSecret(setting.key) {
+					t.Errorf("%s, %s: the changes tell it: %s", setting.key, form, changes)
+				}
 				printed, _ := json.Marshal(cfg)
 				if all := fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, printed); strings.Contains(all, canary) &&
 					isSecret(setting.key) {
@@ -192,6 +195,10 @@ func TestProblemsContainNoSecrets(t *testing.T) {
 				continue
 			}
 			problems++
+			if changes := fmt.Sprint(cfg.Changes(&before)); strings.Contains(changes, canary) ||
+				strings.Contains(changes, "hunter2") {
+				t.Errorf("%s, %s: the changes tell it: %s\n%s", setting.key, form, text, changes)
+			}
 			if strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%s, %s:\n%s\n%v", setting.key, form, text, err)
 			}
