@@ -1,10 +1,12 @@
 package operator
 
 import (
+	"context"
 	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -12,15 +14,20 @@ import (
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/console"
+	"github.com/tidings-dev/tidings/relay"
 )
 
 // attemptRow is an attempt in a table.
 type attemptRow struct {
 	Attempt
 	Number                      int
-	Probe                       bool
 	State, Word, Code, Said, Of string
 	Timing                      console.Timing
+}
+
+// Key identifies the attempt among those of a table.
+func (r attemptRow) Key() string {
+	return fmt.Sprintf("%d %s %s", r.At.UnixMicro(), r.EventID, r.Endpoint)
 }
 
 // attemptTable is a table of attempts.
@@ -79,6 +86,49 @@ type endpointPage struct {
 	Dialogs  []confirm
 }
 
+// endpointSettings returns the configuration of an endpoint in force, and what is as if
+// nobody had set it.
+func endpointSettings(e *Endpoint) (list []setting, unset []string) {
+	list = []setting{{Name: "url", Value: e.URL}, {Name: "events", Value: strings.Join(e.Events, ", ")}}
+	s := e.Settings
+	if s == nil {
+		return list, nil
+	}
+	for _, name := range s.Headers {
+		list = append(list, setting{Name: "headers." + name, Secret: true})
+	}
+	if s.Signatures > 0 {
+		list = append(list, setting{Name: "secrets", Secret: true, Origin: fmt.Sprintf("%d set", s.Signatures)})
+	}
+	short := strings.NewReplacer("h0m0s", "h", "m0s", "m") // 5m rather than 5m0s
+	list = append(list, setting{Name: "max_in_flight", Value: fmt.Sprint(s.MaxInFlight)},
+		setting{
+			Name: "retry.schedule", Value: short.Replace(strings.Join(s.Delays, ", ")),
+			Origin: fmt.Sprintf("%d %s", s.MaxAttempts, plural(int64(s.MaxAttempts), "attempt", "attempts")),
+		})
+	for _, other := range []struct {
+		name, value string
+		isSet       bool
+	}{
+		{"timeout", fmt.Sprintf("%gs", s.Timeout), s.Timeout > 0},
+		{"format", s.Format, s.Format != string(tidings.Thin)},
+		{"coalesce", s.Coalesce, s.Coalesce != string(tidings.CoalesceOff)},
+		{"rate_limit", fmt.Sprintf("%g per second, burst %d", s.RateLimit, s.Burst), s.RateLimit > 0},
+		{"partitions", fmt.Sprint(s.Partitions), s.Partitions > 1},
+		{"history", s.History, s.History != string(relay.HistoryAll)},
+		{"retry.max_age", short.Replace(s.MaxAge), s.MaxAge != ""},
+		{"event_prefix", s.EventPrefix, s.EventPrefix != ""},
+		{"info_headers", "false", s.NoInfo},
+	} {
+		if other.isSet {
+			list = append(list, setting{Name: other.name, Value: other.value})
+		} else {
+			unset = append(unset, other.name)
+		}
+	}
+	return list, unset
+}
+
 // statesView are the states of an endpoint over time.
 type statesView struct {
 	SVG   template.HTML
@@ -105,7 +155,7 @@ func (u *ui) endpoint(a *asked) error {
 	for _, at := range attempts.Items {
 		v.Attempts.Rows = append(v.Attempts.Rows, newAttemptRow(at))
 	}
-	v.Settings = []setting{{Name: "url", Value: e.URL}, {Name: "events", Value: strings.Join(e.Events, ", ")}}
+	v.Settings, v.Unset = endpointSettings(e)
 	if e.Configured {
 		v.Test = &button{Text: "Test now", Class: "first", Page: a.page.URL("endpoints", name, "test")}
 		switch v.State {
@@ -241,10 +291,11 @@ func (u *ui) control(a *asked) error {
 		return err
 	}
 	if given := a.PostForm.Get("seen"); given != "" && strings.Fields(given)[0] != shownState(e) {
-		return u.done(a, u.back(a, home), console.Note{
-			Kind: "warn", Strong: "Not done: " + name + " is " + console.Word(shownState(e)) + " meanwhile.",
-			Rest: "You see its new state below.",
-		})
+		strong := "Not done: " + name + " is " + console.Word(shownState(e)) + " meanwhile."
+		if did := u.lastDid(ctx, name, "pause", "resume", "enable"); did != "" {
+			strong = "Not done: " + did
+		}
+		return u.done(a, u.back(a, home), console.Note{Kind: "warn", Strong: strong, Rest: "You see its new state below."})
 	}
 	word := map[string]string{"pause": "paused", "resume": "resumed", "enable": "enabled"}[verb]
 	switch verb {
@@ -264,6 +315,31 @@ func (u *ui) control(a *asked) error {
 		return err
 	}
 	return u.done(a, u.back(a, home), console.Note{Kind: "good", Strong: name + " is " + word + "."})
+}
+
+// didWords are actions in the past tense.
+var didWords = map[string]string{
+	"pause": "paused", "resume": "resumed", "enable": "enabled", "discard": "discarded", "retry": "retried",
+}
+
+// lastDid says what somebody did to an endpoint just now, if the last action is one of
+// those given; it is empty otherwise.
+func (u *ui) lastDid(ctx context.Context, endpoint string, actions ...string) string {
+	page, err := u.Actions(ctx, endpoint, 0, 1)
+	if err != nil || len(page.Items) == 0 || !slices.Contains(actions, page.Items[0].Action) {
+		return ""
+	}
+	last := page.Items[0]
+	at, err := time.Parse(time.RFC3339Nano, last.At)
+	if age := time.Since(at); err == nil && age < time.Hour {
+		what := endpoint
+		if last.Action == "discard" || last.Action == "retry" {
+			what = last.Subject + " of " + endpoint
+		}
+		return fmt.Sprintf("%s %s %s %s ago.", firstOf(last.By, "somebody"), didWords[last.Action], what,
+			console.Duration(max(age, 0)))
+	}
+	return ""
 }
 
 // pause reads why and until when an endpoint is paused.
@@ -300,8 +376,19 @@ func (u *ui) test(a *asked, name, home string) error {
 		n.Kind, n.State = "bad", "failed"
 		n.Strong = fmt.Sprintf("webhook.ping to %s: %s after %s.", name, firstOf(tried.Detail, tried.Reason), took)
 	}
+	for _, step := range []struct {
+		name string
+		took int64
+	}{{"DNS", tried.DNS}, {"connect", tried.Connect}, {"TLS", tried.TLS}, {"answer", tried.answer()}} {
+		if step.took > 0 {
+			n.Rest += fmt.Sprintf("%s %s, ", step.name, console.Micros(step.took))
+		}
+	}
 	if tried.Address != "" {
-		n.Rest = "By " + tried.Address + ". "
+		n.Rest += "by " + tried.Address
+	}
+	if n.Rest != "" {
+		n.Rest = sentence(strings.TrimSuffix(n.Rest, ", ")) + " "
 	}
 	if tried.Response != "" {
 		n.Rest += "It said: " + tried.Response

@@ -48,7 +48,9 @@ type listPage struct {
 	Events       []eventRow
 	Attempts     attemptTable
 	Tail         bool // new entries appear
+	Whole        bool // it has every event
 	Older, First string
+	Shown        string // how many of how many
 	Searched     string // how far back, if the search ended early
 	None         []template.HTML
 	Wrong        string // what is wrong with the filter, unless a field says it
@@ -56,8 +58,9 @@ type listPage struct {
 
 type eventRow struct {
 	Event
-	Resource string
-	User     string
+	Resource    string
+	User        string
+	Undelivered string
 }
 
 func newEventRow(e Event) eventRow {
@@ -69,6 +72,18 @@ func newEventRow(e Event) eventRow {
 }
 
 const listed = 40
+
+// shown says how many of how many items a page has.
+func (p *Page[T]) shown() string {
+	n := console.Number(len(p.Items))
+	switch {
+	case p.Total == nil:
+		return n + " shown"
+	case !p.TotalExact:
+		return n + " of more than " + console.Number(*p.Total)
+	}
+	return n + " of " + console.Number(*p.Total)
+}
 
 // filterOf reads the filter of a list from the query of a page.
 func (u *ui) filterOf(a *asked, fields []field) (Filter, error) {
@@ -196,9 +211,13 @@ func (u *ui) eventList(a *asked) error {
 		page = &Page[Listed]{}
 	}
 	for _, e := range page.Items {
-		v.Events = append(v.Events, newEventRow(e.Event))
+		row := newEventRow(e.Event)
+		row.Undelivered = strings.Join(e.UndeliveredTo, ", ")
+		v.Events = append(v.Events, row)
 	}
+	v.Shown = page.shown()
 	v.Tail = f.Before == 0 && f.Until.IsZero()
+	v.Whole = len(a.URL.Query()) == 0
 	a.page.Live = v.Tail
 	v.turn(a, "before", nextPage(page.Next))
 	v.None = []template.HTML{"<strong>No event matches</strong>", "The log holds positions " + number(oldest) + " to " +
@@ -277,6 +296,7 @@ func (u *ui) attemptList(a *asked) error {
 	for _, at := range page.Items {
 		v.Attempts.Rows = append(v.Attempts.Rows, newAttemptRow(at))
 	}
+	v.Shown = page.shown()
 	v.Tail = f.Before == 0 && f.Until.IsZero()
 	a.page.Live = v.Tail
 	v.turn(a, "before", nextPage(page.Next))

@@ -8,9 +8,9 @@ import (
 
 const (
 	// tickTime is how often live parts of a page are renewed at least, and tickPause how
-	// often at most.
+	// often at most: a list that is all new each time draws 10 rows a second.
 	tickTime  = 5 * time.Second
-	tickPause = 2 * time.Second
+	tickPause = listed / 10 * time.Second
 )
 
 // live is the event stream behind the live parts of pages: a tick says that there is

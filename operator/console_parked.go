@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -309,7 +310,7 @@ func (u *ui) actOnParked(a *asked) error {
 			return invalid("count", "expected how many events the form showed, at least 1")
 		}
 	}
-	n, waits := int64(0), ""
+	n, gone, waits := int64(0), 0, ""
 	for _, s := range selections {
 		var out *ParkedDone
 		switch verb {
@@ -320,7 +321,11 @@ func (u *ui) actOnParked(a *asked) error {
 			in.All = !s.narrow()
 			out, err = u.DiscardParked(ctx, in)
 		default:
-			err = notFound("there is no action %q", verb)
+			return notFound("there is no action %q", verb)
+		}
+		if e, ours := errors.AsType[*Error](err); ours && e.NotFound && some {
+			gone, err = gone+1, nil // somebody else was faster, or a receiver
+			continue
 		}
 		if err != nil {
 			break
@@ -330,16 +335,25 @@ func (u *ui) actOnParked(a *asked) error {
 	if err != nil && n == 0 {
 		return err
 	}
+	if n == 0 {
+		return u.done(a, a.page.URL("parked"), console.Note{
+			Kind: "warn", Strong: "Not done: nothing of it is parked any more.",
+			Rest: u.lastDid(ctx, selections[0].Endpoint, "discard", "retry"),
+		})
+	}
 	note := console.Note{Kind: "good"}
 	what := console.Number(n) + " " + plural(n, "event", "events")
 	if note.Strong = what + " will be tried now."; verb == "discard" {
 		note.Strong = what + " discarded."
 	}
+	if gone > 0 {
+		note.Kind, note.Rest = "warn", console.Number(gone)+" more "+plural(int64(gone), "is", "are")+" not parked any more."
+	}
 	if waits != "" && verb == "retry" {
-		note.Kind, note.Rest = "warn", "They wait: "+sentence(waits)
+		note.Kind, note.Rest = "warn", note.Rest+" They wait: "+sentence(waits)
 	}
 	if err != nil {
-		note.Kind, note.Rest = "warn", "Then: "+err.Error()
+		note.Kind, note.Rest = "warn", note.Rest+" Then: "+err.Error()
 	}
 	return u.done(a, a.page.URL("parked"), note)
 }

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"fmt"
+	"html/template"
 	"net/http"
 	"strings"
 
@@ -27,6 +28,7 @@ type statusPage struct {
 	Log      []setting
 	Database []setting
 	Config   *ConfigStatus
+	Diff     []diffLine
 	Sources  []SourceStatus
 	Replicas []replicaRow
 	Actions  []Action
@@ -79,6 +81,9 @@ func (u *ui) status(a *asked) error {
 	}
 	d, log := status.Database, status.Log
 	v.Sources, v.Config = status.Sources, status.Config
+	if v.Config != nil && v.Config.LastTry != nil {
+		v.Diff = diffLines(v.Config.LastTry)
+	}
 	v.Database = databaseSettings(d)
 	v.Facts = []fact{
 		{
@@ -91,8 +96,8 @@ func (u *ui) status(a *asked) error {
 		},
 		{Name: "Log", Value: number(log.Head), Small: "position at the head"},
 		{Name: "Outbox", Value: number(log.Outbox), Small: "events without a position yet"},
-		{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))},
 	}
+	v.Facts = append(append(v.Facts, configFacts(status)...), fact{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))})
 	v.Log = []setting{
 		{Name: "Head", Value: "position " + console.Number(log.Head)},
 		{Name: "Oldest", Value: "position " + console.Number(log.Oldest)},
@@ -128,6 +133,72 @@ func databaseSettings(d Database) []setting {
 	return append(all,
 		setting{Name: "Connections", Value: connections + " in use by this process"},
 		setting{Name: "Size", Value: fmt.Sprintf("%s MiB", console.Number(d.Size>>20))})
+}
+
+// configFacts are facts about the configuration and the tables that are watched.
+func configFacts(s *Status) (facts []fact) {
+	state := func(name, state, word string, small template.HTML) {
+		facts = append(facts,
+			fact{Name: name, Value: text(`<span class="state" data-state="%s">%s</span>`, state, word), Small: small})
+	}
+	if c := s.Config; c != nil && c.LastTry != nil && len(c.LastTry.Errors) > 0 {
+		n := int64(len(c.LastTry.Errors))
+		state("Configuration", "failed", "not loaded", text("%s %s", console.Number(n), plural(n, "error", "errors")))
+	} else if c != nil {
+		state("Configuration", "ok", "loaded", "")
+	}
+	if n := int64(len(s.Sources)); n > 0 {
+		watched := text("%s %s watched", console.Number(n), plural(n, "table", "tables"))
+		ill := int64(0)
+		for _, source := range s.Sources {
+			if source.State != "attached" {
+				ill++
+			}
+		}
+		if ill > 0 {
+			state("Sources", "drift", console.Number(ill)+" not well", watched)
+		} else {
+			state("Sources", "ok", "watched", watched)
+		}
+	}
+	return facts
+}
+
+// diffLine is a line of a difference: what is removed, what is added, or neither.
+type diffLine struct{ Removed, Added, Same string }
+
+// diffLines returns what a reload changed as people read it.
+func diffLines(try *ConfigTry) (lines []diffLine) {
+	endpoint := ""
+	for _, c := range try.Diff {
+		indent := ""
+		if c.Endpoint != "" {
+			indent = "  "
+			switch {
+			case c.Key == "" && c.Change == "added":
+				lines = append(lines, diffLine{Added: "+ " + c.Endpoint + ": new endpoint"})
+			case c.Key == "" && c.Change == "removed":
+				lines = append(lines, diffLine{Removed: "- " + c.Endpoint})
+			case c.Endpoint != endpoint:
+				lines = append(lines, diffLine{Same: "  " + c.Endpoint + ":"})
+			}
+			endpoint = c.Endpoint
+		}
+		key := indent + c.Key
+		if c.Before != "" && c.Change != "added" {
+			lines = append(lines, diffLine{Removed: "- " + key + ": " + c.Before})
+		}
+		switch {
+		case c.Problem != "":
+			lines = append(lines, diffLine{Added: strings.TrimRight("+ "+key, " ") + " ← " + c.Problem})
+		case c.After != "":
+			lines = append(lines, diffLine{Added: "+ " + key + ": " + c.After})
+		}
+	}
+	if try.LeftOut > 0 {
+		lines = append(lines, diffLine{Same: fmt.Sprintf("  and %s more", console.Number(try.LeftOut))})
+	}
+	return lines
 }
 
 // statusActions adds the sessions and the reload.

@@ -242,7 +242,13 @@ func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 		if err != nil || len(events) > 0 && events[0].Sequence == sequence {
 			return first(events), err
 		}
+		oldest, err := s.log().Oldest(ctx)
+		if err != nil {
+			return tidings.Event{}, err
+		}
 		parked.Sequence = sequence
+		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come; the log begins at %d",
+			sequence, oldest)
 	} else {
 		e, found, err := s.log().Find(ctx, id)
 		if err != nil || found {

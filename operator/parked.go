@@ -271,7 +271,7 @@ func (s *Service) RetryParked(ctx context.Context, in RetryParked) (*ParkedDone,
 	}
 	if !in.DryRun && out.Count > 0 {
 		s.Record(ctx, Action{
-			Action: "retry", Endpoint: in.Endpoint, Subject: fmt.Sprintf("%d parked events", out.Count),
+			Action: "retry", Endpoint: in.Endpoint, Subject: fmt.Sprintf("%d parked %s", out.Count, plural(out.Count, "event", "events")),
 		})
 		if err := s.log().Nudge(ctx); err != nil {
 			return nil, err
@@ -309,7 +309,7 @@ func (s *Service) DiscardParked(ctx context.Context, in DiscardParked) (*ParkedD
 	})
 	if out.Count > 0 {
 		s.Record(ctx, Action{
-			Action: "discard", Endpoint: in.Endpoint, Subject: fmt.Sprintf("%d parked events", out.Count),
+			Action: "discard", Endpoint: in.Endpoint, Subject: fmt.Sprintf("%d parked %s", out.Count, plural(out.Count, "event", "events")),
 			Comment: d.Comment,
 		})
 	}

@@ -54,7 +54,7 @@ type Replay struct {
 	WaitsBecause string `json:"waits_because,omitempty" doc:"Why it does not go on at the moment."`
 	Created      string `json:"created_at"`
 	Updated      string `json:"updated_at"`
-	CreatedBy    string `json:"created_by,omitempty"`
+	CreatedBy    string `json:"created_by,omitempty" doc:"The name of who began it, such as an e-mail address, or their id."`
 }
 
 func shownReplay(r eventlog.Replay) *Replay {
@@ -119,7 +119,8 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 		r.Total = plan.ToSend
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	r.ID, r.Position, r.Created, r.Updated, r.CreatedBy = uuid.NewString(), r.From-1, now, now, userID
+	r.ID, r.Position, r.Created, r.Updated = uuid.NewString(), r.From-1, now, now
+	r.CreatedBy = firstOf(actor(ctx), userID)
 	err = s.log().AddReplay(ctx, r)
 	if errors.Is(err, eventlog.ErrManyReplays) {
 		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have "+

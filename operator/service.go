@@ -470,6 +470,10 @@ type Tried struct {
 	Detail    string  `json:"detail,omitempty"`
 	Status    int     `json:"status,omitempty"`
 	Seconds   float64 `json:"seconds"`
+	DNS       int64   `json:"dns_us,omitempty" doc:"How long each step took, where there was one."`
+	Connect   int64   `json:"connect_us,omitempty"`
+	TLS       int64   `json:"tls_us,omitempty"`
+	FirstByte int64   `json:"first_byte_us,omitempty" doc:"When the answer began, from the beginning."`
 	Address   string  `json:"address,omitempty" doc:"The address that was reached."`
 	Response  string  `json:"response,omitempty" doc:"The beginning of the response."`
 }
@@ -491,5 +495,11 @@ func (s *Service) Test(ctx context.Context, name, userID string) (*Tried, error)
 	return &Tried{
 		WebhookID: id.String(), Outcome: o.Verdict.String(), Reason: o.Reason, Detail: o.Detail, Status: o.Status,
 		Seconds: o.Duration.Seconds(), Address: o.Address, Response: string(o.Response),
+		DNS: o.Timing.DNS.Microseconds(), Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),
+		FirstByte: o.Timing.FirstByte.Microseconds(),
 	}, nil
 }
+
+// answer returns how long the receiver took to answer once it had the request, in
+// microseconds.
+func (t *Tried) answer() int64 { return max(t.FirstByte-t.DNS-t.Connect-t.TLS, 0) }

@@ -59,7 +59,19 @@ type ConfigStatus struct {
 type ConfigTry struct {
 	At           string          `json:"at"`
 	Errors       []ConfigProblem `json:"errors" nullable:"false" doc:"Why it was refused; empty if it was not."`
+	Diff         []ConfigChange  `json:"diff" nullable:"false" doc:"What it changed or would have changed, without secrets; empty if the files are not YAML."`
+	LeftOut      int             `json:"diff_left_out,omitempty" doc:"How many more changes there are."`
 	NeedsRestart []string        `json:"needs_restart" nullable:"false" doc:"Settings that changed and take effect after a restart only."`
+}
+
+// ConfigChange is a setting that a reload changes. It holds no secrets.
+type ConfigChange struct {
+	Endpoint string `json:"endpoint,omitempty" doc:"Left out for a setting that is no endpoint's."`
+	Key      string `json:"key,omitempty" doc:"The setting; left out where the endpoint as a whole is added or removed."`
+	Change   string `json:"change" enum:"added,removed,changed"`
+	Before   string `json:"before,omitempty" doc:"The value in force; a secret is just set, a file or a variable."`
+	After    string `json:"after,omitempty" doc:"The value in the file; left out if there is a problem with it."`
+	Problem  string `json:"problem,omitempty" doc:"Why the setting was refused."`
 }
 
 // ConfigProblem is something wrong with the configuration.

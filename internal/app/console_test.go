@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bytes"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -11,8 +12,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings/internal/auth"
+	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
 // visitor is a browser.
@@ -20,6 +23,7 @@ type visitor struct {
 	*world
 	client *http.Client
 	header http.Header
+	text   string // of the last answer
 }
 
 func (w *world) visitor() *visitor {
@@ -28,7 +32,7 @@ func (w *world) visitor() *visitor {
 		w.Fatal(err)
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &visitor{w, &http.Client{Jar: jar, CheckRedirect: stay}, http.Header{}}
+	return &visitor{world: w, client: &http.Client{Jar: jar, CheckRedirect: stay}, header: http.Header{}}
 }
 
 // send opens a page, or submits a form if it is not nil.
@@ -52,8 +56,18 @@ func (v *visitor) send(path string, form url.Values) *http.Response {
 	if err != nil {
 		v.Fatal(err)
 	}
-	response.Body.Close()
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		v.Fatal(err)
+	}
+	v.text = string(text)
 	return response
+}
+
+func (v *visitor) signIn(token string) {
+	v.Helper()
+	v.expect("/console/sign-in", url.Values{"token": {token}}, 303, "/console/")
 }
 
 // expect checks the status of a page or form, and where it redirects to.
@@ -179,7 +193,7 @@ func TestConsoleSessionIsShared(t *testing.T) {
 			w.halt()
 		}
 		other := newWorldWith(t, settings, option(reloads))
-		elsewhere := &visitor{other, v.client, v.header}
+		elsewhere := &visitor{world: other, client: v.client, header: v.header}
 		elsewhere.expect("/console/status", nil, 200, "")
 		err := filepath.WalkDir(w.settings["data_dir"].(string), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
@@ -200,4 +214,137 @@ func TestConsoleSessionIsShared(t *testing.T) {
 		v.client.Jar.SetCookies(&url.URL{Scheme: "http", Host: "127.0.0.1"}, in.Cookies())
 		elsewhere.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
 	})
+}
+
+// The status says what a configuration that was refused would have changed, without
+// secrets, and afterwards what the next one did change.
+func TestConsoleRefusedChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, map[string]any{}, option(reloads))
+	v := w.visitor()
+	v.signIn("admin")
+	const other = "whsec_b3RoZXIxb3RoZXIxb3RoZXIxb3RoZXIx"
+	endpoint := w.settings["webhook"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
+	endpoint["timeout"], endpoint["secret"] = "9s", other
+	endpoint["retry"] = object{"shedule": []any{"5s"}}
+	w.configure()
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 422, "did you mean")
+	shows := func(wants ...string) {
+		t.Helper()
+		v.expect("/console/status", nil, 200, "")
+		for _, want := range wants {
+			if !strings.Contains(v.text, want) {
+				t.Errorf("the status lacks %q:\n%s", want, v.text)
+			}
+		}
+		if strings.Contains(v.text, other) || strings.Contains(v.text, webhookSecret) {
+			t.Errorf("the status has a secret:\n%s", v.text)
+		}
+	}
+	changes := "  receiver:\n<del>-   secret: set</del>\n<ins>&#43;   secret: set (another)</ins>\n" +
+		"<del>-   timeout: 15s</del>\n<ins>&#43;   timeout: 9s</ins>"
+	shows("What was to change", changes+"\n<ins>&#43;   retry ← unknown key")
+	w.wants(w.try("admin", "GET", "/webhooks/status", nil), 200, `{"endpoint":"receiver","key":"timeout",`+
+		`"change":"changed","before":"15s","after":"9s"}`)
+	delete(endpoint, "retry")
+	w.configure()
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)
+	shows("What changed", changes)
+	if strings.Contains(v.text, "What was to change") {
+		t.Errorf("the status still has what was refused:\n%s", v.text)
+	}
+}
+
+// A session ends twelve hours after its last use, and seven days after its beginning
+// however much it is used. Use renews it.
+func TestConsoleSessionLimits(t *testing.T) {
+	databases(t, func(t *testing.T, settings map[string]any) {
+		settings = inFolder(t, settings)
+		w := newWorld(t, settings)
+		db, schema := database(t, settings)
+		age := func(since, used time.Duration) {
+			t.Helper()
+			_, err := db.ExecContext(t.Context(), "UPDATE "+schema+"tidings_sessions SET since = since - $1, used = used - $2",
+				since.Microseconds(), used.Microseconds())
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, test := range []struct {
+			name        string
+			since, used time.Duration
+			ended       bool
+		}{
+			{"idle for less", 12 * time.Hour, 12*time.Hour - time.Minute, false},
+			{"idle", 13 * time.Hour, 12*time.Hour + time.Minute, true},
+			{"not old enough", 7*24*time.Hour - time.Hour, time.Minute, false},
+			{"old", 7*24*time.Hour + time.Minute, time.Minute, true},
+		} {
+			if _, err := db.ExecContext(t.Context(), "DELETE FROM "+schema+"tidings_sessions"); err != nil {
+				t.Fatal(err)
+			}
+			v := w.visitor()
+			v.signIn("admin")
+			age(test.since, test.used)
+			if got := v.send("/console/status", nil).StatusCode; test.ended != (got == 303) {
+				t.Errorf("%s: %d", test.name, got)
+			}
+			if test.name == "idle for less" {
+				age(0, 11*time.Hour)
+				v.expect("/console/status", nil, 200, "") // the use above counts
+			}
+			if test.ended { // and it is not listed to others
+				other := w.visitor()
+				other.signIn("admin")
+				if other.expect("/console/status", nil, 200, ""); strings.Count(other.text, "/end\"") != 1 {
+					t.Errorf("%s: the status lists it:\n%s", test.name, other.text)
+				}
+			}
+		}
+	})
+}
+
+// While the database is away every page says so and nobody is signed out; afterwards
+// people go on where they were.
+func TestConsoleWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	server := testdb.OwnServer(t)
+	at, err := server.Create("console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, map[string]any{"database_url": at, "console": object{"trusted_header": object{
+		"name": "X-Forwarded-User", "networks": []any{"127.0.0.0/8"}, "roles": object{"*": "operator"},
+	}}})
+	v, proxied := w.visitor(), w.visitor()
+	v.signIn("admin")
+	proxied.header.Set("X-Forwarded-User", "sam@example.com")
+	proxied.expect("/console/", nil, 200, "")
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	away := func(v *visitor, path string, form url.Values) {
+		t.Helper()
+		got := v.expect(path, form, 503, "")
+		if got.Header.Get("Retry-After") == "" || !strings.Contains(v.text, "The database does not answer") {
+			t.Errorf("%s: %v\n%s", path, got.Header, v.text)
+		}
+	}
+	for _, page := range []string{"", "endpoints/receiver", "events", "attempts", "parked", "replays", "status"} {
+		away(v, "/console/"+page, nil)
+		away(proxied, "/console/"+page, nil)
+	}
+	away(v, "/console/endpoints/receiver/pause", url.Values{})
+	away(proxied, "/console/endpoints/receiver/pause", url.Values{})
+	stranger := w.visitor()
+	stranger.expect("/console/sign-in", nil, 200, "")
+	if stranger.expect("/console/sign-in", url.Values{"token": {"admin"}}, 503, ""); !strings.Contains(stranger.text,
+		"Nobody can sign in at the moment") {
+		t.Errorf("signing in: %s", stranger.text)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.becomes("the database answers", func() bool { return v.send("/console/", nil).StatusCode == 200 })
+	proxied.expect("/console/endpoints/receiver/pause", url.Values{}, 303, "/console/endpoints/receiver")
 }

@@ -22,8 +22,8 @@ func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	}
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
-	needRestart, err := a.reload(ctx)
-	a.status.record(needRestart, err)
+	needRestart, diff, err := a.reload(ctx)
+	a.status.record(needRestart, diff, err)
 	a.metrics.reloaded(err == nil && len(a.config.Load().Stale()) == 0)
 	if err != nil {
 		a.logger.Error("the configuration was not reloaded; the previous one stays in force", "error", err)
@@ -59,32 +59,34 @@ func (a *App) recordChanges(now, before *config.Config, needRestart []string) {
 	a.lastReload = &again
 }
 
-// reload does everything that can fail first. It returns the settings that need a restart.
-func (a *App) reload(ctx context.Context) (needRestart []string, err error) {
+// reload does everything that can fail first. It returns the settings that need a restart,
+// and what differs, also if that is refused.
+func (a *App) reload(ctx context.Context) (needRestart []string, diff []config.Change, err error) {
 	cfg, err := a.options.Load()
-	if err != nil {
-		return nil, err
-	}
 	old := a.config.Load()
+	diff = cfg.Changes(old)
+	if err != nil {
+		return nil, diff, err
+	}
 	if err := cfg.CheckEmptied(old); err != nil {
-		return nil, err
+		return nil, diff, err
 	}
 	if err := cfg.CheckTypes(old); err != nil {
-		return nil, err
+		return nil, diff, err
 	}
 	needRestart = cfg.KeepRunning(old)
 	tokens, err := a.auth.prepare(&cfg)
 	if err != nil {
-		return nil, err
+		return nil, diff, err
 	}
 	endpoints, err := a.endpoints(&cfg)
 	if err != nil {
-		return nil, err
+		return nil, diff, err
 	}
 	a.hooks.SetRetention(retention(&cfg))
 	if err := a.hooks.SetRelayEndpoints(ctx, endpoints...); err != nil {
 		a.hooks.SetRetention(retention(old))
-		return nil, err
+		return nil, diff, err
 	}
 	a.config.Store(&cfg)
 	a.recordChanges(&cfg, old, needRestart)
@@ -98,5 +100,5 @@ func (a *App) reload(ctx context.Context) (needRestart []string, err error) {
 	if len(needRestart) > 0 {
 		a.logger.Warn("some changed settings take effect only after a restart", "settings", needRestart)
 	}
-	return needRestart, nil
+	return needRestart, diff, nil
 }

@@ -9,6 +9,9 @@ import (
 	"github.com/tidings-dev/tidings/operator"
 )
 
+// diffLimit bounds how many changes of a reload are kept.
+const diffLimit = 200
+
 // reloadStatus is the outcome of the last reload.
 type reloadStatus struct {
 	mu    sync.Mutex
@@ -16,11 +19,19 @@ type reloadStatus struct {
 	last  *operator.ConfigTry
 }
 
-func (s *reloadStatus) record(needRestart []string, err error) {
+func (s *reloadStatus) record(needRestart []string, diff []config.Change, err error) {
 	now := time.Now().UTC()
 	try := &operator.ConfigTry{
-		At: now.Format(time.RFC3339Nano), Errors: []operator.ConfigProblem{},
+		At: now.Format(time.RFC3339Nano), Errors: []operator.ConfigProblem{}, Diff: []operator.ConfigChange{},
 		NeedsRestart: append([]string{}, needRestart...),
+	}
+	if more := len(diff) - diffLimit; more > 0 {
+		diff, try.LeftOut = diff[:diffLimit], more
+	}
+	for _, c := range diff {
+		try.Diff = append(try.Diff, operator.ConfigChange{
+			Endpoint: c.Endpoint, Key: c.Key, Change: c.Kind, Before: c.Before, After: c.After, Problem: c.Problem,
+		})
 	}
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		for _, p := range problems {

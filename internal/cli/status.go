@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +64,28 @@ func statusCommand() *cobra.Command {
 		})
 }
 
+// printDiff prints what the last reload changed, or would have changed.
+func (c *client) printDiff(try *operator.ConfigTry, line func(name, format string, args ...any)) {
+	name := "changed"
+	if len(try.Errors) > 0 {
+		name = "not changed"
+	}
+	for _, d := range try.Diff {
+		what := strings.Join(slices.DeleteFunc([]string{d.Endpoint, d.Key}, func(s string) bool { return s == "" }), ": ")
+		switch {
+		case d.Key == "":
+			line(name, "%s: %s", what, d.Change)
+		case d.Problem != "":
+			line(name, "%s: %s", what, d.Problem)
+		default:
+			line(name, "%s: %s, before %s", what, cmp.Or(d.After, "default"), cmp.Or(d.Before, "default"))
+		}
+	}
+	if try.LeftOut > 0 {
+		line(name, "and %d more", try.LeftOut)
+	}
+}
+
 func (c *client) printStatus(s *operator.Status) {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(c.out, "%-14s%s\n", name, fmt.Sprintf(format, args...))
@@ -95,6 +119,7 @@ func (c *client) printStatus(s *operator.Status) {
 		}
 		line("rejected", "%s%s", where, e.Message)
 	}
+	c.printDiff(config.LastTry, line)
 	for _, key := range config.LastTry.NeedsRestart {
 		line("restart", "%s changed, but takes effect only after a restart", key)
 	}

@@ -1,94 +1,100 @@
-// Adds to pages that work without it: local times, copying, the keyboard, older browsers.
+// Local times, copying, the keyboard and live parts, for pages that work without them.
 (() => {
   const $ = (s, of = document) => of.querySelector(s), all = (s, of = document) => [...of.querySelectorAll(s)]
-  const on = (name, f) => document.addEventListener(name, f)
+  const on = (name, f) => document.addEventListener(name, f), data = document.body.dataset
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone
-  const base = document.body.dataset.base
-  if (zone && document.body.dataset.zone !== zone)
-    document.cookie = `tidings-zone=${encodeURIComponent(zone)};path=${base};max-age=31536000;samesite=strict`
+  if (zone && data.zone !== zone)
+    document.cookie = `tidings-zone=${encodeURIComponent(zone)};path=${data.base};max-age=31536000;samesite=strict`
 
   const span = (ms) => {
-    const s = Math.max(0, Math.floor(ms / 1000)), m = Math.floor(s / 60), h = Math.floor(m / 60), d = Math.floor(h / 24)
-    const two = (a, u, b, v) => b ? `${a} ${u} ${b} ${v}` : `${a} ${u}`
-    return s < 60 ? `${s} s` : m < 60 ? `${m} min` : h < 24 ? two(h, 'h', m % 60, 'min')
-      : d < 10 ? two(d, 'd', h % 24, 'h') : `${d} d`
+    const s = Math.max(0, ms / 1e3 | 0), m = s / 60 | 0, h = m / 60 | 0, d = h / 24 | 0
+    const and = (n, unit) => n ? ` ${n} ${unit}` : ''
+    return s < 60 ? s + ' s' : m < 60 ? m + ' min' : h < 24 ? h + ' h' + and(m % 60, 'min')
+      : d + ' d' + and(d < 10 && h % 24, 'h')
   }
+  const time = (t) => t.toTimeString().slice(0, 8)
+  const full = (t) => `${t.toDateString().replace(/ (\w+) 0?(\d+)/, ' $2 $1')}, ${time(t)}`
   const clock = (t) => {
-    const now = new Date(), time = t.toLocaleTimeString('en-GB'), age = Math.abs(now - t)
-    if (age < 864e5 && now.getDate() === t.getDate()) return time
-    if (age < 6048e5) return `${t.toLocaleDateString('en-GB', {weekday: 'short'})} ${time}`
-    return `${t.toLocaleDateString('en-GB', {day: 'numeric', month: 'short'})} ${time.slice(0, 5)}`
+    const now = new Date(), age = Math.abs(now - t), text = full(t)
+    return age < 864e5 && now.getDate() === t.getDate() ? time(t)
+      : age < 6048e5 ? text.slice(0, 4) + time(t) : text.slice(4, -15) + text.slice(-9, -3)
   }
-  const full = (t) => t.toLocaleDateString('en-GB',
-    {weekday: 'short', day: 'numeric', month: 'short', year: 'numeric'}).replace(',', '') + ', ' + t.toLocaleTimeString('en-GB')
+  const age = (t) => Date.now() - t
   const forms = {
-    ago: (t) => Date.now() - t < 864e5 ? span(Date.now() - t) + ' ago' : clock(t),
-    for: (t) => span(Date.now() - t), in: (t) => t - Date.now() > 1000 ? 'in ' + span(t - Date.now()) : 'now', clock, full,
+    ago: (t) => age(t) < 864e5 ? span(age(t)) + ' ago' : clock(t),
+    for: (t) => span(age(t)), in: (t) => age(t) < -1e3 ? 'in ' + span(-age(t)) : 'now', clock, full,
   }
   const times = () => all('time[data-f]').forEach((e) => {
     const t = new Date(e.dateTime), text = forms[e.dataset.f](t)
     if (e.textContent !== text) e.textContent = text
     e.title = `${full(t)} ${zone}`
   })
-  const ready = () => {
-    times()
-    all('[data-copy]').forEach((b) => { b.hidden = !navigator.clipboard })
-  }
+  const ready = () => { times(); all('[data-copy]').forEach((b) => b.hidden = !navigator.clipboard) }
   ready()
-  setInterval(times, 1000)
+  setInterval(times, 1e3)
   if ($('#zone')) $('#zone').textContent = zone
-  const tab = $('.tabs [aria-current]')
-  if (tab && tab.offsetLeft > innerWidth / 2) $('.tabs').scrollLeft = tab.offsetLeft - 16
+  $('.tabs [aria-current]')?.scrollIntoView({block: 'nearest', inline: 'center'})
 
   on('click', (e) => {
     const copy = e.target.closest('[data-copy]'), open = e.target.closest('[commandfor]')
-    const off = e.target.closest('[aria-disabled=true]')
-    if (off) e.preventDefault()
-    else if (copy) navigator.clipboard.writeText($('#' + copy.dataset.copy).innerText).then(() => { copy.textContent = 'Copied' })
-    else if (open && !('commandForElement' in HTMLButtonElement.prototype)) {
-      const dialog = document.getElementById(open.getAttribute('commandfor'))
-      if (!dialog || !dialog.showModal) location.href = open.dataset.page
-      else if (open.getAttribute('command') === 'close') dialog.close()
-      else dialog.showModal()
-    }
+    if (e.target.closest('[aria-disabled=true]')) e.preventDefault()
+    else if (copy)
+      navigator.clipboard.writeText($('#' + copy.dataset.copy).innerText).then(() => { copy.textContent = 'Copied' })
+    else if (open?.dataset.page && !('commandForElement' in open)) location = open.dataset.page
   })
   on('change', (e) => {
     const page = $('#choose-page'), boxes = all('input[name=event]')
-    if (e.target === page) boxes.forEach((c) => { c.checked = page.checked })
-    const n = boxes.filter((c) => c.checked).length
-    if (page) { page.checked = n > 0 && n === boxes.length; $('#chosen-count').textContent = n }
+    if (!page) return
+    if (e.target === page) boxes.forEach((c) => c.checked = page.checked)
+    const n = $('#chosen-count').textContent = all('input[name=event]:checked').length
+    page.checked = n === boxes.length
   })
 
-  let stopped = false
-  const typing = () => /^(input|textarea|select)$/i.test(document.activeElement?.tagName) && document.activeElement.type !== 'checkbox'
+  let stopped, left
   on('keydown', (e) => {
-    if (e.key === 'Escape' && document.activeElement) document.activeElement.blur()
-    if (e.ctrlKey || e.metaKey || e.altKey || typing() || $('dialog[open]')) return
-    const rows = all('[data-rows] tbody a'), firsts = rows.filter((a, i) => i === 0 || a.closest('tr') !== rows[i - 1].closest('tr'))
-    const at = firsts.findIndex((a) => a.closest('tr').contains(document.activeElement))
+    const focus = document.activeElement
+    if (e.key === 'Escape') focus?.blur()
+    if (e.ctrlKey || e.metaKey || e.altKey || $('dialog[open]') ||
+      focus?.matches('input:not([type=checkbox]),textarea,select')) return
+    const rows = all('[data-rows] tbody tr'), at = rows.findIndex((r) => r.contains(focus)), step = {j: 1, k: -1}[e.key]
     if (e.key === '/') { e.preventDefault(); $('#q')?.focus() }
-    else if (e.key === 'j') firsts[Math.min(at + 1, firsts.length - 1)]?.focus()
-    else if (e.key === 'k') firsts[Math.max(at - 1, 0)]?.focus()
+    else if (step && rows[0]) $('a', rows[Math.max(at + step, 0)] || rows.at(-1)).focus()
     else if (e.key === '.') { stopped = !stopped; $('#live')?.classList.toggle('live', !stopped) }
     else if (e.key === '?') $('#keys')?.showModal()
   })
 
-  // A part that somebody uses stays as it is.
+  // A part in use stays as it is; a list says how many rows are new.
+  const used = (part) => stopped || part.contains(document.activeElement) || '' + getSelection() ||
+    $('details[open],dialog[open],input:checked', part) || part.matches('[data-tail]') && scrollY > 200
+  const say = (id, n) => { $(id).hidden = !n; $('b', $(id)).textContent = n.toLocaleString('en') }
+  const here = (url) => $('#ended').hidden = !url?.includes('/sign-in?')
   on('htmx:beforeRequest', (e) => {
-    const part = e.target.closest('[data-live]')
-    if (!part) return
-    const used = part.contains(document.activeElement) || $('details[open]', part) || $('dialog[open]') ||
-      $('input:checked', part) || (part.hasAttribute('data-tail') && scrollY > 200) || String(getSelection())
-    if (stopped || used) e.preventDefault()
+    if (e.target.matches('[data-live]:not([data-tail])') && used(e.target)) e.preventDefault()
   })
-  on('htmx:beforeSwap', (e) => {
-    if (e.detail.xhr.responseURL.includes('/sign-in')) { e.detail.shouldSwap = false; $('#ended').hidden = false }
+  on('htmx:beforeSwap', ({target, detail: d}) => {
+    if (!here(d.xhr.responseURL)) d.shouldSwap = false
+    if (!d.shouldSwap || !target.matches('[data-tail]')) return
+    const at = (of) => all('tr[data-at]', of).map((r) => r.dataset.at), top = at(target)[0]
+    const rows = at(new DOMParser().parseFromString(d.serverResponse, 'text/html'))
+    const n = top ? rows.indexOf(top) : rows.length
+    left = n < 0 ? rows.at(-1) - top - 1 : 0
+    if (!used(target)) return
+    d.shouldSwap = false
+    say('#more', n < 0 ? rows.length + '+' : n)
   })
   on('htmx:afterSwap', () => {
-    if ($('#now')) $('#now').dateTime = new Date().toISOString()
+    $('#now').dateTime = new Date().toISOString()
+    if ($('#left')) say('#left', left)
     ready()
   })
-  const away = (since) => { $('#away').hidden = !since; if (since) $('#away-since').textContent = clock(since) }
-  on('htmx:sseError', () => { if ($('#away').hidden) away(new Date()) })
-  on('htmx:sseOpen', () => away(null))
+  const away = (since) => {
+    $('#away').hidden = !since
+    if (since) $('#away-since').textContent = clock(since)
+    all('form[method=post] button').forEach((b) => b.ariaDisabled = since && true)
+  }
+  on('htmx:sseError', async ({detail: d}) => {
+    const r = await fetch(location).catch(() => 0)
+    if (here(r.url) && !(r.status < 500) && $('#away').hidden && d.source.readyState !== 1) away(new Date())
+  })
+  on('htmx:sseOpen', () => { away(null); here() })
 })()
