@@ -21,9 +21,10 @@ import (
 )
 
 const (
-	adminToken  = "admin-0123456789abcdef"
-	readerToken = "reader-0123456789abcdef"
-	shopToken   = "shop-0123456789abcdef"
+	adminToken    = "admin-0123456789abcdef"
+	operatorToken = "operator-0123456789abcdef"
+	readerToken   = "reader-0123456789abcdef"
+	shopToken     = "shop-0123456789abcdef"
 )
 
 // night is a server with three endpoints: one is paused, and one rejects invoices until
@@ -37,10 +38,6 @@ type night struct {
 
 func newNight(t *testing.T) *night {
 	t.Helper()
-	binary := os.Getenv("TIDINGS")
-	if binary == "" {
-		t.Skip("TIDINGS, the path of the binary, is not set; run the tests in folder test")
-	}
 	n := &night{T: t}
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -51,6 +48,28 @@ func newNight(t *testing.T) *night {
 		n.got.Add(1)
 	}))
 	t.Cleanup(receiver.Close)
+	n.url, _ = newServer(t, fmt.Sprintf(`
+    - {name: audit, url: "%s/audit"}
+    - {name: crm, url: "%s/crm"}
+    - {name: search, url: "%s/search"}
+`, receiver.URL, receiver.URL, receiver.URL))
+	n.post(adminToken, "/api/v1/webhooks/endpoints/crm/pause", `{"comment": "migration, back on Monday"}`)
+	for i := range 60 { // few invoices among many orders, so that the endpoint is not down
+		n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "order.created", "resource_id": "%d"}`, i))
+		if i%10 == 5 {
+			n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "invoice.created", "resource_id": "%d"}`, i))
+		}
+	}
+	return n
+}
+
+// newServer starts a relay with some endpoints, and returns its URL and its file.
+func newServer(t *testing.T, endpoints string) (url, file string) {
+	t.Helper()
+	binary := os.Getenv("TIDINGS")
+	if binary == "" {
+		t.Skip("TIDINGS, the path of the binary, is not set; run the tests in folder test")
+	}
 	folder := t.TempDir()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,21 +77,18 @@ func newNight(t *testing.T) *night {
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	file := filepath.Join(folder, "tidings.yaml")
+	file = filepath.Join(folder, "tidings.yaml")
 	text := fmt.Sprintf(`listen: %s
 data_dir: %s
 types: {order: [created], invoice: [created]}
 auth:
   tokens:
     - {token: %s, user: sam@example.com, role: admin}
+    - {token: %s, user: li@example.com, role: operator}
     - {token: %s, user: ann@example.com, role: reader}
     - {token: %s, user: shop, role: publisher}
 webhook:
-  endpoints:
-    - {name: audit, url: "%s/audit"}
-    - {name: crm, url: "%s/crm"}
-    - {name: search, url: "%s/search"}
-`, address, folder, adminToken, readerToken, shopToken, receiver.URL, receiver.URL, receiver.URL)
+  endpoints:%s`, address, folder, adminToken, operatorToken, readerToken, shopToken, endpoints)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -91,12 +107,12 @@ webhook:
 			t.Logf("the server's log:\n%s", log.String())
 		}
 	})
-	n.url = "http://" + address
+	url = "http://" + address
 	for deadline := time.Now().Add(within); ; {
-		if r, err := http.Get(n.url + "/readyz"); err == nil {
+		if r, err := http.Get(url + "/readyz"); err == nil {
 			r.Body.Close()
 			if r.StatusCode == http.StatusOK {
-				break
+				return url, file
 			}
 		}
 		if time.Now().After(deadline) {
@@ -104,14 +120,6 @@ webhook:
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	n.post(adminToken, "/api/v1/webhooks/endpoints/crm/pause", `{"comment": "migration, back on Monday"}`)
-	for i := range 60 { // few invoices among many orders, so that the endpoint is not down
-		n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "order.created", "resource_id": "%d"}`, i))
-		if i%10 == 5 {
-			n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "invoice.created", "resource_id": "%d"}`, i))
-		}
-	}
-	return n
 }
 
 func (n *night) post(token, path, body string) {
@@ -278,7 +286,7 @@ func TestAccessible(t *testing.T) {
 	}
 	b := newTab(t, n.url)
 	check := func(page string) {
-		for _, width := range []int64{320, 360, 1440} {
+		for _, width := range []int64{320, 360, 900, 1440} {
 			b.size(width)
 			if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
 				t.Errorf("%s scrolls horizontally: %d pixels wide in a window of %d", page, wide, width)
