@@ -404,7 +404,7 @@ func TestConsoleServerProblems(t *testing.T) {
 	})
 	for page, wants := range map[string][]string{
 		"": {
-			"2 things need you", "/etc/shop.yaml:41: unknown key &lt;shedule&gt;",
+			"2 things need you", "/etc/shop.yaml:41:9: unknown key &lt;shedule&gt;",
 			"Public.invoices: the column &lt;total&gt; is new.",
 		},
 		"status": {

@@ -134,15 +134,16 @@ func (e *Endpoint) problem(now time.Time, retention time.Duration) Problem {
 // problems returns those of the server rather than of an endpoint.
 func (s *Status) problems() (all []Problem) {
 	if c := s.Config; c != nil && c.LastTry != nil && len(c.LastTry.Errors) > 0 {
-		first := c.LastTry.Errors[0]
-		p := Problem{
-			Kind: ProblemConfig, Reason: "refused", Detail: first.Message, Count: int64(len(c.LastTry.Errors)),
-			Since: c.LastTry.At,
-		}
-		if first.File != "" {
-			p.Detail = fmt.Sprintf("%s:%d: %s", first.File, first.Line, first.Message)
-		}
-		all = append(all, p)
+		all = append(all, Problem{
+			Kind: ProblemConfig, Reason: "refused", Detail: c.LastTry.Errors[0].String(),
+			Count: int64(len(c.LastTry.Errors)), Since: c.LastTry.At,
+		})
+	}
+	if c := s.Config; c != nil && len(c.Broken) > 0 {
+		all = append(all, Problem{
+			Kind: ProblemConfig, Reason: "broken file", Detail: c.Broken[0].String(), Count: int64(len(c.Broken)),
+			Since: c.BrokenSince,
+		})
 	}
 	for _, source := range s.Sources {
 		if source.State == "drifted" || source.State == "broken" {

@@ -2,8 +2,10 @@ package operator
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -53,6 +55,9 @@ type ConfigStatus struct {
 	Files   []string   `json:"files" nullable:"false"`
 	Since   string     `json:"in_force_since"`
 	LastTry *ConfigTry `json:"last_try,omitempty" doc:"The last reload; left out if there was none."`
+	// Broken are the problems of endpoint files that were not reloaded.
+	Broken      []ConfigProblem `json:"broken,omitempty" doc:"Problems of endpoint files that were not reloaded, and what is in force instead."`
+	BrokenSince string          `json:"broken_since,omitempty"`
 }
 
 // ConfigTry is an attempt to reload the configuration.
@@ -81,6 +86,22 @@ type ConfigProblem struct {
 	Column  int    `json:"column,omitempty"`
 	Key     string `json:"key,omitempty"`
 	Message string `json:"message"`
+}
+
+// Place returns the file, line and column, as far as they are known.
+func (p ConfigProblem) Place() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// String returns the problem as one line.
+func (p ConfigProblem) String() string {
+	if p.File == "" {
+		return p.Message
+	}
+	return p.Place() + ": " + strings.TrimPrefix(p.Key+": "+p.Message, ": ")
 }
 
 // SourceStatus is a table whose changes make events.

@@ -37,8 +37,8 @@ type Options struct {
 	NoMigrate bool
 	// Level is the logger's level, which a reload sets; it may be nil.
 	Level *slog.LevelVar
-	// Load reads the settings again; nil disables reloads.
-	Load func() (config.Config, error)
+	// Load reads the settings again, given those in force; nil disables reloads.
+	Load func(inForce *config.Config) (config.Config, error)
 	// Pace limits how slow clients may be; zero values select [limit.DefaultPace].
 	Pace limit.Pace
 	// KeepAlive is passed to [httpapi.Options].
@@ -72,7 +72,7 @@ type App struct {
 	lastReload *httpapi.Reloaded // guarded by reloading
 	config     atomic.Pointer[config.Config]
 	status     reloadStatus
-	digest     string // of the configuration at startup
+	tried      atomic.Pointer[try]
 }
 
 type closer struct {
@@ -93,7 +93,7 @@ func New(ctx context.Context, cfg config.Config, o Options) (_ *App, err error) 
 	a := &App{options: o, logger: o.Logger, userAgent: "Tidings/" + o.Version, draining: make(chan struct{})}
 	a.config.Store(&cfg)
 	a.status.since = time.Now()
-	a.digest = cfg.Digest() // detects changes made while the database is being opened
+	a.tried.Store(&try{digest: cfg.LoadedDigest()})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())

@@ -40,10 +40,10 @@ func TestMain(m *testing.M) {
 func serve(file string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	load := func() (config.Config, error) {
-		return config.Load(config.Input{Files: []string{file}, Relay: os.Getenv(serveRelay) != ""})
+	load := func(inForce *config.Config) (config.Config, error) {
+		return config.Load(config.Input{Files: []string{file}, Relay: os.Getenv(serveRelay) != "", Before: inForce})
 	}
-	cfg, err := load()
+	cfg, err := load(nil)
 	if err != nil {
 		return err
 	}

@@ -22,17 +22,27 @@ func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	}
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	digest := a.config.Load().Digest() // before loading, so that later changes differ from it
 	needRestart, diff, err := a.reload(ctx)
-	a.status.record(needRestart, diff, err)
-	a.metrics.reloaded(err == nil && len(a.config.Load().Stale()) == 0)
+	cfg := a.config.Load()
+	if err == nil {
+		digest = cfg.LoadedDigest()
+	}
+	failed := err != nil || len(cfg.Stale()) > 0
+	a.tried.Store(&try{digest, failed, time.Now()})
+	a.status.record(needRestart, diff, err, cfg.Stale())
+	a.metrics.reloaded(!failed)
 	if err != nil {
 		a.logger.Error("the configuration was not reloaded; the previous one stays in force", "error", err)
+		if problems, ok := errors.AsType[config.Problems](err); ok {
+			err = &httpapi.ReloadError{Problems: shown(problems)}
+		}
 		return nil, err
 	}
-	for _, problem := range a.config.Load().Stale() {
-		a.logger.Error("an endpoint file is broken; its last good version stays in force", "problem", problem.String())
+	for _, problem := range cfg.Stale() {
+		a.logger.Error("an endpoint file is broken and was not reloaded", "problem", problem.String())
 	}
-	a.logger.Info("configuration reloaded", "endpoints", len(a.config.Load().Webhook.Endpoints))
+	a.logger.Info("configuration reloaded", "endpoints", len(cfg.Webhook.Endpoints))
 	return a.lastReload, nil
 }
 
@@ -62,16 +72,13 @@ func (a *App) recordChanges(now, before *config.Config, needRestart []string) {
 // reload does everything that can fail first. It returns the settings that need a restart,
 // and what differs, also if that is refused.
 func (a *App) reload(ctx context.Context) (needRestart []string, diff []config.Change, err error) {
-	cfg, err := a.options.Load()
 	old := a.config.Load()
+	cfg, err := a.options.Load(old)
 	diff = cfg.Changes(old)
 	if err != nil {
 		return nil, diff, err
 	}
 	if err := cfg.CheckEmptied(old); err != nil {
-		return nil, diff, err
-	}
-	if err := cfg.CheckTypes(old); err != nil {
 		return nil, diff, err
 	}
 	needRestart = cfg.KeepRunning(old)

@@ -189,3 +189,82 @@ func TestReloadOfAnEmptyFile(t *testing.T) {
 		}
 	}
 }
+
+// A change that is reverted right after a reload is noticed, although the files then are
+// what the watcher saw before.
+func TestWatcherNoticesARevertedChange(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, nil, option(reloads), object{"name": "drip", "url": "http://127.0.0.1:1"})
+	before, err := os.ReadFile(w.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wants(w.reload(func(s map[string]any) {
+		s["webhook"].(map[string]any)["endpoints"].([]any)[1].(map[string]any)["name"] = "drip2"
+	}), 200, "drip2")
+	if err := os.WriteFile(w.file, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.until("admin", "GET", "/webhooks/endpoints/drip", nil, has(`"configured":true`))
+}
+
+// A broken endpoint file holds back no other change, and everything that an operator looks
+// at says so until it is mended.
+func TestReloadWithABrokenEndpointFile(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	file := func(name string) string { return filepath.Join(folder, name+".yaml") }
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(file(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newWorldWith(t, nil, option(reloads))
+	mended := func(a answer) bool { return a.status == 200 && !strings.Contains(a.text, "broken") }
+	webhook := w.settings["webhook"].(map[string]any)
+	webhook["endpoint_files"] = []any{folder + "/*.yaml"}
+	write("good", "- {name: first, url: 'http://127.0.0.1:1'}\n")
+	write("bad", "- {name: kept, url: 'http://127.0.0.1:1'}\n")
+	w.configure()
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)
+	w.until("reader", "GET", "/webhooks/problems", nil, mended)
+
+	write("good", "- {name: second, url: 'http://127.0.0.1:1'}\n")
+	if err := errors.Join(os.Remove(file("bad")), syscall.Mkfifo(file("bad"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	write("new", "- {name: kept, url: 'http://127.0.0.1:1'}\n")
+	w.log.clear()
+	pipe := "bad.yaml: read " + file("bad") + ": is a named pipe; name a regular file; its last good version stays in force"
+	taken := `new.yaml:1:10: webhook.endpoints[3].name: webhook.endpoints[1] is also named \"kept\"; names must be unique; ` +
+		"the file is skipped, since it has no good version yet"
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200, pipe, taken)
+	w.wants(w.try("admin", "GET", "/webhooks/endpoints/second", nil), 200, `"configured":true`)
+	w.wants(w.try("admin", "GET", "/webhooks/endpoints/kept", nil), 200, `"configured":true`)
+	w.wants(w.try("reader", "GET", "/webhooks/problems", nil), 200, pipe, `"reason":"broken file"`, `"since":"2`)
+	w.wants(w.try("reader", "GET", "/webhooks/status", nil), 200, "is a named pipe", "is also named", `"broken_since":"2`)
+	w.logged("an endpoint file is broken", "named pipe")
+
+	write("other", "- {name: third, url: 'http://127.0.0.1:1'}\n")
+	if err := os.Remove(file("bad")); err != nil {
+		t.Fatal(err)
+	}
+	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)
+	w.until("reader", "GET", "/webhooks/problems", nil, mended)
+	w.until("reader", "GET", "/webhooks/status", nil, mended)
+}
+
+// A refused reload lists every problem with its place.
+func TestRefusedReloadListsItsProblems(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, nil, option(reloads))
+	if err := os.WriteFile(w.file, []byte("listen: [here]\nwebhook: {endpoints: [{url: 'http://a', nosuchthing: 1}]}\n"),
+		0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := w.try("admin", "POST", "/webhooks/reload", nil)
+	w.wants(a, 422, "the configuration is invalid; the previous one stays in force",
+		fmt.Sprintf(`{"message":"listen: expected a string","location":"%s:1:9"}`, w.file),
+		fmt.Sprintf(`"location":"%s:2:41"}`, w.file), "unknown key; valid keys are")
+}

@@ -14,12 +14,15 @@ const diffLimit = 200
 
 // reloadStatus is the outcome of the last reload.
 type reloadStatus struct {
-	mu    sync.Mutex
-	since time.Time // since when the configuration has been in force
-	last  *operator.ConfigTry
+	mu          sync.Mutex
+	since       time.Time // since when the configuration has been in force
+	brokenSince time.Time // since when endpoint files have been broken; zero if none is
+	last        *operator.ConfigTry
 }
 
-func (s *reloadStatus) record(needRestart []string, diff []config.Change, err error) {
+func (s *reloadStatus) record(
+	needRestart []string, diff []config.Change, err error, broken config.Problems,
+) {
 	now := time.Now().UTC()
 	try := &operator.ConfigTry{
 		At: now.Format(time.RFC3339Nano), Errors: []operator.ConfigProblem{}, Diff: []operator.ConfigChange{},
@@ -34,11 +37,7 @@ func (s *reloadStatus) record(needRestart []string, diff []config.Change, err er
 		})
 	}
 	if problems, ok := errors.AsType[config.Problems](err); ok {
-		for _, p := range problems {
-			try.Errors = append(try.Errors, operator.ConfigProblem{
-				File: p.Source, Line: p.Line, Column: p.Column, Key: p.Key, Message: p.Message,
-			})
-		}
+		try.Errors = shown(problems)
 	} else if err != nil {
 		try.Errors = append(try.Errors, operator.ConfigProblem{Message: err.Error()})
 	}
@@ -47,16 +46,34 @@ func (s *reloadStatus) record(needRestart []string, diff []config.Change, err er
 	if s.last = try; err == nil {
 		s.since = now
 	}
+	if len(broken) == 0 {
+		s.brokenSince = time.Time{}
+	} else if s.brokenSince.IsZero() {
+		s.brokenSince = now
+	}
+}
+
+// shown returns problems for operators.
+func shown(problems config.Problems) []operator.ConfigProblem {
+	list := make([]operator.ConfigProblem, len(problems))
+	for i, p := range problems {
+		list[i] = operator.ConfigProblem{File: p.Source, Line: p.Line, Column: p.Column, Key: p.Key, Message: p.Message}
+	}
+	return list
 }
 
 // configStatus returns the state of the configuration for operators.
 func (a *App) configStatus() *operator.ConfigStatus {
 	a.status.mu.Lock()
 	defer a.status.mu.Unlock()
-	return &operator.ConfigStatus{
+	status := &operator.ConfigStatus{
 		Files: append([]string{}, a.config.Load().ReadFrom()...), Since: a.status.since.UTC().Format(time.RFC3339Nano),
-		LastTry: a.status.last,
+		LastTry: a.status.last, Broken: shown(a.config.Load().Stale()),
 	}
+	if !a.status.brokenSince.IsZero() {
+		status.BrokenSince = a.status.brokenSince.Format(time.RFC3339Nano)
+	}
+	return status
 }
 
 // sources returns the state of the watched tables for operators.

@@ -7,19 +7,25 @@ import (
 
 const (
 	watchInterval = 2 * time.Second
-	// retryInterval is how often a rejected configuration is tried again, since a
-	// file that it refers to may have appeared.
+	// retryInterval is how often a rejected configuration or endpoint file is tried again,
+	// since a file that it refers to may have appeared.
 	retryInterval = 30 * time.Second
 )
 
-// watch reloads when the configuration, or a file it refers to, changes. It compares
-// contents, so it does not matter how files are replaced.
+// try is an attempt to load the configuration.
+type try struct {
+	digest string // of the files
+	failed bool   // all or some were refused
+	at     time.Time
+}
+
+// watch reloads when the configuration, or a file it refers to, differs from what was tried
+// last. It compares contents, so it does not matter how files are replaced.
 func (a *App) watch(ctx context.Context) {
 	if a.options.Load == nil {
 		return
 	}
-	tried := a.digest
-	seen, failed, at := tried, false, time.Now()
+	seen := a.tried.Load().digest
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
@@ -31,11 +37,10 @@ func (a *App) watch(ctx context.Context) {
 		now := a.config.Load().Digest()
 		settled := now == seen // files may still be being written
 		seen = now
-		if settled && (now != tried || failed && time.Since(at) >= retryInterval) {
-			_, err := a.Reload(ctx) // Reload logs the error
-			failed, at = err != nil, time.Now()
-			tried = a.config.Load().Digest()
-			seen = tried
+		last := a.tried.Load()
+		if settled && (now != last.digest || last.failed && time.Since(last.at) >= retryInterval) {
+			_, _ = a.Reload(ctx) // it logs errors
+			seen = a.tried.Load().digest
 		}
 	}
 }

@@ -114,8 +114,8 @@ type option func(w *world, o *app.Options)
 
 // reloads enables reloads of the server's file.
 func reloads(w *world, o *app.Options) {
-	o.Load = func() (config.Config, error) {
-		return config.Load(config.Input{Files: []string{w.file}, Relay: w.relay})
+	o.Load = func(inForce *config.Config) (config.Config, error) {
+		return config.Load(config.Input{Files: []string{w.file}, Relay: w.relay, Before: inForce})
 	}
 }
 

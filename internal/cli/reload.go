@@ -52,6 +52,6 @@ func printReload(c *client, done *httpapi.Reloaded) {
 		fmt.Fprintf(c.out, "%s: changed, but takes effect only after a restart\n", key)
 	}
 	for _, problem := range done.Broken {
-		fmt.Fprintf(c.errOut, "warning: %s; keeping the last good version of the file\n", problem)
+		fmt.Fprintf(c.errOut, "warning: %s\n", problem)
 	}
 }

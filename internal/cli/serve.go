@@ -20,8 +20,7 @@ import (
 type settings struct {
 	files []string
 	flags *pflag.FlagSet
-	relay bool           // for tidings relay
-	last  *config.Config // the last one loaded
+	relay bool // for tidings relay
 }
 
 func settingsOf(cmd *cobra.Command) *settings {
@@ -43,20 +42,19 @@ var keys = map[string]string{
 	"log-level": "log.level", "preset": "preset",
 }
 
-func (s *settings) load() (config.Config, error) {
+func (s *settings) load() (config.Config, error) { return s.reload(nil) }
+
+// reload loads the settings, given those in force.
+func (s *settings) reload(inForce *config.Config) (config.Config, error) {
 	given := make(map[string]string)
 	s.flags.Visit(func(f *pflag.Flag) {
 		if key, ok := keys[f.Name]; ok {
 			given[key] = f.Value.String()
 		}
 	})
-	cfg, err := config.Load(config.Input{
-		Files: s.files, Environ: os.Environ(), Flags: given, Relay: s.relay, Before: s.last,
+	return config.Load(config.Input{
+		Files: s.files, Environ: os.Environ(), Flags: given, Relay: s.relay, Before: inForce,
 	})
-	if err == nil {
-		s.last = &cfg
-	}
-	return cfg, err
 }
 
 func logger(w io.Writer, l config.Log) (*slog.Logger, *slog.LevelVar) {
@@ -99,7 +97,7 @@ func serverCommand(cmd *cobra.Command) (*cobra.Command, *settings) {
 		adoptLog(log)
 		options := app.Options{Logger: log, Version: version, NoMigrate: noMigrate, Level: level}
 		if len(s.files) > 0 {
-			options.Load = s.load
+			options.Load = s.reload
 		}
 		server, err := app.New(cmd.Context(), cfg, options)
 		if err != nil {

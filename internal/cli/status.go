@@ -109,15 +109,14 @@ func (c *client) printStatus(s *operator.Status) {
 		return
 	}
 	line("configuration", "%s, active since %s", strings.Join(config.Files, ", "), c.exact(config.Since))
+	for _, problem := range config.Broken {
+		line("broken file", "%s", problem)
+	}
 	if config.LastTry == nil {
 		return
 	}
 	for _, e := range config.LastTry.Errors {
-		where := ""
-		if e.File != "" {
-			where = fmt.Sprintf("%s:%d: ", e.File, e.Line)
-		}
-		line("rejected", "%s%s", where, e.Message)
+		line("rejected", "%s", e)
 	}
 	c.printDiff(config.LastTry, line)
 	for _, key := range config.LastTry.NeedsRestart {

@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/tidings-dev/tidings/internal/regular"
 )
 
 // SlogLevel returns the configured level.
@@ -44,20 +41,6 @@ func (c *Config) KeepRunning(running *Config) []string {
 	}
 	c.types = running.types
 	return keys
-}
-
-// CheckTypes returns an error if an endpoint selects events that are missing from the
-// running configuration: nobody can publish them before a restart.
-func (c *Config) CheckTypes(running *Config) error {
-	for i := range c.Webhook.Endpoints {
-		for n, pattern := range c.Webhook.Endpoints[i].Events {
-			if _, err := running.types.Parse(pattern); err != nil {
-				return fmt.Errorf("webhook.endpoints[%d].events[%d]: %q selects events newly added by types, "+
-					"sources.tables or preset; restart to apply them", i, n, pattern)
-			}
-		}
-	}
-	return nil
 }
 
 // EndpointChange describes how an endpoint differs between two configurations.
@@ -149,11 +132,16 @@ func (c *Config) ReadFrom() []string { return c.files }
 
 // Digest returns a hash of the current contents of the configuration files and the files
 // they refer to.
-func (c *Config) Digest() string {
+func (c *Config) Digest() string { return c.digest(newReading()) }
+
+// LoadedDigest returns what [Config.Digest] was when the files were loaded.
+func (c *Config) LoadedDigest() string { return c.loaded }
+
+func (c *Config) digest(r *reading) string {
 	hash := sha256.New()
 	files := slices.Clone(c.files)
 	for _, pattern := range c.Webhook.EndpointFiles {
-		found, _ := filepath.Glob(pattern) // [Load] checked the pattern
+		found, _ := r.glob(pattern) // [Load] checked the pattern
 		files = append(files, found...)
 	}
 	for _, t := range c.Auth.Tokens {
@@ -169,7 +157,7 @@ func (c *Config) Digest() string {
 		if file == "" {
 			continue
 		}
-		text, err := regular.Read(file)
+		text, err := r.read(file)
 		fmt.Fprintf(hash, "%s %d %v\n%s", file, len(text), err != nil, text)
 	}
 	return fmt.Sprintf("%x", hash.Sum(nil))

@@ -44,14 +44,18 @@ func (d *decoder) check(cfg *Config) {
 	for i, e := range cfg.Webhook.Endpoints {
 		key := fmt.Sprintf("webhook.endpoints[%d].cursor_from", i)
 		if first, taken := successors[e.CursorFrom]; taken && e.CursorFrom != "" {
-			d.at(key,
-				"webhook.endpoints[%d].cursor_from names the same endpoint; only one endpoint can take over its cursor",
-				first)
+			claim := cursorClaim(e.CursorFrom)
+			message := "webhook.endpoints[%d].cursor_from names the same endpoint; only one endpoint can take over its cursor"
+			d.conflict(half{key, claim, fmt.Sprintf(message, first)},
+				half{fmt.Sprintf("webhook.endpoints[%d].cursor_from", first), claim, fmt.Sprintf(message, i)})
 		} else {
 			successors[e.CursorFrom] = i
 		}
 		if other, configured := names[e.CursorFrom]; configured {
-			d.at(key, "webhook.endpoints[%d] has that name and uses the cursor; name an endpoint that was removed", other)
+			d.conflict(half{key, cursorClaim(e.CursorFrom), fmt.Sprintf(
+				"webhook.endpoints[%d] has that name and uses the cursor; name an endpoint that was removed", other)},
+				half{fmt.Sprintf("webhook.endpoints[%d].name", other), nameClaim(e.CursorFrom), fmt.Sprintf(
+					"webhook.endpoints[%d].cursor_from takes over the cursor of an endpoint with that name", i)})
 		}
 	}
 	for i, p := range cfg.Connectors.Presets {
@@ -329,6 +333,9 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types,
 		p, err := types.Parse(text)
 		if err != nil {
 			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%v", err)
+		} else if _, err := d.running.Parse(text); d.running != nil && err != nil {
+			d.at(fmt.Sprintf("%s.events[%d]", key, i), "%q selects events newly added by types, sources.tables or "+
+				"preset; restart to apply them", text)
 		}
 		e.patterns = append(e.patterns, p)
 	}
@@ -472,11 +479,50 @@ func (d *decoder) checkName(e *Endpoint, i int, names map[string]int) {
 		d.at(key+".name", "must have at most 200 bytes and no spaces or control characters")
 	case named && strings.Contains(e.Name, "://"):
 		d.at(key+".name", "must not be a URL, which may contain a password: names appear in logs and metrics")
-	case taken && named:
-		d.at(key+".name", "webhook.endpoints[%d] is also named %q; names must be unique", first, e.Name)
 	case taken:
-		d.at(key+".url", "webhook.endpoints[%d] has the same URL; give one of them a name", first)
+		field, also := ".url", "has the same URL; give one of them a name"
+		if named {
+			field, also = ".name", fmt.Sprintf("is also named %q; names must be unique", e.Name)
+		}
+		other := fmt.Sprintf("webhook.endpoints[%d]", first)
+		d.conflict(half{key + field, nameClaim(e.Name), other + " " + also},
+			half{other + field, nameClaim(e.Name), key + " " + also})
 	default:
 		names[e.Name] = i
+	}
+}
+
+func nameClaim(name string) string { return "name " + name }
+
+func cursorClaim(name string) string { return "cursor of " + name }
+
+// claims returns what only one endpoint may have, with the files that claim it.
+func (d *decoder) claims(cfg *Config) map[claim]bool {
+	all := make(map[claim]bool)
+	for i, e := range cfg.Webhook.Endpoints {
+		file := d.origins[d.nodes[fmt.Sprintf("webhook.endpoints[%d]", i)]].name
+		all[claim{file, nameClaim(e.Name)}] = true
+		all[claim{file, cursorClaim(e.CursorFrom)}] = true
+	}
+	return all
+}
+
+// half is the share of one endpoint in a conflict with another.
+type half struct{ key, claim, message string }
+
+// conflict reports that two endpoints claim the same, as the problem of one of them.
+func (d *decoder) conflict(own, other half) {
+	if d.isUnread(own.key) {
+		return
+	}
+	before := len(d.problems)
+	d.at(own.key, "%s", own.message)
+	d.problems[before].claim = own.claim
+	d.at(other.key, "%s", other.message)
+	if len(d.problems) > before+1 {
+		rival := d.problems[before+1]
+		rival.claim = other.claim
+		d.problems[before].rival = &rival
+		d.problems = d.problems[:before+1]
 	}
 }

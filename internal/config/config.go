@@ -69,6 +69,7 @@ type Config struct {
 	problems      Problems
 	unread        map[string]bool // keys whose values could not be decoded; nil before
 	endpointFiles endpointFiles
+	loaded        string   // digest of the contents that were loaded
 	files         []string // configuration files read
 	empty         []string // those without a document
 }

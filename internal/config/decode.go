@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/sender"
+	"github.com/tidings-dev/tidings/vocabulary"
 )
 
 // decoder fills a value from a YAML tree. It records every problem and continues,
@@ -20,6 +21,7 @@ type decoder struct {
 	problems      Problems
 	warnings      Problems
 	endpointFiles endpointFiles
+	running       vocabulary.Types // the events that can be published; nil at startup
 	origins       map[*yaml.Node]origin
 	nodes         map[string]*yaml.Node // by key
 	unread        map[string]bool       // keys whose values could not be decoded

@@ -14,8 +14,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/tidings-dev/tidings/internal/regular"
 )
 
 // Input lists the sources of settings; later sources win.
@@ -30,40 +28,54 @@ type Input struct {
 	Flags map[string]string
 	// Relay selects the settings of tidings relay.
 	Relay bool
-	// Before is the previous configuration, if any. It supplies the last good
-	// version of broken files in webhook.endpoint_files.
+	// Before is the configuration in force, if any. It supplies the last good version
+	// of broken files in webhook.endpoint_files, and the events that can be published.
 	Before *Config
 }
 
 // Load reads the settings. The error is [Problems], or names a file that can't be read.
 // With an error, the settings are good for [Config.Changes] alone.
 func Load(in Input) (Config, error) {
-	cfg, problems, err := load(in, nil)
-	if len(problems) == 0 || err != nil {
-		return cfg, err
-	}
-	if in.Before != nil {
-		kept := lastGood(problems, cfg.endpointFiles.texts, in.Before.endpointFiles.texts)
-		if kept != nil {
-			again, other, err := load(in, kept)
-			if err == nil && len(other) == 0 {
-				again.endpointFiles.stale = problems
-				return again, nil
-			}
+	r, kept := newReading(), make(map[string][]byte)
+	var held Problems
+	var cfg Config
+	for range maxRounds {
+		var problems Problems
+		var err error
+		cfg, problems, err = load(in, r, kept)
+		if err != nil {
+			return Config{}, err
 		}
+		if len(problems) == 0 {
+			held.sort()
+			cfg.endpointFiles.stale = held
+			cfg.loaded = cfg.digest(r)
+			return cfg, nil
+		}
+		var more Problems
+		if in.Before != nil {
+			more = cfg.endpointFiles.hold(problems, in.Before, kept)
+		}
+		if more == nil {
+			return cfg, append(held, problems...)
+		}
+		held = append(held, more...)
 	}
-	return cfg, problems
+	return cfg, held
 }
 
 // load reads the settings. kept replaces the contents of endpoint files.
-func load(in Input, kept map[string][]byte) (Config, Problems, error) {
+func load(in Input, r *reading, kept map[string][]byte) (Config, Problems, error) {
 	d := &decoder{
 		origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node),
 		unread: make(map[string]bool),
 	}
+	if in.Before != nil {
+		d.running = in.Before.types
+	}
 	root := &yaml.Node{Kind: yaml.MappingNode}
 	for i, file := range in.Files {
-		text, err := regular.Read(file)
+		text, err := r.read(file)
 		if err != nil {
 			return Config{}, nil, fmt.Errorf("configuration file: %w", err)
 		}
@@ -79,12 +91,13 @@ func load(in Input, kept map[string][]byte) (Config, Problems, error) {
 		return Config{}, d.problems, nil
 	}
 	d.overlay(root, in)
-	d.addEndpointFiles(root, kept)
+	d.addEndpointFiles(root, r, kept)
 	cfg := Default()
 	cfg.files, cfg.empty, cfg.Relay = in.Files, d.empty, in.Relay
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
 	d.checking = true
 	d.check(&cfg)
+	d.endpointFiles.claims = d.claims(&cfg)
 	d.problems.sort()
 	d.warnings.sort()
 	cfg.warnings, cfg.problems, cfg.unread, cfg.endpointFiles = d.warnings, d.problems, d.unread, d.endpointFiles

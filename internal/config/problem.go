@@ -17,6 +17,9 @@ type Problem struct {
 	Key string
 	// Message says what is wrong and what to do.
 	Message string
+
+	claim string   // what only one endpoint may have; see [claim]
+	rival *Problem // the same, as the problem of the other endpoint that has it
 }
 
 // String returns the problem as one line.

@@ -5,6 +5,8 @@ package httpapi
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -147,12 +149,37 @@ func (a *api) reloadRoute() {
 			return nil, err
 		}
 		done, err := a.Reload(ctx)
+		if problem, ok := errors.AsType[*ReloadError](err); ok {
+			return nil, problem
+		}
 		if err != nil {
 			return nil, &resource.Error{Code: resource.Invalid, Message: err.Error()}
 		}
 		a.Webhooks.Record(ctx, operator.Action{Action: "reload"})
 		return rest.Answer(done, nil)
 	})
+}
+
+// ReloadError is the reason why a configuration was refused.
+type ReloadError struct{ Problems []operator.ConfigProblem }
+
+// Error returns the first problem and the number of others.
+func (e *ReloadError) Error() string {
+	text := e.Problems[0].String()
+	if more := len(e.Problems) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %d more)", more)
+	}
+	return text
+}
+
+func (e *ReloadError) problem() *huma.ErrorModel {
+	p := rest.NewProblem(http.StatusUnprocessableEntity, "the configuration is invalid; the previous one stays in force")
+	for _, problem := range e.Problems {
+		p.Errors = append(p.Errors, &huma.ErrorDetail{
+			Location: problem.Place(), Message: strings.TrimPrefix(problem.Key+": "+problem.Message, ": "),
+		})
+	}
+	return p
 }
 
 // Reloaded is what a reload changed.
@@ -163,7 +190,7 @@ type Reloaded struct {
 	Endpoints []EndpointChange `json:"endpoints" nullable:"false"`
 	Settings  []string         `json:"settings,omitempty" doc:"Other settings that changed."`
 	Restart   []string         `json:"restart,omitempty" doc:"Settings that changed and take effect after a restart only."`
-	Broken    []string         `json:"broken,omitempty" doc:"What is wrong with files of endpoints whose last good version stays."`
+	Broken    []string         `json:"broken,omitempty" doc:"What is wrong with endpoint files that were not reloaded, and what is in force instead."`
 }
 
 // EndpointChange is what a reload changed about an endpoint.

@@ -161,6 +161,9 @@ func explain(err error) *huma.ErrorModel {
 	if e, ok := errors.AsType[*resource.Error](err); ok {
 		return rest.FieldProblem(statuses[e.Code], e.Field, e.Message)
 	}
+	if e, ok := errors.AsType[*ReloadError](err); ok {
+		return e.problem()
+	}
 	if p := explainPublishing(err); p != nil {
 		return p
 	}
