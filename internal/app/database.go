@@ -110,7 +110,11 @@ func (a *App) migrate(ctx context.Context, noMigrate bool) error {
 	}
 	pending, err := a.store.Pending(ctx)
 	if err == nil && pending {
-		err = errors.New("the database needs migrations; run 'tidings migrate', or serve without --no-migrate")
+		command := "tidings migrate"
+		if a.config.Load().Relay {
+			command += " --relay"
+		}
+		err = fmt.Errorf("the database needs migrations; run '%s', or start without --no-migrate", command)
 	}
 	return err
 }

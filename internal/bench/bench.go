@@ -42,7 +42,8 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-func (o *Options) check() error {
+// Check returns an error if an option is out of range.
+func (o *Options) Check() error {
 	switch {
 	case o.Events < 1, o.Endpoints < 1, o.InFlight < 1, o.Rate < 1:
 		return errors.New("events, endpoints, in-flight and rate must be at least 1")
@@ -71,7 +72,7 @@ type Result struct {
 
 // Run performs a measurement.
 func Run(ctx context.Context, o Options) (_ *Result, err error) {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
 	folder, err := os.MkdirTemp("", "tidings-bench-")

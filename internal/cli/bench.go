@@ -43,6 +43,9 @@ The database is SQLite in a temporary folder, or an empty PostgreSQL database.`,
 				}
 				o.DatabaseURL = pgurl.Plain(o.DatabaseURL)
 			}
+			if err := o.Check(); err != nil {
+				return &usageError{err}
+			}
 			receiver, err := startReceiver(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -67,10 +70,10 @@ The database is SQLite in a temporary folder, or an empty PostgreSQL database.`,
 	f.IntVar(&o.InFlight, "in-flight", 16, "concurrent requests per endpoint")
 	format = "thin"
 	choose(f, &format, "format", "thin, standard or cloudevents", "thin", "standard", "cloudevents")
-	f.DurationVar(&o.Delay, "delay", 0, "time that the receiver takes to respond")
+	duration(f, &o.Delay, "delay", 0, "time that the receiver takes to respond")
 	f.Float64Var(&o.Failures, "failures", 0, "share of requests that get a 500 response, from 0 to 1")
 	f.IntVar(&o.Rate, "rate", 200, "events per second in the steady part")
-	f.DurationVar(&o.Steady, "steady", 10*time.Second, "duration of the steady part; 0 skips it")
+	duration(f, &o.Steady, "steady", 10*time.Second, "duration of the steady part; 0 skips it")
 	f.StringVar(&o.DatabaseURL, "database-url", "", "`URL` of an empty PostgreSQL database (default SQLite)")
 	f.BoolVar(&o.NoHistory, "no-history", false, "do not record attempts")
 	f.BoolVar(&asJSON, "json", false, "print JSON")

@@ -35,6 +35,9 @@ func Main() int {
 		return 0
 	case errors.As(err, &problems):
 		fmt.Fprintln(os.Stderr, problems)
+		if slices.ContainsFunc(problems, isOfFlag) {
+			return 2
+		}
 		return 1
 	case errors.As(err, &usage), !running: // cobra rejected the command line
 		fmt.Fprintf(os.Stderr, "tidings: %s\nSee '%s --help'.\n", cobraError(err), cmd.CommandPath())
@@ -44,6 +47,8 @@ func Main() int {
 		return 1
 	}
 }
+
+func isOfFlag(p config.Problem) bool { return strings.HasPrefix(p.Source, "flag --") }
 
 // watchRun makes a command and its subcommands set running when they start.
 func watchRun(cmd *cobra.Command, running *bool) {
@@ -92,7 +97,7 @@ func flagError(err error) error {
 			return fmt.Errorf("unknown flag: --%s", name)
 		}
 		return errors.New("unknown flag")
-	case errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == choiceType:
+	case errors.As(err, &invalid) && isOurs(invalid.GetFlag().Value):
 		return fmt.Errorf("flag --%s: %w", invalid.GetFlag().Name, invalid.Unwrap())
 	case errors.As(err, &invalid):
 		return fmt.Errorf("flag --%s expects a value of type %s", invalid.GetFlag().Name,
@@ -103,6 +108,15 @@ func flagError(err error) error {
 		return errors.New("write flags as --name=VALUE or --name VALUE")
 	}
 	return err
+}
+
+// isOurs reports whether the errors of a flag's value say what is expected, without the value.
+func isOurs(value pflag.Value) bool {
+	switch value.(type) {
+	case *choice, *interval:
+		return true
+	}
+	return false
 }
 
 var flagName = regexp.MustCompile(`^[a-z][a-z-]*$`)
@@ -154,7 +168,36 @@ in --data-dir. Exit codes: 0 on success, 1 on failure, 2 on a usage error.`,
 	addCompletions(cmd)
 	cmd.SetHelpCommandGroupID("develop")
 	cmd.SetCompletionCommandGroupID("develop")
+	checkTopics(cmd)
 	return cmd
+}
+
+// checkTopics makes cobra's commands help and completion reject a command or shell that does
+// not exist.
+func checkTopics(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				_, rest, err := root.Find(args)
+				if err == nil && len(rest) > 0 {
+					err = fmt.Errorf("unknown command %q", strings.Join(args, " "))
+				}
+				if err != nil {
+					return &usageError{err}
+				}
+				return nil
+			}
+		case "completion":
+			cmd.Args, cmd.Example = exactly(0), "  tidings completion bash"
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			for _, shell := range cmd.Commands() {
+				shell.Example = "  " + shell.CommandPath()
+			}
+		}
+	}
 }
 
 func exactly(n int) cobra.PositionalArgs { return validArgs(cobra.ExactArgs(n)) }

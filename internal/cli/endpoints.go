@@ -39,7 +39,7 @@ func endpointsCommand() *cobra.Command {
 			return err
 		})
 	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 if any endpoint is unhealthy, and name it")
-	cmd.Flags().DurationVar(&watch, "watch", 0, "refresh at this interval until Ctrl-C")
+	positiveDuration(cmd.Flags(), &watch, "watch", 0, "refresh at this interval until Ctrl-C")
 	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	cmd.MarkFlagsMutuallyExclusive("check", "watch")
 	cmd.AddCommand(
@@ -78,9 +78,6 @@ func pauseCommand() *cobra.Command {
 		"tidings endpoints pause crm --comment 'moving to another host' --for 2h", exactly(1),
 		func(ctx context.Context, c *client, args []string) error {
 			in := operator.NewPause{Comment: comment}
-			if length < 0 {
-				return errors.New("--for must be longer than 0s")
-			}
 			if length > 0 {
 				end := time.Now().Add(length)
 				in.Until = &end
@@ -88,7 +85,7 @@ func pauseCommand() *cobra.Command {
 			return changeEndpoint(ctx, c, args[0], "pause", in)
 		})
 	cmd.Flags().StringVar(&comment, "comment", "", "the reason, shown to other operators")
-	cmd.Flags().DurationVar(&length, "for", 0, "resume automatically after this time, such as 2h; 0 for never")
+	duration(cmd.Flags(), &length, "for", 0, "resume automatically after this time, such as 2h or 2d; 0 for never")
 	return cmd
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings/operator"
 )
@@ -27,12 +26,13 @@ type filterFlags struct {
 	outcome         string
 }
 
-func (l *filterFlags) add(f *pflag.FlagSet) {
+func (l *filterFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringSliceVar(&l.types, "types", nil, "event `PATTERNS`, such as provider.*,*.deleted")
 	f.StringVar(&l.resource, "resource", "", "resource `ID` or TYPE/ID")
 	f.StringVar(&l.since, "since", "", "start `TIME`, inclusive (RFC 3339, or an age such as 2h or 2d)")
 	f.StringVar(&l.until, "until", "", "end `TIME`, exclusive")
-	l.flags(f)
+	l.flags(cmd)
 }
 
 // filter returns the listing with the filters in its query.
@@ -76,7 +76,7 @@ func eventsCommand() *cobra.Command {
 				return []string{strconv.FormatInt(e.Sequence, 10), c.cell(e.Timestamp), e.Event, e.ResourceID, e.ID}
 			})
 		})
-	l.add(cmd.Flags())
+	l.add(cmd)
 	return cmd
 }
 
@@ -174,7 +174,7 @@ func attemptsCommand() *cobra.Command {
 				}
 			})
 		})
-	l.add(cmd.Flags())
+	l.add(cmd)
 	cmd.Flags().StringVar(&l.endpoint, "endpoint", "", "`NAME` of an endpoint")
 	cmd.Flags().StringVar(&l.event, "event", "", "`EVENT` by webhook-id or position")
 	choose(cmd.Flags(), &l.outcome, "outcome", "an outcome, or failures for all that failed", outcomes...)

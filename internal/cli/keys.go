@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -27,9 +28,15 @@ interrupted, run it again.`
 	return cmd
 }
 
+// errNoKeys is returned by a command about the keys of a relay.
+var errNoKeys = errors.New("this is a relay, which has no keys: it stores no secrets in its database")
+
 func fetchKeys(ctx context.Context, c *client) (items []*resource.Key, printed bool, err error) {
 	var page resource.Items[*resource.Key]
 	printed, err = c.call(ctx, http.MethodGet, "/keys", nil, nil, &page)
+	if isMissing(err) {
+		err = errNoKeys
+	}
 	return page.Items, printed, err
 }
 
@@ -64,7 +71,9 @@ func rotateKeys(ctx context.Context, c *client, _ []string) error {
 	for range rotationRounds {
 		rounded, left, owners, err := rotateOnce(ctx, &quiet, rotated)
 		rotated, unreadable = rounded, owners
-		if err != nil {
+		if errors.Is(err, errNoKeys) {
+			return err
+		} else if err != nil {
 			return fmt.Errorf("%w (%d secrets re-encrypted; run it again to continue)", err, rotated)
 		}
 		if left == 0 {
@@ -103,7 +112,9 @@ func rotateOnce(ctx context.Context, c *client, before int64) (rotated, left int
 	query := url.Values{}
 	for {
 		var r resource.Rotation
-		if _, err := c.call(ctx, http.MethodPost, "/keys/rotate", query, nil, &r); err != nil {
+		if _, err := c.call(ctx, http.MethodPost, "/keys/rotate", query, nil, &r); isMissing(err) {
+			return rotated, left, unreadable, errNoKeys
+		} else if err != nil {
 			return rotated, left, unreadable, err
 		}
 		rotated, left = rotated+r.Rotated, r.Left
@@ -141,6 +152,10 @@ until the key is found and added to encryption_keys.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load()
 			if err != nil {
+				s.relay = true
+				if _, asRelay := s.load(); asRelay == nil {
+					return errNoKeys
+				}
 				return err
 			}
 			log, _ := logger(cmd.ErrOrStderr(), cfg.Log)

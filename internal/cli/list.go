@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 )
 
 // listing is an API list that is read page by page.
@@ -34,9 +34,11 @@ const (
 	countPages   = 3    // read to count the items that are not shown
 )
 
-func (l *listing) flags(f *pflag.FlagSet) {
+func (l *listing) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.IntVar(&l.limit, "limit", defaultLimit, "maximum number to print")
 	f.BoolVar(&l.all, "all", false, "print all")
+	cmd.MarkFlagsMutuallyExclusive("limit", "all")
 }
 
 func (l *listing) check() error {

@@ -75,7 +75,7 @@ func parkedCommand() *cobra.Command {
 		})
 	flags.add(cmd.Flags())
 	cmd.Flags().BoolVar(&groups, "groups", false, "count them by endpoint, reason and response")
-	l.flags(cmd.Flags())
+	l.flags(cmd)
 	cmd.AddCommand(retryCommand(), discardCommand())
 	return cmd
 }

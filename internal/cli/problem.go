@@ -24,13 +24,20 @@ type problemDocument struct {
 // refusal is the error for a response with status 400 or above.
 type refusal struct {
 	error
-	status int
-	after  string
+	status  int
+	after   string
+	foreign bool // it is not from Tidings
 }
 
 // final reports whether the same request would fail again.
 func (r *refusal) final() bool {
 	return r.status < http.StatusInternalServerError && r.status != http.StatusTooManyRequests
+}
+
+// isMissing reports whether the server does not have what was asked for.
+func isMissing(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.status == http.StatusNotFound && !r.foreign
 }
 
 // refused returns the error for a failed request, with all that the server reports.
@@ -66,11 +73,11 @@ func (c *client) refused(response *http.Response, text []byte, query url.Values)
 	if response.StatusCode == http.StatusUnauthorized {
 		message += "; set --token, or --data-dir to a folder with an admin-token"
 	}
-	return &refusal{errors.New(message), response.StatusCode, p.After}
+	return &refusal{error: errors.New(message), status: response.StatusCode, after: p.After}
 }
 
 // foreign returns the error for a response that Tidings would not send.
 func (c *client) foreign(why string) error {
 	err := fmt.Errorf("this does not look like Tidings at %s: %s; is --url right?", c.shownURL(), why)
-	return &refusal{error: err, status: http.StatusNotFound}
+	return &refusal{error: err, status: http.StatusNotFound, foreign: true}
 }

@@ -54,6 +54,10 @@ func replayCommand() *cobra.Command {
 					*target.at = &at
 				}
 			}
+			if !in.All && !in.Dead && !in.Missed && in.Events == nil && in.Resource+since+until == "" {
+				return &usageError{errors.New("say what to send: --since, --until, --types, --resource, --missed, --dead, " +
+					"or --all for every event in the log")}
+			}
 			if dryRun {
 				return showPlan(ctx, c, in)
 			}
@@ -74,6 +78,10 @@ func replayCommand() *cobra.Command {
 	f.StringVar(&in.Resource, "resource", "", "`TYPE/ID` of a resource")
 	f.StringVar(&since, "since", "", "start `TIME`, inclusive (RFC 3339, or an age such as 2h or 2d)")
 	f.StringVar(&until, "until", "", "end `TIME`, exclusive")
+	cmd.MarkFlagsMutuallyExclusive("dead", "missed")
+	for _, other := range []string{"dead", "missed", "types", "resource", "since", "until"} {
+		cmd.MarkFlagsMutuallyExclusive("all", other)
+	}
 	return cmd
 }
 
@@ -210,7 +218,7 @@ func replaysCommand() *cobra.Command {
 				}
 			})
 		})
-	l.flags(cmd.Flags())
+	l.flags(cmd)
 	cmd.AddCommand(
 		operatorCommand(asReader, "show ID", "Show the progress of a replay",
 			"tidings replays show 6c2f7bb0-3f0a-4a55-9d55-0d1f5f7f7c11", exactly(1),

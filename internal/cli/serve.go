@@ -137,7 +137,7 @@ func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "migrate",
 		Short:   "Create or update the database tables, and exit",
-		Example: "  tidings migrate --config tidings.yaml",
+		Example: "  tidings migrate --config tidings.yaml\n  tidings migrate --relay --config relay.yaml",
 		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load()
@@ -147,7 +147,8 @@ func migrateCommand() *cobra.Command {
 			return migrate(cmd.Context(), cmd.OutOrStdout(), cfg)
 		},
 	}
-	s = settingsOf(cmd)
+	s = relaySettings(settingsOf(cmd))
+	cmd.Flags().BoolVar(&s.relay, "relay", false, "read the settings as 'tidings relay' does")
 	return cmd
 }
 

@@ -54,8 +54,8 @@ acted on a webhook. Offer it in tests only.`
 	f.StringVar(&format, "format", string(tidings.Thin),
 		"`FORMAT` that the receiver reads: thin, standard or cloudevents")
 	f.StringSliceVar(&o.Only, "only", nil, "`CASES` or groups to run")
-	f.DurationVar(&o.AnswerWithin, "answer-within", 2*time.Second, "the longest that a response may take")
-	f.DurationVar(&o.Timeout, "timeout", 15*time.Second, "how long to wait for a response")
+	positiveDuration(f, &o.AnswerWithin, "answer-within", 2*time.Second, "the longest that a response may take")
+	positiveDuration(f, &o.Timeout, "timeout", 15*time.Second, "how long to wait for a response")
 	f.BoolVar(&o.Insecure, "insecure", false, "accept any TLS certificate")
 	f.BoolVar(&asJSON, "json", false, "print the results as a JSON array")
 	f.BoolVar(&listed, "list", false, "list the cases")

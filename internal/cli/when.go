@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/tidings-dev/tidings"
 )
@@ -129,4 +132,39 @@ func pointInTime(flag, text string) (string, error) {
 			flag)}
 	}
 	return stamp(at), nil
+}
+
+// interval is the value of a flag that is a duration, such as 90s, 2h or 2d.
+type interval struct {
+	value    *time.Duration
+	positive bool
+}
+
+const intervalType = "duration"
+
+func (v *interval) String() string { return v.value.String() }
+func (v *interval) Type() string   { return intervalType }
+
+func (v *interval) Set(text string) error {
+	d, err := ago(text)
+	if err != nil || d < 0 || d == 0 && v.positive {
+		if v.positive {
+			return errors.New("expected a duration of more than 0, such as 30s, 2h or 2d")
+		}
+		return errors.New("expected a duration, such as 30s, 2h or 2d")
+	}
+	*v.value = d
+	return nil
+}
+
+// duration adds a flag whose value must be a duration of at least 0.
+func duration(f *pflag.FlagSet, value *time.Duration, name string, byDefault time.Duration, usage string) {
+	*value = byDefault
+	f.Var(&interval{value, false}, name, usage)
+}
+
+// positiveDuration is duration for values of more than 0.
+func positiveDuration(f *pflag.FlagSet, value *time.Duration, name string, byDefault time.Duration, usage string) {
+	*value = byDefault
+	f.Var(&interval{value, true}, name, usage)
 }
