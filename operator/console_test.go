@@ -377,8 +377,9 @@ func TestConsoleServerProblems(t *testing.T) {
 		Path: path, Logger: slog.New(slog.DiscardHandler),
 		Config: func() *operator.ConfigStatus {
 			return &operator.ConfigStatus{
-				Files: []string{"/etc/shop.yaml"},
-				Since: "2026-01-02T03:04:05Z", LastTry: &operator.ConfigTry{
+				Files:  []string{"/etc/shop.yaml"},
+				Broken: []operator.ConfigProblem{{File: "/etc/team.yaml", Message: "is a named pipe"}},
+				Since:  "2026-01-02T03:04:05Z", LastTry: &operator.ConfigTry{
 					At: "2026-01-03T03:04:05Z", NeedsRestart: []string{"listen"}, LeftOut: 7,
 					Diff: []operator.ConfigChange{
 						{Key: "webhook.retention", Change: "changed", Before: "7d", After: "3d"},
@@ -404,11 +405,12 @@ func TestConsoleServerProblems(t *testing.T) {
 	})
 	for page, wants := range map[string][]string{
 		"": {
-			"2 things need you", "/etc/shop.yaml:41:9: unknown key &lt;shedule&gt;",
+			"3 things need you", "/etc/team.yaml: is a named pipe", "/etc/shop.yaml:41:9: unknown key &lt;shedule&gt;",
 			"Public.invoices: the column &lt;total&gt; is new.",
 		},
 		"status": {
-			"3 things to look at", "<code>/etc/shop.yaml:41:9</code> unknown key &lt;shedule&gt;", "<code>listen</code>",
+			"4 things to look at", "<code>/etc/shop.yaml:41:9</code> unknown key &lt;shedule&gt;", "<code>/etc/team.yaml</code> is a named pipe",
+			"<code>listen</code>",
 			"<code>public.orders</code>", `data-state="drift">drifted</span><small>the column &lt;total&gt; is new</small>`,
 			"SQLite 3.", "<summary>What was to change</summary>",
 			"<del>- webhook.retention: 7d</del>\n<ins>&#43; webhook.retention: 3d</ins>\n  billing:\n" +
