@@ -236,9 +236,10 @@ func TestReloadWithABrokenEndpointFile(t *testing.T) {
 	}
 	write("new", "- {name: kept, url: 'http://127.0.0.1:1'}\n")
 	w.log.clear()
-	pipe := "bad.yaml: read " + file("bad") + ": is a named pipe; name a regular file; its last good version stays in force"
-	taken := `new.yaml:1:10: webhook.endpoints[3].name: webhook.endpoints[1] is also named \"kept\"; names must be unique; ` +
-		"the file is skipped, since it has no good version yet"
+	pipe := "bad.yaml: read " + file("bad") + ": is a named pipe; name a regular file; " +
+		"its last good version stays in force"
+	taken := `new.yaml:1:10: webhook.endpoints[3].name: webhook.endpoints[1] is also named \"kept\"; ` +
+		"names must be unique; the file is skipped, since it has no good version yet"
 	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200, pipe, taken)
 	w.wants(w.try("admin", "GET", "/webhooks/endpoints/second", nil), 200, `"configured":true`)
 	w.wants(w.try("admin", "GET", "/webhooks/endpoints/kept", nil), 200, `"configured":true`)
