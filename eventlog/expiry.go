@@ -76,8 +76,9 @@ const jumpSlack = 10 * time.Minute
 
 // At returns the state to remember after an expiry at the given time. The error is
 // a [ClockError] if nothing may expire: the clock was set forward by more than
-// keep, less than keep ago, and was not set back since by more than half of that. A
-// smaller step back, such as a correction by NTP, leaves events in danger.
+// keep, less than keep ago, and was not set back since by nearly as much. A smaller
+// step back, such as a correction by NTP or that of a later jump, leaves events in
+// danger.
 func (c ExpiryClock) At(now time.Time, keep time.Duration) (next ExpiryClock, err error) {
 	next = ExpiryClock{now, c.Jumped, c.Jump}
 	step := now.Sub(c.Ran)
@@ -89,7 +90,7 @@ func (c ExpiryClock) At(now time.Time, keep time.Duration) (next ExpiryClock, er
 			next.Jump += c.Jump // nothing may expire because of that one either
 		}
 	case step < 0 && !c.Jumped.IsZero():
-		if next.Jump += step; next.Jump < c.Jump/2 {
+		if next.Jump += step; next.Jump < keep/2 {
 			next.Jumped, next.Jump = time.Time{}, 0
 		} else if now.Before(c.Jumped) {
 			next.Jumped = now // not the later time, which may be years ahead

@@ -30,6 +30,13 @@ func TestExpiryClock(t *testing.T) {
 			{2 * time.Hour, true},
 			{2 * time.Hour, false},
 		},
+		"set right, then forward and back": {
+			{5 * time.Hour, true},
+			{6 * time.Hour, true},
+			{-6 * time.Hour, true}, // what was logged before the first is in danger still
+			{2 * time.Hour, true},
+			{2 * time.Hour, false},
+		},
 		"years, and back": {{1e5 * time.Hour, true}, {-time.Hour, true}, {-1e5 * time.Hour, false}, {time.Hour, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
