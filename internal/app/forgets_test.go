@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -91,10 +92,9 @@ func (p *process) reconfigure(endpoints ...any) {
 }
 
 // cursorsIn returns the endpoints with a cursor, and the number of partitions of each.
-func cursorsIn(t *testing.T, database string) (all []string) {
+func cursorsIn(t *testing.T, db *sql.DB) (all []string) {
 	t.Helper()
-	rows, err := openDB(t,
-		database).Query("SELECT endpoint || ' ' || count(*) || '/' || max(parts) FROM tidings.tidings_cursors WHERE " +
+	rows, err := db.Query("SELECT endpoint || ' ' || count(*) || '/' || max(parts) FROM tidings.tidings_cursors WHERE " +
 		"removed_at = 0 GROUP BY endpoint ORDER BY 1")
 	must(t, err)
 	defer rows.Close()
@@ -191,8 +191,8 @@ func TestFailoverLosesState(t *testing.T) {
 			m.move(standby.Address())
 			p := w.processes[0]
 			want := strings.ReplaceAll(test.after, "HOST", strings.TrimPrefix(f.url, "http://"))
-			p.wait("cursors "+want,
-				func() bool { return slices.Equal(cursorsIn(t, standby.URL("failover")), []string{want}) })
+			db := openDB(t, standby.URL("failover"))
+			p.wait("cursors "+want, func() bool { return slices.Equal(cursorsIn(t, db), []string{want}) })
 			f.set(true, false)
 			w.write(5)
 			p.checkDelivered(f.record)
@@ -232,7 +232,8 @@ func TestRollingRename(t *testing.T) {
 	now.reconfigure(object{"url": f.url + "/hook"})
 	w.arrived(f.record, backlog)
 	w.arrived(f.record, w.write(20))
-	if got := cursorsIn(t, database); !slices.Equal(got, renamed) {
+	db := openDB(t, database)
+	if got := cursorsIn(t, db); !slices.Equal(got, renamed) {
 		t.Errorf("cursors: %v, want %v", got, renamed)
 	}
 	must(t, old.end(syscall.SIGTERM))
@@ -240,5 +241,5 @@ func TestRollingRename(t *testing.T) {
 	w.write(20)
 	old.reconfigure(object{"url": f.url + "/hook"})
 	now.checkDelivered(f.record)
-	now.wait("one cursor", func() bool { return slices.Equal(cursorsIn(t, database), renamed) })
+	now.wait("one cursor", func() bool { return slices.Equal(cursorsIn(t, db), renamed) })
 }
