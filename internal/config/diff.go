@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/common/model"
+
+	"github.com/tidings-dev/tidings"
 )
 
 // Change is a setting that differs between two configurations. It holds no secrets.
@@ -74,7 +76,7 @@ func (d *differ) endpoints(before, now []Endpoint) {
 	for i := range now {
 		key := fmt.Sprintf("%s[%d]", endpointList, i)
 		name := now[i].Name
-		if name == "" || d.refused(key+".name") != "" || isUnread(d.unread, key+".name") {
+		if name == "" || d.refused(key+".name") != "" || isUnread(d.unread, key+".name") || d.fromBadURL(&now[i], key) {
 			name, d.complete = key, false
 		}
 		was, kind := old[name], "changed"
@@ -101,6 +103,12 @@ func (d *differ) endpoints(before, now []Endpoint) {
 	}
 }
 
+// fromBadURL reports whether an endpoint is named for a URL that is refused.
+func (d *differ) fromBadURL(e *Endpoint, key string) bool {
+	return e.Name == (&tidings.Endpoint{URL: e.URL}).DefaultName() &&
+		slices.ContainsFunc(d.all, func(p Problem) bool { return p.Key == key+".url" })
+}
+
 // compare adds a change if a setting differs. What could not be read is as before.
 func (d *differ) compare(change Change, key string, before, now reflect.Value) {
 	if change.Problem = d.refused(key); change.Problem == "" &&
@@ -122,10 +130,13 @@ func (d *differ) compare(change Change, key string, before, now reflect.Value) {
 	d.changes = append(d.changes, change)
 }
 
-// besides reports whether there is a problem in the mapping that holds a setting.
+// besides reports whether there is a problem with the mapping that holds a setting, or in
+// it.
 func (d *differ) besides(key string) bool {
 	parent := func(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
-	return slices.ContainsFunc(d.all, func(p Problem) bool { return parent(p.Key) == parent(key) })
+	return slices.ContainsFunc(d.all, func(p Problem) bool {
+		return parent(p.Key) == parent(key) || p.Key == parent(key)
+	})
 }
 
 // refused returns what is wrong with a setting, or with a part of it.
