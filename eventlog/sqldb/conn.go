@@ -60,6 +60,10 @@ func doAfter(
 	return err
 }
 
+// beginTime limits the beginning of a transaction, which the first statement on a
+// connection usually is: it notices that the database has gone silent.
+const beginTime = 10 * time.Second
+
 // beginRetries is how often a transaction is retried if its connection broke while
 // it began.
 const beginRetries = 2
@@ -80,19 +84,27 @@ func transactAfter(
 	do func(context.Context, *sql.Tx) error,
 ) error {
 	for try := 0; ; try++ {
-		connected, begun := false, false
+		connected, hasBegun := false, false
 		err := doAfter(waiting, ctx, db, limit, func(ctx context.Context, conn *sql.Conn) error {
 			connected = true
-			tx, err := conn.BeginTx(ctx, o)
+			begun, end := context.WithCancel(ctx) // of the whole transaction
+			defer end()
+			late := time.AfterFunc(beginTime, end)
+			tx, err := conn.BeginTx(begun, o)
 			if err == nil {
 				defer tx.Rollback() //nolint:errcheck // no-op after a commit
-				err = begin(ctx, tx)
+				err = begin(begun, tx)
+			}
+			if !late.Stop() && ctx.Err() == nil {
+				return &eventlog.UnavailableError{
+					Reason: "the database did not begin a transaction in time", Err: errors.Join(context.DeadlineExceeded, err),
+				}
 			}
 			if err, _ = eventlog.Unavailable(err); err != nil {
 				return fmt.Errorf("begin: %w", err)
 			}
-			begun = true
-			if err := do(ctx, tx); err != nil {
+			hasBegun = true
+			if err := do(begun, tx); err != nil {
 				return err
 			}
 			if err, _ := eventlog.Unavailable(tx.Commit()); err != nil {
@@ -100,7 +112,7 @@ func transactAfter(
 			}
 			return nil
 		})
-		if !connected || begun || try == beginRetries || !isLost(err) {
+		if !connected || hasBegun || try == beginRetries || !isLost(err) {
 			return err
 		}
 	}
