@@ -97,8 +97,10 @@ func slowBody(ctx context.Context, r *run) error {
 	}
 	size := len(m.body)/slowPieces + 1
 	others := make(chan error, 1)
-	go func() { others <- r.accepts(ctx, r.message(r.event("updated", 1)).sign()) }()
-	for rest := m.body; len(rest) > 0; {
+	for n, rest := 1, m.body; len(rest) > 0; n++ {
+		if n == slowPieces/2 { // the receiver has begun to read by now
+			go func() { others <- r.accepts(ctx, r.message(r.event("updated", 1)).sign()) }()
+		}
 		piece := rest[:min(size, len(rest))]
 		if rest = rest[len(piece):]; len(rest) == 0 {
 			// The last piece waits for the others: a receiver that waits for it can't answer them.
