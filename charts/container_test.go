@@ -227,6 +227,7 @@ func TestContainersRollingUpdate(t *testing.T) {
 				break
 			}
 			ids = append(ids, id)
+			<-time.After(20 * time.Millisecond) // the default rate limit holds
 		}
 		made <- ids
 	}()
