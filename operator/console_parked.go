@@ -306,7 +306,8 @@ func (u *ui) actOnParked(a *asked) error {
 		if selections[0].Endpoint == "" {
 			return invalid("endpoint", "nothing is chosen")
 		}
-		if selections[0].Count, err = strconv.ParseInt(a.PostForm.Get("count"), 10, 64); err != nil || selections[0].Count < 1 {
+		count, err := strconv.ParseInt(a.PostForm.Get("count"), 10, 64)
+		if selections[0].Count = count; err != nil || count < 1 {
 			return invalid("count", "expected how many events the form showed, at least 1")
 		}
 	}

@@ -97,7 +97,8 @@ func (u *ui) status(a *asked) error {
 		{Name: "Log", Value: number(log.Head), Small: "position at the head"},
 		{Name: "Outbox", Value: number(log.Outbox), Small: "events without a position yet"},
 	}
-	v.Facts = append(append(v.Facts, configFacts(status)...), fact{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))})
+	v.Facts = append(append(v.Facts, configFacts(status)...),
+		fact{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))})
 	v.Log = []setting{
 		{Name: "Head", Value: "position " + console.Number(log.Head)},
 		{Name: "Oldest", Value: "position " + console.Number(log.Oldest)},

@@ -333,13 +333,16 @@ func TestConsoleOvertaken(t *testing.T) {
 		"1 more is not parked any more.")
 	w.post("ann manager", "endpoints/books/test", nil)
 	for _, form := range []url.Values{
-		{"event": {"5-books"}}, {"endpoint": {"books"}, "count": {"1"}}, {"endpoint": {"books"}, "dead": {"true"}, "count": {"1"}},
+		{"event": {"5-books"}},
+		{"endpoint": {"books"}, "count": {"1"}},
+		{"endpoint": {"books"}, "dead": {"true"}, "count": {"1"}},
 	} {
 		overtaken("parked/retry", form, "Not done: nothing of it is parked any more.")
 	}
 	w.tell(order("4", "bob"), invoice("9"))
 	w.settled(7, "books")
-	w.post("ann manager", "parked/discard", url.Values{"endpoint": {"books"}, "dead": {"true"}, "count": {"1"}, "comment": old})
+	w.post("ann manager", "parked/discard",
+		url.Values{"endpoint": {"books"}, "dead": {"true"}, "count": {"1"}, "comment": old})
 	overtaken("parked/retry", url.Values{"endpoint": {"books"}, "count": {"1"}}, "ann discarded 1 parked event of books ")
 	w.post("ann manager", "endpoints/tenant/pause", nil)
 	overtaken("endpoints/tenant/pause", url.Values{"seen": {"healthy since"}}, "Not done: ann paused tenant ")
@@ -409,7 +412,8 @@ func TestConsoleServerProblems(t *testing.T) {
 			"Public.invoices: the column &lt;total&gt; is new.",
 		},
 		"status": {
-			"4 things to look at", "<code>/etc/shop.yaml:41:9</code> unknown key &lt;shedule&gt;", "<code>/etc/team.yaml</code> is a named pipe",
+			"4 things to look at", "<code>/etc/shop.yaml:41:9</code> unknown key &lt;shedule&gt;",
+			"<code>/etc/team.yaml</code> is a named pipe",
 			"<code>listen</code>",
 			"<code>public.orders</code>", `data-state="drift">drifted</span><small>the column &lt;total&gt; is new</small>`,
 			"SQLite 3.", "<summary>What was to change</summary>",
@@ -440,7 +444,8 @@ func TestConsoleServerProblems(t *testing.T) {
 		"books": `{"table":"public.lines","type":"order","state":"attached","last_gap":{"since":"2026-01-02T03:04:05Z",` +
 			`"until":"2026-01-02T03:05:05Z","reason":"trigger <x>"}}]`,
 	} {
-		if got := w.request(w.Context(), "x viewer", "GET", "/webhooks/endpoints/"+name, ""); !strings.Contains(got.text, want) {
+		got := w.request(w.Context(), "x viewer", "GET", "/webhooks/endpoints/"+name, "")
+		if !strings.Contains(got.text, want) {
 			t.Errorf("%s lacks %s: %s", name, want, got.text)
 		}
 	}

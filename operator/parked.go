@@ -177,6 +177,11 @@ type ParkedDone struct {
 	WaitsBecause string `json:"waits_because,omitempty" doc:"Why they are not sent at once."`
 }
 
+// subject says in the history what was done something with.
+func (d *ParkedDone) subject() string {
+	return fmt.Sprintf("%d parked %s", d.Count, plural(d.Count, "event", "events"))
+}
+
 // parkedPage is how many parked events are read at once.
 const parkedPage = 1000
 
@@ -271,7 +276,7 @@ func (s *Service) RetryParked(ctx context.Context, in RetryParked) (*ParkedDone,
 	}
 	if !in.DryRun && out.Count > 0 {
 		s.Record(ctx, Action{
-			Action: "retry", Endpoint: in.Endpoint, Subject: fmt.Sprintf("%d parked %s", out.Count, plural(out.Count, "event", "events")),
+			Action: "retry", Endpoint: in.Endpoint, Subject: out.subject(),
 		})
 		if err := s.log().Nudge(ctx); err != nil {
 			return nil, err
@@ -309,7 +314,7 @@ func (s *Service) DiscardParked(ctx context.Context, in DiscardParked) (*ParkedD
 	})
 	if out.Count > 0 {
 		s.Record(ctx, Action{
-			Action: "discard", Endpoint: in.Endpoint, Subject: fmt.Sprintf("%d parked %s", out.Count, plural(out.Count, "event", "events")),
+			Action: "discard", Endpoint: in.Endpoint, Subject: out.subject(),
 			Comment: d.Comment,
 		})
 	}

@@ -86,7 +86,8 @@ func TestConsoleRefusesInvalidText(t *testing.T) {
 				w.Fatalf("the comment %q pauses: %+v, %v", comment, e, err)
 			}
 		}
-		if got := w.see("op manager", "endpoints/warehouse"); strings.Contains(got.text, "\x00") || !utf8.ValidString(got.text) {
+		got := w.see("op manager", "endpoints/warehouse")
+		if strings.Contains(got.text, "\x00") || !utf8.ValidString(got.text) {
 			w.Error("the endpoint's page holds what was refused")
 		}
 	})

@@ -253,8 +253,8 @@ func TestGroupInterrupted(t *testing.T) {
 			t.Errorf("errors: %v, %v, %v; that of the broken one: %v", err, *before, *after, *broken)
 		}
 		var n int
-		if err := g.db.QueryRow("SELECT count(*) FROM notes WHERE text IN ('leader', 'before', 'after')").Scan(&n); err != nil ||
-			n != 3 {
+		row := g.db.QueryRow("SELECT count(*) FROM notes WHERE text IN ('leader', 'before', 'after')")
+		if err := row.Scan(&n); err != nil || n != 3 {
 			t.Errorf("%d notes, %v; want 3", n, err)
 		}
 	})

@@ -203,7 +203,8 @@ func TestRevokedAccessEndsAtEveryReplica(t *testing.T) {
 	both("leaver", "/provider_builds")
 	one.call("admin", "PATCH", "/users/"+leaver, object{"role": "user"})
 	since := time.Now()
-	change := other.until("admin", "GET", fmt.Sprintf("/events?after=%.0f&types=user.updated&wait=1s", head), nil, has(leaver))
+	page := fmt.Sprintf("/events?after=%.0f&types=user.updated&wait=1s", head)
+	change := other.until("admin", "GET", page, nil, has(leaver))
 	stream := other.stream("leaver", "?after="+change.body["next"].(string)) // its event is not among those to come
 	build := one.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/a/b"}).id()
 	provider := one.call("developer", "POST", "/providers", object{"location": one.agent.url}).id()

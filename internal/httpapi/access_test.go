@@ -149,15 +149,17 @@ func TestErrorsHaveTheirStatus(t *testing.T) {
 }
 
 func TestSessionCookie(t *testing.T) {
+	const plain, secure = "tidings=x; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict",
+		"__Host-tidings=x; Path=/; Max-Age=604800; HttpOnly; Secure; SameSite=Strict"
 	for name, c := range map[string]struct {
 		forwarded string
 		tls       bool
 		want      string
 	}{
-		"plain":                {"", false, "tidings=x; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict"},
-		"TLS":                  {"", true, "__Host-tidings=x; Path=/; Max-Age=604800; HttpOnly; Secure; SameSite=Strict"},
-		"TLS before a proxy":   {"HTTPS", false, "__Host-tidings=x; Path=/; Max-Age=604800; HttpOnly; Secure; SameSite=Strict"},
-		"plain before a proxy": {"http", false, "tidings=x; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict"},
+		"plain":                {"", false, plain},
+		"TLS":                  {"", true, secure},
+		"TLS before a proxy":   {"HTTPS", false, secure},
+		"plain before a proxy": {"http", false, plain},
 	} {
 		r, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
 		r.Header.Set("X-Forwarded-Proto", c.forwarded)

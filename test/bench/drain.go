@@ -104,8 +104,8 @@ func reportDrain(d database, events int, contenders []*contender) {
 	total := func(u usage) float64 { return median(u.sender) + median(u.database) }
 	var bars []bar
 	for _, c := range contenders {
-		d.results.add(d, "Drain/"+c.name, []string{"events/s", "sender-µs/event", "receiver-µs/event", "database-µs/event"},
-			c.usage.rate, c.usage.sender, c.usage.receiver, c.usage.database)
+		units := []string{"events/s", "sender-µs/event", "receiver-µs/event", "database-µs/event"}
+		d.results.add(d, "Drain/"+c.name, units, c.usage.rate, c.usage.sender, c.usage.receiver, c.usage.database)
 		bars = append(bars, bar{c.name, []float64{median(c.usage.sender), median(c.usage.database)}})
 		d.report("%d events, %s: %s", events, c.name, &c.usage)
 		if c.name != ourselves {
