@@ -464,6 +464,7 @@ func (s *Service) setControl(
 
 // Tried is the result of a test.
 type Tried struct {
+	Endpoint  string  `json:"endpoint"`
 	WebhookID string  `json:"webhook_id"`
 	Outcome   string  `json:"outcome" doc:"delivered, or why not."`
 	Reason    string  `json:"reason,omitempty"`
@@ -493,6 +494,7 @@ func (s *Service) Test(ctx context.Context, name, userID string) (*Tried, error)
 	}
 	s.Record(ctx, Action{Action: "test", Endpoint: name, Subject: cmp.Or(o.Reason, o.Verdict.String())})
 	return &Tried{
+		Endpoint:  name,
 		WebhookID: id.String(), Outcome: o.Verdict.String(), Reason: o.Reason, Detail: o.Detail, Status: o.Status,
 		Seconds: o.Duration.Seconds(), Address: o.Address, Response: string(o.Response),
 		DNS: o.Timing.DNS.Microseconds(), Connect: o.Timing.Connect.Microseconds(), TLS: o.Timing.TLS.Microseconds(),

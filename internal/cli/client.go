@@ -99,7 +99,7 @@ const (
 )
 
 // call sends a request and decodes the response into the value into. With --json it
-// prints the response instead and returns true.
+// also prints the response and returns true.
 func (c *client) call(
 	ctx context.Context, method, path string, query url.Values, body, into any,
 ) (printed bool, err error) {
@@ -107,14 +107,13 @@ func (c *client) call(
 	if err != nil {
 		return false, err
 	}
-	if c.json {
-		_, err := c.out.Write(append(bytes.TrimSpace(text), '\n'))
-		return true, err
-	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return false, c.foreign("the response has another form")
 	}
-	return false, nil
+	if c.json {
+		_, err = c.out.Write(append(bytes.TrimSpace(text), '\n'))
+	}
+	return c.json, err
 }
 
 // upload is a request body that is not JSON.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/operator"
 )
 
@@ -309,15 +310,22 @@ func testEndpoints(ctx context.Context, c *client) error {
 func testEndpoint(ctx context.Context, c *client, name string) error {
 	var t operator.Tried
 	printed, err := c.call(ctx, http.MethodPost, endpointPath(name)+"/test", nil, nil, &t)
-	if printed || err != nil {
-		return err
+	if err == nil && !printed {
+		err = printTried(c, &t)
 	}
+	if err == nil && t.Outcome != tidings.Delivered.String() {
+		err = fmt.Errorf("endpoint %s did not accept the webhook", name)
+	}
+	return err
+}
+
+func printTried(c *client, t *operator.Tried) error {
 	status := ""
 	if t.Status != 0 {
 		status = strconv.Itoa(t.Status)
 	}
-	if err := printFields(c.out, [][2]string{
-		{"endpoint", name},
+	return printFields(c.out, [][2]string{
+		{"endpoint", t.Endpoint},
 		{"outcome", t.Outcome},
 		{"reason", t.Reason},
 		{"detail", t.Detail},
@@ -326,13 +334,7 @@ func testEndpoint(ctx context.Context, c *client, name string) error {
 		{"address", t.Address},
 		{"webhook-id", t.WebhookID},
 		{"response", t.Response},
-	}); err != nil {
-		return err
-	}
-	if t.Outcome != "delivered" {
-		return fmt.Errorf("endpoint %s did not accept the webhook", name)
-	}
-	return nil
+	})
 }
 
 // untilName returns the label for the end of an endpoint's state.
