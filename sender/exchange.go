@@ -128,6 +128,9 @@ func (x *exchanger) exchange(l *link, r *http.Request, s *steps, message []byte)
 		return nil, err
 	}
 	l.headLeft = 0
+	if response.StatusCode < http.StatusOK { // 101, or no status that HTTP knows
+		response.Close = true
+	}
 	switch {
 	case response.StatusCode == http.StatusSwitchingProtocols:
 		_ = l.Close()
@@ -417,7 +420,8 @@ func (l *link) readHead(r *http.Request) (*http.Response, error) {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil, errors.New("the receiver closed the connection within a response's header")
 		}
-		if err != nil || response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
+		informational := err == nil && response.StatusCode/100 == 1
+		if !informational || response.StatusCode == http.StatusSwitchingProtocols {
 			return response, err
 		}
 	}

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/testtool"
 	"github.com/tidings-dev/tidings/sender"
 )
 
@@ -32,10 +34,18 @@ type script struct {
 	reset   bool // instead of an orderly end
 }
 
+// Each script listens on this address: with a new one each time, a fuzzer uses up the
+// system's ports within a minute.
+var (
+	address  sync.Once
+	loopback string
+)
+
 // play sends two attempts to the receiver of a script.
 func (s *script) play(tb testing.TB, own bool) (outcomes [2]seen) {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address.Do(func() { loopback = testtool.FreeAddress(tb) })
+	l, err := net.Listen("tcp", loopback)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -104,7 +114,7 @@ func complete(answer []byte) bool {
 		if err != nil {
 			return false
 		}
-		if response.StatusCode >= 200 {
+		if response.StatusCode/100 != 1 {
 			_, err := io.Copy(io.Discard, response.Body)
 			return err == nil && response.ContentLength != -1 && !response.Close
 		}
@@ -122,7 +132,7 @@ func unsolicited(answer []byte) bool {
 		if _, err := io.Copy(io.Discard, response.Body); err != nil {
 			return false
 		}
-		if response.StatusCode >= 200 {
+		if response.StatusCode/100 != 1 {
 			_, err := r.Peek(1)
 			return err == nil
 		}
@@ -151,6 +161,8 @@ var answers = []string{
 	"HTTP/1.1 304 Not Modified\r\n\r\n",
 	"HTTP/1.1 999 Strange\r\nContent-Length: 0\r\n\r\n",
 	"HTTP/1.1 20 OK\r\n\r\n",
+	"HTTP/1.1 004 No Content\r\n\r\n",
+	"HTTP/1.1 000 \r\nContent-Length: 0\r\n\r\n",
 	"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
 	"HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
 	"HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n",
