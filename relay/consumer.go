@@ -469,6 +469,9 @@ func (c *consumer) failed(ctx context.Context, it *item, o tidings.Outcome, now 
 	}
 	if retry.Dead.IsZero() {
 		c.order.Park(it)
+		if it.lane.before {
+			c.ledger.dueAt(now)
+		}
 	} else {
 		c.settle(ctx, it)
 	}

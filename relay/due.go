@@ -16,8 +16,11 @@ func (c *consumer) loadDue(ctx context.Context, now time.Time) {
 	}
 	rows, found := c.ledger.due(ctx, now, dueRows), false
 	for _, r := range rows {
+		l := c.order.lanes[r.Event.Resource()]
 		switch {
-		case c.order.lanes[r.Event.Resource()] != nil:
+		case l != nil && l.parked:
+		case l != nil:
+			c.order.Retry(l)
 		case c.order.loaded < c.windowLimit:
 			found = true
 			c.loadLane(ctx, r.Event)
@@ -71,7 +74,7 @@ const (
 )
 
 // dropDiscarded removes events that operators discarded, unless one of their resource
-// is in flight, and returns what it has removed. What waited behind them becomes due.
+// is in flight, and returns what it has removed. What waited for them becomes due.
 func (c *consumer) dropDiscarded(ctx context.Context, now time.Time) (removed map[string]tidings.Event) {
 	if c.discards.IsZero() || now.Before(c.discards) {
 		return nil
@@ -81,7 +84,7 @@ func (c *consumer) dropDiscarded(ctx context.Context, now time.Time) (removed ma
 	removed = make(map[string]tidings.Event)
 	for _, r := range rows {
 		resource := r.Event.Resource()
-		if c.order.lanes[resource] != nil {
+		if !c.order.Unload(resource) {
 			c.discards = now.Add(discardPause)
 			continue
 		}
@@ -101,6 +104,8 @@ func (c *consumer) dropDiscarded(ctx context.Context, now time.Time) (removed ma
 		case next[0].Next.IsZero():
 			next[0].Next = now
 			c.ledger.park(ctx, next)
+		default:
+			c.ledger.dueAt(next[0].Next)
 		}
 	}
 	return removed

@@ -52,6 +52,9 @@ type lane struct {
 	// parked means that the events come from the retries table, where later events
 	// of the resource are as well.
 	parked bool
+	// before means that an older event of the resource is in the retries table: a dead
+	// letter to be retried.
+	before bool
 }
 
 // parkedSet is the set of resources with events in the retries table. There may be
@@ -198,6 +201,32 @@ func (o *order) AddDue(rows []eventlog.Retry) {
 	o.due.push(l)
 }
 
+// Retry notes that a dead letter is to be sent once the later events of its resource
+// that were read already are settled. Those read from now on come after it.
+func (o *order) Retry(l *lane) {
+	l.before = true
+	o.parked[hashOf(l.resource)] = struct{}{}
+}
+
+// Unload drops the events of a parked resource from memory, except one that is in
+// flight. It reports whether none of the resource's events remain.
+func (o *order) Unload(resource string) bool {
+	l := o.lanes[resource]
+	switch {
+	case l == nil:
+		return true
+	case !l.parked:
+		return false
+	case !o.due.remove(l):
+		o.loaded -= len(l.items) - 1
+		l.items = l.items[:1]
+		return false
+	}
+	o.loaded -= len(l.items)
+	delete(o.lanes, resource)
+	return true
+}
+
 // merged is an event and the one it was merged into.
 type merged struct{ gone, into tidings.Event }
 
@@ -288,7 +317,7 @@ func (o *order) Return(it *item) {
 }
 
 // Settle marks an event as settled and unblocks the next one of its resource.
-// drained reports that all loaded events of a parked resource are settled; the
+// drained reports that all loaded events of a resource are settled, but that the
 // retries table may hold more.
 func (o *order) Settle(it *item) (drained bool) {
 	l := it.lane
@@ -307,11 +336,9 @@ func (o *order) Settle(it *item) (drained bool) {
 	switch {
 	case len(l.items) > 0:
 		o.Return(l.items[0])
-	case l.parked:
-		delete(o.lanes, l.resource)
-		return true
 	default:
 		delete(o.lanes, l.resource)
+		return l.parked || l.before
 	}
 	return false
 }
@@ -508,6 +535,18 @@ func (r *rotation) first() (*lane, bool) {
 		q.front = 0
 	}
 	return l, true
+}
+
+// remove removes a lane. It returns false if the lane is not ready to send.
+func (r *rotation) remove(l *lane) bool {
+	for _, q := range r.types {
+		if at := slices.Index(q.lanes[q.front:], l); at >= 0 {
+			q.lanes = slices.Delete(q.lanes, q.front+at, q.front+at+1)
+			r.size--
+			return true
+		}
+	}
+	return false
 }
 
 // newest removes and returns the most recently added lane that want accepts.

@@ -27,18 +27,29 @@ func (l Left) Backlog() bool { return l.Behind > 0 || l.Parked }
 // Successors returns, by name, which new endpoint succeeds which removed one: the
 // new one whose CursorFrom names it; or else the only new one with its host and path,
 // whose query alone makes the name another; or else the only new one without CursorFrom
-// on a host, if only one was removed there, or only one of those has a backlog. The
+// on a host, if only one was removed there, or only one of those has a backlog. Disabled
+// ones count only where no other is new. The
 // caller clears a CursorFrom of which no cursor is kept. A removed endpoint's
 // host is known only if its name is derived from its URL. unclear holds the
 // candidates of each removed endpoint without a unique successor.
 func Successors(left []Left, added []Endpoint) (successor map[string]string, unclear map[string][]string) {
 	successor, unclear = make(map[string]string), make(map[string][]string)
 	leftOn, addedOn := make(map[string][]Left), make(map[string][]string)
+	disabledOn := make(map[string][]string)
 	for _, e := range added {
+		on := addedOn
+		if e.Disabled {
+			on = disabledOn
+		}
 		if e.CursorFrom != "" {
 			successor[e.CursorFrom] = e.Name
 		} else if u, err := url.Parse(e.URL); err == nil {
-			addedOn[u.Host] = append(addedOn[u.Host], e.Name)
+			on[u.Host] = append(on[u.Host], e.Name)
+		}
+	}
+	for host, names := range disabledOn {
+		if len(addedOn[host]) == 0 {
+			addedOn[host] = names
 		}
 	}
 	for host, names := range addedOn {
@@ -196,7 +207,6 @@ func (r *Relay) added(
 		_, has := known[e.Name]
 		_, other := known[e.CursorFrom]
 		switch {
-		case e.Disabled:
 		case e.CursorFrom != "" && configured[e.CursorFrom]:
 			return nil,
 				fmt.Errorf("endpoint %s: its cursor can't be that of %s, which is configured, too", e.Name,

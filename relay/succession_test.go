@@ -15,6 +15,10 @@ func TestSuccessors(t *testing.T) {
 	added := func(name, url, from string) relay.Endpoint {
 		return relay.Endpoint{Endpoint: tidings.Endpoint{Name: name, URL: url}, CursorFrom: from}
 	}
+	disabled := func(e relay.Endpoint) relay.Endpoint {
+		e.Disabled = true
+		return e
+	}
 	for name, tt := range map[string]struct {
 		left      []relay.Left
 		added     []relay.Endpoint
@@ -70,6 +74,18 @@ func TestSuccessors(t *testing.T) {
 			left:    []relay.Left{behind("a.example/x")},
 			added:   []relay.Endpoint{added("b", "https://a.example/b", ""), added("c", "https://a.example/c", "")},
 			unclear: map[string][]string{"a.example/x": {"b", "c"}},
+		},
+		"disabled meanwhile": {
+			left:      []relay.Left{behind("a.example/x")},
+			added:     []relay.Endpoint{disabled(added("a.example/y", "https://a.example/y", ""))},
+			successor: map[string]string{"a.example/x": "a.example/y"},
+		},
+		"one that is enabled comes before one that is disabled": {
+			left: []relay.Left{behind("a.example/x")},
+			added: []relay.Endpoint{
+				disabled(added("a.example/z", "https://a.example/z", "")), added("a.example/y", "https://a.example/y", ""),
+			},
+			successor: map[string]string{"a.example/x": "a.example/y"},
 		},
 		"said": {
 			left: []relay.Left{behind("a.example/x"), behind("a.example/y")},

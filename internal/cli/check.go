@@ -132,10 +132,13 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 	starts := make(map[string]string)
 	for _, e := range cfg.Webhook.Endpoints {
 		configured[e.Name] = true
-		if known[e.Name] != nil || e.Enabled != nil && !*e.Enabled {
+		if known[e.Name] != nil {
 			continue
 		}
-		starts[e.Name] = e.Start
+		disabled := e.Enabled != nil && !*e.Enabled
+		if !disabled {
+			starts[e.Name] = e.Start
+		}
 		from := e.CursorFrom
 		if from != "" && known[from] == nil {
 			fmt.Fprintf(c.errOut, "warning: endpoint %s: cursor_from names %s, for which the server has no cursor\n",
@@ -145,6 +148,7 @@ func checkAgainst(ctx context.Context, c *client, cfg *config.Config) error {
 		added = append(added, relay.Endpoint{
 			Endpoint:   tidings.Endpoint{Name: e.Name, URL: e.URL},
 			CursorFrom: from,
+			Disabled:   disabled,
 		})
 	}
 	var left []relay.Left
