@@ -10,6 +10,10 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
+// noticeTime is how long an event may still be sent after it was discarded: its owner may
+// learn of it late, and an attempt may be under way.
+const noticeTime = time.Minute
+
 // check compares the history with what is promised.
 func (s *simulation) check() {
 	byEndpoint := make(map[string][]*request)
@@ -55,6 +59,11 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 		if r.verdict != tidings.Delivered || r.ended.IsZero() {
 			continue
 		}
+		d, discarded := s.discarded[who+r.event.ID]
+		if late := d.at.Add(noticeTime); discarded && !r.replay && d.failovers == s.failovers && r.began.After(late) {
+			complain("%s was discarded at %v and sent at %v; before: %s", r.event.ID, s.at(d.at), s.at(r.began),
+				s.before(r.began))
+		}
 		switch {
 		case got[r.event.ID]:
 			if last := before[r.event.ID]; !r.replay && !allowed[last] {
@@ -81,9 +90,10 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 	newer := make(map[string]bool) // resources of which a later event is accounted for
 	for i := len(s.written) - 1; i >= s.owedAt(who, time.Now()).from; i-- {
 		e := s.written[i]
+		_, discarded := s.discarded[who+e.ID]
 		switch merged := who == "merging" && newer[e.Resource()]; {
 		case s.lost[e.ID] || merged:
-		case got[e.ID] || dead[e.ID] || missed(e):
+		case got[e.ID] || dead[e.ID] || discarded || missed(e):
 			newer[e.Resource()] = true
 		default:
 			complain("%s (number %d, written at %v, expired at position %d) was lost; %s",

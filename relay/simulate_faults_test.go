@@ -49,6 +49,8 @@ var kinds = []struct {
 	{"rename", 3, func(s *simulation, _ int) { s.rename() }},
 	{"replay", 4, func(s *simulation, _ int) { s.replay() }},
 	{"redelivery", 2, func(s *simulation, _ int) { s.redeliver() }},
+	{"retry", 3, func(s *simulation, _ int) { s.retryParked() }},
+	{"discard", 2, func(s *simulation, _ int) { s.discardParked() }},
 	{"pause", 4, func(s *simulation, _ int) { s.pause() }},
 	{"standby", 6, func(s *simulation, _ int) { s.follow() }},
 	{"failover", 2, func(s *simulation, _ int) { s.failover() }},
@@ -313,6 +315,52 @@ func (s *simulation) sendAgain(from, to int64, dead bool) {
 		Created: time.Now(), Updated: time.Now(), Dead: dead,
 	}
 	_ = s.AddReplay(s.Context(), r)
+	s.nudge()
+}
+
+// someParked is what an endpoint has parked, or some of it.
+func (s *simulation) someParked() (who string, rows []eventlog.Retry) {
+	all := slices.Sorted(maps.Keys(s.settings))
+	who = all[s.random.IntN(len(all))]
+	rows, err := s.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: s.settings[who].Name, Limit: 1000})
+	if err != nil {
+		s.Fatal(err)
+	}
+	if s.random.IntN(2) == 0 && len(rows) > 0 {
+		at := s.random.IntN(len(rows))
+		rows = rows[at:min(at+3, len(rows))]
+	}
+	return who, rows
+}
+
+// retryParked is an operator who has parked events and dead letters sent now.
+func (s *simulation) retryParked() {
+	who, rows := s.someParked()
+	var events []tidings.Event
+	for _, r := range rows {
+		events = append(events, r.Event)
+		if !r.Dead.IsZero() {
+			s.dead[who+r.Event.ID] = true // later ones may have been delivered before it
+		}
+	}
+	if err := s.RetryParked(s.Context(), s.settings[who].Name, events, time.Now()); err != nil {
+		s.Fatal(err)
+	}
+	s.nudge()
+}
+
+// discardParked is an operator who does not want parked events and dead letters sent.
+func (s *simulation) discardParked() {
+	who, rows := s.someParked()
+	var sequences []int64
+	for _, r := range rows {
+		sequences = append(sequences, r.Event.Sequence)
+		s.discarded[who+r.Event.ID] = discarding{time.Now(), s.failovers}
+	}
+	_, err := s.Discard(s.Context(), s.settings[who].Name, sequences, eventlog.Discard{At: time.Now()})
+	if err != nil {
+		s.Fatal(err)
+	}
 	s.nudge()
 }
 

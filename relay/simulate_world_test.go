@@ -39,6 +39,7 @@ type simulation struct {
 	expired   map[string]int64        // at which position
 	restored  map[string]bool         // it had expired
 	dead      map[string]bool         // by endpoint and id, given up when the database lost that, too
+	discarded map[string]discarding   // by endpoint and id
 	owed      map[string][]beginning  // by endpoint, one after another
 	silences  map[string][2]time.Time // by process, from when to when
 	wandered  time.Duration           // what small jumps of the clock come to at the most
@@ -160,7 +161,7 @@ func newSimulation(t *testing.T, seed uint64, without []string) *simulation {
 		versions: make(map[int]int), index: make(map[string]int), lost: make(map[string]bool),
 		expired:  make(map[string]int64),
 		restored: make(map[string]bool),
-		dead:     make(map[string]bool), owed: make(map[string][]beginning),
+		dead:     make(map[string]bool), discarded: make(map[string]discarding), owed: make(map[string][]beginning),
 		silences: make(map[string][2]time.Time), inFlight: make(map[string]int),
 	}
 	for who := range moods {
@@ -228,6 +229,13 @@ func (s *simulation) noteNew() {
 			s.begins(who, len(s.written), len(s.written))
 		}
 	}
+}
+
+// discarding is when an operator discarded an event, and how many failovers there had
+// been, since a later one may undo it.
+type discarding struct {
+	at        time.Time
+	failovers int
 }
 
 // beginning is the event from which on an endpoint has to get them since a time, and the

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/reach"
 	"github.com/tidings-dev/tidings/operator"
@@ -67,7 +66,8 @@ func (a *App) endpoints(cfg *config.Config) ([]relay.Endpoint, error) {
 		e := r.Endpoint
 		if r.Disabled {
 			a.logger.Info("endpoint is disabled", "endpoint", r.Name)
-			endpoints = append(endpoints, relay.Endpoint{Endpoint: tidings.Endpoint{Name: r.Name}, Disabled: true})
+			e.Disabled = true
+			endpoints = append(endpoints, e)
 			continue
 		}
 		if r.UsesProxy() {

@@ -137,6 +137,17 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.waitFor("parked events are delivered", func() bool { return h.got("/hook", updates...) == len(updates) })
 		w.until("admin", "GET", shown("/hook"), nil, has(`"parked":0`, `"lag_events":0`))
 
+		// It is disabled for a while when its URL is corrected.
+		w.reconfigure(at("/hok"))
+		wanted = w.change(3)
+		w.until("admin", "GET", shown("/hok"), nil, has(`"reason":"refuses: http_404"`))
+		disabled := at("/hook")
+		disabled["enabled"] = false
+		w.reconfigure(disabled)
+		wanted = append(wanted, w.change(1)...)
+		w.reconfigure(at("/hook"))
+		w.waitFor("the backlog is delivered", func() bool { return h.got("/hook", wanted...) == len(wanted) })
+
 		// The endpoint gets a name, with a restart.
 		w.reconfigure(at("/hok"))
 		wanted = w.change(3)
