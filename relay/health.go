@@ -43,8 +43,9 @@ const (
 	firstPause  = 250 * time.Millisecond
 	longestWait = time.Hour
 	// An event refused for load this often while others get through is itself at
-	// fault: real overload affects all events.
-	refusalsOfOne = 3
+	// fault: real overload affects all events. If many requests are refused, it may be
+	// chance, and takes more.
+	refusalsOfOne, refusalsByChance = 3, 8
 )
 
 // fault says what a failure is attributed to.
@@ -324,7 +325,11 @@ const RefusesPrefix = "refuses: "
 // succeeds.
 func (h *health) throttle(o tidings.Outcome, resource string, t *trial, pause bool, now time.Time) fault {
 	if h.blames(resource, t) {
-		if t.refusals++; t.refusals >= refusalsOfOne {
+		limit := refusalsOfOne
+		if h.lately.tried >= recentRequests/2 && h.lately.share() > muchRefused {
+			limit = refusalsByChance
+		}
+		if t.refusals++; t.refusals >= limit {
 			return faultEvent
 		}
 		t.mark = h.successes

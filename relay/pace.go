@@ -28,12 +28,31 @@ type pace struct {
 	best            float64
 	lastOutcome     time.Time // time of the last outcome
 
-	// Requests since it last shrank, weighted towards recent ones, and how many of
-	// them were refused for load.
-	tried, refused float64
-	futile         int       // consecutive times that shrinking did not help
-	trust          time.Time // until when refusals are not attributed to load
+	recent sample    // requests since it last shrank
+	futile int       // consecutive times that shrinking did not help
+	trust  time.Time // until when refusals are not attributed to load
+
+	lately   sample // requests, whether it shrank or not
+	flow     flow   // of successes
+	firstCut time.Time
+	usual    float64 // the flow before the first cut
 }
+
+// sample counts requests and those of them that were refused for load, weighted towards
+// recent ones.
+type sample struct{ tried, refused float64 }
+
+func (s *sample) add(refused bool) {
+	if s.tried++; refused {
+		s.refused++
+	}
+	if s.tried > recentRequests {
+		s.tried, s.refused = s.tried/2, s.refused/2
+	}
+}
+
+// share returns the share that was refused.
+func (s sample) share() float64 { return s.refused / max(s.tried, 1) }
 
 // Learned is what is known about a receiver's limits. It is saved with the status
 // and outlives the process.
@@ -70,6 +89,11 @@ const (
 	shareRefused, recentRequests = 0.07, 40
 	// If most requests are refused, and more than a few, it is certain.
 	fewRefused, mostRefused = 3, 0.6
+	// If refusals are not attributed to load, it takes many, and of nearly all requests.
+	manyRefused, nearlyAll = 10, 0.8
+	// It takes this long to see whether cuts help, and more than this share refused if not.
+	enoughTime  = 10 * time.Second
+	muchRefused = 0.17
 	// If this many consecutive cuts leave a receiver refusing requests at well
 	// below its recent rate, load is not the reason: one of its backends may be
 	// down, say. After a while it is tested again.
@@ -127,10 +151,11 @@ func (p *pace) succeeded(o tidings.Outcome, sent, now time.Time) {
 	p.advance(now)
 	p.count++
 	p.countRequest(false)
+	p.flow.add(now)
 	p.growRate(now)
 	switch {
 	case o.Duration > p.timeout/slowShare:
-		p.slow(sent, now)
+		p.shrink(sent, now)
 	case o.Duration > p.timeout/holdShare || p.allowed >= float64(p.max):
 	case p.allowed < p.threshold():
 		p.allowed = min(p.allowed+1, p.threshold())
@@ -150,13 +175,13 @@ func (p *pace) failed(o tidings.Outcome, sent, now time.Time) (overloaded bool) 
 	case o.Verdict == tidings.Throttled:
 		return p.refuse(sent, now)
 	case o.Reason == tidings.ReasonTimeout:
-		p.slow(sent, now)
+		p.shrink(sent, now)
 	}
 	return false
 }
 
-// slow reduces the concurrency.
-func (p *pace) slow(sent, now time.Time) {
+// shrink reduces the concurrency.
+func (p *pace) shrink(sent, now time.Time) {
 	if sent.Before(p.cut) {
 		return
 	}
@@ -165,14 +190,9 @@ func (p *pace) slow(sent, now time.Time) {
 	p.AtOnce = p.allowed
 }
 
-// countRequest counts a request that was accepted or refused for load.
 func (p *pace) countRequest(refused bool) {
-	if p.tried++; refused {
-		p.refused++
-	}
-	if p.tried > recentRequests {
-		p.tried, p.refused = p.tried/2, p.refused/2
-	}
+	p.recent.add(refused)
+	p.lately.add(refused)
 }
 
 // refuse records a refusal for load. If it really is one, the rate drops below the
@@ -182,12 +202,13 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 		return true
 	}
 	if p.count+p.previous == 0 && p.Rate == 0 { // it accepts nothing at all, which says nothing about a rate
-		p.slow(sent, now)
+		p.shrink(sent, now)
 		return true
 	}
 	p.countRequest(true)
-	most := p.refused >= fewRefused && p.refused >= p.tried*mostRefused
-	if p.refused < p.tried*shareRefused || (now.Before(p.trust) && !most) {
+	most := p.recent.refused >= fewRefused && p.recent.share() >= mostRefused
+	trusted := now.Before(p.trust) && (p.recent.refused < manyRefused || p.recent.share() < nearlyAll)
+	if p.recent.share() < shareRefused || trusted {
 		return false
 	}
 	rate := p.Rate
@@ -199,8 +220,9 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 	} else {
 		p.futile = 0
 	}
-	p.tried, p.refused = 0, 0
-	if p.futile > futileCuts {
+	vain := p.inVain(now)
+	p.recent = sample{}
+	if p.futile > futileCuts || vain {
 		p.Rate, p.Ceiling, p.futile, p.trust = 0, 0, 0, now.Add(trustFor)
 		return false
 	}
@@ -210,16 +232,43 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 	}
 	p.Ceiling = rate
 	p.Rate = max(rate*shrink, least)
-	p.slow(sent, now)
+	p.shrink(sent, now)
 	p.grown, p.next = now, now
 	return true
+}
+
+// inVain reports whether cuts do not help: the receiver accepts far less than before the
+// first of them and refuses as large a share. Under load, it would accept as many requests
+// as before and refuse few.
+func (p *pace) inVain(now time.Time) bool {
+	flow := p.flow.at(now)
+	if p.Rate == 0 || now.Sub(p.cut) > trustFor {
+		p.firstCut, p.usual = now, flow
+	}
+	return now.Sub(p.firstCut) > enoughTime && flow < p.usual/2 && p.lately.share() > muchRefused
+}
+
+// flow is the number of events per second, weighted towards the last flowTime.
+type flow struct {
+	rate float64
+	last time.Time
+}
+
+const flowTime = 15 * time.Second
+
+func (f *flow) add(now time.Time) {
+	f.rate, f.last = f.at(now)+1/flowTime.Seconds(), now
+}
+
+func (f *flow) at(now time.Time) float64 {
+	return f.rate * math.Exp(-now.Sub(f.last).Seconds()/flowTime.Seconds())
 }
 
 // revert reverts the effect of refusals that turned out not to be for load.
 func (p *pace) revert(before Learned) {
 	p.Learned, p.next = before, time.Time{}
 	p.allowed = min(max(p.allowed, firstAtOnce), p.threshold())
-	p.tried, p.refused, p.futile = 0, 0, 0
+	p.recent, p.futile = sample{}, 0
 }
 
 // growRate raises the rate to the ceiling and past it, faster once it is clear that

@@ -2,7 +2,9 @@ package relay_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -117,6 +119,47 @@ func TestRefusalsThatAreNotForLoad(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// One backend of several that refuses everything is no reason to slow down, however few
+// events there are.
+func TestOneBackendRefuses(t *testing.T) {
+	const before, seconds = 15, 90
+	for _, rate := range []int{4, 20} {
+		for name, refused := range map[string]func(request int) bool{
+			"every second":  func(n int) bool { return n%2 == 0 },
+			"every third":   func(n int) bool { return n%3 == 0 },
+			"every fifth":   func(n int) bool { return n%5 == 0 },
+			"a random half": func(int) bool { return rand.IntN(2) == 0 },
+		} {
+			t.Run(fmt.Sprint(name, " at ", rate, " events a second"), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					log, began := eventlogtest.NewMemory(), time.Now()
+					var requests atomic.Int64
+					r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
+						if n := requests.Add(1); time.Since(began) > before*time.Second && refused(int(n)) {
+							return throttled
+						}
+						return delivered
+					}}
+					stop := start(t, log, relay.Options{}, endpoint("a", r))
+					for n := range (before + seconds) * rate {
+						log.Append(event(n%500, n/500))
+						time.Sleep(time.Second / time.Duration(rate))
+					}
+					stop()
+					n, want := len(r.got())-before*rate, seconds*rate
+					if n < want*8/10 {
+						t.Errorf("%d of %d delivered in time", n, want)
+					}
+					if rows := log.RetryRows(); rows > want/50 {
+						t.Errorf("%d events are parked", rows)
+					}
+					t.Logf("%d of %d delivered, %d requests, %d parked", n, want, requests.Load(), log.RetryRows())
+				})
+			})
+		}
 	}
 }
 
