@@ -18,7 +18,7 @@ func impatient(name string, s relay.Sender) relay.Endpoint {
 	return e
 }
 
-// Connections that break are an outage, on a busy endpoint and on a quiet one, and
+// Broken connections count as an outage, on a busy endpoint and on a quiet one, and
 // use up no attempts.
 func TestBrokenConnectionsAreAnOutage(t *testing.T) {
 	for name, resources := range map[string]int{"one resource": 1, "many": 50} {
@@ -27,7 +27,7 @@ func TestBrokenConnectionsAreAnOutage(t *testing.T) {
 				log := eventlogtest.NewMemory()
 				begun := time.Now()
 				r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
-					// Outages of a minute, with a minute between them.
+					// One-minute outages, a minute apart.
 					if time.Since(begun)/time.Minute%2 == 1 {
 						return reset
 					}
@@ -59,8 +59,8 @@ func TestBrokenConnectionsAreAnOutage(t *testing.T) {
 	}
 }
 
-// An event that crashes its receiver, so that its connection breaks, is given up
-// in the end, and holds up nobody meanwhile.
+// An event that crashes its receiver, so that the connection breaks, is given up
+// eventually and does not hold up others in the meantime.
 func TestEventThatCrashesItsReceiver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -92,7 +92,7 @@ func TestEventThatCrashesItsReceiver(t *testing.T) {
 }
 
 // A connection that breaks now and then, as behind a flaky load balancer, costs an
-// event one more try and the endpoint nothing.
+// event one extra attempt and the endpoint nothing.
 func TestConnectionsThatBreakNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()

@@ -10,19 +10,19 @@ const (
 	// DefaultMaxInFlight is how many attempts may be in flight to all endpoints together.
 	DefaultMaxInFlight = 512
 
-	// An endpoint whose last attempt took longer than quickTime, or that has had none,
-	// may be hanging. All of these together leave one attempt in quickPart to the others.
+	// An endpoint whose last attempt took longer than quickTime, or that has made none,
+	// may be hanging. Together, such endpoints leave one attempt in quickPart to the others.
 	quickTime = time.Second
 	quickPart = 4
 
-	// turnTime is how long an endpoint may go on while others wait: each turn may need a
+	// turnTime is how long an endpoint may keep sending while others wait: each turn may need a
 	// new connection.
 	turnTime = 500 * time.Millisecond
 )
 
 // budget bounds the attempts in flight of the process, and thereby its goroutines and
 // connections. Endpoints that have something to send may use equal parts of it, and one
-// part is left for the next such endpoint. Whoever finds the budget or its part used up
+// part is left for the next such endpoint. An endpoint that finds the budget or its part used up
 // waits in line.
 type budget struct {
 	limit int
@@ -32,10 +32,10 @@ type budget struct {
 	busy     int                 // number of accounts that send or want to
 	used     int                 // attempts in flight, and turns granted
 	slow     int                 // those of endpoints that may be hanging
-	line     []*seat             // those that wait, longest first
+	line     []*seat             // waiting seats, longest first
 }
 
-// account is what an endpoint has of the budget.
+// account is an endpoint's share of the budget.
 type account struct {
 	seats, wanting, used int
 	quick                bool
@@ -75,7 +75,7 @@ func (b *budget) open(endpoint string) *seat {
 	return &seat{budget: b, endpoint: endpoint, account: a, turn: make(chan struct{}, 1), wants: true}
 }
 
-// close ends the use of a seat. Its attempts are finished.
+// close ends the use of a seat. Its attempts must have finished.
 func (s *seat) close() {
 	s.leave()
 	s.mu.Lock()
@@ -86,7 +86,7 @@ func (s *seat) close() {
 	s.grant()
 }
 
-// take reserves an attempt. If there is none to have, the seat waits in line until it
+// take reserves an attempt. If none is available, the seat waits in line until it
 // leaves.
 func (s *seat) take() bool {
 	s.mu.Lock()
@@ -134,7 +134,7 @@ func (s *seat) leave() {
 	s.grant()
 }
 
-// finished ends an attempt, which took some time.
+// finished ends an attempt that took the given time.
 func (s *seat) finished(took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +190,7 @@ func (b *budget) fits(a *account) bool {
 	return b.used < b.limit && a.used < part && (a.quick || b.slow < slow)
 }
 
-// grant gives turns to those in line.
+// grant gives turns to the seats in line.
 func (b *budget) grant() {
 	now := time.Now()
 	for i := 0; i < len(b.line) && b.used < b.limit; {
@@ -206,7 +206,7 @@ func (b *budget) grant() {
 	}
 }
 
-// Load is how much of [Options.MaxInFlight] is used.
+// Load is how much of [Options.MaxInFlight] is in use.
 type Load struct {
 	// InFlight is the number of attempts in flight, and Limit how many there may be.
 	InFlight, Limit int
@@ -215,7 +215,7 @@ type Load struct {
 	Waiting int
 }
 
-// Load returns how much of [Options.MaxInFlight] is used now.
+// Load returns how much of [Options.MaxInFlight] is in use.
 func (r *Relay) Load() Load {
 	b := r.budget
 	b.mu.Lock()

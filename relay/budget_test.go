@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// line is what endpoints send through together: it counts the requests in flight.
+// line is a sender that endpoints share: it counts the requests in flight.
 type line struct{ now, most atomic.Int64 }
 
 func (l *line) through(to relay.Sender) relay.Sender {
@@ -57,13 +57,13 @@ func run(
 			t.Error(err)
 		}
 		if load := r.Load(); load.InFlight != 0 || load.Waiting != 0 {
-			t.Errorf("after the end: %+v", load)
+			t.Errorf("after it stopped: %+v", load)
 		}
 	}
 }
 
 // Half of 200 endpoints hang, and only 64 requests may be in flight: the other half get
-// everything, in order; at first once their turn came, then at once.
+// everything, in order: at first when their turn comes, then immediately.
 func TestHungEndpointsDoNotUseUpTheBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, half, resources, versions = 64, 100, 5, 4
@@ -112,8 +112,8 @@ func TestHungEndpointsDoNotUseUpTheBudget(t *testing.T) {
 	})
 }
 
-// While others wait, an endpoint goes on for a moment, because its connection is open; but
-// the others wait no longer than that.
+// While others wait, an endpoint keeps sending for a moment, because its connection is open,
+// but the others wait no longer than that.
 func TestTurnsLastAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const endpoints, limit, events = 100, 10, 200
@@ -147,8 +147,8 @@ func TestTurnsLastAMoment(t *testing.T) {
 	})
 }
 
-// An endpoint alone may use all there is. As soon as there is another, one that hangs
-// uses its part at the most.
+// An endpoint on its own may use the whole budget. As soon as there is another, one that
+// hangs uses at most its part.
 func TestBudgetParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for others, want := range []int64{4, 2, 2} {
@@ -179,7 +179,7 @@ func TestBudgetParts(t *testing.T) {
 	})
 }
 
-// What an endpoint that is removed, changed or paused uses is the others' once its
+// What a removed, changed or paused endpoint was using is available to the others once its
 // requests are over.
 func TestBudgetIsReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -220,7 +220,7 @@ func TestBudgetIsReleased(t *testing.T) {
 	})
 }
 
-// A replay and a ping have their turns, too. Nothing of a replay is lost if the process
+// A replay and a ping get their turns, too. Nothing of a replay is lost if the process
 // ends while it waits.
 func TestReplayWaitsForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -57,8 +57,8 @@ func life(rt *rapid.T) []tidings.Action {
 	return actions
 }
 
-// Merging is a lattice: what is left of the events of a resource does not depend
-// on which neighbours are merged first, and says the same about the resource.
+// Merging is associative: what is left of the events of a resource does not depend
+// on which neighbors are merged first, and says the same about the resource.
 func TestMergingDoesNotDependOnWhen(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		mode := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceUpdates, tidings.CoalesceLatest}).Draw(rt, "mode")
@@ -95,7 +95,7 @@ func TestMergingDoesNotDependOnWhen(t *testing.T) {
 			left = slices.Delete(left, gone, gone+1)
 		}
 		if !slices.Equal(left, inOrder) {
-			rt.Fatalf("%v: merged in this order %v is left, as they come %v", actions, left, inOrder)
+			rt.Fatalf("%v: merged in this order: %v; merged as they come: %v", actions, left, inOrder)
 		}
 		count := func(positions []int, a tidings.Action) (n int) {
 			for _, p := range positions {
@@ -110,7 +110,7 @@ func TestMergingDoesNotDependOnWhen(t *testing.T) {
 			all[i] = i
 		}
 		if got, want := count(left, tidings.Deleted), count(all, tidings.Deleted); got != want {
-			rt.Fatalf("%v: %d deletions are left of %d", actions, got, want)
+			rt.Fatalf("%v: %d of %d deletions are left", actions, got, want)
 		}
 		last := actions[len(actions)-1]
 		if gone := actions[left[len(left)-1]]; (gone == tidings.Deleted) != (last == tidings.Deleted) {

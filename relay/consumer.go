@@ -54,7 +54,7 @@ type consumer struct {
 	discards    time.Time      // when to look for discarded events; zero for never
 	held        []result       // failures not yet attributed to the event or the endpoint
 	paced       time.Time      // when the rate limit allows the next request
-	hold        int64          // send nothing until the log was read up to this position
+	hold        int64          // send nothing until the log has been read up to this position
 	windowLimit int
 	beyond      int // events held beyond the window
 
@@ -213,7 +213,7 @@ func (c *consumer) run(ctx context.Context) {
 			c.beginReplay(ctx, &helpers)
 		case <-c.replays.ended:
 			c.replays.over[c.replays.running], c.replays.running = time.Now(), ""
-			c.replays.taken = nil // it was canceled
+			c.replays.taken = nil // the replay was canceled
 			if !c.beginReplay(ctx, &helpers) {
 				notify(c.relay.updated) // more replays may be waiting than were listed
 			}

@@ -15,8 +15,8 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// A replay says how much of its range expired before it was sent, once, and does not
-// end as done if that was all.
+// A replay reports once how much of its range expired before it was sent, and does not
+// end as done if the whole range expired.
 func TestReplayOfWhatExpired(t *testing.T) {
 	for name, test := range map[string]struct {
 		before, from, to   int64
@@ -54,8 +54,8 @@ func TestReplayOfWhatExpired(t *testing.T) {
 	}
 }
 
-// A consumer that waits for its endpoint gives up what it has read once that has
-// expired: it was told of as missed.
+// A consumer that waits for its endpoint drops events from its window once they have
+// expired: they were reported as missed.
 func TestConsumerGoesOnBehindWhatExpired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()

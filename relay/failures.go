@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// failures limits the log lines about events that fail on their own. The first ones
-// of an endpoint for a reason are logged in full, the others are counted and
-// reported in one line a minute. After a minute without any, the next ones are
-// first ones again.
+// failures limits the log lines about events that fail on their own. The first few
+// for each endpoint and reason are logged in full, the others are counted and
+// reported in one line a minute. After a minute without any, the next few are
+// logged in full again.
 type failures struct {
 	logger *slog.Logger
 	mu     sync.Mutex
@@ -59,7 +59,7 @@ func (f *failures) note(endpoint, reason string, dead bool, now time.Time) (full
 	return false
 }
 
-// run reports what was counted until the context ends.
+// run reports the counts until the context ends.
 func (f *failures) run(ctx context.Context) {
 	tick := time.NewTicker(failurePrecision)
 	defer tick.Stop()
@@ -74,8 +74,8 @@ func (f *failures) run(ctx context.Context) {
 	}
 }
 
-// report logs the counts of the minutes that are over; all of them if this is the
-// last time.
+// report logs the counts of minutes that are over, or all counts if this is the
+// last call.
 func (f *failures) report(now time.Time, last bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

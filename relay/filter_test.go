@@ -13,7 +13,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// What a filter refuses is never sent: neither live, nor from the retries, nor in a
+// An event that a filter refuses is never sent: neither live, nor as a retry, nor in a
 // replay, whether of a range, of a single event, or of dead letters.
 func TestFilterHoldsForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestFilterHoldsForAll(t *testing.T) {
 			t.Fatalf("%d attempts, want 8", n)
 		}
 
-		// From now on it is only for x.
+		// From now on it wants only those of x.
 		onlyX = true
 		stop = start(t, log, relay.Options{}, a)
 		before := len(r.tries())
@@ -80,7 +80,7 @@ func TestFilterHoldsForAll(t *testing.T) {
 	})
 }
 
-// A sender that was forgotten is an error, not a nil pointer in a goroutine.
+// A missing sender is an error, not a nil pointer in a goroutine.
 func TestEndpointWithoutASender(t *testing.T) {
 	forgotten := relay.Endpoint{Endpoint: tidings.Endpoint{Name: "crm"}}
 	options := relay.Options{Logger: slog.New(slog.DiscardHandler)}
@@ -90,6 +90,6 @@ func TestEndpointWithoutASender(t *testing.T) {
 	}
 	forgotten.Disabled = true
 	if _, err := relay.New(t.Context(), eventlogtest.NewMemory(), []relay.Endpoint{forgotten}, options); err != nil {
-		t.Errorf("a disabled endpoint needs none: %v", err)
+		t.Errorf("a disabled endpoint needs no sender: %v", err)
 	}
 }

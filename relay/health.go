@@ -96,7 +96,7 @@ type trial struct {
 	mark     int64 // number of successes when the first request was sent
 	outage   int64 // number of outages when the last request was sent
 	sent     time.Time
-	kind     string // the name of the event
+	kind     string // the event's name
 	refusals int    // refusals for load while others succeeded
 	broke    bool   // its connection broke once, which was excused
 	parked   bool

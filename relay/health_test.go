@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// answers are outcomes by a short name.
+// answers are outcomes by short name.
 var answers = map[string]tidings.Outcome{
 	"ok":      {Verdict: tidings.Delivered, Status: 200},
 	"500":     {Verdict: tidings.Failed, Reason: "http_500", Status: 500},
@@ -25,25 +25,25 @@ var answers = map[string]tidings.Outcome{
 	"gone":    {Verdict: tidings.Gone, Reason: "http_410", Status: 410},
 }
 
-// whose is the fault of a failure by a short name.
+// whose maps what a failure is attributed to to a short name.
 var whose = map[fault]string{faultNone: "-", faultEndpoint: "endpoint", faultEvent: "event", faultUnclear: "doubt"}
 
-// A history is a text: "a:500" is a request for resource a that is answered with
+// A history is a string: "a:500" is a request for resource a that is answered with
 // 500; "a" sends one, and "a=500" answers it, so that others may come in between.
-// "wait 30s" lets time pass. Behind "->" is whose fault it was.
+// "wait 30s" lets time pass. After "->" is whose fault it was.
 func TestWhoseFaultItIs(t *testing.T) {
 	for name, tt := range map[string]struct {
 		history string
 		state   State
 		reason  string
 	}{
-		"one that fails while others get through is at fault": {
+		"an event that fails while others get through is at fault": {
 			"a, b:ok -> -, a=500 -> event", Healthy, "",
 		},
-		"this holds for every status": {
+		"the same for every status": {
 			"a, b, c, d, e:ok -> -, a=403 -> event, b=301 -> event, c=415 -> event, d=timeout -> event", Healthy, "",
 		},
-		"not known before another gets through": {
+		"unclear until another event gets through": {
 			"b, a:500 -> doubt, b=ok -> -, a:500 -> event", Healthy, "",
 		},
 		"five failures in a row are the endpoint's": {
@@ -54,33 +54,33 @@ func TestWhoseFaultItIs(t *testing.T) {
 			"z, a:415 -> doubt, b:415 -> doubt, c:415 -> doubt, d:415 -> doubt, e:415 -> endpoint, wait 1s, f:415 " +
 				"-> endpoint", Down, "refuses: http_415",
 		},
-		"no connection is the endpoint's at once": {
+		"a failure to connect is the endpoint's immediately": {
 			"b, c:ok -> -, a:dns -> endpoint", Down, "dns",
 		},
 		"a quiet endpoint is probed before it is down": {
 			"a:500 -> endpoint", Probing, "http_500",
 		},
-		"and down if the probes fail": {
+		"and is down if the probes fail": {
 			"a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, wait 1m, a:500 -> endpoint, " +
 				"wait 1m, a:500 -> endpoint",
 			Down, "http_500",
 		},
-		"late news is old news": {
+		"the outcome of an earlier request is no evidence": {
 			"x, y, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, x=ok -> -, " +
 				"y=500 -> endpoint", Down, "http_500",
 		},
-		"after an outage what failed in it is known by its next failure": {
+		"after an outage, the next failure of an event is its own": {
 			"z, a:500 -> doubt, b:500 -> doubt, c:500 -> doubt, d:500 -> doubt, e:500 -> endpoint, wait 1s, f:ok -> " +
 				"-, a:500 -> event", Ramping, "http_500",
 		},
-		"a pause that was asked for": {
+		"a pause that the receiver asked for": {
 			"z, b:ok -> -, a:429 30s -> endpoint", Throttled, "http_429",
 		},
-		"an event that is refused for load again and again, while others get through": {
+		"an event that is repeatedly refused for load while others get through": {
 			"z, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, wait 1s, b:ok -> -, a:429 -> endpoint, " +
 				"wait 1s, b:ok -> -, a:429 -> event", Healthy, "",
 		},
-		"gone is for good": {
+		"410 is final": {
 			"a:gone -> endpoint, b:ok -> -", Disabled, "http_410",
 		},
 	} {
@@ -133,8 +133,8 @@ func TestWhoseFaultItIs(t *testing.T) {
 	}
 }
 
-// Pauses between probes grow to a minute, are drawn from half to the whole of it, and
-// begin anew after a success.
+// Pauses between probes grow to a minute, are drawn from half to all of that, and
+// start over after a success.
 func TestProbes(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	h := newHealth(newPace(16, 0, Learned{}), now)
@@ -176,7 +176,7 @@ func (b *bucket) takes(now time.Time) bool {
 	return true
 }
 
-// An endpoint gets most of what a receiver that limits the rate allows, and has few
+// An endpoint gets most of what a rate-limiting receiver allows, and has few
 // requests refused.
 func TestPaceFollowsARateLimit(t *testing.T) {
 	for _, rate := range []float64{2, 5, 50, 500} {

@@ -116,7 +116,7 @@ func (h *history) run(ctx, writes context.Context) {
 		case <-ctx.Done():
 			final, cancel := context.WithTimeout(writes, finalTime)
 			if err := h.write(final); err != nil {
-				h.logger.Error("the end of the history could not be written", "error", err)
+				h.logger.Error("the last records of the history could not be written", "error", err)
 			}
 			cancel()
 			return

@@ -98,7 +98,7 @@ func (c *consumer) wants(e tidings.Event) bool {
 
 // miss reports events that expired before they could be sent.
 func (c *consumer) miss(ctx context.Context, g eventlog.Gap) {
-	c.logger.Error("events expired before the endpoint could get them; it goes on with the oldest there is",
+	c.logger.Error("events expired before the endpoint could get them; it continues with the oldest event in the log",
 		"from", g.From, "to", g.To, "at_most", g.To-g.From+1)
 	c.relay.options.Observer.Missed(g)
 	if c.ledger.store(ctx, func(ctx context.Context, _ eventlog.Lease) error { return c.ledger.log.SaveGap(ctx, g) }) {

@@ -16,23 +16,23 @@ import (
 )
 
 const (
-	// journalLimit bounds the changes and the samples that wait to be written. Those
-	// beyond it are dropped.
+	// journalLimit bounds the changes and the samples waiting to be written. Further
+	// ones are dropped.
 	journalLimit = 10_000
-	// Samples are written at intervals of this long for each of them, within limits.
+	// Samples are written at this interval, within limits.
 	sampleTime                   = 100 * time.Millisecond
 	leastSampleTime, sampleLimit = 2 * time.Second, 10 * time.Second
-	// A state that changes more often is not noted each time.
+	// Frequent changes of state are not all recorded.
 	changeTime, changeBurst = 30 * time.Second, 20
 )
 
-// journal collects how endpoints are doing until that is written: changes of their
-// states, and a sample for each endpoint and minute.
+// journal collects how endpoints are doing until it is written: their changes of
+// state, and a sample for each endpoint and minute.
 type journal struct {
 	mu      sync.Mutex
 	changes []eventlog.StateChange
 	samples map[sampleKey]*eventlog.Sample
-	// waiting is what each partition added to the sample of a minute.
+	// waiting is each partition's contribution to a minute's sample.
 	waiting map[eventlog.Partition]contribution
 	written time.Time // samples
 	failing bool
@@ -91,7 +91,7 @@ func (j *journal) attempted(endpoint string, it *item, o tidings.Outcome, now ti
 	}
 }
 
-// measure adds to the samples what waits at a partition.
+// measure adds a partition's waiting events to the samples.
 func (j *journal) measure(p eventlog.Partition, waiting int64, oldest time.Duration, now time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -140,7 +140,7 @@ func (j *journal) giveBack(changes []eventlog.StateChange, samples []eventlog.Sa
 	}
 }
 
-// together returns the samples, and for each minute their sum.
+// together returns the samples, and their sum for each minute.
 func together(samples []eventlog.Sample) []eventlog.Sample {
 	sums := make(map[int64]*eventlog.Sample)
 	for _, s := range samples {
@@ -157,7 +157,7 @@ func together(samples []eventlog.Sample) []eventlog.Sample {
 	return samples
 }
 
-// writeJournal writes what was collected. What can't be written is kept.
+// writeJournal writes what was collected, and keeps what could not be written.
 func (r *Relay) writeJournal(ctx context.Context, final bool) {
 	now := time.Now()
 	for _, c := range r.consumers() {
@@ -179,16 +179,16 @@ func (r *Relay) writeJournal(ctx context.Context, final bool) {
 	}
 	r.journal.giveBack(changes, samples)
 	if err != nil && !r.journal.failing && ctx.Err() == nil {
-		r.logger.Error("how endpoints are doing cannot be written, trying again", "error", err)
+		r.logger.Error("the history of endpoint states cannot be written, trying again", "error", err)
 	}
 	r.journal.failing = err != nil
 }
 
-// backlog is how much waits at a partition. It may be read at any time.
+// backlog is the number of events waiting at a partition. It may be read at any time.
 type backlog struct {
 	held   atomic.Int64 // events in memory
-	read   atomic.Int64 // position up to which the log was read
-	oldest atomic.Int64 // when the oldest event in memory was made, in microseconds
+	read   atomic.Int64 // position up to which the log has been read
+	oldest atomic.Int64 // time of the oldest event in memory, in microseconds
 	share  atomic.Uint64
 }
 
@@ -206,7 +206,7 @@ func (b *backlog) set(o *order) {
 // shareEvents is the number of events over which the share of wanted ones is taken.
 const shareEvents = 1000
 
-// saw notes how many of some events of the log were wanted.
+// saw records how many of the events read from the log were wanted.
 func (b *backlog) saw(events, wanted int) {
 	weight := min(float64(events)/shareEvents, 1)
 	b.setShare(b.getShare() + (float64(wanted)/float64(events)-b.getShare())*weight)
@@ -216,17 +216,17 @@ func (b *backlog) setShare(share float64) { b.share.Store(math.Float64bits(share
 
 func (b *backlog) getShare() float64 { return math.Float64frombits(b.share.Load()) }
 
-// rounded returns the share so that it seldom changes.
+// rounded returns the share, rounded so that it seldom changes.
 func (b *backlog) rounded() float64 { return math.Ceil(b.getShare()*100) / 100 }
 
-// waiting returns about how many events wait: those in memory, and of those that were
-// not read yet as many as were wanted lately.
+// waiting returns the approximate number of waiting events: those in memory plus, of those
+// not yet read, the share that was wanted lately.
 func (b *backlog) waiting(head int64) int64 {
 	unread := float64(max(head-b.read.Load(), 0))
 	return b.held.Load() + int64(math.Ceil(unread*b.getShare()))
 }
 
-// exact reports whether waiting is no estimate.
+// exact reports whether waiting is exact rather than an estimate.
 func (b *backlog) exact(head int64) bool { return head <= b.read.Load() }
 
 func (b *backlog) age(now time.Time) time.Duration {
@@ -237,7 +237,7 @@ func (b *backlog) age(now time.Time) time.Duration {
 	return max(now.Sub(time.UnixMicro(oldest)), 0)
 }
 
-// noted is the state that was noted last.
+// noted is the last recorded state.
 type noted struct {
 	state   State
 	reason  string
@@ -249,7 +249,7 @@ func newNoted(last Status) noted {
 	return noted{last.State, last.Reason, last.Since, rate.NewLimiter(rate.Every(changeTime), changeBurst)}
 }
 
-// note notes a change of the endpoint's state.
+// note records a change of the endpoint's state.
 func (c *consumer) note(now time.Time) {
 	h, last := c.health, &c.noted
 	outage := last.state == Down || last.state == Probing
@@ -257,9 +257,9 @@ func (c *consumer) note(now time.Time) {
 	case h.state == last.state && h.reason == last.reason:
 		return
 	case h.state == Probing && last.state == Down:
-		return // a probe, as there are many in an outage
+		return // a probe: there are many in an outage
 	case h.state == Healthy && outage && h.successes == 0 && c.backlog.waiting(c.relay.tail.position()) > 0:
-		return // this process has only begun
+		return // this process has only just started
 	case h.state != Disabled && last.state != Disabled && !last.limiter.AllowN(now, 1):
 		return
 	}

@@ -100,7 +100,7 @@ func (l *ledger) persist(ctx context.Context, do func(context.Context, eventlog.
 			l.frozen = true
 			return false
 		case errors.Is(err, eventlog.ErrNewEpoch):
-			l.log.Wake() // the tail finds out first what was lost
+			l.log.Wake() // the tail first finds out what was lost
 			wait(ctx, pause)
 			pause = min(2*pause, time.Second)
 			continue

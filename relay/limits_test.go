@@ -58,8 +58,8 @@ func records(t *testing.T, log *eventlogtest.Memory) map[string][]eventlog.Recor
 	return found
 }
 
-// What waits through an outage is merged: each resource is told once, and the
-// history says what was merged into what, so that counts add up.
+// Events that wait through an outage are merged: each resource is delivered once, and the
+// history records what was merged into what, so that the counts add up.
 func TestCoalescingAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -94,17 +94,17 @@ func TestCoalescingAfterAnOutage(t *testing.T) {
 		}
 		for resource := range resources {
 			if id := fmt.Sprintf("evt-%d-%d", resource, versions-1); !last[id] {
-				t.Errorf("the newest news of resource %d was not delivered", resource)
+				t.Errorf("the last event of resource %d was not delivered", resource)
 			}
 		}
 		found := records(t, log)
 		if n := len(found["merged"]) + len(found["delivered"]); n != resources*versions {
-			t.Errorf("%d merged and %d delivered in the history, want %d together", len(found["merged"]),
+			t.Errorf("%d merged and %d delivered in the history, want a total of %d", len(found["merged"]),
 				len(found["delivered"]), resources*versions)
 		}
 		for _, m := range found["merged"] {
 			if m.MergedInto <= m.Sequence || m.Sequence == 1 {
-				t.Fatalf("position %d was merged into %d; the first one was attempted", m.Sequence, m.MergedInto)
+				t.Fatalf("position %d was merged into %d, but had been attempted", m.Sequence, m.MergedInto)
 			}
 		}
 		if got := cursor(t, log, "a"); got != resources*versions {
@@ -113,7 +113,7 @@ func TestCoalescingAfterAnOutage(t *testing.T) {
 	})
 }
 
-// Those that wait behind a parked event are merged, too; the parked one is not.
+// Events that wait behind a parked one are merged, too; the parked one is not.
 func TestCoalescingBehindAParkedEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -180,7 +180,7 @@ func TestPauseAndResume(t *testing.T) {
 	})
 }
 
-// An endpoint that was disabled by its own answer is enabled by an operator.
+// An operator can enable an endpoint that was disabled by its own response.
 func TestEnableAfterGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -203,8 +203,8 @@ func TestEnableAfterGone(t *testing.T) {
 	})
 }
 
-// A cursor that falls off the end of the log is told of, with the range, and
-// goes on with the oldest event there is; what is parked stays.
+// An endpoint whose cursor falls off the end of the log is reported, with the range, and
+// continues with the oldest event in the log; what is parked stays.
 func TestCursorThatFallsOffTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -265,8 +265,8 @@ func TestHistoryModes(t *testing.T) {
 	})
 }
 
-// After a crash, what was merged before is merged again, and not sent after the
-// news that told of it.
+// After a crash, events that were merged before are merged again, and not sent after the
+// event that absorbed them.
 func TestCoalescingAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory(), readTime: 10 * time.Millisecond}
@@ -278,7 +278,7 @@ func TestCoalescingAfterACrash(t *testing.T) {
 			case time.Now().Before(back):
 				return unreachable
 			case a.Event.ID == "evt-9-0" && len(r.got()) < 10:
-				return unreachable // as the probe it would hold up all others
+				return unreachable // as a probe, it would hold up all others
 			case a.Event.ID == "evt-9-0" && time.Since(back) < hold:
 				time.Sleep(hold) // and with it the cursor
 			}
@@ -292,19 +292,19 @@ func TestCoalescingAfterACrash(t *testing.T) {
 			c.append(event(1000+i, 0))
 		}
 		c.append(event(1, 0))
-		for i := range 700 { // more than is read at once
+		for i := range 700 { // more than one read returns
 			c.append(event(100+i, 0))
 		}
 		c.append(event(1, 1))
 		time.Sleep(hold / 2)
 		if ids := r.got(); !slices.Contains(ids, "evt-1-1") || slices.Contains(ids, "evt-1-0") {
-			t.Fatalf("%d delivered; want the second news of resource 1 and not the first", len(ids))
+			t.Fatalf("%d delivered; want the second event of resource 1 and not the first", len(ids))
 		}
 		first.kill()
 		second := c.start(t, r, e)
 		time.Sleep(2 * hold)
 		if slices.Contains(r.got(), "evt-1-0") {
-			t.Error("the first news of resource 1 was sent after the second")
+			t.Error("the first event of resource 1 was sent after the second")
 		}
 		second.exit()
 	})

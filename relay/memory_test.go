@@ -19,8 +19,8 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// full is a log with very much in it, which hands out copies as a database does. What is
-// parked is made up when it is asked for.
+// full is a log with a great many events, which hands out copies as a database does. Parked
+// events are made up when they are asked for.
 type full struct {
 	*eventlogtest.Memory
 	lanes  int            // parked resources of each endpoint, each with parked events without end
@@ -93,8 +93,8 @@ func (f *full) NextParked(
 	return rows, nil
 }
 
-// What a relay holds is bounded for the process, however many endpoints and partitions
-// there are, whatever their settings and however much waits.
+// What a relay holds in memory is bounded for the process, however many endpoints and partitions
+// there are, whatever their settings and however many events wait.
 func TestMemoryIsBounded(t *testing.T) {
 	testtool.InAll(t)
 	down := &receiver{answer: func(tidings.Attempt) tidings.Outcome { return unreachable }}
@@ -171,7 +171,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// within tells what is held until stop is called, and fails if that is more than some MiB.
+// within measures what is held until stop is called, and fails if that exceeds some MiB.
 func within(t *testing.T, limit int64, do func() (stop func())) {
 	t.Helper()
 	heap := func() int64 {
@@ -191,12 +191,12 @@ func within(t *testing.T, limit int64, do func() (stop func())) {
 		limit *= 2
 	}
 	if held > limit<<20 {
-		t.Errorf("%d MiB are held, at most %d were expected", held>>20, limit)
+		t.Errorf("%d MiB are held, want at most %d", held>>20, limit)
 	}
 }
 
-// An endpoint that takes nothing holds none of the events that came after it stopped, but
-// for those that it has room for.
+// An endpoint that accepts nothing holds none of the events that came after it stopped,
+// except those that it has room for.
 func TestDisabledEndpointsHoldNothing(t *testing.T) {
 	testtool.InAll(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -237,7 +237,7 @@ func TestDisabledEndpointsHoldNothing(t *testing.T) {
 	})
 }
 
-// What becomes of parked events that are merged does not depend on how many are read at
+// The result of merging parked events does not depend on how many are read at
 // once.
 func TestParkedEventsAreMergedInParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestParkedEventsAreMergedInParts(t *testing.T) {
 	})
 }
 
-// While all that is due first is under way, the log is not asked for it over and over.
+// While everything that is due first is in flight, the log is not asked for it over and over.
 func TestDueEventsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &full{Memory: eventlogtest.NewMemory(), lanes: 200, due: true, action: "touched"}

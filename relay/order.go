@@ -17,7 +17,7 @@ import (
 type order struct {
 	coalesce tidings.Coalesce
 	// sent is the last position that the previous owner may have sent. Such an event
-	// absorbs no later one: whoever has handled its id would not hear of that.
+	// absorbs no later one: a receiver that has handled its id would not hear of that.
 	sent    int64
 	lanes   map[string]*lane
 	fresh   rotation // lanes whose first event may be sent

@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// orderModel is what an order must keep to, whatever happens to its events.
+// orderModel is what an order must guarantee, whatever happens to its events.
 type orderModel struct {
 	order    *order
 	sequence int64
@@ -65,7 +65,7 @@ func (m *orderModel) add(resource int) {
 	switch what, other := m.order.Add(e); what {
 	case behind:
 		m.table[e.Resource()] = append(m.table[e.Resource()], eventlog.Retry{Event: e})
-		m.settled[e.Sequence] = true // as far as the cursor is concerned
+		m.settled[e.Sequence] = true // from the cursor's point of view
 	case mergedInto:
 		m.settled[e.Sequence] = true
 	case replaced:
@@ -108,7 +108,7 @@ func (m *orderModel) settle(it *item) {
 	}
 }
 
-// load reads what is parked of a resource, in parts.
+// load reads the parked events of a resource, in parts.
 func (m *orderModel) load(resource string) {
 	rows := m.table[resource]
 	if len(rows) == 0 {
@@ -133,7 +133,7 @@ func (m *orderModel) park(it *item) {
 		}
 	}
 	m.order.Park(it)
-	m.load(resource) // it is due again at once
+	m.load(resource) // it is due again immediately
 }
 
 // check compares the cursor and the mark with what is settled.
@@ -143,7 +143,7 @@ func (m *orderModel) check() error {
 	for s := int64(1); s <= m.sequence; s++ {
 		switch e := (tidings.Event{Sequence: s}); {
 		case s <= cursor && !m.settled[s]:
-			return fmt.Errorf("the cursor is at %d, and %d is not settled", cursor, s)
+			return fmt.Errorf("the cursor is at %d, but %d is not settled", cursor, s)
 		case s > cursor && marks.Settled(e) && !m.settled[s]:
 			return fmt.Errorf("the mark %+v settles %d, which is not", marks[0], s)
 		case s > cursor && s <= marks[0].High && m.settled[s] && !marks.Settled(e):
@@ -163,7 +163,7 @@ func checkOrder(steps []byte, c tidings.Coalesce) error {
 			return err
 		}
 	}
-	for m.order.Waiting() > 0 || len(m.flying) > 0 { // all goes well from now on
+	for m.order.Waiting() > 0 || len(m.flying) > 0 { // everything succeeds from now on
 		for len(m.flying) > 0 {
 			it := m.flying[0]
 			m.flying = m.flying[1:]
@@ -177,7 +177,7 @@ func checkOrder(steps []byte, c tidings.Coalesce) error {
 		return fmt.Errorf("the cursor ends at %d of %d", cursor, m.sequence)
 	}
 	if len(m.order.parked)+len(m.order.lanes)+m.order.loaded != 0 {
-		return fmt.Errorf("left: %d parked resources, %d lanes, %d parked events", len(m.order.parked),
+		return fmt.Errorf("remaining: %d parked resources, %d lanes, %d parked events", len(m.order.parked),
 			len(m.order.lanes), m.order.loaded)
 	}
 	return m.check()
@@ -200,7 +200,7 @@ func FuzzOrder(f *testing.F) {
 	f.Add([]byte{0, 8, 16, 3, 3, 7, 0, 5, 6, 3, 4, 5}, true)
 	f.Fuzz(func(t *testing.T, steps []byte, merges bool) {
 		mode := tidings.CoalesceOff
-		steps = steps[:min(len(steps), 500)] // the check takes the square of it
+		steps = steps[:min(len(steps), 500)] // the check is quadratic
 		if merges {
 			mode = tidings.CoalesceUpdates
 		}
@@ -218,10 +218,10 @@ func TestOrderBeyondTheWindow(t *testing.T) {
 	}
 	o.Add(e(1, "a"))
 	if o.Beyond(e(5, "a")) != nil || o.Beyond(e(1, "b")) != nil {
-		t.Error("an event may go ahead of an older one of its resource, or of what was read")
+		t.Error("an event was allowed ahead of an older one of its resource, or within what was read")
 	}
 	if o.Beyond(e(4, "b")) == nil {
-		t.Fatal("an event of another resource may not go ahead")
+		t.Fatal("an event of another resource was not allowed ahead")
 	}
 	o.SettleBeyond(4)
 	mark := eventlog.Marks{o.Mark(eventlog.Partition{Of: 1})}
@@ -234,11 +234,11 @@ func TestOrderBeyondTheWindow(t *testing.T) {
 		t.Errorf("it was read: %v", what)
 	}
 	if o.Beyond(e(4, "b")) != nil {
-		t.Error("it may go again")
+		t.Error("it was allowed again")
 	}
 }
 
-// Marks tell of events that never had a place in the window, because they waited
+// Marks include events that never had a place in the window, because they waited
 // behind a parked one or were merged: they must not be sent again after a crash.
 func TestMarksTellOfParkedAndMerged(t *testing.T) {
 	event := func(sequence int64, resource string, action tidings.Action) tidings.Event {
@@ -254,7 +254,7 @@ func TestMarksTellOfParkedAndMerged(t *testing.T) {
 	behind := event(3, "bad", tidings.Updated)
 	o.Add(behind)
 	o.Add(event(4, "new", tidings.Created))
-	gone := event(5, "new", tidings.Updated) // created tells of it
+	gone := event(5, "new", tidings.Updated) // created absorbs it
 	if what, _ := o.Add(gone); what != mergedInto {
 		t.Fatalf("added: %v", what)
 	}
@@ -270,8 +270,8 @@ func TestMarksTellOfParkedAndMerged(t *testing.T) {
 	}
 }
 
-// A parked event that was delivered before the log yields it once more, because its
-// owner ended between parking it and saving its cursor, is not sent again.
+// A parked event that was delivered before it is read from the log once more, because its
+// owner stopped between parking it and saving its cursor, is not sent again.
 func TestParkedEventThatTheLogYieldsAgain(t *testing.T) {
 	o := newOrder(0, "")
 	e := tidings.Event{Sequence: 7, Type: "context", ResourceID: "a", Action: tidings.Updated}
@@ -282,7 +282,7 @@ func TestParkedEventThatTheLogYieldsAgain(t *testing.T) {
 	}
 	o.Unpark(e.Resource())
 	if !(eventlog.Marks{o.Mark(eventlog.Partition{})}).Settled(e) {
-		t.Error("the mark does not tell of it")
+		t.Error("the mark does not include it")
 	}
 	if what, _ := o.Add(e); what != before {
 		t.Errorf("added: %v, want before", what)

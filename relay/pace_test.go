@@ -18,7 +18,8 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// it gets most of what it allows at once, and refuses few requests.
+// What was learned about a rate-limiting receiver survives a restart and a reload: the
+// receiver gets most of what it allows immediately, and refuses few requests.
 func TestLearnedRateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, burst, seconds = 50, 5, 5
@@ -51,7 +52,7 @@ func TestLearnedRateIsKept(t *testing.T) {
 			if n := len(r.got()) - before; n < rate*seconds*8/10 {
 				t.Errorf("%d delivered in %d s after %s, %d are allowed", n, seconds, after, rate*seconds)
 			}
-			if n := refusals.Load() - refusedBefore; n > 8 { // without what was learned, 20
+			if n := refusals.Load() - refusedBefore; n > 8 { // 20 without what was learned
 				t.Errorf("%d refused in %d s after %s, want 8 at most", n, seconds, after)
 			}
 		}
@@ -76,7 +77,8 @@ func TestLearnedRateIsKept(t *testing.T) {
 	})
 }
 
-// those of a few events, and those of one backend of several.
+// Refusals that do not depend on the rate of requests slow nothing down for long: those
+// of a few events, and those of one backend of several.
 func TestRefusalsThatAreNotForLoad(t *testing.T) {
 	const seconds = 90
 	for _, test := range []struct {
@@ -163,7 +165,8 @@ func TestOneBackendRefuses(t *testing.T) {
 	}
 }
 
-// once than it answers in time.
+// A receiver with one worker, which takes a while for each request, gets no more requests
+// at once than it answers in time.
 func TestReceiverWithOneWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -175,7 +178,7 @@ func TestReceiverWithOneWorker(t *testing.T) {
 			ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 			defer cancel()
 			answered := make(chan struct{})
-			go func() { // it works on after the client is gone
+			go func() { // it keeps working after the client has disconnected
 				worker <- struct{}{}
 				time.Sleep(1500 * time.Millisecond)
 				<-worker
@@ -219,7 +222,7 @@ func TestReceiverWithOneWorker(t *testing.T) {
 	})
 }
 
-// A pause that the receiver asked for outlives a restart.
+// A pause that the receiver asked for survives a restart.
 func TestRetryAfterOutlivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -246,7 +249,8 @@ func TestRetryAfterOutlivesARestart(t *testing.T) {
 	})
 }
 
-// full speed, and are parked.
+// Events of a kind that is refused with 429 for what they are do not slow down other
+// kinds, and are parked.
 func TestOneKindIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()

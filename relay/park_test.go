@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// slowToPark is a log in which a transaction takes a while.
+// slowToPark is a log whose transactions take a while.
 type slowToPark struct {
 	*eventlogtest.Memory
 	now, most, calls atomic.Int64
@@ -31,7 +31,7 @@ func (s *slowToPark) Park(ctx context.Context, all ...eventlog.Parking) (map[eve
 	return s.Memory.Park(ctx, all...)
 }
 
-// What many endpoints park takes one connection, and hardly longer than what one does.
+// Parking for many endpoints takes one connection, and hardly longer than for one.
 func TestParkingIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const endpoints, bad = 150, 10

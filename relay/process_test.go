@@ -18,8 +18,8 @@ type process struct {
 	done  chan struct{}
 }
 
-// sender is one that is stopped, and dies, with the process. A process that is stopped
-// begins no attempt; here it looks as though it had.
+// sender is a sender that is stopped, and killed, with the process. A stopped process
+// begins no attempt; here the attempt looks as though it were on its way.
 func (v *view) sender(to relay.Sender) relay.Sender {
 	return relay.SenderFunc(func(ctx context.Context, a tidings.Attempt) tidings.Outcome {
 		v.mu.Lock()
@@ -36,7 +36,7 @@ func (v *view) sender(to relay.Sender) relay.Sender {
 	})
 }
 
-// start runs a relay as a process of its own. Endpoints without a sender get to.
+// start runs a relay as a separate process. Endpoints without a sender get to.
 func (c *cluster) start(t *testing.T, to relay.Sender, endpoints ...relay.Endpoint) *process {
 	t.Helper()
 	v := c.join()
@@ -55,7 +55,7 @@ func (c *cluster) start(t *testing.T, to relay.Sender, endpoints ...relay.Endpoi
 	p := &process{view: v, relay: r, end: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		_ = r.Run(ctx) // it may be cut off
+		_ = r.Run(ctx) // it may be disconnected
 	}()
 	t.Cleanup(p.exit) // one that was killed waits in vain for its last writes
 	return p
@@ -68,7 +68,7 @@ func (p *process) exit() {
 	<-p.done
 }
 
-// kill ends the process as SIGKILL does: nothing it does is seen any more.
+// kill ends the process as SIGKILL does: nothing it does afterwards has any effect.
 func (p *process) kill() {
 	p.set(&p.dead, true)
 	p.goOn()

@@ -10,7 +10,7 @@ import (
 )
 
 // overtakenTime is how long an event may hold the cursor before the events that
-// overtook it are noted.
+// overtook it are recorded.
 const overtakenTime = 250 * time.Millisecond
 
 // progress tracks how far a consumer has come and what of that is saved.
@@ -38,8 +38,8 @@ func newProgress(from eventlog.Cursor) *progress {
 	return p
 }
 
-// follow takes the progress of an order and reports whether it has changed. What
-// has overtaken the event that holds the cursor is noted at intervals and at the
+// follow takes the progress of an order and reports whether it has changed. Events
+// that have overtaken the one that holds the cursor are recorded at intervals and at the
 // end.
 func (p *progress) follow(o *order, final bool, now time.Time) bool {
 	cursor := o.Cursor()
@@ -54,7 +54,7 @@ func (p *progress) follow(o *order, final bool, now time.Time) bool {
 	return true
 }
 
-// next returns when overtaking events are to be noted; zero if there are none.
+// next returns when overtaking events are to be recorded; zero if there are none.
 func (p *progress) next(o *order) time.Time {
 	if !o.overtaken() {
 		return time.Time{}

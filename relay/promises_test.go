@@ -50,7 +50,7 @@ func (c crashed) Leave(ctx context.Context, id string) error {
 	return c.Memory.Leave(ctx, id)
 }
 
-// Whatever the receiver answers and however often the process is killed: every
+// Whatever the receiver answers and however often the process is killed, every
 // event is delivered or a dead letter, and first deliveries of one resource come
 // in commit order.
 func TestPromisesUnderRandomFaults(t *testing.T) {
@@ -74,7 +74,7 @@ func checkPromises(t *testing.T, rt *rapid.T, outcomes []tidings.Outcome, resour
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		n++
-		if n > 3*len(outcomes) { // at some time the receiver is well again
+		if n > 3*len(outcomes) { // eventually the receiver recovers
 			return delivered
 		}
 		return outcomes[n%len(outcomes)]
@@ -119,7 +119,7 @@ func checkPromises(t *testing.T, rt *rapid.T, outcomes []tidings.Outcome, resour
 	}
 }
 
-// live runs a relay for a while; a kill ends it with no chance to write.
+// live runs a relay for a while; a kill ends it without a chance to write.
 func live(t *testing.T, log *eventlogtest.Memory, r *receiver, load func(), kill bool) {
 	ctx, cancel := context.WithCancel(t.Context())
 	dead := false
@@ -134,7 +134,7 @@ func live(t *testing.T, log *eventlogtest.Memory, r *receiver, load func(), kill
 	go func() { done <- running.Run(ctx) }()
 	load()
 	if kill {
-		time.Sleep(10*time.Second + 30*time.Millisecond) // the leases of the one before it end
+		time.Sleep(10*time.Second + 30*time.Millisecond) // the leases of the previous one end
 	} else {
 		time.Sleep(time.Hour)
 	}

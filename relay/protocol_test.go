@@ -21,7 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// step is something that happens to a cluster.
+// step is an event in the life of a cluster.
 type step struct {
 	what    string
 	process int
@@ -43,9 +43,9 @@ func drawSteps(rt *rapid.T) []step {
 
 // The log, the cursors and the leases together: whatever happens to three
 // processes that share an endpoint, and whenever, every event is delivered or
-// a dead letter, none is made up, and each resource's first deliveries come in
-// commit order. Where updates are merged, the last one counts for those before,
-// and the order of what was under way is nobody's.
+// becomes a dead letter, none is invented, and each resource's first deliveries come in
+// commit order. Where updates are merged, the last one counts for the earlier ones,
+// and the order of requests in flight is not checked.
 func TestProtocolUnderRandomFaults(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := drawSteps(rt)
@@ -56,7 +56,7 @@ func TestProtocolUnderRandomFaults(t *testing.T) {
 		coalesce := rapid.SampledFrom([]tidings.Coalesce{tidings.CoalesceOff, tidings.CoalesceUpdates}).Draw(rt,
 			"coalesce")
 		delay := time.Duration(rapid.IntRange(0, 2000).Draw(rt, "delay")) * time.Millisecond
-		var broken error // told outside of the bubble, where rapid can make it smaller
+		var broken error // reported outside of the bubble, where rapid can shrink it
 		synctest.Test(t, func(t *testing.T) { broken = checkProtocol(t, steps, partitions, coalesce, outcomes, delay) })
 		if broken != nil {
 			rt.Fatal(broken)
@@ -137,7 +137,7 @@ func checkProtocol(
 		if version >= versions[resource] {
 			broken = fmt.Errorf("%s was never committed", id)
 		}
-		// What was under way when its owner was stopped may come late where another
+		// A request in flight when its owner was stopped may arrive late if another
 		// owner merges it.
 		if !seen[id] && version < first[resource] && coalesce == tidings.CoalesceOff {
 			broken = fmt.Errorf("first delivery of %s came after version %d", id, first[resource]-1)
@@ -162,7 +162,7 @@ func checkProtocol(
 	return broken
 }
 
-// state is what the log knows of the endpoint.
+// state is what the log says about the endpoint.
 func (c *cluster) state(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
@@ -211,7 +211,7 @@ func TestCreationSentBeforeACrash(t *testing.T) {
 		if diff := cmp.Diff([]string{"evt-1-1"}, news()); diff != "" {
 			t.Fatalf("before the crash (-want +got):\n%s", diff)
 		}
-		first.kill() // it does not hear the answer
+		first.kill() // it does not get the answer
 		c.Append(event(1, 2), event(1, 3))
 		merging.Sender = nil
 		c.start(t, receiver, merging)

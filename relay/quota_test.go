@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// All replicas that see the same come to shares that add up, differ by no more
-// than one, and leave alone what is even already.
+// All replicas that see the same input come to shares that add up, differ by no more
+// than one, and leave an even distribution alone.
 func TestQuotasAddUp(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		partitions := rapid.IntRange(0, 50).Draw(rt, "partitions")
@@ -33,7 +33,7 @@ func TestQuotasAddUp(t *testing.T) {
 		}
 		for _, id := range replicas {
 			if n := quota(partitions, replicas, even, id); n != even[id] {
-				rt.Fatalf("what was even moves: %s has %d and should have %d", id, even[id], n)
+				rt.Fatalf("an even distribution changed: %s should go from %d to %d", id, even[id], n)
 			}
 		}
 	})

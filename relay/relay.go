@@ -255,7 +255,7 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 			continue
 		}
 		if e.Sender == nil {
-			return fmt.Errorf("endpoint %s: it has no Sender", e.Name)
+			return fmt.Errorf("endpoint %s has no Sender", e.Name)
 		}
 		if limit := cmp.Or(e.MaxInFlight, defaultMaxInFlight); e.Partitions > limit {
 			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight",

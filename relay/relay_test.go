@@ -300,7 +300,7 @@ func TestRejectedEventIsADeadLetterAtOnce(t *testing.T) {
 	})
 }
 
-// An outage is probed with few requests, uses up no attempt, parks a constant
+// An outage is probed with few requests, uses up no attempts, parks a constant
 // number of events, and is followed by everything in order.
 func TestOutage(t *testing.T) {
 	for name, down := range map[string]tidings.Outcome{
@@ -368,7 +368,7 @@ func expectOrder(t *testing.T, ids []string) {
 	}
 }
 
-// One event that the receiver chokes on can't hold the endpoint down.
+// A single event that makes the receiver fail can't keep the endpoint down.
 func TestProbesTakeResourcesInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -410,7 +410,7 @@ func TestThrottledEndpointIsLeftAlone(t *testing.T) {
 		}
 		time.Sleep(29 * time.Second)
 		if n := len(r.tries()); n > 4 {
-			t.Errorf("%d requests while throttled, want those under way at the most", n)
+			t.Errorf("%d requests while throttled, want at most those in flight", n)
 		}
 		time.Sleep(5 * time.Second)
 		stop()
@@ -440,7 +440,7 @@ func TestGoneDisablesUntilConfigurationChanges(t *testing.T) {
 		time.Sleep(time.Hour)
 		stop()
 		if n := len(r.tries()); n != 1 {
-			t.Errorf("%d requests, want 1: disabled outlives a restart", n)
+			t.Errorf("%d requests, want 1: an endpoint stays disabled after a restart", n)
 		}
 		e.Fingerprint = "2"
 		stop = start(t, log, relay.Options{}, e)
@@ -472,8 +472,8 @@ func TestHangingEndpointDoesNotSlowAnother(t *testing.T) {
 	})
 }
 
-// One event that takes long holds up no other, and after a crash nothing is sent
-// again but that one.
+// A slow event holds up no other, and after a crash nothing is sent
+// again but that event.
 func TestSlowEventHoldsUpNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory()}

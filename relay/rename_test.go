@@ -11,7 +11,7 @@ import (
 )
 
 // An endpoint keeps its cursor and its backlog if its name changes twice, even at the
-// same time: whoever was overtaken decides anew.
+// same time: a process that was overtaken decides again.
 func TestTwoRenames(t *testing.T) {
 	old, next := endpoint("example.com/a", nil), endpoint("example.com/b", nil)
 	old.URL, next.URL = "https://example.com/a", "https://example.com/b"
@@ -24,7 +24,7 @@ func TestTwoRenames(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// missed returns a process that does not know yet that another, which has left, renamed
+	// missed returns a process that does not know yet that another one, which has left, renamed
 	// the endpoint.
 	missed := func(t *testing.T, c *cluster, r relay.Sender) *process {
 		now, late := c.start(t, r, old), c.start(t, r, old)
@@ -43,7 +43,7 @@ func TestTwoRenames(t *testing.T) {
 			update(t, one, r, next)
 			other.exit()
 		},
-		"a replica that finds other names": func(t *testing.T, c *cluster, r relay.Sender) {
+		"a replica that finds different names": func(t *testing.T, c *cluster, r relay.Sender) {
 			late := missed(t, c, r)
 			late.beforePrepare(func() { c.start(t, r, next) })
 			late.goOn()
@@ -56,7 +56,7 @@ func TestTwoRenames(t *testing.T) {
 			late.goOn()
 			update(t, late, r, next)
 		},
-		"a cursor_from that was left there": func(t *testing.T, c *cluster, r relay.Sender) {
+		"a leftover cursor_from": func(t *testing.T, c *cluster, r relay.Sender) {
 			p, corrected := c.start(t, r, old), next
 			corrected.CursorFrom = "example.com/older"
 			update(t, p, r, corrected)
@@ -124,7 +124,7 @@ func TestTwoRenames(t *testing.T) {
 				}
 				for _, cursor := range cursors {
 					if configured := cursor.Endpoint == next.Name; configured != cursor.Removed.IsZero() {
-						t.Errorf("cursor %+v, want only that of %s", cursor, next.Name)
+						t.Errorf("cursor %+v, want only the cursor of %s", cursor, next.Name)
 					}
 				}
 			})

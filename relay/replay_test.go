@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// replayed is a receiver that tells what was sent again from what was not.
+// replayed is a receiver that distinguishes replayed events from others.
 type replayed struct {
 	receiver
 	again []string // under mu
@@ -94,7 +94,7 @@ func TestReplayOfARangeOutlivesARestart(t *testing.T) {
 	})
 }
 
-// Live events go first, whatever is being sent again.
+// Live events go first, whatever is being replayed.
 func TestReplayDoesNotDelayLiveEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -113,11 +113,11 @@ func TestReplayDoesNotDelayLiveEvents(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if took := time.Since(began); took > 120*time.Millisecond {
-				t.Errorf("a live event took %v while others are sent again, want its own 100 ms", took)
+				t.Errorf("a live event took %v during a replay, want its own 100 ms", took)
 			}
 		}
 		if n := len(r.sentAgain()); n == 0 || n == 1000 {
-			t.Errorf("%d sent again meanwhile; the test is about the time when some are", n)
+			t.Errorf("%d sent again in the meantime; the test needs some", n)
 		}
 		time.Sleep(10 * time.Minute)
 		stop()
@@ -146,7 +146,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 		for i := range 6 {
 			log.Append(event(i, 0))
 		}
-		for i := range 3 { // they get through, so that it is not the endpoint's fault
+		for i := range 3 { // they get through, so the endpoint is not at fault
 			log.Append(event(7+i, 0))
 			time.Sleep(time.Minute)
 		}
@@ -168,7 +168,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 	})
 }
 
-// A replay never sends more than was asked for: types of a program's own count, and
+// A replay never sends more than was asked for: an embedding program's own types count, and
 // patterns that can't be read are refused.
 func TestReplayOfPatterns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestReplayOfPatterns(t *testing.T) {
 	})
 }
 
-// Replays that wait run one after another, each once.
+// Waiting replays run one after another, each once.
 func TestReplaysRunOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -248,8 +248,8 @@ func TestCanceledReplayEnds(t *testing.T) {
 	})
 }
 
-// A reload stops and starts what changed and nothing else: not an event is lost,
-// none is sent twice, and endpoints that stay do not notice.
+// A reload stops and starts what changed and nothing else: no event is lost,
+// none is sent twice, and unchanged endpoints do not notice.
 func TestUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -296,7 +296,7 @@ func TestUpdate(t *testing.T) {
 		time.Sleep(time.Minute)
 		if err := r.Update(ctx,
 			[]relay.Endpoint{configured("a", "1", added), configured("a", "1", added)}); err == nil {
-			t.Error("two endpoints of one name were taken")
+			t.Error("two endpoints with the same name were accepted")
 		}
 		cancel()
 		if err := <-done; err != nil {
@@ -309,10 +309,10 @@ func TestUpdate(t *testing.T) {
 			expectOrder(t, firstDeliveries(got))
 		}
 		if n := len(added.got()); n < 40 || n > 80 { // until the removal is noticed
-			t.Errorf("an endpoint that was there for one round got %d events, want 40 or a few more", n)
+			t.Errorf("an endpoint that existed for one round got %d events, want 40 or a few more", n)
 		}
 		if closed != 505 {
-			t.Errorf("closed = %d, want what is used no more, once each", closed)
+			t.Errorf("closed = %d, want those no longer used, once each", closed)
 		}
 		if diff := cmp.Diff([]string{"added", "changes", "stays"}, cursorNames(t, log)); diff != "" {
 			t.Errorf("cursors (-want +got):\n%s", diff)
@@ -338,8 +338,8 @@ func cursorNames(t *testing.T, log *eventlogtest.Memory) (names []string) {
 	return names
 }
 
-// A removed endpoint keeps its cursor: added back, it gets what it missed, while
-// one that is new begins at the end of the log.
+// A removed endpoint keeps its cursor: added back, it gets what it missed, while a
+// new one starts at the end of the log.
 func TestRemovedEndpointGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -366,8 +366,8 @@ func TestRemovedEndpointGoesOn(t *testing.T) {
 }
 
 // A replay settles what it delivers: neither the parked event nor the dead letter is
-// sent again by schedule. And it never sends an event before older ones of its
-// resource that the endpoint has not got.
+// sent again on schedule. And it never sends an event before older ones of its
+// resource that the endpoint has not received.
 func TestReplaySettlesAndDoesNotOvertake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -415,8 +415,8 @@ func TestReplaySettlesAndDoesNotOvertake(t *testing.T) {
 	})
 }
 
-// A replay, which one partition runs, knows what the others have not delivered yet: it
-// neither overtakes that nor sends it twice.
+// A replay, which one partition runs, knows what the others have not yet delivered: it
+// neither overtakes those events nor sends them twice.
 func TestReplayOverPartitions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -429,7 +429,7 @@ func TestReplayOverPartitions(t *testing.T) {
 			return delivered
 		}
 		e := endpoint("a", r)
-		// Those that an outage made due again have attempts left.
+		// Events that an outage made due again have attempts left.
 		e.Partitions, e.Retry.Delays = 4, slices.Repeat([]time.Duration{time.Hour}, 5)
 		stop := start(t, log, relay.Options{}, e)
 		const resources = 20
@@ -439,12 +439,12 @@ func TestReplayOverPartitions(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		for i := range resources { // they get through: what was refused is at fault
+		for i := range resources { // they get through: the refused events are at fault
 			log.Append(event(100+i, 0))
 			time.Sleep(2 * time.Minute)
 		}
 		mended.Store(true)
-		begin(t, log, eventlog.Replay{ID: "1", From: 2*resources + 1, To: 4 * resources}) // not what was refused
+		begin(t, log, eventlog.Replay{ID: "1", From: 2*resources + 1, To: 4 * resources}) // not the refused ones
 		time.Sleep(10 * time.Second)
 		if got := replayOf(t, log, "1"); got.State != eventlog.ReplayDone {
 			t.Errorf("replay = %+v", got)
@@ -481,7 +481,7 @@ func (l *losesEnd) SaveReplay(
 	return l.Memory.SaveReplay(ctx, lease, r)
 }
 
-// A replay whose end the database lost ends again, and waits for no restart.
+// If the database lost the end of a replay, it ends again, without a restart.
 func TestReplayWhoseEndWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &losesEnd{Memory: eventlogtest.NewMemory()}

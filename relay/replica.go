@@ -228,7 +228,8 @@ func (p *replica) keepAlive(ctx context.Context, group string) error {
 			p.lifetime.renew(now)
 			return nil
 		}
-		p.relay.logger.Warn("this replica was silent for too long: others have taken its endpoints, it begins anew",
+		p.relay.logger.Warn(
+			"this replica was silent for too long: others have taken over its endpoints; it rejoins under a new id",
 			"replica", p.id)
 		p.die()
 	}
@@ -468,7 +469,7 @@ func (p *replica) finish(ctx context.Context, s *slot) {
 			err = p.relay.log.Nudge(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
-			s.logger.Error("lease cannot be given back, it ends with this process", "error", err)
+			s.logger.Error("lease cannot be released; it expires after this process has ended", "error", err)
 		}
 	}
 	p.relay.forget(s.consumer)

@@ -27,7 +27,7 @@ func TestReplicasShareEndpointsEvenly(t *testing.T) {
 		first := c.start(t, r, manyEndpoints(10)...)
 		time.Sleep(time.Second)
 		if n := first.relay.Held(); n != 10 {
-			t.Fatalf("alone it holds %d of 10", n)
+			t.Fatalf("on its own it holds %d of 10", n)
 		}
 		second := c.start(t, r, manyEndpoints(10)...)
 		third := c.start(t, r, manyEndpoints(10)...)
@@ -58,8 +58,8 @@ func TestReplicasShareEndpointsEvenly(t *testing.T) {
 	})
 }
 
-// A process that is stopped for a minute can't move a cursor when it goes on,
-// and delivers nothing but what was under way.
+// A process that is suspended for a minute can't move a cursor when it resumes,
+// and delivers nothing except requests that were in flight.
 func TestStoppedProcessHasLostItsLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory()}
@@ -86,7 +86,7 @@ func TestStoppedProcessHasLostItsLeases(t *testing.T) {
 		first.goOn()
 		time.Sleep(time.Minute)
 		if n := len(old.tries()) - before; n > 4 {
-			t.Errorf("%d requests after it went on, more than were under way", n)
+			t.Errorf("%d requests after it resumed, more than were in flight", n)
 		}
 		if got := cursor(t, c.Memory, "a"); got != 110 {
 			t.Errorf("cursor = %d, want 110", got)
@@ -123,7 +123,7 @@ func TestCutOffReplicaStopsInTime(t *testing.T) {
 	})
 }
 
-// firstDeliveries drops what was delivered before.
+// firstDeliveries drops repeated deliveries.
 func firstDeliveries(ids []string) (first []string) {
 	seen := make(map[string]bool)
 	for _, id := range ids {
@@ -160,7 +160,7 @@ func TestPartitions(t *testing.T) {
 		time.Sleep(time.Minute)
 		ids := r.got()
 		if len(ids) != 400 {
-			t.Errorf("%d delivered, want 400 and no duplicate: nobody was killed", len(ids))
+			t.Errorf("%d delivered, want 400 and no duplicate: no process was killed", len(ids))
 		}
 		expectOrder(t, firstDeliveries(ids))
 		second.exit()
@@ -168,7 +168,7 @@ func TestPartitions(t *testing.T) {
 	})
 }
 
-// A change of the number of partitions, in either direction, sends nothing again.
+// Changing the number of partitions, in either direction, causes no duplicates.
 func TestPartitionsChangeWithoutDuplicates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -202,7 +202,8 @@ func TestPartitionsChangeWithoutDuplicates(t *testing.T) {
 	})
 }
 
-// endpoints no longer than another one.
+// A process that was killed before the database's clock was set back by hours keeps its
+// endpoints no longer than any other.
 func TestClockSetBackAfterAKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
@@ -220,7 +221,8 @@ func TestClockSetBackAfterAKill(t *testing.T) {
 	})
 }
 
-// answer from the database.
+// A caller that asks for new events waits no longer than its own deadline for another caller
+// that gets no answer from the database.
 func TestRefreshIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{Memory: eventlogtest.NewMemory()}

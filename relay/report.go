@@ -9,11 +9,11 @@ import (
 )
 
 // report writes a consumer's log lines about the state of its endpoint: one about
-// the failure that an outage begins with, one when it is down, one a minute while it
-// is, and one when an event was delivered again. Events that fail on their own are
+// the failure that begins an outage, one when the endpoint is down, one a minute while it
+// is, and one when an event is delivered again. Events that fail on their own are
 // logged by [failures], which also limits the lines about short outages.
 type report struct {
-	told      State // what the last line said, if the endpoint was not well; else empty
+	told      State // what the last line reported, if the endpoint was not healthy; else empty
 	outages   int64 // number of outages that began at the last look
 	successes int64 // number of successes at the time of the last line
 	since     time.Time
@@ -22,7 +22,7 @@ type report struct {
 
 const (
 	reminderInterval = time.Minute
-	// longOutage is how long an outage lasts that has a line of its own, however many
+	// longOutage is how long an outage lasts that gets its own log line, however many
 	// there are.
 	longOutage = 10 * time.Second
 )
@@ -43,7 +43,7 @@ func (r *report) failed(c *consumer, retry eventlog.Retry, o tidings.Outcome, de
 		"outcome", o.Reason, "event", retry.Event.Name(), "webhook_id", retry.Event.ID,
 		"position", retry.Event.Sequence, "resource", retry.Event.Resource(), "attempt", retry.Attempts,
 	}
-	args = given(given(args, "detail", o.Detail), "answer", string(o.Response))
+	args = appendText(appendText(args, "detail", o.Detail), "answer", string(o.Response))
 	if dead {
 		c.logger.Error("delivery given up, kept as dead letter", args...)
 		return
@@ -51,8 +51,8 @@ func (r *report) failed(c *consumer, retry eventlog.Retry, o tidings.Outcome, de
 	c.logger.Warn("delivery failed", append(args, "next", delay.Round(100*time.Millisecond))...)
 }
 
-// given appends an attribute unless it is empty.
-func given(args []any, name, value string) []any {
+// appendText appends a text attribute unless it is empty.
+func appendText(args []any, name, value string) []any {
 	if value == "" {
 		return args
 	}
@@ -107,9 +107,9 @@ func (r *report) wentDown(c *consumer, now time.Time) {
 	if last := c.counts.last.Load(); last != nil && h.state != Disabled {
 		args = append(args, "event", last.Event, "webhook_id", last.ID, "position", last.Sequence,
 			"resource", last.Resource, "attempt", last.Attempt)
-		args = given(args, "detail", last.Detail)
+		args = appendText(args, "detail", last.Detail)
 		if answer := c.counts.answer.Load(); answer != nil && answer.At.Equal(last.At) {
-			args = given(args, "answer", answer.Response)
+			args = appendText(args, "answer", answer.Response)
 		}
 	}
 	switch {

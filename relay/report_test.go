@@ -17,7 +17,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// The log tells an outage from its first failure to the first delivery, and nothing
+// The log describes an outage from its first failure to the first delivery, and nothing
 // else.
 func TestLogOfAnOutage(t *testing.T) {
 	notFound := tidings.Outcome{
@@ -57,7 +57,7 @@ func TestLogOfAnOutage(t *testing.T) {
 				time.Sleep(30 * time.Second)
 				pause()
 				time.Sleep(time.Minute)
-				resume() // nothing is delivered, so it is not back
+				resume() // nothing was delivered, so it is not back
 				time.Sleep(30 * time.Second)
 				pause()
 				time.Sleep(2 * time.Minute)
@@ -109,7 +109,7 @@ func TestLogOfAnOutage(t *testing.T) {
 	}
 }
 
-// told is what log lines say, without what differs from run to run.
+// told returns the log lines without what differs from run to run.
 func told(text string) []string {
 	for _, r := range []struct{ what, as string }{
 		{`time=\S+ level=(\S+) msg=`, "$1 "},

@@ -80,7 +80,7 @@ func (r *Relay) endForgotten(cursors []eventlog.Cursor) {
 		at := slices.IndexFunc(cursors, func(cursor eventlog.Cursor) bool { return cursor.Same(c.lease()) })
 		if at >= 0 && lastSaved(cursors[at]).Writes < c.ledger.writes.Load() {
 			c.logger.Warn("the database lost what became of some events, in a failover or since it was restored; " +
-				"the endpoint goes on from what is left: some of what it got comes again")
+				"the endpoint continues from what is left: some events that it received are sent again")
 			c.lose()
 		}
 	}

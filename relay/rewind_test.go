@@ -13,15 +13,15 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// A failover can lose what was written about events although it loses no event: the
-// consumer that wrote it begins anew from what the database still has. One that lost
-// nothing changes nothing.
+// A failover can lose what was written about events although it loses no events: the
+// consumer that wrote it starts over from what the database still has. A failover that
+// lost nothing changes nothing.
 func TestFailoverThatLosesWhatWasParked(t *testing.T) {
 	const sick, slow = "evt-0-0", "evt-19-0"
 	tests := map[string]struct {
 		answer   tidings.Outcome
 		sickTime time.Duration // how long the event fails
-		backup   time.Duration // when the standby stops to follow
+		backup   time.Duration // when the standby stops following
 		failover time.Duration
 		dead     bool
 		want     int // requests for the event
@@ -42,7 +42,7 @@ func TestFailoverThatLosesWhatWasParked(t *testing.T) {
 						time.Sleep(2 * time.Second)
 						return test.answer
 					}
-					if a.Event.ID == slow { // once it is delivered, the other one is known to be sick
+					if a.Event.ID == slow { // once it is delivered, the other one is known to be at fault
 						time.Sleep(3 * time.Second)
 					}
 					return delivered
@@ -85,8 +85,8 @@ func TestFailoverThatLosesWhatWasParked(t *testing.T) {
 	}
 }
 
-// A process that missed a change of partitions, since it stood still, does not undo it when
-// it finds the database started anew; and if the database lost the change, it is made again.
+// A process that missed a change of partitions because it was suspended does not undo it when
+// it finds that the database was restarted; and if the database lost the change, it is made again.
 func TestPartitionsAfterAFailover(t *testing.T) {
 	divided := func(t *testing.T, c *cluster) (of int) {
 		cursors, err := c.Cursors(t.Context())
@@ -105,7 +105,7 @@ func TestPartitionsAfterAFailover(t *testing.T) {
 			old.kill()
 			restore()
 		},
-		"the one that undid it has left": func(c *cluster, old *process, restore func()) {
+		"the process that undid it has left": func(c *cluster, old *process, restore func()) {
 			restore()
 			time.Sleep(5 * time.Second)
 			old.goOn()
@@ -146,8 +146,8 @@ func TestPartitionsAfterAFailover(t *testing.T) {
 	}
 }
 
-// An endpoint that took the place of another goes on where that stopped, although the
-// database lost that it did.
+// An endpoint that succeeded another one continues where that one stopped, although the
+// database lost the succession.
 func TestFailoverThatLosesARename(t *testing.T) {
 	for name, former := range map[string]string{"cursor_from": "a", "the same host": ""} {
 		t.Run(name, func(t *testing.T) {
@@ -190,8 +190,8 @@ func TestFailoverThatLosesARename(t *testing.T) {
 	}
 }
 
-// A process that missed a renaming, since it stood still, does not undo it, nor begins
-// under the old name, when it finds the database started anew.
+// A process that missed a renaming because it was suspended neither undoes it nor starts
+// under the old name when it finds that the database was restarted.
 func TestRenameThatAnotherMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
@@ -221,8 +221,8 @@ func TestRenameThatAnotherMissed(t *testing.T) {
 	})
 }
 
-// A process that does not know yet what the database lost takes no leases, again and
-// again, that it can't use.
+// A process that does not yet know what the database lost does not keep acquiring leases
+// that it can't use.
 func TestLeasesWaitForTheTail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, r := &cluster{Memory: eventlogtest.NewMemory()}, &receiver{}
@@ -231,7 +231,7 @@ func TestLeasesWaitForTheTail(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		late.set(&late.silent, true)
 		time.Sleep(1500 * time.Millisecond)
-		late.set(&late.silent, false) // its tail waits for an answer still
+		late.set(&late.silent, false) // its tail is still waiting for an answer
 		c.Restart()
 		time.Sleep(2 * time.Second)
 		other.exit()

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// budgetModel is a budget with what its seats have in flight.
+// budgetModel is a budget and what its seats have in flight.
 type budgetModel struct {
 	*budget
 	seats  []*seat
@@ -60,8 +60,8 @@ func (m *budgetModel) check() error {
 	return nil
 }
 
-// Whatever consumers do, the budget adds up, nobody waits in vain, and everybody has
-// their turn once those before them are done.
+// Whatever consumers do, the budget adds up, no seat waits in vain, and each seat gets
+// its turn once those before it are done.
 func TestBudgetAddsUp(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &budgetModel{budget: newBudget(rapid.IntRange(1, 9).Draw(rt, "limit")), flying: make(map[*seat]int)}
@@ -97,7 +97,7 @@ func TestBudgetAddsUp(t *testing.T) {
 		}
 		for round := 0; len(m.line) > 0; round++ {
 			if round > 3*len(m.seats) {
-				rt.Fatalf("%d seats wait for ever", len(m.line))
+				rt.Fatalf("%d seats wait forever", len(m.line))
 			}
 			for _, s := range m.seats {
 				for m.flying[s] > 0 {

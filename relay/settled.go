@@ -7,7 +7,7 @@ import (
 )
 
 // settled is the set of positions in a range that the history says were delivered,
-// merged or discarded. It is loaded in steps, in order of positions.
+// merged or discarded. It is loaded in steps, in order of position.
 type settled struct {
 	from, to int64 // the range that is loaded
 	bits     []uint64

@@ -11,10 +11,10 @@ import (
 )
 
 // noticeTime is how long an event may still be sent after it was discarded: its owner may
-// learn of it late, and an attempt may be under way.
+// learn of it late, and an attempt may be in flight.
 const noticeTime = time.Minute
 
-// check compares the history with what is promised.
+// check compares the history with the promises.
 func (s *simulation) check() {
 	byEndpoint := make(map[string][]*request)
 	s.mu.Lock()
@@ -31,7 +31,7 @@ func (s *simulation) check() {
 	}
 }
 
-// checkEndpoint checks what an endpoint got.
+// checkEndpoint checks what an endpoint received.
 func (s *simulation) checkEndpoint(who string, requests []*request) {
 	complain := func(format string, args ...any) { s.complain(who+": "+format, args...) }
 	dead := make(map[string]bool)
@@ -41,7 +41,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 	}
 	for _, row := range rows {
 		if row.Dead.IsZero() {
-			complain("%s is parked still, next at %v", row.Event.ID, row.Next)
+			complain("%s is still parked, next at %v", row.Event.ID, row.Next)
 		}
 		dead[row.Event.ID] = true
 	}
@@ -53,7 +53,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 	for _, r := range requests {
 		owed, earlier := s.owedAt(who, r.began), s.owedAt(who, r.began.Add(-leaseTime))
 		if from := min(owed.most, earlier.most); s.index[r.event.ID] < from && !r.replay {
-			complain("%s came at %v, although the endpoint had begun anew with number %d", r.event.ID,
+			complain("%s came at %v, although the endpoint had started over at number %d", r.event.ID,
 				s.at(r.began), from+1)
 		}
 		if r.verdict != tidings.Delivered || r.ended.IsZero() {
@@ -67,7 +67,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 		switch {
 		case got[r.event.ID]:
 			if last := before[r.event.ID]; !r.replay && !allowed[last] {
-				complain("%s was delivered by %s at %v and again by %s at %v; no trouble explains it; before: %s",
+				complain("%s was delivered by %s at %v and again by %s at %v; no trouble explains it; before that: %s",
 					r.event.ID, last.process, s.at(last.ended), r.process, s.at(r.began), s.before(r.began))
 			}
 			before[r.event.ID] = r
@@ -76,7 +76,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 			got[r.event.ID], before[r.event.ID] = true, r
 			continue
 		case s.dead[who+r.event.ID], s.restored[r.event.ID]:
-		case r.replay && s.index[r.event.ID] < owed.from: // an operator has it get what it was not owed
+		case r.replay && s.index[r.event.ID] < owed.from: // an operator requested an event that it was not owed
 			got[r.event.ID], before[r.event.ID] = true, r
 			continue
 		case r.event.ResourceVersion < highest[r.event.Resource()] && !dead[r.event.ID] && !r.dead && who != "merging":
@@ -102,8 +102,8 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 	}
 }
 
-// missed returns what reports whether a gap says that an endpoint did not get an event,
-// since that expired.
+// missed returns a function that reports whether a gap says that an endpoint did not get an
+// event because it expired.
 func (s *simulation) missed(who string) func(e tidings.Event) bool {
 	gaps, err := s.Gaps(s.Context(), 1<<20)
 	if err != nil {
@@ -118,8 +118,8 @@ func (s *simulation) missed(who string) func(e tidings.Event) bool {
 	}
 }
 
-// checkLeft checks that nothing is left that nobody looks after, and that everything has
-// come to its end.
+// checkLeft checks that nothing is left over that nobody takes care of, and that everything has
+// finished.
 func (s *simulation) checkLeft() {
 	head, _ := s.Advance(s.Context())
 	cursors, err := s.Cursors(s.Context())
@@ -147,7 +147,7 @@ func (s *simulation) checkLeft() {
 	}
 }
 
-// before lists what happened last before a time.
+// before lists the last events before a time.
 func (s *simulation) before(t time.Time) string {
 	at, _ := slices.BinarySearchFunc(s.steps, t, func(step taken, t time.Time) int { return step.at.Compare(t) })
 	var b strings.Builder
@@ -157,11 +157,11 @@ func (s *simulation) before(t time.Time) string {
 	return b.String()
 }
 
-// allowedAgain is the deliveries to an endpoint that may be made again: for each trouble
-// of a process what it had under way, and what it had delivered in an interval of the
-// cursors before. An answer that was not heard counts, too.
+// allowedAgain returns the deliveries to an endpoint that may be repeated: for each trouble
+// of a process, what it had in flight, and what it had delivered in the preceding cursor
+// interval. A response that did not arrive counts, too.
 func (s *simulation) allowedAgain(requests []*request) map[*request]bool {
-	const interval = time.Second // saving cursors takes a quarter, twice, and some time
+	const interval = time.Second // saving cursors takes two intervals of 250 ms, and some time
 	allowed := make(map[*request]bool)
 	for _, r := range requests {
 		if r.verdict != tidings.Delivered {

@@ -9,7 +9,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// standby is a database that follows asynchronously, as far as it has come.
+// standby is a database that follows asynchronously, and how far it has come.
 type standby struct {
 	at       time.Time
 	restore  func()
@@ -29,9 +29,9 @@ func (s *simulation) follow() {
 	}
 }
 
-// failover has the standby take over, or the file be restored from a backup while no
-// process runs: what was written since is lost. Processes that had read some of it note
-// that at once.
+// failover promotes the standby, or restores the file from a backup while no
+// process runs: what was written since is lost. Processes that had read some of it notice
+// that immediately.
 func (s *simulation) failover() {
 	if s.standby.restore == nil {
 		return
@@ -52,7 +52,7 @@ func (s *simulation) failover() {
 	s.cluster.mu.Unlock()
 	s.forget()
 	if !maps.Equal(before, s.partitions()) {
-		lasts *= 3 // they are divided again, once others have left and it was so for a while
+		lasts *= 3 // they are divided again once others have left and some time has passed
 	}
 	s.failovers++
 	s.clockSeen = false
@@ -76,12 +76,12 @@ func (s *simulation) failover() {
 		return personality(g.Endpoint) == "well" && g.Reason == eventlog.GapLost && g.From == kept+1 && g.To >= head
 	})
 	if head > kept && !noted {
-		s.complain("at %v positions %d to %d were lost, and nothing notes it: %+v",
+		s.complain("at %v positions %d to %d were lost, and nothing records it: %+v",
 			s.at(time.Now()), kept+1, head, gaps)
 	}
 }
 
-// forget goes back to what the standby knew.
+// forget reverts to what the standby knew.
 func (s *simulation) forget() {
 	for _, e := range s.written[s.standby.written:] {
 		s.lost[e.ID] = true
@@ -103,12 +103,12 @@ func (s *simulation) forget() {
 	for name := range s.partitions() {
 		known[personality(name)] = true
 	}
-	first := s.standby.written // of those that are numbered next
+	first := s.standby.written // for the events that are numbered next
 	for _, e := range s.standby.staged {
 		first = min(first, s.index[e.ID])
 	}
 	for who := range s.settings {
-		if !known[who] { // it begins where the standby's log ended
+		if !known[who] { // it starts where the standby's log ended
 			s.begins(who, s.standby.written, first)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 var simulatedTypes = []tidings.ResourceType{"context", "file", "provider"}
 
-// kinds are what can happen, and how often compared with others.
+// kinds are the things that can happen, and their relative frequency.
 var kinds = []struct {
 	name   string
 	weight int
@@ -27,7 +27,7 @@ var kinds = []struct {
 		s.processes[at] = s.begin()
 	}},
 	{"restart", 4, func(s *simulation, at int) {
-		s.suffer(s.processes[at], 0) // it may be cut off, or have been until now
+		s.suffer(s.processes[at], 0) // it may be disconnected, or have been until now
 		s.processes[at].exit()
 		s.processes[at] = s.begin()
 	}},
@@ -56,10 +56,10 @@ var kinds = []struct {
 	{"failover", 2, func(s *simulation, _ int) { s.failover() }},
 }
 
-// leaseTime is for how long a process that lost its leases delivers on.
+// leaseTime is how long a process that lost its leases continues to deliver.
 const leaseTime = 10 * time.Second
 
-// step does one thing that the seed draws.
+// step does one random thing.
 func (s *simulation) step() {
 	total := 0
 	for _, k := range kinds {
@@ -88,25 +88,25 @@ func (s *simulation) write() {
 		e := ofType(simulatedTypes[n%3], n, s.versions[n])
 		e.Time = time.Now()
 		s.versions[n]++
-		e.ID += strings.Repeat("'", s.failovers) // what was lost had the same versions
+		e.ID += strings.Repeat("'", s.failovers) // the lost events had the same versions
 		s.append(e)
 		s.index[e.ID] = len(s.written)
 		s.written = append(s.written, e)
 	}
 }
 
-// suffer notes that a process may have to send things again.
+// suffer records that a process may have to send things again.
 func (s *simulation) suffer(p *process, lasts time.Duration) {
 	name, lost := s.name(p), time.Duration(0)
 	if silence, ever := s.silences[name]; ever && (silence[1].IsZero() || time.Since(silence[1]) < 2*statementTime) {
-		lost = time.Since(silence[0]) // it may wait for an answer still
+		lost = time.Since(silence[0]) // it may still be waiting for an answer
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.troubles = append(s.troubles, trouble{process: name, at: time.Now(), lasts: lasts, lost: lost})
 }
 
-// silence lets the connections of one process, or of all, go silent.
+// silence makes the connections of one process, or of all, go silent.
 func (s *simulation) silence(at int) {
 	all := s.processes[at : at+1]
 	if s.random.IntN(2) == 0 {
@@ -122,7 +122,7 @@ func (s *simulation) silence(at int) {
 	}
 }
 
-// silent returns when a process' connections went silent, and whether they are.
+// silent returns when a process's connections went silent, and whether they still are.
 func (s *simulation) silent(p *process) (from time.Time, is bool) {
 	silence, ever := s.silences[s.name(p)]
 	return silence[0], ever && silence[1].IsZero()
@@ -147,11 +147,11 @@ func (s *simulation) able(p *process) bool {
 	return p.stopped == nil && !p.cut && !p.dead && !p.silent
 }
 
-// jump sets the database's clock, mostly by a little, sometimes by more than events are kept.
+// jump sets the database's clock, usually by a little, sometimes by more than the retention.
 func (s *simulation) jump() {
 	by := time.Duration(s.random.IntN(120)-60) * time.Second
 	switch big := s.random.IntN(3) == 0; {
-	case big && !s.clockSeen: // no server expires so seldom
+	case big && !s.clockSeen: // no server expires events so seldom
 		return
 	case big && s.jumped != 0:
 		by, s.jumped, s.clockSeen = -s.jumped, 0, false
@@ -171,8 +171,8 @@ func (s *simulation) jump() {
 	s.Jump(by)
 }
 
-// expire removes what is past its retention, as the server does now and then, and has
-// consumers told.
+// expire removes what is past its retention, as the server does periodically, and
+// notifies consumers.
 func (s *simulation) expire() {
 	if !slices.ContainsFunc(s.processes, s.able) {
 		return
@@ -217,7 +217,7 @@ func (s *simulation) reload() {
 	s.configureAll()
 }
 
-// configureAll gives every process the settings of now, sometimes one well after another.
+// configureAll gives every process the current settings, sometimes one well after another.
 func (s *simulation) configureAll() {
 	pause := time.Duration(0)
 	if s.random.IntN(3) == 0 {
@@ -229,7 +229,7 @@ func (s *simulation) configureAll() {
 	}
 }
 
-// configure gives a process the settings of now, unless it can't take any.
+// configure gives a process the current settings, unless it can't accept any.
 func (s *simulation) configure(p *process) {
 	if !s.able(p) {
 		return
@@ -246,7 +246,7 @@ func (s *simulation) configure(p *process) {
 	s.divided(before)
 }
 
-// remove takes an endpoint out of the configuration.
+// remove removes an endpoint from the configuration.
 func (s *simulation) remove() {
 	who := []string{"flapping", "slow", "throttles", "refuses-all"}[s.random.IntN(4)]
 	if e, configured := s.settings[who]; configured {
@@ -256,7 +256,7 @@ func (s *simulation) remove() {
 	}
 }
 
-// comeBack has endpoints that were removed in the configuration again.
+// comeBack adds endpoints that were removed to the configuration again.
 func (s *simulation) comeBack() {
 	for _, who := range slices.Sorted(maps.Keys(s.removed)) {
 		s.settings[who] = s.removed[who]
@@ -265,7 +265,7 @@ func (s *simulation) comeBack() {
 	s.configureAll()
 }
 
-// rename corrects the URL of an endpoint that has no other name, and may say so.
+// rename corrects the URL of an endpoint that has no name of its own, and may set cursor_from.
 func (s *simulation) rename() {
 	who := []string{"refuses-one", "hangs", "merging", "away"}[s.random.IntN(4)]
 	n, said := s.random.IntN(3), s.random.IntN(2) == 0
@@ -318,7 +318,7 @@ func (s *simulation) sendAgain(from, to int64, dead bool) {
 	s.nudge()
 }
 
-// someParked is what an endpoint has parked, or some of it.
+// someParked returns parked events of an endpoint, all or some.
 func (s *simulation) someParked() (who string, rows []eventlog.Retry) {
 	all := slices.Sorted(maps.Keys(s.settings))
 	who = all[s.random.IntN(len(all))]
@@ -333,7 +333,7 @@ func (s *simulation) someParked() (who string, rows []eventlog.Retry) {
 	return who, rows
 }
 
-// retryParked is an operator who has parked events and dead letters sent now.
+// retryParked retries parked events and dead letters, as an operator does.
 func (s *simulation) retryParked() {
 	who, rows := s.someParked()
 	var events []tidings.Event
@@ -349,7 +349,7 @@ func (s *simulation) retryParked() {
 	s.nudge()
 }
 
-// discardParked is an operator who does not want parked events and dead letters sent.
+// discardParked discards parked events and dead letters, as an operator does.
 func (s *simulation) discardParked() {
 	who, rows := s.someParked()
 	var sequences []int64

@@ -13,9 +13,9 @@ import (
 
 var (
 	simulateSeeds = flag.Uint64("simulate.seeds", uint64(testtool.Rounds(4)),
-		"how many simulated runs of six hours; 1460 are a year")
-	simulateFirst   = flag.Uint64("simulate.first", 1, "the seed of the first run")
-	simulateWithout = flag.String("simulate.without", "", "kinds of trouble that are left out, with commas")
+		"number of simulated runs of six hours; 1460 are a year")
+	simulateFirst   = flag.Uint64("simulate.first", 1, "seed of the first run")
+	simulateWithout = flag.String("simulate.without", "", "kinds of trouble to leave out, separated by commas")
 )
 
 // simulatedTime is how long trouble lasts in one run.
@@ -23,12 +23,12 @@ const simulatedTime = 6 * time.Hour
 
 // TestSimulatedYear runs the real relay in virtual time, three replicas on a log like
 // PostgreSQL's or one process on a log like SQLite's, against endpoints with
-// personalities, which are removed, come back and get other names. Meanwhile processes
-// crash, stand still, lose their leases and are configured anew, the database goes silent
-// or loses what it had, events expire, clocks jump, and operators replay and pause. A
-// checker of the whole history then states what is promised. A seed decides everything but
-// the interleaving of goroutines. For one that failed, kinds of trouble that it does not
-// need are left out, and the command is printed that does the rest.
+// personalities, which are removed, come back and are renamed. Meanwhile processes
+// crash, hang, lose their leases and are reconfigured, the database goes silent
+// or loses data, events expire, clocks jump, and operators replay and pause. A
+// checker then compares the whole history with the promises. A seed decides everything except
+// the interleaving of goroutines. For a seed that fails, kinds of trouble that are not needed
+// are left out, and the command that runs the rest is printed.
 func TestSimulatedYear(t *testing.T) {
 	without := strings.FieldsFunc(*simulateWithout, func(r rune) bool { return r == ',' })
 	run := func(t *testing.T, seed uint64, without []string) (problems []string) {
@@ -40,7 +40,7 @@ func TestSimulatedYear(t *testing.T) {
 		if len(problems) == 0 {
 			continue
 		}
-		t.Logf("seed %d has %d problems, the first: %s; now to what it needs for one", seed, len(problems), problems[0])
+		t.Logf("seed %d has %d problems, the first: %s; looking for the trouble needed", seed, len(problems), problems[0])
 		needless := slices.Clone(without)
 		for _, k := range kinds {
 			if slices.Contains(needless, k.name) || k.name == "write" {

@@ -17,34 +17,34 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// simulation is one run. Endpoints go by their personality here, whatever their names are.
+// simulation is one run. Endpoints are identified by their personality here, whatever their names.
 type simulation struct {
 	*testing.T
 	*cluster
 	seed      uint64
-	random    *rand.Rand // of a step; the receivers have their own
+	random    *rand.Rand // for steps; the receivers have their own
 	without   []string
 	processes []*process
-	names     int // how many processes there were
+	names     int // number of processes so far
 	settings  map[string]relay.Endpoint
-	removed   map[string]relay.Endpoint // not configured now
+	removed   map[string]relay.Endpoint // currently not configured
 	renamed   map[string]time.Time
 	retention time.Duration
 	began     time.Time
 	healed    bool
 	versions  map[int]int
 	written   []tidings.Event
-	index     map[string]int          // of what was written
+	index     map[string]int          // into written
 	lost      map[string]bool         // by the database
 	expired   map[string]int64        // at which position
-	restored  map[string]bool         // it had expired
+	restored  map[string]bool         // had expired before
 	dead      map[string]bool         // by endpoint and id, given up when the database lost that, too
 	discarded map[string]discarding   // by endpoint and id
-	owed      map[string][]beginning  // by endpoint, one after another
-	silences  map[string][2]time.Time // by process, from when to when
-	wandered  time.Duration           // what small jumps of the clock come to at the most
+	owed      map[string][]beginning  // by endpoint, in order
+	silences  map[string][2]time.Time // by process, start and end
+	wandered  time.Duration           // the most that small jumps of the clock add up to
 	jumped    time.Duration           // by a big one
-	clockSeen bool                    // events expired, or were to, since that and since a failover
+	clockSeen bool                    // events expired, or should have, since then and since a failover
 	standby   standby
 	failovers int
 	steps     []taken
@@ -53,34 +53,34 @@ type simulation struct {
 	mu       sync.Mutex
 	requests []*request
 	inFlight map[string]int // by process
-	atOnce   int            // the most of them
+	atOnce   int            // the maximum
 	answers  *rand.Rand
-	troubles []trouble // that make duplicates
+	troubles []trouble // that cause duplicates
 }
 
-// request is one that an endpoint got.
+// request is a request that an endpoint received.
 type request struct {
 	endpoint, process string
 	event             tidings.Event
 	number            int
-	replay, dead      bool      // sent again, and it had been given up
-	began, ended      time.Time // ended is zero while it is under way
+	replay, dead      bool      // sent again; it had been given up
+	began, ended      time.Time // ended is zero while it is in flight
 	verdict           tidings.Verdict
 }
 
-// taken is a step that was, and for which process if it is about one.
+// taken is a step that was taken, and the process if it is about one.
 type taken struct {
 	at            time.Time
 	kind, process string
 }
 
-// trouble is a process that ended without a word, or lost what it had leased, or
-// had it divided in another way.
+// trouble is a process that ended abruptly, or lost what it had leased, or
+// had it divided differently.
 type trouble struct {
 	process string // empty for all
 	at      time.Time
-	lasts   time.Duration // it delivers for so long without being able to note it
-	lost    time.Duration // what it noted for so long before is lost
+	lasts   time.Duration // how long it delivers without being able to save that
+	lost    time.Duration // how much of what it had saved before is lost
 }
 
 // mood is how an endpoint answers, and how long that takes.
@@ -130,20 +130,20 @@ var moods = map[string]mood{
 		return delivered, 50 * time.Millisecond
 	},
 	"away": func(_ tidings.Event, at time.Duration, _ *rand.Rand) (tidings.Outcome, time.Duration) {
-		if int(at.Minutes())/100%2 == 0 { // longer than events are kept, in some runs
+		if int(at.Minutes())/100%2 == 0 { // longer than the retention, in some runs
 			return unreachable, time.Millisecond
 		}
 		return delivered, time.Millisecond
 	},
 }
 
-// personality is whose name an endpoint has.
+// personality returns the personality that has a name.
 func personality(name string) string {
 	before, _, _ := strings.Cut(name, ".")
 	return before
 }
 
-// name is that of an endpoint whose URL was corrected some times. It has no other than
+// name returns the name of an endpoint whose URL was corrected some times. It has none except
 // its host and path.
 func (s *simulation) nameOf(personality string, n int) string {
 	return fmt.Sprintf("%s.example/%d", personality, n)
@@ -186,7 +186,7 @@ func (s *simulation) run() []string {
 		s.expire() // a server does so as it starts
 	}
 	for number := uint64(1); time.Since(s.began) < simulatedTime; number++ {
-		s.random = rand.New(rand.NewPCG(s.seed, number)) // what is left out changes nothing else
+		s.random = rand.New(rand.NewPCG(s.seed, number)) // leaving it out changes nothing else
 		pause := time.Duration(s.random.IntN(20_000)) * time.Millisecond
 		if s.random.IntN(10) == 0 {
 			pause *= 30
@@ -206,7 +206,7 @@ func (s *simulation) complain(format string, args ...any) {
 	s.problems = append(s.problems, fmt.Sprintf(format, args...))
 }
 
-// begin starts a process with the settings of now.
+// begin starts a process with the current settings.
 func (s *simulation) begin() *process {
 	s.names++
 	name := fmt.Sprint("process", s.names)
@@ -217,7 +217,7 @@ func (s *simulation) begin() *process {
 	return p
 }
 
-// noteNew notes that endpoints without a cursor begin with what is written from now on.
+// noteNew records that endpoints without a cursor start with what is written from now on.
 func (s *simulation) noteNew() {
 	known := make(map[string]bool)
 	cursors, _ := s.Cursors(s.Context())
@@ -232,13 +232,13 @@ func (s *simulation) noteNew() {
 }
 
 // discarding is when an operator discarded an event, and how many failovers there had
-// been, since a later one may undo it.
+// been, because a later one may undo it.
 type discarding struct {
 	at        time.Time
 	failovers int
 }
 
-// beginning is the event from which on an endpoint has to get them since a time, and the
+// beginning is the first event that an endpoint must get since a time, and the
 // first that it may get.
 type beginning struct {
 	at         time.Time
@@ -249,7 +249,7 @@ func (s *simulation) begins(who string, from, most int) {
 	s.owed[who] = append(s.owed[who], beginning{time.Now(), from, most})
 }
 
-// owedAt is where an endpoint had begun at a time.
+// owedAt returns where an endpoint had started at a time.
 func (s *simulation) owedAt(who string, at time.Time) (last beginning) {
 	for _, b := range s.owed[who] {
 		if !b.at.After(at) {
@@ -267,8 +267,8 @@ func (s *simulation) owedNow() map[string]beginning {
 	return now
 }
 
-// divided notes that endpoints may have been divided into other partitions, or have
-// another name: what each process delivered a moment ago is not known to the others.
+// divided records that endpoints may have been divided into different partitions, or renamed:
+// what each process has just delivered is not known to the others.
 func (s *simulation) divided(before map[string]int) {
 	if !maps.Equal(before, s.partitions()) {
 		for _, p := range s.processes {
@@ -277,7 +277,7 @@ func (s *simulation) divided(before map[string]int) {
 	}
 }
 
-// partitions are how many each endpoint has now, by name.
+// partitions returns how many partitions each endpoint has now, by name.
 func (s *simulation) partitions() map[string]int {
 	of := make(map[string]int)
 	cursors, _ := s.Cursors(s.Context())
@@ -287,7 +287,7 @@ func (s *simulation) partitions() map[string]int {
 	return of
 }
 
-// endpoints are the settings of now, with senders of a process.
+// endpoints returns the current settings, with the senders of a process.
 func (s *simulation) endpoints(process string) (all []relay.Endpoint) {
 	for who, e := range s.settings {
 		e.Sender = s.sender(who, e.Name, process)
@@ -334,7 +334,7 @@ func (s *simulation) sender(who, name, process string) relay.Sender {
 	})
 }
 
-// heal ends all trouble and waits until everything has had its time.
+// heal ends all trouble and waits until everything has had time to finish.
 func (s *simulation) heal() {
 	s.mu.Lock()
 	s.healed = true
@@ -350,12 +350,12 @@ func (s *simulation) heal() {
 	time.Sleep(time.Hour)
 }
 
-// name is that of a process.
+// name returns the name of a process.
 func (s *simulation) name(p *process) string {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
 	return fmt.Sprint("process", slices.Index(s.views, p.view)+1)
 }
 
-// at is a time as one of the run.
+// at formats a time of the run.
 func (s *simulation) at(t time.Time) time.Duration { return t.Sub(s.began) }

@@ -19,8 +19,8 @@ type Status struct {
 	// Reason is why it is not healthy.
 	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since"`
-	// DownSince is since when nothing was delivered, if the endpoint was down before it
-	// was paused or restarted and nothing was delivered since.
+	// DownSince is since when nothing has been delivered, if the endpoint was down before it
+	// was paused or restarted and nothing has been delivered since.
 	DownSince time.Time `json:"down_since,omitzero"`
 	// Until is when the next request is sent, if the endpoint is down or throttled.
 	Until time.Time `json:"until,omitzero"`
@@ -29,8 +29,8 @@ type Status struct {
 	Limit int `json:"limit,omitempty"`
 	Learned
 	InFlight int64 `json:"in_flight"`
-	// Waiting is how many events that the endpoint wants are waiting, apart from parked
-	// ones; an estimate if Estimated is set, because not all of them were read yet.
+	// Waiting is the number of waiting events that the endpoint wants, apart from parked
+	// ones; an estimate if Estimated is set, because not all of them have been read yet.
 	Waiting   int64 `json:"waiting,omitempty"`
 	Estimated bool  `json:"estimated,omitempty"`
 	// Delivered and Failed count attempts since this process acquired the
@@ -57,7 +57,7 @@ type LastError struct {
 	Detail   string    `json:"detail,omitempty"`
 }
 
-// Answer is what the receiver answered to an attempt that failed.
+// Answer is the receiver's response to an attempt that failed.
 type Answer struct {
 	At     time.Time `json:"at"`
 	Status int       `json:"status"`

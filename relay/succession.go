@@ -26,7 +26,7 @@ func (l Left) Backlog() bool { return l.Behind > 0 || l.Parked }
 
 // Successors returns, by name, which new endpoint succeeds which removed one: the
 // new one whose CursorFrom names it; or else the only new one with its host and path,
-// whose query alone makes the name another; or else the only new one without CursorFrom
+// whose name differs only by the query; or else the only new one without CursorFrom
 // on a host, if only one was removed there, or only one of those has a backlog. Disabled
 // ones count only where no other is new. The
 // caller clears a CursorFrom of which no cursor is kept. A removed endpoint's
@@ -83,7 +83,7 @@ const prepareTries = 10
 // prepare makes new endpoints resume where removed ones stopped, and creates the
 // cursors of the part of a setup that choose selects. It starts over if another
 // process changes the endpoints before it is done: an endpoint that has a cursor of
-// its own cannot resume where its predecessor stopped any more. The caller holds
+// its own can no longer resume where its predecessor stopped. The caller holds
 // r.preparing.
 func (r *Relay) prepare(
 	ctx context.Context, endpoints []Endpoint, setup eventlog.Setup, choose func(eventlog.Setup) eventlog.Setup,
@@ -186,7 +186,7 @@ func (r *Relay) succeed(
 		}
 		delete(configured, old)
 		configured[name] = true
-		r.logger.Info("endpoint goes on where one stopped that is not configured any more",
+		r.logger.Info("endpoint resumes where one stopped that is no longer configured",
 			"endpoint", name, "former", old, "cursor", known[old].Sequence,
 			"behind", max(setup.Head-known[old].Sequence, 0))
 	}
@@ -209,18 +209,18 @@ func (r *Relay) added(
 		switch {
 		case e.CursorFrom != "" && configured[e.CursorFrom]:
 			return nil,
-				fmt.Errorf("endpoint %s: its cursor can't be that of %s, which is configured, too", e.Name,
+				fmt.Errorf("endpoint %s: cursor_from names %s, which is still configured", e.Name,
 					e.CursorFrom)
 		case !has:
-			if e.CursorFrom != "" && !other { // it may have been left there since an earlier change
-				r.logger.Warn("cursor_from has no effect: no cursor of the endpoint that it names is kept",
+			if e.CursorFrom != "" && !other { // it may be left over from an earlier change
+				r.logger.Warn("cursor_from has no effect: the endpoint that it names has no cursor",
 					"endpoint", e.Name, "cursor_from", e.CursorFrom)
 				e.CursorFrom = ""
 			}
 			added = append(added, e)
 		case other:
-			r.logger.Warn("cursor_from has no effect: the endpoint has a cursor of its own; "+
-				"'tidings replay' sends what the other one did not get",
+			r.logger.Warn("cursor_from has no effect: the endpoint has its own cursor; "+
+				"'tidings replay' sends what the other one missed",
 				"endpoint", e.Name, "cursor_from", e.CursorFrom, "cursor", known[e.CursorFrom].Sequence)
 		}
 	}
@@ -233,8 +233,8 @@ func (r *Relay) warnOfLeft(l Left, candidates []string) {
 		slices.Sort(candidates)
 		args = append(args, "candidates", candidates)
 	}
-	r.logger.Warn("endpoint has events left to get and is not configured any more; "+
-		"add it back, or set cursor_from to its name on the one that takes its place", args...)
+	r.logger.Warn("endpoint is no longer configured but has undelivered events; "+
+		"add it back, or set cursor_from to its name on the endpoint that replaces it", args...)
 }
 
 // starts sets where endpoints without a cursor begin, if not at the end of the log.

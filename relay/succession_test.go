@@ -38,10 +38,10 @@ func TestSuccessors(t *testing.T) {
 			left: []relay.Left{idle("a.example")}, added: []relay.Endpoint{added("crm", "https://u:p@a.example/y", "")},
 			successor: map[string]string{"a.example": "crm"},
 		},
-		"the host of one with a name is not known": {
+		"the host of a named one is unknown": {
 			left: []relay.Left{behind("crm")}, added: []relay.Endpoint{added("crm2", "https://a.example/y", "")},
 		},
-		"one with a backlog comes before one without": {
+		"one with a backlog takes precedence": {
 			left:      []relay.Left{idle("a.example/x"), behind("a.example/y")},
 			added:     []relay.Endpoint{added("crm", "https://a.example/z", "")},
 			successor: map[string]string{"a.example/y": "crm"},
@@ -65,17 +65,17 @@ func TestSuccessors(t *testing.T) {
 			},
 			unclear: map[string][]string{"a.example?001122": {"a.example?334455", "a.example?667788"}},
 		},
-		"two that are left": {
+		"two removed": {
 			left:    []relay.Left{behind("a.example/x"), behind("a.example/y")},
 			added:   []relay.Endpoint{added("crm", "https://a.example/z", "")},
 			unclear: map[string][]string{"a.example/x": {"crm"}, "a.example/y": {"crm"}},
 		},
-		"two that are new": {
+		"two new ones": {
 			left:    []relay.Left{behind("a.example/x")},
 			added:   []relay.Endpoint{added("b", "https://a.example/b", ""), added("c", "https://a.example/c", "")},
 			unclear: map[string][]string{"a.example/x": {"b", "c"}},
 		},
-		"disabled meanwhile": {
+		"disabled in the meantime": {
 			left:      []relay.Left{behind("a.example/x")},
 			added:     []relay.Endpoint{disabled(added("a.example/y", "https://a.example/y", ""))},
 			successor: map[string]string{"a.example/x": "a.example/y"},

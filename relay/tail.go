@@ -88,8 +88,8 @@ func (t *tail) start(ctx context.Context) error {
 func tellLoss(logger *slog.Logger, kept, seen int64) {
 	logger.Error("the database lost the end of the event log: it failed over to a standby that lagged behind, or was "+
 		"restored from a backup; "+
-		"these events are gone, with the changes that they told of, and their positions are used again; whatever is "+
-		"written from now on is delivered",
+		"these events and the changes they describe are gone, and their positions are reused; events "+
+		"written from now on are delivered",
 		"from", kept+1, "to", seen, "count", seen-kept)
 }
 
@@ -177,7 +177,7 @@ func (t *tail) stuck() error {
 		return nil
 	}
 	return &eventlog.UnavailableError{
-		Reason: fmt.Sprintf("the database has not let events be numbered for %d s", int(since.Seconds())),
+		Reason: fmt.Sprintf("events could not be numbered in the database for %d s", int(since.Seconds())),
 		Err:    t.failure,
 	}
 }

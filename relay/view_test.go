@@ -22,7 +22,7 @@ type cluster struct {
 	staged   []tidings.Event
 }
 
-// view is the log as one process sees it, which can be killed, stopped, or cut off, or
+// view is the log as seen by one process, which can be killed, stopped or disconnected, or
 // whose connections can go silent.
 type view struct {
 	*eventlogtest.Memory
@@ -33,9 +33,9 @@ type view struct {
 	dead    bool
 	cut     bool
 	silent  bool
-	unheard bool // the last statement was performed, although nobody heard the answer
+	unheard bool // the last statement was performed, although its answer was lost
 	epoch   string
-	stopped chan struct{} // closed once it goes on; nil while it runs
+	stopped chan struct{} // closed once it resumes; nil while it runs
 
 	meanwhile func() // see beforePrepare
 }
@@ -68,8 +68,8 @@ const statementTime = 10 * time.Second
 
 var errSilent = &eventlog.UnavailableError{Reason: "the database did not answer in time"}
 
-// ask does an operation, as far as it gets through. While the connections are silent there
-// is no answer; every other one is performed all the same.
+// ask performs an operation, as far as it gets through. While the connections are silent there
+// is no answer; every other one is performed nevertheless.
 func ask[T any](ctx context.Context, v *view, do func() (T, error)) (answer T, err error) {
 	if err := v.pass(ctx); err != nil {
 		return answer, err
@@ -96,7 +96,7 @@ func ask[T any](ctx context.Context, v *view, do func() (T, error)) (answer T, e
 	}
 }
 
-// tell is ask where there is only an error.
+// tell is ask for an operation that returns only an error.
 func tell(ctx context.Context, v *view, do func() error) error {
 	_, err := ask(ctx, v, func() (struct{}, error) { return struct{}{}, do() })
 	return err
@@ -179,7 +179,7 @@ func (v *view) Advance(ctx context.Context) (int64, error) {
 	})
 }
 
-// Epoch is what this process knows of it.
+// Epoch is the epoch as known to this process.
 func (v *view) Epoch() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -235,7 +235,7 @@ func (v *view) Prepare(ctx context.Context, s eventlog.Setup) error {
 }
 
 // beforePrepare sets what happens just before this process next prepares cursors, and
-// returns what was to happen.
+// returns what was set before.
 func (v *view) beforePrepare(do func()) (instead func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// ofType is an event of a resource of another type than that of [event].
+// ofType is an event of a resource of a different type than that of [event].
 func ofType(t tidings.ResourceType, n, version int) tidings.Event {
 	e := event(n, version)
 	e.Type, e.ID = t, fmt.Sprintf("%s-%d-%d", t, n, version)
@@ -47,8 +47,8 @@ func newDelays() *delays {
 	return &delays{began: make(map[string]time.Time), took: make(map[string][]time.Duration)}
 }
 
-// Many events that the receiver chokes on, more than a window holds, do not hold up
-// those behind them for long, whatever it answers them with.
+// Many events that make the receiver fail, more than a window holds, do not hold up
+// those behind them for long, whatever it answers.
 func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
 	for name, bad := range map[string]tidings.Outcome{"500": failed, "404": refused, "429": throttled} {
 		t.Run(name, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
 }
 
 // An endpoint that fails one type of events, and only that, delivers all others at
-// once, for as long as one watches.
+// once, for as long as the test runs.
 func TestOneTypeFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -146,7 +146,7 @@ func TestTypesAreProbedInTurn(t *testing.T) {
 	})
 }
 
-// An endpoint that is well again, and has got all there is, is healthy.
+// An endpoint that has recovered, and has received everything, is healthy.
 func TestHealthyOnceNothingIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -169,9 +169,8 @@ func TestHealthyOnceNothingIsLeft(t *testing.T) {
 	})
 }
 
-// What was learned of a receiver that limits the rate outlives a restart and a reload:
-// A success of a request that was sent before the endpoint went down ends no outage: the
-// receiver that refuses everything since gets a probe now and then, and no more.
+// A request that was sent before the endpoint went down and succeeds later ends no outage: the
+// receiver, which has refused everything since, gets a probe now and then, and no more.
 func TestLateSuccessEndsNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -192,7 +191,7 @@ func TestLateSuccessEndsNoOutage(t *testing.T) {
 		if got := r.got(); len(got) != 2 {
 			t.Errorf("%v delivered, want the two slow ones", got)
 		}
-		// Five until it is down, those in flight then, and probes after 1, 2, 4 and 8 s.
+		// Five until it is down, those then in flight, and probes after 1, 2, 4 and 8 s.
 		if n := len(r.tries()); n > 25 {
 			t.Errorf("%d requests in 20 s", n)
 		}
@@ -232,7 +231,7 @@ func TestReceiverThatIsUpEveryOtherHalfMinute(t *testing.T) {
 	})
 }
 
-// A load balancer's 404 during a deployment parks nothing and spends no attempt.
+// A load balancer's 404 during a deployment parks nothing and uses up no attempts.
 func TestDeploymentThatAnswers404(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -259,8 +258,8 @@ func TestDeploymentThatAnswers404(t *testing.T) {
 	})
 }
 
-// A bad event that is answered 403 again and again while others get through spends
-// attempts, and stops nobody.
+// A bad event that is answered 403 again and again while others get through uses up
+// attempts, and does not hold up the others.
 func TestForbiddenEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -285,13 +284,11 @@ func TestForbiddenEvent(t *testing.T) {
 		}
 		parked, err := log.Parked(t.Context(), eventlog.ParkedFilter{Endpoint: "a", Limit: 10})
 		if err != nil || len(parked) != 1 || parked[0].Attempts < 2 {
-			t.Errorf("parked = %+v, %v; want the one, with attempts spent", parked, err)
+			t.Errorf("parked = %+v, %v; want only that event, with attempts used up", parked, err)
 		}
 	})
 }
 
-// Refusals that do not depend on how fast requests come slow nobody down for long:
-// A receiver with one worker, which takes a while for each request, gets no more at
 // What was parked when an outage began is due again when it is over.
 func TestWhatWasParkedBeforeAnOutageIsDueAfterIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -301,7 +298,7 @@ func TestWhatWasParkedBeforeAnOutageIsDueAfterIt(t *testing.T) {
 			switch at := time.Since(began); {
 			case at > time.Minute && at < 2*time.Minute:
 				return failed
-			case at > 50*time.Second && at < time.Minute && a.Event.ID[len(a.Event.ID)-3] == '0': // it begins with some
+			case at > 50*time.Second && at < time.Minute && a.Event.ID[len(a.Event.ID)-3] == '0': // it starts with some
 				return failed
 			}
 			return delivered
@@ -317,15 +314,13 @@ func TestWhatWasParkedBeforeAnOutageIsDueAfterIt(t *testing.T) {
 		stop()
 		missing := 1800 - len(r.got())
 		if missing > 20 {
-			t.Errorf("%d wait for an hour", missing)
+			t.Errorf("%d waited for an hour", missing)
 		}
 	})
 }
 
-// A process that was killed before the database's clock was set back by hours keeps its
-// Who asks for what is new waits no longer than they want to for another who has no
-// A quiet endpoint that fails one event is probed in pauses, also while events that were
-// parked are due.
+// A quiet endpoint that fails one event is probed at intervals, even while parked events
+// are due.
 func TestOneEventFailsWhileParkedOnesAreDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -354,5 +349,3 @@ func TestOneEventFailsWhileParkedOnesAreDue(t *testing.T) {
 		}
 	})
 }
-
-// Events of a kind that is refused with 429 for what they are leave those of others at

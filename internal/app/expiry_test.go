@@ -74,7 +74,7 @@ func TestExpiryIsReported(t *testing.T) {
 			w.until("admin", "GET", "/webhooks/endpoints/"+name, nil, has(`"state":"healthy"`))
 			counted(name)
 		}
-		if strings.Contains(w.log.String(), "it goes on with the oldest there is") {
+		if strings.Contains(w.log.String(), "it continues with the oldest event in the log") {
 			t.Error("a gap was reported twice")
 		}
 	})

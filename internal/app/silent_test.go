@@ -170,7 +170,7 @@ func TestNumberingIsStuck(t *testing.T) {
 	}
 	defer tx.Rollback() //nolint:errcheck // fails after a commit or rollback
 	w.call("ann", "POST", "/contexts", object{})
-	w.untilNotReady("let events be numbered")
+	w.untilNotReady("could not be numbered")
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}

@@ -118,7 +118,7 @@ func TestCorrectedURLKeepsBacklog(t *testing.T) {
 		w.waitFor("the backlog is delivered", func() bool { return h.got("/hook", wanted...) == len(wanted) })
 		w.waitFor("the log reports it", func() bool {
 			return strings.Contains(w.log.String(),
-				fmt.Sprintf(`msg="endpoint goes on where one stopped that is not configured any more" `+
+				fmt.Sprintf(`msg="endpoint resumes where one stopped that is no longer configured" `+
 					`endpoint=%s/hook former=%s/hok`, host, host))
 		})
 		w.wants(w.try("admin", "GET", shown("/hok"), nil), 404)
