@@ -19,9 +19,9 @@ type Control struct {
 	Fingerprint string
 	// Since is when the control was set.
 	Since time.Time
-	// By is who set it, as people know them; empty for the receiver. Comment says why.
+	// By is the display name of who set it; empty for the receiver. Comment says why.
 	By, Comment string
-	// Until is when the endpoint is enabled again by itself; zero for never.
+	// Until is when the endpoint is enabled again automatically; zero for never.
 	Until time.Time
 	// Parked is when an operator last retried or discarded parked events of the
 	// endpoint; SaveControl leaves it unchanged.
@@ -77,7 +77,7 @@ type Replay struct {
 	// Total is how many events it sends; 0 if unknown.
 	Total int64
 	// Attempts counts the requests, Delivered and Failed the events, and Skipped the
-	// events that were left to the endpoint's own deliveries, since they were still
+	// events that were left to the endpoint's own deliveries, because they were still
 	// waiting.
 	Attempts, Delivered, Failed, Skipped int64
 	// Expired is the number of positions that expired before they could be sent.
@@ -111,7 +111,7 @@ const MaxReplays = 100
 
 // ErrManyReplays means that the endpoint already has [MaxReplays] unfinished
 // replays.
-var ErrManyReplays = fmt.Errorf("%d replays of this endpoint run or wait", MaxReplays)
+var ErrManyReplays = fmt.Errorf("this endpoint already has %d unfinished replays", MaxReplays)
 
 // Check returns an error if a pattern cannot be parsed: ignoring it would send more
 // than was requested.
@@ -127,7 +127,7 @@ func (r Replay) Check() error {
 // Replays is what running a replay requires.
 type Replays interface {
 	// Replays returns the unfinished replays, for each endpoint the oldest, at most
-	// limit of them; or else the newest replays of all, at most limit.
+	// limit of them; or else the newest replays of all endpoints, at most limit.
 	Replays(ctx context.Context, running bool, limit int) ([]Replay, error)
 	// SaveReplay saves position, counts, reason and a final state, and returns the
 	// current state, since the replay may have been canceled. It needs the lease of

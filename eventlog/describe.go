@@ -12,7 +12,7 @@ type Database struct {
 	Primary bool
 	// Size is the size of the whole database in bytes.
 	Size int64
-	// InUse and Most are the connections of this process's pool, now and at most; 0 is
+	// InUse and Most are the connections of this process's pool, now and at most; 0 means
 	// no limit.
 	InUse, Most int
 }

@@ -49,12 +49,12 @@ var ErrLeaseLost = errors.New("the lease was lost to another replica")
 // ErrNewEpoch means that a write was refused because the log has begun a newer
 // epoch than the one in the lease. A caller that has not read anything that was
 // lost may retry in the new epoch.
-var ErrNewEpoch = errors.New("the database was started anew meanwhile")
+var ErrNewEpoch = errors.New("the database was restarted in the meantime")
 
 // ErrEndpointsChanged means that another process has created, renamed, removed or
-// brought back an endpoint since the caller read the cursors. The caller may read
-// them again and decide anew.
-var ErrEndpointsChanged = errors.New("another process changed the endpoints meanwhile")
+// restored an endpoint since the caller read the cursors. The caller may read
+// them again and decide again.
+var ErrEndpointsChanged = errors.New("another process changed the endpoints in the meantime")
 
 // Reader reads the log.
 type Reader interface {

@@ -54,8 +54,8 @@ type ClockError struct {
 
 // Error describes the jump and what to do.
 func (e *ClockError) Error() string {
-	return fmt.Sprintf("the clock of the database is %s further than when events expired last: it was set forward, "+
-		"or nothing ran for so long; "+
+	return fmt.Sprintf("the database's clock is %s ahead of the last expiry: it was set forward, "+
+		"or nothing ran for that long; "+
 		"nothing expires until %s; if the clock is wrong, set it back", e.Jump.Round(time.Second),
 		e.Until.UTC().Format(time.RFC3339))
 }
@@ -76,8 +76,8 @@ const jumpSlack = 10 * time.Minute
 
 // At returns the state to remember after an expiry at the given time. The error is
 // a [ClockError] if nothing may expire: the clock was set forward by more than
-// keep, less than keep ago, and was not set back since by nearly as much. A smaller
-// step back, such as a correction by NTP or that of a later jump, leaves events in
+// keep, less than keep ago, and has not been set back by nearly as much since. A smaller
+// step back, such as a correction by NTP or of a later jump, leaves events in
 // danger.
 func (c ExpiryClock) At(now time.Time, keep time.Duration) (next ExpiryClock, err error) {
 	next = ExpiryClock{now, c.Jumped, c.Jump}
@@ -87,7 +87,7 @@ func (c ExpiryClock) At(now time.Time, keep time.Duration) (next ExpiryClock, er
 	case step > keep+jumpSlack:
 		next.Jumped, next.Jump = now, step
 		if !c.Jumped.IsZero() && c.Ran.Before(c.Jumped.Add(keep)) {
-			next.Jump += c.Jump // nothing may expire because of that one either
+			next.Jump += c.Jump // nothing may expire because of the earlier jump either
 		}
 	case step < 0 && !c.Jumped.IsZero():
 		if next.Jump += step; next.Jump < keep/2 {

@@ -10,15 +10,15 @@ import (
 func TestExpiryClock(t *testing.T) {
 	const keep = 3 * time.Hour
 	type run struct {
-		after   time.Duration // by the log's clock, since the run before
+		after   time.Duration // by the log's clock, since the previous run
 		refused bool
 	}
 	for name, runs := range map[string][]run{
-		"it runs on":               {{time.Hour, false}, {2 * time.Hour, false}},
-		"set forward":              {{6 * time.Hour, true}, {2 * time.Hour, true}, {2 * time.Hour, false}},
-		"set forward and back":     {{6 * time.Hour, true}, {-6 * time.Hour, false}, {time.Minute, false}},
-		"back after a while":       {{6 * time.Hour, true}, {time.Hour, true}, {-5 * time.Hour, false}},
-		"a correction of a moment": {{6 * time.Hour, true}, {-30 * time.Second, true}, {time.Hour, true}},
+		"it runs normally":       {{time.Hour, false}, {2 * time.Hour, false}},
+		"set forward":            {{6 * time.Hour, true}, {2 * time.Hour, true}, {2 * time.Hour, false}},
+		"set forward and back":   {{6 * time.Hour, true}, {-6 * time.Hour, false}, {time.Minute, false}},
+		"set back after a while": {{6 * time.Hour, true}, {time.Hour, true}, {-5 * time.Hour, false}},
+		"a small correction":     {{6 * time.Hour, true}, {-30 * time.Second, true}, {time.Hour, true}},
 		"many corrections": {
 			{6 * time.Hour, true}, {-time.Second, true}, {-time.Second, true}, {time.Hour, true}, {-6 * time.Hour, false},
 		},
@@ -33,7 +33,7 @@ func TestExpiryClock(t *testing.T) {
 		"set right, then forward and back": {
 			{5 * time.Hour, true},
 			{6 * time.Hour, true},
-			{-6 * time.Hour, true}, // what was logged before the first is in danger still
+			{-6 * time.Hour, true}, // what was logged before the first is still in danger
 			{2 * time.Hour, true},
 			{2 * time.Hour, false},
 		},
@@ -48,7 +48,7 @@ func TestExpiryClock(t *testing.T) {
 				}
 				now = now.Add(r.after)
 				if clock, err = clock.At(now, keep); (err != nil) != r.refused {
-					t.Errorf("run %d: %v, refused should be %t", i+1, err, r.refused)
+					t.Errorf("run %d: %v, want refused: %t", i+1, err, r.refused)
 				}
 			}
 		})

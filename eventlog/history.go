@@ -25,7 +25,7 @@ type Record struct {
 	Outcome string `json:"outcome"`
 	Attempt int    `json:"attempt,omitempty"`
 	Replay  bool   `json:"replay,omitempty"`
-	// Probe is set for a request with which an endpoint that is down was tried.
+	// Probe is set for a request that probed an endpoint that was down.
 	Probe  bool   `json:"probe,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Detail explains the reason.
@@ -35,7 +35,7 @@ type Record struct {
 	// Resent means that the request was sent twice within the attempt because the
 	// first connection broke before a response.
 	Resent bool `json:"resent,omitempty"`
-	// Response is the beginning of the receiver's answer to an attempt that failed.
+	// Response is the beginning of the receiver's response to an attempt that failed.
 	Response string `json:"response,omitempty"`
 	// By is who discarded the event, and Comment the reason given.
 	By      string `json:"by,omitempty"`
@@ -182,7 +182,7 @@ type HistoryFilter struct {
 	Limit int
 }
 
-// Mentions returns texts that every block selected by Sequence and Resource
+// Mentions returns strings that every block selected by Sequence and Resource
 // contains. A database that looks for them need not return all blocks.
 func (f *HistoryFilter) Mentions() (texts []string) {
 	if f.Sequence != 0 {

@@ -9,13 +9,13 @@ import (
 type Action struct {
 	ID int64
 	At time.Time
-	// By is who did it, as people know them.
+	// By is the display name of who did it.
 	By string
 	// Action is what was done, such as "pause".
 	Action string
 	// Endpoint is the endpoint concerned; empty for none.
 	Endpoint string
-	// Subject is what else was concerned, such as a replay or the number of events.
+	// Subject is what else was concerned, such as a replay or a number of events.
 	Subject string
 	Comment string
 }
@@ -43,7 +43,7 @@ type StateChange struct {
 }
 
 // HistogramBounds are the upper bounds of the buckets of a [Histogram]. The last bucket
-// also has what is above its bound.
+// also holds durations above its bound.
 var HistogramBounds = [12]time.Duration{
 	time.Millisecond, 3 * time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond,
 	300 * time.Millisecond, time.Second, 3 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, 2 * time.Hour,
@@ -89,20 +89,20 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return lower
 }
 
-// Sample is what happened within a time span at an endpoint.
+// Sample is what happened at an endpoint within a time span.
 type Sample struct {
 	// Endpoint is empty for all endpoints together.
 	Endpoint string
 	// At is the beginning of the time span, a whole minute.
 	At                time.Time
 	Delivered, Failed int64
-	// Waiting is about how many events that the endpoint wants were waiting. It is added,
-	// too: who writes a sample a second time within a minute writes by how much it changed.
+	// Waiting is the approximate number of waiting events that the endpoint wants. It is added,
+	// too: a second sample within a minute contains the change since the first.
 	Waiting int64
 	// Oldest is the greatest age of a waiting event.
 	Oldest time.Duration
-	// Answer has the times that attempts took, and Delay the ages of events that were
-	// delivered.
+	// Answer has the durations of attempts, and Delay the ages of delivered
+	// events.
 	Answer, Delay Histogram
 }
 
@@ -116,16 +116,16 @@ func (s *Sample) Add(other Sample) {
 	s.Delay.Add(other.Delay)
 }
 
-// Journalist writes how endpoints are doing.
+// Journalist records how endpoints are doing.
 type Journalist interface {
-	// AddStates writes changes of states. One of the same partition and time as an
+	// AddStates writes changes of states. A change of the same partition and time as an
 	// earlier one replaces it.
 	AddStates(ctx context.Context, changes []StateChange) error
 	// AddSamples adds to the samples of whole minutes.
 	AddSamples(ctx context.Context, samples []Sample) error
 }
 
-// Limits of what is kept of how endpoints did.
+// Limits of the journal.
 const (
 	// MaxActions is how many actions are kept.
 	MaxActions = 10_000
@@ -135,18 +135,18 @@ const (
 	SeriesLife = 7 * 24 * time.Hour
 )
 
-// Journal holds what operators did, and how endpoints did.
+// Journal holds what operators did, and how endpoints were doing.
 type Journal interface {
 	AddAction(ctx context.Context, a Action) error
 	// Actions returns the newest actions, newest first.
 	Actions(ctx context.Context, f ActionFilter) ([]Action, error)
 	// States returns the newest changes of an endpoint's states since a time, at most
-	// limit, and before these for each partition the one in force at that time; all in
-	// order of time.
+	// limit, preceded by the state of each partition at that time; all ordered
+	// by time.
 	States(ctx context.Context, endpoint string, since time.Time, limit int) ([]StateChange, error)
 	// Series returns the samples of endpoints since a time; the empty name stands for all
-	// together. There is one for each step in which anything happened, oldest first.
-	// Waiting is the highest of a step. A step is a number of minutes.
+	// of them together. There is one for each step in which anything happened, oldest first.
+	// Waiting is the maximum within a step. A step is a number of minutes.
 	Series(ctx context.Context, endpoints []string, since time.Time, step time.Duration) ([]Sample, error)
 	// ExpireJournal removes what is past its limits, and changes of states that ended
 	// before a time.

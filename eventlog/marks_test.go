@@ -23,7 +23,7 @@ func TestMarks(t *testing.T) {
 	}
 	for after, want := range map[int64]int{3: 1, 11: 1, 12: 0, 20: 0} {
 		if got := len(marks.After(after)); got != want {
-			t.Errorf("%d marks say something about what comes after %d, want %d", got, after, want)
+			t.Errorf("%d marks cover positions after %d, want %d", got, after, want)
 		}
 	}
 	parsed, err := eventlog.ParseMarks(marks.String())
@@ -31,10 +31,10 @@ func TestMarks(t *testing.T) {
 		t.Errorf("read back: %v (-want +got):\n%s", err, diff)
 	}
 	if text := eventlog.Marks(nil).String(); text != "" {
-		t.Errorf("no marks are %q", text)
+		t.Errorf("no marks encode to %q", text)
 	}
 	if _, err := eventlog.ParseMarks("[{"); err == nil {
-		t.Error("half a text was read")
+		t.Error("half of an encoded mark was accepted")
 	}
 }
 

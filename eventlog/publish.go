@@ -13,7 +13,7 @@ const PublicationLife = 24 * time.Hour
 
 // ErrKeyReused means that the key of a [Publication] was used within
 // [PublicationLife] for an event with another fingerprint.
-var ErrKeyReused = errors.New("the idempotency key was used for another event, or in a list of another length; " +
+var ErrKeyReused = errors.New("the idempotency key was used for another event, or in a list of a different length; " +
 	"use a new key")
 
 // Publication is an event that a client may publish repeatedly when it retries, but

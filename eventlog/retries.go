@@ -23,7 +23,7 @@ type Retry struct {
 	// Dead is when it became a dead letter; zero for a live event.
 	Dead time.Time
 	// Reason is why the last attempt failed, Detail explains it, Response is the
-	// beginning of the receiver's answer, and Last the time of that attempt.
+	// beginning of the receiver's response, and Last the time of that attempt.
 	Reason, Detail, Response string
 	Last                     time.Time
 	// Behind is the position of the event that this one waits for. Only
@@ -119,7 +119,7 @@ type ParkedFilter struct {
 	Patterns         []tidings.Pattern
 	// After is the position after which the list starts.
 	After int64
-	// AfterEndpoint, if set, makes the list start at position After itself, behind
+	// AfterEndpoint, if set, makes the list start at position After itself, after
 	// that endpoint.
 	AfterEndpoint string
 	Limit         int

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// Session is the session of somebody who signed in to the console.
+// Session is the session of an operator who signed in to the console.
 type Session struct {
 	// Key is a hash of the browser's cookie.
 	Key string
-	// Proof is what only the cookie and the token together make; it ends the session
-	// with the token. Neither of them follows from it.
+	// Proof can only be made from the cookie and the token together; it ends the session
+	// with the token. Neither can be derived from it.
 	Proof string
-	// User is who signed in, as people know them; UserID and Role are those of the time.
+	// User is the display name of who signed in; UserID and Role are as of that time.
 	User, UserID, Role string
-	// Address is where from.
+	// Address is the client's address.
 	Address     string
 	Since, Used time.Time
 }
 
-// Sessions keeps who is signed in to the console, for all replicas.
+// Sessions stores who is signed in to the console, for all replicas.
 type Sessions interface {
 	// AddSession adds a session, and removes those that were last used before idle or
 	// that began before since.
@@ -28,7 +28,7 @@ type Sessions interface {
 	SessionOf(ctx context.Context, key string) (Session, bool, error)
 	// Sessions returns the sessions, those used last first, at most limit.
 	Sessions(ctx context.Context, limit int) ([]Session, error)
-	// UseSession notes that a session was used.
+	// UseSession records that a session was used.
 	UseSession(ctx context.Context, key string, at time.Time) error
 	// EndSession removes a session; false if there is none.
 	EndSession(ctx context.Context, key string) (bool, error)

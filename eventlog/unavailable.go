@@ -110,7 +110,7 @@ var causes = map[error]string{
 	syscall.ENOSPC:           "the disk is full",
 	syscall.EDQUOT:           "the disk quota is used up",
 	syscall.EROFS:            "the file system is read-only",
-	syscall.EIO:              "the disk fails",
+	syscall.EIO:              "the disk reports an I/O error",
 }
 
 // parameter matches the name of the parameter that PostgreSQL refuses.
@@ -146,8 +146,8 @@ var postgresReasons = []struct{ state, text, reason string }{
 	},
 	{"08", "", broken},
 	{"25006", "", "the database is read-only: it is a standby, or default_transaction_read_only is on"},
-	{"3F000", "", "the schema of Tidings is gone: restore it, or start Tidings again, which makes an empty one"},
-	{"42P01", "", "tables of Tidings are gone: restore them; if all are gone, start Tidings again, which makes " +
+	{"3F000", "", "the schema of Tidings is gone: restore it, or start Tidings again, which creates an empty one"},
+	{"42P01", "", "tables of Tidings are gone: restore them; if all are gone, start Tidings again, which creates " +
 		"empty ones"},
 	{
 		"42501", "denied to set parameter",
@@ -156,7 +156,7 @@ var postgresReasons = []struct{ state, text, reason string }{
 	},
 	{
 		"42501", "",
-		"the role lacks rights on the tables of Tidings: GRANT USAGE ON SCHEMA, " +
+		"the role lacks privileges on the tables of Tidings: GRANT USAGE ON SCHEMA, " +
 			"and GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES and USAGE ON ALL SEQUENCES IN SCHEMA",
 	},
 	{
@@ -178,20 +178,20 @@ var postgresReasons = []struct{ state, text, reason string }{
 	{"53300", "", "the database has no free connection: raise its max_connections, or lower " +
 		"database.max_connections here"},
 	{"53", "", "the database is at one of its limits"},
-	{"57P03", "", "the database is starting up, or takes no connections"},
-	{"57P", "", "the database shut down, or ended the connection"},
-	{"58", "", "the database's system fails"},
+	{"57P03", "", "the database is starting up, or accepts no connections"},
+	{"57P", "", "the database shut down, or closed the connection"},
+	{"58", "", "the database reports a system error"},
 }
 
 // sqliteReasons maps primary result codes to reasons; see
 // https://sqlite.org/rescode.html.
 var sqliteReasons = map[int]string{
-	5:  "another process keeps the database locked",                            // BUSY
-	6:  "another connection keeps the database locked",                         // LOCKED
+	5:  "the database is locked by another process",                            // BUSY
+	6:  "the database is locked by another connection",                         // LOCKED
 	7:  "the database is out of memory",                                        // NOMEM
 	8:  "the database is read-only: check the owner and the mount of data_dir", // READONLY
-	10: "the disk fails",                                                       // IOERR
+	10: "the disk reports an I/O error",                                        // IOERR
 	13: "the disk is full",                                                     // FULL
-	14: "the database's file can't be opened: check data_dir",                  // CANTOPEN
-	15: "another process keeps the database locked",                            // PROTOCOL
+	14: "the database file can't be opened: check data_dir",                    // CANTOPEN
+	15: "the database is locked by another process",                            // PROTOCOL
 }

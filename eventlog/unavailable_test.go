@@ -62,7 +62,7 @@ func TestUnavailable(t *testing.T) {
 		{state("57P05"), true},
 		{state("58030"), true},
 		{state("XX000"), false},
-		{errors.Join(io.EOF, state("23505")), false}, // the database decides
+		{errors.Join(io.EOF, state("23505")), false}, // the database's error decides
 		{code(1), false},
 		{code(5), true},         // BUSY
 		{code(5 | 2<<8), true},  // BUSY_SNAPSHOT
@@ -106,7 +106,7 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// Where a state has several causes, the reason says what helps against this one.
+// Where a state has several causes, the reason says what helps against each.
 func TestReasons(t *testing.T) {
 	for _, test := range []struct{ state, message, want string }{
 		{

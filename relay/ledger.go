@@ -13,7 +13,7 @@ import (
 
 // ledger performs a consumer's writes under its lease, and reads them back. A write
 // is retried until it succeeds, the lease is lost or the context ends. After a
-// write was given up, the cursor must not move any more.
+// write was given up, the cursor must no longer move.
 type ledger struct {
 	log    eventlog.Log
 	write  func(context.Context, eventlog.Parking) error

@@ -475,7 +475,7 @@ func (p *replica) finish(ctx context.Context, s *slot) {
 	p.relay.forget(s.consumer)
 }
 
-// drain waits until all consumers have ended, and renews the leases meanwhile so
+// drain waits until all consumers have ended, and renews the leases until then so
 // that no other replica takes over.
 func (p *replica) drain() (ended []*consumer) {
 	renewal := time.NewTicker(p.relay.options.LeaseTime / 3)

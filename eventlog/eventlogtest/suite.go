@@ -42,26 +42,26 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a lease has one owner, and a lost one writes nothing", func(t *testing.T) { testLeases(t, open(t)) })
 	t.Run("a replica that was declared dead has lost its leases", func(t *testing.T) { testDeadReplica(t, open(t)) })
 	t.Run("a clock that was set back keeps no dead replica alive", func(t *testing.T) { testLongLife(t, open(t)) })
-	t.Run("partitions begin at the lowest cursor of those before", func(t *testing.T) { testPartitions(t, open(t)) })
-	t.Run("what was said about an endpoint is kept", func(t *testing.T) { testControls(t, open(t)) })
-	t.Run("what expired before a cursor got it is noted", func(t *testing.T) { testExpiredGaps(t, open(t)) })
-	t.Run("what expired is gone, and where the log begins is known", func(t *testing.T) { testExpiry(t, open(t)) })
+	t.Run("new partitions begin at the lowest cursor of the old ones", func(t *testing.T) { testPartitions(t, open(t)) })
+	t.Run("controls of an endpoint are kept", func(t *testing.T) { testControls(t, open(t)) })
+	t.Run("expired events that a cursor had not reached are recorded", func(t *testing.T) { testExpiredGaps(t, open(t)) })
+	t.Run("expired events are gone, and the start of the log is known", func(t *testing.T) { testExpiry(t, open(t)) })
 	t.Run("a removed endpoint leaves nothing", func(t *testing.T) { testRemoved(t, open(t)) })
 	t.Run("a setup for other endpoints changes nothing", func(t *testing.T) { testOutdated(t, open(t)) })
-	t.Run("an endpoint gets another name", func(t *testing.T) { testRename(t, open(t)) })
+	t.Run("an endpoint is renamed", func(t *testing.T) { testRename(t, open(t)) })
 	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
 	t.Run("parked events are listed, retried and discarded", func(t *testing.T) { testParkedKeeper(t, open(t)) })
 	t.Run("a log that went back begins an epoch", func(t *testing.T) { testWentBack(t, open(t)) })
-	t.Run("a start that lost nothing changes nothing", func(t *testing.T) { testRestart(t, open(t)) })
+	t.Run("a restart that lost nothing changes nothing", func(t *testing.T) { testRestart(t, open(t)) })
 	t.Run("positions that were lost are used again", func(t *testing.T) { testLostAndUsedAgain(t, open(t)) })
 	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })
 	t.Run("events are found by resource, type and time", func(t *testing.T) { testSearch(t, open(t)) })
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
-	t.Run("a hundred replays of an endpoint wait at most", func(t *testing.T) { testManyReplays(t, open(t)) })
+	t.Run("at most a hundred replays of an endpoint wait", func(t *testing.T) { testManyReplays(t, open(t)) })
 	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })
 	t.Run("parked events keep the order of their resource", func(t *testing.T) { testRetries(t, open(t)) })
 	t.Run("parked events are found when they are due", func(t *testing.T) { testDue(t, open(t)) })
-	t.Run("what operators did is kept", func(t *testing.T) { testActions(t, open(t)) })
+	t.Run("actions of operators are kept", func(t *testing.T) { testActions(t, open(t)) })
 	t.Run("sessions are kept until they end", func(t *testing.T) { testSessions(t, open(t)) })
 	t.Run("changes of states are kept", func(t *testing.T) { testStates(t, open(t)) })
 	t.Run("samples are added up", func(t *testing.T) { testSeries(t, open(t)) })
@@ -75,7 +75,7 @@ func part[T any](t *testing.T, home Home) T {
 	t.Helper()
 	p, ok := home.Log.(T)
 	if !ok {
-		t.Skip("left out: the log does not do that")
+		t.Skip("the log does not implement this")
 	}
 	return p
 }
@@ -154,7 +154,7 @@ func testWake(t *testing.T, home Home) {
 	<-home.Log.Woken()
 	select {
 	case <-home.Log.Woken():
-		t.Error("two wakes before anybody looked must yield once")
+		t.Error("two wakes before a read must yield once")
 	default:
 	}
 }
@@ -248,7 +248,7 @@ func testDue(t *testing.T, home Home) {
 
 	n, err := log.Requeue(ctx, held, "http_500", at, at.Add(time.Minute))
 	if n != 1 || err != nil {
-		t.Errorf("%d are due again, %v; want 1: not what is due already, is dead, failed earlier or for another reason",
+		t.Errorf("%d are due again, %v; want 1: not what is already due or dead, or failed earlier or for another reason",
 			n, err)
 	}
 	later.Next = at.Add(time.Minute)

@@ -60,7 +60,7 @@ func testRemoved(t *testing.T, home Home) {
 	justB := eventlog.Setup{Partitions: []eventlog.Partition{whole("b")}, Head: 9}
 	prepare(t, log, justB)
 	if gone := expire(-time.Hour); gone != nil {
-		t.Errorf("an endpoint that is still delivered to was removed: %v", gone)
+		t.Errorf("an endpoint that still has an owner was removed: %v", gone)
 	}
 	if err := log.Leave(ctx, held.Owner); err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func testOutdated(t *testing.T, home Home) {
 		"one was created":         {"a": true},
 		"one was renamed":         {"a": true, "former": false},
 		"one was removed":         {"a": true, "b": true},
-		"one was brought back":    {"a": false, "b": false},
+		"one was restored":        {"a": false, "b": false},
 		"one has disappeared":     {"a": true, "b": false, "c": true},
 		"all changed their state": {"a": false, "b": true},
 	} {
@@ -161,13 +161,13 @@ func testRename(t *testing.T, home Home) {
 	if renamed, err := log.Rename(ctx, "old", "new"); !renamed || err != nil {
 		t.Fatalf("renamed: %v, %v", renamed, err)
 	}
-	for _, names := range [][2]string{{"new", "old"}, {"old", "new"}} { // before the parked events have followed
+	for _, names := range [][2]string{{"new", "old"}, {"old", "new"}} { // before the parked events have been moved
 		if renamed, err := log.Rename(ctx, names[0], names[1]); !renamed || err != nil {
 			t.Fatalf("renamed %v: %v, %v", names, renamed, err)
 		}
 	}
 	if lost, err := log.Park(ctx, eventlog.Parking{Lease: held, Retries: rows[:1]}); len(lost) != 1 || err != nil {
-		t.Errorf("the old owner parks: %v, %v", lost, err)
+		t.Errorf("the old owner parked: %v, %v", lost, err)
 	}
 	two := []eventlog.Partition{{Endpoint: "new", Index: 0, Of: 2}, {Endpoint: "new", Index: 1, Of: 2}}
 	prepare(t, log, eventlog.Setup{Partitions: two, Head: 100})
@@ -179,7 +179,7 @@ func testRename(t *testing.T, home Home) {
 	}
 	join(t, log, "other")
 	if got, err := log.Acquire(ctx, "other", two); len(got) != 0 || err != nil {
-		t.Errorf("acquired before the parked events have followed: %v, %v", got, err)
+		t.Errorf("acquired before the parked events were moved: %v, %v", got, err)
 	}
 	for more, steps := true, 0; more; steps++ {
 		var err error

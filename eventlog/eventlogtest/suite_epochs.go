@@ -54,7 +54,7 @@ func sampleAt(sequence int64) eventlog.Retry {
 	return r
 }
 
-// testWentBack makes a database lose the end of the log while a process knows more.
+// testWentBack makes a database lose the end of the log although a process knows more.
 func testWentBack(t *testing.T, home Home) {
 	ctx, log := t.Context(), home.Log
 	home.Append(t, Sample(1, 1), Sample(2, 1), Sample(3, 1), Sample(4, 1), Sample(5, 1))
@@ -161,7 +161,7 @@ func testRestart(t *testing.T, home Home) {
 		after.Kept(before) != 2 {
 		t.Errorf("epochs %+v after %+v", after, before)
 	}
-	for range 2 { // it stays
+	for range 2 { // it is kept
 		advance(t, log)
 		if again := epochs(t, log); again.Current() != after.Current() {
 			t.Errorf("another epoch began: %+v", again)
@@ -231,7 +231,7 @@ func testLostAndUsedAgain(t *testing.T, home Home) {
 	replays, err := log.Replays(ctx, true, 10)
 	for _, r := range replays {
 		if r.To != 2 || r.Position != 2 {
-			t.Errorf("a replay of what was lost: %+v", r)
+			t.Errorf("a replay of lost events: %+v", r)
 		}
 	}
 	if err != nil {

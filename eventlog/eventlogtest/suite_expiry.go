@@ -40,7 +40,7 @@ func testExpiry(t *testing.T, home Home) {
 		t.Fatalf("%+v, %v; want nothing but the time", x, err)
 	}
 	if n := oldest(); n != 1 {
-		t.Errorf("the log begins at %d; nothing has expired", n)
+		t.Errorf("the log begins at %d, but nothing has expired", n)
 	}
 	home.Expire(t)
 	home.Append(t, Sample(1, 3))
@@ -49,14 +49,14 @@ func testExpiry(t *testing.T, home Home) {
 		t.Errorf("the log begins at %d, its head is %d; want 3", n, head)
 	}
 	if events := read(t, log, 0, 10); len(events) != 1 || events[0].Sequence != 3 {
-		t.Errorf("after 0 come %v, want what there is", events)
+		t.Errorf("after 0: %v, want the remaining events", events)
 	}
 	if rows, err := log.Parked(ctx, eventlog.ParkedFilter{Limit: 10}); len(rows) != 1 || err != nil {
 		t.Errorf("%d parked, %v; they survive the log's expiry", len(rows), err)
 	}
 }
 
-// When events expire, cursors that need them move on and the gap is recorded once,
+// When events expire, cursors that need them move forward and the gap is recorded once,
 // merged with an adjacent one.
 func testExpiredGaps(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
@@ -101,7 +101,7 @@ func testExpiredGaps(t *testing.T, home Home) {
 			t.Errorf("cursors = %v; want all at %d", got, end)
 		}
 	}
-	// A consumer that finds out by itself adds nothing to it.
+	// A consumer that notices the gap itself adds nothing to it.
 	if err := log.SaveGap(ctx, eventlog.Gap{
 		Endpoint: "behind", From: 3, To: 4, At: time.Now(),
 		Reason: eventlog.GapExpired,

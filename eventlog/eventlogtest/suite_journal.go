@@ -44,7 +44,7 @@ func testActions(t *testing.T, home Home) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want[:4], actions(ctx, t, journal, eventlog.ActionFilter{Limit: 10})); diff != "" {
-		t.Errorf("actions that are kept (-want +got):\n%s", diff)
+		t.Errorf("actions kept (-want +got):\n%s", diff)
 	}
 }
 
@@ -111,7 +111,7 @@ func testSeries(t *testing.T, home Home) {
 		}
 		return s
 	}
-	for range 2 { // the second time, they are added
+	for range 2 { // the second time, they are added up
 		err := home.Log.AddSamples(ctx, []eventlog.Sample{
 			sample("a", 1, 2, 3), sample("a", 2, 4, 5), sample("b", 1, 9, 9), sample("a", -20, 1, 0),
 			sample("a", -8*24*60, 7, 7),
@@ -138,7 +138,7 @@ func testSeries(t *testing.T, home Home) {
 		t.Errorf("%d minutes, want 2", n)
 	}
 	if p := got[0].Answer.Quantile(0.5); p < 10*time.Millisecond || p > 30*time.Millisecond {
-		t.Errorf("half took %s at most", p)
+		t.Errorf("the median is %s", p)
 	}
 	if n := len(read(now.Add(-9*24*time.Hour), time.Minute)); n != 4 {
 		t.Errorf("%d samples, want 4", n)

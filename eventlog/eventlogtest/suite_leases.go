@@ -67,7 +67,7 @@ func cursors(t *testing.T, log eventlog.Log) map[string]int64 {
 	for _, c := range all {
 		positions[fmt.Sprintf("%s %d/%d", c.Endpoint, c.Index, c.Of)] = c.Sequence
 		if c.Saved.IsZero() {
-			t.Errorf("cursor of %s was never saved", c.Endpoint)
+			t.Errorf("the cursor of %s was never saved", c.Endpoint)
 		}
 	}
 	return positions
@@ -96,7 +96,7 @@ func testCursors(t *testing.T, home Home) {
 func testLeases(t *testing.T, home Home) {
 	log, ctx := home.Log, t.Context()
 	first := hold(t, log, "a")
-	if err := log.Leave(ctx, first.Owner); err != nil { // it leaves, and some of it goes on
+	if err := log.Leave(ctx, first.Owner); err != nil { // the replica leaves, but parts of it keep running
 		t.Fatal(err)
 	}
 	join(t, log, "second")
@@ -135,13 +135,13 @@ func testLeases(t *testing.T, home Home) {
 		t.Fatal(err)
 	}
 	if again := acquire(t, log, "third", whole("a")); len(again) > 0 {
-		t.Errorf("a lost lease released the one that is held: %+v", again)
+		t.Errorf("releasing a lost lease released the current one: %+v", again)
 	}
 	if err := log.Release(ctx, []eventlog.Lease{second}); err != nil {
 		t.Fatal(err)
 	}
 	if again := acquire(t, log, "second", whole("a")); len(again) != 1 {
-		t.Errorf("a lease that was released was not to be had: %+v", again)
+		t.Errorf("a released lease could not be acquired: %+v", again)
 	}
 	if positions := cursors(t, log); positions["a 0/1"] != 0 {
 		t.Errorf("cursor = %d: it was moved under a lost lease", positions["a 0/1"])
@@ -154,11 +154,11 @@ func testDeadReplica(t *testing.T, home Home) {
 		t.Fatal(err)
 	}
 	paused := eventlog.Replica{ID: "paused", Group: "g"}
-	if err := log.Join(ctx, paused, 0); err != nil { // dead at once, unless nobody minds
+	if err := log.Join(ctx, paused, 0); err != nil { // dead at once, but only if somebody removes it
 		t.Fatal(err)
 	}
 	if alive, err := log.KeepAlive(ctx, paused, 0); !alive || err != nil {
-		t.Fatalf("alive = %v, %v; nobody has removed it", alive, err)
+		t.Fatalf("alive = %v, %v; no replica has removed it", alive, err)
 	}
 	if live, err := log.Replicas(ctx); len(live) != 0 || err != nil {
 		t.Errorf("live = %v, %v; want none", live, err)
@@ -177,7 +177,7 @@ func testLongLife(t *testing.T, home Home) {
 	if err := log.Join(ctx, eventlog.Replica{ID: "gone"}, 100*time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if err := log.Join(ctx, here, time.Minute); err != nil { // on SQLite, gone has to go now
+	if err := log.Join(ctx, here, time.Minute); err != nil { // on SQLite, the replica "gone" has to leave first
 		t.Fatal(err)
 	}
 	live := func() (ids []string) {
@@ -213,7 +213,7 @@ func testPartitions(t *testing.T, home Home) {
 		t.Errorf("cursors (-want +got):\n%s", diff)
 	}
 	if lost := save(t, log, eventlog.Cursor{Lease: old, Sequence: 50}); len(lost) != 1 {
-		t.Errorf("lost = %v; the whole endpoint is no lease any more", lost)
+		t.Errorf("lost = %v; the lease of the whole endpoint no longer exists", lost)
 	}
 	if got := acquire(t, log, old.Owner+"2", two...); len(got) > 0 {
 		t.Errorf("acquired %v while the old owner may still deliver", got)
@@ -234,7 +234,7 @@ func testPartitions(t *testing.T, home Home) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]int64{"a 0/1": 6}, cursors(t, log)); diff != "" {
-		t.Errorf("cursors of one again (-want +got):\n%s", diff)
+		t.Errorf("cursors of a single partition again (-want +got):\n%s", diff)
 	}
 	again, err := log.Cursors(ctx)
 	want := eventlog.Marks{{Index: 0, Of: 2, Low: 8}, ahead}

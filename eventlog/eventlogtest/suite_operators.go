@@ -74,7 +74,7 @@ func testFind(t *testing.T, home Home) {
 		}
 	}
 	if _, found, err := finder.Find(ctx, "01900000-0000-7000-8000-000000000000"); found || err != nil {
-		t.Errorf("found %v, %v; there is no such event", found, err)
+		t.Errorf("found %v, %v; want none", found, err)
 	}
 	following, err := finder.Following(ctx, []int64{49, 0, 7, 8, 51, 7, 1000})
 	if diff := cmp.Diff([]tidings.Event{all[0], all[7], all[8], all[49]}, following); diff != "" || err != nil {
@@ -332,6 +332,6 @@ func testHistory(t *testing.T, home Home) {
 		t.Fatal(err)
 	}
 	if records, _, err := reader.ReadHistory(ctx, eventlog.HistoryFilter{Limit: 10}); len(records) != 3 || err != nil {
-		t.Errorf("%d records, %v; none is that old", len(records), err)
+		t.Errorf("%d records, %v; want none that old", len(records), err)
 	}
 }

@@ -72,7 +72,7 @@ func testParkedKeeper(t *testing.T, home Home) {
 	gone.Next, gone.Dead, gone.First, gone.Attempts = now, time.Time{}, time.Time{}, 0
 	wants(eventlog.ParkedFilter{}, head, want, gone, other)
 
-	// A live event stays until its owner removes it, but counts no more.
+	// A live event stays until its owner removes it, but is no longer counted.
 	n, err := keeper.Discard(ctx, "a", []int64{3, 6, 99}, eventlog.Discard{At: now, By: "ann", Comment: "obsolete"})
 	if n != 2 || err != nil {
 		t.Errorf("discarded %d, %v, want 2", n, err)
@@ -83,7 +83,7 @@ func testParkedKeeper(t *testing.T, home Home) {
 	if got := counts["a"]; got.Live != 2 || got.Oldest != 4 || err != nil {
 		t.Errorf("counts = %+v, %v", got, err)
 	}
-	park(t, log, held, other) // an attempt that was under way failed
+	park(t, log, held, other) // an attempt in flight failed
 	wants(eventlog.ParkedFilter{}, want, gone)
 	marked, err := log.Discarded(ctx, held.Partition, 10)
 	if len(marked) != 2 || err != nil {

@@ -55,7 +55,7 @@ func testSessions(t *testing.T, home Home) {
 			t.Errorf("%s ended: %v, %v", key, ended, err)
 		}
 		if _, ok, err := keeper.SessionOf(ctx, key); err != nil || ok {
-			t.Errorf("%s is there: %v, %v", key, ok, err)
+			t.Errorf("%s exists: %v, %v", key, ok, err)
 		}
 	}
 	// A new one removes those past their limits.
@@ -63,6 +63,6 @@ func testSessions(t *testing.T, home Home) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]eventlog.Session{session(4, now.Add(2*time.Second)), want[1]}, list()); diff != "" {
-		t.Errorf("sessions that are left (-want +got):\n%s", diff)
+		t.Errorf("remaining sessions (-want +got):\n%s", diff)
 	}
 }

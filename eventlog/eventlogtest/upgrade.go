@@ -68,7 +68,7 @@ func Upgrade(t *testing.T, db *sql.DB, dialect goose.Dialect, log interface {
 	if err != nil || len(counts) != 1 || counts["a"].Live != 1 || counts["a"].Dead != 0 {
 		t.Errorf("counts = %v, %v", counts, err)
 	}
-	// It is in the partition of its resource.
+	// It is in its resource's partition.
 	for i := range 2 {
 		p := eventlog.Partition{Endpoint: "a", Index: i, Of: 2}
 		lanes, err := log.ParkedLanes(ctx, p, 0, 10)

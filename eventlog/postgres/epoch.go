@@ -8,7 +8,7 @@ import (
 )
 
 // errRestarted means that an epoch must begin before anything is numbered.
-var errRestarted = errors.New("the server was started anew")
+var errRestarted = errors.New("the server was restarted")
 
 // start returns a SQL expression for a string that differs for each start of the
 // server, and each time the tables are created or truncated, as by a restore.

@@ -23,7 +23,7 @@ import (
 type freezer struct {
 	after  string
 	said   atomic.Bool
-	frozen chan struct{} // closed when it would say more
+	frozen chan struct{} // closed when it would send more
 	once   sync.Once
 	end    <-chan struct{}
 }
@@ -115,19 +115,19 @@ func TestFrozenInATransaction(t *testing.T) {
 			select {
 			case <-freezer.frozen:
 			case err := <-done:
-				t.Fatalf("it never froze: %v", err)
+				t.Fatalf("it was never suspended: %v", err)
 			}
 
 			waits, stop := context.WithTimeout(t.Context(), 30*time.Second)
 			defer stop()
-			for test.other(waits, log) != nil { // as the relay tries again
+			for test.other(waits, log) != nil { // as the relay retries
 				if waits.Err() != nil {
-					t.Fatal("the other is held up for good")
+					t.Fatal("the other replica is blocked forever")
 				}
 			}
 			thaw()
 			if err := <-done; err == nil {
-				t.Error("the one that froze was not told that its transaction is over")
+				t.Error("the suspended one was not told that its transaction had ended")
 			}
 		})
 	}

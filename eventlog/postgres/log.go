@@ -162,7 +162,7 @@ func (l *Log) notify(ctx context.Context, db sqldb.Execer, payload string) error
 func (l *Log) Nudge(ctx context.Context) error {
 	err := l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error { return l.notify(ctx, tx, notifyChanges) })
 	if err != nil {
-		return fmt.Errorf("tell other replicas: %w", err)
+		return fmt.Errorf("notify other replicas: %w", err)
 	}
 	return l.Tables.Nudge(ctx)
 }
@@ -188,14 +188,14 @@ func (l *Log) Discard(
 	ctx context.Context, endpoint string, sequences []int64, d eventlog.Discard,
 ) (discarded int64, err error) {
 	err = l.writeHistory(ctx, func() error {
-		n, err := l.Tables.Discard(ctx, endpoint, sequences, d) // of those that are left
+		n, err := l.Tables.Discard(ctx, endpoint, sequences, d) // of the remaining ones
 		discarded += n
 		return err
 	})
 	return discarded, err
 }
 
-// writeHistory calls write when there is a partition for what it writes.
+// writeHistory calls write once there is a partition for what it writes.
 func (l *Log) writeHistory(ctx context.Context, write func() error) error {
 	for late := 0; ; late++ {
 		clock, err := l.Number(ctx, "SELECT "+now)

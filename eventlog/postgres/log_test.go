@@ -55,7 +55,7 @@ const bounded = "&statement_timeout=30s&default_transaction_isolation=read%20com
 func TestLog(t *testing.T) {
 	for name, url := range map[string]func(t *testing.T) string{
 		"defaults": func(t *testing.T) string { return testdb.Postgres(t) },
-		// Whatever the database says of sessions, and however statements are sent.
+		// Whatever the database's settings are, and however statements are sent.
 		"hostile defaults": func(t *testing.T) string {
 			testtool.InAll(t)
 			return testdb.WithDefaults(t, testdb.Hostile)
@@ -316,7 +316,7 @@ func TestLostPartition(t *testing.T) {
 	}
 }
 
-// A connection that led to a server which takes no writes is not used again.
+// A connection to a server that accepts no writes is not used again.
 func TestReadOnlyConnection(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -335,7 +335,7 @@ func TestReadOnlyConnection(t *testing.T) {
 			t.Errorf("a write to a standby: %v", err)
 		}
 		if log.Outage() == nil {
-			t.Error("the log does not say that nothing can be written")
+			t.Error("the log does not report that writes fail")
 		}
 		if err := write(); err != nil || log.Outage() != nil {
 			t.Errorf("after it: %v, outage %v", err, log.Outage())
@@ -343,7 +343,7 @@ func TestReadOnlyConnection(t *testing.T) {
 	}
 }
 
-// Where sessions are bounded a statement that writes takes one round trip.
+// With bounded sessions, a writing statement takes one round trip.
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t) + bounded

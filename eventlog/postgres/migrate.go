@@ -52,7 +52,7 @@ func (l *Log) Pending(ctx context.Context, more ...sqldb.Migrations) (bool, erro
 // this is an error.
 func (l *Log) Migrate(ctx context.Context, more ...sqldb.Migrations) error {
 	if l.db.Stats().MaxOpenConnections == 1 {
-		return errors.New("migrate: this takes two connections, and the pool has one; raise its limit")
+		return errors.New("migrate: this takes two connections, but the pool has only one; raise its limit")
 	}
 	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -95,9 +95,8 @@ func (l *Log) explainRights(ctx context.Context, err error) error {
 	if failed != nil || !exists {
 		return err
 	}
-	return fmt.Errorf("%w; let the owner of the schema run 'GRANT CREATE, USAGE ON SCHEMA %s TO %s'; tables that "+
-		"are in it "+
-		"already must belong to this role, or to one that it is a member of", err, quote(l.name), user)
+	return fmt.Errorf("%w; let the owner of the schema run 'GRANT CREATE, USAGE ON SCHEMA %s TO %s'; tables "+
+		"already in it must belong to this role, or to one that it is a member of", err, quote(l.name), user)
 }
 
 // prepareSchema makes sure that the schema exists and contains no foreign tables
@@ -168,11 +167,11 @@ func (l *Log) refuseForeign(ctx context.Context, names []string) error {
 			UNION SELECT typname FROM pg_type WHERE typnamespace = to_regnamespace($1)
 		) o WHERE name = ANY(string_to_array($2, ','))`, quote(l.name), strings.Join(names, ",")).Scan(&found)
 	if err != nil {
-		return fmt.Errorf("look into schema %s: %w", l.name, err)
+		return fmt.Errorf("inspect schema %s: %w", l.name, err)
 	}
 	if found != "" {
-		return fmt.Errorf("schema %s of the database holds tables, or the like, of somebody else with the names of "+
-			"ours: %s; choose another schema %s",
+		return fmt.Errorf("schema %s of the database contains objects of another program with names that "+
+			"Tidings needs: %s; choose another schema %s",
 			l.name, found, chooseSchema)
 	}
 	return nil
@@ -227,7 +226,7 @@ func (l *Log) moveFrom(ctx context.Context, tx *sql.Tx, earlier string, lists []
 			CREATE TABLE %[2]s (LIKE %[1]s INCLUDING ALL);
 			INSERT INTO %[2]s (version_id, is_applied, tstamp) SELECT version_id, is_applied, tstamp FROM %[1]s ORDER BY id;
 			COMMENT ON TABLE %[1]s IS 'Tidings keeps its tables in another schema now. '
-				'This one keeps an earlier version from starting here anew.'`,
+				'This one prevents an earlier version from creating new ones here.'`,
 			from, to))
 		if err != nil {
 			return err

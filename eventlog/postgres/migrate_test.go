@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/testdb"
 )
 
-// Migrations see what others committed meanwhile, whatever isolation the database or its
-// sessions have by default: in another one, a change of a row that was changed fails.
+// Migrations see what others commit concurrently, whatever isolation level the database or its
+// sessions have by default: at a higher level, changing a row that was changed fails.
 func TestMigrationsReadCommitted(t *testing.T) {
 	for _, isolation := range []string{"repeatable read", "serializable"} {
 		t.Run(isolation, func(t *testing.T) {

@@ -87,7 +87,7 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 }
 
 // move moves the current events, or enough of them if there are many. more reports that
-// there were so many that others have probably arrived meanwhile.
+// there were so many that others have probably arrived in the meantime.
 func (l *Log) move(ctx context.Context, enough func() bool) (head int64, more bool, err error) {
 	if !l.outbox.adopted.Load() {
 		if err := l.adopt(ctx); err != nil {
@@ -174,9 +174,9 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		}
 		err = tx.QueryRowContext(ctx, l.state()+`, `+pick+`, moved AS (
 				DELETE FROM `+l.schema+`tidings_outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM few)) RETURNING *
-			), `+l.told()+`, numbered AS (
+			), `+l.completed()+`, numbered AS (
 				INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
-				SELECT $1 + nth, `+sqllog.EventColumns+`, `+now+` FROM told
+				SELECT $1 + nth, `+sqllog.EventColumns+`, `+now+` FROM completed
 				RETURNING 1
 			), counted AS (
 				SELECT (SELECT count(*) FROM numbered) AS n, (SELECT count(*) FROM pick) AS picked,
@@ -205,12 +205,12 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 // events start.
 const nextVersion = "greatest(state.version, (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint)"
 
-// told returns a common table expression with the moved rows as events. Those
+// completed returns a common table expression with the moved rows as events. Those
 // written by triggers and emit() are completed. Of the events that triggers wrote
 // for one resource in one transaction, an "updated" is dropped if there is another
 // kind of event or a later "updated". Transaction ids from another database system
 // are not usable; see adopt.
-func (l *Log) told() string {
+func (l *Log) completed() string {
 	return `kept AS (
 			SELECT m.*, s.url AS template, row_number() OVER (ORDER BY m.position) AS nth FROM (
 				SELECT moved.*, coalesce(source, 0) > 0 AND action = 'updated' AND (
@@ -228,7 +228,7 @@ func (l *Log) told() string {
 				CASE WHEN source IS NULL OR user_id = '' THEN user_id ELSE ` + l.clean("user_id") + ` END AS user_id,
 				CASE WHEN source IS NULL OR owner_id = '' THEN owner_id ELSE ` + l.clean("owner_id") + ` END AS owner_id
 			FROM kept
-		), told AS (
+		), completed AS (
 			SELECT clean.position, nth, resource_type, action, resource_id, user_id, owner_id, at, trace,
 				CASE WHEN id <> '' THEN id ELSE overlay(substr(lpad(to_hex(at / 1000), 12, '0'), 1, 8) || '-' ||
 					substr(lpad(to_hex(at / 1000), 12, '0'), 9, 4) ||

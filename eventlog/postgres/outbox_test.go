@@ -36,14 +36,14 @@ func query(t *testing.T, db interface {
 	return n
 }
 
-// Other transactions that hold a snapshot or uncommitted changes do not make a look
-// at the outbox read events that were numbered, rolled back or are uncommitted.
+// Other transactions that hold a snapshot or uncommitted changes do not make a query
+// of the outbox read events that were numbered, rolled back or are uncommitted.
 func TestOutboxReadsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	_, db := openURL(t, url)
 	log, one := openURL(t, url)
-	one.SetMaxOpenConns(1) // it counts what it reads
+	one.SetMaxOpenConns(1) // it counts the blocks read
 	reader := begin(t, db, sql.LevelRepeatableRead)
 	query(t, reader, "SELECT count(*) FROM tidings.tidings_outbox")
 	writer := begin(t, db, sql.LevelReadCommitted)
@@ -103,12 +103,12 @@ func TestOutboxReadsOnlyWhatIsNew(t *testing.T) {
 		}
 	}
 	if now, err := log.Advance(t.Context()); err != nil || now != head+20_001 {
-		t.Errorf("head = %d, %v; want %d: what was committed late", now, err, head+20_001)
+		t.Errorf("head = %d, %v; want %d: the late event", now, err, head+20_001)
 	}
 }
 
-// Where deliveries wait for them, the first events of a huge transaction are numbered
-// before all are.
+// If deliveries wait for them, the first events of a huge transaction are numbered
+// before the rest.
 func TestHugeTransaction(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
@@ -195,7 +195,7 @@ func TestAdvanceEndsWhileEventsCome(t *testing.T) {
 	}
 }
 
-// A bulk of events is numbered in batches, and keeps the order of each resource while
+// A large number of events is numbered in batches, and keeps the order of each resource while
 // transactions with lower positions commit in between.
 func TestOrderWhileABacklogIsNumbered(t *testing.T) {
 	t.Parallel()

@@ -251,8 +251,8 @@ func (p *partitioned) cut(ctx context.Context, clock int64) (done []string, err 
 			return done, fmt.Errorf("cut partition %s: %w", existing.name(p.table), err)
 		}
 		done = append(done,
-			fmt.Sprintf("partition %s was added while the clock of the database was far ahead; events of that time "+
-				"have the time of now",
+			fmt.Sprintf("partition %s was added while the database's clock was far ahead; events of that time "+
+				"now have the current time",
 				existing.name(p.table)))
 	}
 	return done, nil

@@ -91,7 +91,7 @@ func TestDropBlocksNobody(t *testing.T) {
 		}
 	}
 	if err == nil {
-		t.Error("the partition went although a transaction reads it")
+		t.Error("the partition was dropped although a transaction reads it")
 	}
 	if n := query(t, reader, "SELECT count(*) FROM tidings.tidings_events"); n != 1 {
 		t.Errorf("the reader sees %d events, want 1", n)
@@ -160,7 +160,7 @@ func TestPartitionsOfTheFuture(t *testing.T) {
 	exec(t, db, "UPDATE tidings.tidings_head SET seq = 4")
 	x, err := log.ExpireEvents(t.Context(), time.Hour)
 	if err != nil || len(x.Notices) == 0 {
-		t.Fatalf("%+v, %v; want that it says what was wrong", x, err)
+		t.Fatalf("%+v, %v; want a notice of what was wrong", x, err)
 	}
 	if events, err := log.Read(t.Context(), 0, 10); err != nil || len(events) != 4 {
 		t.Errorf("%d events, %v; want 4", len(events), err)
@@ -177,12 +177,12 @@ func TestPartitionsOfTheFuture(t *testing.T) {
 	}
 	expireAll(t, log)
 	if x, err := log.ExpireEvents(t.Context(), time.Hour); err != nil || len(x.Notices) > 0 {
-		t.Errorf("%+v, %v; want nothing more to put right", x, err)
+		t.Errorf("%+v, %v; want nothing more to correct", x, err)
 	}
 }
 
 // The newest events expire although nothing was logged since, and although the next
-// partition could not be added when they were.
+// partition could not be added when they were logged.
 func TestNewestEventsExpire(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
@@ -206,7 +206,7 @@ func TestClockBeforeAllPartitions(t *testing.T) {
 	t.Parallel()
 	log, db := open(t)
 	fill(t, db, 1)
-	expireAll(t, log) // the first partition had all of the past
+	expireAll(t, log) // the first partition contained all of the past
 	past := time.Now().AddDate(0, 0, -10)
 	if err := log.EnsurePartitions(t.Context(), past); err != nil {
 		t.Fatal(err)

@@ -183,5 +183,5 @@ func noConnection(reason, err error) error {
 		return away
 	}
 	// The password, a name or the host may be wrong.
-	return &eventlog.UnavailableError{Reason: "no connection to the database can be made", Err: reason}
+	return &eventlog.UnavailableError{Reason: "can't connect to the database", Err: reason}
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// Limits of a shared transaction, after which it commits although others wait: how
+// Limits of a shared transaction, after which it commits although others are waiting: how
 // many it holds, and for how long others may join.
 const (
 	groupSize = 128
 	groupTime = 10 * time.Millisecond
 )
 
-// lostRetries is how often a transaction is retried that another one broke.
+// lostRetries is how often a transaction is retried if another one broke it.
 const lostRetries = 5
 
 // errLost is the error of a shared transaction that the database rolled back because
@@ -25,13 +25,13 @@ const lostRetries = 5
 var errLost = &eventlog.UnavailableError{Reason: "the database rolled back a transaction shared with others"}
 
 // Group runs transactions on SQLite, which has one writer and waits for the disk in
-// each commit. Those that wait while another one runs join it: they run one after
-// another, each in a savepoint, and share its commit.
+// each commit. Those that wait while one runs join it: they run one after
+// another, each in a savepoint, and share one commit.
 type Group struct {
 	db    *sql.DB
 	limit time.Duration
-	turn  chan struct{} // full while one leads
-	join  chan *shared  // unbuffered, so that only those that already wait receive
+	turn  chan struct{} // full while a transaction leads
+	join  chan *shared  // unbuffered, so that only waiting ones receive
 }
 
 // NewGroup returns a group for the pool of writers, whose transactions take the write
@@ -40,10 +40,10 @@ func NewGroup(db *sql.DB, limit time.Duration) *Group {
 	return &Group{db: db, limit: limit, turn: make(chan struct{}, 1), join: make(chan *shared)}
 }
 
-// shared is a transaction that others may join. The one that began it leads: it waits
+// shared is a transaction that others may join. The transaction that began it leads: it waits
 // while they run, and commits.
 type shared struct {
-	ctx  context.Context // of no request, because the transaction is rolled back when it ends
+	ctx  context.Context // not a request's, because the transaction is rolled back when it ends
 	tx   *sql.Tx
 	next chan error    // receives when one that joined has run: an error if the transaction is lost
 	done chan struct{} // closed after the commit
@@ -115,7 +115,7 @@ func (g *Group) lead(
 	return s.err
 }
 
-// admit lets those that wait join, one at a time.
+// admit lets waiting transactions join, one at a time.
 func (s *shared) admit(join chan *shared) error {
 	for n, begun := 1, time.Now(); n < groupSize && time.Since(begun) < groupTime; n++ {
 		select {
@@ -131,7 +131,7 @@ func (s *shared) admit(join chan *shared) error {
 }
 
 // follow runs do in a savepoint of the transaction and waits for the commit, even if do
-// fails: what made it fail may have been written by another one.
+// fails: the cause may have been written by another one.
 func (s *shared) follow(do func(context.Context, *sql.Tx) error) error {
 	err, lost := s.inSavepoint(do)
 	if lost != nil {

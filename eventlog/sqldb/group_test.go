@@ -52,7 +52,7 @@ type group struct {
 	all        sync.WaitGroup
 }
 
-// newGroup must be called in a bubble, so that [synctest.Wait] knows who waits.
+// newGroup must be called in a bubble, so that [synctest.Wait] knows who is waiting.
 func newGroup(t *testing.T) *group {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "group.db")+
 		"?_pragma=journal_mode(WAL)&_txlock=immediate")
@@ -148,7 +148,7 @@ func (g *group) wants(want ...string) {
 	}
 }
 
-// Those that wait while one runs share its commit, in the order in which they came,
+// Transactions that wait while one runs share its commit, in the order in which they came,
 // and return after it.
 func TestGroupSharesCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestGroupSharesCommit(t *testing.T) {
 	})
 }
 
-// One that fails, in whatever way, undoes what it wrote itself and nothing else.
+// A transaction that fails, in whatever way, undoes what it wrote itself and nothing else.
 func TestGroupFailures(t *testing.T) {
 	veto := errors.New("veto")
 	undone := func(then func() error) func(context.Context, *sql.Tx) error {
@@ -231,7 +231,7 @@ func TestGroupFailures(t *testing.T) {
 	})
 }
 
-// If SQLite rolls everything back because a statement was interrupted, the others run
+// If SQLite rolls everything back because a statement was interrupted, the other transactions
 // again.
 func TestGroupInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestGroupInterrupted(t *testing.T) {
 	})
 }
 
-// The others do not depend on the request of the one that began the transaction.
+// The other transactions do not depend on the request of the one that leads.
 func TestGroupLeaderEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t)
@@ -282,7 +282,7 @@ func TestGroupLeaderEnds(t *testing.T) {
 	})
 }
 
-// A commit that fails fails all, and the next one works.
+// A commit that fails fails all its transactions, and the next one works.
 func TestGroupCommitFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t)
@@ -292,7 +292,7 @@ func TestGroupCommitFails(t *testing.T) {
 			for n := range 3 {
 				results = append(results, g.waits(t.Context(), g.Transact, note(fmt.Sprint(n))))
 			}
-			// A duplicate of what is not there after all.
+			// It duplicates a row that is not there after all.
 			results = append(results, g.waits(t.Context(), g.Transact, note("0")))
 		})
 		for _, r := range append(results, &err) {
@@ -310,7 +310,7 @@ func TestGroupCommitFails(t *testing.T) {
 	})
 }
 
-// A transaction that waits for something else holds up no commit of others.
+// A transaction that waits for something else holds up no other commit.
 func TestGroupAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t)
@@ -341,8 +341,8 @@ func TestGroupAlone(t *testing.T) {
 	})
 }
 
-// A shared transaction ends although others wait, after a number of them and after a
-// time.
+// A shared transaction commits although others are waiting, after a number of them and after
+// some time.
 func TestGroupIsBounded(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -395,7 +395,7 @@ func TestGroupWaits(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		for range 20 { // though nobody is before it
+		for range 20 { // although none is ahead of it
 			if err := g.Transact(ctx, note("ended")); !errors.Is(err, context.Canceled) {
 				t.Errorf("ended: %v", err)
 			}

@@ -182,7 +182,7 @@ func (l *Log) expire(ctx context.Context, statement string, end int64) error {
 	for {
 		n, err := l.Exec(ctx, statement, end, expireBatch)
 		if err != nil {
-			return fmt.Errorf("remove what is past its retention: %w", err)
+			return fmt.Errorf("remove what has expired: %w", err)
 		}
 		if n < expireBatch {
 			return nil

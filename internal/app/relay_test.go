@@ -151,12 +151,13 @@ func TestPublishOverHTTP(t *testing.T) {
 			"the idempotency key was used for another event")
 
 		w.wants(w.try("publisher", "POST", "/events", []any{paid, paid}, "Idempotency-Key", "k"), 409,
-			"in a list of another length")
+			"in a list of a different length")
 		two := w.try("publisher", "POST", "/events", []any{paid, paid}, "Idempotency-Key", "two")
 		w.wants(two, 202)
 		w.wants(w.try("publisher", "POST", "/events", []any{paid, paid}, "Idempotency-Key", "two"), 202, two.text)
 		for _, body := range []any{paid, []any{paid}, []any{paid, paid, paid}} {
-			w.wants(w.try("publisher", "POST", "/events", body, "Idempotency-Key", "two"), 409, "in a list of another length")
+			w.wants(w.try("publisher", "POST", "/events", body, "Idempotency-Key", "two"), 409,
+				"in a list of a different length")
 		}
 
 		// A list is published as a whole or not at all.

@@ -32,7 +32,7 @@ func TestSQLiteAway(t *testing.T) {
 		away    func(t *testing.T, folder string) (back func())
 	}{
 		{"full", "the disk is full", ownDisk, fillDisk},
-		{"busy", "another process keeps the database locked", func(*testing.T, string) {}, holdLock},
+		{"busy", "the database is locked by another process", func(*testing.T, string) {}, holdLock},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.name == "busy" {

@@ -195,7 +195,7 @@ func TestTablesOfAnEarlierVersionMove(t *testing.T) {
 				t.Errorf("left behind (-want +got):\n%s", diff)
 			}
 			if head, err := opened.Log().Advance(t.Context()); err != nil || head != 2 {
-				t.Errorf("head = %d, %v; want that the event in the outbox got the next number", head, err)
+				t.Errorf("head = %d, %v; want the event in the outbox to have the next number", head, err)
 			}
 			row := &user{ID: ann}
 			if err := opened.Get(t.Context(), row); err != nil || row.Email != "ann@example.com" {
@@ -226,18 +226,18 @@ func TestSchemaRefused(t *testing.T) {
 		{"foreign tables", "", func(s *server) {
 			s.exec("CREATE SCHEMA tidings", "CREATE TABLE tidings.users (name text)",
 				"CREATE TABLE tidings.orders (id int)", "CREATE TABLE tidings.files (id int)")
-		}, "schema tidings of the database holds tables, or the like, of somebody else with the names of ours: " +
+		}, "schema tidings of the database contains objects of another program with names that Tidings needs: " +
 			"files, users; choose another schema " + setting},
 		{"a foreign index", "app", func(s *server) {
 			s.exec("CREATE TABLE app.other (n int)", "CREATE INDEX contexts_last_active ON app.other (n)")
-		}, "names of ours: contexts_last_active; choose"},
+		}, "names that Tidings needs: contexts_last_active; choose"},
 		{
 			"a foreign type", "app", func(s *server) { s.exec("CREATE TYPE app.contexts AS ENUM ('a')") },
-			"names of ours: contexts; choose",
+			"names that Tidings needs: contexts; choose",
 		},
 		{
 			"a foreign table that only the log has", "app",
-			func(s *server) { s.exec("CREATE TABLE app.tidings_gaps (n int)") }, "names of ours: tidings_gaps; choose",
+			func(s *server) { s.exec("CREATE TABLE app.tidings_gaps (n int)") }, "that Tidings needs: tidings_gaps; choose",
 		},
 		{"tables of an earlier version elsewhere", "webhooks", func(s *server) {
 			s.startEarlier("public")
@@ -247,7 +247,7 @@ func TestSchemaRefused(t *testing.T) {
 		{"foreign tables where those of an earlier version would go", "", func(s *server) {
 			s.startEarlier("public")
 			s.exec("CREATE SCHEMA tidings", "CREATE TABLE tidings.users (name text)")
-		}, "names of ours: users; choose"},
+		}, "names that Tidings needs: users; choose"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newServer(t)
@@ -294,7 +294,7 @@ func TestEarlierSchemaChosen(t *testing.T) {
 		t.Errorf("head = %d, %v; want 2", head, err)
 	}
 	if found := s.strings("SELECT nspname FROM pg_namespace WHERE nspname = 'tidings'"); found != nil {
-		t.Error("there is a schema tidings, too")
+		t.Error("a schema tidings was created as well")
 	}
 	// A second installation whose search_path leads to the first one's tables
 	// leaves them alone.

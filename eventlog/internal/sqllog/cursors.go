@@ -135,7 +135,7 @@ func (t *Tables) noteRemoved(
 			continue
 		}
 		if _, err := tx.ExecContext(ctx, text, name); err != nil {
-			return fmt.Errorf("note that endpoint %s was removed: %w", name, err)
+			return fmt.Errorf("record that endpoint %s was removed: %w", name, err)
 		}
 	}
 	rows, err := tx.QueryContext(ctx, "SELECT DISTINCT endpoint FROM "+t.schema+
@@ -302,7 +302,7 @@ func (t *Tables) saveGap(ctx context.Context, tx *sql.Tx, g eventlog.Gap) (fresh
 			g.Endpoint, g.Index, g.From, g.To, micros(g.At), string(g.Reason))
 	}
 	if err != nil {
-		return fresh, fmt.Errorf("note what endpoint %s missed: %w", g.Endpoint, err)
+		return fresh, fmt.Errorf("record what endpoint %s missed: %w", g.Endpoint, err)
 	}
 	return fresh, nil
 }

@@ -101,11 +101,11 @@ func epochsOf(rows *sql.Rows, err error) (epochs eventlog.Epochs, _ error) {
 }
 
 // BeginEpoch begins an epoch at the end of the log, in a transaction during which
-// nobody else numbers events. It removes or moves back everything stored for later
+// no other process numbers events. It removes or moves back everything stored for later
 // positions, which belong to lost events. start is a string that differs for each
 // start of the database.
 func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start string) error {
-	if t.dialect.LockReplicas != "" { // so that nobody creates cursors meanwhile
+	if t.dialect.LockReplicas != "" { // so that no cursors are created in the meantime
 		if _, err := tx.ExecContext(ctx, t.dialect.LockReplicas); err != nil {
 			return fmt.Errorf("begin epoch: %w", err)
 		}
@@ -191,7 +191,7 @@ func (t *Tables) clampCursors(ctx context.Context, tx *sql.Tx, base int64) (beyo
 func (t *Tables) SaveLoss(ctx context.Context, from, to int64, at time.Time) error {
 	text, args := t.loss(from, to, micros(at))
 	if _, err := t.Exec(ctx, text, args...); err != nil {
-		return fmt.Errorf("note that the database lost events: %w", err)
+		return fmt.Errorf("record that the database lost events: %w", err)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func (t *Tables) AddAction(ctx context.Context, a eventlog.Action) error {
 		"tidings_actions (at, actor, action, endpoint, subject, comment) VALUES "+Placeholders(1, 6),
 		micros(a.At), a.By, a.Action, a.Endpoint, a.Subject, a.Comment)
 	if err != nil {
-		return fmt.Errorf("note what an operator did: %w", err)
+		return fmt.Errorf("record an operator's action: %w", err)
 	}
 	return nil
 }
@@ -28,7 +28,7 @@ func (t *Tables) Actions(ctx context.Context, f eventlog.ActionFilter) ([]eventl
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(f.Before != 0, "id < $%d", f.Before)
 	var found []eventlog.Action
-	err := t.query(ctx, t.reader, "what operators did", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "actions of operators", func(rows *sql.Rows) error {
 		var a eventlog.Action
 		var at int64
 		err := rows.Scan(&a.ID, &at, &a.By, &a.Action, &a.Endpoint, &a.Subject, &a.Comment)
@@ -57,7 +57,7 @@ func (t *Tables) AddStates(ctx context.Context, changes []eventlog.StateChange) 
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("note states of endpoints: %w", err)
+		return fmt.Errorf("record states of endpoints: %w", err)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (t *Tables) States(
 		return nil, err
 	}
 	slices.Reverse(newest)
-	if len(newest) == limit { // earlier ones are left out
+	if len(newest) == limit { // earlier ones are omitted
 		since = newest[0].At.Add(-time.Microsecond)
 	}
 	before, err := read("AND at = (SELECT max(at) FROM "+t.schema+
@@ -115,7 +115,7 @@ func sampleTargets(s *eventlog.Sample, oldest *int64) []any {
 
 // AddSamples implements [eventlog.Journalist].
 func (t *Tables) AddSamples(ctx context.Context, samples []eventlog.Sample) error {
-	// All add in the same order, so that they don't block each other.
+	// All writers add in the same order, so that they don't deadlock.
 	samples = slices.SortedFunc(slices.Values(samples), func(a, b eventlog.Sample) int {
 		return strings.Compare(a.Endpoint, b.Endpoint)
 	})
@@ -146,7 +146,7 @@ func (t *Tables) AddSamples(ctx context.Context, samples []eventlog.Sample) erro
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("write what happened at endpoints: %w", err)
+		return fmt.Errorf("write samples: %w", err)
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (t *Tables) Series(
 		places[i] = fmt.Sprintf("$%d", len(args))
 	}
 	var found []eventlog.Sample
-	err := t.query(ctx, t.reader, "what happened at an endpoint", func(rows *sql.Rows) error {
+	err := t.query(ctx, t.reader, "samples of an endpoint", func(rows *sql.Rows) error {
 		var s eventlog.Sample
 		var at, oldest int64
 		err := rows.Scan(append([]any{&s.Endpoint, &at}, sampleTargets(&s, &oldest)...)...)
@@ -201,7 +201,7 @@ func (t *Tables) ExpireJournal(ctx context.Context, before time.Time) error {
 			"AND o.at <= $1)", micros(before)},
 	} {
 		if _, err := t.Exec(ctx, remove.text, remove.arg); err != nil {
-			return fmt.Errorf("remove what is past its limits: %w", err)
+			return fmt.Errorf("remove old journal entries: %w", err)
 		}
 	}
 	for {

@@ -20,14 +20,14 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 	return t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if statement != "" {
 			if _, err := tx.ExecContext(ctx, statement); err != nil {
-				return fmt.Errorf("join as replica: %w", err)
+				return fmt.Errorf("join as a replica: %w", err)
 			}
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+
 			"tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
 			r.ID, r.Group, ttl.Microseconds())
 		if err != nil {
-			return fmt.Errorf("join as replica: %w", err)
+			return fmt.Errorf("join as a replica: %w", err)
 		}
 		return nil
 	})
@@ -45,7 +45,7 @@ func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Dur
 		" + $1 WHERE expires_at > "+t.dialect.Now+" + $2",
 		ttl.Microseconds(), (eventlog.LongestLife * ttl).Microseconds())
 	if err != nil {
-		return false, fmt.Errorf("look after other replicas: %w", err)
+		return false, fmt.Errorf("limit the expiry of other replicas: %w", err)
 	}
 	return n == 1, nil
 }

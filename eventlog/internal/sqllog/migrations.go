@@ -59,7 +59,7 @@ func fillLanes(ctx context.Context, tx *sql.Tx, schema string) error {
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("note the lanes of parked events: %w", err)
+			return fmt.Errorf("set the lanes of parked events: %w", err)
 		}
 	}
 }

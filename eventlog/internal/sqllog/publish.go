@@ -97,12 +97,12 @@ func (t *Tables) claim(ctx context.Context, tx *sql.Tx, keyed []publication) (ma
 		}
 		values := strings.ReplaceAll(Placeholders(len(batch), 3), ")", ","+t.dialect.Now+")")
 		// This waits for keys claimed by uncommitted transactions. Keys that have
-		// expired but are not removed yet are taken over.
+		// expired but have not been removed are taken over.
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+table+" AS known (key, fingerprint, event_id, at) VALUES "+values+
 			" ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, event_id = excluded.event_id,"+
 			" at = excluded.at WHERE known.at < "+t.expiredKey(), rows...)
 		if err != nil {
-			return fmt.Errorf("note idempotency keys: %w", err)
+			return fmt.Errorf("record idempotency keys: %w", err)
 		}
 		return scanAll(ctx, tx, func(rows *sql.Rows) error {
 			var p publication

@@ -65,7 +65,7 @@ func (t *Tables) forgetOrphans(ctx context.Context) (map[string]int64, error) {
 	cursors := t.schema + "tidings_cursors"
 	orphaned := " NOT IN (SELECT endpoint FROM " + cursors + " UNION SELECT former FROM " + cursors + ")"
 	if _, err := t.Exec(ctx, "DELETE FROM "+t.schema+"tidings_controls WHERE endpoint"+orphaned); err != nil {
-		return removed, fmt.Errorf("remove what was said about removed endpoints: %w", err)
+		return removed, fmt.Errorf("remove controls of removed endpoints: %w", err)
 	}
 	var names []string
 	err := t.query(ctx, t.reader, "parked events of removed endpoints", func(rows *sql.Rows) error {

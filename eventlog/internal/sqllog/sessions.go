@@ -57,7 +57,7 @@ func (t *Tables) UseSession(ctx context.Context, key string, at time.Time) error
 	_, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_sessions SET used = $2 WHERE hash = $1 AND used < $2",
 		key, micros(at))
 	if err != nil {
-		return fmt.Errorf("note that a session is used: %w", err)
+		return fmt.Errorf("record that a session was used: %w", err)
 	}
 	return nil
 }

@@ -32,9 +32,9 @@ type Dialect struct {
 	// Now is an expression: the database's clock, in microseconds since 1970.
 	Now string
 	// LockReplicas is a statement that blocks joining, leaving and acquiring until
-	// the end of the transaction; empty if nobody else can write during it.
+	// the end of the transaction; empty if no other process can write during it.
 	LockReplicas string
-	// Index is the function that returns where a text has another one; 0 for nowhere.
+	// Index is the function that returns the position of one string in another; 0 for none.
 	Index string
 	// Numbers is a table expression: a column "n" with the numbers in parameter $1, which
 	// are separated by commas.

@@ -35,7 +35,7 @@ func Run(
 	}
 }
 
-// once listens until the connection breaks. It reports no error: callers that need
+// once listens until the connection breaks. It returns no error: callers that need
 // the database report an outage.
 func once(
 	ctx context.Context, log *postgres.Log, lifetime time.Duration, connect func(context.Context) (*pgx.Conn, error),

@@ -23,7 +23,7 @@ CREATE TABLE tidings_events (
 	resource_version bigint NOT NULL
 );
 
--- One row: the position of the last numbered event. Whoever holds its lock moves
+-- One row: the position of the last numbered event. The holder of its lock moves
 -- events from the outbox into the log.
 CREATE TABLE tidings_head (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),

@@ -2,7 +2,7 @@
 ALTER TABLE tidings_outbox ADD COLUMN owner_id text NOT NULL DEFAULT '', ADD COLUMN trace text NOT NULL DEFAULT '';
 
 -- The log becomes partitioned by time, so that expiry drops partitions; what is
--- there is the first of them.
+-- in the log becomes the first of them.
 ALTER TABLE tidings_events
 	ADD COLUMN owner_id text NOT NULL DEFAULT '',
 	ADD COLUMN trace text NOT NULL DEFAULT '',
@@ -27,7 +27,7 @@ CREATE TABLE tidings_events (
 	PRIMARY KEY (seq, logged_at)
 ) PARTITION BY RANGE (logged_at);
 
--- Many attempts are one row: an index, and a text with a line for each.
+-- Many attempts share one row: an index, and a text with one line for each.
 CREATE SEQUENCE tidings_history_id;
 CREATE TABLE tidings_history (
 	id bigint NOT NULL DEFAULT nextval('tidings_history_id'),
@@ -91,8 +91,8 @@ CREATE TABLE tidings_gaps (
 	PRIMARY KEY (endpoint, part, from_seq)
 );
 
--- lane is a hash of the resource: it says which partition of an endpoint it is in.
--- Nothing is parked by a version without it but what one process parked for its
+-- lane is a hash of the resource that determines its partition of an endpoint.
+-- Versions without it parked only what one process parked for its
 -- only partition.
 ALTER TABLE tidings_retries
 	ADD COLUMN owner_id text NOT NULL DEFAULT '',

@@ -1,3 +1,3 @@
 -- +goose Up
--- The name that an endpoint had, while its parked events still have it.
+-- The former name of an endpoint, while its parked events still have it.
 ALTER TABLE tidings_cursors ADD COLUMN former text NOT NULL DEFAULT '';

@@ -1,5 +1,5 @@
 -- +goose Up
--- See eventlog.Epoch. start is the start of the server with which it began.
+-- See eventlog.Epoch. start identifies the server start that began the epoch.
 CREATE TABLE tidings_epochs (
 	number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	id text NOT NULL,
@@ -10,6 +10,6 @@ CREATE TABLE tidings_epochs (
 );
 ALTER TABLE tidings_cursors ADD COLUMN epoch text NOT NULL DEFAULT '';
 
--- A gap is of what expired, or of what the database lost.
+-- Why the events of a gap are missing: they expired, or the database lost them.
 ALTER TABLE tidings_gaps ADD COLUMN reason text NOT NULL DEFAULT 'expired';
 ALTER TABLE tidings_gaps DROP CONSTRAINT tidings_gaps_pkey, ADD PRIMARY KEY (endpoint, part, from_seq, reason);

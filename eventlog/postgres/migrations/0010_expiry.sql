@@ -1,5 +1,5 @@
 -- +goose Up
--- When events expired last, and when the clock had gone on by too much since then.
+-- When events last expired, and when the clock had advanced too far since then.
 CREATE TABLE tidings_expiry (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
 	run_at bigint NOT NULL,

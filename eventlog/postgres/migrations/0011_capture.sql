@@ -1,16 +1,16 @@
 -- +goose Up
 -- Rows of triggers and of emit() have a source, and are completed when they are
 -- numbered: id, URL, version. 0 is emit(); others are rows of tidings_sources. The
--- source of what the log's own Append wrote is null: it is complete.
+-- source of events that the log's own Append wrote is null: they are complete.
 ALTER TABLE tidings_outbox ADD COLUMN source integer;
 
 -- The last resource_version given to such a row, in microseconds: versions grow with
 -- each event, whatever the clock does.
 ALTER TABLE tidings_head ADD COLUMN version bigint NOT NULL DEFAULT 0;
 
--- What triggers tell of; package outbox/capture writes it. relation is quoted, with its
+-- What triggers report; package outbox/capture writes it. relation is quoted, with its
 -- schema. part is empty, or the table whose resources these rows are parts of, with the
--- columns that name one. {} in url is the id; an empty url was put together by the
+-- columns that name one. {} in url is the id; an empty url was composed by the
 -- trigger. columns has the number of each column that the specification names.
 CREATE TABLE tidings_sources (
 	id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -36,7 +36,7 @@ CREATE TABLE tidings_drift (
 	at timestamptz NOT NULL
 );
 
--- When changes were not told of.
+-- When changes were not reported.
 CREATE TABLE tidings_capture_gaps (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	relation text NOT NULL,
@@ -46,13 +46,13 @@ CREATE TABLE tidings_capture_gaps (
 	recovered bigint NOT NULL
 );
 
--- The vocabulary of emit(); without a row, any type will do.
+-- The vocabulary of emit(); without a row, any type is allowed.
 CREATE TABLE tidings_types (
 	resource_type text PRIMARY KEY,
 	actions text[] NOT NULL
 );
 
--- A text with %XX for each byte of the characters that a URL can't have in a path, or
+-- A string with %XX for each byte of the characters that a URL path can't contain, or
 -- for control characters only.
 -- +goose StatementBegin
 CREATE FUNCTION tidings_escape(value text, control_only boolean DEFAULT false) RETURNS text
@@ -64,7 +64,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 	FROM regexp_split_to_table(value, '') WITH ORDINALITY chars (c, n)
 $$;
 -- +goose StatementEnd
--- An id as an event can have it: without control characters, of at most 512 bytes.
+-- An id that is valid in an event: without control characters, of at most 512 bytes.
 -- +goose StatementBegin
 CREATE FUNCTION tidings_clean(value text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$

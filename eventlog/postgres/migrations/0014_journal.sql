@@ -1,5 +1,5 @@
 -- +goose Up
--- Who paused an endpoint, why, and when the pause ends by itself; 0 if it does not.
+-- Who paused an endpoint, why, and when the pause ends automatically; 0 if it does not.
 ALTER TABLE tidings_controls
 	ADD COLUMN actor text NOT NULL DEFAULT '',
 	ADD COLUMN comment text NOT NULL DEFAULT '',
@@ -32,7 +32,7 @@ CREATE TABLE tidings_states (
 CREATE INDEX tidings_states_at ON tidings_states (at);
 
 -- What happened within a minute at an endpoint, or at all of them (''). The columns of
--- the histograms are the numbers of times up to a bound, see eventlog.Histogram.
+-- the histograms are the numbers of durations up to a bound, see eventlog.Histogram.
 CREATE TABLE tidings_series (
 	endpoint text NOT NULL,
 	minute bigint NOT NULL,

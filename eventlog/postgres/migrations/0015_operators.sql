@@ -1,5 +1,5 @@
 -- +goose Up
--- Why the last attempt failed, and what the receiver answered.
+-- Why the last attempt failed, and the receiver's response.
 ALTER TABLE tidings_retries
 	ADD COLUMN last_at bigint NOT NULL DEFAULT 0,
 	ADD COLUMN detail text NOT NULL DEFAULT '',

@@ -2,7 +2,7 @@
 ALTER TABLE tidings_events ADD COLUMN owner_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE tidings_events ADD COLUMN trace TEXT NOT NULL DEFAULT '';
 
--- Many attempts are one row: an index, and a text with a line for each.
+-- Many attempts share one row: an index, and a text with one line for each.
 CREATE TABLE tidings_history (
 	id INTEGER PRIMARY KEY AUTOINCREMENT,
 	endpoint TEXT NOT NULL,
@@ -56,7 +56,7 @@ CREATE TABLE tidings_gaps (
 	PRIMARY KEY (endpoint, part, from_seq)
 ) WITHOUT ROWID;
 
--- lane is a hash of the resource: it says which partition of an endpoint it is in.
+-- lane is a hash of the resource that determines its partition of an endpoint.
 ALTER TABLE tidings_retries ADD COLUMN owner_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE tidings_retries ADD COLUMN trace TEXT NOT NULL DEFAULT '';
 ALTER TABLE tidings_retries ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;

@@ -1,3 +1,3 @@
 -- +goose Up
--- SQLite has no schemas; the number is that of PostgreSQL's.
+-- SQLite has no schemas; the number matches PostgreSQL's.
 SELECT 1;

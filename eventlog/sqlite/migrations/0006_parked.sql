@@ -1,5 +1,5 @@
 -- +goose Up
--- Since when an endpoint is not configured any more; 0 if it is.
+-- Since when an endpoint is no longer configured; 0 if it is.
 ALTER TABLE tidings_cursors ADD COLUMN removed_at INTEGER NOT NULL DEFAULT 0;
 
 -- Dead letters expire.

@@ -1,5 +1,5 @@
 -- +goose Up
--- See eventlog.Epoch. start is the start of the process with which it began.
+-- See eventlog.Epoch. start identifies the process start that began the epoch.
 CREATE TABLE tidings_epochs (
 	number INTEGER PRIMARY KEY AUTOINCREMENT,
 	id TEXT NOT NULL,
@@ -10,7 +10,7 @@ CREATE TABLE tidings_epochs (
 );
 ALTER TABLE tidings_cursors ADD COLUMN epoch TEXT NOT NULL DEFAULT '';
 
--- A gap is of what expired, or of what the database lost.
+-- Why the events of a gap are missing: they expired, or the database lost them.
 ALTER TABLE tidings_gaps RENAME TO tidings_gaps_first;
 CREATE TABLE tidings_gaps (
 	endpoint TEXT NOT NULL,

@@ -1,5 +1,5 @@
 -- +goose Up
--- Who paused an endpoint, why, and when the pause ends by itself; 0 if it does not.
+-- Who paused an endpoint, why, and when the pause ends automatically; 0 if it does not.
 ALTER TABLE tidings_controls ADD COLUMN actor TEXT NOT NULL DEFAULT '';
 ALTER TABLE tidings_controls ADD COLUMN comment TEXT NOT NULL DEFAULT '';
 ALTER TABLE tidings_controls ADD COLUMN until_at INTEGER NOT NULL DEFAULT 0;
@@ -31,7 +31,7 @@ CREATE TABLE tidings_states (
 CREATE INDEX tidings_states_at ON tidings_states (at);
 
 -- What happened within a minute at an endpoint, or at all of them (''). The columns of
--- the histograms are the numbers of times up to a bound, see eventlog.Histogram.
+-- the histograms are the numbers of durations up to a bound, see eventlog.Histogram.
 CREATE TABLE tidings_series (
 	endpoint TEXT NOT NULL,
 	minute INTEGER NOT NULL,

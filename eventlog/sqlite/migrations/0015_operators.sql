@@ -1,5 +1,5 @@
 -- +goose Up
--- Why the last attempt failed, and what the receiver answered.
+-- Why the last attempt failed, and the receiver's response.
 ALTER TABLE tidings_retries ADD COLUMN last_at INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tidings_retries ADD COLUMN detail TEXT NOT NULL DEFAULT '';
 ALTER TABLE tidings_retries ADD COLUMN response TEXT NOT NULL DEFAULT '';
