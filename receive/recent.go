@@ -111,7 +111,7 @@ func (r *ring) replace(key string) (oldest string) {
 // An event is stale if it has a lower version than one of the same resource
 // seen before, and no later timestamp. Both must agree because versions are
 // used again after the sender's database was restored, and because the version
-// of a thin event comes from an unsigned header: whoever alters headers in
+// of a thin event comes from an unsigned header: somebody who alters headers in
 // transit can't make Latest drop an event with a later timestamp. Where a
 // version is unknown, an event counts as older only if its timestamp is more
 // than five minutes older, because clocks of servers differ.

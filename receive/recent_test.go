@@ -106,7 +106,7 @@ func TestWaitingDeliveryEndsWithItsRequest(t *testing.T) {
 		second := deliver(ctx, handler)
 		leave()
 		if status := <-second; status != http.StatusInternalServerError {
-			t.Errorf("status = %d, want one that makes Tidings try again", status)
+			t.Errorf("status = %d, want one that makes Tidings retry", status)
 		}
 		close(release)
 		if status := <-first; status != http.StatusNoContent || calls != 1 {
@@ -139,19 +139,19 @@ func TestLatestDropsStaleNews(t *testing.T) {
 		want     bool
 	}{
 		{"first", "a", "5", 5, 0, true},
-		{"the same again", "a", "5", 5, 0, false},
+		{"a repetition", "a", "5", 5, 0, false},
 		{"older", "a", "3", 3, time.Hour, false},
 		{"older, without a sequence", "a", "3", 0, time.Hour, false},
 		{"another resource", "b", "2", 2, time.Hour, true},
 		{"older by less than clocks may differ", "a", "4", 4, time.Minute, true},
-		{"an older clock, but a higher sequence", "a", "6", 6, time.Hour, true},
+		{"an earlier timestamp, but a higher sequence", "a", "6", 6, time.Hour, true},
 		{"newer", "a", "7", 7, -time.Minute, true},
 		{"a sequence that was altered", "a", "8", math.MaxInt64, -2 * time.Minute, true},
 		{"the next one", "a", "9", 9, -3 * time.Minute, true},
-		{"altered, all the time", "a", "10", math.MaxInt64, -4 * time.Minute, true},
+		{"altered every time", "a", "10", math.MaxInt64, -4 * time.Minute, true},
 		{"altered, and a timestamp out of order", "a", "11", math.MaxInt64, -3 * time.Minute, true},
 		{"still older", "a", "3", 3, time.Hour, false},
-		{"lowered to nothing", "a", "12", 0, -5 * time.Minute, true},
+		{"lowered to zero", "a", "12", 0, -5 * time.Minute, true},
 	} {
 		e := tidings.Event{
 			Type: "x", ResourceID: step.resource, ID: step.id, Sequence: step.sequence,
@@ -179,7 +179,7 @@ func TestDecode(t *testing.T) {
 		want     string // a part of the error; empty for none
 	}{
 		"as it is sent": {header: header("tidings-sequence", "7"), body: thinBody, sequence: 7},
-		"a member of tomorrow": {
+		"a member of a later version": {
 			header: header(),
 			body:   strings.Replace(thinBody, "{", `{"data":{"event":1},"Event":2,`, 1),
 		},
@@ -187,16 +187,16 @@ func TestDecode(t *testing.T) {
 			header: header(), body: strings.Replace(thinBody, `"resource_id":"1",`, "", 1),
 			want: "resource_id",
 		},
-		"of another case": {
+		"different capitalization": {
 			header: header(), body: strings.Replace(thinBody, `"event"`, `"Event"`, 1),
 			want: `"event" is missing`,
 		},
-		"of the wrong type":    {header: header(), body: strings.Replace(thinBody, `"1"`, "1", 1), want: "resource_id"},
-		"more than one":        {header: header(), body: thinBody + thinBody, want: "event body"},
-		"not an object":        {header: header(), body: "[]", want: "event body"},
-		"nothing":              {header: header(), body: "null", want: "missing"},
-		"a header too large":   {header: header("tidings-sequence", "9223372036854775808"), body: thinBody},
-		"a header of nonsense": {header: header("tidings-resource-version", "a proxy's"), body: thinBody},
+		"the wrong type":             {header: header(), body: strings.Replace(thinBody, `"1"`, "1", 1), want: "resource_id"},
+		"more than one":              {header: header(), body: thinBody + thinBody, want: "event body"},
+		"not an object":              {header: header(), body: "[]", want: "event body"},
+		"nothing":                    {header: header(), body: "null", want: "missing"},
+		"a number that is too large": {header: header("tidings-sequence", "9223372036854775808"), body: thinBody},
+		"a malformed header":         {header: header("tidings-resource-version", "a proxy's"), body: thinBody},
 		"a long id": {
 			header: header("webhook-id", strings.Repeat("x", 257)),
 			body:   thinBody, want: "webhook-id",

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testdb.Main(m)) }
 
-// storages are all implementations; reopen returns what the next process finds.
+// storages are all implementations; reopen returns the storage that the next process would use.
 func storages(t *testing.T) map[string]func(t *testing.T) (s receive.Storage, db *sql.DB) {
 	t.Helper()
 	open := func(t *testing.T, driver, url string) (receive.Storage, *sql.DB) {
@@ -128,7 +128,7 @@ func TestStorageHandlesOneAtATime(t *testing.T) {
 	}
 }
 
-// What the function that handles an event writes is undone with the memory of it.
+// What the handler function writes is rolled back together with the memory of the event.
 func TestSQLHandlesInOneTransaction(t *testing.T) {
 	for name, open := range storages(t) {
 		if name == "memory" {

@@ -17,8 +17,8 @@ const (
 	Duplicate Result = "duplicate" // it was handled before
 	Stale     Result = "stale"     // a newer event of the resource was handled before
 	Pinged    Result = "ping"      // an operator tested the endpoint
-	Failed    Result = "failed"    // the function that handles events, or the storage, returned an error
-	Refused   Result = "refused"   // it is not authentic, or no webhook
+	Failed    Result = "failed"    // the handler function or the storage returned an error
+	Refused   Result = "refused"   // it is not authentic, or not a webhook
 )
 
 // Storage remembers which events were handled. Implementations are [Memory] and

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// attempt is the context of an attempt. It ends with that of the caller, or at a
-// deadline, for which it has a timer only if somebody waits for it: an [exchanger]
+// attempt is the context of an attempt. It ends with the caller's context, or at a
+// deadline, for which it has a timer only if something waits for it: an [exchanger]
 // sets the deadline on the connection instead.
 type attempt struct {
-	context.Context // of the caller
+	context.Context // the caller's
 	deadline        time.Time
 	steps           *steps
 
 	mu     sync.Mutex
-	timed  context.Context // nil until somebody needs it
+	timed  context.Context // nil until it is needed
 	cancel context.CancelFunc
 	over   bool
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Connections limits the open connections of all dialers that share it. If all are open,
+// Connections limits the open connections of all dialers that share it. If the limit is reached,
 // the one that has been idle longest is closed to make room for another.
 type Connections struct {
 	slots chan struct{} // one for each connection, open or being opened
@@ -23,7 +23,7 @@ func NewConnections(limit int) *Connections {
 // Open returns the number of connections that are open or being opened.
 func (c *Connections) Open() int { return len(c.slots) }
 
-// reclaimInterval is how often a dialer that waits looks for idle connections.
+// reclaimInterval is how often a waiting dialer looks for idle connections.
 const reclaimInterval = 20 * time.Millisecond
 
 // enter waits until one more connection may be opened.
@@ -50,8 +50,8 @@ func (c *Connections) enter(ctx context.Context) error {
 	}
 }
 
-// leave ends what enter began, unless it became a connection, which ends it when it is
-// closed.
+// leave reverts enter, unless the connection was opened: then closing it does
+// that.
 func (c *Connections) leave() {
 	if c != nil {
 		<-c.slots
@@ -77,8 +77,8 @@ func (c *Connections) remove(closed *conn) {
 	c.leave()
 }
 
-// reclaim closes the connection that has been idle longest. net/http does not say which
-// of its connections are idle, so its are closed only if there is no other.
+// reclaim closes the connection that has been idle longest. net/http does not report which
+// of its connections are idle, so one of those is closed only if there is no other.
 func (c *Connections) reclaim() {
 	var oldest *conn
 	var since int64

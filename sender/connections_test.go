@@ -22,7 +22,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// shared are receivers whose senders share connections.
+// shared is a set of receivers whose senders share connections.
 type shared struct {
 	*testing.T
 	connections *sender.Connections
@@ -32,7 +32,7 @@ type shared struct {
 	ports       []string        // as in /proc/net/tcp
 }
 
-// share starts receivers, with transports of a kind.
+// share starts receivers, with one kind of transport.
 func share(t *testing.T, kind string, receivers, limit int, handler http.HandlerFunc) *shared {
 	s := &shared{T: t, connections: sender.NewConnections(limit)}
 	for range receivers {
@@ -84,7 +84,7 @@ func (s *shared) send(to int) {
 	}
 }
 
-// established returns how many connections to the receivers the system has.
+// established returns how many connections to the receivers are open in the system.
 func (s *shared) established() (n int) {
 	if runtime.GOOS != "linux" {
 		return s.connections.Open()
@@ -102,8 +102,8 @@ func (s *shared) established() (n int) {
 	return n
 }
 
-// Senders to many receivers have no more connections than they may have together, idle
-// ones included, and still deliver everything.
+// Senders to many receivers together stay within the limit on connections, idle ones
+// included, and still deliver everything.
 func TestConnectionsAreShared(t *testing.T) {
 	const receivers, limit, rounds = 12, 4, 20
 	for _, kind := range []string{"http/1.1", "https", "http/2", "net/http"} {
@@ -112,7 +112,7 @@ func TestConnectionsAreShared(t *testing.T) {
 			var s *shared
 			var mu sync.Mutex
 			looked, all, together := 0, 0, make(chan struct{})
-			// While as many requests wait here as there may be connections, none is opened,
+			// While as many requests wait here as connections are allowed, none is opened,
 			// and those that are being closed disappear.
 			s = share(t, kind, receivers, limit, func(w http.ResponseWriter, _ *http.Request) {
 				mu.Lock()
@@ -166,7 +166,7 @@ func TestConnectionsAreShared(t *testing.T) {
 	}
 }
 
-// The connection that was idle for longest makes room; the others are used again.
+// The connection that has been idle longest makes room; the others are reused.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	s := share(t, "http/1.1", 3, 2, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)

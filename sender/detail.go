@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// phrase returns the words for an error that is known by its type, or "". They contain
+// phrase returns the text for an error that is known by its type, or "". It contains
 // names and addresses of hosts, and nothing else that a receiver or a setting chose.
 func phrase(err error) string {
 	if proxy, ok := errors.AsType[*net.OpError](err); ok && proxy.Op == "proxyconnect" {

@@ -15,7 +15,7 @@ import (
 // connections per address, and can close them all. A [Transport] requires one;
 // [Dialer.Serve] gives one to an [http.Transport].
 type Dialer struct {
-	// Connections limits those of several dialers together; nil means no limit. Set it
+	// Connections limits the connections of several dialers together; nil means no limit. Set it
 	// before the first use.
 	Connections *Connections
 
@@ -58,7 +58,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return c, nil
 }
 
-// hooks are what the user of a connection does; each may be nil.
+// hooks are called by a connection for its user; each may be nil.
 type hooks struct {
 	closed    func(*conn) // called when the connection has been closed
 	closeIdle func()      // closes connections, this one among them if it is idle

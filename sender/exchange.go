@@ -27,10 +27,10 @@ import (
 // caller's goroutine.
 type exchanger struct {
 	options TransportOptions
-	slots   chan struct{} // one for each request under way
+	slots   chan struct{} // one for each request in flight
 
 	mu   sync.Mutex
-	idle []*link // the one used last is last
+	idle []*link // most recently used last
 	// epoch grows when all connections are renewed, which is due at a time.
 	epoch int
 	until time.Time
@@ -128,7 +128,7 @@ func (x *exchanger) exchange(l *link, r *http.Request, s *steps, message []byte)
 		return nil, err
 	}
 	l.headLeft = 0
-	if response.StatusCode < http.StatusOK { // 101, or no status that HTTP knows
+	if response.StatusCode < http.StatusOK { // 101, or not a valid HTTP status
 		response.Close = true
 	}
 	switch {
@@ -323,7 +323,7 @@ func (t target) address() (address, name string, err error) {
 	return net.JoinHostPort(name, port), name, nil
 }
 
-// link is a connection that requests use one after another.
+// link is a connection that serves one request after another.
 type link struct {
 	net.Conn        // with TLS, if any
 	raw       *conn // without
@@ -333,8 +333,8 @@ type link struct {
 	epoch     int
 	idleSince time.Time
 
-	answered bool // the first byte of the response is there
-	headLeft int  // how much of the head may come; 0 outside of it
+	answered bool // the first byte of the response has arrived
+	headLeft int  // how many bytes of the head may still arrive; 0 outside of it
 
 	watched context.Context
 	shared  bool // watched is the context of several requests
@@ -356,11 +356,11 @@ func (l *link) handshake(ctx context.Context, c *tls.Config, name string, s *ste
 	return err
 }
 
-// watch has the end of a context end what is under way on the connection. It reports
-// false if the end of the context before may do so still.
+// watch makes the end of a context interrupt the connection. It reports
+// false if the end of the previous context may still do so.
 //
-// The attempts of an endpoint have a context in common, which is watched until the
-// connection serves another; a context of one request ends with it.
+// The attempts of an endpoint share a context, which is watched until the
+// connection serves another endpoint; a context of one request ends with it.
 func (l *link) watch(ctx context.Context) bool {
 	a, shared := ctx.(*attempt)
 	if shared {
@@ -377,7 +377,7 @@ func (l *link) watch(ctx context.Context) bool {
 	return true
 }
 
-// forget ends watching a context. It reports false if that has ended.
+// forget ends watching a context. It reports false if that context has ended.
 func (l *link) forget() bool {
 	stopped := l.unwatch == nil || l.unwatch()
 	l.watched, l.unwatch = nil, nil
@@ -396,7 +396,7 @@ func (l *link) begin(ctx context.Context) error {
 // send writes a request and waits for the first byte of its response.
 func (l *link) send(message []byte) error {
 	_, failed := l.Write(message)
-	if failed != nil { // there may be a response, or a TLS alert that tells why
+	if failed != nil { // there may be a response, or a TLS alert with the reason
 		if err := l.SetReadDeadline(time.Now().Add(restTime)); err != nil {
 			return failed
 		}
@@ -479,11 +479,11 @@ func (a *answer) Close() error {
 	return nil
 }
 
-// readUntil limits the time for the rest of the body. The deadline of the attempt holds
-// still.
+// readUntil limits the time for the rest of the body. The deadline of the attempt applies
+// as well.
 func (a *answer) readUntil(t time.Time) { _ = a.link.SetReadDeadline(t) }
 
-// appendHead appends a request's line and headers but those about its body.
+// appendHead appends a request's line and headers except those about its body.
 func appendHead(b []byte, r *http.Request) ([]byte, error) {
 	host := r.Host
 	if host == "" {

@@ -17,8 +17,8 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// seen is what an outcome has in common over both transports. Its detail differs: the
-// texts of net/http's errors are its own.
+// seen is the part of an outcome that is the same over both transports. The detail differs,
+// because net/http words its errors differently.
 type seen struct {
 	verdict tidings.Verdict
 	reason  string
@@ -106,7 +106,7 @@ func (s *script) serve(c net.Conn, first bool) {
 	}
 }
 
-// complete reports whether an answer ends by itself, so that its connection stays open.
+// complete reports whether a response ends by itself, so that its connection stays open.
 func complete(answer []byte) bool {
 	r := bufio.NewReader(strings.NewReader(string(answer)))
 	for {
@@ -121,7 +121,7 @@ func complete(answer []byte) bool {
 	}
 }
 
-// unsolicited reports whether there is more after a complete answer.
+// unsolicited reports whether there is more after a complete response.
 func unsolicited(answer []byte) bool {
 	r := bufio.NewReader(strings.NewReader(string(answer)))
 	for {
@@ -139,7 +139,7 @@ func unsolicited(answer []byte) bool {
 	}
 }
 
-// answers are what receivers send.
+// answers are responses that receivers send.
 var answers = []string{
 	"",
 	"HTTP/1.1 204 No Content\r\n\r\n",
@@ -193,7 +193,7 @@ func (s *script) compare(tb testing.TB) {
 		fmt.Sprint(own), fmt.Sprint(other))
 }
 
-// Whatever a receiver sends, our own exchange and net/http's come to the same outcome.
+// Whatever a receiver sends, our own exchange and net/http's lead to the same outcome.
 func TestExchangesAgree(t *testing.T) {
 	for _, first := range answers {
 		for i, second := range []string{answers[1], first, ""} {
@@ -203,7 +203,7 @@ func TestExchangesAgree(t *testing.T) {
 	}
 }
 
-// An answer that ends at any byte has the same outcome with both.
+// A response that is cut off after any byte has the same outcome with both.
 func TestCutAnswersAgree(t *testing.T) {
 	for _, i := range []int{2, 9, 12} {
 		for n := range answers[i] {
@@ -220,7 +220,7 @@ func FuzzExchange(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first, second []byte, reset bool) {
 		if unsolicited(first) {
-			t.Skip("what comes after a response may or may not be taken for the next one")
+			t.Skip("bytes after a response may or may not be read as the next one")
 		}
 		s := &script{answers: [2][]byte{first, second}, reset: reset}
 		s.compare(t)

@@ -91,7 +91,7 @@ func isTLS(err error) bool {
 // chosen.
 const detailLimit = 200
 
-// describe returns what an error says, without the URL, which may contain a secret: a
+// describe returns the text of an error, without the URL, which may contain a secret: a
 // fixed phrase where the type of the error is known.
 func describe(err error) string {
 	if text := phrase(err); text != "" {

@@ -47,7 +47,7 @@ type Options struct {
 type Sender struct {
 	endpoint  tidings.Endpoint
 	transport http.RoundTripper
-	exchanger *exchanger // that of the transport, or nil
+	exchanger *exchanger // the transport's, or nil
 	options   Options
 	template  *http.Request // of all requests
 	head      []byte        // what all requests begin with
@@ -56,7 +56,7 @@ type Sender struct {
 }
 
 // New returns a sender. The client's transport provides connections, TLS,
-// authentication and proxy, best a [Transport]; the rest of the client is not used:
+// authentication and proxy, preferably a [Transport]; the rest of the client is not used:
 // redirects are never followed.
 func New(e tidings.Endpoint, client *http.Client, options Options) (*Sender, error) {
 	if options.UserAgent == "" {

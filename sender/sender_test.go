@@ -285,7 +285,7 @@ func TestConnectionsStayWithinMaxInFlight(t *testing.T) {
 		t.Errorf("%d connections at once, want at most %d", n, limit)
 	}
 	if n := opened.Load(); n > deliveries/100 {
-		t.Errorf("%d connections opened for %d deliveries: they are not used again", n, deliveries)
+		t.Errorf("%d connections opened for %d deliveries: they are not reused", n, deliveries)
 	}
 }
 
