@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// The media types that are read.
+// The supported media types.
 const (
 	JSON             = "application/json"
 	CloudEvent       = "application/cloudevents+json"
@@ -31,12 +31,12 @@ type Request struct {
 	ContentType string
 	// Key is the Idempotency-Key header or, without it, the webhook-id; may be empty.
 	Key string
-	// Publisher is who sends it. Keys of different publishers are different.
+	// Publisher identifies the sender. The keys of different publishers never collide.
 	Publisher string
 	Body      []byte
 }
 
-// Problem is what is wrong with a request.
+// Problem is something wrong with a request.
 type Problem struct {
 	// Location is where, such as "body[3].resource_id"; never empty.
 	Location, Message string
@@ -56,7 +56,7 @@ func (p Problems) Error() string {
 
 const maxProblems = 20
 
-// ErrContentType says that the media type is none of those that are read.
+// ErrContentType means that the media type is not supported.
 var ErrContentType = fmt.Errorf("expected the Content-Type %s, %s or %s", JSON, CloudEvent, CloudEventsBatch)
 
 // maxKey bounds an idempotency key, in bytes.
@@ -83,9 +83,9 @@ func Decode(r Request, types vocabulary.Types) ([]outbox.Publication, error) {
 	case media == CloudEvent && isList:
 		return nil, Problems{{"body", "expected one event; a list has the Content-Type " + CloudEventsBatch}}
 	case media == CloudEventsBatch && !isList:
-		return nil, Problems{{"body", "expected a list of events; one alone has the Content-Type " + CloudEvent}}
+		return nil, Problems{{"body", "expected a list of events; a single event has the Content-Type " + CloudEvent}}
 	case len(items) > outbox.MaxPublish:
-		return nil, Problems{{"body", fmt.Sprintf("%d events, of at most %d at once", len(items), outbox.MaxPublish)}}
+		return nil, Problems{{"body", fmt.Sprintf("%d events; the limit is %d per request", len(items), outbox.MaxPublish)}}
 	}
 	events := make([]outbox.Publication, len(items))
 	var all Problems
@@ -111,7 +111,7 @@ func Decode(r Request, types vocabulary.Types) ([]outbox.Publication, error) {
 	return events, nil
 }
 
-// join makes one key of parts, of which no other parts make the same.
+// join makes one key of parts; different parts make different keys.
 func join(parts ...string) string {
 	for i, part := range parts {
 		parts[i] = strconv.Quote(part)
@@ -119,7 +119,7 @@ func join(parts ...string) string {
 	return strings.Join(parts, " ")
 }
 
-// split returns the events of a body: of a list, or the one that it is.
+// split returns the events of a body, which is a list or a single event.
 func split(body []byte) (items []json.RawMessage, isList bool, err error) {
 	body = bytes.TrimSpace(body)
 	switch {
@@ -183,7 +183,7 @@ func (d *decoder) event(item []byte, cloud bool) (p outbox.Publication) {
 	return p
 }
 
-// six reads the members of a webhook, as Tidings sends it.
+// six reads the six members of a webhook, as Tidings sends it.
 func (d *decoder) six(m map[string]json.RawMessage, e *outbox.Event) {
 	d.only("", m, "event", "resource_type", "resource_id", "resource_url", "user_id", "timestamp", "resource_version")
 	d.name("event", d.text("", m, "event", true), e)
@@ -191,7 +191,7 @@ func (d *decoder) six(m map[string]json.RawMessage, e *outbox.Event) {
 	e.Time = d.time("timestamp", d.text("", m, "timestamp", false))
 }
 
-// standard reads the envelope of Standard Webhooks: the data is that of an event.
+// standard reads the envelope of Standard Webhooks, whose data is an event's.
 func (d *decoder) standard(m map[string]json.RawMessage, e *outbox.Event) {
 	d.only("", m, "type", "timestamp", "data")
 	d.name("type", d.text("", m, "type", true), e)
@@ -202,8 +202,8 @@ func (d *decoder) standard(m map[string]json.RawMessage, e *outbox.Event) {
 	}
 }
 
-// dataMembers are those of the data of an envelope. Those that the log makes are
-// accepted, since Tidings sends them, and not used.
+// dataMembers are the members of an envelope's data. Those that the log sets are accepted,
+// since Tidings sends them, but ignored.
 var dataMembers = []string{
 	"id", "sequence", "resource_version", "resource_type", "resource_id", "resource_url", "user_id",
 }
@@ -235,7 +235,7 @@ func (d *decoder) cloudEvent(m map[string]json.RawMessage, e *outbox.Event) {
 		}
 	}
 	if subject != "" && e.ID != id && e.ID != subject {
-		d.problem("data.resource_id", "%q is not the resource of the subject, %q", shorten(e.ID), shorten(subject))
+		d.problem("data.resource_id", "%q does not match the subject's resource, %q", shorten(e.ID), shorten(subject))
 	}
 	if e.ID == "" {
 		d.problem("subject", "is missing: expected the id of the resource, or its type and id such as \"order/4711\"")
@@ -249,15 +249,15 @@ func (d *decoder) subject(subject string, of tidings.ResourceType) string {
 	if kind := tidings.ResourceType(first); cut && kind == of {
 		return rest
 	} else if _, known := d.types[kind]; cut && known && of != "" {
-		d.problem("subject", "%q is of the type %s, and the event of the type %s", shorten(subject), kind, of)
+		d.problem("subject", "%q has the type %s, but the event has the type %s", shorten(subject), kind, of)
 	}
 	return subject
 }
 
-// resource reads which resource it is, and who changed it.
+// resource reads the resource's identity and the user who changed it.
 func (d *decoder) resource(in string, m map[string]json.RawMessage, e *outbox.Event) {
 	if given := d.text(in, m, "resource_type", false); given != "" && given != string(e.Type) && e.Type != "" {
-		d.problem(path(in, "resource_type"), "%q is not the type of the event, %q", shorten(given), e.Type)
+		d.problem(path(in, "resource_type"), "%q does not match the event's type, %q", shorten(given), e.Type)
 	}
 	if id := d.text(in, m, "resource_id", e.ID == ""); id != "" {
 		e.ID = id
@@ -266,7 +266,7 @@ func (d *decoder) resource(in string, m map[string]json.RawMessage, e *outbox.Ev
 	e.UserID = d.text(in, m, "user_id", false)
 	if raw := m["resource_version"]; raw != nil && string(raw) != "null" {
 		if err := json.Unmarshal(raw, &e.Version); err != nil || e.Version < 0 {
-			d.problem(path(in, "resource_version"), "expected a whole number that is not negative")
+			d.problem(path(in, "resource_version"), "expected a non-negative integer")
 		}
 	}
 }
@@ -297,7 +297,7 @@ func (d *decoder) name(member, name string, e *outbox.Event) {
 	d.problem(member, "there is no event %q; did you mean %q?", shorten(name), vocabulary.Nearest(name, known))
 }
 
-// complete fills in what was left out, and checks that receivers can read the event.
+// complete fills in what was omitted, and checks that receivers can read the event.
 func (d *decoder) complete(e *outbox.Event) {
 	if e.URL == "" {
 		e.URL = "/" + string(e.Type) + "/" + url.PathEscape(e.ID)
@@ -320,9 +320,9 @@ func (d *decoder) time(member, text string) (at time.Time) {
 	at, err := time.Parse(time.RFC3339, text)
 	switch {
 	case err != nil:
-		d.problem(member, "%q is not a time: expected RFC 3339, such as \"2026-03-26T12:00:00Z\"", shorten(text))
+		d.problem(member, "%q is not a valid time: expected RFC 3339, such as \"2026-03-26T12:00:00Z\"", shorten(text))
 	case at.Before(time.Unix(0, 0)) || at.After(time.Now().Add(maxAhead)):
-		d.problem(member, "%q is not when the change was made: expected a time from 1970 to now", shorten(text))
+		d.problem(member, "%q is out of range: expected the time of the change, from 1970 to now", shorten(text))
 	}
 	return at
 }
@@ -330,7 +330,7 @@ func (d *decoder) time(member, text string) (at time.Time) {
 // maxAhead is how far the clock of a publisher may be ahead.
 const maxAhead = 24 * time.Hour
 
-// text returns a member that is a string; null is as if it was left out.
+// text returns a member that is a string; null counts as omitted.
 func (d *decoder) text(in string, m map[string]json.RawMessage, name string, required bool) (text string) {
 	raw := m[name]
 	if raw == nil || string(raw) == "null" {
@@ -349,7 +349,7 @@ func (d *decoder) text(in string, m map[string]json.RawMessage, name string, req
 	return text
 }
 
-// only refuses members that have no meaning: whoever sends them expects them to arrive.
+// only refuses members without a meaning: whoever sends them expects them to arrive.
 func (d *decoder) only(in string, m map[string]json.RawMessage, names ...string) {
 	for name := range m {
 		if slices.Contains(names, name) {
@@ -359,8 +359,8 @@ func (d *decoder) only(in string, m map[string]json.RawMessage, names ...string)
 	}
 }
 
-// members returns those of an object. One that comes twice is refused: programs differ
-// in which of them counts.
+// members returns the members of an object. Duplicates are refused, because programs
+// differ in which of them counts.
 func (d *decoder) members(name string, raw []byte) (map[string]json.RawMessage, bool) {
 	if len(raw) == 0 {
 		d.problem(name, "is missing")
@@ -393,7 +393,7 @@ func (d *decoder) members(name string, raw []byte) (map[string]json.RawMessage, 
 		_, err = reader.Token()
 	}
 	if err == nil && reader.InputOffset() != int64(len(raw)) {
-		err = errors.New("something follows the object")
+		err = errors.New("unexpected data after the object")
 	}
 	if err != nil {
 		d.problem(name, "%s", notJSON(err))

@@ -69,7 +69,7 @@ func TestDecode(t *testing.T) {
 			"", "", `{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","subject":"2026/1"}`,
 			[]outbox.Publication{paid(outbox.Event{ID: "2026/1", URL: "/invoice/2026%2F1"}, `"me" "cloudevent" "s" "a"`)},
 		},
-		"one that says what it is": {
+		"recognized without its Content-Type": {
 			"application/json", "", `{"specversion":"1.0","id":"a","source":"s","type":"invoice.paid","subject":"1"}`,
 			[]outbox.Publication{paid(outbox.Event{ID: "1", URL: "/invoice/1"}, `"me" "cloudevent" "s" "a"`)},
 		},
@@ -128,23 +128,23 @@ func TestDecodeRefuses(t *testing.T) {
 		},
 		{
 			"", `{"event":"invoice.paid","resource_id":"1","resource_type":"order"}`,
-			`body.resource_type: "order" is not the type of the event, "invoice"`,
+			`body.resource_type: "order" does not match the event's type, "invoice"`,
 		},
 		{
 			"", `{"event":"invoice.paid","resource_id":"1","timestamp":"yesterday"}`,
-			`body.timestamp: "yesterday" is not a time: expected RFC 3339, such as "2026-03-26T12:00:00Z"`,
+			`body.timestamp: "yesterday" is not a valid time: expected RFC 3339, such as "2026-03-26T12:00:00Z"`,
 		},
 		{
 			"", `{"event":"invoice.paid","resource_id":"1","timestamp":"0001-01-01T00:00:00Z"}`,
-			`body.timestamp: "0001-01-01T00:00:00Z" is not when the change was made: expected a time from 1970 to now`,
+			`body.timestamp: "0001-01-01T00:00:00Z" is out of range: expected the time of the change, from 1970 to now`,
 		},
 		{
 			"", `{"event":"invoice.paid","resource_id":"1","timestamp":"9999-12-31T23:59:59Z"}`,
-			`body.timestamp: "9999-12-31T23:59:59Z" is not when the change was made: expected a time from 1970 to now`,
+			`body.timestamp: "9999-12-31T23:59:59Z" is out of range: expected the time of the change, from 1970 to now`,
 		},
 		{
 			"", `{"event":"invoice.paid","resource_id":"1","resource_version":-1}`,
-			"body.resource_version: expected a whole number that is not negative",
+			"body.resource_version: expected a non-negative integer",
 		},
 		{
 			"", `[{"event":"invoice.paid","resource_id":"1"},{"event":"invoice.paid","resource_id":"a\u0000"}]`,
@@ -162,7 +162,7 @@ func TestDecodeRefuses(t *testing.T) {
 		},
 		{
 			publish.CloudEventsBatch, cloud + "}",
-			"body: expected a list of events; one alone has the Content-Type application/cloudevents+json",
+			"body: expected a list of events; a single event has the Content-Type application/cloudevents+json",
 		},
 		{
 			publish.CloudEvent, strings.Replace(cloud, "1.0", "0.3", 1) + "}",
@@ -175,11 +175,11 @@ func TestDecodeRefuses(t *testing.T) {
 		{publish.CloudEvent, strings.Replace(cloud, `"id":"a",`, "", 1) + "}", "body.id: is missing"},
 		{
 			publish.CloudEvent, strings.Replace(cloud, `"subject":"1"`, `"subject":"order/1"`, 1) + "}",
-			`body.subject: "order/1" is of the type order, and the event of the type invoice`,
+			`body.subject: "order/1" has the type order, but the event has the type invoice`,
 		},
 		{
 			publish.CloudEvent, cloud + `,"data":{"resource_id":"2"}}`,
-			`body.data.resource_id: "2" is not the resource of the subject, "1"`,
+			`body.data.resource_id: "2" does not match the subject's resource, "1"`,
 		},
 		{
 			"", `{"event":"invoice.paid","resource_id":"1","resource_url":"ftp://x/1"}`,
@@ -197,7 +197,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	many := "[" + strings.Repeat(`{"event":"invoice.paid","resource_id":"1"},`, outbox.MaxPublish) + "{}]"
 	if _, err := publish.Decode(publish.Request{Body: []byte(many)}, types); err == nil ||
-		err.Error() != "body: 1001 events, of at most 1000 at once" {
+		err.Error() != "body: 1001 events; the limit is 1000 per request" {
 		t.Errorf("1001 events: %v", err)
 	}
 	wrong := "[" + strings.Repeat("{},", 99) + "{}]"
