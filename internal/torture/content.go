@@ -26,12 +26,12 @@ func contentCases() []Case {
 	}
 	return []Case{
 		content("empty-body", "a signed empty body: 400, not an internal error",
-			"answer 400 if the body is no event; 5xx makes the sender retry, and 2xx loses the event", unreadable("")),
+			"answer 400 if the body is not an event; 5xx makes the sender retry, and 2xx loses the event", unreadable("")),
 		content("not-json", "a signed body that is not JSON: 400, not an internal error",
 			"answer 400 if the body can't be decoded; 5xx makes the sender retry, and 2xx loses the event",
 			unreadable("event=order.updated")),
-		content("big-body", "a signed body of 1 MiB: 2xx, 400 or 413, and the receiver goes on",
-			"limit the body (64 KiB is plenty), answer 413 above that, and read or close the rest of the connection",
+		content("big-body", "a signed body of 1 MiB: 2xx, 400 or 413, and the receiver keeps working",
+			"limit the body (64 KiB is plenty), answer 413 above that, and read or close the connection",
 			bigBodyIsAnswered),
 		content("extra-member", "a body with a member of a later version: 2xx",
 			"ignore members that you don't know", func(ctx context.Context, r *run) error {

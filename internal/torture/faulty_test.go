@@ -78,7 +78,7 @@ func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// leaveBody answers 401 and takes what follows on the connection for garbage.
+// leaveBody answers 401 and takes what follows on the connection for the next request.
 func leaveBody(w http.ResponseWriter) {
 	c, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -131,7 +131,7 @@ func (f *faulty) handle(e tidings.Event) int {
 		return http.StatusNoContent
 	}
 	if f.fault == "duplicate-at-once" {
-		f.mu.Unlock() // so that others pass the check meanwhile
+		f.mu.Unlock() // so that others pass the check in the meantime
 		<-time.After(20 * time.Millisecond)
 		f.mu.Lock()
 	}

@@ -21,7 +21,7 @@ const (
 	// slowPieces and slowPause make a body arrive slowly.
 	slowPieces = 10
 	slowPause  = 100 * time.Millisecond
-	// noticeTime is the most that a receiver gets to notice a closed connection.
+	// noticeTime is how long a receiver gets to notice a closed connection.
 	noticeTime = time.Second
 )
 
@@ -33,11 +33,11 @@ func loadCases() []Case {
 		load("100-at-once", "100 webhooks at once: 2xx, or 429 or 503 with Retry-After",
 			"answer before you work; if you can't take more, answer 429 with Retry-After, or ask the operator for a "+
 				"lower max_in_flight", hundred),
-		load("slow-body", "a body that takes a second to arrive, and others meanwhile: 2xx",
-			"serve several connections at once, and allow a body some seconds to arrive", slowBody),
-		load("closed-connection", "a connection that closes after the headers: the receiver goes on",
-			"treat a body that ends early as an error of that request alone", closedConnection),
-		load("http-1.0", "a request of HTTP/1.0, as some proxies send: 2xx, not chunked",
+		load("slow-body", "a body that takes a second to arrive, and others in the meantime: 2xx",
+			"serve several connections at once, and allow a body a few seconds to arrive", slowBody),
+		load("closed-connection", "a connection that closes after the headers: the receiver keeps working",
+			"treat a body that ends early as an error of that request only", closedConnection),
+		load("http-1.0", "an HTTP/1.0 request, as some proxies send: 2xx, not chunked",
 			"accept HTTP/1.0; proxies such as nginx use it unless configured otherwise", http10),
 		load("keep-alive", "a valid webhook on the connection of a refused one: 2xx, or the connection is closed",
 			"read the whole body before you refuse a request, or close the connection with \"Connection: close\"; what "+
@@ -105,7 +105,7 @@ func slowBody(ctx context.Context, r *run) error {
 		if rest = rest[len(piece):]; len(rest) == 0 {
 			// The last piece waits for the others: a receiver that waits for it can't answer them.
 			if err := r.first(ctx, others); err != nil {
-				return fmt.Errorf("another webhook meanwhile: %w", err)
+				return fmt.Errorf("another webhook in the meantime: %w", err)
 			}
 		}
 		if err := c.write(piece); err != nil {
@@ -133,7 +133,7 @@ func (r *run) first(ctx context.Context, answer <-chan error) error {
 	case err := <-answer:
 		return err
 	case <-time.After(r.AnswerWithin + time.Second):
-		return errors.New("it serves one connection after the other")
+		return errors.New("it serves only one connection at a time")
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// message is a webhook that is about to be sent, to be spoiled as a case needs.
+// message is a webhook about to be sent, which a case may spoil.
 type message struct {
 	secret string
 	id     string
@@ -59,7 +59,7 @@ func (r *run) messageIn(e tidings.Event, format tidings.Format) *message {
 
 func (m *message) set(name, value string) { m.header.Set(name, value) }
 
-// signature signs what the message is now.
+// signature signs the message in its current state.
 func (m *message) signature() string { return signed(m.secret, m.id, m.stamp, m.body) }
 
 // sign sets the three headers of Standard Webhooks.
@@ -106,7 +106,7 @@ func (r *run) send(ctx context.Context, m *message) (answer, error) {
 	return answer{response.StatusCode, response.Header.Get("Retry-After"), time.Since(began)}, nil
 }
 
-// unanswered says why there is no answer.
+// unanswered returns why there is no answer.
 func (r *run) unanswered(err error) error {
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {

@@ -19,7 +19,7 @@ func orderCases() []Case {
 	order := func(name, about, advice string, run func(ctx context.Context, r *run) error) Case {
 		return Case{Group: "order", Name: name, About: about, advice: advice, run: run, observed: true}
 	}
-	const newest = "remember version and timestamp of the newest event of each resource, also after it was deleted; " +
+	const newest = "remember version and timestamp of the newest event of each resource, even after it is deleted; " +
 		"answer 2xx to events that have both a lower version and no later timestamp, and do nothing else"
 	return []Case{
 		order("duplicate", "the same webhook twice: 2xx both times, acted on once",

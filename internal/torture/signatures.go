@@ -89,7 +89,7 @@ func signatureCases() []Case {
 				m.body = bytes.Replace(m.body, []byte("updated"), []byte("deleted"), 1)
 			}),
 		spoiled("wrong-id", "a webhook-id that was not signed: refused",
-			"the signed content starts with webhook-id; without it anybody can repeat a webhook under a new id",
+			"the signed content starts with webhook-id; without it, anybody can replay a webhook under a new id",
 			func(m *message) {
 				m.id += "-other"
 				m.set("Webhook-Id", m.id)
@@ -97,11 +97,11 @@ func signatureCases() []Case {
 		spoiled("old-timestamp", "signed ten minutes ago: refused",
 			"refuse if webhook-timestamp is more than five minutes from now, or anybody can replay what they recorded",
 			func(m *message) { m.at(time.Now().Add(-beyondTolerance)).sign() }),
-		spoiled("future-timestamp", "signed for in ten minutes: refused",
+		spoiled("future-timestamp", "signed ten minutes in the future: refused",
 			"the tolerance of webhook-timestamp applies in both directions",
 			func(m *message) { m.at(time.Now().Add(beyondTolerance)).sign() }),
 		spoiled("timestamp-not-a-number", "webhook-timestamp is \"soon\": refused, not an internal error",
-			"treat a webhook-timestamp that is no integer as a wrong signature (401)",
+			"treat a webhook-timestamp that is not an integer as a wrong signature (401)",
 			func(m *message) {
 				m.stamp = "soon"
 				m.sign()

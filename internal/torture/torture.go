@@ -1,5 +1,5 @@
 // Package torture tests whether a receiver of webhooks does what the protocol
-// asks of it. It needs nothing of the receiver but HTTP; a receiver that offers
+// requires. It needs nothing from the receiver but HTTP; a receiver that offers
 // an observation URL also shows what it did with each webhook.
 package torture
 
@@ -27,9 +27,9 @@ type Options struct {
 	Format  tidings.Format
 	// Only names the cases or groups to run; empty means all of them.
 	Only []string
-	// AnswerWithin is the most that a response may take; the default is 2 s.
+	// AnswerWithin is how long a response may take; the default is 2 s.
 	AnswerWithin time.Duration
-	// Timeout is how long a response is waited for; the default is 15 s.
+	// Timeout is how long to wait for a response; the default is 15 s.
 	Timeout time.Duration
 	// Insecure accepts any TLS certificate of the receiver.
 	Insecure bool
@@ -82,7 +82,7 @@ func Cases() []Case {
 	return slices.Concat(signatureCases(), contentCases(), orderCases(), loadCases(), timeCases())
 }
 
-// Run runs the cases one after the other and calls report after each. It
+// Run runs the cases one after another and calls report after each. It
 // returns an error if the options are wrong or the receiver cannot be reached.
 func Run(ctx context.Context, o Options, report func(Result)) error {
 	cases, err := choose(o.Only)
@@ -136,7 +136,7 @@ func choose(only []string) ([]Case, error) {
 	return chosen, nil
 }
 
-// run is what the cases share.
+// run is the state that the cases share.
 type run struct {
 	Options
 	client *http.Client

@@ -112,7 +112,7 @@ func TestEachFaultFailsItsCase(t *testing.T) {
 			}
 			delete(found, c.Name)
 			for name, r := range found {
-				t.Errorf("%s failed, too: %s", name, r.Finding)
+				t.Errorf("%s failed as well: %s", name, r.Finding)
 			}
 		})
 	}
@@ -132,7 +132,7 @@ func TestFindingsWithoutAnAnswer(t *testing.T) {
 	} {
 		var reached atomic.Bool
 		o := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if reached.Swap(true) { // else it says that there is a receiver
+			if reached.Swap(true) { // the first request checks that there is a receiver
 				receiver(w, r)
 			}
 		}), &handledIDs{})
