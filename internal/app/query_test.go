@@ -162,7 +162,7 @@ func testFeedQueries(w *world) {
 	}
 	for _, parameter := range []string{"limit=5", "wait=1s"} {
 		w.wants(w.try("ann", "GET", "/events?"+parameter, nil, "Accept", "text/event-stream"), 422,
-			"an event stream has no end")
+			"omit it for an event stream")
 	}
 	w.wants(w.try("ann", "GET", "/events?after=1000000", nil), 410, "after", "the log ends at")
 	w.wants(w.try("admin", "GET", "/webhooks/events?before=1000000", nil), 422, "before", "the log ends at")

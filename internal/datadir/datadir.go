@@ -96,7 +96,7 @@ func WriteNew(file string, data []byte) error {
 	return syncFolder(folder)
 }
 
-// Replace writes a file, accessible to its owner only. Whoever reads it, even after
+// Replace writes a file, accessible to its owner only. A reader, even after
 // the process was killed, gets the old or the new contents; after a power failure
 // the file may be empty.
 func Replace(file string, data []byte) error {

@@ -46,7 +46,7 @@ func TestWriteNewCreatesAFileOnce(t *testing.T) {
 	}
 }
 
-// Whoever reads a file while it is replaced gets the old or the new contents.
+// A reader of a file that is being replaced gets the old or the new contents.
 func TestReplaceIsAtomic(t *testing.T) {
 	folder := t.TempDir()
 	file := filepath.Join(folder, "position")
@@ -76,7 +76,7 @@ func TestReplaceIsAtomic(t *testing.T) {
 		t.Errorf("mode = %v, %v", info.Mode(), err)
 	}
 	if err := datadir.Replace(folder, nil); err == nil {
-		t.Error("it replaces a folder")
+		t.Error("it replaces a directory")
 	}
 }
 

@@ -25,7 +25,7 @@ type forwarder struct {
 	address string
 	frozen  atomic.Int64 // flows up to that number
 	flows   atomic.Int64
-	ended   atomic.Int64 // how many the client closed
+	ended   atomic.Int64 // number that the client closed
 }
 
 func forward(t testing.TB, target string) *forwarder {
@@ -85,7 +85,7 @@ func TestDeadFlows(t *testing.T) {
 				if want := r.ProtoMajor == 2; want != http2 {
 					t.Errorf("%s, want HTTP/2 %v", r.Proto, http2)
 				}
-				_, _ = io.Copy(io.Discard, r.Body) // or a client that leaves is not noticed
+				_, _ = io.Copy(io.Discard, r.Body) // or a client that disconnects is not noticed
 				all := *together.Load()
 				select {
 				case all <- struct{}{}:
@@ -137,7 +137,7 @@ func TestDeadFlows(t *testing.T) {
 		if !http2 {
 			return
 		}
-		f.freeze() // a ping finds that out, with no request under way
+		f.freeze() // a ping detects that, with no request in flight
 		begun := time.Now()
 		for ; f.ended.Load() < f.frozen.Load() && time.Since(begun) < 20*time.Second; <-time.After(time.Millisecond) {
 		}
@@ -180,7 +180,7 @@ func TestConnectionsAreRenewed(t *testing.T) {
 			"http": object{"tls_config": object{"ca": ca.PEM()}, "enable_http2": http2},
 		})
 		var sending sync.WaitGroup
-		sending.Go(func() { // on a connection that is older than it may be
+		sending.Go(func() { // on a connection past its maximum age
 			a := attempt()
 			a.Event.ID = "slow"
 			if o := s.Send(t.Context(), a); o.Verdict != tidings.Delivered {

@@ -44,7 +44,7 @@ func TestConfiguredHeadersWin(t *testing.T) {
 				t.Errorf("headers: %s = %q", spelling, got)
 			}
 			if name == "User-Agent" || name == "Content-Type" {
-				continue // Prometheus has them refused there
+				continue // Prometheus refuses them there
 			}
 			header := object{spelling: object{"values": []any{"mine"}}}
 			if got := send(object{"http": object{"http_headers": header}})[name]; len(got) != 1 || got[0] != "mine" {
@@ -129,7 +129,7 @@ func TestOAuth2Tokens(t *testing.T) {
 	}
 	sending.Wait()
 	hanging.Store(0)
-	// A token may have been issued meanwhile to a request that nobody waited for any longer.
+	// A token may have been issued in the meantime to an attempt that had already timed out.
 	before := tokens.Load()
 	o := s.Send(t.Context(), attempt())
 	if got := fmt.Sprint(with.Load()); o.Verdict != tidings.Delivered || tokens.Load() == before ||

@@ -111,18 +111,18 @@ func TestReasons(t *testing.T) {
 			w.Header().Set("X-Large", strings.Repeat("x", 128<<10))
 			fmt.Fprint(w, `{"name":"Echo","data":[]}`)
 		}), resource.RemoteUnreachable},
-		"a page":                  {status(200), resource.RemoteUnusable},
-		"a banner":                {serve(t, func(c net.Conn) { fmt.Fprintln(c, banner) }), resource.RemoteUnreachable},
-		"nothing":                 {serve(t, func(net.Conn) {}), resource.RemoteUnreachable},
-		"nobody":                  {nobody, resource.RemoteUnreachable},
-		"no such name":            {"http://nowhere.invalid", resource.RemoteUnreachable},
-		"TLS without trust":       {untrusted.URL, resource.RemoteUntrusted},
-		"TLS where there is none": {strings.Replace(status(200), "http:", "https:", 1), resource.RemoteUnreachable},
-		"a private address":       {"http://10.255.255.1", resource.RemoteBlocked},
-		"metadata":                {"http://169.254.169.254", resource.RemoteBlocked},
-		"metadata by NAT64":       {"http://[64:ff9b::169.254.169.254]", resource.RemoteBlocked},
-		"a zone":                  {"http://[fe80::1%25lo]", resource.RemoteBlocked},
-		"no URL":                  {"http://[::1", resource.RemoteUnusable},
+		"a page":                     {status(200), resource.RemoteUnusable},
+		"a banner":                   {serve(t, func(c net.Conn) { fmt.Fprintln(c, banner) }), resource.RemoteUnreachable},
+		"nothing":                    {serve(t, func(net.Conn) {}), resource.RemoteUnreachable},
+		"nobody":                     {nobody, resource.RemoteUnreachable},
+		"no such name":               {"http://nowhere.invalid", resource.RemoteUnreachable},
+		"an untrusted certificate":   {untrusted.URL, resource.RemoteUntrusted},
+		"TLS to a plain-text server": {strings.Replace(status(200), "http:", "https:", 1), resource.RemoteUnreachable},
+		"a private address":          {"http://10.255.255.1", resource.RemoteBlocked},
+		"metadata":                   {"http://169.254.169.254", resource.RemoteBlocked},
+		"metadata by NAT64":          {"http://[64:ff9b::169.254.169.254]", resource.RemoteBlocked},
+		"a zone":                     {"http://[fe80::1%25lo]", resource.RemoteBlocked},
+		"no URL":                     {"http://[::1", resource.RemoteUnusable},
 	} {
 		for kind, ask := range asks {
 			t.Run(name+"/"+kind, func(t *testing.T) {

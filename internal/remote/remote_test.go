@@ -31,7 +31,7 @@ func newClient(t testing.TB, egress sender.Egress) *remote.Client {
 	return c
 }
 
-// reasonOf returns what a user is told of an error.
+// reasonOf returns the reason that a user is given for an error.
 func reasonOf(err error) resource.RemoteReason {
 	if e, ok := errors.AsType[*resource.RemoteError](err); ok {
 		return e.Reason

@@ -24,36 +24,36 @@ import (
 
 // Session is the caller of a request, and what they may do with webhooks.
 type Session interface {
-	// ID is who it is, for limits and logs.
+	// ID identifies the caller, for limits and logs.
 	ID() string
-	// Name is who it is, for people to read.
+	// Name is the caller's display name.
 	Name() string
-	// MayLook and MayAct return why not.
+	// MayLook and MayAct return an error if the caller may not.
 	MayLook() error
 	MayAct() error
-	// MayFollow returns why not: read the feed, of those events that MayRead reports.
+	// MayFollow returns an error if the caller may not read the feed; MayRead selects its events.
 	MayFollow() error
-	// MayRead reports whether the feed shows them an event.
+	// MayRead reports whether the feed shows the caller an event.
 	MayRead(e tidings.Event) bool
-	// Changes reports whether an event may have changed what they may do.
+	// Changes reports whether an event may have changed the caller's permissions.
 	Changes(e tidings.Event) bool
-	// Changed returns a channel that is closed once they must be checked again; nil if
-	// nobody tells.
+	// Changed returns a channel that is closed once the permissions must be checked again; nil if
+	// there is no such signal.
 	Changed() <-chan struct{}
-	// Recheck returns what they may do now. It is an error if they may do nothing.
+	// Recheck returns the current permissions. It is an error if there are none.
 	Recheck(ctx context.Context) (Session, error)
 }
 
 // Options of an API.
 type Options struct {
-	// Root is the path before all others.
+	// Root is the prefix of all paths.
 	Root   string
 	Logger *slog.Logger
 	// Admit returns who makes a request.
 	Admit func(w http.ResponseWriter, r *http.Request) (Session, error)
 	// Explain returns the problem of an error of the API's own; nil for others.
 	Explain func(error) *huma.ErrorModel
-	// Security is how callers prove who they are, as OpenAPI names it.
+	// Security is how callers authenticate, as OpenAPI names it.
 	Security []map[string][]string
 	Limits   Limits
 	// BodyPace is how long a client may take for each step of a body, see
@@ -77,7 +77,7 @@ const keepAliveTime = 15 * time.Second
 // New returns an API whose operations are handled by a mux.
 func New(mux humago.Mux, config huma.Config, o Options) *API {
 	o.BodyPace, o.KeepAlive = cmp.Or(o.BodyPace, limit.DefaultPace.Body), cmp.Or(o.KeepAlive, keepAliveTime)
-	config.CreateHooks = nil // bodies hold what was asked for and no $schema
+	config.CreateHooks = nil // bodies have no $schema
 	config.OpenAPIPath = o.Root + "/openapi"
 	config.DocsPath, config.SchemasPath = "", ""
 	config.Transformers = []huma.Transformer{boundProblem}
@@ -87,18 +87,18 @@ func New(mux humago.Mux, config huma.Config, o Options) *API {
 	return a
 }
 
-// Wrap protects a handler of requests: from pages elsewhere, panics and slow clients.
+// Wrap protects a handler against cross-origin requests, panics and slow clients.
 func (a *API) Wrap(next http.Handler) http.Handler { return sameOrigin(a.recoverPanics(a.paced(next))) }
 
 type sessionKey struct{}
 
-// SessionOf returns who makes the request of a context; nil if nobody was admitted.
+// SessionOf returns who makes the request of a context; nil if the caller was not admitted.
 func SessionOf(ctx context.Context) Session {
 	s, _ := ctx.Value(sessionKey{}).(Session)
 	return s
 }
 
-// WithSession returns a context of somebody's request.
+// WithSession returns the context of a caller's request.
 func WithSession(ctx huma.Context, s Session) huma.Context {
 	return huma.WithValue(ctx, sessionKey{}, s)
 }
@@ -131,8 +131,8 @@ func TagOf(path string) string {
 	return tag
 }
 
-// ByID is the path of what has a UUID. It is exported, as all that requests embed,
-// because huma reads no others.
+// ByID is the path of a resource with a UUID. It is exported, like everything that requests embed,
+// because huma reads only exported ones.
 type ByID struct {
 	ID string `path:"id" format:"uuid"`
 }
@@ -142,7 +142,7 @@ type WithBody[B any] struct {
 	Body B
 }
 
-// Plain answers with something that has no version.
+// Plain answers with a body that has no version.
 type Plain[B any] struct {
 	Body B
 }
@@ -191,7 +191,7 @@ func declareErrors(document *huma.OpenAPI, op *huma.Operation) {
 	}
 }
 
-// Register adds an operation, with what all have in common.
+// Register adds an operation, with what all operations have in common.
 func Register[I, O any](a *API, op huma.Operation, do func(ctx context.Context, in *I) (*O, error)) {
 	op.Path = a.Root + op.Path
 	op.Security = a.Security
@@ -229,7 +229,7 @@ func (a *API) Stream(
 	query := r.URL.Query()
 	for _, name := range forPages {
 		if query.Has(name) {
-			return nil, nil, Invalid("query."+name, "is for pages; an event stream has no end: leave it out")
+			return nil, nil, Invalid("query."+name, "applies to pages only; omit it for an event stream")
 		}
 	}
 	if r.Header.Get(ifMatch) != "" {
@@ -239,13 +239,13 @@ func (a *API) Stream(
 	return who, leave, err
 }
 
-// EndStream tells the reader of an event stream why it is over.
+// EndStream tells the reader of an event stream why it has ended.
 func (a *API) EndStream(ctx context.Context, w http.ResponseWriter, err error) {
 	var problem any = a.problem(ctx, err)
 	if gone, ok := errors.AsType[*ExpiredProblem](err); ok {
 		problem = gone
 	}
-	text, _ := json.Marshal(problem)                            // numbers and texts
+	text, _ := json.Marshal(problem)                            // numbers and strings
 	_, _ = fmt.Fprintf(w, "event: problem\ndata: %s\n\n", text) // it may be gone
 	_ = http.NewResponseController(w).Flush()
 }

@@ -20,7 +20,7 @@ import (
 // Error is a request that is refused.
 type Error struct {
 	Status int
-	// Field is what the request has wrong; empty where it is not one thing.
+	// Field is the field that is wrong; empty if it is not a single one.
 	Field   string
 	Message string
 }
@@ -33,12 +33,12 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Invalid refuses a request for what a field has.
+// Invalid refuses a request because of a field's value.
 func Invalid(field, message string) error {
 	return &Error{Status: http.StatusUnprocessableEntity, Field: field, Message: message}
 }
 
-// ExpiredProblem says where to go on after events have expired, or were lost by the
+// ExpiredProblem says where to continue after events have expired, or were lost by the
 // database.
 type ExpiredProblem struct {
 	huma.ErrorModel
@@ -178,7 +178,7 @@ func boundProblem(_ huma.Context, _ string, v any) (any, error) {
 	return v, nil
 }
 
-// NoSuchRoute answers requests for what a mux has not got at all, or not with their
+// NoSuchRoute answers requests whose path a mux does not have at all, or not with their
 // method.
 func NoSuchRoute(mux interface {
 	Handler(r *http.Request) (http.Handler, string)
