@@ -29,7 +29,7 @@ func (f *fixture) access(c verbs, who Caller, e tidings.Event) string {
 			f.Fatal(read)
 		}
 		if isCode(lock, Forbidden) != isCode(read, Forbidden) || isCode(lock, NotFound) != isCode(read, NotFound) {
-			f.Errorf("%s: to read for it: %v; to lock for it: %v", e.Type, read, lock)
+			f.Errorf("%s: to read: %v; to lock: %v", e.Type, read, lock)
 		}
 		letters += letter
 	}

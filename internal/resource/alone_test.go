@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
-// hanging is a file store that hangs when it keeps a content.
+// hanging is a file store that hangs when it keeps a file's content.
 type hanging struct {
 	Blobs
 	keeps, hold chan struct{}
@@ -35,7 +35,7 @@ func (b hangingBlob) Keep(context.Context, string) error {
 
 func (hangingBlob) Discard(context.Context) error { return nil }
 
-// An upload whose file store hangs does not hold up what others wrote before it.
+// An upload whose file store hangs does not block writes that precede it.
 func TestUploadHoldsUpNoCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()

@@ -9,18 +9,18 @@ import (
 )
 
 const (
-	// callerTime is how long a caller is remembered: for so long another process' change
+	// callerTime is how long a caller is remembered: for that long, another process's change
 	// of the user may go unnoticed.
 	callerTime = 500 * time.Millisecond
 	maxCallers = 10_000
 )
 
-// callers remembers who signed in, so that not every request has to look that up. A
-// change of any user by this process makes it forget all. The zero value is usable.
+// callers remembers who signed in, so that not every request has to look them up. A
+// change of any user by this process makes it forget everything. The zero value is usable.
 type callers struct {
 	mu        sync.Mutex
 	known     map[Identity]signedIn
-	forgotten int // how often all were
+	forgotten int // number of times that everything was forgotten
 }
 
 type signedIn struct {
@@ -36,7 +36,7 @@ func (c *callers) find(id Identity) (who Caller, found bool, forgotten int) {
 	return known.Caller, found && time.Since(known.at) < callerTime, c.forgotten
 }
 
-// remember remembers a caller who was looked up at a time, unless all were forgotten
+// remember remembers a caller who was looked up at a time, unless everything was forgotten
 // since.
 func (c *callers) remember(id Identity, who Caller, at time.Time, forgotten int) {
 	c.mu.Lock()
@@ -58,7 +58,7 @@ func (c *callers) forget() {
 }
 
 // create, update and delete are the collection's. They forget all callers even if they
-// fail: the database may have committed all the same.
+// fail: the database may have committed nevertheless.
 
 func (u *Users) create(ctx context.Context, who Caller, row *User) (*User, error) {
 	defer u.callers.forget()

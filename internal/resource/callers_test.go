@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A caller is remembered for half a second from the look-up on, unless a user changed
+// A caller is remembered for half a second after the look-up, unless a user has changed
 // since it began.
 func TestCallersAreRememberedForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -34,11 +34,11 @@ func TestCallersAreRememberedForAMoment(t *testing.T) {
 			"another user": {Email: "bob@example.com", Role: RoleUser},
 		} {
 			if _, found, _ := c.find(other); found {
-				t.Errorf("%s is taken for ann", name)
+				t.Errorf("%s is mistaken for ann", name)
 			}
 		}
 		time.Sleep(callerTime - time.Millisecond)
-		expect("just before the end", true)
+		expect("just before half a second", true)
 		time.Sleep(time.Millisecond)
 		expect("after half a second", false)
 		remember(func() { time.Sleep(callerTime) })
@@ -52,7 +52,7 @@ func TestCallersAreRememberedForAMoment(t *testing.T) {
 			c.remember(Identity{Email: fmt.Sprint(i)}, who, time.Now(), 2)
 		}
 		if n := len(c.known); n > maxCallers {
-			t.Errorf("%d are remembered, at most %d should be", n, maxCallers)
+			t.Errorf("%d are remembered, want at most %d", n, maxCallers)
 		}
 	})
 }

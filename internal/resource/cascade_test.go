@@ -12,7 +12,7 @@ import (
 )
 
 // What is deleted along with a resource, and what is updated because it loses a
-// reference. The caller who deletes it is the cause of all events, and
+// reference. All events are attributed to the caller who deletes it, and
 // dependents are deleted first.
 func TestCascades(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
@@ -27,7 +27,7 @@ type cascade struct {
 	name string
 	do   func(f *fixture, id map[string]string, ann, admin Caller) error
 	want string // the events, sorted
-	last string // the one that comes last
+	last string // the last one
 	user string // who caused them
 }
 
@@ -45,7 +45,7 @@ var cascades = []cascade{
 		"-context -file -store -text", "-context", "ann",
 	},
 	{
-		"what is in contexts that are idle", func(f *fixture, _ map[string]string, _, _ Caller) error {
+		"contents of idle contexts", func(f *fixture, _ map[string]string, _, _ Caller) error {
 			_, err := f.Contexts.Expire(f.Context(), time.Nanosecond)
 			return err
 		},
@@ -85,7 +85,7 @@ func (f *fixture) cascade(test cascade, admin Caller) {
 		got = append(got, sign+name[e.ResourceID])
 		asOwner := e.Type == ProviderBuildType && e.Action == tidings.Updated
 		if by := callers[e.UserID]; by != test.user && !asOwner {
-			f.Errorf("%s: %s%s was caused by %q, want %s", test.name, sign, name[e.ResourceID], by, test.user)
+			f.Errorf("%s: %s%s is attributed to %q, want %s", test.name, sign, name[e.ResourceID], by, test.user)
 		}
 	}
 	if last := got[len(got)-1]; last != test.last {
@@ -137,8 +137,8 @@ func (f *fixture) world(ann, bob Caller) map[string]string {
 	return id
 }
 
-// A deleted user leaves no rows behind, of any type, and no details. Whatever
-// outlives the user stays.
+// A deleted user leaves no rows behind, of any type, and no details. Resources that
+// outlive their owner stay.
 func TestADeletedUserLeavesNothing(t *testing.T) {
 	databases(t, Options{}, func(f *fixture) {
 		ann, admin := f.user(RoleAdmin), f.user(RoleAdmin)
@@ -174,7 +174,7 @@ func TestADeletedUserLeavesNothing(t *testing.T) {
 		}
 		list, err := f.ModelProviders.List(f.Context(), admin, Page{Limit: 10, OrderBy: "created_at"})
 		if err != nil || len(list.Items) != 1 {
-			f.Errorf("model providers outlive whoever created them: %v, %v", list, err)
+			f.Errorf("model providers must outlive the user who created them: %v, %v", list, err)
 		}
 	})
 }

@@ -78,8 +78,8 @@ const (
 
 // RotateKeys re-encrypts secrets with the first key, for a limited time. After
 // is the Next of the previous call, empty for the first. The call that
-// processes the last secret also retires the keys that no secret needs any
-// more. It is safe while servers write secrets, and may be restarted at any
+// processes the last secret also retires the keys that no secret still
+// needs. It is safe while servers write secrets, and may be restarted at any
 // time.
 func (r *Resources) RotateKeys(ctx context.Context, who Caller, after string) (*Rotation, error) {
 	if err := who.Need(RoleAdmin); err != nil {
@@ -163,7 +163,7 @@ func (r *Resources) rotate(
 
 var errStillUsed = errors.New("the key is still in use")
 
-// retireKeys retires the keys that no secret needs any more. From then on no
+// retireKeys retires the keys that no secret needs. From then on, no
 // server can encrypt with them.
 func (r *Resources) retireKeys(ctx context.Context) error {
 	noted, err := r.store.Keys(ctx)

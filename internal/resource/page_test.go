@@ -77,7 +77,7 @@ func TestPageTokensAndSizes(t *testing.T) {
 			page := Page{Limit: 1, OrderBy: "created_at", Token: token}
 			_, err := f.Contexts.List(f.Context(), ann, page, ContextFilter{})
 			if !isCode(err, Invalid) || !strings.Contains(err.Error(), "page_token") {
-				f.Errorf("a token that is %s: %v", name, err)
+				f.Errorf("a token (%s): %v", name, err)
 			}
 		}
 

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Nobody may own more of a type than its quota allows. The error names the
+// No user may own more of a type than its quota allows. The error names the
 // setting, and deleting makes room. Users have separate quotas, except for
 // unowned types.
 func TestQuotasOfEveryType(t *testing.T) {

@@ -85,7 +85,7 @@ type Identity struct {
 }
 
 // SignIn returns the caller with an identity, and creates the user on the first
-// call. A change of the user by another process may take half a second to count.
+// call. A change of the user by another process may take half a second to take effect.
 func (u *Users) SignIn(ctx context.Context, id Identity) (Caller, error) {
 	who, known, forgotten := u.callers.find(id)
 	if known {
