@@ -59,7 +59,7 @@ func TestOneProcessPerDataDirectory(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			second := newProcess(t, map[string]any{"data_dir": test.folder})
-			want := fmt.Sprintf("data folder %s is in use by process %d on host %s", test.folder,
+			want := fmt.Sprintf("data directory %s is in use by process %d on host %s", test.folder,
 				first.cmd.Process.Pid, host)
 			if out := second.refused(test.attributes); !strings.Contains(out, want) {
 				t.Errorf("output %q, want %q", out, want)

@@ -79,7 +79,7 @@ func indented(example string) string { return "  " + strings.ReplaceAll(example,
 // credentialFlags adds the flags for the credentials.
 func (c *client) credentialFlags(f *pflag.FlagSet, who string) {
 	f.StringVar(&c.token, "token", os.Getenv("TIDINGS_TOKEN"),
-		"API `TOKEN` of "+who+" (TIDINGS_TOKEN); default: the admin-token in the data folder")
+		"API `TOKEN` of "+who+" (TIDINGS_TOKEN); default: the admin-token in the data directory")
 	f.StringVar(&c.dataDir, "data-dir", env("TIDINGS_DATA_DIR", "./tidings-data"), "`FOLDER` with the admin-token file")
 	f.Lookup("token").DefValue = "" // help must not show it
 }

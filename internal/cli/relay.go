@@ -34,7 +34,7 @@ tables of the application's PostgreSQL database (sources.tables), from
 tidings.emit() in its transactions, and from POST /api/v1/events. Missing
 triggers are installed at startup; see 'tidings attach'.
 
-Without database_url, events are kept in a SQLite database in the data folder.`,
+Without database_url, events are kept in a SQLite database in the data directory.`,
 		Example: `  tidings relay --config tidings.yaml
   tidings relay --preset agent_stack --database-url postgres://...`,
 	})

@@ -28,7 +28,7 @@ func settingsOf(cmd *cobra.Command) *settings {
 	s.flags.StringArrayVar(&s.files, "config", nil, "configuration `FILE` (YAML); may be repeated, later files win")
 	s.flags.String("data-dir", "",
 		"`FOLDER` for the SQLite database, file contents and the admin token (default ./tidings-data)")
-	s.flags.String("database-url", "", "PostgreSQL `URL` (default SQLite in the data folder)")
+	s.flags.String("database-url", "", "PostgreSQL `URL` (default SQLite in the data directory)")
 	s.flags.Bool("poll-only", false,
 		"use no PostgreSQL feature that outlives a transaction, for poolers without sessions")
 	choose(s.flags, new(string), "log-level", "debug, info, warn or error (default info)",

@@ -76,7 +76,7 @@ func commits(t *testing.T, folder string) (n int) {
 }
 
 // Changes that wait for each other on SQLite share a commit. They see each other's
-// rows, and nobody else does; their events are in order and later than what came
+// rows, and no other reader does; their events are in order and later than what came
 // before.
 func TestSQLiteSharesCommits(t *testing.T) {
 	const waiting = 15
@@ -137,8 +137,8 @@ func init() {
 		})
 }
 
-// A request that ends during a statement undoes its own changes. Nobody else's are
-// undone, not even to be made again.
+// A request that ends during a statement undoes its own changes. No other changes are
+// undone, not even to be repeated.
 func TestSQLiteRequestEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := openShared(t)

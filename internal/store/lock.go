@@ -13,14 +13,14 @@ import (
 	"github.com/tidings-dev/tidings/internal/datadir"
 )
 
-// The lock is on the first byte of the file, which on Windows nobody else can
+// The lock is on the first byte of the file, which on Windows no other process can
 // then read. The holder's description follows in a record of fixed length.
 const (
 	holderOffset = 1
 	holderLength = 255
 )
 
-// folderLock is the lock on a data folder. The operating system releases it
+// folderLock is the lock on a data directory. The operating system releases it
 // when the process ends, even if it crashes.
 type folderLock struct {
 	lock   *flock.Flock
@@ -32,7 +32,7 @@ type folderLock struct {
 // folder. The error names the process that holds the lock.
 func lockFolder(folder string) (*folderLock, error) {
 	real := realFolder(folder)
-	// The file is never removed: whoever did so could not know whether another
+	// The file is never removed: the process that did so could not know whether another
 	// process had just opened it.
 	path := filepath.Join(real, datadir.Lock)
 	l := &folderLock{
@@ -47,7 +47,7 @@ func lockFolder(folder string) (*folderLock, error) {
 		return nil, errors.Join(datadir.Explain(folder, fmt.Errorf("lock: %w", err)), l.lock.Close())
 	}
 	if !locked {
-		err := fmt.Errorf("data folder %s is in use by %s; stop it first or set another data_dir", folder,
+		err := fmt.Errorf("data directory %s is in use by %s; stop it first or set another data_dir", folder,
 			l.holder())
 		return nil, errors.Join(err, l.lock.Close())
 	}

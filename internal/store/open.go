@@ -53,7 +53,7 @@ type Log interface {
 }
 
 // SQLite connections that read concurrently, for requests and for deliveries.
-// Requests that use all of theirs hold up neither deliveries nor [Store.Ready].
+// Requests that use all of theirs block neither deliveries nor [Store.Ready].
 const (
 	readers    = 16
 	logReaders = 8
@@ -137,7 +137,7 @@ func openReader(dsn string, file *openedFile, connections int) (*sql.DB, error) 
 // DB is the pool of requests.
 func (s *Store) DB() *sql.DB { return s.writer }
 
-// LogOnly leaves out the tables of resources: only those of the event log are made and
+// LogOnly leaves out the tables of resources: only those of the event log are created and
 // needed.
 func (s *Store) LogOnly() *Store {
 	s.migrations = nil

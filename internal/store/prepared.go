@@ -23,7 +23,7 @@ type sqliteStmt interface {
 	driver.StmtQueryContext
 }
 
-// take returns a statement, which nobody else may use until it is put back.
+// take returns a statement, which no other goroutine may use until it is put back.
 func (c *preparedConn) take(ctx context.Context, query string) (sqliteStmt, error) {
 	if s, ok := c.idle[query]; ok {
 		delete(c.idle, query)

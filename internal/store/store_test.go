@@ -192,11 +192,11 @@ func testTransactions(t *testing.T, s *store.Store) {
 	}
 	events, err := s.Log().Read(ctx, 1, 10)
 	if err != nil || len(events) != 2 || !events[0].Time.Equal(events[1].Time) || events[1].Action != tidings.Deleted {
-		t.Errorf("events = %+v, %v; want an update and a deletion of one time", events, err)
+		t.Errorf("events = %+v, %v; want an update and a deletion at the same time", events, err)
 	}
 }
 
-// An application's own URL is used as it is.
+// An application's own URL is used unchanged.
 func TestOpenSQLAlchemyURL(t *testing.T) {
 	s, err := store.OpenPostgres(strings.Replace(testdb.Postgres(t), "://", "+asyncpg://", 1), store.PostgresOptions{})
 	if err != nil {

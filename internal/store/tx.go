@@ -75,7 +75,7 @@ func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 }
 
 // InTxAlone is like InTx for a do that waits for something other than the
-// database. It holds up no commit of other requests.
+// database. It does not hold up the commits of other requests.
 func (s *Store) InTxAlone(ctx context.Context, do func(*Tx) error) error {
 	return s.inTx(ctx, s.transactAlone, do)
 }

@@ -102,7 +102,7 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 	}
 	if w.postgres == nil {
 		faults = append(faults, drivenFault{
-			"second server in the data folder", w.intrude, nothing,
+			"second server in the data directory", w.intrude, nothing,
 			time.Millisecond, false,
 		})
 	}
@@ -116,7 +116,7 @@ func (w *world) drivenFaults(random *rand.Rand) []drivenFault {
 	return faults
 }
 
-// intrude starts a second server in the data folder of a running one. It must refuse to
+// intrude starts a second server in the data directory of a running one. It must refuse to
 // start.
 func (w *world) intrude(s *server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -128,7 +128,7 @@ func (w *world) intrude(s *server) error {
 		"127.0.0.1:0").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || !exit.Exited() {
-		w.problems.add("a second server in the data folder ended with %v: %s", err, out)
+		w.problems.add("a second server in the data directory ended with %v: %s", err, out)
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ CREATE TABLE configurations (
 	default_embedding_model text
 );
 
--- The system configuration is always there, with one id.
+-- The system configuration always exists, with a fixed id.
 INSERT INTO configurations (id, version, created_at, updated_at, kind)
 VALUES (gen_random_uuid(), 1, now(), now(), 'system');
 

@@ -1,5 +1,5 @@
 -- +goose Up
--- How much there is of what quotas bound.
+-- Indexes for the sums and counts that quotas limit.
 ALTER TABLE context_history ADD COLUMN size_bytes bigint NOT NULL DEFAULT 0;
 UPDATE context_history SET size_bytes = octet_length(data::text);
 ALTER TABLE contexts ADD COLUMN history_bytes bigint NOT NULL DEFAULT 0;

@@ -142,7 +142,7 @@ CREATE TABLE configurations (
 	default_embedding_model TEXT
 );
 
--- The system configuration is always there, with one id.
+-- The system configuration always exists, with a fixed id.
 INSERT INTO configurations (id, version, created_at, updated_at, kind)
 SELECT lower(substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-4' || substr(h, 14, 3) || '-a' || substr(h, 18, 3) || '-' || substr(h, 21, 12)),
 	1, now, now, 'system'

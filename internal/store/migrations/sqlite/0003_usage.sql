@@ -1,5 +1,5 @@
 -- +goose Up
--- How much there is of what quotas bound.
+-- Indexes for the sums and counts that quotas limit.
 ALTER TABLE context_history ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
 UPDATE context_history SET size_bytes = length(CAST(data AS BLOB));
 ALTER TABLE contexts ADD COLUMN history_bytes INTEGER NOT NULL DEFAULT 0;

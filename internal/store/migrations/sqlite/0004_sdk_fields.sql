@@ -1,5 +1,5 @@
 -- +goose Up
--- What the SDKs of the Agent Stack expect of these resources.
+-- Fields that the SDKs of the Agent Stack expect.
 UPDATE providers SET last_active_at = created_at WHERE last_active_at IS NULL;
 ALTER TABLE model_providers ADD COLUMN state TEXT NOT NULL DEFAULT 'online';
 ALTER TABLE provider_builds ADD COLUMN destination TEXT NOT NULL DEFAULT '';

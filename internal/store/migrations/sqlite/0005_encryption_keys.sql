@@ -1,5 +1,5 @@
 -- +goose Up
--- The keys that may have encrypted what the database holds, by their public ids: a
+-- The keys that may have encrypted values in the database, by their public ids: a
 -- server that lacks one of them does not start.
 CREATE TABLE encryption_keys (
 	id TEXT PRIMARY KEY,
