@@ -1,6 +1,7 @@
 package receive_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,6 +178,7 @@ func TestDecode(t *testing.T) {
 		body     string
 		sequence int64
 		want     string // a part of the error; empty for none
+		name     string // of the event; empty for a.created
 	}{
 		"as it is sent": {header: header("tidings-sequence", "7"), body: thinBody, sequence: 7},
 		"a member of a later version": {
@@ -201,13 +203,17 @@ func TestDecode(t *testing.T) {
 			header: header("webhook-id", strings.Repeat("x", 257)),
 			body:   thinBody, want: "webhook-id",
 		},
+		"any type and action": {
+			header: header(), body: strings.NewReplacer("a.created", "parcel.lost", `"a"`, `"parcel"`).Replace(thinBody),
+			name: "parcel.lost",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := receive.Decode(tt.header, []byte(tt.body))
 			switch {
 			case (err == nil) != (tt.want == ""), err != nil && !strings.Contains(err.Error(), tt.want):
 				t.Errorf("error = %v, want %q", err, tt.want)
-			case err == nil && (e.ID != "evt-1" || e.Name() != "a.created" || e.Sequence != tt.sequence):
+			case err == nil && (e.ID != "evt-1" || e.Name() != cmp.Or(tt.name, "a.created") || e.Sequence != tt.sequence):
 				t.Errorf("event = %+v", e)
 			}
 		})
