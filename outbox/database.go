@@ -112,7 +112,7 @@ func Postgres(pool *pgxpool.Pool) Database {
 	}}
 }
 
-// closePool closes the pool, and gives connections in use some time to be returned.
+// closePool closes the pool, and waits a while for connections in use to be returned.
 func closePool(pool *pgxpool.Pool) error {
 	closed := make(chan struct{})
 	go func() {
@@ -173,7 +173,7 @@ func connectLike(db *sql.DB) func(context.Context) (*pgx.Conn, error) {
 }
 
 func newPostgresLog(db *sql.DB, schema string, retention time.Duration) *postgres.Log {
-	// Events may stay longer than their retention by a seventh of it, at most a
+	// Events may be kept beyond their retention by a seventh of it, at most a
 	// day.
 	width := min(max(retention/7, time.Second), 24*time.Hour)
 	return postgres.New(db, postgres.Options{Schema: schema, PartitionWidth: width})
@@ -195,7 +195,7 @@ func SQLite(db *sql.DB) Database {
 	}}
 }
 
-var errNoSchemas = errors.New("SQLite has no schemas: leave out Schema")
+var errNoSchemas = errors.New("SQLite has no schemas: omit Schema")
 
 func checkBusyTimeout(ctx context.Context, db *sql.DB) error {
 	if db.Stats().MaxOpenConnections == 1 {

@@ -20,7 +20,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
 
-// The transactions of other libraries, with the method sets that they have.
+// The transactions of other libraries, with their method sets.
 type (
 	// sqlxTx is a *sqlx.Tx, which embeds one of database/sql.
 	sqlxTx struct {
@@ -98,8 +98,8 @@ func TestTellInTransactionsOfOtherLibraries(t *testing.T) {
 	}
 }
 
-// All tables are in a schema, and outboxes in several have nothing to do with each
-// other. The program may migrate apart from Open.
+// All tables are in a schema, and outboxes in different schemas are independent. The
+// program may migrate separately from Open.
 func TestSchemaAndMigrate(t *testing.T) {
 	pool := newPool(t, testdb.Postgres(t))
 	for _, database := range []outbox.Database{outbox.Postgres(pool), outbox.Postgres(pool).Schema("shop webhooks")} {
@@ -129,7 +129,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	}
 }
 
-// A role that only tells needs few rights.
+// A role that only calls Tell needs few privileges.
 func TestRoleThatOnlyTells(t *testing.T) {
 	url := testdb.Postgres(t)
 	pool := newPool(t, url)
@@ -147,7 +147,7 @@ func TestRoleThatOnlyTells(t *testing.T) {
 	outboxtest.Told(t, outbox.Postgres(pool), ordered("1"))
 }
 
-// Deliveries need no connection of the program's, and take none.
+// Deliveries neither need nor take the program's connections.
 func TestProgramAndDeliveriesHaveTheirOwnConnections(t *testing.T) {
 	pool := newPool(t, testdb.Postgres(t)+"&pool_max_conns=1")
 	receiver := outboxtest.NewReceiver(t)
@@ -168,7 +168,7 @@ func TestProgramAndDeliveriesHaveTheirOwnConnections(t *testing.T) {
 	}
 }
 
-// The program's pool may run statements in any way that pgx has, as poolers need.
+// The program's pool may use any of pgx's query modes, as poolers require.
 func TestPoolsOfEveryKind(t *testing.T) {
 	testtool.InAll(t)
 	url := testdb.Postgres(t)
@@ -184,7 +184,7 @@ func TestPoolsOfEveryKind(t *testing.T) {
 	}
 }
 
-// Whoever listens for other processes makes another connection when it breaks.
+// The connection that listens for other processes is replaced when it breaks.
 func TestListenerComesBack(t *testing.T) {
 	for name, database := range map[string]func(*pgxpool.Pool) outbox.Database{
 		"pgx": outbox.Postgres,
@@ -218,7 +218,7 @@ func testListener(t *testing.T, pool *pgxpool.Pool, database outbox.Database) {
 	waitFor(t, func() bool { return listener() != first })
 }
 
-// A program may keep a log of its own.
+// A program may use its own log.
 func TestFromLog(t *testing.T) {
 	db := openDB(t, "sqlite", newFile(t)+waiting)
 	receiver := outboxtest.NewReceiver(t)

@@ -148,7 +148,7 @@ func (o *Outbox) relayEndpoints(
 				fmt.Errorf("endpoint %d: it needs a URL, or a Name of at most %d bytes without spaces", i, nameLimit)
 		}
 		if filters[e.Name] != nil {
-			return all, fmt.Errorf("endpoint %d: another one is named %q; give each a Name of its own", i, e.Name)
+			return all, fmt.Errorf("endpoint %d: another endpoint is named %q; give each its own Name", i, e.Name)
 		}
 		f := o.filters[e.Name]
 		if f == nil {

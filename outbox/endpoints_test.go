@@ -16,7 +16,7 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// Endpoints come and go at run time, and what is wrong with one changes nothing.
+// Endpoints are added and removed at run time, and an invalid one changes nothing.
 func TestSetEndpoints(t *testing.T) {
 	hooks := open(t, outbox.SQLiteFile(newFile(t)), outbox.Options{})
 	run(t, hooks)
@@ -74,7 +74,7 @@ func ownedBy(owner string) func(tidings.Event) bool {
 	return func(e tidings.Event) bool { return e.OwnerID == owner }
 }
 
-// An endpoint for each tenant gets the tenant's events only, in a replay too, whatever
+// An endpoint for each tenant gets only the tenant's events, in a replay too, whatever
 // happens to the endpoints meanwhile.
 func TestEndpointForEachTenant(t *testing.T) {
 	a, b := outboxtest.NewReceiver(t), outboxtest.NewReceiver(t)
@@ -93,7 +93,7 @@ func TestEndpointForEachTenant(t *testing.T) {
 	a.Wait(1)
 	b.Wait(1)
 
-	// The receiver of a is b's now, and one that is wrong changes nothing.
+	// The receiver of a is b's now, and an invalid endpoint changes nothing.
 	forA.Filter = ownedBy("nobody")
 	if err := hooks.SetEndpoints(t.Context(), forA, tidings.Endpoint{Name: "no URL"}); err == nil {
 		t.Fatal("no error")
@@ -165,7 +165,21 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
-// Close waits for what is under way, but not for ever.
+// An endpoint whose Sender was forgotten is refused, instead of failing at its first event.
+func TestForgottenSenderIsRefused(t *testing.T) {
+	hooks := open(t, outbox.SQLiteFile(newFile(t)), outbox.Options{})
+	err := hooks.SetRelayEndpoints(t.Context(), relay.Endpoint{
+		Endpoint: tidings.Endpoint{Name: "queue", URL: "http://queue.invalid/"},
+	})
+	if err == nil || !strings.Contains(err.Error(), "endpoint queue: it has no Sender") {
+		t.Errorf("error = %v, want one about the Sender", err)
+	}
+	if names := hooks.EndpointNames(); len(names) > 0 {
+		t.Errorf("endpoints = %v", names)
+	}
+}
+
+// Close waits for attempts in flight, but not forever.
 func TestCloseWaits(t *testing.T) {
 	for name, hangs := range map[string]bool{"for a slow receiver": false, "but not for one that hangs": true} {
 		t.Run(name, func(t *testing.T) {

@@ -111,7 +111,7 @@ func ExampleOutbox_Tell_bun() {
 	_ = order
 }
 
-// With sqlx, the event is written in a *sqlx.Tx, for which sqlxTx stands here.
+// With sqlx, the event is written in a *sqlx.Tx, which sqlxTx stands for here.
 func ExampleOutbox_Tell_sqlx() {
 	var begin func(ctx context.Context) (*sqlxTx, error) // db.BeginTxx
 	var hooks *outbox.Outbox
@@ -151,7 +151,7 @@ func ExampleOutbox_Tell_gorm() {
 }
 
 // With ent and its feature sql/execquery, the event is written in an *ent.Tx, for
-// which entTx stands here.
+// which entTx stands in here.
 func ExampleOutbox_Tell_ent() {
 	var begin func(ctx context.Context) (*entTx, error) // client.Tx
 	var hooks *outbox.Outbox

@@ -92,7 +92,7 @@ func (o *Outbox) expire(ctx context.Context) {
 	defer func() { missed.flush(o.logger, o.EndpointNames(), time.Now(), true) }()
 	for {
 		if err := errors.Join(o.expireOnce(ctx, missed), o.warn(ctx, warned)); err != nil && ctx.Err() == nil {
-			o.logger.Warn("what is past its retention was not all removed", "error", err)
+			o.logger.Warn("not everything past its retention could be removed", "error", err)
 		}
 		missed.flush(o.logger, o.EndpointNames(), time.Now(), false)
 		select {
@@ -152,8 +152,7 @@ func (o *Outbox) EndpointNames() map[string]bool {
 // warnInterval is how often a warning about an endpoint is repeated.
 const warnInterval = time.Hour
 
-// warn logs which endpoints will soon lose events, unless it has warned about them
-// recently.
+// warn logs which endpoints will soon lose events, unless it warned about them recently.
 func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 	partitions, err := o.Relay().Statuses(ctx)
 	if err != nil {
@@ -184,7 +183,7 @@ func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 			continue
 		}
 		warned[name] = time.Now()
-		o.logger.Warn("events that the endpoint has not got expire soon: mend it, or keep events for longer",
+		o.logger.Warn("events that the endpoint has not received expire soon: fix it, or keep events for longer",
 			"endpoint", name, "after", cursor, "from", oldest.Expires.UTC())
 	}
 	maps.DeleteFunc(warned, func(name string, _ time.Time) bool { _, known := cursors[name]; return !known })
@@ -196,12 +195,12 @@ func (o *Outbox) warn(ctx context.Context, warned map[string]time.Time) error {
 func (o *Outbox) expireEndpoints(ctx context.Context) error {
 	gone, err := o.home.log.ExpireEndpoints(ctx, o.Retention().Events)
 	if clock, ok := errors.AsType[*eventlog.ClockError](err); ok {
-		o.logger.Warn("what is kept of removed endpoints stays", "error", clock)
+		o.logger.Warn("the data of removed endpoints is kept for now", "error", clock)
 		err = nil
 	}
 	for _, g := range gone {
 		o.removed.endpoints.Add(g.Parked)
-		o.logger.Warn("nothing is kept any more of an endpoint that was removed from the configuration", "endpoint",
+		o.logger.Warn("the data of an endpoint that is no longer configured was removed", "endpoint",
 			g.Endpoint, "cursor", g.Cursor, "parked", g.Parked)
 	}
 	return err
@@ -211,7 +210,7 @@ func (o *Outbox) expireDead(ctx context.Context, before time.Time) error {
 	gone, err := o.home.log.ExpireDead(ctx, before)
 	for endpoint, n := range gone {
 		o.removed.expired.Add(n)
-		o.logger.Warn("dead letters are past their retention and were removed", "endpoint", endpoint, "count", n)
+		o.logger.Warn("dead letters past their retention were removed", "endpoint", endpoint, "count", n)
 	}
 	return err
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
 
-// The SQL files make what Migrate makes, in whatever way they are run, and Migrate finds
-// nothing left to do.
+// The SQL files make what Migrate makes, however they are run, and Migrate then has nothing
+// left to do.
 func TestMigrationFiles(t *testing.T) {
 	run := func(t *testing.T, files fs.FS, err error, exec func(text string) error) {
 		t.Helper()
@@ -52,7 +52,7 @@ func TestMigrationFiles(t *testing.T) {
 				return err
 			})
 			if after := searchPath(); after != before {
-				t.Errorf("the search_path is %s now, and was %s", after, before)
+				t.Errorf("the search_path is now %s, and was %s", after, before)
 			}
 			database := outbox.Postgres(pool).Schema(test.schema)
 			hooks := open(t, database, outbox.Options{NoMigrate: true})

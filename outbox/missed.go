@@ -53,7 +53,7 @@ func (m *missedLog) flush(logger *slog.Logger, configured map[string]bool, now t
 		if configured[name] {
 			logger.Error("events expired before the endpoint could get them", what...)
 		} else {
-			logger.Warn("events expired that an endpoint which was removed did not get", what...)
+			logger.Warn("events expired before a removed endpoint received them", what...)
 		}
 	}
 }

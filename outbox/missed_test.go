@@ -11,8 +11,8 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// However often events expire, one line a minute tells of it for each endpoint, with all
-// that it missed since the one before, and one at the end.
+// However often events expire, one line a minute reports it for each endpoint, with all that
+// it missed since the previous line, and one at the end.
 func TestMissedEventsAreToldOnceAMinute(t *testing.T) {
 	var out bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&out, nil))

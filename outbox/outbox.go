@@ -125,7 +125,7 @@ type Outbox struct {
 	retention atomic.Pointer[Retention]
 	removed   removed
 
-	connections *sender.Connections // of the endpoints' senders that the outbox makes
+	connections *sender.Connections // of the senders that the outbox makes for endpoints
 
 	setting sync.Mutex // held by SetEndpoints
 	filters map[string]*filter
@@ -182,7 +182,7 @@ func (o *Outbox) migrate(ctx context.Context) error {
 	}
 	pending, err := o.home.log.Pending(ctx)
 	if err == nil && pending {
-		err = errors.New("the tables are missing or of an earlier version: call outbox.Migrate, or leave out NoMigrate")
+		err = errors.New("the tables are missing or of an earlier version: call outbox.Migrate, or unset NoMigrate")
 	}
 	return err
 }

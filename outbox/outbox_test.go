@@ -27,7 +27,7 @@ var orders = outbox.Types{"order": nil}
 // shop is a program with a table, and one way to begin a transaction.
 type shop struct {
 	database outbox.Database
-	// order writes an order and tells of it, and commits or rolls back.
+	// order writes an order and its event, and commits or rolls back.
 	order func(ctx context.Context, hooks *outbox.Outbox, id string, commit bool) error
 }
 
@@ -105,7 +105,7 @@ func newFile(t *testing.T) string { return filepath.Join(t.TempDir(), "shop.db")
 
 const waiting = "?_pragma=busy_timeout(30000)&_pragma=journal_mode(WAL)&_txlock=immediate"
 
-// both runs a test on both databases, and shops in all ways to have an outbox.
+// both runs a test on both databases; shops covers all ways to open an outbox.
 func both(t *testing.T, do func(t *testing.T, s shop)) {
 	t.Helper()
 	for _, name := range []string{"pgx", "SQLite"} {

@@ -35,7 +35,7 @@ func (o *Outbox) Publish(ctx context.Context, events ...Publication) (ids []stri
 		return nil, fmt.Errorf("publish: %w", ErrClosed)
 	}
 	if len(events) > MaxPublish {
-		return nil, fmt.Errorf("publish: %d events, of at most %d at once", len(events), MaxPublish)
+		return nil, fmt.Errorf("publish: %d events, but at most %d at once", len(events), MaxPublish)
 	}
 	rows, now := make([]eventlog.Publication, len(events)), time.Now()
 	for i, p := range events {

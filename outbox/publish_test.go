@@ -34,7 +34,7 @@ func TestPublish(t *testing.T) {
 		}
 		if again[0] != first[2] || again[2] != first[0] || slices.Contains(first, again[1]) ||
 			slices.Contains(first, again[3]) {
-			t.Errorf("ids = %v after %v; want those of the keys again", again, first)
+			t.Errorf("ids = %v after %v; want the ids of the keys again", again, first)
 		}
 		_, err = hooks.Publish(t.Context(), keyed("5", "d"), keyed("2", "a"))
 		if !errors.Is(err, eventlog.ErrKeyReused) {
@@ -54,7 +54,7 @@ func TestPublish(t *testing.T) {
 	})
 }
 
-// Publications at the same time, whose keys are in different orders.
+// Concurrent publications whose keys are in different orders.
 func TestPublishAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, s shop) {

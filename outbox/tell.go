@@ -81,7 +81,7 @@ func (o *Outbox) Tell(ctx context.Context, tx any, events ...Event) error {
 	for i, e := range events {
 		rows[i] = e.event(now)
 		if err := o.check(rows[i]); err != nil {
-			return fmt.Errorf("tell of %q %q: %w", shorten(string(e.Type)), shorten(e.ID), err)
+			return fmt.Errorf("tell %q %q: %w", shorten(string(e.Type)), shorten(e.ID), err)
 		}
 	}
 	if err := o.home.log.Append(ctx, to, rows...); err != nil {
@@ -142,7 +142,7 @@ func execer(tx any) (sqldb.Execer, error) {
 	case pgxTx:
 		return pgxExecer{tx}, nil
 	}
-	return nil, fmt.Errorf("%T is no transaction: expected a *sql.Tx, a pgx.Tx, or what wraps one of them", tx)
+	return nil, fmt.Errorf("%T is not a transaction: expected a *sql.Tx, a pgx.Tx, or a wrapper of one", tx)
 }
 
 // wrapped returns the *sql.Tx embedded in a struct. bun.Tx needs this because its
@@ -175,7 +175,9 @@ func (e pgxExecer) ExecContext(ctx context.Context, query string, args ...any) (
 type rowsAffected int64
 
 // LastInsertId implements [sql.Result].
-func (rowsAffected) LastInsertId() (int64, error) { return 0, fmt.Errorf("PostgreSQL has none") }
+func (rowsAffected) LastInsertId() (int64, error) {
+	return 0, fmt.Errorf("PostgreSQL has no last insert id")
+}
 
 // RowsAffected implements [sql.Result].
 func (n rowsAffected) RowsAffected() (int64, error) { return int64(n), nil }

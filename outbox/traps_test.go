@@ -25,7 +25,7 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// What receivers could not read is refused before anything is written.
+// Events that receivers could not read are refused before anything is written.
 func TestTellRefusesWhatReceiversCannotRead(t *testing.T) {
 	hooks := open(t, outbox.SQLiteFile(newFile(t)),
 		outbox.Options{Types: outbox.Types{"order": nil, "invoice": {"created"}}})
@@ -34,11 +34,11 @@ func TestTellRefusesWhatReceiversCannotRead(t *testing.T) {
 		spoil func(*outbox.Event)
 		field string
 	}{
-		"action of wrong form": {func(e *outbox.Event) { e.Action = "Paid!" }, "action"},
+		"malformed action":     {func(e *outbox.Event) { e.Action = "Paid!" }, "action"},
 		"action not listed":    {func(e *outbox.Event) { e.Type, e.Action = "invoice", "updated" }, "action"},
 		"no action":            {func(e *outbox.Event) { e.Action = "" }, "action"},
 		"type not listed":      {func(e *outbox.Event) { e.Type = "parcel" }, "type"},
-		"type of wrong form":   {func(e *outbox.Event) { e.Type = "Order 1" }, "type"},
+		"malformed type":       {func(e *outbox.Event) { e.Type = "Order 1" }, "type"},
 		"no id":                {func(e *outbox.Event) { e.ID = "" }, "resource id"},
 		"long id":              {func(e *outbox.Event) { e.ID = strings.Repeat("x", 513) }, "resource id"},
 		"zero byte":            {func(e *outbox.Event) { e.ID = "a\x00b" }, "resource id"},
@@ -121,8 +121,8 @@ func countConnections(server *httptest.Server) *atomic.Int64 {
 	return &n
 }
 
-// Deliveries share a few connections, by default and with a transport of the
-// program's own.
+// Deliveries share a few connections, by default and with the program's own
+// transport.
 func TestDeliveriesShareConnections(t *testing.T) {
 	for name, transport := range map[string]func(tidings.Endpoint) *http.Transport{
 		"default":       nil,
@@ -154,7 +154,7 @@ func TestDeliveriesShareConnections(t *testing.T) {
 }
 
 // Many endpoints keep no more connections open than the relay may have attempts in flight,
-// whichever transport they have.
+// whichever transport they use.
 func TestConnectionsOfAllEndpointsAreBounded(t *testing.T) {
 	for name, transport := range map[string]func(tidings.Endpoint) *http.Transport{
 		"default":       nil,
@@ -233,7 +233,7 @@ func wait(t *testing.T, done <-chan struct{}, what string) {
 	}
 }
 
-// observer tells of attempts.
+// observer reports attempts.
 type observer struct {
 	relay.Observer
 	attempts chan tidings.Outcome
@@ -246,8 +246,8 @@ func (o observer) Attempted(_ string, _ tidings.Attempt, outcome tidings.Outcome
 	}
 }
 
-// The metadata services of clouds are out of reach, by default and with a transport of
-// the program's own that dials in its own way.
+// Cloud metadata services are out of reach, by default and with the program's own transport
+// that has its own dial function.
 func TestEgressRuleHolds(t *testing.T) {
 	private := sender.Egress{PublicOnly: true}
 	for name, c := range map[string]struct {
@@ -282,8 +282,8 @@ func TestEgressRuleHolds(t *testing.T) {
 	}
 }
 
-// An event that another process tells of, which delivers nothing, arrives long before
-// the relay's own poll a second later.
+// An event of another process, which delivers nothing, arrives long before the relay's own
+// poll a second later.
 func TestEventOfAnotherProcessArrivesSoon(t *testing.T) {
 	for name, tellerRuns := range map[string]bool{"that only tells": false, "that runs": true} {
 		t.Run(name, func(t *testing.T) {
@@ -337,7 +337,7 @@ func tellPgx(t *testing.T, pool *pgxpool.Pool, hooks *outbox.Outbox, e outbox.Ev
 	}
 }
 
-// Without any call after the commit, an event leaves a few milliseconds later.
+// Without any call after the commit, an event is sent a few milliseconds later.
 func TestEventLeavesAtOnce(t *testing.T) {
 	both(t, func(t *testing.T, s shop) {
 		receiver := outboxtest.NewReceiver(t)
@@ -354,14 +354,14 @@ func TestEventLeavesAtOnce(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Log("from begin to received:", took)
-		// Without the looks after Tell each takes 100 ms; a busy machine delays some.
+		// Without the polls after Tell each takes 100 ms; a busy machine delays some.
 		if quick := took[len(took)/4]; quick > testtool.Allow(80*time.Millisecond) {
 			t.Errorf("three in four took more than %v", quick)
 		}
 	})
 }
 
-// 400 transactions at once of the program's own, while deliveries write, too.
+// The program runs 400 concurrent transactions while deliveries write, too.
 func TestSQLiteTransactionsWaitForEachOther(t *testing.T) {
 	for name, open400 := range map[string]func(t *testing.T) shop{
 		"SQLiteFile": nil,
@@ -411,7 +411,7 @@ func TestSQLiteTransactionsWaitForEachOther(t *testing.T) {
 	}
 }
 
-// A pool whose connections would fail is refused, with what to do.
+// A pool whose connections would fail is refused with advice.
 func TestSQLiteWithAnOrdinaryDSN(t *testing.T) {
 	_, err := outbox.Open(t.Context(), outbox.SQLite(openDB(t, "sqlite", newFile(t))), outbox.Options{Types: orders})
 	for _, want := range []string{"SQLITE_BUSY", "busy_timeout", "SQLiteFile", "SetMaxOpenConns(1)"} {
@@ -421,7 +421,7 @@ func TestSQLiteWithAnOrdinaryDSN(t *testing.T) {
 	}
 }
 
-// The log does not grow for ever.
+// The log does not grow forever.
 func TestExpiry(t *testing.T) {
 	both(t, func(t *testing.T, s shop) {
 		receiver := outboxtest.NewReceiver(t)

@@ -66,7 +66,7 @@ func TestRemovedEndpoint(t *testing.T) {
 		w.until("admin", "GET", path, nil, func(a answer) bool { return a.status == http.StatusNotFound })
 		w.waitFor("the log reports it", func() bool {
 			return strings.Contains(w.log.String(),
-				`msg="nothing is kept any more of an endpoint that was removed from the configuration" endpoint=leaver`)
+				`msg="the data of an endpoint that is no longer configured was removed" endpoint=leaver`)
 		})
 		if !strings.Contains(w.log.String(), "parked=3") {
 			t.Error("the log does not say how many parked events were removed")
@@ -121,7 +121,7 @@ func TestDeadLettersAreRemoved(t *testing.T) {
 		w.wants(w.call("admin", "GET", "/webhooks/parked", nil), 200, `"items":[]`)
 		w.waitFor("the log reports it", func() bool {
 			return strings.Contains(w.log.String(),
-				`msg="dead letters are past their retention and were removed" endpoint=crm count=`)
+				`msg="dead letters past their retention were removed" endpoint=crm count=`)
 		})
 		for reason, want := range map[string]string{"discarded": "4", "expired": "2"} {
 			if got := strings.Join(w.series(`tidings_parked_removed_total{reason="`+reason+`"}`),

@@ -139,7 +139,7 @@ func TestJumpedClockKeepsRemovedEndpoints(t *testing.T) {
 			if a := w.try("admin", "GET", path, nil); a.status != 200 || !has(`"state":"removed"`, `"parked":3`)(a) {
 				t.Errorf("after a %s: %d %s", do.what, a.status, a.text)
 			}
-			w.logged(`msg="what is kept of removed endpoints stays" error="the database's clock is 2h0m`)
+			w.logged(`msg="the data of removed endpoints is kept for now" error="the database's clock is 2h0m`)
 		}
 		change("tidings_expiry", "jumped_at = jumped_at - %d")
 		w.reconfigure(stays)

@@ -54,7 +54,7 @@ func insert(table, columns, values string) string {
 	return ids(fmt.Sprintf("INSERT INTO public.%s (%s, created_at) VALUES (%s, now())", table, columns, values))
 }
 
-// step is what the server writes in one transaction, and what must be told of it.
+// step is what the server writes in one transaction, and the events that it must create.
 type step struct {
 	what, want string // events: "TYPE.ACTION ID USER", separated by commas
 	statements []string

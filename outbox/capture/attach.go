@@ -142,7 +142,7 @@ func (w *waiter) attach(ctx context.Context, s source) error {
 	recover := true
 	return w.retry(ctx, "table "+s.name, s.relation, func() error {
 		err := attachOnce(ctx, w.db, w.o.schema(), s, recover)
-		if hasCode(err, queryCanceled) { // recovering takes too long to block writers for
+		if hasCode(err, queryCanceled) { // recovering takes too long to block writers
 			recover = false
 		}
 		return err
@@ -191,7 +191,7 @@ func Detach(ctx context.Context, db *sql.DB, o Options, names ...string) ([]stri
 	if n, err := installedVersion(ctx, db, o.schema()); err != nil || n == 0 {
 		return nil, err
 	}
-	if len(names) == 0 { // one by one: a lock on all of them at once is held up by any
+	if len(names) == 0 { // one by one: any lock would hold up a lock on all of them
 		rows, err := list(ctx, db, o.schema())
 		if err != nil {
 			return nil, fmt.Errorf("detach: %w", err)

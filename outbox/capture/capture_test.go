@@ -82,7 +82,7 @@ func (a *app) inTx(statements ...string) {
 	a.exec("BEGIN;" + strings.Join(statements, ";") + ";COMMIT")
 }
 
-// events returns what was told since the last call.
+// events returns the events since the last call.
 func (a *app) events() []tidings.Event {
 	a.t.Helper()
 	head, err := a.log.Advance(a.t.Context())
@@ -147,7 +147,7 @@ func (a *app) query(query string, args ...any) string {
 	return text.String
 }
 
-// findings returns what Check says of tables, a line each.
+// findings returns the findings of Check about tables, one per line.
 func (a *app) findings(tables ...capture.Table) string {
 	a.t.Helper()
 	found, err := capture.Check(a.t.Context(), a.db, tables, a.o)

@@ -90,7 +90,7 @@ var statements = []struct {
 	{"truncate of nothing", "", []string{"TRUNCATE public.orders"}},
 }
 
-// Each kind of statement tells exactly what it changed.
+// Each kind of statement creates exactly the events of its changes.
 func TestStatements(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -206,7 +206,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// Rows of partitions are told of once, whichever way they are written, and a row that
+// Rows of partitions create one event each, whichever way they are written, and a row that
 // moves to another partition is updated.
 func TestPartitions(t *testing.T) {
 	t.Parallel()
@@ -254,7 +254,7 @@ func TestPartitions(t *testing.T) {
 	events := a.events()
 	for _, e := range events {
 		if e.Action != "updated" {
-			t.Fatalf("a move told %s %s", e.Action, e.ResourceID)
+			t.Fatalf("a move created %s %s", e.Action, e.ResourceID)
 		}
 	}
 	if len(events) != 5000 {

@@ -22,7 +22,7 @@ const (
 	NotConfigured Kind = "not_configured"
 	// Configured is a table whose configuration differs from what was attached.
 	Configured Kind = "configured"
-	// Missing is a table that does not exist any more.
+	// Missing is a table that no longer exists.
 	Missing Kind = "missing"
 	// Renamed is a table that was renamed; its changes still make events.
 	Renamed Kind = "renamed"
@@ -193,7 +193,7 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 			if !same {
 				found = append(found, Finding{
 					Table: name, Kind: Configured,
-					What: "it is configured in another way than it was attached; run attach, or restart the " +
+					What: "its configuration differs from what was attached; run attach, or restart the " +
 						"relay if the configuration is newer than it",
 				})
 			}
@@ -207,7 +207,7 @@ func compare(ctx context.Context, db querier, schema string, wanted []source, ro
 	}
 	for _, row := range rows {
 		if !used[row.id] {
-			found = append(found, Finding{Table: row.relation, Kind: NotConfigured, What: "it is attached and not " +
+			found = append(found, Finding{Table: row.relation, Kind: NotConfigured, What: "it is attached but not " +
 				"configured; run detach, or configure it"})
 		}
 	}
@@ -285,7 +285,7 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 	return found, nil
 }
 
-// mendRow attaches a table again, and notes in found what that mended.
+// mendRow attaches a table again, and records in found what that mended.
 func mendRow(ctx context.Context, db *sql.DB, schema string, row attached, found []Finding) error {
 	failed := mend(ctx, db, schema, source{relation: row.relation, name: row.relation, spec: row.spec})
 	if ctx.Err() != nil {
@@ -315,7 +315,7 @@ func mendRow(ctx context.Context, db *sql.DB, schema string, row attached, found
 }
 
 // mend attaches a table again, in one attempt; the next call retries. Columns that are
-// gone are done without.
+// gone are ignored.
 func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
 	s.spec = `{"lenient": true, ` + strings.TrimPrefix(s.spec, "{")
 	err := attachOnce(ctx, db, schema, s, true)
@@ -343,7 +343,7 @@ type Gap struct {
 	Recovered int64
 }
 
-// String says what is known of the gap.
+// String describes the gap.
 func (g Gap) String() string {
 	return fmt.Sprintf("table %s: from %s to %s changes may have made no events (%s); rows written meanwhile were "+
 		"reported again (events: %d); rows deleted meanwhile are unknown: compare all resources if that matters",

@@ -15,7 +15,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// The version of the functions is raised with each change of their files.
+// The version of the functions is raised with each change to their files.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	sum := sha256.New()
@@ -28,11 +28,11 @@ func TestVersion(t *testing.T) {
 	}
 	const version, want = 3, "b224740c67a37c0a"
 	if got := fmt.Sprintf("%x", sum.Sum(nil))[:16]; got != want || capture.Version != version {
-		t.Errorf("the files in sql have the sum %s: raise the version in sql.go and here", got)
+		t.Errorf("the files in sql have the sum %s: raise the version in sql.go and update the sum here", got)
 	}
 }
 
-// A row that begins to meet the conditions is created, and one that ceases to is deleted.
+// A row that starts to meet the conditions is created, and one that stops is deleted.
 func TestWhere(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -63,8 +63,8 @@ func TestWhere(t *testing.T) {
 	}
 }
 
-// Parts make an update of what they belong to, of both if they move, and of nothing
-// that is not there.
+// Changes of parts update the resource that they belong to, both resources if they move,
+// and none that does not exist.
 func TestParts(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -155,7 +155,7 @@ func TestTableErrors(t *testing.T) {
 	}
 }
 
-// What only the database knows is an error that says what there is.
+// Errors that only the database can detect say what there is.
 func TestAttachErrors(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -187,7 +187,7 @@ func TestAttachErrors(t *testing.T) {
 		}
 	}
 	a.attach(capture.Table{Name: "Camel", Type: "x"})
-	// Several processes attach at once.
+	// Several processes attach concurrently.
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {

@@ -66,8 +66,8 @@ func TestDetach(t *testing.T) {
 	a.wantTold("attached again", "created 3")
 }
 
-// The SQL that is printed for an application's migrations does what Attach does, as
-// often as it is run, by an owner of the tables who is somebody else.
+// The SQL that is printed for an application's migrations does what Attach does, however
+// often it is run, and also when another role owns the tables.
 func TestSQL(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -98,14 +98,14 @@ func TestSQL(t *testing.T) {
 	a.wantTold("after the printed SQL", "created 1")
 	a.exec("ALTER TABLE public.orders RENAME id TO number", "UPDATE public.orders SET status = 'a'")
 	a.wantTold("slowly", "updated 1")
-	// The relay is no owner of the table, and can detach.
+	// The relay does not own the table, but can detach.
 	if _, err := capture.Detach(t.Context(), relay, a.o); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// A dump that is restored elsewhere is silent, has its triggers, and can be detached and
-// attached.
+// A dump that is restored elsewhere makes no events, has its triggers, and can be detached
+// and attached.
 func TestDumpAndRestore(t *testing.T) {
 	t.Parallel()
 	dump, err := exec.LookPath("pg_dump")
@@ -122,7 +122,7 @@ func TestDumpAndRestore(t *testing.T) {
 	version, err := exec.Command(dump, "--version").Output()
 	if err != nil || !strings.Contains(string(version),
 		a.query("SELECT split_part(current_setting('server_version'), '.', 1)")+".") {
-		t.Skipf("%s dumps no database of this server", version)
+		t.Skipf("%s cannot dump a database of this server", version)
 	}
 	text, err := exec.Command(dump, "--no-owner", a.url).Output()
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// gaps returns what is known of all gaps, newest first.
+// gaps returns the descriptions of all gaps, newest first.
 func (a *app) gaps() string {
 	a.t.Helper()
 	all, err := capture.Gaps(a.t.Context(), a.db, a.o, time.Time{})
@@ -22,7 +22,7 @@ func (a *app) gaps() string {
 	return strings.Join(text, "\n")
 }
 
-// What cannot be known of a time without triggers is recorded.
+// What cannot be known about a time without triggers is recorded.
 func TestDeletesInAGap(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -45,8 +45,8 @@ func TestDeletesInAGap(t *testing.T) {
 	}
 }
 
-// A partition gets its trigger for TRUNCATE at the next look: until then, its parent's
-// tells of its rows, and a TRUNCATE of itself alone is a gap.
+// A partition gets its trigger for TRUNCATE at the next check: until then, its parent's
+// covers its rows, and a TRUNCATE of the partition alone is a gap.
 func TestTruncateOfANewPartition(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// load is an application that changes four rows of public.hits, by a column that no
+// load is an application that changes four rows of public.hits, found by a column that no
 // migration touches.
 type load struct {
 	changes [4]atomic.Int64
@@ -55,8 +55,8 @@ func (l *load) end() {
 	l.ended.Wait()
 }
 
-// While an application writes, its table is migrated in every way: no statement fails,
-// neither the application's nor the migration's, and no change is lost.
+// While an application writes, its table is migrated in every way: no statement of the
+// application or the migration fails, and no change is lost.
 func TestMigrationsUnderLoad(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -83,13 +83,13 @@ func TestMigrationsUnderLoad(t *testing.T) {
 	}
 	for row := range l.changes {
 		if want := l.changes[row].Load(); told[fmt.Sprint(row)] != want {
-			t.Errorf("row %d: told of %d changes of %d", row, told[fmt.Sprint(row)], want)
+			t.Errorf("row %d: %d of %d changes have events", row, told[fmt.Sprint(row)], want)
 		}
 	}
 }
 
-// A table that is dropped and created again under load is told of again from the next
-// repair on, and what was written meanwhile is made up for.
+// A table that is dropped and created again under load makes events again from the next
+// repair on, and events for what was written meanwhile are added.
 func TestTableIsReplacedUnderLoad(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -169,9 +169,9 @@ func TestLookWithALongSnapshot(t *testing.T) {
 		}
 		shortest = min(shortest, time.Since(at))
 	}
-	t.Logf("a look takes %v after %d events, which took %v", shortest, events, took)
+	t.Logf("a poll takes %v after %d events, which took %v", shortest, events, took)
 	if shortest > testtool.Allow(10*time.Millisecond) {
-		t.Errorf("a look takes %v", shortest)
+		t.Errorf("a poll takes %v", shortest)
 	}
 	head, err := a.log.Advance(t.Context())
 	if err != nil || head != int64(events) {

@@ -19,9 +19,9 @@ var migrations = []struct {
 	write      string
 	told       string // of write, before Repair and after it
 	check      string // a finding
-	mended     bool   // nothing is left to find
+	mended     bool   // nothing is found afterwards
 	gap        string
-	afterwards string // told of a second write, if it is another one
+	afterwards string // events of a second write, if they differ
 }{
 	{
 		what: "the key is renamed", migration: []string{"ALTER TABLE public.t RENAME id TO number"},
@@ -33,7 +33,7 @@ var migrations = []struct {
 		write: "UPDATE public.t SET v = v || 'x' WHERE id = 1", told: "updated 1@ann", mended: true,
 	},
 	{
-		what: "the key becomes a text", migration: []string{"ALTER TABLE public.t ALTER id TYPE text"},
+		what: "the key becomes text", migration: []string{"ALTER TABLE public.t ALTER id TYPE text"},
 		write: "UPDATE public.t SET v = v || 'x' WHERE id = '1'", told: "updated 1@ann", mended: true,
 	},
 	{
@@ -171,9 +171,9 @@ var migrations = []struct {
 	},
 }
 
-// A migration changes what it wants: its statements succeed, writes in sessions that
-// knew the table before and in new ones are told of, Check says what differs, and Repair
-// mends what can be mended.
+// Migrations may change anything: their statements succeed, writes make events in sessions
+// that knew the table before and in new ones, Check says what differs, and Repair mends
+// what can be mended.
 func TestMigrations(t *testing.T) {
 	t.Parallel()
 	for _, c := range migrations {
@@ -183,13 +183,13 @@ func TestMigrations(t *testing.T) {
 			a.exec("CREATE TABLE public.t (id int PRIMARY KEY, v text, n int, who text)")
 			c.table.Name, c.table.Type, c.table.User = "public.t", "thing", "who"
 			a.attach(c.table)
-			a.db.SetMaxOpenConns(1) // one session: functions have their plans
+			a.db.SetMaxOpenConns(1) // one session: functions have cached plans
 			a.exec("INSERT INTO public.t VALUES (1, 'a', 1, 'ann')")
 			for range 7 { // generic plans
 				a.exec("UPDATE public.t SET v = v || 'x', n = n + 1")
 			}
 			a.events()
-			a.repair(c.table) // it has been seen
+			a.repair(c.table) // the triggers have been seen
 			for _, statement := range c.migration {
 				a.exec(statement)
 			}
@@ -231,7 +231,7 @@ func TestMigrations(t *testing.T) {
 	}
 }
 
-// Attach enables what somebody disabled, on partitions too, and makes up for what was
+// Attach enables what somebody disabled, on partitions too, and adds events for what was
 // written meanwhile.
 func TestAttachEnables(t *testing.T) {
 	t.Parallel()
@@ -255,7 +255,7 @@ func TestAttachEnables(t *testing.T) {
 			t.Errorf("Check: %s", found)
 		}
 		if told := a.told(); !strings.Contains(told, fmt.Sprintf("updated %d", n)) {
-			t.Errorf("made up for: %s", told)
+			t.Errorf("recovered: %s", told)
 		}
 		a.exec(fmt.Sprintf("UPDATE public.t SET v = v + 1 WHERE id = %d", n))
 		a.wantTold("enabled", fmt.Sprintf("updated %d", n))
@@ -266,7 +266,7 @@ func TestAttachEnables(t *testing.T) {
 	}
 }
 
-// A role that may only write the table makes events, and may do nothing else.
+// A role that may only write the table makes events, and has no other rights.
 func TestRoleWithoutRights(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -301,7 +301,7 @@ func TestRoleWithoutRights(t *testing.T) {
 			t.Errorf("%s: %v", statement, err)
 		}
 	}
-	// What the role of the relay may not read is refused when it is attached.
+	// Attach refuses tables that the role of the relay may not read.
 	a.role("blind")
 	a.exec("GRANT CREATE ON DATABASE "+a.query("SELECT current_database()")+" TO blind",
 		"GRANT TRIGGER ON public.orders TO blind")
@@ -322,7 +322,7 @@ func TestRoleWithoutRights(t *testing.T) {
 	}
 }
 
-// Functions, operators and casts that others make change nothing and get no rights.
+// Functions, operators and casts of others change nothing and get no rights.
 func TestHostileObjects(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -371,7 +371,7 @@ func TestHostileObjects(t *testing.T) {
 		`public.marks VALUES ('operator'); RETURN true; END $$`,
 		"CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.evil_op)",
 		"CREATE OPERATOR public.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = public.evil_op)")
-	// The schema may be in front of all others.
+	// The schema may come first in the search path.
 	tables := []capture.Table{
 		{Name: "public.docs", Type: "doc", URL: "/docs/{id}/{note}", User: "note", Where: []string{"v != gone"}},
 		{Name: `public."ta""b;le' \ %s {}"`, Type: "odd", Ignore: []string{"{}"}},
@@ -409,7 +409,7 @@ func TestHostileObjects(t *testing.T) {
 }
 
 // The table that parts belong to is read with the rights of the relay's role. Its
-// policies, and a view in its place, run nothing with them.
+// policies, or a view in its place, run nothing with these rights.
 func TestHostileParent(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -454,8 +454,8 @@ func TestHostileParent(t *testing.T) {
 	}
 }
 
-// A writer that is let alone for a moment does not wait for attach behind another one
-// that goes on.
+// While attach waits for one open transaction, another writer is not blocked behind attach
+// for more than a moment.
 func TestAttachHoldsUpNobody(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()

@@ -10,8 +10,8 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// What triggers of the application do to a row that was just written is told of after
-// that, whatever their names.
+// What triggers of the application do to a row that was just written creates later events,
+// whatever the triggers' names.
 func TestTriggersOfTheApplication(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -59,8 +59,8 @@ func TestAttachWithQuotedIdentifiers(t *testing.T) {
 	}
 }
 
-// Nothing is told of what was a partition, or the table itself, and is emptied under
-// another name.
+// A former partition, or a former table, that is emptied under another name makes no
+// events.
 func TestFormerTables(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -85,8 +85,8 @@ func TestFormerTables(t *testing.T) {
 	a.wantTold("present table", "deleted 3, deleted 4")
 }
 
-// A table whose schema the role of the relay may not use any more keeps nobody from
-// looking after the others.
+// A table whose schema the role of the relay may no longer use does not keep the others
+// from being repaired.
 func TestSchemaWithoutUsage(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -118,7 +118,7 @@ func TestSchemaWithoutUsage(t *testing.T) {
 	}
 }
 
-// Long texts cost neither the application nor the relay more than a moment.
+// Long texts delay neither the application nor the relay noticeably.
 func TestLongTexts(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)

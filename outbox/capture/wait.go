@@ -19,7 +19,7 @@ func newWaiter(db *sql.DB, o Options) *waiter {
 	return &waiter{db: db, o: o, end: time.Now().Add(patience)}
 }
 
-// retry calls do until it does not fail because of a lock. relation is the table that
+// retry calls do until it no longer fails because of a lock. relation is the table that
 // it locks; empty if it locks none.
 func (w *waiter) retry(ctx context.Context, what, relation string, do func() error) error {
 	for pause := firstWait; ; pause = min(2*pause, lastWait) {

@@ -10,7 +10,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
-// Attach and Detach say which table they wait for, and whose transaction locks it.
+// Attach and Detach report which table they wait for, and whose transaction locks it.
 func TestWhoLocks(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)

@@ -17,8 +17,8 @@ import (
 const makeHits = `CREATE TABLE public.hits (number int PRIMARY KEY, n int NOT NULL DEFAULT 0, note text);
 	INSERT INTO public.hits (number) SELECT generate_series(1, 5)`
 
-// writers change five rows at once, with savepoints and aborts, until each has done so
-// many transactions, and return how often each row was changed.
+// writers change five rows concurrently, with savepoints and aborts, until each has made the
+// given number of transactions, and return how often each row was changed.
 func writers(t *testing.T, db *sql.DB, table string, count, transactions int) *[6]atomic.Int64 {
 	t.Helper()
 	var changes [6]atomic.Int64
@@ -75,8 +75,8 @@ func writers(t *testing.T, db *sql.DB, table string, count, transactions int) *[
 	return &changes
 }
 
-// Sixteen writers on five rows: exactly the committed changes are told, one for each
-// resource and transaction, with versions that grow in the order of commits.
+// Sixteen writers on five rows: exactly the committed changes make events, one for each
+// resource and transaction, with versions that grow in commit order.
 func TestWriters(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
@@ -105,7 +105,7 @@ func TestWriters(t *testing.T) {
 	}
 	for id := 1; id <= 5; id++ {
 		if want := changes[id].Load(); told[fmt.Sprint(id)] != want {
-			t.Errorf("resource %d: told of %d changes of %d", id, told[fmt.Sprint(id)], want)
+			t.Errorf("resource %d: %d of %d changes have events", id, told[fmt.Sprint(id)], want)
 		}
 	}
 }

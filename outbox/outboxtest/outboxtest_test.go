@@ -14,7 +14,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox/outboxtest"
 )
 
-// report is a test that notes its failures.
+// report is a test that records its failures.
 type report struct {
 	testing.TB
 	errors []string

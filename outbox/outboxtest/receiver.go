@@ -50,7 +50,7 @@ func NewReceiver(tb testing.TB) *Receiver {
 		}
 		answer := &answer{ResponseWriter: w}
 		if handler.ServeHTTP(answer, request); answer.status != http.StatusNoContent {
-			tb.Errorf("a webhook is not genuine: %s, %v", http.StatusText(answer.status), request.Header)
+			tb.Errorf("a webhook does not verify: %s, %v", http.StatusText(answer.status), request.Header)
 		}
 	}))
 	tb.Cleanup(server.Close)
@@ -118,7 +118,7 @@ func (r *Receiver) Wait(n int) []tidings.Event {
 		select {
 		case <-more:
 		case <-deadline.C:
-			r.tb.Fatalf("%d webhooks came within %v, want %d", len(got), waitTime, n)
+			r.tb.Fatalf("%d webhooks arrived within %v, want %d", len(got), waitTime, n)
 		}
 	}
 }
