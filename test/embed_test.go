@@ -3,6 +3,7 @@ package test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,20 +33,26 @@ func TestProgramThatEmbeds(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), testtool.Allow(2*time.Minute))
 	defer cancel()
-	program := exec.CommandContext(ctx, binary, url, filepath.Join(t.TempDir(), "shop.db"), warehouse.URL, books.URL,
-		warehouse.Secret, books.Secret)
+	file := filepath.Join(t.TempDir(), "shop.db")
+	program := exec.CommandContext(ctx, binary, url, file, warehouse.URL, books.URL, warehouse.Secret, books.Secret)
 	program.Cancel = func() error { return program.Process.Signal(syscall.SIGQUIT) } // prints its goroutines
 	program.WaitDelay = time.Second
 	out, err := program.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{
-		"pgx warehouse healthy delivered 2", "pgx books healthy delivered 1", "SQLite warehouse healthy delivered 2",
-		"SQLite books healthy delivered 1",
-	} {
-		if !strings.Contains(string(out), want+"\n") {
-			t.Errorf("output:\n%swant %s", out, want)
+	for _, database := range []string{"pgx", "SQLite"} {
+		metrics, err := os.ReadFile(file + "." + database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{
+			"tidings_log_oldest 3", delivered("warehouse", "order.created"), delivered("warehouse", "invoice.paid"),
+			delivered("books", "invoice.paid"),
+		} {
+			if !strings.Contains(string(metrics), "\n"+want+"\n") {
+				t.Errorf("the metrics of %s lack %s:\n%s", database, want, metrics)
+			}
 		}
 	}
 	for _, c := range []struct {
@@ -66,6 +73,29 @@ func TestProgramThatEmbeds(t *testing.T) {
 		if slices.Sort(got); !slices.Equal(got, c.want) {
 			t.Errorf("%s got %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// delivered returns the metric of one delivery.
+func delivered(endpoint, event string) string {
+	return fmt.Sprintf(`tidings_webhook_attempts_total{endpoint=%q,event=%q,reason="",verdict="delivered"} 1`,
+		endpoint, event)
+}
+
+// Embedding takes fewer than 60 lines besides imports, comments and blank lines.
+func TestProgramThatEmbedsIsShort(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("embed/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, _ := strings.Cut(string(source), "\n)\n")
+	lines := slices.DeleteFunc(strings.Split(code, "\n"), func(line string) bool {
+		line = strings.TrimSpace(line)
+		return line == "" || strings.HasPrefix(line, "//")
+	})
+	if len(lines) >= 60 {
+		t.Errorf("test/embed/main.go has %d lines, want fewer than 60", len(lines))
 	}
 }
 

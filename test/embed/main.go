@@ -6,7 +6,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"log"
 	"os"
 	"sync"
@@ -14,15 +13,18 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	_ "modernc.org/sqlite"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/outbox"
 )
 
 var ctx = context.Background()
 
-// main is called with DATABASE_URL, FILE, WAREHOUSE_URL, BOOKS_URL and SECRET.
+// main is called with DATABASE_URL, FILE, WAREHOUSE_URL, BOOKS_URL and secrets. It writes
+// metrics to FILE.pgx and FILE.SQLite.
 func main() {
 	pool := must(pgxpool.New(ctx, os.Args[1]))
 	db := must(sql.Open("sqlite",
@@ -60,29 +62,25 @@ func shop(name string, database outbox.Database, transaction func(do func(tx any
 	paid := outbox.Event{Type: "invoice", Action: "paid", ID: name, URL: "/invoices/" + name}
 
 	hooks := must(outbox.Open(ctx, database, options))
-	check(transaction(func(tx any) error { return hooks.Tell(ctx, tx, order) }))
-	check(hooks.Close()) // before anything is delivered
+	must(0, transaction(func(tx any) error { return hooks.Tell(ctx, tx, order) }))
+	must(0, hooks.Close()) // before anything is delivered
 
 	hooks = must(outbox.Open(ctx, database, options))
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(operator.Collector(hooks))
 	go hooks.Run(ctx)
 	_ = transaction(func(tx any) error { return errors.Join(hooks.Tell(ctx, tx, order), errors.New("rolled back")) })
-	check(transaction(func(tx any) error { return hooks.Tell(ctx, tx, paid) }))
+	must(0, transaction(func(tx any) error { return hooks.Tell(ctx, tx, paid) }))
 	for must(hooks.Log().Oldest(ctx)) <= 2 { // until both events expire
 		<-time.After(10 * time.Millisecond)
 	}
-	for _, s := range must(hooks.Relay().Statuses(ctx)) {
-		fmt.Println(name, s.Cursor.Endpoint, s.Status.State, "delivered", s.Status.Delivered)
-	}
-	check(hooks.Close())
+	must(0, prometheus.WriteToTextfile(os.Args[2]+"."+name, metrics))
+	must(0, hooks.Close())
 }
 
 func must[T any](value T, err error) T {
-	check(err)
-	return value
-}
-
-func check(err error) {
 	if err != nil {
 		log.Fatal(err)
 	}
+	return value
 }
