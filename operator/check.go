@@ -18,7 +18,7 @@ const clockSkew = time.Minute
 func checkRange(since, until time.Time) error {
 	switch {
 	case since.After(time.Now().Add(clockSkew)):
-		return invalid("since", "lies in the future")
+		return invalid("since", "is in the future")
 	case !until.IsZero() && !since.IsZero() && !since.Before(until):
 		return invalid("until", "must be later than since")
 	}
@@ -103,7 +103,7 @@ func (s *Service) checkReplay(in *NewReplay) (err error) {
 	case in.Dead && in.Missed:
 		return invalid("missed", "does not go with dead: dead letters were never delivered")
 	case in.All && (in.Event != "" || in.Dead || in.Missed || some):
-		return invalid("all", "means every event of the log; leave out the rest, or all")
+		return invalid("all", "selects the whole log; leave out either all or the other selectors")
 	case !in.All && in.Event == "" && !in.Dead && !in.Missed && !some:
 		return invalid("since", "say what to send: since, until, events, resource, dead, missed or event; all means "+
 			"every event of the log")
@@ -118,7 +118,7 @@ func (s *Service) checkReplay(in *NewReplay) (err error) {
 	if in.Until != nil {
 		until = *in.Until
 		if until.IsZero() {
-			return invalid("until", "lies before every event")
+			return invalid("until", "is before the first event")
 		}
 	}
 	return checkRange(since, until)

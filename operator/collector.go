@@ -48,17 +48,17 @@ func Collector(hooks *outbox.Outbox) prometheus.Collector {
 	}
 	m := &collector{
 		Service: New(hooks, Options{}), counted: make(map[string]bool),
-		attempts: counter("tidings_webhook_attempts_total", "Attempts to deliver, by what came of them.", "endpoint",
+		attempts: counter("tidings_webhook_attempts_total", "Delivery attempts, by outcome.", "endpoint",
 			"event", "verdict", "reason"),
 		delay: histogram("tidings_webhook_delay_seconds", "Time from the change to its delivery.",
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 300, 3600}),
-		duration: histogram("tidings_webhook_attempt_seconds", "Time that an attempt took.", prometheus.DefBuckets),
+		duration: histogram("tidings_webhook_attempt_seconds", "Duration of an attempt.", prometheus.DefBuckets),
 		merged: counter("tidings_webhook_merged_total",
-			"Events that were not sent, because another one tells of them.", "endpoint"),
+			"Events that were not sent because another one covers them.", "endpoint"),
 		filtered: counter("tidings_webhook_filtered_total",
-			"Parked events that were not sent, because the endpoint's events do not match them any more.", "endpoint"),
+			"Parked events that were not sent because the endpoint's patterns no longer match them.", "endpoint"),
 		missed: counter("tidings_webhook_missed_total",
-			"Events that expired before their endpoint could get them, or that the database lost, by reason.",
+			"Events that expired before the endpoint received them or that the database lost, by reason.",
 			"endpoint", "reason"),
 	}
 	hooks.Observe(m)
@@ -157,7 +157,7 @@ func (m *collector) Filtered(endpoint string, _ tidings.Event) {
 // Missed implements [relay.Observer].
 func (m *collector) Missed(g eventlog.Gap) {
 	if g.Reason == eventlog.GapLost && g.Index > 0 {
-		return // every partition has the same loss
+		return // every partition reports the same loss
 	}
 	reason := string(cmp.Or(g.Reason, eventlog.GapExpired))
 	m.count(g.Endpoint, func() { m.missed.WithLabelValues(g.Endpoint, reason).Add(float64(g.To - g.From + 1)) })

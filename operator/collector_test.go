@@ -26,7 +26,7 @@ func series(t *testing.T, registry *prometheus.Registry) string {
 	return b.String()
 }
 
-// The metrics are those of the server, and those of an endpoint go with it.
+// The metrics are the server's, and an endpoint's series are removed with it.
 func TestCollector(t *testing.T) {
 	both(t, func(w *world) {
 		registry := prometheus.NewPedanticRegistry()

@@ -42,13 +42,13 @@ type ConsoleOptions struct {
 	// documentation.
 	Path, API string
 	Version   string
-	// Admit returns who makes a request. If nobody is signed in ([ErrSignedOut]), pages
-	// lead to SignIn, which is the path of a page, or are refused if it is empty.
+	// Admit returns the user who makes a request. If nobody is signed in ([ErrSignedOut]), pages
+	// redirect to the path SignIn, or are refused if it is empty.
 	Admit  func(w http.ResponseWriter, r *http.Request) (ConsoleUser, error)
 	SignIn string
-	// Reload reads the configuration again; nil where that can't be done.
+	// Reload reloads the configuration; nil if that is impossible.
 	Reload func(context.Context) error
-	// Sessions lists those who are signed in, and EndSession ends a session; may be nil.
+	// Sessions lists who is signed in, and EndSession ends a session; both may be nil.
 	Sessions   func(ctx context.Context) ([]ConsoleSession, error)
 	EndSession func(ctx context.Context, id string) (bool, error)
 }
@@ -69,7 +69,7 @@ type asked struct {
 	page *console.Page
 }
 
-// RegisterConsole adds the console to a mux, for Tidings' own server; other programs have
+// RegisterConsole adds the console to a mux, for Tidings' own server; other programs get
 // it from [Handler].
 func RegisterConsole(mux *http.ServeMux, api *rest.API, s *Service, o ConsoleOptions) {
 	u := &ui{Service: s, api: api, options: o, base: o.Path + "/"}
@@ -104,7 +104,7 @@ func RegisterConsole(mux *http.ServeMux, api *rest.API, s *Service, o ConsoleOpt
 // formLimit bounds the body of a form.
 const formLimit = 256 << 10
 
-// serve handles requests for a page, or a form that acts.
+// serve handles requests for pages and submitted forms.
 func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, err := u.options.Admit(w, r)
@@ -142,7 +142,7 @@ func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
 	}
 }
 
-// checkText returns an error if a request has text that no database holds.
+// checkText returns an error if a request contains text that no database can store.
 func checkText(r *http.Request) error {
 	if err := valid.Text(r.URL.Path); err != nil {
 		return invalid("path", "%v", err)
@@ -171,7 +171,7 @@ func (u *ui) newPage(a *asked) *console.Page {
 		p.Who.Role = map[Role]string{Viewer: "reader", Manager: "operator"}[a.user.Role]
 	}
 	if a.user.Role < Manager {
-		p.Who.Blocked = "Your role is " + p.Who.Role + ": you may look. Ask an admin, or sign in with another token."
+		p.Who.Blocked = "Your role is " + p.Who.Role + ", which is read-only. Ask an admin, or sign in with another token."
 	}
 	if c, err := a.Cookie(zoneCookie); err == nil {
 		if name, err := url.QueryUnescape(c.Value); err == nil && len(name) < 64 {
@@ -210,7 +210,7 @@ func (u *ui) show(a *asked, status int, name, tab, title string, body any) error
 	return console.Render(a.w, status, name, p)
 }
 
-// done answers a form: it leads to a page that shows a note.
+// done answers a form with a redirect to a page that shows a note.
 func (u *ui) done(a *asked, to string, n console.Note) error {
 	n.Strong, n.Rest = clip(n.Strong), clip(n.Rest)
 	text, err := json.Marshal(n)
@@ -226,7 +226,7 @@ func (u *ui) done(a *asked, to string, n console.Note) error {
 	return nil
 }
 
-// clip bounds a text that goes into a cookie.
+// clip truncates a text for a cookie.
 func clip(text string) string {
 	if runes := []rune(text); len(runes) > 300 {
 		return string(runes[:300]) + "…"
@@ -234,7 +234,7 @@ func clip(text string) string {
 	return text
 }
 
-// back returns the page that a form was on, or another if it does not say.
+// back returns the page that a form was on, or the given one if the form does not say.
 func (u *ui) back(a *asked, other string) string {
 	if from, err := url.Parse(a.Referer()); err == nil && from.Host == a.Host && strings.HasPrefix(from.Path, u.base) &&
 		from.Path != other {
@@ -246,7 +246,7 @@ func (u *ui) back(a *asked, other string) string {
 // ErrSignedOut means that nobody is signed in.
 var ErrSignedOut = errors.New("nobody is signed in")
 
-// refuse answers somebody who is not known, or may not look.
+// refuse answers a visitor who is unknown or has no access.
 func (u *ui) refuse(a *asked, err error) {
 	limited, isLimited := errors.AsType[*limit.RateError](err)
 	_, away := errors.AsType[*eventlog.UnavailableError](err)
@@ -255,7 +255,7 @@ func (u *ui) refuse(a *asked, err error) {
 		a.w.Header().Set("Retry-After", rest.Seconds(limited.RetryAfter))
 		u.plain(a, http.StatusTooManyRequests, "Too many requests", limited.Error())
 	case errors.Is(err, errForbidden):
-		u.plain(a, http.StatusForbidden, "You may not look here", "The role "+a.page.Who.Role+" has no console.")
+		u.plain(a, http.StatusForbidden, "No access", "The role "+a.page.Who.Role+" has no access to the console.")
 	case away, u.options.SignIn != "" && !errors.Is(err, ErrSignedOut):
 		u.fail(a, err)
 	case u.options.SignIn != "":
@@ -267,14 +267,14 @@ func (u *ui) refuse(a *asked, err error) {
 		http.Redirect(a.w, a.Request, u.options.SignIn+"?to="+url.QueryEscape(to), http.StatusSeeOther)
 	default:
 		a.w.Header().Set("WWW-Authenticate", `Basic realm="Tidings", charset="UTF-8"`)
-		u.plain(a, http.StatusUnauthorized, "Sign in first", "This needs valid credentials.")
+		u.plain(a, http.StatusUnauthorized, "Sign in first", "Valid credentials are required.")
 	}
 }
 
-// missing is the body of a page that says why there is nothing.
+// missing is the body of a page that explains why there is nothing to show.
 type missing struct{ Heading, Text, Link, LinkText string }
 
-// plain answers with a page that has a message alone.
+// plain answers with a page that contains only a message.
 func (u *ui) plain(a *asked, status int, heading, text string) {
 	a.page.Alone = a.user.ID == ""
 	body := missing{heading, text, u.base, "Overview"}
@@ -291,7 +291,7 @@ func (u *ui) fail(a *asked, err error) {
 	_, away := errors.AsType[*eventlog.UnavailableError](err)
 	switch {
 	case errors.Is(err, errForbidden):
-		u.plain(a, http.StatusForbidden, "You may not do this", a.page.Who.Blocked)
+		u.plain(a, http.StatusForbidden, "Not allowed", a.page.Who.Blocked)
 	case ours && e.NotFound:
 		u.plain(a, http.StatusNotFound, "Not found", sentence(e.Message))
 	case ours && a.Method == http.MethodPost:
@@ -299,19 +299,19 @@ func (u *ui) fail(a *asked, err error) {
 			u.api.Logger.ErrorContext(a.Context(), "console", "error", err)
 		}
 	case ours && e.Field != "":
-		u.plain(a, http.StatusUnprocessableEntity, "This does not work", sentence(e.Error()))
+		u.plain(a, http.StatusUnprocessableEntity, "Invalid request", sentence(e.Error()))
 	case ours:
-		u.plain(a, http.StatusConflict, "This does not work", sentence(e.Error()))
+		u.plain(a, http.StatusConflict, "Not possible now", sentence(e.Error()))
 	case isBusy:
 		a.w.Header().Set("Retry-After", rest.Seconds(busy.RetryAfter))
 		u.plain(a, http.StatusServiceUnavailable, "Tidings is busy", sentence(busy.Error()))
 	case away:
 		a.w.Header().Set("Retry-After", "5")
-		u.plain(a, http.StatusServiceUnavailable, "The database does not answer", "Tidings runs, and nothing is lost: "+
-			"whoever changes a resource gets an error. Deliveries go on by themselves.")
+		u.plain(a, http.StatusServiceUnavailable, "The database does not answer", "Tidings is running, and nothing is lost: "+
+			"requests that change a resource fail. Deliveries resume by themselves.")
 	default:
 		u.api.Logger.ErrorContext(a.Context(), "console: request failed", "path", a.URL.Path, "error", err)
-		u.plain(a, http.StatusInternalServerError, "Something went wrong", "The server's log says what.")
+		u.plain(a, http.StatusInternalServerError, "Something went wrong", "See the server's log for details.")
 	}
 }
 

@@ -93,7 +93,7 @@ func fill(b *testing.B, hooks *outbox.Outbox, from, to int) {
 	}
 }
 
-// deliver runs until an endpoint has got a number of events.
+// deliver runs until an endpoint has received a number of events.
 func deliver(b *testing.B, hooks *outbox.Outbox, service *operator.Service, events int64) {
 	b.Helper()
 	ctx, stop := context.WithCancel(b.Context())
@@ -108,7 +108,7 @@ func deliver(b *testing.B, hooks *outbox.Outbox, service *operator.Service, even
 			break
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("delivered %d events only", e.Cursor)
+			b.Fatalf("delivered only %d events", e.Cursor)
 		}
 	}
 	stop()

@@ -83,7 +83,7 @@ func times(title string, s *Series, over Range, p50, p99 func(Point) int64) cons
 	}
 	sum := "nothing was sent"
 	if p99(last) > 0 {
-		sum = fmt.Sprintf("p50 %s, p99 %s at last", console.Micros(p50(last)), console.Micros(p99(last)))
+		sum = fmt.Sprintf("latest: p50 %s, p99 %s", console.Micros(p50(last)), console.Micros(p99(last)))
 	}
 	return console.Chart{
 		Title: title, Sum: sum, Label: title + " over " + over.text() + ": " + sum, Unit: unit, Marks: over.marks(),

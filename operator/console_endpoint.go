@@ -60,7 +60,7 @@ func newAttemptRow(at Attempt) attemptRow {
 	return r
 }
 
-// setting is a setting of an endpoint in force.
+// setting is an effective setting of an endpoint.
 type setting struct {
 	Name, Value, Origin string
 	Secret              bool
@@ -86,8 +86,8 @@ type endpointPage struct {
 	Dialogs  []confirm
 }
 
-// endpointSettings returns the configuration of an endpoint in force, and what is as if
-// nobody had set it.
+// endpointSettings returns the effective configuration of an endpoint, and the names of
+// the settings that have their defaults.
 func endpointSettings(e *Endpoint) (list []setting, unset []string) {
 	list = []setting{{Name: "url", Value: e.URL}, {Name: "events", Value: strings.Join(e.Events, ", ")}}
 	s := e.Settings
@@ -181,13 +181,13 @@ func (u *ui) endpoint(a *asked) error {
 	case "paused":
 		v.Kind, v.Why = "warn", pausedBy(e)
 	case "gone":
-		v.Kind, v.Why = "warn", "It answered 410 and wants no more events"
+		v.Kind, v.Why = "warn", "It answered 410, so it wants no more events"
 	case "throttled":
 		v.Kind, v.Why = "warn", "It asked for fewer requests"
 	case "refusing":
-		heading = name + " refuses some"
+		heading = name + " refuses some events"
 	case "healthy":
-		heading = name + " is well"
+		heading = name + " is healthy"
 	}
 	a.page.Ill, a.page.Live = v.Kind == "bad", true
 	return u.show(a, http.StatusOK, "endpoint", "Overview", heading, v)
@@ -235,7 +235,7 @@ func (u *ui) question(endpoints []*Endpoint, name string, b *button) []confirm {
 	return nil
 }
 
-// controlQuestion is what is asked before an endpoint is paused, resumed or enabled.
+// controlQuestion asks for confirmation before an endpoint is paused, resumed or enabled.
 func controlQuestion(e *Endpoint, verb string) confirm {
 	c := confirm{Hidden: []hidden{{"seen", seen(e)}}}
 	waiting := text("%s %s.", console.Number(e.LagEvents), plural(e.LagEvents, "event waits", "events wait"))
@@ -243,11 +243,11 @@ func controlQuestion(e *Endpoint, verb string) confirm {
 	case "pause":
 		c.Heading, c.Go = "Pause "+e.Name+"?", "Pause "+e.Name
 		c.Lines = []template.HTML{"Nothing is sent until somebody resumes it. Events wait in the log, and are lost once " +
-			"they are older than its retention."}
+			"they are older than the retention."}
 		c.Comment, c.Until = "Why? Your colleagues read this.", true
 	case "resume":
 		c.Heading, c.Go = "Resume "+e.Name+"?", "Resume "+e.Name
-		c.Lines = []template.HTML{waiting + " They go out in order, few requests at a time at first."}
+		c.Lines = []template.HTML{waiting + " They are sent in order, a few requests at a time at first."}
 	case "enable":
 		c.Heading, c.Go = "Send to "+e.Name+" again?", "Enable "+e.Name
 		c.Lines = []template.HTML{"It answered <strong>410 Gone</strong>, which means that it wants no more. " +
@@ -279,7 +279,7 @@ func (u *ui) askControl(a *asked) error {
 	return u.show(a, http.StatusOK, "confirm", "Overview", c.Heading, c)
 }
 
-// control does what a form about an endpoint says.
+// control performs the action of an endpoint's form.
 func (u *ui) control(a *asked) error {
 	ctx, name, verb := a.actor(), a.PathValue("name"), a.PathValue("verb")
 	home := a.page.URL("endpoints", name)
@@ -291,11 +291,11 @@ func (u *ui) control(a *asked) error {
 		return err
 	}
 	if given := a.PostForm.Get("seen"); given != "" && strings.Fields(given)[0] != shownState(e) {
-		strong := "Not done: " + name + " is " + console.Word(shownState(e)) + " meanwhile."
+		strong := "Not done: " + name + " is " + console.Word(shownState(e)) + " by now."
 		if did := u.lastDid(ctx, name, "pause", "resume", "enable"); did != "" {
 			strong = "Not done: " + did
 		}
-		return u.done(a, u.back(a, home), console.Note{Kind: "warn", Strong: strong, Rest: "You see its new state below."})
+		return u.done(a, u.back(a, home), console.Note{Kind: "warn", Strong: strong, Rest: "Its new state is shown below."})
 	}
 	word := map[string]string{"pause": "paused", "resume": "resumed", "enable": "enabled"}[verb]
 	switch verb {
@@ -322,8 +322,8 @@ var didWords = map[string]string{
 	"pause": "paused", "resume": "resumed", "enable": "enabled", "discard": "discarded", "retry": "retried",
 }
 
-// lastDid says what somebody did to an endpoint just now, if the last action is one of
-// those given; it is empty otherwise.
+// lastDid describes the last action on an endpoint if it is one of those given and less
+// than an hour ago; it is empty otherwise.
 func (u *ui) lastDid(ctx context.Context, endpoint string, actions ...string) string {
 	page, err := u.Actions(ctx, endpoint, 0, 1)
 	if err != nil || len(page.Items) == 0 || !slices.Contains(actions, page.Items[0].Action) {
@@ -362,7 +362,7 @@ func (a *asked) pause() (NewPause, error) {
 // maxComment is the limit of a comment in the API.
 const maxComment = 500
 
-// test sends a ping and tells what came of it.
+// test sends a ping and reports the outcome.
 func (u *ui) test(a *asked, name, home string) error {
 	tried, err := u.Test(a.actor(), name, a.user.ID)
 	if err != nil {
@@ -391,7 +391,7 @@ func (u *ui) test(a *asked, name, home string) error {
 		n.Rest = sentence(strings.TrimSuffix(n.Rest, ", ")) + " "
 	}
 	if tried.Response != "" {
-		n.Rest += "It said: " + tried.Response
+		n.Rest += "Its response: " + tried.Response
 	}
 	return u.done(a, u.back(a, home), n)
 }
@@ -405,7 +405,7 @@ func firstOf(texts ...string) string {
 	return ""
 }
 
-// find leads to the endpoint, the event or the resource that somebody looks for.
+// find redirects to the endpoint, event or resource that somebody searched for.
 func (u *ui) find(a *asked) error {
 	q := strings.TrimSpace(a.URL.Query().Get("q"))
 	to := a.page.URL("events") + "?resource=" + url.QueryEscape(q)

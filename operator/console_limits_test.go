@@ -50,7 +50,7 @@ func worldOf(t *testing.T, database outbox.Database, db *sql.DB, endpoints []tid
 	return &world{t, hooks, db, operator.Handler(hooks, authorize, options), operator.New(hooks, options)}
 }
 
-// What others choose is shown as text: markup, marks that turn the direction of writing,
+// Text from others is shown as text: markup, marks that reverse the writing direction,
 // and 64 KiB of it.
 func TestConsoleHostilePages(t *testing.T) {
 	hostile := "\u202e\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{.}}\u200f"
@@ -101,13 +101,13 @@ func TestConsoleHostilePages(t *testing.T) {
 	} {
 		got := w.see("op manager", page).text
 		if found := inline.FindString(quotedText.ReplaceAllString(got, `""`)); found != "" || strings.Contains(got, "<img") {
-			t.Errorf("%s has markup of others: %q", page, found)
+			t.Errorf("%s contains injected markup: %q", page, found)
 		}
 		if !strings.Contains(got, shows) {
 			t.Errorf("%s lacks %s:\n%.3000s", page, shows, got)
 		}
 		if len(got) > pageLimit {
-			t.Errorf("%s has %d bytes", page, len(got))
+			t.Errorf("%s is %d bytes", page, len(got))
 		}
 	}
 }

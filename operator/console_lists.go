@@ -92,7 +92,7 @@ func (u *ui) filterOf(a *asked, fields []field) (Filter, error) {
 	for name := range query {
 		known := func(f field) bool { return f.Name == name }
 		if !slices.ContainsFunc(fields, known) && name != "before" && name != "after" {
-			return f, invalid(name, "is no filter of this page")
+			return f, invalid(name, "is not a filter of this page")
 		}
 	}
 	var err error
@@ -107,14 +107,14 @@ func (u *ui) filterOf(a *asked, fields []field) (Filter, error) {
 	}
 	if before := query.Get("before"); before != "" {
 		if f.Before, err = strconv.ParseInt(before, 10, 64); err != nil || f.Before < 1 {
-			return f, invalid("before", "expected the next of a page")
+			return f, invalid("before", "expected the value of next from a page")
 		}
 	}
 	f.Endpoint, f.Outcome = query.Get("endpoint"), query.Get("outcome")
 	return f, nil
 }
 
-// blame puts an error beside the field that it is about; it returns other errors.
+// blame shows an error beside the field that it concerns; it returns other errors.
 func (v *listPage) blame(err error) error {
 	e, ours := errors.AsType[*Error](err)
 	var name, message string
@@ -242,7 +242,7 @@ func nextPage(next int64) string {
 	return strconv.FormatInt(next, 10)
 }
 
-// lead sends the browser to another page.
+// lead redirects the browser to another page.
 func (u *ui) lead(a *asked, to string) error {
 	console.Protect(a.w.Header())
 	http.Redirect(a.w, a.Request, to, http.StatusSeeOther)
@@ -274,7 +274,7 @@ func (u *ui) attemptList(a *asked) error {
 	for _, o := range outcomes {
 		options = append(options, option{Value: o, Text: o})
 	}
-	v := &listPage{Heading: "Attempts", Sub: "what was sent, and what came of it", Fields: append([]field{
+	v := &listPage{Heading: "Attempts", Sub: "what was sent, and the outcome", Fields: append([]field{
 		choice("endpoint", "Endpoint", query.Get("endpoint"), u.endpointOptions("all")...),
 		choice("outcome", "Outcome", query.Get("outcome"), options...),
 	}, rangeFields(query)...)}

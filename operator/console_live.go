@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// tickTime is how often live parts of a page are renewed at least, and tickPause how
-	// often at most: a list that is all new each time draws 10 rows a second.
+	// tickTime is the longest time between refreshes of the live parts of a page, and tickPause
+	// the shortest: a list that is all new each time draws 10 rows a second.
 	tickTime  = 5 * time.Second
 	tickPause = listed / 10 * time.Second
 )
 
-// live is the event stream behind the live parts of pages: a tick says that there is
-// something new, or that some time has passed.
+// live is the event stream behind the live parts of pages: a tick means that something is
+// new, or that some time has passed.
 func (u *ui) live(w http.ResponseWriter, r *http.Request) {
 	user, err := u.options.Admit(w, r)
 	if err == nil && user.Role < Viewer {

@@ -49,7 +49,7 @@ type fact struct {
 	Loud         bool
 }
 
-// problem is what needs somebody.
+// problem is something that needs somebody's attention.
 type problem struct {
 	ID, Kind, State string
 	Name            string // unless it is about an endpoint
@@ -119,7 +119,7 @@ func newRow(e *Endpoint) row {
 	case e.Until != "" && r.State == "paused":
 		r.Next, r.NextText = e.Until, "resumes"
 	case e.Until != "":
-		r.Next, r.NextText = e.Until, "goes on"
+		r.Next, r.NextText = e.Until, "resumes"
 	case r.State == "gone":
 		r.NextText = "wants no more"
 	case r.State == "paused":
@@ -259,9 +259,9 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 	n := int64(len(o.Problems))
 	switch {
 	case n == 0 && len(endpoints) == 1:
-		o.Heading = endpoints[0].Name + " is well"
+		o.Heading = endpoints[0].Name + " is healthy"
 	case n == 0:
-		o.Heading = fmt.Sprintf("All %d endpoints are well", len(endpoints))
+		o.Heading = fmt.Sprintf("All %d endpoints are healthy", len(endpoints))
 	case n == 1:
 		o.Heading = cmp.Or(o.Problems[0].Endpoint, "the "+o.Problems[0].Name) + " needs you"
 	case slices.ContainsFunc(o.Problems, func(p *problem) bool { return p.Endpoint == "" }):
@@ -279,9 +279,9 @@ func (u *ui) head(p *console.Page, o *overview, endpoints []*Endpoint) {
 			p.URL("endpoints", lost.Endpoint), lost.Endpoint, class, p.In(lost.lost))
 		fallthrough
 	case n > 0:
-		o.Sentence += text("%d of %d endpoints are well.", well, int64(len(endpoints)))
+		o.Sentence += text("%d of %d endpoints are healthy.", well, int64(len(endpoints)))
 	case waiting == 0:
-		o.Sentence = "Everything that happened is delivered."
+		o.Sentence = "Every event has been delivered."
 	default:
 		o.Sentence = text("%s %s on the way.", string(number(waiting)), plural(waiting, "event is", "events are"))
 	}

@@ -244,12 +244,12 @@ func (u *ui) askParked(a *asked) error {
 			return err
 		}
 		if out.Count == 0 {
-			return u.done(a, back, console.Note{Kind: "warn", Strong: "Nothing that is parked matches by now."})
+			return u.done(a, back, console.Note{Kind: "warn", Strong: "No parked event matches now."})
 		}
 		count, c.Against = out.Count, out.WaitsBecause
 		c.Hidden = append(hiddenFilter(query), hidden{"count", strconv.FormatInt(count, 10)})
 		back += "?endpoint=" + url.QueryEscape(s.Endpoint)
-		c.Lines = append(c.Lines, text("Endpoint <strong>%s</strong>%s.", s.Endpoint, said(s)))
+		c.Lines = append(c.Lines, text("Endpoint <strong>%s</strong>%s.", s.Endpoint, selectionText(s)))
 	}
 	if c.Against != "" {
 		c.Against = sentence(c.Against)
@@ -262,7 +262,7 @@ func (u *ui) askParked(a *asked) error {
 	if verb == "retry" {
 		c.Heading, c.Go = "Retry "+what+" now?", "Retry "+what
 		c.Lines = append(c.Lines,
-			"Each is tried once more, oldest first; those that fail again go on with their schedule.")
+			"Each is tried once more, oldest first; those that fail again continue their schedule.")
 	} else {
 		c.Heading, c.Go, c.Grave = "Discard "+what+"?", "Discard "+what, true
 		c.Lines = append(c.Lines, "They are never sent again. The history keeps them, with your name and your reason.")
@@ -271,8 +271,8 @@ func (u *ui) askParked(a *asked) error {
 	return u.show(a, http.StatusOK, "confirm", "Parked", c.Heading, c)
 }
 
-// said returns a selection in words.
-func said(s ParkedSelection) string {
+// selectionText describes a selection.
+func selectionText(s ParkedSelection) string {
 	var parts []string
 	for _, p := range [][2]string{
 		{"reason", s.Reason}, {"events", strings.Join(s.Types, ", ")}, {"resource", s.Resource},
@@ -308,7 +308,7 @@ func (u *ui) actOnParked(a *asked) error {
 		}
 		count, err := strconv.ParseInt(a.PostForm.Get("count"), 10, 64)
 		if selections[0].Count = count; err != nil || count < 1 {
-			return invalid("count", "expected how many events the form showed, at least 1")
+			return invalid("count", "expected the number of events that the form showed, at least 1")
 		}
 	}
 	n, gone, waits := int64(0), 0, ""
@@ -338,7 +338,7 @@ func (u *ui) actOnParked(a *asked) error {
 	}
 	if n == 0 {
 		return u.done(a, a.page.URL("parked"), console.Note{
-			Kind: "warn", Strong: "Not done: nothing of it is parked any more.",
+			Kind: "warn", Strong: "Not done: none of the selection is still parked.",
 			Rest: u.lastDid(ctx, selections[0].Endpoint, "discard", "retry"),
 		})
 	}
@@ -348,7 +348,7 @@ func (u *ui) actOnParked(a *asked) error {
 		note.Strong = what + " discarded."
 	}
 	if gone > 0 {
-		note.Kind, note.Rest = "warn", console.Number(gone)+" more "+plural(int64(gone), "is", "are")+" not parked any more."
+		note.Kind, note.Rest = "warn", console.Number(gone)+" more "+plural(int64(gone), "is", "are")+" no longer parked."
 	}
 	if waits != "" && verb == "retry" {
 		note.Kind, note.Rest = "warn", note.Rest+" They wait: "+sentence(waits)

@@ -205,7 +205,7 @@ func cancelQuestion(r *Replay) confirm {
 			console.Number(max(r.Total-sent, 0)))
 	}
 	return confirm{
-		Heading: "Cancel this replay?", Lines: []template.HTML{line + " Live events are not affected."}, Cancel: "Go on",
+		Heading: "Cancel this replay?", Lines: []template.HTML{line + " Live events are not affected."}, Cancel: "Keep it",
 		Go: "Cancel the replay", Grave: true,
 	}
 }

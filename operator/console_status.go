@@ -157,7 +157,7 @@ func configFacts(s *Status) (facts []fact) {
 			}
 		}
 		if ill > 0 {
-			state("Sources", "drift", console.Number(ill)+" not well", watched)
+			state("Sources", "drift", console.Number(ill)+" unhealthy", watched)
 		} else {
 			state("Sources", "ok", "watched", watched)
 		}
@@ -168,7 +168,7 @@ func configFacts(s *Status) (facts []fact) {
 // diffLine is a line of a difference: what is removed, what is added, or neither.
 type diffLine struct{ Removed, Added, Same string }
 
-// diffLines returns what a reload changed as people read it.
+// diffLines formats the changes of a reload for people.
 func diffLines(try *ConfigTry) (lines []diffLine) {
 	endpoint := ""
 	for _, c := range try.Diff {
@@ -207,7 +207,7 @@ func (u *ui) statusActions(a *asked, v *statusPage) error {
 	switch {
 	case u.options.Reload == nil:
 	case !a.page.Who.Admin:
-		v.ReloadOff = "Only an admin reloads the configuration."
+		v.ReloadOff = "Only an admin can reload the configuration."
 	default:
 		v.Reload = &button{Text: "Reload the configuration", Page: a.page.URL("reload")}
 	}
@@ -241,10 +241,10 @@ func (u *ui) reload(a *asked) error {
 		return u.done(a, home, console.Note{Kind: "bad", State: "failed", Strong: "Not reloaded.", Rest: err.Error()})
 	}
 	u.Record(a.actor(), Action{Action: "reload"})
-	return u.done(a, home, console.Note{Kind: "good", Strong: "The configuration is reloaded."})
+	return u.done(a, home, console.Note{Kind: "good", Strong: "The configuration was reloaded."})
 }
 
-// endSession ends a session: an admin anybody's, others their own.
+// endSession ends a session: admins may end anybody's, others only their own.
 func (u *ui) endSession(a *asked) error {
 	id := a.PathValue("id")
 	switch {

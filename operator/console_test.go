@@ -19,7 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/outbox"
 )
 
-var update = flag.Bool("update", false, "write the expected pages anew")
+var update = flag.Bool("update", false, "rewrite the expected pages")
 
 // consolePages are the pages of the console, with their file names.
 var consolePages = map[string]string{
@@ -84,7 +84,7 @@ var varying = []struct {
 	{regexp.MustCompile(`<svg viewBox="0 0 (600|1000|144|112)[^>]*>.*?</svg>`), "<svg>…</svg>"},
 	{regexp.MustCompile(`<svg class="(timing|spark)".*?</svg>`), "<svg>…</svg>"},
 	{
-		regexp.MustCompile(`[0-9,]+ delivered, [0-9,]+ attempts? failed|p50 [^<]* at last|nothing was sent|\d+ at most`),
+		regexp.MustCompile(`[0-9,]+ delivered, [0-9,]+ attempts? failed|latest: p50 [^<]*|nothing was sent|\d+ at most`),
 		"SUM",
 	},
 	{regexp.MustCompile(`<div class="y">.*?</div>`), `<div class="y">…</div>`},
@@ -104,7 +104,7 @@ var varying = []struct {
 	{regexp.MustCompile(`Body, \d+ bytes`), "Body, N bytes"},
 	{regexp.MustCompile(`(?m)^<p class="hint">It takes about DURATION\. </p>$`), ""}, // if there is a rate yet
 	{regexp.MustCompile(`data-at="\d+ [^"]*"`), `data-at="KEY"`},
-	// Probes go on meanwhile.
+	// Probes continue meanwhile.
 	{regexp.MustCompile(`\bprobing\b`), "down"},
 	{regexp.MustCompile(`(?m)the endpoint is down \(connect\).*$`), "DOWN"},
 }
@@ -115,7 +115,7 @@ var (
 	probeLine    = regexp.MustCompile(`(?m)^<tr.*<td class="n c3">probe</td>.*</tr>\n`)
 )
 
-// steady replaces what differs from run to run. Requests under way at once end in any
+// steady replaces what differs from run to run. Concurrent requests end in any
 // order, so that rows of attempts are sorted; probes, of which there is any number, are
 // left out.
 func steady(page string) string {
@@ -141,8 +141,8 @@ func steady(page string) string {
 	return probeLine.ReplaceAllString(page, "")
 }
 
-// Every page shows what it showed before. "go test ./operator -run Console -update"
-// writes the pages anew; read the difference.
+// Every page matches its golden file. "go test ./operator -run Console -update" rewrites
+// the files; review the difference.
 func TestConsolePages(t *testing.T) {
 	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
 	w.sick()
@@ -177,7 +177,7 @@ func difference(want, got string) string {
 
 var inline = regexp.MustCompile(`(?i)<[^>]*\s(style|on\w+)\s*=|<style|<script(?:[^>]*\ssrc=)?[^>]*>[^<]|javascript:`)
 
-// No page has a script, style or handler inline, loads anything from elsewhere, or is
+// No page has an inline script, style or handler, loads anything from elsewhere, or is
 // kept by caches; each has one heading, and stays small.
 func TestConsolePolicy(t *testing.T) {
 	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
@@ -203,7 +203,7 @@ func TestConsolePolicy(t *testing.T) {
 			t.Errorf("%s may be cached", name)
 		}
 		if len(got.text) > 60_000 {
-			t.Errorf("%s has %d bytes", name, len(got.text))
+			t.Errorf("%s is %d bytes", name, len(got.text))
 		}
 	}
 }
@@ -308,7 +308,7 @@ func (a answer) note(t *testing.T) string {
 	return string(text)
 }
 
-// Whoever acts on what somebody else has just dealt with hears who it was, and what is left
+// Whoever acts on what somebody else has just dealt with is told who it was, and the rest
 // is done.
 func TestConsoleOvertaken(t *testing.T) {
 	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
@@ -330,14 +330,14 @@ func TestConsoleOvertaken(t *testing.T) {
 	old := []string{"old"}
 	w.post("ann manager", "parked/discard", url.Values{"event": {"3-books"}, "comment": old})
 	overtaken("parked/discard", url.Values{"event": {"3-books", "5-books"}, "comment": old}, "1 event discarded.",
-		"1 more is not parked any more.")
+		"1 more is no longer parked.")
 	w.post("ann manager", "endpoints/books/test", nil)
 	for _, form := range []url.Values{
 		{"event": {"5-books"}},
 		{"endpoint": {"books"}, "count": {"1"}},
 		{"endpoint": {"books"}, "dead": {"true"}, "count": {"1"}},
 	} {
-		overtaken("parked/retry", form, "Not done: nothing of it is parked any more.")
+		overtaken("parked/retry", form, "Not done: none of the selection is still parked.")
 	}
 	w.tell(order("4", "bob"), invoice("9"))
 	w.settled(7, "books")
@@ -364,7 +364,7 @@ func TestConsoleAssets(t *testing.T) {
 		for name, limit := range map[string]int{"console.css": 25 << 10, "console.js": 5 << 10} {
 			stem, ext, _ := strings.Cut(name, ".")
 			if strings.HasPrefix(m[1], stem+".") && strings.HasSuffix(m[1], ext) && len(got.text) > limit {
-				t.Errorf("%s has %d bytes", name, len(got.text))
+				t.Errorf("%s is %d bytes", name, len(got.text))
 			}
 		}
 	}
@@ -373,7 +373,7 @@ func TestConsoleAssets(t *testing.T) {
 	}
 }
 
-// What is wrong with the server itself is a problem, too, and the status has the details.
+// Faults of the server itself are problems, too, and the status has the details.
 func TestConsoleServerProblems(t *testing.T) {
 	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
 	w.handler = operator.Handler(w.hooks, authorize, operator.Options{
@@ -416,7 +416,7 @@ func TestConsoleServerProblems(t *testing.T) {
 			"<code>/etc/team.yaml</code> is a named pipe",
 			"<code>listen</code>",
 			"<code>public.orders</code>", `data-state="drift">drifted</span><small>the column &lt;total&gt; is new</small>`,
-			"SQLite 3.", "<summary>What was to change</summary>",
+			"SQLite 3.", "<summary>What would have changed</summary>",
 			"<del>- webhook.retention: 7d</del>\n<ins>&#43; webhook.retention: 3d</ins>\n  billing:\n" +
 				"<del>-   timeout: 15s</del>\n<ins>&#43;   timeout: &lt;20s&gt;</ins>\n" +
 				"<ins>&#43;   retry ← unknown key &lt;shedule&gt;</ins>\n" +
@@ -435,7 +435,7 @@ func TestConsoleServerProblems(t *testing.T) {
 			}
 		}
 	}
-	// Endpoints have those whose events they want.
+	// Endpoints show the tables whose events they want.
 	if got := w.see("op manager", "endpoints/down").text; strings.Contains(got, "public.lines") {
 		t.Errorf("an endpoint for invoices has a table of orders:\n%s", got)
 	}

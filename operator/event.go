@@ -42,7 +42,7 @@ func newEvent(e tidings.Event) Event {
 // Listed is an event in a list.
 type Listed struct {
 	Event
-	UndeliveredTo []string `json:"undelivered_to,omitempty" doc:"Endpoints that want it and have not got it, parked ones and dead letters included."`
+	UndeliveredTo []string `json:"undelivered_to,omitempty" doc:"Endpoints that want it but have not received it, even if it is parked or a dead letter."`
 }
 
 // Filter selects events and attempts. The zero value selects all.
@@ -66,15 +66,15 @@ type Filter struct {
 type Page[T any] struct {
 	Items []T `json:"items" nullable:"false"`
 	// Next is the value of before for the next page.
-	Next int64 `json:"next,omitempty" doc:"The before of the next page; left out on the last."`
+	Next int64 `json:"next,omitempty" doc:"The value of before for the next page; omitted on the last."`
 	// Total is how many items all pages have, if that is known.
-	Total      *int64 `json:"total,omitempty" doc:"How many there are on all pages, at most 10000; left out where that is not known."`
+	Total      *int64 `json:"total,omitempty" doc:"How many items all pages have, at most 10000; omitted if unknown."`
 	TotalExact bool   `json:"total_exact,omitempty" doc:"False if there are more than total."`
 	// SearchedTo is how far back the search went that ended before the page was full.
 	SearchedTo string `json:"searched_to,omitempty" doc:"Set if the search for this page ended before it was full: there is nothing else to find after this time; next continues before it."`
 }
 
-// maxTotal is up to where totals are exact.
+// maxTotal is the highest exact total.
 const maxTotal = 10_000
 
 func (p *Page[T]) count(n int64) {
@@ -116,7 +116,7 @@ func (s *Service) Events(ctx context.Context, f Filter) (*Page[Listed], error) {
 // parkedOfPage bounds the parked events that are compared with a page of events.
 const parkedOfPage = 2000
 
-// undelivered sets which endpoints have not got the events of a page.
+// undelivered sets which endpoints have not received the events of a page.
 func (s *Service) undelivered(ctx context.Context, page *Page[Listed], events []tidings.Event) error {
 	if len(events) == 0 || s.relay() == nil {
 		return nil
@@ -232,9 +232,9 @@ func (s *Service) within(ctx context.Context, f Filter, from, to int64) (int64, 
 // there, from the parked events.
 func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 	parked := eventlog.ParkedFilter{Limit: 1}
-	missing := notFound("the log holds no event %s: there was none, it has expired, or the database lost it", id)
+	missing := notFound("the log has no event %s: it never existed, has expired, or was lost by the database", id)
 	if sequence, err := strconv.ParseInt(id, 10, 64); err == nil {
-		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come", sequence)
+		missing = notFound("the log has no event at position %d: it has expired or does not exist yet", sequence)
 		if sequence < 1 { // for a filter, 0 would mean any
 			return tidings.Event{}, missing
 		}
@@ -247,7 +247,7 @@ func (s *Service) find(ctx context.Context, id string) (tidings.Event, error) {
 			return tidings.Event{}, err
 		}
 		parked.Sequence = sequence
-		missing = notFound("the log holds no event at position %d: it has expired, or is yet to come; the log begins at %d",
+		missing = notFound("the log has no event at position %d: it has expired or does not exist yet; the log begins at %d",
 			sequence, oldest)
 	} else {
 		e, found, err := s.log().Find(ctx, id)
@@ -291,7 +291,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 			return nil, err
 		}
 		if from.block > newest {
-			return nil, invalid("before", "expected the next of a page; the history ends before that")
+			return nil, invalid("before", "expected the value of next from a page; the history ends before this")
 		}
 		if blocks.Before = from.block; from.left > 0 {
 			blocks.Before++
@@ -397,14 +397,14 @@ type Explained struct {
 	Endpoint string `json:"endpoint"`
 	// Pattern is the pattern that matched.
 	Pattern string `json:"pattern,omitempty"`
-	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,discarded,waiting,expired,settled" doc:"settled: done with before the history that is kept."`
+	Fate    string `json:"fate" enum:"not_matched,delivered,merged,parked,behind,dead,discarded,waiting,expired,settled" doc:"settled: finished before the retained history begins."`
 	// Because explains it in a sentence.
 	Because    string    `json:"because"`
 	At         string    `json:"settled_at,omitempty" doc:"When it was delivered or given up."`
 	Attempt    int       `json:"attempt,omitempty" doc:"The attempt that delivered it, or the last one that failed."`
-	Reason     string    `json:"reason,omitempty" doc:"Why that failed; why the endpoint does not deliver."`
-	State      string    `json:"state,omitempty" doc:"The endpoint's state, where the event waits for it."`
-	Ahead      int64     `json:"positions_ahead,omitempty" doc:"How far the event is behind the cursor, where it waits in the log."`
+	Reason     string    `json:"reason,omitempty" doc:"Why that attempt failed, or why the endpoint does not deliver."`
+	State      string    `json:"state,omitempty" doc:"The endpoint's state, if the event waits for it."`
+	Ahead      int64     `json:"positions_ahead,omitempty" doc:"How far the event is behind the cursor, if it waits in the log."`
 	MergedInto int64     `json:"merged_into,omitempty"`
 	Behind     int64     `json:"behind,omitempty" doc:"The position of the parked event that it waits for."`
 	Until      string    `json:"until,omitempty" doc:"When it is tried again."`
@@ -505,11 +505,11 @@ func (s *Service) explain(
 		return s.explainParked(ctx, *parked, x)
 	case x.finished():
 	case settled(e, state):
-		x.Fate, x.Because = "settled", "the cursor has passed it, and no history of it is kept"
+		x.Fate, x.Because = "settled", "the cursor has passed it, and its history is no longer kept"
 		for _, g := range gaps {
 			if g.Reason != eventlog.GapLost && g.Endpoint == x.Endpoint &&
 				g.From <= e.Sequence && e.Sequence <= g.To {
-				x.Fate, x.Because = "expired", "it expired before the endpoint could get it"
+				x.Fate, x.Because = "expired", "it expired before the endpoint received it"
 			}
 		}
 	default:
@@ -546,7 +546,7 @@ func (x *Explained) finished() bool {
 			return true
 		case eventlog.Merged:
 			x.Fate, x.MergedInto = "merged", a.MergedInto
-			x.Because = fmt.Sprintf("merged: the event at position %d tells of it, too", a.MergedInto)
+			x.Because = fmt.Sprintf("merged: the event at position %d covers it, too", a.MergedInto)
 			return true
 		}
 	}

@@ -73,7 +73,7 @@ func parseFeedCursor(text string) (c feedCursor, err error) {
 	position, epoch, _ := strings.Cut(text, "-")
 	if c.position, err = strconv.ParseInt(position, 10, 64); err != nil || c.position < 0 ||
 		strings.HasPrefix(position, "+") {
-		return c, rest.Invalid("after", "expected the next of an answer, or a position: a whole number")
+		return c, rest.Invalid("after", "expected the value of next from a response, or a position: a whole number")
 	}
 	c.epoch = epoch
 	return c, nil
@@ -89,7 +89,7 @@ const (
 
 // feedQuery is the query of a request for the feed.
 type feedQuery struct {
-	After string `query:"after" doc:"The next of the answer before, or the tidings-sequence of a webhook. Left out: the oldest event there is."`
+	After string `query:"after" doc:"The value of next from the previous response, or the tidings-sequence of a webhook; if omitted, the oldest event is the first."`
 	Types string `query:"types" doc:"Patterns, separated by commas, such as provider.*,*.deleted."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Not for event streams."`
 	Wait  string `query:"wait" doc:"How long to wait for an event if there is none, such as 30s; at most 60s. Not for event streams."`
@@ -98,14 +98,14 @@ type feedQuery struct {
 // feedPage is a page of the feed.
 type feedPage struct {
 	Items []Event `json:"items" nullable:"false"`
-	Next  string  `json:"next" doc:"The after of the next request; its form may change."`
+	Next  string  `json:"next" doc:"The value of after for the next request; its form may change."`
 	Head  int64   `json:"head" doc:"The position of the newest event."`
 }
 
 // register adds the operation.
 func (f *feed) register() {
 	op := rest.Operation(http.MethodGet, "/events", "readEvents",
-		"Read the changes you may know of, in order; with Accept: text/event-stream, as they happen")
+		"Read the changes that you may see, in order; with Accept: text/event-stream, as they happen")
 	expired := f.Huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[rest.ExpiredProblem](), true, "")
 	op.Metadata = map[string]any{rest.Waits: "wait"}
 	op.Responses = map[string]*huma.Response{
@@ -221,13 +221,13 @@ func (r *feedReader) enter(ctx context.Context) error {
 }
 
 func (r *feedReader) expired(oldest int64) error {
-	return r.gone(fmt.Sprintf("events after %d have expired; the oldest is %d: look at all resources again",
+	return r.gone(fmt.Sprintf("events after %d have expired; the oldest is %d: read all resources again",
 		r.after, oldest), oldest-1)
 }
 
 // lost returns the error for a reader whose part of the log was lost.
 func (r *feedReader) lost(why string, after int64) error {
-	return r.gone(fmt.Sprintf("position %d is not in the log any more: %s; look at all resources again that changed "+
+	return r.gone(fmt.Sprintf("position %d is no longer in the log: %s; read all resources again that changed "+
 		"after position %d",
 		r.after, why, after), after)
 }
@@ -285,8 +285,8 @@ func (r *feedReader) due() bool {
 	}
 }
 
-// stays has the caller checked before the first read: they may be remembered from just
-// before a change whose event the reader does not come across.
+// stays makes the first read check the caller again: what is remembered of them may predate
+// a change whose event the reader never sees.
 func (r *feedReader) stays() { r.checked = time.Time{} }
 
 // check updates what the caller may read.

@@ -32,12 +32,12 @@ var (
 		"Leases of endpoints, or their partitions, that this replica holds.")
 	leasesFree     = gauge("tidings_leases_free", "Leases of configured endpoints that nobody holds.")
 	replaysRunning = gauge("tidings_replays_running", "Replays that run or wait.")
-	inFlight       = gauge("tidings_in_flight", "Requests of this replica under way to all endpoints together.")
+	inFlight       = gauge("tidings_in_flight", "Requests of this replica in flight to all endpoints together.")
 	inFlightLimit  = gauge("tidings_in_flight_limit",
-		"How many requests of this replica may be under way: webhook.max_connections, or fewer if the limit on open "+
+		"How many requests of this replica may be in flight: webhook.max_connections, or fewer if the limit on open "+
 			"files is lower.")
 	inFlightWaiting = gauge("tidings_in_flight_waiting",
-		"Endpoints, or their partitions, that wait until other requests of this replica are over.")
+		"Endpoints, or their partitions, that wait for other requests of this replica to finish.")
 	endpointState  = gauge("tidings_endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
 	endpointGauges = []struct {
 		metric
@@ -82,11 +82,11 @@ var (
 		{
 			gauge("tidings_endpoint_retention_used_ratio",
 				"Age of the oldest event behind the cursor, as a share of webhook.retention; from 1 on events expire "+
-					"before the endpoint gets them.", "endpoint"),
+					"before the endpoint receives them.", "endpoint"),
 			func(e *Endpoint) float64 { return e.RetentionUsed },
 		},
 		{
-			gauge("tidings_endpoint_in_flight", "Requests of this replica under way.", "endpoint"),
+			gauge("tidings_endpoint_in_flight", "Requests of this replica in flight.", "endpoint"),
 			func(e *Endpoint) float64 { return float64(e.InFlight) },
 		},
 		{
@@ -103,12 +103,12 @@ var (
 var (
 	historyDropped = metric{
 		prometheus.NewDesc("tidings_history_dropped_total",
-			"Attempts that were not kept, because the database did not take them in time.", nil, nil),
+			"Attempts that were not recorded because the database was too slow.", nil, nil),
 		prometheus.CounterValue,
 	}
 	parkedRemoved = metric{
 		prometheus.NewDesc("tidings_parked_removed_total",
-			"Parked events and dead letters that were removed without being delivered, by why.", []string{"reason"}, nil),
+			"Parked events and dead letters that were removed without being delivered, by reason.", []string{"reason"}, nil),
 		prometheus.CounterValue,
 	}
 )

@@ -35,7 +35,7 @@ const (
 	Nobody  Role = iota // is refused everything
 	Reader              // reads the feed
 	Viewer              // sees endpoints, events, attempts and replays
-	Manager             // pauses, tries, sends again and discards
+	Manager             // pauses, tests, resends and discards
 )
 
 // Caller is the caller of a request.
@@ -43,8 +43,8 @@ type Caller struct {
 	// ID identifies the caller. It is logged, saved with replays, sent with pings,
 	// and used for per-caller limits.
 	ID string
-	// Name is who it is, for people to read, as what operators did is recorded; empty
-	// for the ID.
+	// Name is the name that is recorded with what the caller does; empty means the
+	// ID.
 	Name string
 	Role Role
 	// MayRead reports whether the caller may read an event in the feed; nil means
@@ -108,7 +108,7 @@ func (s *Service) handler(
 	}
 	root := strings.TrimSuffix(s.options.Path, "/")
 	config := huma.DefaultConfig("Webhooks", "1")
-	config.Info.Description = "What became of events, and what to do about it."
+	config.Info.Description = "The state of events and endpoints, and operations on them."
 	api := rest.New(mux, config, rest.Options{
 		Root: root, Logger: cmp.Or(s.options.Logger, slog.Default()), Stopping: s.options.Stopping,
 		Explain: Explain,
@@ -145,8 +145,8 @@ type session struct {
 }
 
 var (
-	errUnauthorized = &rest.Error{Status: http.StatusUnauthorized, Message: "this needs valid credentials"}
-	errForbidden    = &rest.Error{Status: http.StatusForbidden, Message: "you may not do this"}
+	errUnauthorized = &rest.Error{Status: http.StatusUnauthorized, Message: "valid credentials are required"}
+	errForbidden    = &rest.Error{Status: http.StatusForbidden, Message: "your role does not allow this"}
 )
 
 func admit(authorize Authorize, r *http.Request) (rest.Session, error) {

@@ -38,7 +38,7 @@ type Action struct {
 	By       string `json:"by,omitempty" doc:"Who did it."`
 	Action   string `json:"action" doc:"What was done: pause, resume, enable, test, replay, cancel, retry, discard, reload."`
 	Endpoint string `json:"endpoint,omitempty"`
-	Subject  string `json:"subject,omitempty" doc:"What else was concerned: an event, a replay, a number of events, an end."`
+	Subject  string `json:"subject,omitempty" doc:"What else it concerned: an event, a replay, a number of events, the end of a pause."`
 	Comment  string `json:"comment,omitempty"`
 }
 
@@ -58,7 +58,7 @@ func (s *Service) Record(ctx context.Context, a Action) {
 		At: time.Now(), By: by, Action: a.Action, Endpoint: a.Endpoint, Subject: a.Subject, Comment: a.Comment,
 	})
 	if err != nil {
-		logger.WarnContext(ctx, "what an operator did could not be recorded", "action", a.Action, "error", err)
+		logger.WarnContext(ctx, "an action of an operator could not be recorded", "action", a.Action, "error", err)
 	}
 }
 
@@ -113,7 +113,7 @@ type State struct {
 	Reason  string `json:"reason,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 	From    string `json:"from" doc:"When it began, which may be before the range."`
-	To      string `json:"to,omitempty" doc:"When it ended; left out for the one it is in."`
+	To      string `json:"to,omitempty" doc:"When it ended; omitted for the current one."`
 	By      string `json:"by,omitempty" doc:"Who paused, resumed or enabled the endpoint."`
 	Comment string `json:"comment,omitempty"`
 }
@@ -173,17 +173,17 @@ type Point struct {
 	At        string  `json:"at" doc:"The beginning of the step."`
 	Delivered int64   `json:"delivered"`
 	Failed    int64   `json:"failed" doc:"Attempts that failed."`
-	Waiting   int64   `json:"waiting" doc:"How many events waited at most, as an estimate where there were many."`
+	Waiting   int64   `json:"waiting" doc:"The largest number of waiting events, estimated if there were many."`
 	Oldest    float64 `json:"oldest_seconds" doc:"The age of the oldest of them."`
-	P50       int64   `json:"p50_us" doc:"How long half of the attempts took at most, estimated from a histogram."`
+	P50       int64   `json:"p50_us" doc:"The median duration of attempts, estimated from a histogram."`
 	P99       int64   `json:"p99_us"`
-	DelayP50  int64   `json:"delay_p50_us" doc:"The age at which half of the events were delivered at most."`
+	DelayP50  int64   `json:"delay_p50_us" doc:"The median age of events when they were delivered."`
 	DelayP99  int64   `json:"delay_p99_us"`
 }
 
 // Series is a chart of an endpoint.
 type Series struct {
-	Endpoint string  `json:"endpoint,omitempty" doc:"Left out for all endpoints together."`
+	Endpoint string  `json:"endpoint,omitempty" doc:"Omitted for all endpoints together."`
 	Step     int64   `json:"step_seconds"`
 	Items    []Point `json:"items" nullable:"false" doc:"Oldest first, without gaps, at most 144."`
 }
@@ -242,7 +242,7 @@ func point(s eventlog.Sample) Point {
 // NewPause says why and for how long an endpoint is paused.
 type NewPause struct {
 	Comment string     `json:"comment,omitempty" maxLength:"500" doc:"Why; others see it."`
-	Until   *time.Time `json:"until,omitempty" doc:"When the pause ends by itself; left out: when somebody ends it."`
+	Until   *time.Time `json:"until,omitempty" doc:"When the pause ends by itself; if omitted, it lasts until somebody ends it."`
 }
 
 // longestPause bounds a pause that ends by itself.
@@ -252,9 +252,9 @@ func (p *NewPause) check(now time.Time) error {
 	switch {
 	case p.Until == nil:
 	case !p.Until.After(now):
-		return invalid("until", "must lie in the future")
+		return invalid("until", "must be in the future")
 	case p.Until.After(now.Add(longestPause)):
-		return invalid("until", "must lie within a year")
+		return invalid("until", "must be within a year")
 	}
 	return nil
 }
@@ -262,7 +262,7 @@ func (p *NewPause) check(now time.Time) error {
 // Control is what an operator, or the receiver by a 410, said about an endpoint that is
 // disabled.
 type Control struct {
-	By      string `json:"by,omitempty" doc:"Who paused it; left out for the receiver, which answered 410."`
+	By      string `json:"by,omitempty" doc:"Who paused it; omitted for the receiver, which answered 410."`
 	Comment string `json:"comment,omitempty"`
 	At      string `json:"at"`
 	Until   string `json:"until,omitempty" doc:"When the pause ends by itself."`
@@ -279,17 +279,17 @@ func (e *Endpoint) control(c eventlog.Control, now time.Time) {
 }
 
 func (o *operations) addJournal() {
-	look(o.api, rest.Operation(http.MethodGet, "/webhooks/actions", "listActions", "What operators did, newest first"),
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/actions", "listActions", "List operator actions, newest first"),
 		func(ctx context.Context, in *struct {
 			Endpoint string `query:"endpoint"`
-			Before   int64  `query:"before" minimum:"1" doc:"The next of the page before."`
+			Before   int64  `query:"before" minimum:"1" doc:"The value of next from the previous page."`
 			Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"40"`
 		},
 		) (*Page[Action], error) {
 			return o.Actions(ctx, in.Endpoint, in.Before, in.Limit)
 		})
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints/{name}/states", "listStates",
-		"The states that an endpoint was in, oldest first"),
+		"List the states that an endpoint was in, oldest first"),
 		func(ctx context.Context, in *struct {
 			Name  string `path:"name" doc:"The endpoint's name, percent-encoded."`
 			Range Range  `query:"range" enum:"1h,24h,7d" default:"24h"`
@@ -298,9 +298,9 @@ func (o *operations) addJournal() {
 			return o.States(ctx, in.Name, in.Range)
 		})
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/series", "getSeries",
-		"What was delivered, failed and waited over time, for charts"),
+		"Get how many events were delivered, failed and waited over time, for charts"),
 		func(ctx context.Context, in *struct {
-			Endpoint string `query:"endpoint" doc:"Left out: all endpoints together."`
+			Endpoint string `query:"endpoint" doc:"If omitted, all endpoints together."`
 			Range    Range  `query:"range" enum:"1h,24h,7d" default:"24h"`
 		},
 		) (*Series, error) {

@@ -80,7 +80,7 @@ type listing struct {
 	Resource string    `query:"resource" doc:"An id, or a type and an id such as provider/<id>."`
 	Since    time.Time `query:"since"`
 	Until    time.Time `query:"until"`
-	Before   int64     `query:"before" minimum:"1" doc:"The next of the page before."`
+	Before   int64     `query:"before" minimum:"1" doc:"The value of next from the previous page."`
 	Limit    int       `query:"limit" minimum:"1" maximum:"1000" default:"40"`
 }
 
@@ -94,15 +94,15 @@ func (o *operations) filter(l *listing) (Filter, error) {
 type none struct{}
 
 func (o *operations) addEndpoints() {
-	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints", "listEndpoints", "How all endpoints are doing"),
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints", "listEndpoints", "List endpoints with their state"),
 		func(ctx context.Context, _ *none) (*Page[*Endpoint], error) {
 			items, err := o.Endpoints(ctx)
 			return &Page[*Endpoint]{Items: items}, err
 		})
-	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints/{name}", "getEndpoint", "How an endpoint is doing"),
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/endpoints/{name}", "getEndpoint", "Get an endpoint's state"),
 		func(ctx context.Context, in *byName) (*Endpoint, error) { return o.Endpoint(ctx, in.Name) })
 	pause := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/pause", "pauseEndpoint",
-		"Stop deliveries; events wait in the log")
+		"Pause an endpoint; its events wait in the log")
 	act(o.api, pause, func(ctx context.Context, _ string, in *struct {
 		Name string `path:"name" doc:"The endpoint's name, percent-encoded."`
 		Body *NewPause
@@ -117,8 +117,8 @@ func (o *operations) addEndpoints() {
 		path, id, summary string
 		do                func(context.Context, string) (*Endpoint, error)
 	}{
-		{"resume", "resumeEndpoint", "End a pause", o.Resume},
-		{"enable", "enableEndpoint", "Deliver again to an endpoint that wanted no more", o.Enable},
+		{"resume", "resumeEndpoint", "Resume a paused endpoint", o.Resume},
+		{"enable", "enableEndpoint", "Enable an endpoint that answered 410", o.Enable},
 	} {
 		op := rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/"+verb.path, verb.id, verb.summary)
 		op.Errors = []int{http.StatusConflict}
@@ -127,7 +127,7 @@ func (o *operations) addEndpoints() {
 		})
 	}
 	act(o.api, rest.Operation(http.MethodPost, "/webhooks/endpoints/{name}/test", "testEndpoint",
-		"Send a webhook.ping, and see what comes of it"),
+		"Test an endpoint with a webhook.ping"),
 		func(ctx context.Context, who string, in *byName) (*Tried, error) { return o.Test(ctx, in.Name, who) })
 }
 
@@ -143,7 +143,7 @@ func (o *operations) addEvents() {
 			})
 		})
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/events/{event}", "explainEvent",
-		"What became of an event, for every endpoint, with its attempts"),
+		"Explain an event: its state and attempts at every endpoint"),
 		func(ctx context.Context, in *struct {
 			Event string `path:"event" doc:"Its webhook-id or its position."`
 		},
@@ -172,13 +172,13 @@ func (o *operations) addEvents() {
 
 func (o *operations) addReplays() {
 	plan := rest.Operation(http.MethodPost, "/webhooks/replays/plan", "planReplay",
-		"What a replay would send, without sending anything")
+		"Plan a replay without sending anything")
 	plan.Errors = []int{http.StatusConflict}
 	act(o.api, plan, func(ctx context.Context, _ string, in *rest.WithBody[NewReplay]) (*ReplayPlan, error) {
 		return rest.Scanning(ctx, o.api, func() (*ReplayPlan, error) { return o.PlanReplay(ctx, in.Body) })
 	})
 	begin := rest.Operation(http.MethodPost, "/webhooks/replays", "replay",
-		"Send events again: one, a range of time, some, or all dead letters")
+		"Create a replay, which sends events again")
 	begin.Description = fmt.Sprintf("At least one member must select events; all selects the whole log. A replay that "+
 		"would send nothing is refused. Replays of an endpoint run one after another. At most %d of them wait or run; "+
 		"another is refused with 409.", eventlog.MaxReplays)
@@ -194,9 +194,9 @@ func (o *operations) addReplays() {
 		) (*Page[*Replay], error) {
 			return o.Replays(ctx, in.Limit)
 		})
-	look(o.api, rest.Operation(http.MethodGet, "/webhooks/replays/{id}", "getReplay", "How far a replay has come"),
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/replays/{id}", "getReplay", "Get the progress of a replay"),
 		func(ctx context.Context, in *rest.ByID) (*Replay, error) { return o.GetReplay(ctx, in.ID) })
-	cancel := rest.Operation(http.MethodPost, "/webhooks/replays/{id}/cancel", "cancelReplay", "End a replay")
+	cancel := rest.Operation(http.MethodPost, "/webhooks/replays/{id}/cancel", "cancelReplay", "Cancel a replay")
 	cancel.Errors = []int{http.StatusConflict}
 	act(o.api, cancel,
 		func(ctx context.Context, _ string, in *rest.ByID) (*Replay, error) { return o.CancelReplay(ctx, in.ID) })

@@ -26,10 +26,10 @@ func (o *operations) parkedFilterOf(l *parkedListing) (ParkedFilter, error) {
 func (o *operations) addParked() {
 	type Listing = parkedListing // huma reads only exported types
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/parked", "listParked",
-		"List events that failed on their own, and dead letters"),
+		"List parked events and dead letters"),
 		func(ctx context.Context, in *struct {
 			Listing
-			After string `query:"after" doc:"The next of the page before."`
+			After string `query:"after" doc:"The value of next from the previous page."`
 		},
 		) (*ParkedPage, error) {
 			return rest.Scanning(ctx, o.api, func() (*ParkedPage, error) {
@@ -52,7 +52,7 @@ func (o *operations) addParked() {
 			})
 		})
 	retry := rest.Operation(http.MethodPost, "/webhooks/parked/retry", "retryParked",
-		"Try parked events and dead letters of an endpoint again, now")
+		"Retry parked events and dead letters of an endpoint now")
 	retry.Errors = []int{http.StatusNotFound, http.StatusConflict}
 	act(o.api, retry, func(ctx context.Context, _ string, in *rest.WithBody[RetryParked]) (*ParkedDone, error) {
 		return rest.Scanning(ctx, o.api, func() (*ParkedDone, error) {
@@ -60,7 +60,7 @@ func (o *operations) addParked() {
 		})
 	})
 	discard := rest.Operation(http.MethodPost, "/webhooks/parked/discard", "discardParked",
-		"Remove parked events and dead letters of an endpoint")
+		"Discard parked events and dead letters of an endpoint")
 	discard.Errors = []int{http.StatusNotFound, http.StatusConflict}
 	act(o.api, discard, func(ctx context.Context, _ string, in *rest.WithBody[DiscardParked]) (*ParkedDone, error) {
 		return rest.Scanning(ctx, o.api, func() (*ParkedDone, error) {

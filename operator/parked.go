@@ -17,7 +17,7 @@ type Parked struct {
 	Event
 	Endpoint string `json:"endpoint"`
 	Attempts int    `json:"attempts"`
-	Next     string `json:"next,omitempty" doc:"When it is tried again; left out for one that waits behind another, and for a dead letter."`
+	Next     string `json:"next,omitempty" doc:"When it is tried again; omitted for one that waits behind another, and for a dead letter."`
 	Dead     string `json:"dead,omitempty" doc:"When it was given up."`
 	Behind   int64  `json:"behind,omitempty" doc:"The position of the event that it waits for."`
 	Reason   string `json:"reason,omitempty"`
@@ -30,7 +30,7 @@ type Parked struct {
 type ParkedPage struct {
 	Items []Parked `json:"items" nullable:"false"`
 	// Next is the value of after for the next page.
-	Next string `json:"next,omitempty" doc:"The after of the next page; left out on the last. Its form may change."`
+	Next string `json:"next,omitempty" doc:"The value of after for the next page; omitted on the last. Its form may change."`
 }
 
 // ParkedFilter selects parked events and dead letters. The zero value selects all.
@@ -81,7 +81,7 @@ func (s *Service) Parked(ctx context.Context, filter ParkedFilter, after string,
 		var position string
 		position, f.AfterEndpoint, _ = strings.Cut(after, "-")
 		if f.After, err = strconv.ParseInt(position, 10, 64); err != nil || f.After < 0 {
-			return nil, invalid("after", "expected the next of a page, or a position: a whole number")
+			return nil, invalid("after", "expected the value of next from a page, or a position: a whole number")
 		}
 		head, err := s.log().Advance(ctx)
 		if err != nil {
@@ -155,7 +155,7 @@ type ParkedSelection struct {
 	Types    []string `json:"types,omitempty" maxItems:"100" doc:"Patterns of events."`
 	Resource string   `json:"resource,omitempty" minLength:"1" doc:"An id, or a type and an id such as provider/<id>."`
 	Event    string   `json:"event,omitempty" minLength:"1" doc:"The id or position of one event."`
-	Count    int64    `json:"count,omitempty" minimum:"1" doc:"How many there were when the caller looked. If there are more than a tenth more by now, nothing is done."`
+	Count    int64    `json:"count,omitempty" minimum:"1" doc:"How many there were when the caller looked. If there are now over a tenth more, nothing is done."`
 	DryRun   bool     `json:"dry_run,omitempty" doc:"Only count them."`
 }
 
@@ -177,7 +177,7 @@ type ParkedDone struct {
 	WaitsBecause string `json:"waits_because,omitempty" doc:"Why they are not sent at once."`
 }
 
-// subject says in the history what was done something with.
+// subject describes in the history what was acted on.
 func (d *ParkedDone) subject() string {
 	return fmt.Sprintf("%d parked %s", d.Count, plural(d.Count, "event", "events"))
 }
@@ -209,7 +209,7 @@ func (s *Service) selected(
 			return n, err
 		}
 		if n > in.Count+in.Count/10 {
-			return 0, conflict("there are %d by now, not %d; look again before you decide", n, in.Count)
+			return 0, conflict("there are now %d, not %d; look again before you decide", n, in.Count)
 		}
 	}
 	return each(do)
@@ -286,8 +286,8 @@ func (s *Service) RetryParked(ctx context.Context, in RetryParked) (*ParkedDone,
 	return out, err
 }
 
-// DiscardParked removes parked events and dead letters of an endpoint, which need not be
-// configured any more. The history keeps who did it, and the comment. With an error, it
+// DiscardParked removes parked events and dead letters of an endpoint, which need no longer
+// be configured. The history keeps who did it, and the comment. With an error, it
 // returns how many it has removed so far.
 func (s *Service) DiscardParked(ctx context.Context, in DiscardParked) (*ParkedDone, error) {
 	out := &ParkedDone{Endpoint: in.Endpoint, DryRun: in.DryRun}

@@ -16,7 +16,7 @@ type ReplayPlan struct {
 	Exact        bool    `json:"exact" doc:"False if there are too many events to look at all of them; the numbers are those of the first ones."`
 	First        int64   `json:"first,omitempty" doc:"The first position that would be sent."`
 	Last         int64   `json:"last,omitempty" doc:"The last one."`
-	Seconds      float64 `json:"seconds,omitempty" doc:"About how long it takes, at the rate at which the endpoint gets events now."`
+	Seconds      float64 `json:"seconds,omitempty" doc:"About how long it would take at the endpoint's current rate."`
 	WaitsBecause string  `json:"waits_because,omitempty" doc:"Why it would not begin at once."`
 }
 
@@ -51,7 +51,7 @@ func (p *ReplayPlan) empty() error {
 		return nil
 	}
 	if p.LeftOut > 0 {
-		return conflict("nothing would be sent: endpoint %s wants none of the %d events in the range, or has got them",
+		return conflict("nothing would be sent: endpoint %s wants none of the %d events in the range, or has received them",
 			p.Endpoint, p.LeftOut)
 	}
 	return conflict("nothing would be sent: there is no such event")

@@ -38,8 +38,8 @@ type Problem struct {
 	Detail   string `json:"detail,omitempty"`
 	Count    int64  `json:"count,omitempty" doc:"How many events are concerned: waiting, or parked and dead."`
 	Since    string `json:"since,omitempty"`
-	LostAt   string `json:"lost_at,omitempty" doc:"When the oldest event that the endpoint has not got expires."`
-	NextAt   string `json:"next_at,omitempty" doc:"When the next request goes out, or a pause ends."`
+	LostAt   string `json:"lost_at,omitempty" doc:"When the oldest event that the endpoint has not received expires."`
+	NextAt   string `json:"next_at,omitempty" doc:"When the next request is sent, or a pause ends."`
 }
 
 const (
@@ -61,7 +61,7 @@ func (s *Service) Problems(ctx context.Context) (*Page[Problem], error) {
 	return &Page[Problem]{Items: items}, err
 }
 
-// problems returns what needs an operator, given all endpoints.
+// problems returns what needs an operator, given the state of all endpoints.
 func (s *Service) problems(ctx context.Context, endpoints []*Endpoint) ([]Problem, error) {
 	all := []Problem{}
 	now, retention, looks := time.Now(), s.hooks.Retention().Events, 0

@@ -42,19 +42,19 @@ type Replay struct {
 	To        int64    `json:"to" doc:"The last position."`
 	Position  int64    `json:"position" doc:"How far it has come."`
 	Progress  float64  `json:"progress" doc:"From 0 to 1."`
-	Total     int64    `json:"total,omitempty" doc:"How many events it sends; left out if too many to count."`
+	Total     int64    `json:"total,omitempty" doc:"How many events it sends; omitted if there are too many to count."`
 	Attempts  int64    `json:"attempts" doc:"How many requests it has made."`
 	Delivered int64    `json:"delivered" doc:"How many events it has delivered."`
 	Failed    int64    `json:"failed" doc:"How many events it could not deliver."`
 	Skipped   int64    `json:"skipped,omitempty" doc:"Events that it left to the endpoint's own deliveries, because they were still waiting."`
 	Expired   int64    `json:"expired,omitempty" doc:"Positions that expired before they could be sent."`
-	Reason    string   `json:"reason,omitempty" doc:"Why the last one that failed did."`
-	State     string   `json:"state" enum:"running,done,canceled,expired" doc:"expired: nothing was sent, for its events expired before."`
+	Reason    string   `json:"reason,omitempty" doc:"Why the last failed attempt failed."`
+	State     string   `json:"state" enum:"running,done,canceled,expired" doc:"expired: nothing was sent because its events had expired."`
 	// WaitsBecause says why it makes no progress.
-	WaitsBecause string `json:"waits_because,omitempty" doc:"Why it does not go on at the moment."`
+	WaitsBecause string `json:"waits_because,omitempty" doc:"Why it makes no progress at the moment."`
 	Created      string `json:"created_at"`
 	Updated      string `json:"updated_at"`
-	CreatedBy    string `json:"created_by,omitempty" doc:"The name of who began it, such as an e-mail address, or their id."`
+	CreatedBy    string `json:"created_by,omitempty" doc:"The name of the user who created it, such as an e-mail address, or their id."`
 }
 
 func shownReplay(r eventlog.Replay) *Replay {
@@ -123,7 +123,7 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	r.CreatedBy = firstOf(actor(ctx), userID)
 	err = s.log().AddReplay(ctx, r)
 	if errors.Is(err, eventlog.ErrManyReplays) {
-		return nil, conflict("%d replays of endpoint %s run or wait already, one after another; wait until some have "+
+		return nil, conflict("%d replays of endpoint %s already run or wait, one after another; wait until some have "+
 			"ended, or cancel some: "+
 			"'tidings replays' lists them", eventlog.MaxReplays, r.Endpoint)
 	}
@@ -138,7 +138,7 @@ func (s *Service) Replay(ctx context.Context, in NewReplay, userID string) (*Rep
 	return out, s.explainWaits(ctx, out)
 }
 
-// explainWaits sets why replays do not go on.
+// explainWaits sets why replays make no progress.
 func (s *Service) explainWaits(ctx context.Context, replays ...*Replay) error {
 	running := slices.DeleteFunc(slices.Clone(replays),
 		func(r *Replay) bool { return r.State != string(eventlog.ReplayRunning) })
@@ -254,7 +254,7 @@ func (s *Service) CancelReplay(ctx context.Context, id string) (*Replay, error) 
 		return nil, err
 	}
 	if !canceled {
-		return nil, conflict("replay %s is %s already", id, r.State)
+		return nil, conflict("replay %s is already %s", id, r.State)
 	}
 	s.Record(ctx, Action{Action: "cancel", Endpoint: r.Endpoint, Subject: r.ID})
 	return r, s.log().Nudge(ctx)

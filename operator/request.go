@@ -11,7 +11,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// Request is the request that an endpoint gets for an event. Configured headers, values
+// Request is the request that an endpoint receives for an event. Configured headers, values
 // of the query and the signature are masked.
 type Request struct {
 	Method  string          `json:"method"`

@@ -93,8 +93,8 @@ func TestConsoleRefusesInvalidText(t *testing.T) {
 	})
 }
 
-// A pause is ended by a resume only, and pausing again without a reason keeps the first
-// one's.
+// Only a resume ends a pause, and pausing again without a reason keeps the first one's
+// reason.
 func TestPauseIsKept(t *testing.T) {
 	both(t, func(w *world) {
 		w.run()

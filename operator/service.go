@@ -78,16 +78,16 @@ type Endpoint struct {
 	URL        string   `json:"url" doc:"Without user info and query."`
 	Configured bool     `json:"configured" doc:"False for one that was removed and whose cursor is still kept."`
 	Events     []string `json:"events" nullable:"false" doc:"Its patterns."`
-	State      string   `json:"state" doc:"healthy, down, probing, ramping, throttled or disabled; waiting where no replica has it; removed."`
+	State      string   `json:"state" doc:"healthy, down, probing, ramping, throttled or disabled; waiting if no replica has it; removed."`
 	Reason     string   `json:"reason,omitempty"`
 	Since      string   `json:"since,omitempty" doc:"When the state began."`
 	DownSince  string   `json:"down_since,omitempty" doc:"Since when nothing was delivered, if it was down and no delivery succeeded since; a pause or a restart does not change it."`
-	Until      string   `json:"until,omitempty" doc:"When the next request goes out, where it is down or throttled."`
+	Until      string   `json:"until,omitempty" doc:"When the next request is sent, if it is down or throttled."`
 	Cursor     int64    `json:"cursor" doc:"The position below which everything is settled."`
-	LagEvents  int64    `json:"lag_events" doc:"How many events it has yet to get: those of the log behind the cursor, including those that it does not want, and those that are parked."`
+	LagEvents  int64    `json:"lag_events" doc:"How many events it has yet to receive: those of the log behind the cursor, including those that it does not want, and those that are parked."`
 	LagSeconds float64  `json:"lag_seconds" doc:"The age of the oldest of them; 0 if there are none."`
-	// OldestUndelivered is the oldest of them.
-	OldestUndelivered *Undelivered `json:"oldest_undelivered,omitempty" doc:"The oldest event that it has yet to get, parked ones included."`
+	// OldestUndelivered is the oldest event that it has yet to receive.
+	OldestUndelivered *Undelivered `json:"oldest_undelivered,omitempty" doc:"The oldest event that it has yet to receive, parked ones included."`
 	LostAt            string       `json:"lost_at,omitempty" doc:"When the oldest event behind the cursor expires and is lost to the endpoint. Parked events do not expire."`
 	Expires           string       `json:"expires_at,omitempty" doc:"The same, but only if that is soon: within a tenth of webhook.retention."`
 	// Behind is the number of positions behind the cursor, and BehindSeconds the age of
@@ -102,16 +102,16 @@ type Endpoint struct {
 	Waiting       int64            `json:"waiting" doc:"How many events that it wants wait in the log, apart from parked ones."`
 	Estimated     bool             `json:"waiting_estimated,omitempty" doc:"Not all of them were read yet."`
 	Probes        int64            `json:"probes,omitempty" doc:"How many probes have failed since the outage began."`
-	Settings      *Settings        `json:"config,omitempty" doc:"The configuration in force."`
-	Limit         int              `json:"limit" doc:"How many requests may be under way at once now."`
-	Rate          float64          `json:"rate,omitempty" doc:"How many requests a second it gets now; left out if it never refused any for load."`
+	Settings      *Settings        `json:"config,omitempty" doc:"The effective configuration."`
+	Limit         int              `json:"limit" doc:"How many requests may currently be in flight at once."`
+	Rate          float64          `json:"rate,omitempty" doc:"How many requests a second it currently gets; omitted if it never refused any because of load."`
 	Ceiling       float64          `json:"ceiling,omitempty" doc:"The rate at which it refused some last."`
 	Delivered     float64          `json:"delivered_per_second"`
 	Failed        float64          `json:"failed_per_second"`
 	Parked        int64            `json:"parked" doc:"Events that failed, and those that wait behind them."`
 	Dead          int64            `json:"dead" doc:"Dead letters."`
-	Missed        int64            `json:"missed" doc:"How many events at most expired before it got them: positions, some of which may be of events that it does not want or got out of order."`
-	Lost          int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have got some of them before."`
+	Missed        int64            `json:"missed" doc:"How many events at most expired before it received them: positions, some of which may belong to events that it does not want or received out of order."`
+	Lost          int64            `json:"lost" doc:"Events that the database lost in failovers, or since it was restored; it may have received some of them before."`
 	LastError     *relay.LastError `json:"last_error,omitempty"`
 	Control       *Control         `json:"control,omitempty" doc:"Why it is disabled."`
 	LastAnswer    *relay.Answer    `json:"last_answer,omitempty" doc:"The last answer to an attempt that failed."`
@@ -120,7 +120,7 @@ type Endpoint struct {
 	Sources []SourceStatus `json:"sources,omitempty" doc:"Tables whose events it wants, if they are not attached as configured, or if their changes may have made no events within the last 30 days."`
 }
 
-// Undelivered is an event that an endpoint has yet to get.
+// Undelivered is an event that an endpoint has yet to receive.
 type Undelivered struct {
 	Position int64  `json:"position"`
 	At       string `json:"at" doc:"When it was created."`
@@ -205,7 +205,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 		e := endpoints[g.Endpoint]
 		switch {
 		case e == nil:
-		case g.Reason == eventlog.GapLost && g.Index == 0: // every partition has the same loss
+		case g.Reason == eventlog.GapLost && g.Index == 0: // every partition reports the same loss
 			e.Lost += g.To - g.From + 1
 		case g.Reason != eventlog.GapLost:
 			missed[g.Endpoint] = append(missed[g.Endpoint], g)
@@ -393,7 +393,7 @@ func (s *Service) Pause(ctx context.Context, name string, p NewPause) (*Endpoint
 	return e, err
 }
 
-var errPausedAlready = errors.New("paused already")
+var errPausedAlready = errors.New("already paused")
 
 // Resume ends a pause.
 func (s *Service) Resume(ctx context.Context, name string) (*Endpoint, error) {

@@ -10,12 +10,12 @@ import (
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// Settings is the configuration of an endpoint in force, without secrets.
+// Settings is the effective configuration of an endpoint, without secrets.
 type Settings struct {
 	Format      string   `json:"format"`
 	Timeout     float64  `json:"timeout_seconds"`
 	MaxInFlight int      `json:"max_in_flight"`
-	RateLimit   float64  `json:"rate_limit,omitempty" doc:"Requests a second; left out for no limit."`
+	RateLimit   float64  `json:"rate_limit,omitempty" doc:"Requests a second; omitted for no limit."`
 	Burst       int      `json:"burst,omitempty"`
 	Partitions  int      `json:"partitions"`
 	Coalesce    string   `json:"coalesce"`

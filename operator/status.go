@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/internal/rest"
 )
 
-// Status is how the process, its database and its peers are doing.
+// Status is the state of the process, its database and its peers.
 type Status struct {
 	Database Database `json:"database"`
 	// Replicas are the processes that share the endpoints.
@@ -54,9 +54,9 @@ type LogStatus struct {
 type ConfigStatus struct {
 	Files   []string   `json:"files" nullable:"false"`
 	Since   string     `json:"in_force_since"`
-	LastTry *ConfigTry `json:"last_try,omitempty" doc:"The last reload; left out if there was none."`
+	LastTry *ConfigTry `json:"last_try,omitempty" doc:"The last reload; omitted if there was none."`
 	// Broken are the problems of endpoint files that were not reloaded.
-	Broken      []ConfigProblem `json:"broken,omitempty" doc:"Problems of endpoint files that were not reloaded, and what is in force instead."`
+	Broken      []ConfigProblem `json:"broken,omitempty" doc:"Problems of endpoint files that were not reloaded, and what is in effect instead."`
 	BrokenSince string          `json:"broken_since,omitempty"`
 }
 
@@ -66,16 +66,16 @@ type ConfigTry struct {
 	Errors       []ConfigProblem `json:"errors" nullable:"false" doc:"Why it was refused; empty if it was not."`
 	Diff         []ConfigChange  `json:"diff" nullable:"false" doc:"What it changed or would have changed, without secrets; empty if the files are not YAML."`
 	LeftOut      int             `json:"diff_left_out,omitempty" doc:"How many more changes there are."`
-	NeedsRestart []string        `json:"needs_restart" nullable:"false" doc:"Settings that changed and take effect after a restart only."`
+	NeedsRestart []string        `json:"needs_restart" nullable:"false" doc:"Settings that changed and take effect only after a restart."`
 }
 
 // ConfigChange is a setting that a reload changes. It holds no secrets.
 type ConfigChange struct {
-	Endpoint string `json:"endpoint,omitempty" doc:"Left out for a setting that is no endpoint's."`
-	Key      string `json:"key,omitempty" doc:"The setting; left out where the endpoint as a whole is added or removed."`
+	Endpoint string `json:"endpoint,omitempty" doc:"Omitted for a setting that is not an endpoint's."`
+	Key      string `json:"key,omitempty" doc:"The setting; omitted if the whole endpoint is added or removed."`
 	Change   string `json:"change" enum:"added,removed,changed"`
-	Before   string `json:"before,omitempty" doc:"The value in force; a secret is just set, a file or a variable."`
-	After    string `json:"after,omitempty" doc:"The value in the file; left out if there is a problem with it."`
+	Before   string `json:"before,omitempty" doc:"The current value; of a secret, only that it is set, or its file or variable."`
+	After    string `json:"after,omitempty" doc:"The value in the file; omitted if there is a problem with it."`
 	Problem  string `json:"problem,omitempty" doc:"Why the setting was refused."`
 }
 
@@ -144,7 +144,7 @@ func (s *Service) unwellSources() (list []SourceStatus) {
 
 const sourceAttached = "attached"
 
-// Status returns how the process, its database and its peers are doing.
+// Status returns the state of the process, its database and its peers.
 func (s *Service) Status(ctx context.Context) (*Status, error) {
 	out, err := s.peers(ctx)
 	if err != nil {
@@ -211,16 +211,16 @@ func (s *Service) replicas(ctx context.Context) ([]Replica, error) {
 
 func (o *operations) addStatus() {
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/status", "getStatus",
-		"How the database, the replicas, the log and the configuration are doing"),
+		"Get the state of the database, the replicas, the log and the configuration"),
 		func(ctx context.Context, _ *none) (*Status, error) { return o.Status(ctx) })
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/problems", "listProblems",
-		"What needs an operator, the most urgent first"),
+		"List problems, the most urgent first"),
 		func(ctx context.Context, _ *none) (*Page[Problem], error) { return o.Problems(ctx) })
 	look(o.api, rest.Operation(http.MethodGet, "/webhooks/events/{event}/request", "showRequest",
-		"The request that an endpoint gets for an event, without secrets"),
+		"Get the request that an endpoint receives for an event, without secrets"),
 		func(ctx context.Context, in *struct {
 			Event    string `path:"event" doc:"Its webhook-id or its position."`
-			Endpoint string `query:"endpoint" doc:"Left out: the first one that wants the event."`
+			Endpoint string `query:"endpoint" doc:"If omitted, the first one that wants the event."`
 		},
 		) (*Request, error) {
 			return o.Request(ctx, in.Event, in.Endpoint)

@@ -93,7 +93,7 @@ func (o *Options) setDefaults() {
 
 func (o *Options) check() error {
 	if len(o.Types) == 0 {
-		return errors.New("Options.Types is empty: list the types of resources that the program tells of")
+		return errors.New("Options.Types is empty: list the types of the program's resources")
 	}
 	if err := o.Types.Check(); err != nil {
 		return fmt.Errorf("Options.Types: %w", err)

@@ -37,7 +37,7 @@ type Options struct {
 	NoMigrate bool
 	// Level is the logger's level, which a reload sets; it may be nil.
 	Level *slog.LevelVar
-	// Load reads the settings again, given those in force; nil disables reloads.
+	// Load reads the settings again, given the current ones; nil disables reloads.
 	Load func(inForce *config.Config) (config.Config, error)
 	// Pace limits how slow clients may be; zero values select [limit.DefaultPace].
 	Pace limit.Pace

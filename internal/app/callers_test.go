@@ -209,7 +209,7 @@ func TestRevokedAccessEndsAtEveryReplica(t *testing.T) {
 	build := one.call("developer", "POST", "/provider_builds", object{"location": "https://github.com/a/b"}).id()
 	provider := one.call("developer", "POST", "/providers", object{"location": one.agent.url}).id()
 	if got := stream.until(provider); strings.Contains(got, build) {
-		t.Errorf("a stream that begins after the demotion tells of a build:\n%s", got)
+		t.Errorf("a stream that begins after the demotion contains a build:\n%s", got)
 	}
 	ends("demoted", since, "leaver", "/provider_builds", status(403))
 	one.call("admin", "PATCH", "/users/"+leaver, object{"role": "developer"})

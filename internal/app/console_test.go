@@ -90,7 +90,7 @@ func TestConsoleSignIn(t *testing.T) {
 	v.expect("/console/events?types=provider.*", nil, 303,
 		"/console/sign-in?to=%2Fconsole%2Fevents%3Ftypes%3Dprovider.%2A")
 	v.expect("/console/sign-in", nil, 200, "")
-	for token, status := range map[string]int{"": 401, "unknown": 401, "ann": 403} { // ann's role has no console
+	for token, status := range map[string]int{"": 401, "unknown": 401, "ann": 403} { // ann's role has no access
 		v.expect("/console/sign-in", url.Values{"token": {token}}, status, "")
 	}
 	for _, to := range []string{"//evil.example/console/", "https://evil.example", "/api/v1/users", `/console/\evil`} {
@@ -243,14 +243,14 @@ func TestConsoleRefusedChanges(t *testing.T) {
 	}
 	changes := "  receiver:\n<del>-   secret: set</del>\n<ins>&#43;   secret: set (another)</ins>\n" +
 		"<del>-   timeout: 15s</del>\n<ins>&#43;   timeout: 9s</ins>"
-	shows("What was to change", changes+"\n<ins>&#43;   retry ← unknown key")
+	shows("What would have changed", changes+"\n<ins>&#43;   retry ← unknown key")
 	w.wants(w.try("admin", "GET", "/webhooks/status", nil), 200, `{"endpoint":"receiver","key":"timeout",`+
 		`"change":"changed","before":"15s","after":"9s"}`)
 	delete(endpoint, "retry")
 	w.configure()
 	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200)
 	shows("What changed", changes)
-	if strings.Contains(v.text, "What was to change") {
+	if strings.Contains(v.text, "What would have changed") {
 		t.Errorf("the status still has what was refused:\n%s", v.text)
 	}
 }
@@ -305,7 +305,7 @@ func TestConsoleSessionLimits(t *testing.T) {
 }
 
 // While the database is away every page says so and nobody is signed out; afterwards
-// people go on where they were.
+// people continue where they were.
 func TestConsoleWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	server := testdb.OwnServer(t)

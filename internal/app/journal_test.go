@@ -25,8 +25,8 @@ func TestJournal(t *testing.T) {
 		at := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(time.RFC3339Nano) }
 		for want, body := range map[string]object{
 			"body.coment":                  {"coment": "typed in a hurry"},
-			"must lie in the future":       {"until": at(-time.Minute)},
-			"must lie within a year":       {"until": at(400 * 24 * time.Hour)},
+			"must be in the future":        {"until": at(-time.Minute)},
+			"must be within a year":        {"until": at(400 * 24 * time.Hour)},
 			"expected length <= 500":       {"comment": strings.Repeat("x", 501)},
 			"expected string to be RFC 33": {"until": "2h"},
 		} {

@@ -33,7 +33,7 @@ func newMetrics() *metrics {
 		}, []string{"result"}),
 		reload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tidings_config_last_reload_success",
-			Help: "1 if the last reload succeeded, 0 if the configuration was invalid and the previous one stays in force.",
+			Help: "1 if the last reload succeeded, 0 if the configuration was invalid and the previous one stays in effect.",
 		}),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tidings_http_request_seconds", Help: "Time to respond to a request.", Buckets: prometheus.DefBuckets,

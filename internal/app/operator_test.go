@@ -96,7 +96,7 @@ func TestOperator(t *testing.T) {
 			`"endpoint":"receiver","pattern":"*","fate":"delivered"`)
 		w.wants(w.call("admin", "GET", fmt.Sprintf("/webhooks/events/%v", event["sequence"].(float64)+1), nil), 200,
 			fmt.Sprintf("it waits behind the event at position %v of the same resource", event["sequence"]))
-		w.wants(w.try("admin", "GET", "/webhooks/events/nonsense", nil), 404, "holds no event")
+		w.wants(w.try("admin", "GET", "/webhooks/events/nonsense", nil), 404, "has no event")
 
 		// A paused endpoint can be tested, and resumed.
 		w.wants(w.call("admin", "POST", crm+"/pause", nil), 200, `"state":"disabled"`, `"reason":"paused"`)
@@ -134,7 +134,7 @@ func TestOperator(t *testing.T) {
 		if n := done.body["delivered"].(float64) + 1; int64(n) != again.Load() || n < 4 {
 			t.Errorf("%v delivered, %d were marked as replays", n, again.Load())
 		}
-		w.wants(w.try("admin", "POST", "/webhooks/replays/"+all.id()+"/cancel", nil), 409, "done already")
+		w.wants(w.try("admin", "POST", "/webhooks/replays/"+all.id()+"/cancel", nil), 409, "already done")
 		future, past := time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
 			time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 		for _, tt := range []struct {
@@ -145,15 +145,15 @@ func TestOperator(t *testing.T) {
 			{object{"events": []any{}}, "events"},
 			{object{"endpoint": "crm"}, `did you mean \"crm/eu\"?`},
 			{object{"since": past, "until": past}, "must be later than since"},
-			{object{"since": future}, "lies in the future"},
+			{object{"since": future}, "is in the future"},
 			{object{"resource": "provider/not-a-uuid"}, "not a UUID"},
 			{object{"resource": "provdier/" + id}, `did you mean \"provider\"?`},
 			{object{"resource": id}, "expected TYPE/ID"},
 			{object{}, "say what to send"},
-			{object{"all": true, "dead": true}, "leave out the rest"},
+			{object{"all": true, "dead": true}, "leave out either all"},
 			{object{"missed": true, "dead": true}, "never delivered"},
 			{object{"event": "99999"}, "no event at position 99999"},
-			{object{"event": "nonsense"}, "holds no event"},
+			{object{"event": "nonsense"}, "has no event"},
 			{object{"event": "1", "dead": true}, "names one event"},
 		} {
 			if tt.replay["endpoint"] == nil {
@@ -165,7 +165,7 @@ func TestOperator(t *testing.T) {
 			for query, want := range map[string]string{
 				"types=context.made": "did you mean", "resource=nonsense": "not a UUID",
 				"resource=x/" + id: "unknown resource type",
-				"since=" + future:  "lies in the future", "since=" + past + "&until=" +
+				"since=" + future:  "is in the future", "since=" + past + "&until=" +
 					past: "must be later than since",
 			} {
 				w.wants(w.try("admin", "GET", "/webhooks/"+list+"?"+query, nil), 422, want)

@@ -50,7 +50,7 @@ func TestWritesWhileParkedEventsAreLoaded(t *testing.T) {
 	go func() {
 		defer close(done)
 		<-reloaded
-		// Loading goes on for some time after the reload.
+		// Loading continues for some time after the reload.
 		<-time.After(3 * time.Second)
 	}()
 	var most time.Duration

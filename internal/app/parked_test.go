@@ -89,7 +89,7 @@ func TestRetryAndDiscardParkedEvents(t *testing.T) {
 			body["endpoint"] = "crm"
 			return w.try("admin", "POST", "/webhooks/parked/"+verb, body)
 		}
-		w.wants(act("retry", object{"count": 2}), 409, "there are 6 by now, not 2")
+		w.wants(act("retry", object{"count": 2}), 409, "there are now 6, not 2")
 		w.wants(act("retry", object{"types": []any{"context.deleted"}}), 200, `"count":0`)
 		w.wants(act("retry", object{"types": []any{""}}), 422, "types")
 		w.wants(act("retry", object{"event": "99999"}), 404, "no parked event 99999")
@@ -172,7 +172,7 @@ func TestReplayMissed(t *testing.T) {
 		}
 		w.shows("/webhooks/endpoints/crm", `"dead":0`)
 		w.until("admin", "POST", "/webhooks/replays/plan", missed, has(`"to_send":0`))
-		w.wants(w.try("admin", "POST", "/webhooks/replays", missed), 409, "or has got them")
+		w.wants(w.try("admin", "POST", "/webhooks/replays", missed), 409, "or has received them")
 	})
 }
 

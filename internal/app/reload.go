@@ -33,7 +33,7 @@ func (a *App) Reload(ctx context.Context) (*httpapi.Reloaded, error) {
 	a.status.record(needRestart, diff, err, cfg.Stale())
 	a.metrics.reloaded(!failed)
 	if err != nil {
-		a.logger.Error("the configuration was not reloaded; the previous one stays in force", "error", err)
+		a.logger.Error("the configuration was not reloaded; the previous one stays in effect", "error", err)
 		if problems, ok := errors.AsType[config.Problems](err); ok {
 			err = &httpapi.ReloadError{Problems: shown(problems)}
 		}

@@ -237,7 +237,7 @@ func TestReloadWithABrokenEndpointFile(t *testing.T) {
 	write("new", "- {name: kept, url: 'http://127.0.0.1:1'}\n")
 	w.log.clear()
 	pipe := "bad.yaml: read " + file("bad") + ": is a named pipe; name a regular file; " +
-		"its last good version stays in force"
+		"its last good version stays in effect"
 	taken := `new.yaml:1:10: webhook.endpoints[3].name: webhook.endpoints[1] is also named \"kept\"; ` +
 		"names must be unique; the file is skipped, since it has no good version yet"
 	w.wants(w.try("admin", "POST", "/webhooks/reload", nil), 200, pipe, taken)
@@ -265,7 +265,7 @@ func TestRefusedReloadListsItsProblems(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := w.try("admin", "POST", "/webhooks/reload", nil)
-	w.wants(a, 422, "the configuration is invalid; the previous one stays in force",
+	w.wants(a, 422, "the configuration is invalid; the previous one stays in effect",
 		fmt.Sprintf(`{"message":"listen: expected a string","location":"%s:1:9"}`, w.file),
 		fmt.Sprintf(`"location":"%s:2:41"}`, w.file), "unknown key; valid keys are")
 }

@@ -44,7 +44,7 @@ func TestReplaysThatWait(t *testing.T) {
 		for a := range answers {
 			if a.status != http.StatusCreated {
 				refused++
-				w.wants(a, 409, "100 replays of endpoint paused run or wait already",
+				w.wants(a, 409, "100 replays of endpoint paused already run or wait",
 					"wait until some have ended, or cancel some")
 			}
 		}

@@ -15,7 +15,7 @@ const diffLimit = 200
 // reloadStatus is the outcome of the last reload.
 type reloadStatus struct {
 	mu          sync.Mutex
-	since       time.Time // since when the configuration has been in force
+	since       time.Time // since when the configuration has been in effect
 	brokenSince time.Time // since when endpoint files have been broken; zero if none is
 	last        *operator.ConfigTry
 }

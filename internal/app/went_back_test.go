@@ -78,7 +78,7 @@ func (w *wentBack) write(n int) (ids []string) {
 	return ids
 }
 
-// arrived waits until a receiver has got events of all contexts.
+// arrived waits until a receiver has received events of all contexts.
 func (w *wentBack) arrived(r *record, ids []string) {
 	w.Helper()
 	missing := func() (n int) {
@@ -119,7 +119,7 @@ func (w *wentBack) feed(after string) (status int, text, next string) {
 func (w *wentBack) checkFeed(common, lost string, written []string) {
 	w.Helper()
 	status, text, start := w.feed(lost)
-	if status != http.StatusGone || !strings.Contains(text, "not in the log any more") {
+	if status != http.StatusGone || !strings.Contains(text, "no longer in the log") {
 		w.Errorf("after %s: %d %s; want 410", lost, status, text)
 	}
 	if position(w.T, start) < position(w.T, common) {

@@ -44,7 +44,7 @@ var keys = map[string]string{
 
 func (s *settings) load() (config.Config, error) { return s.reload(nil) }
 
-// reload loads the settings, given those in force.
+// reload loads the settings, given the current ones.
 func (s *settings) reload(inForce *config.Config) (config.Config, error) {
 	given := make(map[string]string)
 	s.flags.Visit(func(f *pflag.Flag) {

@@ -157,7 +157,7 @@ func (f *endpointFiles) hold(problems Problems, before *Config, kept map[string]
 		if blamed == nil {
 			return nil
 		}
-		text, instead := before.endpointFiles.texts[blamed.Source], "its last good version stays in force"
+		text, instead := before.endpointFiles.texts[blamed.Source], "its last good version stays in effect"
 		if text == nil {
 			instead = "the file is skipped, since it has no good version yet"
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	stays   = "its last good version stays in force"
+	stays   = "its last good version stays in effect"
 	skipped = "the file is skipped, since it has no good version yet"
 )
 

@@ -28,7 +28,7 @@ type Input struct {
 	Flags map[string]string
 	// Relay selects the settings of tidings relay.
 	Relay bool
-	// Before is the configuration in force, if any. It supplies the last good version
+	// Before is the current configuration, if any. It supplies the last good version
 	// of broken files in webhook.endpoint_files, and the events that can be published.
 	Before *Config
 }

@@ -187,8 +187,8 @@ func Spark(s *Sparks) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // numbers
 }
 
-// small returns a path through values in whole units, without the middle of what is flat:
-// a page has many of them.
+// small returns a path through values in whole units, without the points inside flat
+// stretches: a page has many such charts.
 func small(values []float64, top float64, width, height int) string {
 	at := func(i int) int { return height - int(min(values[i]/max(top, 1e-9), 1)*float64(height)) }
 	last := len(values) - 1
@@ -227,7 +227,7 @@ func (t Timing) SVG() template.HTML {
 	}
 	last := -1
 	for i, s := range steps {
-		// Without an answer, what is left after a step is the time to give up.
+		// Without a response, the rest after a step is the time until the attempt was given up.
 		if s.us > 0 && (t.FirstByte > 0 || i < 3 || last < 0) {
 			last = i
 		}
@@ -258,7 +258,7 @@ func (t Timing) SVG() template.HTML {
 			`<rect class="rail" width="144" height="12"/>%s</svg>`, label, label, bars.String()))
 }
 
-// place returns where a time is on the axis of [Timing].
+// place returns the position of a time on the axis of [Timing].
 func place(us int64) float64 {
 	const least, decades, width = 100.0, 5.176, 144.0 // from 0.1 ms to 15 s
 	return min(max(math.Log10(max(float64(us), 1)/least), 0)/decades, 1) * width
@@ -271,7 +271,7 @@ type Segment struct {
 	Text     string
 }
 
-// heights say how bad a state is, so that colour is not alone.
+// heights show how bad a state is, so that colour is not the only sign.
 var heights = map[string]float64{
 	"healthy": 4, "paused": 14, "waiting": 14, "throttled": 20, "ramping": 20, "probing": 28, "down": 36, "gone": 36,
 }

@@ -87,7 +87,7 @@ type Note struct {
 
 // Page is a page to be rendered.
 type Page struct {
-	// Title is the heading's question answered, such as "billing is down".
+	// Title is the title of the window, such as "billing is down".
 	Title string
 	// Tab is the tab that is current.
 	Tab string
@@ -103,7 +103,7 @@ type Page struct {
 	Ill bool
 	// Alone leaves out the tabs, for the sign-in page.
 	Alone bool
-	// Live says that parts of the page are renewed.
+	// Live means that parts of the page are refreshed.
 	Live bool
 	// Self is the path and query of the page.
 	Self string

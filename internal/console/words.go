@@ -98,7 +98,7 @@ func (p *Page) stamp(v any, form string, text func(time.Time) string) template.H
 		html.EscapeString(text(local))))
 }
 
-// Ago shows how long ago a time was if that is under a day, else the day and the clock.
+// Ago shows how long ago a time was if that is under a day, else the date and time.
 func (p *Page) Ago(v any) template.HTML {
 	return p.stamp(v, "ago", func(t time.Time) string {
 		if d := p.Now.Sub(t); d < day {
@@ -236,5 +236,5 @@ func (p *Page) When(text string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time; write 2h, 02:00, Tue 14:00 or 2026-11-25T14:00:00Z", cut(40, text))
+	return time.Time{}, fmt.Errorf("%q is not a time; write 2h, 02:00, Tue 14:00 or 2026-11-25T14:00:00Z", cut(40, text))
 }

@@ -63,7 +63,7 @@ func TestTrustedHeader(t *testing.T) {
 		header *TrustedHeader
 		remote string
 		given  []string
-		role   string // empty: nobody is named
+		role   string // empty: names nobody
 		may    operator.Role
 		admin  bool
 	}{
@@ -77,7 +77,7 @@ func TestTrustedHeader(t *testing.T) {
 		"no header":              {header, "10.1.2.3:4", nil, "", 0, false},
 		"an empty header":        {header, "10.1.2.3:4", []string{""}, "", 0, false},
 		"a header of both":       {header, "10.1.2.3:4", []string{"ann", "bob"}, "", 0, false},
-		"an address in no form":  {header, "@", []string{"ann"}, "", 0, false},
+		"a malformed address":    {header, "@", []string{"ann"}, "", 0, false},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.RemoteAddr, r.Header["X-Forwarded-User"] = c.remote, c.given
@@ -88,7 +88,7 @@ func TestTrustedHeader(t *testing.T) {
 	}
 }
 
-// Signing in leads back to pages of the console only.
+// Signing in redirects only to pages of the console.
 func TestBackTo(t *testing.T) {
 	const home = "/console/"
 	for to, want := range map[string]string{
@@ -105,7 +105,7 @@ func TestBackTo(t *testing.T) {
 		"/console/sign-out":                home,
 		"/console/%zz":                     home,
 		"http:///console/":                 home,
-		"/console/../api/v1/contexts/../x": "/console/../api/v1/contexts/../x", // this server's, and read only
+		"/console/../api/v1/contexts/../x": "/console/../api/v1/contexts/../x", // this server's, and read-only
 	} {
 		if got := backTo(to); got != want {
 			t.Errorf("backTo(%q): got %q, want %q", to, got, want)

@@ -45,7 +45,7 @@ type Authenticator interface {
 
 // Options configures the API. All fields are required unless noted otherwise.
 type Options struct {
-	// Resources are the ten types; nil where there are none.
+	// Resources are the ten types; nil if there are none.
 	Resources *resource.Resources
 	Webhooks  *operator.Service
 	Publisher Publisher
@@ -53,11 +53,11 @@ type Options struct {
 	Published vocabulary.Types
 	// Events are the types of all events that can occur.
 	Events vocabulary.Types
-	// Tables returns how the tables are doing whose changes are told of; nil where there
+	// Tables returns the state of the tables whose changes create events; nil if there
 	// are none.
 	Tables        func() []TableState
 	Authenticator Authenticator
-	// Sessions keeps who is signed in to the console.
+	// Sessions stores the sessions of the console.
 	Sessions eventlog.Sessions
 	Logger   *slog.Logger
 	Version  string
@@ -69,7 +69,7 @@ type Options struct {
 	Metrics http.Handler
 	// Reload reloads the configuration.
 	Reload func(context.Context) (*Reloaded, error)
-	// TrustedHeader names people who were signed in by a proxy; nil where there is none.
+	// TrustedHeader names users whom a proxy has signed in; nil if there is none.
 	TrustedHeader *TrustedHeader
 	// Stopping is closed when the server stops; it ends waiting requests.
 	Stopping <-chan struct{}
@@ -141,9 +141,9 @@ func configuration(version string) huma.Config {
 	return config
 }
 
-// reloadRoute adds the operation that reads the configuration again.
+// reloadRoute adds the operation that reloads the configuration.
 func (a *api) reloadRoute() {
-	op := rest.Operation(http.MethodPost, "/webhooks/reload", "reload", "Read the configuration again")
+	op := rest.Operation(http.MethodPost, "/webhooks/reload", "reload", "Reload the configuration")
 	register(a, op, func(ctx context.Context, who resource.Caller, _ *struct{}) (*rest.Plain[*Reloaded], error) {
 		if err := who.Need(resource.RoleAdmin); err != nil {
 			return nil, err
@@ -173,7 +173,7 @@ func (e *ReloadError) Error() string {
 }
 
 func (e *ReloadError) problem() *huma.ErrorModel {
-	p := rest.NewProblem(http.StatusUnprocessableEntity, "the configuration is invalid; the previous one stays in force")
+	p := rest.NewProblem(http.StatusUnprocessableEntity, "the configuration is invalid; the previous one stays in effect")
 	for _, problem := range e.Problems {
 		p.Errors = append(p.Errors, &huma.ErrorDetail{
 			Location: problem.Place(), Message: strings.TrimPrefix(problem.Key+": "+problem.Message, ": "),
@@ -186,29 +186,29 @@ func (e *ReloadError) problem() *huma.ErrorModel {
 type Reloaded struct {
 	Reloaded  bool             `json:"reloaded"`
 	At        time.Time        `json:"at" doc:"When the configuration was loaded."`
-	Unchanged bool             `json:"unchanged,omitempty" doc:"Nothing had changed; endpoints and settings are those of the reload before, at that time."`
+	Unchanged bool             `json:"unchanged,omitempty" doc:"Nothing had changed; endpoints and settings are those of the previous reload, at that time."`
 	Endpoints []EndpointChange `json:"endpoints" nullable:"false"`
 	Settings  []string         `json:"settings,omitempty" doc:"Other settings that changed."`
-	Restart   []string         `json:"restart,omitempty" doc:"Settings that changed and take effect after a restart only."`
-	Broken    []string         `json:"broken,omitempty" doc:"What is wrong with endpoint files that were not reloaded, and what is in force instead."`
+	Restart   []string         `json:"restart,omitempty" doc:"Settings that changed and take effect only after a restart."`
+	Broken    []string         `json:"broken,omitempty" doc:"What is wrong with endpoint files that were not reloaded, and what is in effect instead."`
 }
 
 // EndpointChange is what a reload changed about an endpoint.
 type EndpointChange struct {
 	Endpoint string   `json:"endpoint"`
 	Change   string   `json:"change" enum:"added,removed,changed"`
-	Settings []string `json:"settings,omitempty" doc:"Those that changed, such as timeout."`
+	Settings []string `json:"settings,omitempty" doc:"Settings that changed, such as timeout."`
 	Contents bool     `json:"contents,omitempty" doc:"What files or variables hold changed, such as a secret."`
 }
 
-// holdsSecrets holds the tags of operations that need an encryption key, and
+// holdsSecrets has the tags of operations that need an encryption key, and
 // answer 501 without one.
 var holdsSecrets = map[string]bool{
 	"providers": true, "model_providers": true, "connectors": true,
 	"variables": true, "keys": true,
 }
 
-// register adds an operation, with what those of the server have in common.
+// register adds an operation, with what all operations of the server have in common.
 func register[I, O any](a *api, op huma.Operation,
 	do func(ctx context.Context, who resource.Caller, in *I) (*O, error),
 ) {

@@ -22,9 +22,9 @@ import (
 // TrustedHeader is a header by which a proxy that signs people in names them.
 type TrustedHeader struct {
 	Name string
-	// Networks are the addresses of such proxies; the header is ignored from others.
+	// Networks are the addresses of such proxies; from others the header is ignored.
 	Networks []netip.Prefix
-	// Roles are the roles of people, or of all others under "*": reader, operator or
+	// Roles are the roles of users, and of all others under "*": reader, operator or
 	// admin.
 	Roles map[string]string
 }
@@ -32,10 +32,10 @@ type TrustedHeader struct {
 // consolePath is where the console is.
 const consolePath = "/console"
 
-// awayPause is what browsers are told to wait while the database is away.
+// awayPause is how long browsers are told to wait while the database is unavailable.
 const awayPause = 5 * time.Second
 
-// signIns limits failed tries to sign in, by address.
+// signIns limits failed attempts to sign in, by address.
 func signIns() *limit.Rate {
 	return limit.NewRate(limit.RateOptions{PerSecond: 0.2, Burst: 20, Who: "signing in from one address"})
 }
@@ -59,11 +59,11 @@ func (a *api) consoleRoutes() {
 		r.Body = http.MaxBytesReader(w, r.Body, signInLimit)
 		to := backTo(r.PostFormValue("to"))
 		status, problem := a.signIn(w, r, strings.TrimSpace(r.PostFormValue("token")))
-		if status == http.StatusUnauthorized { // others behind the same proxy are not kept out
+		if status == http.StatusUnauthorized { // others behind the same proxy are not locked out
 			_, err := tries.Take(network(r.RemoteAddr))
 			if limited, ok := errors.AsType[*limit.RateError](err); ok {
 				w.Header().Set("Retry-After", rest.Seconds(limited.RetryAfter))
-				status, problem = http.StatusTooManyRequests, "Too many tries from your address; wait a minute."
+				status, problem = http.StatusTooManyRequests, "Too many attempts from your address; wait a minute."
 			}
 		}
 		if problem != "" {
@@ -95,7 +95,7 @@ func (a *api) consoleRoutes() {
 
 const signInLimit = 64 << 10
 
-// backTo returns the page of the console that somebody wanted; others are not led to.
+// backTo returns the page of the console that somebody requested, and never another site's.
 func backTo(to string) string {
 	u, err := url.Parse(to)
 	if err != nil || u.Host != "" || u.Scheme != "" || !strings.HasPrefix(u.Path, consolePath+"/") ||
@@ -123,19 +123,19 @@ func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (stat
 	id, err := a.Authenticator.Identify(authorization)
 	if err != nil || token == "" {
 		return http.StatusUnauthorized,
-			"That token is not known here. It may have been removed, or not have been copied completely."
+			"This token is not valid. It may have been removed, or not copied completely."
 	}
 	away := func(err error) (int, string) {
 		a.Logger.ErrorContext(r.Context(), "console: sign in", "error", err)
 		w.Header().Set("Retry-After", rest.Seconds(awayPause))
-		return http.StatusServiceUnavailable, "Nobody can sign in at the moment; the server's log says why."
+		return http.StatusServiceUnavailable, "Nobody can sign in at the moment; see the server's log for the reason."
 	}
 	who, err := a.Authenticator.Caller(r.Context(), id)
 	if err != nil {
 		return away(err)
 	}
 	if err := (&session{a, authorization, id.Email, who}).MayLook(); err != nil {
-		return http.StatusForbidden, "The role of this token, " + string(who.Role) + ", has no console."
+		return http.StatusForbidden, "The role of this token, " + string(who.Role) + ", has no access to the console."
 	}
 	cookie := rand.Text() + rand.Text()
 	proof, err := a.Authenticator.Prove(authorization, cookie)
@@ -155,8 +155,8 @@ func (a *api) signIn(w http.ResponseWriter, r *http.Request, token string) (stat
 	return 0, ""
 }
 
-// admitVisitor returns who looks at the console: whoever the proxy names, else whoever
-// has a session.
+// admitVisitor returns the user of a request to the console: the one that the proxy names,
+// or else the one with the session.
 func (a *api) admitVisitor(_ http.ResponseWriter, r *http.Request) (operator.ConsoleUser, error) {
 	if user, ok := a.TrustedHeader.user(r); ok {
 		_, err := a.Rates.Callers.Take(strings.ToLower(user.ID))

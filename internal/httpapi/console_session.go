@@ -18,16 +18,16 @@ import (
 const (
 	sessionIdle = 12 * time.Hour
 	sessionLife = 7 * 24 * time.Hour
-	// sessionUse is how exactly it is known when a session was used last.
+	// sessionUse is the precision of the time when a session was last used.
 	sessionUse = time.Minute
 	// sessionsOfUser and sessionLimit bound the sessions of one user and of all; the
-	// one that was used least recently makes room.
+	// least recently used one makes room.
 	sessionsOfUser = 20
 	sessionLimit   = 2000
 )
 
-// sessions are those who are signed in to the console. The database has hashes of their
-// cookies, so that every replica knows them, and nobody who reads it can be one of them.
+// sessions are the sessions of the console. The database has hashes of their cookies, so
+// that every replica knows them, and nobody who reads it can use them.
 type sessions struct{ kept eventlog.Sessions }
 
 // visit is the session of a request.
@@ -36,7 +36,7 @@ type visit struct {
 	cookie string
 }
 
-// keyOf returns what a session is kept under.
+// keyOf returns the key that a session is stored under.
 func keyOf(cookie string) string {
 	sum := sha256.Sum256([]byte(cookie))
 	return hex.EncodeToString(sum[:])
@@ -59,7 +59,7 @@ func (s sessions) begin(ctx context.Context, cookie, remote string, begun eventl
 		return err
 	}
 	ofUser := 0
-	for i, other := range all { // those used last come first
+	for i, other := range all { // most recently used first
 		if other.User == begun.User {
 			ofUser++
 		}
@@ -96,7 +96,7 @@ func (s sessions) find(r *http.Request) (visit, error) {
 	return visit{found, cookie.Value}, nil
 }
 
-// list returns the sessions, those used last first.
+// list returns the sessions, most recently used first.
 func (s sessions) list(ctx context.Context) ([]operator.ConsoleSession, error) {
 	all, err := s.kept.Sessions(ctx, sessionLimit)
 	if err != nil {
@@ -115,7 +115,7 @@ func (s sessions) end(ctx context.Context, key string) (bool, error) {
 	return s.kept.EndSession(ctx, key)
 }
 
-// endShown ends a session, given what others see of it.
+// endShown ends a session, given the id that others see.
 func (s sessions) endShown(ctx context.Context, id string) (bool, error) {
 	all, err := s.kept.Sessions(ctx, sessionLimit)
 	if err != nil {
@@ -129,8 +129,8 @@ func (s sessions) endShown(ctx context.Context, id string) (bool, error) {
 	return false, nil
 }
 
-// behindTLS reports whether the browser came by HTTPS. A proxy says so; whoever lies
-// about it gets a cookie that their browser doesn't send.
+// behindTLS reports whether the browser uses HTTPS. A proxy says so; a client that lies
+// about it gets a cookie that its browser does not send.
 func behindTLS(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/tidings-dev/tidings/internal/console"
 )
 
-// reference is the API reference: what the OpenAPI document says, for people.
+// reference is the API reference: the OpenAPI document for people.
 type reference struct {
 	Version, Root, Console string
 	Sections               []docSection
-	Common                 []docAnswer // answers that every operation may give
+	Common                 []docAnswer // responses that every operation may give
 	Events                 []docEvents
 	Hook                   docOperation
 	Formats                []docFormat

@@ -9,8 +9,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// curl returns a command that makes a request; URL and TOKEN and what the path needs are
-// variables of the shell.
+// curl returns a command that makes a request; URL, TOKEN and the path's parameters are
+// shell variables.
 func (a *api) curl(path string, op *huma.Operation) string {
 	variable := func(name string) string { return "$" + strings.ToUpper(name) }
 	var query []string

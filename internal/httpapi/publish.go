@@ -25,7 +25,7 @@ type Publisher interface {
 // form depends on its type.
 type publishQuery struct {
 	ContentType string `header:"Content-Type" hidden:"true"`
-	Key         string `header:"Idempotency-Key" doc:"Within 24 hours, a second request with the same key publishes nothing and gets the same answer. The webhook-id of Standard Webhooks counts as one, and so do source and id of each CloudEvent."`
+	Key         string `header:"Idempotency-Key" doc:"Within 24 hours, a second request with the same key publishes nothing and gets the same response. The webhook-id of Standard Webhooks counts as one, and so do source and id of each CloudEvent."`
 	WebhookID   string `header:"webhook-id" hidden:"true"`
 	RawBody     []byte `contentType:"application/json"`
 }
@@ -37,7 +37,7 @@ type published struct {
 // publishRoute adds the operation that publishes events of the given types.
 func (a *api) publishRoute(types vocabulary.Types) {
 	op := rest.Operation(http.MethodPost, "/events", "publishEvents", "Publish events")
-	op.Description = "One event, or a list of at most 1,000: all of them are published, or none. The answer comes " +
+	op.Description = "One event, or a list of at most 1,000: all of them are published, or none. The response comes " +
 		"once they are durable."
 	op.DefaultStatus = http.StatusAccepted
 	op.Errors = []int{http.StatusConflict}
@@ -67,7 +67,7 @@ func (a *api) publishRoute(types vocabulary.Types) {
 		ids, err := a.Publisher.Publish(ctx, events...)
 		return rest.Answer(&published{ids}, err)
 	})
-	a.Huma.OpenAPI().Paths[root+"/events"].Post.RequestBody.Content = content // huma takes it for binary
+	a.Huma.OpenAPI().Paths[root+"/events"].Post.RequestBody.Content = content // huma treats it as binary
 }
 
 // explainPublishing returns the problem of an error of a request to publish; nil for
@@ -89,22 +89,22 @@ func explainPublishing(err error) *huma.ErrorModel {
 	return p
 }
 
-// TableState is how a table is doing whose changes are told of.
+// TableState is the state of a table whose changes create events.
 type TableState struct {
 	Table  string     `json:"table" doc:"Its schema and name."`
 	Type   string     `json:"type"`
-	State  string     `json:"state" enum:"attached,drifted,broken,unknown" doc:"drifted: something differs, and changes still make events. broken: some or all changes make none."`
+	State  string     `json:"state" enum:"attached,drifted,broken,unknown" doc:"drifted: something differs, but changes still create events. broken: some or all changes create none."`
 	Detail string     `json:"detail" doc:"What differs, and what to do; empty if nothing does."`
-	Gaps   []TableGap `json:"gaps" nullable:"false" doc:"Periods of the last 30 days in which changes may have made no events, newest first, at most 10."`
+	Gaps   []TableGap `json:"gaps" nullable:"false" doc:"Periods of the last 30 days in which changes may have created no events, newest first, at most 10."`
 }
 
-// TableGap is a period in which changes of a table may have made no events.
+// TableGap is a period in which changes of a table may have created no events.
 type TableGap struct {
 	Table     string    `json:"table" doc:"The table, or a part of it."`
 	Since     time.Time `json:"since"`
 	Until     time.Time `json:"until"`
 	Reason    string    `json:"reason"`
-	Recovered int64     `json:"recovered" doc:"How many events reported rows again that were written meanwhile. Rows that were deleted meanwhile are unknown."`
+	Recovered int64     `json:"recovered" doc:"How many events reported again rows that were written meanwhile. Which rows were deleted meanwhile is unknown."`
 }
 
 type tableStates struct {
@@ -113,7 +113,7 @@ type tableStates struct {
 
 // tablesRoute adds the operation that lists tables.
 func (a *api) tablesRoute() {
-	op := rest.Operation(http.MethodGet, "/webhooks/tables", "listTables", "List the tables whose changes are told of")
+	op := rest.Operation(http.MethodGet, "/webhooks/tables", "listTables", "List the tables whose changes create events")
 	rest.Register(a.API, op, func(ctx context.Context, _ *struct{}) (*rest.Plain[*tableStates], error) {
 		if err := rest.SessionOf(ctx).MayLook(); err != nil {
 			return nil, err

@@ -47,7 +47,7 @@ func described() map[string]*huma.Schema {
 		}),
 		"sequence":         number("The position in the log."),
 		"resource_version": number("The version of the resource after the change."),
-		"specversion":      {Type: huma.TypeString, Enum: []any{"1.0"}, Description: "The version of CloudEvents."},
+		"specversion":      {Type: huma.TypeString, Enum: []any{"1.0"}, Description: "The CloudEvents version."},
 		"source":           {Type: huma.TypeString, Format: "uri-reference", Description: "The server."},
 		"datacontenttype":  {Type: huma.TypeString, Enum: []any{"application/json"}, Description: "The type of data."},
 	}
@@ -131,7 +131,7 @@ func webhookHeaders() []*huma.Param {
 		header("tidings-sequence", "The position in the log; not signed.", false, number),
 		header("tidings-attempt", "1, 2, …; not signed.", false, number),
 		header("tidings-resource-version", "The version of the resource after the change; not signed.", false, number),
-		header("tidings-replay", "1 if an operator sends the event again; not signed.", false, text),
+		header("tidings-replay", "1 if an operator resent the event; not signed.", false, text),
 	}
 }
 
@@ -164,10 +164,10 @@ func (a *api) describeWebhooks() {
 		RequestBody: &huma.RequestBody{Required: true, Content: content},
 		Responses: map[string]*huma.Response{
 			"2XX": {Description: "Received."},
-			"401": {Description: "The signature is wrong: a failure of the endpoint."},
-			"410": {Description: "The endpoint wants no more webhooks: it is disabled."},
+			"401": {Description: "The signature is invalid: counts as a failure of the endpoint."},
+			"410": {Description: "The endpoint wants no more webhooks and is disabled."},
 			"413": {Description: "The event becomes a dead letter at once."},
-			"429": {Description: "Too many: with Retry-After, nothing is sent for that long."},
+			"429": {Description: "Too many requests: with Retry-After, nothing is sent for that long."},
 		},
 	}}}
 	a.serveJSON("/asyncapi.json", "application/json", map[string]any{
@@ -215,7 +215,7 @@ func schemaFile(name string, schema *huma.Schema) map[string]any {
 	return file
 }
 
-// serveJSON serves a document that never changes, to anybody.
+// serveJSON serves a constant document to everybody.
 func (a *api) serveJSON(path, contentType string, document any) {
 	var text strings.Builder
 	encoder := json.NewEncoder(&text)

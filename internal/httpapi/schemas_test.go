@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings"
 )
 
-// The golden files show every change of what receivers get.
+// The golden files show every change to what receivers get.
 func TestWebhookDocuments(t *testing.T) {
 	paths := []string{"asyncapi.json"}
 	for _, format := range tidings.Formats() {

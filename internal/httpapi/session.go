@@ -61,7 +61,7 @@ func (s *session) Name() string { return s.name }
 func (s *session) ID() string { return s.who.UserID }
 
 // The roles of a relay, besides [resource.RoleAdmin] and [resource.RoleReader], which may
-// look at a server, too.
+// also look at a server.
 const (
 	rolePublisher resource.Role = "publisher"
 	roleOperator  resource.Role = "operator"
@@ -73,7 +73,7 @@ func (s *session) has(roles ...resource.Role) error {
 	if slices.Contains(roles, s.who.Role) {
 		return nil
 	}
-	if s.api.Resources != nil { // where only admins may
+	if s.api.Resources != nil { // if only admins may
 		return s.who.Need(resource.RoleAdmin)
 	}
 	names := make([]string, len(roles))
@@ -105,7 +105,7 @@ func (s *session) MayRead(e tidings.Event) bool {
 	return s.api.Resources == nil || s.api.Resources.MayRead(s.who, e)
 }
 
-// Changes implements [rest.Session]: a change of the caller's own user may.
+// Changes implements [rest.Session]: a change of the caller's own user may change permissions.
 func (s *session) Changes(e tidings.Event) bool {
 	return e.Type == resource.UserType && e.ResourceID == s.who.UserID
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // A relay that is behind PgBouncer itself, with sessions or, with poll_only, without,
-// tells of what applications do behind PgBouncer in each of its modes.
+// makes events of what applications do behind PgBouncer in each of its modes.
 func TestPoolers(t *testing.T) {
 	testtool.InAll(t)
 	for _, mode := range []string{"session", "transaction"} {

@@ -44,7 +44,7 @@ func newLink(t *testing.T, server string) (l *link, url string) {
 	return l, "http://" + listener.Addr().String()
 }
 
-// carry passes on what both sides say.
+// carry copies bytes in both directions.
 func (l *link) carry(browser net.Conn) {
 	server, err := net.Dial("tcp", l.to)
 	if err != nil {
@@ -75,7 +75,7 @@ func (l *link) carry(browser net.Conn) {
 	_, _ = io.Copy(browser, server)
 }
 
-// set cuts the link, or mends it.
+// set cuts or restores the link.
 func (l *link) set(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,8 +92,8 @@ func (n *night) tell(id string) {
 	n.post(shopToken, "/api/v1/events", fmt.Sprintf(`{"event": "order.created", "resource_id": %q}`, id))
 }
 
-// The event stream breaks: the page stays, says since when there is no answer, and acts no
-// more. When it comes back, the page is live again.
+// The event stream breaks: the page stays, says since when the server has not answered, and
+// blocks actions. When the stream is back, the page is live again.
 func TestStreamBreaks(t *testing.T) {
 	n := newNight(t)
 	way, url := newLink(t, n.url)
@@ -104,7 +104,7 @@ func TestStreamBreaks(t *testing.T) {
 	b.sees("order/before")
 	way.set(true)
 	b.until("the page says that nobody answers", "!document.querySelector('#away').hidden")
-	b.sees("No answer from the server since")
+	b.sees("The server has not answered since")
 	b.sees("order/before")
 	const off = "[...document.querySelectorAll('form[method=post] button')].every(b => b.ariaDisabled === %s)"
 	b.until("actions are off", fmt.Sprintf(off, "'true'"))
@@ -141,7 +141,7 @@ func TestTail(t *testing.T) {
 		b.do(chromedp.Evaluate[chromedp.Void]("window.scrollTo(0, 400)"))
 		n.tell(fmt.Sprintf("%.4s-more", page))
 		b.sees("1 more while you read")
-		b.do(chromedp.Evaluate[chromedp.Void]("window.scrollTo(0, 0)")) // nobody reads it any more
+		b.do(chromedp.Evaluate[chromedp.Void]("window.scrollTo(0, 0)")) // nobody reads it now
 		b.sees(fmt.Sprintf("order/%.4s-more", page))
 	}
 	b.open("/console/events")
@@ -152,11 +152,11 @@ func TestTail(t *testing.T) {
 	}
 	n.post(shopToken, "/api/v1/events", "["+strings.Join(many, ",")+"]")
 	b.sees("order/many-299")
-	b.sees("260 more came between")
+	b.sees("260 more arrived in between")
 }
 
-// A session that ends elsewhere: the page says so, what was typed stays, and counts after
-// signing in again.
+// A session ends elsewhere: the page says so, and what was typed stays and can be submitted
+// after signing in again.
 func TestSessionEnds(t *testing.T) {
 	n := newNight(t)
 	b, admin := newTab(t, n.url), newTab(t, n.url)
@@ -168,7 +168,7 @@ func TestSessionEnds(t *testing.T) {
 	admin.open("/console/status")
 	admin.click("tr:has(th):not(:has(.soft))", "End")
 	admin.sees("The session has ended.")
-	b.until("the page says that the session is over", "!document.querySelector('#ended').hidden")
+	b.until("the page says that the session has ended", "!document.querySelector('#ended').hidden")
 	b.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf( // as in another tab
 		`void fetch('/console/sign-in', {method: 'POST', body: new URLSearchParams({token: %q})})`, operatorToken)))
 	b.until("the page has the session", "document.querySelector('#ended').hidden")
@@ -176,7 +176,7 @@ func TestSessionEnds(t *testing.T) {
 	b.sees("li@example.com paused it: “new certificate”")
 }
 
-// Of two operators who do the same, the second one hears what the first one did.
+// Of two operators who do the same, the second is told what the first did.
 func TestTwoOperators(t *testing.T) {
 	n := newNight(t)
 	sam, li := newTab(t, n.url), newTab(t, n.url)
@@ -207,6 +207,6 @@ func TestTwoOperators(t *testing.T) {
 	li.click(".alone", "Discard 6 parked events")
 	li.sees("6 events discarded.")
 	sam.click(".alone", "Retry 6 parked events")
-	sam.sees("Not done: nothing of it is parked any more.")
+	sam.sees("Not done: none of the selection is still parked.")
 	sam.sees("li@example.com discarded 6 parked events of search")
 }

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// 10,000 events are parked. The page stays small, a click chooses all of them, and one
-// question is asked. A job with as many events shows its progress, also after the page was
-// loaded again, until it is cancelled.
+// 10,000 events are parked. The page stays small, one click chooses all of them, and one
+// confirmation is asked for. A job with as many events shows its progress, also after the
+// page is reloaded, until it is cancelled.
 func TestManyParked(t *testing.T) {
 	var mended atomic.Bool
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +78,7 @@ func TestManyParked(t *testing.T) {
 	b.until("the replay makes progress", sent+" > 0")
 	b.open("/console/replays")
 	before := eval[int](b, sent)
-	b.until("the replay goes on", fmt.Sprintf("document.querySelector('progress') && %s > %d", sent, before))
+	b.until("the replay continues", fmt.Sprintf("document.querySelector('progress') && %s > %d", sent, before))
 	b.click("#list", "Cancel")
 	b.click("dialog[open]", "Cancel the replay")
 	b.sees("The replay to late is cancelled.")

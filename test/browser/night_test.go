@@ -180,7 +180,7 @@ func TestNight(t *testing.T) {
 	b.click(".alone", "Retry 6 parked events")
 	b.sees("will be tried now.")
 	b.open("/console/")
-	b.sees("All 3 endpoints are well") // the page refreshes itself
+	b.sees("All 3 endpoints are healthy") // the page refreshes itself
 	if got := n.got.Load(); got != 3*66 {
 		t.Errorf("%d webhooks arrived, want %d", got, 3*66)
 	}
@@ -234,7 +234,7 @@ func TestKeyboard(t *testing.T) {
 	b.until("find has the focus", "document.activeElement.id === 'q'")
 	b.do(chromedp.Evaluate[chromedp.Void]("void (document.activeElement.value = '')")) // the driver also types "/"
 	press("audit\r")
-	b.sees("Configuration in force")
+	b.sees("Effective configuration")
 	press("?")
 	b.sees("next, previous row")
 }
@@ -249,7 +249,7 @@ func TestWithoutScript(t *testing.T) {
 	b.sees("All endpoints")
 	for page, want := range map[string]string{
 		"events": "Newest first", "attempts": "Outcome", "parked": "Parked", "replays": "New replay", "status": "Replicas",
-		"endpoints/crm": "Configuration in force", "events/1": "What became of it",
+		"endpoints/crm": "Effective configuration", "events/1": "What became of it",
 	} {
 		b.open("/console/" + page)
 		b.sees(want)

@@ -70,8 +70,8 @@ func (w *world) open() (db *sql.DB, schema string, err error) {
 	return db, schema, err
 }
 
-// truth returns the log and the contexts with their versions.
-func (w *world) truth(ctx context.Context) (events []logged, contexts map[string]int64, err error) {
+// stored returns the log and the contexts with their versions.
+func (w *world) stored(ctx context.Context) (events []logged, contexts map[string]int64, err error) {
 	db, schema, err := w.open()
 	if err != nil {
 		return nil, nil, err
@@ -140,7 +140,7 @@ func (v *verdict) add(o verdict) {
 
 // check compares the database with what arrived.
 func (w *world) check(ctx context.Context, s settings, settled time.Duration) error {
-	events, contexts, err := w.truth(ctx)
+	events, contexts, err := w.stored(ctx)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type receiver struct {
 	persona
 	server   *httptest.Server
 	verifier *receive.Verifier
-	healthy  atomic.Bool  // no faults any more
+	healthy  atomic.Bool  // no more faults
 	removed  atomic.Bool  // currently without an endpoint
 	down     atomic.Bool  // returns 500 to all
 	gone     atomic.Bool  // returns 410 to all
@@ -98,7 +98,7 @@ func allFaults() []fault {
 			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nX-Slow: ")
 			hang(c, done)
 		}),
-		raw("streams for ever", func(c net.Conn, done <-chan struct{}) {
+		raw("streams forever", func(c net.Conn, done <-chan struct{}) {
 			fmt.Fprint(c, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 1000000000\r\n\r\n")
 			end := time.Now().Add(longerThanTimeout)
 			for time.Now().Before(end) {
