@@ -3,6 +3,7 @@ package test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,6 +97,58 @@ func TestProgramThatEmbedsIsShort(t *testing.T) {
 	})
 	if len(lines) >= 60 {
 		t.Errorf("test/embed/main.go has %d lines, want fewer than 60", len(lines))
+	}
+}
+
+// The block that README.md, docs/embed.md and the package comment show compiles.
+func TestDocumentedBlocksCompile(t *testing.T) {
+	testtool.InAll(t)
+	t.Parallel()
+	code := []byte(`package main
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/outbox"
+)
+`)
+	const first, last = "hooks, err := outbox.Open(", "err = tx.Commit(ctx)"
+	for i, file := range []string{"README.md", "docs/embed.md", "outbox/doc.go"} {
+		text, err := os.ReadFile("../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain := strings.ReplaceAll(string(text), "\n//\t", "\n") // of the package comment
+		_, block, found := strings.Cut(plain, first)
+		block, _, ended := strings.Cut(block, last)
+		if !found || !ended {
+			t.Fatalf("%s has no block from %q to %q", file, first, last)
+		}
+		code = fmt.Appendf(code, "\nfunc documented%d(ctx context.Context, pool *pgxpool.Pool, secret, id string) error {\n"+
+			"//line %s:1\n%s%s%s\nreturn err\n}\n", i, file, first, block, last)
+	}
+	folder := t.TempDir()
+	source, overlay := filepath.Join(folder, "documented.go"), filepath.Join(folder, "overlay.json")
+	target, err := filepath.Abs("embed/documented.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{target: source}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{source: code, overlay: replace} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-overlay", overlay, "-o", filepath.Join(folder, "shop"), ".")
+	build.Dir = "embed"
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
