@@ -56,10 +56,10 @@ func (t *Tables) AddReplay(ctx context.Context, r eventlog.Replay) error {
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+"tidings_replays ("+replayColumns+
 			") VALUES "+Placeholders(1, 22),
-			r.ID, r.Endpoint, truth(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until),
+			r.ID, r.Endpoint, boolInt(r.Dead), r.From, r.To, micros(r.Since), micros(r.Until),
 			strings.Join(r.Patterns, ","), r.Resource, r.Position,
 			r.Delivered, r.Failed, r.Reason, string(r.State), micros(r.Created),
-			micros(r.Updated), r.CreatedBy, r.Expired, truth(r.Missed), r.Total, r.Attempts, r.Skipped)
+			micros(r.Updated), r.CreatedBy, r.Expired, boolInt(r.Missed), r.Total, r.Attempts, r.Skipped)
 		return err
 	})
 	if err != nil {
