@@ -33,6 +33,9 @@ const (
 	Trigger Kind = "trigger"
 	// Disabled is a disabled trigger. [Attach] enables it, with a gap.
 	Disabled Kind = "disabled"
+	// Altered is a trigger that was disabled and enabled again, or changed otherwise.
+	// Mended, with a gap.
+	Altered Kind = "altered"
 	// Function is a function that no longer fits its table. Mended.
 	Function Kind = "function"
 	// Partition is a new partition whose TRUNCATE makes no events yet. Mended, with a
@@ -102,6 +105,8 @@ type attached struct {
 	relation string
 	part     string
 	spec     string
+	xid      int64     // older transactions had ended when it was read
+	at       time.Time // when it was read
 }
 
 // Check returns the differences between tables and the database; none if it is as
@@ -158,7 +163,8 @@ func check(ctx context.Context, db *sql.DB, tables []Table, o Options) (found []
 }
 
 func list(ctx context.Context, db querier, schema string) ([]attached, error) {
-	rows, err := db.QueryContext(ctx, "SELECT id, relation, part, spec::text FROM "+quote(schema)+
+	rows, err := db.QueryContext(ctx, `SELECT id, relation, part, spec::text,
+		pg_snapshot_xmin(pg_current_snapshot())::text::bigint, statement_timestamp() FROM `+quote(schema)+
 		".tidings_sources WHERE NOT detached ORDER BY relation, part")
 	if err != nil {
 		return nil, err
@@ -167,7 +173,7 @@ func list(ctx context.Context, db querier, schema string) ([]attached, error) {
 	var all []attached
 	for rows.Next() {
 		var a attached
-		if err := rows.Scan(&a.id, &a.relation, &a.part, &a.spec); err != nil {
+		if err := rows.Scan(&a.id, &a.relation, &a.part, &a.spec, &a.xid, &a.at); err != nil {
 			return nil, err
 		}
 		all = append(all, a)
@@ -233,13 +239,13 @@ func faults(ctx context.Context, db querier, schema string, row attached) ([]Fin
 }
 
 // mends lists the kinds that Repair fixes by attaching again.
-var mends = []Kind{Replaced, Trigger, Partition, Function, Drift, Columns}
+var mends = []Kind{Replaced, Trigger, Altered, Partition, Function, Drift, Columns}
 
 // Repair is like [Check] and fixes what a migration of the application, or a
 // restore, broke: missing triggers and functions that do not fit. Changes made
-// while triggers were missing made no events: [Gaps] lists these periods, and rows
-// written since the triggers were last seen are reported again, as far as that is
-// quick. Tables that are configured differently, disabled or missing are left to an
+// while triggers were missing, or disabled for a while, made no events: [Gaps] lists
+// these periods, and rows written since the triggers were last seen in place are
+// reported again, as far as that is quick. Tables that are configured differently, disabled or missing are left to an
 // operator. A locked table is left to the next call. Call it at start and every
 // minute; several processes may do so.
 func Repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Finding, error) {
@@ -276,7 +282,8 @@ func repair(ctx context.Context, db *sql.DB, tables []Table, o Options) ([]Findi
 			if err := mendRow(ctx, db, o.schema(), row, found); err != nil {
 				return found, err
 			}
-		case !kinds[Trigger] && !kinds[Partition] && !kinds[Replaced] && !kinds[Disabled] && !kinds[Missing]:
+		case !kinds[Trigger] && !kinds[Altered] && !kinds[Partition] && !kinds[Replaced] && !kinds[Disabled] &&
+			!kinds[Missing]:
 			if err := seen(ctx, db, o.schema(), row); err != nil {
 				return found, err
 			}
@@ -325,10 +332,10 @@ func mend(ctx context.Context, db *sql.DB, schema string, s source) error {
 	return err
 }
 
-// seen records that the triggers of a table are in place.
+// seen records that the triggers of a table were in place when row was read.
 func seen(ctx context.Context, db *sql.DB, schema string, row attached) error {
 	return transact(ctx, db, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".capture_seen($1)", row.id)
+		_, err := tx.ExecContext(ctx, "SELECT "+quote(schema)+".capture_seen($1, $2, $3)", row.id, row.xid, row.at)
 		return err
 	})
 }

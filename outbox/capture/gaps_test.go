@@ -112,3 +112,93 @@ func TestInheritingTables(t *testing.T) {
 	a.exec("INSERT INTO public.child VALUES (1, 1)", "UPDATE public.t SET v = 2")
 	a.wantTold("of a child", "created 1, updated 1")
 }
+
+// A trigger that was disabled and enabled again between two looks leaves a gap, whoever
+// looks next and whatever happened to it otherwise.
+func TestDisabledBetweenTwoLooks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what       string
+		statements []string
+		told, gap  string
+	}{
+		{"table", []string{
+			"ALTER TABLE public.t DISABLE TRIGGER USER", "UPDATE public.t SET v = 2 WHERE id = 1",
+			"DELETE FROM public.t WHERE id = 2", "ALTER TABLE public.t ENABLE TRIGGER USER",
+		}, "updated 1", "altered"},
+		{"in one transaction", []string{
+			"BEGIN; ALTER TABLE public.t DISABLE TRIGGER USER; UPDATE public.t SET v = 2 WHERE id = 1;" +
+				"ALTER TABLE public.t ENABLE TRIGGER USER; COMMIT",
+		}, "updated 1", "altered"},
+		{"partition", []string{
+			"ALTER TABLE public.leaf DISABLE TRIGGER USER", "UPDATE public.leaf SET v = 2 WHERE id = 1",
+			"ALTER TABLE public.leaf ENABLE TRIGGER USER",
+		}, "updated 1", "altered"},
+		{"new partition", []string{
+			"CREATE TABLE public.new PARTITION OF public.t FOR VALUES FROM (100) TO (200)", "look",
+			"ALTER TABLE public.new DISABLE TRIGGER USER", "INSERT INTO public.new VALUES (101, 1)",
+			"ALTER TABLE public.new ENABLE TRIGGER USER",
+		}, "updated 101", "altered"},
+		{"dropped and made again", []string{
+			"DROP TRIGGER _tidings_1 ON public.t", "UPDATE public.t SET v = 2 WHERE id = 1",
+			"CREATE TRIGGER _tidings_1 AFTER INSERT OR UPDATE OR DELETE ON public.t FOR EACH ROW " +
+				"EXECUTE FUNCTION tidings.capture_1()",
+		}, "updated 1", "altered"},
+		{"seen while it was disabled", []string{
+			"ALTER TABLE public.t DISABLE TRIGGER USER", "UPDATE public.t SET v = 2 WHERE id = 1", "look",
+			"ALTER TABLE public.t ENABLE TRIGGER USER",
+		}, "updated 1", "altered"},
+		{"nothing that matters", []string{
+			"VACUUM FREEZE pg_trigger", "VACUUM FULL pg_trigger", "REINDEX TABLE pg_trigger",
+			"CLUSTER pg_trigger USING pg_trigger_oid_index", "ALTER TABLE public.t ENABLE TRIGGER USER",
+			"ALTER TABLE public.t ALTER v TYPE bigint", "ALTER TABLE public.t ADD w int", "look", "VACUUM FULL public.t",
+			"CREATE TABLE public.new PARTITION OF public.t FOR VALUES FROM (100) TO (200)", "look",
+			"ALTER TABLE public.t DETACH PARTITION public.leaf",
+			"ALTER TABLE public.t ATTACH PARTITION public.leaf FOR VALUES FROM (0) TO (100)",
+			"DROP TABLE public.new", "look", "attach", "detach", "attach",
+		}, "", ""},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			a := newApp(t)
+			a.exec("CREATE TABLE public.t (id int PRIMARY KEY, v int) PARTITION BY RANGE (id)",
+				"CREATE TABLE public.leaf PARTITION OF public.t FOR VALUES FROM (0) TO (100)")
+			table := capture.Table{Name: "t", Type: "thing"}
+			a.attach(table)
+			a.exec("INSERT INTO public.t VALUES (1, 1), (2, 1), (3, 1)")
+			a.repair(table)
+			a.told()
+			for _, statement := range c.statements {
+				switch statement {
+				case "look":
+					a.repair(table)
+				case "attach":
+					a.attach(table)
+				case "detach":
+					a.detach()
+				default:
+					a.exec(statement)
+				}
+			}
+			a.wantTold("without the trigger", "")
+			found := a.repair(table)
+			if altered := strings.Contains(found, "altered: "); altered != (c.gap != "") {
+				t.Errorf("Repair: %s", found)
+			}
+			// A transaction elsewhere on the server makes it tell more than it must.
+			if told := a.told(); !strings.Contains(told, c.told) || c.gap == "" && told != "" {
+				t.Errorf("afterwards told %s; want %s", told, c.told)
+			}
+			if found := a.repair(table); found != "" {
+				t.Errorf("a second Repair: %s", found)
+			}
+			gaps, err := capture.Gaps(t.Context(), a.db, a.o, time.Time{})
+			if err != nil || c.gap == "" && len(gaps) > 0 || c.gap != "" && (len(gaps) != 1 || gaps[0].Reason != c.gap ||
+				gaps[0].Recovered == 0) {
+				t.Errorf("gaps %+v, %v", gaps, err)
+			}
+			a.exec("UPDATE public.t SET v = 7 WHERE id = 3")
+			a.wantTold("at last", "updated 3")
+		})
+	}
+}

@@ -151,7 +151,7 @@ func TestLookWithALongSnapshot(t *testing.T) {
 	}
 	events, batch := 10_000, 1000
 	if testtool.All() {
-		events, batch = 200_000, 20_000
+		events, batch = 1_000_000, 50_000
 	}
 	begun := time.Now()
 	for from := 0; from < events; from += batch {

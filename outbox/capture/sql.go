@@ -17,7 +17,7 @@ var files embed.FS
 
 // version is the version of the files in sql. Raise it when one of them changes: a
 // process replaces functions of a lower version and leaves those of a higher one.
-const version = 3
+const version = 4
 
 // settings make values look the same in all sessions.
 const settings = "SET datestyle = 'ISO, MDY' SET timezone = 'UTC' SET intervalstyle = 'postgres' " +

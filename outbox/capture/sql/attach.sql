@@ -104,6 +104,15 @@ LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
 	WHERE s.part <> '' OR s.spec->>'truncate' = 'refuse' OR s.spec->'actions' ? 'deleted'
 $tidings$;
 
+-- The triggers of a source that exist, each with its place and its version. A row of
+-- pg_trigger that is changed, as DISABLE and ENABLE do, gets another xmin, which VACUUM
+-- keeps. Row triggers of partitions come and go with them.
+CREATE OR REPLACE FUNCTION {schema}.capture_existing(s {schema}.tidings_sources) RETURNS TABLE (place text, version text, name text, rel regclass, enabled boolean)
+LANGUAGE sql STABLE SET search_path = {schema}, pg_temp AS $tidings$
+	SELECT tgrelid || '/' || tgtype || CASE tgparentid WHEN 0 THEN '' ELSE '/' || oid END, oid || '/' || xmin, tgname, tgrelid::regclass, tgenabled = 'O'
+	FROM pg_trigger WHERE tgfoid = to_regprocedure(format('{inschema}.%I()', 'capture_' || s.id))
+$tidings$;
+
 -- What is wrong with the triggers of a source; no rows if all is well.
 CREATE OR REPLACE FUNCTION {schema}.capture_faults(s {schema}.tidings_sources) RETURNS TABLE (kind text, what text)
 LANGUAGE plpgsql STABLE SET search_path = {schema}, pg_temp AS $tidings$
@@ -132,6 +141,8 @@ BEGIN
 	END LOOP;
 	RETURN QUERY SELECT 'disabled', format('the trigger %I on %s is disabled, or enabled for replicas', tgname, tgrelid::regclass)
 		FROM pg_trigger WHERE tgfoid = fn AND tgenabled <> 'O';
+	RETURN QUERY SELECT 'altered', format('the trigger %I on %s was altered, as disabling and enabling it does', t.name, t.rel)
+		FROM capture_existing(s) t WHERE enabled AND s.origin = capture_origin() AND s.triggers->>place <> version;
 	BEGIN
 		body := capture_compile(s.id);
 		RETURN QUERY SELECT 'function', 'its trigger function is of another version, or the table was changed since'
@@ -184,6 +195,8 @@ LANGUAGE plpgsql SET search_path = {schema}, pg_temp AS $tidings$
 DECLARE
 	rel regclass := capture_table(relation); full_name text; of_part text := ''; s {schema}.tidings_sources; known boolean; reason text; replaced boolean := false;
 	fn text; body text; owner text; trigger record; parent regclass; config text; recovered bigint := 0; numbers jsonb; truncated text;
+	-- What was written before is told, unless something is found to be wrong below.
+	seen_xid bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint; seen_at timestamptz := clock_timestamp(); again boolean := false;
 BEGIN
 	PERFORM pg_advisory_xact_lock(hashtextextended({name} || ' capture', 0));
 	IF rel IS NULL THEN
@@ -208,7 +221,8 @@ BEGIN
 	known := FOUND AND NOT s.detached;
 	IF known THEN
 		replaced := s.relid <> rel;
-		reason := (SELECT string_agg(DISTINCT kind, ', ') FROM capture_faults(s) WHERE kind IN ('trigger', 'disabled', 'replaced'));
+		reason := (SELECT string_agg(DISTINCT kind, ', ') FROM capture_faults(s) WHERE kind IN ('trigger', 'disabled', 'altered', 'replaced'));
+		again := coalesce(reason ~ 'altered|replaced', false); -- for the lock
 		-- TRUNCATE gives a table another file.
 		truncated := (SELECT string_agg(t.rel::text, ', ') FROM capture_triggers(s) t WHERE NOT replaced AND t.tgtype = 34 AND t.rel <> s.relid
 			AND pg_relation_filenode(t.rel) <> t.rel::oid AND NOT EXISTS (SELECT FROM pg_trigger p WHERE p.tgrelid = t.rel
@@ -248,11 +262,16 @@ BEGIN
 			EXECUTE format('ALTER FUNCTION %s OWNER TO %I', fn, owner);
 		END LOOP;
 	END IF;
-	FOR trigger IN SELECT * FROM capture_triggers(s) c WHERE NOT EXISTS (SELECT FROM pg_trigger t
+	FOR trigger IN SELECT * FROM capture_triggers(s) c WHERE again OR NOT EXISTS (SELECT FROM pg_trigger t
 		WHERE t.tgrelid = c.rel AND tgfoid = to_regprocedure(fn) AND t.tgtype = c.tgtype AND tgenabled = 'O'
 			AND NOT EXISTS (SELECT FROM pg_trigger clone WHERE clone.tgfoid = t.tgfoid AND clone.tgtype = t.tgtype AND clone.tgenabled <> 'O')) LOOP
 		EXECUTE format('CREATE OR REPLACE TRIGGER %I ' || trigger.events || ' EXECUTE FUNCTION %s', trigger.name, trigger.rel, fn);
 	END LOOP;
+	IF NOT known OR reason IS NOT NULL THEN -- writers wait now
+		UPDATE tidings_sources t SET triggers = '{}' WHERE t.id = s.id;
+		seen_xid := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+		seen_at := clock_timestamp();
+	END IF;
 	IF reason IS NOT NULL THEN
 		IF recover AND s.seen_xid > 3 THEN
 			BEGIN
@@ -270,14 +289,19 @@ BEGIN
 		INSERT INTO tidings_capture_gaps (relation, since, until, reason, recovered) VALUES (full_name, s.seen_at, clock_timestamp(), reason, recovered);
 	END IF;
 	DELETE FROM tidings_drift WHERE source = s.id;
-	PERFORM capture_seen(s.id);
+	PERFORM capture_seen(s.id, seen_xid, seen_at);
 	RETURN s.id;
 END $tidings$;
 
--- Notes that the triggers of a source are in their place: what is written later is told.
-CREATE OR REPLACE FUNCTION {schema}.capture_seen(of_source integer) RETURNS void
+-- Notes that the triggers of a source were in their place when no transaction from xid on
+-- had ended. Known triggers keep their version, so that no change of one is missed.
+DROP FUNCTION IF EXISTS {schema}.capture_seen(integer);
+CREATE OR REPLACE FUNCTION {schema}.capture_seen(of_source integer, xid bigint DEFAULT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint,
+	at timestamptz DEFAULT pg_catalog.clock_timestamp()) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = {schema}, pg_temp AS $tidings$
-	UPDATE tidings_sources SET seen_at = clock_timestamp(), seen_xid = pg_snapshot_xmin(pg_current_snapshot())::text::bigint WHERE id = of_source
+	UPDATE tidings_sources s SET seen_at = at, seen_xid = xid, triggers =
+		(SELECT coalesce(jsonb_object_agg(place, coalesce(s.triggers->>place, version)), '{}') FROM capture_existing(s))
+	WHERE id = of_source
 $tidings$;
 
 -- The specification of a table of parts, with what it needs of the other one.

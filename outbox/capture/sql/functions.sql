@@ -4,7 +4,7 @@
 DO $tidings$ BEGIN
 	IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 		JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = {name} AND c.relname = 'tidings_outbox' AND a.attname = 'source' AND NOT a.attisdropped) THEN
+		WHERE n.nspname = {name} AND c.relname = 'tidings_sources' AND a.attname = 'triggers' AND NOT a.attisdropped) THEN
 		RAISE EXCEPTION 'the tables of Tidings are missing in schema % or of an earlier version: let the role of the relay make them first (outbox.Migrate)', {name};
 	END IF;
 END $tidings$;
@@ -165,4 +165,18 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $tidings$
 			SELECT %s, '''', %L, %s, %s, %s, coalesce(nullif(current_setting(%L, true), ''''), %s, ''''), coalesce(%7$s, ''''),
 				(date_part(''epoch'', clock_timestamp()) * 1000000)::bigint, 0',
 		source, spec->>'type', action, id, url, coalesce(nullif(spec->>'setting', ''), 'tidings.user_id'), owner)
+$tidings$;
+
+-- The same for the body of a trigger function, with variables for url and owner. Its
+-- expressions come before the statement, which would prepare them anew for each row: that
+-- took a sixth of the time.
+CREATE OR REPLACE FUNCTION {schema}.capture_event(source integer, spec jsonb, action text, id text, url text, owner text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $tidings$
+	SELECT format('at := date_part(''epoch'', clock_timestamp()) * 1000000;
+		act := %3$s;
+		who := coalesce(nullif(current_setting(%7$L, true), ''''), %6$s, '''');
+		%6$s := coalesce(%6$s, '''');
+		INSERT INTO {inschema}.tidings_outbox (source, id, resource_type, action, resource_id, resource_url, user_id, owner_id, at, resource_version)
+			VALUES (%1$s, '''', %2$L, act, %4$s, %5$s, who, %6$s, at, 0)',
+		source, spec->>'type', action, id, url, owner, coalesce(nullif(spec->>'setting', ''), 'tidings.user_id'))
 $tidings$;

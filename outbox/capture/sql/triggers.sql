@@ -34,6 +34,7 @@ BEGIN
 	body := format('
 DECLARE
 	before text; after text; url text := ''''; owner text; gone_url text := ''''; gone_owner text; place bigint;
+	at bigint; act text; who text;
 BEGIN
 	BEGIN
 		IF TG_OP = ''UPDATE'' THEN
@@ -64,10 +65,10 @@ BEGIN
 ', is_old, is_new, same.prepare, same.same, set_old, set_new, is_new, set_new, is_old, set_old, s.id, s.id);
 	IF s.spec->'actions' ? 'deleted' THEN
 		body := body || format('	IF before IS NOT NULL AND before IS DISTINCT FROM after THEN
-		%s RETURNING position INTO place;
-%s	END IF;
-', capture_insert(s.id, s.spec, '''deleted''', 'before', 'gone_url', 'gone_owner'),
-			CASE WHEN partitioned THEN format(E'\t\tPERFORM set_config(%s, TG_OP || place || '' '' || before, true);\n', marker) ELSE '' END);
+		%s%s;
+	END IF;
+', capture_event(s.id, s.spec, '''deleted''', 'before', 'gone_url', 'gone_owner'),
+			CASE WHEN partitioned THEN format(E' RETURNING position INTO place;\n\t\tPERFORM set_config(%s, TG_OP || place || '' '' || before, true)', marker) ELSE '' END);
 	END IF;
 	IF created IS NOT NULL THEN
 		-- A row that moves to another partition is deleted there and inserted here.
@@ -88,7 +89,7 @@ BEGIN
 		body := body || format('	IF after IS NOT NULL THEN
 		%s;
 	END IF;
-', capture_insert(s.id, s.spec, CASE WHEN created = 'updated' THEN '''updated''' WHEN s.spec->'actions' ? 'updated'
+', capture_event(s.id, s.spec, CASE WHEN created = 'updated' THEN '''updated''' WHEN s.spec->'actions' ? 'updated'
 			THEN 'CASE WHEN before = after THEN ''updated'' ELSE ''created'' END' ELSE '''created''' END, 'after', 'url', 'owner'));
 		IF NOT s.spec->'actions' ? 'updated' THEN
 			body := replace(body, '	IF after IS NOT NULL THEN', '	IF after IS NOT NULL AND before IS DISTINCT FROM after THEN');
@@ -113,7 +114,7 @@ BEGIN
 	rest := format(' AND %s', capture_where(rel, '{}', parent, 'p.'));
 	RETURN format('
 DECLARE
-	before text; after text; url text; owner text; gone_url text := ''''; gone_owner text;
+	before text; after text; url text; owner text; gone_url text := ''''; gone_owner text; at bigint; act text; who text;
 BEGIN
 	IF TG_OP = ''TRUNCATE'' THEN
 		PERFORM {inschema}.capture_truncate(%s, TG_RELID);
@@ -149,8 +150,8 @@ END ', s.id, same.prepare, same.same, CASE (SELECT relkind FROM pg_class WHERE o
 		s.spec->>'part_of', s.spec->>'part_of', ids || 'after, url, owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins || rest,
 		format('%s IS DISTINCT FROM %s', capture_part_key(s.relid, key, 'old.'), capture_part_key(s.relid, key, 'new.')),
 		ids || 'before, gone_url, gone_owner FROM ' || (s.spec->>'part_of') || ' p WHERE ' || joins_old || rest, s.id,
-		capture_insert(s.id, s.spec, '''updated''', 'before', 'gone_url', 'gone_owner'),
-		capture_insert(s.id, s.spec, '''updated''', 'after', 'url', 'owner'));
+		capture_event(s.id, s.spec, '''updated''', 'before', 'gone_url', 'gone_owner'),
+		capture_event(s.id, s.spec, '''updated''', 'after', 'url', 'owner'));
 END $tidings$;
 
 CREATE OR REPLACE FUNCTION {schema}.capture_drifted(of_source integer, reason text) RETURNS void
