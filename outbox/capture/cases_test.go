@@ -109,7 +109,27 @@ func TestStatements(t *testing.T) {
 	}
 }
 
-// COPY, a single statement, works with many rows, as do 100,000 rows.
+// What a foreign key does to other tables is told in the order in which PostgreSQL does it:
+// after the row that they refer to.
+func TestCascades(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.exec("CREATE TABLE public.owners (id int PRIMARY KEY)",
+		"CREATE TABLE public.pets (id int PRIMARY KEY, owner int REFERENCES public.owners ON DELETE CASCADE "+
+			"ON UPDATE CASCADE)",
+		"CREATE TABLE public.toys (id int PRIMARY KEY, pet int REFERENCES public.pets ON DELETE SET NULL)")
+	a.attach(capture.Table{Name: "owners", Type: "owner"}, capture.Table{Name: "pets", Type: "pet"},
+		capture.Table{Name: "toys", Type: "toy"})
+	a.exec("INSERT INTO public.owners VALUES (1)", "INSERT INTO public.pets VALUES (11, 1)",
+		"INSERT INTO public.toys VALUES (111, 11)")
+	a.told()
+	a.exec("UPDATE public.owners SET id = 2")
+	a.wantTold("ON UPDATE CASCADE", "deleted 1, created 2, updated 11")
+	a.exec("DELETE FROM public.owners")
+	a.wantTold("ON DELETE CASCADE and SET NULL", "deleted 2, deleted 11, updated 111")
+}
+
+// COPY is exact, and so is a statement of many rows.
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
