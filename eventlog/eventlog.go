@@ -59,8 +59,8 @@ var ErrEndpointsChanged = errors.New("another process changed the endpoints in t
 // Reader reads the log.
 type Reader interface {
 	// Advance numbers the events committed so far and returns the position of the
-	// last one, or 0 in an empty log. With an [Urgent] context, it may leave some to the
-	// next call and wake the log, so that those with a number are delivered soon. If the database was restarted, it first
+	// last one, or 0 in an empty log. With an [Urgent] or [Brief] context, it may leave
+	// some to the next call and wake the log. If the database was restarted, it first
 	// begins an [Epoch]: cursors, marks and replays are moved back to its base, and
 	// parked events above it are removed.
 	Advance(ctx context.Context) (head int64, err error)
@@ -90,6 +90,15 @@ func Ordinary(ctx context.Context) context.Context { return context.WithValue(ct
 
 // IsUrgent reports whether a context comes from [Urgent].
 func IsUrgent(ctx context.Context) bool { return ctx.Value(urgentKey{}) == true }
+
+type briefKey struct{}
+
+// Brief returns a context with which Advance leaves thousands of events to the relay, and
+// so does not take long: for answers to operators.
+func Brief(ctx context.Context) context.Context { return context.WithValue(ctx, briefKey{}, true) }
+
+// IsBrief reports whether a context comes from [Brief].
+func IsBrief(ctx context.Context) bool { return ctx.Value(briefKey{}) == true }
 
 // Archive is what operators query about a log, and its maintenance.
 type Archive interface {

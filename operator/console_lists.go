@@ -190,7 +190,7 @@ func (u *ui) eventList(a *asked) error {
 	}
 	v := &listPage{Heading: "Events", Fields: rangeFields(a.URL.Query())}
 	ctx := a.Context()
-	head, err := u.log().Advance(ctx)
+	head, err := u.newest(ctx)
 	if err != nil {
 		return err
 	}
@@ -397,7 +397,7 @@ func (u *ui) event(a *asked) error {
 	if x.Event.Sequence > 1 {
 		v.Older = a.page.URL("events", strconv.FormatInt(x.Event.Sequence-1, 10))
 	}
-	if head, err := u.log().Advance(ctx); err == nil && x.Event.Sequence < head {
+	if head, err := u.newest(ctx); err == nil && x.Event.Sequence < head {
 		v.Newer = a.page.URL("events", strconv.FormatInt(x.Event.Sequence+1, 10))
 	}
 	same, err := u.Events(ctx, Filter{Resource: v.Event.Resource, Limit: 10})

@@ -436,7 +436,7 @@ type welcome struct {
 
 // welcome is the overview of a server without endpoints.
 func (u *ui) welcome(a *asked) error {
-	head, err := u.log().Advance(a.Context())
+	head, err := u.newest(a.Context())
 	if err != nil {
 		return err
 	}

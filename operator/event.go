@@ -165,7 +165,7 @@ func (s *Service) events(ctx context.Context, f Filter) (page *Page[Listed], fou
 	if err != nil {
 		return nil, nil, err
 	}
-	head, err := s.log().Advance(ctx)
+	head, err := s.newest(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -83,7 +83,7 @@ func (s *Service) Parked(ctx context.Context, filter ParkedFilter, after string,
 		if f.After, err = strconv.ParseInt(position, 10, 64); err != nil || f.After < 0 {
 			return nil, invalid("after", "expected the value of next from a page, or a position: a whole number")
 		}
-		head, err := s.log().Advance(ctx)
+		head, err := s.newest(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -184,7 +184,7 @@ func (s *Service) bounds(ctx context.Context, in NewReplay, r *eventlog.Replay) 
 		return err
 	}
 	var err error
-	if r.To, err = s.log().Advance(ctx); err != nil {
+	if r.To, err = s.newest(ctx); err != nil {
 		return err
 	}
 	if in.Dead {

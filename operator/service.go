@@ -46,6 +46,12 @@ func (s *Service) types() vocabulary.Types { return s.hooks.Types() }
 
 func (s *Service) log() eventlog.Home { return s.hooks.Log() }
 
+// newest returns the position of the last event. While a transaction with very many of
+// them is numbered, that is the last one so far.
+func (s *Service) newest(ctx context.Context) (int64, error) {
+	return s.log().Advance(eventlog.Brief(ctx))
+}
+
 // Error is an error that the operator can resolve.
 type Error struct {
 	// NotFound means that what was named does not exist; otherwise its state does
@@ -164,7 +170,7 @@ func (s *Service) Endpoints(ctx context.Context) ([]*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	head, err := s.log().Advance(ctx)
+	head, err := s.newest(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -160,7 +160,7 @@ func (s *Service) Status(ctx context.Context) (*Status, error) {
 		Size: d.Size, InUse: d.InUse, Most: d.Most,
 	}
 	out.Log.Retention = s.hooks.Retention().Events.Seconds()
-	if out.Log.Head, err = s.log().Advance(ctx); err != nil {
+	if out.Log.Head, err = s.newest(ctx); err != nil {
 		return nil, err
 	}
 	out.Log.Epoch = s.log().Epoch()

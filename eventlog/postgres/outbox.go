@@ -58,9 +58,9 @@ func (l *Log) unmoved(columns string, limit int) string {
 // Advance implements [eventlog.Reader]. It moves events that were committed before
 // the call from the outbox to the log. Those committed during the call may have to
 // wait for the next one, so that it returns however fast they arrive. Where deliveries
-// wait, it leaves what takes long to the next call.
+// wait, it leaves what takes long to the next call; where operators do, to the relay.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
-	late, enough := 0, func() bool { return false }
+	late, enough := 0, func() bool { return eventlog.IsBrief(ctx) }
 	if eventlog.IsUrgent(ctx) {
 		end := time.Now().Add(advanceTime)
 		enough = func() bool { return time.Now().After(end) }
@@ -98,6 +98,12 @@ func (l *Log) move(ctx context.Context, enough func() bool) (head int64, more bo
 	head, found, clock, err := l.look(ctx)
 	if err != nil || !found {
 		return head, false, err
+	}
+	if eventlog.IsBrief(ctx) {
+		n, err := l.waiting(ctx, batchLimit+1)
+		if err != nil || n > batchLimit {
+			return head, true, err
+		}
 	}
 	if err := l.events.ensure(ctx, clock); err != nil {
 		return 0, false, err
@@ -312,11 +318,15 @@ const unnumberedLimit = 100_000
 
 // Unnumbered implements [eventlog.Archive]. It counts up to 100,000.
 func (l *Log) Unnumbered(ctx context.Context) (int64, error) {
-	var n int64
-	err := l.headRow(ctx, []any{&n}, l.state()+"SELECT (SELECT count(*) FROM ("+
-		l.unmoved("1", unnumberedLimit)+") o) FROM state")
+	n, err := l.waiting(ctx, unnumberedLimit)
 	if err != nil {
 		return 0, fmt.Errorf("count events without a position: %w", err)
 	}
 	return n, nil
+}
+
+// waiting counts the events to be moved, up to limit.
+func (l *Log) waiting(ctx context.Context, limit int) (n int64, err error) {
+	err = l.headRow(ctx, []any{&n}, l.state()+"SELECT (SELECT count(*) FROM ("+l.unmoved("1", limit)+") o) FROM state")
+	return n, err
 }

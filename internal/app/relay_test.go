@@ -442,3 +442,55 @@ func (p *process) publish(batch, size int) []string {
 	p.Error("a batch was never acknowledged")
 	return nil
 }
+
+// An operator is answered while a huge transaction is numbered.
+func TestOperatorDuringAHugeTransaction(t *testing.T) {
+	testtool.InAll(t)
+	t.Parallel()
+	url := testdb.Postgres(t)
+	receiver := outboxtest.NewReceiver(t)
+	w, _ := newRelay(t, map[string]any{"database_url": url, "webhook": map[string]any{"endpoints": []any{map[string]any{
+		"name": "receiver", "url": receiver.URL, "secret": receiver.Secret, "events": []any{"invoice.voided"},
+	}}}})
+	w.until("admin", "GET", "/webhooks/endpoints/receiver", nil, has(`"state":"healthy"`))
+	db := openDB(t, url)
+	events, most := 200_000, testtool.Allow(3*time.Second)
+	if _, err := db.Exec(`INSERT INTO tidings.tidings_outbox (source, id, resource_type, action, resource_id,
+			resource_url, user_id, at, resource_version)
+		SELECT 0, '', 'invoice', 'paid', n, '', '', 1767225600000000 + n, 0 FROM generate_series(1, $1::bigint) n`,
+		events); err != nil {
+		t.Fatal(err)
+	}
+	head := func() (n int) {
+		if err := db.QueryRow("SELECT seq FROM tidings.tidings_head").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const endpoint = "/webhooks/endpoints/receiver"
+	begun, rounds, longest := time.Now(), 0, make(map[string]time.Duration)
+	for head() < events {
+		for _, call := range []string{
+			"GET /webhooks/endpoints", "GET " + endpoint, "POST " + endpoint + "/pause", "GET /webhooks/status",
+			"GET /webhooks/events", "POST " + endpoint + "/resume", "GET /webhooks/problems",
+		} {
+			method, path, _ := strings.Cut(call, " ")
+			at := time.Now()
+			w.wants(w.call("admin", method, path, nil), 200)
+			if took := time.Since(at); took > time.Second {
+				t.Logf("round %d, %d numbered: %s took %v", rounds, head(), call, took)
+			}
+			longest[call] = max(longest[call], time.Since(at))
+		}
+		rounds++
+	}
+	t.Logf("%d rounds in %v, the longest: %v", rounds, time.Since(begun), longest)
+	if rounds < 2 {
+		t.Error("the transaction was numbered before an operator called")
+	}
+	for call, took := range longest {
+		if took > most {
+			t.Errorf("%s took %v", call, took)
+		}
+	}
+}
