@@ -20,7 +20,12 @@ func TestMemory(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			Cut: func(_ *testing.T, after int64) { log.Cut(after) },
+			Backup: func(*testing.T) func(*testing.T) {
+				restore := log.Backup()
+				return func(*testing.T) { restore() }
+			},
+			Start: func(*testing.T) eventlog.Log { return log },
+			Cut:   func(_ *testing.T, after int64) { log.Cut(after) },
 			Restart: func(*testing.T) eventlog.Log {
 				log.Restart()
 				return log

@@ -27,9 +27,14 @@ type Home struct {
 	Expire func(t *testing.T)
 	// Cut removes the events after a position, as if the database had lost them.
 	Cut func(t *testing.T, after int64)
+	// Backup copies the tables. restore deletes their rows and loads the copies, without
+	// a restart of the database.
+	Backup func(t *testing.T) (restore func(t *testing.T))
 	// Restart restarts the database, and returns the log as a newly started process
 	// sees it.
 	Restart func(t *testing.T) eventlog.Log
+	// Start returns the log as a newly started process sees it.
+	Start func(t *testing.T) eventlog.Log
 }
 
 // Run checks that a log fulfills the contract of [eventlog.Log]. open returns a
@@ -52,6 +57,16 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("dead letters expire, are discarded and counted", func(t *testing.T) { testDeadLetters(t, open(t)) })
 	t.Run("parked events are listed, retried and discarded", func(t *testing.T) { testParkedKeeper(t, open(t)) })
 	t.Run("a log that went back begins an epoch", func(t *testing.T) { testWentBack(t, open(t)) })
+	t.Run("a log that went back is noticed at a start", func(t *testing.T) { testStartAfterCut(t, open(t)) })
+	t.Run("a backup was loaded", func(t *testing.T) {
+		for _, began := range []bool{false, true} {
+			for _, alone := range []bool{false, true} {
+				t.Run(fmt.Sprintf("an epoch began since=%t, one process=%t", began, alone), func(t *testing.T) {
+					testLoaded(t, open(t), began, alone)
+				})
+			}
+		}
+	})
 	t.Run("a restart that lost nothing changes nothing", func(t *testing.T) { testRestart(t, open(t)) })
 	t.Run("positions that were lost are used again", func(t *testing.T) { testLostAndUsedAgain(t, open(t)) })
 	t.Run("events are found by id and by time", func(t *testing.T) { testFind(t, open(t)) })

@@ -142,6 +142,89 @@ func refusesEarlierEpoch(t *testing.T, log eventlog.Log, stale eventlog.Lease) {
 	}
 }
 
+// testStartAfterCut makes a database lose the end of the log, but no cursor, while no
+// process runs.
+func testStartAfterCut(t *testing.T, home Home) {
+	log := home.Log
+	home.Append(t, Sample(1, 1), Sample(2, 1), Sample(3, 1), Sample(4, 1))
+	advance(t, log)
+	before := epochs(t, log)
+	save(t, log, eventlog.Cursor{Lease: hold(t, log, "a"), Sequence: 4})
+	home.Cut(t, 2)
+	log = home.Start(t)
+	if head := advance(t, log); head != 2 {
+		t.Errorf("head = %d, want 2", head)
+	}
+	after := epochs(t, log)
+	if now := after.Current(); now.Base != 2 || now.Beyond != 4 || after.Kept(before) != 2 {
+		t.Errorf("epochs %+v after %+v", after, before)
+	}
+	if diff := cmp.Diff(map[string]int64{"a 0/1": 2}, cursors(t, log)); diff != "" {
+		t.Errorf("cursors (-want +got):\n%s", diff)
+	}
+}
+
+// testLoaded loads a backup of all tables, so that all of them agree, while a process
+// runs. Unless it is alone, another one uses the lost positions again before it looks.
+func testLoaded(t *testing.T, home Home, began, alone bool) {
+	running := home.Log
+	home.Append(t, Sample(1, 1), Sample(2, 1))
+	advance(t, running)
+	held := hold(t, running, "a")
+	save(t, running, eventlog.Cursor{Lease: held, Sequence: 1})
+	restore := home.Backup(t)
+	first := running.Epoch()
+	home.Append(t, Sample(3, 1))
+	advance(t, running)
+	if began {
+		running = home.Restart(t)
+		advance(t, running)
+	}
+	home.Append(t, Sample(4, 1))
+	if head := advance(t, running); head != 4 {
+		t.Fatalf("head = %d, want 4", head)
+	}
+	before := epochs(t, running)
+	held.Epoch = running.Epoch()
+	save(t, running, eventlog.Cursor{Lease: held, Sequence: 4})
+
+	restore(t)
+	if _, err := running.SaveCursors(t.Context(), []eventlog.Cursor{{Lease: held, Sequence: 4}}); err != nil &&
+		!errors.Is(err, eventlog.ErrNewEpoch) {
+		t.Fatal(err)
+	}
+	started := running
+	if !alone {
+		started = home.Start(t)
+	}
+	if head := advance(t, started); head != 2 {
+		t.Errorf("head = %d, want 2", head)
+	}
+	home.Append(t, Sample(5, 1), Sample(6, 1), Sample(7, 1))
+	for name, log := range map[string]eventlog.Log{"started": started, "running": running} {
+		if head := advance(t, log); head != 5 {
+			t.Errorf("%s: head = %d, want 5", name, head)
+		}
+		after := epochs(t, log)
+		if after.Current().ID == before.Current().ID || after.Kept(before) != 2 {
+			t.Errorf("%s: up to %d kept, want 2: epochs %+v after %+v", name, after.Kept(before), after, before)
+		}
+		if kept, known := after.KeptOf(first); kept != 2 || !known {
+			t.Errorf("%s: up to %d of the first epoch kept, want 2", name, kept)
+		}
+	}
+	if at := cursors(t, running)["a 0/1"]; at > 2 {
+		t.Errorf("the cursor is at %d: the events there are others now", at)
+	}
+	begun := len(epochs(t, running))
+	for _, log := range []eventlog.Log{started, running, started} {
+		advance(t, log)
+	}
+	if n := len(epochs(t, running)); n != begun {
+		t.Errorf("%d more epochs began", n-begun)
+	}
+}
+
 func testRestart(t *testing.T, home Home) {
 	log := home.Log
 	home.Append(t, Sample(1, 1), Sample(2, 1))

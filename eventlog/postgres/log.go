@@ -93,7 +93,7 @@ func New(db *sql.DB, o Options) *Log {
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",
 		BeginHolding: bound + "; LOCK TABLE " + schema + "tidings_replicas IN ROW SHARE MODE",
 	}
-	dialect.Start = start(schema)
+	dialect.Lasts = "start = " + start(schema) + " AND written = xmin"
 	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
 	l.outbox.head.Store(anyHead)
 	l.events = &partitioned{

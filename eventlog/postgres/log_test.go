@@ -99,6 +99,10 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 					}
 				}
 			},
+			Backup: func(t *testing.T) func(*testing.T) { return backup(t, db) },
+			Start: func(*testing.T) eventlog.Log {
+				return postgres.New(db, postgres.Options{PartitionWidth: width})
+			},
 			Restart: func(t *testing.T) eventlog.Log {
 				if _,
 					err := db.ExecContext(t.Context(),
@@ -109,6 +113,26 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 			},
 		}
 	})
+}
+
+// backup copies all tables. restore deletes their rows and loads the copies.
+func backup(t *testing.T, db *sql.DB) (restore func(t *testing.T)) {
+	t.Helper()
+	each := func(t *testing.T, statement string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), `DO $$ DECLARE name text; BEGIN
+			FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'tidings'::regnamespace
+				AND relkind IN ('r', 'p') AND NOT relispartition AND NOT starts_with(relname, 'copy_')
+			LOOP EXECUTE replace('`+statement+`', '%', name); END LOOP;
+		END $$`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each(t, "CREATE TABLE tidings.copy_% AS TABLE tidings.%")
+	return func(t *testing.T) {
+		each(t, "DELETE FROM tidings.%; "+
+			"INSERT INTO tidings.% OVERRIDING SYSTEM VALUE SELECT * FROM tidings.copy_%")
+	}
 }
 
 // width is short, so that a test need not wait long for a partition to end.

@@ -90,6 +90,9 @@ func (l *Log) Advance(ctx context.Context) (int64, error) {
 // there were so many that others have probably arrived in the meantime.
 func (l *Log) move(ctx context.Context, enough func() bool) (head int64, more bool, err error) {
 	if !l.outbox.adopted.Load() {
+		if err := l.beginEpoch(ctx); err != nil {
+			return 0, false, fmt.Errorf("begin another epoch: %w", err)
+		}
 		if err := l.adopt(ctx); err != nil {
 			return 0, false, err
 		}
@@ -125,10 +128,9 @@ func (l *Log) move(ctx context.Context, enough func() bool) (head int64, more bo
 func (l *Log) look(ctx context.Context) (head int64, found bool, clock int64, err error) {
 	var ahead, same bool
 	var epoch string
-	id, start := l.Newest()
 	query := l.state() + `SELECT seq, EXISTS (` + l.unmoved("1", 1) + `), ` + now +
 		`, pg_snapshot_xmax(seen) > pg_snapshot_xmax(now),
-		` + id + `, ` + start + ` = ` + l.start() + ` FROM state`
+		` + l.Newest("id") + `, ` + l.Lasts() + ` FROM state`
 	err = l.headRow(ctx, []any{&head, &found, &clock, &ahead, &epoch, &same}, query)
 	if err == nil && (!same || l.WentBack(epoch, head)) {
 		err = errRestarted
@@ -159,7 +161,6 @@ type batch struct{ head, n, picked, last int64 }
 // afterwards, or NULL.
 func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b batch, err error) {
 	var epoch string
-	id, start := l.Newest()
 	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
 		// Lock in a separate statement: the next one must see everything that the
 		// previous holder moved. The server may have changed since the last query.
@@ -169,7 +170,7 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 			`', true) ||
 			set_config('lock_timeout', '`+lockTime+`', true) || set_config('statement_timeout', '`+runTime+`', true) ||
 			set_config('enable_seqscan', 'off', true) || set_config('jit', 'off', true),
-			`+id+`, `+start+` = `+l.start()+`
+			`+l.Newest("id")+`, `+l.Lasts()+`
 			FROM `+l.schema+`tidings_head WHERE seq >= $1 FOR UPDATE`,
 			l.outbox.head.Load()).Scan(&b.head, &set, &epoch, &same)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && (!same || l.WentBack(epoch, b.head)) {

@@ -37,8 +37,8 @@ const now = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
 type Log struct {
 	sqllog.Tables
 	writer *sql.DB
-	start  string // identifies this process
-	begun  atomic.Bool
+	start  string       // identifies this process
+	number atomic.Int64 // of the last known epoch; 0 before this process has begun one
 }
 
 // New returns the log in a database. [Log.Migrate] creates its tables. The pools
@@ -62,6 +62,10 @@ const immediate = "UPDATE tidings_cursors SET endpoint = endpoint WHERE false"
 // head is a SQL expression: the position of the last event, expired or not.
 const head = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tidings_events'), 0)"
 
+// newest is a SQL expression: the number of the current epoch, 0 before the first. It is
+// lower than before if rows of a backup were loaded.
+const newest = "coalesce((SELECT max(number) FROM tidings_epochs), 0)"
+
 // Append writes events in the transaction of the changes that they report. Call it
 // last in the transaction, and [Log.Wake] after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
@@ -77,34 +81,37 @@ func (l *Log) Publish(ctx context.Context, events []eventlog.Publication) ([]str
 // first call in a process begins an epoch, since the file may come from a backup.
 func (l *Log) Advance(ctx context.Context) (int64, error) {
 	for {
-		var end int64
+		var end, number int64
 		var epoch string
-		id, _ := l.Newest()
-		if err := l.Row(ctx, []any{&end, &epoch}, "SELECT "+head+", "+id); err != nil {
+		if err := l.Row(ctx, []any{&end, &number, &epoch}, "SELECT "+head+", "+newest+", "+l.Newest("id")); err != nil {
 			return 0, fmt.Errorf("read log: %w", err)
 		}
-		if l.begun.Load() && !l.WentBack(epoch, end) {
+		if last := l.number.Load(); last > 0 && last <= number && !l.WentBack(epoch, end) {
+			l.number.Store(number)
 			l.Saw(epoch, end)
 			return end, nil
 		}
 		if err := l.beginEpoch(ctx); err != nil {
 			return 0, fmt.Errorf("begin another epoch: %w", err)
 		}
-		l.begun.Store(true)
 	}
 }
 
 func (l *Log) beginEpoch(ctx context.Context) error {
-	return l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		var end int64
+	err := l.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		var end, number int64
 		var epoch, start string
-		id, started := l.Newest()
-		err := tx.QueryRowContext(ctx, "SELECT "+head+", "+id+", "+started).Scan(&end, &epoch, &start)
-		if err != nil || start == l.start && !l.WentBack(epoch, end) {
+		err := tx.QueryRowContext(ctx, "SELECT "+head+", "+newest+", "+l.Newest("id")+", "+l.Newest("start")).Scan(
+			&end, &number, &epoch, &start)
+		if err != nil || start == l.start && l.number.Load() <= number && !l.WentBack(epoch, end) {
 			return err
 		}
 		return l.BeginEpoch(ctx, tx, end, l.start)
 	})
+	if err == nil {
+		l.number.Store(1) // the next look says
+	}
+	return err
 }
 
 // Describe implements [eventlog.Describer].

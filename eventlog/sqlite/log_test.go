@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,9 +61,38 @@ func TestLog(t *testing.T) {
 					}
 				}
 			},
+			Backup:  func(t *testing.T) func(*testing.T) { return backup(t, db) },
+			Start:   func(*testing.T) eventlog.Log { return sqlite.New(db, db) },
 			Restart: func(*testing.T) eventlog.Log { return sqlite.New(db, db) },
 		}
 	})
+}
+
+// backup copies all tables. restore deletes their rows and loads the copies.
+func backup(t *testing.T, db *sql.DB) (restore func(t *testing.T)) {
+	t.Helper()
+	var names string
+	if err := db.QueryRow(`SELECT group_concat(name) FROM sqlite_master WHERE type = 'table'
+		AND (name LIKE 'tidings%' OR name = 'sqlite_sequence')`).Scan(&names); err != nil {
+		t.Fatal(err)
+	}
+	each := func(t *testing.T, statement string) {
+		t.Helper()
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range strings.SplitSeq(names, ",") {
+			if _, err := tx.Exec(strings.ReplaceAll(statement, "$", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each(t, "CREATE TABLE copy_$ AS SELECT * FROM $")
+	return func(t *testing.T) { each(t, "DELETE FROM $; INSERT INTO $ SELECT * FROM copy_$") }
 }
 
 func TestUpgrade(t *testing.T) {

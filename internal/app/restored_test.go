@@ -4,6 +4,9 @@ package app_test
 
 import (
 	"database/sql"
+	"fmt"
+	"net/http"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -12,20 +15,63 @@ import (
 )
 
 // An older dump is restored into a running PostgreSQL database, which loses later writes.
-// One server starts afterwards; another is suspended meanwhile and remembers them.
 // Everything written after the restore arrives.
 func TestRestoreInPlace(t *testing.T) {
 	testtool.InAll(t)
 	t.Parallel()
+	// One server starts after tables were truncated and loaded; another is suspended
+	// meanwhile and remembers the later writes.
+	t.Run("truncated", func(t *testing.T) {
+		t.Parallel()
+		w, back, kept := newRestored(t)
+		hanging, fresh := w.processes[0], w.processes[1]
+		must(t, hanging.cmd.Process.Signal(syscall.SIGSTOP))
+		_ = fresh.end(syscall.SIGKILL)
+		back("BEGIN", "TRUNCATE tidings.%s CASCADE", "INSERT INTO tidings.%[1]s OVERRIDING SYSTEM VALUE "+
+			"SELECT * FROM app.%[1]s", "COMMIT")
+		fresh.start()
+		w.processes = []*process{fresh}
+		written := w.write(lostEvents / 2)
+		must(t, hanging.cmd.Process.Signal(syscall.SIGCONT))
+		w.processes = []*process{fresh, hanging}
+		written = append(written, w.write(2*lostEvents)...)
+		w.arrived(w.got, written)
+		w.arrived(w.late, append(kept, written...))
+	})
+	// Rows are deleted and loaded, a table at a time, while both servers run.
+	t.Run("deleted", func(t *testing.T) {
+		t.Parallel()
+		w, back, kept := newRestored(t)
+		_, _, beyond := w.feed("")
+		back("DELETE FROM tidings.%s", "INSERT INTO tidings.%[1]s OVERRIDING SYSTEM VALUE SELECT * FROM app.%[1]s")
+		written := w.write(2 * lostEvents)
+		w.arrived(w.got, written)
+		w.arrived(w.late, append(kept, written...))
+		if status, text, _ := w.feed(beyond); status != http.StatusGone {
+			t.Errorf("the feed after %s: %d %s; want 410", beyond, status, text)
+		}
+		for _, p := range w.processes {
+			if !strings.Contains(p.log.String(), "the database lost the end of the event log") {
+				t.Error("a server's log does not tell of the loss")
+			}
+		}
+	})
+}
+
+// newRestored starts two servers, and returns a function that restores an older state of
+// their database, in which there are only the contexts kept. It calls each statement for
+// each table, if it has a place for the name.
+func newRestored(t *testing.T) (w *wentBack, back func(statements ...string), kept []string) {
+	t.Helper()
 	database := testdb.Postgres(t)
-	w := newWentBack(t, 2, map[string]any{"database_url": database})
+	w = newWentBack(t, 2, map[string]any{"database_url": database})
 	w.up.Store(true)
-	hanging, fresh := w.processes[0], w.processes[1]
-	kept := w.write(20)
+	kept = w.write(20)
 	w.arrived(w.got, kept)
 	db, err := sql.Open("pgx", database)
 	must(t, err)
-	defer db.Close()
+	t.Cleanup(func() { db.Close() })
+	db.SetMaxOpenConns(1)
 	tables := tablesOf(t, db)
 	for _, name := range tables {
 		_, err := db.Exec("CREATE TABLE app." + name + " AS TABLE tidings." + name)
@@ -34,30 +80,22 @@ func TestRestoreInPlace(t *testing.T) {
 	lost := w.write(lostEvents)
 	w.arrived(w.got, lost)
 	w.arrived(w.late, lost)
-
-	must(t, hanging.cmd.Process.Signal(syscall.SIGSTOP))
-	_ = fresh.end(syscall.SIGKILL)
-	tx, err := db.Begin()
-	must(t, err)
-	for _, name := range tables {
-		_, err := tx.Exec("TRUNCATE tidings." + name + " CASCADE")
+	return w, func(statements ...string) {
+		t.Helper()
+		_, err := db.Exec("SET session_replication_role = replica") // disables foreign keys
 		must(t, err)
-	}
-	_, err = tx.Exec("SET session_replication_role = replica") // disables foreign keys
-	must(t, err)
-	for _, name := range tables {
-		_, err := tx.Exec("INSERT INTO tidings." + name + " OVERRIDING SYSTEM VALUE SELECT * FROM app." + name)
-		must(t, err)
-	}
-	must(t, tx.Commit())
-	fresh.start()
-	w.processes = []*process{fresh}
-	written := w.write(lostEvents / 2)
-	must(t, hanging.cmd.Process.Signal(syscall.SIGCONT))
-	w.processes = []*process{fresh, hanging}
-	written = append(written, w.write(2*lostEvents)...)
-	w.arrived(w.got, written)
-	w.arrived(w.late, written)
+		for _, statement := range statements {
+			if !strings.Contains(statement, "%") {
+				_, err := db.Exec(statement)
+				must(t, err)
+				continue
+			}
+			for _, name := range tables {
+				_, err := db.Exec(fmt.Sprintf(statement, name))
+				must(t, err)
+			}
+		}
+	}, kept
 }
 
 // tablesOf returns Tidings' tables, without partitions.

@@ -43,25 +43,26 @@ func (t *Tables) Epoch() string {
 	return t.seen.epoch
 }
 
-// newest is a FROM item: the current epoch.
-func (t *Tables) newest(column string) string {
+// Newest returns an expression: a text of the current epoch, empty before the first.
+func (t *Tables) Newest(column string) string {
 	return "coalesce((SELECT " + column + " FROM " + t.schema + "tidings_epochs ORDER BY number DESC LIMIT 1), '')"
 }
 
-// currentEpoch is an expression: the id of the current epoch, empty before the first.
-func (t *Tables) currentEpoch() string { return t.newest("id") }
+// currentEpoch is an expression: the id of the current epoch.
+func (t *Tables) currentEpoch() string { return t.Newest("id") }
 
-// Newest returns two expressions, empty before the first epoch: the id of the
-// current epoch, and the start of the database with which it began.
-func (t *Tables) Newest() (id, start string) { return t.newest("id"), t.newest("start") }
+// Lasts is a condition: there is an epoch, and [Dialect.Lasts] holds for the current one.
+func (t *Tables) Lasts() string { return t.lasts() + " = 'yes'" }
 
-// sameStart is a condition: the database was not restarted since the epoch began,
-// or no epoch has begun. Until one begins, nobody knows what was lost.
-func (t *Tables) sameStart() string {
-	if t.dialect.Start == "" {
-		return "1 = 1"
+// sameStart is a condition: the current epoch lasts, or none has begun. Until one
+// begins, nobody knows what was lost.
+func (t *Tables) sameStart() string { return t.lasts() + " <> 'no'" }
+
+func (t *Tables) lasts() string {
+	if t.dialect.Lasts == "" {
+		return t.Newest("'yes'")
 	}
-	return t.newest("start") + " IN ('', " + t.dialect.Start + ")"
+	return t.Newest("CASE WHEN " + t.dialect.Lasts + " THEN 'yes' ELSE 'no' END")
 }
 
 // Epochs implements [eventlog.Reader].

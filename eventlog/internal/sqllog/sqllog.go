@@ -41,9 +41,10 @@ type Dialect struct {
 	Numbers string
 	// Head is an expression: the position of the last numbered event.
 	Head string
-	// Start is an expression: a string that differs for each start of the database.
-	// Empty if only the process that began the epoch can write.
-	Start string
+	// Lasts is a condition on a row of tidings_epochs: since that epoch began, the
+	// database was not restarted, and the tables were not loaded from a backup. Empty if
+	// only the process that began the epoch can write.
+	Lasts string
 	// BeginHolding is Begin with a statement that keeps leases with their owners
 	// until the end of the transaction. It does not block other such transactions,
 	// nor saving cursors.
