@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -84,6 +85,43 @@ func TestConsumerGoesOnBehindWhatExpired(t *testing.T) {
 		}
 		if gaps, err := log.Gaps(t.Context(), 10); err != nil || len(gaps) != 1 {
 			t.Errorf("gaps = %+v, %v; want one", gaps, err)
+		}
+	})
+}
+
+// shortened is a log whose events after a position were deleted.
+type shortened struct {
+	*eventlogtest.Memory
+	last int64
+}
+
+// Read implements [eventlog.Reader].
+func (s shortened) Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error) {
+	events, err := s.Memory.Read(ctx, after, limit)
+	return slices.DeleteFunc(events, func(e tidings.Event) bool { return e.Sequence > s.last }), err
+}
+
+// An endpoint that needs events which somebody deleted is told to have missed them, even
+// if no event follows.
+func TestDeletedEventsAreMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Second)
+		stop()
+		for i := range 10 {
+			log.Append(event(i, 0))
+		}
+		stop = start(t, shortened{log, 6}, relay.Options{}, endpoint("a", r))
+		time.Sleep(time.Minute)
+		stop()
+		gaps, err := log.Gaps(t.Context(), 10)
+		if err != nil || len(gaps) != 1 || gaps[0].From != 7 || gaps[0].To != 10 {
+			t.Errorf("gaps = %+v, %v; want 7 to 10", gaps, err)
+		}
+		if n := len(r.got()); n != 6 {
+			t.Errorf("%d events delivered, want 6", n)
 		}
 	})
 }

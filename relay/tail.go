@@ -287,11 +287,17 @@ func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidin
 	switch {
 	case err != nil:
 		return nil, after, err
-	case len(events) == 0: // everything up to the head has expired
+	case len(events) == 0: // everything up to the head has expired, or was deleted
 		oldest, err := t.log.Oldest(ctx)
 		if err == nil && oldest <= after+1 {
-			t.log.Wake()
-			return nil, after, errWentBack
+			end, err := t.log.Advance(ctx)
+			if err == nil && (end < head || t.log.Epoch() != t.view.Load().epoch) {
+				t.log.Wake()
+				err = errWentBack
+			}
+			if err != nil {
+				return nil, after, err
+			}
 		}
 		return nil, head, err
 	}
