@@ -111,6 +111,21 @@ func testExpiredGaps(t *testing.T, home Home) {
 	if n := len(gaps()); n != 3 {
 		t.Errorf("%d gaps, want 3", n)
 	}
+	archive, ok := log.(eventlog.Archive)
+	if !ok {
+		return
+	}
+	for _, test := range []struct {
+		before time.Duration
+		left   int
+	}{{-time.Hour, 3}, {time.Hour, 0}} {
+		if err := archive.ExpireGaps(ctx, time.Now().Add(test.before)); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(gaps()); n != test.left {
+			t.Errorf("%d gaps are left, want %d", n, test.left)
+		}
+	}
 }
 
 func testDeadLetters(t *testing.T, home Home) {

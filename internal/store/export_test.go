@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"io/fs"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun/dialect"
 
 	"github.com/tidings-dev/tidings"
@@ -63,6 +65,24 @@ func (s *Store) TakeReaders(t *testing.T) (release func()) {
 	return func() {
 		for _, c := range taken {
 			_ = c.Close() // back to the pool
+		}
+	}
+}
+
+// Sockets calls do with a network connection of each pool.
+func (s *Store) Sockets(t *testing.T, do func(net.Conn)) {
+	t.Helper()
+	for _, pool := range []*sql.DB{s.reader, s.writer} {
+		c, err := pool.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Raw(func(conn any) error {
+			do(conn.(*stdlib.Conn).Conn().PgConn().Conn())
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
