@@ -62,6 +62,8 @@ func TestParkingIsShared(t *testing.T) {
 		if n := log.RetryRows(); n != endpoints*(bad+1) {
 			t.Errorf("%d rows parked, want %d", n, endpoints*(bad+1))
 		}
+		t.Logf("%d rows of %d endpoints in %d transactions, %d at once", endpoints*(bad+1), endpoints, log.calls.Load(),
+			log.most.Load())
 		if calls := log.calls.Load(); calls > 4*(bad+1) || log.most.Load() > 1 {
 			t.Errorf("%d transactions, %d at once", calls, log.most.Load())
 		}

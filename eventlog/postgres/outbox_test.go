@@ -89,6 +89,7 @@ func TestOutboxReadsOnlyWhatIsNew(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+		t.Logf("%s read %d blocks", what, n)
 		if n > 150 {
 			t.Errorf("%s read %d blocks of the outbox", what, n)
 		}

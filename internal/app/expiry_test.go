@@ -47,6 +47,7 @@ func TestExpiryIsReported(t *testing.T) {
 			}
 			<-time.After(50 * time.Millisecond)
 		}
+		t.Logf("missed %d and %d", missed("down"), missed("paused"))
 		if !warned {
 			t.Error("the endpoint did not show that events expire soon")
 		}

@@ -59,6 +59,7 @@ func TestRemovedEndpointLeavesNoSeries(t *testing.T) {
 		const label = `endpoint="leaver"`
 		w.call("ann", "POST", "/contexts", object{})
 		w.waitFor("series", func() bool { return len(w.series(label)) > 20 })
+		t.Logf("%d series before the removal", len(w.series(label)))
 		w.call("ann", "POST", "/contexts", object{})
 		w.waitFor("a request in flight", func() bool { return under.Load() > 1 })
 		w.reconfigure(w.endpoint(0))
@@ -93,6 +94,7 @@ func TestManyStatusesCreateFewSeries(t *testing.T) {
 			w.call("admin", "POST", "/webhooks/endpoints/odd/test", nil)
 		}
 		found := w.series("tidings_webhook_attempts_total{endpoint=\"odd\"")
+		t.Logf("%d series for 300 statuses", len(found))
 		if len(found) > 25 {
 			t.Errorf("%d series for 300 statuses", len(found))
 		}

@@ -170,7 +170,9 @@ func TestNumberingIsStuck(t *testing.T) {
 	}
 	defer tx.Rollback() //nolint:errcheck // fails after a commit or rollback
 	w.call("ann", "POST", "/contexts", object{})
+	begun := time.Now()
 	w.untilNotReady("could not be numbered")
+	t.Logf("not ready after %v", time.Since(begun))
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}

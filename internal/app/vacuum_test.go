@@ -45,11 +45,13 @@ func TestFileShrinks(t *testing.T) {
 		return store
 	}
 	shrinks := func(store string) {
+		before := size()
 		w.call("ann", "DELETE", "/vector_stores/"+store, nil)
 		w.waitFor("the file shrinks", func() bool {
 			w.call("ann", "POST", "/contexts", object{}) // makes SQLite checkpoint now and then
 			return size() < 7*mib
 		})
+		t.Logf("%.1f MiB, then %.1f", float64(before)/mib, float64(size())/mib)
 	}
 	shrinks(fill())
 	store := fill()

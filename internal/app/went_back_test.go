@@ -204,6 +204,7 @@ func TestFailoverLosesLatestEvents(t *testing.T) {
 			w.arrived(w.got, more)
 			w.arrived(w.late, more)
 			w.checkFeed(common, beyond, append(written, more...))
+			t.Logf("%d changes lost by the database, all of %d written since arrived", len(lost), len(written)+len(more))
 			if !restarted {
 				w.checkLoss()
 			}
@@ -290,6 +291,7 @@ func TestRestoredBackup(t *testing.T) {
 	w.arrived(w.got, written)
 	w.arrived(w.late, append(kept, written...))
 	w.checkFeed(common, beyond, written)
+	t.Logf("%d changes lost by the database, all of %d written since arrived", len(lost), len(written))
 }
 
 // position returns the position in a cursor of the feed.
