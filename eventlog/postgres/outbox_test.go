@@ -42,8 +42,9 @@ func TestOutboxReadsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	_, db := openURL(t, url)
-	log, one := openURL(t, url)
-	one.SetMaxOpenConns(1) // it counts the blocks read
+	_, one := openURL(t, url)
+	one.SetMaxOpenConns(1)                       // it counts the blocks read
+	log := postgres.New(one, postgres.Options{}) // with wide partitions
 	reader := begin(t, db, sql.LevelRepeatableRead)
 	query(t, reader, "SELECT count(*) FROM tidings.tidings_outbox")
 	writer := begin(t, db, sql.LevelReadCommitted)
