@@ -36,6 +36,9 @@ const (
 	// failed is tried immediately: the failures may be its fault alone.
 	fewResources = 3
 
+	// mostTrouble is how long an endpoint may fail some events before it fails all.
+	mostTrouble = time.Minute
+
 	firstProbe   = time.Second
 	slowestProbe = time.Minute
 	// firstPause is the first pause if the receiver asked for one without a
@@ -85,8 +88,8 @@ type health struct {
 	failures int
 	failed   map[string]bool // their resources, at most fewResources
 	kinds    kinds
-	// troubledSince is when events that may have been parked because of the outage began
-	// to fail: the time of the last success before it.
+	// troubledSince is when events that may have been parked because of the last outage
+	// began to fail.
 	troubledSince time.Time
 }
 
@@ -258,6 +261,9 @@ func (h *health) note(resource string) {
 
 func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.Time) {
 	h.successes++
+	if h.state == Down || h.state == Probing {
+		h.troubledSince = h.trouble(now)
+	}
 	h.downSince = time.Time{}
 	if h.lastResource != resource {
 		h.successesOfOthers, h.lastResource = h.successes-1, resource
@@ -277,6 +283,18 @@ func (h *health) succeed(o tidings.Outcome, resource string, t *trial, now time.
 	}
 }
 
+// trouble returns when events that may have been parked because of an outage that ends now
+// began to fail: after the last success, or as long before it as it lasted. So an event
+// that an outage makes due is made due again only by a longer one.
+func (h *health) trouble(now time.Time) time.Time {
+	lasted := max(now.Sub(h.downSince), 0)
+	began := h.downSince.Add(-min(lasted, mostTrouble))
+	if !h.lastSuccess.IsZero() && h.lastSuccess.Before(began) {
+		return h.lastSuccess
+	}
+	return began
+}
+
 // forgive resets the count of consecutive failures.
 func (h *health) forgive() {
 	h.failures = 0
@@ -288,7 +306,6 @@ func (h *health) forgive() {
 func (h *health) fail(o tidings.Outcome, resource string, now time.Time) {
 	if h.state != Down && h.state != Probing {
 		h.outages++
-		h.troubledSince = h.lastSuccess
 		h.restart()
 		if h.downSince.IsZero() {
 			h.downSince = now

@@ -147,12 +147,17 @@ func TestProbes(t *testing.T) {
 		h.limit(now, false)
 		return pause
 	}
-	whole := time.Second
+	whole, random := time.Second, false
 	for range 10 {
-		if pause := probe("500"); pause < whole/2 || pause > whole {
+		pause := probe("500")
+		if pause < whole/2 || pause > whole {
 			t.Errorf("pause of %v, want %v to %v", pause, whole/2, whole)
 		}
+		random = random || pause != whole && pause != whole/2
 		whole = min(2*whole, time.Minute)
+	}
+	if !random {
+		t.Error("pauses are not random")
 	}
 	probe("ok")
 	if pause := probe("500"); pause > time.Second {

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/relay"
 )
 
-// What was learned about a rate-limiting receiver survives a restart and a reload: the
-// receiver gets most of what it allows immediately, and refuses few requests.
+// What was learned about a rate-limiting receiver survives a restart, a reload and an
+// outage: the receiver gets most of what it allows immediately, and refuses few requests.
 func TestLearnedRateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, burst, seconds = 50, 5, 5
@@ -27,7 +28,11 @@ func TestLearnedRateIsKept(t *testing.T) {
 		var mu sync.Mutex
 		level, at := 0.0, time.Now()
 		var refusals atomic.Int64
+		var away atomic.Bool
 		r := &receiver{delay: time.Millisecond, answer: func(tidings.Attempt) tidings.Outcome {
+			if away.Load() {
+				return unreachable
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			level, at = max(level-time.Since(at).Seconds()*rate, 0), time.Now()
@@ -49,12 +54,14 @@ func TestLearnedRateIsKept(t *testing.T) {
 			t.Helper()
 			before, refusedBefore := len(r.got()), refusals.Load()
 			time.Sleep(seconds * time.Second)
-			if n := len(r.got()) - before; n < rate*seconds*8/10 {
-				t.Errorf("%d delivered in %d s after %s, %d are allowed", n, seconds, after, rate*seconds)
+			got, refused := len(r.got())-before, refusals.Load()-refusedBefore
+			if got < rate*seconds*8/10 {
+				t.Errorf("%d delivered in %d s after %s, %d are allowed", got, seconds, after, rate*seconds)
 			}
-			if n := refusals.Load() - refusedBefore; n > 8 { // 20 without what was learned
-				t.Errorf("%d refused in %d s after %s, want 8 at most", n, seconds, after)
+			if refused > 8 { // 20 without what was learned
+				t.Errorf("%d refused in %d s after %s, want 8 at most", refused, seconds, after)
 			}
+			t.Logf("%d delivered and %d refused in %d s after %s", got, refused, seconds, after)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		restarted, err := relay.New(ctx, log, []relay.Endpoint{endpoint("a", r)},
@@ -70,6 +77,13 @@ func TestLearnedRateIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		goesOn("a reload")
+		away.Store(true)
+		time.Sleep(10 * time.Second)
+		away.Store(false)
+		for before := len(r.got()); len(r.got()) == before; {
+			time.Sleep(10 * time.Millisecond)
+		}
+		goesOn("an outage")
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -211,6 +225,7 @@ func TestReceiverWithOneWorker(t *testing.T) {
 		if executed < 38 || timeouts > 0 {
 			t.Errorf("%d executed in a minute, %d timeouts; want 40 and none", executed, timeouts)
 		}
+		t.Logf("%d executed in a minute, %d timeouts", executed, timeouts)
 		mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		stop()
@@ -219,6 +234,7 @@ func TestReceiverWithOneWorker(t *testing.T) {
 		if executed != 200 {
 			t.Errorf("%d executed, want each of 200 once", executed)
 		}
+		t.Logf("%d executed in eleven minutes, each of 200 once", executed)
 	})
 }
 
@@ -282,6 +298,10 @@ func TestOneKindIsRefused(t *testing.T) {
 		}
 		if last := took[len(took)-1]; last > 3*time.Second {
 			t.Errorf("one took %v", last)
+		}
+		parked, err := log.Parked(t.Context(), eventlog.ParkedFilter{Endpoint: "a", Limit: 1000})
+		if err != nil || len(parked) != n/7 || parked[0].Attempts == 0 {
+			t.Errorf("%d parked, %v; want %d, with attempts spent", len(parked), err, n/7)
 		}
 	})
 }

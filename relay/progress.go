@@ -10,8 +10,8 @@ import (
 )
 
 // overtakenTime is how long an event may hold the cursor before the events that
-// overtook it are recorded.
-const overtakenTime = 250 * time.Millisecond
+// overtook it are noted. It adds to the interval at which cursors are saved.
+const overtakenTime = 50 * time.Millisecond
 
 // progress tracks how far a consumer has come and what of that is saved.
 type progress struct {

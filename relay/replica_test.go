@@ -199,6 +199,7 @@ func TestPartitionsChangeWithoutDuplicates(t *testing.T) {
 		if got := r.got(); len(got) != n {
 			t.Errorf("%d delivered, want %d, each once", len(got), n)
 		}
+		t.Logf("%d delivered over 4, 1, 7, 2 and 1 partitions, each once", n)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,7 @@ func newDelays() *delays {
 // Many events that make the receiver fail, more than a window holds, do not hold up
 // those behind them for long, whatever it answers.
 func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
-	for name, bad := range map[string]tidings.Outcome{"500": failed, "404": refused, "429": throttled} {
+	for name, bad := range failures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := eventlogtest.NewMemory()
@@ -72,7 +73,11 @@ func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
 					log.Append(event(90_000+i, 0))
 				}
 				stop := start(t, log, relay.Options{}, e)
-				time.Sleep(5 * time.Minute)
+				begun := time.Now()
+				for len(r.got()) < 20 && time.Since(begun) < 5*time.Minute {
+					time.Sleep(time.Second)
+				}
+				t.Logf("%d delivered in %v, %d requests", len(r.got()), time.Since(begun), len(r.tries()))
 				stop()
 				if n := len(r.got()); n != 20 {
 					t.Errorf("%d of the 20 good events delivered in 5 minutes", n)
@@ -86,37 +91,48 @@ func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
 // An endpoint that fails one type of events, and only that, delivers all others at
 // once, for as long as the test runs.
 func TestOneTypeFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := eventlogtest.NewMemory()
-		d := newDelays()
-		r := &receiver{delay: 5 * time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
-			if a.Event.Type == "connector" {
-				return failed
-			}
-			d.arrived(a.Event.ID)
-			return delivered
-		}}
-		stop := start(t, log, relay.Options{}, endpoint("a", r))
-		n := 0
-		for range 35 * 60 * 10 { // ten a second, for 35 minutes
-			n++
-			d.append(log, ofType("context", n, 0))
-			if n%14 == 0 {
-				d.append(log, ofType("connector", n, 0))
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-		time.Sleep(time.Second)
-		stop()
-		took := d.took["context"]
-		slices.Sort(took)
-		if len(took) != n {
-			t.Errorf("%d of %d delivered", len(took), n)
-		}
-		if last := took[len(took)-1]; last > time.Second {
-			t.Errorf("one took %v", last)
-		}
-	})
+	for name, tt := range map[string]struct {
+		perSecond, every int // events, and how many of the others there are for each that fails
+		lasts            time.Duration
+	}{
+		"35 minutes":        {10, 14, 35 * time.Minute},
+		"33 and 2.5/second": {33, 13, 4 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := eventlogtest.NewMemory()
+				d := newDelays()
+				r := &receiver{delay: 5 * time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
+					if a.Event.Type == "connector" {
+						return failed
+					}
+					d.arrived(a.Event.ID)
+					return delivered
+				}}
+				stop := start(t, log, relay.Options{}, endpoint("a", r))
+				n, pause := 0, time.Second/time.Duration(tt.perSecond)
+				for end := time.Now().Add(tt.lasts); time.Now().Before(end); time.Sleep(pause) {
+					n++
+					d.append(log, ofType("context", n, 0))
+					if n%tt.every == 0 {
+						d.append(log, ofType("connector", n, 0))
+					}
+				}
+				time.Sleep(time.Second)
+				stop()
+				took := d.took["context"]
+				slices.Sort(took)
+				if len(took) != n {
+					t.Fatalf("%d of %d delivered", len(took), n)
+				}
+				last := took[len(took)-1]
+				if last > time.Second {
+					t.Errorf("one took %v", last)
+				}
+				t.Logf("%d of %d delivered, each within %v", len(took), n, last)
+			})
+		})
+	}
 }
 
 // Events of a type that fails, and came first, don't hold up those of another: types
@@ -138,11 +154,15 @@ func TestTypesAreProbedInTurn(t *testing.T) {
 		for n := range 150 {
 			log.Append(ofType("context", n, 0))
 		}
-		time.Sleep(47 * time.Second)
+		begun := time.Now()
+		for len(r.got()) < 150 && time.Since(begun) < 47*time.Second {
+			time.Sleep(time.Second)
+		}
 		stop()
 		if n := len(r.got()); n != 150 {
 			t.Errorf("%d of 150 delivered in 47 s", n)
 		}
+		t.Logf("%d of 150 delivered in %v", len(r.got()), time.Since(begun))
 	})
 }
 
@@ -162,9 +182,8 @@ func TestHealthyOnceNothingIsLeft(t *testing.T) {
 		log.Append(event(1, 0))
 		time.Sleep(5 * time.Minute)
 		stop()
-		cursors, err := log.Cursors(t.Context())
-		if err != nil || len(cursors) != 1 || !strings.Contains(string(cursors[0].Status), `"state":"healthy"`) {
-			t.Errorf("%+v, %v", cursors, err)
+		if got := status(t, log); !strings.Contains(got, `"state":"healthy"`) {
+			t.Errorf("status = %s", got)
 		}
 	})
 }
@@ -191,10 +210,12 @@ func TestLateSuccessEndsNoOutage(t *testing.T) {
 		if got := r.got(); len(got) != 2 {
 			t.Errorf("%v delivered, want the two slow ones", got)
 		}
-		// Five until it is down, those then in flight, and probes after 1, 2, 4 and 8 s.
-		if n := len(r.tries()); n > 25 {
+		// Five until it is down, those in flight then, and probes after 1, 2, 4 and 8 s.
+		n := len(r.tries())
+		if n > 25 {
 			t.Errorf("%d requests in 20 s", n)
 		}
+		t.Logf("%d requests in 20 s, 2 of them delivered late", n)
 	})
 }
 
@@ -216,6 +237,8 @@ func TestReceiverThatIsUpEveryOtherHalfMinute(t *testing.T) {
 		}
 		if n := len(r.got()); n < 480 {
 			t.Errorf("%d of 600 delivered in ten minutes", n)
+		} else {
+			t.Logf("%d of 600 delivered in ten minutes", n)
 		}
 		time.Sleep(2 * time.Minute)
 		stop()
@@ -255,41 +278,56 @@ func TestDeploymentThatAnswers404(t *testing.T) {
 		if n := log.RetryRows(); n != 0 {
 			t.Errorf("%d parked", n)
 		}
+		t.Logf("%d of 700 delivered, %d parked, %d requests", len(r.got()), log.RetryRows(), len(r.tries()))
 	})
 }
 
-// A bad event that is answered 403 again and again while others get through uses up
-// attempts, and does not hold up the others.
-func TestForbiddenEvent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := eventlogtest.NewMemory()
-		forbidden := tidings.Outcome{Verdict: tidings.Unauthorized, Reason: "http_403", Status: 403}
-		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
-			if strings.HasPrefix(a.Event.ID, "evt-0-") {
-				return forbidden
-			}
-			return delivered
-		}}
-		stop := start(t, log, relay.Options{}, endpoint("a", r))
-		for i := range 3000 {
-			log.Append(event(i, 0))
-			if i%100 == 0 {
-				time.Sleep(time.Second)
-			}
-		}
-		time.Sleep(time.Minute)
-		stop()
-		if n := len(r.got()); n != 2999 {
-			t.Errorf("%d delivered, want all but the one", n)
-		}
-		parked, err := log.Parked(t.Context(), eventlog.ParkedFilter{Endpoint: "a", Limit: 10})
-		if err != nil || len(parked) != 1 || parked[0].Attempts < 2 {
-			t.Errorf("parked = %+v, %v; want only that event, with attempts used up", parked, err)
-		}
-	})
+// An event that fails again and again while others get through uses up attempts and is
+// parked, or is a dead letter at once, whatever it is answered with, and stops nobody.
+func TestEventThatAlwaysFails(t *testing.T) {
+	for name, bad := range failures {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := eventlogtest.NewMemory()
+				r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+					if strings.HasPrefix(a.Event.ID, "evt-0-") {
+						return bad
+					}
+					return delivered
+				}}
+				stop := start(t, log, relay.Options{}, endpoint("a", r))
+				const events = 3000
+				for i := range events {
+					log.Append(event(i, 0))
+					if i%100 == 0 {
+						time.Sleep(time.Second)
+					}
+				}
+				time.Sleep(time.Minute)
+				stop()
+				if n := len(r.got()); n != events-1 {
+					t.Errorf("%d delivered, want all but the one", n)
+				}
+				dead, attempts := bad.Verdict == tidings.Rejected, 2
+				if dead {
+					attempts = 1
+				}
+				parked, err := log.Parked(t.Context(), eventlog.ParkedFilter{Endpoint: "a", Dead: dead, Limit: 10})
+				if err != nil || len(parked) != 1 || parked[0].Attempts != attempts {
+					t.Errorf("parked = %+v, %v; want the one, with %d attempts spent", parked, err, attempts)
+				}
+				requests := len(r.tries()) - len(r.got())
+				if requests > 8*attempts { // 429 and 503 excuse a few
+					t.Errorf("%d requests for %d attempts", requests, attempts)
+				}
+				t.Logf("%d delivered, the other after %d attempts, %d requests, parked", len(r.got()), attempts, requests)
+			})
+		})
+	}
 }
 
-// What was parked when an outage began is due again when it is over.
+// What was parked when an outage began is due again when it is over, once: it loses no more
+// than one attempt.
 func TestWhatWasParkedBeforeAnOutageIsDueAfterIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
@@ -312,9 +350,55 @@ func TestWhatWasParkedBeforeAnOutageIsDueAfterIt(t *testing.T) {
 		}
 		time.Sleep(5 * time.Minute)
 		stop()
-		missing := 1800 - len(r.got())
-		if missing > 20 {
-			t.Errorf("%d waited for an hour", missing)
+		failures := len(r.tries()) - len(r.got())
+		if missing := 1800 - len(r.got()); missing > 0 || failures < 15 {
+			t.Errorf("%d of 1800 wait for an hour; %d requests failed", missing, failures)
+		}
+	})
+}
+
+// When an endpoint is back, events that were never sent go first until it is healthy, and
+// take turns with parked ones that are due afterwards.
+func TestFreshEventsGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		var away atomic.Bool
+		r := &receiver{delay: time.Millisecond, answer: func(a tidings.Attempt) tidings.Outcome {
+			if away.Load() || a.Event.Type == "connector" {
+				return failed
+			}
+			return delivered
+		}}
+		e := endpoint("a", r)
+		e.MaxInFlight, e.Retry.Delays = 16, slices.Repeat([]time.Duration{time.Minute}, 5)
+		stop := start(t, log, relay.Options{}, e)
+		const bad, good = 20, 300
+		for n := range bad {
+			log.Append(ofType("connector", n, 0), ofType("context", n, 0))
+		}
+		time.Sleep(time.Second)
+		if n := log.RetryRows(); n != bad {
+			t.Fatalf("%d parked, want %d", n, bad)
+		}
+		away.Store(true)
+		for n := range good {
+			log.Append(ofType("context", bad+n, 0))
+		}
+		time.Sleep(3 * time.Minute) // they are due
+		away.Store(false)
+		before := len(r.tries())
+		time.Sleep(2 * time.Minute)
+		stop()
+		var due []int // when parked ones were sent, counted in requests
+		tries := r.tries()[before:]
+		for i, a := range tries[:good] {
+			if strings.HasPrefix(a.id, "connector") {
+				due = append(due, i)
+			}
+		}
+		if len(due) != bad || due[0] <= e.MaxInFlight {
+			t.Errorf("%d parked events were among the first %d requests, at %v; want %d, none while ramping",
+				len(due), good, due, bad)
 		}
 	})
 }
