@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // silent returns the URL of a server that accepts connections and never answers.
@@ -81,6 +83,52 @@ func TestWritesDoNotWaitForEndpoints(t *testing.T) {
 			t.Errorf("%d concurrent requests exceed max_in_flight", n)
 		}
 	})
+}
+
+// If a receiver closes a reused connection without a response, the event is sent once more
+// within the same attempt, and the history says so.
+func TestHistoryOfASecondRequest(t *testing.T) {
+	var mu sync.Mutex
+	closing, requests := 0, make(map[string]int)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		requests[r.Header.Get("Webhook-Id")]++
+		if closing == 0 {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		closing--
+		if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_ = c.Close()
+		}
+	}))
+	defer receiver.Close()
+	w := newWorldWith(t, nil, object{"name": "closes", "url": receiver.URL, "events": []any{"context.created"}})
+	const attempts = "/webhooks/attempts?endpoint=closes"
+	w.call("ann", "POST", "/contexts", object{})
+	w.until("admin", "GET", attempts, nil, has(`"outcome":"delivered"`))
+	mu.Lock()
+	closing = 2
+	mu.Unlock()
+	w.call("ann", "POST", "/contexts", object{})
+	found := w.until("admin", "GET", attempts, nil, func(a answer) bool {
+		return strings.Count(a.text, `"outcome":"delivered"`) == 2
+	})
+	id, outcomes := "", []string{}
+	for _, item := range found.body["items"].([]any)[:2] { // newest first
+		a := item.(map[string]any)
+		id = a["event_id"].(string)
+		outcomes = append(outcomes, fmt.Sprint(a["outcome"], " ", a["reason"], " ", a["resent"]))
+	}
+	if diff := cmp.Diff([]string{"delivered <nil> <nil>", "unreachable reset true"}, outcomes); diff != "" {
+		t.Errorf("attempts (-want +got):\n%s\n%s", diff, found.text)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if requests[id] != 3 {
+		t.Errorf("%d requests, want two for the first attempt and one for the second", requests[id])
+	}
 }
 
 // No secret appears in the log at any level, in metrics or in answers.

@@ -217,6 +217,19 @@ def app(environ, start_response):
     return []
 `
 
+// states returns the states that an endpoint which is healthy now was in.
+func states(w *world, endpoint string) string {
+	var names []string
+	w.until("admin", "GET", "/webhooks/endpoints/"+endpoint+"/states", nil, func(a answer) bool {
+		names = nil
+		for _, item := range a.body["items"].([]any) {
+			names = append(names, item.(map[string]any)["state"].(string))
+		}
+		return len(names) > 0 && names[len(names)-1] == "healthy"
+	})
+	return strings.Join(names, " → ")
+}
+
 // Behind common front ends, every event arrives once, as fast as the front end allows.
 func TestFrontends(t *testing.T) {
 	testtool.InAll(t)
@@ -362,8 +375,11 @@ func TestFrontends(t *testing.T) {
 			took := time.Since(begun)
 			close(stop)
 			reloading.Wait()
-			w.until("admin", "GET", "/webhooks/endpoints/front", nil,
+			shown := w.until("admin", "GET", "/webhooks/endpoints/front", nil,
 				has(`"state":"healthy"`, `"parked":0`, `"dead":0`, `"lag_events":0`))
+			if ceiling, _ := shown.body["ceiling"].(float64); strings.Contains(name, "limit_req") && ceiling == 0 {
+				t.Errorf("what was learned of the receiver is not shown: %s", shown.text)
+			}
 			failed := w.call("admin", "GET", "/webhooks/attempts?endpoint=front&outcome=failures&limit=1000", nil).text
 			failures := strings.Count(failed, `"outcome":`)
 			mu.Lock()
@@ -374,9 +390,9 @@ func TestFrontends(t *testing.T) {
 			}
 			resent := strings.Count(w.call("admin", "GET", "/webhooks/attempts?endpoint=front&limit=1000", nil).text,
 				`"resent":true`)
-			t.Logf("%d delivered in %v (written in %v), %d duplicates, %d failed attempts, %d sent twice", len(count),
+			t.Logf("%d delivered in %v (written in %v), %d duplicates, %d failed attempts, %d sent twice, %s", len(count),
 				took.Round(10*time.Millisecond),
-				written.Round(10*time.Millisecond), duplicates, failures, resent)
+				written.Round(10*time.Millisecond), duplicates, failures, resent, states(w, "front"))
 			if duplicates > 0 {
 				t.Errorf("%d duplicates", duplicates)
 			}
