@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/internal/unread"
@@ -168,7 +167,7 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 		return nil, nil, fmt.Errorf("open database: %w", err)
 	}
 	s.opened.add(pool)
-	db := stdlib.OpenDBFromPool(pool)
+	db := openPool(pool)
 	db.SetMaxOpenConns(inUse)
 	return db, func() error {
 		err := db.Close()
@@ -190,6 +189,8 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 // connections may be silent, too.
 type onDeadline func()
 
+var _ pgx.BatchTracer = onDeadline(nil)
+
 // TraceQueryStart implements [pgx.QueryTracer].
 func (onDeadline) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
@@ -200,6 +201,19 @@ func (do onDeadline) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.Trac
 	if errors.Is(data.Err, context.DeadlineExceeded) {
 		do()
 	}
+}
+
+// TraceBatchStart implements [pgx.BatchTracer].
+func (onDeadline) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+// TraceBatchQuery implements [pgx.BatchTracer].
+func (onDeadline) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd implements [pgx.BatchTracer].
+func (do onDeadline) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchEndData) {
+	do.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{Err: data.Err})
 }
 
 // closeTime is how long Close waits for running statements.

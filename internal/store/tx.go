@@ -144,7 +144,7 @@ func (s *Store) once(ctx context.Context, transact transactor, do func(*Tx) erro
 			return err
 		}
 		if len(tx.events) > 0 {
-			if err := s.log.Append(ctx, bound, tx.events...); err != nil {
+			if err := s.log.Append(WithCommit(ctx), bound, tx.events...); err != nil {
 				return asStoreError(err)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/internal/bench"
+	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -138,7 +139,7 @@ func write(ctx context.Context, tx *sql.Tx, schema, owner string, log bench.Log)
 	if err != nil || log == nil {
 		return err
 	}
-	return log.Append(ctx, tx, tidings.Event{
+	return log.Append(store.WithCommit(ctx), tx, tidings.Event{
 		Type: "context", Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
 		UserID: owner, Time: now, ResourceVersion: 1,
 	})
