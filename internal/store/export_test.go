@@ -4,11 +4,14 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"io"
 	"io/fs"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 
@@ -138,3 +141,9 @@ type (
 func Prepared(conn SQLiteConn) driver.Conn {
 	return &preparedConn{conn, make(map[string]sqliteStmt)}
 }
+
+// Frontend is one as connections to PostgreSQL have it.
+func Frontend(r io.Reader, w io.Writer) *pgproto3.Frontend { return buildFrontend(func() {})(r, w) }
+
+// BeginMessages begin a transaction.
+var BeginMessages = beginMessages

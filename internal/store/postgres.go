@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
 	"github.com/tidings-dev/tidings/eventlog"
@@ -68,11 +69,11 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	}
 	deliveries.MinConns, deliveries.MinIdleConns = 0, 0 // it always has some in use
 	requests.MinConns = min(requests.MinConns, requests.MaxConns)
-	db, closeDB, err := session.open(requests)
+	db, closeDB, err := session.open(requests, openPipelined)
 	if err != nil {
 		return nil, err
 	}
-	deliveryDB, closeDeliveryDB, err := session.open(deliveries)
+	deliveryDB, closeDeliveryDB, err := session.open(deliveries, func(pool *pgxpool.Pool) *sql.DB { return stdlib.OpenDBFromPool(pool) })
 	if err != nil {
 		return nil, errors.Join(err, closeDB())
 	}

@@ -136,7 +136,7 @@ func (p *pools) reset() {
 // open opens a pool that never hands out a connection to a server that is gone
 // or silent. If one connection does not respond, the pool assumes that the
 // other idle ones would not either.
-func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
+func (s session) open(cfg *pgxpool.Config, open func(*pgxpool.Pool) *sql.DB) (*sql.DB, func() error, error) {
 	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
 		if p.IdleDuration < time.Second && !unread.Unread(p.Conn.PgConn().Conn()) {
 			return false
@@ -149,6 +149,7 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 		return p.Conn.IsClosed() // then the pool opens another
 	}
 	cfg.AfterConnect = s.connected
+	cfg.ConnConfig.BuildFrontend = buildFrontend(s.opened.reset)
 	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, e *pgconn.PgError) bool {
 		if strings.HasPrefix(e.Code, "57P") || e.Code == "25006" { // the other connections go to the same server
 			s.opened.reset()
@@ -167,7 +168,7 @@ func (s session) open(cfg *pgxpool.Config) (*sql.DB, func() error, error) {
 		return nil, nil, fmt.Errorf("open database: %w", err)
 	}
 	s.opened.add(pool)
-	db := openPool(pool)
+	db := open(pool)
 	db.SetMaxOpenConns(inUse)
 	return db, func() error {
 		err := db.Close()

@@ -63,12 +63,16 @@ func traceOf(ctx context.Context) func(tidings.Event) string {
 	}
 }
 
-// How often transactions are retried after a deadlock.
-const deadlockRetries = 5
+// How often transactions are retried after a deadlock, and if they did not begin because
+// their connection was broken.
+const (
+	deadlockRetries = 5
+	beginRetries    = 2
+)
 
 // InTx runs do in a transaction, which commits all writes and events or none.
-// After a deadlock, or if SQLite rolled it back because of another request, it
-// runs do again in a new transaction. On SQLite, it may share the transaction of
+// After a deadlock, if the connection was broken, or if SQLite rolled it back because
+// of another request, it runs do again in a new transaction. On SQLite, it may share the transaction of
 // other requests, so do must read through the Tx only.
 func (s *Store) InTx(ctx context.Context, do func(*Tx) error) error {
 	return s.inTx(ctx, s.transact, do)
@@ -86,7 +90,8 @@ type transactor func(ctx context.Context, do func(context.Context, *sql.Tx) erro
 func (s *Store) inTx(ctx context.Context, transact transactor, do func(*Tx) error) error {
 	for try := 0; ; try++ {
 		err := s.once(ctx, transact, do)
-		if try == deadlockRetries || !isDeadlock(err) {
+		again := isDeadlock(err) && try < deadlockRetries || errors.Is(err, errNotBegun) && try < beginRetries
+		if !again {
 			return err
 		}
 	}

@@ -97,7 +97,7 @@ func (d database) transactions(db *sql.DB) transactions {
 	}
 	begun := func(context.Context, *sql.Tx) error { return nil }
 	return func(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
-		return sqldb.Transact(ctx, db, time.Minute, nil, begun, do)
+		return sqldb.Transact(ctx, db, time.Minute, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, begun, do)
 	}
 }
 
