@@ -30,14 +30,19 @@ var errLost = &eventlog.UnavailableError{Reason: "the database rolled back a tra
 type Group struct {
 	db    *sql.DB
 	limit time.Duration
+	last  func(context.Context, *sql.Tx) error
 	turn  chan struct{} // full while a transaction leads
 	join  chan *shared  // unbuffered, so that only waiting ones receive
 }
 
 // NewGroup returns a group for the pool of writers, whose transactions take the write
-// lock when they begin. limit is that of [Transact].
-func NewGroup(db *sql.DB, limit time.Duration) *Group {
-	return &Group{db: db, limit: limit, turn: make(chan struct{}, 1), join: make(chan *shared)}
+// lock when they begin. limit is that of [Transact]. last writes, before each commit, what
+// those that share it left to be written together; may be nil. If it fails, so do they.
+func NewGroup(db *sql.DB, limit time.Duration, last func(context.Context, *sql.Tx) error) *Group {
+	if last == nil {
+		last = func(context.Context, *sql.Tx) error { return nil }
+	}
+	return &Group{db: db, limit: limit, last: last, turn: make(chan struct{}, 1), join: make(chan *shared)}
 }
 
 // shared is a transaction that others may join. The transaction that began it leads: it waits
@@ -110,7 +115,10 @@ func (g *Group) lead(
 				return err // nobody has joined yet
 			}
 			s.ctx, s.tx = begun, tx
-			return s.admit(join)
+			if err := s.admit(join); err != nil {
+				return err
+			}
+			return g.last(begun, tx)
 		})
 	return s.err
 }

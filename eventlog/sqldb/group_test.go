@@ -64,7 +64,7 @@ func newGroup(t *testing.T) *group {
 	if _, err := db.Exec("CREATE TABLE notes (seq INTEGER PRIMARY KEY AUTOINCREMENT, text UNIQUE)"); err != nil {
 		t.Fatal(err)
 	}
-	g := &group{T: t, Group: sqldb.NewGroup(db, time.Minute), db: db, committing: func() {}}
+	g := &group{T: t, Group: sqldb.NewGroup(db, time.Minute, nil), db: db, committing: func() {}}
 	conn, err := db.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)

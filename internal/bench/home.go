@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"context"
 	"database/sql"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/store"
 )
 
@@ -31,6 +33,13 @@ func open(url, folder string) (*store.Store, error) {
 		return store.OpenPostgres(url, store.PostgresOptions{})
 	}
 	return store.OpenSQLite(folder)
+}
+
+// Transact runs a transaction as the server does, and appends the events that do returns.
+func (h *Home) Transact(
+	ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error),
+) error {
+	return h.store.Transact(ctx, do)
 }
 
 // Close closes the database.

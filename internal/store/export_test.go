@@ -12,9 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
-
-	"github.com/tidings-dev/tidings/eventlog/sqldb"
-
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun/dialect"
 
@@ -25,12 +22,16 @@ import (
 func (s *Store) WithoutEvents() *Store {
 	silent := *s
 	silent.log = silentLog{s.log}
+	silent.transact = func(ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error)) error {
+		return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) ([]tidings.Event, error) {
+			_, err := do(ctx, tx)
+			return nil, err
+		})
+	}
 	return &silent
 }
 
 type silentLog struct{ Log }
-
-func (silentLog) Append(context.Context, sqldb.Execer, ...tidings.Event) error { return nil }
 
 func (silentLog) Wake() {}
 

@@ -174,3 +174,32 @@ func TestSQLiteRequestEnds(t *testing.T) {
 		}
 	})
 }
+
+// Events that share a commit and cannot be written fail all its changes.
+func TestSQLiteEventsFailTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		s, _ := openShared(t)
+		s.Exec(t, "CREATE TRIGGER full BEFORE INSERT ON tidings_events BEGIN SELECT RAISE(ABORT, 'full'); END")
+		ended := make(chan error, 1)
+		err := s.InTx(ctx, func(tx *store.Tx) error {
+			go func() { ended <- s.InTx(ctx, func(tx *store.Tx) error { return change(ctx, tx) }) }()
+			synctest.Wait()
+			return change(ctx, tx)
+		})
+		if other := <-ended; err == nil || other == nil {
+			t.Errorf("changes without their events: %v, %v", err, other)
+		}
+		s.Exec(t, "DROP TRIGGER full")
+		if err := s.InTx(ctx, func(tx *store.Tx) error { return change(ctx, tx) }); err != nil {
+			t.Error(err)
+		}
+		row := &user{ID: id(1)}
+		if err := s.Get(ctx, row); err != nil || row.Version != 2 {
+			t.Errorf("version %d, %v; want 2", row.Version, err)
+		}
+		if head, err := s.Log().Advance(ctx); err != nil || head != 2 {
+			t.Errorf("%d events, %v; want 2", head, err)
+		}
+	})
+}

@@ -114,11 +114,12 @@ func OpenSQLite(folder string) (_ *Store, err error) {
 	if err != nil {
 		return nil, errors.Join(err, reader.Close(), writer.Close())
 	}
-	group := sqldb.NewGroup(writer, txTime)
+	log := sqlitelog.New(logReader, writer)
+	events := &deferred{log: log}
+	group := sqldb.NewGroup(writer, txTime, events.write)
 	return &Store{
 		reader: reader, writer: writer, dialect: newDialect(sqlitedialect.New(), ""),
-		transact: group.Transact, transactAlone: group.TransactAlone,
-		log:        sqlitelog.New(logReader, writer),
+		transact: events.in(group.Transact), transactAlone: events.in(group.TransactAlone), log: log,
 		migrations: []sqldb.Migrations{resourceMigrations("sqlite")}, ready: readyQuery{text: "SELECT ''"},
 		closers: []func() error{logReader.Close, reader.Close, writer.Close, lock.close}, file: opened,
 	}, nil

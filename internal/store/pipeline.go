@@ -17,14 +17,14 @@ import (
 
 type lastKey struct{}
 
-// WithCommit marks the last statements of a transaction, whose results nobody needs.
+// withCommit marks the last statements of a transaction, whose results nobody needs.
 // PostgreSQL gets them in one message with the COMMIT, which then returns their error.
-func WithCommit(ctx context.Context) context.Context { return context.WithValue(ctx, lastKey{}, true) }
+func withCommit(ctx context.Context) context.Context { return context.WithValue(ctx, lastKey{}, true) }
 
 // errNotBegun means that the connection broke in the first statement of a transaction.
 var errNotBegun = errors.New("the transaction did not begin")
 
-// openPipelined is [stdlib.OpenDBFromPool] with connections that heed [WithCommit] and
+// openPipelined is [stdlib.OpenDBFromPool] with connections that heed withCommit and
 // send the BEGIN of a transaction in one message with its first statement. The pool must
 // use [buildFrontend].
 func openPipelined(pool *pgxpool.Pool) *sql.DB {

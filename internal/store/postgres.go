@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/eventlog/postgres/listen"
@@ -81,8 +82,17 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	log := postgres.New(deliveryDB, postgres.Options{
 		Schema: schema, PartitionWidth: o.PartitionWidth, BoundedSessions: !o.PollOnly,
 	})
-	transact := func(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
-		return sqldb.Transact(ctx, db, txTime, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, session.transaction, do)
+	transact := func(ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error)) error {
+		return sqldb.Transact(ctx, db, txTime, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, session.transaction,
+			func(ctx context.Context, tx *sql.Tx) error {
+				events, err := do(ctx, tx)
+				if err != nil {
+					return err
+				}
+				ctx, end := context.WithTimeout(withCommit(ctx), statementTime)
+				defer end()
+				return log.Append(ctx, tx, events...)
+			})
 	}
 	s := &Store{
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."),

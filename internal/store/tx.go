@@ -84,8 +84,50 @@ func (s *Store) InTxAlone(ctx context.Context, do func(*Tx) error) error {
 	return s.inTx(ctx, s.transactAlone, do)
 }
 
-// transactor calls do in a transaction and commits it.
-type transactor func(ctx context.Context, do func(context.Context, *sql.Tx) error) error
+// transactor calls do in a transaction, appends the events that it returns, and commits.
+type transactor func(ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error)) error
+
+// Transact is [Store.InTx] without its statements, for measurements.
+func (s *Store) Transact(
+	ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error),
+) error {
+	return s.transact(ctx, do)
+}
+
+// deferred holds the events of transactions that share a commit, so that few statements
+// append them.
+type deferred struct {
+	log    Log
+	tx     *sql.Tx
+	events []tidings.Event
+}
+
+// in returns a transactor that holds the events of those that run.
+func (d *deferred) in(run func(context.Context, func(context.Context, *sql.Tx) error) error) transactor {
+	return func(ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error)) error {
+		return run(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			events, err := do(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if d.tx != tx { // the one before may have been rolled back
+				d.tx, d.events = tx, nil
+			}
+			d.events = append(d.events, events...)
+			return nil
+		})
+	}
+}
+
+// write appends the events that were held in a transaction.
+func (d *deferred) write(ctx context.Context, tx *sql.Tx) error {
+	if d.tx != tx || len(d.events) == 0 {
+		return nil
+	}
+	ctx, end := context.WithTimeout(ctx, statementTime)
+	defer end()
+	return d.log.Append(ctx, tx, d.events...)
+}
 
 func (s *Store) inTx(ctx context.Context, transact transactor, do func(*Tx) error) error {
 	for try := 0; ; try++ {
@@ -140,21 +182,16 @@ func (b *boundTx) QueryRowContext(ctx context.Context, query string, args ...any
 func (s *Store) once(ctx context.Context, transact transactor, do func(*Tx) error) error {
 	var tx *Tx
 	committing := false
-	err := transact(ctx, func(_ context.Context, begun *sql.Tx) error {
+	err := transact(ctx, func(_ context.Context, begun *sql.Tx) ([]tidings.Event, error) {
 		bound := &boundTx{tx: begun, shared: s.file != nil, end: func() {}}
 		defer func() { bound.end() }()
 		tx = &Tx{Now: time.Now().UTC().Truncate(time.Microsecond), store: s, tx: bound, trace: traceOf(ctx)}
 		committing = false
 		if err := do(tx); err != nil {
-			return err
-		}
-		if len(tx.events) > 0 {
-			if err := s.log.Append(WithCommit(ctx), bound, tx.events...); err != nil {
-				return asStoreError(err)
-			}
+			return nil, err
 		}
 		committing = true
-		return nil
+		return tx.events, nil
 	})
 	if err != nil && committing {
 		return asStoreError(err)

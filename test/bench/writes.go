@@ -17,9 +17,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
-	"github.com/tidings-dev/tidings/eventlog/sqldb"
 	"github.com/tidings-dev/tidings/internal/bench"
-	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -50,7 +48,6 @@ func writes(ctx context.Context, d database) (err error) {
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	db, log := h.DB, h.Log
-	transact := d.transactions(db)
 	owner := uuid.NewString()
 	if _, err := db.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role)
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
@@ -58,12 +55,12 @@ func writes(ctx context.Context, d database) (err error) {
 	}
 	var without, with, delivered []float64
 	for range writeRounds { // alternating, so that conditions are equal
-		n, err := writeRound(ctx, transact, d.schema(), owner, nil)
+		n, err := writeRound(ctx, h, d.schema(), owner, false)
 		if err != nil {
 			return err
 		}
 		without = append(without, n)
-		if n, err = writeRound(ctx, transact, d.schema(), owner, log); err != nil {
+		if n, err = writeRound(ctx, h, d.schema(), owner, true); err != nil {
 			return err
 		}
 		with = append(with, n)
@@ -73,7 +70,7 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	for range writeRounds / 2 {
-		n, err := writeRound(ctx, transact, d.schema(), owner, log)
+		n, err := writeRound(ctx, h, d.schema(), owner, true)
 		if err != nil {
 			return errors.Join(err, stop())
 		}
@@ -88,22 +85,9 @@ func writes(ctx context.Context, d database) (err error) {
 	return stop()
 }
 
-// transactions runs a transaction as the server does.
-type transactions func(ctx context.Context, do func(context.Context, *sql.Tx) error) error
-
-func (d database) transactions(db *sql.DB) transactions {
-	if d.url == "" {
-		return sqldb.NewGroup(db, time.Minute).Transact
-	}
-	begun := func(context.Context, *sql.Tx) error { return nil }
-	return func(ctx context.Context, do func(context.Context, *sql.Tx) error) error {
-		return sqldb.Transact(ctx, db, time.Minute, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, begun, do)
-	}
-}
-
 // writeRound writes for roundTime and returns transactions per second.
 func writeRound(
-	ctx context.Context, transact transactions, schema, owner string, log bench.Log,
+	ctx context.Context, h *bench.Home, schema, owner string, events bool,
 ) (float64, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
@@ -112,15 +96,15 @@ func writeRound(
 	for range writers {
 		wg.Go(func() {
 			for time.Since(begun) < roundTime {
-				err := transact(ctx, func(ctx context.Context, tx *sql.Tx) error {
-					return write(ctx, tx, schema, owner, log)
+				err := h.Transact(ctx, func(ctx context.Context, tx *sql.Tx) ([]tidings.Event, error) {
+					return write(ctx, tx, schema, owner, events)
 				})
 				if err != nil {
 					errs <- err
 					return
 				}
-				if log != nil {
-					log.Wake()
+				if events {
+					h.Wake()
 				}
 				done.Add(1)
 			}
@@ -131,18 +115,20 @@ func writeRound(
 	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
 }
 
-func write(ctx context.Context, tx *sql.Tx, schema, owner string, log bench.Log) error {
+func write(
+	ctx context.Context, tx *sql.Tx, schema, owner string, events bool,
+) ([]tidings.Event, error) {
 	id, now := uuid.NewString(), time.Now().UTC().Truncate(time.Microsecond)
 	_, err := tx.ExecContext(ctx, `INSERT INTO `+schema+`contexts
 		(id, version, created_at, updated_at, created_by, metadata, last_active_at, history_count)
 		VALUES ($1, 1, $2, $2, $3, '{"title":"A trip to Delft"}', $2, 0)`, id, now, owner)
-	if err != nil || log == nil {
-		return err
+	if err != nil || !events {
+		return nil, err
 	}
-	return log.Append(store.WithCommit(ctx), tx, tidings.Event{
+	return []tidings.Event{{
 		Type: "context", Action: tidings.Created, ResourceID: id, ResourceURL: "/api/v1/contexts/" + id,
 		UserID: owner, Time: now, ResourceVersion: 1,
-	})
+	}}, nil
 }
 
 // threeEndpoints delivers to three receivers in this process.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 	"time"
@@ -30,11 +31,12 @@ func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value str
 	if column != "" {
 		columns, value = columns+", "+column, ","+value
 	}
-
-	return inBatches(len(events), func(from, to int) error {
-		args := make([]any, 0, (to-from)*eventColumnCount)
-		for i := range events[from:to] {
-			e := &events[from+i]
+	for len(events) > 0 {
+		// Few different statements, which stay prepared, insert any number.
+		n := 1 << (bits.Len(uint(min(len(events), batchRows))) - 1)
+		args := make([]any, 0, n*eventColumnCount)
+		for i := range events[:n] {
+			e := &events[i]
 			if e.ID == "" {
 				id, err := uuid.NewV7()
 				if err != nil {
@@ -44,13 +46,14 @@ func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value str
 			}
 			args = append(args, eventArgs(e)...)
 		}
-		values := strings.ReplaceAll(Placeholders(to-from, eventColumnCount), ")", value+")")
+		values := strings.ReplaceAll(Placeholders(n, eventColumnCount), ")", value+")")
 		query := "INSERT INTO " + table + " (" + columns + ") VALUES " + values
 		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
-			return fmt.Errorf("append %s: %w", events[from].Name(), err)
+			return fmt.Errorf("append %s: %w", events[0].Name(), err)
 		}
-		return nil
-	})
+		events = events[n:]
+	}
+	return nil
 }
 
 func eventArgs(e *tidings.Event) []any {
