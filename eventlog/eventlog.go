@@ -105,6 +105,7 @@ type Archive interface {
 	Finder
 	Expirer
 	ReplayKeeper
+	ParkedChanges
 	Journal
 	Sessions
 	ParkedKeeper

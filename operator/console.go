@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,36 +78,90 @@ func RegisterConsole(mux *http.ServeMux, api *rest.API, s *Service, o ConsoleOpt
 	mux.HandleFunc("GET "+u.base+"assets/{file}", func(w http.ResponseWriter, r *http.Request) {
 		console.ServeAsset(w, r, r.PathValue("file"))
 	})
-	for pattern, page := range map[string]func(*asked) error{
-		"{$}": u.overview, "endpoints/{name}": u.endpoint, "endpoints/{name}/{verb}": u.askControl,
-		"events": u.eventList, "events/{event}": u.event, "attempts": u.attemptList,
-		"parked": u.parkedList, "parked/{verb}": u.askParked,
-		"replays": u.replayList, "replays/{id}/cancel": u.askCancel,
-		"status": u.status, "find": u.find,
-	} {
-		mux.HandleFunc("GET "+u.base+pattern, u.serve(page, false))
-	}
-	for pattern, act := range map[string]func(*asked) error{
-		"endpoints/{name}/{verb}": u.control, "parked/{verb}": u.actOnParked,
-		"replays": u.beginReplay, "replays/{id}/cancel": u.cancelReplay, "reload": u.reload,
-		"sessions/{id}/end": u.endSession,
-	} {
-		mux.HandleFunc("POST "+u.base+pattern, u.serve(act, true))
+	for _, r := range u.routes() {
+		mux.HandleFunc(r.method+" "+u.base+r.pattern, u.serve(r))
 	}
 	mux.HandleFunc("GET "+u.base+"live", u.live)
 	mux.HandleFunc("GET "+o.Path, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, u.base, http.StatusMovedPermanently)
 	})
-	mux.HandleFunc(u.base, u.serve(func(a *asked) error {
+	mux.HandleFunc(u.base, u.serve(route{method: http.MethodGet, takes: anything, do: func(a *asked) error {
 		return notFound("there is no page %s", strings.TrimPrefix(a.URL.Path, u.base))
-	}, false))
+	}}))
+}
+
+// route is a page, or a form that acts.
+type route struct {
+	method, pattern string
+	// takes are the names of the query parameters of a page, or of the fields of a form,
+	// separated by spaces. Others are refused: one that is misspelled would select more
+	// than was meant.
+	takes string
+	do    func(*asked) error
+}
+
+// anything makes a route take every parameter.
+const anything = "*"
+
+const (
+	rangeParameters  = "types resource since until"
+	parkedParameters = "endpoint dead reason types resource"
+)
+
+func (u *ui) routes() []route {
+	const get, post = http.MethodGet, http.MethodPost
+	return []route{
+		{get, "{$}", "sort range page", u.overview},
+		{get, "endpoints/{name}", "range", u.endpoint},
+		{get, "endpoints/{name}/{verb}", "", u.askControl},
+		{get, "events", rangeParameters + " before after", u.eventList},
+		{get, "events/{event}", "page endpoint", u.event},
+		{get, "attempts", "endpoint outcome " + rangeParameters + " before", u.attemptList},
+		{get, "parked", parkedParameters + " after all", u.parkedList},
+		{get, "parked/{verb}", parkedParameters + " event", u.askParked},
+		{get, "parked/changes/{id}/cancel", "", u.askCancelChange},
+		{get, "replays", "endpoint event what plan " + rangeParameters, u.replayList},
+		{get, "replays/{id}/cancel", "", u.askCancel},
+		{get, "status", "", u.status},
+		{get, "find", "q", u.find},
+		{post, "endpoints/{name}/{verb}", "seen comment until", u.control},
+		{post, "parked/{verb}", parkedParameters + " event count comment", u.actOnParked},
+		{post, "parked/changes/{id}/cancel", "", u.cancelChange},
+		{post, "replays", "endpoint event what " + rangeParameters, u.beginReplay},
+		{post, "replays/{id}/cancel", "", u.cancelReplay},
+		{post, "reload", "", u.reload},
+		{post, "sessions/{id}/end", "", u.endSession},
+	}
+}
+
+// check returns an error if a request has a parameter or field that the route does not
+// take.
+func (r *route) check(a *asked) error {
+	takes, values, what := strings.Fields(r.takes), a.URL.Query(), "page"
+	if r.takes == anything {
+		return nil
+	}
+	if r.method == http.MethodPost {
+		if len(values) > 0 {
+			return invalid("parameter", "this form takes none in its address")
+		}
+		values, what = a.PostForm, "form"
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(takes, name) {
+			return invalid("parameter", "%q is unknown; this %s takes %s", clip(name), what,
+				cmp.Or(strings.Join(takes, ", "), "none"))
+		}
+	}
+	return nil
 }
 
 // formLimit bounds the body of a form.
 const formLimit = 256 << 10
 
-// serve handles requests for pages and submitted forms.
-func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
+// serve handles requests for a page or a submitted form.
+func (u *ui) serve(route route) http.HandlerFunc {
+	acts := route.method == http.MethodPost
 	return func(w http.ResponseWriter, r *http.Request) {
 		user, err := u.options.Admit(w, r)
 		a := &asked{Request: r, w: w, user: user}
@@ -128,13 +184,16 @@ func (u *ui) serve(do func(*asked) error, acts bool) http.HandlerFunc {
 		if err == nil {
 			err = checkText(r)
 		}
+		if err == nil {
+			err = route.check(a)
+		}
 		var leave func()
 		if err == nil {
 			leave, err = u.api.Limits.Requests.Enter(r.Context(), user.ID, 1)
 		}
 		if err == nil {
 			defer leave()
-			err = do(a)
+			err = route.do(a)
 		}
 		if err != nil {
 			u.fail(a, err)

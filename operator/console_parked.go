@@ -36,7 +36,9 @@ type parkedView struct {
 	Filter  []hidden // of the list, for the forms
 	AllLink string   // chooses all that match, or those of the page
 	// AllOff says why all can't be chosen.
-	AllOff string
+	AllOff  string
+	Changes []changeRow
+	Dialogs []confirm
 }
 
 // parkedFilterOf reads the filter of the page of parked events.
@@ -49,12 +51,9 @@ func (u *ui) parkedFilterOf(query url.Values) (ParkedFilter, error) {
 	return f, err
 }
 
-// parkedFilters are the parameters that select parked events.
-var parkedFilters = []string{"endpoint", "dead", "reason", "types", "resource"}
-
 func hiddenFilter(query url.Values) []hidden {
 	var fields []hidden
-	for _, name := range parkedFilters {
+	for _, name := range strings.Fields(parkedParameters) {
 		if value := query.Get(name); value != "" {
 			fields = append(fields, hidden{name, value})
 		}
@@ -74,6 +73,9 @@ func (u *ui) parkedList(a *asked) error {
 	defer leave()
 	v := &parkedView{Filter: hiddenFilter(query), All: query.Get("all") != ""}
 	if err := u.parkedGroups(a, v); err != nil {
+		return err
+	}
+	if err := u.changeRows(a, v); err != nil {
 		return err
 	}
 	f, err := u.parkedFilterOf(query)
@@ -201,14 +203,9 @@ func choiceOf(values url.Values) (selections []ParkedSelection, some bool) {
 	return []ParkedSelection{s}, false
 }
 
-// checkChoice refuses a filter that choiceOf would ignore: more would be selected than
-// was meant.
-func checkChoice(values url.Values, others ...string) error {
-	for name := range values {
-		if !slices.Contains(parkedFilters, name) && !slices.Contains(others, name) && name != "event" {
-			return invalid("parameter", "there is no filter %q", clip(name))
-		}
-	}
+// checkDead refuses a value that choiceOf would ignore: more would be selected than was
+// meant.
+func checkDead(values url.Values) error {
 	if dead := values.Get("dead"); dead != "" && dead != "true" {
 		return invalid("dead", "expected true, or nothing")
 	}
@@ -221,7 +218,7 @@ func (u *ui) askParked(a *asked) error {
 	if verb != "retry" && verb != "discard" {
 		return notFound("there is no action %q", verb)
 	}
-	if err := checkChoice(query); err != nil {
+	if err := checkDead(query); err != nil {
 		return err
 	}
 	selections, some := choiceOf(query)
@@ -298,7 +295,7 @@ func (u *ui) actOnParked(a *asked) error {
 		return err
 	}
 	defer leave()
-	if err := checkChoice(a.PostForm, "count", "comment"); err != nil {
+	if err := checkDead(a.PostForm); err != nil {
 		return err
 	}
 	selections, some := choiceOf(a.PostForm)
@@ -312,6 +309,7 @@ func (u *ui) actOnParked(a *asked) error {
 		}
 	}
 	n, gone, waits := int64(0), 0, ""
+	var change *ParkedChange
 	for _, s := range selections {
 		var out *ParkedDone
 		switch verb {
@@ -331,7 +329,7 @@ func (u *ui) actOnParked(a *asked) error {
 		if err != nil {
 			break
 		}
-		n, waits = n+out.Count, out.WaitsBecause
+		n, waits, change = n+out.Count, out.WaitsBecause, out.Change
 	}
 	if err != nil && n == 0 {
 		return err
@@ -346,6 +344,9 @@ func (u *ui) actOnParked(a *asked) error {
 	what := console.Number(n) + " " + plural(n, "event", "events")
 	if note.Strong = what + " will be tried now."; verb == "discard" {
 		note.Strong = what + " discarded."
+	}
+	if change != nil {
+		note.Strong = fmt.Sprintf("The %s of %s has begun.", verb, what)
 	}
 	if gone > 0 {
 		note.Kind, note.Rest = "warn", console.Number(gone)+" more "+plural(int64(gone), "is", "are")+" no longer parked."

@@ -35,7 +35,8 @@ var consolePages = map[string]string{
 	"parked":         "parked", "parked-all": "parked?endpoint=books&all=1",
 	"parked-none":  "parked?endpoint=books&reason=http_500",
 	"parked-retry": "parked/retry?endpoint=books", "parked-discard": "parked/discard?endpoint=books&dead=true",
-	"replays": "replays", "replays-plan": "replays?endpoint=books&what=dead&plan=1",
+	"parked-cancel": "parked/changes/" + heldChange + "/cancel",
+	"replays":       "replays", "replays-plan": "replays?endpoint=books&what=dead&plan=1",
 	"replays-wrong": "replays?endpoint=&what=all&plan=1", "status": "status",
 	"missing": "events/none", "no-page": "nothing/here",
 }
@@ -53,9 +54,11 @@ func (w *world) post(who, page string, form url.Values) answer {
 		"Content-Type", "application/x-www-form-urlencoded")
 }
 
-// sick makes a world where an invoice is a dead letter, and an endpoint is down.
+// sick makes a world where an invoice is a dead letter, an endpoint is down, and another
+// process discards many dead letters.
 func (w *world) sick() {
 	w.Helper()
+	w.addChange(heldChange, "http_410", "", 1<<62, 1200, 5000)
 	w.run()
 	w.tell(order("1", "bob"), order("2", "eve"), invoice("7"))
 	w.settled(3, "warehouse", "books", "tenant")
@@ -233,7 +236,8 @@ func TestConsoleRoles(t *testing.T) {
 		"endpoints/books/test": nil, "endpoints/books/pause": {"comment": {"why"}}, "endpoints/books/resume": nil,
 		"endpoints/down/enable": nil, "parked/retry": {"endpoint": {"books"}, "count": {"9"}},
 		"parked/discard": {"endpoint": {"books"}, "count": {"9"}, "comment": {"old"}},
-		"replays":        {"endpoint": {"warehouse"}, "event": {"order-1"}},
+		"parked/changes/" + heldChange + "/cancel": nil,
+		"replays": {"endpoint": {"warehouse"}, "event": {"order-1"}},
 	} {
 		for who, want := range map[string]int{
 			"": http.StatusUnauthorized, "x nobody": http.StatusForbidden, "x reader": http.StatusForbidden,

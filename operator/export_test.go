@@ -23,3 +23,11 @@ func FeedHandler(from Source, types outbox.Types, authorize Authorize) http.Hand
 		return f.streams
 	})
 }
+
+// ConsoleRoutes returns the method, pattern and parameters of each route of the console.
+func ConsoleRoutes() (all [][3]string) {
+	for _, r := range new(ui).routes() {
+		all = append(all, [3]string{r.method, r.pattern, r.takes})
+	}
+	return all
+}

@@ -53,6 +53,7 @@ func (o *operations) addParked() {
 		})
 	retry := rest.Operation(http.MethodPost, "/webhooks/parked/retry", "retryParked",
 		"Retry parked events and dead letters of an endpoint now")
+	retry.Description = "More than 1000 are retried in the background; change shows the progress."
 	retry.Errors = []int{http.StatusNotFound, http.StatusConflict}
 	act(o.api, retry, func(ctx context.Context, _ string, in *rest.WithBody[RetryParked]) (*ParkedDone, error) {
 		return rest.Scanning(ctx, o.api, func() (*ParkedDone, error) {
@@ -61,10 +62,33 @@ func (o *operations) addParked() {
 	})
 	discard := rest.Operation(http.MethodPost, "/webhooks/parked/discard", "discardParked",
 		"Discard parked events and dead letters of an endpoint")
+	discard.Description = "More than 1000 are discarded in the background; change shows the progress."
 	discard.Errors = []int{http.StatusNotFound, http.StatusConflict}
 	act(o.api, discard, func(ctx context.Context, _ string, in *rest.WithBody[DiscardParked]) (*ParkedDone, error) {
 		return rest.Scanning(ctx, o.api, func() (*ParkedDone, error) {
 			return o.DiscardParked(ctx, in.Body)
 		})
+	})
+	o.addParkedChanges()
+}
+
+func (o *operations) addParkedChanges() {
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/parked/changes", "listParkedChanges",
+		"List retries and discards of many parked events, newest first"),
+		func(ctx context.Context, in *struct {
+			Limit int `query:"limit" minimum:"1" maximum:"1000" default:"40"`
+		},
+		) (*Page[*ParkedChange], error) {
+			return o.ParkedChanges(ctx, in.Limit)
+		})
+	look(o.api, rest.Operation(http.MethodGet, "/webhooks/parked/changes/{id}", "getParkedChange",
+		"How far a retry or discard of many parked events has come"),
+		func(ctx context.Context, in *rest.ByID) (*ParkedChange, error) { return o.ParkedChange(ctx, in.ID) })
+	cancel := rest.Operation(http.MethodPost, "/webhooks/parked/changes/{id}/cancel", "cancelParkedChange",
+		"End a retry or discard of many parked events")
+	cancel.Description = "What was done stays done."
+	cancel.Errors = []int{http.StatusConflict}
+	act(o.api, cancel, func(ctx context.Context, _ string, in *rest.ByID) (*ParkedChange, error) {
+		return o.CancelParkedChange(ctx, in.ID)
 	})
 }

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -175,6 +176,8 @@ type ParkedDone struct {
 	Count        int64  `json:"count" doc:"How many events."`
 	DryRun       bool   `json:"dry_run,omitempty" doc:"Nothing was done."`
 	WaitsBecause string `json:"waits_because,omitempty" doc:"Why they are not sent at once."`
+	// Change goes on in the background; nil if everything was done at once.
+	Change *ParkedChange `json:"change,omitempty" doc:"The change that runs in the background, if there are more than 1000 events; left out if everything was done at once."`
 }
 
 // subject describes in the history what was acted on.
@@ -182,37 +185,31 @@ func (d *ParkedDone) subject() string {
 	return fmt.Sprintf("%d parked %s", d.Count, plural(d.Count, "event", "events"))
 }
 
-// parkedPage is how many parked events are read at once.
+// parkedPage is how many parked events are read at once, and changed within a request.
 const parkedPage = 1000
 
-// selected calls do with the selected events, page by page, and returns their number.
+// selected returns how many events are selected, and these if they are few enough for a
+// request. It returns an error if there are more than the caller expects.
 func (s *Service) selected(
-	ctx context.Context, in *ParkedSelection, f eventlog.ParkedFilter, do func([]eventlog.Retry) error,
-) (n int64, err error) {
-	each := func(do func([]eventlog.Retry) error) (n int64, err error) {
-		f := f
-		for f.Limit = parkedPage; ; {
-			rows, err := s.log().Parked(ctx, f)
-			if err != nil || len(rows) == 0 {
-				return n, err
-			}
-			n += int64(len(rows))
-			f.After = rows[len(rows)-1].Event.Sequence
-			if err := do(rows); err != nil || len(rows) < parkedPage {
-				return n, err
-			}
+	ctx context.Context, in *ParkedSelection, f eventlog.ParkedFilter,
+) (n int64, rows []eventlog.Retry, err error) {
+	for f.Limit = parkedPage; ; {
+		page, err := s.log().Parked(ctx, f)
+		if err != nil {
+			return 0, nil, err
 		}
+		if n += int64(len(page)); n <= parkedPage {
+			rows = append(rows, page...)
+		}
+		if len(page) < parkedPage {
+			break
+		}
+		f.After = page[len(page)-1].Event.Sequence
 	}
-	if in.DryRun || in.Count > 0 {
-		n, err = each(func([]eventlog.Retry) error { return nil })
-		if err != nil || in.DryRun {
-			return n, err
-		}
-		if n > in.Count+in.Count/10 {
-			return 0, conflict("there are now %d, not %d; look again before you decide", n, in.Count)
-		}
+	if !in.DryRun && in.Count > 0 && n > in.Count+in.Count/10 {
+		return 0, nil, conflict("there are now %d, not %d; look again before you decide", n, in.Count)
 	}
-	return each(do)
+	return n, rows, nil
 }
 
 // selection returns the filter of a selection.
@@ -251,7 +248,7 @@ func (in *ParkedSelection) none() error {
 
 // RetryParked makes parked events due at once. One that waits behind another of its
 // resource follows that one, which becomes due. A dead letter is parked again, with a
-// new schedule.
+// new schedule. More than 1000 events are retried in the background.
 func (s *Service) RetryParked(ctx context.Context, in RetryParked) (*ParkedDone, error) {
 	f, err := s.selection(ctx, &in.ParkedSelection)
 	if err != nil {
@@ -261,15 +258,20 @@ func (s *Service) RetryParked(ctx context.Context, in RetryParked) (*ParkedDone,
 		return nil, invalid("endpoint", "%v", err)
 	}
 	out := &ParkedDone{Endpoint: in.Endpoint, DryRun: in.DryRun}
-	out.Count, err = s.selected(ctx, &in.ParkedSelection, f, func(rows []eventlog.Retry) error {
+	var rows []eventlog.Retry
+	if out.Count, rows, err = s.selected(ctx, &in.ParkedSelection, f); err == nil && out.Count == 0 {
+		err = in.none()
+	}
+	switch {
+	case err != nil, in.DryRun, out.Count == 0:
+	case out.Count > parkedPage:
+		out.Change, err = s.begin(ctx, eventlog.RetryAction, &in.ParkedSelection, f, out.Count, "")
+	default:
 		events := make([]tidings.Event, len(rows))
 		for i, r := range rows {
 			events[i] = r.Event
 		}
-		return s.log().RetryParked(ctx, in.Endpoint, events, time.Now())
-	})
-	if err == nil && out.Count == 0 {
-		err = in.none()
+		err = s.log().RetryParked(ctx, in.Endpoint, events, time.Now())
 	}
 	if err != nil {
 		return nil, err
@@ -287,8 +289,8 @@ func (s *Service) RetryParked(ctx context.Context, in RetryParked) (*ParkedDone,
 }
 
 // DiscardParked removes parked events and dead letters of an endpoint, which need no longer
-// be configured. The history keeps who did it, and the comment. With an error, it
-// returns how many it has removed so far.
+// be configured. The history keeps who did it, and the comment. More than 1000 events are
+// removed in the background. With an error, it returns how many it has removed so far.
 func (s *Service) DiscardParked(ctx context.Context, in DiscardParked) (*ParkedDone, error) {
 	out := &ParkedDone{Endpoint: in.Endpoint, DryRun: in.DryRun}
 	f, err := s.selection(ctx, &in.ParkedSelection)
@@ -302,32 +304,34 @@ func (s *Service) DiscardParked(ctx context.Context, in DiscardParked) (*ParkedD
 	case strings.TrimSpace(in.Comment) == "" && !in.DryRun:
 		return out, invalid("comment", "say why; the history keeps it")
 	}
-	d := eventlog.Discard{At: time.Now(), By: actor(ctx), Comment: strings.TrimSpace(in.Comment)}
-	matched, err := s.selected(ctx, &in.ParkedSelection, f, func(rows []eventlog.Retry) error {
-		sequences := make([]int64, len(rows))
-		for i, r := range rows {
-			sequences[i] = r.Event.Sequence
-		}
-		n, err := s.hooks.Discard(ctx, in.Endpoint, sequences, d)
-		out.Count += n
-		return err
-	})
-	if out.Count > 0 {
-		s.Record(ctx, Action{
-			Action: "discard", Endpoint: in.Endpoint, Subject: out.subject(),
-			Comment: d.Comment,
-		})
-	}
+	comment := strings.TrimSpace(in.Comment)
+	matched, rows, err := s.selected(ctx, &in.ParkedSelection, f)
 	switch {
 	case err != nil:
 		return out, err
 	case matched == 0 && in.none() != nil:
 		return out, in.none()
-	case in.DryRun:
+	case in.DryRun, matched == 0:
 		out.Count = matched
 		return out, nil
+	case matched > parkedPage:
+		out.Count = matched
+		out.Change, err = s.begin(ctx, eventlog.DiscardAction, &in.ParkedSelection, f, matched, comment)
+		if err != nil {
+			return &ParkedDone{Endpoint: in.Endpoint}, err
+		}
+	default:
+		sequences := make([]int64, len(rows))
+		for i, r := range rows {
+			sequences[i] = r.Event.Sequence
+		}
+		out.Count, err = s.hooks.Discard(ctx, in.Endpoint, sequences,
+			eventlog.Discard{At: time.Now(), By: actor(ctx), Comment: comment})
 	}
-	return out, s.log().Nudge(ctx)
+	if out.Count > 0 {
+		s.Record(ctx, Action{Action: "discard", Endpoint: in.Endpoint, Subject: out.subject(), Comment: comment})
+	}
+	return out, errors.Join(err, s.log().Nudge(ctx))
 }
 
 // waitsBecause says why what is sent to an endpoint waits; empty if it does not.

@@ -2,11 +2,13 @@ package operator_test
 
 import (
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/tidings-dev/tidings/operator"
+	"github.com/tidings-dev/tidings/outbox"
 )
 
 // A selection of parked events that is wrong in any way selects none of them.
@@ -117,4 +119,37 @@ func TestPauseIsKept(t *testing.T) {
 			w.Errorf("resumed: %+v, %v", e, err)
 		}
 	})
+}
+
+// Each page and form refuses parameters and fields that it does not know, and says which.
+func TestConsoleRefusesUnknownParameters(t *testing.T) {
+	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
+	w.sick()
+	names := strings.NewReplacer("{$}", "", "{name}", "books", "{event}", "1", "{id}", heldChange)
+	for _, r := range operator.ConsoleRoutes() {
+		for _, verb := range []string{"retry", "pause"} {
+			if !strings.Contains(r[1], "{verb}") && verb == "pause" || (verb == "retry") == strings.HasPrefix(r[1], "endpoints") &&
+				strings.Contains(r[1], "{verb}") {
+				continue
+			}
+			page := strings.ReplaceAll(names.Replace(r[1]), "{verb}", verb)
+			if r[0] == "GET" {
+				got := w.see("op manager", page+"?nonsense=1")
+				if got.status != 422 || !strings.Contains(got.text, "&#34;nonsense&#34; is unknown; this page takes ") {
+					t.Errorf("GET %s: %d, want 422 and why: %.300s", page, got.status, got.text)
+				}
+				continue
+			}
+			for _, got := range []answer{
+				w.post("op manager", page, url.Values{"nonsense": {"1"}}), w.post("op manager", page+"?nonsense=1", nil),
+			} {
+				if got.status != 303 || !strings.Contains(got.note(t), "Not done:") {
+					t.Errorf("POST %s: %d %s", page, got.status, got.text)
+				}
+			}
+		}
+	}
+	if page, err := w.service.Actions(w.Context(), "", 0, 10); err != nil || len(page.Items) > 0 {
+		t.Errorf("something was done: %+v, %v", page, err)
+	}
 }

@@ -118,7 +118,7 @@ func (o *Outbox) expireOnce(ctx context.Context, missed *missedLog) error {
 	}
 	before := gone.At.Add(-keep.History)
 	return errors.Join(err, log.ExpireHistory(ctx, keep.History), log.ExpirePublications(ctx),
-		log.ExpireReplays(ctx, before),
+		log.ExpireReplays(ctx, before), log.ExpireParkedChanges(ctx, before),
 		log.ExpireGaps(ctx, before), log.ExpireJournal(ctx, before), o.expireEndpoints(ctx),
 		o.expireDead(ctx, gone.At.Add(-keep.DeadLetters)))
 }
@@ -213,15 +213,4 @@ func (o *Outbox) expireDead(ctx context.Context, before time.Time) error {
 		o.logger.Warn("dead letters past their retention were removed", "endpoint", endpoint, "count", n)
 	}
 	return err
-}
-
-// Discard removes parked events or dead letters of an endpoint at the given positions,
-// and adds a record of each to the history. It returns how many it removed, also with
-// an error.
-func (o *Outbox) Discard(
-	ctx context.Context, endpoint string, positions []int64, d eventlog.Discard,
-) (int64, error) {
-	n, err := o.home.log.Discard(ctx, endpoint, positions, d)
-	o.removed.discarded.Add(n)
-	return n, err
 }

@@ -119,6 +119,7 @@ type Outbox struct {
 	logger  *slog.Logger
 	home    *home
 	told    eventlog.Signal // an event was written and may be committed soon
+	changes eventlog.Signal // a change of parked events was added
 	ready   chan struct{}   // closed once there is a relay
 
 	observers observers
@@ -149,7 +150,8 @@ func Open(ctx context.Context, database Database, options Options) (_ *Outbox, e
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
 	o := &Outbox{
-		options: options, logger: options.Relay.Logger, told: eventlog.NewSignal(), ready: make(chan struct{}),
+		options: options, logger: options.Relay.Logger, told: eventlog.NewSignal(), changes: eventlog.NewSignal(),
+		ready:   make(chan struct{}),
 		filters: make(map[string]*filter), connections: sender.NewConnections(options.Relay.MaxInFlight),
 	}
 	o.SetRetention(Retention{options.Retention, options.HistoryRetention, options.DeadLetterRetention})

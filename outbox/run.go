@@ -32,6 +32,7 @@ func (o *Outbox) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { o.look(background) })
 	all.Go(func() { o.expire(background) })
+	all.Go(func() { o.changeParked(background) })
 	if o.home.listen != nil {
 		all.Go(func() { o.home.listen(background) })
 	}

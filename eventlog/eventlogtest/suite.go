@@ -80,6 +80,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("sessions are kept until they end", func(t *testing.T) { testSessions(t, open(t)) })
 	t.Run("changes of states are kept", func(t *testing.T) { testStates(t, open(t)) })
 	t.Run("samples are added up", func(t *testing.T) { testSeries(t, open(t)) })
+	t.Run("changes of parked events have one owner", func(t *testing.T) { testParkedChanges(t, open(t)) })
 	t.Run("many rows are written at once", func(t *testing.T) { testManyRows(t, open(t)) })
 }
 

@@ -37,7 +37,7 @@ var (
 	pathKinds = map[string]string{
 		"connectors": "connector", "contexts": "context", "files": "file", "model_providers": "model_provider",
 		"provider_builds": "provider_build", "providers": "provider", "user_feedback": "user_feedback",
-		"users": "user", "vector_stores": "vector_store", "replays": "replay",
+		"users": "user", "vector_stores": "vector_store", "replays": "replay", "parked": "parked_change",
 	}
 	namedKinds = map[string]string{
 		"context_id": "context", "provider_id": "provider", "from_id": "history", "item_id": "history",
@@ -288,6 +288,8 @@ func (o *owned) id(kind string) string {
 		id = "receiver"
 	case "event":
 		id = "1"
+	case "parked_change": // that another replica works on
+		id = o.heldChange()
 	case "replay":
 		replay := object{"endpoint": "receiver", "all": true}
 		if o.silent != "" {

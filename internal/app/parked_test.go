@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
@@ -219,4 +221,21 @@ func TestRefusalsDoNotFloodTheLog(t *testing.T) {
 			}
 		}
 	})
+}
+
+// heldChange adds a discard of many parked events that another replica works on, and
+// returns its id.
+func (w *world) heldChange() string {
+	w.Helper()
+	db, schema := database(w.T, w.settings)
+	id := uuid.NewString()
+	_, err := db.ExecContext(w.Context(), `INSERT INTO `+schema+`tidings_parked_changes (id, action, endpoint, dead,
+		reason, patterns, resource, comment, position, to_seq, total, done, state, created_at, updated_at, created_by,
+		owner, held_until)
+		VALUES ($1, 'discard', 'receiver', 1, '', '', '', 'old', 0, 0, 5000, 0, 'running', 1, 1, 'ada', 'another', $2)`,
+		id, int64(1)<<62)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return id
 }

@@ -65,6 +65,9 @@ func testUnknownParameters(w *world) {
 		w.wants(w.try("ann", "POST", "/connectors/"+connector+"/disconnect", body), 422, "takes no request body")
 	}
 	w.wants(w.try("ann", "GET", "/contexts/"+id, object{}), 200)
+	for _, c := range w.calls() {
+		w.wants(w.try("admin", c.method, c.nowhere()+"?nonsense=1", nil), 422, "query.nonsense: unknown parameter")
+	}
 	w.wants(w.try("ann", "POST", "/connectors/"+connector+"/connect", object{"callback": "http://x"}), 422,
 		"body.callback")
 	w.wants(w.try("ann", "GET", "/events?from=1", nil, "Accept", "text/event-stream"), 422, "query.from")

@@ -76,7 +76,7 @@ func parkedCommand() *cobra.Command {
 	flags.add(cmd.Flags())
 	cmd.Flags().BoolVar(&groups, "groups", false, "count them by endpoint, reason and response")
 	l.flags(cmd)
-	cmd.AddCommand(retryCommand(), discardCommand())
+	cmd.AddCommand(retryCommand(), discardCommand(), changesCommand())
 	return cmd
 }
 
@@ -128,7 +128,7 @@ func listGroups(ctx context.Context, c *client, l listing) error {
 
 func retryCommand() *cobra.Command {
 	var flags parkedFlags
-	var dryRun, yes bool
+	var dryRun, yes, detach bool
 	cmd := operatorCommand(asOperator, "retry",
 		"Retry parked events and dead letters of an endpoint now",
 		"tidings parked retry --endpoint crm\ntidings parked retry --endpoint crm --types 'order.*' --reason http_422",
@@ -136,16 +136,16 @@ func retryCommand() *cobra.Command {
 		func(ctx context.Context, c *client, _ []string) error {
 			in := operator.RetryParked{ParkedSelection: flags.selection()}
 			in.DryRun = dryRun
-			return changeParked(ctx, c, "retry", "Retry", "%d retried", yes, &in, &in.ParkedSelection)
+			return changeParked(ctx, c, "retry", "Retry", "%d retried", yes, detach, &in, &in.ParkedSelection)
 		})
 	flags.add(cmd.Flags())
-	actFlags(cmd, &dryRun, &yes)
+	actFlags(cmd, &dryRun, &yes, &detach)
 	return cmd
 }
 
 func discardCommand() *cobra.Command {
 	var flags parkedFlags
-	var dryRun, yes bool
+	var dryRun, yes, detach bool
 	var in operator.DiscardParked
 	cmd := operatorCommand(asOperator, "discard", "Discard parked events and dead letters of an endpoint",
 		"tidings parked discard --endpoint crm --event 4711 --comment 'sent by hand'", exactly(0),
@@ -155,18 +155,19 @@ func discardCommand() *cobra.Command {
 			}
 			in.ParkedSelection = flags.selection()
 			in.DryRun = dryRun
-			return changeParked(ctx, c, "discard", "Discard", "%d discarded", yes, &in, &in.ParkedSelection)
+			return changeParked(ctx, c, "discard", "Discard", "%d discarded", yes, detach, &in, &in.ParkedSelection)
 		})
 	flags.add(cmd.Flags())
 	cmd.Flags().StringVar(&in.Comment, "comment", "", "the reason, kept in the history")
 	cmd.Flags().BoolVar(&in.All, "all", false, "all parked events and dead letters of the endpoint")
-	actFlags(cmd, &dryRun, &yes)
+	actFlags(cmd, &dryRun, &yes, &detach)
 	return cmd
 }
 
 // actFlags adds the flags of commands that change many events of an endpoint.
-func actFlags(cmd *cobra.Command, dryRun, yes *bool) {
+func actFlags(cmd *cobra.Command, dryRun, yes, detach *bool) {
 	_ = cmd.MarkFlagRequired("endpoint") // the flag exists
+	cmd.Flags().BoolVar(detach, "detach", false, "do not wait until more than 1000 events are done; --json never waits")
 	askFlags(cmd, dryRun, yes)
 }
 
@@ -178,7 +179,7 @@ func askFlags(cmd *cobra.Command, dryRun, yes *bool) {
 // changeParked retries or discards parked events. On a terminal it first shows their
 // number and asks for confirmation.
 func changeParked(
-	ctx context.Context, c *client, verb, title, done string, yes bool, in any, s *operator.ParkedSelection,
+	ctx context.Context, c *client, verb, title, done string, yes, detach bool, in any, s *operator.ParkedSelection,
 ) error {
 	path := "/webhooks/parked/" + verb
 	if !s.DryRun && !yes && interactive() {
@@ -199,6 +200,16 @@ func changeParked(
 	var out operator.ParkedDone
 	if printed, err := c.call(ctx, http.MethodPost, path, nil, in, &out); printed || err != nil {
 		return err
+	}
+	if out.Change != nil {
+		if detach {
+			return printChange(c, out.Change)
+		}
+		change, err := followChange(ctx, c, out.Change)
+		if err != nil {
+			return err
+		}
+		out.Count = change.Done
 	}
 	return printDone(c, done, &out)
 }

@@ -53,7 +53,13 @@ func (a *api) consoleRoutes() {
 		}, Sessions: a.sessions.list, EndSession: a.sessions.endShown,
 	})
 	mux.HandleFunc("GET "+signIn, func(w http.ResponseWriter, r *http.Request) {
-		a.signInPage(w, http.StatusOK, backTo(r.URL.Query().Get("to")), "")
+		status, problem, query := http.StatusOK, "", r.URL.Query()
+		for name := range query {
+			if name != "to" {
+				status, problem = http.StatusUnprocessableEntity, "The address has a parameter that this page does not take."
+			}
+		}
+		a.signInPage(w, status, backTo(query.Get("to")), problem)
 	})
 	mux.HandleFunc("POST "+signIn, func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, signInLimit)

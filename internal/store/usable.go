@@ -11,9 +11,9 @@ var tables = []string{
 	"configurations", "connectors", "context_history", "contexts", "encryption_keys", "files", "model_providers",
 	"provider_builds", "providers", "tidings_actions", "tidings_capture_gaps", "tidings_controls", "tidings_cursors",
 	"tidings_drift", "tidings_epochs", "tidings_events", "tidings_expiry", "tidings_gaps", "tidings_head",
-	"tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked", "tidings_publications",
-	"tidings_replays", "tidings_replicas", "tidings_retries", "tidings_series", "tidings_sessions",
-	"tidings_sources", "tidings_states", "tidings_types", "user_feedback", "users", "variables", "vector_store_items",
+	"tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked", "tidings_parked_changes",
+	"tidings_publications", "tidings_replays", "tidings_replicas", "tidings_retries", "tidings_series",
+	"tidings_sessions", "tidings_sources", "tidings_states", "tidings_types", "user_feedback", "users", "variables", "vector_store_items",
 	"vector_stores",
 }
 

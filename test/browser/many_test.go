@@ -14,8 +14,8 @@ import (
 )
 
 // 10,000 events are parked. The page stays small, one click chooses all of them, and one
-// confirmation is asked for. A job with as many events shows its progress, also after the
-// page is reloaded, until it is cancelled.
+// confirmation is asked for. A replay and a retry of as many events show their progress,
+// also after the page is reloaded, until they are cancelled.
 func TestManyParked(t *testing.T) {
 	var mended atomic.Bool
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -92,9 +92,22 @@ func TestManyParked(t *testing.T) {
 	small()
 	b.click(".chosen", "Retry 10,000")
 	b.sees("Retry 10,000 parked events now?")
+	b.click(".alone", "Retry 10,000 parked events")
+	b.sees("The retry of 10,000 events has begun.")
+	b.open("/console/parked?endpoint=search&all=1") // the retry shows there, too
+	b.until("the retry makes progress", "/[1-9][0-9,]* of 10,000/.test(document.querySelector('#changes').innerText)")
+	b.click("#changes", "Cancel")
+	b.click("dialog[open]", "Cancel the retry")
+	b.sees("The retry for search is cancelled.")
+	b.sees("cancelled")
+	small()
+
+	b.open("/console/parked?endpoint=search&all=1")
+	b.click(".chosen", "Retry 10,000")
 	mended.Store(true)
 	b.click(".alone", "Retry 10,000 parked events")
-	b.sees("10,000 events will be tried now.")
+	b.sees("The retry of 10,000 events has begun.")
+	b.until("the retry ends", "document.querySelector('#changes').innerText.includes('10,000 of 10,000')")
 	for range 100 {
 		b.open("/console/parked")
 		if eval[bool](b, "!document.body.innerText.includes('10,000 wait')") {

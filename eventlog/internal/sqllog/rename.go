@@ -60,6 +60,7 @@ func (t *Tables) rename(ctx context.Context, from, to string) (renamed, moving b
 			"UPDATE " + t.schema + "tidings_gaps SET endpoint = $2 WHERE endpoint = $1",
 			"UPDATE " + t.schema + "tidings_controls SET endpoint = $2 WHERE endpoint = $1",
 			"UPDATE " + t.schema + "tidings_replays SET endpoint = $2 WHERE endpoint = $1",
+			"UPDATE " + t.schema + "tidings_parked_changes SET endpoint = $2 WHERE endpoint = $1",
 		} {
 			if _, err := tx.ExecContext(ctx, statement, from, to); err != nil {
 				return err
