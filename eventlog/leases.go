@@ -99,6 +99,11 @@ type Replica struct {
 	// Group is the same for replicas with the same endpoints, which they share
 	// evenly.
 	Group string
+	// Version is that of the program; may be empty. Started is when the process started,
+	// and Memory how many bytes it has from the operating system.
+	Version string
+	Started time.Time
+	Memory  int64
 }
 
 // LongestLife is the factor by which one replica's time to live may exceed

@@ -158,6 +158,7 @@ type overview struct {
 	Heading  string
 	Sentence template.HTML
 	Problems []*problem
+	Backs    []back
 	Facts    []fact
 	Rows     []row
 	Total    int
@@ -203,6 +204,9 @@ func (u *ui) overview(a *asked) error {
 	}
 	if !o.ByName {
 		slices.SortStableFunc(o.Rows, func(x, y row) int { return cmp.Compare(x.rank, y.rank) })
+	}
+	if o.Backs, err = u.backs(a.Context(), endpoints); err != nil {
+		return err
 	}
 	u.head(a.page, &o, endpoints)
 	a.page.Ill, a.page.Live = len(o.Problems) > 0, true
@@ -440,6 +444,10 @@ func (u *ui) welcome(a *asked) error {
 	if err != nil {
 		return err
 	}
+	v := &welcome{Head: head}
+	if u.Service.options.Config != nil {
+		v.Files = strings.Join(u.Service.options.Config().Files, ", ")
+	}
 	a.page.Live = true
-	return u.show(a, http.StatusOK, "welcome", "Overview", "Welcome", &welcome{Head: head})
+	return u.show(a, http.StatusOK, "welcome", "Overview", "Welcome", v)
 }

@@ -10,9 +10,8 @@ import (
 )
 
 type replicaRow struct {
-	Name   string
-	Leases int
-	Holds  string
+	Replica
+	Holds, Megabytes string
 }
 
 type sessionRow struct {
@@ -69,7 +68,11 @@ func (u *ui) status(a *asked) error {
 		}
 	}
 	for _, r := range status.Replicas {
-		v.Replicas = append(v.Replicas, replicaRow{r.Name, r.Leases, strings.Join(held[r.Name], ", ")})
+		row := replicaRow{Replica: r, Holds: strings.Join(held[r.Name], ", "), Megabytes: "–"}
+		if r.Memory > 0 {
+			row.Megabytes = console.Number(r.Memory>>20) + " MiB"
+		}
+		v.Replicas = append(v.Replicas, row)
 	}
 	things := len(status.problems())
 	if free > 0 { // held by nobody

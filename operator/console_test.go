@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/console"
 	"github.com/tidings-dev/tidings/operator"
 	"github.com/tidings-dev/tidings/outbox"
@@ -102,6 +105,7 @@ var varying = []struct {
 	{regexp.MustCompile(`<dd>[0-9A-Z]{26}</dd>`), "<dd>EPOCH</dd>"},
 	{regexp.MustCompile(`version [0-9,]{9,}|<td class="n">[0-9,]{15,}`), "VERSION"},
 	{regexp.MustCompile(`\d+ of \d+<small>requests`), "N of M<small>requests"},
+	{regexp.MustCompile(`\d+ MiB</td>`), "N MiB</td>"},
 	{regexp.MustCompile(`(Timestamp|Resource-Version): \d+`), "$1: N"},
 	{regexp.MustCompile(`\d+( of \d+)? in use by this process`), "N in use by this process"},
 	{regexp.MustCompile(`Body, \d+ bytes`), "Body, N bytes"},
@@ -150,21 +154,66 @@ func TestConsolePages(t *testing.T) {
 	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
 	w.sick()
 	for name, page := range consolePages {
-		got := steady(w.see("op manager", page).text)
-		file := filepath.Join("testdata", "console", name+".html")
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s differs from %s:\n%s", page, file, difference(string(want), got))
+		w.looksAsBefore(name, w.see("op manager", page))
+	}
+	w.looksAsBefore("overview-viewer", w.see("x viewer", ""))
+	w.looksAsBefore("parked-viewer", w.see("x viewer", "parked"))
+	w.looksAsBefore("unknown-parameter", w.see("op manager", "status?verbose=1"))
+	done := w.post("ann manager", "endpoints/tenant/pause", url.Values{"comment": {"certificate change"}})
+	note := strings.Split(done.header.Get("Set-Cookie"), ";")[0]
+	w.looksAsBefore("action-done",
+		w.request(w.Context(), "ann manager", "GET", "/console/endpoints/tenant/resume", "", "Cookie", note))
+}
+
+// looksAsBefore compares a page with its file.
+func (w *world) looksAsBefore(name string, a answer) {
+	w.Helper()
+	got := steady(a.text)
+	file := filepath.Join("testdata", "console", name+".html")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			w.Fatal(err)
 		}
 	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if got != string(want) {
+		w.Errorf("page %s differs from %s:\n%s", name, file, difference(string(want), got))
+	}
+}
+
+// An endpoint that was down a moment ago is back, and the overview says so for a minute.
+func TestConsoleBack(t *testing.T) {
+	var well atomic.Bool
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !well.Load() {
+			panic(http.ErrAbortHandler) // closes the connection
+		}
+	}))
+	t.Cleanup(receiver.Close)
+	w := worldOf(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil,
+		[]tidings.Endpoint{{Name: "billing", URL: receiver.URL}})
+	w.run()
+	w.tell(order("1", "bob"))
+	const line = `billing</a> is back</strong> after `
+	w.waitFor("the outage", func() bool { return strings.Contains(w.see("op manager", "").text, "billing needs you") })
+	if strings.Contains(w.see("op manager", "").text, line) {
+		t.Error("it is back while it is down")
+	}
+	well.Store(true)
+	w.waitFor("the line", func() bool { return strings.Contains(w.see("op manager", "").text, line) })
+}
+
+// Without an endpoint, the overview says how to add one.
+func TestConsoleWelcomePage(t *testing.T) {
+	w := worldOf(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil, []tidings.Endpoint{})
+	w.handler = operator.Handler(w.hooks, authorize, operator.Options{
+		Path: path, Logger: slog.New(slog.DiscardHandler),
+		Config: func() *operator.ConfigStatus { return &operator.ConfigStatus{Files: []string{"/etc/shop.yaml"}} },
+	})
+	w.looksAsBefore("welcome", w.see("op manager", ""))
 }
 
 // difference shows the first lines that differ.
@@ -432,7 +481,10 @@ func TestConsoleServerProblems(t *testing.T) {
 			"<strong>Table public.lines: attached.</strong> From <time", "changes may have made no events: trigger &lt;x&gt;.",
 		},
 	} {
-		got := w.see("op manager", page).text
+		a := w.see("op manager", page)
+		name := map[string]string{"": "overview", "status": "status", "endpoints/books": "endpoint"}[page]
+		w.looksAsBefore("troubled-"+name, a)
+		got := a.text
 		for _, want := range wants {
 			if !strings.Contains(got, want) {
 				t.Errorf("page %q lacks %q:\n%s", page, want, got)

@@ -68,13 +68,12 @@ func (s *Service) plan(ctx context.Context, r *eventlog.Replay, e *relay.Endpoin
 		}
 		patterns = append(patterns, pattern)
 	}
-	settled, end := make(map[int64]bool), r.To
-	if r.Missed {
-		end = min(r.To, r.From+int64(scanLimit)-1)
-		err := s.log().Settled(ctx, e.Name, r.From, end, func(sequence int64) { settled[sequence] = true })
-		if err != nil {
-			return nil, err
-		}
+	if !r.Dead && r.From < r.To && (e.Filter == nil || s.hooks.Unfiltered(e.Name)) {
+		return p, s.countPlan(ctx, p, r, e, patterns)
+	}
+	settled, end, err := s.settled(ctx, r, e)
+	if err != nil {
+		return nil, err
 	}
 	after, looked := r.From-1, 0
 	for looked < scanLimit {
@@ -89,7 +88,7 @@ func (s *Service) plan(ctx context.Context, r *eventlog.Replay, e *relay.Endpoin
 			}
 			after = event.Sequence
 			looked++
-			if !e.Wants(r, patterns, event) || settled[event.Sequence] {
+			if !e.Wants(r, patterns, event) || r.Missed && settled[event.Sequence-r.From] {
 				p.LeftOut++
 				continue
 			}
@@ -104,6 +103,60 @@ func (s *Service) plan(ctx context.Context, r *eventlog.Replay, e *relay.Endpoin
 		}
 	}
 	return p, nil
+}
+
+// settled returns which events of a replay of missed ones are settled, by their distance
+// from its beginning, and the last position that is looked at.
+func (s *Service) settled(ctx context.Context, r *eventlog.Replay, e *relay.Endpoint) ([]bool, int64, error) {
+	if !r.Missed {
+		return nil, r.To, nil
+	}
+	end := min(r.To, r.From+int64(scanLimit)-1)
+	settled := make([]bool, max(end-r.From+1, 0))
+	err := s.log().Settled(ctx, e.Name, r.From, end, func(sequence int64) { settled[sequence-r.From] = true })
+	return settled, end, err
+}
+
+// countPlan makes the database count what a replay would send, which is possible without
+// a filter of the endpoint.
+func (s *Service) countPlan(
+	ctx context.Context, p *ReplayPlan, r *eventlog.Replay, e *relay.Endpoint, patterns []tidings.Pattern,
+) error {
+	settled, end, err := s.settled(ctx, r, e)
+	if err != nil {
+		return err
+	}
+	end = min(end, r.From+int64(scanLimit)-1)
+	p.Exact = end == r.To
+	all := eventlog.Range{From: r.From, To: end}
+	ranges := []eventlog.Range{all}
+	if r.Missed {
+		ranges = unsettled(all, settled)
+	}
+	toSend, err := s.log().Count(ctx, eventlog.EventFilter{
+		Patterns: patterns, Wanted: e.Patterns, Resource: r.Resource, Since: r.Since, Until: r.Until,
+	}, ranges)
+	if err != nil {
+		return err
+	}
+	total, err := s.log().Count(ctx, eventlog.EventFilter{}, []eventlog.Range{all})
+	p.ToSend, p.First, p.Last = toSend.Events, toSend.First, toSend.Last
+	p.LeftOut = total.Events - toSend.Events
+	return err
+}
+
+// unsettled returns the ranges within a range in which nothing is settled.
+func unsettled(all eventlog.Range, settled []bool) (ranges []eventlog.Range) {
+	for i := 0; i < len(settled); i++ {
+		begin := i
+		for i < len(settled) && !settled[i] {
+			i++
+		}
+		if i > begin {
+			ranges = append(ranges, eventlog.Range{From: all.From + int64(begin), To: all.From + int64(i) - 1})
+		}
+	}
+	return ranges
 }
 
 // planned returns the next events in the range of a replay.

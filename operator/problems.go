@@ -152,11 +152,14 @@ func (s *Status) problems() (all []Problem) {
 		}
 	}
 	for _, r := range s.Replicas {
-		if r.Group != s.Replicas[0].Group {
+		if first := s.Replicas[0]; r.State == "differs" {
+			detail := fmt.Sprintf("%s and %s have different endpoints: give all the same configuration", first.Name, r.Name)
+			if r.Group == first.Group {
+				detail = fmt.Sprintf("%s has version %s and %s has %s: run the same version everywhere", first.Name,
+					first.Version, r.Name, r.Version)
+			}
 			all = append(all, Problem{
-				Kind: ProblemReplicas, Reason: "differ", Count: int64(len(s.Replicas)),
-				Detail: fmt.Sprintf("%s and %s have different endpoints: give all the same configuration",
-					s.Replicas[0].Name, r.Name),
+				Kind: ProblemReplicas, Reason: "differ", Count: int64(len(s.Replicas)), Detail: detail,
 			})
 			break
 		}

@@ -36,9 +36,13 @@ type Database struct {
 
 // Replica is a process that delivers.
 type Replica struct {
-	Name   string `json:"name"`
-	Leases int    `json:"leases" doc:"Endpoints, or partitions of them, that it delivers to."`
-	Group  string `json:"endpoints_hash" doc:"The same for replicas with the same endpoints, which they share."`
+	Name    string `json:"name"`
+	State   string `json:"state" enum:"ready,differs" doc:"differs: it has other endpoints or another version than the first one."`
+	Leases  int    `json:"leases" doc:"Endpoints, or partitions of them, that it delivers to."`
+	Since   string `json:"since,omitempty" doc:"When it started."`
+	Version string `json:"version,omitempty"`
+	Group   string `json:"endpoints_hash" doc:"The same for replicas with the same endpoints, which they share."`
+	Memory  int64  `json:"memory_bytes,omitempty"`
 }
 
 // LogStatus is the extent of the log.
@@ -204,7 +208,14 @@ func (s *Service) replicas(ctx context.Context) ([]Replica, error) {
 	}
 	all := []Replica{}
 	for _, m := range members {
-		all = append(all, Replica{Name: m.ID, Leases: held[m.ID], Group: m.Group})
+		r := Replica{
+			Name: m.ID, State: "ready", Leases: held[m.ID], Since: stamp(m.Started), Version: m.Version, Group: m.Group,
+			Memory: m.Memory,
+		}
+		if m.Group != members[0].Group || m.Version != members[0].Version {
+			r.State = "differs"
+		}
+		all = append(all, r)
 	}
 	return all, nil
 }

@@ -235,3 +235,11 @@ func (o *Outbox) fingerprint(e *relay.Endpoint) string {
 	fmt.Fprintf(hash, "%v %q %q\n", o.options.Egress, o.options.Sender.UserAgent, o.options.Sender.Source)
 	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
+
+// Unfiltered reports whether an endpoint set by [Outbox.SetEndpoints] has no filter.
+func (o *Outbox) Unfiltered(name string) bool {
+	o.setting.Lock()
+	defer o.setting.Unlock()
+	f := o.filters[name]
+	return f != nil && *f.admits.Load() == nil
+}

@@ -150,6 +150,8 @@ type Options struct {
 	// LeaseTime is how long a replica that was killed keeps its leases; 0 means 10
 	// seconds. Replicas renew their leases three times as often.
 	LeaseTime time.Duration
+	// Version is that of the program, shown to operators; may be empty.
+	Version string
 	// MaxInFlight is the maximum number of attempts in flight to all endpoints
 	// together; 0 means [DefaultMaxInFlight]. Endpoints share it evenly, so with more
 	// endpoints than attempts, one may wait until those of others are over.

@@ -9,6 +9,7 @@ import (
 	"io"
 	mathrand "math/rand/v2"
 	"os"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -212,6 +213,19 @@ func comparePartitions(a, b eventlog.Partition) int {
 	return a.Index - b.Index
 }
 
+// processStart is about when this process started.
+var processStart = time.Now()
+
+// self is what this replica says of itself.
+func (p *replica) self(group string) eventlog.Replica {
+	memory := []metrics.Sample{{Name: "/memory/classes/total:bytes"}}
+	metrics.Read(memory)
+	return eventlog.Replica{
+		ID: p.id, Group: group, Version: p.relay.options.Version, Started: processStart,
+		Memory: int64(memory[0].Value.Uint64()),
+	}
+}
+
 // keepAlive renews this process's membership. If it was declared dead because it
 // was suspended for so long that others took over, it rejoins under a new id.
 func (p *replica) keepAlive(ctx context.Context, group string) error {
@@ -219,7 +233,7 @@ func (p *replica) keepAlive(ctx context.Context, group string) error {
 	if p.joined {
 		// A query that hangs must leave time for another try.
 		asking, cancel := context.WithTimeout(ctx, p.relay.options.LeaseTime/3)
-		alive, err := p.relay.log.KeepAlive(asking, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime)
+		alive, err := p.relay.log.KeepAlive(asking, p.self(group), p.relay.options.LeaseTime)
 		cancel()
 		if err != nil {
 			return err
@@ -234,7 +248,7 @@ func (p *replica) keepAlive(ctx context.Context, group string) error {
 		p.die()
 	}
 	p.id = newID()
-	if err := p.relay.log.Join(ctx, eventlog.Replica{ID: p.id, Group: group}, p.relay.options.LeaseTime); err != nil {
+	if err := p.relay.log.Join(ctx, p.self(group), p.relay.options.LeaseTime); err != nil {
 		return err
 	}
 	p.joined = true

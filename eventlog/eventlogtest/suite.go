@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("a cursor never moves back", func(t *testing.T) { testCursors(t, open(t)) })
 	t.Run("a lease has one owner, and a lost one writes nothing", func(t *testing.T) { testLeases(t, open(t)) })
 	t.Run("a replica that was declared dead has lost its leases", func(t *testing.T) { testDeadReplica(t, open(t)) })
+	t.Run("replicas say what they are", func(t *testing.T) { testReplicaDetails(t, open(t)) })
 	t.Run("a clock that was set back keeps no dead replica alive", func(t *testing.T) { testLongLife(t, open(t)) })
 	t.Run("new partitions begin at the lowest cursor of the old ones", func(t *testing.T) { testPartitions(t, open(t)) })
 	t.Run("controls of an endpoint are kept", func(t *testing.T) { testControls(t, open(t)) })

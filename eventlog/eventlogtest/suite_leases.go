@@ -256,3 +256,23 @@ func testPartitions(t *testing.T, home Home) {
 		t.Error("one partition has all resources")
 	}
 }
+
+func testReplicaDetails(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	r := eventlog.Replica{
+		ID: "one", Group: "g", Version: "1.2", Started: time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC), Memory: 64 << 20,
+	}
+	if err := log.Join(ctx, r, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	for _, memory := range []int64{r.Memory, 65 << 20} {
+		r.Memory = memory
+		if alive, err := log.KeepAlive(ctx, r, time.Minute); !alive || err != nil {
+			t.Fatal(alive, err)
+		}
+		all, err := log.Replicas(ctx)
+		if diff := cmp.Diff([]eventlog.Replica{r}, all); diff != "" || err != nil {
+			t.Errorf("replicas, %v (-want +got):\n%s", err, diff)
+		}
+	}
+}

@@ -130,6 +130,13 @@ func testSearch(t *testing.T, home Home) {
 		"patterns": {
 			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("user.*", "*.deleted")}, 9, []int64{6, 4, 2},
 		},
+		"both patterns": {
+			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("context.*"), Wanted: patterns("user.*", "*.deleted")}, 9,
+			[]int64{6, 4, 2},
+		},
+		"either, not both": {
+			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("provider.*"), Wanted: patterns("*.deleted")}, 9, nil,
+		},
 		"every pattern": {eventlog.EventFilter{From: 1, To: 2, Patterns: patterns("user.*", "*")}, 9, []int64{2, 1}},
 		"times": {
 			eventlog.EventFilter{
@@ -148,6 +155,23 @@ func testSearch(t *testing.T, home Home) {
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
 			t.Errorf("%s, %v (-want +got):\n%s", name, err, diff)
+		}
+		// All of them, over two ranges that leave out position 5.
+		if found, err = finder.Search(ctx, tt.filter, 100); err != nil {
+			t.Fatal(err)
+		}
+		var want eventlog.Count
+		for _, e := range found {
+			if e.Sequence != 5 {
+				want.Events, want.First, want.Last = want.Events+1, e.Sequence, max(want.Last, e.Sequence)
+			}
+		}
+		n, err := finder.Count(ctx, tt.filter, []eventlog.Range{
+			{From: 6, To: tt.filter.To},
+			{From: tt.filter.From, To: min(4, tt.filter.To)},
+		})
+		if n != want || err != nil {
+			t.Errorf("%s: counted %+v, %v; want %+v", name, n, err, want)
 		}
 	}
 }

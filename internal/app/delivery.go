@@ -28,6 +28,7 @@ func (a *App) openOutbox(ctx context.Context, cfg *config.Config) error {
 		PollInterval: time.Second, // the store wakes the log itself
 		Relay: relay.Options{
 			Logger: a.logger, DrainTimeout: time.Duration(cfg.ShutdownTimeout), MaxInFlight: connections,
+			Version: a.options.Version,
 		},
 	}
 	if cfg.Relay {

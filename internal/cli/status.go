@@ -99,7 +99,11 @@ func (c *client) printStatus(s *operator.Status) {
 	line("log", "positions %d to %d, %d events without a position yet", s.Log.Oldest, s.Log.Head, s.Log.Outbox)
 	line("retention", "%s", time.Duration(s.Log.Retention*float64(time.Second)))
 	for _, r := range s.Replicas {
-		line("replica", "%s, leases: %d", r.Name, r.Leases)
+		text := fmt.Sprintf("%s, leases: %d", r.Name, r.Leases)
+		if r.Version != "" {
+			text += ", version " + r.Version
+		}
+		line("replica", "%s", text)
 	}
 	for _, source := range s.Sources {
 		line("table", "%s", strings.TrimSuffix(source.Table+" is "+source.State+": "+source.Detail, ": "))

@@ -173,13 +173,47 @@ func (t *Tables) Search(ctx context.Context, f eventlog.EventFilter, limit int) 
 	var c conditions
 	c.add(true, "seq >= $%d", f.From)
 	c.add(true, "seq <= $%d", f.To)
+	c.addEvents(f)
+	return t.readEvents(Slow(ctx), fmt.Sprintf("log from %d to %d", f.From, f.To),
+		strings.Join(c.texts, " AND ")+fmt.Sprintf(" ORDER BY seq DESC LIMIT $%d", len(c.args)+1),
+		append(c.args, limit)...)
+}
+
+// addEvents adds the conditions of a filter but its range.
+func (c *conditions) addEvents(f eventlog.EventFilter) {
 	c.add(!f.Since.IsZero(), "at >= $%d", f.Since.UnixMicro())
 	c.add(!f.Until.IsZero(), "at < $%d", f.Until.UnixMicro())
 	c.addResource(f.Resource)
 	c.addPatterns(f.Patterns)
-	return t.readEvents(Slow(ctx), fmt.Sprintf("log from %d to %d", f.From, f.To),
-		strings.Join(c.texts, " AND ")+fmt.Sprintf(" ORDER BY seq DESC LIMIT $%d", len(c.args)+1),
-		append(c.args, limit)...)
+	c.addPatterns(f.Wanted)
+}
+
+// Count implements [eventlog.Finder].
+func (t *Tables) Count(
+	ctx context.Context, f eventlog.EventFilter, ranges []eventlog.Range,
+) (total eventlog.Count, err error) {
+	err = inBatches(len(ranges), func(from, to int) error {
+		var c conditions
+		for _, r := range ranges[from:to] {
+			c.args = append(c.args, r.From, r.To)
+		}
+		c.texts = append(c.texts, "seq >= first AND seq <= last")
+		c.addEvents(f)
+		var n eventlog.Count
+		err := t.query(Slow(ctx), t.reader, "numbers of events", func(rows *sql.Rows) error {
+			return rows.Scan(&n.Events, &n.First, &n.Last)
+		}, typed(to-from, "first bigint", "last bigint")+`
+			SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0)
+			FROM v CROSS JOIN `+t.schema+"tidings_events"+c.where(), c.args...) // v first, on SQLite
+		if n.Events > 0 {
+			total.Events, total.Last = total.Events+n.Events, max(total.Last, n.Last)
+			if total.First == 0 || n.First < total.First {
+				total.First = n.First
+			}
+		}
+		return err
+	})
+	return total, err
 }
 
 func first[T any](found []T) (one T) {

@@ -24,8 +24,9 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 			}
 		}
 		_, err := tx.ExecContext(ctx, "INSERT INTO "+t.schema+
-			"tidings_replicas (id, fellows, expires_at) VALUES ($1, $2, "+t.dialect.Now+" + $3)",
-			r.ID, r.Group, ttl.Microseconds())
+			"tidings_replicas (id, fellows, expires_at, version, started_at, memory) VALUES ($1, $2, "+t.dialect.Now+
+			" + $3, $4, $5, $6)",
+			r.ID, r.Group, ttl.Microseconds(), r.Version, micros(r.Started), r.Memory)
 		if err != nil {
 			return fmt.Errorf("join as a replica: %w", err)
 		}
@@ -36,8 +37,8 @@ func (t *Tables) JoinAfter(ctx context.Context, statement string, r eventlog.Rep
 // KeepAlive implements [eventlog.Leases].
 func (t *Tables) KeepAlive(ctx context.Context, r eventlog.Replica, ttl time.Duration) (bool, error) {
 	n, err := t.Exec(ctx, "UPDATE "+t.schema+"tidings_replicas SET fellows = $2, expires_at = "+
-		t.dialect.Now+" + $3 WHERE id = $1",
-		r.ID, r.Group, ttl.Microseconds())
+		t.dialect.Now+" + $3, memory = $4 WHERE id = $1",
+		r.ID, r.Group, ttl.Microseconds(), r.Memory)
 	if err != nil {
 		return false, fmt.Errorf("keep replica alive: %w", err)
 	}
@@ -63,10 +64,13 @@ func (t *Tables) Replicas(ctx context.Context) ([]eventlog.Replica, error) {
 	var replicas []eventlog.Replica
 	err := t.query(ctx, t.reader, "replicas", func(rows *sql.Rows) error {
 		var r eventlog.Replica
-		err := rows.Scan(&r.ID, &r.Group)
+		var started int64
+		err := rows.Scan(&r.ID, &r.Group, &r.Version, &started, &r.Memory)
+		r.Started = fromMicros(started)
 		replicas = append(replicas, r)
 		return err
-	}, "SELECT id, fellows FROM "+t.schema+"tidings_replicas WHERE expires_at > "+t.dialect.Now+" ORDER BY id")
+	}, "SELECT id, fellows, version, started_at, memory FROM "+t.schema+"tidings_replicas WHERE expires_at > "+
+		t.dialect.Now+" ORDER BY id")
 	return replicas, err
 }
 

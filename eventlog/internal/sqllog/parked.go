@@ -195,13 +195,11 @@ func (t *Tables) Settled(ctx context.Context, endpoint string, from, to int64, f
 				return err
 			}
 			blocks++
-			records, err := eventlog.ParseHistory(endpoint, text)
-			for _, r := range records {
-				if r.Sequence >= from && r.Sequence <= to && !r.Failed() {
-					found(r.Sequence)
+			return eventlog.SettledIn(text, func(sequence int64) {
+				if sequence >= from && sequence <= to {
+					found(sequence)
 				}
-			}
-			return err
+			})
 		}, "SELECT id, records_text FROM "+t.schema+`tidings_history
 			WHERE endpoint = $1 AND lowest <= $2 AND highest >= $3 AND failures < records AND id > $4
 			ORDER BY id LIMIT $5`, endpoint, to, from, after, settledBlocks)
