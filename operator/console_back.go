@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/console"
@@ -47,8 +48,7 @@ func (u *ui) backs(ctx context.Context, endpoints []*Endpoint) (list []back, err
 // 0 if it was not.
 func trouble(states []State) (took time.Duration) {
 	var end time.Time
-	for i := len(states) - 1; i >= 0; i-- {
-		s := states[i]
+	for _, s := range slices.Backward(states) {
 		well := s.State == string(relay.Healthy) || s.State == string(relay.Ramping)
 		from, err := time.Parse(time.RFC3339, s.From)
 		switch {

@@ -53,7 +53,7 @@ func (u *ui) parkedFilterOf(query url.Values) (ParkedFilter, error) {
 
 func hiddenFilter(query url.Values) []hidden {
 	var fields []hidden
-	for _, name := range strings.Fields(parkedParameters) {
+	for name := range strings.FieldsSeq(parkedParameters) {
 		if value := query.Get(name); value != "" {
 			fields = append(fields, hidden{name, value})
 		}

@@ -160,7 +160,7 @@ func TestConsolePages(t *testing.T) {
 	w.looksAsBefore("parked-viewer", w.see("x viewer", "parked"))
 	w.looksAsBefore("unknown-parameter", w.see("op manager", "status?verbose=1"))
 	done := w.post("ann manager", "endpoints/tenant/pause", url.Values{"comment": {"certificate change"}})
-	note := strings.Split(done.header.Get("Set-Cookie"), ";")[0]
+	note, _, _ := strings.Cut(done.header.Get("Set-Cookie"), ";")
 	w.looksAsBefore("action-done",
 		w.request(w.Context(), "ann manager", "GET", "/console/endpoints/tenant/resume", "", "Cookie", note))
 }

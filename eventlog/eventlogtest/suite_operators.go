@@ -131,8 +131,8 @@ func testSearch(t *testing.T, home Home) {
 			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("user.*", "*.deleted")}, 9, []int64{6, 4, 2},
 		},
 		"both patterns": {
-			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("context.*"), Wanted: patterns("user.*", "*.deleted")}, 9,
-			[]int64{6, 4, 2},
+			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("context.*"), Wanted: patterns("user.*", "*.deleted")},
+			9, []int64{6, 4, 2},
 		},
 		"either, not both": {
 			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("provider.*"), Wanted: patterns("*.deleted")}, 9, nil,

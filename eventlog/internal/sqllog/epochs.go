@@ -135,8 +135,10 @@ func (t *Tables) BeginEpoch(ctx context.Context, tx *sql.Tx, base int64, start s
 		{"DELETE FROM " + t.schema + "tidings_retries WHERE seq > $1", []any{base}},
 		{"UPDATE " + t.schema + "tidings_replays SET to_seq = $1, position = CASE WHEN position > $1 THEN $1 ELSE " +
 			"position END WHERE state = 'running' AND to_seq > $1", []any{base}},
-		{"UPDATE " + t.schema + "tidings_parked_changes SET to_seq = $1 WHERE state = 'running' AND to_seq > $1",
-			[]any{base}},
+		{
+			"UPDATE " + t.schema + "tidings_parked_changes SET to_seq = $1 WHERE state = 'running' AND to_seq > $1",
+			[]any{base},
+		},
 	} {
 		if _, err := tx.ExecContext(ctx, s.text, s.args...); err != nil {
 			return fmt.Errorf("begin epoch: %w", err)
