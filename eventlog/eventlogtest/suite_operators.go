@@ -132,7 +132,8 @@ func testSearch(t *testing.T, home Home) {
 		},
 		"both patterns": {
 			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("context.*"), Wanted: patterns("user.*", "*.deleted")},
-			9, []int64{6, 4, 2},
+			9,
+			[]int64{6, 4, 2},
 		},
 		"either, not both": {
 			eventlog.EventFilter{From: 1, To: 6, Patterns: patterns("provider.*"), Wanted: patterns("*.deleted")}, 9, nil,
