@@ -268,7 +268,7 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 			pass.CancelAt(now)
 			break
 		}
-		next, ok := c.next()
+		next, ok := c.next(now)
 		if !ok {
 			c.seat.putBack()
 			break
@@ -286,17 +286,25 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 }
 
 // next returns the event to send next.
-func (c *consumer) next() (*item, bool) {
+func (c *consumer) next(now time.Time) (*item, bool) {
 	switch {
 	case c.health.wantsProbe():
-		if it, ok := c.scout.next(c.order, len(c.health.failed) >= fewResources); ok {
-			return it, true
+		c.scout.turn = !c.scout.turn
+		if c.scout.turn && len(c.health.failed) >= fewResources {
+			if it, ok := c.scout.next(c.order); ok {
+				return it, true
+			}
 		}
 		return c.order.Probe(c.health.outages, c.health.failed)
-	case c.health.state == Ramping:
-		return c.order.Next(freshFirst)
+	case c.order.AllGiveWay(now):
+		if it, ok := c.scout.next(c.order); ok {
+			return it, true
+		}
 	}
-	return c.order.Next(inTurn)
+	if c.health.state == Ramping {
+		return c.order.Next(freshFirst, now)
+	}
+	return c.order.Next(inTurn, now)
 }
 
 // untried reports whether a probe would be of a resource that has not failed since the
@@ -349,6 +357,9 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	c.pool.finished(late)
 	c.counts.add(r.outcome, it, c.pool.inFlight)
 	c.relay.journal.attempted(c.endpoint.Name, it, r.outcome, now)
+	if it.replay == nil {
+		c.order.slow.finished(it, r.outcome, now)
+	}
 	outages, before, reason := c.health.outages, c.health.state, c.health.reason
 	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
 	c.countProbe(before)

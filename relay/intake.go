@@ -115,6 +115,7 @@ func (c *consumer) tellMerged(gone, into tidings.Event) {
 // everything in the window may be what the receiver fails on.
 type scout struct {
 	found    []tidings.Event
+	head     int64 // the end of the log when it last looked
 	answer   chan []tidings.Event
 	asked    bool
 	inFlight bool // an event that it found is in flight
@@ -127,7 +128,10 @@ const (
 	scoutNewest   = 24
 	scoutOthers   = 8
 	scoutEvents   = 50_000 // number of events examined
-	scoutInterval = 30 * time.Second
+	scoutInterval = time.Minute
+	// If more events than this are beyond the window, new ones are only looked for once
+	// none of those found before is left.
+	scoutAgain = 10_000
 	// scoutAhead bounds the number of events delivered beyond the window.
 	scoutAhead = 1000
 )
@@ -135,8 +139,12 @@ const (
 // wanted reports whether to look beyond the window.
 func (s *scout) wanted(c *consumer) bool {
 	outage := c.health.state == Down || c.health.state == Throttled || c.health.wantsProbe()
-	return outage && len(c.health.failed) >= fewResources && c.order.Len() >= c.windowLimit &&
-		len(s.found) == 0 && !s.asked && len(c.order.ahead) < scoutAhead
+	if !outage || len(c.health.failed) < fewResources || c.order.Len() < c.windowLimit || s.asked ||
+		len(c.order.ahead) >= scoutAhead {
+		return false
+	}
+	head := c.relay.tail.position()
+	return len(s.found) == 0 || head > s.head && head-c.order.window.read <= scoutAgain
 }
 
 // lookFurther samples events beyond the window if that is wanted.
@@ -146,7 +154,7 @@ func (c *consumer) lookFurther(ctx context.Context, helpers *sync.WaitGroup) {
 	if !s.wanted(c) || now.Before(s.after) {
 		return
 	}
-	s.asked, s.after = true, now.Add(scoutInterval)
+	s.asked, s.after, s.head = true, now.Add(scoutInterval), c.relay.tail.position()
 	if s.answer == nil {
 		s.answer = make(chan []tidings.Event, 1)
 	}
@@ -154,10 +162,9 @@ func (c *consumer) lookFurther(ctx context.Context, helpers *sync.WaitGroup) {
 	helpers.Go(func() { s.answer <- c.relay.sample(ctx, from, c.wants) })
 }
 
-// next returns a sampled event every other time.
-func (s *scout) next(o *order, wanted bool) (*item, bool) {
-	s.turn = !s.turn
-	for wanted && s.turn && len(s.found) > 0 {
+// next returns a sampled event, one at a time.
+func (s *scout) next(o *order) (*item, bool) {
+	for len(s.found) > 0 && !s.inFlight {
 		last := len(s.found) - 1
 		it := o.Beyond(s.found[last])
 		s.found = s.found[:last]

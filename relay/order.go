@@ -25,6 +25,7 @@ type order struct {
 	loaded  int      // events of parked lanes
 	parked  parkedSet
 	window  window
+	slow    slowTypes
 	ahead   []int64 // settled positions beyond what was read, sorted
 	dueTurn bool    // the last event sent was a fresh one, so the next should be a due one
 	changes int     // number of settlements; noted is how many the last Mark included
@@ -40,6 +41,7 @@ type item struct {
 	attempts int // attempts already used up
 	first    time.Time
 	settled  bool
+	early    bool          // sent before older events of its type
 	beyond   bool          // a probe read from beyond the window
 	replay   chan<- result // receives the result of a replayed event; nil for a live event
 	more     bool          // the replay has more events to send
@@ -85,7 +87,7 @@ func (s parkedSet) has(resource string) bool {
 func newOrder(after int64, c tidings.Coalesce) *order {
 	return &order{
 		coalesce: c, lanes: make(map[string]*lane), parked: make(parkedSet),
-		window: window{read: after, high: after},
+		window: window{read: after, high: after}, slow: make(slowTypes),
 	}
 }
 
@@ -238,47 +240,62 @@ const (
 	freshFirst             // parked ones only if nothing else is waiting
 )
 
-// Next removes and returns the event to send next, if it need not be a probe.
-func (o *order) Next(p pick) (*item, bool) {
-	l, ok := (*lane)(nil), false
+// Next removes and returns the event to send next, if it need not be a probe. Types
+// that give way come last, and of those the newest event that was never sent: behind
+// many bad events there may be good ones.
+func (o *order) Next(p pick, now time.Time) (*item, bool) {
+	queues := []*rotation{&o.fresh, &o.due}
 	if p == inTurn && o.dueTurn {
-		l, ok = o.due.first()
+		slices.Reverse(queues)
 	}
-	if !ok {
-		l, ok = o.fresh.first()
+	for _, q := range queues {
+		if l, ok := q.first(func(t tidings.ResourceType) bool { return !o.slow.givesWay(t, now) }); ok {
+			o.dueTurn = !l.parked
+			return o.slow.sent(l.items[0], false), true
+		}
 	}
-	if !ok {
-		l, ok = o.due.first()
+	if l, ok := o.fresh.newest(neverSent); ok {
+		return o.slow.sent(l.items[0], true), true
 	}
-	if !ok {
-		return nil, false
+	for _, q := range queues {
+		if l, ok := q.first(anyType); ok {
+			o.dueTurn = !l.parked
+			return o.slow.sent(l.items[0], false), true
+		}
 	}
-	o.dueTurn = !l.parked
-	return l.items[0], true
+	return nil, false
 }
+
+func neverSent(l *lane) bool { return !l.items[0].trial.began }
+
+func anyType(tidings.ResourceType) bool { return true }
 
 // Probe removes and returns an event to try during the outage with the given
 // number. It alternates between the one that has waited longest and the newest one
-// not yet tried in this outage. Resources in avoid come last.
+// that was never sent, or at least not in this outage. Resources in avoid come last.
 func (o *order) Probe(outage int64, avoid map[string]bool) (*item, bool) {
 	from := o.probed()
 	if o.probes++; o.probes%2 == 0 {
-		if l, ok := from.newest(func(l *lane) bool { return !l.items[0].trial.triedIn(outage) }); ok {
-			return l.items[0], true
+		l, ok := from.newest(neverSent)
+		if !ok {
+			l, ok = from.newest(func(l *lane) bool { return !l.items[0].trial.triedIn(outage) })
+		}
+		if ok {
+			return o.slow.sent(l.items[0], true), true
 		}
 	}
 	for range len(avoid) {
-		l, ok := from.first()
+		l, ok := from.first(anyType)
 		if !ok {
 			return nil, false
 		}
 		if !avoid[l.resource] {
-			return l.items[0], true
+			return o.slow.sent(l.items[0], false), true
 		}
 		from.push(l)
 	}
-	if l, ok := from.first(); ok {
-		return l.items[0], true
+	if l, ok := from.first(anyType); ok {
+		return o.slow.sent(l.items[0], false), true
 	}
 	return nil, false
 }
@@ -510,24 +527,27 @@ func (r *rotation) push(l *lane) {
 	r.types = append(r.types, &typeQueue{name: name, lanes: []*lane{l}})
 }
 
-// turn returns the queue whose turn it is.
-func (r *rotation) turn() *typeQueue {
-	r.size--
-	for {
-		r.next = (r.next + 1) % len(r.types)
-		if q := r.types[r.next]; q.front < len(q.lanes) {
+// turn returns the queue whose turn it is among those of the types that want
+// accepts, or nil.
+func (r *rotation) turn(want func(tidings.ResourceType) bool) *typeQueue {
+	for i := range r.types {
+		at := (r.next + 1 + i) % len(r.types)
+		if q := r.types[at]; q.front < len(q.lanes) && want(q.name) {
+			r.next = at
 			return q
 		}
 	}
+	return nil
 }
 
 // first removes and returns the lane that has waited longest, of the type whose
-// turn it is.
-func (r *rotation) first() (*lane, bool) {
-	if r.size == 0 {
+// turn it is among those that want accepts.
+func (r *rotation) first(want func(tidings.ResourceType) bool) (*lane, bool) {
+	q := r.turn(want)
+	if q == nil {
 		return nil, false
 	}
-	q := r.turn()
+	r.size--
 	l := q.lanes[q.front]
 	q.lanes[q.front] = nil
 	if q.front++; q.front > 64 && q.front > len(q.lanes)/2 {

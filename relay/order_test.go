@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -14,6 +15,7 @@ import (
 // orderModel is what an order must guarantee, whatever happens to its events.
 type orderModel struct {
 	order    *order
+	now      time.Time
 	sequence int64
 	flying   []*item
 	table    map[string][]eventlog.Retry // parked events, by resource
@@ -26,6 +28,7 @@ const orderResources = 5
 // step does what a byte says.
 func (m *orderModel) step(b byte) error {
 	what, n := b%8, int(b/8)
+	m.now = m.now.Add(slowFailure)
 	switch what {
 	case 0, 1, 2:
 		m.add(n % orderResources)
@@ -45,6 +48,11 @@ func (m *orderModel) step(b byte) error {
 	at := n % len(m.flying)
 	it := m.flying[at]
 	m.flying = slices.Delete(m.flying, at, at+1)
+	if what == 5 {
+		m.order.slow.finished(it, tidings.Outcome{Verdict: tidings.Delivered}, m.now)
+	} else {
+		m.order.slow.finished(it, tidings.Outcome{Verdict: tidings.Failed}, m.now)
+	}
 	switch what {
 	case 5:
 		m.settle(it)
@@ -75,7 +83,7 @@ func (m *orderModel) add(resource int) {
 }
 
 func (m *orderModel) send(p pick) error {
-	it, ok := m.order.Next(p)
+	it, ok := m.order.Next(p, m.now)
 	if !ok {
 		return nil
 	}
@@ -93,7 +101,7 @@ func (m *orderModel) sent(it *item) error {
 		return fmt.Errorf("%d of %s was sent after %d", it.event.Sequence, resource, m.last[resource])
 	}
 	m.last[resource] = it.event.Sequence
-	it.trial.began = true
+	it.trial.began, it.trial.sent = true, m.now
 	m.flying = append(m.flying, it)
 	return nil
 }
@@ -247,8 +255,8 @@ func TestMarksTellOfParkedAndMerged(t *testing.T) {
 	o := newOrder(0, tidings.CoalesceLatest)
 	o.Add(event(1, "slow", tidings.Updated))
 	o.Add(event(2, "bad", tidings.Updated))
-	slow, _ := o.Next(inTurn)
-	bad, _ := o.Next(inTurn)
+	slow, _ := o.Next(inTurn, time.Time{})
+	bad, _ := o.Next(inTurn, time.Time{})
 	slow.trial.began, bad.trial.began = true, true
 	o.Park(bad)
 	behind := event(3, "bad", tidings.Updated)
@@ -276,7 +284,7 @@ func TestParkedEventThatTheLogYieldsAgain(t *testing.T) {
 	o := newOrder(0, "")
 	e := tidings.Event{Sequence: 7, Type: "context", ResourceID: "a", Action: tidings.Updated}
 	o.AddDue([]eventlog.Retry{{Endpoint: "a", Event: e, Attempts: 1}})
-	it, ok := o.Next(inTurn)
+	it, ok := o.Next(inTurn, time.Time{})
 	if !ok || !o.Settle(it) {
 		t.Fatalf("next: %v, %v", it, ok)
 	}

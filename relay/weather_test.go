@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -48,44 +49,121 @@ func newDelays() *delays {
 	return &delays{began: make(map[string]time.Time), took: make(map[string][]time.Duration)}
 }
 
-// Many events that make the receiver fail, more than a window holds, do not hold up
-// those behind them for long, whatever it answers.
+// hang is no answer within the timeout.
+var hang = tidings.Outcome{Verdict: tidings.Failed, Reason: tidings.ReasonTimeout, Duration: 15 * time.Second}
+
+// Many events that the receiver chokes on do not hold up those behind them for long,
+// whatever it does with them, more than a window holds or fewer, of the same type or
+// another.
 func TestManyBadEventsAheadOfGoodOnes(t *testing.T) {
-	for name, bad := range failures {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				log := eventlogtest.NewMemory()
-				r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
-					if strings.HasPrefix(a.Event.ID, "evt-9") {
-						return delivered
-					}
-					return bad
-				}}
-				for i := range 1200 {
-					log.Append(event(10_000+i, 0))
-				}
-				e := endpoint("a", r)
-				if err := log.Prepare(t.Context(),
-					eventlog.Setup{Partitions: []eventlog.Partition{{Endpoint: "a", Of: 1}}, Head: 0}); err != nil {
-					t.Fatal(err)
-				}
-				for i := range 20 {
-					log.Append(event(90_000+i, 0))
-				}
-				stop := start(t, log, relay.Options{}, e)
-				begun := time.Now()
-				for len(r.got()) < 20 && time.Since(begun) < 5*time.Minute {
-					time.Sleep(time.Second)
-				}
-				t.Logf("%d delivered in %v, %d requests", len(r.got()), time.Since(begun), len(r.tries()))
-				stop()
-				if n := len(r.got()); n != 20 {
-					t.Errorf("%d of the 20 good events delivered in 5 minutes", n)
-				}
-				expectOrder(t, r.got())
-			})
-		})
+	answers := maps.Clone(failures)
+	answers["reset"] = tidings.Outcome{Verdict: tidings.Unreachable, Reason: tidings.ReasonReset}
+	answers["timeout"] = hang
+	for name, bad := range answers {
+		for _, count := range []int{1500, 900, 100} {
+			for _, good := range []tidings.ResourceType{"order", "invoice"} {
+				t.Run(fmt.Sprintf("%s/%d orders ahead of %ss", name, count, good), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { sendGoodOnes(t, bad, count, good) })
+				})
+			}
+		}
 	}
+}
+
+// sendGoodOnes sends events of a type behind so many bad ones.
+func sendGoodOnes(t *testing.T, bad tidings.Outcome, count int, good tidings.ResourceType) {
+	log := eventlogtest.NewMemory()
+	end := time.Now().Add(2 * time.Minute)
+	r := &receiver{answer: badUntil(end, bad, func(e tidings.Event) bool { return e.Sequence <= int64(count) })}
+	prepare(t, log)
+	for n := range count {
+		log.Append(ofType("order", n, 0))
+	}
+	for n := range 20 {
+		log.Append(ofType(good, 10_000+n, 0))
+	}
+	stop := start(t, log, relay.Options{}, endpoint("a", r))
+	time.Sleep(time.Until(end))
+	stop()
+	if n := len(r.got()); n != 20 {
+		t.Errorf("%d of the 20 good events delivered in two minutes", n)
+	}
+}
+
+// prepare lets endpoint a begin at the start of the log.
+func prepare(t *testing.T, log *eventlogtest.Memory) {
+	t.Helper()
+	setup := eventlog.Setup{Partitions: []eventlog.Partition{{Endpoint: "a", Of: 1}}}
+	if err := log.Prepare(t.Context(), setup); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// badUntil answers some events with an outcome, after the time that it took. Those
+// still in flight at the end are answered then.
+func badUntil(
+	end time.Time, o tidings.Outcome, bad func(tidings.Event) bool,
+) func(tidings.Attempt) tidings.Outcome {
+	return func(a tidings.Attempt) tidings.Outcome {
+		if !bad(a.Event) {
+			return delivered
+		}
+		time.Sleep(min(o.Duration, time.Until(end)))
+		return o
+	}
+}
+
+// A good event that comes long after an endpoint has looked beyond its window, where it
+// found only bad ones, does not wait for all of these.
+func TestGoodEventLongAfterManyBadOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		r := &receiver{answer: func(a tidings.Attempt) tidings.Outcome {
+			if a.Event.Type == "order" {
+				return failed
+			}
+			return delivered
+		}}
+		prepare(t, log)
+		for n := range 1500 {
+			log.Append(ofType("order", n, 0))
+		}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		time.Sleep(10 * time.Minute)
+		log.Append(ofType("invoice", 1, 0))
+		time.Sleep(5 * time.Minute)
+		stop()
+		if n := len(r.got()); n != 1 {
+			t.Errorf("%d delivered in five minutes, want the good one", n)
+		}
+	})
+}
+
+// Of a receiver that takes one request at a time and never answers events of one type,
+// the other types get about half of the time, and that one the rest.
+func TestTypeThatHangsGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		end := time.Now().Add(5 * time.Minute)
+		hangs := badUntil(end, hang, func(e tidings.Event) bool { return e.Type == "order" })
+		r := &receiver{delay: 50 * time.Millisecond, answer: hangs}
+		prepare(t, log)
+		for n := range 50 {
+			log.Append(ofType("order", n, 0))
+		}
+		for n := range 6000 {
+			log.Append(ofType("invoice", n, 0))
+		}
+		e := endpoint("a", r)
+		e.MaxInFlight = 1
+		stop := start(t, log, relay.Options{}, e)
+		time.Sleep(time.Until(end))
+		stop()
+		good := len(r.got())
+		if bad := len(r.tries()) - good; good < 2500 || bad < 8 {
+			t.Errorf("%d invoices delivered and %d orders tried in five minutes", good, bad)
+		}
+	})
 }
 
 // An endpoint that fails one type of events, and only that, delivers all others at
