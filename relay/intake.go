@@ -125,10 +125,11 @@ type scout struct {
 
 const (
 	// Most of what is sampled are the newest events, the rest random ones.
-	scoutNewest   = 24
-	scoutOthers   = 8
-	scoutEvents   = 50_000 // number of events examined
-	scoutInterval = time.Minute
+	scoutNewest = 24
+	scoutOthers = 8
+	scoutEvents = 50_000 // number of events examined
+	// scoutInterval is how often to look, or less often if probes are further apart.
+	scoutInterval = 10 * time.Second
 	// If more events than this are beyond the window, new ones are only looked for once
 	// none of those found before is left.
 	scoutAgain = 10_000
@@ -154,7 +155,7 @@ func (c *consumer) lookFurther(ctx context.Context, helpers *sync.WaitGroup) {
 	if !s.wanted(c) || now.Before(s.after) {
 		return
 	}
-	s.asked, s.after, s.head = true, now.Add(scoutInterval), c.relay.tail.position()
+	s.asked, s.after, s.head = true, now.Add(max(scoutInterval, c.health.pause)), c.relay.tail.position()
 	if s.answer == nil {
 		s.answer = make(chan []tidings.Event, 1)
 	}
