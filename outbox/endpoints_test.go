@@ -171,7 +171,7 @@ func TestForgottenSenderIsRefused(t *testing.T) {
 	err := hooks.SetRelayEndpoints(t.Context(), relay.Endpoint{
 		Endpoint: tidings.Endpoint{Name: "queue", URL: "http://queue.invalid/"},
 	})
-	if err == nil || !strings.Contains(err.Error(), "endpoint queue: it has no Sender") {
+	if err == nil || !strings.Contains(err.Error(), "endpoint queue has no Sender") {
 		t.Errorf("error = %v, want one about the Sender", err)
 	}
 	if names := hooks.EndpointNames(); len(names) > 0 {

@@ -30,7 +30,7 @@ func mayReach(as, kind string) bool {
 		return true
 	case "provider_build":
 		return roles[as] != "user"
-	case "user", "user_feedback", "endpoint", "event", "replay":
+	case "user", "user_feedback", "endpoint", "event", "replay", "parked_change":
 		return roles[as] == "admin"
 	}
 	return false

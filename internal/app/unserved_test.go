@@ -141,7 +141,7 @@ func TestJumpedClockKeepsRemovedEndpoints(t *testing.T) {
 			}
 			w.logged(`msg="the data of removed endpoints is kept for now" error="the database's clock is 2h0m`)
 		}
-		w.logged(`msg="what is past its retention was not all removed" error="the clock of the database is 2h0m`)
+		w.logged(`msg="not everything past its retention could be removed" error="the database's clock is 2h0m`)
 		change("tidings_expiry", "jumped_at = jumped_at - %d")
 		w.reconfigure(stays)
 		w.wants(w.try("admin", "GET", path, nil), 404)

@@ -89,7 +89,7 @@ func (w *walk) verify(s sent, a answer) {
 		return
 	}
 	for collection, kind := range pathKinds { // resources that may have been deleted with it
-		if id, as := s.draw.ids[kind], s.draw.who; id != "" && kind != "replay" && kind != "user" {
+		if id, as := s.draw.ids[kind], s.draw.who; id != "" && kind != "replay" && kind != "parked_change" && kind != "user" {
 			if kind == "provider_build" {
 				as = auditor
 			}

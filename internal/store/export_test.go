@@ -83,6 +83,9 @@ func (s *Store) Sockets(t *testing.T, do func(net.Conn)) {
 		}
 		defer c.Close()
 		if err := c.Raw(func(conn any) error {
+			if p, ok := conn.(*pipeline); ok {
+				conn = p.Conn
+			}
 			do(conn.(*stdlib.Conn).Conn().PgConn().Conn())
 			return nil
 		}); err != nil {
