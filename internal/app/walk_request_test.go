@@ -26,11 +26,11 @@ type sent struct {
 	astray bool // the operation does not exist
 }
 
-// overlong reports whether net/http may refuse the request before it has read the whole
-// head. The rest of the head then causes a reset, which can overtake the answer.
+// overlong reports whether net/http may answer before it has read the whole head, or more
+// of a body than it discards. The rest then causes a reset, which can overtake the answer.
 func (s sent) overlong() bool {
-	head, _, _ := strings.Cut(s.text, "\r\n\r\n")
-	return len(head) > 64<<10
+	head, body, _ := strings.Cut(s.text, "\r\n\r\n")
+	return len(head) > 64<<10 || s.astray && len(body) > 256<<10
 }
 
 // request draws a request.
