@@ -151,6 +151,7 @@ func (c *consumer) applyControl(now time.Time) {
 	reason := c.control.DisabledAt(now)
 	switch disabled := reason != "" && applies; {
 	case disabled && (c.health.state != Disabled || c.health.reason != reason):
+		c.hinted.clear() // so that resuming ends its pause
 		c.health.disable(reason, now)
 	case !disabled && c.health.state == Disabled:
 		c.health.enable(now)
@@ -252,7 +253,7 @@ func (c *consumer) dispatch(ctx, attempts context.Context) {
 	c.paced = time.Time{}
 	c.loadDue(ctx, now)
 	waits := false // for its turn
-	for c.lifetime.valid(now) && !c.holds() && c.pool.counted() < c.health.limit(now, c.untried()) && !c.pool.full() {
+	for c.lifetime.valid(now) && !c.holds() && c.pool.counted() < c.limit(now, c.untried()) && !c.pool.full() {
 		if c.order.Waiting() == 0 && (c.health.state != Probing || len(c.scout.found) == 0) {
 			break
 		}
@@ -363,6 +364,9 @@ func (c *consumer) finish(ctx context.Context, r result) {
 	outages, before, reason := c.health.outages, c.health.state, c.health.reason
 	r.fault = c.health.observe(r.outcome, it.event.Resource(), &it.trial, c.quiet() && !it.more, now)
 	c.countProbe(before)
+	if r.fault == faultEndpoint && !late {
+		c.heed(r.outcome, now)
+	}
 	switch {
 	case c.health.outages != outages:
 		c.pool.outdate() // requests already in flight say nothing about the outage

@@ -205,6 +205,7 @@ type Relay struct {
 	running   map[*consumer]struct{}
 	updated   chan struct{} // signaled when the endpoints change
 	moved     chan struct{} // signaled when a cursor moves
+	urgent    chan struct{} // signaled if that has to be saved at once
 	saving    chan struct{} // semaphore held while cursors are saved
 	preparing chan struct{} // semaphore held while cursors are created or renamed, and the setup changes
 	scouting  chan struct{} // semaphore held while a consumer reads beyond its window
@@ -217,7 +218,8 @@ type Relay struct {
 // configured is an endpoint that consumers may be using.
 type configured struct {
 	Endpoint
-	users int // number of consumers
+	users  int // number of consumers
+	hinted *hinted
 }
 
 // New prepares a relay. It creates a cursor for each endpoint that has none, at the
@@ -230,7 +232,7 @@ func New(ctx context.Context, log eventlog.Log, endpoints []Endpoint, options Op
 		history: newHistory(log, options.Logger), journal: newJournal(), failures: newFailures(options.Logger),
 		parker: parker{log: log}, budget: newBudget(options.MaxInFlight), workers: newWorkers(),
 		endpoints: make(map[string]*configured), running: make(map[*consumer]struct{}), updated: make(chan struct{}, 1),
-		moved: make(chan struct{}, 1), saving: make(chan struct{}, 1),
+		moved: make(chan struct{}, 1), urgent: make(chan struct{}, 1), saving: make(chan struct{}, 1),
 		scouting: make(chan struct{}, 1), preparing: make(chan struct{}, 1),
 	}
 	r.tail.began, r.tail.lost, r.tail.rewound = r.prepareAgain, r.noteLoss, r.rewound
@@ -263,7 +265,7 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 			return fmt.Errorf("endpoint %s: %d partitions can't share %d requests in flight",
 				e.Name, e.Partitions, limit)
 		}
-		next[e.Name] = &configured{Endpoint: e}
+		next[e.Name] = &configured{Endpoint: e, hinted: new(hinted)}
 		setup.Partitions = append(setup.Partitions, e.partitions()...)
 	}
 	var err error
@@ -290,10 +292,14 @@ func (r *Relay) Update(ctx context.Context, endpoints []Endpoint) error {
 	r.setup = setup
 	var unused []*configured
 	for name, old := range r.endpoints {
-		if now := next[name]; now != nil && now.Fingerprint != "" && now.Fingerprint == old.Fingerprint {
+		now := next[name]
+		if now != nil && now.Fingerprint != "" && now.Fingerprint == old.Fingerprint {
 			unused = append(unused, now)
 			next[name] = old
 			continue
+		}
+		if now != nil {
+			now.hinted = old.hinted
 		}
 		r.retired = append(r.retired, old)
 	}

@@ -68,7 +68,7 @@ func (c *consumer) mayResend(now time.Time) bool {
 	if c.order.Waiting() > 0 || c.holds() {
 		return false
 	}
-	limit := c.health.limit(now, false)
+	limit := c.limit(now, false)
 	switch {
 	case c.pool.counted() >= limit, c.replays.sending >= max(limit/2, 1), c.pool.full(), !c.lifetime.valid(now):
 		return false

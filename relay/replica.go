@@ -441,6 +441,11 @@ func (p *replica) acquire(
 	p.raced = len(got) < len(free)
 	total := have + len(got)
 	var early []eventlog.Lease
+	for _, cursor := range got { // all partitions, before the first one sends
+		if h := lastSaved(cursor).Hint; h != nil {
+			endpoints[cursor.Endpoint].hinted.extend(*h)
+		}
+	}
 	for _, cursor := range got {
 		if cursor.Epoch != view.epoch {
 			early = append(early, cursor.Lease)

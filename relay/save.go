@@ -8,9 +8,9 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// saveRegularly saves cursors when they move, at most once per interval. It starts
-// with a shorter interval, so that a process that is killed repeatedly still makes
-// progress.
+// saveRegularly saves cursors when they move, at most once per interval unless it is
+// urgent. It starts with a shorter interval, so that a process that is killed
+// repeatedly still makes progress.
 func (r *Relay) saveRegularly(ctx context.Context) {
 	pause := r.options.CursorInterval / 16
 	failing := false
@@ -29,8 +29,19 @@ func (r *Relay) saveRegularly(ctx context.Context) {
 		} else {
 			r.writeJournal(ctx, false)
 		}
-		wait(ctx, pause)
+		r.waitToSave(ctx, pause)
 		pause = min(2*pause, r.options.CursorInterval)
+	}
+}
+
+// waitToSave waits until cursors may be saved again.
+func (r *Relay) waitToSave(ctx context.Context, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.urgent:
+	case <-ctx.Done():
 	}
 }
 

@@ -159,14 +159,18 @@ type savedStatus struct {
 	Writes int64 `json:"writes,omitempty"`
 	// Share is the share of the events of the log that the partition wants.
 	Share float64 `json:"share,omitempty"`
+	// Hint is what the receiver asked for.
+	Hint *hint `json:"hint,omitempty"`
 }
 
 // save returns the cursor to be saved; false if the lease is lost. The caller holds
 // the saving semaphore.
 func (c *consumer) save() (eventlog.Cursor, bool) {
-	c.counts.updateRates(time.Now())
+	now := time.Now()
+	c.counts.updateRates(now)
 	lease, ok := c.ledger.valid()
-	return c.progress.cursor(lease, savedStatus{c.current(), c.ledger.writes.Load(), c.backlog.rounded()}), ok
+	status := savedStatus{c.current(), c.ledger.writes.Load(), c.backlog.rounded(), c.hinted.at(now)}
+	return c.progress.cursor(lease, status), ok
 }
 
 // lastSaved returns the status saved with a cursor.
