@@ -486,7 +486,8 @@ func (w *window) cursor() int64 {
 }
 
 // open returns the unsettled positions up to high.
-func (w *window) open() (open []int64) {
+func (w *window) open() []int64 {
+	open := make([]int64, 0, w.len())
 	for _, it := range w.items {
 		if !it.settled && it.event.Sequence < w.high {
 			open = append(open, it.event.Sequence)
