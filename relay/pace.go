@@ -243,7 +243,7 @@ func (p *pace) refuse(sent, now time.Time) (overloaded bool) {
 func (p *pace) inVain(now time.Time) bool {
 	flow := p.flow.at(now)
 	if p.Rate == 0 || now.Sub(p.cut) > trustFor {
-		p.firstCut, p.usual = now, flow
+		p.firstCut, p.usual = now, max(flow, p.usual/2)
 	}
 	return now.Sub(p.firstCut) > enoughTime && flow < p.usual/2 && p.lately.share() > muchRefused
 }

@@ -52,7 +52,7 @@ DECLARE
 	key text[] := capture_list(spec->'key'); col text; lenient boolean := coalesce((spec->>'lenient')::boolean, false);
 BEGIN
 	IF NOT (SELECT relkind IN ('r', 'p') AND relpersistence <> 't' FROM pg_class WHERE oid = rel) THEN
-		PERFORM capture_refuse(name, 'it is no ordinary or partitioned table');
+		PERFORM capture_refuse(name, 'it is neither an ordinary nor a partitioned table');
 	ELSIF (SELECT nspname = {name} FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = rel) THEN
 		PERFORM capture_refuse(name, 'it is in the schema of Tidings itself');
 	END IF;
@@ -126,7 +126,7 @@ BEGIN
 		RETURN QUERY SELECT 'renamed', format('the table is now named %s; change sources.tables and restart the relay', s.relid::regclass);
 		rel := s.relid;
 	ELSIF rel <> s.relid OR s.origin <> capture_origin() THEN
-		RETURN QUERY SELECT 'replaced', 'the table is another one than triggers were installed on: it was dropped and created again, or restored';
+		RETURN QUERY SELECT 'replaced', 'the table is not the one that triggers were installed on: it was dropped and created again, or restored';
 		s.relid := rel;
 		numbers := '{}'; -- those of another table
 	END IF;

@@ -15,7 +15,7 @@ BEGIN
 	ELSIF coalesce(emit.action, '') !~ '^[a-z][a-z0-9_]{0,62}$' THEN
 		PERFORM capture_argument('action', emit.action, 'at most 63 of a-z, 0-9 and _, a letter first');
 	ELSIF emit.type = 'webhook' AND emit.action = 'ping' THEN
-		PERFORM capture_argument('action', emit.action, 'another one than ping, which tries an endpoint');
+		PERFORM capture_argument('action', emit.action, 'any action but ping, which tests an endpoint');
 	END IF;
 	IF EXISTS (SELECT FROM tidings_types) THEN
 		SELECT actions INTO allowed FROM tidings_types WHERE resource_type = emit.type;

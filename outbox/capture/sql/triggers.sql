@@ -127,7 +127,7 @@ BEGIN
 			END IF;
 		END IF;
 		IF %s(to_regclass(%L)) IS NULL THEN -- a view would run code of others with our rights
-			RAISE EXCEPTION ''%% is no table any more'', %L;
+			RAISE EXCEPTION ''%% is no longer a table'', %L;
 		END IF;
 		IF TG_OP <> ''DELETE'' THEN
 			%s;
@@ -254,6 +254,6 @@ BEGIN
 	EXCEPTION WHEN OTHERS THEN
 		PERFORM capture_drifted(of_source, 'TRUNCATE: ' || SQLERRM);
 		INSERT INTO tidings_capture_gaps (relation, since, until, reason, recovered)
-			VALUES (s.relation, clock_timestamp(), clock_timestamp(), left('TRUNCATE was not told of: ' || SQLERRM, 500), 0);
+			VALUES (s.relation, clock_timestamp(), clock_timestamp(), left('TRUNCATE made no events: ' || SQLERRM, 500), 0);
 	END;
 END $tidings$;
