@@ -197,8 +197,12 @@ func (s *simulation) expire() {
 	if err != nil { // the clock may be wrong
 		return
 	}
-	if _, err := s.ExpireEndpoints(s.Context(), s.retention); err != nil {
+	gone, err := s.ExpireEndpoints(s.Context(), s.retention)
+	if err != nil {
 		s.Fatal(err)
+	}
+	for _, e := range gone { // a replica with an old configuration may begin it anew, anywhere
+		s.begins(personality(e.Endpoint), len(s.written), 0)
 	}
 	s.nudge()
 }
