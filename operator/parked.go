@@ -176,7 +176,7 @@ type ParkedDone struct {
 	Count        int64  `json:"count" doc:"How many events."`
 	DryRun       bool   `json:"dry_run,omitempty" doc:"Nothing was done."`
 	WaitsBecause string `json:"waits_because,omitempty" doc:"Why they are not sent at once."`
-	// Change goes on in the background; nil if everything was done at once.
+	// Change runs in the background; nil if everything was done at once.
 	Change *ParkedChange `json:"change,omitempty" doc:"The change that runs in the background, if there are more than 1000 events; left out if everything was done at once."`
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/tidings-dev/tidings/vocabulary"
 )
 
-// ParkedChange is a retry or discard of many parked events, which goes on in the
+// ParkedChange is a retry or discard of many parked events, which runs in the
 // background.
 type ParkedChange struct {
 	ID        string   `json:"id"`

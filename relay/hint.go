@@ -34,7 +34,7 @@ func (h *hinted) extend(next hint) (urgent bool) {
 	}
 }
 
-// at returns the hint in force; nil if there is none.
+// at returns the current hint; nil if there is none.
 func (h *hinted) at(now time.Time) *hint {
 	if last := h.last.Load(); last != nil && last.Until.After(now) {
 		return last
