@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,11 +22,11 @@ func TestRetryWhileALaterEventIsInFlight(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := eventlogtest.NewMemory()
-				mended := false
+				var mended atomic.Bool
 				r := &receiver{delay: 10 * time.Second}
 				r.answer = func(a tidings.Attempt) tidings.Outcome {
 					switch {
-					case a.Event.ID == "evt-1-0" && !mended:
+					case a.Event.ID == "evt-1-0" && !mended.Load():
 						return rejected
 					case a.Event.ID == "evt-1-1" && a.Number == 1:
 						return second
@@ -36,7 +37,7 @@ func TestRetryWhileALaterEventIsInFlight(t *testing.T) {
 				defer stop()
 				log.Append(event(1, 0), event(2, 0))
 				time.Sleep(time.Minute)
-				mended = true
+				mended.Store(true)
 				log.Append(event(1, 1), event(2, 1))
 				time.Sleep(time.Second)
 				dead := deadLetters(t, log)
@@ -68,10 +69,10 @@ func TestDiscardDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := eventlogtest.NewMemory()
 		r := &receiver{delay: 10 * time.Millisecond}
-		down := false
+		var down atomic.Bool
 		r.answer = func(a tidings.Attempt) tidings.Outcome {
 			switch {
-			case down:
+			case down.Load():
 				return unreachable
 			case a.Event.ID == "evt-1-0" && a.Number == 1:
 				return refused
@@ -82,7 +83,7 @@ func TestDiscardDuringAnOutage(t *testing.T) {
 		defer stop()
 		log.Append(event(1, 0), event(2, 0), event(1, 1), event(1, 2), event(1, 3), event(2, 1))
 		time.Sleep(time.Second)
-		down = true
+		down.Store(true)
 		log.Append(event(3, 0))
 		time.Sleep(10 * time.Minute) // the parked events are due and in memory
 		discard := func(sequences ...int64) {
@@ -93,7 +94,7 @@ func TestDiscardDuringAnOutage(t *testing.T) {
 		}
 		discard(1, 4)
 		time.Sleep(time.Minute)
-		down = false
+		down.Store(false)
 		time.Sleep(time.Hour)
 		got := r.got()
 		slices.Sort(got)
