@@ -75,7 +75,7 @@ func (s *simulation) checkEndpoint(who string, requests []*request) {
 		case s.lost[r.event.ID]: // its version was used again
 			got[r.event.ID], before[r.event.ID] = true, r
 			continue
-		case s.dead[who+r.event.ID], s.restored[r.event.ID]:
+		case s.dead[who+r.event.ID], s.restored[r.event.ID], discarded: // a replay may send it later
 		case r.replay && s.index[r.event.ID] < owed.from: // an operator requested an event that it was not owed
 			got[r.event.ID], before[r.event.ID] = true, r
 			continue
