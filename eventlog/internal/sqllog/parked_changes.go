@@ -53,7 +53,9 @@ func (t *Tables) ParkedChange(ctx context.Context, id string) (eventlog.ParkedCh
 	return first(found), len(found) > 0, err
 }
 
-func (t *Tables) parkedChanges(ctx context.Context, which string, args ...any) (found []eventlog.ParkedChange, err error) {
+func (t *Tables) parkedChanges(
+	ctx context.Context, which string, args ...any,
+) (found []eventlog.ParkedChange, err error) {
 	err = t.query(ctx, t.reader, "changes of parked events", func(rows *sql.Rows) error {
 		c, err := scanChange(rows)
 		found = append(found, c)
