@@ -225,15 +225,22 @@ func TestStopDrainsRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	// The rest of the body is still to come.
+	if err := c.SetDeadline(time.Now().Add(testTimeout)); err != nil {
+		t.Fatal(err)
+	}
 	fmt.Fprintf(c, "POST /api/v1/contexts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Type: "+
-		"application/json\r\nContent-Length: 2\r\n\r\n{")
-	w.call("bob", "GET", "/users/me", nil) // the server has read the beginning
+		"application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+	r := bufio.NewReader(c)
+	for _, want := range []string{"HTTP/1.1 100 Continue\r\n", "\r\n"} { // the handler waits for the body
+		if line, err := r.ReadString('\n'); err != nil || line != want {
+			t.Fatalf("got %q, %v, want %q", line, err, want)
+		}
+	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.stop() }()
 	w.logged("stopping")
-	fmt.Fprint(c, "}")
-	line, err := bufio.NewReader(c).ReadString('\n')
+	fmt.Fprint(c, "{}")
+	line, err := r.ReadString('\n')
 	if err != nil || !strings.Contains(line, "201") {
 		t.Errorf("request in flight: %q, %v", line, err)
 	}
