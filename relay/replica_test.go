@@ -203,6 +203,38 @@ func TestPartitionsChangeWithoutDuplicates(t *testing.T) {
 	})
 }
 
+// A replica learns at once that another has divided an endpoint differently: what it still
+// delivered under its lost lease would be sent again.
+func TestOthersLearnOfADivision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{Memory: eventlogtest.NewMemory()}
+		r := &receiver{}
+		divided := func(partitions int) relay.Endpoint {
+			e := endpoint("a", r)
+			e.Partitions, e.Fingerprint = partitions, fmt.Sprint(partitions)
+			return e
+		}
+		first, second := c.start(t, r, divided(2)), c.start(t, r, divided(2))
+		time.Sleep(10 * time.Second)
+		if first.relay.Held() != 1 || second.relay.Held() != 1 {
+			t.Fatalf("they hold %d and %d, want one each", first.relay.Held(), second.relay.Held())
+		}
+		if err := first.relay.Update(t.Context(), []relay.Endpoint{divided(1)}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		for i := range 20 {
+			c.append(event(i, 0))
+		}
+		time.Sleep(10 * time.Second)
+		if n := len(r.tries()); n != 20 {
+			t.Errorf("%d requests for 20 events", n)
+		}
+		first.exit()
+		second.exit()
+	})
+}
+
 // A process that was killed before the database's clock was set back by hours keeps its
 // endpoints no longer than any other.
 func TestClockSetBackAfterAKill(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/relay"
 )
 
 // standby is a database that follows asynchronously, and how far it has come.
@@ -39,10 +40,12 @@ func (s *simulation) failover() {
 	if !s.staging {
 		s.processes[0].kill()
 	}
-	for who, e := range s.settings {
-		rows, _ := s.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: e.Name, Dead: true, Limit: 1 << 20})
-		for _, row := range rows {
-			s.dead[who+row.Event.ID] = true
+	for _, endpoints := range []map[string]relay.Endpoint{s.settings, s.removed} {
+		for who, e := range endpoints {
+			rows, _ := s.Parked(s.Context(), eventlog.ParkedFilter{Endpoint: e.Name, Dead: true, Limit: 1 << 20})
+			for _, row := range rows {
+				s.dead[who+row.Event.ID] = true
+			}
 		}
 	}
 	before, lasts := s.partitions(), leaseTime

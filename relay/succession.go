@@ -93,8 +93,11 @@ func (r *Relay) prepare(
 			err = r.log.Prepare(ctx, choose(setup))
 		}
 		if !errors.Is(err, eventlog.ErrEndpointsChanged) {
-			return err
+			break
 		}
+	}
+	if err == nil { // others learn of a division or a rename now, or else at their next step
+		_ = r.log.Nudge(ctx)
 	}
 	return err
 }
