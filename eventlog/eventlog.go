@@ -182,6 +182,14 @@ type Waker interface {
 	// Woken returns a channel that receives after Wake. Consecutive wakes may be
 	// coalesced.
 	Woken() <-chan struct{}
+	// Committed gives the reader in this process events that the process has just
+	// committed, so that it need not look for them. They have positions, or none in a
+	// database that numbers them later. If the reader does not take them, Committed wakes
+	// it. Like Wake, it never blocks.
+	Committed(events ...tidings.Event)
+	// OnCommitted sets the function that takes the events of Committed. It returns false
+	// if the reader has to look for them.
+	OnCommitted(take func(events []tidings.Event) bool)
 	// Nudge signals to the readers of all replicas that controls, leases or replays
 	// have changed.
 	Nudge(ctx context.Context) error

@@ -56,6 +56,7 @@ type view struct {
 func newTail(log eventlog.Log, logger *slog.Logger) *tail {
 	t := &tail{log: log, logger: logger, changed: make(chan struct{}), following: make(chan struct{}, 1)}
 	t.view.Store(new(view))
+	log.OnCommitted(t.committed)
 	return t
 }
 
@@ -233,9 +234,29 @@ func (t *tail) position() int64 {
 	return t.head
 }
 
+// committed takes events that this process has just committed, if they are the next ones.
+// Otherwise follow reads them.
+func (t *tail) committed(events []tidings.Event) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if events[0].Sequence != t.head+1 {
+		return false
+	}
+	t.append(events)
+	return true
+}
+
+// add adds events read from the log, except those that were taken meanwhile.
 func (t *tail) add(events []tidings.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	events = slices.DeleteFunc(events, func(e tidings.Event) bool { return e.Sequence <= t.head })
+	if len(events) > 0 {
+		t.append(events)
+	}
+}
+
+func (t *tail) append(events []tidings.Event) {
 	if n := len(t.events); n > 0 && events[0].Sequence != t.events[n-1].Sequence+1 {
 		t.events = nil // some have expired in between
 	}

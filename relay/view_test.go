@@ -146,8 +146,23 @@ func (v *view) set(flag *bool, value bool) {
 	*flag = value
 }
 
-func (v *view) Wake()                   { v.woken.Give() }
-func (v *view) Woken() <-chan struct{}  { return v.woken.Given() }
+func (v *view) Wake()                  { v.woken.Give() }
+func (v *view) Woken() <-chan struct{} { return v.woken.Given() }
+
+// OnCommitted lets a process that runs and is connected take what is appended. In
+// PostgreSQL, it reads what it has numbered.
+func (v *view) OnCommitted(take func([]tidings.Event) bool) {
+	if v.cluster.staging {
+		return
+	}
+	v.Memory.OnCommitted(func(events []tidings.Event) bool {
+		v.mu.Lock()
+		able := v.stopped == nil && !v.dead && !v.cut && !v.silent
+		v.mu.Unlock()
+		return able && take(events)
+	})
+}
+
 func (v *view) Nudged() <-chan struct{} { return v.nudged.Given() }
 
 func (v *view) Nudge(ctx context.Context) error {

@@ -26,7 +26,8 @@ type Memory struct {
 	contents
 	started bool // restarted since the last epoch began
 	reads   int
-	jumped  time.Duration // how far the clock is ahead
+	take    func([]tidings.Event) bool // see OnCommitted
+	jumped  time.Duration              // how far the clock is ahead
 }
 
 // contents is what a database would hold.
@@ -106,6 +107,7 @@ func (m *Memory) Backup() (restore func()) {
 func (m *Memory) Append(events ...tidings.Event) {
 	m.mu.Lock()
 	m.beginEpoch()
+	before := len(m.events)
 	for _, e := range events {
 		e.Sequence = m.head() + 1
 		if e.ID == "" {
@@ -113,8 +115,26 @@ func (m *Memory) Append(events ...tidings.Event) {
 		}
 		m.events, m.logged = append(m.events, e), append(m.logged, m.now())
 	}
+	events = slices.Clone(m.events[before:])
 	m.mu.Unlock()
-	m.Wake()
+	m.Committed(events...)
+}
+
+// Committed implements [eventlog.Waker].
+func (m *Memory) Committed(events ...tidings.Event) {
+	m.mu.Lock()
+	take := m.take
+	m.mu.Unlock()
+	if len(events) > 0 && (take == nil || events[0].Sequence == 0 || !take(events)) {
+		m.Wake()
+	}
+}
+
+// OnCommitted implements [eventlog.Waker].
+func (m *Memory) OnCommitted(take func([]tidings.Event) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.take = take
 }
 
 // Cut removes the events after a position, as if the database had lost them.

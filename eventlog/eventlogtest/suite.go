@@ -18,7 +18,8 @@ import (
 type Home struct {
 	// Log may also implement [eventlog.Archive], or parts of it.
 	Log eventlog.Log
-	// Append commits events in a transaction of their own.
+	// Append commits events in a transaction of their own, and gives them to
+	// [eventlog.Waker.Committed].
 	Append func(t *testing.T, events ...tidings.Event)
 	// Rollback appends events in a transaction that is rolled back; nil if the log
 	// has no transactions.
@@ -42,6 +43,7 @@ type Home struct {
 func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("events come back numbered in order without gaps", func(t *testing.T) { testRead(t, open(t)) })
 	t.Run("a rollback leaves neither event nor gap", func(t *testing.T) { testRollback(t, open(t)) })
+	t.Run("committed events are given as they are read", func(t *testing.T) { testCommitted(t, open(t)) })
 	t.Run("the reader is woken", func(t *testing.T) { testWake(t, open(t)) })
 	t.Run("a cursor never moves back", func(t *testing.T) { testCursors(t, open(t)) })
 	t.Run("a lease has one owner, and a lost one writes nothing", func(t *testing.T) { testLeases(t, open(t)) })
@@ -157,6 +159,45 @@ func testRollback(t *testing.T, home Home) {
 	}
 	if diff := cmp.Diff([]string{"1 evt-1-1", "2 evt-4-1"}, got); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func testCommitted(t *testing.T, home Home) {
+	var taken []tidings.Event
+	takes := true
+	home.Log.OnCommitted(func(events []tidings.Event) bool {
+		if takes {
+			taken = append(taken, events...)
+		}
+		return takes
+	})
+	one := Sample(1, 1)
+	one.Time = time.Date(2026, 3, 26, 13, 0, 0, 123456789, time.FixedZone("CET", 3600))
+	home.Append(t, one, Sample(2, 1))
+	advance(t, home.Log)
+	if home.Rollback != nil {
+		home.Rollback(t, Sample(3, 1))
+	}
+	many := make([]tidings.Event, 150) // several statements
+	for n := range many {
+		many[n] = Sample(n, 2)
+	}
+	home.Append(t, many...)
+	advance(t, home.Log)
+	if diff := cmp.Diff(read(t, home.Log, 0, 1000), taken); diff != "" {
+		t.Errorf("events read and events given (-read +given):\n%s", diff)
+	}
+	select {
+	case <-home.Log.Woken():
+	default:
+	}
+	takes = false
+	home.Append(t, Sample(3, 3))
+	advance(t, home.Log)
+	select {
+	case <-home.Log.Woken():
+	default:
+		t.Error("a reader that does not take an event is not woken")
 	}
 }
 

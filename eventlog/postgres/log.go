@@ -13,9 +13,11 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -26,9 +28,10 @@ import (
 
 var _ eventlog.Home = (*Log)(nil)
 
-// The payloads of notifications.
+// The payloads of notifications. That of events is followed by who numbered them: its own
+// reader has them.
 const (
-	notifyEvents  = "events"
+	notifyEvents  = "events "
 	notifyChanges = "changes"
 )
 
@@ -53,6 +56,7 @@ type Log struct {
 	schema          string // prefix of table names
 	events, history *partitioned
 	outbox          outbox
+	self            string // identifies this process in notifications
 }
 
 // Options configures a log. The zero value is usable.
@@ -94,7 +98,7 @@ func New(db *sql.DB, o Options) *Log {
 		BeginHolding: bound + "; LOCK TABLE " + schema + "tidings_replicas IN ROW SHARE MODE",
 	}
 	dialect.Lasts = "start = " + start(schema) + " AND written = xmin"
-	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema}
+	l := &Log{Tables: sqllog.New(db, db, dialect), db: db, name: o.Schema, schema: schema, self: rand.Text()}
 	l.outbox.head.Store(anyHead)
 	l.events = &partitioned{
 		log: l, schema: schema, table: "tidings_events", column: "logged_at",
@@ -124,7 +128,8 @@ func hasCode(err error, code string) bool {
 // after the changes: a changed row stays locked until commit, so the events of one
 // resource are numbered in commit order. Call [Log.Wake] after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
-	return sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", "", "", events)
+	_, err := sqllog.InsertEvents(ctx, tx, l.schema+"tidings_outbox", "", "", events)
+	return err
 }
 
 // Publish implements [eventlog.Publisher].
@@ -170,10 +175,11 @@ func (l *Log) Nudge(ctx context.Context) error {
 // Notified wakes this process's readers for a notification on [Channel]. An empty
 // payload, as after a broken connection, wakes all of them.
 func (l *Log) Notified(payload string) {
-	if payload != notifyChanges {
+	numberedBy, events := strings.CutPrefix(payload, notifyEvents)
+	if payload != notifyChanges && numberedBy != l.self {
 		l.Wake()
 	}
-	if payload != notifyEvents {
+	if !events {
 		_ = l.Tables.Nudge(context.Background()) // can't fail within the process
 	}
 }

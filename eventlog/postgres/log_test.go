@@ -21,6 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
+	"github.com/tidings-dev/tidings/eventlog/postgres/listen"
 	"github.com/tidings-dev/tidings/internal/testdb"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
@@ -85,8 +86,11 @@ func testLog(t *testing.T, url func(t *testing.T) string) {
 			}
 		}
 		return eventlogtest.Home{
-			Log:      log,
-			Append:   func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Commit, events...) },
+			Log: log,
+			Append: func(t *testing.T, events ...tidings.Event) {
+				transact(t, (*sql.Tx).Commit, events...)
+				log.Committed(events...)
+			},
 			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
 			Expire:   func(t *testing.T) { expireAll(t, log) },
 			Cut: func(t *testing.T, after int64) {
@@ -294,11 +298,49 @@ func TestNotified(t *testing.T) {
 			return false
 		}
 	}
-	for payload, want := range map[string][2]bool{"events": {true, false}, "changes": {false, true}, "": {true, true}} {
+	for payload, want := range map[string][2]bool{
+		"events of another": {true, false}, "changes": {false, true}, "": {true, true},
+	} {
 		log.Notified(payload)
 		if got := [2]bool{given(log.Woken()), given(log.Nudged())}; got != want {
 			t.Errorf("%q wakes %v, want %v", payload, got, want)
 		}
+	}
+}
+
+// A process has what it has numbered itself: only others look for it.
+func TestOwnNotification(t *testing.T) {
+	url := testdb.Postgres(t)
+	here, db := openURL(t, url)
+	there, _ := openURL(t, url)
+	ctx, stop := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	defer listening.Wait()
+	defer stop()
+	for _, log := range []*postgres.Log{here, there} {
+		listening.Go(func() {
+			listen.Run(ctx, log, 0, func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) })
+		})
+		<-log.Woken() // it listens now
+		<-log.Nudged()
+	}
+	var taken int
+	here.OnCommitted(func(events []tidings.Event) bool { taken += len(events); return true })
+	if err := appendIn(t, here, db, eventlogtest.Sample(1, 1)).Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := here.Advance(t.Context()); err != nil || taken != 1 {
+		t.Fatalf("%d events given, %v", taken, err)
+	}
+	<-there.Woken()
+	if err := there.Nudge(t.Context()); err != nil { // a later notification
+		t.Fatal(err)
+	}
+	<-here.Nudged()
+	select {
+	case <-here.Woken():
+		t.Error("it is woken by what it has numbered itself")
+	default:
 	}
 }
 

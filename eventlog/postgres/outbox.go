@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/internal/sqllog"
 )
@@ -161,6 +162,7 @@ type batch struct{ head, n, picked, last int64 }
 // afterwards, or NULL.
 func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b batch, err error) {
 	var epoch string
+	var events []tidings.Event
 	err = l.Transact(ctx, "", func(ctx context.Context, tx *sql.Tx) error {
 		// Lock in a separate statement: the next one must see everything that the
 		// previous holder moved. The server may have changed since the last query.
@@ -179,33 +181,51 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 		if err != nil {
 			return err
 		}
-		err = tx.QueryRowContext(ctx, l.state()+`, `+pick+`, moved AS (
+		rows, err := tx.QueryContext(ctx, l.state()+`, `+pick+`, moved AS (
 				DELETE FROM `+l.schema+`tidings_outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM few)) RETURNING *
 			), `+l.completed()+`, numbered AS (
 				INSERT INTO `+l.schema+`tidings_events (seq, `+sqllog.EventColumns+`, logged_at)
 				SELECT $1 + nth, `+sqllog.EventColumns+`, `+now+` FROM completed
-				RETURNING 1
+				RETURNING *
 			), counted AS (
 				SELECT (SELECT count(*) FROM numbered) AS n, (SELECT count(*) FROM pick) AS picked,
 					(SELECT max(position) FROM moved) AS last
+			), updated AS (
+				UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen),
+					version = CASE WHEN n > 0 THEN `+nextVersion+` + n ELSE h.version END
+				FROM counted, state WHERE h.seq = $1 AND (picked > 0 OR `+seen+` IS NOT NULL)
+				RETURNING h.seq AS head, n, picked, coalesce(last, 0) AS last
 			)
-			UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen),
-				version = CASE WHEN n > 0 THEN `+nextVersion+` + n ELSE h.version END
-			FROM counted, state WHERE h.seq = $1 AND (picked > 0 OR `+seen+` IS NOT NULL)
-			RETURNING h.seq, n, picked, coalesce(last, 0)`,
-			append([]any{b.head}, args...)...).Scan(&b.head, &b.n, &b.picked, &b.last)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil // another replica moved them first
-		}
-		if err != nil || b.n == 0 {
+			SELECT u.*, `+sqllog.EventColumnsOrEmpty+` FROM updated u LEFT JOIN numbered e ON true ORDER BY seq`,
+			append([]any{b.head}, args...)...)
+		if err != nil {
 			return err
 		}
-		return l.notify(ctx, tx, notifyEvents)
+		if events, err = b.scan(rows); err != nil || b.n == 0 { // or another replica moved them first
+			return err
+		}
+		return l.notify(ctx, tx, notifyEvents+l.self)
 	})
 	if err == nil {
 		l.Saw(epoch, b.head)
+		l.Committed(events...)
 	}
 	return b, err
+}
+
+// scan reads the rows of a move: the batch, and an event in each, or none.
+func (b *batch) scan(rows *sql.Rows) (events []tidings.Event, err error) {
+	defer rows.Close()
+	for rows.Next() {
+		e, err := sqllog.ScanEvent(rows, &b.head, &b.n, &b.picked, &b.last)
+		if err != nil {
+			return nil, err
+		}
+		if b.n > 0 {
+			events = append(events, e)
+		}
+	}
+	return events, rows.Err()
 }
 
 // nextVersion is a SQL expression: the value above which the versions of moved

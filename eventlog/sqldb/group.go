@@ -30,17 +30,20 @@ var errLost = &eventlog.UnavailableError{Reason: "the database rolled back a tra
 type Group struct {
 	db    *sql.DB
 	limit time.Duration
-	last  func(context.Context, *sql.Tx) error
+	last  func(context.Context, *sql.Tx) (committed func(), err error)
 	turn  chan struct{} // full while a transaction leads
 	join  chan *shared  // unbuffered, so that only waiting ones receive
 }
 
 // NewGroup returns a group for the pool of writers, whose transactions take the write
 // lock when they begin. limit is that of [Transact]. last writes, before each commit, what
-// those that share it left to be written together; may be nil. If it fails, so do they.
-func NewGroup(db *sql.DB, limit time.Duration, last func(context.Context, *sql.Tx) error) *Group {
+// those that share it left to be written together; may be nil. If it fails, so do they. The
+// function that it returns is called after the commit, before the next transaction begins.
+func NewGroup(
+	db *sql.DB, limit time.Duration, last func(context.Context, *sql.Tx) (committed func(), err error),
+) *Group {
 	if last == nil {
-		last = func(context.Context, *sql.Tx) error { return nil }
+		last = func(context.Context, *sql.Tx) (func(), error) { return func() {}, nil }
 	}
 	return &Group{db: db, limit: limit, last: last, turn: make(chan struct{}, 1), join: make(chan *shared)}
 }
@@ -108,6 +111,7 @@ func (g *Group) lead(
 ) error {
 	s := &shared{next: make(chan error), done: make(chan struct{}), err: errors.New("the commit did not return")}
 	defer close(s.done)
+	var committed func()
 	s.err = transactAfter(waiting, context.WithoutCancel(ctx), g.db, g.limit, nil,
 		func(context.Context, *sql.Tx) error { return nil },
 		func(begun context.Context, tx *sql.Tx) error {
@@ -118,8 +122,13 @@ func (g *Group) lead(
 			if err := s.admit(join); err != nil {
 				return err
 			}
-			return g.last(begun, tx)
+			var err error
+			committed, err = g.last(begun, tx)
+			return err
 		})
+	if s.err == nil {
+		committed()
+	}
 	return s.err
 }
 

@@ -66,10 +66,21 @@ const head = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tidings_ev
 // lower than before if rows of a backup were loaded.
 const newest = "coalesce((SELECT max(number) FROM tidings_epochs), 0)"
 
-// Append writes events in the transaction of the changes that they report. Call it
-// last in the transaction, and [Log.Wake] after the commit.
+// Append writes events in the transaction of the changes that they report, and sets their
+// positions, in place. Call it last in the transaction, and [sqllog.Tables.Committed] or
+// [sqllog.Tables.Wake] after the commit.
 func (l *Log) Append(ctx context.Context, tx sqldb.Execer, events ...tidings.Event) error {
-	return sqllog.InsertEvents(ctx, tx, "tidings_events", "logged_at", now, events)
+	last, err := sqllog.InsertEvents(ctx, tx, "tidings_events", "logged_at", now, events)
+	if err != nil || last == nil {
+		return err
+	}
+	if end, err := last.LastInsertId(); err == nil { // a driver may not tell: readers look for them
+		for i := range events { // nobody else writes until the commit, so they follow each other
+			events[i].Sequence = end - int64(len(events)-1-i)
+			events[i].Time = time.UnixMicro(events[i].Time.UnixMicro()).UTC() // as it is read
+		}
+	}
+	return nil
 }
 
 // Publish implements [eventlog.Publisher].

@@ -43,8 +43,11 @@ func TestLog(t *testing.T) {
 			}
 		}
 		return eventlogtest.Home{
-			Log:      log,
-			Append:   func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Commit, events...) },
+			Log: log,
+			Append: func(t *testing.T, events ...tidings.Event) {
+				transact(t, (*sql.Tx).Commit, events...)
+				log.Committed(events...)
+			},
 			Rollback: func(t *testing.T, events ...tidings.Event) { transact(t, (*sql.Tx).Rollback, events...) },
 			Expire: func(t *testing.T) {
 				if _, err := log.ExpireEvents(t.Context(), -time.Hour); err != nil {

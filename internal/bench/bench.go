@@ -240,7 +240,11 @@ func (h *Home) commit(ctx context.Context, events int) error {
 	if err := h.Append(ctx, tx, batch...); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	h.Committed(batch...)
+	return nil
 }
 
 // steady commits events one at a time, and has the receiver report the latency
@@ -263,7 +267,6 @@ func steady(ctx context.Context, o Options, h *Home, result *Result, before int)
 		if err := h.commit(ctx, 1); err != nil {
 			return err
 		}
-		h.Wake()
 		result.Steady++
 	}
 	stats, err := arrived(ctx, o, result.Steady*o.Endpoints)

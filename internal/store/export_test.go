@@ -21,7 +21,6 @@ import (
 // WithoutEvents returns a store that writes no events, to measure their cost.
 func (s *Store) WithoutEvents() *Store {
 	silent := *s
-	silent.log = silentLog{s.log}
 	silent.transact = func(ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error)) error {
 		return s.transact(ctx, func(ctx context.Context, tx *sql.Tx) ([]tidings.Event, error) {
 			_, err := do(ctx, tx)
@@ -30,10 +29,6 @@ func (s *Store) WithoutEvents() *Store {
 	}
 	return &silent
 }
-
-type silentLog struct{ Log }
-
-func (silentLog) Wake() {}
 
 // Setting returns a PostgreSQL setting in the transaction.
 func (tx *Tx) Setting(ctx context.Context, name string) (value string, err error) {

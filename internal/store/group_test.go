@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"modernc.org/sqlite"
 
 	"github.com/tidings-dev/tidings"
@@ -124,6 +126,61 @@ func TestSQLiteSharesCommits(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Requests at the same time give their events to the reader in the order of the log,
+// without those that were rolled back, and leave nothing to look for.
+func TestSQLiteGivesEvents(t *testing.T) {
+	const writers, writes = 8, 40
+	s, err := store.OpenSQLite(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var given []tidings.Event
+	s.Log().OnCommitted(func(events []tidings.Event) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		given = append(given, events...)
+		return true
+	})
+	errUndone := errors.New("undone")
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for n := range writes {
+				err := s.InTx(t.Context(), func(tx *store.Tx) error {
+					at := tx.Now.Format("2006-01-02 15:04:05+00:00")
+					who := 1 + w*writes + n
+					row := &user{
+						ID: id(who), Version: 1, CreatedAt: at, UpdatedAt: at, Role: "user",
+						Email: fmt.Sprintf("%d@example.com", who),
+					}
+					if err := tx.Insert(t.Context(), row, event(tidings.Created)); err != nil || n%4 > 0 {
+						return err
+					}
+					return errUndone
+				})
+				if err != nil && !errors.Is(err, errUndone) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	read, err := s.Log().Read(t.Context(), 0, 1000)
+	if diff := cmp.Diff(read, given); err != nil || diff != "" || len(read) != writers*writes*3/4 {
+		t.Errorf("%d events were read, %v, and %d given (-read +given):\n%s", len(read), err, len(given), diff)
+	}
+	select {
+	case <-s.Log().Woken():
+		t.Error("the reader was woken, too")
+	default:
+	}
 }
 
 // endRequest is called by the SQL function end_request.

@@ -83,16 +83,20 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 		Schema: schema, PartitionWidth: o.PartitionWidth, BoundedSessions: !o.PollOnly,
 	})
 	transact := func(ctx context.Context, do func(context.Context, *sql.Tx) ([]tidings.Event, error)) error {
-		return sqldb.Transact(ctx, db, txTime, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, session.transaction,
-			func(ctx context.Context, tx *sql.Tx) error {
-				events, err := do(ctx, tx)
-				if err != nil {
+		var events []tidings.Event
+		err := sqldb.Transact(ctx, db, txTime, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, session.transaction,
+			func(ctx context.Context, tx *sql.Tx) (err error) {
+				if events, err = do(ctx, tx); err != nil {
 					return err
 				}
 				ctx, end := context.WithTimeout(withCommit(ctx), statementTime)
 				defer end()
 				return log.Append(ctx, tx, events...)
 			})
+		if err == nil {
+			log.Committed(events...)
+		}
+		return err
 	}
 	s := &Store{
 		reader: db, writer: db, dialect: newDialect(pgdialect.New(), pgx.Identifier{schema}.Sanitize()+"."),

@@ -120,13 +120,14 @@ func (d *deferred) in(run func(context.Context, func(context.Context, *sql.Tx) e
 }
 
 // write appends the events that were held in a transaction.
-func (d *deferred) write(ctx context.Context, tx *sql.Tx) error {
-	if d.tx != tx || len(d.events) == 0 {
-		return nil
+func (d *deferred) write(ctx context.Context, tx *sql.Tx) (committed func(), err error) {
+	if d.tx != tx {
+		d.events = nil
 	}
 	ctx, end := context.WithTimeout(ctx, statementTime)
 	defer end()
-	return d.log.Append(ctx, tx, d.events...)
+	events := d.events
+	return func() { d.log.Committed(events...) }, d.log.Append(ctx, tx, events...)
 }
 
 func (s *Store) inTx(ctx context.Context, transact transactor, do func(*Tx) error) error {
@@ -198,9 +199,6 @@ func (s *Store) once(ctx context.Context, transact transactor, do func(*Tx) erro
 	}
 	if err != nil {
 		return err
-	}
-	if len(tx.events) > 0 {
-		s.log.Wake()
 	}
 	for _, do := range tx.after {
 		do()

@@ -40,5 +40,9 @@ func appendBatch(ctx context.Context, log bench.Log, db appender, batch []tiding
 	if err := log.Append(ctx, tx, batch...); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	log.Committed(batch...)
+	return nil
 }

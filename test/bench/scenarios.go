@@ -217,9 +217,7 @@ func steadyDelay(ctx context.Context, log bench.Log, db appender, name, silent s
 	tick := time.NewTicker(time.Second / writeRate)
 	defer tick.Stop()
 	for begun := time.Now(); time.Since(begun) < neighborTime && err == nil; <-tick.C {
-		if err = appendBatch(ctx, log, db, []tidings.Event{bench.SampleEvent()}); err == nil {
-			log.Wake()
-		}
+		err = appendBatch(ctx, log, db, []tidings.Event{bench.SampleEvent()})
 	}
 	<-time.After(200 * time.Millisecond)
 	if err := errors.Join(err, it.end()); err != nil {
@@ -301,7 +299,6 @@ func outage(ctx context.Context, d database, events int, long time.Duration) (er
 			if err := appendBatch(ctx, log, db, batch); err != nil {
 				return errors.Join(err, it.end())
 			}
-			log.Wake()
 			batch = batch[:0]
 		}
 	}

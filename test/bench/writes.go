@@ -103,9 +103,6 @@ func writeRound(
 					errs <- err
 					return
 				}
-				if events {
-					h.Wake()
-				}
 				done.Add(1)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,8 +26,11 @@ const eventColumnCount = 10
 
 // InsertEvents writes events into a table with the event columns. It sets the id of
 // an event without one to a UUIDv7, in place. column, if not empty, is an
-// additional column, and value its expression.
-func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value string, events []tidings.Event) error {
+// additional column, and value its expression. last is the result of the last statement;
+// nil without events.
+func InsertEvents(
+	ctx context.Context, tx sqldb.Execer, table, column, value string, events []tidings.Event,
+) (last sql.Result, err error) {
 	columns := EventColumns
 	if column != "" {
 		columns, value = columns+", "+column, ","+value
@@ -40,7 +44,7 @@ func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value str
 			if e.ID == "" {
 				id, err := uuid.NewV7()
 				if err != nil {
-					return fmt.Errorf("make event id: %w", err)
+					return nil, fmt.Errorf("make event id: %w", err)
 				}
 				e.ID = id.String()
 			}
@@ -48,12 +52,12 @@ func InsertEvents(ctx context.Context, tx sqldb.Execer, table, column, value str
 		}
 		values := strings.ReplaceAll(Placeholders(n, eventColumnCount), ")", value+")")
 		query := "INSERT INTO " + table + " (" + columns + ") VALUES " + values
-		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
-			return fmt.Errorf("append %s: %w", events[0].Name(), err)
+		if last, err = tx.ExecContext(ctx, query, args...); err != nil {
+			return nil, fmt.Errorf("append %s: %w", events[0].Name(), err)
 		}
 		events = events[n:]
 	}
-	return nil
+	return last, nil
 }
 
 func eventArgs(e *tidings.Event) []any {
@@ -73,6 +77,27 @@ func eventTargets(e *tidings.Event) (targets []any, finish func()) {
 	}, func() { e.Time = time.UnixMicro(*at).UTC() }
 }
 
+// EventColumnsOrEmpty are the position and the columns of an event "e", empty if it is NULL.
+var EventColumnsOrEmpty = func() string {
+	columns := []string{"coalesce(e.seq, 0) AS seq"}
+	for c := range strings.SplitSeq(EventColumns, ", ") {
+		empty := "''"
+		if c == "at" || c == "resource_version" {
+			empty = "0"
+		}
+		columns = append(columns, "coalesce(e."+c+", "+empty+")")
+	}
+	return strings.Join(columns, ", ")
+}()
+
+// ScanEvent scans a row of other columns, the position and the columns of an event.
+func ScanEvent(rows *sql.Rows, others ...any) (e tidings.Event, err error) {
+	targets, finish := eventTargets(&e)
+	err = rows.Scan(slices.Concat(others, []any{&e.Sequence}, targets)...)
+	finish()
+	return e, err
+}
+
 // Read implements [eventlog.Reader].
 func (t *Tables) Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error) {
 	return t.readEvents(ctx, fmt.Sprintf("log after %d", after), "seq > $1 ORDER BY seq LIMIT $2", after, limit)
@@ -81,14 +106,9 @@ func (t *Tables) Read(ctx context.Context, after int64, limit int) ([]tidings.Ev
 func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any) ([]tidings.Event, error) {
 	var events []tidings.Event
 	err := t.query(ctx, t.reader, what, func(rows *sql.Rows) error {
-		var e tidings.Event
-		targets, finish := eventTargets(&e)
-		if err := rows.Scan(append([]any{&e.Sequence}, targets...)...); err != nil {
-			return err
-		}
-		finish()
+		e, err := ScanEvent(rows)
 		events = append(events, e)
-		return nil
+		return err
 	}, "SELECT seq, "+EventColumns+" FROM "+t.schema+"tidings_events WHERE "+where, args...)
 	return events, err
 }

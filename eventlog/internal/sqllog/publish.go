@@ -34,13 +34,13 @@ func (t *Tables) PublishWith(
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
+	var fresh []tidings.Event
 	err = t.InTx(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		known, err := t.claim(ctx, tx, keyed)
 		if err != nil {
 			return err
 		}
 		ids = make([]string, len(events))
-		var fresh []tidings.Event
 		for i, p := range events {
 			if ids[i] = p.Event.ID; p.Key == "" || known[digest(p.Key)].event == p.Event.ID {
 				fresh = append(fresh, p.Event)
@@ -57,7 +57,7 @@ func (t *Tables) PublishWith(
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w", err)
 	}
-	t.Wake()
+	t.Committed(fresh...)
 	return ids, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/sqldb"
 )
@@ -62,6 +63,7 @@ type Tables struct {
 	places         map[*sql.DB]places
 	events         eventlog.Signal
 	changes        eventlog.Signal
+	take           *atomic.Pointer[func([]tidings.Event) bool]
 	outage         *atomic.Pointer[eventlog.UnavailableError]
 	seen           *seen
 }
@@ -72,6 +74,7 @@ func New(reader, writer *sql.DB, d Dialect) Tables {
 		dialect: d, schema: d.Schema, reader: reader, writer: writer,
 		places: map[*sql.DB]places{reader: newPlaces(reader), writer: newPlaces(writer)},
 		events: eventlog.NewSignal(), changes: eventlog.NewSignal(),
+		take:   new(atomic.Pointer[func([]tidings.Event) bool]),
 		outage: new(atomic.Pointer[eventlog.UnavailableError]),
 		seen:   new(seen),
 	}
@@ -82,6 +85,19 @@ func (t *Tables) Wake() { t.events.Give() }
 
 // Woken implements [eventlog.Waker].
 func (t *Tables) Woken() <-chan struct{} { return t.events.Given() }
+
+// Committed implements [eventlog.Waker].
+func (t *Tables) Committed(events ...tidings.Event) {
+	if len(events) == 0 {
+		return
+	}
+	if take := t.take.Load(); take == nil || events[0].Sequence == 0 || !(*take)(events) {
+		t.Wake()
+	}
+}
+
+// OnCommitted implements [eventlog.Waker].
+func (t *Tables) OnCommitted(take func([]tidings.Event) bool) { t.take.Store(&take) }
 
 // Nudge implements [eventlog.Waker] for the readers in this process.
 func (t *Tables) Nudge(context.Context) error {
