@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -70,13 +71,9 @@ func drain(ctx context.Context, d database, events int) (err error) {
 		return err
 	}
 	defer receiver.stop()
-	server := 0 // PostgreSQL's process id
-	if d.url != "" {
-		var backend int
-		if err := h.DB.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&backend); err != nil {
-			return err
-		}
-		_, server = statOf(backend)
+	server, err := d.server(ctx, h.DB)
+	if err != nil {
+		return err
 	}
 	contenders := append(clients(receiver, events), &contender{
 		name: ourselves,
@@ -202,6 +199,17 @@ func (c *contender) compete(ctx context.Context, round, receiver, server, events
 		err = errors.Join(err, c.end())
 	}
 	return err
+}
+
+// server returns the id of PostgreSQL's process; 0 for SQLite.
+func (d database) server(ctx context.Context, db *sql.DB) (pid int, err error) {
+	if d.url == "" {
+		return 0, nil
+	}
+	var backend int
+	err = db.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&backend)
+	_, pid = statOf(backend)
+	return pid, err
 }
 
 // measure runs run and adds its usage.

@@ -65,7 +65,7 @@ func run(ctx context.Context) (err error) {
 	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
 	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
 	flag.StringVar(&only, "only", "",
-		"run only one of writes, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth")
+		"run only one of writes, live, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth")
 	to := flag.String("results", "", "write figures for benchstat and charts to `FOLDER`")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	receiver := flag.Bool("receive", false, "run as the receiver of another bench")
@@ -86,6 +86,7 @@ func run(ctx context.Context) (err error) {
 	}
 	measurements := []measurement{
 		{"writes", writes},
+		{"live", live},
 		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},
 		{"latency", latency},
 		{"rest", rest},

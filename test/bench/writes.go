@@ -47,9 +47,8 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
-	db, log := h.DB, h.Log
 	owner := uuid.NewString()
-	if _, err := db.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role)
+	if _, err := h.DB.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role)
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
@@ -65,7 +64,9 @@ func writes(ctx context.Context, d database) (err error) {
 		}
 		with = append(with, n)
 	}
-	stop, err := threeEndpoints(ctx, log)
+	receiver := httptest.NewServer(http.HandlerFunc(swallow))
+	defer receiver.Close()
+	stop, err := threeEndpoints(ctx, h.Log, receiver.URL)
 	if err != nil {
 		return err
 	}
@@ -96,10 +97,7 @@ func writeRound(
 	for range writers {
 		wg.Go(func() {
 			for time.Since(begun) < roundTime {
-				err := h.Transact(ctx, func(ctx context.Context, tx *sql.Tx) ([]tidings.Event, error) {
-					return write(ctx, tx, schema, owner, events)
-				})
-				if err != nil {
+				if err := writeOnce(ctx, h, schema, owner, events); err != nil {
 					errs <- err
 					return
 				}
@@ -110,6 +108,12 @@ func writeRound(
 	wg.Wait()
 	close(errs)
 	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
+}
+
+func writeOnce(ctx context.Context, h *bench.Home, schema, owner string, events bool) error {
+	return h.Transact(ctx, func(ctx context.Context, tx *sql.Tx) ([]tidings.Event, error) {
+		return write(ctx, tx, schema, owner, events)
+	})
 }
 
 func write(
@@ -128,12 +132,11 @@ func write(
 	}}, nil
 }
 
-// threeEndpoints delivers to three receivers in this process.
-func threeEndpoints(ctx context.Context, log eventlog.Log) (stop func() error, err error) {
-	receiver := httptest.NewServer(http.HandlerFunc(swallow))
+// threeEndpoints delivers to a receiver three times.
+func threeEndpoints(ctx context.Context, log eventlog.Log, url string) (stop func() error, err error) {
 	var endpoints []relay.Endpoint
 	for n := range 3 {
-		e, err := endpoint(fmt.Sprint("bench", n), receiver.URL)
+		e, err := endpoint(fmt.Sprint("bench", n), url)
 		if err != nil {
 			return nil, err
 		}
@@ -148,10 +151,7 @@ func threeEndpoints(ctx context.Context, log eventlog.Log) (stop func() error, e
 	go func() { ended <- r.Run(running) }()
 	return func() error {
 		cancel()
-		err := <-ended
-		receiver.CloseClientConnections()
-		receiver.Close()
-		return err
+		return <-ended
 	}, nil
 }
 
