@@ -242,6 +242,44 @@ func TestReceiverWithOneWorker(t *testing.T) {
 	})
 }
 
+// Answers that take more than half of the time limit lower the number of requests at once,
+// before there are timeouts.
+func TestReceiverThatBecomesSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := eventlogtest.NewMemory()
+		var took, now atomic.Int64
+		took.Store(int64(10 * time.Millisecond))
+		e := endpoint("a", relay.SenderFunc(func(context.Context, tidings.Attempt) tidings.Outcome {
+			now.Add(1)
+			defer now.Add(-1)
+			answer := time.Duration(took.Load())
+			time.Sleep(answer)
+			return tidings.Outcome{Verdict: tidings.Delivered, Status: 200, Duration: answer}
+		}))
+		e.MaxInFlight, e.Timeout = 16, 15*time.Second
+		stop := start(t, log, relay.Options{}, e)
+		defer stop()
+		for i := range 2000 {
+			log.Append(event(i, 0))
+		}
+		for _, tt := range []struct {
+			answer, lasts time.Duration
+			atOnce        int64
+		}{
+			{10 * time.Millisecond, 500 * time.Millisecond, 16},
+			{7 * time.Second, time.Minute, 16},
+			{8 * time.Second, 5 * time.Minute, 1},
+		} {
+			took.Store(int64(tt.answer))
+			time.Sleep(tt.lasts)
+			synctest.Wait()
+			if n := now.Load(); n != tt.atOnce {
+				t.Errorf("answers after %v: %d requests at once, want %d", tt.answer, n, tt.atOnce)
+			}
+		}
+	})
+}
+
 // A pause that the receiver asked for survives a restart.
 func TestRetryAfterOutlivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
