@@ -116,7 +116,7 @@ func (l *Log) move(ctx context.Context, enough func() bool) (head int64, more bo
 	// too much: a waiting event must not be overtaken by one of its resource.
 	b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (`+l.unmoved("o.ctid, o.position", batchLimit+1)+
 		`), few AS MATERIALIZED (
-			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $2
+			SELECT ctid FROM pick WHERE (SELECT count(*) FROM pick) <= $4
 		)`, "CASE WHEN n > 0 THEN state.now::text END", batchLimit)
 	if err == nil && b.picked > batchLimit {
 		head, err = l.drain(ctx, enough)
@@ -158,8 +158,8 @@ func (l *Log) headRow(ctx context.Context, targets []any, query string) error {
 type batch struct{ head, n, picked, last int64 }
 
 // moveBatch moves the events of the common table expression few, selected from
-// pick. seen is an expression: the snapshot all of whose events are moved
-// afterwards, or NULL.
+// pick, whose parameters start at $4. seen is an expression: the snapshot all of whose events
+// are moved afterwards, or NULL.
 func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b batch, err error) {
 	var epoch string
 	var events []tidings.Event
@@ -194,17 +194,16 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 				UPDATE `+l.schema+`tidings_head h SET seq = h.seq + n, seen = coalesce(`+seen+`, h.seen),
 					version = CASE WHEN n > 0 THEN `+nextVersion+` + n ELSE h.version END
 				FROM counted, state WHERE h.seq = $1 AND (picked > 0 OR `+seen+` IS NOT NULL)
-				RETURNING h.seq AS head, n, picked, coalesce(last, 0) AS last
+				RETURNING h.seq AS head, n, picked, coalesce(last, 0) AS last,
+					CASE WHEN n > 0 THEN pg_notify($2, $3)::text END AS notified
 			)
-			SELECT u.*, `+sqllog.EventColumnsOrEmpty+` FROM updated u LEFT JOIN numbered e ON true ORDER BY seq`,
-			append([]any{b.head}, args...)...)
+			SELECT head, n, picked, last, `+sqllog.EventColumnsOrEmpty+` FROM updated u LEFT JOIN numbered e ON true ORDER BY seq`,
+			append([]any{b.head, l.Channel(), notifyEvents + l.self}, args...)...)
 		if err != nil {
 			return err
 		}
-		if events, err = b.scan(rows); err != nil || b.n == 0 { // or another replica moved them first
-			return err
-		}
-		return l.notify(ctx, tx, notifyEvents+l.self)
+		events, err = b.scan(rows) // none if another replica moved them first
+		return err
 	})
 	if err == nil {
 		l.Saw(epoch, b.head)
@@ -293,9 +292,9 @@ func (l *Log) drain(ctx context.Context, enough func() bool) (head int64, err er
 	for {
 		b, err := l.moveBatch(ctx, `pick AS MATERIALIZED (
 				SELECT ctid, position FROM `+l.schema+`tidings_outbox
-				WHERE position > $3 AND pg_visible_in_snapshot(xid::text::xid8, $4::text::pg_snapshot)
-				ORDER BY position LIMIT $2
-			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $2 THEN $4::text END", batchLimit, after, snapshot)
+				WHERE position > $5 AND pg_visible_in_snapshot(xid::text::xid8, $6::text::pg_snapshot)
+				ORDER BY position LIMIT $4
+			), few AS (SELECT ctid FROM pick)`, "CASE WHEN picked < $4 THEN $6::text END", batchLimit, after, snapshot)
 		if err != nil || b.picked < batchLimit || enough() {
 			return b.head, err
 		}
