@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/tidings-dev/tidings"
 )
 
@@ -19,7 +17,7 @@ func contentCases() []Case {
 	}
 	unreadable := func(body string) func(ctx context.Context, r *run) error {
 		return func(ctx context.Context, r *run) error {
-			m := r.message(r.event("updated", 1))
+			m := r.message(r.event("updated"))
 			m.body = []byte(body)
 			return r.refusesUnhandled(ctx, m.sign())
 		}
@@ -35,20 +33,20 @@ func contentCases() []Case {
 			bigBodyIsAnswered),
 		content("extra-member", "a body with a member of a later version: 2xx",
 			"ignore members that you don't know", func(ctx context.Context, r *run) error {
-				m := r.message(r.event("updated", 1))
+				m := r.message(r.event("updated"))
 				m.body = withMember(m.body, `"torture":{"event":[1,null]}`)
 				return r.acceptsHandled(ctx, m.sign())
 			}),
 		content("unknown-type", "an event of a type that the receiver can't know: 2xx",
 			"answer 2xx to events that don't interest you; any other status makes the sender retry them",
 			func(ctx context.Context, r *run) error {
-				e := r.event("exploded", 1)
+				e := r.event("exploded")
 				e.Type = "unheard_of"
 				return r.accepts(ctx, r.message(e).sign())
 			}),
 		content("ping", "webhook.ping, with which an operator tests an endpoint: 2xx, and no action",
 			"answer 2xx to webhook.ping and do nothing else", func(ctx context.Context, r *run) error {
-				e := tidings.Ping(uuid.Must(uuid.NewV7()).String(), "torture", "", r.now())
+				e := tidings.Ping(webhookID(), "torture", "", r.now())
 				m := r.message(e).sign()
 				if err := r.accepts(ctx, m); err != nil {
 					return err
@@ -57,7 +55,7 @@ func contentCases() []Case {
 			}),
 		content("no-info-headers", "no tidings-… headers, which an operator may disable: 2xx",
 			"the tidings-… headers are informational: do without them", func(ctx context.Context, r *run) error {
-				m := r.message(r.event("updated", 1)).sign()
+				m := r.message(r.event("updated")).sign()
 				for name := range m.header {
 					if strings.HasPrefix(name, "Tidings-") {
 						m.header.Del(name)
@@ -84,12 +82,12 @@ func (r *run) acceptsHandled(ctx context.Context, m *message) error {
 }
 
 func bigBodyIsAnswered(ctx context.Context, r *run) error {
-	m := r.message(r.event("updated", 1))
+	m := r.message(r.event("updated"))
 	m.body = withMember(m.body, `"padding":"`+strings.Repeat("x", bigBody)+`"`)
 	if err := r.eitherWay(ctx, m.sign()); err != nil {
 		return err
 	}
-	if err := r.accepts(ctx, r.message(r.event("updated", 1)).sign()); err != nil {
+	if err := r.accepts(ctx, r.message(r.event("updated")).sign()); err != nil {
 		return fmt.Errorf("a valid webhook afterwards: %w", err)
 	}
 	return nil
@@ -100,7 +98,7 @@ func otherFormats(ctx context.Context, r *run) error {
 		if format == r.Format || r.Format == "" && format == tidings.Thin {
 			continue
 		}
-		m := r.messageIn(r.event("updated", 1), format).sign()
+		m := r.messageIn(r.event("updated"), format).sign()
 		m.alone = true
 		a, err := r.send(ctx, m)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ import (
 	"github.com/tidings-dev/tidings/receive"
 )
 
-// faulty is a receiver with one fault, named after the case that finds it.
+// faulty is a receiver with one fault: a confusion, or one named after the case that finds it.
 type faulty struct {
 	fault    string
 	handled  *handledIDs
@@ -33,6 +34,46 @@ type faulty struct {
 	mu     sync.Mutex
 	seen   map[string]bool
 	newest map[string]tidings.Event
+	acted  []tidings.Event
+}
+
+// confusion is a wrong rule by which a receiver ignores an event because of another
+// one, on which it acted before.
+type confusion struct {
+	ignores func(e, other tidings.Event) bool
+	found   []string // the cases that find it
+	// load is set if webhooks that come at once may show it as well.
+	load bool
+}
+
+func confusions() map[string]confusion {
+	same := func(e, other tidings.Event) bool { return e.Resource() == other.Resource() }
+	lower := func(e, other tidings.Event) bool { return e.ResourceVersion < other.ResourceVersion }
+	earlier := func(e, other tidings.Event) bool { return e.Time.Before(other.Time) }
+	both := func(a, b func(e, other tidings.Event) bool) func(e, other tidings.Event) bool {
+		return func(e, other tidings.Event) bool { return a(e, other) && b(e, other) }
+	}
+	sameVersion := func(e, other tidings.Event) bool { return e.ResourceVersion == other.ResourceVersion }
+	sameTime := func(e, other tidings.Event) bool { return e.Time.Equal(other.Time) }
+	behind := func(e, other tidings.Event) bool { return e.Sequence < other.Sequence }
+	aged := func(e, _ tidings.Event) bool { return time.Since(e.Time) > 5*time.Minute }
+	sameID := func(e, other tidings.Event) bool { return e.ResourceID == other.ResourceID }
+	return map[string]confusion{
+		"a version identifies an event":            {sameVersion, []string{"same-version", "version-restarts"}, false},
+		"resource and version identify an event":   {both(same, sameVersion), []string{"version-restarts"}, false},
+		"a timestamp identifies an event":          {sameTime, []string{"same-time"}, false},
+		"resource and timestamp identify an event": {both(same, sameTime), []string{"same-time"}, false},
+		"a lower version is stale":                 {both(same, lower), []string{"version-restarts"}, false},
+		"an earlier timestamp is stale":            {both(same, earlier), []string{"clock-behind"}, false},
+		"the newest version of all": {
+			lower, []string{"no-info-headers", "version-restarts", "others-newer", "same-id"}, true,
+		},
+		"the newest timestamp of all": {earlier, []string{"clock-behind", "others-newer", "same-id", "old-event"}, true},
+		"the highest sequence of all": {behind, []string{"no-info-headers", "others-newer", "same-id"}, true},
+		"the newest of all":           {both(lower, earlier), []string{"others-newer", "same-id"}, true},
+		"the newest of an id":         {both(sameID, both(lower, earlier)), []string{"same-id"}, false},
+		"old changes are refused":     {aged, []string{"old-event"}, false},
+	}
 }
 
 func newFaulty(fault string, handled *handledIDs) *faulty {
@@ -141,7 +182,13 @@ func (f *faulty) handle(e tidings.Event) int {
 		(f.fault != "older-version" || newest.Action == tidings.Deleted) {
 		return http.StatusNoContent
 	}
+	if c, ok := confusions()[f.fault]; ok && slices.ContainsFunc(f.acted, func(other tidings.Event) bool {
+		return c.ignores(e, other)
+	}) {
+		return http.StatusNoContent
+	}
 	f.newest[e.Resource()] = e
+	f.acted = append(f.acted, e)
 	if f.fault == "late-update" && e.Action == tidings.Deleted {
 		delete(f.newest, e.Resource())
 	}

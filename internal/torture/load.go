@@ -52,7 +52,7 @@ func timeCases() []Case {
 			"resource, and above the sender's timeout counts as a failure",
 		run: func(ctx context.Context, r *run) error {
 			for range 10 {
-				a, err := r.send(ctx, r.message(r.event("updated", 1)).sign())
+				a, err := r.send(ctx, r.message(r.event("updated")).sign())
 				switch {
 				case err != nil:
 					return r.unanswered(err)
@@ -69,7 +69,7 @@ func timeCases() []Case {
 
 func hundred(ctx context.Context, r *run) error {
 	want := make(map[string]int)
-	for _, d := range r.together(ctx, parallel, func(int) *message { return r.message(r.event("updated", 1)).sign() }) {
+	for _, d := range r.together(ctx, parallel, func(int) *message { return r.message(r.event("updated")).sign() }) {
 		throttled := d.status == http.StatusTooManyRequests || d.status == http.StatusServiceUnavailable
 		switch {
 		case d.err != nil:
@@ -91,7 +91,7 @@ func slowBody(ctx context.Context, r *run) error {
 		return err
 	}
 	defer c.Close()
-	m := r.message(r.event("updated", 1)).sign()
+	m := r.message(r.event("updated")).sign()
 	if err := c.write(m.head(c.url, "HTTP/1.1", len(m.body))); err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func slowBody(ctx context.Context, r *run) error {
 	others := make(chan error, 1)
 	for n, rest := 1, m.body; len(rest) > 0; n++ {
 		if n == slowPieces/2 { // the receiver has begun to read by now
-			go func() { others <- r.accepts(ctx, r.message(r.event("updated", 1)).sign()) }()
+			go func() { others <- r.accepts(ctx, r.message(r.event("updated")).sign()) }()
 		}
 		piece := rest[:min(size, len(rest))]
 		if rest = rest[len(piece):]; len(rest) == 0 {
@@ -144,13 +144,13 @@ func closedConnection(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	m := r.message(r.event("updated", 1)).sign()
+	m := r.message(r.event("updated")).sign()
 	err = c.write(m.head(c.url, "HTTP/1.1", len(m.body)))
 	c.hangUp()
 	if err != nil {
 		return err
 	}
-	next := r.message(r.event("updated", 1)).sign()
+	next := r.message(r.event("updated")).sign()
 	if err := r.accepts(ctx, next); err != nil {
 		return fmt.Errorf("a valid webhook afterwards: %w", err)
 	}
@@ -163,7 +163,7 @@ func http10(ctx context.Context, r *run) error {
 		return err
 	}
 	defer c.Close()
-	m := r.message(r.event("updated", 1)).sign()
+	m := r.message(r.event("updated")).sign()
 	if err := c.write(append(m.head(c.url, "HTTP/1.0", len(m.body)), m.body...)); err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func keepAlive(ctx context.Context, r *run) error {
 		return err
 	}
 	defer c.Close()
-	bad := r.message(r.event("updated", 1)).sign()
+	bad := r.message(r.event("updated")).sign()
 	bad.set("Webhook-Signature", bad.wrong())
 	if err := c.write(append(bad.head(c.url, "HTTP/1.1", len(bad.body)), bad.body...)); err != nil {
 		return err
@@ -200,7 +200,7 @@ func keepAlive(ctx context.Context, r *run) error {
 	if response.Close {
 		return nil
 	}
-	m := r.message(r.event("updated", 1)).sign()
+	m := r.message(r.event("updated")).sign()
 	if err := c.write(append(m.head(c.url, "HTTP/1.1", len(m.body)), m.body...)); err != nil {
 		return nil //nolint:nilerr // it closed the connection
 	}

@@ -32,14 +32,29 @@ type message struct {
 	alone bool
 }
 
-// event returns a change of a resource that no receiver has seen before.
-func (r *run) event(action tidings.Action, version int64) tidings.Event {
-	id := uuid.NewString()
+// Events happen a step apart, so that a case can move one by a few moments without
+// passing those of other cases; the first one happened a short time ago, so that the last
+// one is not in the future.
+const (
+	step   = 100 * time.Millisecond
+	moment = step / 5
+	lead   = time.Minute
+)
+
+// versionStep is how far versions of resources are apart, for the same reason.
+const versionStep = 10
+
+// event returns a change of a resource that no receiver has seen before. It shares
+// neither time nor version nor sequence with any other.
+func (r *run) event(action tidings.Action) tidings.Event {
+	id, n := uuid.NewString(), r.events.Add(1)
 	return tidings.Event{
-		ID: uuid.Must(uuid.NewV7()).String(), Type: "torture", Action: action, ResourceID: id,
-		ResourceURL: "/torture/" + id, Time: r.now().UTC().Truncate(time.Microsecond), Sequence: 1, ResourceVersion: version,
+		ID: webhookID(), Type: "torture", Action: action, ResourceID: id, ResourceURL: "/torture/" + id,
+		Time: r.began.Add(time.Duration(n) * step), Sequence: n * versionStep, ResourceVersion: n * versionStep,
 	}
 }
+
+func webhookID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // message returns the webhook of an event as the relay sends it, but unsigned.
 func (r *run) message(e tidings.Event) *message { return r.messageIn(e, r.Format) }
@@ -172,7 +187,7 @@ func (r *run) handled(ctx context.Context, want map[string]int) error {
 	if r.Observe == "" {
 		return nil
 	}
-	last := r.event("updated", 1)
+	last := r.event("updated")
 	if err := r.accepts(ctx, r.message(last).sign()); err != nil {
 		return fmt.Errorf("a valid webhook afterwards: %w", err)
 	}

@@ -38,7 +38,7 @@ func signatureCases() []Case {
 		return Case{
 			Group: "signatures", Name: name, About: about, advice: advice,
 			run: func(ctx context.Context, r *run) error {
-				m := r.message(r.event("updated", 1)).sign()
+				m := r.message(r.event("updated")).sign()
 				spoil(m)
 				return r.refusesUnhandled(ctx, m)
 			},
@@ -52,15 +52,15 @@ func signatureCases() []Case {
 			advice: "check the secret: the key is what base64 decoding of the part after whsec_ gives; " +
 				"verify the raw body, not one that was parsed and written again",
 			run: func(ctx context.Context, r *run) error {
-				if err := r.acceptsHandled(ctx, r.message(r.event("updated", 1)).sign()); err != nil {
+				if err := r.acceptsHandled(ctx, r.message(r.event("updated")).sign()); err != nil {
 					return err
 				}
-				e := r.event("updated", 1) // whose body changes if it is parsed and written again
+				e := r.event("updated") // whose body changes if it is parsed and written again
 				e.ResourceID += ` <é&"\\>`
 				if err := r.acceptsHandled(ctx, r.message(e).sign()); err != nil {
 					return fmt.Errorf("a resource id with special characters: %w", err)
 				}
-				m := r.message(r.event("updated", 1)) // JavaScript would write the bodies above as they were
+				m := r.message(r.event("updated")) // JavaScript would write the bodies above as they were
 				m.body = bytes.Replace(m.body, []byte(`{`), []byte(`{ `), 1)
 				if err := r.acceptsHandled(ctx, m.sign()); err != nil {
 					return fmt.Errorf("a body with white space between members: %w", err)
@@ -74,7 +74,7 @@ func signatureCases() []Case {
 			Group: "signatures", Name: "wrong-signature", advice: verifyAll,
 			About: "the signature of something else, an empty one, the beginning of the right one: refused",
 			run: func(ctx context.Context, r *run) error {
-				m := r.message(r.event("updated", 1)).sign()
+				m := r.message(r.event("updated")).sign()
 				for _, s := range []string{m.wrong(), "v1,", m.signature()[:12]} {
 					m.set("Webhook-Signature", s)
 					if err := r.refuses(ctx, m); err != nil {
@@ -110,7 +110,7 @@ func signatureCases() []Case {
 			Group: "signatures", Name: "two-signatures", About: "a wrong and a right signature, as during rotation: 2xx",
 			advice: "split webhook-signature at spaces and accept the webhook if any entry matches",
 			run: func(ctx context.Context, r *run) error {
-				m := r.message(r.event("updated", 1)).sign()
+				m := r.message(r.event("updated")).sign()
 				m.set("Webhook-Signature", m.wrong()+" "+m.signature())
 				return r.accepts(ctx, m)
 			},
@@ -132,13 +132,13 @@ func signatureCases() []Case {
 }
 
 func unknownVersion(ctx context.Context, r *run) error {
-	m := r.message(r.event("updated", 1)).sign()
+	m := r.message(r.event("updated")).sign()
 	_, encoded, _ := strings.Cut(m.signature(), ",")
 	m.set("Webhook-Signature", m.signature()+" v9,"+encoded)
 	if err := r.accepts(ctx, m); err != nil {
 		return fmt.Errorf("beside a valid signature: %w", err)
 	}
-	m = r.message(r.event("updated", 1)).sign()
+	m = r.message(r.event("updated")).sign()
 	_, encoded, _ = strings.Cut(m.signature(), ",")
 	m.set("Webhook-Signature", "v9,"+encoded)
 	if err := r.refusesUnhandled(ctx, m); err != nil {
@@ -148,17 +148,17 @@ func unknownVersion(ctx context.Context, r *run) error {
 }
 
 func headerTwice(ctx context.Context, r *run) error {
-	m := r.message(r.event("updated", 1)).sign()
+	m := r.message(r.event("updated")).sign()
 	m.header["Webhook-Signature"] = []string{m.wrong(), m.wrong()}
 	if err := r.refusesUnhandled(ctx, m); err != nil {
 		return fmt.Errorf("two wrong webhook-signature headers: %w", err)
 	}
-	m = r.message(r.event("updated", 1)).sign()
+	m = r.message(r.event("updated")).sign()
 	m.header["Webhook-Signature"] = []string{m.wrong(), m.signature()}
 	if err := r.eitherWay(ctx, m); err != nil {
 		return fmt.Errorf("a wrong and a right webhook-signature header: %w", err)
 	}
-	m = r.message(r.event("updated", 1)).sign()
+	m = r.message(r.event("updated")).sign()
 	forged := m.id + "-other"
 	m.header["Webhook-Id"] = []string{m.id, forged}
 	if err := r.eitherWay(ctx, m); err != nil {

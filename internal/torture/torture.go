@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-dev/tidings"
@@ -141,6 +142,9 @@ type run struct {
 	Options
 	client *http.Client
 	now    func() time.Time
+	// began is when the first event happened, and events counts them.
+	began  time.Time
+	events atomic.Int64
 }
 
 func newRun(o Options) (*run, error) {
@@ -169,7 +173,8 @@ func newRun(o Options) (*run, error) {
 		TLSClientConfig:     &tls.Config{InsecureSkipVerify: o.Insecure}, //nolint:gosec // the caller asks for it
 		MaxIdleConnsPerHost: parallel,
 	}
-	return &run{Options: o, now: time.Now, client: &http.Client{
+	began := time.Now().Add(-lead).UTC().Truncate(time.Microsecond)
+	return &run{Options: o, now: time.Now, began: began, client: &http.Client{
 		Transport: transport, Timeout: o.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -177,7 +182,7 @@ func newRun(o Options) (*run, error) {
 
 // reach returns an error unless the receiver answers HTTP requests.
 func (r *run) reach(ctx context.Context) error {
-	_, err := r.send(ctx, r.message(r.event("tested", 1)).sign())
+	_, err := r.send(ctx, r.message(r.event("tested")).sign())
 	if err == nil {
 		return nil
 	}
