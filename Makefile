@@ -56,6 +56,8 @@ applications: # HyperKitty, drivers in four languages, and the receivers' depend
 	ruby -e 'require "active_record"; require "pg"' 2>/dev/null || missing="$$missing ruby-activerecord ruby-pg"; \
 	ruby -e 'require "webrick"' 2>/dev/null || missing="$$missing ruby-webrick"; \
 	php -m 2>/dev/null | grep -q pdo_sqlite || missing="$$missing php-cli php-sqlite3"; \
+	{ command -v mcs && [ -e /usr/lib/mono/4.5/System.Runtime.Serialization.dll ] && [ -e /usr/lib/mono/4.5/System.Xml.Linq.dll ]; } >/dev/null || \
+		missing="$$missing mono-mcs mono-runtime libmono-system-net-http4.0-cil libmono-system-runtime-serialization4.0-cil libmono-system-xml-linq4.0-cil"; \
 	if [ -n "$$missing" ]; then $(APT) update -q && $(APT) install -q -y --no-install-recommends $$missing; fi
 
 bin/node-postgres: | npm

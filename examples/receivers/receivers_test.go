@@ -32,8 +32,7 @@ const (
 	other  = "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldCBrZXkh"
 )
 
-// languages are the commands that run each receiver on an address. The one in C#
-// is missing, because Debian has no runtime for it.
+// languages are the commands that run each receiver on an address.
 var languages = map[string]func(t *testing.T, address string) []string{
 	"python": func(t *testing.T, _ string) []string { return []string{testtool.Path(t, "python3"), "receiver.py"} },
 	"node":   func(t *testing.T, _ string) []string { return []string{testtool.Path(t, "node"), "receiver.mjs"} },
@@ -47,6 +46,16 @@ var languages = map[string]func(t *testing.T, address string) []string{
 	"java": func(t *testing.T, _ string) []string {
 		testtool.Path(t, "javac")
 		return []string{testtool.Path(t, "java"), "Receiver.java"}
+	},
+	"csharp": func(t *testing.T, _ string) []string {
+		compiler, mono := testtool.Path(t, "mcs"), testtool.Path(t, "mono") // Debian has no .NET
+		program := filepath.Join(t.TempDir(), "receiver.exe")
+		out, err := exec.Command(compiler, "-warnaserror", "-out:"+program,
+			"-r:System.Net.Http,System.Runtime.Serialization,System.Xml,System.Xml.Linq", "Receiver.cs").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return []string{mono, program}
 	},
 	"php": func(t *testing.T, address string) []string {
 		php := testtool.Path(t, "php")
