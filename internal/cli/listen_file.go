@@ -15,6 +15,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/datadir"
+	"github.com/tidings-dev/tidings/internal/regular"
 	"github.com/tidings-dev/tidings/receive"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -81,16 +82,20 @@ func replayFile(ctx context.Context, f *forwarder, name string, types []string) 
 	defer file.Close()
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, recordedLimit)
-	posted, refused := 0, 0
+	read, posted, refused := 0, 0, 0
 	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
+		line := lines.Bytes()
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte(regular.ByteOrderMark))
+		}
+		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue
 		}
 		e, err := feedEvent(line)
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", name, n, err)
 		}
+		read++
 		if len(patterns) > 0 && !slices.ContainsFunc(patterns, func(p tidings.Pattern) bool {
 			return p.Match(e.Type, e.Action)
 		}) {
@@ -107,7 +112,13 @@ func replayFile(ctx context.Context, f *forwarder, name string, types []string) 
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if refused > 0 {
+	switch { // a test that posts nothing must not pass
+	case read == 0:
+		return fmt.Errorf("%s has no events; record some with --record", name)
+	case posted == 0:
+		return fmt.Errorf("none of the %s of %s matches --types %s", count(int64(read), "event"), name,
+			strings.Join(types, ","))
+	case refused > 0:
 		return fmt.Errorf("the receiver refused %d of %d events", refused, posted)
 	}
 	return nil

@@ -121,7 +121,7 @@ func (d *decoder) checkServer(cfg *Config) {
 			d.at("tracing.endpoint", `expected a collector's URL without a query, such as "http://localhost:4318"`)
 		}
 	}
-	if ratio := cfg.Tracing.SampleRatio; ratio < 0 || ratio > 1 {
+	if ratio := cfg.Tracing.SampleRatio; !(ratio >= 0 && ratio <= 1) { // NaN is neither
 		d.at("tracing.sample_ratio", "must be from 0 to 1")
 	}
 }
@@ -154,12 +154,11 @@ func (d *decoder) checkSchema(cfg *Config) {
 
 func (d *decoder) checkConnections(cfg *Config) {
 	const key = "database.max_connections"
-	n := cfg.Database.MaxConnections
-	if n == 0 {
+	if !d.given(key) {
 		return
 	}
-	if n < pgurl.MinConnections || n > math.MaxInt32 {
-		d.at(key, "must be at least %d", pgurl.MinConnections)
+	if n := cfg.Database.MaxConnections; n < pgurl.MinConnections || n > pgurl.MaxConnections {
+		d.at(key, "must be from %d to %d; omit it for the default", pgurl.MinConnections, pgurl.MaxConnections)
 	}
 	if d.usesSQLite(cfg) {
 		d.at(key, needsPostgres)
@@ -202,15 +201,19 @@ func (d *decoder) checkS3(cfg *Config) {
 const LargestBody = 16 << 20
 
 func (d *decoder) checkLimits(l *Limits) {
-	if !(l.RequestsPerSecond > 0) { // also catches NaN
-		d.at("limits.requests_per_second", "must be more than 0")
+	if !isRate(l.RequestsPerSecond) {
+		d.at("limits.requests_per_second", expectedRate)
 	}
 	v := reflect.ValueOf(*l)
 	fields := fieldsOf(v.Type())
 	for name, index := range fields {
 		f := v.FieldByIndex(index)
-		if f.CanInt() && f.Int() < 1 {
+		switch {
+		case !f.CanInt():
+		case f.Int() < 1:
 			d.at("limits."+name, "must be at least 1")
+		case f.Kind() == reflect.Int && f.Int() > math.MaxInt32:
+			d.at("limits."+name, "must be at most %d", math.MaxInt32)
 		}
 		all, perUser := strings.CutPrefix(name, "user_")
 		if of, ok := fields[all]; perUser && ok && !d.isUnread("limits."+all) && f.Int() > v.FieldByIndex(of).Int() {
@@ -345,8 +348,8 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types,
 		d.checkSecret(fmt.Sprintf("%s.secrets[%d]", key, i), s)
 	}
 	d.oneOf(key+".format", e.Format, "thin", "standard", "cloudevents")
-	if e.Timeout <= 0 {
-		d.at(key+".timeout", "must be more than 0")
+	if e.Timeout <= 0 || e.Timeout > Duration(maxTimeout) {
+		d.at(key+".timeout", "must be more than 0 and at most 1h")
 	}
 	if e.MaxConnectionAge < Duration(time.Second) {
 		d.at(key+".max_connection_age", "must be at least 1s")
@@ -366,9 +369,7 @@ func (d *decoder) checkEndpoint(e *Endpoint, key string, types vocabulary.Types,
 		d.at(key+".partitions",
 			"must not be more than max_in_flight (%d): each partition needs at least one request", e.MaxInFlight)
 	}
-	if e.RateLimit.PerSecond < 0 || e.RateLimit.Burst < 0 || e.RateLimit.PerSecond == 0 && e.RateLimit.Burst > 0 {
-		d.at(key+".rate_limit", "per_second must be more than 0, and burst at least 1")
-	}
+	d.checkRateLimit(key+".rate_limit", e.RateLimit)
 	if err := e.HTTP.check(); err != nil {
 		d.at(key+".http", "%v", err)
 	}
@@ -435,9 +436,38 @@ func isPublic(host string, address netip.Addr) bool {
 		!slices.ContainsFunc(privateNames, func(suffix string) bool { return strings.HasSuffix(host, suffix) })
 }
 
+// maxTimeout is longer than any receiver should take: it bounds how long a request may hold
+// up later events of its resource.
+const maxTimeout = time.Hour
+
+func (d *decoder) checkRateLimit(key string, l RateLimit) {
+	if d.given(key+".per_second") && !isRate(l.PerSecond) {
+		d.at(key+".per_second", expectedRate+"; omit rate_limit for no limit")
+	}
+	if d.given(key+".burst") && (l.Burst < 1 || l.Burst > maxRate) {
+		d.at(key+".burst", "must be from 1 to %d; omit it for one second's worth", maxRate)
+	}
+	if d.given(key+".burst") && !d.given(key+".per_second") {
+		d.at(key, "per_second is missing: how many requests may start per second on average")
+	}
+}
+
+// Rates are numbers per second: from one in a quarter of an hour to more than there can be.
+const (
+	minRate = 0.001
+	maxRate = 1_000_000
+
+	expectedRate = "must be from 0.001 to 1000000"
+)
+
+func isRate(perSecond float64) bool { return perSecond >= minRate && perSecond <= maxRate } // NaN is not
+
 const maxAttempts = 100
 
 func (d *decoder) checkRetry(key string, r Retry) {
+	if r.Schedule != nil && len(r.Schedule) == 0 {
+		d.at(key+".schedule", "is an empty list; omit it for the default, or set max_attempts: 1 for no retries")
+	}
 	for i, delay := range r.Schedule {
 		if delay <= 0 {
 			d.at(fmt.Sprintf("%s.schedule[%d]", key, i), "must be more than 0")
@@ -446,8 +476,11 @@ func (d *decoder) checkRetry(key string, r Retry) {
 	if len(r.Schedule) >= maxAttempts {
 		d.at(key+".schedule", "must list fewer than %d delays", maxAttempts)
 	}
-	if r.MaxAttempts < 0 || r.MaxAttempts > maxAttempts {
-		d.at(key+".max_attempts", "must be from 1 to %d", maxAttempts)
+	if d.given(key+".max_attempts") && (r.MaxAttempts < 1 || r.MaxAttempts > maxAttempts) {
+		d.at(key+".max_attempts", "must be from 1 to %d; omit it for one more than the schedule has delays", maxAttempts)
+	}
+	if d.given(key+".max_age") && r.MaxAge <= 0 {
+		d.at(key+".max_age", "must be more than 0; omit it for no limit")
 	}
 }
 

@@ -3,8 +3,10 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -59,6 +61,13 @@ func isUnread(unread map[string]bool, key string) bool {
 		}
 	}
 	return unread[""]
+}
+
+// given reports whether a setting has a value in one of the sources. If not, its zero value
+// stands for a default.
+func (d *decoder) given(key string) bool {
+	node, ok := d.nodes[key]
+	return ok && !isNull(node)
 }
 
 // at reports a problem at the position of a setting or its nearest parent, unless the
@@ -169,6 +178,12 @@ func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, key string) {
 	if digits := strings.TrimLeft(node.Value, "+-"); len(digits) > 1 && digits[0] == '0' && digits[1] != '.' {
 		d.problem(node, key, "expected %s without leading zeros", expected)
 		return
+	}
+	if v.CanInt() { // Helm writes large numbers as 1e+06, and the YAML package cuts off fractions
+		if f, err := strconv.ParseFloat(node.Value, 64); err == nil && f != math.Trunc(f) {
+			d.problem(node, key, "expected %s", expected)
+			return
+		}
 	}
 	if err := node.Decode(v.Addr().Interface()); err != nil {
 		d.problem(node, key, "expected %s", expected)

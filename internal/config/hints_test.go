@@ -104,7 +104,7 @@ func TestHints(t *testing.T) {
 		{
 			"listen: nonsense\nwebhook: {endpoints: [{url: 'https://h', timeout: 0s, colour: x}]}",
 			`FILE:1:9: listen: expected HOST:PORT, such as "127.0.0.1:8333" or ":8333"` + "\n" +
-				"FILE:2:51: webhook.endpoints[0].timeout: must be more than 0\n" +
+				"FILE:2:51: webhook.endpoints[0].timeout: must be more than 0 and at most 1h\n" +
 				"FILE:2:55: webhook.endpoints[0]: unknown key; valid keys are coalesce, cursor_from, enabled, " +
 				"event_prefix, events, format, headers, history, http, info_headers, max_connection_age, " +
 				"max_in_flight, name, partitions, rate_limit, retry, secret, secrets, start, timeout, url",

@@ -178,7 +178,7 @@ webhook:
 			`:2:29: files.s3: set both access_key and secret_key`,
 			`:2:53: files.s3.secret_key: expected a string, or`,
 			`:2:70: files.user_quota: expected a size`,
-			`:3:29: database.max_connections: must be at least 6`,
+			`:3:29: database.max_connections: must be from 6 to 262143; omit it for the default`,
 			`:4:15: database_url: `,
 			`:5:17: limits.scans: expected a whole number`,
 			`:5:47: limits.burst: must be at least 1`,
@@ -206,7 +206,7 @@ webhook:
 				`require, verify-ca, verify-full; the parameter connect_timeout is`,
 		}},
 		"connections in a URL": {"database_url: postgres://h/d?pool_max_conns=2\n", []string{
-			`:1:15: database_url: the parameter pool_max_conns must be at least 6`,
+			`:1:15: database_url: the parameter pool_max_conns must be from 6 to 262143`,
 		}},
 		"http": {"webhook:\n  endpoints:\n    - url: https://example.com\n      http:\n        tls_config:\n         " +
 			" ca_fil: x\n", []string{
@@ -310,7 +310,7 @@ webhook:
 			"limits:\n  requests_per_second: .nan\n  burst: -1\n  user_body_memory: 1MiB\n  scans: 1\n",
 			[]string{
 				`:2:3: limits.user_scans: must not be more than limits.scans, the limit for all users together`,
-				`:2:24: limits.requests_per_second: must be more than 0`,
+				`:2:24: limits.requests_per_second: must be from 0.001 to 1000000`,
 				`:3:10: limits.burst: must be at least 1`,
 				`:4:21: limits.user_body_memory: must be at least 16MiB`,
 			},
@@ -319,7 +319,7 @@ webhook:
 			`:1:28: webhook.max_connections: must be from 1 to 50000: one for each request under way; the default is 512`,
 		}},
 		"connections": {"database: {max_connections: 5}\n", []string{
-			`:1:29: database.max_connections: must be at least 6`,
+			`:1:29: database.max_connections: must be from 6 to 262143; omit it for the default`,
 			`:1:29: database.max_connections: requires PostgreSQL; set database_url`,
 		}},
 		"connections, set twice": {

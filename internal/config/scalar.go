@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"os"
 	"regexp"
@@ -21,11 +20,18 @@ import (
 // Duration uses Prometheus' syntax: "30s", "5m", "7d".
 type Duration time.Duration
 
+// maxDuration is far below what time.Duration and databases can hold, so that a moment before
+// now, or after, or a duration with some jitter, is always valid.
+const maxDuration = 100 * 365 * day
+
 // UnmarshalText parses a duration.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := model.ParseDuration(string(text))
 	if err != nil {
 		return errors.New(`expected a duration such as "30s", "5m" or "7d"`)
+	}
+	if time.Duration(parsed) > maxDuration {
+		return errors.New("must be at most 100y")
 	}
 	*d = Duration(parsed)
 	return nil
@@ -33,6 +39,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 
 // Size is a number of bytes, such as "512KiB", "100MiB", "1GiB" or "4096".
 type Size int64
+
+// maxSize is an exbibyte, which leaves room for sums.
+const maxSize = 1 << 60
 
 // UnmarshalText parses a size.
 func (s *Size) UnmarshalText(text []byte) error {
@@ -44,8 +53,11 @@ func (s *Size) UnmarshalText(text []byte) error {
 		}
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 1 || n > math.MaxInt64/factor {
+	if err != nil || n < 1 {
 		return errors.New(`expected a size such as "512KiB", "100MiB" or "1GiB"`)
+	}
+	if n > maxSize/factor {
+		return errors.New("must be at most 1048576TiB")
 	}
 	*s = Size(n * factor)
 	return nil

@@ -16,8 +16,12 @@ import (
 	"github.com/tidings-dev/tidings/sender"
 )
 
-// MinConnections is the minimum connection limit of a process.
-const MinConnections = 6
+// MinConnections and MaxConnections bound the connection limit of a process. PostgreSQL
+// itself takes no more than the latter.
+const (
+	MinConnections = 6
+	MaxConnections = 262_143
+)
 
 const aURL = `expected a PostgreSQL URL, such as "postgres://user:password@host:5432/tidings"`
 
@@ -54,8 +58,8 @@ func Parse(text string) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, blame(*u)
 	}
-	if u.Query().Has("pool_max_conns") && cfg.MaxConns < MinConnections {
-		return nil, fmt.Errorf("the parameter pool_max_conns must be at least %d", MinConnections)
+	if u.Query().Has("pool_max_conns") && (cfg.MaxConns < MinConnections || cfg.MaxConns > MaxConnections) {
+		return nil, fmt.Errorf("the parameter pool_max_conns must be from %d to %d", MinConnections, MaxConnections)
 	}
 	return cfg, nil
 }

@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 		"?sslmode=hunter2":      "the parameter sslmode is invalid: expected one of disable",
 		"?connect_timeout=1h2":  "the parameter connect_timeout is invalid: expected a whole number of seconds",
 		"?pool_max_conns=1h2":   "the parameter pool_max_conns is invalid",
-		"?pool_max_conns=2":     "the parameter pool_max_conns must be at least 6",
+		"?pool_max_conns=2":     "the parameter pool_max_conns must be from 6 to 262143",
 		"?sslcert=/hunter2":     "the parameter sslcert is invalid",
 		"?sslkey=/hunter2":      "the parameter sslkey is invalid: set sslcert as well",
 		"?sslrootcert=/hunter2": "the parameter sslrootcert is invalid",

@@ -3,6 +3,7 @@
 package regular
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -13,8 +14,11 @@ import (
 // Limit is the maximum size of a file that is read.
 const Limit = 4 << 20
 
-// Read returns the contents of a regular file, following symbolic links. Errors
-// are [fs.PathError]s.
+// ByteOrderMark begins UTF-8 files of some editors, and means nothing.
+const ByteOrderMark = "\uFEFF"
+
+// Read returns the contents of a regular file without a byte order mark, following
+// symbolic links. Errors are [fs.PathError]s.
 func Read(path string) ([]byte, error) {
 	if err := Check(path); err != nil {
 		return nil, err
@@ -38,7 +42,7 @@ func Read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return text, nil
+	return bytes.TrimPrefix(text, []byte(ByteOrderMark)), nil
 }
 
 // Check returns an error if the path is not a regular file, for files that
