@@ -29,7 +29,7 @@ test-all: tools ## run all tests with the race detector, including slow ones and
 		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test $(RACE) ./outbox/capture ./eventlog/postgres ./test/beside
 	$(MAKE) container-check
 
-tools: postgresql bin/postgresql18 pgbouncer applications chromium bin/axe-core bin/node-postgres bin/node-standardwebhooks prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
+tools: postgresql bin/postgresql18 pgbouncer applications chromium bin/axe-core bin/node-postgres bin/node-standardwebhooks bin/node-validators prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
@@ -67,6 +67,10 @@ bin/node-postgres: | npm
 bin/node-standardwebhooks: | npm # the official library, as a reference
 	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new standardwebhooks@1.1.1
 	mv $@.new/node_modules $@ && rm -r $@.new
+
+bin/node-validators: | npm # of OpenAPI, AsyncAPI and JSON Schema
+	npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $@.new @seriousme/openapi-schema-validator@2.11.0 @asyncapi/specs@6.11.1
+	mv $@.new $@
 
 chromium: # for the tests of the console
 	@command -v chromium >/dev/null || { $(APT) update -q && $(APT) install -q -y --no-install-recommends chromium; }

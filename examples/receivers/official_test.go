@@ -1,6 +1,7 @@
 package receivers_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -66,29 +67,83 @@ func TestOfficialLibraries(t *testing.T) {
 
 func verifyWithNode(t *testing.T, w webhook) bool {
 	t.Helper()
-	libraries, err := filepath.Abs("../../bin/node-standardwebhooks")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(libraries); err != nil {
-		testtool.Missing(t, "standardwebhooks for Node.js")
-	}
-	cmd := exec.CommandContext(t.Context(), testtool.Path(t, "node"), "-e", `
+	out := node(t, "node-standardwebhooks", `
 		const { Webhook } = require("standardwebhooks");
-		const w = JSON.parse(require("fs").readFileSync(0, "utf8"));
 		try {
-			new Webhook(process.argv[1]).verify(w.body, w.headers);
+			new Webhook(input.secret).verify(input.webhook.body, input.webhook.headers);
 			console.log("accepted");
-		} catch (e) { console.log("refused: " + e.message); }`, secret)
-	cmd.Env = append(os.Environ(), "NODE_PATH="+libraries)
-	text, err := json.Marshal(w)
+		} catch (e) { console.log("refused: " + e.message); }`, map[string]any{"secret": secret, "webhook": w})
+	return strings.HasPrefix(out, "accepted")
+}
+
+// node runs a program, which finds libraries of bin and its input as the variable input.
+func node(t *testing.T, libraries, program string, input any) (out string) {
+	t.Helper()
+	folder, err := filepath.Abs(filepath.Join("../../bin", libraries))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stdin = strings.NewReader(string(text))
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if _, err := os.Stat(folder); err != nil {
+		testtool.Missing(t, "bin/"+libraries)
 	}
-	return strings.HasPrefix(string(out), "accepted")
+	cmd := exec.CommandContext(t.Context(), testtool.Path(t, "node"), "-e",
+		`const input = JSON.parse(require("fs").readFileSync(0, "utf8"));`+program)
+	cmd.Env = append(os.Environ(), "NODE_PATH="+folder)
+	text, err := json.Marshal(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = bytes.NewReader(text)
+	answer, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, answer)
+	}
+	return string(answer)
+}
+
+// The OpenAPI and AsyncAPI documents are valid, and so are the schemas, by which the
+// bodies that the relay sends are valid, but nothing that lacks a member.
+func TestDocumentsAreValid(t *testing.T) {
+	golden := func(name string) json.RawMessage {
+		text, err := os.ReadFile("../../internal/httpapi/testdata/" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	schemas, bodies := make(map[tidings.Format]json.RawMessage), make(map[tidings.Format]json.RawMessage)
+	for _, format := range tidings.Formats() {
+		schemas[format] = golden("schemas_" + string(format))
+		got, _ := arrived(t, tidings.Endpoint{Format: format}, tidings.Attempt{Event: anEvent()}, http.StatusNoContent)
+		bodies[format] = json.RawMessage(got.Body)
+	}
+	out := node(t, "node-validators/node_modules", `
+		const show = (what, errors) => console.log(what + ": " + JSON.stringify(errors));
+		const make = (file, options) => {
+			const { default: Ajv } = require(file), ajv = new Ajv(options);
+			require("ajv-formats").default(ajv);
+			return ajv;
+		};
+		const { schemasWithoutId } = require("@asyncapi/specs");
+		const asyncapi = make("ajv", {strict: false}).compile(schemasWithoutId[input.asyncapi.asyncapi]);
+		if (!asyncapi(input.asyncapi)) show("asyncapi.json", asyncapi.errors);
+		for (const [format, schema] of Object.entries(input.schemas)) {
+			const valid = make("ajv/dist/2020", {strict: true, allErrors: true}).compile(schema), body = input.bodies[format];
+			if (!valid(body)) show("a body in the format " + format, valid.errors);
+			for (const member of Object.keys(body)) {
+				const {[member]: _, ...rest} = body;
+				if (schema.required.includes(member) && valid(rest)) show(format, "is valid without " + member);
+			}
+			if (schema.required.length < 3) show(format, "requires too little");
+		}
+		import(require.resolve("@seriousme/openapi-schema-validator")).then(async ({ Validator }) => {
+			const result = await new Validator().validate(input.openapi);
+			if (!result.valid) show("openapi.json", result.errors);
+			console.log("checked OpenAPI " + result.valid);
+		});`, map[string]any{
+		"openapi": golden("openapi"), "asyncapi": golden("asyncapi"), "schemas": schemas, "bodies": bodies,
+	})
+	if want := "checked OpenAPI true\n"; out != want {
+		t.Errorf("%.4000s", out)
+	}
 }
