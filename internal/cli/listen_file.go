@@ -15,7 +15,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/datadir"
-	"github.com/tidings-dev/tidings/internal/regular"
+	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/receive"
 	"github.com/tidings-dev/tidings/sender"
 )
@@ -86,7 +86,7 @@ func replayFile(ctx context.Context, f *forwarder, name string, types []string) 
 	for n := 1; lines.Scan(); n++ {
 		line := lines.Bytes()
 		if n == 1 {
-			line = bytes.TrimPrefix(line, []byte(regular.ByteOrderMark))
+			line = bytes.TrimPrefix(line, []byte(valid.ByteOrderMark))
 		}
 		if line = bytes.TrimSpace(line); len(line) == 0 {
 			continue

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tidings-dev/tidings"
+	"github.com/tidings-dev/tidings/internal/valid"
 	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/vocabulary"
 )
@@ -125,6 +126,8 @@ func split(body []byte) (items []json.RawMessage, isList bool, err error) {
 	switch {
 	case len(body) == 0:
 		return nil, false, errors.New("is empty: expected an event, or a list of events, as JSON")
+	case bytes.HasPrefix(body, []byte(valid.ByteOrderMark)):
+		return nil, false, valid.ErrMark
 	case body[0] != '[':
 		return []json.RawMessage{body}, false, nil
 	}

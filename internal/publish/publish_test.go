@@ -105,6 +105,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"", "[]", "body: is an empty list: expected events"},
 		{"", "7", "body: expected an object"},
 		{"", "{", "body: is not valid JSON"},
+		{"", "\ufeff{}", "body: begins with a byte order mark; send UTF-8 without one"},
 		{"", "[{]", "body: is not valid JSON: invalid character ']' looking for beginning of object key string " +
 			"(at byte 3)"},
 		{"", `{"event":"invoice.paid","resource_id":"1"} x`, "body: is not valid JSON"},

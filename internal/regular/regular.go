@@ -9,13 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/tidings-dev/tidings/internal/valid"
 )
 
 // Limit is the maximum size of a file that is read.
 const Limit = 4 << 20
-
-// ByteOrderMark begins UTF-8 files of some editors, and means nothing.
-const ByteOrderMark = "\uFEFF"
 
 // Read returns the contents of a regular file without a byte order mark, following
 // symbolic links. Errors are [fs.PathError]s.
@@ -42,7 +41,7 @@ func Read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bytes.TrimPrefix(text, []byte(ByteOrderMark)), nil
+	return bytes.TrimPrefix(text, []byte(valid.ByteOrderMark)), nil
 }
 
 // Check returns an error if the path is not a regular file, for files that

@@ -41,6 +41,8 @@ func checkBody(registry huma.Registry, schema *huma.Schema, body []byte) ([]byte
 		p.Errors = c.problems[len(c.problems)-1:]
 	case !utf8.Valid(body):
 		return nil, NewProblem(http.StatusBadRequest, "the body is not valid UTF-8")
+	case bytes.HasPrefix(body, []byte(valid.ByteOrderMark)):
+		return nil, NewProblem(http.StatusBadRequest, "the body "+valid.ErrMark.Error())
 	case !json.Valid(body):
 		return nil, NewProblem(http.StatusBadRequest, "the body is not valid JSON: "+syntaxError(body))
 	case len(c.problems) > 0:

@@ -226,6 +226,7 @@ func TestCheckBody(t *testing.T) {
 			`{"name":"ok",}`, 400, nil,
 			"the body is not valid JSON: invalid character '}' looking for beginning of object key string at byte 14",
 		},
+		{"\ufeff{\"name\":\"ok\"}", 400, nil, "the body begins with a byte order mark; send UTF-8 without one"},
 		{"{\"name\":\"\xff\"}", 400, nil, "the body is not valid UTF-8"},
 	} {
 		_, problem := rest.CheckBody(registry, schema, []byte(test.body))

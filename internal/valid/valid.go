@@ -20,8 +20,13 @@ var (
 	ErrUTF8      = errors.New("is not valid UTF-8")
 	ErrZero      = errors.New("contains a NUL character (U+0000), which cannot be stored")
 	ErrSurrogate = errors.New(`contains an unpaired surrogate (\ud800 to \udfff)`)
+	ErrMark      = errors.New("begins with a byte order mark; send UTF-8 without one")
 	ErrDepth     = fmt.Errorf("has more than %d levels of arrays and objects", MaxDepth)
 )
+
+// ByteOrderMark begins UTF-8 files of some editors. It means nothing in a file, and JSON
+// may not have it.
+const ByteOrderMark = "\uFEFF"
 
 // MaxDepth is the maximum nesting of arrays and objects in a JSON document.
 const MaxDepth = 64
