@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,9 +28,8 @@ func numbers(t reflect.Type, key string, do func(key string, t reflect.Type)) {
 
 // setting returns a file with one setting.
 func setting(key, value string) string {
-	keys := strings.Split(key, ".")
-	for i := len(keys) - 1; i >= 0; i-- {
-		name, isList := strings.CutSuffix(keys[i], "[0]")
+	for _, part := range slices.Backward(strings.Split(key, ".")) {
+		name, isList := strings.CutSuffix(part, "[0]")
 		if fields, ok := strings.CutPrefix(value, "{"); ok && isList {
 			value = `{url: "http://127.0.0.1/", ` + fields
 		}
