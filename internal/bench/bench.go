@@ -42,12 +42,23 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
+// The largest options with which one machine may measure something.
+const (
+	mostEvents    = 1_000_000_000
+	mostEndpoints = 1000
+	mostInFlight  = 1000
+	mostRate      = 1_000_000
+)
+
 // Check returns an error if an option is out of range.
 func (o *Options) Check() error {
 	switch {
 	case o.Events < 1, o.Endpoints < 1, o.InFlight < 1, o.Rate < 1:
 		return errors.New("events, endpoints, in-flight and rate must be at least 1")
-	case o.Failures < 0, o.Failures >= 1:
+	case o.Events > mostEvents, o.Endpoints > mostEndpoints, o.InFlight > mostInFlight, o.Rate > mostRate:
+		return fmt.Errorf("events, endpoints, in-flight and rate must be at most %d, %d, %d and %d",
+			mostEvents, mostEndpoints, mostInFlight, mostRate)
+	case !(o.Failures >= 0 && o.Failures < 1): // NaN is neither
 		return errors.New("failures must be from 0 to less than 1")
 	}
 	return nil
