@@ -50,7 +50,8 @@ func signatureCases() []Case {
 		{
 			Group: "signatures", Name: "valid", About: "a valid webhook gets 2xx",
 			advice: "check the secret: the key is what base64 decoding of the part after whsec_ gives; " +
-				"verify the raw body, not one that was parsed and written again",
+				"verify the raw body, not one that was parsed and written again; after 400, check that --format is the one " +
+				"that the receiver reads",
 			run: func(ctx context.Context, r *run) error {
 				if err := r.acceptsHandled(ctx, r.message(r.event("updated")).sign()); err != nil {
 					return err
