@@ -29,7 +29,7 @@ test-all: tools ## run all tests with the race detector, including slow ones and
 		TIDINGS_TEST_POSTGRESQL=$$folder/bin TIDINGS_TEST_REQUIRE=all go test $(RACE) ./outbox/capture ./eventlog/postgres ./test/beside
 	$(MAKE) container-check
 
-tools: postgresql bin/postgresql18 pgbouncer applications chromium bin/axe-core bin/node-postgres bin/node-standardwebhooks bin/node-validators prometheus frontends bin/helm bin/helm3 bin/helm-docs bin/versitygw # dependencies of make test-all
+tools: postgresql bin/postgresql18 pgbouncer applications chromium bin/axe-core bin/node-postgres bin/node-standardwebhooks bin/node-validators prometheus frontends bin/helm bin/helm3 bin/manifests bin/helm-docs bin/versitygw # dependencies of make test-all
 
 postgresql:
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
@@ -106,6 +106,9 @@ bin/helm: tools/helm/go.sum
 
 bin/helm3: tools/helm3/go.sum # the oldest version that the chart supports
 	cd tools/helm3 && go build -o ../../$@ helm.sh/helm/v3/cmd/helm
+
+bin/manifests: tools/helm/go.sum tools/helm/manifests/main.go # decodes Kubernetes objects strictly
+	cd tools/helm && go build -o ../../$@ ./manifests
 
 bin/versitygw: tools/s3/go.sum # an S3 server backed by a directory
 	cd tools/s3 && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw

@@ -81,25 +81,30 @@ func render(t *testing.T, helm string, args ...string) []object {
 	if err != nil {
 		t.Fatalf("%s template %q: %v\n%s", helm, args, err, problem)
 	}
-	var objects []object
-	documents := yaml.NewDecoder(strings.NewReader(out))
+	objects := documents(t, out)
+	slices.SortFunc(objects, func(a, b object) int {
+		return cmp.Or(cmp.Compare(kind(a), kind(b)), cmp.Compare(objectName(a), objectName(b)))
+	})
+	return objects
+}
+
+// documents returns the objects in YAML documents.
+func documents(t *testing.T, text string) (objects []object) {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(text))
 	for {
 		var o object
-		err := documents.Decode(&o)
+		err := decoder.Decode(&o)
 		if errors.Is(err, io.EOF) {
-			break
+			return objects
 		}
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", helm, err, out)
+			t.Fatalf("%v\n%s", err, text)
 		}
 		if len(o) > 0 {
 			objects = append(objects, o)
 		}
 	}
-	slices.SortFunc(objects, func(a, b object) int {
-		return cmp.Or(cmp.Compare(kind(a), kind(b)), cmp.Compare(objectName(a), objectName(b)))
-	})
-	return objects
 }
 
 func kind(o object) string       { return o["kind"].(string) }
@@ -141,6 +146,48 @@ func TestLint(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Every field of the objects that the chart and the example beside it create exists in
+// Kubernetes' API. On a real API server, chart-e2e checks other kinds, too.
+func TestManifestsAreStrict(t *testing.T) {
+	example, err := os.ReadFile("../examples/beside/receiver.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests := map[string]string{"receiver": string(example)}
+	for name, file := range valuesFiles(t) {
+		out, problem, err := run(t, "helm", "template", "release", "tidings", "--values", file)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, problem)
+		}
+		manifests[name] = out
+	}
+	for name, text := range manifests {
+		others, problem, err := decodeStrictly(t, text)
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, problem)
+		}
+		for kind := range strings.FieldsSeq(others) {
+			if !slices.Contains([]string{"HTTPRoute", "PrometheusRule", "ServiceMonitor"}, kind) {
+				t.Errorf("%s: %s is no kind of Kubernetes", name, kind)
+			}
+		}
+	}
+	for _, spoil := range [][2]string{{"targetPort:", "targetport:"}, {"replicas: 1", "replicas: 1\n  replicas: 1"}} {
+		if _, _, err := decodeStrictly(t, strings.Replace(string(example), spoil[0], spoil[1], 1)); err == nil {
+			t.Errorf("%q is accepted, so this test shows nothing", spoil[1])
+		}
+	}
+}
+
+func decodeStrictly(t *testing.T, text string) (others, problem string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), testtool.Path(t, "manifests"))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(text), &stdout, &stderr
+	err = cmd.Run()
+	return stdout.String(), stderr.String(), err
 }
 
 // Both Helms render the same objects from each values file. Secrets are decoded.
