@@ -60,12 +60,6 @@ func newAttemptRow(at Attempt) attemptRow {
 	return r
 }
 
-// setting is an effective setting of an endpoint.
-type setting struct {
-	Name, Value, Origin string
-	Secret              bool
-}
-
 type endpointPage struct {
 	E        *Endpoint
 	State    string
@@ -80,50 +74,31 @@ type endpointPage struct {
 	Charts   []console.Chart
 	Range    ranges
 	Attempts attemptTable
-	Settings []setting
+	Settings []Setting
 	Unset    []string
 	Actions  []Action
 	Dialogs  []confirm
 }
 
-// endpointSettings returns the effective configuration of an endpoint, and the names of
-// the settings that have their defaults.
-func endpointSettings(e *Endpoint) (list []setting, unset []string) {
-	list = []setting{{Name: "url", Value: e.URL}, {Name: "events", Value: strings.Join(e.Events, ", ")}}
-	s := e.Settings
-	if s == nil {
-		return list, nil
+// alwaysShown are the settings that are shown even if they have their defaults.
+var alwaysShown = []string{"url", "events", "timeout", "max_in_flight", "retry.schedule", "retry.max_attempts"}
+
+// endpointSettings returns the settings that somebody chose or wants to know, and the names
+// of the others, which have their defaults.
+func endpointSettings(e *Endpoint) (list []Setting, unset []string) {
+	if e.Settings == nil {
+		return []Setting{{Key: "url", Value: e.URL}, {Key: "events", Value: strings.Join(e.Events, ", ")}}, nil
 	}
-	for _, name := range s.Headers {
-		list = append(list, setting{Name: "headers." + name, Secret: true})
-	}
-	if s.Signatures > 0 {
-		list = append(list, setting{Name: "secrets", Secret: true, Origin: fmt.Sprintf("%d set", s.Signatures)})
-	}
-	short := strings.NewReplacer("h0m0s", "h", "m0s", "m") // 5m rather than 5m0s
-	list = append(list, setting{Name: "max_in_flight", Value: fmt.Sprint(s.MaxInFlight)},
-		setting{
-			Name: "retry.schedule", Value: short.Replace(strings.Join(s.Delays, ", ")),
-			Origin: fmt.Sprintf("%d %s", s.MaxAttempts, plural(int64(s.MaxAttempts), "attempt", "attempts")),
-		})
-	for _, other := range []struct {
-		name, value string
-		isSet       bool
-	}{
-		{"timeout", fmt.Sprintf("%gs", s.Timeout), s.Timeout > 0},
-		{"format", s.Format, s.Format != string(tidings.Thin)},
-		{"coalesce", s.Coalesce, s.Coalesce != string(tidings.CoalesceOff)},
-		{"rate_limit", fmt.Sprintf("%g per second, burst %d", s.RateLimit, s.Burst), s.RateLimit > 0},
-		{"partitions", fmt.Sprint(s.Partitions), s.Partitions > 1},
-		{"history", s.History, s.History != string(relay.HistoryAll)},
-		{"retry.max_age", short.Replace(s.MaxAge), s.MaxAge != ""},
-		{"event_prefix", s.EventPrefix, s.EventPrefix != ""},
-		{"info_headers", "false", s.NoInfo},
-	} {
-		if other.isSet {
-			list = append(list, setting{Name: other.name, Value: other.value})
+	defaults := listSettings(relay.Endpoint{}, nil)
+	for _, s := range e.Settings.List {
+		chosen := s.Origin != OriginDefault
+		if s.Origin == "" {
+			chosen = s.Value != "" && !slices.Contains(defaults, s)
+		}
+		if chosen || slices.Contains(alwaysShown, s.Key) && s.Value != "" {
+			list = append(list, s)
 		} else {
-			unset = append(unset, other.name)
+			unset = append(unset, s.Key)
 		}
 	}
 	return list, unset

@@ -20,12 +20,15 @@ type sessionRow struct {
 	End *button
 }
 
+// pair is a name and what belongs to it.
+type pair struct{ Name, Value string }
+
 type statusPage struct {
 	Heading  string
 	State    string
 	Facts    []fact
-	Log      []setting
-	Database []setting
+	Log      []pair
+	Database []pair
 	Config   *ConfigStatus
 	Diff     []diffLine
 	Sources  []SourceStatus
@@ -102,7 +105,7 @@ func (u *ui) status(a *asked) error {
 	}
 	v.Facts = append(append(v.Facts, configFacts(status)...),
 		fact{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))})
-	v.Log = []setting{
+	v.Log = []pair{
 		{Name: "Head", Value: "position " + console.Number(log.Head)},
 		{Name: "Oldest", Value: "position " + console.Number(log.Oldest)},
 		{Name: "Retention", Value: console.Duration(u.hooks.Retention().Events)},
@@ -121,22 +124,22 @@ func (u *ui) status(a *asked) error {
 	return u.show(a, http.StatusOK, "status", "Status", "Status", v)
 }
 
-func databaseSettings(d Database) []setting {
+func databaseSettings(d Database) []pair {
 	role := "primary"
 	if !d.Primary {
 		role = "standby, which takes no writes"
 	}
-	all := []setting{{Name: "Server", Value: fmt.Sprintf("%s %s, %s", console.Word(d.Kind), d.Version, role)}}
+	all := []pair{{Name: "Server", Value: fmt.Sprintf("%s %s, %s", console.Word(d.Kind), d.Version, role)}}
 	if d.Schema != "" {
-		all = append(all, setting{Name: "Schema", Value: d.Schema})
+		all = append(all, pair{Name: "Schema", Value: d.Schema})
 	}
 	connections := console.Number(int64(d.InUse))
 	if d.Most > 0 {
 		connections += " of " + console.Number(int64(d.Most))
 	}
 	return append(all,
-		setting{Name: "Connections", Value: connections + " in use by this process"},
-		setting{Name: "Size", Value: fmt.Sprintf("%s MiB", console.Number(d.Size>>20))})
+		pair{Name: "Connections", Value: connections + " in use by this process"},
+		pair{Name: "Size", Value: fmt.Sprintf("%s MiB", console.Number(d.Size>>20))})
 }
 
 // configFacts are facts about the configuration and the tables that are watched.

@@ -71,9 +71,11 @@ type Options struct {
 	// [slog.Default].
 	Logger *slog.Logger
 	// Config and Sources are shown in the status, if they are not nil: the configuration,
-	// and the tables whose changes make events.
+	// and the tables whose changes make events. Written returns what the configuration says
+	// of an endpoint; it may be nil.
 	Config  func() *ConfigStatus
 	Sources func() []SourceStatus
+	Written func(endpoint string) *Written
 	// Stopping ends requests that wait for events when it is closed, so that a
 	// server can shut down; may be nil.
 	Stopping <-chan struct{}

@@ -350,10 +350,29 @@ func (s *Service) Endpoint(ctx context.Context, name string) (*Endpoint, error) 
 	}
 	for _, e := range all {
 		if e.Name == name {
+			s.addSettings(e)
 			return e, nil
 		}
 	}
 	return nil, s.noEndpoint(name)
+}
+
+// addSettings lists the settings of an endpoint, and where they come from.
+func (s *Service) addSettings(e *Endpoint) {
+	configured, err := s.configured(e.Name)
+	if err != nil { // it was removed
+		return
+	}
+	var written *Written
+	if s.options.Written != nil {
+		written = s.options.Written(e.Name)
+	}
+	if e.Settings.List = listSettings(configured, written); written != nil {
+		e.Settings.Place = written.Place
+	}
+	if s.options.Config != nil {
+		e.Settings.ReadAt = s.options.Config().Since
+	}
 }
 
 func (s *Service) noEndpoint(name string) error {

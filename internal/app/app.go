@@ -154,7 +154,7 @@ func (a *App) handler(cfg *config.Config) http.Handler {
 			Name: trusted.Name, Networks: trusted.Prefixes(), Roles: trusted.Roles,
 		}
 	}
-	operators := operator.Options{Logger: a.logger, Config: a.configStatus}
+	operators := operator.Options{Logger: a.logger, Config: a.configStatus, Written: a.written}
 	if a.platform != nil {
 		options.Resources, operators.ParseID = a.platform.resources, resource.ParseID
 	}

@@ -90,3 +90,16 @@ func (a *App) sources() (list []operator.SourceStatus) {
 	}
 	return list
 }
+
+// written returns what the configuration says of an endpoint, for operators.
+func (a *App) written(endpoint string) *operator.Written {
+	found := a.config.Load().Written(endpoint)
+	if found == nil {
+		return nil
+	}
+	w := &operator.Written{Place: found.Place}
+	for _, s := range found.Settings {
+		w.Settings = append(w.Settings, operator.Setting(s))
+	}
+	return w
+}

@@ -282,7 +282,22 @@ func showAnswer(ctx context.Context, c *client, method, path string, in any) err
 		}
 		fields = append(fields, [2]string{"table " + s.Table, text})
 	}
-	return printFields(c.out, fields)
+	return printFields(c.out, append(fields, settingFields(&e)...))
+}
+
+// settingFields returns the settings of an endpoint, and where they come from.
+func settingFields(e *operator.Endpoint) (fields [][2]string) {
+	if e.Settings == nil {
+		return nil
+	}
+	for _, s := range e.Settings.List {
+		text := s.Value
+		if s.Origin != "" && text != "" {
+			text += " (" + s.Origin + ")"
+		}
+		fields = append(fields, [2]string{"setting " + s.Key, text})
+	}
+	return fields
 }
 
 // testEndpoints tests all configured endpoints.

@@ -197,6 +197,7 @@ type Endpoint struct {
 	digest   [sha256.Size]byte // hash of the endpoint's YAML
 	contents string            // hash of the files and variables it refers to
 	patterns []tidings.Pattern // parsed Events
+	written  *Written          // where its settings come from
 }
 
 // RateLimit limits how many requests start per second.

@@ -25,6 +25,7 @@ type decoder struct {
 	endpointFiles endpointFiles
 	running       vocabulary.Types // the events that can be published; nil at startup
 	origins       map[*yaml.Node]origin
+	helm          map[string]bool       // files that the Helm chart wrote
 	nodes         map[string]*yaml.Node // by key
 	unread        map[string]bool       // keys whose values could not be decoded
 	checking      bool                  // decoding is complete

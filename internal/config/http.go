@@ -49,6 +49,7 @@ func defaultHTTP() promconfig.HTTPClientConfig {
 // checkHTTP reports what can't be decoded into a type.
 func (d *decoder) checkHTTP(node *yaml.Node, t reflect.Type, key string) {
 	node = resolved(node)
+	d.nodes[key] = node
 	switch {
 	case isNull(node), t.Kind() == reflect.Interface:
 	case t.Kind() == reflect.Pointer:
@@ -91,6 +92,7 @@ func (d *decoder) checkHTTPKeys(node *yaml.Node, t reflect.Type, key string) {
 		case !ok:
 			d.unknownKey(at, key, name, t)
 		case name == "token_url":
+			d.nodes[join(key, name)] = value
 			d.checkURL(value, join(key, name), "http", "https")
 		case value.Kind == yaml.ScalarNode && !slices.Contains(multiline, name) &&
 			strings.ContainsFunc(value.Value, unicode.IsControl):

@@ -68,7 +68,7 @@ func Load(in Input) (Config, error) {
 func load(in Input, r *reading, kept map[string][]byte) (Config, Problems, error) {
 	d := &decoder{
 		origins: make(map[*yaml.Node]origin), nodes: make(map[string]*yaml.Node),
-		unread: make(map[string]bool),
+		unread: make(map[string]bool), helm: make(map[string]bool),
 	}
 	if in.Before != nil {
 		d.running = in.Before.types
@@ -97,6 +97,7 @@ func load(in Input, r *reading, kept map[string][]byte) (Config, Problems, error
 	d.decode(root, reflect.ValueOf(&cfg).Elem(), "")
 	d.checking = true
 	d.check(&cfg)
+	d.written(cfg.Webhook.Endpoints)
 	d.endpointFiles.claims = d.claims(&cfg)
 	d.problems.sort()
 	d.warnings.sort()
@@ -130,6 +131,7 @@ func merge(into, from *yaml.Node) {
 
 // tree parses a file. It returns nil after a syntax error.
 func (d *decoder) tree(file string, text []byte) *yaml.Node {
+	d.helm[file] = bytes.HasPrefix(text, []byte(helmMark))
 	var document yaml.Node
 	reader := yaml.NewDecoder(bytes.NewReader(text))
 	err := reader.Decode(&document)

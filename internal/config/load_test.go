@@ -267,14 +267,14 @@ webhook:
 			`:12:25: webhook.endpoints[0].headers.HTTP2-Settings: header HTTP2-Settings cannot be configured: it ` +
 				`belongs to the connection`,
 			`:14:76: webhook.endpoints[1].headers.transfer-encoding: header transfer-encoding cannot be configured`,
-			`:16:9: webhook.endpoints[1].http.basic_auth: header Authorization is already set by headers.Authorization`,
-			`:16:9: webhook.endpoints[1].http.http_headers.X-KEY: header X-Key is already set by headers.x-key`,
-			`:16:9: webhook.endpoints[1].http.http_headers.x-other: header X-Other is already set by ` +
+			`:16:21: webhook.endpoints[1].http.basic_auth: header Authorization is already set by headers.Authorization`,
+			`:17:31: webhook.endpoints[1].http.http_headers.X-KEY: header X-Key is already set by headers.x-key`,
+			`:17:85: webhook.endpoints[1].http.http_headers.x-other: header X-Other is already set by ` +
 				`http.http_headers.X-Other`,
 			`:19:13: webhook.endpoints[2].http.authorization: header Authorization is already set by the user and ` +
 				`password of url`,
-			`:23:9: webhook.endpoints[3].http.oauth2: header Authorization is already set by headers.authorization`,
-			`:23:9: webhook.endpoints[3].http.proxy_connect_header.x-a: header X-A is already set by ` +
+			`:23:17: webhook.endpoints[3].http.oauth2: header Authorization is already set by headers.authorization`,
+			`:25:54: webhook.endpoints[3].http.proxy_connect_header.x-a: header X-A is already set by ` +
 				`http.proxy_connect_header.X-A`,
 		}},
 		"headers of the connection": {`webhook:

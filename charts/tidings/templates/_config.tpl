@@ -1,9 +1,10 @@
 {{/*
 The configuration file, as JSON, which is also YAML: toYaml would write large numbers
-as 1e+08.
+as 1e+08. The server knows by the first line that settings come from values.
 */}}
 {{- define "tidings.config" -}}
-{{- include "tidings.settings" . | fromJson | toPrettyJson -}}
+# Helm values of release {{ .Release.Name }}
+{{ include "tidings.settings" . | fromJson | toPrettyJson -}}
 {{- end -}}
 
 {{/* The settings as JSON, with references to Secrets replaced by files. */}}
