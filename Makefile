@@ -82,9 +82,8 @@ bin/axe-core: | npm # checks accessibility
 CONSOLE := internal/console/assets
 htmx: | npm ## update the console's copy of htmx and verify its checksums
 	folder=$$(mktemp -d) && trap "rm -r $$folder" EXIT && \
-		npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $$folder htmx.org@2.0.7 htmx-ext-sse@2.2.4 && \
-		cp $$folder/node_modules/htmx.org/dist/htmx.min.js $(CONSOLE)/htmx.js && \
-		cp $$folder/node_modules/htmx-ext-sse/dist/sse.min.js $(CONSOLE)/sse.js
+		npm install --no-audit --no-fund --no-save --ignore-scripts --prefix $$folder htmx.org@2.0.7 && \
+		cp $$folder/node_modules/htmx.org/dist/htmx.min.js $(CONSOLE)/htmx.js
 	cd $(CONSOLE) && sha256sum -c SHA256SUMS
 
 screenshots: chromium bin/axe-core ## update the screenshot of the console in README.md

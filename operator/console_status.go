@@ -32,10 +32,12 @@ type statusPage struct {
 	Config   *ConfigStatus
 	Diff     []diffLine
 	Sources  []SourceStatus
-	Replicas []replicaRow
-	Actions  []Action
-	Sessions []sessionRow
-	Reload   *button
+	// Counted means that the events of sources are counted, and Exact that all are.
+	Counted, Exact bool
+	Replicas       []replicaRow
+	Actions        []Action
+	Sessions       []sessionRow
+	Reload         *button
 	// ReloadOff says why the configuration can't be reloaded.
 	ReloadOff string
 }
@@ -87,6 +89,9 @@ func (u *ui) status(a *asked) error {
 	}
 	d, log := status.Database, status.Log
 	v.Sources, v.Config = status.Sources, status.Config
+	for _, t := range v.Sources {
+		v.Counted, v.Exact = t.PerHour != nil, t.Exact
+	}
 	if v.Config != nil && v.Config.LastTry != nil {
 		v.Diff = diffLines(v.Config.LastTry)
 	}

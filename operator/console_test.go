@@ -1,6 +1,7 @@
 package operator_test
 
 import (
+	"context"
 	"encoding/base64"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/internal/console"
@@ -406,7 +408,7 @@ func TestConsoleAssets(t *testing.T) {
 	w := newWorld(t, outbox.SQLiteFile(filepath.Join(t.TempDir(), "shop.db")), nil)
 	page := w.see("op manager", "").text
 	found := regexp.MustCompile(path+`/console/assets/([^"]+)`).FindAllStringSubmatch(page, -1)
-	if len(found) != 5 {
+	if len(found) != 4 {
 		t.Errorf("%d assets", len(found))
 	}
 	for _, m := range found {
@@ -455,9 +457,17 @@ func TestConsoleServerProblems(t *testing.T) {
 				{Key: "http.tls_config.ca_file", Value: "/etc/ca.pem", Origin: "Helm value webhook.endpoints[0].http"},
 			}}
 		},
+		Activity: func(context.Context) (operator.Activity, error) {
+			return operator.Activity{
+				Events: map[string]int64{"order": 8120}, Last: map[string]time.Time{"order": time.Now()},
+			}, nil
+		},
 		Sources: func() []operator.SourceStatus {
 			return []operator.SourceStatus{
-				{Table: "public.orders", Type: "order", State: "attached"},
+				{
+					Table: "public.orders", Type: "order", State: "attached", Ignore: []string{"<seen>", "views"},
+					Parts: []operator.Part{{Table: "public.positions", Watch: []string{"amount"}}},
+				},
 				{Table: "public.invoices", Type: "invoice", State: "drifted", Detail: "the column <total> is new"},
 				{Table: "public.lines", Type: "order", State: "attached", LastGap: &operator.SourceGap{
 					Since: "2026-01-02T03:04:05Z", Until: "2026-01-02T03:05:05Z", Reason: "trigger <x>",
@@ -474,6 +484,8 @@ func TestConsoleServerProblems(t *testing.T) {
 			"4 things to look at", "<code>/etc/shop.yaml:41:9</code> unknown key &lt;shedule&gt;",
 			"<code>/etc/team.yaml</code> is a named pipe",
 			"<code>listen</code>",
+			`<td class="c3">all but &lt;seen&gt;, views; of public.positions: only amount</td>`,
+			`<td class="n">8,120+</td>`, `<td class="n">0+</td>`, "Only the newest 10,000 events are counted.",
 			"<code>public.orders</code>", `data-state="drift">drifted</span><small>the column &lt;total&gt; is new</small>`,
 			"SQLite 3.", "<summary>What would have changed</summary>",
 			"<del>- webhook.retention: 7d</del>\n<ins>&#43; webhook.retention: 3d</ins>\n  billing:\n" +

@@ -76,6 +76,8 @@ type Options struct {
 	Config  func() *ConfigStatus
 	Sources func() []SourceStatus
 	Written func(endpoint string) *Written
+	// Activity counts the events that Sources made; it may be nil.
+	Activity func(context.Context) (Activity, error)
 	// Stopping ends requests that wait for events when it is closed, so that a
 	// server can shut down; may be nil.
 	Stopping <-chan struct{}

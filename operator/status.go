@@ -110,11 +110,55 @@ func (p ConfigProblem) String() string {
 
 // SourceStatus is a table whose changes make events.
 type SourceStatus struct {
-	Table   string     `json:"table"`
-	Type    string     `json:"type"`
-	State   string     `json:"state" enum:"attached,drifted,broken,unknown"`
-	Detail  string     `json:"detail,omitempty"`
+	Table  string   `json:"table"`
+	Type   string   `json:"type"`
+	State  string   `json:"state" enum:"attached,drifted,broken,unknown"`
+	Detail string   `json:"detail,omitempty"`
+	Watch  []string `json:"watch,omitempty" doc:"The only columns whose changes make events; without watch and ignore, all columns do."`
+	Ignore []string `json:"ignore,omitempty" doc:"The columns whose changes make no events."`
+	Parts  []Part   `json:"parts,omitempty" doc:"Tables whose changes count as updates of a row of this table."`
+	// PerHour and LastAt are set in the status only.
+	PerHour *int64     `json:"per_hour,omitempty" doc:"Events of its type in the last hour, among the newest 10,000 events; only in the status, like the next two."`
+	Exact   bool       `json:"per_hour_exact,omitempty" doc:"False if there were more than 10,000 events of all types."`
+	LastAt  string     `json:"last_at,omitempty" doc:"When the last event of its type was made, if it is one of the newest 10,000."`
 	LastGap *SourceGap `json:"last_gap,omitempty" doc:"The last period, within 30 days, in which changes may have made no events."`
+}
+
+// Part is a table whose rows are parts of another table's rows.
+type Part struct {
+	Table  string   `json:"table"`
+	Watch  []string `json:"watch,omitempty"`
+	Ignore []string `json:"ignore,omitempty"`
+}
+
+// Columns says which columns of the table, and of its parts, are watched.
+func (t SourceStatus) Columns() string {
+	text := columns(t.Watch, t.Ignore)
+	for _, p := range t.Parts {
+		text += "; of " + p.Table + ": " + columns(p.Watch, p.Ignore)
+	}
+	return text
+}
+
+func columns(watch, ignore []string) string {
+	switch {
+	case len(watch) > 0:
+		return "only " + strings.Join(watch, ", ")
+	case len(ignore) > 0:
+		return "all but " + strings.Join(ignore, ", ")
+	}
+	return "all"
+}
+
+// Activity is how many events were made lately.
+type Activity struct {
+	// Events counts those of the last hour by type, at most the newest 10,000; Exact is
+	// false if there were more.
+	Events map[string]int64
+	Exact  bool
+	// Last is when the last event of each type was made, as far as it is one of the newest
+	// 10,000.
+	Last map[string]time.Time
 }
 
 // SourceGap is a period in which changes of a table may have made no events.
@@ -154,6 +198,9 @@ func (s *Service) Status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.addActivity(ctx, out.Sources); err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	d, err := s.log().Describe(ctx)
 	if err != nil {
@@ -175,6 +222,24 @@ func (s *Service) Status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// addActivity sets how many events each table made lately.
+func (s *Service) addActivity(ctx context.Context, sources []SourceStatus) error {
+	if s.options.Activity == nil || len(sources) == 0 {
+		return nil
+	}
+	lately, err := s.options.Activity(ctx)
+	if err != nil {
+		return err
+	}
+	for i, t := range sources {
+		sources[i].PerHour, sources[i].Exact = new(lately.Events[t.Type]), lately.Exact
+		if last, ok := lately.Last[t.Type]; ok {
+			sources[i].LastAt = stamp(last)
+		}
+	}
+	return nil
 }
 
 // peers returns a status without what the database knows of itself and of the log.

@@ -160,6 +160,7 @@ func (a *App) handler(cfg *config.Config) http.Handler {
 	}
 	if a.tables != nil {
 		options.Tables, operators.Sources = a.tables.States, a.sources
+		operators.Activity = a.tables.activity
 		a.metrics.registry.MustRegister(a.tables)
 	}
 	options.Webhooks = operator.New(a.hooks, operators)

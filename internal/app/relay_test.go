@@ -114,6 +114,10 @@ func TestRelayTables(t *testing.T) {
 		`"table":"public.orders","type":"order","state":"attached"`) {
 		t.Errorf("tables: %s", a.text)
 	}
+	if a := w.call("reader", "GET", "/webhooks/status", nil); !strings.Contains(a.text,
+		`"state":"attached","ignore":["seen_at"],"per_hour":4,"per_hour_exact":true,"last_at":"2`) {
+		t.Errorf("status: %s", a.text)
+	}
 	if a := w.request("", "GET", "/readyz?verbose", nil, nil); !strings.Contains(a.text, `"state":"attached"`) {
 		t.Errorf("readyz: %d %s", a.status, a.text)
 	}

@@ -1,12 +1,15 @@
 package app
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/operator"
+	"github.com/tidings-dev/tidings/outbox/capture"
 )
 
 // diffLimit bounds how many changes of a reload are kept.
@@ -80,6 +83,13 @@ func (a *App) configStatus() *operator.ConfigStatus {
 func (a *App) sources() (list []operator.SourceStatus) {
 	for _, s := range a.tables.States() {
 		status := operator.SourceStatus{Table: s.Table, Type: s.Type, State: s.State, Detail: s.Detail}
+		if i := slices.IndexFunc(a.tables.list, func(t capture.Table) bool { return t.Name == s.Table }); i >= 0 {
+			t := a.tables.list[i]
+			status.Watch, status.Ignore = t.Watch, t.Ignore
+			for _, p := range t.Parts {
+				status.Parts = append(status.Parts, operator.Part{Table: p.Name, Watch: p.Watch, Ignore: p.Ignore})
+			}
+		}
 		if len(s.Gaps) > 0 {
 			last := s.Gaps[0]
 			status.LastGap = &operator.SourceGap{
@@ -89,6 +99,16 @@ func (a *App) sources() (list []operator.SourceStatus) {
 		list = append(list, status)
 	}
 	return list
+}
+
+// activity counts the events of the last hour by type.
+func (t *tables) activity(ctx context.Context) (operator.Activity, error) {
+	counts, complete, err := capture.RecentByType(ctx, t.app.store.DB(), t.options, time.Now().Add(-time.Hour))
+	lately := operator.Activity{Events: make(map[string]int64), Exact: complete, Last: make(map[string]time.Time)}
+	for name, recent := range counts {
+		lately.Events[string(name)], lately.Last[string(name)] = recent.Events, recent.Last
+	}
+	return lately, err
 }
 
 // written returns what the configuration says of an endpoint, for operators.

@@ -106,7 +106,12 @@ func (c *client) printStatus(s *operator.Status) {
 		line("replica", "%s", text)
 	}
 	for _, source := range s.Sources {
-		line("table", "%s", strings.TrimSuffix(source.Table+" is "+source.State+": "+source.Detail, ": "))
+		text := strings.TrimSuffix(source.Table+" is "+source.State+": "+source.Detail, ": ")
+		text += "; columns watched: " + source.Columns()
+		if n := source.PerHour; n != nil {
+			text += fmt.Sprintf("; events in the last hour: %d", *n)
+		}
+		line("table", "%s", text)
 	}
 	config := s.Config
 	if config == nil {

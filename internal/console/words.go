@@ -14,7 +14,7 @@ import (
 // Number returns a whole number with separators, such as 2,457,365.
 func Number(v any) string {
 	var n int64
-	switch r := reflect.ValueOf(v); {
+	switch r := reflect.Indirect(reflect.ValueOf(v)); {
 	case r.CanInt():
 		n = r.Int()
 	case r.CanUint():

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tidings-dev/tidings"
 )
 
 // Kind is the kind of a [Finding].
@@ -374,4 +376,41 @@ func Gaps(ctx context.Context, db *sql.DB, o Options, after time.Time) ([]Gap, e
 		gaps = append(gaps, g)
 	}
 	return gaps, rows.Err()
+}
+
+// Recent says how many of the newest events are of a type, and when the last one was made.
+type Recent struct {
+	Events int64
+	Last   time.Time
+}
+
+// recentLimit is how many of the newest events [RecentByType] reads, so that its cost does
+// not grow with the log.
+const recentLimit = 10_000
+
+// RecentByType counts the events since a time by type. If there are more than 10,000, it
+// counts only the newest and complete is false. A type without a time of its last event has
+// none among the newest 10,000.
+func RecentByType(
+	ctx context.Context, db *sql.DB, o Options, since time.Time,
+) (counts map[tidings.ResourceType]Recent, complete bool, err error) {
+	rows, err := db.QueryContext(ctx, "WITH newest AS MATERIALIZED (SELECT resource_type, at FROM "+quote(o.schema())+
+		".tidings_events ORDER BY seq DESC LIMIT $1) SELECT resource_type, count(*) FILTER (WHERE at >= $2), max(at), "+
+		"(SELECT count(*) FROM newest WHERE at >= $2) FROM newest GROUP BY 1", recentLimit, since.UnixMicro())
+	if err != nil {
+		return nil, false, fmt.Errorf("count recent events: %w", err)
+	}
+	defer rows.Close()
+	counts, complete = make(map[tidings.ResourceType]Recent), true
+	for rows.Next() {
+		var name string
+		var last, all int64
+		var r Recent
+		if err := rows.Scan(&name, &r.Events, &last, &all); err != nil {
+			return nil, false, fmt.Errorf("count recent events: %w", err)
+		}
+		r.Last = time.UnixMicro(last)
+		counts[tidings.ResourceType(name)], complete = r, all < recentLimit
+	}
+	return counts, complete, rows.Err()
 }

@@ -202,3 +202,28 @@ func TestDisabledBetweenTwoLooks(t *testing.T) {
 		})
 	}
 }
+
+// Recent events are counted by type: those since a time, of the newest 10,000.
+func TestRecentByType(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.exec("CREATE TABLE public.t (id int PRIMARY KEY)", "CREATE TABLE public.l (id int PRIMARY KEY)")
+	a.attach(capture.Table{Name: "t", Type: "order"}, capture.Table{Name: "l", Type: "line"})
+	begin := time.Now().Add(-time.Hour)
+	a.exec("INSERT INTO public.t SELECT generate_series(1, 20)")
+	a.told()
+	check := func(since time.Time, complete bool, orders, lines int64) {
+		t.Helper()
+		counts, all, err := capture.RecentByType(t.Context(), a.db, a.o, since)
+		if err != nil || all != complete || counts["order"].Events != orders || counts["line"].Events != lines ||
+			counts["order"].Last.IsZero() || counts["line"].Last.IsZero() != (lines == 0) {
+			t.Errorf("%v, complete %v, %v; want %d orders and %d lines", counts, all, err, orders, lines)
+		}
+	}
+	check(begin, true, 20, 0)
+	middle := time.Now()
+	a.exec("INSERT INTO public.l SELECT generate_series(1, 9995)")
+	a.told()
+	check(begin, false, 5, 9995)
+	check(middle, true, 0, 9995)
+}

@@ -4,10 +4,16 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -209,4 +215,46 @@ func TestTwoOperators(t *testing.T) {
 	sam.click(".alone", "Retry 6 parked events")
 	sam.sees("Not done: none of the selection is still parked.")
 	sam.sees("li@example.com discarded 6 parked events of search")
+}
+
+// While a proxy answers 502, the page tries again after 1, 2, 4, 8 and then 15 seconds.
+func TestStreamIsRefused(t *testing.T) {
+	n := newNight(t)
+	to, err := url.Parse(n.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refuse atomic.Bool
+	pass := httputil.NewSingleHostReverseProxy(to)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if refuse.Load() && r.URL.Path != "/console/sign-in" {
+			http.Error(w, "no server", http.StatusBadGateway)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.CloseClientConnections)
+	b := newTab(t, proxy.URL)
+	b.signIn(adminToken)
+	// Waits of a second and more are noted, and end at once.
+	_, err = chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
+		Source: `const wait = window.setTimeout; window.waits = []
+			window.setTimeout = (f, ms, ...rest) => { if (ms >= 1000) waits.push(ms); return wait(f, ms >= 1000 ? 9 : ms, ...rest) }`,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open("/console/events")
+	b.sees("Newest first")
+	refuse.Store(true)
+	proxy.CloseClientConnections()
+	b.sees("The server has not answered since")
+	b.until("seven tries", "waits.length >= 7")
+	if got := fmt.Sprint(eval[[]int](b, "waits.slice(0, 7)")); got != "[1000 2000 4000 8000 15000 15000 15000]" {
+		t.Errorf("the page waited %s milliseconds", got)
+	}
+	refuse.Store(false)
+	b.until("the page is live again", "document.querySelector('#away').hidden")
+	n.tell("after")
+	b.sees("order/after")
 }

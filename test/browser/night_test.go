@@ -10,7 +10,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -277,36 +279,47 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// axe-core finds no accessibility problems, and no page scrolls horizontally.
-func TestAccessible(t *testing.T) {
-	n := newNight(t)
-	axe, err := os.ReadFile(os.Getenv("AXE"))
+// axe returns axe-core's script.
+func axe(t *testing.T) string {
+	t.Helper()
+	script, err := os.ReadFile(os.Getenv("AXE"))
 	if err != nil {
 		t.Skip("AXE, the path of axe-core's script, is not set")
 	}
-	b := newTab(t, n.url)
-	check := func(page string) {
-		for _, width := range []int64{320, 360, 900, 1440} {
-			b.size(width)
-			if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
-				t.Errorf("%s scrolls horizontally: %d pixels wide in a window of %d", page, wide, width)
-			}
-			if width == 320 {
-				continue
-			}
-			for _, scheme := range []string{"light", "dark"} {
-				b.scheme(scheme)
-				b.do(chromedp.Evaluate[chromedp.Void](string(axe)))
-				b.do(chromedp.Evaluate[chromedp.Void](`window.found = null;` +
-					`axe.run().then(r => { window.found = r.violations })`))
-				b.until("axe has run", "window.found")
-				for _, v := range eval[[]string](b, "window.found.map(v => v.id + ': ' + v.help + ' ' + v.nodes.slice(0, 3)"+
-					".map(n => n.html.slice(0, 200)).join(' | '))") {
-					t.Errorf("%s at %d, %s: %s", page, width, scheme, v)
-				}
+	return string(script)
+}
+
+// accessible checks the page that is open: axe-core finds no problems, and nothing scrolls
+// horizontally.
+func (b *tab) accessible(page, axe string, widths ...int64) {
+	b.Helper()
+	for _, width := range widths {
+		b.size(width)
+		if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
+			b.Errorf("%s scrolls horizontally: %d pixels wide in a window of %d", page, wide, width)
+		}
+		if width == 320 {
+			continue
+		}
+		for _, scheme := range []string{"light", "dark"} {
+			b.scheme(scheme)
+			b.do(chromedp.Evaluate[chromedp.Void](axe))
+			b.do(chromedp.Evaluate[chromedp.Void](`window.found = null;` +
+				`axe.run().then(r => { window.found = r.violations })`))
+			b.until("axe has run", "window.found")
+			for _, v := range eval[[]string](b, "window.found.map(v => v.id + ': ' + v.help + ' ' + v.nodes.slice(0, 3)"+
+				".map(n => n.html.slice(0, 200)).join(' | '))") {
+				b.Errorf("%s at %d, %s: %s", page, width, scheme, v)
 			}
 		}
 	}
+}
+
+// axe-core finds no accessibility problems, and no page scrolls horizontally.
+func TestAccessible(t *testing.T) {
+	n, axe := newNight(t), axe(t)
+	b := newTab(t, n.url)
+	check := func(page string) { b.accessible(page, axe, 320, 360, 900, 1440) }
 	b.open("/console/sign-in")
 	check("sign-in")
 	b.signIn(adminToken)
@@ -324,5 +337,36 @@ func TestAccessible(t *testing.T) {
 		b.size(1280)
 		b.open("/console/")
 		b.picture(file)
+	}
+}
+
+// assetName is the name of an asset in a golden page.
+var assetName = regexp.MustCompile(`^(\w+(?:-\w+)?)\.HASH\.(\w+)$`)
+
+// The same holds for the golden pages, which show what a night does not have: the welcome,
+// a broken configuration, drift, several replicas, changes of parked events.
+func TestGoldenPagesAccessible(t *testing.T) {
+	axe := axe(t)
+	golden, err := filepath.Glob("../../operator/testdata/console/*.html")
+	if err != nil || len(golden) < 30 {
+		t.Fatalf("%d golden pages, %v", len(golden), err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		file := "../../operator/testdata/console/" + path.Base(r.URL.Path)
+		if m := assetName.FindStringSubmatch(path.Base(r.URL.Path)); m != nil {
+			file = "../../internal/console/assets/" + m[1] + "." + m[2]
+			if m[2] == "js" { // the page must stay as it is
+				file = ""
+			}
+		}
+		http.ServeFile(w, r, file)
+	}))
+	t.Cleanup(server.Close)
+	b := newTab(t, server.URL)
+	for _, file := range golden {
+		b.open("/" + filepath.Base(file))
+		// Notes and dialogs that wait for their time are part of the page.
+		b.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll('main [hidden]').forEach(e => e.hidden = false)`))
+		b.accessible(filepath.Base(file), axe, 360, 1440)
 	}
 }
