@@ -40,11 +40,25 @@ func BenchmarkConsole(b *testing.B) {
 	fill(b, hooks, 0, delivered)
 	deliver(b, hooks, service, delivered)
 	fill(b, hooks, delivered, events)
+	// Another one has 20,000 parked events, half of them dead letters.
+	_, err = hooks.DB().ExecContext(b.Context(), `INSERT INTO tidings_retries (endpoint, seq, id, resource_type, action,
+		resource_id, resource_url, user_id, at, resource_version, attempts, first_at, next_at, dead_at, reason)
+		SELECT 'customer-01', seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version,
+		3, at, at + 86400000000 * (seq % 2), at * (1 - seq % 2), 'http_42' || seq % 10
+		FROM tidings_events WHERE seq > ? AND seq <= ?`, delivered, 2*delivered)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, page := range []string{
 		"", "endpoints/warehouse", "events", "events?resource=order/17&since=1h", "events?types=invoice.*",
 		"events/order-500001",
-		"events/999999", "attempts", "attempts?endpoint=warehouse&outcome=failures", "parked", "replays",
-		"replays?endpoint=warehouse&what=missed&plan=1", "status",
+		"events/999999", "events?resource=order/none", "attempts", "attempts?endpoint=warehouse&outcome=failures", "parked",
+		"parked?endpoint=customer-01&all=1", "parked?endpoint=customer-01&reason=http_421&types=order.*",
+		"parked/retry?endpoint=customer-01", "parked/discard?endpoint=customer-01&dead=true", "replays",
+		"replays?endpoint=warehouse&what=missed&plan=1", "replays?endpoint=customer-00&what=missed&plan=1",
+		"replays?endpoint=warehouse&what=all&types=invoice.*&plan=1", "replays?endpoint=warehouse&what=all&since=1h&plan=1",
+		"replays?endpoint=warehouse&what=all&resource=order/17&plan=1", "replays?endpoint=customer-01&what=dead&plan=1",
+		"status",
 	} {
 		b.Run("/"+page, func(b *testing.B) {
 			var took []time.Duration

@@ -10,9 +10,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-dev/tidings/internal/auth"
 	"github.com/tidings-dev/tidings/internal/testdb"
@@ -80,6 +83,26 @@ func (v *visitor) expect(path string, form url.Values, status int, to string) *h
 	return got
 }
 
+var hashedName = regexp.MustCompile(`assets/(\w+(?:-\w+)?)\.[0-9a-f]{12}\.`)
+
+// looksAsBefore compares the page with its file.
+func (v *visitor) looksAsBefore(name string) {
+	v.Helper()
+	got, file := hashedName.ReplaceAllString(v.text, "assets/$1.HASH."), filepath.Join("testdata", name+".html")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			v.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		v.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		v.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
 // A token starts a session, which ends when the token is removed.
 func TestConsoleSignIn(t *testing.T) {
 	t.Parallel()
@@ -130,6 +153,12 @@ func TestConsoleSignIn(t *testing.T) {
 	w.configure()
 	v.expect("/console/reload", url.Values{}, 303, "/console/status")
 	v.expect("/console/", nil, 303, "/console/sign-in?to=%2Fconsole%2F")
+	v.expect("/console/sign-in?to=%2Fconsole%2Fevents", nil, 200, "")
+	v.looksAsBefore("session-over")
+	other.expect("/console/sign-in", nil, 200, "")
+	other.looksAsBefore("sign-in") // whoever signed out knows it
+	other.expect("/console/sign-in", url.Values{"token": {"admin"}}, 401, "")
+	other.looksAsBefore("sign-in-refused")
 
 	guesser := w.visitor()
 	status := 0

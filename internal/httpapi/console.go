@@ -59,7 +59,7 @@ func (a *api) consoleRoutes() {
 				status, problem = http.StatusUnprocessableEntity, "The address has a parameter that this page does not take."
 			}
 		}
-		a.signInPage(w, status, backTo(query.Get("to")), problem)
+		a.signInPage(w, status, backTo(query.Get("to")), problem, a.hasEnded(r))
 	})
 	mux.HandleFunc("POST "+signIn, func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, signInLimit)
@@ -73,7 +73,7 @@ func (a *api) consoleRoutes() {
 			}
 		}
 		if problem != "" {
-			a.signInPage(w, status, to, problem)
+			a.signInPage(w, status, to, problem, false)
 			return
 		}
 		console.Protect(w.Header())
@@ -113,10 +113,26 @@ func backTo(to string) string {
 
 type signInBody struct{ To, Wrong string }
 
-func (a *api) signInPage(w http.ResponseWriter, status int, to, wrong string) {
+// hasEnded reports whether somebody comes with a session that has ended.
+func (a *api) hasEnded(r *http.Request) bool {
+	cookie, err := r.Cookie(sessionCookie(r))
+	if err != nil || cookie.Value == "" {
+		return false
+	}
+	_, err = a.sessions.find(r)
+	return errors.Is(err, operator.ErrSignedOut)
+}
+
+func (a *api) signInPage(w http.ResponseWriter, status int, to, wrong string, ended bool) {
 	p := &console.Page{
 		Title: "Sign in", Base: consolePath + "/", Version: a.Version, Now: time.Now(), Zone: time.UTC, Alone: true,
 		Body: signInBody{to, wrong},
+	}
+	if ended {
+		p.Note = &console.Note{
+			Kind: "warn", Strong: "Your session has ended.",
+			Rest: "Sign in again: you come back to the page that you asked for.",
+		}
 	}
 	if err := console.Render(w, status, "signin", p); err != nil {
 		a.Logger.Error("console", "error", err)

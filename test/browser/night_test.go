@@ -347,12 +347,16 @@ var assetName = regexp.MustCompile(`^(\w+(?:-\w+)?)\.HASH\.(\w+)$`)
 // a broken configuration, drift, several replicas, changes of parked events.
 func TestGoldenPagesAccessible(t *testing.T) {
 	axe := axe(t)
-	golden, err := filepath.Glob("../../operator/testdata/console/*.html")
-	if err != nil || len(golden) < 30 {
-		t.Fatalf("%d golden pages, %v", len(golden), err)
+	var golden []string
+	for _, folder := range []string{"operator/testdata/console", "internal/app/testdata"} {
+		found, err := filepath.Glob("../../" + folder + "/*.html")
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %d golden pages, %v", folder, len(found), err)
+		}
+		golden = append(golden, found...)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		file := "../../operator/testdata/console/" + path.Base(r.URL.Path)
+		file := "../../" + strings.TrimPrefix(r.URL.Path, "/")
 		if m := assetName.FindStringSubmatch(path.Base(r.URL.Path)); m != nil {
 			file = "../../internal/console/assets/" + m[1] + "." + m[2]
 			if m[2] == "js" { // the page must stay as it is
@@ -364,7 +368,7 @@ func TestGoldenPagesAccessible(t *testing.T) {
 	t.Cleanup(server.Close)
 	b := newTab(t, server.URL)
 	for _, file := range golden {
-		b.open("/" + filepath.Base(file))
+		b.open(strings.TrimPrefix(file, "../.."))
 		// Notes and dialogs that wait for their time are part of the page.
 		b.do(chromedp.Evaluate[chromedp.Void](`document.querySelectorAll('main [hidden]').forEach(e => e.hidden = false)`))
 		b.accessible(filepath.Base(file), axe, 360, 1440)
