@@ -25,7 +25,8 @@ func (u *ui) backs(ctx context.Context, endpoints []*Endpoint) (list []back, err
 	for _, e := range endpoints {
 		since, err := time.Parse(time.RFC3339, e.Since)
 		well := e.State == string(relay.Healthy) || e.State == string(relay.Ramping)
-		if err != nil || !well || time.Since(since) > backShown || len(list) == backsShown {
+		if err != nil || !well || e.Parked+e.Dead > 0 || // it refuses some events, and is listed as a problem
+			 time.Since(since) > backShown || len(list) == backsShown {
 			continue
 		}
 		states, err := u.States(ctx, e.Name, Hour)
@@ -34,6 +35,9 @@ func (u *ui) backs(ctx context.Context, endpoints []*Endpoint) (list []back, err
 		}
 		if took := trouble(states.Items); took > 0 {
 			text := "after " + console.Duration(took) + "."
+			if took < time.Second {
+				text = "after a moment."
+			}
 			if e.LagEvents > 0 {
 				text += fmt.Sprintf(" %s %s on the way.", console.Number(e.LagEvents),
 					plural(e.LagEvents, "event is", "events are"))

@@ -217,12 +217,18 @@ func controlQuestion(e *Endpoint, verb string) confirm {
 	switch verb {
 	case "pause":
 		c.Heading, c.Go = "Pause "+e.Name+"?", "Pause "+e.Name
-		c.Lines = []template.HTML{"Nothing is sent until somebody resumes it. Events wait in the log, and are lost once " +
-			"they are older than the retention."}
+		lost := template.HTML(", and are lost once they are older than the retention.")
+		if e.RetentionLeft > 0 {
+			lost = text("; the first of them is lost in %s.", console.Duration(e.RetentionLeft))
+		}
+		c.Lines = []template.HTML{"Nothing is sent until somebody resumes it. Events wait in the log" + lost}
 		c.Comment, c.Until = "Why? Your colleagues read this.", true
 	case "resume":
 		c.Heading, c.Go = "Resume "+e.Name+"?", "Resume "+e.Name
 		c.Lines = []template.HTML{waiting + " They are sent in order, a few requests at a time at first."}
+		if e.Control != nil && e.Control.By != "" {
+			c.Lines = append(c.Lines, text("%s.", pausedBy(e)))
+		}
 	case "enable":
 		c.Heading, c.Go = "Send to "+e.Name+" again?", "Enable "+e.Name
 		c.Lines = []template.HTML{"It answered <strong>410 Gone</strong>, which means that it wants no more. " +

@@ -72,24 +72,26 @@ func (u *ui) parkedList(a *asked) error {
 	}
 	defer leave()
 	v := &parkedView{Filter: hiddenFilter(query), All: query.Get("all") != ""}
-	if err := u.parkedGroups(a, v); err != nil {
+	all, err := u.parkedGroups(a, v)
+	if err != nil {
 		return err
 	}
 	if err := u.changeRows(a, v); err != nil {
 		return err
 	}
 	f, err := u.parkedFilterOf(query)
-	page, groups := &ParkedPage{}, &Page[ParkedGroup]{}
+	page, groups := &ParkedPage{}, all
 	if err == nil {
 		page, err = u.Parked(ctx, f, query.Get("after"), listed)
 	}
-	if err == nil {
+	if err == nil && (f.Endpoint != "" || f.narrow()) {
 		groups, err = u.ParkedGroups(ctx, f, groupsShown)
 	}
 	if err != nil {
 		if err := v.blame(err); err != nil {
 			return err
 		}
+		page, groups = nil, nil
 	}
 	if page != nil && groups != nil {
 		for _, g := range groups.Items {
@@ -121,12 +123,13 @@ func (u *ui) parkedList(a *asked) error {
 	return u.show(a, v.status(), "parked", "Parked", "Parked", v)
 }
 
-// parkedGroups fills in the groups, and the fields of the filter, which offer them.
-func (u *ui) parkedGroups(a *asked, v *parkedView) error {
+// parkedGroups fills in the groups, which it returns, and the fields of the filter, which
+// offer them.
+func (u *ui) parkedGroups(a *asked, v *parkedView) (*Page[ParkedGroup], error) {
 	query := a.URL.Query()
 	groups, err := u.ParkedGroups(a.Context(), ParkedFilter{}, groupsShown)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	reasons, endpoints := []option{{Text: "all"}}, []option{{Text: "all"}}
 	add := func(options []option, value string) []option {
@@ -163,7 +166,7 @@ func (u *ui) parkedGroups(a *asked, v *parkedView) error {
 		{Name: "types", Label: "Event", Value: query.Get("types"), Hint: "provider.*, *.deleted", Grow: true},
 		{Name: "resource", Label: "Resource", Value: query.Get("resource"), Hint: "provider/550e8400-…", Grow: true},
 	}
-	return nil
+	return groups, nil
 }
 
 func newParkedRow(e Parked) parkedRow {

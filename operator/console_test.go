@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -189,9 +190,12 @@ func (w *world) looksAsBefore(name string, a answer) {
 // An endpoint that was down a moment ago is back, and the overview says so for a minute.
 func TestConsoleBack(t *testing.T) {
 	var well atomic.Bool
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !well.Load() {
 			panic(http.ErrAbortHandler) // closes the connection
+		}
+		if body, err := io.ReadAll(r.Body); err == nil && strings.Contains(string(body), "invoice") {
+			w.WriteHeader(http.StatusUnprocessableEntity)
 		}
 	}))
 	t.Cleanup(receiver.Close)
@@ -206,6 +210,15 @@ func TestConsoleBack(t *testing.T) {
 	}
 	well.Store(true)
 	w.waitFor("the line", func() bool { return strings.Contains(w.see("op manager", "").text, line) })
+	// One that refuses events needs somebody, and is not back.
+	w.tell(order("2", "bob"), invoice("1"), order("3", "bob"), order("4", "bob"), order("5", "bob"))
+	w.waitFor("the refusal", func() bool {
+		e, err := w.service.Endpoint(w.Context(), "billing")
+		return err == nil && e.Dead == 1
+	})
+	if strings.Contains(w.see("op manager", "").text, line) {
+		t.Error("it is back while it refuses events")
+	}
 }
 
 // Without an endpoint, the overview says how to add one.

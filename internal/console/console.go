@@ -182,6 +182,7 @@ var functions = template.FuncMap{
 	"join":  strings.Join,
 	"word":  Word,
 	"short": shortResource,
+	"event": breakable,
 	"cut":   cut,
 	"list":  func(items ...any) []any { return items },
 	"ms":    Micros,

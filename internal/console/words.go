@@ -182,6 +182,11 @@ func shortResource(resource string) string {
 	return cut(48, resource)
 }
 
+// breakable lets the name of an event break after its dot.
+func breakable(event string) template.HTML {
+	return template.HTML(strings.ReplaceAll(template.HTMLEscapeString(event), ".", ".<wbr>")) //nolint:gosec // it is escaped
+}
+
 // cut shortens a text to n characters.
 func cut(n int, text string) string {
 	if utf8.RuneCountInString(text) <= n {
