@@ -70,6 +70,9 @@ type ParkedKeeper interface {
 	// ParkedGroups returns the parked events counted by endpoint, reason and
 	// response, the largest groups first, at most limit.
 	ParkedGroups(ctx context.Context, f ParkedFilter, limit int) ([]ParkedGroup, error)
+	// CountParked counts parked events without reading them. After, AfterEndpoint and Limit
+	// of the filter have no meaning.
+	CountParked(ctx context.Context, f ParkedFilter) (Count, error)
 	// RetryParked makes events of an endpoint due. For one that waits behind another of
 	// its resource, that one becomes due. A dead letter is parked again, with a new
 	// schedule.

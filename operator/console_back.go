@@ -26,7 +26,7 @@ func (u *ui) backs(ctx context.Context, endpoints []*Endpoint) (list []back, err
 		since, err := time.Parse(time.RFC3339, e.Since)
 		well := e.State == string(relay.Healthy) || e.State == string(relay.Ramping)
 		if err != nil || !well || e.Parked+e.Dead > 0 || // it refuses some events, and is listed as a problem
-			 time.Since(since) > backShown || len(list) == backsShown {
+			time.Since(since) > backShown || len(list) == backsShown {
 			continue
 		}
 		states, err := u.States(ctx, e.Name, Hour)

@@ -193,23 +193,18 @@ const parkedPage = 1000
 func (s *Service) selected(
 	ctx context.Context, in *ParkedSelection, f eventlog.ParkedFilter,
 ) (n int64, rows []eventlog.Retry, err error) {
-	for f.Limit = parkedPage; ; {
-		page, err := s.log().Parked(ctx, f)
-		if err != nil {
-			return 0, nil, err
-		}
-		if n += int64(len(page)); n <= parkedPage {
-			rows = append(rows, page...)
-		}
-		if len(page) < parkedPage {
-			break
-		}
-		f.After = page[len(page)-1].Event.Sequence
-	}
-	if !in.DryRun && in.Count > 0 && n > in.Count+in.Count/10 {
+	count, err := s.log().CountParked(ctx, f)
+	switch n = count.Events; {
+	case err != nil:
+		return 0, nil, err
+	case !in.DryRun && in.Count > 0 && n > in.Count+in.Count/10:
 		return 0, nil, conflict("there are now %d, not %d; look again before you decide", n, in.Count)
+	case in.DryRun || n > parkedPage:
+		return n, nil, nil
 	}
-	return n, rows, nil
+	f.Limit = parkedPage
+	rows, err = s.log().Parked(ctx, f)
+	return int64(len(rows)), rows, err
 }
 
 // selection returns the filter of a selection.

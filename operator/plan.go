@@ -68,7 +68,11 @@ func (s *Service) plan(ctx context.Context, r *eventlog.Replay, e *relay.Endpoin
 		}
 		patterns = append(patterns, pattern)
 	}
-	if !r.Dead && r.From < r.To && (e.Filter == nil || s.hooks.Unfiltered(e.Name)) {
+	many := r.From < r.To && (e.Filter == nil || s.hooks.Unfiltered(e.Name))
+	switch {
+	case many && r.Dead && r.Since.IsZero() && r.Until.IsZero():
+		return p, s.countDead(ctx, p, r, patterns)
+	case many && !r.Dead:
 		return p, s.countPlan(ctx, p, r, e, patterns)
 	}
 	settled, end, err := s.settled(ctx, r, e)
@@ -142,6 +146,24 @@ func (s *Service) countPlan(
 	total, err := s.log().Count(ctx, eventlog.EventFilter{}, []eventlog.Range{all})
 	p.ToSend, p.First, p.Last = toSend.Events, toSend.First, toSend.Last
 	p.LeftOut = total.Events - toSend.Events
+	return err
+}
+
+// countDead makes the database count the dead letters that a replay would send, which is
+// possible without a filter of the endpoint and without limits of time. Patterns of the
+// endpoint have no meaning: it wanted the events.
+func (s *Service) countDead(
+	ctx context.Context, p *ReplayPlan, r *eventlog.Replay, patterns []tidings.Pattern,
+) error {
+	f := eventlog.ParkedFilter{Endpoint: r.Endpoint, Dead: true}
+	all, err := s.log().CountParked(ctx, f)
+	if err != nil {
+		return err
+	}
+	f.Patterns, f.Resource = patterns, r.Resource
+	toSend, err := s.log().CountParked(ctx, f)
+	p.ToSend, p.First, p.Last, p.Exact = toSend.Events, toSend.First, toSend.Last, true
+	p.LeftOut = all.Events - toSend.Events
 	return err
 }
 

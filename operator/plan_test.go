@@ -2,6 +2,7 @@ package operator_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/tidings-dev/tidings/operator"
 )
@@ -32,6 +33,31 @@ func TestPlanCounts(t *testing.T) {
 			}
 			got := counted{plan.ToSend, plan.LeftOut, plan.First, plan.Last}
 			if got != tt.want || !plan.Exact {
+				t.Errorf("%s: %+v, want %+v", name, *plan, tt.want)
+			}
+		}
+		// Dead letters are counted by the database, and looked at if a time is given.
+		w.tell(invoice("8"), order("3", "bob"))
+		w.waitFor("a second dead letter", func() bool {
+			e, err := w.service.Endpoint(w.Context(), "books")
+			return err == nil && e.Dead == 2
+		})
+		long := time.Now().Add(-24 * time.Hour)
+		for name, tt := range map[string]struct {
+			in   replay
+			want counted
+		}{
+			"all dead":     {replay{Dead: true}, counted{2, 0, 3, 4}},
+			"since":        {replay{Dead: true, Since: &long}, counted{2, 0, 3, 4}},
+			"one":          {replay{Event: "invoice-8"}, counted{1, 0, 4, 4}},
+			"dead orders":  {replay{Dead: true, Events: []string{"order.*"}}, counted{0, 2, 0, 0}},
+			"its resource": {replay{Dead: true, Resource: "invoice/7"}, counted{1, 1, 3, 3}},
+		} {
+			tt.in.Endpoint = "books"
+			plan, err := w.service.PlanReplay(w.Context(), tt.in)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else if got := (counted{plan.ToSend, plan.LeftOut, plan.First, plan.Last}); got != tt.want || !plan.Exact {
 				t.Errorf("%s: %+v, want %+v", name, *plan, tt.want)
 			}
 		}

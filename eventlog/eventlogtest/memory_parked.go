@@ -112,6 +112,17 @@ func (m *Memory) ParkedGroups(
 	return groups[:min(limit, len(groups))], nil
 }
 
+// CountParked implements [eventlog.ParkedKeeper].
+func (m *Memory) CountParked(_ context.Context, f eventlog.ParkedFilter) (c eventlog.Count, err error) {
+	for _, r := range m.sorted(len(m.retries), func(r eventlog.Retry) bool { return parkedMatch(f, r) }) {
+		if c.Events++; c.First == 0 {
+			c.First = r.Event.Sequence
+		}
+		c.Last = r.Event.Sequence
+	}
+	return c, nil
+}
+
 // RetryParked implements [eventlog.ParkedKeeper].
 func (m *Memory) RetryParked(_ context.Context, endpoint string, events []tidings.Event, now time.Time) error {
 	m.mu.Lock()

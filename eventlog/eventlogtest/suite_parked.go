@@ -41,6 +41,16 @@ func testParkedKeeper(t *testing.T, home Home) {
 		if diff := cmp.Diff(want, rows); diff != "" || err != nil {
 			t.Errorf("parked %+v, %v (-want +got):\n%s", f, err, diff)
 		}
+		var count eventlog.Count
+		for _, r := range want {
+			if count.Events++; count.First == 0 {
+				count.First = r.Event.Sequence
+			}
+			count.Last = r.Event.Sequence
+		}
+		if n, err := keeper.CountParked(ctx, f); n != count || err != nil {
+			t.Errorf("parked %+v: counted %+v, %v, want %+v", f, n, err, count)
+		}
 	}
 	wants(eventlog.ParkedFilter{}, head, want, gone, other)
 	wants(eventlog.ParkedFilter{Reason: "http_422"}, head, other)

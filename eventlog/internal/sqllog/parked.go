@@ -89,6 +89,16 @@ func (t *Tables) ParkedGroups(
 	return groups, err
 }
 
+// CountParked implements [eventlog.ParkedKeeper].
+func (t *Tables) CountParked(ctx context.Context, f eventlog.ParkedFilter) (n eventlog.Count, err error) {
+	c := parkedConditions(f)
+	err = t.query(Slow(ctx), t.reader, "numbers of parked events", func(rows *sql.Rows) error {
+		return rows.Scan(&n.Events, &n.First, &n.Last)
+	}, "SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0) FROM "+t.schema+"tidings_retries"+c.where(),
+		c.args...)
+	return n, err
+}
+
 // RetryParked implements [eventlog.ParkedKeeper].
 func (t *Tables) RetryParked(ctx context.Context, endpoint string, events []tidings.Event, now time.Time) error {
 	table := t.schema + "tidings_retries"
