@@ -357,19 +357,12 @@ func (u *ui) test(a *asked, name, home string) error {
 		n.Kind, n.State = "bad", "failed"
 		n.Strong = fmt.Sprintf("webhook.ping to %s: %s after %s.", name, firstOf(tried.Detail, tried.Reason), took)
 	}
-	for _, step := range []struct {
-		name string
-		took int64
-	}{{"DNS", tried.DNS}, {"connect", tried.Connect}, {"TLS", tried.TLS}, {"answer", tried.answer()}} {
-		if step.took > 0 {
-			n.Rest += fmt.Sprintf("%s %s, ", step.name, console.Micros(step.took))
-		}
-	}
+	steps := tried.Steps()
 	if tried.Address != "" {
-		n.Rest += "by " + tried.Address
+		steps = append(steps, "by "+tried.Address)
 	}
-	if n.Rest != "" {
-		n.Rest = sentence(strings.TrimSuffix(n.Rest, ", ")) + " "
+	if len(steps) > 0 {
+		n.Rest = sentence(strings.Join(steps, ", ")) + " "
 	}
 	if tried.Response != "" {
 		n.Rest += "Its response: " + tried.Response

@@ -72,31 +72,27 @@ func (u *ui) parkedList(a *asked) error {
 	}
 	defer leave()
 	v := &parkedView{Filter: hiddenFilter(query), All: query.Get("all") != ""}
-	all, err := u.parkedGroups(a, v)
-	if err != nil {
+	if err := u.parkedGroups(a, v); err != nil {
 		return err
 	}
 	if err := u.changeRows(a, v); err != nil {
 		return err
 	}
 	f, err := u.parkedFilterOf(query)
-	page, groups := &ParkedPage{}, all
+	page := &ParkedPage{}
 	if err == nil {
 		page, err = u.Parked(ctx, f, query.Get("after"), listed)
 	}
-	if err == nil && (f.Endpoint != "" || f.narrow()) {
-		groups, err = u.ParkedGroups(ctx, f, groupsShown)
+	if err == nil {
+		v.Total, err = u.countParked(ctx, f)
 	}
 	if err != nil {
 		if err := v.blame(err); err != nil {
 			return err
 		}
-		page, groups = nil, nil
+		page = nil
 	}
-	if page != nil && groups != nil {
-		for _, g := range groups.Items {
-			v.Total += g.Count
-		}
+	if page != nil {
 		for _, e := range page.Items {
 			v.Rows = append(v.Rows, newParkedRow(e))
 		}
@@ -123,13 +119,12 @@ func (u *ui) parkedList(a *asked) error {
 	return u.show(a, v.status(), "parked", "Parked", "Parked", v)
 }
 
-// parkedGroups fills in the groups, which it returns, and the fields of the filter, which
-// offer them.
-func (u *ui) parkedGroups(a *asked, v *parkedView) (*Page[ParkedGroup], error) {
+// parkedGroups fills in the groups, and the fields of the filter, which offer them.
+func (u *ui) parkedGroups(a *asked, v *parkedView) error {
 	query := a.URL.Query()
 	groups, err := u.ParkedGroups(a.Context(), ParkedFilter{}, groupsShown)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	reasons, endpoints := []option{{Text: "all"}}, []option{{Text: "all"}}
 	add := func(options []option, value string) []option {
@@ -166,7 +161,7 @@ func (u *ui) parkedGroups(a *asked, v *parkedView) (*Page[ParkedGroup], error) {
 		{Name: "types", Label: "Event", Value: query.Get("types"), Hint: "provider.*, *.deleted", Grow: true},
 		{Name: "resource", Label: "Resource", Value: query.Get("resource"), Hint: "provider/550e8400-…", Grow: true},
 	}
-	return groups, nil
+	return nil
 }
 
 func newParkedRow(e Parked) parkedRow {

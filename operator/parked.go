@@ -147,6 +147,16 @@ func (s *Service) ParkedGroups(ctx context.Context, filter ParkedFilter, limit i
 	return page, nil
 }
 
+// countParked returns how many parked events and dead letters a filter selects.
+func (s *Service) countParked(ctx context.Context, filter ParkedFilter) (int64, error) {
+	f, err := s.parkedFilter(ctx, filter)
+	if err != nil {
+		return 0, err
+	}
+	count, err := s.log().CountParked(ctx, f)
+	return count.Events, err
+}
+
 // ParkedSelection selects parked events of an endpoint in order to do something with
 // them.
 type ParkedSelection struct {

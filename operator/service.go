@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidings-dev/tidings"
 	"github.com/tidings-dev/tidings/eventlog"
+	"github.com/tidings-dev/tidings/internal/console"
 	"github.com/tidings-dev/tidings/outbox"
 	"github.com/tidings-dev/tidings/relay"
 	"github.com/tidings-dev/tidings/vocabulary"
@@ -530,3 +531,16 @@ func (s *Service) Test(ctx context.Context, name, userID string) (*Tried, error)
 // answer returns how long the receiver took to answer once it had the request, in
 // microseconds.
 func (t *Tried) answer() int64 { return max(t.FirstByte-t.DNS-t.Connect-t.TLS, 0) }
+
+// Steps says how long each step took, where there was one, such as "connect 11 ms".
+func (t *Tried) Steps() (steps []string) {
+	for _, step := range []struct {
+		name string
+		took int64
+	}{{"DNS", t.DNS}, {"connect", t.Connect}, {"TLS", t.TLS}, {"answer", t.answer()}} {
+		if step.took > 0 {
+			steps = append(steps, step.name+" "+console.Micros(step.took))
+		}
+	}
+	return steps
+}

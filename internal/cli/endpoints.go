@@ -346,6 +346,7 @@ func printTried(c *client, t *operator.Tried) error {
 		{"detail", t.Detail},
 		{"status", status},
 		{"took", seconds(t.Seconds)},
+		{"steps", strings.Join(t.Steps(), ", ")},
 		{"address", t.Address},
 		{"webhook-id", t.WebhookID},
 		{"response", t.Response},
