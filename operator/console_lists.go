@@ -327,6 +327,8 @@ type became struct {
 	Timing   *console.Timing
 	Send     *button
 	Sentence template.HTML
+	Answer   string // of the receiver, to an attempt that failed
+	Off      string // why Send can't be used
 }
 
 type eventPage struct {
@@ -365,7 +367,7 @@ func (u *ui) event(a *asked) error {
 	counts := make(map[string]int)
 	var order []string
 	for _, e := range x.Endpoints {
-		b := u.newBecame(a.page, x.Event, e)
+		b := u.newBecame(a.page, x.Event, e, len(v.Became))
 		if counts[b.State]++; counts[b.State] == 1 {
 			order = append(order, b.State)
 		}
@@ -449,7 +451,7 @@ func (u *ui) requestOf(ctx context.Context, x *Explanation, name string) (*reque
 // quoted quotes a text for a shell.
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-func (u *ui) newBecame(p *console.Page, e Event, x Explained) became {
+func (u *ui) newBecame(p *console.Page, e Event, x Explained, number int) became {
 	b := became{Explained: x, State: x.Fate}
 	switch x.Fate {
 	case "not_matched":
@@ -461,7 +463,7 @@ func (u *ui) newBecame(p *console.Page, e Event, x Explained) became {
 	case "expired", "discarded":
 		b.State = "removed"
 	}
-	b.Sentence = text("%s.", strings.ToUpper(x.Because[:1])+x.Because[1:])
+	b.Sentence, b.Answer = because(p, x)
 	var sent []string
 	for _, at := range x.Attempts {
 		row := newAttemptRow(at)
@@ -492,7 +494,54 @@ func (u *ui) newBecame(p *console.Page, e Event, x Explained) became {
 		Text: label, Class: "tight", Page: p.URL("replays"),
 		Hidden: []hidden{{"endpoint", x.Endpoint}, {"event", e.ID}},
 	}
+	if x.held != "" {
+		b.Send.Off, b.Send.OffID = true, "off-"+strconv.Itoa(number)
+		b.Off = map[string]string{"paused": "paused: resume it first", "gone": "gone: enable it first"}[x.held]
+	}
 	return b
+}
+
+// because says in a sentence why an event is where it is for an endpoint, with times that
+// the browser can show in its own zone, and what the receiver answered to an attempt that
+// failed.
+func because(p *console.Page, x Explained) (sentence template.HTML, answer string) {
+	var last Attempt
+	if len(x.Attempts) > 0 {
+		last = x.Attempts[len(x.Attempts)-1]
+	}
+	attempt := text("attempt %d", int64(x.Attempt))
+	failed := attempt + " failed"
+	if x.Reason != "" {
+		failed += text(" with <code>%s</code>", x.Reason)
+	}
+	if last.Response == "" && last.Detail != "" {
+		failed += text(" (%s)", last.Detail)
+	}
+	position := func(n int64) template.HTML {
+		return text(`<a href="%s">position %s</a>`, p.URL("events", strconv.FormatInt(n, 10)), console.Number(n))
+	}
+	switch x.Fate {
+	case tidings.Delivered.String():
+		return "Delivered " + p.Clock(x.At) + ", " + attempt + ".", ""
+	case "dead":
+		return "Given up " + p.Clock(x.At) + ": " + failed + ".", last.Response
+	case "parked":
+		return "A" + failed[1:] + ".", last.Response
+	case "behind":
+		return "It waits behind the event at " + position(x.Behind) + " of the same resource.", ""
+	case "merged":
+		return "Merged: the event at " + position(x.MergedInto) + " covers it, too.", ""
+	case "discarded":
+		return text("%s discarded it ", firstOf(last.By, "An operator")) + p.Clock(last.At) + text(": “%s”.", last.Comment), ""
+	case "waiting":
+		state := text("%s", console.Word(firstOf(x.held, x.State)))
+		if x.Reason != "" && x.held != "paused" {
+			state += text(" (<code>%s</code>)", x.Reason)
+		}
+		return text("It waits in the log, %s %s after the cursor; the endpoint is ", console.Number(x.Ahead),
+			plural(x.Ahead, "position", "positions")) + state + ".", ""
+	}
+	return text("%s.", strings.ToUpper(x.Because[:1])+x.Because[1:]), ""
 }
 
 // errorField returns what an error of the shared API says about a field.

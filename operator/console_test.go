@@ -116,7 +116,7 @@ var varying = []struct {
 	{regexp.MustCompile(`data-at="\d+ [^"]*"`), `data-at="KEY"`},
 	// Probes continue meanwhile.
 	{regexp.MustCompile(`\bprobing\b`), "down"},
-	{regexp.MustCompile(`(?m)the endpoint is down \(connect\).*$`), "DOWN"},
+	{regexp.MustCompile(`(?m)the endpoint is down \(<code>connect</code>\).*$`), "DOWN"},
 }
 
 var (
@@ -163,6 +163,13 @@ func TestConsolePages(t *testing.T) {
 	w.looksAsBefore("parked-viewer", w.see("x viewer", "parked"))
 	w.looksAsBefore("unknown-parameter", w.see("op manager", "status?verbose=1"))
 	done := w.post("ann manager", "endpoints/tenant/pause", url.Values{"comment": {"certificate change"}})
+	// What is sent by hand waits, too, and the page of an event says why its button is off.
+	paused := w.see("op manager", "events/order-1")
+	w.looksAsBefore("event-paused", paused)
+	if want := `aria-disabled="true" aria-describedby="off-2">Send again</button><small id="off-2">paused: ` +
+		`resume it first</small>`; !strings.Contains(paused.text, want) {
+		t.Errorf("the page of an event lacks %s", want)
+	}
 	note, _, _ := strings.Cut(done.header.Get("Set-Cookie"), ";")
 	w.looksAsBefore("action-done",
 		w.request(w.Context(), "ann manager", "GET", "/console/endpoints/tenant/resume", "", "Cookie", note))

@@ -409,6 +409,8 @@ type Explained struct {
 	Behind     int64     `json:"behind,omitempty" doc:"The position of the parked event that it waits for."`
 	Until      string    `json:"until,omitempty" doc:"When it is tried again."`
 	Attempts   []Attempt `json:"attempts" nullable:"false" doc:"Oldest first."`
+	// held is "paused" or "gone" if the endpoint gets nothing until an operator acts.
+	held string
 }
 
 // Explain returns what happened to the event with an id or position, for every
@@ -452,6 +454,9 @@ func (s *Service) Explain(ctx context.Context, id string) (*Explanation, error) 
 		}
 		i := slices.IndexFunc(states, func(s *Endpoint) bool { return s.Name == endpoint.Name })
 		x.Attempts = append(x.Attempts, attempts[endpoint.Name]...)
+		if states[i].State == "disabled" {
+			x.held = shownState(states[i])
+		}
 		if err := s.explain(ctx, e, parked[endpoint.Name], states[i], gaps, &x); err != nil {
 			return nil, err
 		}
