@@ -532,7 +532,8 @@ func because(p *console.Page, x Explained) (sentence template.HTML, answer strin
 	case "merged":
 		return "Merged: the event at " + position(x.MergedInto) + " covers it, too.", ""
 	case "discarded":
-		return text("%s discarded it ", firstOf(last.By, "An operator")) + p.Clock(last.At) + text(": “%s”.", last.Comment), ""
+		who := text("%s discarded it ", firstOf(last.By, "An operator"))
+		return who + p.Clock(last.At) + text(": “%s”.", last.Comment), ""
 	case "waiting":
 		state := text("%s", console.Word(firstOf(x.held, x.State)))
 		if x.Reason != "" && x.held != "paused" {

@@ -517,7 +517,8 @@ func TestConsoleServerProblems(t *testing.T) {
 		"endpoints/books": {
 			"<p><code>/etc/shop.yaml:&lt;18&gt;</code>, read <time",
 			`<dt>max_in_flight</dt><dd>16 <span class="soft">default</span>`,
-			`<dt>headers.x-key</dt><dd><span class="mask">••••••••</span> <span class="soft">/etc/shop.yaml:20, from file /etc/key</span>`,
+			`<dt>headers.x-key</dt><dd><span class="mask">••••••••</span> <span class="soft">/etc/shop.yaml:20, from file ` +
+				`/etc/key</span>`,
 			`<dt>http.tls_config.ca_file</dt><dd>/etc/ca.pem <span class="soft">Helm value webhook.endpoints[0].http</span>`,
 			"<strong>Table public.invoices: drifted.</strong> the column &lt;total&gt; is new",
 			"<strong>Table public.lines: attached.</strong> From <time", "changes may have made no events: trigger &lt;x&gt;.",

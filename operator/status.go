@@ -133,11 +133,11 @@ type Part struct {
 
 // Columns says which columns of the table, and of its parts, are watched.
 func (t SourceStatus) Columns() string {
-	text := columns(t.Watch, t.Ignore)
+	texts := []string{columns(t.Watch, t.Ignore)}
 	for _, p := range t.Parts {
-		text += "; of " + p.Table + ": " + columns(p.Watch, p.Ignore)
+		texts = append(texts, "of "+p.Table+": "+columns(p.Watch, p.Ignore))
 	}
-	return text
+	return strings.Join(texts, "; ")
 }
 
 func columns(watch, ignore []string) string {

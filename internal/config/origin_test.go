@@ -16,7 +16,8 @@ import (
 func TestOriginsOfSettings(t *testing.T) {
 	folder := t.TempDir()
 	files := map[string]string{
-		"token": "secret-token", "ca.pem": "", "more.yaml": "- url: https://b.example/\n  name: more\n  format: cloudevents\n",
+		"token":     "secret-token",
+		"more.yaml": "- url: https://b.example/\n  name: more\n  format: cloudevents\n",
 		"tidings.yaml": `x-retry: &retry
   schedule: [5s, 1m]
 webhook:
@@ -40,7 +41,8 @@ webhook:
         oauth2: {client_id: id, client_secret: secret-oauth, token_url: 'https://login.example/?q=secret-query'}
         tls_config: {server_name: a.internal}
 `,
-		"helm.yaml": "# Helm values of release web\n" + `{"webhook": {"endpoints": [{"url": "https://c.example", "name": "c"}]}}`,
+		"helm.yaml": `# Helm values of release web
+{"webhook": {"endpoints": [{"url": "https://c.example", "name": "c"}]}}`,
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
@@ -72,8 +74,9 @@ format = cloudevents, FOLDER/more.yaml:3
 name = more, FOLDER/more.yaml:2
 url = https://b.example/, FOLDER/more.yaml:1`,
 		}},
-		"variable": {config.Input{Environ: []string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://a.example', name: a}]"}},
-			map[string]string{"a": `environment variable TIDINGS_WEBHOOK_ENDPOINTS
+		"variable": {config.Input{
+			Environ: []string{"TIDINGS_WEBHOOK_ENDPOINTS=[{url: 'https://a.example', name: a}]"},
+		}, map[string]string{"a": `environment variable TIDINGS_WEBHOOK_ENDPOINTS
 name = a, environment variable TIDINGS_WEBHOOK_ENDPOINTS
 url = https://a.example, environment variable TIDINGS_WEBHOOK_ENDPOINTS`}},
 		"helm": {config.Input{Files: []string{folder + "/helm.yaml"}}, map[string]string{"c": `Helm value webhook.endpoints[0]

@@ -184,7 +184,8 @@ func shortResource(resource string) string {
 
 // breakable lets the name of an event break after its dot.
 func breakable(event string) template.HTML {
-	return template.HTML(strings.ReplaceAll(template.HTMLEscapeString(event), ".", ".<wbr>")) //nolint:gosec // it is escaped
+	escaped := template.HTMLEscapeString(event)
+	return template.HTML(strings.ReplaceAll(escaped, ".", ".<wbr>")) //nolint:gosec // it is escaped
 }
 
 // cut shortens a text to n characters.

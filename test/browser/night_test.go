@@ -335,7 +335,7 @@ func TestAccessible(t *testing.T) {
 	if file := os.Getenv("PICTURE"); file != "" {
 		b.scheme("light")
 		b.size(1280)
-		b.open("/console/")
+		b.open("/console/?range=1h")
 		b.picture(file)
 	}
 }
