@@ -40,12 +40,12 @@ func BenchmarkConsole(b *testing.B) {
 	fill(b, hooks, 0, delivered)
 	deliver(b, hooks, service, delivered)
 	fill(b, hooks, delivered, events)
-	// Another one has 20,000 parked events, half of them dead letters.
+	// Another one has 10,000 parked events, half of them dead letters.
 	_, err = hooks.DB().ExecContext(b.Context(), `INSERT INTO tidings_retries (endpoint, seq, id, resource_type, action,
 		resource_id, resource_url, user_id, at, resource_version, attempts, first_at, next_at, dead_at, reason)
 		SELECT 'customer-01', seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version,
 		3, at, at + 86400000000 * (seq % 2), at * (1 - seq % 2), 'http_42' || seq % 10
-		FROM tidings_events WHERE seq > ? AND seq <= ?`, delivered, 2*delivered)
+		FROM tidings_events WHERE seq > ? AND seq <= ?`, delivered, delivered+10_000)
 	if err != nil {
 		b.Fatal(err)
 	}
