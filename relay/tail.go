@@ -35,6 +35,7 @@ type tail struct {
 	following chan struct{}                                   // semaphore held while the log is followed
 	epochs    eventlog.Epochs                                 // up to the one that head belongs to
 	view      atomic.Pointer[view]
+	chunks    chunks
 	entering  sync.RWMutex // locked while an epoch is entered, read-locked while a write is counted
 
 	mu      sync.Mutex
@@ -304,7 +305,7 @@ func (t *tail) read(ctx context.Context, after int64, limit int) (events []tidin
 		// array.
 		return slices.Clone(near[from:min(from+limit, len(near))]), after, nil
 	}
-	events, err = t.log.Read(ctx, after, limit)
+	events, err = t.chunks.read(ctx, t, after, head, limit)
 	switch {
 	case err != nil:
 		return nil, after, err
