@@ -18,11 +18,12 @@ import (
 const (
 	// windowLimit is the maximum number of unsettled events in a window.
 	windowLimit = 1024
-	// totalWindow bounds the events in all windows of a process, and separately
-	// those held beyond the windows for merging. With very many consumers each
-	// window is smaller than windowLimit, but never smaller than leastWindow.
-	totalWindow = 64 * windowLimit
+	// totalWindow bounds the events in all windows of a process: with many consumers
+	// each window is smaller than windowLimit, but never smaller than leastWindow.
+	totalWindow = 32 * windowLimit
 	leastWindow = 64
+	// totalBeyond bounds the events held beyond the windows for merging.
+	totalBeyond = 64 * windowLimit
 
 	defaultMaxInFlight = 16
 )
@@ -196,9 +197,9 @@ func (c *consumer) run(ctx context.Context) {
 		c.arm()
 		select {
 		case r := <-c.pool.results:
-			c.finish(ctx, r)
+			c.finish(ctx, *r)
 			for len(c.pool.results) > 0 {
-				c.finish(ctx, <-c.pool.results)
+				c.finish(ctx, *<-c.pool.results)
 			}
 		case b := <-c.room():
 			c.take(ctx, b)
@@ -235,7 +236,7 @@ func (c *consumer) run(ctx context.Context) {
 		it.replay <- result{item: it, fault: faultUncounted}
 	}
 	for c.pool.inFlight > 0 {
-		c.finish(attempts, <-c.pool.results)
+		c.finish(attempts, *<-c.pool.results)
 	}
 	c.seat.close()
 	helpers.Wait()
@@ -321,7 +322,7 @@ func (c *consumer) coalesces() bool {
 
 // holds reports whether more of the log must be read before anything is sent.
 func (c *consumer) holds() bool {
-	more := c.order.Len() < c.windowLimit || c.relay.beyond.Load() < totalWindow
+	more := c.order.Len() < c.windowLimit || c.relay.beyond.Load() < totalBeyond
 	return c.order.window.read < c.hold && more
 }
 
@@ -346,7 +347,7 @@ func (c *consumer) launch(attempts context.Context, it *item, now time.Time) {
 			outcome = c.relay.attempt(attempts, &c.endpoint, attempt)
 		}
 		c.seat.finished(time.Since(began))
-		c.pool.results <- result{item: it, outcome: outcome}
+		c.pool.results <- &result{item: it, outcome: outcome}
 	})
 	c.counts.inFlight.Store(int64(c.pool.inFlight))
 }

@@ -10,11 +10,12 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 )
 
-// read fetches batches ahead of the consumer, one at a time.
+// read fetches batches ahead of the consumer, one at a time. They are smaller than the
+// window, which the last one may exceed.
 func (c *consumer) read(ctx context.Context, after int64) {
 	failing := false
 	for ctx.Err() == nil {
-		events, missed, err := c.relay.tail.read(ctx, after, min(readBatch, c.windowLimit))
+		events, missed, err := c.relay.tail.read(ctx, after, min(readBatch, c.windowLimit/2))
 		switch {
 		case err != nil:
 			if !failing && ctx.Err() == nil {

@@ -10,7 +10,7 @@ import (
 // pool counts a consumer's attempts in flight and collects their results. Its fields
 // except the channel belong to the consumer's goroutine.
 type pool struct {
-	results  chan result
+	results  chan *result // pointers, since most of its room is never used
 	inFlight int
 	outdated int // in flight since before the last outage
 }
@@ -25,7 +25,7 @@ type result struct {
 
 func newPool(limit int) pool {
 	// Requests sent before an outage do not count against the probes.
-	return pool{results: make(chan result, 2*limit)}
+	return pool{results: make(chan *result, 2*limit)}
 }
 
 // finished notes that an attempt is over. late means that it was sent before the

@@ -62,6 +62,8 @@ func run(ctx context.Context) (err error) {
 	var only string
 	events := flag.Int("events", 100_000, "events to drain")
 	backlog := flag.Int("backlog", 1_000_000, "events in the backlog of the memory measurement")
+	draining := flag.Duration("draining", 3*time.Minute, "at most so long is memory measured")
+	endpoints := flag.Int("endpoints", 0, "endpoints of the memory measurement (default 1, 100 and 1,000)")
 	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
 	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
 	flag.StringVar(&only, "only", "",
@@ -90,7 +92,7 @@ func run(ctx context.Context) (err error) {
 		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},
 		{"latency", latency},
 		{"rest", rest},
-		{"memory", func(ctx context.Context, d database) error { return memory(ctx, d, *backlog) }},
+		{"memory", func(ctx context.Context, d database) error { return memory(ctx, d, *backlog, *draining, *endpoints) }},
 		{"fanout", func(ctx context.Context, d database) error { return fanout(ctx, d, *events) }},
 		{"neighbor", func(ctx context.Context, d database) error { return neighbor(ctx, d, *events) }},
 		{"outage", func(ctx context.Context, d database) error { return outage(ctx, d, *events, *long) }},

@@ -259,11 +259,42 @@ func (s *server) createContext(ctx context.Context) error {
 	return errors.Join(err, response.Body.Close())
 }
 
-// memory measures the server's peak memory while a backlog drains.
-func memory(ctx context.Context, d database, events int) (err error) {
-	receiver, all := countingReceiver(events)
+// memory measures the server's peak memory while a backlog drains to a number of
+// endpoints, or to 1, 100 and 1,000, for at most some time. If there are several, the
+// receiver takes 20 ms.
+func memory(ctx context.Context, d database, events int, long time.Duration, only int) error {
+	for _, endpoints := range []int{1, 100, 1000} {
+		if only > 0 {
+			endpoints = only
+		}
+		if d.url == "" {
+			d.folder += "-" + strconv.Itoa(endpoints) // so that the cursors of the last run do not count
+		}
+		if err := memoryOf(ctx, d, events, endpoints, long); err != nil || only > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+func memoryOf(ctx context.Context, d database, events, endpoints int, long time.Duration) (err error) {
+	var arrived atomic.Int64
+	all := make(chan struct{})
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if endpoints > 1 {
+			<-time.After(20 * time.Millisecond)
+		}
+		swallow(w, r)
+		if arrived.Add(1) == int64(events)*int64(endpoints) {
+			close(all)
+		}
+	}))
 	defer receiver.Close()
-	first, err := startServer(ctx, d, receiver.URL) // creates the endpoint's cursor
+	urls := make([]string, endpoints)
+	for n := range urls {
+		urls[n] = fmt.Sprintf("%s/%d", receiver.URL, n)
+	}
+	first, err := startServer(ctx, d, urls...) // creates the endpoints' cursors
 	if err != nil {
 		return err
 	}
@@ -277,18 +308,62 @@ func memory(ctx context.Context, d database, events int) (err error) {
 	if err := errors.Join(fill(ctx, h.Log, h.DB, events), h.Close()); err != nil {
 		return err
 	}
-	s, err := startServer(ctx, d, receiver.URL)
+	begun := time.Now()
+	s, err := startServer(ctx, d, urls...)
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
-	select {
-	case <-all:
-	case <-ctx.Done():
-		return errors.Join(ctx.Err(), s.stop())
+	defer func() { err = errors.Join(err, s.stop()) }()
+	sample := time.NewTicker(time.Second)
+	defer sample.Stop()
+	most := make(map[string]int)
+	for running := true; running && time.Since(begun) < long; {
+		select {
+		case <-all:
+			running = false
+		case <-sample.C:
+			now, err := s.metrics(ctx)
+			if err != nil {
+				return err
+			}
+			for name, n := range now {
+				most[name] = max(most[name], n)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	n := arrived.Load()
 	peak, err := s.peakMiB()
-	d.report("peak memory while a backlog of %d events drains: %.0f MiB (%.0f events/s)",
-		events, peak, float64(events)/time.Since(begun).Seconds())
-	return errors.Join(err, s.stop())
+	const mib = 1 << 20
+	d.report("%d endpoints, each %d events behind: peak memory %.0f MiB (stacks %d, next garbage collection at %d); "+
+		"%d goroutines, %d open files; %.0f deliveries/s (%d in all)", endpoints, events, peak,
+		most["go_memstats_stack_inuse_bytes"]/mib, most["go_memstats_next_gc_bytes"]/mib, most["go_goroutines"],
+		most["process_open_fds"], float64(n)/time.Since(begun).Seconds(), n)
+	return err
+}
+
+// metrics returns the metrics without labels.
+func (s *server) metrics(ctx context.Context) (map[string]int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", "Bearer bench")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return nil, err
+	}
+	all := make(map[string]int)
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if n, err := strconv.ParseFloat(value, 64); err == nil {
+			all[name] = int(n)
+		}
+	}
+	return all, nil
 }
