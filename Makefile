@@ -172,6 +172,9 @@ bench: postgresql ## run the measurements in docs/performance.md; about ten minu
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./test/bench
 
+bench-growth: postgresql ## measure all queries with 50,000,000 events in the log; about an hour, and 25 GB in TMPDIR
+	go run ./test/bench -only size
+
 soak: postgresql ## run real servers with failing receivers for TIME (30m) on each database; report what grows
 	go run ./test/chaos -soak -time $(or $(TIME),30m)
 
@@ -205,4 +208,4 @@ fuzz: postgresql ## run each fuzz target for TIME (20s), then random requests fr
 	$(call fuzz,./sender,FuzzExchange)
 	go test ./internal/app -count=1 -timeout 0 -run '^TestWalk$$' -walk.seed=$(or $(SEED),0) -walk.time=$(or $(TIME),20s)
 
-.PHONY: help test test-all tools postgresql npm pgbouncer applications chromium htmx screenshots prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench chaos soak simulate client fuzz
+.PHONY: help test test-all tools postgresql npm pgbouncer applications chromium htmx screenshots prometheus frontends binary sbom image container-image container-check chart-e2e dist vet lint bench bench-growth chaos soak simulate client fuzz

@@ -35,8 +35,9 @@ type Server struct {
 	arguments []string // additional arguments of postgres
 }
 
-// StartPostgres starts a server that is as durable as in production: fsync is on.
-func StartPostgres() (*Server, error) { return start() }
+// StartPostgres starts a server that is as durable as in production: fsync is on. The
+// arguments are added to its own.
+func StartPostgres(arguments ...string) (*Server, error) { return start(arguments...) }
 
 // start starts a server with additional arguments.
 func start(arguments ...string) (*Server, error) {

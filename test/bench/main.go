@@ -1,5 +1,6 @@
 // Command bench measures the figures in docs/performance.md, each as a ratio
-// within one run, on both databases. "make bench" runs all of them.
+// within one run, on both databases. "make bench" runs all of them but the size of the
+// log, which takes an hour and many gigabytes: "make bench-growth".
 package main
 
 import (
@@ -66,8 +67,10 @@ func run(ctx context.Context) (err error) {
 	endpoints := flag.Int("endpoints", 0, "endpoints of the memory measurement (default 1, 100 and 1,000)")
 	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
 	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
+	grown := flag.Int64("size", 0, "events in the big log of size (default 50,000,000 on PostgreSQL, 10,000,000 on SQLite)")
 	flag.StringVar(&only, "only", "",
-		"run only one of writes, live, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth")
+		"run only one of writes, live, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth, "+
+			"size")
 	to := flag.String("results", "", "write figures for benchstat and charts to `FOLDER`")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	receiver := flag.Bool("receive", false, "run as the receiver of another bench")
@@ -99,6 +102,7 @@ func run(ctx context.Context) (err error) {
 		{"history", func(ctx context.Context, d database) error { return history(ctx, d, *events) }},
 		{"replicas", func(ctx context.Context, d database) error { return replicas(ctx, d, *events/replicaEndpoints) }},
 		{"growth", growth},
+		{"size", func(ctx context.Context, d database) error { return size(ctx, d, *grown) }},
 	}
 	server, err := testdb.StartPostgres()
 	if err != nil {
@@ -111,12 +115,12 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	fmt.Printf("%s, %d CPUs\n", runtime.Version(), runtime.NumCPU())
-	all := &results{charts: make(map[string]string)}
+	all := &results{files: make(map[string]string)}
 	if *to != "" {
 		defer func() { err = errors.Join(err, all.write(*to)) }()
 	}
 	for _, m := range measurements {
-		if only != "" && m.name != only {
+		if m.name != only && (only != "" || m.name == "size") {
 			continue
 		}
 		for _, name := range []string{"SQLite", "PostgreSQL"} {

@@ -8,10 +8,10 @@ import (
 )
 
 // results are the figures of all rounds, in Go's benchmark format for benchstat, and
-// charts of them.
+// charts and tables of them.
 type results struct {
-	lines  strings.Builder
-	charts map[string]string // SVG, by file name
+	lines strings.Builder
+	files map[string]string // their text by name
 }
 
 // add adds the figures of a measurement's rounds by their units, such as "events/s".
@@ -65,7 +65,7 @@ func (r *results) chart(file, title string, legend []string, bars []bar) {
 			x, y+4, colors[j], x+18, y+14, text)
 	}
 	s.WriteString("</svg>\n")
-	r.charts[file] = s.String()
+	r.files[file] = s.String()
 }
 
 func sum(values []float64) (total float64) {
@@ -83,7 +83,7 @@ func (r *results) write(folder string) error {
 	if err := os.WriteFile(filepath.Join(folder, "figures.txt"), []byte(r.lines.String()), 0o644); err != nil {
 		return err
 	}
-	for name, text := range r.charts {
+	for name, text := range r.files {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
 			return err
 		}

@@ -30,8 +30,9 @@ import (
 
 // server is a tidings server process.
 type server struct {
-	url string
-	cmd *exec.Cmd
+	url   string
+	cmd   *exec.Cmd
+	ready time.Duration // how long it took until it was ready
 }
 
 // startServer starts a server with endpoints.
@@ -42,7 +43,8 @@ func startServer(ctx context.Context, d database, receivers ...string) (*server,
 	})
 }
 
-// startProcess builds the program and runs a command of it until it is ready.
+// startProcess builds the program and runs a command of it until it is ready. The settings
+// are added to those that it needs, and replace them.
 func startProcess(
 	ctx context.Context, d database, command string, receivers []string, settings map[string]any,
 ) (*server, error) {
@@ -62,17 +64,18 @@ func startProcess(
 	for _, url := range receivers {
 		endpoints = append(endpoints, map[string]any{"url": url})
 	}
-	maps.Copy(settings, map[string]any{
-		"listen": address, "data_dir": d.folder,
+	all := map[string]any{
+		"listen": address, "data_dir": d.folder, "log": map[string]any{"level": "warn"},
 		"auth": map[string]any{"tokens": []any{
 			map[string]any{"sha256": auth.Hash("bench"), "user": "bench@example.com", "role": "admin"},
 		}},
 		"webhook": map[string]any{"endpoints": endpoints},
-	})
-	if d.url != "" {
-		settings["database_url"] = d.url
 	}
-	text, err := json.Marshal(settings)
+	if d.url != "" {
+		all["database_url"] = d.url
+	}
+	maps.Copy(all, settings)
+	text, err := json.Marshal(all)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +86,7 @@ func startProcess(
 	s := &server{url: "http://" + address, cmd: exec.Command(binary, command, "--config", file)}
 	s.cmd.Stderr = os.Stderr
 	child.EndWithUs(s.cmd, syscall.SIGKILL)
-	s.cmd.Env = append(os.Environ(), "TIDINGS_LOG_LEVEL=warn")
+	begun := time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -92,6 +95,7 @@ func startProcess(
 		if err == nil {
 			err = response.Body.Close()
 			if response.StatusCode == http.StatusOK {
+				s.ready = time.Since(begun)
 				return s, err
 			}
 		}
