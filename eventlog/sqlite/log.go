@@ -48,7 +48,7 @@ func New(reader, writer *sql.DB) *Log {
 	return &Log{
 		Tables: sqllog.New(reader, writer, sqllog.Dialect{
 			Autocommit: true, Now: now, Index: "instr", Head: head, Begin: immediate,
-			BeginHolding: immediate, Numbers: "(SELECT value AS n FROM json_each('[' || $1 || ']'))",
+			BeginHolding: immediate,
 		}),
 		writer: writer, start: rand.Text(),
 	}

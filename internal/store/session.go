@@ -50,6 +50,9 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 		"bytea_output":                        "hex",
 		"extra_float_digits":                  "1",
 		"row_security":                        "on",
+		// Queries read few rows of many partitions, for which PostgreSQL expects so much
+		// work that it would compile them. That takes longer than the queries.
+		"jit": "off",
 	}}
 	for name, value := range cfg.RuntimeParams {
 		switch lower := strings.ToLower(name); lower {

@@ -26,6 +26,7 @@ const sizeCalls = 10
 type timing struct {
 	name               string
 	cold, middle, most time.Duration
+	failed             bool
 }
 
 // size measures queries, expiry and the start of the server on a log of 1,000,000 events
@@ -42,6 +43,9 @@ func size(ctx context.Context, d database, events int64) error {
 			return fmt.Errorf("%d events: %w", g.events, err)
 		}
 		all[i] = timings
+		for _, t := range timings {
+			d.report("%d events: %s: cold %v, median %v, most %v", g.events, t.name, t.cold, t.middle, t.most)
+		}
 	}
 	var table strings.Builder
 	fmt.Fprintf(&table, "%s: cold, median, most of %d calls, in ms | %d events, %d days | %d events, %d days\n--- | --- | ---\n",
@@ -50,6 +54,10 @@ func size(ctx context.Context, d database, events int64) error {
 	for i, small := range all[0] {
 		fmt.Fprint(&table, small.name)
 		for _, t := range []timing{small, all[1][i]} {
+			if t.failed {
+				table.WriteString(" | failed")
+				continue
+			}
 			fmt.Fprint(&table, " | ", ms(t.cold))
 			if t.middle > 0 {
 				fmt.Fprint(&table, ", ", ms(t.middle), ", ", ms(t.most))
@@ -178,7 +186,7 @@ func (d *disk) measureLog(
 	if _, err := h.Advance(ctx); err != nil { // begins an epoch
 		return nil, err
 	}
-	return timesOf(ctx, queries(h.Log, g), warm)
+	return d.timesOf(ctx, queries(h.Log, g), warm)
 }
 
 // measureServer measures how long the server takes to start, and to respond.
@@ -191,7 +199,7 @@ func (d *disk) measureServer(ctx context.Context, g grown) (timings []timing, er
 		return nil, err
 	}
 	begun := timing{name: "start of the server", cold: s.ready}
-	timings, err = timesOf(ctx, requests(s.url, g), sizeCalls-1)
+	timings, err = d.timesOf(ctx, requests(s.url, g), sizeCalls-1)
 	if err = errors.Join(err, s.stop()); err != nil {
 		return nil, err
 	}
@@ -209,27 +217,28 @@ func (d *disk) measureServer(ctx context.Context, g grown) (timings []timing, er
 	return append([]timing{begun}, timings...), nil
 }
 
-// timesOf calls each query once, and then each often.
-func timesOf(ctx context.Context, queries []query, warm int) (timings []timing, err error) {
+// timesOf calls each query once, and then each often. One that fails is left out, so that
+// the others are known.
+func (d *disk) timesOf(ctx context.Context, queries []query, warm int) (timings []timing, err error) {
 	for _, q := range queries {
-		t := timing{name: q.name}
-		if t.cold, err = timeOf(ctx, q); err != nil {
-			return nil, err
+		begun := time.Now()
+		err := q.do(ctx)
+		if err != nil {
+			d.report("%s: %v", q.name, err)
 		}
-		timings = append(timings, t)
+		timings = append(timings, timing{name: q.name, cold: time.Since(begun), failed: err != nil})
 	}
 	for i, q := range queries {
 		var all []time.Duration
 		for range warm {
-			took, err := timeOf(ctx, q)
-			if err != nil {
-				return nil, err
+			if begun := time.Now(); !timings[i].failed {
+				timings[i].failed = q.do(ctx) != nil
+				all = append(all, time.Since(begun))
 			}
-			all = append(all, took)
 		}
 		timings[i].warm(all)
 	}
-	return timings, nil
+	return timings, ctx.Err()
 }
 
 // warm sets what repeated calls took, if there are any.
@@ -238,15 +247,6 @@ func (t *timing) warm(took []time.Duration) {
 		slices.Sort(took)
 		t.middle, t.most = took[len(took)/2], took[len(took)-1]
 	}
-}
-
-func timeOf(ctx context.Context, q query) (time.Duration, error) {
-	begun := time.Now()
-	err := q.do(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", q.name, err)
-	}
-	return time.Since(begun), nil
 }
 
 // reads are the queries of the relay.

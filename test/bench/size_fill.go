@@ -5,8 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // grown is a log to measure.
@@ -66,22 +69,26 @@ func fillLog(ctx context.Context, d database, db *sql.DB, g grown) error {
 			}
 		}
 	}
+	var days errgroup.Group
+	days.SetLimit(map[bool]int{true: runtime.NumCPU() + 1, false: 1}[d.url != ""])
 	for day := range g.days {
 		begin := until - (g.days-day)*dayMicros
 		first, last := day*g.events/g.days+1, (day+1)*g.events/g.days
 		at := fmt.Sprintf("%d + (i - %d) * %d", begin, first, dayMicros/(last-first+1))
-		if d.url == "" {
-			_, err = db.ExecContext(ctx, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n "+
-				"WHERE i < %d) INSERT INTO tidings_events (%s) SELECT %s, %s - 2000, %[5]s FROM n",
-				first, last, eventNames, eventValues("printf('%012d', ?)"), at))
-		} else {
-			err = fillDay(ctx, db, begin, fmt.Sprintf("INSERT INTO tidings.tidings_events_%d_%d (%s) SELECT %s, %s - 2000, "+
+		days.Go(func() error {
+			if d.url == "" {
+				_, err := db.ExecContext(ctx, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n "+
+					"WHERE i < %d) INSERT INTO tidings_events (%s) SELECT %s, %s - 2000, %[5]s FROM n",
+					first, last, eventNames, eventValues("printf('%012d', ?)"), at))
+				return err
+			}
+			return fillDay(ctx, db, begin, fmt.Sprintf("INSERT INTO tidings.tidings_events_%d_%d (%s) SELECT %s, %s - 2000, "+
 				"%[5]s FROM generate_series(%[6]d::bigint, %[7]d) n(i)",
 				begin, begin+dayMicros, eventNames, eventValues("lpad((?)::text, 12, '0')"), at, first, last))
-		}
-		if err != nil {
-			return err
-		}
+		})
+	}
+	if err := days.Wait(); err != nil {
+		return err
 	}
 	return fillRest(ctx, d, db, g, until)
 }

@@ -1,13 +1,13 @@
 package sqllog
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -174,18 +174,36 @@ func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, erro
 	return first(found), len(found) > 0, err
 }
 
-// Following implements [eventlog.Finder].
+// Following implements [eventlog.Finder]. Positions have no gaps, apart from what has
+// expired, so that nearly all events are found by their own.
 func (t *Tables) Following(ctx context.Context, positions []int64) ([]tidings.Event, error) {
-	if len(positions) == 0 {
-		return nil, nil
+	wanted := slices.Compact(slices.Sorted(slices.Values(positions)))
+	var found []tidings.Event
+	err := inBatches(len(wanted), func(from, to int) error {
+		next := make([]any, 0, to-from)
+		for _, p := range wanted[from:to] {
+			next = append(next, p+1)
+		}
+		events, err := t.readEvents(ctx, "log after several positions",
+			"seq IN "+Placeholders(1, len(next))+" ORDER BY seq", next...)
+		found = append(found, events...)
+		return err
+	})
+	for i := 0; i < len(wanted) && err == nil; i++ {
+		if slices.ContainsFunc(found, func(e tidings.Event) bool { return e.Sequence == wanted[i]+1 }) {
+			continue
+		}
+		var events []tidings.Event
+		if events, err = t.Read(ctx, wanted[i], 1); len(events) == 0 {
+			break // of this and all later positions
+		}
+		found = append(found, events...)
+		for i+1 < len(wanted) && wanted[i+1] < events[0].Sequence {
+			i++
+		}
 	}
-	texts := make([]string, len(positions))
-	for i, p := range positions {
-		texts[i] = strconv.FormatInt(p, 10)
-	}
-	return t.readEvents(ctx, "log after several positions", "seq IN (SELECT (SELECT e.seq FROM "+t.schema+
-		"tidings_events e WHERE e.seq > v.n ORDER BY e.seq LIMIT 1) FROM "+t.dialect.Numbers+" v) ORDER BY seq",
-		strings.Join(texts, ","))
+	slices.SortFunc(found, func(a, b tidings.Event) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	return slices.CompactFunc(found, func(a, b tidings.Event) bool { return a.Sequence == b.Sequence }), err
 }
 
 // Search implements [eventlog.Finder].
@@ -208,31 +226,46 @@ func (c *conditions) addEvents(f eventlog.EventFilter) {
 	c.addPatterns(f.Wanted)
 }
 
-// Count implements [eventlog.Finder].
+// Count implements [eventlog.Finder]. It counts each range on its own: of a join with the
+// ranges, PostgreSQL expects so many events that it may read the whole log.
 func (t *Tables) Count(
 	ctx context.Context, f eventlog.EventFilter, ranges []eventlog.Range,
 ) (total eventlog.Count, err error) {
+	var filled []eventlog.Range
 	err = inBatches(len(ranges), func(from, to int) error {
 		var c conditions
 		for _, r := range ranges[from:to] {
 			c.args = append(c.args, r.From, r.To)
 		}
-		c.texts = append(c.texts, "seq >= first AND seq <= last")
+		c.texts = append(c.texts, "seq >= first", "seq <= last")
 		c.addEvents(f)
-		var n eventlog.Count
-		err := t.query(Slow(ctx), t.reader, "numbers of events", func(rows *sql.Rows) error {
-			return rows.Scan(&n.Events, &n.First, &n.Last)
-		}, typed(to-from, "first bigint", "last bigint")+`
-			SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0)
-			FROM v CROSS JOIN `+t.schema+"tidings_events"+c.where(), c.args...) // v first, on SQLite
-		if n.Events > 0 {
-			total.Events, total.Last = total.Events+n.Events, max(total.Last, n.Last)
-			if total.First == 0 || n.First < total.First {
-				total.First = n.First
+		return t.query(Slow(ctx), t.reader, "numbers of events", func(rows *sql.Rows) error {
+			var r eventlog.Range
+			var n int64
+			if err := rows.Scan(&r.From, &r.To, &n); err != nil || n == 0 {
+				return err
 			}
-		}
-		return err
+			total.Events += n
+			filled = append(filled, r)
+			return nil
+		}, typed(to-from, "first bigint", "last bigint")+"SELECT first, last, (SELECT count(*) FROM "+t.schema+
+			"tidings_events"+c.where()+") FROM v", c.args...)
 	})
+	if err != nil || len(filled) == 0 {
+		return eventlog.Count{}, err
+	}
+	slices.SortFunc(filled, func(a, b eventlog.Range) int { return cmp.Compare(a.From, b.From) })
+	end := func(r eventlog.Range, order string) (int64, error) {
+		var c conditions
+		c.add(true, "seq >= $%d", r.From)
+		c.add(true, "seq <= $%d", r.To)
+		c.addEvents(f)
+		return t.Number(Slow(ctx), "SELECT seq FROM "+t.schema+"tidings_events"+c.where()+" ORDER BY seq "+order+
+			" LIMIT 1", c.args...)
+	}
+	if total.First, err = end(filled[0], "ASC"); err == nil {
+		total.Last, err = end(filled[len(filled)-1], "DESC")
+	}
 	return total, err
 }
 

@@ -34,17 +34,36 @@ func (t *Tables) writeHistory(ctx context.Context, tx *sql.Tx, blocks []*eventlo
 	})
 }
 
+// narrow is what separates blocks that span few positions from the others; each kind has
+// an index.
+const narrow = "10000"
+
+// history returns an expression for the FROM clause: the blocks that may have records of
+// events from one position to another, which are parameters with these numbers. The
+// newest blocks are not read first, as they would be in the order of their ids.
+func (t *Tables) history(from, to int) string {
+	return fmt.Sprintf(`(SELECT * FROM %[1]stidings_history WHERE highest - lowest < %[2]s
+			AND highest >= $%[3]d AND highest < CAST($%[4]d AS bigint) + %[2]s AND lowest <= $%[4]d
+		UNION ALL SELECT * FROM %[1]stidings_history WHERE highest - lowest >= %[2]s
+			AND lowest <= $%[4]d AND highest >= $%[3]d) h`, t.schema, narrow, from, to)
+}
+
 // ReadHistory implements [eventlog.Archive].
 func (t *Tables) ReadHistory(
 	ctx context.Context, f eventlog.HistoryFilter,
 ) (records []eventlog.Record, oldest int64, err error) {
 	var c conditions
+	blocks, order := t.schema+"tidings_history", "id"
+	if f.Sequence != 0 {
+		c.args = append(c.args, f.Sequence)
+		blocks, order = t.history(1, 1), "id + 0" // not the index on ids
+	}
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
-	c.add(f.Sequence != 0, "lowest <= $%d", f.Sequence)
-	c.add(f.Sequence != 0, "highest >= $%d", f.Sequence)
 	c.add(!f.Since.IsZero(), "last_at >= $%d", micros(f.Since))
 	c.add(!f.Until.IsZero(), "first_at < $%d", micros(f.Until))
-	c.add(f.Failures, "failures > $%d", int64(0))
+	if f.Failures {
+		c.texts = append(c.texts, "failures > 0") // no parameter: as in its index
+	}
 	c.add(f.Before != 0, "id < $%d", f.Before)
 	c.add(f.After != 0, "id > $%d", f.After)
 	for _, text := range f.Mentions() {
@@ -58,8 +77,8 @@ func (t *Tables) ReadHistory(
 		parsed, err := eventlog.ParseHistory(endpoint, text)
 		records = append(records, parsed...)
 		return err
-	}, "SELECT id, endpoint, records_text FROM "+t.schema+"tidings_history"+c.where()+
-		fmt.Sprintf(" ORDER BY id DESC LIMIT $%d", len(c.args)+1),
+	}, "SELECT id, endpoint, records_text FROM "+blocks+c.where()+
+		fmt.Sprintf(" ORDER BY "+order+" DESC LIMIT $%d", len(c.args)+1),
 		append(c.args, f.Limit)...)
 	return records, oldest, err
 }

@@ -210,9 +210,9 @@ func (t *Tables) Settled(ctx context.Context, endpoint string, from, to int64, f
 					found(sequence)
 				}
 			})
-		}, "SELECT id, records_text FROM "+t.schema+`tidings_history
-			WHERE endpoint = $1 AND lowest <= $2 AND highest >= $3 AND failures < records AND id > $4
-			ORDER BY id LIMIT $5`, endpoint, to, from, after, settledBlocks)
+		}, "SELECT id, records_text FROM "+t.history(3, 2)+`
+			WHERE endpoint = $1 AND failures < records AND id > $4
+			ORDER BY id + 0 LIMIT $5`, endpoint, to, from, after, settledBlocks)
 		if err != nil || blocks < settledBlocks {
 			return err
 		}
