@@ -77,6 +77,7 @@ func Run(t *testing.T, open func(t *testing.T) Home) {
 	t.Run("replays are kept until they end", func(t *testing.T) { testReplays(t, open(t)) })
 	t.Run("at most a hundred replays of an endpoint wait", func(t *testing.T) { testManyReplays(t, open(t)) })
 	t.Run("history comes back, newest block first", func(t *testing.T) { testHistory(t, open(t)) })
+	t.Run("history is found by positions", func(t *testing.T) { testHistoryPositions(t, open(t)) })
 	t.Run("parked events keep the order of their resource", func(t *testing.T) { testRetries(t, open(t)) })
 	t.Run("parked events are found when they are due", func(t *testing.T) { testDue(t, open(t)) })
 	t.Run("actions of operators are kept", func(t *testing.T) { testActions(t, open(t)) })

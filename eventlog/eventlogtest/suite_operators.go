@@ -360,3 +360,62 @@ func testHistory(t *testing.T, home Home) {
 		t.Errorf("%d records, %v; want none that old", len(records), err)
 	}
 }
+
+// Blocks are found by the positions of their events, however many they span.
+func testHistoryPositions(t *testing.T, home Home) {
+	log, ctx := home.Log, t.Context()
+	var blocks []*eventlog.HistoryBlock
+	for _, positions := range [][]int64{ // in the order of ids
+		{5}, {1, 10_000}, {1, 10_001}, {100, 5_000, 20_000}, {9_999, 10_000}, {30_000},
+	} {
+		b := &eventlog.HistoryBlock{Endpoint: "a"}
+		for _, p := range positions {
+			b.Add(eventlog.Record{
+				Endpoint: "a", At: time.Unix(p, 0), Sequence: p, EventID: "id", Event: "provider.created",
+				Resource: "provider/x", Outcome: "delivered",
+			})
+		}
+		blocks = append(blocks, b)
+	}
+	if err := log.AppendHistory(ctx, blocks); err != nil {
+		t.Fatal(err)
+	}
+	for sequence, want := range map[int64][]int64{
+		1:      {1, 10_001, 1, 10_000},
+		5:      {5},
+		5_000:  {100, 5_000, 20_000},
+		10_000: {9_999, 10_000, 1, 10_000},
+		10_001: {1, 10_001},
+		20_000: {100, 5_000, 20_000},
+		20_001: nil,
+		30_000: {30_000},
+	} {
+		records, _, err := part[eventlog.Archive](t, home).ReadHistory(ctx, eventlog.HistoryFilter{
+			Endpoint: "a", Sequence: sequence, Limit: 10,
+		})
+		var got []int64
+		for _, r := range records {
+			got = append(got, r.Sequence)
+		}
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("blocks around %d, %v (-want +got):\n%s", sequence, err, diff)
+		}
+	}
+	for r, want := range map[eventlog.Range][]int64{
+		{From: 1, To: 9_998}:         {5, 1, 1, 100, 5_000},
+		{From: 10_000, To: 10_000}:   {10_000, 10_000},
+		{From: 10_001, To: 40_000}:   {10_001, 20_000, 30_000},
+		{From: 20_001, To: 29_999}:   nil,
+		{From: 30_000, To: 1 << 40}:  {30_000},
+		{From: 19_999, To: 20_000}:   {20_000},
+		{From: 5_000, To: 5_000}:     {5_000},
+		{From: 40_000, To: 41_000}:   nil,
+		{From: 9_999, To: 9_999 + 1}: {10_000, 9_999, 10_000},
+	} {
+		var got []int64
+		err := log.Settled(ctx, "a", r.From, r.To, func(sequence int64) { got = append(got, sequence) })
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("settled in %v, %v (-want +got):\n%s", r, err, diff)
+		}
+	}
+}

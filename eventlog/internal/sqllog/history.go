@@ -56,7 +56,13 @@ func (t *Tables) ReadHistory(
 	blocks, order := t.schema+"tidings_history", "id"
 	if f.Sequence != 0 {
 		c.args = append(c.args, f.Sequence)
-		blocks, order = t.history(1, 1), "id + 0" // not the index on ids
+		blocks = t.history(1, 1)
+	}
+	switch { // expressions, so that the index on ids, which may lead far, is not used
+	case f.Failures && f.Endpoint == "":
+		order = "id - 0"
+	case f.Failures || f.Sequence != 0:
+		order = "id + 0"
 	}
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(!f.Since.IsZero(), "last_at >= $%d", micros(f.Since))
@@ -64,8 +70,8 @@ func (t *Tables) ReadHistory(
 	if f.Failures {
 		c.texts = append(c.texts, "failures > 0") // no parameter: as in its index
 	}
-	c.add(f.Before != 0, "id < $%d", f.Before)
-	c.add(f.After != 0, "id > $%d", f.After)
+	c.add(f.Before != 0, order+" < $%d", f.Before)
+	c.add(f.After != 0, order+" > $%d", f.After)
 	for _, text := range f.Mentions() {
 		c.add(true, t.dialect.Index+"(records_text, $%d) > 0", text)
 	}
