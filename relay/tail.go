@@ -57,7 +57,6 @@ type view struct {
 func newTail(log eventlog.Log, logger *slog.Logger) *tail {
 	t := &tail{log: log, logger: logger, changed: make(chan struct{}), following: make(chan struct{}, 1)}
 	t.view.Store(new(view))
-	log.OnCommitted(t.committed)
 	return t
 }
 
@@ -84,6 +83,7 @@ func (t *tail) start(ctx context.Context) error {
 	}
 	t.epochs, t.head = epochs, head
 	t.view.Store(&view{epoch: epochs.Current().ID})
+	t.log.OnCommitted(t.committed)
 	return nil
 }
 
