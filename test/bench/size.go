@@ -127,7 +127,14 @@ func (d *disk) fill(ctx context.Context, g grown) (err error) {
 			return err
 		}
 	}
-	if err := fillLog(ctx, d.database, h.DB, g); err != nil || d.url == "" {
+	db := h.DB
+	if d.url != "" { // without our limits on how long a statement takes
+		if db, err = sql.Open("pgx", d.url); err != nil {
+			return err
+		}
+		defer db.Close()
+	}
+	if err := fillLog(ctx, d.database, db, g); err != nil || d.url == "" {
 		return err
 	}
 	_, err = h.DB.ExecContext(ctx, "ALTER SYSTEM RESET fsync")
