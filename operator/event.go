@@ -284,7 +284,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 	blocks := eventlog.HistoryFilter{Endpoint: f.Endpoint, Since: f.Since, Until: f.Until, Limit: 1}
 	blocks.Failures = f.Outcome != "" &&
 		!slices.Contains([]string{tidings.Delivered.String(), eventlog.Merged, eventlog.Discarded}, f.Outcome)
-	from := attemptCursor{f.Before / blockRecords, int(f.Before % blockRecords)}
+	from := attemptCursor{f.Before / eventlog.BlockRecords, int(f.Before % eventlog.BlockRecords)}
 	if f.Before > 0 {
 		_, newest, err := s.log().ReadHistory(ctx, eventlog.HistoryFilter{Limit: 1})
 		if err != nil {
@@ -302,7 +302,7 @@ func (s *Service) Attempts(ctx context.Context, f Filter) (*Page[Attempt], error
 		if err != nil {
 			return nil, err
 		}
-		blocks.Sequence, f.Event = e.Sequence, e.ID
+		blocks.Sequence, blocks.EventID, f.Event = e.Sequence, e.ID, e.ID
 	}
 	page := &Page[Attempt]{Items: []Attempt{}}
 	for looked := 0; looked < scanLimit; {
@@ -369,11 +369,7 @@ type attemptCursor struct {
 	left  int
 }
 
-// blockRecords exceeds the number of records in a block: the relay ends one at 128
-// KiB.
-const blockRecords = 1 << 13
-
-func (c attemptCursor) before() int64 { return c.block*blockRecords + int64(c.left) }
+func (c attemptCursor) before() int64 { return c.block*eventlog.BlockRecords + int64(c.left) }
 
 // wantsRecord reports whether the filter matches a record. Its event must be an id.
 func (f *Filter) wantsRecord(r eventlog.Record) bool {

@@ -23,8 +23,6 @@ const (
 
 const (
 	historyInterval = 250 * time.Millisecond
-	// blockSize is the size at which a block of records is complete.
-	blockSize = 128 << 10
 	// historyLimit bounds the records waiting to be written. Records beyond it are
 	// counted and dropped, so that deliveries never wait.
 	historyLimit = 16 << 20
@@ -97,7 +95,7 @@ func (h *history) add(r eventlog.Record) {
 	before := b.Size()
 	b.Add(r)
 	h.size += b.Size() - before
-	if b.Size() >= blockSize {
+	if b.Full() {
 		h.full = append(h.full, b)
 		delete(h.open, r.Endpoint)
 		notify(h.flush)

@@ -428,10 +428,12 @@ func (m *Memory) ReadHistory(
 			(f.Sequence != 0 && (f.Sequence < b.Lowest || f.Sequence > b.Highest)) ||
 			(!f.Since.IsZero() && b.Last.Before(f.Since)) || (!f.Until.IsZero() && !b.First.Before(f.Until)) ||
 			(f.Failures && b.Failures == 0) || (f.Before != 0 && b.ID >= f.Before) || b.ID <= f.After ||
-			slices.ContainsFunc(f.Mentions(), func(text string) bool { return !strings.Contains(b.Text(), text) }) {
+			slices.ContainsFunc(f.Mentions(), func(pair [2]string) bool {
+				return !strings.Contains(b.Text(), pair[0]) && !strings.Contains(b.Text(), pair[1])
+			}) {
 			continue
 		}
-		parsed, err := eventlog.ParseHistory(b.Endpoint, strings.Clone(b.Text()))
+		parsed, err := eventlog.ParseHistory(b.Endpoint, b.Text())
 		if err != nil {
 			return nil, 0, err
 		}

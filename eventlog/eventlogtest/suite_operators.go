@@ -292,10 +292,12 @@ func testHistory(t *testing.T, home Home) {
 		ReadHistory(ctx context.Context, f eventlog.HistoryFilter) ([]eventlog.Record, int64, error)
 	}](t, home)
 	at := time.Date(2026, 3, 26, 12, 0, 0, 5000, time.UTC)
+	const uuid = "0190b0a0-1c2d-7e3f-8a4b-000000000001"
+	ids := []string{"", uuid, "plain-2", `a "third"`}
 	record := func(endpoint string, sequence int64, outcome string) eventlog.Record {
 		return eventlog.Record{
-			Endpoint: endpoint, At: at.Add(time.Duration(sequence) * time.Minute), Sequence: sequence, EventID: "id",
-			Event:    "provider.created",
+			Endpoint: endpoint, At: at.Add(time.Duration(sequence) * time.Minute), Sequence: sequence,
+			EventID: ids[sequence], Event: "provider.created",
 			Resource: "provider/x", Outcome: outcome, Attempt: 2, Replay: true, Reason: "http_500", Status: 500,
 			Address:  "127.0.0.1:80",
 			Response: "a \"b\"\n\x00\xff<", MergedInto: 7, DNS: 1, Connect: 2, TLS: 3, FirstByte: 4, Total: 5,
@@ -322,8 +324,12 @@ func testHistory(t *testing.T, home Home) {
 	}{
 		"all":      {eventlog.HistoryFilter{}, []int64{2, 1, 3}},
 		"endpoint": {eventlog.HistoryFilter{Endpoint: "a"}, []int64{1, 3}},
-		"event":    {eventlog.HistoryFilter{Sequence: 3}, []int64{1, 3}},
-		"between":  {eventlog.HistoryFilter{Endpoint: "a", Sequence: 2}, nil},
+		"position": {eventlog.HistoryFilter{Sequence: 3}, []int64{1, 3}},
+		"uuid":     {eventlog.HistoryFilter{Sequence: 1, EventID: uuid}, []int64{1, 3}},
+		"plain id": {eventlog.HistoryFilter{Sequence: 2, EventID: "plain-2"}, []int64{2}},
+		"quotes":   {eventlog.HistoryFilter{Sequence: 3, EventID: ids[3]}, []int64{1, 3}},
+		"half":     {eventlog.HistoryFilter{EventID: "plain"}, nil},
+		"between":  {eventlog.HistoryFilter{Endpoint: "a", Sequence: 2, EventID: "plain-2"}, nil},
 		"resource": {eventlog.HistoryFilter{Resource: "provider/x"}, []int64{2, 1, 3}},
 		"id":       {eventlog.HistoryFilter{Resource: "x"}, []int64{2, 1, 3}},
 		"another":  {eventlog.HistoryFilter{Resource: "provider/vider"}, nil},

@@ -72,8 +72,10 @@ func (t *Tables) ReadHistory(
 	}
 	c.add(f.Before != 0, order+" < $%d", f.Before)
 	c.add(f.After != 0, order+" > $%d", f.After)
-	for _, text := range f.Mentions() {
-		c.add(true, t.dialect.Index+"(records_text, $%d) > 0", text)
+	for _, pair := range f.Mentions() {
+		c.args = append(c.args, pair[0], pair[1])
+		c.texts = append(c.texts, fmt.Sprintf("(%[1]s(records_text, $%[2]d) > 0 OR %[1]s(records_text, $%[3]d) > 0)",
+			t.dialect.Index, len(c.args)-1, len(c.args)))
 	}
 	err = t.query(Slow(ctx), t.reader, "history", func(rows *sql.Rows) error {
 		var endpoint, text string
