@@ -377,8 +377,8 @@ func testHistoryPositions(t *testing.T, home Home) {
 		b := &eventlog.HistoryBlock{Endpoint: "a"}
 		for _, p := range positions {
 			b.Add(eventlog.Record{
-				Endpoint: "a", At: time.Unix(p, 0), Sequence: p, EventID: "id", Event: "provider.created",
-				Resource: "provider/x", Outcome: "delivered",
+				Endpoint: "a", At: time.Unix(p, 0), Sequence: p, EventID: fmt.Sprint("evt", p),
+				Event: "provider.created", Resource: "provider/x", Outcome: "delivered",
 			})
 		}
 		blocks = append(blocks, b)
@@ -397,7 +397,7 @@ func testHistoryPositions(t *testing.T, home Home) {
 		30_000: {30_000},
 	} {
 		records, _, err := part[eventlog.Archive](t, home).ReadHistory(ctx, eventlog.HistoryFilter{
-			Endpoint: "a", Sequence: sequence, Limit: 10,
+			Endpoint: "a", Sequence: sequence, EventID: fmt.Sprint("evt", sequence), Limit: 10,
 		})
 		var got []int64
 		for _, r := range records {

@@ -48,7 +48,7 @@ func New(reader, writer *sql.DB) *Log {
 	return &Log{
 		Tables: sqllog.New(reader, writer, sqllog.Dialect{
 			Autocommit: true, Now: now, Index: "instr", Head: head, Begin: immediate,
-			BeginHolding: immediate,
+			BeginHolding: immediate, Among: "IN (SELECT value FROM json_each('[' || $1 || ']'))",
 		}),
 		writer: writer, start: rand.Text(),
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,35 +176,34 @@ func (t *Tables) Find(ctx context.Context, id string) (tidings.Event, bool, erro
 }
 
 // Following implements [eventlog.Finder]. Positions have no gaps, apart from what has
-// expired, so that nearly all events are found by their own.
+// expired, so nearly all events are found by their own. A query for each next position joins
+// the log with itself, and PostgreSQL reads all of it.
 func (t *Tables) Following(ctx context.Context, positions []int64) ([]tidings.Event, error) {
 	wanted := slices.Compact(slices.Sorted(slices.Values(positions)))
-	var found []tidings.Event
-	err := inBatches(len(wanted), func(from, to int) error {
-		next := make([]any, 0, to-from)
-		for _, p := range wanted[from:to] {
-			next = append(next, p+1)
+	next := make([]string, len(wanted))
+	for i, p := range wanted {
+		next[i] = strconv.FormatInt(p+1, 10)
+	}
+	const what = "log after several positions"
+	there, err := t.readEvents(ctx, what, "seq "+t.dialect.Among+" ORDER BY seq", strings.Join(next, ","))
+	var following []tidings.Event
+	for _, p := range wanted {
+		if n := len(following); err != nil || n > 0 && following[n-1].Sequence > p {
+			continue
 		}
-		events, err := t.readEvents(ctx, "log after several positions",
-			"seq IN "+Placeholders(1, len(next))+" ORDER BY seq", next...)
-		found = append(found, events...)
-		return err
-	})
-	for i := 0; i < len(wanted) && err == nil; i++ {
-		if slices.ContainsFunc(found, func(e tidings.Event) bool { return e.Sequence == wanted[i]+1 }) {
+		at := slices.IndexFunc(there, func(e tidings.Event) bool { return e.Sequence > p })
+		if there = there[max(at, 0):]; at >= 0 && there[0].Sequence == p+1 {
+			following = append(following, there[0])
 			continue
 		}
 		var events []tidings.Event
-		if events, err = t.Read(ctx, wanted[i], 1); len(events) == 0 {
-			break // of this and all later positions
-		}
-		found = append(found, events...)
-		for i+1 < len(wanted) && wanted[i+1] < events[0].Sequence {
-			i++
+		events, err = t.Read(ctx, p, 1)
+		following = append(following, events...)
+		if len(events) == 0 {
+			break
 		}
 	}
-	slices.SortFunc(found, func(a, b tidings.Event) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	return slices.CompactFunc(found, func(a, b tidings.Event) bool { return a.Sequence == b.Sequence }), err
+	return following, err
 }
 
 // Search implements [eventlog.Finder].

@@ -37,6 +37,9 @@ type Dialect struct {
 	LockReplicas string
 	// Index is the function that returns the position of one string in another; 0 for none.
 	Index string
+	// Among is a condition on the column before it: it is one of the numbers in parameter
+	// $1, which are separated by commas.
+	Among string
 	// Head is an expression: the position of the last numbered event.
 	Head string
 	// Lasts is a condition on a row of tidings_epochs: since that epoch began, the
