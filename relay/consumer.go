@@ -19,9 +19,10 @@ const (
 	// windowLimit is the maximum number of unsettled events in a window.
 	windowLimit = 1024
 	// totalWindow bounds the events in all windows of a process: with many consumers
-	// each window is smaller than windowLimit, but never smaller than leastWindow.
-	totalWindow = 32 * windowLimit
-	leastWindow = 64
+	// each window is smaller than windowLimit, but always holds leastWindows times what
+	// may be in flight.
+	totalWindow  = 32 * windowLimit
+	leastWindows = 2
 	// totalBeyond bounds the events held beyond the windows for merging.
 	totalBeyond = 64 * windowLimit
 
@@ -87,16 +88,16 @@ func newConsumer(
 ) *consumer {
 	now := time.Now()
 	c := &consumer{
-		configured:  e,
-		endpoint:    e.share(),
-		relay:       r,
-		logger:      r.logger.With("endpoint", e.Name),
-		lifetime:    lifetime,
-		progress:    newProgress(cursor),
-		batches:     make(chan batch),
-		poke:        make(chan struct{}, 1),
-		windowLimit: min(max(totalWindow/total, leastWindow), windowLimit),
+		configured: e,
+		endpoint:   e.share(),
+		relay:      r,
+		logger:     r.logger.With("endpoint", e.Name),
+		lifetime:   lifetime,
+		progress:   newProgress(cursor),
+		batches:    make(chan batch),
+		poke:       make(chan struct{}, 1),
 	}
+	c.windowLimit = min(max(totalWindow/total, leastWindows*c.endpoint.MaxInFlight), windowLimit)
 	last := lastSaved(cursor)
 	c.ledger = &ledger{
 		log: r.log, write: r.park, lease: cursor.Lease, tail: r.tail, losses: losses, page: c.windowLimit,
