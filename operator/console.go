@@ -230,7 +230,11 @@ func (u *ui) newPage(a *asked) *console.Page {
 		p.Who.Role = map[Role]string{Viewer: "reader", Manager: "operator"}[a.user.Role]
 	}
 	if a.user.Role < Manager {
-		p.Who.Blocked = "Your role is " + p.Who.Role + ", which is read-only. Ask an admin, or sign in with another token."
+		p.Who.Blocked = "Your role is " + p.Who.Role + ", which is read-only. Ask an admin"
+		if a.user.Session != "" { // else nobody signs in here: a proxy or the embedding program does that
+			p.Who.Blocked += ", or sign in with another token"
+		}
+		p.Who.Blocked += "."
 	}
 	if c, err := a.Cookie(zoneCookie); err == nil {
 		if name, err := url.QueryUnescape(c.Value); err == nil && len(name) < 64 {

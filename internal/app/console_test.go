@@ -196,6 +196,11 @@ func TestConsoleTrustedHeader(t *testing.T) {
 		if got := v.send("/console/reload", url.Values{}).StatusCode; got != want.reload {
 			t.Errorf("reload as %s: %d, want %d", user, got, want.reload)
 		}
+		// The proxy signs people in, so that another token would not help.
+		v.expect("/console/", nil, 200, "")
+		if strings.Contains(v.text, "token") || strings.Contains(v.text, "Ask an admin.") != (want.pause == 403) {
+			t.Errorf("%s is told how to sign in again, or not told that a reader can't act", user)
+		}
 	}
 	stranger := trusted("10.0.0.0/8").visitor()
 	stranger.header.Set("X-Forwarded-User", "sam@example.com")
