@@ -267,7 +267,7 @@ func TestReader(t *testing.T) {
 	b := newTab(t, n.url)
 	b.signIn(readerToken)
 	n.seesProblems(b)
-	b.sees("Your role is reader")
+	b.sees("Your role is reader, which is read-only. Ask an admin, or sign in with another token.")
 	if n := eval[int](b, "document.querySelectorAll('.problem form, dialog:not(#keys)').length"); n != 0 {
 		t.Errorf("%d forms, want 0", n)
 	}
@@ -293,6 +293,10 @@ func axe(t *testing.T) string {
 // horizontally.
 func (b *tab) accessible(page, axe string, widths ...int64) {
 	b.Helper()
+	const rules = "[...document.styleSheets].reduce((n, sheet) => n + sheet.cssRules.length, 0)"
+	if eval[int](b, rules) == 0 { // contrasts and widths would mean nothing
+		b.Fatalf("%s: no style sheet was loaded", page)
+	}
 	for _, width := range widths {
 		b.size(width)
 		if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
