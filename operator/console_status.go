@@ -21,7 +21,10 @@ type sessionRow struct {
 }
 
 // pair is a name and what belongs to it.
-type pair struct{ Name, Value string }
+type pair struct {
+	Name, Value string
+	At          string // a time that is shown after the value; may be empty
+}
 
 type statusPage struct {
 	Heading  string
@@ -55,7 +58,9 @@ func (u *ui) status(a *asked) error {
 	v := &statusPage{Heading: "All is well", State: "ok"}
 	held := make(map[string][]string)
 	leases, free := 0, 0
+	var missed int64
 	for _, e := range endpoints {
+		missed += e.Missed
 		if !e.Configured {
 			continue
 		}
@@ -111,11 +116,12 @@ func (u *ui) status(a *asked) error {
 	v.Facts = append(append(v.Facts, configFacts(status)...),
 		fact{Name: "Version", Value: text("%s", firstOf(u.options.Version, "–"))})
 	v.Log = []pair{
-		{Name: "Head", Value: "position " + console.Number(log.Head)},
-		{Name: "Oldest", Value: "position " + console.Number(log.Oldest)},
+		{Name: "Head", Value: "position " + console.Number(log.Head), At: log.HeadAt},
+		{Name: "Oldest", Value: "position " + console.Number(log.Oldest), At: log.OldestAt},
 		{Name: "Retention", Value: console.Duration(u.hooks.Retention().Events)},
 		{Name: "Outbox", Value: console.Number(log.Outbox) + " waiting to be numbered"},
 		{Name: "Epoch", Value: log.Epoch},
+		{Name: "Missed", Value: console.Number(missed) + " expired before an endpoint received them"},
 		{Name: "History", Value: "kept for " + console.Duration(u.hooks.Retention().History)},
 	}
 	actions, err := u.Actions(ctx, "", 0, actionsShown)

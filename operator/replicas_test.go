@@ -3,6 +3,7 @@ package operator_test
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // A replica of another version is a problem, and the status shows what each replica says
@@ -28,6 +29,32 @@ func TestReplicasOfTwoVersions(t *testing.T) {
 			},
 			"/webhooks/problems": {`"kind":"replicas","reason":"differ"`, "and zz-other has 0.5.0: run the same version everywhere"},
 			"/console/status":    {`data-state="drift">differs</span>`, "64 MiB</td>", "to look at"},
+		} {
+			got := w.get(target).text
+			for _, want := range wants {
+				if !strings.Contains(got, want) {
+					t.Errorf("%s lacks %q: %s", target, want, got)
+				}
+			}
+		}
+	})
+}
+
+// The status says when the changes of the first and the last event of the log were made.
+func TestStatusAgesOfLog(t *testing.T) {
+	both(t, func(w *world) {
+		if status, err := w.service.Status(w.Context()); err != nil || status.Log.HeadAt+status.Log.OldestAt != "" {
+			t.Errorf("an empty log: %+v, %v", status, err)
+		}
+		first, last := order("1", "ann"), order("2", "ann")
+		first.Time, last.Time = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
+		w.tell(first, order("3", "ann"), last)
+		for target, wants := range map[string][]string{
+			"/webhooks/status": {`"head":3,"head_at":"2026-01-02T03:04:06Z","oldest":1,"oldest_at":"2026-01-02T03:04:05Z"`},
+			"/console/status": {
+				`<dd>position 3, <time datetime="2026-01-02T03:04:06Z"`, `<dd>position 1, <time datetime="2026-01-02T03:04:05Z"`,
+				"0 expired before an endpoint received them",
+			},
 		} {
 			got := w.get(target).text
 			for _, want := range wants {

@@ -48,7 +48,9 @@ type Replica struct {
 // LogStatus is the extent of the log.
 type LogStatus struct {
 	Head      int64   `json:"head" doc:"The position of the newest event."`
+	HeadAt    string  `json:"head_at,omitempty" doc:"When the change of the newest event was made; omitted if no events are kept."`
 	Oldest    int64   `json:"oldest" doc:"The position of the oldest event that is kept."`
+	OldestAt  string  `json:"oldest_at,omitempty" doc:"When the change of the oldest event was made; omitted if no events are kept."`
 	Outbox    int64   `json:"outbox" doc:"Committed events without a position yet."`
 	Epoch     string  `json:"epoch"`
 	Retention float64 `json:"retention_seconds"`
@@ -218,6 +220,11 @@ func (s *Service) Status(ctx context.Context) (*Status, error) {
 	if out.Log.Oldest, err = s.log().Oldest(ctx); err != nil {
 		return nil, err
 	}
+	ages, err := s.hooks.OldestAfter(ctx, out.Log.Oldest-1, out.Log.Head-1)
+	if err != nil {
+		return nil, err
+	}
+	out.Log.OldestAt, out.Log.HeadAt = stamp(ages[out.Log.Oldest-1].At), stamp(ages[out.Log.Head-1].At)
 	if out.Log.Outbox, err = s.log().Unnumbered(ctx); err != nil {
 		return nil, err
 	}

@@ -97,6 +97,10 @@ func (c *client) printStatus(s *operator.Status) {
 	line("database", "%s %s, %s, %.1f ms, %d MiB", s.Database.Kind, s.Database.Version, role, s.Database.Latency*1000,
 		s.Database.Size>>20)
 	line("log", "positions %d to %d, %d events without a position yet", s.Log.Oldest, s.Log.Head, s.Log.Outbox)
+	if s.Log.HeadAt != "" {
+		line("newest event", "%s", c.exact(s.Log.HeadAt))
+		line("oldest event", "%s", c.exact(s.Log.OldestAt))
+	}
 	line("retention", "%s", time.Duration(s.Log.Retention*float64(time.Second)))
 	for _, r := range s.Replicas {
 		text := fmt.Sprintf("%s, leases: %d", r.Name, r.Leases)
