@@ -84,7 +84,8 @@ var varying = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\b(now|\d+[smh] ago|in \d+[smhd])\b`), "SOON"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "ADDRESS"},
-	{regexp.MustCompile(`\b\d+(\.\d+)?(µs|ms|s)\b`), "TOOK"},
+	{regexp.MustCompile(`\b\d+(\.\d+)? ?(µs|ms|s)\b`), "TOOK"},
+	{regexp.MustCompile(`(connect|answer) TOOK(, answer TOOK)?`), "STEPS"},
 	{regexp.MustCompile(`\b\d+\.\d\b`), "RATE"},
 	{regexp.MustCompile(`, sent twice: the connection died`), ""}, // not if it was a new connection
 	{regexp.MustCompile(`, context\.\w+ at`), ", EVENT at"},       // probes alternate between types
