@@ -197,7 +197,7 @@ func (l *Log) moveBatch(ctx context.Context, pick, seen string, args ...any) (b 
 				RETURNING h.seq AS head, n, picked, coalesce(last, 0) AS last,
 					CASE WHEN n > 0 THEN pg_notify($2, $3)::text END AS notified
 			)
-			SELECT head, n, picked, last, `+sqllog.EventColumnsOrEmpty+` FROM updated u LEFT JOIN numbered e ON true ORDER BY seq`,
+			SELECT head, n, picked, last, `+sqllog.EventColumnsOrEmpty+` FROM updated LEFT JOIN numbered e ON true ORDER BY seq`,
 			append([]any{b.head, l.Channel(), notifyEvents + l.self}, args...)...)
 		if err != nil {
 			return err
