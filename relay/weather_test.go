@@ -448,13 +448,15 @@ func TestFreshEventsGoFirst(t *testing.T) {
 			return delivered
 		}}
 		e := endpoint("a", r)
-		e.MaxInFlight, e.Retry.Delays = 16, slices.Repeat([]time.Duration{time.Minute}, 5)
+		e.MaxInFlight, e.Retry.Delays = 16, slices.Repeat([]time.Duration{5 * time.Minute}, 5)
 		stop := start(t, log, relay.Options{}, e)
 		const bad, good = 20, 300
 		for n := range bad {
 			log.Append(ofType("connector", n, 0), ofType("context", n, 0))
 		}
 		time.Sleep(time.Second)
+		log.Append(ofType("context", bad+good, 0)) // a success after the last failure
+		time.Sleep(2 * time.Minute)                // by chance, enough fail in a row for an outage
 		if n := log.RetryRows(); n != bad {
 			t.Fatalf("%d parked, want %d", n, bad)
 		}
@@ -462,21 +464,22 @@ func TestFreshEventsGoFirst(t *testing.T) {
 		for n := range good {
 			log.Append(ofType("context", bad+n, 0))
 		}
-		time.Sleep(3 * time.Minute) // they are due
+		time.Sleep(10 * time.Minute) // they are due
 		away.Store(false)
 		before := len(r.tries())
 		time.Sleep(2 * time.Minute)
 		stop()
-		var due []int // when parked ones were sent, counted in requests
+		ramp := e.MaxInFlight - 1 // requests until as many as allowed are in flight
+		var due []int             // when parked ones were sent, counted in requests
 		tries := r.tries()[before:]
 		for i, a := range tries[:good] {
 			if strings.HasPrefix(a.id, "connector") {
 				due = append(due, i)
 			}
 		}
-		if len(due) != bad || due[0] <= e.MaxInFlight {
-			t.Errorf("%d parked events were among the first %d requests, at %v; want %d, none while ramping",
-				len(due), good, due, bad)
+		if len(due) != bad || due[0] < ramp {
+			t.Errorf("%d parked events were among the first %d requests, at %v; want %d, none in the first %d",
+				len(due), good, due, bad, ramp)
 		}
 	})
 }
