@@ -26,6 +26,7 @@ const sizeCalls = 10
 type timing struct {
 	name               string
 	cold, middle, most time.Duration
+	planning           time.Duration // PostgreSQL's share of each warm call
 	failed             bool
 }
 
@@ -48,8 +49,12 @@ func size(ctx context.Context, d database, events int64) error {
 		}
 	}
 	var table strings.Builder
-	fmt.Fprintf(&table, "%s: cold, median, most of %d calls, in ms | %d events, %d days | %d events, %d days\n--- | --- | ---\n",
-		d.name, sizeCalls, logs[0].events, logs[0].days, logs[1].events, logs[1].days)
+	figures := "cold, median, most"
+	if d.url != "" {
+		figures += ", planning"
+	}
+	fmt.Fprintf(&table, "%s: %s of %d calls, in ms | %d events, %d days | %d events, %d days\n--- | --- | ---\n",
+		d.name, figures, sizeCalls, logs[0].events, logs[0].days, logs[1].events, logs[1].days)
 	ms := func(t time.Duration) string { return fmt.Sprintf("%.1f", t.Seconds()*1e3) }
 	for i, small := range all[0] {
 		fmt.Fprint(&table, small.name)
@@ -61,6 +66,9 @@ func size(ctx context.Context, d database, events int64) error {
 			fmt.Fprint(&table, " | ", ms(t.cold))
 			if t.middle > 0 {
 				fmt.Fprint(&table, ", ", ms(t.middle), ", ", ms(t.most))
+				if d.url != "" {
+					fmt.Fprint(&table, ", ", ms(t.planning))
+				}
 			}
 		}
 		table.WriteString("\n")
@@ -83,7 +91,8 @@ func sizeOf(ctx context.Context, d database, g grown) (timings []timing, err err
 	if d.url != "" {
 		// Loading a table in the transaction that creates it then needs no log.
 		if on.server, err = testdb.StartPostgres("-c", "wal_level=minimal", "-c", "max_wal_senders=0",
-			"-c", "shared_buffers=512MB"); err != nil {
+			"-c", "shared_buffers=512MB", "-c", "shared_preload_libraries=pg_stat_statements",
+			"-c", "pg_stat_statements.track_planning=on"); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, on.server.Close()) }()
@@ -120,7 +129,7 @@ func (d *disk) fill(ctx context.Context, g grown) (err error) {
 	defer func() { err = errors.Join(err, h.Close()) }()
 	hasty := []string{"PRAGMA synchronous = OFF", "PRAGMA cache_size = -200000"}
 	if d.url != "" {
-		hasty = []string{"ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"}
+		hasty = []string{"CREATE EXTENSION pg_stat_statements", "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"}
 	}
 	for _, statement := range hasty {
 		if _, err := h.DB.ExecContext(ctx, statement); err != nil {
@@ -220,7 +229,7 @@ func (d *disk) measureServer(ctx context.Context, g grown) (timings []timing, er
 		}
 		warm = append(warm, s.ready)
 	}
-	begun.warm(warm)
+	begun.warm(warm, 0)
 	return append([]timing{begun}, timings...), nil
 }
 
@@ -236,6 +245,10 @@ func (d *disk) timesOf(ctx context.Context, queries []query, warm int) (timings 
 		timings = append(timings, timing{name: q.name, cold: time.Since(begun), failed: err != nil})
 	}
 	for i, q := range queries {
+		before, err := d.planned(ctx)
+		if err != nil {
+			return nil, err
+		}
 		var all []time.Duration
 		for range warm {
 			if begun := time.Now(); !timings[i].failed {
@@ -243,16 +256,35 @@ func (d *disk) timesOf(ctx context.Context, queries []query, warm int) (timings 
 				all = append(all, time.Since(begun))
 			}
 		}
-		timings[i].warm(all)
+		after, err := d.planned(ctx)
+		if err != nil {
+			return nil, err
+		}
+		timings[i].warm(all, after-before)
 	}
 	return timings, ctx.Err()
 }
 
-// warm sets what repeated calls took, if there are any.
-func (t *timing) warm(took []time.Duration) {
-	if len(took) > 0 {
+// planned returns how long PostgreSQL has planned since it started.
+func (d *disk) planned(ctx context.Context) (took time.Duration, err error) {
+	if d.url == "" {
+		return 0, nil
+	}
+	db, err := sql.Open("pgx", d.url)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var ms float64
+	err = db.QueryRowContext(ctx, "SELECT sum(total_plan_time) FROM pg_stat_statements").Scan(&ms)
+	return time.Duration(ms * float64(time.Millisecond)), err
+}
+
+// warm sets what repeated calls took, if there are any, and the planning of all of them.
+func (t *timing) warm(took []time.Duration, planning time.Duration) {
+	if n := len(took); n > 0 {
 		slices.Sort(took)
-		t.middle, t.most = took[len(took)/2], took[len(took)-1]
+		t.middle, t.most, t.planning = took[n/2], took[n-1], planning/time.Duration(n)
 	}
 }
 

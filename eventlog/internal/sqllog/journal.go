@@ -74,7 +74,7 @@ func (t *Tables) States(
 			c.At = fromMicros(at)
 			found = append(found, c)
 			return err
-		}, "SELECT part, at, state, reason, detail, actor, comment FROM "+t.schema+"tidings_states s WHERE endpoint = $1 "+
+		}, "SELECT part, at, state, reason, detail, actor, comment FROM "+t.schema+"tidings_states WHERE endpoint = $1 "+
 			where, append([]any{endpoint}, args...)...)
 		return found, err
 	}
@@ -86,8 +86,8 @@ func (t *Tables) States(
 	if len(newest) == limit { // earlier ones are omitted
 		since = newest[0].At.Add(-time.Microsecond)
 	}
-	before, err := read("AND at = (SELECT max(at) FROM "+t.schema+
-		"tidings_states o WHERE o.endpoint = $1 AND o.part = s.part AND o.at <= $2) ORDER BY at, part", micros(since))
+	before, err := read("AND (part, at) IN (SELECT part, max(at) FROM "+t.schema+
+		"tidings_states WHERE endpoint = $1 AND at <= $2 GROUP BY part) ORDER BY at, part", micros(since))
 	return append(before, newest...), err
 }
 

@@ -211,7 +211,7 @@ func (t *Tables) Settled(ctx context.Context, endpoint string, from, to int64, f
 				}
 			})
 		}, "SELECT id, records_text FROM "+t.history(3, 2)+`
-			WHERE endpoint = $1 AND failures < records AND id > $4
+			WHERE endpoint = $1 AND failures < records AND id + 0 > $4
 			ORDER BY id + 0 LIMIT $5`, endpoint, to, from, after, settledBlocks)
 		if err != nil || blocks < settledBlocks {
 			return err
