@@ -91,7 +91,7 @@ func New(db *sql.DB, o Options) *Log {
 	schema := quote(o.Schema) + "."
 	dialect := sqllog.Dialect{
 		Schema: schema, Begin: bound, Options: &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-		Autocommit: o.BoundedSessions, Now: now, Index: "strpos",
+		Autocommit: o.BoundedSessions, Now: now, Index: "strpos", Written: "written_at",
 		Among:        "= ANY (string_to_array($1, ',')::bigint[])",
 		Head:         "(SELECT seq FROM " + schema + "tidings_head)",
 		LockReplicas: "LOCK TABLE " + schema + "tidings_replicas IN EXCLUSIVE MODE", HoldRows: " FOR UPDATE",

@@ -47,7 +47,7 @@ type Log struct {
 func New(reader, writer *sql.DB) *Log {
 	return &Log{
 		Tables: sqllog.New(reader, writer, sqllog.Dialect{
-			Autocommit: true, Now: now, Index: "instr", Head: head, Begin: immediate,
+			Autocommit: true, Now: now, Index: "instr", Written: "+written_at", Head: head, Begin: immediate,
 			BeginHolding: immediate, Among: "IN (SELECT value FROM json_each('[' || $1 || ']'))",
 		}),
 		writer: writer, start: rand.Text(),

@@ -101,7 +101,7 @@ func ScanEvent(rows *sql.Rows, others ...any) (e tidings.Event, err error) {
 
 // Read implements [eventlog.Reader].
 func (t *Tables) Read(ctx context.Context, after int64, limit int) ([]tidings.Event, error) {
-	return t.readEvents(ctx, fmt.Sprintf("log after %d", after), "seq > $1 ORDER BY seq LIMIT $2", after, limit)
+	return t.readEvents(ctx, fmt.Sprintf("log after %d", after), "seq > $1 ORDER BY seq"+limited(limit), after)
 }
 
 func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any) ([]tidings.Event, error) {
@@ -113,6 +113,11 @@ func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any
 	}, "SELECT seq, "+EventColumns+" FROM "+t.schema+"tidings_events WHERE "+where, args...)
 	return events, err
 }
+
+// limited returns a LIMIT clause. The number is no parameter, so that PostgreSQL knows it
+// and keeps the plan of a prepared statement: with many partitions, planning takes longer
+// than reading.
+func limited(rows int) string { return " LIMIT " + strconv.Itoa(rows) }
 
 // OldestOr returns the position of the oldest event, or one more than head if there
 // is none.
@@ -213,8 +218,7 @@ func (t *Tables) Search(ctx context.Context, f eventlog.EventFilter, limit int) 
 	c.add(true, "seq <= $%d", f.To)
 	c.addEvents(f)
 	return t.readEvents(Slow(ctx), fmt.Sprintf("log from %d to %d", f.From, f.To),
-		strings.Join(c.texts, " AND ")+fmt.Sprintf(" ORDER BY seq DESC LIMIT $%d", len(c.args)+1),
-		append(c.args, limit)...)
+		strings.Join(c.texts, " AND ")+" ORDER BY seq DESC"+limited(limit), c.args...)
 }
 
 // addEvents adds the conditions of a filter but its range.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/tidings-dev/tidings/eventlog"
 )
@@ -48,6 +49,9 @@ func (t *Tables) history(from, to int) string {
 			AND lowest <= $%[4]d AND highest >= $%[3]d) h`, t.schema, narrow, from, to)
 }
 
+// clockSkew is how far the clocks of the database and of a process may differ.
+const clockSkew = 24 * time.Hour
+
 // ReadHistory implements [eventlog.Archive].
 func (t *Tables) ReadHistory(
 	ctx context.Context, f eventlog.HistoryFilter,
@@ -66,6 +70,8 @@ func (t *Tables) ReadHistory(
 	}
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(!f.Since.IsZero(), "last_at >= $%d", micros(f.Since))
+	// PostgreSQL then reads no partition that ended before.
+	c.add(!f.Since.IsZero(), t.dialect.Written+" >= $%d", micros(f.Since.Add(-clockSkew)))
 	c.add(!f.Until.IsZero(), "first_at < $%d", micros(f.Until))
 	if f.Failures {
 		c.texts = append(c.texts, "failures > 0") // no parameter: as in its index
@@ -86,7 +92,6 @@ func (t *Tables) ReadHistory(
 		records = append(records, parsed...)
 		return err
 	}, "SELECT id, endpoint, records_text FROM "+blocks+c.where()+
-		fmt.Sprintf(" ORDER BY "+order+" DESC LIMIT $%d", len(c.args)+1),
-		append(c.args, f.Limit)...)
+		" ORDER BY "+order+" DESC"+limited(f.Limit), c.args...)
 	return records, oldest, err
 }

@@ -212,7 +212,7 @@ func (t *Tables) Settled(ctx context.Context, endpoint string, from, to int64, f
 			})
 		}, "SELECT id, records_text FROM "+t.history(3, 2)+`
 			WHERE endpoint = $1 AND failures < records AND id + 0 > $4
-			ORDER BY id + 0 LIMIT $5`, endpoint, to, from, after, settledBlocks)
+			ORDER BY id + 0`+limited(settledBlocks), endpoint, to, from, after)
 		if err != nil || blocks < settledBlocks {
 			return err
 		}

@@ -40,6 +40,9 @@ type Dialect struct {
 	// Among is a condition on the column before it: it is one of the numbers in parameter
 	// $1, which are separated by commas.
 	Among string
+	// Written is an expression: when a block of the history was written. It must not make
+	// the database prefer an index on it to the order of ids.
+	Written string
 	// Head is an expression: the position of the last numbered event.
 	Head string
 	// Lasts is a condition on a row of tidings_epochs: since that epoch began, the
