@@ -72,6 +72,18 @@ func TestReadsFewRows(t *testing.T) {
 		"attempts of an unknown event":  {read(eventlog.HistoryFilter{Sequence: blocks * 500}), 60},
 		"failures of a steady endpoint": {read(eventlog.HistoryFilter{Endpoint: "steady", Failures: true}), 10},
 		"failures of all, oldest first": {read(eventlog.HistoryFilter{Failures: true, Before: 2}), 10},
+		"attempts after the newest partition": {
+			read(eventlog.HistoryFilter{Since: time.Now().Add(72 * time.Hour)}), 10,
+		},
+		"a read of the log": {func(ctx context.Context, log eventlog.Home) error {
+			_, err := log.Read(ctx, events/2, 500)
+			return err
+		}, 1100},
+		"the newest events": {func(ctx context.Context, log eventlog.Home) error {
+			_, err := log.Search(ctx, eventlog.EventFilter{To: events}, 50)
+			return err
+		}, 150},
+		"the newest attempts": {read(eventlog.HistoryFilter{}), 10},
 		"what is settled, of few events": {func(ctx context.Context, log eventlog.Home) error {
 			return log.Settled(ctx, "steady", 100, 900, func(int64) {})
 		}, 200},
@@ -90,19 +102,21 @@ func TestReadsFewRows(t *testing.T) {
 			return err
 		}, 200},
 	} {
-		t.Run(name, func(t *testing.T) {
-			before := rowsRead(t, url)
-			pool, err := sql.Open("pgx", url+"&application_name=reader")
-			if err == nil {
-				err = errors.Join(tt.do(t.Context(), postgres.New(pool, postgres.Options{})), pool.Close())
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := rowsRead(t, url) - before; n > tt.most {
-				t.Errorf("read %d rows, want at most %d", n, tt.most)
-			}
-		})
+		for _, mode := range []string{"auto", "force_generic_plan"} { // the latter is the server's
+			t.Run(name+" "+mode, func(t *testing.T) {
+				before := rowsRead(t, url)
+				pool, err := sql.Open("pgx", url+"&application_name=reader&plan_cache_mode="+mode)
+				if err == nil {
+					err = errors.Join(tt.do(t.Context(), postgres.New(pool, postgres.Options{})), pool.Close())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := rowsRead(t, url) - before; n > tt.most {
+					t.Errorf("read %d rows, want at most %d", n, tt.most)
+				}
+			})
+		}
 	}
 }
 

@@ -53,6 +53,8 @@ func sessionOf(cfg *pgx.ConnConfig, pollOnly bool) session {
 		// Queries read few rows of many partitions, for which PostgreSQL expects so much
 		// work that it would compile them. That takes longer than the queries.
 		"jit": "off",
+		// Planning a read of many partitions takes longer than the read.
+		"plan_cache_mode": "force_generic_plan",
 	}}
 	for name, value := range cfg.RuntimeParams {
 		switch lower := strings.ToLower(name); lower {

@@ -138,7 +138,7 @@ func TestSessionsStartTheSame(t *testing.T) {
 						"session_replication_role": "origin", "DateStyle": "ISO, MDY", "TimeZone": "UTC",
 						"client_encoding":             "UTF8",
 						"standard_conforming_strings": "on", "transaction_isolation": "read committed",
-						"transaction_read_only": "off", "jit": "off",
+						"transaction_read_only": "off", "jit": "off", "plan_cache_mode": "force_generic_plan",
 					} {
 						if got, err := tx.Setting(t.Context(), name); err != nil || got != want {
 							t.Errorf("%s = %q, %v; want %q", name, got, err, want)

@@ -115,8 +115,7 @@ func (t *Tables) readEvents(ctx context.Context, what, where string, args ...any
 }
 
 // limited returns a LIMIT clause. The number is no parameter, so that PostgreSQL knows it
-// and keeps the plan of a prepared statement: with many partitions, planning takes longer
-// than reading.
+// even for a plan that serves all parameters.
 func limited(rows int) string { return " LIMIT " + strconv.Itoa(rows) }
 
 // OldestOr returns the position of the oldest event, or one more than head if there
