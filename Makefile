@@ -172,7 +172,7 @@ bench: postgresql ## run the measurements in docs/performance.md; about ten minu
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./test/bench
 
-bench-growth: postgresql ## measure all queries with 50,000,000 events in the log; about an hour, and 25 GB in TMPDIR
+bench-growth: postgresql ## measure all queries with 50,000,000 events in the log; about ten minutes, and 20 GB in TMPDIR
 	go run ./test/bench -only size
 
 soak: postgresql ## run real servers with failing receivers for TIME (30m) on each database; report what grows

@@ -1,6 +1,6 @@
 // Command bench measures the figures in docs/performance.md, each as a ratio
 // within one run, on both databases. "make bench" runs all of them but the size of the
-// log, which takes an hour and many gigabytes: "make bench-growth".
+// log, which takes 20 GB of disk: "make bench-growth".
 package main
 
 import (
