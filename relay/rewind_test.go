@@ -252,3 +252,27 @@ func TestLeasesWaitForTheTail(t *testing.T) {
 		}
 	})
 }
+
+// What this process numbers right after the database was restarted is not lost.
+func TestEventsNumberedAfterARestartAreNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, r := eventlogtest.NewMemory(), &receiver{}
+		stop := start(t, log, relay.Options{}, endpoint("a", r))
+		for i := range 3 {
+			log.Append(event(i, 0))
+		}
+		time.Sleep(10 * time.Second)
+		log.Restart()
+		for i := range 3 {
+			log.Append(event(i, 1))
+		}
+		time.Sleep(10 * time.Second)
+		stop()
+		if gaps, err := log.Gaps(t.Context(), 10); err != nil || len(gaps) > 0 {
+			t.Errorf("gaps: %v, %v", gaps, err)
+		}
+		if got := len(r.got()); got != 6 {
+			t.Errorf("%d requests for 6 events", got)
+		}
+	})
+}
