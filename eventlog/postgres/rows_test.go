@@ -50,6 +50,14 @@ func TestReadsFewRows(t *testing.T) {
 		ranges = append(ranges, eventlog.Range{From: i*10 + 1, To: i*10 + 5})
 		positions = append(positions, i*100)
 	}
+	_, err := db.ExecContext(t.Context(), `INSERT INTO tidings.tidings_retries (endpoint, seq, id, resource_type, action,
+			resource_id, resource_url, user_id, at, resource_version, attempts, first_at, next_at, dead_at, reason)
+		SELECT 'failing', seq, id, resource_type, action, resource_id, resource_url, user_id, at, resource_version, 1, 1,
+			CASE WHEN seq % 2000 = 0 THEN at ELSE 0 END, CASE WHEN seq <= 20 THEN at ELSE 0 END, 'status'
+		FROM tidings.tidings_events`)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := db.ExecContext(t.Context(), "VACUUM (ANALYZE)"); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +83,18 @@ func TestReadsFewRows(t *testing.T) {
 		"attempts after the newest partition": {
 			read(eventlog.HistoryFilter{Since: time.Now().Add(72 * time.Hour)}), 10,
 		},
+		"parked events that are due": {func(ctx context.Context, log eventlog.Home) error {
+			_, _, err := log.Due(ctx, eventlog.Partition{Endpoint: "failing"}, time.UnixMicro(1), 50)
+			return err
+		}, 50},
+		"dead letters": {func(ctx context.Context, log eventlog.Home) error {
+			_, err := log.Parked(ctx, eventlog.ParkedFilter{Dead: true, Limit: 50})
+			return err
+		}, 50},
+		"the number of dead letters": {func(ctx context.Context, log eventlog.Home) error {
+			_, err := log.CountParked(ctx, eventlog.ParkedFilter{Dead: true})
+			return err
+		}, 50},
 		"a read of the log": {func(ctx context.Context, log eventlog.Home) error {
 			_, err := log.Read(ctx, events/2, 500)
 			return err
@@ -120,8 +140,8 @@ func TestReadsFewRows(t *testing.T) {
 	}
 }
 
-// rowsRead returns how many rows, or entries of indexes, of the log and the history all
-// other sessions have read, once these have ended.
+// rowsRead returns how many rows, or entries of indexes, of the log, the history and the
+// parked events all other sessions have read, once these have ended.
 func rowsRead(t *testing.T, url string) int64 {
 	t.Helper()
 	db, err := sql.Open("pgx", url)
@@ -138,5 +158,5 @@ func rowsRead(t *testing.T, url string) int64 {
 	}
 	return query(t, db, `SELECT ((SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables WHERE relname ~ $1) +
 		(SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes WHERE relname ~ $1))::bigint`,
-		"^tidings_(events|history)")
+		"^tidings_(events|history|retries)")
 }

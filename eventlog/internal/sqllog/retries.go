@@ -142,13 +142,14 @@ func (t *Tables) Due(
 	if err != nil {
 		return nil, time.Time{}, err
 	}
+	// The index has only rows with next_at > 0, which a parameter does not imply.
 	err = t.query(ctx, t.reader, "parked events", func(rows *sql.Rows) error {
 		var at int64
 		err := rows.Scan(&at)
 		next = fromMicros(at)
 		return err
 	}, `SELECT next_at FROM `+t.schema+`tidings_retries
-		WHERE endpoint = $1 AND dead_at = 0 AND next_at > $2 AND lane % $3 = $4
+		WHERE endpoint = $1 AND dead_at = 0 AND next_at > 0 AND next_at > $2 AND lane % $3 = $4
 		ORDER BY next_at LIMIT 1`, p.Endpoint, max(micros(now), 0), int64(max(p.Of, 1)), int64(p.Index))
 	return due, next, err
 }
@@ -222,8 +223,11 @@ func parkedConditions(f eventlog.ParkedFilter) (c conditions) {
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(f.Sequence != 0, "seq = $%d", f.Sequence)
 	c.add(f.ID != "", "id = $%d", f.ID)
-	c.add(f.Dead, "dead_at > $%d", int64(0))
-	c.add(!f.Dead, "dead_at >= $%d", int64(0))
+	if f.Dead {
+		c.texts = append(c.texts, "dead_at > 0") // no parameter: as in its index
+	} else {
+		c.texts = append(c.texts, "dead_at >= 0")
+	}
 	c.add(f.Reason != "", "reason = $%d", f.Reason)
 	c.addResource(f.Resource)
 	c.addPatterns(f.Patterns)
