@@ -85,6 +85,9 @@ const (
 	// that its caller may not read.
 	feedScan = 20_000
 	feedWait = 60 * time.Second
+	// feedTime bounds how long a request looks for its first event among those that its
+	// caller may not read or does not want. It is shorter than receivers wait for answers.
+	feedTime = 20 * time.Second
 )
 
 // feedQuery is the query of a request for the feed.
@@ -355,26 +358,34 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 // cursor returns the cursor with which the reader can resume.
 func (r *feedReader) cursor() string { return feedCursor{r.after, r.epoch}.String() }
 
-// page waits for events if there are none.
+// page waits for events if there are none. It is empty only at the end of the log, unless
+// that is too far: receivers take an empty page for the end.
 func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*feedPage, error) {
 	if wait > 0 {
 		r.stays()
 	}
-	deadline := time.After(wait)
+	deadline, looking, head := time.After(wait), time.Now(), r.source.Head()
 	alive := time.NewTicker(r.feed.KeepAlive)
 	defer alive.Stop()
 	for {
-		before := r.after
 		items, err := r.read(ctx, limit)
 		if err != nil {
 			return nil, err
 		}
 		page := &feedPage{Items: items, Next: r.cursor(), Head: max(r.source.Head(), r.after)}
-		if len(items) > 0 || wait == 0 {
-			return page, nil
+		if len(items) > 0 || ctx.Err() != nil {
+			return page, ctx.Err()
 		}
-		if r.after-before >= feedScan { // more events are available
-			continue
+		if r.after < head && time.Since(looking) < max(wait, feedTime) {
+			select {
+			case <-r.feed.Stopping:
+				return nil, &eventlog.UnavailableError{Reason: "the server is stopping"}
+			default:
+				continue
+			}
+		}
+		if wait == 0 {
+			return page, nil
 		}
 		select {
 		case <-r.source.More(r.after):

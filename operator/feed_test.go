@@ -78,3 +78,35 @@ func TestWaitingForEventsEndsWithTheCredentials(t *testing.T) {
 		})
 	}
 }
+
+// long is a log of events of which only the last is about a file. Like the one on disk, it
+// reads few at once.
+type long struct{ feed }
+
+const longEnd = 100_000
+
+func (l *long) Head() int64 { return longEnd }
+
+func (l *long) Read(_ context.Context, after int64, _ int) (events []tidings.Event, _ error) {
+	for s := after + 1; s <= min(after+128, longEnd); s++ {
+		e := tidings.Event{Sequence: s, Type: "provider", Action: tidings.Created}
+		if s == longEnd {
+			e.Type = "file"
+		}
+		events = append(events, e)
+	}
+	return events, nil
+}
+
+// Receivers take an empty page for the end of the log.
+func TestNoPageIsEmptyBeforeTheEnd(t *testing.T) {
+	types := outbox.Types{"provider": nil, "file": nil}
+	for _, query := range []string{"?types=file.*", "?types=file.*&wait=1s"} {
+		handler := operator.FeedHandler(&long{}, types, expiring(time.Now().Add(time.Hour)))
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/events"+query, nil))
+		if !strings.Contains(w.Body.String(), `"sequence":100000`) {
+			t.Errorf("%s: %s", query, w.Body)
+		}
+	}
+}
