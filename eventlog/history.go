@@ -65,7 +65,7 @@ func (r *Record) Failed() bool {
 type HistoryBlock struct {
 	ID       int64
 	Endpoint string
-	// First and Last are the times of the first and last record.
+	// First and Last bound the times of the records, which are not quite in order.
 	First, Last time.Time
 	// Lowest and Highest bound the positions of its events.
 	Lowest, Highest int64
@@ -89,9 +89,14 @@ func (h *HistoryBlock) Full() bool { return h.Size() >= blockSize || h.Records >
 // Add puts a record at the end of the block.
 func (h *HistoryBlock) Add(r Record) {
 	if h.Records == 0 {
-		h.First, h.Lowest = r.At, r.Sequence
+		h.First, h.Last, h.Lowest = r.At, r.At, r.Sequence
 	}
-	h.Last = r.At
+	if r.At.Before(h.First) {
+		h.First = r.At
+	}
+	if r.At.After(h.Last) {
+		h.Last = r.At
+	}
 	h.Lowest, h.Highest = min(h.Lowest, r.Sequence), max(h.Highest, r.Sequence)
 	h.Records++
 	if r.Failed() {
