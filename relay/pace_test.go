@@ -145,9 +145,9 @@ func TestOneBackendRefuses(t *testing.T) {
 	for _, rate := range []int{4, 20} {
 		seed := rand.Uint64()
 		for name, refused := range map[string]func(request int) bool{
-			"every second":  func(n int) bool { return n%2 == 0 },
-			"every third":   func(n int) bool { return n%3 == 0 },
-			"every fifth":   func(n int) bool { return n%5 == 0 },
+			"every second": func(n int) bool { return n%2 == 0 },
+			"every third":  func(n int) bool { return n%3 == 0 },
+			"every fifth":  func(n int) bool { return n%5 == 0 },
 			"a random half": func(n int) bool {
 				four := rand.New(rand.NewPCG(seed, uint64(n/4))).Perm(4)
 				return four[n%4] < 2
