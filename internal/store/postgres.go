@@ -74,7 +74,8 @@ func OpenPostgres(databaseURL string, o PostgresOptions) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	deliveryDB, closeDeliveryDB, err := session.open(deliveries, func(pool *pgxpool.Pool) *sql.DB { return stdlib.OpenDBFromPool(pool) })
+	openPool := func(pool *pgxpool.Pool) *sql.DB { return stdlib.OpenDBFromPool(pool) }
+	deliveryDB, closeDeliveryDB, err := session.open(deliveries, openPool)
 	if err != nil {
 		return nil, errors.Join(err, closeDB())
 	}

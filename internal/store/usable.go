@@ -13,8 +13,8 @@ var tables = []string{
 	"tidings_drift", "tidings_epochs", "tidings_events", "tidings_expiry", "tidings_gaps", "tidings_head",
 	"tidings_history", "tidings_history_id", "tidings_outbox", "tidings_parked", "tidings_parked_changes",
 	"tidings_publications", "tidings_replays", "tidings_replicas", "tidings_retries", "tidings_series",
-	"tidings_sessions", "tidings_sources", "tidings_states", "tidings_types", "user_feedback", "users", "variables", "vector_store_items",
-	"vector_stores",
+	"tidings_sessions", "tidings_sources", "tidings_states", "tidings_types", "user_feedback", "users", "variables",
+	"vector_store_items", "vector_stores",
 }
 
 // usable checks that the database is writable and that this role can use all

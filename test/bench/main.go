@@ -67,7 +67,7 @@ func run(ctx context.Context) (err error) {
 	endpoints := flag.Int("endpoints", 0, "endpoints of the memory measurement (default 1, 100 and 1,000)")
 	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
 	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
-	grown := flag.Int64("size", 0, "events in the big log of size (default 50,000,000 on PostgreSQL, 10,000,000 on SQLite)")
+	grown := flag.Int64("size", 0, "events in the log of size (default 50,000,000 on PostgreSQL, 10,000,000 on SQLite)")
 	flag.StringVar(&only, "only", "",
 		"run only one of writes, live, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth, "+
 			"size")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -124,17 +123,20 @@ func fillDay(ctx context.Context, db *sql.DB, begin int64, insert string) error 
 // record is a line of the history; @ stands for the position without its last digit, and
 // # for the same with 11 digits.
 func record(digit int, outcome string, status int) string {
-	return fmt.Sprintf(`{"at":"2026-03-26T12:00:00Z","sequence":@%[1]d,"event_id":"%[2]s#%[1]d","event":"provider.updated",`+
-		`"resource":"provider/%[3]s#%[1]d","outcome":"%[4]s","attempt":1,"status":%[5]d,"address":"192.0.2.1:443",`+
+	return fmt.Sprintf(`{"at":"2026-03-26T12:00:00Z","sequence":@%[1]d,"event_id":"%[2]s#%[1]d",`+
+		`"event":"provider.updated","resource":"provider/%[3]s#%[1]d","outcome":"%[4]s","attempt":1,"status":%[5]d,"address":"192.0.2.1:443",`+
 		`"first_byte_us":2100,"total_us":2300}`+"\n", digit, eventIDPrefix, resourceStart, outcome, status)
+}
+
+// numbers is the start of a statement: a table n of the numbers i from 1 to last.
+func numbers(last int64) string {
+	return fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT i + 1 FROM n "+
+		"WHERE i < %d) ", last)
 }
 
 // fillRest writes what belongs to the events: cursors, history, dead letters, states and
 // samples of endpoints.
 func fillRest(ctx context.Context, d database, db *sql.DB, g grown, until int64) error {
-	numbers := func(last int64) string {
-		return fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", last)
-	}
 	s, digits := d.schema(), "printf('%011d', ?)"
 	if d.url != "" {
 		digits = "lpad((?)::text, 11, '0')"
@@ -152,8 +154,8 @@ func fillRest(ctx context.Context, d database, db *sql.DB, g grown, until int64)
 			"owner, generation, status) SELECT "+
 			"CASE i WHEN 1 THEN 'current' WHEN 2 THEN 'steady' WHEN 3 THEN 'behind' ELSE 'customer-' || i END, 0, 1, "+
 			"CASE i WHEN 3 THEN %d ELSE %d END, %d, '', 0, '' FROM n", s, g.events/10, g.events, until),
-		fmt.Sprintf(numbers(g.events/parkedEvery)+"INSERT INTO %stidings_retries (endpoint, %s, attempts, first_at, next_at, "+
-			"dead_at, reason, lane) SELECT 'current', %s, 16, 1, 0, %d, 'http_422', 0 FROM (SELECT i * %d AS i FROM n) n",
+		fmt.Sprintf(numbers(g.events/parkedEvery)+"INSERT INTO %stidings_retries (endpoint, %s, attempts, first_at, "+
+			"next_at, dead_at, reason, lane) SELECT 'current', %s, 16, 1, 0, %d, 'http_422', 0 FROM (SELECT i * %d AS i FROM n) n",
 			s, strings.TrimSuffix(eventNames, ", logged_at"),
 			eventValues(strings.Replace(digits, "11", "12", 1))+fmt.Sprint(", ", begin), until, parkedEvery),
 		fmt.Sprintf(numbers(24*g.days)+"INSERT INTO %stidings_states (endpoint, part, at, state, reason, detail, actor, "+
@@ -193,9 +195,9 @@ func fillSamples(ctx context.Context, d database, db *sql.DB) error {
 			columns, values = append(columns, fmt.Sprintf("%s_%d", name, i)), append(values, "3")
 		}
 	}
-	_, err := db.ExecContext(ctx, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
-		"INSERT INTO %stidings_series (endpoint, minute, delivered, failed, waiting, oldest, %s) SELECT endpoint, %d - i, 30, "+
-		"1, 0, 0, %s FROM n CROSS JOIN %[2]stidings_cursors", 7*24*60-10, d.schema(), strings.Join(columns, ", "),
+	_, err := db.ExecContext(ctx, numbers(7*24*60-10)+fmt.Sprintf("INSERT INTO %stidings_series (endpoint, minute, "+
+		"delivered, failed, waiting, oldest, %s) SELECT endpoint, %d - i, 30, 1, 0, 0, %s "+
+		"FROM n CROSS JOIN %[1]stidings_cursors", d.schema(), strings.Join(columns, ", "),
 		time.Now().Unix()/60, strings.Join(values, ", ")))
-	return errors.Join(err)
+	return err
 }

@@ -70,7 +70,7 @@ func (t *Tables) ReadHistory(
 	}
 	c.add(f.Endpoint != "", "endpoint = $%d", f.Endpoint)
 	c.add(!f.Since.IsZero(), "last_at >= $%d", micros(f.Since))
-	// PostgreSQL then reads no partition that ended before.
+	// For PostgreSQL, which then skips the partitions that ended before.
 	c.add(!f.Since.IsZero(), t.dialect.Written+" >= $%d", micros(f.Since.Add(-clockSkew)))
 	c.add(!f.Until.IsZero(), "first_at < $%d", micros(f.Until))
 	if f.Failures {
