@@ -103,6 +103,7 @@ type feedPage struct {
 	Items []Event `json:"items" nullable:"false"`
 	Next  string  `json:"next" doc:"The value of after for the next request; its form may change."`
 	Head  int64   `json:"head" doc:"The position of the newest event."`
+	More  bool    `json:"more" doc:"Whether there are events after next, even if no items were found so far."`
 }
 
 // register adds the operation.
@@ -358,8 +359,8 @@ func (r *feedReader) read(ctx context.Context, limit int) ([]Event, error) {
 // cursor returns the cursor with which the reader can resume.
 func (r *feedReader) cursor() string { return feedCursor{r.after, r.epoch}.String() }
 
-// page waits for events if there are none. It is empty only at the end of the log, unless
-// that is too far: receivers take an empty page for the end.
+// page waits for events if there are none. It looks for feedTime before it is empty without
+// having reached the end of the log.
 func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*feedPage, error) {
 	if wait > 0 {
 		r.stays()
@@ -368,15 +369,17 @@ func (r *feedReader) page(ctx context.Context, limit int, wait time.Duration) (*
 	alive := time.NewTicker(r.feed.KeepAlive)
 	defer alive.Stop()
 	for {
+		before := r.after
 		items, err := r.read(ctx, limit)
 		if err != nil {
 			return nil, err
 		}
 		page := &feedPage{Items: items, Next: r.cursor(), Head: max(r.source.Head(), r.after)}
+		page.More = before < r.after && r.after < page.Head
 		if len(items) > 0 || ctx.Err() != nil {
 			return page, ctx.Err()
 		}
-		if r.after < head && time.Since(looking) < max(wait, feedTime) {
+		if page.More && r.after < head && time.Since(looking) < max(wait, feedTime) {
 			select {
 			case <-r.feed.Stopping:
 				return nil, &eventlog.UnavailableError{Reason: "the server is stopping"}

@@ -2,6 +2,7 @@ package operator_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -81,13 +82,17 @@ func TestWaitingForEventsEndsWithTheCredentials(t *testing.T) {
 
 // long is a log of events of which only the last is about a file. Like the one on disk, it
 // reads few at once.
-type long struct{ feed }
+type long struct {
+	feed
+	took time.Duration // for each read
+}
 
 const longEnd = 100_000
 
 func (l *long) Head() int64 { return longEnd }
 
 func (l *long) Read(_ context.Context, after int64, _ int) (events []tidings.Event, _ error) {
+	time.Sleep(l.took)
 	for s := after + 1; s <= min(after+128, longEnd); s++ {
 		e := tidings.Event{Sequence: s, Type: "provider", Action: tidings.Created}
 		if s == longEnd {
@@ -98,15 +103,37 @@ func (l *long) Read(_ context.Context, after int64, _ int) (events []tidings.Eve
 	return events, nil
 }
 
-// Receivers take an empty page for the end of the log.
-func TestNoPageIsEmptyBeforeTheEnd(t *testing.T) {
+// A page is empty at the end of the log, or if it takes too long to get there, which it says.
+func TestPagesWithoutWantedEvents(t *testing.T) {
 	types := outbox.Types{"provider": nil, "file": nil}
-	for _, query := range []string{"?types=file.*", "?types=file.*&wait=1s"} {
-		handler := operator.FeedHandler(&long{}, types, expiring(time.Now().Add(time.Hour)))
+	page := func(l *long, query string) (p struct {
+		Items []struct{ Sequence int64 }
+		Next  string
+		More  bool
+	}) {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/events"+query, nil))
-		if !strings.Contains(w.Body.String(), `"sequence":100000`) {
-			t.Errorf("%s: %s", query, w.Body)
+		operator.FeedHandler(l, types, expiring(time.Now().Add(time.Hour))).
+			ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/events"+query, nil))
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+			t.Fatalf("%s: %v", w.Body, err)
+		}
+		return p
+	}
+	for _, query := range []string{"?types=file.*", "?types=file.*&wait=1s"} {
+		if p := page(&long{}, query); len(p.Items) != 1 || p.Items[0].Sequence != longEnd || p.More {
+			t.Errorf("%s: %+v", query, p)
 		}
 	}
+	synctest.Test(t, func(t *testing.T) {
+		pages, after := 0, ""
+		for more := true; more; pages++ {
+			p := page(&long{took: 100 * time.Millisecond}, "?types=file.*"+after)
+			if more, after = p.More, "&after="+p.Next; more == (len(p.Items) == 1) {
+				t.Fatalf("page %d: %+v", pages, p)
+			}
+		}
+		if pages < 3 || pages > 6 {
+			t.Errorf("%d pages for a scan of 78 s", pages)
+		}
+	})
 }

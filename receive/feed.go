@@ -54,7 +54,7 @@ func (f *Feed) CatchUp(ctx context.Context, h *Handler) (n int, err error) {
 		return 0, fmt.Errorf("read the cursor of the feed: %w", err)
 	}
 	for {
-		items, next, err := f.page(ctx, cursor)
+		items, next, more, err := f.page(ctx, cursor)
 		if err != nil {
 			return n, err
 		}
@@ -69,7 +69,7 @@ func (f *Feed) CatchUp(ctx context.Context, h *Handler) (n int, err error) {
 				return n, fmt.Errorf("store the cursor of the feed: %w", err)
 			}
 		}
-		if cursor = next; len(items) == 0 {
+		if cursor = next; len(items) == 0 && !more {
 			return n, nil
 		}
 	}
@@ -89,7 +89,7 @@ func (i *feedItem) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*plain)(i))
 }
 
-func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event, next string, err error) {
+func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event, next string, more bool, err error) {
 	query := url.Values{"limit": {strconv.Itoa(feedPageSize)}}
 	if cursor != "" {
 		query.Set("after", cursor)
@@ -100,7 +100,7 @@ func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event,
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
 		strings.TrimSuffix(f.URL, "/")+"/api/v1/events?"+query.Encode(), nil)
 	if err != nil {
-		return nil, "", fmt.Errorf("feed: %w", err)
+		return nil, "", false, fmt.Errorf("feed: %w", err)
 	}
 	if f.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+f.Token)
@@ -111,40 +111,41 @@ func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event,
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, "", fmt.Errorf("feed: %w", err)
+		return nil, "", false, fmt.Errorf("feed: %w", err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, feedPageLimit))
 	if err != nil {
-		return nil, "", fmt.Errorf("feed: %w", err)
+		return nil, "", false, fmt.Errorf("feed: %w", err)
 	}
 	var page struct {
 		Items         []feedItem
 		Next          string
+		More          bool
 		After, Detail string // of a problem
 	}
 	err = json.Unmarshal(text, &page)
 	switch {
 	case response.StatusCode == http.StatusGone && page.After != "":
-		return nil, "", &ExpiredError{page.After}
+		return nil, "", false, &ExpiredError{page.After}
 	case response.StatusCode != http.StatusOK:
-		return nil, "", fmt.Errorf("feed: %s: %s", response.Status, page.Detail)
+		return nil, "", false, fmt.Errorf("feed: %s: %s", response.Status, page.Detail)
 	case err != nil:
-		return nil, "", fmt.Errorf("feed: %w", err)
+		return nil, "", false, fmt.Errorf("feed: %w", err)
 	case page.Next == "":
-		return nil, "", errors.New("feed: the response has no next; is the URL that of the server?")
+		return nil, "", false, errors.New("feed: the response has no next; is the URL that of the server?")
 	}
 	for _, item := range page.Items {
 		known, err := knownMembers(item.body)
 		if err != nil {
-			return nil, "", fmt.Errorf("feed: %w", err)
+			return nil, "", false, fmt.Errorf("feed: %w", err)
 		}
 		var e tidings.Event
 		if err := e.UnmarshalJSON(known); err != nil {
-			return nil, "", fmt.Errorf("feed: %w", err)
+			return nil, "", false, fmt.Errorf("feed: %w", err)
 		}
 		e.ID, e.Sequence, e.ResourceVersion = item.ID, item.Sequence, item.ResourceVersion
 		events = append(events, e)
 	}
-	return events, page.Next, nil
+	return events, page.Next, page.More, nil
 }

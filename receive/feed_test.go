@@ -35,8 +35,10 @@ func TestFeedCatchesUp(t *testing.T) {
 		case "other":
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprint(w, `{"detail":"requires the role reader"}`)
+		case "2-x": // none of many events are for this caller
+			fmt.Fprint(w, `{"items":[],"next":"3-x","more":true}`)
 		default:
-			fmt.Fprint(w, `{"items":[],"next":"2-x"}`)
+			fmt.Fprint(w, `{"items":[],"next":"3-x","more":false}`)
 		}
 	}))
 	defer server.Close()
@@ -66,7 +68,7 @@ func TestFeedCatchesUp(t *testing.T) {
 	if want := []string{"e1 a.created 1", "e2 a.updated ann2"}; !slices.Equal(got, want) {
 		t.Errorf("handled %q, want %q", got, want)
 	}
-	if want := []string{" a.*,b.* Bearer t", " a.*,b.* Bearer t", "2-x a.*,b.* Bearer t"}; !slices.Equal(asked, want) {
+	if want := []string{" a.*,b.* Bearer t", " a.*,b.* Bearer t", "2-x a.*,b.* Bearer t", "3-x a.*,b.* Bearer t"}; !slices.Equal(asked, want) {
 		t.Errorf("asked %q", asked)
 	}
 	if want := []receive.Result{receive.Failed, receive.Handled, receive.Handled}; !slices.Equal(observed, want) {

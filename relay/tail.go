@@ -236,8 +236,8 @@ func (t *tail) position() int64 {
 }
 
 // committed takes events that this process has just committed, if they are the next ones.
-// Otherwise follow reads them. It also reads those of an epoch that has yet to be entered:
-// positions read before then belong to the old one.
+// Otherwise follow reads them. Before a new epoch is entered it takes none: enter counts all
+// that was read until then as of the old one.
 func (t *tail) committed(events []tidings.Event) bool {
 	if t.log.Epoch() != t.view.Load().epoch {
 		return false

@@ -215,7 +215,7 @@ static class Receiver
                 foreach (var item in items)
                     HandleOnce(Decode(item.Element("id").Value, item.Element("resource_version").Value, item));
                 MoveTo(page.Element("next").Value);
-                if (items.Length == 0) return;
+                if (items.Length == 0 && page.Element("more").Value == "false") return;
             }
         }
     }

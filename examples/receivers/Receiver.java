@@ -204,7 +204,7 @@ public class Receiver {
                 handleOnce(decode((String) m.get("id"), (String) m.get("resource_version"), m));
             }
             moveTo((String) page.get("next"));
-            if (items.isEmpty()) return;
+            if (items.isEmpty() && page.get("more").equals("false")) return;
         }
     }
 

@@ -143,7 +143,7 @@ async function catchUp() {
     if (!response.ok) throw new Error(`${response.status} ${page.detail}`);
     for (const event of page.items) await handleOnce({ ...event, version: event.resource_version });
     if (page.next !== position) save({ position: page.next });
-    if (page.items.length === 0) return;
+    if (page.items.length === 0 && !page.more) return;
   }
 }
 

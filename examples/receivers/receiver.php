@@ -152,7 +152,7 @@ function catch_up(PDO $db): void
         } elseif (!isset($page['items'])) {
             throw new Exception('catching up: ' . ($page['detail'] ?? 'no answer'));
         } else {
-            $more = $page['items'] !== [];
+            $more = $page['items'] !== [] || $page['more'];
         }
         foreach ($page['items'] as $event) {
             handle_once($db, ['version' => $event['resource_version']] + $event);

@@ -169,7 +169,7 @@ def catch_up():
             page = {"items": [], "next": json.load(e)["after"]}
             done = False
         else:
-            done = not page["items"]
+            done = not page["items"] and not page["more"]
         for event in page["items"]:
             handle_once(event | {"version": event["resource_version"]})
         after = page["next"]

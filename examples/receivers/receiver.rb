@@ -140,7 +140,7 @@ def catch_up
 
     page["items"].each { |event| STORAGE.handle_once(event.merge("version" => event["resource_version"])) }
     STORAGE.position = page["next"]
-    return if page["items"].empty?
+    return if page["items"].empty? && !page["more"]
   end
 end
 
