@@ -106,11 +106,12 @@ func (l *long) Read(_ context.Context, after int64, _ int) (events []tidings.Eve
 // A page is empty at the end of the log, or if it takes too long to get there, which it says.
 func TestPagesWithoutWantedEvents(t *testing.T) {
 	types := outbox.Types{"provider": nil, "file": nil}
-	page := func(l *long, query string) (p struct {
+	type feedPage struct {
 		Items []struct{ Sequence int64 }
 		Next  string
 		More  bool
-	}) {
+	}
+	page := func(l *long, query string) (p feedPage) {
 		w := httptest.NewRecorder()
 		operator.FeedHandler(l, types, expiring(time.Now().Add(time.Hour))).
 			ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/events"+query, nil))

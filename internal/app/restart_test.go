@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tidings-dev/tidings/eventlog/eventlogtest"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
@@ -62,20 +61,24 @@ func TestRestartOfTheDatabaseWhileAServerIsStopped(t *testing.T) {
 	}
 	defer db.Close()
 	log := postgres.New(db, postgres.Options{})
-	for i := range 3 {
+	commit := func(resource, version int) {
 		tx, err := db.BeginTx(t.Context(), nil)
 		if err == nil {
-			err = errors.Join(log.Append(t.Context(), tx, eventlogtest.Sample(i, 1)), tx.Commit())
+			err = errors.Join(log.Append(t.Context(), tx, eventlogtest.Sample(resource, version)), tx.Commit())
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	for i := range 3 {
+		commit(i, 1)
+	}
 	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	p.wait("the other webhooks", arrived(4))
-	time.Sleep(3 * time.Second) // for those that come twice
+	commit(2, 2) // comes after all of its resource, twice or not
+	p.wait("the last webhook", arrived(5))
 	mu.Lock()
 	for id, n := range requests {
 		if n != 1 {
