@@ -3,21 +3,27 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 )
 
 const (
-	liveRounds = 5
-	liveTime   = 5 * time.Second
-	liveRate   = 500 // writes per second
+	liveRounds    = 5
+	liveTime      = 5 * time.Second
+	liveRate      = 500 // writes per second
+	liveEndpoints = 3
 )
 
 // live measures what a write costs more if three endpoints receive its event at once: the
-// CPU time of this process, which delivers, and that of PostgreSQL. The receiver is
-// another process, and one writer writes at a steady rate.
+// CPU time of this process, which delivers, and that of PostgreSQL, until all has arrived.
+// The receiver is another process. One writer writes at a steady rate, where each write
+// and each answer wakes a goroutine, and 16 write as fast as they can. Beside it, a
+// net/http client without a database makes three requests at once at the same steady
+// rate.
 func live(ctx context.Context, d database) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -38,48 +44,92 @@ func live(ctx context.Context, d database) (err error) {
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
-	// cost returns the CPU time of a write, of this process and of PostgreSQL.
-	cost := func() (own, database float64, err error) {
-		tick := time.NewTicker(time.Second / liveRate)
-		defer tick.Stop()
-		used := func() (own, database float64) {
+	steadily := func() (int, error) {
+		return steady(func() error { return writeOnce(ctx, h, d.schema(), owner, true) })
+	}
+	fast := func() (int, error) {
+		return writeRound(ctx, h, d.schema(), owner, true)
+	}
+	// cost returns the CPU time of one of the n things that run does and that the
+	// endpoints receive, of this process and of PostgreSQL.
+	cost := func(run func() (int, error), requests int) (c [2]float64, err error) {
+		used := func() (c [2]float64) {
 			if server != 0 {
-				database = cpuOf(server, true)
+				c[1] = cpuOf(server, true)
 			}
-			return cpuOf(os.Getpid(), false), database
+			c[0] = cpuOf(os.Getpid(), false)
+			return c
 		}
-		ownBefore, databaseBefore := used()
-		n := 0.0
-		for begun := time.Now(); time.Since(begun) < liveTime; <-tick.C {
-			if err := writeOnce(ctx, h, d.schema(), owner, true); err != nil {
-				return 0, 0, err
-			}
-			n++
+		before := used()
+		n, err := run()
+		if err == nil {
+			err = receiver.wait(ctx, n*requests)
 		}
-		<-time.After(100 * time.Millisecond)
-		own, database = used()
-		return (own - ownBefore) / n * 1e6, (database - databaseBefore) / n * 1e6, nil
+		after := used()
+		for i := range c {
+			c[i] = (after[i] - before[i]) / float64(n) * 1e6
+		}
+		return c, err
 	}
-	var own, database []float64
-	for range liveRounds {
-		o, db, err := cost()
+	var bare []float64
+	var own, database [2][]float64
+	for round := range liveRounds {
+		posts, err := cost(func() (int, error) { return postTogether(ctx, receiver.url) }, liveEndpoints)
 		if err != nil {
 			return err
 		}
-		stop, err := threeEndpoints(ctx, h.Log, receiver.url)
-		if err != nil {
-			return err
+		bare = append(bare, posts[0])
+		for i, run := range []func() (int, error){steadily, fast} {
+			without, err := cost(run, 0)
+			if err != nil {
+				return err
+			}
+			stop, err := threeEndpoints(ctx, h.Log, fmt.Sprintf("live%d.%d", round, i), receiver.url)
+			if err != nil {
+				return err
+			}
+			with, err := cost(run, liveEndpoints)
+			if err = errors.Join(err, stop()); err != nil {
+				return err
+			}
+			own[i], database[i] = append(own[i], with[0]-without[0]), append(database[i], with[1]-without[1])
 		}
-		liveOwn, liveDB, err := cost()
-		if err = errors.Join(err, stop()); err != nil {
-			return err
-		}
-		own, database = append(own, liveOwn-o), append(database, liveDB-db)
 	}
-	units := []string{"µs/write"}
-	d.results.add(d, "Live/own", units, own)
-	d.results.add(d, "Live/database", units, database)
-	d.report("live: with three endpoints, a write costs %.0f µs of CPU time more, and %.0f µs of PostgreSQL's",
-		median(own), median(database))
+	units := []string{"own-µs/write", "database-µs/write"}
+	d.results.add(d, "Live/three requests of net/http", []string{"µs"}, bare)
+	d.report("live: three requests of a net/http client cost %.0f µs of CPU time at %d/s", median(bare), liveRate)
+	for i, how := range []string{fmt.Sprintf("at %d/s", liveRate), fmt.Sprintf("with %d writers", writers)} {
+		d.results.add(d, "Live/"+how, units, own[i], database[i])
+		d.report("live: %s, three endpoints make a write cost %.0f µs of CPU time more, and %.0f µs of PostgreSQL's",
+			how, median(own[i]), median(database[i]))
+	}
 	return nil
+}
+
+// steady calls do at liveRate for liveTime and returns how often.
+func steady(do func() error) (n int, err error) {
+	tick := time.NewTicker(time.Second / liveRate)
+	defer tick.Stop()
+	for begun := time.Now(); time.Since(begun) < liveTime; <-tick.C {
+		if err := do(); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// postTogether posts an event three times at once, steadily.
+func postTogether(ctx context.Context, url string) (int, error) {
+	c := client()
+	defer c.CloseIdleConnections()
+	return steady(func() error {
+		var wg sync.WaitGroup
+		var errs [liveEndpoints]error
+		for i := range errs {
+			wg.Go(func() { errs[i] = postEvent(ctx, c, url) })
+		}
+		wg.Wait()
+		return errors.Join(errs[:]...)
+	})
 }

@@ -53,29 +53,27 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	var without, with, delivered []float64
+	measure := func(rates *[]float64, events bool) error {
+		begun := time.Now()
+		n, err := writeRound(ctx, h, d.schema(), owner, events)
+		*rates = append(*rates, float64(n)/time.Since(begun).Seconds())
+		return err
+	}
 	for range writeRounds { // alternating, so that conditions are equal
-		n, err := writeRound(ctx, h, d.schema(), owner, false)
-		if err != nil {
+		if err := errors.Join(measure(&without, false), measure(&with, true)); err != nil {
 			return err
 		}
-		without = append(without, n)
-		if n, err = writeRound(ctx, h, d.schema(), owner, true); err != nil {
-			return err
-		}
-		with = append(with, n)
 	}
 	receiver := httptest.NewServer(http.HandlerFunc(swallow))
 	defer receiver.Close()
-	stop, err := threeEndpoints(ctx, h.Log, receiver.URL)
+	stop, err := threeEndpoints(ctx, h.Log, "bench", receiver.URL)
 	if err != nil {
 		return err
 	}
 	for range writeRounds / 2 {
-		n, err := writeRound(ctx, h, d.schema(), owner, true)
-		if err != nil {
+		if err := measure(&delivered, true); err != nil {
 			return errors.Join(err, stop())
 		}
-		delivered = append(delivered, n)
 	}
 	units := []string{"writes/s"}
 	d.results.add(d, "Writes/without events", units, without)
@@ -86,10 +84,10 @@ func writes(ctx context.Context, d database) (err error) {
 	return stop()
 }
 
-// writeRound writes for roundTime and returns transactions per second.
+// writeRound writes for roundTime and returns the number of transactions.
 func writeRound(
 	ctx context.Context, h *bench.Home, schema, owner string, events bool,
-) (float64, error) {
+) (int, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, writers)
@@ -107,7 +105,7 @@ func writeRound(
 	}
 	wg.Wait()
 	close(errs)
-	return float64(done.Load()) / time.Since(begun).Seconds(), <-errs
+	return int(done.Load()), <-errs
 }
 
 func writeOnce(ctx context.Context, h *bench.Home, schema, owner string, events bool) error {
@@ -132,11 +130,12 @@ func write(
 	}}, nil
 }
 
-// threeEndpoints delivers to a receiver three times.
-func threeEndpoints(ctx context.Context, log eventlog.Log, url string) (stop func() error, err error) {
+// threeEndpoints delivers to a receiver three times. A name that was used before has
+// missed what was written since.
+func threeEndpoints(ctx context.Context, log eventlog.Log, name, url string) (stop func() error, err error) {
 	var endpoints []relay.Endpoint
-	for n := range 3 {
-		e, err := endpoint(fmt.Sprint("bench", n), url)
+	for n := range liveEndpoints {
+		e, err := endpoint(fmt.Sprintf("%s.%d", name, n), url)
 		if err != nil {
 			return nil, err
 		}
