@@ -168,7 +168,7 @@ lint: ## run golangci-lint and, if its database can be reached, govulncheck
 		if [ $$code = 3 ]; then exit 3; fi; \
 		echo "govulncheck did not run: its database can't be reached"; fi
 
-bench: postgresql ## run the measurements in docs/performance.md; about ten minutes
+bench: postgresql ## run the measurements in docs/performance.md; about an hour, of which 20 minutes are outages
 	go test -run '^$$' -bench APIWrites -benchtime 1x ./internal/store
 	go run ./test/bench
 

@@ -146,6 +146,9 @@ func run(url, statements string) error {
 	return err
 }
 
+// PID returns the process id of the running server.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Kill stops the server abruptly, like a power failure.
 func (s *Server) Kill() error { return s.signal(syscall.SIGQUIT) }
 

@@ -4,13 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,22 +68,22 @@ func drain(ctx context.Context, d database, events int) (err error) {
 		return err
 	}
 	defer receiver.stop()
-	server, err := d.server(ctx, h.DB)
-	if err != nil {
-		return err
+	ours := &contender{name: ourselves}
+	ours.prepare = func(ctx context.Context, round int) (run func() error, err error) {
+		e, err := endpoint(fmt.Sprint("drain", round), receiver.url)
+		if err != nil {
+			return nil, err
+		}
+		run, ours.end, err = prepareDrain(ctx, h, receiver, events, events, e)
+		return run, err
 	}
-	contenders := append(clients(receiver, events), &contender{
-		name: ourselves,
-		prepare: func(ctx context.Context, round int) (func() error, error) {
-			return prepareDrain(ctx, h.Log, h.DB, fmt.Sprint("drain", round), receiver, events)
-		},
-	})
+	contenders := append(clients(receiver, events), ours)
 	if d.url != "" {
 		contenders = append(contenders, riverQueue(d, receiver, events))
 	}
 	for round := range drainRounds {
 		for _, c := range contenders {
-			if err := c.compete(ctx, round, receiver.cmd.Process.Pid, server, events); err != nil {
+			if err := c.compete(ctx, d, round, receiver.cmd.Process.Pid, events); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
@@ -185,7 +182,7 @@ func riverQueue(d database, receiver *receiverProcess, events int) *contender {
 }
 
 // compete measures one run.
-func (c *contender) compete(ctx context.Context, round, receiver, server, events int) error {
+func (c *contender) compete(ctx context.Context, d database, round, receiver, events int) error {
 	run, err := c.prepare(ctx, round)
 	if err != nil {
 		return err
@@ -194,33 +191,16 @@ func (c *contender) compete(ctx context.Context, round, receiver, server, events
 	if c.pid != nil {
 		sender = c.pid()
 	}
-	err = c.usage.measure(run, sender, receiver, server, events)
+	err = c.usage.measure(d, run, sender, receiver, events)
 	if c.end != nil {
 		err = errors.Join(err, c.end())
 	}
 	return err
 }
 
-// server returns the id of PostgreSQL's process; 0 for SQLite.
-func (d database) server(ctx context.Context, db *sql.DB) (pid int, err error) {
-	if d.url == "" {
-		return 0, nil
-	}
-	var backend int
-	err = db.QueryRowContext(ctx, "SELECT pg_backend_pid()").Scan(&backend)
-	_, pid = statOf(backend)
-	return pid, err
-}
-
 // measure runs run and adds its usage.
-func (u *usage) measure(run func() error, sender, receiver, server, events int) error {
-	cpu := func() [3]float64 {
-		all := [3]float64{cpuOf(sender, false), cpuOf(receiver, false)}
-		if server != 0 {
-			all[2] = cpuOf(server, true)
-		}
-		return all
-	}
+func (u *usage) measure(d database, run func() error, sender, receiver, events int) error {
+	cpu := func() [3]float64 { return [3]float64{cpuOf(sender, false), cpuOf(receiver, false), d.cpu()} }
 	before, begun := cpu(), time.Now()
 	err := run()
 	seconds, after := time.Since(begun).Seconds(), cpu()
@@ -242,16 +222,25 @@ func postSame(ctx context.Context, url string, events int) error {
 // postFresh posts like a program that sends webhooks itself.
 func postFresh(ctx context.Context, url string, events int) error {
 	c := client()
-	c.Timeout = 15 * time.Second
 	defer c.CloseIdleConnections()
+	return postWith(ctx, c, url, events)
+}
+
+func postWith(ctx context.Context, c *http.Client, url string, events int) error {
+	c.Timeout = 15 * time.Second
+	return concurrently(events, func() error { return postEvent(ctx, c, url) })
+}
+
+// concurrently calls do n times in inFlight goroutines.
+func concurrently(n int, do func() error) error {
 	var left atomic.Int64
-	left.Store(int64(events))
+	left.Store(int64(n))
 	var wg sync.WaitGroup
 	errs := make(chan error, inFlight)
 	for range inFlight {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := postEvent(ctx, c, url); err != nil {
+				if err := do(); err != nil {
 					errs <- err
 					return
 				}
@@ -305,53 +294,24 @@ func postEvent(ctx context.Context, c *http.Client, url string) error {
 	return errors.Join(err, response.Body.Close())
 }
 
-// prepareDrain appends events after an endpoint's cursor and returns a function that
-// delivers them.
+// prepareDrain appends events after the endpoints' cursors. It returns functions that
+// deliver them, until as many webhooks have arrived, and that stop the relay then.
 func prepareDrain(
-	ctx context.Context, log bench.Log, db appender, name string, to *receiverProcess, events int,
-) (run func() error, err error) {
-	e, err := endpoint(name, to.url)
+	ctx context.Context, h *bench.Home, to *receiverProcess, events, webhooks int, endpoints ...relay.Endpoint,
+) (run, end func() error, err error) {
+	if _, err := newRelay(ctx, h.Log, endpoints...); err != nil { // creates the cursors
+		return nil, nil, err
+	}
+	if err := fill(ctx, h.Log, h.DB, events); err != nil {
+		return nil, nil, err
+	}
+	r, err := newRelay(ctx, h.Log, endpoints...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	options := relay.Options{Logger: slog.New(slog.DiscardHandler)}
-	if _, err := relay.New(ctx, log, []relay.Endpoint{e}, options); err != nil { // creates the cursor
-		return nil, err
-	}
-	if err := fill(ctx, log, db, events); err != nil {
-		return nil, err
-	}
+	var it running
 	return func() error {
-		r, err := relay.New(ctx, log, []relay.Endpoint{e}, options)
-		if err != nil {
-			return err
-		}
-		running, cancel := context.WithCancel(ctx)
-		ended := make(chan error, 1)
-		go func() { ended <- r.Run(running) }()
-		err = to.wait(ctx, events)
-		cancel()
-		return errors.Join(err, <-ended)
-	}, nil
-}
-
-// bareLoop posts with a bare net/http client.
-func bareLoop(ctx context.Context, events int) (seconds float64, err error) {
-	receiver := httptest.NewServer(http.HandlerFunc(swallow))
-	defer receiver.Close()
-	c := client()
-	defer c.CloseIdleConnections()
-	return bench.PostLoop(ctx, c, receiver.URL, inFlight, events)
-}
-
-// countingReceiver accepts webhooks and closes all after the given number.
-func countingReceiver(events int) (receiver *httptest.Server, all <-chan struct{}) {
-	var arrived atomic.Int64
-	done := make(chan struct{})
-	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		swallow(w, r)
-		if arrived.Add(1) == int64(events) {
-			close(done)
-		}
-	})), done
+		it = start(ctx, r)
+		return to.wait(ctx, webhooks)
+	}, func() error { return it.end() }, nil
 }

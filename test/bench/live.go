@@ -35,10 +35,6 @@ func live(ctx context.Context, d database) (err error) {
 		return err
 	}
 	defer receiver.stop()
-	server, err := d.server(ctx, h.DB)
-	if err != nil {
-		return err
-	}
 	owner := uuid.NewString()
 	if _, err := h.DB.ExecContext(ctx, `INSERT INTO `+d.schema()+`users (id, version, created_at, updated_at, email, role)
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
@@ -53,13 +49,7 @@ func live(ctx context.Context, d database) (err error) {
 	// cost returns the CPU time of one of the n things that run does and that the
 	// endpoints receive, of this process and of PostgreSQL.
 	cost := func(run func() (int, error), requests int) (c [2]float64, err error) {
-		used := func() (c [2]float64) {
-			if server != 0 {
-				c[1] = cpuOf(server, true)
-			}
-			c[0] = cpuOf(os.Getpid(), false)
-			return c
-		}
+		used := func() [2]float64 { return [2]float64{cpuOf(os.Getpid(), false), d.cpu()} }
 		before := used()
 		n, err := run()
 		if err == nil {

@@ -35,7 +35,16 @@ type database struct {
 	name string
 	// url is PostgreSQL's; it is empty for SQLite in folder.
 	url, folder string
+	postgres    int // id of PostgreSQL's process; 0 for SQLite
 	results     *results
+}
+
+// cpu returns the CPU time of PostgreSQL in seconds; 0 for SQLite.
+func (d database) cpu() float64 {
+	if d.postgres == 0 {
+		return 0
+	}
+	return cpuOf(d.postgres, true)
 }
 
 // schema is the prefix of table names.
@@ -63,14 +72,14 @@ func run(ctx context.Context) (err error) {
 	var only string
 	events := flag.Int("events", 100_000, "events to drain")
 	backlog := flag.Int("backlog", 1_000_000, "events in the backlog of the memory measurement")
-	draining := flag.Duration("draining", 3*time.Minute, "at most so long is memory measured")
+	draining := flag.Duration("draining", 40*time.Second, "at most so long is memory measured")
 	endpoints := flag.Int("endpoints", 0, "endpoints of the memory measurement (default 1, 100 and 1,000)")
 	long := flag.Duration("outage", 10*time.Minute, "duration of the outage")
 	on := flag.String("database", "", "SQLite or PostgreSQL (default both)")
 	grown := flag.Int64("size", 0, "events in the log of size (default 50,000,000 on PostgreSQL, 10,000,000 on SQLite)")
 	flag.StringVar(&only, "only", "",
-		"run only one of writes, live, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, growth, "+
-			"size")
+		"run only one of writes, live, send, drain, latency, rest, memory, fanout, neighbor, outage, history, replicas, "+
+			"growth, size")
 	to := flag.String("results", "", "write figures for benchstat and charts to `FOLDER`")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to `FILE`")
 	receiver := flag.Bool("receive", false, "run as the receiver of another bench")
@@ -92,6 +101,7 @@ func run(ctx context.Context) (err error) {
 	measurements := []measurement{
 		{"writes", writes},
 		{"live", live},
+		{"send", func(ctx context.Context, d database) error { return send(ctx, d, *events) }},
 		{"drain", func(ctx context.Context, d database) error { return drain(ctx, d, *events) }},
 		{"latency", latency},
 		{"rest", rest},
@@ -129,6 +139,7 @@ func run(ctx context.Context) (err error) {
 			}
 			d := database{name: name, folder: filepath.Join(folder, m.name+name), results: all}
 			if name == "PostgreSQL" {
+				d.postgres = server.PID()
 				if d.url, err = server.Create(strings.ToLower("bench_" + m.name)); err != nil {
 					return err
 				}
@@ -154,7 +165,7 @@ func prepare(ctx context.Context, d database) error {
 
 // report prints one figure.
 func (d database) report(format string, args ...any) {
-	fmt.Printf("%-11s %s\n", d.name, fmt.Sprintf(format, args...))
+	fmt.Printf("%-12s%s\n", d.name, fmt.Sprintf(format, args...))
 }
 
 // median sorts values and returns the median.

@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,7 +20,8 @@ import (
 	"github.com/tidings-dev/tidings/internal/child"
 )
 
-// receive runs the receiver of another process, which reads the URL from the output.
+// receive runs the receiver of another process, which reads the URLs and the certificate
+// from the output.
 func receive(ctx context.Context) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -46,14 +50,18 @@ func receive(ctx context.Context) error {
 		arrived.Add(-n)
 		w.WriteHeader(http.StatusNoContent)
 	})
-	fmt.Println("http://" + l.Addr().String())
+	secure := httptest.NewUnstartedServer(mux)
+	secure.StartTLS()
+	defer secure.Close()
+	fmt.Println("http://"+l.Addr().String(), secure.URL, base64.StdEncoding.EncodeToString(secure.Certificate().Raw))
 	return http.Serve(l, mux) //nolint:gosec // the benchmark is its only client
 }
 
 // receiverProcess is a receiver in a separate process.
 type receiverProcess struct {
-	url string
-	cmd *exec.Cmd
+	url, secure string // over HTTP and HTTPS
+	certificate *x509.Certificate
+	cmd         *exec.Cmd
 }
 
 func startReceiver(ctx context.Context) (*receiverProcess, error) {
@@ -72,7 +80,15 @@ func startReceiver(ctx context.Context) (*receiverProcess, error) {
 		return nil, err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
-	r.url = strings.TrimSpace(line)
+	fields := strings.Fields(line)
+	if err != nil || len(fields) != 3 {
+		return nil, fmt.Errorf("the receiver did not start: %w, %q", err, line)
+	}
+	der, err := base64.StdEncoding.DecodeString(fields[2])
+	if err == nil {
+		r.url, r.secure = fields[0], fields[1]
+		r.certificate, err = x509.ParseCertificate(der)
+	}
 	return r, err
 }
 

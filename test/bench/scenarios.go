@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,65 +42,72 @@ func newRelay(ctx context.Context, log bench.Log, endpoints ...relay.Endpoint) (
 		relay.Options{Logger: slog.New(slog.DiscardHandler), DrainTimeout: time.Second})
 }
 
-// drainWith appends events after the endpoints' cursors and measures the time until all
-// is closed.
-func drainWith(
-	ctx context.Context, log bench.Log, db appender, events int, all <-chan struct{}, endpoints ...relay.Endpoint,
-) (seconds float64, err error) {
-	r, err := newRelay(ctx, log, endpoints...)
-	if err != nil {
-		return 0, err
-	}
-	if err := fill(ctx, log, db, events); err != nil {
-		return 0, err
-	}
-	begun := time.Now()
-	it := start(ctx, r)
-	select {
-	case <-all:
-	case <-ctx.Done():
-	}
-	seconds = time.Since(begun).Seconds()
-	return seconds, errors.Join(it.end(), ctx.Err())
+// drainer measures drains of backlogs to a receiver in a process of its own.
+type drainer struct {
+	database
+	h        *bench.Home
+	receiver *receiverProcess
 }
 
-// fanout measures deliveries to 1, 10 and 1,000 healthy endpoints, compared with
-// a bare client that sends as many requests.
-func fanout(ctx context.Context, d database, deliveries int) (err error) {
+func (d database) drainer(ctx context.Context) (*drainer, error) {
 	h, err := d.home()
+	if err != nil {
+		return nil, err
+	}
+	receiver, err := startReceiver(ctx)
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return &drainer{d, h, receiver}, nil
+}
+
+func (d *drainer) close() error {
+	d.receiver.stop()
+	return d.h.Close()
+}
+
+// drain measures events until as many webhooks have arrived, and adds them to usage.
+func (d *drainer) drain(ctx context.Context, u *usage, events, webhooks int, endpoints ...relay.Endpoint) error {
+	run, end, err := prepareDrain(ctx, d.h, d.receiver, events, webhooks, endpoints...)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	db, log := h.DB, h.Log
+	return errors.Join(u.measure(d.database, run, os.Getpid(), d.receiver.cmd.Process.Pid, webhooks), end())
+}
+
+// fanout measures deliveries to 1, 10 and 1,000 healthy endpoints, compared with a
+// net/http client that makes as many requests with new bodies.
+func fanout(ctx context.Context, on database, deliveries int) (err error) {
+	d, err := on.drainer(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
 	for _, n := range []int{1, 10, 1000} {
-		var bare, ours []float64
+		var bare, ours usage
+		events := deliveries / n
 		for round := range drainRounds {
-			seconds, err := bareLoop(ctx, deliveries)
-			if err != nil {
+			post := func() error {
+				return errors.Join(postFresh(ctx, d.receiver.url, deliveries), d.receiver.wait(ctx, deliveries))
+			}
+			if err := bare.measure(on, post, os.Getpid(), d.receiver.cmd.Process.Pid, deliveries); err != nil {
 				return err
 			}
-			bare = append(bare, float64(deliveries)/seconds)
-			receiver, all := countingReceiver(deliveries / n * n)
 			endpoints := make([]relay.Endpoint, n)
 			for i := range endpoints {
-				if endpoints[i], err = endpoint(fmt.Sprintf("fanout-%d-%d-%d", n, round, i), receiver.URL); err != nil {
+				name := fmt.Sprintf("fanout-%d-%d-%d", n, round, i)
+				if endpoints[i], err = endpoint(name, d.receiver.url); err != nil {
 					return err
 				}
-				if n > 100 { // both ends of all connections are in this process
-					endpoints[i].MaxInFlight = 2
-				}
 			}
-			seconds, err = drainWith(ctx, log, db, deliveries/n, all, endpoints...)
-			receiver.CloseClientConnections()
-			receiver.Close()
-			if err != nil {
+			if err := d.drain(ctx, &ours, events, events*n, endpoints...); err != nil {
 				return err
 			}
-			ours = append(ours, float64(deliveries/n*n)/seconds)
 		}
-		d.report("%d endpoints: %.0f deliveries/s, %.2f of a bare client's %.0f/s",
-			n, median(ours), median(ours)/median(bare), median(bare))
+		units := []string{"deliveries/s", "sender-µs/delivery", "receiver-µs/delivery", "database-µs/delivery"}
+		d.results.add(on, fmt.Sprintf("Fanout/%d endpoints", n), units, ours.rate, ours.sender, ours.receiver, ours.database)
+		d.report("%d endpoints: %s; relative to a client with new bodies: rate %.2f, CPU of the sender %.2f",
+			n, &ours, median(ours.rate)/median(bare.rate), median(ours.sender)/median(bare.sender))
 	}
 	return nil
 }
@@ -136,43 +144,39 @@ func silentServer() (url string, stop func(), err error) {
 const neighborTime = 8 * time.Second
 
 // neighbor measures a healthy endpoint alone and next to one that never responds.
-func neighbor(ctx context.Context, d database, events int) (err error) {
-	h, err := d.home()
+func neighbor(ctx context.Context, on database, events int) (err error) {
+	d, err := on.drainer(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	db, log := h.DB, h.Log
+	defer func() { err = errors.Join(err, d.close()) }()
 	silent, stop, err := silentServer()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	rates, delays := map[bool][]float64{}, map[bool][]float64{}
+	var drained [2]usage // alone, and beside it
+	var delays [2][]float64
 	for round := range drainRounds {
-		for _, beside := range []bool{false, true} {
+		for i, beside := range []bool{false, true} {
 			name := fmt.Sprint("neighbor", round, beside)
-			receiver, all := countingReceiver(events)
-			endpoints, err := besideSilent(name, receiver.URL, silent, beside)
+			endpoints, err := besideSilent(name, d.receiver.url, silent, beside)
 			if err != nil {
 				return err
 			}
-			seconds, err := drainWith(ctx, log, db, events, all, endpoints...)
-			receiver.Close()
+			if err := d.drain(ctx, &drained[i], events, events, endpoints...); err != nil {
+				return err
+			}
+			p99, err := steadyDelay(ctx, d.h.Log, d.h.DB, name, silent, beside)
 			if err != nil {
 				return err
 			}
-			rates[beside] = append(rates[beside], float64(events)/seconds)
-			p99, err := steadyDelay(ctx, log, db, name, silent, beside)
-			if err != nil {
-				return err
-			}
-			delays[beside] = append(delays[beside], p99)
+			delays[i] = append(delays[i], p99)
 		}
 	}
 	d.report("next to an endpoint that never responds: throughput %.2f of alone (%.0f/s), p99 %.2f times (%.2f ms alone)",
-		median(rates[true])/median(rates[false]), median(rates[false]),
-		median(delays[true])/median(delays[false]), median(delays[false]))
+		median(drained[1].rate)/median(drained[0].rate), median(drained[0].rate),
+		median(delays[1])/median(delays[0]), median(delays[0]))
 	return nil
 }
 
@@ -350,60 +354,54 @@ func settledAt(ctx context.Context, log bench.Log, endpoint string) bool {
 }
 
 // history compares a drain with the history on and off.
-func history(ctx context.Context, d database, events int) (err error) {
-	h, err := d.home()
+func history(ctx context.Context, on database, events int) (err error) {
+	d, err := on.drainer(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	db, log := h.DB, h.Log
-	rates := map[relay.HistoryMode][]float64{}
+	defer func() { err = errors.Join(err, d.close()) }()
+	drained := map[relay.HistoryMode]*usage{relay.HistoryOff: {}, relay.HistoryAll: {}}
 	for round := range 2*drainRounds - 1 {
-		for _, mode := range []relay.HistoryMode{relay.HistoryOff, relay.HistoryAll} {
-			receiver, all := countingReceiver(events)
-			e, err := endpoint(fmt.Sprint("history-", mode, round), receiver.URL)
+		for mode, u := range drained {
+			e, err := endpoint(fmt.Sprint("history-", mode, round), d.receiver.url)
 			if err != nil {
 				return err
 			}
 			e.History = mode
-			seconds, err := drainWith(ctx, log, db, events, all, e)
-			receiver.Close()
-			if err != nil {
+			if err := d.drain(ctx, u, events, events, e); err != nil {
 				return err
 			}
-			rates[mode] = append(rates[mode], float64(events)/seconds)
 		}
 	}
-	d.report("history on: %.2f of the throughput without (%.0f/s)",
-		median(rates[relay.HistoryAll])/median(rates[relay.HistoryOff]), median(rates[relay.HistoryOff]))
+	with, without := drained[relay.HistoryAll], drained[relay.HistoryOff]
+	d.report("history: %.2f of the throughput without (%.0f/s), and %.1f µs of the sender's CPU time more (%.1f without)",
+		median(with.rate)/median(without.rate), median(without.rate),
+		median(with.sender)-median(without.sender), median(without.sender))
 	return nil
 }
 
 // growth measures the cost per event as their number grows.
-func growth(ctx context.Context, d database) (err error) {
-	h, err := d.home()
+func growth(ctx context.Context, on database) (err error) {
+	d, err := on.drainer(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	db, log := h.DB, h.Log
+	defer func() { err = errors.Join(err, d.close()) }()
 	first := 0.0
 	for _, events := range []int{10_000, 100_000, 1_000_000} {
-		receiver, all := countingReceiver(events)
-		e, err := endpoint(fmt.Sprint("growth", events), receiver.URL)
+		e, err := endpoint(fmt.Sprint("growth", events), d.receiver.url)
 		if err != nil {
 			return err
 		}
-		seconds, err := drainWith(ctx, log, db, events, all, e)
-		receiver.Close()
-		if err != nil {
+		var u usage
+		if err := d.drain(ctx, &u, events, events, e); err != nil {
 			return err
 		}
-		cost := seconds / float64(events) * 1e6
+		cost := u.sender[0] + u.database[0]
 		if first == 0 {
 			first = cost
 		}
-		d.report("%d events: %.1f µs per event, %.2f times that of 10,000", events, cost, cost/first)
+		d.report("%d events: %s; CPU of the sender and the database %.2f times that of 10,000", events, &u, cost/first)
 	}
 	return nil
 }

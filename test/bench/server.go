@@ -179,9 +179,12 @@ func latency(ctx context.Context, d database) (err error) {
 	}
 	var failed atomic.Int64
 	var wg sync.WaitGroup
+	used := func() (own, database float64) { return cpuOf(s.cmd.Process.Pid, false), d.cpu() }
+	own, database := used()
+	const writes = int(latencyTime/time.Second) * writeRate
 	ticker := time.NewTicker(time.Second / writeRate)
 	defer ticker.Stop()
-	for range int(latencyTime.Seconds() * writeRate) {
+	for range writes {
 		<-ticker.C
 		wg.Go(func() {
 			if err := s.createContext(ctx); err != nil {
@@ -191,12 +194,16 @@ func latency(ctx context.Context, d database) (err error) {
 	}
 	wg.Wait()
 	<-time.After(time.Second) // for the last webhooks
+	ownAfter, databaseAfter := used()
+	own, database = (ownAfter-own)/float64(writes)*1e3, (databaseAfter-database)/float64(writes)*1e3
 	p50, p99, n := arrived.quantiles()
 	if n == 0 || failed.Load() > 0 {
 		return fmt.Errorf("%d writes failed, %d webhooks arrived", failed.Load(), n)
 	}
-	d.report("latency at %d writes/s: p50 %.1f ms, p99 %.1f ms (%d webhooks); memory idle %.0f MiB",
-		writeRate, p50, p99, n, idle)
+	d.results.add(d, "Latency", []string{"p50-ms", "p99-ms", "server-CPU-ms/event", "database-CPU-ms/event"},
+		[]float64{p50}, []float64{p99}, []float64{own}, []float64{database})
+	d.report("latency at %d writes/s: p50 %.1f ms, p99 %.1f ms (%d webhooks); from the request to the webhook, the server "+
+		"uses %.2f ms of CPU time and PostgreSQL %.2f ms; memory idle %.0f MiB", writeRate, p50, p99, n, own, database, idle)
 	return nil
 }
 
@@ -339,6 +346,8 @@ func memoryOf(ctx context.Context, d database, events, endpoints int, long time.
 	}
 	n := arrived.Load()
 	peak, err := s.peakMiB()
+	d.results.add(d, fmt.Sprintf("Memory/%d endpoints", endpoints), []string{"peak-MiB", "goroutines", "files"},
+		[]float64{peak}, []float64{float64(most["go_goroutines"])}, []float64{float64(most["process_open_fds"])})
 	const mib = 1 << 20
 	d.report("%d endpoints, each %d events behind: peak memory %.0f MiB (stacks %d, next garbage collection at %d); "+
 		"%d goroutines, %d open files; %.0f deliveries/s (%d in all)", endpoints, events, peak,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -159,10 +160,14 @@ const inFlight = 16
 // endpoint returns an endpoint with the same client as the server's.
 func endpoint(name, url string) (relay.Endpoint, error) {
 	e := tidings.Endpoint{Name: name, URL: url, Timeout: 15 * time.Second, MaxInFlight: inFlight}
-	dialer := sender.NewDialer(sender.Egress{}, inFlight, 5*time.Second)
-	transport := sender.NewTransport(sender.TransportOptions{Dialer: dialer})
-	s, err := sender.New(e, &http.Client{Transport: transport}, sender.Options{})
+	s, err := newSender(e, nil)
 	return relay.Endpoint{Endpoint: e, Sender: s}, err
+}
+
+func newSender(e tidings.Endpoint, trust *tls.Config) (*sender.Sender, error) {
+	dialer := sender.NewDialer(sender.Egress{}, inFlight, 5*time.Second)
+	transport := sender.NewTransport(sender.TransportOptions{Dialer: dialer, TLS: trust})
+	return sender.New(e, &http.Client{Transport: transport}, sender.Options{})
 }
 
 func client() *http.Client {
