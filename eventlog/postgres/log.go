@@ -201,6 +201,17 @@ func (l *Log) Discard(
 	return discarded, err
 }
 
+// Rename implements [eventlog.Cursors]. A replica with an older configuration may still
+// write about an endpoint of the new name, which makes the names clash.
+func (l *Log) Rename(ctx context.Context, from, to string) (renamed bool, err error) {
+	for clashes := 0; ; clashes++ {
+		renamed, err = l.Tables.Rename(ctx, from, to) // first forgets what was written
+		if !hasCode(err, uniqueViolation) || clashes == 3 {
+			return renamed, err
+		}
+	}
+}
+
 // writeHistory calls write once there is a partition for what it writes.
 func (l *Log) writeHistory(ctx context.Context, write func() error) error {
 	for late := 0; ; late++ {

@@ -29,6 +29,8 @@ const (
 	anyHead = -1
 	// checkViolation is the SQLSTATE for a row that fits no partition.
 	checkViolation = "23514"
+	// uniqueViolation is the SQLSTATE for a row whose key exists.
+	uniqueViolation = "23505"
 )
 
 // state returns the start of a statement: the head of the log, and the ids of the
