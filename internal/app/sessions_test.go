@@ -1,10 +1,13 @@
 package app_test
 
 import (
+	"database/sql"
+	"errors"
 	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/tidings-dev/tidings/internal/store"
 	"github.com/tidings-dev/tidings/internal/testdb"
 	"github.com/tidings-dev/tidings/internal/testtool"
 )
@@ -28,8 +31,20 @@ func TestSessionDefaults(t *testing.T) {
 // If a database setting prevents startup, the error names the setting and its origin.
 func TestDatabaseSettingPreventsStartup(t *testing.T) {
 	t.Parallel()
-	p := newProcess(t, map[string]any{"database_url": testdb.Postgres(t) + "&statement_timeout=1ms"})
-	const want = "database_url sets statement_timeout to 1ms, which is too short"
+	address := testdb.Postgres(t)
+	s, err := store.OpenPostgres(address, store.PostgresOptions{})
+	must(t, err)
+	must(t, errors.Join(s.Migrate(t.Context()), s.Close()))
+	db, err := sql.Open("pgx", address)
+	must(t, err)
+	defer db.Close()
+	tx, err := db.Begin()
+	must(t, err)
+	defer tx.Rollback() //nolint:errcheck // it only locks
+	_, err = tx.Exec("LOCK TABLE tidings.tidings_log_version")
+	must(t, err)
+	p := newProcess(t, map[string]any{"database_url": address + "&statement_timeout=100ms"})
+	const want = "database_url sets statement_timeout to 100ms, which is too short"
 	if out := p.refused(nil); !strings.Contains(out, want) {
 		t.Errorf("output %q, want %q", out, want)
 	}
