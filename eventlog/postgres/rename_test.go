@@ -7,6 +7,7 @@ import (
 	"github.com/tidings-dev/tidings/eventlog"
 	"github.com/tidings-dev/tidings/eventlog/postgres"
 	"github.com/tidings-dev/tidings/internal/testdb"
+	"github.com/tidings-dev/tidings/internal/testtool"
 )
 
 // What is written about an endpoint while another one is renamed to its name does not
@@ -44,9 +45,13 @@ func TestRenameWhileTheNameIsWritten(t *testing.T) {
 				_, err := log.Rename(ctx, "old", "new")
 				renamed <- err
 			}()
+			deadline := time.Now().Add(testtool.Allow(10 * time.Second))
 			for waiting := int64(0); waiting == 0; <-time.After(time.Millisecond) {
 				if len(renamed) > 0 {
 					t.Fatalf("the rename did not wait: %v", <-renamed)
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("the rename neither waits nor ends")
 				}
 				waiting = query(t, db, "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN "+
 					"(SELECT pid FROM pg_stat_activity WHERE datname = current_database())")
