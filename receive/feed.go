@@ -54,22 +54,22 @@ func (f *Feed) CatchUp(ctx context.Context, h *Handler) (n int, err error) {
 		return 0, fmt.Errorf("read the cursor of the feed: %w", err)
 	}
 	for {
-		items, next, more, err := f.page(ctx, cursor)
+		page, err := f.page(ctx, cursor)
 		if err != nil {
 			return n, err
 		}
-		for _, e := range items {
+		for _, e := range page.events {
 			if _, err := h.Handle(ctx, e); err != nil {
 				return n, fmt.Errorf("event %s of %s: %w", e.ID, e.ResourceURL, err)
 			}
 			n++
 		}
-		if next != cursor {
-			if err := h.options.Storage.SetCursor(ctx, next); err != nil {
+		if page.next != cursor {
+			if err := h.options.Storage.SetCursor(ctx, page.next); err != nil {
 				return n, fmt.Errorf("store the cursor of the feed: %w", err)
 			}
 		}
-		if cursor = next; len(items) == 0 && !more {
+		if cursor = page.next; len(page.events) == 0 && !page.more {
 			return n, nil
 		}
 	}
@@ -89,7 +89,13 @@ func (i *feedItem) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*plain)(i))
 }
 
-func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event, next string, more bool, err error) {
+type feedPage struct {
+	events []tidings.Event
+	next   string // cursor of the next page
+	more   bool   // there may be more, even if this page is empty
+}
+
+func (f *Feed) page(ctx context.Context, cursor string) (feedPage, error) {
 	query := url.Values{"limit": {strconv.Itoa(feedPageSize)}}
 	if cursor != "" {
 		query.Set("after", cursor)
@@ -100,7 +106,7 @@ func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event,
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
 		strings.TrimSuffix(f.URL, "/")+"/api/v1/events?"+query.Encode(), nil)
 	if err != nil {
-		return nil, "", false, fmt.Errorf("feed: %w", err)
+		return feedPage{}, fmt.Errorf("feed: %w", err)
 	}
 	if f.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+f.Token)
@@ -111,41 +117,42 @@ func (f *Feed) page(ctx context.Context, cursor string) (events []tidings.Event,
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, "", false, fmt.Errorf("feed: %w", err)
+		return feedPage{}, fmt.Errorf("feed: %w", err)
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, feedPageLimit))
 	if err != nil {
-		return nil, "", false, fmt.Errorf("feed: %w", err)
+		return feedPage{}, fmt.Errorf("feed: %w", err)
 	}
-	var page struct {
+	var answer struct {
 		Items         []feedItem
 		Next          string
 		More          bool
 		After, Detail string // of a problem
 	}
-	err = json.Unmarshal(text, &page)
+	err = json.Unmarshal(text, &answer)
 	switch {
-	case response.StatusCode == http.StatusGone && page.After != "":
-		return nil, "", false, &ExpiredError{page.After}
+	case response.StatusCode == http.StatusGone && answer.After != "":
+		return feedPage{}, &ExpiredError{answer.After}
 	case response.StatusCode != http.StatusOK:
-		return nil, "", false, fmt.Errorf("feed: %s: %s", response.Status, page.Detail)
+		return feedPage{}, fmt.Errorf("feed: %s: %s", response.Status, answer.Detail)
 	case err != nil:
-		return nil, "", false, fmt.Errorf("feed: %w", err)
-	case page.Next == "":
-		return nil, "", false, errors.New("feed: the response has no next; is the URL that of the server?")
+		return feedPage{}, fmt.Errorf("feed: %w", err)
+	case answer.Next == "":
+		return feedPage{}, errors.New("feed: the response has no next; is the URL that of the server?")
 	}
-	for _, item := range page.Items {
+	page := feedPage{next: answer.Next, more: answer.More}
+	for _, item := range answer.Items {
 		known, err := knownMembers(item.body)
 		if err != nil {
-			return nil, "", false, fmt.Errorf("feed: %w", err)
+			return feedPage{}, fmt.Errorf("feed: %w", err)
 		}
 		var e tidings.Event
 		if err := e.UnmarshalJSON(known); err != nil {
-			return nil, "", false, fmt.Errorf("feed: %w", err)
+			return feedPage{}, fmt.Errorf("feed: %w", err)
 		}
 		e.ID, e.Sequence, e.ResourceVersion = item.ID, item.Sequence, item.ResourceVersion
-		events = append(events, e)
+		page.events = append(page.events, e)
 	}
-	return events, page.Next, page.More, nil
+	return page, nil
 }
