@@ -40,12 +40,9 @@ func live(ctx context.Context, d database) (err error) {
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
-	steadily := func() (int, error) {
-		return steady(func() error { return writeOnce(ctx, h, d.schema(), owner, true) })
-	}
-	fast := func() (int, error) {
-		return writeRound(ctx, h, d.schema(), owner, true)
-	}
+	once := func() error { return writeOnce(ctx, h, d.schema(), owner, true) }
+	steadily := func() (int, error) { return steady(once) }
+	fast := func() (int, error) { return writeRound(once) }
 	// cost returns the CPU time of one of the n things that run does and that the
 	// endpoints receive, of this process and of PostgreSQL.
 	cost := func(run func() (int, error), requests int) (c [2]float64, err error) {

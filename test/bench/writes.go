@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,9 +40,24 @@ func (d database) home() (*bench.Home, error) {
 	return h, err
 }
 
-// writes measures transactions that insert a context: without an event, with an event,
-// and with an event that three endpoints receive. They do not go through HTTP, which
-// would hide part of the difference.
+// plain opens the same database for transactions as an application has them: each commits
+// alone, and each statement waits for the answer to the one before.
+func (d database) plain(h *bench.Home) (db *sql.DB, closeDB func() error, err error) {
+	if d.url == "" {
+		return h.DB, func() error { return nil }, nil
+	}
+	db, err = sql.Open("pgx", d.url)
+	if err != nil {
+		return nil, nil, err
+	}
+	db.SetMaxOpenConns(writers)
+	db.SetMaxIdleConns(writers)
+	return db, db.Close, nil
+}
+
+// writes measures transactions that insert a context: plain ones, the server's without an
+// event and with one, and those with an event that three endpoints receive. They do not go
+// through HTTP, which would hide part of the difference.
 func writes(ctx context.Context, d database) (err error) {
 	h, err := d.home()
 	if err != nil {
@@ -53,16 +69,20 @@ func writes(ctx context.Context, d database) (err error) {
 		VALUES ($1, 1, $2, $2, 'bench', 'user')`, owner, time.Now().UTC()); err != nil {
 		return err
 	}
-	var without, with, delivered []float64
-	measure := func(rates *[]float64, events bool) error {
-		begun := time.Now()
-		n, err := writeRound(ctx, h, d.schema(), owner, events)
-		*rates = append(*rates, float64(n)/time.Since(begun).Seconds())
+	db, closeDB, err := d.plain(h)
+	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, closeDB()) }()
+	plain := kind{"plain, without events", func() error { return writeAlone(ctx, db, d.schema(), owner) }, [3][]float64{}}
+	without := kind{"without events", func() error { return writeOnce(ctx, h, d.schema(), owner, false) }, [3][]float64{}}
+	with := kind{"with events", func() error { return writeOnce(ctx, h, d.schema(), owner, true) }, [3][]float64{}}
+	delivered := kind{"with three live endpoints", with.once, [3][]float64{}}
 	for range writeRounds { // alternating, so that conditions are equal
-		if err := errors.Join(measure(&without, false), measure(&with, true)); err != nil {
-			return err
+		for _, k := range []*kind{&plain, &without, &with} {
+			if err := k.measure(d); err != nil {
+				return err
+			}
 		}
 	}
 	receiver := httptest.NewServer(http.HandlerFunc(swallow))
@@ -72,23 +92,43 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	for range writeRounds / 2 {
-		if err := measure(&delivered, true); err != nil {
+		if err := delivered.measure(d); err != nil {
 			return errors.Join(err, stop())
 		}
 	}
-	units := []string{"writes/s"}
-	d.results.add(d, "Writes/without events", units, without)
-	d.results.add(d, "Writes/with events", units, with)
-	d.results.add(d, "Writes/with three live endpoints", units, delivered)
-	d.report("writes: %.0f/s without events; with events %.2f of that; with three live endpoints as well %.2f",
-		median(without), median(with)/median(without), median(delivered)/median(without))
+	for _, k := range []kind{plain, without, with, delivered} {
+		d.results.add(d, "Writes/"+k.name, []string{"writes/s", "own-µs/write", "database-µs/write"}, k.rounds[:]...)
+		d.report("writes %s: %.0f/s, which is %.2f of plain ones, %.2f of those without events; "+
+			"%.0f µs of CPU time, and %.0f µs of PostgreSQL's", k.name, k.rate(), k.rate()/plain.rate(),
+			k.rate()/without.rate(), median(k.rounds[1]), median(k.rounds[2]))
+	}
 	return stop()
 }
 
+// kind is a kind of transactions.
+type kind struct {
+	name   string
+	once   func() error
+	rounds [3][]float64 // rates, and CPU times of a write in µs: this process's, PostgreSQL's
+}
+
+// measure adds a round.
+func (k *kind) measure(d database) error {
+	used := func() [2]float64 { return [2]float64{cpuOf(os.Getpid(), false), d.cpu()} }
+	begun, before := time.Now(), used()
+	n, err := writeRound(k.once)
+	took, after := time.Since(begun), used()
+	k.rounds[0] = append(k.rounds[0], float64(n)/took.Seconds())
+	for i := range after {
+		k.rounds[i+1] = append(k.rounds[i+1], (after[i]-before[i])/float64(n)*1e6)
+	}
+	return err
+}
+
+func (k *kind) rate() float64 { return median(k.rounds[0]) }
+
 // writeRound writes for roundTime and returns the number of transactions.
-func writeRound(
-	ctx context.Context, h *bench.Home, schema, owner string, events bool,
-) (int, error) {
+func writeRound(once func() error) (int, error) {
 	var done atomic.Int64
 	var wg sync.WaitGroup
 	errs := make(chan error, writers)
@@ -96,7 +136,7 @@ func writeRound(
 	for range writers {
 		wg.Go(func() {
 			for time.Since(begun) < roundTime {
-				if err := writeOnce(ctx, h, schema, owner, events); err != nil {
+				if err := once(); err != nil {
 					errs <- err
 					return
 				}
@@ -113,6 +153,17 @@ func writeOnce(ctx context.Context, h *bench.Home, schema, owner string, events 
 	return h.Transact(ctx, func(ctx context.Context, tx *sql.Tx) ([]tidings.Event, error) {
 		return write(ctx, tx, schema, owner, events)
 	})
+}
+
+func writeAlone(ctx context.Context, db *sql.DB, schema, owner string) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := write(ctx, tx, schema, owner, false); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
 }
 
 func write(
