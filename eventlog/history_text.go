@@ -194,14 +194,20 @@ func SettledIn(text string, found func(sequence int64)) error {
 	return nil
 }
 
-// parseOutcome reads two members of a record in JSON: they are written in this order, and
-// no text within a record has quotes that are not escaped.
+// parseOutcome reads two members of a record in JSON: they are written in this order, a
+// sequence of 0, as of a ping, is not, and no text within a record has quotes that are not
+// escaped.
 func parseOutcome(line string) (r Record, err error) {
-	_, rest, _ := strings.Cut(line, `"sequence":`)
-	number, rest, _ := strings.Cut(rest, ",")
+	rest := line
+	if _, after, positive := strings.Cut(line, `"sequence":`); positive {
+		var number string
+		number, rest, _ = strings.Cut(after, ",")
+		if r.Sequence, err = strconv.ParseInt(number, 10, 64); err != nil {
+			return r, unknownForm(line)
+		}
+	}
 	_, rest, _ = strings.Cut(rest, `,"outcome":"`)
-	r.Outcome, _, _ = strings.Cut(rest, `"`)
-	if r.Sequence, err = strconv.ParseInt(number, 10, 64); err != nil || r.Outcome == "" {
+	if r.Outcome, _, _ = strings.Cut(rest, `"`); r.Outcome == "" {
 		return r, unknownForm(line)
 	}
 	return r, nil
