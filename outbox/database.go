@@ -214,10 +214,18 @@ func checkBusyTimeout(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
+// Connections to a database that [SQLiteFile] opens. Those that wait to write ask again and
+// again, in no order, so some of very many would wait too long; a pool lets its callers
+// wait in order.
+const (
+	programConns = 32
+	logReaders   = 8
+)
+
 // SQLiteFile returns a SQLite database in a file, which is created if it does not
-// exist. The pool for the program's own statements is [Outbox.DB]: connections wait
-// for each other, transactions begin with BEGIN IMMEDIATE, commits survive a power
-// failure, and foreign keys are enforced.
+// exist. The pool for the program's own statements is [Outbox.DB], of 32 connections:
+// they wait for each other, transactions begin with BEGIN IMMEDIATE, commits survive a
+// power failure, and foreign keys are enforced.
 //
 // The program must import a driver: modernc.org/sqlite, or another one registered
 // as "sqlite" or "sqlite3".
@@ -226,11 +234,19 @@ func SQLiteFile(path string) Database {
 		if schema != "" {
 			return nil, errNoSchemas
 		}
-		db, err := openFile(path)
-		if err != nil {
-			return nil, err
+		var pools [3]*sql.DB
+		for i, conns := range []int{programConns, logReaders, 1} {
+			db, err := openFile(path)
+			if err != nil {
+				return nil, err // nothing is connected yet
+			}
+			db.SetMaxOpenConns(conns)
+			pools[i] = db
 		}
-		return &home{log: sqlite.New(db, db), db: db, close: db.Close}, nil
+		program, reader, writer := pools[0], pools[1], pools[2]
+		return &home{log: sqlite.New(reader, writer), db: program, close: func() error {
+			return errors.Join(program.Close(), reader.Close(), writer.Close())
+		}}, nil
 	}}
 }
 
@@ -257,6 +273,5 @@ func openFile(path string) (*sql.DB, error) {
 		"_txlock": {"immediate"},
 	}
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: settings.Encode()}
-	db, err := sql.Open(known[at], dsn.String())
-	return db, err
+	return sql.Open(known[at], dsn.String())
 }
