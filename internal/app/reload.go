@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidings-dev/tidings/internal/config"
 	"github.com/tidings-dev/tidings/internal/httpapi"
+	"github.com/tidings-dev/tidings/relay"
 )
 
 // ErrNoReload means that there is no file to reload.
@@ -90,9 +91,7 @@ func (a *App) reload(ctx context.Context) (needRestart []string, diff []config.C
 	if err != nil {
 		return nil, diff, err
 	}
-	a.hooks.SetRetention(retention(&cfg))
-	if err := a.hooks.SetRelayEndpoints(ctx, endpoints...); err != nil {
-		a.hooks.SetRetention(retention(old))
+	if err := a.applyEndpoints(ctx, &cfg, old, endpoints); err != nil {
 		return nil, diff, err
 	}
 	a.config.Store(&cfg)
@@ -108,4 +107,19 @@ func (a *App) reload(ctx context.Context) (needRestart []string, diff []config.C
 		a.logger.Warn("some changed settings take effect only after a restart", "settings", needRestart)
 	}
 	return needRestart, diff, nil
+}
+
+// applyEndpoints makes the endpoints of a configuration take effect. It leaves those of an
+// unchanged file alone: another replica, which has a newer file, may have renamed them.
+func (a *App) applyEndpoints(ctx context.Context, now, before *config.Config, endpoints []relay.Endpoint) error {
+	if len(now.EndpointChanges(before))+len(now.SettingChanges(before)) == 0 {
+		closeAll(endpoints)
+		return nil
+	}
+	a.hooks.SetRetention(retention(now))
+	err := a.hooks.SetRelayEndpoints(ctx, endpoints...)
+	if err != nil {
+		a.hooks.SetRetention(retention(before))
+	}
+	return err
 }

@@ -277,3 +277,28 @@ func TestTrace(t *testing.T) {
 		}
 	})
 }
+
+// A replica whose file still has the former name of an endpoint may reload it: that changes
+// nothing, so the renamed endpoint keeps its cursor and its events their order.
+func TestReloadOfAnUnchangedFile(t *testing.T) {
+	t.Parallel()
+	database := testdb.Postgres(t)
+	w := newWentBack(t, 2, map[string]any{"database_url": database})
+	w.up.Store(true)
+	w.arrived(w.late, w.write(2))
+	db := openDB(t, database)
+	before := cursorsIn(t, db)
+	first, second := w.processes[0], w.processes[1]
+	w.up.Store(false)
+	behind := w.write(10)
+	first.reconfigure(object{"name": "well", "url": w.urls["well"]},
+		object{"name": "renamed", "url": w.urls["late"], "cursor_from": "late"})
+	if status, answer, err := second.call("POST", "/webhooks/reload", nil); err != nil || status != http.StatusOK {
+		t.Errorf("reload: %d %v %v", status, answer, err)
+	}
+	if after, want := cursorsIn(t, db), strings.ReplaceAll(fmt.Sprint(before), "late", "renamed"); fmt.Sprint(after) != want {
+		t.Errorf("cursors: %v; want %v", after, want)
+	}
+	w.up.Store(true)
+	w.arrived(w.late, append(behind, w.write(10)...))
+}

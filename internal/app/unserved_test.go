@@ -130,7 +130,7 @@ func TestJumpedClockKeepsRemovedEndpoints(t *testing.T) {
 			what string
 			do   func()
 		}{
-			{"reload", func() { w.reconfigure(stays) }},
+			{"reload", func() { stays["timeout"] = "9s"; w.reconfigure(stays) }},
 			{"start", func() { w.halt(); w.start(reloads) }},
 		} {
 			change("tidings_expiry", "run_at = run_at - %d, jumped_at = 0")
@@ -143,6 +143,7 @@ func TestJumpedClockKeepsRemovedEndpoints(t *testing.T) {
 		}
 		w.logged(`msg="not everything past its retention could be removed" error="the database's clock is 2h0m`)
 		change("tidings_expiry", "jumped_at = jumped_at - %d")
+		stays["timeout"] = "8s"
 		w.reconfigure(stays)
 		w.wants(w.try("admin", "GET", path, nil), 404)
 	})
@@ -162,6 +163,8 @@ func TestReloadWithoutDatabase(t *testing.T) {
 			}
 		}
 		rename("tidings_controls", "tidings_away")
+		w.endpoint(0)["timeout"] = "9s"
+		w.configure()
 		if a := w.try("admin", "POST", "/webhooks/reload", nil); a.status < 400 {
 			t.Errorf("reloaded: %d %s", a.status, a.text)
 		}

@@ -29,6 +29,7 @@ type wentBack struct {
 	processes []*process
 	got, late *record // of a healthy endpoint, and of one that is down at first
 	up        atomic.Bool
+	urls      map[string]string
 }
 
 func newWentBack(t *testing.T, n int, settings map[string]any) *wentBack {
@@ -45,6 +46,7 @@ func newWentBack(t *testing.T, n int, settings map[string]any) *wentBack {
 		w.late.ServeHTTP(rw, r)
 	}))
 	t.Cleanup(down.Close)
+	w.urls = map[string]string{"well": well.URL, "late": down.URL}
 	settings["webhook"] = object{"endpoints": []any{
 		object{"name": "well", "url": well.URL},
 		object{"name": "late", "url": down.URL},
