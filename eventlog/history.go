@@ -67,7 +67,7 @@ type HistoryBlock struct {
 	Endpoint string
 	// First and Last bound the times of the records, which are not quite in order.
 	First, Last time.Time
-	// Lowest and Highest bound the positions of its events.
+	// Lowest and Highest bound the positions of its events; a ping has none.
 	Lowest, Highest int64
 	Records         int
 	// Failures counts the records of attempts that failed.
@@ -89,7 +89,7 @@ func (h *HistoryBlock) Full() bool { return h.Size() >= blockSize || h.Records >
 // Add puts a record at the end of the block.
 func (h *HistoryBlock) Add(r Record) {
 	if h.Records == 0 {
-		h.First, h.Last, h.Lowest = r.At, r.At, r.Sequence
+		h.First, h.Last = r.At, r.At
 	}
 	if r.At.Before(h.First) {
 		h.First = r.At
@@ -97,7 +97,10 @@ func (h *HistoryBlock) Add(r Record) {
 	if r.At.After(h.Last) {
 		h.Last = r.At
 	}
-	h.Lowest, h.Highest = min(h.Lowest, r.Sequence), max(h.Highest, r.Sequence)
+	if r.Sequence > 0 && (h.Lowest == 0 || r.Sequence < h.Lowest) {
+		h.Lowest = r.Sequence
+	}
+	h.Highest = max(h.Highest, r.Sequence)
 	h.Records++
 	if r.Failed() {
 		h.Failures++

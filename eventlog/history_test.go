@@ -46,12 +46,19 @@ func TestHistoryIsReadBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := rapid.SliceOfN(records, 1, 40).Draw(t, "records")
 		block := &eventlog.HistoryBlock{Endpoint: "crm"}
-		var settled []int64
+		var settled, positions []int64
 		for _, r := range want {
 			block.Add(r)
+			if r.Sequence > 0 {
+				positions = append(positions, r.Sequence)
+			}
 			if !r.Failed() {
 				settled = append(settled, r.Sequence)
 			}
+		}
+		slices.Sort(positions)
+		if n := len(positions); n > 0 && (block.Lowest != positions[0] || block.Highest != positions[n-1]) {
+			t.Fatalf("positions %d to %d; want %d to %d", block.Lowest, block.Highest, positions[0], positions[n-1])
 		}
 		got, err := eventlog.ParseHistory("crm", block.Text())
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
