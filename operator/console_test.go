@@ -103,7 +103,6 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d+(\.\d+)? (ms|s|min)\b`), "DURATION"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`), "TIME"},
 	{regexp.MustCompile(`\b\d+\.\d\b`), "RATE"},
-	{regexp.MustCompile(`\d+ in use by this process`), "N in use by this process"},
 	{regexp.MustCompile(`[\w.-]+/\d+/[0-9A-Z]{12}`), "REPLICA"},
 	{regexp.MustCompile(`<dd>[0-9A-Z]{26}</dd>`), "<dd>EPOCH</dd>"},
 	{regexp.MustCompile(`version [0-9,]{9,}|<td class="n">[0-9,]{15,}`), "VERSION"},

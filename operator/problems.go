@@ -155,8 +155,8 @@ func (s *Status) problems() (all []Problem) {
 		if first := s.Replicas[0]; r.State == "differs" {
 			detail := fmt.Sprintf("%s and %s have different endpoints: give all the same configuration", first.Name, r.Name)
 			if r.Group == first.Group {
-				detail = fmt.Sprintf("%s has version %s and %s has %s: run the same version everywhere", first.Name,
-					first.Version, r.Name, r.Version)
+				detail = fmt.Sprintf("%s has %s and %s has %s: run the same version everywhere", first.Name,
+					versionText(first.Version), r.Name, versionText(r.Version))
 			}
 			all = append(all, Problem{
 				Kind: ProblemReplicas, Reason: "differ", Count: int64(len(s.Replicas)), Detail: detail,
@@ -165,4 +165,12 @@ func (s *Status) problems() (all []Problem) {
 		}
 	}
 	return all
+}
+
+// versionText names a replica's version, which earlier ones and some programs do not tell.
+func versionText(version string) string {
+	if version == "" {
+		return "an unknown version"
+	}
+	return "version " + version
 }

@@ -27,7 +27,7 @@ func TestReplicasOfTwoVersions(t *testing.T) {
 				`"name":"zz-other","state":"differs","leases":0,"since":"2026-01-02T03:04:05Z","version":"0.5.0"`,
 				`"memory_bytes":67108864`,
 			},
-			"/webhooks/problems": {`"kind":"replicas","reason":"differ"`, "and zz-other has 0.5.0: run the same version everywhere"},
+			"/webhooks/problems": {`"kind":"replicas"`, " has an unknown version and zz-other has version 0.5.0: run"},
 			"/console/status":    {`data-state="drift">differs</span>`, "64 MiB</td>", "to look at"},
 		} {
 			got := w.get(target).text
