@@ -296,7 +296,8 @@ func TestReloadOfAnUnchangedFile(t *testing.T) {
 	if status, answer, err := second.call("POST", "/webhooks/reload", nil); err != nil || status != http.StatusOK {
 		t.Errorf("reload: %d %v %v", status, answer, err)
 	}
-	if after, want := cursorsIn(t, db), strings.ReplaceAll(fmt.Sprint(before), "late", "renamed"); fmt.Sprint(after) != want {
+	want := strings.ReplaceAll(fmt.Sprint(before), "late", "renamed")
+	if after := fmt.Sprint(cursorsIn(t, db)); after != want {
 		t.Errorf("cursors: %v; want %v", after, want)
 	}
 	w.up.Store(true)

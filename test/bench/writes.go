@@ -74,10 +74,10 @@ func writes(ctx context.Context, d database) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeDB()) }()
-	plain := kind{"plain, without events", func() error { return writeAlone(ctx, db, d.schema(), owner) }, [3][]float64{}}
-	without := kind{"without events", func() error { return writeOnce(ctx, h, d.schema(), owner, false) }, [3][]float64{}}
-	with := kind{"with events", func() error { return writeOnce(ctx, h, d.schema(), owner, true) }, [3][]float64{}}
-	delivered := kind{"with three live endpoints", with.once, [3][]float64{}}
+	plain := kind{name: "plain, without events", once: func() error { return writeAlone(ctx, db, d.schema(), owner) }}
+	without := kind{name: "without events", once: func() error { return writeOnce(ctx, h, d.schema(), owner, false) }}
+	with := kind{name: "with events", once: func() error { return writeOnce(ctx, h, d.schema(), owner, true) }}
+	delivered := kind{name: "with three live endpoints", once: with.once}
 	for range writeRounds { // alternating, so that conditions are equal
 		for _, k := range []*kind{&plain, &without, &with} {
 			if err := k.measure(d); err != nil {
